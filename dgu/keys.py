@@ -1,0 +1,76 @@
+"""Addressed randomness: draw number ``i`` depends on ``(key, i)`` alone.
+
+Nothing here is consumed or split in sequence. An example's key is ``fold_in(key, index)``; address 0 under it is the
+initial noise, address ``step + 1`` the noise of sampler step ``step``. Hence a sample does not depend on the batch size,
+on the order of the batches, on the number of devices, or on how a run was cut up by an interruption.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Int
+from jax.typing import ArrayLike, DTypeLike
+
+from dgu.errors import InputError
+from dgu.typing import Key
+
+Base = str | Callable[[Key, Sequence[int]], Array]
+
+
+def stream(key: Key, *names: str | int) -> Key:
+    """The key of a named stream: a class, an arm, a split, or any path of such names.
+
+    ``stream(key, "mixture", "test", 3)`` folds the CRC-32 of each name, with its type, into ``key`` in turn, so that
+    different paths give independent streams and the same path always the same one.
+    """
+    for name in names:
+        key = jax.random.fold_in(key, zlib.crc32(f"{type(name).__name__}:{name}".encode()))
+    return key
+
+
+def example_key(key: Key, index: Int[ArrayLike, ""]) -> Key:
+    """The key of example number ``index``: ``fold_in(key, index)``."""
+    return jax.random.fold_in(key, index)
+
+
+def draw_initial(example: Key, shape: Sequence[int], dtype: DTypeLike = jnp.float32, base: Base = "gaussian") -> Array:
+    """Unit initial noise from an example's key. See ``initial_noise``."""
+    address = jax.random.fold_in(example, 0)
+    if callable(base):
+        return jnp.asarray(base(address, tuple(shape)), dtype)
+    if base != "gaussian":
+        raise InputError(f"base = {base!r}: must be 'gaussian' or a callable (key, shape) -> noise")
+    return jax.random.normal(address, tuple(shape), dtype)
+
+
+def draw_step(example: Key, step: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+    """Standard normal noise of one sampler step from an example's key. See ``step_noise``."""
+    return jax.random.normal(jax.random.fold_in(example, step + 1), tuple(shape), dtype)
+
+
+def initial_noise(
+    key: Key, index: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32, base: Base = "gaussian"
+) -> Array:
+    """The unit noise that sample number ``index`` starts from (before scaling by ``sigmas[0]``).
+
+    Args:
+        key: the key given to ``dgu.samplers.sample``.
+        index: the sample's number, 0 or more.
+        shape: shape of one example.
+        dtype: floating dtype of the draw; float32 and float64 draws of one address differ.
+        base: ``"gaussian"``, or a callable ``(key, shape) -> noise``.
+
+    Raises:
+        InputError: ``base`` is another name.
+    """
+    return draw_initial(example_key(key, index), shape, dtype, base)
+
+
+def step_noise(
+    key: Key, index: Int[ArrayLike, ""], step: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32
+) -> Array:
+    """The standard normal draw that sample number ``index`` uses at sampler step ``step`` (0 for the first)."""
+    return draw_step(example_key(key, index), step, shape, dtype)

@@ -1,0 +1,29 @@
+"""Strict settings for every test: eight CPU devices, no rank promotion, warnings as errors, float64 on request."""
+
+import os
+import tempfile
+
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Compilation is most of a test's time: share it between workers and runs.
+jax.config.update("jax_compilation_cache_dir", os.path.join(tempfile.gettempdir(), f"dgu-test-cache-{os.getuid()}"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture
+def x64():
+    """Double precision for the length of one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def strict_dtypes():
+    """No implicit dtype promotion: for our own numerics (optax and flax raise under it)."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
