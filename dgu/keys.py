@@ -1,18 +1,20 @@
 """Addressed randomness: draw number ``i`` depends on ``(key, i)`` alone.
 
 Nothing here is consumed or split in sequence. An example's key is ``fold_in(key, index)``; address 0 under it is the
-initial noise, address ``step + 1`` the noise of sampler step ``step``. Hence a sample does not depend on the batch size,
-on the order of the batches, on the number of devices, or on how a run was cut up by an interruption.
+initial noise, address ``step + 1`` the noise of sampler step ``step``. Hence a sample does not depend on the batch
+size, on the order of the batches, on the number of devices, or on how a run was cut up by an interruption.
 """
 
+import operator
 import zlib
 from collections.abc import Callable, Sequence
+from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Int
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Int
 
 from dgu.errors import InputError
 from dgu.typing import Key
@@ -20,14 +22,16 @@ from dgu.typing import Key
 Base = str | Callable[[Key, Sequence[int]], Array]
 
 
-def stream(key: Key, *names: str | int) -> Key:
+def stream(key: Key, *names: str | SupportsIndex) -> Key:
     """The key of a named stream: a class, an arm, a split, or any path of such names.
 
     ``stream(key, "mixture", "test", 3)`` folds the CRC-32 of each name, with its type, into ``key`` in turn, so that
     different paths give independent streams and the same path always the same one.
     """
     for name in names:
-        key = jax.random.fold_in(key, zlib.crc32(f"{type(name).__name__}:{name}".encode()))
+        # Through operator.index, so that a NumPy integer names the same stream as the int it equals.
+        tagged = f"str:{name}" if isinstance(name, str) else f"int:{operator.index(name)}"
+        key = jax.random.fold_in(key, zlib.crc32(tagged.encode()))
     return key
 
 

@@ -1,0 +1,229 @@
+"""Many addressed samples over all local devices.
+
+Sample number ``i`` depends on ``(key, i)`` alone, bit for bit at one ``batch_size``. Three things make it so. Its draws
+are addressed (``dgu.keys``). Every device runs the same single-device program on chunks of one fixed size: a program
+sharded over devices is compiled anew for each topology and its results drift. And sample ``i`` always sits in row
+``i % batch_size`` of its chunk, since kernels may treat rows at the edge of a tile otherwise than those inside; what the
+other rows hold has no influence, as denoisers are written for one example.
+"""
+
+import functools
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from dgu import keys
+from dgu.errors import InputError, require
+from dgu.samplers.heun import StepState, heun
+from dgu.samplers.schedules import Churn, check_churn, check_sigmas
+from dgu.typing import Denoiser, Key, PyTree
+
+Observe = Callable[[StepState], PyTree]
+
+#: Chunks dispatched to a device before its first result is waited for: enough to keep it busy, and a bound on memory.
+_IN_FLIGHT = 2
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype", "base", "observe", "stochastic"))
+def sample_chunk(
+    denoiser: Denoiser,
+    key: Key,
+    indices: Int[Array, "b"],
+    labels: PyTree,
+    sigmas: Float[Array, "levels"],
+    churn: Churn,
+    *,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    base: keys.Base,
+    observe: Observe | None,
+    stochastic: bool,
+) -> tuple[Float[Array, "b *event"], Bool[Array, "b steps"], PyTree]:
+    """The compiled program of ``sample``: samples number ``indices`` on one device.
+
+    Returns:
+        The samples, whether each was finite after each step, and the observations (``None`` without ``observe``).
+    """
+
+    def one(index: Int[Array, ""], label: PyTree) -> tuple:
+        example = keys.example_key(key, index)
+        conditioned: Any = denoiser if label is None else denoiser.given(label)  # type: ignore[attr-defined]
+        x_init = sigmas[0].astype(dtype) * keys.draw_initial(example, shape, dtype, base)
+
+        def record(state: StepState) -> tuple:
+            return jnp.isfinite(state.x_next).all(), None if observe is None else observe(state)
+
+        noise: dict = {"key": example, "churn": churn} if stochastic else {}
+        x0, (finite, observed) = heun(conditioned, x_init, sigmas, observe=record, **noise)
+        return x0, finite, observed
+
+    return jax.vmap(one)(indices, labels)
+
+
+def sample(
+    denoiser: Denoiser,
+    key: Key,
+    indices: ArrayLike | Sequence[int],
+    sigmas: Float[ArrayLike, "..."],
+    *,
+    shape: Sequence[int],
+    labels: ArrayLike | Sequence | None = None,
+    churn: Churn = Churn(),  # noqa: B008 - frozen
+    base: keys.Base = "gaussian",
+    batch_size: int = 64,
+    observe: Observe | None = None,
+    dtype: DTypeLike = jnp.float32,
+    progress: Callable[[int, int], object] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> PyTree:
+    """Samples number ``indices`` of the (stochastic) Heun sampler, over all local devices.
+
+    Sample ``i`` starts from ``sigmas[0] * dgu.keys.initial_noise(key, i, shape)`` and adds
+    ``dgu.keys.step_noise(key, i, step, shape)``. At one ``batch_size`` its bits depend on ``key``, ``i`` and its label only,
+    not on which other indices are asked for, their order, or the number of devices (of one kind); across batch sizes it
+    agrees to rounding. Index ``i`` occupies row ``i % batch_size`` of a chunk, so ranges of indices fill chunks and
+    ``batch_size`` indices that are equal modulo ``batch_size`` take as many chunks.
+
+    One trace serves all calls with the same structure and shapes, and one compilation per device used; ``base`` and
+    ``observe`` are compared by identity, so pass functions defined once rather than fresh lambdas.
+
+    Args:
+        denoiser: a pytree of arrays, callable on one example ``(x, sigma)``; with ``labels`` it has ``given(label)``.
+        key: the stream of samples; see ``dgu.keys.stream`` for one per class or arm.
+        indices: ``(n,)`` integers from 0 to 2^31 - 1, in any order.
+        sigmas: ``(num_steps + 1,)`` noise levels falling to 0, such as ``karras_sigmas``.
+        shape: shape of one example.
+        labels: ``(n,)`` integers or ``(n, label_dim)`` vectors, one for each of ``indices``.
+        churn: how much noise is added at each step; none by default.
+        base: law of the unit initial noise, ``"gaussian"`` or a callable ``(key, shape) -> noise``.
+        batch_size: examples in a chunk, and so on a device at a time.
+        observe: ``observe(StepState) -> pytree``, run on every step of every example.
+        dtype: floating dtype of the state; float64 needs ``jax_enable_x64``.
+        progress: called as ``progress(done, n)`` when a chunk has come back.
+        devices: devices to use, all local ones by default.
+
+    Returns:
+        A NumPy array ``(n, *shape)``; with ``observe`` the pair of it and the observations, a pytree of NumPy arrays with
+        leading axes ``(n, num_steps)``.
+
+    Raises:
+        InputError: an argument out of range, before any work.
+        FloatingPointError: a sample that is not finite, naming its index and the step.
+    """
+    wanted = _check_indices(indices)
+    given = _check_labels(denoiser, labels, len(wanted))
+    check_sigmas(sigmas)
+    check_churn(churn)
+    shape, dtype = tuple(int(size) for size in shape), np.dtype(dtype)
+    require(all(size >= 1 for size in shape), "shape", shape, "positive sizes")
+    require(int(batch_size) == batch_size and batch_size >= 1, "batch_size", batch_size, "a whole number, 1 or more")
+    require(callable(base) or base == "gaussian", "base", base, "'gaussian' or a callable (key, shape) -> noise")
+    require(jnp.issubdtype(dtype, jnp.floating), "dtype", str(dtype), "a floating dtype")
+    require(jax.dtypes.canonicalize_dtype(dtype) == dtype, "dtype", str(dtype), "float32 unless jax_enable_x64 is set")
+    _check_denoiser(denoiser)
+
+    chunks = _pack(wanted, int(batch_size))
+    devices = list(jax.local_devices() if devices is None else devices)[: len(chunks)]
+    require(len(devices) > 0, "devices", devices, "at least one device")
+    grid = np.asarray(sigmas, dtype)
+    run = functools.partial(
+        sample_chunk, shape=shape, dtype=dtype, base=base, observe=observe, stochastic=bool(churn.rate > 0)
+    )
+    resident = [jax.device_put((denoiser, key, grid, churn), device) for device in devices]
+
+    def dispatch(slots: np.ndarray, place: int) -> PyTree:
+        # A row nobody asked for is computed too, under an index of its own row and the first label.
+        rows = np.where(slots >= 0, wanted[slots], np.arange(batch_size, dtype=np.int32))
+        row_labels = None if given is None else given[np.maximum(slots, 0)]
+        rows, row_labels = jax.device_put((rows, row_labels), devices[place])
+        model, stream, levels, amount = resident[place]
+        return run(model, stream, rows, row_labels, levels, amount)
+
+    out: PyTree = None
+    done = 0
+    for slots, result in _ahead(chunks, dispatch, len(devices)):
+        rows = np.flatnonzero(slots >= 0)
+        x0, finite, observed = jax.device_get(result)
+        _check_finite(wanted[slots[rows]], finite[rows], grid)
+        if out is None:
+            out = jax.tree.map(lambda a: np.empty((len(wanted), *a.shape[1:]), a.dtype), (x0, observed))
+        for whole, part in zip(jax.tree.leaves(out), jax.tree.leaves((x0, observed))):
+            whole[slots[rows]] = part[rows]
+        done += len(rows)
+        if progress is not None:
+            progress(done, len(wanted))
+    return out[0] if observe is None else out
+
+
+def _pack(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Chunks as rows of positions in ``indices``, each in row ``index % batch_size``, or -1 where a row is free."""
+    row = indices % batch_size
+    order = np.argsort(row, kind="stable")
+    counts = np.bincount(row, minlength=batch_size)
+    chunk = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    slots = np.full((counts.max(), batch_size), -1)
+    slots[chunk, row[order]] = order
+    return list(slots)
+
+
+def _ahead(chunks: list[np.ndarray], dispatch: Callable, num_devices: int) -> Iterator[tuple[np.ndarray, PyTree]]:
+    """The results of all chunks in order, dealt to the devices in turn and dispatched a bounded number ahead."""
+    pending: deque = deque()
+    for slots, place in zip(chunks, itertools.cycle(range(num_devices))):
+        pending.append((slots, dispatch(slots, place)))
+        if len(pending) >= _IN_FLIGHT * num_devices:
+            yield pending.popleft()
+    yield from pending
+
+
+def _check_indices(indices: Any) -> np.ndarray:
+    values = np.asarray(indices)
+    integral = values.ndim == 1 and len(values) > 0 and np.issubdtype(values.dtype, np.integer)
+    if not integral:
+        raise InputError(
+            f"indices of shape {values.shape} and dtype {values.dtype}: must be at least one integer, (n,)"
+        )
+    require(values.min() >= 0, "indices", int(values.min()), "0 or more")
+    require(values.max() < 2**31, "indices", int(values.max()), "below 2^31")
+    return values.astype(np.int32)
+
+
+def _check_labels(denoiser: Any, labels: Any, n: int) -> np.ndarray | None:
+    if labels is None:
+        return None
+    require(hasattr(denoiser, "given"), "labels", "given", "left out: this denoiser has no given(label)")
+    values = np.asarray(labels)
+    kind = (values.ndim == 1 and values.dtype.kind in "iu") or (values.ndim == 2 and values.dtype.kind in "iuf")
+    if not kind or len(values) != n:
+        raise InputError(
+            f"labels of shape {values.shape} and dtype {values.dtype}: must be ({n},) integers or ({n}, label_dim) vectors"
+        )
+    return values.astype(np.int32) if values.ndim == 1 else values
+
+
+def _check_denoiser(denoiser: Any) -> None:
+    arrays = all(
+        isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int) for leaf in jax.tree.leaves(denoiser)
+    )
+    if not (callable(denoiser) and arrays):
+        raise InputError(
+            f"denoiser = {type(denoiser).__name__}: must be a callable pytree of arrays, such as a registered dataclass "
+            "with __call__ or jax.tree_util.Partial(function, params)"
+        )
+
+
+def _check_finite(indices: np.ndarray, finite: np.ndarray, sigmas: np.ndarray) -> None:
+    if not finite.all():
+        row, step = np.argwhere(~finite)[0]
+        raise FloatingPointError(
+            f"sample {indices[row]} is not finite after step {step} of {finite.shape[1]} "
+            f"(sigma {sigmas[step]:.6g} to {sigmas[step + 1]:.6g}); {int((~finite.all(1)).sum())} such samples in its chunk"
+        )
