@@ -93,9 +93,8 @@ class GaussianDenoiser:
         require(bool(np.isfinite(centre).all()), "mean", "an array with values that are not finite", "finite")
         tolerance = 10 * d * float(jnp.finfo(given.dtype).eps)
         skew = float(np.abs(matrix - matrix.T).max())
-        require(
-            skew <= tolerance * np.abs(matrix).max(), "covariance", f"off by {skew:.3g} from its transpose", "symmetric"
-        )
+        symmetric = skew <= tolerance * float(np.abs(matrix).max())
+        require(symmetric, "covariance", f"off by {skew:.3g} from its transpose", "symmetric")
         return cls._of(centre, (matrix + matrix.T) / 2, event, given.dtype, tolerance)
 
     @classmethod
@@ -104,12 +103,8 @@ class GaussianDenoiser:
     ) -> "GaussianDenoiser":
         variances, basis = scipy.linalg.eigh(covariance)
         lowest, highest = float(variances[0]), float(np.abs(variances).max())
-        require(
-            lowest >= -tolerance * highest if highest > 0 else True,
-            "covariance",
-            f"smallest eigenvalue {lowest:.6g}",
-            "positive semi-definite",
-        )
+        definite = highest == 0 or lowest >= -tolerance * highest
+        require(definite, "covariance", f"smallest eigenvalue {lowest:.6g}", "positive semi-definite")
         return cls._cast(mean, basis[:, ::-1], np.maximum(variances[::-1], 0), event, dtype)
 
     @classmethod

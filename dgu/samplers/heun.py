@@ -120,16 +120,13 @@ def heun_step(
     """
     x = _as_state("x", x)
     if eps is None:
-        require(
-            not is_concrete(gamma) or bool(np.all(np.asarray(gamma) == 0)), "gamma", gamma, "0 where eps is not given"
-        )
+        noiseless = not is_concrete(gamma) or bool(gamma == 0)
+        require(noiseless, "gamma", gamma, "0 where eps is not given")
     else:
         eps = jnp.asarray(eps, x.dtype)
         require(eps.shape == x.shape, "eps.shape", eps.shape, f"that of x, {x.shape}")
     if second_order and is_concrete(sigma_next):
-        require(
-            bool(np.all(np.asarray(sigma_next) > 0)), "sigma_next", sigma_next, "positive unless second_order=False"
-        )
+        require(bool(np.asarray(sigma_next) > 0), "sigma_next", sigma_next, "positive unless second_order=False")
     return _step(denoiser, x, 0, sigma, sigma_next, eps, gamma, s_noise, second_order).x_next
 
 
@@ -145,8 +142,8 @@ def heun(
 ) -> PyTree:
     """One example from noise to clean: ``heun_step`` over the grid, by ``lax.scan``; the last step, to 0, is Euler's.
 
-    Not compiled by itself: call it under ``jax.jit`` with the denoiser as an argument. ``dgu.samplers.sample`` makes many
-    addressed samples this way.
+    Not compiled by itself: call it under ``jax.jit`` with the denoiser as an argument. ``dgu.samplers.sample`` makes
+    many addressed samples this way.
 
     Args:
         denoiser: ``denoiser(x, sigma) -> E[x0 | x]`` for one example.

@@ -3,8 +3,8 @@
 Sample number ``i`` depends on ``(key, i)`` alone, bit for bit at one ``batch_size``. Three things make it so. Its draws
 are addressed (``dgu.keys``). Every device runs the same single-device program on chunks of one fixed size: a program
 sharded over devices is compiled anew for each topology and its results drift. And sample ``i`` always sits in row
-``i % batch_size`` of its chunk, since kernels may treat rows at the edge of a tile otherwise than those inside; what the
-other rows hold has no influence, as denoisers are written for one example.
+``i % batch_size`` of its chunk, since kernels may treat rows at the edge of a tile otherwise than those inside; what
+the other rows hold has no influence, as denoisers are written for one example.
 """
 
 import functools
@@ -87,10 +87,10 @@ def sample(
     """Samples number ``indices`` of the (stochastic) Heun sampler, over all local devices.
 
     Sample ``i`` starts from ``sigmas[0] * dgu.keys.initial_noise(key, i, shape)`` and adds
-    ``dgu.keys.step_noise(key, i, step, shape)``. At one ``batch_size`` its bits depend on ``key``, ``i`` and its label only,
-    not on which other indices are asked for, their order, or the number of devices (of one kind); across batch sizes it
-    agrees to rounding. Index ``i`` occupies row ``i % batch_size`` of a chunk, so ranges of indices fill chunks and
-    ``batch_size`` indices that are equal modulo ``batch_size`` take as many chunks.
+    ``dgu.keys.step_noise(key, i, step, shape)``. At one ``batch_size`` its bits depend on ``key``, ``i`` and its label
+    only, not on which other indices are asked for, their order, or the number of devices (of one kind); across batch
+    sizes it agrees to rounding. Index ``i`` occupies row ``i % batch_size`` of a chunk: a range of indices fills its
+    chunks, while ``k`` indices that are equal modulo ``batch_size`` take ``k`` chunks.
 
     One trace serves all calls with the same structure and shapes, and one compilation per device used; ``base`` and
     ``observe`` are compared by identity, so pass functions defined once rather than fresh lambdas.
@@ -111,8 +111,8 @@ def sample(
         devices: devices to use, all local ones by default.
 
     Returns:
-        A NumPy array ``(n, *shape)``; with ``observe`` the pair of it and the observations, a pytree of NumPy arrays with
-        leading axes ``(n, num_steps)``.
+        A NumPy array ``(n, *shape)``; with ``observe`` the pair of it and the observations, a pytree of NumPy arrays
+        with leading axes ``(n, num_steps)``.
 
     Raises:
         InputError: an argument out of range, before any work.
@@ -186,11 +186,8 @@ def _ahead(chunks: list[np.ndarray], dispatch: Callable, num_devices: int) -> It
 
 def _check_indices(indices: Any) -> np.ndarray:
     values = np.asarray(indices)
-    integral = values.ndim == 1 and len(values) > 0 and np.issubdtype(values.dtype, np.integer)
-    if not integral:
-        raise InputError(
-            f"indices of shape {values.shape} and dtype {values.dtype}: must be at least one integer, (n,)"
-        )
+    if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iu":
+        raise InputError(f"indices of shape {values.shape}, dtype {values.dtype}: must be one integer or more, (n,)")
     require(values.min() >= 0, "indices", int(values.min()), "0 or more")
     require(values.max() < 2**31, "indices", int(values.max()), "below 2^31")
     return values.astype(np.int32)
@@ -204,19 +201,17 @@ def _check_labels(denoiser: Any, labels: Any, n: int) -> np.ndarray | None:
     kind = (values.ndim == 1 and values.dtype.kind in "iu") or (values.ndim == 2 and values.dtype.kind in "iuf")
     if not kind or len(values) != n:
         raise InputError(
-            f"labels of shape {values.shape} and dtype {values.dtype}: must be ({n},) integers or ({n}, label_dim) vectors"
+            f"labels of shape {values.shape}, dtype {values.dtype}: must be ({n},) integers or ({n}, label_dim) vectors"
         )
     return values.astype(np.int32) if values.ndim == 1 else values
 
 
 def _check_denoiser(denoiser: Any) -> None:
-    arrays = all(
-        isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int) for leaf in jax.tree.leaves(denoiser)
-    )
-    if not (callable(denoiser) and arrays):
+    numeric = jax.Array | np.ndarray | np.generic | float | int
+    if not (callable(denoiser) and all(isinstance(leaf, numeric) for leaf in jax.tree.leaves(denoiser))):
         raise InputError(
-            f"denoiser = {type(denoiser).__name__}: must be a callable pytree of arrays, such as a registered dataclass "
-            "with __call__ or jax.tree_util.Partial(function, params)"
+            f"denoiser = {type(denoiser).__name__}: must be a callable pytree of arrays, such as a registered "
+            "dataclass with __call__ or jax.tree_util.Partial(function, params)"
         )
 
 
@@ -224,6 +219,6 @@ def _check_finite(indices: np.ndarray, finite: np.ndarray, sigmas: np.ndarray) -
     if not finite.all():
         row, step = np.argwhere(~finite)[0]
         raise FloatingPointError(
-            f"sample {indices[row]} is not finite after step {step} of {finite.shape[1]} "
-            f"(sigma {sigmas[step]:.6g} to {sigmas[step + 1]:.6g}); {int((~finite.all(1)).sum())} such samples in its chunk"
+            f"sample {indices[row]} is not finite after step {step} of {finite.shape[1]} (sigma {sigmas[step]:.6g} to "
+            f"{sigmas[step + 1]:.6g}); samples of its chunk that are not finite: {int((~finite.all(1)).sum())}"
         )

@@ -50,8 +50,8 @@ def karras_sigmas(
 class Churn:
     """How much noise the stochastic sampler adds: S_churn, S_tmin, S_tmax and S_noise of EDM, four scalars.
 
-    ``rate = 0`` (the default) is the deterministic sampler. ``s_noise`` inflates the noise added; the paper's ImageNet-64
-    setting is ``Churn(40, 0.05, 50, 1.003)`` with 256 steps. The dataclass is a pytree: values may be traced or mapped.
+    ``rate = 0`` (the default) is the deterministic sampler. ``s_noise`` inflates the noise added. The paper's setting
+    for ImageNet-64 is ``Churn(40, 0.05, 50, 1.003)`` with 256 steps. A pytree: its values may be traced or mapped.
     """
 
     rate: Any = 0.0
@@ -60,7 +60,7 @@ class Churn:
     s_noise: Any = 1.0
 
     def gamma(self, sigma: Float[ArrayLike, "*grid"], num_steps: int) -> Float[Array, "*grid"]:
-        """Relative increase of ``sigma``: ``min(rate / num_steps, sqrt(2) - 1)`` where ``s_min <= sigma <= s_max``, else 0."""
+        """Relative rise of ``sigma``: ``min(rate / num_steps, sqrt(2) - 1)`` from ``s_min`` to ``s_max``, else 0."""
         sigma = jnp.asarray(sigma)
         rate, s_min, s_max = (jnp.asarray(v, sigma.dtype) for v in (self.rate, self.s_min, self.s_max))
         inside = (s_min <= sigma) & (sigma <= s_max)
@@ -83,7 +83,7 @@ def check_churn(churn: Churn) -> None:
 
 
 def check_sigmas(sigmas: Any) -> None:
-    """Raise ``InputError`` unless ``sigmas`` is a strictly falling grid ending in 0; traced values are not looked at."""
+    """Raise ``InputError`` unless ``sigmas`` falls strictly and ends in 0; traced values are not looked at."""
     if np.ndim(sigmas) != 1 or np.shape(sigmas)[0] < 2:
         raise InputError(f"sigmas of shape {np.shape(sigmas)}: must be (num_steps + 1,) with at least one step")
     if is_concrete(sigmas):
