@@ -1,0 +1,212 @@
+"""Claims: what a study says in the end, with a verdict that is computed from the interval and never written by hand."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from experiments.harness.rundir import RunDirectory
+
+SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+_KINDS = ("equivalent", "within", "at least", "at most", "different", "all of")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement, what was measured for it, and the bound it is held to. Make it with one of the constructors.
+
+    A claim is *supported* if the whole 95 % interval satisfies the statement, *not supported* if the whole interval
+    violates it, and *undecided* otherwise, or whenever ``standard_error`` passes ``max_standard_error``.
+
+    Attributes:
+        id: short name, unique in the study.
+        paper: sheet the statement comes from, such as ``"concentration"``, or ``"own"``.
+        figure: figure or theorem, such as ``"Fig 5"``.
+        statement: the claim in one sentence.
+        value: point estimate, in ``unit``.
+        interval: its 95 % interval (low, high), in ``unit``.
+        unit: unit of the value, ``""`` for a pure number.
+        kind: which statement about the value is tested; it fixes the meaning of ``bounds``.
+        bounds: the bounds of that statement, in ``unit``.
+        standard_error: standard error of the value, where a claim also bounds it.
+        max_standard_error: the largest standard error at which a verdict is given.
+        note: anything a reader must know beside the numbers.
+        parts: the claims that an "all of" claim joins.
+    """
+
+    id: str
+    paper: str
+    figure: str
+    statement: str
+    value: float
+    interval: tuple[float, float]
+    unit: str
+    kind: str
+    bounds: tuple[float, ...]
+    standard_error: float | None = None
+    max_standard_error: float | None = None
+    note: str = ""
+    parts: tuple["Claim", ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("value", "standard_error", "max_standard_error"):
+            number = getattr(self, name)
+            object.__setattr__(self, name, None if number is None else float(number))
+        for name in ("interval", "bounds"):
+            object.__setattr__(self, name, tuple(float(number) for number in getattr(self, name)))
+        numbers = (self.value, *self.interval, *self.bounds, self.standard_error or 0.0, self.max_standard_error or 0.0)
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError(
+                f"claim {self.id!r}: value, interval, bounds and standard errors must be finite: {numbers}"
+            )
+        if len(self.interval) != 2 or self.interval[0] > self.interval[1]:
+            raise ValueError(f"claim {self.id!r}: interval = {self.interval}: must be (low, high) with low <= high")
+        if self.kind not in _KINDS:
+            raise ValueError(f"claim {self.id!r}: kind = {self.kind!r}: must be one of {', '.join(_KINDS)}")
+        if self.kind in ("equivalent", "different") and self.bounds[0] < 0:
+            raise ValueError(f"claim {self.id!r}: margin = {self.bounds[0]}: must be 0 or more")
+        if self.kind == "within" and self.bounds[0] > self.bounds[1]:
+            raise ValueError(f"claim {self.id!r}: bounds = {self.bounds}: must be (low, high) with low <= high")
+        if (self.standard_error is None) != (self.max_standard_error is None):
+            raise ValueError(f"claim {self.id!r}: standard_error and max_standard_error must be given together")
+        if (self.kind == "all of") != bool(self.parts):
+            raise ValueError(f"claim {self.id!r}: parts must be given for an 'all of' claim, and for no other")
+
+    @classmethod
+    def equivalent(cls, *, estimate: float, interval: tuple[float, float], margin: float, **about: Any) -> "Claim":
+        """Two arms do not differ by ``margin`` or more: the interval of the difference lies in (-margin, margin)."""
+        return cls(value=estimate, interval=interval, kind="equivalent", bounds=(margin,), **about)
+
+    @classmethod
+    def different(cls, *, estimate: float, interval: tuple[float, float], margin: float = 0.0, **about: Any) -> "Claim":
+        """Two arms differ by more than ``margin``: the interval of the difference lies outside [-margin, margin]."""
+        return cls(value=estimate, interval=interval, kind="different", bounds=(margin,), **about)
+
+    @classmethod
+    def within(cls, *, value: float, interval: tuple[float, float], low: float, high: float, **about: Any) -> "Claim":
+        """The value lies in [low, high]."""
+        return cls(value=value, interval=interval, kind="within", bounds=(low, high), **about)
+
+    @classmethod
+    def at_least(cls, *, value: float, interval: tuple[float, float], threshold: float, **about: Any) -> "Claim":
+        """The value is ``threshold`` or more."""
+        return cls(value=value, interval=interval, kind="at least", bounds=(threshold,), **about)
+
+    @classmethod
+    def at_most(cls, *, value: float, interval: tuple[float, float], threshold: float, **about: Any) -> "Claim":
+        """The value is ``threshold`` or less."""
+        return cls(value=value, interval=interval, kind="at most", bounds=(threshold,), **about)
+
+    @classmethod
+    def all_of(cls, parts: Sequence["Claim"], **about: Any) -> "Claim":
+        """Every one of ``parts`` holds: not supported if one is not, else undecided if one is, else supported.
+
+        As an intersection-union test it needs no correction for the number of parts. Shown are the value, the interval
+        and the bound of the part that decides: the first with the worst verdict.
+        """
+        if not parts:
+            raise ValueError("Claim.all_of needs at least one part")
+        worst = min(parts, key=lambda part: (NOT_SUPPORTED, UNDECIDED, SUPPORTED).index(part.verdict))
+        about.setdefault("note", f"decided by {worst.id}, one of {len(parts)}")
+        return cls(
+            value=worst.value,
+            interval=worst.interval,
+            unit=worst.unit,
+            kind="all of",
+            bounds=(),
+            parts=tuple(parts),
+            **about,
+        )
+
+    @property
+    def verdict(self) -> str:
+        """``"supported"``, ``"not supported"`` or ``"undecided"``, by the rule of the class."""
+        if self.kind == "all of":
+            verdicts = {part.verdict for part in self.parts}
+            return next(word for word in (NOT_SUPPORTED, UNDECIDED, SUPPORTED) if word in verdicts)
+        if self.standard_error is not None and self.standard_error > (self.max_standard_error or 0.0):
+            return UNDECIDED
+        (low, high), bound = self.interval, self.bounds[0]
+        holds, fails = {
+            "equivalent": (-bound < low and high < bound, low >= bound or high <= -bound),
+            "different": (low > bound or high < -bound, -bound <= low and high <= bound),
+            "within": (bound <= low and high <= self.bounds[-1], high < bound or low > self.bounds[-1]),
+            "at least": (low >= bound, high < bound),
+            "at most": (high <= bound, low > bound),
+        }[self.kind]
+        return SUPPORTED if holds else NOT_SUPPORTED if fails else UNDECIDED
+
+    @property
+    def threshold(self) -> str:
+        """The bound in words."""
+        if self.kind == "all of":
+            return f"all {len(self.parts)} of: " + "; ".join(dict.fromkeys(part.threshold for part in self.parts))
+        shown = [f"{bound:.4g}" for bound in self.bounds]
+        text = {
+            "equivalent": f"inside (-{shown[0]}, {shown[0]})",
+            "different": f"outside [-{shown[0]}, {shown[0]}]" if self.bounds[0] else "not 0",
+            "within": f"in [{shown[0]}, {shown[-1]}]",
+            "at least": f"at least {shown[0]}",
+            "at most": f"at most {shown[0]}",
+        }[self.kind]
+        if self.standard_error is not None:
+            text += f", standard error at most {self.max_standard_error:.4g}"
+        return text
+
+    @property
+    def measured(self) -> str:
+        """The value with its interval, unit and standard error, as text."""
+        text = f"{self.value:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}]" + (
+            f" {self.unit}" if self.unit else ""
+        )
+        return text if self.standard_error is None else f"{text} (standard error {self.standard_error:.4g})"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary with the fields, the threshold in words and the verdict."""
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        data["interval"], data["bounds"] = list(self.interval), list(self.bounds)
+        data["parts"] = [part.to_json() for part in self.parts]
+        return data | {"threshold": self.threshold, "verdict": self.verdict}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Claim":
+        """The claim that ``to_json`` wrote. ``ValueError`` where a stored verdict is not what its numbers give."""
+        known = {field.name: data[field.name] for field in fields(cls)}
+        known["interval"], known["bounds"] = tuple(data["interval"]), tuple(data["bounds"])
+        known["parts"] = tuple(cls.from_json(part) for part in data["parts"])
+        claim = cls(**known)
+        if data["verdict"] != claim.verdict:
+            raise ValueError(
+                f"claim {claim.id!r}: stored verdict {data['verdict']!r}, but its numbers say {claim.verdict!r}"
+            )
+        return claim
+
+
+def claims_table(claims: Sequence[Claim], width: int = 100) -> str:
+    """The claims as text for a terminal: id, verdict and measurement on a line, the statement below, ``width`` wide."""
+    column = max((len(claim.id) for claim in claims), default=0)
+    lines = []
+    for claim in claims:
+        lines.append(f"{claim.id:<{column}}  {claim.verdict.upper():<13}  {claim.measured}")
+        source = f"{claim.paper}, {claim.figure}" if claim.figure else claim.paper
+        for text in (f"{claim.statement} ({source}) Wanted: {claim.threshold}.", claim.note):
+            lines += textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
+    counts = {word: sum(claim.verdict == word for claim in claims) for word in (SUPPORTED, NOT_SUPPORTED, UNDECIDED)}
+    lines.append(f"{len(claims)} claims: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
+    return "\n".join(lines)
+
+
+def write_claims(directory: "RunDirectory", claims: Sequence[Claim]) -> None:
+    """Write ``claims.json``. ``ValueError`` if two claims share an id."""
+    ids = [claim.id for claim in claims]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"claim ids must be unique: {ids}")
+    directory.write_json("claims.json", [claim.to_json() for claim in claims])
+
+
+def read_claims(directory: "RunDirectory") -> tuple[Claim, ...] | None:
+    """The claims of a finished run, or None where there are none yet."""
+    stored = directory.read_json("claims.json")
+    return None if stored is None else tuple(Claim.from_json(entry) for entry in stored)

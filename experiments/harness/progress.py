@@ -1,0 +1,80 @@
+"""Progress of the Python loops over batches: a bar on a terminal, a line now and then elsewhere; nothing inside jit."""
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TextIO, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+class Progress:
+    """Counts ``total`` items of work: a tqdm bar on a terminal, else (or with ``CI`` set) a line each ``every`` s.
+
+    ``with Progress("sampling", total=17_000, unit="images") as bar: ... bar.update(len(batch))``
+    """
+
+    def __init__(
+        self,
+        description: str,
+        total: int | None = None,
+        unit: str = "it",
+        stream: TextIO | None = None,
+        every: float = 15.0,
+    ):
+        self.stream = sys.stderr if stream is None else stream
+        self.description, self.total, self.unit, self.every = description, total, unit, every
+        self.done, self.started = 0, time.monotonic()
+        self.last_line = self.started
+        interactive = self.stream.isatty() and not os.environ.get("CI")
+        self.bar = (
+            tqdm(total=total, desc=description, unit=f" {unit}", file=self.stream, dynamic_ncols=True)
+            if interactive
+            else None
+        )
+
+    def update(self, count: int = 1) -> None:
+        """``count`` more items are done."""
+        self.done += count
+        if self.bar is not None:
+            self.bar.update(count)
+        elif time.monotonic() - self.last_line >= self.every:
+            self._line()
+
+    def close(self) -> None:
+        """End the bar. Work that never reached its first line stays silent."""
+        if self.bar is not None:
+            self.bar.close()
+        elif self.last_line > self.started:
+            self._line()
+
+    def _line(self) -> None:
+        self.last_line = time.monotonic()
+        elapsed = self.last_line - self.started
+        text = (
+            f"{self.description}: {self.done}"
+            + (f"/{self.total}" if self.total else "")
+            + f" {self.unit}, {elapsed:.0f} s"
+        )
+        if self.total and 0 < self.done < self.total:
+            text += f", about {elapsed / self.done * (self.total - self.done):.0f} s left"
+        print(text, file=self.stream, flush=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "batches") -> Iterator[T]:
+    """Iterate over ``items`` and show how far it is; ``total`` is their number where they do not know it themselves."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with Progress(description, total, unit) as bar:
+        for item in items:
+            yield item
+            bar.update()

@@ -1,0 +1,165 @@
+"""``report.html``: one self-contained page that opens from disk: the answer, the claims, figures, tables and config."""
+
+import base64
+import html
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from experiments.harness.claims import Claim
+from experiments.harness.rundir import RunDirectory
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """A figure of the report: ``file`` inside the run directory (PNG), and what it shows, for the caption."""
+
+    file: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report: a title, column heads and rows of cells (shown by ``str``; floats with four digits)."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a study returns: its title, the answer in a paragraph, claims, figures and tables."""
+
+    title: str
+    answer: str
+    claims: Sequence[Claim]
+    figures: Sequence[FigureEntry] = ()
+    tables: Sequence[Table] = ()
+
+
+_CSS = """
+:root { color-scheme: light dark; --fg: #1c1e21; --bg: #fff; --soft: #5b6168; --line: #d5d9de; --panel: #f5f6f8;
+  --good: #00674b; --bad: #b33c00; --open: #6b5900; }
+@media (prefers-color-scheme: dark) { :root { --fg: #e6e7e9; --bg: #17191c; --soft: #a5abb3; --line: #3a3f46;
+  --panel: #202327; --good: #3ecf9f; --bad: #ff9a5c; --open: #e8d35a; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--fg); background: var(--bg); max-width: 62rem;
+  margin: 2rem auto; padding: 0 1rem; }
+h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
+.answer { font-size: 1.1rem; background: var(--panel); border-left: 4px solid var(--line); padding: .8rem 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
+td { font-variant-numeric: tabular-nums; } th { color: var(--soft); font-weight: 600; }
+caption { text-align: left; font-weight: 600; padding: .4rem 0; }
+.supported { color: var(--good); } .not-supported { color: var(--bad); } .undecided { color: var(--open); }
+.verdict { font-weight: 700; white-space: nowrap; } .note, figcaption, footer { color: var(--soft); font-size: .9rem; }
+code { font-size: .85em; } figure { margin: 1.5rem 0; }
+img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
+"""
+
+_MARKS = {"supported": "✓", "not supported": "✗", "undecided": "?"}
+
+
+def write_report(directory: RunDirectory, report: Report, config: Mapping[str, Any]) -> None:
+    """Write ``report.html``. ``FileNotFoundError`` if a figure it names is not in the directory.
+
+    Args:
+        directory: the run's directory; the figures are read from it, the times of the stages too.
+        report: what the study returned.
+        config: the configuration as ``config_to_json`` gives it.
+    """
+    timings = directory.timings()
+    times = [(stage, f"{seconds:.1f} s") for stage, seconds in timings.items()]
+    parts = [
+        f"<h1>{html.escape(report.title)}</h1>",
+        f'<p class="answer">{html.escape(report.answer)}</p>',
+        "<h2>Claims</h2>",
+        _claims(report.claims),
+        *(["<h2>Figures</h2>"] if report.figures else []),
+        *(_figure(directory, figure) for figure in report.figures),
+        *(["<h2>Tables</h2>"] if report.tables else []),
+        *(_table(table.title, table.header, table.rows) for table in report.tables),
+        "<h2>How it was made</h2>",
+        _table("Configuration", ("option", "value"), [(name, value) for name, value in _flat(config)]),
+        _table("Environment", ("", ""), environment()),
+        _table("Time of each stage", ("stage", "time"), [*times, ("total", f"{sum(timings.values()):.1f} s")]),
+    ]
+    body = "\n".join(parts)
+    directory.write_text(
+        "report.html",
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(report.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n",
+    )
+
+
+def environment() -> list[tuple[str, str]]:
+    """Versions and devices, for the report (not for ``metrics.json``)."""
+    import jax
+
+    devices = jax.devices()
+    return [
+        ("python", platform.python_version()),
+        *((name, metadata.version(name)) for name in ("jax", "jaxlib", "flax", "optax", "numpy")),
+        ("devices", f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"),
+        ("system", f"{platform.system()} {platform.machine()}"),
+    ]
+
+
+def _claims(claims: Sequence[Claim]) -> str:
+    rows = []
+    for claim in claims:
+        rows.append(_claim_row(claim))
+        rows += [_claim_row(part, "↳ ") for part in claim.parts]
+    head = "".join(
+        f'<th scope="col">{name}</th>' for name in ("claim", "verdict", "measured [95 % interval]", "wanted", "source")
+    )
+    return (
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table></div>'
+    )
+
+
+def _claim_row(claim: Claim, prefix: str = "") -> str:
+    note = f'<br><span class="note">{html.escape(claim.note)}</span>' if claim.note else ""
+    word = claim.verdict
+    return (
+        f"<tr><td>{prefix}<code>{html.escape(claim.id)}</code><br>{html.escape(claim.statement)}{note}</td>"
+        f'<td class="verdict {word.replace(" ", "-")}">{_MARKS[word]} {word}</td>'
+        f"<td>{html.escape(claim.measured)}</td><td>{html.escape(claim.threshold)}</td>"
+        f"<td>{html.escape(', '.join(filter(None, (claim.paper, claim.figure))))}</td></tr>"
+    )
+
+
+def _figure(directory: RunDirectory, figure: FigureEntry) -> str:
+    data = base64.b64encode((directory.path / figure.file).read_bytes()).decode()
+    caption = html.escape(figure.caption)
+    return (
+        f'<figure><img src="data:image/png;base64,{data}" alt="{caption}">'
+        f"<figcaption>{caption} <code>{html.escape(figure.file)}</code></figcaption></figure>"
+    )
+
+
+def _table(title: str, header: Iterable[str], rows: Iterable[Sequence[Any]]) -> str:
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(_cell(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<div class="wide"><table><caption>{html.escape(title)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", " ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return rows
