@@ -1,4 +1,10 @@
 """Image sets as arrays (NHWC float32, integer labels), and the store of generated samples."""
 
+from dgu.data.folders import write_edm_zip as write_edm_zip
+from dgu.data.formats import write_npz as write_npz
+from dgu.data.pixels import area_mean as area_mean
+from dgu.data.pixels import in_range as in_range
+from dgu.data.pixels import subset as subset
 from dgu.data.sets import ImageSet as ImageSet
 from dgu.data.sets import load as load
+from dgu.data.store import SampleStore as SampleStore

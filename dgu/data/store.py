@@ -1,0 +1,309 @@
+"""The store of generated samples: by class and index, in shards, resumable after any interruption."""
+
+import fcntl
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dgu.data.atomic import TEMPORARY, write_atomic
+from dgu.data.formats import one_line
+from dgu.errors import InputError, require
+
+MANIFEST = "store.json"
+_SHARD = re.compile(r"class-(\d{4,})_(\d{8,})-(\d{8,})\.npy")
+
+#: ``make(labels, indices) -> images``, all with one leading axis: sample number ``indices[j]`` of class ``labels[j]``.
+Make = Callable[[np.ndarray, np.ndarray], Any]
+
+
+@dataclass(frozen=True)
+class SampleStore:
+    """Samples ``0, 1, 2, ...`` of classes ``0, 1, 2, ...``, float32, in a folder of ``.npy`` shards.
+
+    A shard holds the samples ``start <= index < stop`` of one class and is called
+    ``class-LLLL_START-STOP.npy``. It is written under a temporary name, forced to disk and renamed, so the names
+    present say exactly what is there: a run that was killed goes on with what is missing, and asking for more samples
+    later adds shards and rewrites none. ``store.json`` holds the config that the samples were made with.
+
+    Open a store by ``SampleStore.open``.
+
+    Attributes:
+        path: the folder.
+        shape: shape of one sample.
+        shard_size: samples in a new shard at most; shards begin at its multiples. It may differ from run to run.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    shard_size: int = 250
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike, config: Mapping[str, Any], shape: tuple[int, ...], shard_size: int = 250
+    ) -> "SampleStore":
+        """The store at ``path``, made there if the folder is empty or absent.
+
+        Args:
+            path: folder of the store.
+            config: whatever decides the samples (model, seed, grid, chunk size ...), of JSON's types; tuples count as
+                lists. A store only opens with the config that it was made with.
+            shape: shape of one sample.
+            shard_size: samples per shard, for what is written from now on.
+
+        Raises:
+            InputError: the store was made with another config or shape (the first differing entry is named), the
+                folder holds something else, cannot be written to, or holds a shard of the wrong size; ``config`` is
+                not JSON; ``shard_size`` or a length in ``shape`` is below 1. Nothing stored is touched then.
+        """
+        folder = Path(path)
+        require(shard_size >= 1, "shard_size", shard_size, "1 or more")
+        require(all(length >= 1 for length in shape), "shape", shape, "lengths of 1 or more")
+        try:
+            wanted = json.loads(json.dumps({"config": dict(config), "shape": list(shape)}, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"config: {one_line(error)}; must hold only what JSON can hold (finite numbers)"
+            ) from error
+        store = cls(folder, tuple(shape), shard_size)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder}: is a file; must be a folder")
+        if (folder / MANIFEST).is_file():
+            _refuse_difference(folder, _read_manifest(folder), wanted)
+            store.shards()
+            return store
+        if folder.is_dir() and any(not name.endswith(TEMPORARY) for name in os.listdir(folder)):
+            raise InputError(f"{folder}: holds files but no {MANIFEST}; must be an empty or new folder, or a store")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made ({error.strerror}); must be in a writable folder") from error
+        text = json.dumps(wanted, sort_keys=True, indent=1) + "\n"
+        write_atomic(folder / MANIFEST, lambda file: file.write(text.encode()))
+        return store
+
+    def shards(self) -> dict[int, list[tuple[int, int]]]:
+        """Class -> sorted ranges ``(start, stop)`` of the shards present.
+
+        Raises:
+            InputError: a shard has not the size that its name says, or two shards overlap.
+        """
+        present: dict[int, list[tuple[int, int]]] = {}
+        for entry in os.scandir(self.path):
+            match = _SHARD.fullmatch(entry.name)
+            if match is None:
+                continue
+            label, start, stop = (int(group) for group in match.groups())
+            size, wanted = entry.stat().st_size, _file_size((stop - start, *self.shape))
+            if size != wanted:
+                raise InputError(f"{entry.path}: shard of {size} bytes; must be {wanted} (delete it to make it again)")
+            present.setdefault(label, []).append((start, stop))
+        for label, ranges in present.items():
+            ranges.sort()
+            for (_, before), (start, stop) in zip(ranges, ranges[1:]):
+                if start < before:
+                    raise InputError(
+                        f"{self._shard(label, start, stop)}: overlaps the shard before it; must not (delete one)"
+                    )
+        return present
+
+    def missing(self, label: int, count: int) -> list[tuple[int, int]]:
+        """Ranges ``(start, stop)`` that the first ``count`` samples of a class still lack, cut at the shard grid."""
+        return self._gaps(self.shards().get(label, []), label, count)
+
+    def _gaps(self, present: list[tuple[int, int]], label: int, count: int) -> list[tuple[int, int]]:
+        require(label >= 0, "label", label, "0 or more")
+        require(count >= 0, "count", count, "0 or more")
+        gaps, at = [], 0
+        for start, stop in [*present, (count, count)]:
+            end = min(start, count)
+            while at < end:
+                cut = min(end, (at // self.shard_size + 1) * self.shard_size)
+                gaps.append((at, cut))
+                at = cut
+            at = max(at, stop)
+        return gaps
+
+    def write(self, label: int, start: int, images: Float[np.ndarray, "n *event"]) -> None:
+        """Store samples ``start, start + 1, ...`` of a class as one shard.
+
+        Raises:
+            InputError: a shape other than the store's, non-finite values (class and index are named), samples that
+                are stored already, or a folder that cannot be written to.
+        """
+        require(label >= 0, "label", label, "0 or more")
+        require(start >= 0, "start", start, "0 or more")
+        stop = start + len(images)
+        require(
+            images.shape[1:] == self.shape, "shape of a sample", images.shape[1:], f"{self.shape}, as in {self.path}"
+        )
+        require(len(images) >= 1, "number of samples", len(images), "1 or more")
+        images = np.ascontiguousarray(images, np.float32)
+        finite = np.isfinite(images.reshape(len(images), -1)).all(axis=1)
+        if not finite.all():
+            index = start + int(np.argmin(finite))
+            raise InputError(f"sample {index} of class {label} holds NaN or infinite values; all must be finite")
+        for other_start, other_stop in self.shards().get(label, []):
+            if start < other_stop and other_start < stop:
+                raise InputError(
+                    f"start = {start}: samples {max(start, other_start)} to {min(stop, other_stop) - 1} of class {label}"
+                    f" are in {self.path} already; must be new ones"
+                )
+        write_atomic(self._shard(label, start, stop), lambda file: np.save(file, images, allow_pickle=False))
+
+    def read(self, label: int, which: int | Int[np.ndarray, "n"]) -> Float[np.ndarray, "n *event"]:
+        """Samples of a class, float32: the first ``which``, or those with the indices ``which``, in that order.
+
+        Only the pages that hold them are read from disk.
+
+        Raises:
+            InputError: samples that are not stored (class and first such index are named), a shard that cannot be read.
+        """
+        indices = np.arange(which) if isinstance(which, int) else np.asarray(which)
+        require(isinstance(which, np.ndarray) or which >= 0, "which", which, "a count of 0 or more, or indices")
+        ranges = self.shards().get(label, [])
+        starts, stops = (np.asarray([pair[end] for pair in ranges], np.int64) for end in (0, 1))
+        shard = np.searchsorted(starts, indices, side="right") - 1
+        absent = (shard < 0) | (indices >= stops[shard]) if ranges else np.ones(len(indices), bool)
+        if absent.any():
+            index = int(indices[np.argmax(absent)])
+            raise InputError(f"sample {index} of class {label} is not in {self.path}; must be made first")
+        images = np.empty((len(indices), *self.shape), np.float32)
+        for number in np.unique(shard):
+            rows = shard == number
+            start, stop = ranges[number]
+            images[rows] = self._open_shard(label, start, stop)[indices[rows] - start]
+        return images
+
+    def fill(
+        self,
+        make: Make,
+        labels: list[int] | range | tuple[int, ...],
+        count: int,
+        *,
+        batch_size: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Make whatever the first ``count`` samples of the classes ``labels`` lack, and store it shard by shard.
+
+        Args:
+            make: ``make(labels, indices) -> images``: int arrays (m,) to samples (m, *shape), NumPy or JAX; sample j is
+                number ``indices[j]`` of class ``labels[j]`` and must depend on these two alone.
+            labels: the classes.
+            count: samples wanted of each.
+            batch_size: whole shards are put together, across classes, until they are at least so many samples, and
+                made by one call; by default each shard is one call. Give devices x chunk to keep many devices busy.
+            progress: called as ``progress(done, total)``, in samples stored, at the beginning and after each call.
+
+        Returns:
+            The number of samples made: 0 if all were there.
+
+        Raises:
+            InputError: another process is filling the store, or what ``write`` refuses. Shards stored before stay.
+        """
+        require(batch_size >= 1, "batch_size", batch_size, "1 or more")
+        require(len(set(labels)) == len(labels), "labels", labels, "different classes")
+        with self._lock():
+            for entry in os.scandir(self.path):
+                if entry.name.endswith(TEMPORARY):
+                    os.unlink(entry.path)
+            present = self.shards()
+            work = [(label, *gap) for label in labels for gap in self._gaps(present.get(label, []), label, count)]
+            total, made = count * len(labels), 0
+            done = total - sum(stop - start for _, start, stop in work)
+            if progress is not None:
+                progress(done, total)
+            for batch in _batches(work, batch_size):
+                sizes = [stop - start for _, start, stop in batch]
+                which = np.repeat([label for label, _, _ in batch], sizes)
+                images = np.asarray(make(which, np.concatenate([np.arange(start, stop) for _, start, stop in batch])))
+                require(len(images) == sum(sizes), "number of samples made", len(images), f"{sum(sizes)}, as asked for")
+                for (label, start, _), part in zip(batch, np.split(images, np.cumsum(sizes)[:-1])):
+                    self.write(label, start, part)
+                made += sum(sizes)
+                if progress is not None:
+                    progress(done + made, total)
+        return made
+
+    def _shard(self, label: int, start: int, stop: int) -> Path:
+        return self.path / f"class-{label:04d}_{start:08d}-{stop:08d}.npy"
+
+    def _open_shard(self, label: int, start: int, stop: int) -> np.ndarray:
+        path = self._shard(label, start, stop)
+        try:
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: cannot be read ({one_line(error)}); must be a whole shard") from error
+        if images.shape != (stop - start, *self.shape) or images.dtype != np.float32:
+            raise InputError(
+                f"{path}: holds {images.dtype} {images.shape}; must be float32 {(stop - start, *self.shape)}"
+            )
+        return images
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One filler at a time. The kernel lifts the lock when a process ends, however it ends."""
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise InputError(f"{self.path}: another process is filling this store; must be one at a time") from error
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+
+def _batches(work: list[tuple[int, int, int]], batch_size: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Whole shards ``(label, start, stop)`` together until they reach ``batch_size`` samples."""
+    batch: list[tuple[int, int, int]] = []
+    for shard in work:
+        batch.append(shard)
+        if sum(stop - start for _, start, stop in batch) >= batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@cache
+def _file_size(shape: tuple[int, ...]) -> int:
+    """Bytes of a float32 ``.npy`` file of this shape."""
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return len(header.getvalue()) + 4 * math.prod(shape)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder / MANIFEST}: cannot be read ({one_line(error)}); must be the manifest of a store"
+        ) from error
+    if not isinstance(manifest, dict):
+        raise InputError(f"{folder / MANIFEST}: holds a {type(manifest).__name__}; must be the manifest of a store")
+    return manifest
+
+
+def _refuse_difference(folder: Path, stored: Any, wanted: Any, name: str = "") -> None:
+    """Raise an ``InputError`` that names the first entry in which two JSON values differ."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        for key in sorted(stored.keys() | wanted.keys()):
+            _refuse_difference(folder, stored.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+    elif stored != wanted or type(stored) is not type(wanted):
+        short = [text if len(text) <= 80 else text[:77] + "..." for text in (repr(wanted), repr(stored))]
+        raise InputError(
+            f"{name} = {short[0]}: must be {short[1]}, with which {folder} was made, or use another folder"
+        )
