@@ -3,7 +3,6 @@
 from dgu.data.folders import write_edm_zip as write_edm_zip
 from dgu.data.formats import write_npz as write_npz
 from dgu.data.pixels import area_mean as area_mean
-from dgu.data.pixels import in_range as in_range
 from dgu.data.pixels import subset as subset
 from dgu.data.sets import ImageSet as ImageSet
 from dgu.data.sets import load as load

@@ -111,10 +111,9 @@ def read_edm(path: Path) -> Decoded:
             def read(name: str) -> bytes:
                 if name not in infos:
                     raise InputError(f"{path}: has no {name}; must hold images and a dataset.json")
-                if infos[name].file_size > MAX_FILE:
-                    raise InputError(
-                        f"{path}: {name} of {infos[name].file_size} bytes; must be at most {MAX_FILE} bytes"
-                    )
+                size = infos[name].file_size
+                if size > MAX_FILE:
+                    raise InputError(f"{path}: {name} of {size} bytes; must be at most {MAX_FILE} bytes")
                 return archive.read(infos[name])
 
             names = sorted(name for name in infos if PurePosixPath(name).suffix.lower() in _SUFFIXES)
@@ -145,12 +144,11 @@ def _edm(names: list[str], read: Callable[[str], bytes], path: Path) -> Decoded:
         if not (fine and isinstance(entry[1], int) and not isinstance(entry[1], bool)):
             raise InputError(f"{where}: label entry {str(entry)[:80]!r}; must be [file, integer]")
         labels[entry[0].replace("\\", "/")] = entry[1]
-    for missing, problem in (
-        (set(names) - set(labels), "an image without a label"),
-        (set(labels) - set(names), "no image"),
-    ):
-        if missing:
-            raise InputError(f"{where}: {min(missing)} is {problem} in {path.name}; must be one label for each image")
+    unpaired = set(names) ^ set(labels)
+    if unpaired:
+        name = min(unpaired)
+        problem = "is an image without a label" if name in names else "has a label but is no image"
+        raise InputError(f"{where}: {name} {problem}; must have one label for each image")
     values = np.asarray([labels[name] for name in names], dtype=object)
     wrong = next((name for name, value in zip(names, values) if not 0 <= value < 2**31), None)
     if wrong is not None:
@@ -216,7 +214,7 @@ def _decode_all(names: list[str], read: Callable[[str], bytes], source: Path) ->
 def write_edm_zip(
     path: Path | str, images: UInt8[np.ndarray, "n h w c"], labels: Int[np.ndarray, "n"] | None = None
 ) -> None:
-    """Write images as EDM's ``dataset_tool.py`` lays them out: stored PNGs ``00000/img00000000.png`` and ``dataset.json``.
+    """Write images in EDM's layout: stored PNGs ``00000/img00000000.png`` and ``dataset.json``.
 
     The same arrays give the same bytes; the file appears whole or not at all.
 

@@ -6,8 +6,9 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
@@ -145,7 +146,7 @@ def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
         ) from error
 
 
-def parse_idx(file: BinaryIO | gzip.GzipFile, ndim: int, source: str | Path) -> UInt8[np.ndarray, "..."]:
+def parse_idx(file: BufferedIOBase, ndim: int, source: str | Path) -> UInt8[np.ndarray, "..."]:
     """``read_idx`` from an open binary file. Reads no more than the header promises, and one byte to see it end."""
     magic = file.read(4)
     if magic != bytes((0, 0, 8, ndim)):

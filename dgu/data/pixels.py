@@ -3,73 +3,39 @@
 import math
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int, Shaped
 
 from dgu.errors import InputError, require
 
-#: Stored values may pass the stated range by this fraction of its width (resizing and samplers overshoot a little).
+#: What black and white are.
+Range = tuple[float | int, float | int]
+#: Values may pass their range by this fraction of its width: resizing and samplers overshoot a little.
 OVERSHOOT = 0.1
 
 
-def in_range(
-    images: UInt8[np.ndarray, "n h w c"] | Float[np.ndarray, "n h w c"],
-    pixel_range: tuple[float, float] = (-1.0, 1.0),
-    value_range: tuple[float, float] | None = None,
-    name: str = "images",
-) -> Float[np.ndarray, "n h w c"]:
-    """Stored pixel values as float32 in ``pixel_range``.
-
-    The map is affine: ``(x - a) / ((b - a) / (hi - lo)) + lo``; for bytes and [-1, 1] that is ``x / 127.5 - 1``.
+def value_range_of(
+    images: Float[np.ndarray, "n h w c"], stated: Range | None = None, name: str = "images"
+) -> tuple[float, float]:
+    """What black and white are in an array of floats.
 
     Args:
-        images: uint8, where black and white are 0 and 255, or floats.
-        pixel_range: ``(lo, hi)`` that black and white become.
-        value_range: ``(a, b)`` that black and white are in a float array. By default it is read off the values:
+        images: the stored values.
+        stated: ``(black, white)`` where the user says so. By default it is read off the values:
             [0, 1] when all lie in it; [-1, 1] when all lie in [-1.2, 1.2] and some below -0.5 (samples overshoot a
             little); [0, 255] when all lie in it and some above 2. Anything else is refused as ambiguous.
         name: how an error calls the images.
 
     Raises:
-        InputError: NaN or infinite values, values outside ``value_range`` by more than 10 % of its width, an ambiguous
-            range, ``value_range`` given for uint8, an empty or non-finite ``pixel_range`` or ``value_range``.
+        InputError: NaN or infinite values, values outside ``stated`` by more than 10 % of its width, an ambiguous
+            range, ``stated`` empty or not finite.
     """
-    low, high = checked_range("pixel_range", pixel_range)
-    if images.dtype == np.uint8:
-        require(value_range is None, "value_range", value_range, f"None for {name}, whose pixels are bytes (0 to 255)")
-        black, white = 0.0, 255.0
-    else:
-        black, white = _float_range(images, value_range, name)
-    return rescale(images, (black, white), (low, high))
-
-
-def rescale(
-    images: Shaped[np.ndarray, "n h w c"], old: tuple[float, float], new: tuple[float, float]
-) -> Float[np.ndarray, "n h w c"]:
-    """The affine map that takes the ends of ``old`` to the ends of ``new``, in float32."""
-    scaled = images.astype(np.float32)
-    if old[0]:
-        scaled -= np.float32(old[0])
-    scaled /= np.float32((old[1] - old[0]) / (new[1] - new[0]))
-    if new[0]:
-        scaled += np.float32(new[0])
-    return scaled
-
-
-def checked_range(name: str, value: tuple[float, float]) -> tuple[float, float]:
-    """``value`` as two floats, low and high; an ``InputError`` naming ``name`` where it is no range."""
-    ok = all(math.isfinite(end) for end in value) and value[0] < value[1]
-    require(ok, name, value, "two finite numbers (low, high) with low < high")
-    return float(value[0]), float(value[1])
-
-
-def _float_range(images: np.ndarray, value_range: tuple[float, float] | None, name: str) -> tuple[float, float]:
-    smallest, largest = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
+    smallest, largest = float(images.min()), float(images.max())
     if not (math.isfinite(smallest) and math.isfinite(largest)):
-        where = int(np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(axis=1))[0])
-        raise InputError(f"{name}: image {where} holds NaN or infinite values; all must be finite")
+        finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+        raise InputError(f"{name}: image {int(np.argmin(finite))} holds NaN or infinite values; all must be finite")
     shown = f"values of {name} = {smallest:.6g} to {largest:.6g}"
-    if value_range is not None:
-        black, white = checked_range("value_range", value_range)
+    if stated is not None:
+        black, white = checked_range("value_range", stated)
         slack = OVERSHOOT * (white - black)
         if smallest < black - slack or largest > white + slack:
             raise InputError(f"{shown}: must lie in value_range = ({black:g}, {white:g})")
@@ -80,13 +46,32 @@ def _float_range(images: np.ndarray, value_range: tuple[float, float] | None, na
         return -1.0, 1.0
     if 0 <= smallest and 2 < largest <= 255:
         return 0.0, 255.0
-    raise InputError(
-        f"{shown}: must be recognisably [0, 1], [-1, 1] or [0, 255], or be stated by value_range=(low, high)"
-    )
+    raise InputError(f"{shown}: must be clearly [0, 1], [-1, 1] or [0, 255], or be stated by value_range=(low, high)")
+
+
+def rescale(images: Shaped[np.ndarray, "n h w c"], old: Range, new: Range) -> Float[np.ndarray, "n h w c"]:
+    """The affine map that takes the ends of ``old`` to the ends of ``new``, in float32.
+
+    ``(x - old_low) / (old_width / new_width) + new_low``; for bytes and [-1, 1] that is ``x / 127.5 - 1``.
+    """
+    scaled = images.astype(np.float32)
+    if old[0]:
+        scaled -= np.float32(old[0])
+    scaled /= np.float32((old[1] - old[0]) / (new[1] - new[0]))
+    if new[0]:
+        scaled += np.float32(new[0])
+    return scaled
+
+
+def checked_range(name: str, value: Range) -> tuple[float, float]:
+    """``value`` as two floats, low and high; an ``InputError`` naming ``name`` where it is no range."""
+    ok = all(math.isfinite(end) for end in value) and value[0] < value[1]
+    require(ok, name, value, "two finite numbers (low, high) with low < high")
+    return float(value[0]), float(value[1])
 
 
 def area_mean(images: Shaped[np.ndarray, "n h w c"], size: int) -> Shaped[np.ndarray, "n size size c"]:
-    """Square images at ``size`` by exact means over ``k x k`` blocks, ``k = h / size`` an integer; float32 unless k = 1.
+    """Square images at ``size`` by exact means over ``k x k`` blocks, ``k = h / size``; float32 unless ``k = 1``.
 
     Raises:
         InputError: the images are not square, or ``size`` does not divide their side; the line lists what does.

@@ -10,7 +10,7 @@ import numpy as np
 from dgu.data.folders import read_edm, read_image_folder
 from dgu.data.formats import IDX_SPLITS, Decoded, find_idx, labels_beside, read_idx_pair, read_npz
 from dgu.data.named import NAMED_SETS, PICKLES, digest, read_named
-from dgu.data.pixels import area_mean, checked_range, in_range, rescale, subset
+from dgu.data.pixels import Range, area_mean, checked_range, rescale, subset, value_range_of
 from dgu.errors import InputError, require
 
 
@@ -46,11 +46,11 @@ def load(
     split: str = "train",
     size: int | None = None,
     *,
-    pixel_range: tuple[float, float] = (-1.0, 1.0),
+    pixel_range: Range = (-1.0, 1.0),
     max_size: int | None = None,
     seed: int = 0,
     classes: Sequence[int | str] | None = None,
-    value_range: tuple[float, float] | None = None,
+    value_range: Range | None = None,
 ) -> ImageSet:
     """One split of an image set: NHWC float32 in ``pixel_range`` with int32 labels.
 
@@ -68,36 +68,38 @@ def load(
         max_size: keep at most so many images, chosen by EDM's rule (``dgu.data.subset``), after ``classes``.
         seed: seed of that rule.
         classes: keep these classes only, by name or number. Labels are renumbered in the order given.
-        value_range: what black and white are in float files, where it cannot be told from the values (``in_range``).
+        value_range: what black and white are in float files, where it cannot be told from the values: [0, 1] when
+            all lie in it; [-1, 1] when all lie in [-1.2, 1.2] and some below -0.5; [0, 255] when all lie in it and some
+            above 2. Stated, 10 % of overshoot are let through.
 
     Raises:
         InputError: unknown name, class, split or file type, a set that is not on this machine (with the commands that
-            bring it), content that is not the known set's, sizes below 1, and everything the readers and ``in_range``
-            refuse. One line each.
+            bring it), content that is not the known set's, sizes below 1, and everything the readers and
+            ``value_range_of`` refuse. One line each.
     """
     name = os.fspath(name_or_path)
     require(max_size is None or max_size >= 1, "max_size", max_size, "1 or more, or None for all")
     require(size is None or size >= 1, "size", size, "1 or more, or None for the size of the file")
+    pixel_range = checked_range("pixel_range", pixel_range)
     if isinstance(name_or_path, str) and name in NAMED_SETS:
         found, sha256 = read_named(name, split), NAMED_SETS[name].digests[split]
     else:
         found = read_path(Path(name).expanduser(), split)
         sha256 = digest(found.images, found.labels)
-    names = found.class_names or tuple(str(label) for label in range(int(found.labels.max()) + 1))
     images, labels = found.images, found.labels
+    names = found.class_names or tuple(str(label) for label in range(int(labels.max()) + 1))
+    # The range of floats is judged on the whole file; bytes are averaged before they are scaled, where sums are exact.
+    stored_range = (0.0, 255.0) if images.dtype == np.uint8 else value_range_of(images, value_range, name)
+    require(images.dtype != np.uint8 or value_range is None, "value_range", value_range, f"None: {name} holds bytes")
     if classes is not None:
-        images, labels, names = _of_classes(found, names, classes)
+        kept, labels, names = _of_classes(labels, names, classes)
+        images = images[kept]
     if max_size is not None:
         kept = subset(len(images), max_size, seed)
         images, labels = images[kept], labels[kept]
-    # Bytes are averaged before they are scaled, where sums are exact; floats only after their range has been checked.
-    if size is not None and images.dtype == np.uint8:
-        require(value_range is None, "value_range", value_range, f"None for {name}, whose pixels are bytes (0 to 255)")
-        images = rescale(area_mean(images, size), (0.0, 255.0), checked_range("pixel_range", pixel_range))
-    else:
-        images = in_range(images, pixel_range, value_range, name)
-        images = images if size is None else area_mean(images, size)
-    return ImageSet(images, labels, names, name, split, sha256, (float(pixel_range[0]), float(pixel_range[1])))
+    if size is not None:
+        images = area_mean(images, size)
+    return ImageSet(rescale(images, stored_range, pixel_range), labels, names, name, split, sha256, pixel_range)
 
 
 def read_path(path: Path, split: str) -> Decoded:
@@ -118,9 +120,8 @@ def read_path(path: Path, split: str) -> Decoded:
             raise InputError(f"{path}: {PICKLES}")
         return read_image_folder(path, split)
     if not path.is_file():
-        raise InputError(
-            f"name_or_path = {str(path)!r}: must be one of {sorted(NAMED_SETS)}, or a file or folder that exists"
-        )
+        allowed = f"one of {sorted(NAMED_SETS)}, or a file or folder that exists"
+        raise InputError(f"name_or_path = {str(path)!r}: must be {allowed}")
     if path.suffix == ".npz":
         return read_npz(path, split)
     if path.suffix == ".zip":
@@ -136,22 +137,21 @@ def read_path(path: Path, split: str) -> Decoded:
 
 
 def _of_classes(
-    found: Decoded, names: tuple[str, ...], classes: Sequence[int | str]
+    labels: np.ndarray, names: tuple[str, ...], classes: Sequence[int | str]
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """The images of ``classes``, their labels renumbered in the order given, and the classes' names."""
+    """Rows of ``classes``, their labels renumbered in the order given, and the classes' names."""
     numbers = [_class_number(which, names) for which in classes]
     require(len(set(numbers)) == len(numbers) > 0, "classes", classes, "different classes, at least one")
     table = np.full(len(names), -1, np.int32)
     table[numbers] = np.arange(len(numbers))
-    labels = table[found.labels]
-    kept = labels >= 0
-    require(bool(kept.any()), "classes", classes, "classes with at least one image")
-    return found.images[kept], labels[kept], tuple(names[number] for number in numbers)
+    kept = np.flatnonzero(table[labels] >= 0)
+    require(kept.size > 0, "classes", classes, "classes with at least one image")
+    return kept, table[labels[kept]], tuple(names[number] for number in numbers)
 
 
 def _class_number(which: int | str, names: tuple[str, ...]) -> int:
     if isinstance(which, str) and which in names:
         return names.index(which)
-    if not isinstance(which, str) and 0 <= which < len(names):
+    if isinstance(which, int | np.integer) and 0 <= which < len(names):
         return int(which)
     raise InputError(f"classes: no class {which!r}; must be 0 to {len(names) - 1} or one of {list(names)[:20]}")

@@ -1,15 +1,17 @@
 """The store of generated samples: by class and index, in shards, resumable after any interruption."""
 
+import errno
 import fcntl
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +112,10 @@ class SampleStore:
             present.setdefault(label, []).append((start, stop))
         for label, ranges in present.items():
             ranges.sort()
-            for (_, before), (start, stop) in zip(ranges, ranges[1:]):
+            for (_, before), (start, stop) in pairwise(ranges):
                 if start < before:
-                    raise InputError(
-                        f"{self._shard(label, start, stop)}: overlaps the shard before it; must not (delete one)"
-                    )
+                    path = self._shard(label, start, stop)
+                    raise InputError(f"{path}: overlaps the shard before it; must not (delete one of them)")
         return present
 
     def missing(self, label: int, count: int) -> list[tuple[int, int]]:
@@ -144,22 +145,23 @@ class SampleStore:
         require(label >= 0, "label", label, "0 or more")
         require(start >= 0, "start", start, "0 or more")
         stop = start + len(images)
-        require(
-            images.shape[1:] == self.shape, "shape of a sample", images.shape[1:], f"{self.shape}, as in {self.path}"
-        )
+        for other_start, other_stop in self.shards().get(label, []):
+            if start < other_stop and other_start < stop:
+                overlap = f"samples {max(start, other_start)} to {min(stop, other_stop) - 1} of class {label}"
+                raise InputError(f"start = {start}: {overlap} are in {self.path} already; must be new ones")
+        self._write_shard(label, start, images)
+
+    def _write_shard(self, label: int, start: int, images: np.ndarray) -> None:
+        shape = images.shape[1:]
+        require(shape == self.shape, "shape of a sample", shape, f"{self.shape}, as in {self.path}")
         require(len(images) >= 1, "number of samples", len(images), "1 or more")
         images = np.ascontiguousarray(images, np.float32)
         finite = np.isfinite(images.reshape(len(images), -1)).all(axis=1)
         if not finite.all():
             index = start + int(np.argmin(finite))
             raise InputError(f"sample {index} of class {label} holds NaN or infinite values; all must be finite")
-        for other_start, other_stop in self.shards().get(label, []):
-            if start < other_stop and other_start < stop:
-                raise InputError(
-                    f"start = {start}: samples {max(start, other_start)} to {min(stop, other_stop) - 1} of class {label}"
-                    f" are in {self.path} already; must be new ones"
-                )
-        write_atomic(self._shard(label, start, stop), lambda file: np.save(file, images, allow_pickle=False))
+        path = self._shard(label, start, start + len(images))
+        write_atomic(path, lambda file: np.save(file, images, allow_pickle=False))
 
     def read(self, label: int, which: int | Int[np.ndarray, "n"]) -> Float[np.ndarray, "n *event"]:
         """Samples of a class, float32: the first ``which``, or those with the indices ``which``, in that order.
@@ -188,7 +190,7 @@ class SampleStore:
     def fill(
         self,
         make: Make,
-        labels: list[int] | range | tuple[int, ...],
+        labels: Sequence[int],
         count: int,
         *,
         batch_size: int = 1,
@@ -213,12 +215,13 @@ class SampleStore:
         """
         require(batch_size >= 1, "batch_size", batch_size, "1 or more")
         require(len(set(labels)) == len(labels), "labels", labels, "different classes")
+        if not self._work(labels, count):
+            return 0
         with self._lock():
             for entry in os.scandir(self.path):
-                if entry.name.endswith(TEMPORARY):
+                if entry.name.startswith(".") and entry.name.endswith(TEMPORARY):
                     os.unlink(entry.path)
-            present = self.shards()
-            work = [(label, *gap) for label in labels for gap in self._gaps(present.get(label, []), label, count)]
+            work = self._work(labels, count)
             total, made = count * len(labels), 0
             done = total - sum(stop - start for _, start, stop in work)
             if progress is not None:
@@ -229,11 +232,16 @@ class SampleStore:
                 images = np.asarray(make(which, np.concatenate([np.arange(start, stop) for _, start, stop in batch])))
                 require(len(images) == sum(sizes), "number of samples made", len(images), f"{sum(sizes)}, as asked for")
                 for (label, start, _), part in zip(batch, np.split(images, np.cumsum(sizes)[:-1])):
-                    self.write(label, start, part)
+                    self._write_shard(label, start, part)
                 made += sum(sizes)
                 if progress is not None:
                     progress(done + made, total)
         return made
+
+    def _work(self, labels: Sequence[int], count: int) -> list[tuple[int, int, int]]:
+        """``(label, start, stop)`` of all shards to be made."""
+        present = self.shards()
+        return [(label, *gap) for label in labels for gap in self._gaps(present.get(label, []), label, count)]
 
     def _shard(self, label: int, start: int, stop: int) -> Path:
         return self.path / f"class-{label:04d}_{start:08d}-{stop:08d}.npy"
@@ -244,25 +252,29 @@ class SampleStore:
             images = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path}: cannot be read ({one_line(error)}); must be a whole shard") from error
-        if images.shape != (stop - start, *self.shape) or images.dtype != np.float32:
-            raise InputError(
-                f"{path}: holds {images.dtype} {images.shape}; must be float32 {(stop - start, *self.shape)}"
-            )
+        shape = (stop - start, *self.shape)
+        if images.shape != shape or images.dtype != np.float32:
+            raise InputError(f"{path}: holds {images.dtype} {images.shape}; must be float32 {shape}")
         return images
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """One filler at a time. The kernel lifts the lock when a process ends, however it ends."""
-        handle = os.open(self.path, os.O_RDONLY)
+        path = self.path / ".lock"
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = open(path, "ab")
         except OSError as error:
-            os.close(handle)
-            raise InputError(f"{self.path}: another process is filling this store; must be one at a time") from error
-        try:
+            raise InputError(f"{path}: cannot be written ({error.strerror}); must be in a writable folder") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"{self.path}: is being filled by another process; must be one at a time") from error
+            except OSError as error:
+                # Some network file systems have no locks: samples are right without, only two fillers are not refused.
+                if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                    raise
             yield
-        finally:
-            os.close(handle)
 
 
 def _batches(work: list[tuple[int, int, int]], batch_size: int) -> Iterator[list[tuple[int, int, int]]]:
