@@ -1,0 +1,64 @@
+"""Learning-rate schedules, stepped once per epoch as PyTorch's schedulers are."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
+
+from dgu.errors import require
+
+SCHEDULES = ("constant", "cosine", "cosine_restarts")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How the learning rate of a run goes with the epoch t = 0, 1, ...
+
+    With base rate ``eta`` and ``T = period``:
+
+    - ``"constant"``: ``eta``;
+    - ``"cosine"``: ``eta_min + (eta - eta_min) (1 + cos(pi min(t, T) / T)) / 2``; stays at ``eta_min`` after ``T``, where
+      PyTorch's CosineAnnealingLR would rise again; ``period=None`` is the whole training;
+    - ``"cosine_restarts"``: the same with ``t mod T`` for ``min(t, T)``: PyTorch's CosineAnnealingWarmRestarts with
+      ``T_mult = 1`` (Loshchilov & Hutter 2017, eq. 5).
+
+    Attributes:
+        name: one of the three.
+        period: epochs, at least 1; ``"cosine_restarts"`` needs it.
+        eta_min: the floor, 0 or more.
+
+    Raises:
+        InputError: a value outside of these.
+    """
+
+    name: str = "constant"
+    period: int | None = None
+    eta_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.name in SCHEDULES, "schedule", self.name, f"one of {', '.join(SCHEDULES)}")
+        require(self.period is None or self.period >= 1, "schedule.period", self.period, "at least 1")
+        require(
+            self.name != "cosine_restarts" or self.period is not None, "schedule.period", None, "given for restarts"
+        )
+        require(self.name != "constant" or (self.period is None and self.eta_min == 0.0), "schedule", self,
+                "without period and eta_min when it is constant")  # fmt: skip
+        require(self.eta_min >= 0.0, "schedule.eta_min", self.eta_min, "0 or more")
+
+    def rate(self, base: Float[Array, "*runs"], epoch: Int[ArrayLike, ""], epochs: int) -> Float[Array, "*runs"]:
+        """Learning rate in ``epoch`` (0 for the first) of a training of ``epochs`` epochs, for base rates of any shape."""
+        if self.name == "constant":
+            return base
+        epoch = jnp.asarray(epoch)
+        if self.name == "cosine_restarts":
+            epoch = epoch % self.period
+        cosine = optax.cosine_decay_schedule(1.0, epochs if self.period is None else self.period)
+        return self.eta_min + (base - self.eta_min) * jnp.asarray(cosine(epoch), base.dtype)
+
+
+def as_schedule(schedule: str | Schedule) -> Schedule:
+    """A ``Schedule``, from itself or its name."""
+    return schedule if isinstance(schedule, Schedule) else Schedule(schedule)
