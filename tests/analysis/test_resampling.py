@@ -1,0 +1,193 @@
+"""Intervals and equivalence tests against scipy, closed forms and simulated studies."""
+
+from math import inf, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from dgu.analysis.resampling import corrected_t_interval, equivalence, resampled_standard_error, t_interval
+from dgu.errors import InputError
+
+J = 20
+
+
+def values(mean=0.0, spread=1.0, seed=0, size=J):
+    """Exactly this sample mean and sample standard deviation."""
+    raw = np.random.default_rng(seed).normal(size=size)
+    return mean + spread * (raw - raw.mean()) / raw.std(ddof=1)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_plain_interval_equals_scipy(confidence):
+    data = values(0.3, 2.0)
+    found = t_interval(data, confidence)
+    expected = stats.ttest_1samp(data, 0).confidence_interval(confidence)
+    np.testing.assert_allclose((found.low, found.high), (expected.low, expected.high), rtol=1e-12)
+    assert found.estimate == pytest.approx(0.3) and found.standard_error == pytest.approx(2 / sqrt(J))
+    assert found.degrees_of_freedom == J - 1 and found.confidence == confidence
+    assert t_interval(data.tolist(), confidence) == found
+
+
+def test_corrected_interval_in_closed_form():
+    """J = 20, 600 training and 150 test examples: S^2 (1/20 + 1/4) = 0.3 S^2."""
+    found = corrected_t_interval(values(0.3, 2.0), n_train=600, n_test=150)
+    low, high = stats.t.interval(0.95, J - 1, loc=0.3, scale=2 * sqrt(0.3))
+    np.testing.assert_allclose((found.low, found.high), (low, high), rtol=1e-12)
+    assert found.standard_error == pytest.approx(2 * sqrt(0.3), rel=1e-12)
+    # More replicates never help beyond the pool itself.
+    many = corrected_t_interval(values(0.3, 2.0, size=100_000), n_train=600, n_test=150)
+    assert many.standard_error == pytest.approx(2 * sqrt(0.25), rel=1e-4)
+
+
+def test_leading_axes_are_a_loop():
+    data = np.random.default_rng(1).normal(size=(2, 3, J))
+    found = corrected_t_interval(data, 100, 30)
+    assert resampled_standard_error(data).shape == (2, 3)
+    for index in np.ndindex(2, 3):
+        one = corrected_t_interval(data[index], 100, 30)
+        for name in ("estimate", "standard_error", "low", "high"):
+            assert getattr(found, name)[index] == pytest.approx(getattr(one, name), rel=1e-12)
+
+
+def coverage(interval, truth=0.0):
+    return np.mean((interval.low < truth) & (truth < interval.high))
+
+
+def binomial_bound(share, trials):
+    return 3.5 * sqrt(share * (1 - share) / trials)
+
+
+def test_coverage_under_the_assumed_correlation():
+    """Replicates that correlate by n_test / (n_test + n_train): the corrected interval is exact, the plain one fails."""
+    rng, trials, n_train, n_test = np.random.default_rng(2), 20_000, 300, 100
+    rho = n_test / (n_test + n_train)
+    shared = rng.normal(size=(trials, 1))
+    studies = sqrt(rho) * shared + sqrt(1 - rho) * rng.normal(size=(trials, J))
+    corrected, plain = coverage(corrected_t_interval(studies, n_train, n_test)), coverage(t_interval(studies))
+    assert abs(corrected - 0.95) < binomial_bound(0.95, trials)
+    assert plain < 0.65
+    fresh = coverage(t_interval(rng.normal(size=(trials, J))))
+    assert abs(fresh - 0.95) < binomial_bound(0.95, trials)
+
+
+def test_coverage_when_one_pool_is_split_again_and_again():
+    """2,000 pools of 80 results, each split 15 times into 20 to test and 60 to train: the mean of the test results."""
+    rng, pools, size, n_test = np.random.default_rng(3), 2_000, 80, 20
+    pool = rng.exponential(size=(pools, 1, size)) - 1.0
+    chosen = np.argsort(rng.random((pools, 15, size)), axis=-1)[..., :n_test]
+    studies = np.take_along_axis(np.broadcast_to(pool, (pools, 15, size)), chosen, axis=-1).mean(-1)
+    corrected = coverage(corrected_t_interval(studies, size - n_test, n_test))
+    plain = coverage(t_interval(studies))
+    assert abs(corrected - 0.95) < binomial_bound(0.95, pools) + 0.01
+    assert plain < 0.7
+
+
+def test_equivalence_has_its_nominal_size_and_power():
+    """A true difference equal to the margin is called equivalent in 2.5 % of studies, no difference nearly always."""
+    rng, trials, margin, spread = np.random.default_rng(4), 20_000, 0.025, 0.02
+    noise = spread * rng.normal(size=(trials, J))
+
+    def called(truth):
+        found = t_interval(truth + noise)
+        return (found.low > -margin) & (found.high < margin)
+
+    assert abs(called(margin).mean() - 0.025) < binomial_bound(0.025, trials)
+    assert called(0.0).mean() > 0.99
+    single = [equivalence(margin + row, margin).equivalent for row in noise[:300]]
+    np.testing.assert_array_equal(single, called(margin)[:300])
+
+
+@pytest.mark.parametrize("mean", [-0.03, -0.004, 0.0, 0.02, 0.06])
+def test_p_values_equal_scipy(mean):
+    data, margin = values(mean, 0.02, seed=5), 0.025
+    found = equivalence(data, margin)
+    above = stats.ttest_1samp(data, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(data, margin, alternative="less").pvalue
+    assert found.p_equivalence == pytest.approx(max(above, below), rel=1e-9)
+    assert found.p_difference == pytest.approx(stats.ttest_1samp(data, 0).pvalue, rel=1e-9, abs=1e-15)
+    outside = min(
+        stats.ttest_1samp(data, margin, alternative="greater").pvalue,
+        stats.ttest_1samp(data, -margin, alternative="less").pvalue,
+    )
+    assert found.p_beyond == pytest.approx(min(1, 2 * outside), rel=1e-9)
+    other = np.random.default_rng(6).normal(size=J)
+    assert equivalence(data + other - other, margin).p_difference == pytest.approx(
+        stats.ttest_rel(data + other, other).pvalue, rel=1e-6, abs=1e-12
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(mean=st.floats(-0.08, 0.08), spread=st.floats(1e-4, 0.1), shared=st.booleans())
+def test_intervals_p_values_and_verdicts_agree(mean, spread, shared):
+    split = {"n_train": 400, "n_test": 100} if shared else {}
+    data = values(mean, spread)
+    found = equivalence(data, 0.025, max_standard_error=inf, **split)
+    assert found.equivalent == (found.p_equivalence < 0.025)
+    assert found.different == (found.p_difference < 0.05)
+    assert found.beyond == (found.p_beyond < 0.05)
+    inside = -0.025 < found.tost_interval.low and found.tost_interval.high < 0.025
+    assert inside == (found.p_equivalence < 0.05) and found.tost_interval.confidence == pytest.approx(0.9)
+    assert found.standard_error == pytest.approx(spread * sqrt(1 / J + (0.25 if shared else 0)))
+    expected = "supported" if found.equivalent else "not supported" if found.beyond else "undecided"
+    reverse = {"supported": "not supported", "not supported": "supported", "undecided": "undecided"}
+    assert found.verdict == expected and found.difference_verdict == reverse[expected]
+    mirrored = equivalence(-data, 0.025, max_standard_error=inf, **split)
+    assert mirrored.verdict == found.verdict and mirrored.p_equivalence == pytest.approx(found.p_equivalence, rel=1e-9)
+    # Only the unit changes between fractions and points.
+    points = equivalence(100 * data, 2.5, max_standard_error=inf, **split)
+    assert points.verdict == found.verdict and points.p_beyond == pytest.approx(found.p_beyond, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "split", "verdict", "different"),
+    [
+        (0.002, 0.02, {}, "supported", False),
+        (0.015, 0.01, {}, "supported", True),  # a real difference, too small to matter
+        (0.022, 0.02, {}, "undecided", True),  # straddles the margin
+        (0.045, 0.02, {}, "not supported", True),
+        (-0.045, 0.02, {}, "not supported", True),
+        (0.002, 0.05, {}, "undecided", False),  # standard error of 1.1 points
+        (0.30, 0.05, {}, "undecided", True),  # so even when far outside
+        (0.002, 0.02, {"n_train": 100, "n_test": 100}, "undecided", False),  # the same figures from one shared pool
+        (0.002, 0.01, {"n_train": 400, "n_test": 100}, "supported", False),
+    ],
+)
+def test_verdicts(mean, spread, split, verdict, different):
+    found = equivalence(values(mean, spread), 0.025, **split)
+    assert found.max_standard_error == pytest.approx(0.008)
+    assert (found.verdict, found.different) == (verdict, different)
+    assert found.estimate == pytest.approx(mean)
+
+
+def test_differences_without_spread():
+    same = equivalence(np.zeros(5), 0.025)
+    assert same.verdict == "supported" and same.p_equivalence == 0 and same.p_difference == 1 and not same.different
+    apart = equivalence(np.full(5, 0.5), 0.025)
+    assert apart.verdict == "not supported" and apart.difference_verdict == "supported" and apart.p_beyond == 0
+
+
+def test_bad_input_is_named():
+    good = values()
+    for arguments, message in [
+        ((good[:1], 1), "replicates = 1: must be at least 2"),
+        ((good.reshape(2, -1), 1), r"differences\.shape = \(2, 10\)"),
+        ((np.where(good > 1, np.nan, good), 1), "values = 'non-finite'"),
+        ((good, 0), "margin = 0: must be positive"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            equivalence(*arguments)
+    with pytest.raises(InputError, match=r"\(n_train, n_test\) = \(3, None\): must be both given or neither"):
+        equivalence(good, 1, n_train=3)
+    with pytest.raises(InputError, match=r"\(n_train, n_test\) = \(0, 4\)"):
+        corrected_t_interval(good, 0, 4)
+    with pytest.raises(InputError, match=r"confidence = 0\.5"):
+        equivalence(good, 1, confidence=0.5)
+    with pytest.raises(InputError, match=r"confidence = 1\.0"):
+        t_interval(good, 1.0)
+    with pytest.raises(InputError, match="max_standard_error"):
+        equivalence(good, 1, max_standard_error=-1)
+    with pytest.raises(InputError, match="test_per_train = -1"):
+        resampled_standard_error(good, -1)
