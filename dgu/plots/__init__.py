@@ -1,1 +1,13 @@
-""""""
+"""Figures: each a function from results to a matplotlib ``Figure``."""
+
+from dgu.plots.curves import CurvePanel as CurvePanel
+from dgu.plots.curves import learning_curves as learning_curves
+from dgu.plots.curves import loss_curve as loss_curve
+from dgu.plots.forest import forest as forest
+from dgu.plots.images import image_grid as image_grid
+from dgu.plots.matrix import cross_matrix as cross_matrix
+from dgu.plots.spectra import SpectrumPanel as SpectrumPanel
+from dgu.plots.spectra import spectra as spectra
+from dgu.plots.style import ArmStyle as ArmStyle
+from dgu.plots.style import arm_style as arm_style
+from dgu.plots.style import style as style

@@ -1,0 +1,102 @@
+"""One look for every figure: colours that colour-blind readers tell apart, markers and line styles for grey print."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+#: The palette of Okabe and Ito (2008).
+OKABE_ITO = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky blue": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+}
+
+
+@dataclass(frozen=True)
+class ArmStyle:
+    """Colour, marker and line style of one arm."""
+
+    color: str
+    marker: str
+    linestyle: str
+
+
+_ARMS = {
+    "diffusion": ArmStyle(OKABE_ITO["vermilion"], "o", "-"),
+    "mixture": ArmStyle(OKABE_ITO["blue"], "s", "--"),
+    "null": ArmStyle(OKABE_ITO["green"], "^", ":"),
+    "real": ArmStyle(OKABE_ITO["black"], "D", "-."),
+}
+_OTHERS = (
+    ArmStyle(OKABE_ITO["purple"], "v", "-"),
+    ArmStyle(OKABE_ITO["orange"], "P", "--"),
+    ArmStyle(OKABE_ITO["sky blue"], "X", ":"),
+)
+
+#: Colour and marker of a verdict; the marker carries it in grey print.
+VERDICTS = {
+    "supported": (OKABE_ITO["green"], "o"),
+    "not supported": (OKABE_ITO["vermilion"], "X"),
+    "undecided": ("#7f7f7f", "D"),
+}
+
+_RC: dict[str, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "figure.dpi": 130,
+    "savefig.dpi": "figure",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e5e8",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "svg.hashsalt": "dgu",
+}
+
+
+def arm_style(arm: str, number: int = 0) -> ArmStyle:
+    """The style of an arm: fixed for diffusion, mixture, null and real, for others by ``number``, their place."""
+    return _ARMS.get(arm, _OTHERS[number % len(_OTHERS)])
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Draw what is inside in the common style. The reader's own settings are neither used nor changed."""
+    settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, "backend": matplotlib.rcParams["backend"], **_RC}
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of ``width`` by ``height`` inches that lays itself out. No pyplot: nothing global is left behind."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend for all ``axes``, outside the data: each label once."""
+    entries: dict[str, Artist] = {}
+    for one in axes:
+        for handle, label in zip(*one.get_legend_handles_labels()):
+            entries.setdefault(label, handle)
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=min(4, len(entries)), handlelength=3)
