@@ -1,6 +1,7 @@
 """Estimates with their intervals against an equivalence margin."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -48,14 +49,8 @@ def forest(
         for row, verdict in enumerate(verdicts):
             (low, high), (color, marker) = intervals[row], VERDICTS[verdict]
             axes.plot([low, high], [row, row], color=color, linewidth=2.0, solid_capstyle="butt", zorder=2)
-            point = {
-                "color": color,
-                "marker": marker,
-                "markersize": 7.5,
-                "markeredgecolor": "white",
-                "linestyle": "none",
-            }
-            axes.plot([estimates[row]], [row], label=verdict, zorder=3, **point)
+            point: dict[str, Any] = {"color": color, "marker": marker, "markersize": 7.5, "markeredgecolor": "white"}
+            axes.plot([estimates[row]], [row], label=verdict, linestyle="none", zorder=3, **point)
             text = f"{estimates[row]:+.2f} [{low:+.2f}, {high:+.2f}]"
             axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9, clip_on=False)
         axes.set_yticks(range(len(labels)), labels)

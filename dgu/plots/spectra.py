@@ -83,7 +83,7 @@ def spectra(
                 if column == 0:
                     cells[1].set_ylabel("ratio")
                 if number == 0:
-                    cells[1].legend(loc="lower left", fontsize=8, handlelength=2.5)
+                    cells[1].legend(loc="best", fontsize=8, handlelength=2.5)
             if column == 0:
                 top.set_ylabel(quantity)
             if number + columns >= len(panels):
