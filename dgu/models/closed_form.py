@@ -16,7 +16,7 @@ from dgu.typing import Event, Scalar
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GaussianDenoiser:
     """The posterior mean of ``x0 ~ N(mean, U diag(lam) U^T)`` given ``x = x0 + sigma eps``, by eigenvalue shrinkage.
 

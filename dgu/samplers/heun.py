@@ -86,7 +86,7 @@ def heun_step(
     sigma: Scalar,
     sigma_next: Scalar,
     *,
-    eps: Float[ArrayLike, "*event"] | None = None,
+    eps: Float[ArrayLike, "..."] | None = None,
     gamma: Scalar = 0.0,
     s_noise: Scalar = 1.0,
     second_order: bool = True,
@@ -182,7 +182,8 @@ def heun(
     def advance(x: Event, at: tuple, second_order: bool) -> tuple[Event, PyTree]:
         step, sigma, sigma_next, gamma, noise = at
         if key is not None:
-            noise = keys.draw_step(key, step, x.shape, x.dtype)
+            # The barrier keeps the compiler from fusing the draw into the step, which would alter its last bits.
+            noise = jax.lax.optimization_barrier(keys.draw_step(key, step, x.shape, x.dtype))
         state = _step(denoiser, x, step, sigma, sigma_next, noise, gamma, churn.s_noise, second_order)
         return state.x_next, None if observe is None else observe(state)
 

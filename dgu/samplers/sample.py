@@ -56,7 +56,7 @@ def sample_chunk(
     def one(index: Int[Array, ""], label: PyTree) -> tuple:
         example = keys.example_key(key, index)
         conditioned: Any = denoiser if label is None else denoiser.given(label)  # type: ignore[attr-defined]
-        x_init = sigmas[0].astype(dtype) * keys.draw_initial(example, shape, dtype, base)
+        x_init = sigmas[0] * jax.lax.optimization_barrier(keys.draw_initial(example, shape, dtype, base))
 
         def record(state: StepState) -> tuple:
             return jnp.isfinite(state.x_next).all(), None if observe is None else observe(state)
@@ -134,18 +134,19 @@ def sample(
     devices = list(jax.local_devices() if devices is None else devices)[: len(chunks)]
     require(len(devices) > 0, "devices", devices, "at least one device")
     grid = np.asarray(sigmas, dtype)
+    amount = jax.tree.map(lambda value: np.asarray(value, dtype), churn)
     run = functools.partial(
         sample_chunk, shape=shape, dtype=dtype, base=base, observe=observe, stochastic=bool(churn.rate > 0)
     )
-    resident = [jax.device_put((denoiser, key, grid, churn), device) for device in devices]
+    resident = [jax.device_put((denoiser, key, grid, amount), device) for device in devices]
 
     def dispatch(slots: np.ndarray, place: int) -> PyTree:
         # A row nobody asked for is computed too, under an index of its own row and the first label.
         rows = np.where(slots >= 0, wanted[slots], np.arange(batch_size, dtype=np.int32))
         row_labels = None if given is None else given[np.maximum(slots, 0)]
         rows, row_labels = jax.device_put((rows, row_labels), devices[place])
-        model, stream, levels, amount = resident[place]
-        return run(model, stream, rows, row_labels, levels, amount)
+        model, stream, levels, added = resident[place]
+        return run(model, stream, rows, row_labels, levels, added)
 
     out: PyTree = None
     done = 0

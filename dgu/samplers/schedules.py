@@ -42,7 +42,7 @@ def karras_sigmas(
     require(0 < rho < math.inf, "rho", rho, "positive and finite")
     ramp = np.linspace(0.0, 1.0, int(num_steps))
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return np.append((high + ramp * (low - high)) ** rho, 0.0)
+    return np.append(((1 - ramp) * high + ramp * low) ** rho, 0.0)
 
 
 @jax.tree_util.register_dataclass
@@ -89,4 +89,6 @@ def check_sigmas(sigmas: Any) -> None:
     if is_concrete(sigmas):
         values = np.asarray(sigmas)
         falling = np.isfinite(values).all() and (np.diff(values) < 0).all()
-        require(bool(falling and values[-1] == 0), "sigmas", values, "finite, strictly falling, and end in 0")
+        shown = np.array2string(values, threshold=8, edgeitems=3, max_line_width=10**6)
+        if not (falling and values[-1] == 0):
+            raise InputError(f"sigmas = {shown}: must be finite, strictly falling, and end in 0")
