@@ -46,7 +46,7 @@ def fit_classifiers(
 
     One compiled program trains all runs. The order of the data is ``epoch_order(seed, epoch, rows >= 0)``, so a run
     does not depend on the other runs, on the padding of its rows or on the number of devices. The models are evaluated
-    after every ``eval_interval`` epochs and after the last; the lowest validation loss decides (the earliest of equals).
+    after every ``eval_interval`` epochs and after the last; the lowest validation loss decides, the earliest of equals.
 
     Args:
         x: pool of N examples, images or vectors; float32, or float64 under x64.
@@ -62,7 +62,7 @@ def fit_classifiers(
         batch_size: rows a step; the last batch of an epoch may be smaller.
         momentum: of PyTorch's SGD, without dampening.
         bias: whether there is one; it starts as ``init`` says.
-        init: ``"zeros"``, or ``"torch"`` for U(-1 / sqrt(d), 1 / sqrt(d)) from the run's seed; ``runs.initial`` overrides.
+        init: ``"zeros"``, or ``"torch"``: uniform in +-1 / sqrt(d), from the run's seed; ``runs.initial`` overrides.
         num_classes: K if ``runs.classes`` is None; by default the largest label plus one.
         eval_interval: epochs between evaluations.
         chunk: runs trained at the same time on a device; by default what fits a cache. Memory grows with it.
@@ -88,7 +88,8 @@ def fit_classifiers(
     sizes = runs.rows.shape[1], validation.shape[1], x.shape[1], recipe.batch_size
     if method == "weight" or (method == "auto" and not cheaper):
         space: LinearSpace | GramSpace = LinearSpace(outputs, bias, init)
-        pool, labels = x, y
+        pool: PyTree = x
+        labels = y
     else:
         space = GramSpace(outputs, bias, init, num_train)
         pool, labels = (x, jnp.asarray(used)), y[used]
@@ -170,9 +171,9 @@ def predict(model: PyTree, x: Float[ArrayLike, "n *event"], *, loss: str) -> Int
 def choose_learning_rate(fit: Fit, groups: Int[ArrayLike, "runs"]) -> tuple[np.ndarray, np.ndarray]:
     """The learning rate of each group of runs, chosen on validation.
 
-    Runs of one group differ in learning rate (and seed). A rate's score is the mean, over its runs in the group, of the
-    validation loss at the chosen epoch; the lowest wins, the smaller rate among equals. A rate with a run that never had
-    a finite validation loss is out.
+    Runs of one group differ in learning rate (and seed). A rate's score is the mean, over its runs in the group, of
+    the validation loss at the chosen epoch; the lowest wins, the smaller rate among equals. A rate with a run that
+    never had a finite validation loss is out.
 
     Args:
         fit: of ``fit_classifiers`` or ``fit_two_layer``.

@@ -26,7 +26,8 @@ def quadratic_features(
     """Features whose inner products are those of the examples, squared: ``phi(x) . phi(y) = (x . y)^2``.
 
     Exactly, all d (d + 1) / 2 products ``x_i^2`` and ``sqrt(2) x_i x_j``; or, given ``num_features`` and a key, random
-    products ``(u . x)(v . x) / sqrt(m)`` with standard normal u and v, for which it holds on average (Kar & Karnick 2012).
+    products ``(u . x)(v . x) / sqrt(m)`` with standard normal u and v, for which it holds on average (Kar & Karnick
+    2012).
     Centre the examples first where the products of means are not wanted.
 
     Args:

@@ -1,9 +1,9 @@
 """Linear classifiers trained through their Gram matrix: the same iterates as in weight space.
 
-SGD moves the weights by combinations of training rows only: ``W = W0 + X^T A`` with ``A`` (n, K). The outputs on training
-rows are then ``G A + X W0`` with ``G = X X^T``, and a step adds ``-lr`` times the loss's derivative to the batch's rows of
-``A``; momentum and bias go along. A step costs B n K instead of 2 B d K, so this pays when n < 2 d, once ``G`` is there:
-it is formed once for all the runs that share a pool.
+SGD moves the weights by combinations of training rows only: ``W = W0 + X^T A`` with ``A`` (n, K). The outputs on
+training rows are then ``G A + X W0`` with ``G = X X^T``, and a step adds ``-lr`` times the loss's derivative to the
+batch's rows of ``A``; momentum and bias go along. A step costs B n K instead of 2 B d K, so this pays when n < 2 d,
+once ``G`` is there: it is formed once for all the runs that share a pool.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ MAX_KERNEL = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class GramSpace(Space):
-    """Coefficients of the training rows. The pool is ``(x, used)``: ``used`` are rows of x, ``num_train`` trained on first."""
+    """Coefficients of the training rows. The pool is ``(x, used)``: rows of x, the ``num_train`` trained on first."""
 
     num_outputs: int
     bias: bool
@@ -52,8 +52,8 @@ class GramSpace(Space):
             start = jnp.zeros((rows.shape[0], self.num_outputs), rows.dtype)
         else:
             start = _dot(rows, initial["weights"].T)
-        designs = ((kernel[at][:, run.rows], start[at]) for at in (run.rows, validation))
-        return params, *designs
+        train, held = ((kernel[at][:, run.rows], start[at]) for at in (run.rows, validation))
+        return params, train, held
 
     def fetch(self, shared: PyTree, design: PyTree, positions: Array) -> PyTree:
         """(B, n) rows of the Gram block and (B, K) initial outputs."""

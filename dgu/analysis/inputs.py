@@ -72,8 +72,8 @@ def as_runs(runs: Runs | Mapping, x: Array, y: Array, num_classes: int | None) -
     require(rows.shape[1] <= MAX_ROWS, "runs.rows", rows.shape, f"at most {MAX_ROWS} rows a run")
     num_runs = len(rows)
     seed, rate = np.asarray(runs.seed), np.asarray(runs.learning_rate, x.dtype)
-    require(seed.shape == (num_runs,) and np.issubdtype(seed.dtype, np.integer), "runs.seed", f"{seed.dtype} {seed.shape}",
-            f"{num_runs} integers, one for each run")  # fmt: skip
+    integers = seed.shape == (num_runs,) and np.issubdtype(seed.dtype, np.integer)
+    require(integers, "runs.seed", f"{seed.dtype} {seed.shape}", f"{num_runs} integers, one for each run")
     require(rate.shape == (num_runs,), "runs.learning_rate", rate.shape, f"{num_runs} numbers, one for each run")
     require(
         bool((np.isfinite(rate) & (rate > 0)).all()), "runs.learning_rate", rate.tolist()[:8], "positive and finite"

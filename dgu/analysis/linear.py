@@ -39,14 +39,13 @@ def uniform_init(seed: Array, name: str, shape: tuple[int, ...], fan_in: int, dt
 
 
 def initial_params(run: Runs, num_features: int, num_outputs: int, bias: bool, init: str, dtype: Any) -> dict:
-    """``weights`` (outputs, d), rows contiguous because that is what a CPU multiplies fast, and ``bias`` if there is one."""
-    shape = (num_outputs, num_features)
+    """``weights`` (outputs, d), the layout a CPU multiplies fastest, and ``bias`` if there is one."""
     if run.initial is not None:
         weights = jnp.asarray(run.initial, dtype).T
     elif init == "torch":
-        weights = uniform_init(run.seed, "weights", shape, num_features, dtype)
+        weights = uniform_init(run.seed, "weights", (num_outputs, num_features), num_features, dtype)
     else:
-        weights = jnp.zeros(shape, dtype)
+        weights = jnp.zeros((num_outputs, num_features), dtype)
     params = {"weights": weights}
     if bias:
         drawn = init == "torch" and run.initial is None

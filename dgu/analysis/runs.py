@@ -48,7 +48,7 @@ class Fit:
         model: classifiers of the chosen epoch; callables on features, to be used under ``vmap`` or by ``evaluate``.
         final: classifiers after the last epoch.
         learning_rate: (R,) as given.
-        chosen_epoch: (R,) epochs done when the validation loss was lowest; 0, and the initial model, if it never was finite.
+        chosen_epoch: (R,) epochs done when the validation loss was lowest; 0, with the initial model, if never finite.
         epochs: (E,) epochs done at each point of the curves.
         train_loss, train_accuracy, validation_loss, validation_accuracy: (R, E) curves.
     """

@@ -20,8 +20,8 @@ class Schedule:
     With base rate ``eta`` and ``T = period``:
 
     - ``"constant"``: ``eta``;
-    - ``"cosine"``: ``eta_min + (eta - eta_min) (1 + cos(pi min(t, T) / T)) / 2``; stays at ``eta_min`` after ``T``, where
-      PyTorch's CosineAnnealingLR would rise again; ``period=None`` is the whole training;
+    - ``"cosine"``: ``eta_min + (eta - eta_min) (1 + cos(pi min(t, T) / T)) / 2``; stays at ``eta_min`` after ``T``,
+      where PyTorch's CosineAnnealingLR would rise again; ``period=None`` is the whole training;
     - ``"cosine_restarts"``: the same with ``t mod T`` for ``min(t, T)``: PyTorch's CosineAnnealingWarmRestarts with
       ``T_mult = 1`` (Loshchilov & Hutter 2017, eq. 5).
 
@@ -49,13 +49,14 @@ class Schedule:
         require(self.eta_min >= 0.0, "schedule.eta_min", self.eta_min, "0 or more")
 
     def rate(self, base: Float[Array, "*runs"], epoch: Int[ArrayLike, ""], epochs: int) -> Float[Array, "*runs"]:
-        """Learning rate in ``epoch`` (0 for the first) of a training of ``epochs`` epochs, for base rates of any shape."""
+        """Learning rate in ``epoch`` (0 for the first) of ``epochs``, for base rates of any shape."""
         if self.name == "constant":
             return base
         epoch = jnp.asarray(epoch)
+        period = epochs if self.period is None else self.period
         if self.name == "cosine_restarts":
-            epoch = epoch % self.period
-        cosine = optax.cosine_decay_schedule(1.0, epochs if self.period is None else self.period)
+            epoch = epoch % period
+        cosine = optax.cosine_decay_schedule(1.0, period)
         return self.eta_min + (base - self.eta_min) * jnp.asarray(cosine(epoch), base.dtype)
 
 

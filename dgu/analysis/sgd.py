@@ -1,9 +1,9 @@
 """Minibatch SGD of many small models at once: one compiled program whatever the number of runs.
 
-A *run* is one training: its own rows of a shared pool, its own order of them, its own learning rate and classes. Runs of
-similar size are trained together (``vmap``) in chunks, chunks follow each other (``lax.map``) and are spread over the
-devices of the mesh. What a model is, and how its gradient is found, is a ``Space``: weights on pixels, coefficients on a
-Gram matrix, a two-layer network.
+A *run* is one training: its own rows of a shared pool, its own order of them, its own learning rate and classes. Runs
+of similar size are trained together (``vmap``) in chunks, chunks follow each other (``lax.map``) and are spread over
+the devices of the mesh. What a model is, and how its gradient is found, is a ``Space``: weights on pixels, coefficients
+on a Gram matrix, a two-layer network.
 
 Reproduced from PyTorch: the last batch of an epoch may be smaller and its loss is the mean over what it holds; momentum
 is ``v <- m v + g; w <- w - lr v``; the learning rate changes once per epoch.
@@ -94,7 +94,6 @@ class Space(abc.ABC):
 
 def _train_chunk(space: Space, recipe: Recipe, shared: PyTree, labels: Array, runs: Runs, validation: Array) -> PyTree:
     """Train C runs together; returns chosen and final models, the chosen epoch and the curves."""
-    each = partial(jax.vmap, in_axes=(None, 0, 0, 0, 0))
     params, train_design, validation_design = jax.vmap(partial(space.prepare, shared))(
         dataclasses.replace(runs, rows=jnp.maximum(runs.rows, 0)), jnp.maximum(validation, 0)
     )
@@ -137,7 +136,8 @@ def _train_chunk(space: Space, recipe: Recipe, shared: PyTree, labels: Array, ru
 
         def step(index: Array, state: PyTree) -> PyTree:
             here = lax.dynamic_slice_in_dim(order, index * batch, batch, axis=1)
-            return jax.vmap(update, in_axes=(None, 0, 0, 0, 0, 0))(shared, *state, train, here, rate)
+            params, buffer = state
+            return jax.vmap(update, in_axes=(None, 0, 0, 0, 0, 0))(shared, params, buffer, train, here, rate)
 
         return lax.fori_loop(jnp.int32(0), steps, step, state)
 
@@ -180,7 +180,7 @@ def train_runs(
     chunk: int,
     mesh: jax.sharding.Mesh,
 ) -> PyTree:
-    """The one compiled program: R runs, a multiple of ``mesh.size * chunk``, spread over the mesh, ``chunk`` at a time."""
+    """The one compiled program: R runs (a multiple of ``mesh.size * chunk``) over the mesh, ``chunk`` at a time."""
     shared = space.share(pool)
 
     def on_device(shared: PyTree, labels: Array, runs: Runs, validation: Array) -> PyTree:
@@ -196,13 +196,13 @@ def train_runs(
 
 
 def default_chunk(elements: int, num_runs: int) -> int:
-    """Runs trained together: as many as keep their working set in a CPU's cache (8 MB of float32), or in 1 GB elsewhere."""
+    """Runs trained together: as many as keep their working set in a CPU's cache (8 MB of float32), else in 1 GB."""
     budget = 2**21 if jax.default_backend() == "cpu" else 2**28
     return int(np.clip(budget // max(elements, 1), 1, max(num_runs, 1)))
 
 
 def fit_runs(
-    space: Space, recipe: Recipe, pool: PyTree, labels: Array, runs: Runs, validation: Array, *, chunk: int
+    space: Space, recipe: Recipe, pool: PyTree, labels: Array, runs: Runs, validation: np.ndarray, *, chunk: int
 ) -> Fit:
     """Sort the runs by size, fill up to whole chunks with empty runs, train, and undo both."""
     mesh = data_mesh(jax.local_devices())

@@ -32,7 +32,10 @@ def _network(params: dict, x: Array) -> Array:
 @partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class TwoLayerClassifier:
-    """``f(x) = relu(x H^T + b) V^T + c``; ``params`` has ``hidden`` H (h, d), ``hidden_bias``, ``readout`` V (K, h), ``readout_bias``."""
+    """``f(x) = relu(x H^T + b) V^T + c``.
+
+    ``params`` has ``hidden`` H (h, d), ``hidden_bias`` b (h,), ``readout`` V (K, h) and ``readout_bias`` c (K,).
+    """
 
     params: Any
 
@@ -84,7 +87,7 @@ def fit_two_layer(
     eval_interval: int = 5,
     chunk: int | None = None,
 ) -> Fit:
-    """Train R networks Linear(d, width), ReLU, Linear(width, K) by minibatch SGD, as ``fit_classifiers`` does linear ones.
+    """Train R networks Linear(d, width), ReLU, Linear(width, K) as ``fit_classifiers`` trains linear classifiers.
 
     Both layers have biases and start from U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)), addressed by the run's seed.
 
