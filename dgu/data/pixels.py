@@ -22,7 +22,7 @@ def value_range_of(
         images: the stored values.
         stated: ``(black, white)`` where the user says so. By default it is read off the values:
             [0, 1] when all lie in it; [-1, 1] when all lie in [-1.2, 1.2] and some below -0.5 (samples overshoot a
-            little); [0, 255] when all lie in it and some above 2. Anything else is refused as ambiguous.
+            little); [0, 255] when all lie in it and some above 64. Anything else is refused as ambiguous.
         name: how an error calls the images.
 
     Raises:
@@ -44,7 +44,7 @@ def value_range_of(
         return 0.0, 1.0
     if -1 - 2 * OVERSHOOT <= smallest < -0.5 and largest <= 1 + 2 * OVERSHOOT:
         return -1.0, 1.0
-    if 0 <= smallest and 2 < largest <= 255:
+    if 0 <= smallest and 64 < largest <= 255:
         return 0.0, 255.0
     raise InputError(f"{shown}: must be clearly [0, 1], [-1, 1] or [0, 255], or be stated by value_range=(low, high)")
 

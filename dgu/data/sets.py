@@ -70,7 +70,7 @@ def load(
         classes: keep these classes only, by name or number. Labels are renumbered in the order given.
         value_range: what black and white are in float files, where it cannot be told from the values: [0, 1] when
             all lie in it; [-1, 1] when all lie in [-1.2, 1.2] and some below -0.5; [0, 255] when all lie in it and some
-            above 2. Stated, 10 % of overshoot are let through.
+            above 64. Stated, 10 % of overshoot are let through.
 
     Raises:
         InputError: unknown name, class, split or file type, a set that is not on this machine (with the commands that

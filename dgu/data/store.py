@@ -101,14 +101,15 @@ class SampleStore:
             InputError: a shard has not the size that its name says, or two shards overlap.
         """
         present: dict[int, list[tuple[int, int]]] = {}
-        for entry in os.scandir(self.path):
-            match = _SHARD.fullmatch(entry.name)
+        for name in os.listdir(self.path):
+            match = _SHARD.fullmatch(name)
             if match is None:
                 continue
             label, start, stop = (int(group) for group in match.groups())
-            size, wanted = entry.stat().st_size, _file_size((stop - start, *self.shape))
+            path = self.path / name
+            size, wanted = path.stat().st_size, _file_size((stop - start, *self.shape))
             if size != wanted:
-                raise InputError(f"{entry.path}: shard of {size} bytes; must be {wanted} (delete it to make it again)")
+                raise InputError(f"{path}: shard of {size} bytes; must be {wanted} (delete it to make it again)")
             present.setdefault(label, []).append((start, stop))
         for label, ranges in present.items():
             ranges.sort()
@@ -218,9 +219,8 @@ class SampleStore:
         if not self._work(labels, count):
             return 0
         with self._lock():
-            for entry in os.scandir(self.path):
-                if entry.name.startswith(".") and entry.name.endswith(TEMPORARY):
-                    os.unlink(entry.path)
+            for rubbish in self.path.glob(f".*{TEMPORARY}"):
+                rubbish.unlink()
             work = self._work(labels, count)
             total, made = count * len(labels), 0
             done = total - sum(stop - start for _, start, stop in work)

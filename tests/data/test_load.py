@@ -287,7 +287,7 @@ FLOATS = np.linspace(0, 1, 60).reshape(5, 2, 2, 3)
         (-1, 1, (-1, 1)),
         (-1.1, 1.15, (-1, 1)),
         (0, 255, (0, 255)),
-        (0.1, 2.5, (0, 255)),
+        (0.1, 65, (0, 255)),
         (-0.6, 0.3, (-1, 1)),
     ],
 )
@@ -295,7 +295,7 @@ def test_range_of_floats_is_recognised(low, high, expected):
     assert value_range_of(low + (high - low) * FLOATS) == expected
 
 
-@pytest.mark.parametrize(("low", "high"), [(-0.1, 1), (0, 1.5), (-2, 2), (-1, 255), (0, 300), (-1.3, 1), (0, 2)])
+@pytest.mark.parametrize(("low", "high"), [(-0.1, 1), (0, 1.5), (-2, 2), (-1, 99), (0, 300), (-1.3, 1), (0, 63)])
 def test_ambiguous_or_wrong_range_is_refused(low, high, refused):
     with refused("values of x.npz", f"{low:g} to {high:g}", "value_range"):
         value_range_of(low + (high - low) * FLOATS, None, "x.npz")
