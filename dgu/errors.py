@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 
 class InputError(ValueError):
     """Input that cannot be used: one line naming the argument, the value given and what is allowed.
@@ -10,7 +12,7 @@ class InputError(ValueError):
     """
 
 
-def require(condition: bool, name: str, value: Any, allowed: str) -> None:
+def require(condition: bool | np.bool, name: str, value: Any, allowed: str) -> None:
     """Raise ``InputError("name = value: must be allowed")`` unless ``condition`` holds."""
     if not condition:
         raise InputError(f"{name} = {value!r}: must be {allowed}")
