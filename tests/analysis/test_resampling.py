@@ -61,7 +61,7 @@ def binomial_bound(share, trials):
 
 
 def test_coverage_under_the_assumed_correlation():
-    """Replicates that correlate by n_test / (n_test + n_train): the corrected interval is exact, the plain one fails."""
+    """Replicates that correlate by n_test / (n_test + n_train): the corrected interval is exact, the plain fails."""
     rng, trials, n_train, n_test = np.random.default_rng(2), 20_000, 300, 100
     rho = n_test / (n_test + n_train)
     shared = rng.normal(size=(trials, 1))
@@ -150,6 +150,7 @@ def test_intervals_p_values_and_verdicts_agree(mean, spread, shared):
         (0.045, 0.02, {}, "not supported", True),
         (-0.045, 0.02, {}, "not supported", True),
         (0.002, 0.05, {}, "undecided", False),  # standard error of 1.1 points
+        (0.001, 0.04, {}, "undecided", False),  # 0.9 points, although the interval lies inside the margin
         (0.30, 0.05, {}, "undecided", True),  # so even when far outside
         (0.002, 0.02, {"n_train": 100, "n_test": 100}, "undecided", False),  # the same figures from one shared pool
         (0.002, 0.01, {"n_train": 400, "n_test": 100}, "supported", False),
