@@ -111,7 +111,7 @@ class RunDirectory:
             atomic_write(file, lambda stream: write_npz(stream, arrays))
             self._record_time(name, time.perf_counter() - started)
         try:
-            with np.load(file, allow_pickle=False) as archive:
+            with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(f"stage {name!r} = {str(file)!r}: must be readable; remove it to compute again") from error

@@ -1,0 +1,135 @@
+"""Verdicts follow from the interval alone, and flip where it crosses a threshold."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.harness.claims import Claim, claims_table, read_claims, write_claims
+from experiments.harness.rundir import RunDirectory
+
+ABOUT = dict(id="c", paper="own", figure="Fig 0", statement="It holds.", unit="points")
+NUMBER = st.floats(-10, 10).map(lambda value: round(value, 2))
+MARGIN = st.floats(0.1, 5).map(lambda value: round(value, 2))
+
+
+def make(kind, low, high, bound):
+    middle, interval = (low + high) / 2, (low, high)
+    return {
+        "equivalent": lambda: Claim.equivalent(estimate=middle, interval=interval, margin=bound, **ABOUT),
+        "different": lambda: Claim.different(estimate=middle, interval=interval, margin=bound, **ABOUT),
+        "at least": lambda: Claim.at_least(value=middle, interval=interval, threshold=bound, **ABOUT),
+        "at most": lambda: Claim.at_most(value=middle, interval=interval, threshold=bound, **ABOUT),
+        "within": lambda: Claim.within(value=middle, interval=interval, low=-bound, high=bound, **ABOUT),
+    }[kind]()
+
+
+def truth(kind, value, bound):
+    """Whether the statement holds for a value that is known exactly."""
+    return {
+        "equivalent": abs(value) < bound,
+        "different": abs(value) > bound,
+        "at least": value >= bound,
+        "at most": value <= bound,
+        "within": -bound <= value <= bound,
+    }[kind]
+
+
+KINDS = ["equivalent", "different", "at least", "at most", "within"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(low=NUMBER, width=st.floats(0, 8).map(lambda value: round(value, 2)), bound=MARGIN)
+@settings(max_examples=200, deadline=None)
+def test_verdict_is_unanimous_or_undecided(kind, low, width, bound):
+    high = low + width
+    corners = {
+        low,
+        high,
+        *(value for value in (-bound, bound, -bound - 1e-9, -bound + 1e-9, bound - 1e-9, bound + 1e-9, 0.0)),
+    }
+    votes = {truth(kind, value, bound) for value in corners if low <= value <= high}
+    expected = "undecided" if len(votes) == 2 else "supported" if votes == {True} else "not supported"
+    assert make(kind, low, high, bound).verdict == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_moving_the_interval_across_the_threshold_flips_the_verdict(kind):
+    verdicts = [make(kind, centre - 0.5, centre + 0.5, 2.0).verdict for centre in (0.0, 2.0, 4.0)]
+    inside_holds = kind in ("equivalent", "within", "at most")
+    expected = ["supported", "undecided", "not supported"]
+    assert verdicts == (expected if inside_holds else expected[::-1])
+
+
+@given(error=st.floats(0.0, 2.0), low=NUMBER)
+@settings(max_examples=50, deadline=None)
+def test_too_large_a_standard_error_leaves_it_undecided(error, low):
+    parts = dict(estimate=low, interval=(low, low), margin=2.5, **ABOUT)
+    held = Claim.equivalent(standard_error=error, max_standard_error=0.8, **parts).verdict
+    assert held == ("undecided" if error > 0.8 else Claim.equivalent(**parts).verdict)
+
+
+def test_all_of_is_as_good_as_its_worst_part():
+    good, open_, bad = (make("at least", low, low + 1, 2.0) for low in (3.0, 1.5, 0.0))
+    named = {key: value for key, value in ABOUT.items() if key != "unit"}
+    assert Claim.all_of([good, good], **named).verdict == "supported"
+    assert Claim.all_of([good, open_], **named).verdict == "undecided"
+    joined = Claim.all_of([open_, bad, good], **named)
+    assert joined.verdict == "not supported"
+    assert (joined.value, joined.interval) == (bad.value, bad.interval)
+
+
+def test_the_verdict_cannot_be_written_by_hand():
+    claim = make("equivalent", -1.0, 1.0, 2.5)
+    with pytest.raises(TypeError):
+        Claim.equivalent(estimate=0, interval=(-9, 9), margin=1, verdict="supported", **ABOUT)
+    with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
+        claim.verdict = "not supported"
+    with pytest.raises(ValueError, match="stored verdict"):
+        Claim.from_json(claim.to_json() | {"verdict": "not supported"})
+    with pytest.raises(ValueError, match="stored verdict"):
+        Claim.from_json(claim.to_json() | {"interval": [-1.0, 9.0]})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(estimate=float("nan"), interval=(0, 1), margin=1),
+        dict(estimate=0, interval=(1, 0), margin=1),
+        dict(estimate=0, interval=(0, 1), margin=-1),
+        dict(estimate=0, interval=(0, float("inf")), margin=1),
+        dict(estimate=0, interval=(0, 1), margin=1, standard_error=0.1),
+    ],
+)
+def test_impossible_numbers_are_refused(wrong):
+    with pytest.raises(ValueError, match="claim 'c'"):
+        Claim.equivalent(**wrong, **ABOUT)
+
+
+def test_round_trip_through_the_run_directory(tmp_path):
+    directory = RunDirectory.open(tmp_path / "run", {})
+    part = make("within", -0.1, 1 / 3, 2.0)
+    claims = (part, Claim.all_of([part], id="all", paper="own", figure="", statement="All."))
+    assert read_claims(directory) is None
+    write_claims(directory, claims)
+    assert read_claims(directory) == claims
+    assert [entry["verdict"] for entry in json.loads((tmp_path / "run/claims.json").read_text())] == ["supported"] * 2
+    with pytest.raises(ValueError, match="unique"):
+        write_claims(directory, [part, part])
+
+
+def test_table_names_each_claim_with_verdict_numbers_and_bound():
+    claims = [make("equivalent", -1.25, 1.5, 2.5), make("at least", 0.0, 1.0, 2.0)]
+    text = claims_table(claims, width=70)
+    for words in (
+        "SUPPORTED",
+        "NOT SUPPORTED",
+        "0.125 [-1.25, 1.5] points",
+        "inside (-2.5, 2.5)",
+        "at least 2",
+        "own, Fig 0",
+    ):
+        assert words in text
+    assert "2 claims: 1 supported, 1 not supported, 0 undecided" in text

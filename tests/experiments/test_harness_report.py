@@ -1,0 +1,112 @@
+"""The report is one file that needs nothing else, escapes what it shows, and holds the figures themselves."""
+
+import base64
+import html.parser
+import io
+import re
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from experiments.harness.claims import Claim
+from experiments.harness.costs import Cost, cost_table, scaled
+from experiments.harness.report import FigureEntry, Report, Table, write_report
+from experiments.harness.rundir import RunDirectory
+
+EVIL = 'a <script>alert("x")</script> & b'
+
+
+class Page(html.parser.HTMLParser):
+    """Collects tags and text, and checks that every tag is closed in order."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    directory = RunDirectory.open(tmp_path_factory.mktemp("report"), {"sampler": {"steps": 18}, "name": EVIL})
+    figure = Figure(figsize=(2, 1), dpi=50)
+    figure.add_subplot().imshow(np.eye(3))
+    directory.save_figure("figures/eye.png", figure)
+    directory.stage("draw", lambda: {"x": 1})
+    about = dict(paper="concentration", figure="Fig 5", unit="points", note=EVIL)
+    claims = [
+        Claim.at_least(id=f"claim-{word}", statement=EVIL, value=0.5, interval=(low, low + 1), threshold=2.0, **about)
+        for word, low in (("yes", 3.0), ("no", 0.0), ("open", 1.5))
+    ]
+    joined = Claim.all_of(claims[:2], id="joined", paper="own", figure="", statement="Both.")
+    tables = [Table(EVIL, ("n", EVIL), [(196, 0.123456), (EVIL, "x")])]
+    report = Report(EVIL, f"Answer: {EVIL}", [*claims, joined], [FigureEntry("figures/eye.png", EVIL)], tables)
+    write_report(directory, report, {"sampler": {"steps": 18}, "name": EVIL})
+    text = (directory.path / "report.html").read_text()
+    return directory, report, text, Page(text)
+
+
+def test_it_is_self_contained_and_escaped(written):
+    _, _, text, page = written
+    assert "script" not in page.tags and "link" not in page.tags
+    assert EVIL in "".join(page.text) and "<script" not in text
+    assert not re.search(r"(https?:)?//[a-z]|@import|url\(", text)
+    for name, value in page.attributes:
+        assert name not in ("href", "srcset", "onload", "onclick")
+        assert name != "src" or value.startswith("data:image/png;base64,")
+
+
+def test_the_images_in_it_are_the_figures(written):
+    directory, _, _, page = written
+    (data,) = [value for name, value in page.attributes if name == "src"]
+    image = Image.open(io.BytesIO(base64.b64decode(data.split(",")[1])))
+    assert np.array_equal(np.asarray(image), np.asarray(Image.open(directory.path / "figures/eye.png")))
+    assert image.size == (100, 50)
+    assert ("alt", EVIL) in page.attributes and "figcaption" in page.tags
+
+
+def test_verdicts_are_words_and_colours_and_all_sections_are_there(written):
+    _, report, text, page = written
+    words = "".join(page.text)
+    for claim in (*report.claims, *report.claims[-1].parts):
+        assert claim.id in words and claim.measured in words and claim.threshold in words
+    for verdict in ("supported", "not supported", "undecided"):
+        assert f'class="verdict {verdict.replace(" ", "-")}"' in text and verdict in words
+        assert f".{verdict.replace(' ', '-')} {{ color:" in text
+    for expected in ("sampler.steps", "18", "0.1235", "jax", "cpu", "draw", "total"):
+        assert expected in words
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_a_missing_figure_is_an_error(written, tmp_path):
+    directory = RunDirectory.open(tmp_path, {})
+    with pytest.raises(FileNotFoundError):
+        write_report(directory, Report("t", "a", [], [FigureEntry("figures/none.png", "c")]), {})
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_cost_table_sums_but_takes_the_largest_memory():
+    text = cost_table([Cost("sample", 3500, 1.5e12, 2e9, 5e6), Cost("fit", 0, 5e11, 3e9, 1e6)])
+    total = text.splitlines()[-1].split("  ")
+    assert [cell.strip() for cell in total if cell.strip()] == ["total", "3,500", "2 T", "3 GB", "6 MB"]
+    assert len({len(line) for line in text.splitlines()}) == 1
+    shown = [scaled(value, "B") for value in (0, 999, 999.7, 12_345, 1e18, 3e21)]
+    assert shown == ["0 B", "999 B", "1 kB", "12.3 kB", "1 EB", "3e+03 EB"]
+    assert scaled(2e6) == "2 M"
