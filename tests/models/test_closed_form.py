@@ -109,9 +109,9 @@ def test_bad_input_is_named():
             GaussianDenoiser.from_moments(mean, matrix)
     with pytest.raises(InputError, match="images = '1 examples'"):
         GaussianDenoiser.fit(np.ones((1, *EVENT)))
-    with pytest.raises(InputError, match="images = .* finite"):
+    with pytest.raises(InputError, match=r"images = .* finite"):
         GaussianDenoiser.fit(np.full((5, *EVENT), np.inf))
     with pytest.raises(InputError, match="ddof"):
         GaussianDenoiser.fit(np.ones((5, *EVENT)), ddof=-1)
-    with pytest.raises(InputError, match="x.shape"):
+    with pytest.raises(InputError, match=r"x.shape"):
         GaussianDenoiser.from_moments(mean, covariance)(jnp.ones(D), 1.0)
