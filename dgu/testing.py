@@ -48,9 +48,9 @@ class DenoiserCheckError(AssertionError):
 
 @dataclass(frozen=True)
 class DenoiserReport:
-    """What ``check_denoiser`` measured; a field is None where an earlier defect made it unmeasurable.
+    """What ``check_denoiser`` measured; None where an earlier defect made it unmeasurable.
 
-    Differences are the largest absolute difference over the largest magnitude of any output.
+    A difference is the largest absolute difference over the largest magnitude of any output.
     """
 
     #: One line per defect past its bound, beginning with the name of the field; empty for a sound denoiser.
@@ -222,8 +222,8 @@ def check_posterior_mean(
         sigma_min, sigma_max: noise levels that stand for 0 and infinity.
         log_density: ``(x, sigma) -> log p(x; sigma)`` of the noisy data, differentiable, up to a constant.
         mean: mean of the clean data.
-        support: clean samples; ``x`` is drawn around them. By default eight samples that the denoiser itself makes in
-            eight Heun steps, on which ``identity`` then measures self-consistency.
+        support: clean samples; ``x`` is drawn around them. By default draws of ``sample_prior``, and without it eight
+            samples that the denoiser itself makes, on which ``identity`` then measures self-consistency.
         sample_prior: ``key -> x0``, one clean sample, traceable by ``vmap``. Without it, ``support`` serves as the
             clean samples of ``wiener`` if it has 64 rows or more, which must then be independent draws of the prior.
         num_prior: number of draws of ``sample_prior``.
@@ -256,14 +256,21 @@ def check_posterior_mean(
             raise
     log_density = None if log_density is None else as_pytree(log_density)
     report = PosteriorMeanReport(basic.defects, basic)
-    if support is None:
+    draws = None
+    if sample_prior is not None:
+        draws = jax.vmap(sample_prior)(jax.random.split(jax.random.fold_in(key, 2000), num_prior)).astype(dtype)
+    elif support is not None and jnp.shape(support)[0] >= 64:
+        draws = jnp.asarray(support, dtype)
+    if support is not None:
+        clean = jnp.asarray(support, dtype)
+    elif draws is not None:
+        clean = draws[:8]
+    else:
         try:
             clean = jnp.asarray(_default_sampler(shape, jnp.dtype(dtype))(denoiser, key, np.arange(8)), dtype)
         except FloatingPointError as error:
             report = replace(report, defects=(*basic.defects, _raised("non_finite", error)))
             raise DenoiserCheckError(report) from error
-    else:
-        clean = jnp.asarray(support, dtype)
     scale = float(jnp.abs(clean).max()) or 1.0
 
     skew, negative, errors = [0.0], [0.0], [0.0]
@@ -292,11 +299,8 @@ def check_posterior_mean(
         mean_bias=None if mean is None else float(np.max(rms((up + down) / 2 - centre[None]))) / scale,
         tweedie=None if log_density is None else float(np.max(errors)),
     )
-    if sample_prior is not None:
-        draws = jax.vmap(sample_prior)(jax.random.split(jax.random.fold_in(key, 2000), num_prior)).astype(dtype)
+    if draws is not None:
         report = replace(report, wiener=orthogonality_score(denoiser, draws, sigmas, key))
-    elif support is not None and len(clean) >= 64:
-        report = replace(report, wiener=orthogonality_score(denoiser, clean, sigmas, key))
 
     bounds = {
         "asymmetry": derivatives if asymmetry is None else asymmetry,
