@@ -1,0 +1,110 @@
+"""Checkpoints of a training run (Orbax), and networks as single safe files (npz)."""
+
+import json
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from dgu.errors import InputError
+from dgu.typing import PyTree
+
+
+class TrainingCheckpoints:
+    """The newest states of a run under ``directory``: numbered steps, each written under a temporary name and renamed.
+
+    Args:
+        directory: where the steps live; made when absent.
+        keep: how many of the newest steps to keep.
+    """
+
+    def __init__(self, directory: str | os.PathLike, keep: int = 2):
+        # Orbax logs every phase of every save at level INFO and some at WARNING.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self._checkpointer = ocp.training.Checkpointer(
+            Path(directory).resolve(),
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def latest_step(self) -> int | None:
+        """The newest complete step, or None."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    def save(self, step: int, state: PyTree) -> None:
+        """Write ``state`` as number ``step``; all processes of a multi-host run call this."""
+        if step != self.latest_step():
+            self._checkpointer.save(step, state, force=True)
+
+    def load(self, like: PyTree) -> PyTree:
+        """The newest state, with the structure, shapes and dtypes of ``like``.
+
+        Raises:
+            InputError: there is none, or it belongs to another network.
+        """
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+        try:
+            return self._checkpointer.load(abstract_state=abstract)
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"checkpoint {self._checkpointer.directory}: not of this network ({reason})") from error
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._checkpointer.close()
+
+    def __enter__(self) -> "TrainingCheckpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write arrays and JSON metadata as one ``.npz`` (compressed), under a temporary name first, then renamed.
+
+    The bytes depend on the contents alone (entries carry no time stamp).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(metadata, sort_keys=True, allow_nan=False)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, array in {"metadata": np.asarray(text), **arrays}.items():
+                    with archive.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and metadata as ``save_arrays`` wrote them; nothing in the file is executed.
+
+    Raises:
+        InputError: no such file, not an npz, or without readable metadata.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        metadata = json.loads(str(arrays.pop("metadata")))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"checkpoint {os.fspath(path)}: not a network file written by dgu ({reason})") from error
+    if not isinstance(metadata, dict):
+        raise InputError(f"checkpoint {os.fspath(path)}: not a network file written by dgu (metadata)")
+    return arrays, metadata

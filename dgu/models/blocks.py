@@ -1,0 +1,178 @@
+"""Building blocks of the EDM U-Nets, for ONE image of shape (H, W, C).
+
+Modules are ``flax.nnx`` and named after the reference's parameters (``conv0``, ``affine``, ``qkv``), so that weights map one
+to one. Only their functional side is used: ``nnx.split`` and ``nnx.merge`` around plain dicts of parameters. Parameters are
+float32 and cast to the dtype of the activations where they are used.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.nn.initializers import variance_scaling
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+from dgu.typing import Key
+
+
+@dataclass(frozen=True)
+class Initialisers:
+    """How the layers of a network start: ordinary layers, and layers that start (nearly) at zero.
+
+    ``kernel`` takes ``(key, shape, dtype)``; ``bias`` takes the layer's fan-in and gives such a function.
+    """
+
+    kernel: Callable
+    bias: Callable[[int], Callable]
+    zero_kernel: Callable
+
+
+def _uniform_bias(fan_in: int) -> Callable:
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+#: DhariwalUNet: U(-1, 1) / sqrt(fan_in) for weights and biases; exactly zero for the last layer of each residual branch.
+ADM_INIT = Initialisers(
+    kernel=variance_scaling(1 / 3, "fan_in", "uniform"), bias=_uniform_bias, zero_kernel=nnx.initializers.zeros
+)
+
+
+def conv(
+    inp: int, out: int, size: int, init: Initialisers, dtype: DTypeLike | None, rngs: nnx.Rngs, *, zero: bool = False
+) -> nnx.Conv:
+    """A stride-1 convolution with an odd kernel and zero padding ``size // 2``."""
+    return nnx.Conv(
+        inp,
+        out,
+        (size, size),
+        padding=size // 2,
+        dtype=dtype,
+        kernel_init=init.zero_kernel if zero else init.kernel,
+        bias_init=nnx.initializers.zeros if zero else init.bias(inp * size * size),
+        rngs=rngs,
+    )
+
+
+def linear(
+    inp: int, out: int, init: Initialisers, dtype: DTypeLike | None, rngs: nnx.Rngs, *, bias: bool = True
+) -> nnx.Linear:
+    """A dense layer."""
+    return nnx.Linear(
+        inp, out, use_bias=bias, dtype=dtype, kernel_init=init.kernel, bias_init=init.bias(inp), rngs=rngs
+    )
+
+
+class GroupNorm(nnx.GroupNorm):
+    """Flax's group normalisation for one image without a batch axis."""
+
+    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        return super().__call__(x[None])[0]
+
+
+def group_norm(channels: int, epsilon: float, dtype: DTypeLike | None, rngs: nnx.Rngs) -> GroupNorm:
+    """Group normalisation with ``min(32, channels // 4)`` groups and the two-pass biased variance.
+
+    The one-pass variance of the default loses digits in float32.
+    """
+    return GroupNorm(
+        channels,
+        num_groups=min(32, channels // 4),
+        epsilon=epsilon,
+        use_fast_variance=False,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def upsample(x: Float[Array, "h w c"]) -> Float[Array, "2*h 2*w c"]:
+    """Nearest-neighbour doubling: the filter [1, 1] of the reference."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=0), 2, axis=1)
+
+
+def downsample(x: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
+    """The mean of each 2 x 2 block: the filter [1, 1] of the reference."""
+    h, w, c = x.shape
+    return x.reshape(h // 2, 2, w // 2, 2, c).mean((1, 3))
+
+
+def dropout(x: Float[Array, "*s"], rate: float, key: Key | None) -> Float[Array, "*s"]:
+    """Zero a share ``rate`` of the entries and scale up the rest; the identity when ``key`` is None (evaluation)."""
+    if key is None or rate == 0.0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
+
+
+def positional_embedding(c: Float[Array, ""], channels: int) -> Float[Array, "{channels}"]:
+    """``[cos(c w), sin(c w)]`` with ``w_i = 10000^(-i / (channels / 2))`` (DhariwalUNet: no endpoint, cosines first)."""
+    w = (1 / 10000) ** (jnp.arange(channels // 2, dtype=c.dtype) / (channels // 2))
+    return jnp.concatenate([jnp.cos(c * w), jnp.sin(c * w)])
+
+
+def attention(qkv: Float[Array, "h w 3*c"], heads: int) -> Float[Array, "h w c"]:
+    """Self-attention over all pixels, ``softmax(q k^T / sqrt(d)) v`` with the weights in at least float32.
+
+    The channels of ``qkv`` are interleaved as in the reference: ``channel = (head * d + i) * 3 + j``, j = 0, 1, 2 for q, k, v.
+    """
+    h, w, c3 = qkv.shape
+    q, k, v = jnp.moveaxis(qkv.reshape(h * w, heads, c3 // (3 * heads), 3), -1, 0)
+    wide = jnp.promote_types(qkv.dtype, jnp.float32)
+    logits = jnp.einsum("qhd,khd->hqk", q, k / jnp.sqrt(k.shape[-1]).astype(k.dtype), preferred_element_type=wide)
+    weights = jax.nn.softmax(logits, axis=-1).astype(qkv.dtype)
+    return jnp.einsum("hqk,khd->qhd", weights, v).reshape(h, w, c3 // 3)
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One residual block: channels in and out, resampling in front (``"up"``, ``"down"`` or None), attention heads (0: none)."""
+
+    inp: int
+    out: int
+    resample: str | None = None
+    heads: int = 0
+
+
+class UNetBlock(nnx.Module):
+    """The residual block of DhariwalUNet: ``x + conv1(dropout(silu(norm1(conv0(silu(norm0 x))) (s + 1) + t)))``, then attention.
+
+    ``s, t`` are the halves of ``affine(embedding)``. The skip path is resampled too, and projected by a 1 x 1 convolution
+    when the number of channels changes.
+    """
+
+    def __init__(
+        self, spec: BlockSpec, embedding: int, rate: float, init: Initialisers, dtype: DTypeLike | None, rngs: nnx.Rngs
+    ):
+        make_conv = partial(conv, init=init, dtype=dtype, rngs=rngs)
+        make_norm = partial(group_norm, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.spec = spec
+        self.rate = rate
+        self.norm0 = make_norm(spec.inp)
+        self.conv0 = make_conv(spec.inp, spec.out, 3)
+        self.affine = linear(embedding, 2 * spec.out, init, dtype, rngs)
+        self.norm1 = make_norm(spec.out)
+        self.conv1 = make_conv(spec.out, spec.out, 3, zero=True)
+        if spec.inp != spec.out:
+            self.skip = make_conv(spec.inp, spec.out, 1)
+        if spec.heads:
+            self.norm2 = make_norm(spec.out)
+            self.qkv = make_conv(spec.out, 3 * spec.out, 1)
+            self.proj = make_conv(spec.out, spec.out, 1, zero=True)
+
+    def __call__(
+        self, x: Float[Array, "h w c"], embedding: Float[Array, "e"], key: Key | None = None
+    ) -> Float[Array, "h2 w2 c2"]:
+        resample = {"up": upsample, "down": downsample, None: lambda y: y}[self.spec.resample]
+        h = self.conv0(resample(jax.nn.silu(self.norm0(x))))
+        scale, shift = jnp.split(self.affine(embedding)[None, None], 2, axis=-1)
+        h = jax.nn.silu(self.norm1(h) * (scale + 1) + shift)
+        h = self.conv1(dropout(h, self.rate, key))
+        x = resample(x)
+        x = (self.skip(x) if self.spec.inp != self.spec.out else x) + h
+        if self.spec.heads:
+            x = x + self.proj(attention(self.qkv(self.norm2(x)), self.spec.heads))
+        return x

@@ -1,0 +1,72 @@
+"""Networks as files: the bundled model, and any network that ``python -m experiments.train`` wrote."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dgu.checkpoint import load_arrays, save_arrays
+from dgu.errors import InputError, require
+from dgu.models.edm import EDMDenoiser, EDMNetwork, network_config, network_from_config, params_from_arrays, params_to_arrays
+from dgu.typing import PyTree
+
+#: Names that ``load_checkpoint`` knows beside paths.
+BUNDLED = ("fashion-mnist-14",)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A network with its weights and what is known of its training (``metadata["training"]``, class names, data hash)."""
+
+    denoiser: EDMDenoiser
+    metadata: dict[str, Any]
+
+    @property
+    def network(self) -> EDMNetwork:
+        """The static description of the network."""
+        return self.denoiser.network
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; empty when the network is unconditional."""
+        return tuple(self.metadata.get("class_names", ()))
+
+
+def save_network(
+    path: str | os.PathLike, network: EDMNetwork, params: PyTree, metadata: Mapping[str, Any], dtype: str = "float32"
+) -> None:
+    """Write a network as one npz: weights under the reference's names in ``dtype`` (float32 or float16), and metadata."""
+    require(dtype in ("float32", "float16"), "dtype", dtype, "'float32' or 'float16'")
+    arrays = {name: array.astype(dtype) for name, array in params_to_arrays(params).items()}
+    save_arrays(path, arrays, {**metadata, "format": "dgu-network-1", "config": network_config(network)})
+
+
+def load_checkpoint(name_or_path: str | os.PathLike) -> Pretrained:
+    """A bundled network by name (``"fashion-mnist-14"``), a network file, or the directory of a training run.
+
+    Raises:
+        InputError: no such name or file, or the file holds something else.
+    """
+    text = os.fspath(name_or_path)
+    if text in BUNDLED:
+        with resources.as_file(resources.files("dgu.models") / "bundled" / f"{text}.npz") as path:
+            return _read(path)
+    path = Path(text)
+    path = path / "network.npz" if path.is_dir() else path
+    if not path.is_file():
+        allowed = f"one of {', '.join(BUNDLED)}, a network .npz, or the directory of a training run"
+        raise InputError(f"checkpoint = {text!r}: must be {allowed}")
+    return _read(path)
+
+
+def _read(path: Path) -> Pretrained:
+    arrays, metadata = load_arrays(path)
+    if metadata.get("format") != "dgu-network-1" or not isinstance(metadata.get("config"), dict):
+        raise InputError(f"checkpoint {path}: not a network file written by dgu (format {metadata.get('format')!r})")
+    network = network_from_config(metadata["config"])
+    weights = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+    return Pretrained(network.denoiser(params_from_arrays(network, weights)), metadata)

@@ -1,0 +1,233 @@
+"""The training loop: EDM's arithmetic (Karras et al. 2022; learning-rate ramp, Adam, half-life EMA), resumable and sharded.
+
+Everything random is addressed by the number of the training image: which image comes when (one permutation per epoch), its
+noise level, noise and dropout. A run that was killed and started again, or cut into other micro-batches, sees the same draws.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from dgu import keys, parallel
+from dgu.errors import InputError, require
+from dgu.models.edm import EDMNetwork
+from dgu.training.losses import sampled_edm_loss
+from dgu.typing import Key, PyTree
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The optimisation. Image counts are in thousands (kimg), as in the reference."""
+
+    duration_kimg: float = 200_000.0
+    """Training images to see, in thousands."""
+    batch_size: int = 512
+    """Images per parameter update."""
+    micro_batch: int | None = None
+    """Images per gradient evaluation, to save memory; None is the whole batch."""
+    learning_rate: float = 1e-3
+    """Adam's step size after the ramp."""
+    rampup_kimg: float = 10_000.0
+    """The learning rate rises linearly from 0 over these images."""
+    ema_halflife_kimg: float = 500.0
+    """Half-life of the parameter average."""
+    ema_rampup_ratio: float | None = 0.05
+    """The half-life is at most this share of the images seen so far; None switches the ramp off."""
+    p_mean: float = -1.2
+    """Mean of ln sigma in training."""
+    p_std: float = 1.2
+    """Standard deviation of ln sigma in training."""
+    loss_scaling: float = 1.0
+    """Factor on the loss before the gradient (the reference uses 100 with 16-bit floats)."""
+    seed: int = 0
+    """Seed of the initial parameters, the order of the data and the noise."""
+
+    def __post_init__(self) -> None:
+        for name in ("duration_kimg", "learning_rate", "p_std", "loss_scaling"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        for name in ("rampup_kimg", "ema_halflife_kimg"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        divides = self.micro_batch is None or (self.micro_batch >= 1 and self.batch_size % self.micro_batch == 0)
+        require(divides, "micro_batch", self.micro_batch, f"a divisor of batch_size {self.batch_size}")
+
+    @property
+    def total_steps(self) -> int:
+        """Parameter updates in the whole run."""
+        return -(-round(self.duration_kimg * 1000) // self.batch_size)
+
+
+def learning_rate_at(images_seen: Float[Array, ""], config: TrainingConfig) -> Float[Array, ""]:
+    """``lr0 * min(images_seen / ramp, 1)`` with the images seen *before* the update, so the first one is 0."""
+    if not config.rampup_kimg:
+        return jnp.full_like(images_seen, config.learning_rate)
+    return config.learning_rate * jnp.minimum(images_seen / (config.rampup_kimg * 1000), 1)
+
+
+def ema_decay_at(images_seen: Float[Array, ""], config: TrainingConfig) -> Float[Array, ""]:
+    """``0.5^(batch / H)`` with the half-life ``H = min(halflife, ratio * images_seen)``; 0 (a copy) at the first update."""
+    halflife = jnp.full_like(images_seen, config.ema_halflife_kimg * 1000)
+    if config.ema_rampup_ratio is not None:
+        halflife = jnp.minimum(halflife, config.ema_rampup_ratio * images_seen)
+    return 0.5 ** (config.batch_size / jnp.maximum(halflife, 1e-8))
+
+
+def initial_state(network: EDMNetwork, config: TrainingConfig) -> PyTree:
+    """``{"params", "ema", "optimizer", "step", "nonfinite"}`` before the first update."""
+    params = network.init(keys.stream(jax.random.key(config.seed), "init"))
+    return {
+        "params": params,
+        "ema": jax.tree.map(jnp.copy, params),
+        "optimizer": optax.scale_by_adam().init(params),
+        "step": jnp.zeros((), jnp.int32),
+        "nonfinite": jnp.zeros((), jnp.int32),
+    }
+
+
+def update(state: PyTree, gradients: PyTree, config: TrainingConfig) -> PyTree:
+    """One parameter update from the gradient of ``loss_scaling * sum over pixels, mean over the batch``.
+
+    Non-finite gradients are replaced as the reference does (NaN by 0, infinities by +-1e5) and counted in ``nonfinite``; then
+    Adam (0.9, 0.999, eps 1e-8) with the ramped learning rate, then the average ``ema <- b ema + (1 - b) params``.
+    """
+    bad = sum(jnp.sum(~jnp.isfinite(g)) for g in jax.tree.leaves(gradients))
+    gradients = jax.tree.map(lambda g: jnp.nan_to_num(g, nan=0.0, posinf=1e5, neginf=-1e5), gradients)
+    # Image counts pass 2^24, where float32 stops counting single images; ramps need no more than that precision.
+    seen = state["step"].astype(jnp.result_type(float)) * config.batch_size
+    direction, optimizer = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8).update(gradients, state["optimizer"])
+    rate = learning_rate_at(seen, config)
+    params = jax.tree.map(lambda p, u: p - (rate * u).astype(p.dtype), state["params"], direction)
+    ema = optax.incremental_update(params, state["ema"], 1 - ema_decay_at(seen, config))
+    ema = jax.tree.map(lambda e, p: e.astype(p.dtype), ema, params)
+    return {
+        "params": params,
+        "ema": ema,
+        "optimizer": optimizer,
+        "step": state["step"] + 1,
+        "nonfinite": state["nonfinite"] + bad.astype(jnp.int32),
+    }
+
+
+def _gradients(
+    params: PyTree, images: Array, labels: Array | None, numbers: Array, key: Key, network: EDMNetwork, config: TrainingConfig
+) -> tuple[Array, PyTree]:
+    """Mean loss per element and the gradient of the scaled loss over one micro-batch, summed over it."""
+
+    def objective(params: PyTree) -> tuple[Array, Array]:
+        def one(image: Array, label: Array | None, number: Array) -> Array:
+            one_key = jax.random.fold_in(key, number)
+            return sampled_edm_loss(network, params, image, label, one_key, p_mean=config.p_mean, p_std=config.p_std)
+
+        losses = jax.vmap(one)(images, labels, numbers)
+        return jnp.sum(losses) * (config.loss_scaling / config.batch_size), jnp.mean(losses)
+
+    gradients, loss = jax.grad(objective, has_aux=True)(params)
+    return loss, gradients
+
+
+@lru_cache(maxsize=8)
+def _compiled(network: EDMNetwork, config: TrainingConfig, mesh: Mesh) -> tuple[Callable, Callable, Callable]:
+    """The jitted programs of a run: a whole step; and for micro-batches, a gradient that accumulates, and an update."""
+    everywhere, batch = parallel.replicated(mesh), parallel.batch_sharding(mesh)
+    inputs = (batch, batch, batch, everywhere)
+
+    @partial(jax.jit, donate_argnums=0, in_shardings=(everywhere, *inputs), out_shardings=everywhere)
+    def whole(state: PyTree, images: Array, labels: Array, numbers: Array, key: Key) -> tuple[PyTree, Array]:
+        loss, gradients = _gradients(state["params"], images, labels, numbers, key, network, config)
+        return update(state, gradients, config), loss
+
+    @partial(jax.jit, donate_argnums=1, in_shardings=(everywhere, everywhere, *inputs), out_shardings=everywhere)
+    def accumulate(
+        params: PyTree, total: PyTree, images: Array, labels: Array, numbers: Array, key: Key
+    ) -> tuple[Array, PyTree]:
+        loss, gradients = _gradients(params, images, labels, numbers, key, network, config)
+        return loss, jax.tree.map(jnp.add, total, gradients)
+
+    finish = jax.jit(lambda state, gradients: update(state, gradients, config), donate_argnums=(0, 1))
+    return whole, accumulate, finish
+
+
+def image_order(seed: int, size: int, start: int, count: int) -> np.ndarray:
+    """Rows of the data set for training images number ``start`` to ``start + count``: one permutation per epoch."""
+    numbers = np.arange(start, start + count)
+    rows = np.empty(count, np.int64)
+    for epoch in np.unique(numbers // size):
+        order = np.random.default_rng([seed, int(epoch)]).permutation(size)
+        here = numbers // size == epoch
+        rows[here] = order[numbers[here] % size]
+    return rows
+
+
+def train_steps(
+    network: EDMNetwork,
+    state: PyTree,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    config: TrainingConfig,
+    mesh: Mesh | None = None,
+) -> Iterator[tuple[PyTree, dict[str, Any]]]:
+    """Yield ``(state, {"step", "loss"})`` after each update until ``config.total_steps``; ``state`` is donated to the next one.
+
+    Args:
+        network: the network.
+        state: from ``initial_state`` or a checkpoint; its ``step`` says where to go on.
+        images: (n, H, W, C) in [-1, 1], of the network's shape.
+        labels: (n,) class indices; None (or a network without classes) trains unconditionally.
+        config: the optimisation.
+        mesh: devices to spread each batch over; all by default.
+
+    The loss yielded is a device array (elementwise mean over the batch): read it seldom, and the loop never waits.
+
+    Raises:
+        InputError: images or labels do not fit the network, or the devices do not divide the micro-batch.
+    """
+    mesh = parallel.data_mesh() if mesh is None else mesh
+    check_data(network, images, labels)
+    micro = config.micro_batch or config.batch_size
+    require(micro % mesh.size == 0, "micro_batch", micro, f"a multiple of the {mesh.size} devices")
+    whole, accumulate, finish = _compiled(network, config, mesh)
+    key = keys.stream(jax.random.key(config.seed), "loss")
+    batch_sharding = parallel.batch_sharding(mesh)
+    state = jax.device_put(state, parallel.replicated(mesh))
+    if labels is None or not network.unet.label_dim:
+        labels = np.zeros(len(images), np.int32)
+    for step in range(int(state["step"]), config.total_steps):
+        start = step * config.batch_size
+        rows = image_order(config.seed, len(images), start, config.batch_size)
+        # Numbers wrap at 2^31, after two thousand million images.
+        numbers = (np.arange(start, start + config.batch_size) % 2**31).astype(np.int32)
+
+        def put(part: slice, rows: np.ndarray = rows, numbers: np.ndarray = numbers) -> tuple[Array, ...]:
+            return jax.device_put((images[rows[part]], labels[rows[part]].astype(np.int32), numbers[part]), batch_sharding)
+
+        if micro == config.batch_size:
+            state, loss = whole(state, *put(slice(None)), key)
+        else:
+            # Not a scan: the gradient of a convolution inside one runs ten times slower on CPU.
+            total, losses = jax.tree.map(jnp.zeros_like, state["params"]), []
+            for at in range(0, config.batch_size, micro):
+                loss, total = accumulate(state["params"], total, *put(slice(at, at + micro)), key)
+                losses.append(loss)
+            state = finish(state, total)
+            loss = jnp.stack(losses).mean()
+        yield state, {"step": step + 1, "loss": loss}
+
+
+def check_data(network: EDMNetwork, images: np.ndarray, labels: np.ndarray | None) -> None:
+    """Raise ``InputError`` unless the images and labels fit the network."""
+    if images.shape[1:] != network.shape:
+        raise InputError(f"images of shape {images.shape[1:]}: the network takes {network.shape} (see img_resolution)")
+    require(len(images) > 0, "images", len(images), "at least one")
+    if labels is not None and network.unet.label_dim:
+        require(len(labels) == len(images), "labels", len(labels), f"one per image ({len(images)})")
+        inside = int(labels.min()) >= 0 and int(labels.max()) < network.unet.label_dim
+        require(inside, "labels", [int(labels.min()), int(labels.max())], f"in 0..{network.unet.label_dim - 1} (label_dim)")
