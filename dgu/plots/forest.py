@@ -15,7 +15,7 @@ def forest(
     labels: Sequence[str],
     estimates: Float[np.ndarray, "rows"],
     intervals: Float[np.ndarray, "rows 2"],
-    margin: float,
+    margin: float | int,
     *,
     verdicts: Sequence[str],
     quantity: str = "difference of test accuracy, diffusion - mixture (percentage points)",

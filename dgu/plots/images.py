@@ -15,7 +15,7 @@ def image_grid(
     row_labels: Sequence[str],
     column_labels: Sequence[str],
     *,
-    pixel_range: tuple[float, float] = (-1.0, 1.0),
+    pixel_range: tuple[float | int, float | int] = (-1.0, 1.0),
     title: str = "",
 ) -> Figure:
     """Images in rows and columns, such as a row a class and a block of columns each for real, diffusion and mixture.
