@@ -133,7 +133,7 @@ class SampleStore:
                 cut = min(end, (at // self.shard_size + 1) * self.shard_size)
                 gaps.append((at, cut))
                 at = cut
-            at = max(at, stop)
+            at = stop
         return gaps
 
     def write(self, label: int, start: int, images: Float[np.ndarray, "n *event"]) -> None:
