@@ -162,7 +162,7 @@ def problem():
             return jnp.vdot(weights, heun(denoiser.given(labels), x_init, sigmas, churn=churn, eps=eps))
 
         axes = (None, 0, 0, 0, None)
-        gradients = jax.jit(jax.vmap(jax.grad(loss, argnums=(0, 1, 2, 3)), in_axes=axes))
+        gradients = jax.jit(jax.vmap(jax.grad(loss, argnums=(0, 1, 2, 3, 4)), in_axes=axes))
         return point, jax.jit(jax.vmap(loss, in_axes=axes)), gradients
 
 
@@ -171,7 +171,7 @@ def problem():
 def test_gradients_equal_finite_differences(x64, problem, name, rate):
     """With churn, steps inside and outside its range: the gradient is finite where no noise is added too."""
     point, loss, gradients = problem
-    gradient = dict(zip(point, gradients(*point.values(), rate)))[name]
+    gradient = gradients(*point.values(), rate)[list(point).index(name)]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     rng = np.random.default_rng(6)
     leaves, tree = jax.tree.flatten(point[name])
@@ -188,6 +188,14 @@ def test_gradients_equal_finite_differences(x64, problem, name, rate):
         central = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)  # fourth order
         expected = slope.reshape(len(slope), -1).sum(1)
         np.testing.assert_allclose(central, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+
+
+def test_gradient_by_the_churn_rate_is_finite_at_steps_without_churn(x64, problem):
+    point, loss, gradients = problem
+    gradient = gradients(*point.values(), 1.5)[-1]
+    central = (loss(*point.values(), 1.5 + 1e-5) - loss(*point.values(), 1.5 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(gradient, central, rtol=1e-6)
+    assert np.isfinite(gradients(*point.values(), 0.0)[-1]).all()
 
 
 # Lowering, traces, bad input -----------------------------------------------------------------------------------------

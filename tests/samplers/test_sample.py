@@ -124,14 +124,16 @@ def test_samples_are_replayed_from_the_public_draws(denoisers):
 
 def test_labels_act_per_sample_and_as_integers_or_vectors(denoisers):
     mixture = denoisers["mixture"]
-    labels = np.array([0, 1, 2, 3, 0])
-    by_class = draw(mixture, range(5), labels, devices=ONE)
+    indices, labels = [3, 9, 1, 12, 5], np.array([0, 1, 2, 3, 0])
+    by_class = draw(mixture, indices, labels, devices=ONE)
     vectors = 4.0 * np.eye(4, dtype=np.float32)[labels]
-    by_vector = draw(mixture, range(5), vectors, devices=ONE)
+    by_vector = draw(mixture, indices, vectors, devices=ONE)
     np.testing.assert_allclose(by_vector, by_class, rtol=0, atol=1e-6 * np.abs(by_class).max())
     for dtype in (np.uint8, np.int64):
-        np.testing.assert_array_equal(draw(mixture, range(5), labels.astype(dtype), devices=ONE), by_class)
-    swapped = draw(mixture, range(5), [0, 1, 2, 3, 1], devices=ONE)
+        np.testing.assert_array_equal(draw(mixture, indices, labels.astype(dtype), devices=ONE), by_class)
+    for index, label, expected in zip(indices, labels, by_class):
+        np.testing.assert_array_equal(draw(mixture, [index], [label], devices=ONE)[0], expected)
+    swapped = draw(mixture, indices, [0, 1, 2, 3, 1], devices=ONE)
     np.testing.assert_array_equal(swapped[:4], by_class[:4])
     assert np.abs(swapped[4] - by_class[4]).max() > 1e-3
 
