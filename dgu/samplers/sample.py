@@ -101,7 +101,7 @@ def sample(
         indices: ``(n,)`` integers from 0 to 2^31 - 1, in any order.
         sigmas: ``(num_steps + 1,)`` noise levels falling to 0, such as ``karras_sigmas``.
         shape: shape of one example.
-        labels: ``(n,)`` integers or ``(n, label_dim)`` vectors, one for each of ``indices``.
+        labels: ``(n,)`` integers or ``(n, label_dim)`` vectors, one for each of ``indices``; cast to int32, ``dtype``.
         churn: how much noise is added at each step; none by default.
         base: law of the unit initial noise, ``"gaussian"`` or a callable ``(key, shape) -> noise``.
         batch_size: examples in a chunk, and so on a device at a time.
@@ -129,6 +129,8 @@ def sample(
     require(jnp.issubdtype(dtype, jnp.floating), "dtype", str(dtype), "a floating dtype")
     require(jax.dtypes.canonicalize_dtype(dtype) == dtype, "dtype", str(dtype), "float32 unless jax_enable_x64 is set")
     _check_denoiser(denoiser)
+    if given is not None:
+        given = given.astype(np.int32 if given.ndim == 1 else dtype)
 
     chunks = _pack(wanted, int(batch_size))
     devices = list(jax.local_devices() if devices is None else devices)[: len(chunks)]
@@ -204,7 +206,7 @@ def _check_labels(denoiser: Any, labels: Any, n: int) -> np.ndarray | None:
         raise InputError(
             f"labels of shape {values.shape}, dtype {values.dtype}: must be ({n},) integers or ({n}, label_dim) vectors"
         )
-    return values.astype(np.int32) if values.ndim == 1 else values
+    return values
 
 
 def _check_denoiser(denoiser: Any) -> None:

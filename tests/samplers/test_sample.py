@@ -129,6 +129,7 @@ def test_labels_act_per_sample_and_as_integers_or_vectors(denoisers):
     vectors = 4.0 * np.eye(4, dtype=np.float32)[labels]
     by_vector = draw(mixture, indices, vectors, devices=ONE)
     np.testing.assert_allclose(by_vector, by_class, rtol=0, atol=1e-6 * np.abs(by_class).max())
+    np.testing.assert_array_equal(draw(mixture, indices, vectors.astype(np.float64), devices=ONE), by_vector)
     for dtype in (np.uint8, np.int64):
         np.testing.assert_array_equal(draw(mixture, indices, labels.astype(dtype), devices=ONE), by_class)
     for index, label, expected in zip(indices, labels, by_class):
