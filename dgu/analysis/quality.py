@@ -1,0 +1,372 @@
+"""How good are generated images? Distances to held-out images, each with an interval, on features of one's choice.
+
+Features are plain arrays ``(n, d)``: pixels, or what a network makes of images (``extract_features``). All pairwise
+work runs in blocks of fixed size, so that memory stays at blocks times blocks whatever the number of images.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int, Shaped
+from scipy import stats
+
+from dgu.analysis.resampling import Interval, t_interval
+from dgu.errors import require
+from dgu.typing import Key, Labels
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its standard error and its 95 % interval: floats, or arrays with one entry per class."""
+
+    value: float | np.ndarray
+    standard_error: float | np.ndarray
+    low: float | np.ndarray
+    high: float | np.ndarray
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Nearest training images of samples beside those of held-out images.
+
+    Attributes:
+        sample_distance, heldout_distance: Euclidean distance of each to its nearest training row.
+        sample_index: row of the training set nearest to each sample.
+        median_ratio: median distance of samples over that of held-out images; below 1, samples lie closer.
+        tail_ratio: the same of the first percentiles: the closest samples against the closest held-out images.
+        closer: fraction of samples closer than the first percentile of held-out distances: 0.01 for images that are as
+            far as held-out ones, 1 for copies.
+    """
+
+    sample_distance: np.ndarray
+    heldout_distance: np.ndarray
+    sample_index: np.ndarray
+    median_ratio: Estimate
+    tail_ratio: Estimate
+    closer: Estimate
+
+
+def extract_features(
+    images: Float[ArrayLike, "n *event"],
+    features: Callable[[Array], ArrayLike] | None = None,
+    block_size: int = 512,
+) -> Float[np.ndarray, "n d"]:
+    """Features of images in blocks of fixed size (the last one padded, so a jitted ``features`` compiles once).
+
+    Args:
+        images: ``(n, *event)``.
+        features: ``(block, *event) -> (block, d)``; by default the flattened images.
+        block_size: images a call.
+
+    Raises:
+        InputError: no images, features of another number of rows, or non-finite features.
+    """
+    images = np.asarray(images)
+    require(len(images) > 0 and block_size >= 1, "(images, block_size)", (len(images), block_size), "1 or more")
+    if features is None:
+        rows = images.reshape(len(images), -1)
+    else:
+        parts = []
+        for start in range(0, len(images), block_size):
+            block = images[start : start + block_size]
+            padded = np.concatenate([block, np.repeat(block[-1:], block_size - len(block), axis=0)])
+            part = np.asarray(features(jnp.asarray(padded)))
+            require(part.shape[:1] == (block_size,), "features", part.shape, f"an array of {block_size} rows")
+            parts.append(part.reshape(block_size, -1)[: len(block)])
+        rows = np.concatenate(parts)
+    require(bool(np.isfinite(rows).all()), "features", "non-finite", "finite")
+    return rows
+
+
+def kernel_distance(
+    a: Float[ArrayLike, "n d"], b: Float[ArrayLike, "m e"], key: Key, *, block_size: int = 500
+) -> Interval:
+    """KID: the unbiased squared MMD with kernel ``k(x, y) = (x . y / d + 1)^3``, averaged over disjoint random blocks.
+
+    In a block of ``s`` rows of each,
+    ``sum_{i != j} [k(a_i, a_j) + k(b_i, b_j)] / (s (s - 1)) - 2 sum_ij k(a_i, b_j) / s^2``. Blocks share no row, so the
+    t interval over them holds. 0 in expectation for equal distributions; may be negative.
+
+    Args:
+        a, b: features; rows are shuffled, those beyond a whole number of blocks are left out.
+        key: of the shuffle.
+        block_size: rows of each set in a block.
+
+    Raises:
+        InputError: fewer than two blocks, or features of different width.
+
+    Binkowski et al., Demystifying MMD GANs, ICLR 2018; Zaremba et al., B-tests, NIPS 2013.
+    """
+    a, b = _checked(a=a, b=b)
+    require(block_size >= 2, "block_size", block_size, "2 or more")
+    blocks = min(len(a), len(b)) // block_size
+    require(blocks >= 2, "rows", (len(a), len(b)), f"at least {2 * block_size}: two blocks of {block_size}")
+    shuffled = []
+    for number, rows in enumerate((a, b)):
+        order = jax.random.permutation(jax.random.fold_in(key, number), len(rows))[: blocks * block_size]
+        shuffled.append(jnp.asarray(rows)[order].reshape(blocks, block_size, -1))
+    return t_interval(np.asarray(_block_mmd(*shuffled), np.float64))
+
+
+def precision_recall(
+    generated: Float[ArrayLike, "n d"], real: Float[ArrayLike, "m e"], *, k: int = 3, block_size: int = 1024
+) -> tuple[Estimate, Estimate]:
+    """Improved precision and recall: the fraction of each set on the k-nearest-neighbour manifold of the other.
+
+    A row lies on a manifold if it is within the k-th neighbour distance of any of its rows (itself not counted). Both
+    grow with the number of rows: compare numbers of equal sizes only. Intervals are Wilson's, given the manifold.
+
+    Args:
+        generated, real: features.
+        k: neighbours.
+        block_size: rows a block.
+
+    Returns:
+        Precision (generated on the manifold of real) and recall (real on the manifold of generated).
+
+    Raises:
+        InputError: ``k`` not between 1 and the number of rows minus 1, or features of different width.
+
+    Kynkaanniemi et al., Improved precision and recall metric, NeurIPS 2019.
+    """
+    generated, real = _checked(generated=generated, real=real)
+    require(1 <= k < min(len(generated), len(real)), "k", k, "1 or more, below the number of rows")
+    centre = real.mean(axis=0, keepdims=True)
+    blocks = [_blocks(rows - centre, block_size) for rows in (generated, real)]
+    # The row itself is among its own neighbours, at distance 0.
+    radii = [_smallest(rows, rows, valid, k + 1)[0][..., -1] for rows, valid in blocks]
+    precision = _covered(blocks[0][0], *blocks[1], radii[1]).reshape(-1)[: len(generated)]
+    recall = _covered(blocks[1][0], *blocks[0], radii[0]).reshape(-1)[: len(real)]
+    return proportion(np.asarray(precision)), proportion(np.asarray(recall))
+
+
+def nearest(
+    queries: Float[ArrayLike, "n d"], reference: Float[ArrayLike, "m e"], block_size: int = 1024
+) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """Euclidean distance of each query to its nearest reference row, and that row's number.
+
+    Found by ``|q|^2 + |r|^2 - 2 q . r`` in blocks, the distance then computed anew as ``|q - r|``, exact for copies.
+    """
+    queries, reference = _checked(queries=queries, reference=reference)
+    centre = reference.mean(axis=0, keepdims=True)
+    rows, _ = _blocks(queries - centre, block_size)
+    index = np.asarray(_smallest(rows, *_blocks(reference - centre, block_size), 1)[1]).reshape(-1)[: len(queries)]
+    return np.linalg.norm(queries - reference[index], axis=1), index
+
+
+def nearest_neighbours(
+    samples: Float[ArrayLike, "n d"],
+    train: Float[ArrayLike, "m e"],
+    heldout: Float[ArrayLike, "l f"],
+    key: Key,
+    *,
+    replicates: int = 1000,
+    block_size: int = 1024,
+) -> Neighbours:
+    """Are samples closer to the training set than images that it never held? Ratios with bootstrap intervals.
+
+    Raises:
+        InputError: features of different width.
+    """
+    sample_distance, sample_index = nearest(samples, train, block_size)
+    heldout_distance, _ = nearest(heldout, train, block_size)
+    quantiles = jnp.asarray([0.5, 0.01], sample_distance.dtype)
+    value = np.quantile(sample_distance, quantiles) / np.quantile(heldout_distance, quantiles)
+    sides = (jnp.asarray(sample_distance), jnp.asarray(heldout_distance))
+    draws = np.asarray(_quantile_ratios(*sides, quantiles, jax.random.split(key, replicates)), np.float64)
+    ratios = [_bootstrap(float(value[i]), draws[:, i]) for i in range(2)]
+    closer = proportion(sample_distance < np.quantile(heldout_distance, 0.01))
+    return Neighbours(sample_distance, heldout_distance, sample_index, ratios[0], ratios[1], closer)
+
+
+def variance_ratio(
+    samples: Float[ArrayLike, "n d"],
+    labels: Labels,
+    reference: Float[ArrayLike, "m e"],
+    reference_labels: Int[ArrayLike, "m"],
+    key: Key,
+    *,
+    replicates: int = 1000,
+) -> Estimate:
+    """Total variance (trace of the covariance, ``ddof = 1``) of each class's samples over that of its reference images.
+
+    Args:
+        samples, reference: features.
+        labels, reference_labels: classes; the result follows the sorted classes of ``reference_labels``.
+        key: of the bootstrap, which redraws rows within each class of each set.
+        replicates: of the bootstrap.
+
+    Raises:
+        InputError: a class with fewer than 2 rows, labels that do not fit, features of different width.
+    """
+    samples, reference = _checked(samples=samples, reference=reference)
+    classes = np.unique(np.asarray(reference_labels))
+    traces = []
+    for number, (rows, row_labels) in enumerate(((samples, labels), (reference, reference_labels))):
+        row_labels = np.asarray(row_labels)
+        require(row_labels.shape == (len(rows),), "labels", row_labels.shape, f"one for each of {len(rows)} rows")
+        counts = np.array([np.sum(row_labels == label) for label in classes])
+        require(
+            int(counts.min()) >= 2, "rows of a class", int(counts.min()), f"2 or more in each of {classes.tolist()}"
+        )
+        padded = np.zeros((len(classes), counts.max(), rows.shape[1]), rows.dtype)
+        for place, label in enumerate(classes):
+            members = rows[row_labels == label]
+            padded[place, : len(members)] = members - members.mean(axis=0)
+        keys = jax.random.split(jax.random.fold_in(key, number), len(classes))
+        draws = _bootstrap_traces(jnp.asarray(padded), jnp.asarray(counts), keys, replicates)
+        traces.append(((padded.astype(np.float64) ** 2).sum(axis=(1, 2)) / (counts - 1), np.asarray(draws, np.float64)))
+    (value, draws), (reference_value, reference_draws) = traces
+    return _bootstrap(value / reference_value, (draws / reference_draws).T)
+
+
+def proportion(hits: Bool[np.ndarray, "n"]) -> Estimate:
+    """A fraction of independent cases, with Wilson's 95 % interval."""
+    count, total = int(hits.sum()), len(hits)
+    interval = stats.binomtest(count, total).proportion_ci(0.95, method="wilson")
+    value = count / total
+    return Estimate(value, float(np.sqrt(value * (1 - value) / total)), float(interval.low), float(interval.high))
+
+
+def _bootstrap(value: float | np.ndarray, draws: np.ndarray) -> Estimate:
+    """Percentile interval over the leading axis of ``draws``."""
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    results = (value, draws.std(axis=0, ddof=1), low, high)
+    return Estimate(*(float(x) if np.ndim(x) == 0 else np.asarray(x) for x in results))
+
+
+def _checked(**sets: ArrayLike) -> list[np.ndarray]:
+    rows = [np.asarray(value) for value in sets.values()]
+    widths = tuple(row.shape[1] for row in rows)
+    require(len(set(widths)) == 1, f"width of {' and '.join(sets)}", widths, "the same")
+    for name, row in zip(sets, rows):
+        require(len(row) > 0 and bool(np.isfinite(row).all()), name, f"{len(row)} rows", "at least 1, all finite")
+    return rows
+
+
+def _blocks(rows: np.ndarray, size: int) -> tuple[Array, Array]:
+    """``(blocks, size, d)`` padded with zeros, and which rows are real."""
+    require(size >= 1, "block_size", size, "1 or more")
+    size = min(size, len(rows))
+    count = -(-len(rows) // size)
+    padded = np.zeros((count * size, rows.shape[1]), rows.dtype)
+    padded[: len(rows)] = rows
+    valid = np.arange(count * size) < len(rows)
+    return jnp.asarray(padded.reshape(count, size, -1)), jnp.asarray(valid.reshape(count, size))
+
+
+def _squared_distances(a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    products = jnp.matmul(a, b.T, precision=_HIGHEST)
+    return jnp.maximum(jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1)[None, :] - 2 * products, 0)
+
+
+@partial(jax.jit, static_argnames="k")
+def _smallest(
+    queries: Float[Array, "q s d"], reference: Float[Array, "r t d"], valid: Bool[Array, "r t"], k: int
+) -> tuple[Float[Array, "q s k"], Int[Array, "q s k"]]:
+    """The k smallest squared distances of each query, rising, and the rows they belong to: a running k over blocks."""
+    numbers = jnp.arange(valid.size, dtype=jnp.int32).reshape(valid.shape)
+
+    def per_block(block: Array) -> tuple[Array, Array]:
+        def merge(best: tuple[Array, Array], item: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
+            rows, real, number = item
+            found = jnp.where(real[None, :], _squared_distances(block, rows), jnp.inf)
+            distances = jnp.concatenate([best[0], found], axis=1)
+            places = jnp.concatenate([best[1], jnp.broadcast_to(number[None, :], found.shape)], axis=1)
+            smallest, order = [], []
+            for _ in range(k):  # k minima: for a small k far cheaper on CPU than top_k, which sorts
+                at = jnp.argmin(distances, axis=1)[:, None]
+                smallest.append(jnp.take_along_axis(distances, at, axis=1))
+                order.append(jnp.take_along_axis(places, at, axis=1))
+                distances = jnp.where(jnp.arange(distances.shape[1])[None, :] == at, jnp.inf, distances)
+            return (jnp.concatenate(smallest, axis=1), jnp.concatenate(order, axis=1)), None
+
+        start = jnp.full((len(block), k), jnp.inf, block.dtype), jnp.zeros((len(block), k), jnp.int32)
+        return jax.lax.scan(merge, start, (reference, valid, numbers))[0]
+
+    return jax.lax.map(per_block, queries)
+
+
+@jax.jit
+def _covered(
+    queries: Float[Array, "q s d"],
+    reference: Float[Array, "r t d"],
+    valid: Bool[Array, "r t"],
+    radii: Float[Array, "r t"],
+) -> Bool[Array, "q s"]:
+    """Whether each query lies within the squared radius of any reference row."""
+
+    def per_block(block: Array) -> Array:
+        def either(inside: Array, item: tuple[Array, Array, Array]) -> tuple[Array, None]:
+            rows, real, radius = item
+            hits = (_squared_distances(block, rows) <= radius[None, :]) & real[None, :]
+            return inside | hits.any(axis=1), None
+
+        return jax.lax.scan(either, jnp.zeros(len(block), bool), (reference, valid, radii))[0]
+
+    return jax.lax.map(per_block, queries)
+
+
+@jax.jit
+def _block_mmd(a: Float[Array, "blocks s d"], b: Float[Array, "blocks s d"]) -> Float[Array, "blocks"]:
+    def kernel(x: Array, y: Array) -> Array:
+        return (jnp.matmul(x, y.T, precision=_HIGHEST) / x.shape[1] + 1) ** 3
+
+    def one(pair: tuple[Array, Array]) -> Array:
+        x, y = pair
+        size = len(x)
+        within, across = kernel(x, x) + kernel(y, y), kernel(x, y)
+        between = across + across.T
+        # The kernels' means are nearly equal, so they are subtracted entry by entry. The cross term of the unbiased
+        # estimate keeps its diagonal, hence the small second term.
+        off = jnp.where(jnp.eye(size, dtype=bool), jnp.zeros_like(within), within - between)
+        diagonal = (jnp.mean(between) - jnp.trace(between) / size) / (size - 1)
+        return jnp.sum(off) / (size * (size - 1)) + diagonal
+
+    return jax.lax.map(one, (a, b))
+
+
+@jax.jit
+def _quantile_ratios(
+    a: Float[Array, "n"], b: Float[Array, "m"], quantiles: Float[Array, "q"], keys: Shaped[Array, "replicates ..."]
+) -> Float[Array, "replicates q"]:
+    def one(key: Key) -> Array:
+        first, second = jax.random.split(key)
+        drawn = [jax.random.choice(place, side, side.shape) for place, side in ((first, a), (second, b))]
+        return jnp.quantile(drawn[0], quantiles) / jnp.quantile(drawn[1], quantiles)
+
+    return jax.lax.map(one, keys)
+
+
+@partial(jax.jit, static_argnames="replicates")
+def _bootstrap_traces(
+    rows: Float[Array, "classes n d"],
+    counts: Int[Array, "classes"],
+    keys: Shaped[Array, "classes ..."],
+    replicates: int,
+) -> Float[Array, "classes replicates"]:
+    """Trace of the covariance of resampled rows, from the counts of each row: ``sum w |x|^2 / n - |sum w x / n|^2``."""
+
+    def per_class(item: tuple[Array, Array, Array]) -> Array:
+        x, count, key = item
+        places = jnp.arange(len(x))
+        size = count.astype(x.dtype)
+
+        def weights(place: Key) -> Array:
+            drawn = jax.random.randint(place, (len(x),), 0, count)
+            return jnp.zeros(len(x), x.dtype).at[drawn].add((places < count).astype(x.dtype))
+
+        w = jax.lax.map(weights, jax.random.split(key, replicates)) / size
+        means = jnp.matmul(w, x, precision=_HIGHEST)
+        squares = jnp.matmul(w, jnp.sum(x**2, axis=1), precision=_HIGHEST)
+        return (squares - jnp.sum(means**2, axis=1)) * size / (size - 1)
+
+    return jax.lax.map(per_class, (rows, counts, keys))
