@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from dgu.analysis.linear import LinearClassifier, add_bias, initial_params
 from dgu.analysis.runs import Runs
 from dgu.analysis.sgd import Space
-from dgu.parallel import data_mesh
+from dgu.parallel import batch_sharding
 from dgu.typing import PyTree
 
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -35,12 +35,11 @@ class GramSpace(Space):
     init: str
     num_train: int
 
-    def share(self, pool: PyTree) -> PyTree:
+    def share(self, pool: PyTree, mesh: Mesh) -> PyTree:
         """The used rows and their inner products with the training rows, each device making its part."""
         x, used = pool
-        mesh = data_mesh(jax.local_devices())
         rows = x[used]
-        part = jax.lax.with_sharding_constraint(rows, NamedSharding(mesh, PartitionSpec("data")))
+        part = jax.lax.with_sharding_constraint(rows, batch_sharding(mesh))
         return rows, _dot(part, rows[: self.num_train].T)
 
     def prepare(self, shared: PyTree, run: Runs, validation: Array) -> tuple[PyTree, PyTree, PyTree]:

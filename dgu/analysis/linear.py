@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
 from jaxtyping import Float
 
 from dgu.analysis.orders import seed_key
@@ -64,7 +65,7 @@ def add_bias(out: Array, params: dict) -> Array:
 class RowSpace(Space):
     """Models on the features themselves: a batch is gathered from the pool."""
 
-    def share(self, pool: PyTree) -> PyTree:
+    def share(self, pool: PyTree, mesh: Mesh) -> PyTree:
         """The pool's (N, d) features."""
         return pool
 

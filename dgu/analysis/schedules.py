@@ -52,12 +52,11 @@ class Schedule:
         """Learning rate in ``epoch`` (0 for the first) of ``epochs``, for base rates of any shape."""
         if self.name == "constant":
             return base
-        epoch = jnp.asarray(epoch)
         period = epochs if self.period is None else self.period
         if self.name == "cosine_restarts":
-            epoch = epoch % period
+            epoch = jnp.asarray(epoch) % period
         cosine = optax.cosine_decay_schedule(1.0, period)
-        return self.eta_min + (base - self.eta_min) * jnp.asarray(cosine(epoch), base.dtype)
+        return self.eta_min + (base - self.eta_min) * cosine(jnp.asarray(epoch, base.dtype))
 
 
 def as_schedule(schedule: str | Schedule) -> Schedule:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from dgu.analysis.losses import example_losses
 from dgu.analysis.measure import local_labels, measure, num_blocks
@@ -64,7 +64,7 @@ class Space(abc.ABC):
     """A family of models and the coordinates they are trained in. Hashable and without arrays; methods see ONE run."""
 
     @abc.abstractmethod
-    def share(self, pool: PyTree) -> PyTree:
+    def share(self, pool: PyTree, mesh: Mesh) -> PyTree:
         """What all runs need, from the pool's arrays; computed once."""
 
     @abc.abstractmethod
@@ -178,10 +178,10 @@ def train_runs(
     validation: Array,
     *,
     chunk: int,
-    mesh: jax.sharding.Mesh,
+    mesh: Mesh,
 ) -> PyTree:
     """The one compiled program: R runs (a multiple of ``mesh.size * chunk``) over the mesh, ``chunk`` at a time."""
-    shared = space.share(pool)
+    shared = space.share(pool, mesh)
 
     def on_device(shared: PyTree, labels: Array, runs: Runs, validation: Array) -> PyTree:
         split = jax.tree.map(lambda a: a.reshape(-1, chunk, *a.shape[1:]), (runs, validation))
