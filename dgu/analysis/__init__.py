@@ -4,6 +4,8 @@ from dgu.analysis.classifiers import choose_learning_rate as choose_learning_rat
 from dgu.analysis.classifiers import evaluate as evaluate
 from dgu.analysis.classifiers import fit_classifiers as fit_classifiers
 from dgu.analysis.classifiers import predict as predict
+from dgu.analysis.convnet import ConvNet as ConvNet
+from dgu.analysis.convnet import train_convnet as train_convnet
 from dgu.analysis.features import quadratic_features as quadratic_features
 from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpolator
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
@@ -15,6 +17,15 @@ from dgu.analysis.mixture import fit_gaussian as fit_gaussian
 from dgu.analysis.moments import MomentState as MomentState
 from dgu.analysis.moments import moments as moments
 from dgu.analysis.orders import epoch_order as epoch_order
+from dgu.analysis.quality import Estimate as Estimate
+from dgu.analysis.quality import Neighbours as Neighbours
+from dgu.analysis.quality import extract_features as extract_features
+from dgu.analysis.quality import kernel_distance as kernel_distance
+from dgu.analysis.quality import nearest as nearest
+from dgu.analysis.quality import nearest_neighbours as nearest_neighbours
+from dgu.analysis.quality import precision_recall as precision_recall
+from dgu.analysis.quality import proportion as proportion
+from dgu.analysis.quality import variance_ratio as variance_ratio
 from dgu.analysis.resampling import Equivalence as Equivalence
 from dgu.analysis.resampling import Interval as Interval
 from dgu.analysis.resampling import corrected_t_interval as corrected_t_interval

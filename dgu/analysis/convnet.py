@@ -86,15 +86,15 @@ def train_convnet(
     labels: Int[ArrayLike, "m"],
     key: Key,
     *,
-    epochs: int = 8,
+    epochs: int = 12,
     batch_size: int = 128,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 4e-3,
     width: int = 16,
     classes: int | None = None,
 ) -> ConvNet:
     """Train on cross entropy by Adam with a cosine schedule; the result depends on the arguments alone.
 
-    On the training file of Fashion-MNIST at 14x14 the defaults reach about 89 % on its test file.
+    On the training file of Fashion-MNIST at 14x14 the defaults reach 89 to 90 % on its test file.
 
     Args:
         images: (n, h, w, c), at least 4 pixels a side, values of order 1; used as they are, without augmentation.
