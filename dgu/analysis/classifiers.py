@@ -57,8 +57,8 @@ def fit_classifiers(
         epochs: passes over the training rows.
         validation: (R, m) rows of the pool, -1 for padding, or (m,) for all runs. They should be no training rows, and
             no test rows: keeping them apart is the caller's part.
-        method: ``"weight"``; ``"gram"``, the same iterates through the Gram matrix; ``"auto"``, the one with fewer
-            multiplications (``dgu.analysis.gram.gram_is_cheaper``).
+        method: ``"weight"``; ``"gram"``, the same iterates through the Gram matrix; ``"auto"``, the cheaper one by
+            the rule of ``dgu.analysis.gram.gram_is_cheaper``.
         batch_size: rows a step; the last batch of an epoch may be smaller.
         momentum: of PyTorch's SGD, without dampening.
         bias: whether there is one; it starts as ``init`` says.

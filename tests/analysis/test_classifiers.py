@@ -324,6 +324,7 @@ def test_auto_takes_the_cheaper_method():
     assert gram_is_cheaper(many, 6144, 5120, 12288, 4, 600)
     assert not gram_is_cheaper(many, 6144, 5120, 12288, 4, 1), "one epoch does not pay for the matrix"
     assert not gram_is_cheaper(many, 6144, 5120, 196, 4, 600), "n > 2 d"
+    assert not gram_is_cheaper(np.full(500, 200), 12000, 10000, 196, 4, 600), "less than twice as cheap"
     assert not gram_is_cheaper(np.full(1000, 100), 60000, 60000, 12288, 4, 600), "a matrix of 14 GB"
     used, place, train = gram_layout(np.array([[7, 3, -1]]), np.array([[5, 3, -1]]), 4)
     assert train == 2 and used.tolist() == [3, 7, 5, 0] and place[[3, 7, 5, -1]].tolist() == [0, 1, 2, -1]
