@@ -212,6 +212,21 @@ def coupled_rule():
     return lambda x, sigma: centred(x) / (1 + sigma**2)
 
 
+def coupled_to_neighbour(step):
+    """Each example takes a little of the one before it (step 1) or after it (-1); one end takes nothing."""
+
+    @jax.custom_batching.custom_vmap
+    def mixed(x):
+        return x
+
+    @mixed.def_vmap
+    def _(axis_size, in_batched, x):
+        edge = 0 if step == 1 else -1
+        return x + 0.01 * jnp.roll(x, step, axis=0).at[edge].set(0), True
+
+    return lambda x, sigma: mixed(x) / (1 + sigma**2)
+
+
 def coupled_callback(x, sigma):
     def host(x):
         return np.asarray(x - 0.01 * x.mean(axis=0, keepdims=True) if x.ndim > 1 else x, np.float32)
@@ -228,9 +243,16 @@ def coupled_if_axis(x, sigma):
         return x / (1 + sigma**2)
 
 
-@pytest.mark.parametrize(
-    "denoiser", [coupled_rule(), coupled_callback, coupled_if_axis], ids=["rule", "callback", "axis"]
-)
+COUPLED = {
+    "rule": coupled_rule(),
+    "before": coupled_to_neighbour(1),
+    "after": coupled_to_neighbour(-1),
+    "callback": coupled_callback,
+    "axis": coupled_if_axis,
+}
+
+
+@pytest.mark.parametrize("denoiser", COUPLED.values(), ids=COUPLED.keys())
 def test_batch_coupled_is_caught(denoiser):
     assert {"vmap_loop", "batch_coupling"} <= defects(check_denoiser, denoiser, (3,), KEY)
 

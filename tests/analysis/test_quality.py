@@ -87,7 +87,7 @@ def test_proportion_is_wilson():
 
 @pytest.mark.parametrize("block_size", [16, 1024])
 def test_nearest_equals_all_pairs(block_size):
-    queries, reference = normal(10, 37), normal(11, 90, shift=50.0)
+    queries, reference = normal(10, 37, 0.5, 50.0), normal(11, 90, shift=50.0)
     distance, index = nearest(queries, reference, block_size)
     pairwise = np.linalg.norm(queries[:, None].astype(np.float64) - reference[None], axis=2)
     np.testing.assert_array_equal(index, pairwise.argmin(axis=1))
