@@ -7,8 +7,8 @@ epoch, softmax and squared error, plain SGD; every ``eval_interval`` epochs the 
 and 1,024 validation rows. Each run has its own subset of a pool of 5,120 rows and its own orders.
 
 - ``dgu``: ``fit_classifiers`` on all runs together. A call costs a fixed part (checks, upload, the Gram matrix, the
-  weights from the coefficients) and a part per epoch. Both are measured: one call of ``eval_interval`` epochs and one of
-  ``measure_epochs``; the difference gives the part per epoch; ``epochs`` epochs take fixed + epochs * part.
+  weights from the coefficients) and a part per epoch. Both are measured: one call of ``eval_interval`` epochs and one
+  of ``measure_epochs``; the difference gives the part per epoch; ``epochs`` epochs take fixed + epochs * part.
   ``--measure-epochs 600`` runs them all and extrapolates nothing. Compilation is reported apart.
 - ``torch, resident``: the training rows of one run as a tensor, batches by indexing.
 - ``torch, DataLoader``: the same rows in a ``TensorDataset``, shuffling ``DataLoader`` without workers.
@@ -167,7 +167,7 @@ def main(config: Config) -> None:
     result = measure(config)
     unit = result["seconds_per_run_epoch"]
     print(
-        f"{TRAIN} rows of {result['features']} features, batch {BATCH}, {config.threads} threads, medians of {config.rounds}"
+        f"{TRAIN} rows of {result['features']} features, batch {BATCH}, {config.threads} threads, {config.rounds} rounds"
     )
     print(f"{'':28}{'s per run and epoch':>20}{'dgu is faster by':>18}")
     print(f"{f'dgu, {config.runs} runs, {config.method}':28}{unit['dgu']:20.4f}{'':>18}")
