@@ -167,7 +167,7 @@ def main(config: Config) -> None:
     result = measure(config)
     unit = result["seconds_per_run_epoch"]
     print(
-        f"{TRAIN} rows of {result['features']} features, batch {BATCH}, {config.threads} threads, {config.rounds} rounds"
+        f"{TRAIN} rows, {result['features']} features, batch {BATCH}, {config.threads} threads, {config.rounds} rounds"
     )
     print(f"{'':28}{'s per run and epoch':>20}{'dgu is faster by':>18}")
     print(f"{f'dgu, {config.runs} runs, {config.method}':28}{unit['dgu']:20.4f}{'':>18}")

@@ -297,10 +297,9 @@ def test_padding_changes_nothing(seed, size, method):
         padded[0, :40] = rows
         padded_held = np.concatenate([HELD, np.full(width, -1)])
         runs = Runs(padded, np.array([seed]), np.array([0.3]))
-        if method == "gram":  # the pool's Gram matrix has the shape of the rows used: keep one shape
-            runs = jax.tree.map(lambda a: np.concatenate([a, a]), runs)
-            runs.rows[1, :40] = np.arange(40)
-            runs.rows[1, 40:] = -1
+        if method == "gram":  # two more runs, so that all of the first 60 rows are used: one shape of the matrix
+            runs = jax.tree.map(lambda a: np.concatenate([a, a, a]), runs)
+            runs.rows[1:, :40] = np.arange(40), np.arange(20, 60)
         fits.append(fit_classifiers(x, y, runs, **{**options, "validation": padded_held}))
     for name in ("weights", "train_loss", "validation_loss", "validation_accuracy"):
         a, b = (np.asarray(getattr(fit, name)[0]) for fit in fits)
