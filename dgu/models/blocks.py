@@ -114,7 +114,7 @@ def positional_embedding(c: Float[Array, ""], channels: int) -> Float[Array, "{c
     return jnp.concatenate([jnp.cos(c * w), jnp.sin(c * w)])
 
 
-def attention(qkv: Float[Array, "h w 3*c"], heads: int) -> Float[Array, "h w c"]:
+def attention(qkv: Float[Array, "h w qkv"], heads: int) -> Float[Array, "h w c"]:
     """Self-attention over all pixels, ``softmax(q k^T / sqrt(d)) v`` with the weights in at least float32.
 
     The channels of ``qkv`` are interleaved as in the reference: ``channel = (head * d + i) * 3 + j``, j = 0, 1, 2 for q, k, v.

@@ -1,5 +1,6 @@
 """Networks as files: the bundled model, and any network that ``python -m experiments.train`` wrote."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,15 @@ class Pretrained:
     def network(self) -> EDMNetwork:
         """The static description of the network."""
         return self.denoiser.network
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the weights, under their names."""
+        digest = hashlib.sha256()
+        for name, array in sorted(params_to_arrays(self.denoiser.params).items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(array, np.float32).tobytes())
+        return digest.hexdigest()
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,0 +1,239 @@
+"""Arms of a universality comparison: where their images come from, and classifiers trained and tested across all of them.
+
+An arm is a source of labelled images: the diffusion samples, the Gaussian mixture fitted to some of them, the *null* (a mixture
+fitted again, with the same number of images, to samples of the mixture: what the finite fit alone does), real images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from dgu.analysis.classifiers import choose_learning_rate, evaluate, fit_classifiers
+from dgu.analysis.mixture import class_key, draw_gaussian, fit_gaussian
+from dgu.analysis.runs import Runs
+from dgu.analysis.schedules import Schedule
+from dgu.analysis.two_layer import fit_two_layer
+from dgu.errors import require
+from dgu.keys import stream
+from dgu.typing import Key
+
+PARTS = ("train", "validation", "test")
+
+
+@partial(jax.jit, static_argnames=("count", "low_rank"))
+def _gaussian_arms(rows: Array, keys: dict[str, Array], *, count: int, low_rank: int) -> dict[str, Array]:
+    fit, draw = jax.vmap(fit_gaussian), jax.vmap(draw_gaussian, in_axes=(0, 0, None))
+    indices = jnp.arange(count)
+    mixture = fit(rows)
+    again = draw(mixture, keys["refit"], jnp.arange(rows.shape[1]))
+    arms = {"mixture": draw(mixture, keys["mixture"], indices), "null": draw(fit(again), keys["null"], indices)}
+    if low_rank:
+        arms["low rank"] = draw(fit(rows[:, :low_rank]), keys["low rank"], indices)
+    return arms
+
+
+def gaussian_arms(
+    rows: Float[Array, "classes n d"], key: Key, count: int, *, low_rank: int = 0
+) -> dict[str, Float[Array, "classes count d"]]:
+    """``count`` samples per class of the Gaussian mixture fitted to ``rows``, and of its null; one compiled program.
+
+    Args:
+        rows: (K, n, d) images of each class that the mixture is fitted to.
+        key: every arm and class draws from a stream of its own under it.
+        count: samples per class and arm.
+        low_rank: also give an arm ``"low rank"``, the mixture fitted to only so many of the rows; 0 leaves it out.
+
+    Returns:
+        ``"mixture"``; ``"null"``, fitted with the same n to samples of the mixture (other samples than those returned); and
+        ``"low rank"`` if asked for.
+    """
+    require(low_rank == 0 or 2 <= low_rank <= rows.shape[1], "low_rank", low_rank, f"0, or from 2 to {rows.shape[1]}")
+    names = ("mixture", "refit", "null", "low rank")
+    classes = range(rows.shape[0])
+    keys = {name: jnp.stack([class_key(stream(key, name), k) for k in classes]) for name in names}
+    return _gaussian_arms(rows, keys, count=count, low_rank=low_rank)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The images of all arms of one replicate as one matrix.
+
+    Attributes:
+        x: (N, d) float32.
+        y: (N,) labels 0 .. K - 1.
+        rows: by arm and part, (K, n) rows of ``x`` class by class.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    rows: Mapping[str, Mapping[str, np.ndarray]]
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms, in order."""
+        return tuple(self.rows)
+
+    def only(self, arms: Sequence[str]) -> "Pool":
+        """The pool of these arms alone."""
+        return Pool(self.x, self.y, {arm: self.rows[arm] for arm in arms})
+
+
+def assemble(arms: Mapping[str, Mapping[str, Float[Any, "classes n d"]]]) -> Pool:
+    """A ``Pool`` from the images ``arms[arm][part]`` of shape (K, n, d), for the parts train, validation and test."""
+    xs, ys, rows, start = [], [], {}, 0
+    for arm, parts in arms.items():
+        rows[arm] = {}
+        for part in PARTS:
+            images = np.asarray(parts[part])
+            k, n, d = images.shape
+            xs.append(images.reshape(k * n, d))
+            ys.append(np.repeat(np.arange(k, dtype=np.int32), n))
+            rows[arm][part] = start + np.arange(k * n).reshape(k, n)
+            start += k * n
+    return Pool(np.concatenate(xs), np.concatenate(ys), rows)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the classifiers are trained; every number is chosen before the test images are looked at."""
+
+    epochs: int = 60
+    """Passes over the training images."""
+    learning_rates: tuple[float, ...] = (0.3, 1.0, 3.0)
+    """Rates tried; the one with the lowest validation loss is kept, for each arm, size and subset of classes by itself."""
+    schedule: str = "cosine"
+    """constant, cosine (to eta_min over all epochs) or cosine_restarts."""
+    period: int | None = None
+    """Epochs between warm restarts."""
+    eta_min: float = 0.0
+    """Smallest rate of the cosine schedules."""
+    batch_size: int = 64
+    """Images a step."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    bias: bool = False
+    """Whether the linear classifiers have a bias."""
+    init: str = "torch"
+    """Initial weights: torch, uniform in +-1/sqrt(d), or zeros."""
+    eval_interval: int = 5
+    """Epochs between looks at the validation loss."""
+    width: int = 64
+    """Hidden units of the two-layer network."""
+
+    def __post_init__(self) -> None:
+        require(len(self.learning_rates) >= 1 and min(self.learning_rates) > 0, "recipe.learning_rates",
+                self.learning_rates, "one or more positive numbers")  # fmt: skip
+        for name in ("epochs", "batch_size", "eval_interval", "width"):
+            require(getattr(self, name) >= 1, f"recipe.{name}", getattr(self, name), "at least 1")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One classification problem.
+
+    Attributes:
+        name: its name in results.
+        classes: (S, K) subsets of classes to tell apart.
+        per_class: training images per class at each size, increasing.
+        loss: of ``fit_classifiers``.
+        two_layer: a two-layer network in place of the linear classifier.
+    """
+
+    name: str
+    classes: np.ndarray
+    per_class: tuple[int, ...]
+    loss: str
+    two_layer: bool = False
+
+
+def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[str, np.ndarray]:
+    """Train classifiers on every arm at every size and test each on every arm, as one compiled program a task.
+
+    All arms of a (subset, size) share their order of visits and their initial weights, so differences between arms are
+    paired. Learning rate and stopping epoch are chosen on the validation images of the *training* arm; test images of
+    no arm take part.
+
+    Args:
+        pool: images of all arms.
+        task: the problem.
+        recipe: the training.
+        seed: of order and initial weights, with the subset's and the size's number.
+
+    Returns:
+        ``accuracy`` and ``loss`` (train arm, test arm, subset, size), ``rate`` and ``epoch`` (train arm, subset, size); NaN where
+        an arm has too few images for the size.
+    """
+    arms, subsets, sizes, rates = pool.arms, len(task.classes), task.per_class, recipe.learning_rates
+    shape = (len(arms), subsets, len(sizes))
+    plan = [
+        place
+        for place in np.ndindex(*shape)
+        if pool.rows[arms[place[0]]]["train"].shape[1] >= sizes[place[2]]
+    ]
+    k = task.classes.shape[1]
+
+    def chosen(arm: str, part: str, subset: int, n: int | None = None) -> np.ndarray:
+        return pool.rows[arm][part][task.classes[subset], :n].reshape(-1)
+
+    train = _padded([chosen(arms[a], "train", s, sizes[z]) for a, s, z in plan], k * max(sizes))
+    widest = {part: k * max(pool.rows[arm][part].shape[1] for arm in arms) for part in ("validation", "test")}
+    held = _padded([chosen(arms[a], "validation", s) for a, s, _ in plan], widest["validation"])
+    tests = np.stack([_padded([chosen(arm, "test", s) for arm in arms], widest["test"]) for _, s, _ in plan])
+    seeds = np.asarray([seed * 10_007 + s * 101 + z for _, s, z in plan], np.int32)
+    classes = task.classes[[s for _, s, _ in plan]].astype(np.int32)
+
+    def each_rate(a: np.ndarray) -> np.ndarray:
+        return np.repeat(a, len(rates), axis=0)
+
+    runs = Runs(
+        rows=each_rate(train),
+        seed=each_rate(seeds),
+        learning_rate=np.tile(np.asarray(rates, np.float32), len(plan)),
+        classes=each_rate(classes),
+    )
+    common = {
+        "loss": task.loss,
+        "schedule": Schedule(recipe.schedule, recipe.period, recipe.eta_min),
+        "epochs": recipe.epochs,
+        "validation": each_rate(held),
+        "batch_size": recipe.batch_size,
+        "momentum": recipe.momentum,
+        "eval_interval": recipe.eval_interval,
+    }
+    if task.two_layer:
+        fit = fit_two_layer(pool.x, pool.y, runs, width=recipe.width, **common)
+    else:
+        fit = fit_classifiers(pool.x, pool.y, runs, bias=recipe.bias, init=recipe.init, **common)
+    _, selected = choose_learning_rate(fit, np.repeat(np.arange(len(plan)), len(rates)))
+    best = np.flatnonzero(selected)
+    model = jax.tree.map(lambda leaf: leaf[best], fit.model)
+    accuracy, loss = evaluate(model, pool.x, pool.y, tests, loss=task.loss, classes=classes)
+
+    results = {
+        "accuracy": np.full((*shape, len(arms)), np.nan, np.float32),
+        "loss": np.full((*shape, len(arms)), np.nan, np.float32),
+        "rate": np.full(shape, np.nan, np.float32),
+        "epoch": np.full(shape, np.nan, np.float32),
+    }
+    where = tuple(np.asarray(plan).T)
+    for name, values in (("accuracy", accuracy), ("loss", loss)):
+        results[name][where] = np.asarray(values)
+        results[name] = np.moveaxis(results[name], -1, 1)
+    results["rate"][where] = np.asarray(fit.learning_rate)[best]
+    results["epoch"][where] = np.asarray(fit.chosen_epoch)[best]
+    return results
+
+
+def _padded(rows: Sequence[np.ndarray], width: int) -> Int[np.ndarray, "runs width"]:
+    """Rows of different lengths as one array, -1 behind the last."""
+    out = np.full((len(rows), width), -1, np.int32)
+    for target, row in zip(out, rows):
+        target[: len(row)] = row
+    return out

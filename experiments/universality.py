@@ -1,0 +1,577 @@
+"""Do linear classifiers trained on a diffusion model's images do as well as on a Gaussian mixture with the same class
+means and covariances? ``python -m experiments.universality``
+
+The study samples a class-conditional model (or takes images you have, ``--samples``), splits them again and again into images
+that a Gaussian mixture is fitted to and images that classifiers are trained, chosen and tested on, and compares arms:
+*diffusion*, *mixture*, *null* (a mixture fitted again, with the same n, to samples of the mixture: what the finite fit alone
+does), *low rank* (a mixture fitted to fewer images than pixels) and *real*. Source: Ghane et al., arXiv 2501.07741, Figs 5 to 8.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dgu.analysis.arms import Recipe
+from dgu.analysis.splits import SplitSizes
+from dgu.errors import InputError, require
+from experiments import train as trainer
+from experiments.harness.claims import Claim
+from experiments.harness.cli import run_experiment
+from experiments.harness.costs import Cost
+from experiments.harness.report import FigureEntry, Report, Table
+from experiments.harness.rundir import RunDirectory
+
+CLAIM_IDS = (
+    "universality-subsets",
+    "universality-all-classes",
+    "universality-pairs",
+    "universality-cross-entropy",
+    "universality-null-corrected",
+    "spectrum-covariance",
+    "spectrum-gram",
+    "two-layer-breaks",
+    "control-positive",
+    "control-negative",
+)
+FIGURE_FILES = (
+    "figures/samples.png",
+    "figures/accuracy_vs_n.png",
+    "figures/loss_vs_n.png",
+    "figures/accuracy_vs_n_ce.png",
+    "figures/equivalence.png",
+    "figures/cross_matrix.png",
+    "figures/covariance_spectra.png",
+    "figures/gram_spectra.png",
+    "figures/two_layer.png",
+    "figures/controls.png",
+)
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """The stochastic Heun sampler."""
+
+    num_steps: int = 18
+    """Noise levels before 0; the network is evaluated 2 num_steps - 1 times an image."""
+    sigma_min: float = 0.002
+    """Smallest noise level."""
+    sigma_max: float = 80.0
+    """Largest noise level."""
+    rho: float = 7.0
+    """Curvature of the noise grid."""
+    churn: float = 2.8125
+    """S_churn: noise added per step; 2.8125 at 18 steps is the paper's gamma of 0.15625 (S_churn 40 at 256 steps)."""
+    s_min: float = 0.05
+    """Noise is added above this level."""
+    s_max: float = 50.0
+    """Noise is added below this level."""
+    s_noise: float = 1.003
+    """Standard deviation of the noise added, relative to what the step removes."""
+    batch_size: int = 200
+    """Images per device and chunk."""
+
+    def __post_init__(self) -> None:
+        from dgu.samplers import karras_sigmas
+
+        require(self.batch_size >= 1, "sampler.batch_size", self.batch_size, "at least 1")
+        require(self.churn >= 0, "sampler.churn", self.churn, "at least 0")
+        karras_sigmas(self.num_steps, self.sigma_min, self.sigma_max, self.rho)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The universality study."""
+
+    checkpoint: str = "fashion-mnist-14"
+    """Network to sample: the bundled fashion-mnist-14, a network.npz, or the directory of a training run."""
+    samples: str | None = None
+    """Images to study instead of sampling a network: npz, image folder or EDM zip, with labels."""
+    train: bool = False
+    """Train a network first (options under --training) and sample that."""
+    training: trainer.Config = field(default_factory=trainer.Config)
+    real: str | None = "fashion-mnist-mini"
+    """Real images of the same classes, for the arm "real"; None leaves it out."""
+    real_split: str = "test"
+    """Split of the real images."""
+    size: int | None = 14
+    """Reduce the real images to this size by area means; None keeps them."""
+    classes: tuple[int, ...] | None = None
+    """Classes to study; None takes all."""
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    splits: SplitSizes = field(default_factory=SplitSizes)
+    low_rank_fit: int = 100
+    """Images per class that the low-rank mixture is fitted to (fewer than pixels); 0 leaves the arm out."""
+    replicates: int = 20
+    """New splits of the pool, with mixture and null fitted again."""
+    training_ratios: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
+    """Training sizes n (all classes together) as multiples of the number of pixels d, as far as the pool reaches."""
+    subset_sizes: tuple[int, ...] = (4,)
+    """Sizes of the random subsets of classes."""
+    subsets: int = 3
+    """Random subsets of each size in every replicate."""
+    pairs: int = 4
+    """Random pairs of classes in every replicate."""
+    two_layer_ratio: float = 3.0
+    """Training size of the two-layer networks: one of training_ratios."""
+    recipe: Recipe = field(default_factory=Recipe)
+    pixel_range: tuple[float, float] = (-1.0, 1.0)
+    """What black and white are for the classifiers."""
+    margin: float = 2.5
+    """Differences of accuracy below this count as none, in percentage points."""
+    max_standard_error: float = 0.8
+    """A difference known less well than this is undecided, in percentage points."""
+    seed: int = 0
+    """Seed of sampling, splits and classifiers."""
+
+    def __post_init__(self) -> None:
+        require(self.replicates >= 2, "replicates", self.replicates, "at least 2")
+        require(self.subsets >= 1, "subsets", self.subsets, "at least 1")
+        require(self.pairs >= 1, "pairs", self.pairs, "at least 1")
+        require(bool(self.training_ratios) and min(self.training_ratios) > 0, "training_ratios", self.training_ratios,
+                "one or more positive numbers")  # fmt: skip
+        require(bool(self.subset_sizes) and min(self.subset_sizes) >= 2, "subset_sizes", self.subset_sizes, "2 or more")
+        require(self.two_layer_ratio in self.training_ratios, "two_layer_ratio", self.two_layer_ratio,
+                f"one of training_ratios {self.training_ratios}")  # fmt: skip
+        require(self.margin > 0, "margin", self.margin, "positive")
+        require(self.max_standard_error > 0, "max_standard_error", self.max_standard_error, "positive")
+        require(self.pixel_range[0] < self.pixel_range[1], "pixel_range", self.pixel_range, "rising")
+        fits = self.low_rank_fit == 0 or 2 <= self.low_rank_fit <= self.splits.fit
+        require(fits, "low_rank_fit", self.low_rank_fit, f"0, or from 2 to splits.fit = {self.splits.fit}")
+        require(not (self.train and self.samples), "train", self.train, "left out with --samples")
+
+
+PRESETS = {
+    "smoke": Config(
+        training=trainer.PRESETS["smoke"],
+        sampler=SamplerConfig(num_steps=4, churn=0.625, batch_size=24),
+        splits=SplitSizes(fit=10, train=8, validation=2, test=4),
+        low_rank_fit=5,
+        replicates=2,
+        training_ratios=(0.1, 0.3),
+        two_layer_ratio=0.1,
+        subsets=1,
+        pairs=1,
+        recipe=Recipe(epochs=4, learning_rates=(1.0,), eval_interval=2, width=8),
+    ),
+    "default": Config(),
+    "paper": Config(
+        training=trainer.PRESETS["paper"],
+        checkpoint="edm-imagenet-64x64-cond-adm.npz",
+        real=None,
+        size=None,
+        classes=(0, 11, 25, 217, 281, 371, 429, 497, 566, 569, 614, 671, 727, 732, 751, 871, 938, 963, 973, 980),
+        sampler=SamplerConfig(num_steps=256, churn=40.0, batch_size=128),
+        splits=SplitSizes(fit=4096, train=4096, validation=1024, test=1024),
+        low_rank_fit=1024,
+        subset_sizes=(4, 10),
+        recipe=Recipe(epochs=600, learning_rates=(0.01, 0.03, 0.1), batch_size=128, momentum=0.0, eval_interval=5),
+        pixel_range=(0.0, 1.0),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that a run studies: (K, P, H, W, C) in [-1, 1], and the real ones or None."""
+
+    samples: np.ndarray
+    real: np.ndarray | None
+    class_names: tuple[str, ...]
+
+
+def run(config: Config, directory: RunDirectory) -> Report:
+    """The study, from images to claims; every stage is stored, so a run that was killed goes on."""
+    from functools import partial
+
+    from experiments import universality_report as reporting
+    from experiments.harness.progress import Progress
+
+    images = gather(config, directory)
+    check_feasible(config, images)
+    with Progress("replicates", total=config.replicates, unit="splits") as bar:
+        replicates = []
+        for number in range(config.replicates):
+            stage = f"replicates/{number:03d}"
+            replicates.append(directory.stage(stage, lambda n=number: replicate(config, images, n), allow_nonfinite=True))
+            bar.update()
+    positive = directory.stage("control-positive", lambda: positive_control(config, images))
+    negative = directory.stage("control-negative", lambda: negative_control(config))
+    stacked = {name: np.stack([r[name] for r in replicates]) for name in replicates[0]}
+
+    compare = partial(compare_gaps, config)
+    return reporting.build(config, directory, images, stacked, positive, negative, compare)
+
+
+def compare_gaps(config: Config, gaps: np.ndarray, fresh: bool = False) -> Any:
+    """Paired equivalence of two arms from the difference of accuracy of each replicate, in percentage points.
+
+    Replicates that split one pool get the corrected resampled t; ``fresh`` ones share nothing.
+    """
+    from dgu.analysis.resampling import equivalence
+
+    sizes = config.splits
+    shared = {} if fresh else {"n_train": sizes.fit + sizes.train + sizes.validation, "n_test": sizes.test}
+    return equivalence(100 * np.asarray(gaps, float), config.margin, max_standard_error=config.max_standard_error, **shared)
+
+
+def mixture_images(config: Config, images: Images, count: int) -> np.ndarray:
+    """A few samples of each class's Gaussian, fitted to the whole pool, to look at: (K, count, H, W, C)."""
+    import jax
+
+    from dgu.analysis.arms import gaussian_arms
+    from dgu.keys import stream
+
+    flat = images.samples.reshape(*images.samples.shape[:2], -1)
+    drawn = gaussian_arms(flat, stream(jax.random.key(config.seed), "shown"), count)["mixture"]
+    return np.asarray(drawn).reshape(len(flat), count, *images.samples.shape[2:])
+
+
+def gather(config: Config, directory: RunDirectory) -> Images:
+    """Sample the network (or load the given images), class by class, and the real images beside them."""
+    from dgu import data
+    from dgu.analysis.splits import check_no_duplicates
+
+    total = config.splits.total
+    if config.samples is not None:
+        given = data.load(config.samples, "train")
+        labels = _class_list(config, len(given.class_names))
+        counts = np.bincount(given.labels, minlength=len(given.class_names))
+        for label in labels:
+            need = f"at least {total} images of each class (splits.fit + train + validation + test)"
+            require(counts[label] >= total, f"samples: class {given.class_names[label]}", int(counts[label]), need)
+        pool = np.stack([given.images[given.labels == label][:total] for label in labels])
+        names = given.class_names
+    else:
+        pretrained = _network(config, directory)
+        unet = pretrained.network.unet
+        require(unet.label_dim > 0, "checkpoint", config.checkpoint, "a class-conditional network")
+        labels = _class_list(config, unet.label_dim)
+        names = pretrained.class_names or tuple(f"class {k}" for k in range(unet.label_dim))
+        real = _real(config, labels, names, pretrained.network.shape)
+        pool = sample_pool(config, directory, pretrained, labels)
+    if not np.isfinite(pool).all():
+        raise InputError(f"samples = {config.samples!r}: must be finite, but {int((~np.isfinite(pool)).sum())} values are not")
+    check_no_duplicates(pool.reshape(-1, *pool.shape[2:]), "samples")
+    if config.samples is not None:
+        real = _real(config, labels, names, pool.shape[2:])
+    return Images(pool, real, tuple(names[label] for label in labels))
+
+
+def _class_list(config: Config, available: int) -> tuple[int, ...]:
+    labels = tuple(range(available)) if config.classes is None else config.classes
+    inside = len(labels) >= 2 and len(set(labels)) == len(labels) and all(0 <= k < available for k in labels)
+    require(inside, "classes", labels, f"two or more different classes from 0..{available - 1}")
+    largest = max(config.subset_sizes)
+    require(largest <= len(labels), "subset_sizes", config.subset_sizes, f"at most the number of classes, {len(labels)}")
+    return labels
+
+
+def _network(config: Config, directory: RunDirectory) -> Any:
+    from dgu.models import load_checkpoint
+
+    if not config.train:
+        return load_checkpoint(config.checkpoint)
+    return load_checkpoint(trainer.train(config.training, directory.path / "training"))
+
+
+def _real(config: Config, labels: Sequence[int], names: Sequence[str], shape: tuple[int, ...]) -> np.ndarray | None:
+    """Equally many real images of each class, (K, n, H, W, C), or None."""
+    from dgu import data
+    from dgu.analysis.splits import check_no_duplicates
+
+    if config.real is None:
+        return None
+    real = data.load(config.real, config.real_split, config.size)
+    fits = real.images.shape[1:] == tuple(shape) and len(real.class_names) == len(names)
+    wanted = f"{len(names)} classes of images of shape {tuple(shape)} like the samples (or None, and see --size)"
+    require(fits, "real", f"{config.real}: {len(real.class_names)} classes of shape {real.images.shape[1:]}", wanted)
+    count = min(int((real.labels == label).sum()) for label in labels)
+    require(count >= 8, "real", count, "at least 8 images of each class")
+    picked = np.stack([real.images[real.labels == label][:count] for label in labels])
+    check_no_duplicates(picked.reshape(-1, *picked.shape[2:]), "real")
+    return picked
+
+
+def sample_pool(config: Config, directory: RunDirectory, pretrained: Any, labels: Sequence[int]) -> np.ndarray:
+    """The pool of samples (K, P, H, W, C) from the store of the run, where they are made if they are missing."""
+    import jax
+
+    from dgu import keys, samplers
+    from dgu.data import SampleStore
+    from experiments.harness.progress import Progress
+
+    settings = config.sampler
+    sigmas = samplers.karras_sigmas(settings.num_steps, settings.sigma_min, settings.sigma_max, settings.rho)
+    churn = samplers.Churn(settings.churn, settings.s_min, settings.s_max, settings.s_noise)
+    shape = pretrained.network.shape
+    fingerprint = {
+        "sampler": {name: getattr(settings, name) for name in settings.__dataclass_fields__},
+        "seed": config.seed,
+        "network": pretrained.sha256,
+    }
+    store = SampleStore.open(directory.path / "samples", fingerprint, shape, shard_size=settings.batch_size)
+    count = config.splits.total
+    with Progress("sampling", total=count * len(labels), unit="images") as bar:
+        for label in labels:
+            # A class never shares its noise with another: each has a stream of its own.
+            key = keys.stream(jax.random.key(config.seed), "diffusion", int(label))
+
+            def make(of: np.ndarray, indices: np.ndarray, key: Any = key) -> np.ndarray:
+                return samplers.sample(
+                    pretrained.denoiser, key, indices, sigmas, shape=shape, labels=of, churn=churn,
+                    batch_size=settings.batch_size,
+                )  # fmt: skip
+
+            before = bar.done
+
+            def report(done: int, total: int, before: int = before) -> None:
+                bar.update(before + done - bar.done)
+
+            store.fill(make, [label], count, batch_size=settings.batch_size * jax.local_device_count(), progress=report)
+    return np.stack([store.read(label, count) for label in labels])
+
+
+def check_feasible(config: Config, images: Images) -> None:
+    """Raise ``InputError`` before any classifier is trained if the options do not fit the images."""
+    d = int(np.prod(images.samples.shape[2:]))
+    for k in (2, len(images.class_names), *config.subset_sizes):
+        sizes_per_class(config, k, d)
+
+
+def sizes_per_class(config: Config, k: int, d: int, ratios: Sequence[float] | None = None) -> tuple[int, ...]:
+    """Training images per class at each of the ratios n / d that the pool reaches; all of the pool if it reaches none."""
+    wanted = [max(1, round(ratio * d / k)) for ratio in (config.training_ratios if ratios is None else ratios)]
+    reached = sorted({n for n in wanted if n <= config.splits.train})
+    return tuple(reached) or (config.splits.train,)
+
+
+def tasks(config: Config, k_all: int, d: int, number: int) -> dict[str, Any]:
+    """The classification problems of replicate ``number``: its own random subsets and pairs."""
+    from dgu.analysis.arms import Task
+
+    rng = np.random.default_rng([config.seed, number, 7])
+
+    def subsets(k: int, count: int) -> np.ndarray:
+        return np.sort(np.stack([rng.choice(k_all, k, replace=False) for _ in range(count)]), axis=1)
+
+    everything = np.arange(k_all)[None]
+    problems = {}
+    for k in config.subset_sizes:
+        problems[f"{k}-classes"] = Task(f"{k}-classes", subsets(k, config.subsets), sizes_per_class(config, k, d), "softmax_mse")
+    problems["all-classes"] = Task("all-classes", everything, sizes_per_class(config, k_all, d), "softmax_mse")
+    problems["pairs"] = Task("pairs", subsets(2, config.pairs), sizes_per_class(config, 2, d), "sigmoid_mse")
+    problems["cross-entropy"] = replace(problems["all-classes"], name="cross-entropy", loss="cross_entropy")
+    few = problems[f"{config.subset_sizes[0]}-classes"]
+    one_size = sizes_per_class(config, config.subset_sizes[0], d, [config.two_layer_ratio])
+    problems["two-layer"] = replace(few, name="two-layer", classes=few.classes[:1], per_class=one_size, two_layer=True)
+    return problems
+
+
+def replicate(config: Config, images: Images, number: int) -> dict[str, np.ndarray]:
+    """One split of the pool: mixture and null fitted, every problem solved on every arm, spectra of the arms."""
+    import jax
+
+    from dgu.analysis.arms import PARTS, assemble, gaussian_arms, train_and_test
+    from dgu.analysis.splits import check_disjoint, class_splits, digests
+    from dgu.keys import stream
+
+    k = len(images.class_names)
+    flat = _flatten(images.samples, config)
+    sizes = config.splits.parts()
+    rows = [class_splits(flat.shape[1], sizes, config.seed, number, label) for label in range(k)]
+    split = {part: np.stack([flat[label, rows[label][part]] for label in range(k)]) for part in sizes}
+    check_disjoint({part: digests(block.reshape(-1, block.shape[-1])) for part, block in split.items()})
+    key = stream(jax.random.key(config.seed), "replicate", number)
+    count = sum(sizes[part] for part in PARTS)
+    arms = {"diffusion": {part: split[part] for part in PARTS}}
+    for arm, drawn in gaussian_arms(split["fit"], key, count, low_rank=config.low_rank_fit).items():
+        arms[arm] = _cut(np.asarray(drawn), sizes)
+    if images.real is not None:
+        arms["real"] = _real_parts(_flatten(images.real, config), config, number)
+    pool = assemble(arms)
+    out = _spectra(arms)
+    for name, task in tasks(config, k, flat.shape[-1], number).items():
+        part = pool.only(("diffusion", "mixture", "null")) if task.two_layer else pool
+        results = train_and_test(part, task, config.recipe, config.seed + number)
+        out |= {f"{name}.{what}": values for what, values in results.items()}
+    return out
+
+
+def _flatten(images: np.ndarray, config: Config) -> np.ndarray:
+    """(K, n, H, W, C) in [-1, 1] as (K, n, d) in ``pixel_range``."""
+    low, high = config.pixel_range
+    flat = images.reshape(*images.shape[:2], -1)
+    return flat if (low, high) == (-1.0, 1.0) else (flat + 1) * np.float32((high - low) / 2) + np.float32(low)
+
+
+def _cut(images: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    from dgu.analysis.arms import PARTS
+
+    ends = np.cumsum([sizes[part] for part in PARTS])
+    return {part: images[:, end - sizes[part] : end] for part, end in zip(PARTS, ends)}
+
+
+def _real_parts(flat: np.ndarray, config: Config, number: int) -> dict[str, np.ndarray]:
+    """Real images split in the proportions of the pool (they need no part for a fit), never larger than its parts."""
+    from dgu.analysis.splits import class_splits
+
+    n = flat.shape[1]
+    test, validation = max(2, n // 4), max(2, n // 8)
+    sizes = {"train": min(n - test - validation, config.splits.train), "validation": validation, "test": test}
+    rows = [class_splits(n, sizes, config.seed + 1, number, label) for label in range(len(flat))]
+    return {part: np.stack([flat[label, rows[label][part]] for label in range(len(flat))]) for part in sizes}
+
+
+def _spectra(arms: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Covariance spectra of each class and the Gram spectrum of the balanced mixture, for the arms of equal size."""
+    from functools import partial
+
+    import jax
+
+    from dgu.analysis.arms import PARTS
+    from dgu.analysis.spectra import squared_singular_values
+
+    per_class = jax.jit(jax.vmap(partial(squared_singular_values, centre=True)))
+    out = {}
+    for arm in ("diffusion", "mixture", "null"):
+        every = np.concatenate([arms[arm][part] for part in PARTS], axis=1)
+        rank = min(every.shape[1] - 1, every.shape[2])
+        out[f"covariance.{arm}"] = np.asarray(per_class(every))[:, :rank] / (every.shape[1] - 1)
+        balanced = arms[arm]["test"].reshape(-1, every.shape[-1])
+        out[f"gram.{arm}"] = np.asarray(squared_singular_values(balanced))
+    return out
+
+
+def positive_control(config: Config, images: Images) -> dict[str, np.ndarray]:
+    """The whole comparison on data that is exactly Gaussian: fresh samples of a mixture, and the mixture fitted to them."""
+    import jax
+    import jax.numpy as jnp
+
+    from dgu.analysis.arms import PARTS, Task, assemble, gaussian_arms, train_and_test
+    from dgu.analysis.mixture import class_key, draw_gaussian, fit_gaussian
+    from dgu.keys import stream
+
+    flat = jnp.asarray(_flatten(images.samples, config))
+    k, d, few = flat.shape[0], flat.shape[-1], config.subset_sizes[0]
+    sizes = config.splits.parts()
+    truth = jax.jit(jax.vmap(fit_gaussian))(flat)
+    draw = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
+    key = stream(jax.random.key(config.seed), "control-positive")
+    gaps = []
+    for number in range(config.replicates):
+        here = stream(key, number)
+        drawn = np.asarray(draw(truth, jnp.stack([class_key(here, c) for c in range(k)]), jnp.arange(config.splits.total)))
+        count = sum(sizes[part] for part in PARTS)
+        arms = {"truth": _cut(drawn[:, sizes["fit"] :], sizes)}
+        fitted = gaussian_arms(drawn[:, : sizes["fit"]], stream(here, "mixture"), count)
+        arms["mixture"] = _cut(np.asarray(fitted["mixture"]), sizes)
+        subsets = tasks(config, k, d, number)[f"{few}-classes"].classes
+        task = Task("control", subsets, sizes_per_class(config, few, d)[-1:], "softmax_mse")
+        accuracy = train_and_test(assemble(arms), task, config.recipe, config.seed + number)["accuracy"]
+        gaps.append(accuracy[0, 0].mean() - accuracy[1, 1].mean())
+    return {"gaps": np.asarray(gaps)}
+
+
+def negative_control(config: Config, d: int = 12, per_class: int = 400) -> dict[str, np.ndarray]:
+    """Data far from Gaussian with the mixture's means and covariances, told apart by classifiers on quadratic features.
+
+    Both classes have mean 0 and covariance I: one lies on the sphere of radius sqrt(d), the other has a radius of sqrt(d / 2)
+    or sqrt(3 d / 2) by a fair coin. A Gaussian mixture with these moments carries no label at all.
+    """
+    import jax
+
+    from dgu.analysis import quadratic_features
+    from dgu.analysis.arms import Task, assemble, gaussian_arms, train_and_test
+    from dgu.keys import stream
+
+    key = stream(jax.random.key(config.seed), "control-negative")
+    sizes = {"fit": per_class, "train": per_class, "validation": per_class // 4, "test": per_class // 2}
+    total = sum(sizes.values())
+    recipe = replace(config.recipe, learning_rates=(0.003, 0.03))
+    gaps = []
+    for number in range(config.replicates):
+        here = stream(key, number)
+        normal = np.asarray(jax.random.normal(stream(here, "direction"), (2, total, d)))
+        on_sphere = np.sqrt(d) * normal / np.linalg.norm(normal, axis=-1, keepdims=True)
+        coin = np.asarray(jax.random.bernoulli(stream(here, "radius"), 0.5, (total, 1)))
+        drawn = on_sphere * np.stack([np.ones((total, 1)), np.where(coin, 0.5, 1.5) ** 0.5]).astype(np.float32)
+        arms = {"truth": _cut(drawn[:, per_class:], sizes)}
+        fitted = gaussian_arms(drawn[:, :per_class], stream(here, "mixture"), total - per_class)
+        arms["mixture"] = _cut(np.asarray(fitted["mixture"]), sizes)
+        pool = assemble(arms)
+        pool = replace(pool, x=np.asarray(quadratic_features(pool.x)))
+        task = Task("control", np.arange(2)[None], (per_class,), "softmax_mse")
+        accuracy = train_and_test(pool, task, recipe, config.seed + number)["accuracy"]
+        gaps.append(accuracy[0, 0].mean() - accuracy[1, 1].mean())
+    return {"gaps": np.asarray(gaps)}
+
+
+def dry_run(config: Config) -> list[Cost]:
+    """What a run would cost: real shapes through ``jax.eval_shape``, FLOP from the lowered program."""
+    import jax
+    import jax.numpy as jnp
+
+    from dgu.models import EDMNetwork, load_checkpoint
+    from dgu.models.adm import ADMConfig
+
+    if config.samples is None and (Path(config.checkpoint).exists() or config.checkpoint == Config.checkpoint) and not config.train:
+        network = load_checkpoint(config.checkpoint).network
+    else:
+        wanted = config.training.network
+        resolution, channels, label_dim = (64, 3, 1000) if config.size is None else (config.size, 1, 10)
+        network = EDMNetwork(
+            ADMConfig(
+                resolution, channels, channels, label_dim, model_channels=wanted.model_channels,
+                channel_mult=wanted.channel_mult, num_blocks=wanted.num_blocks, attn_resolutions=wanted.attn_resolutions,
+            ),
+            compute_dtype=wanted.compute_dtype,
+        )  # fmt: skip
+    k = network.unet.label_dim if config.classes is None else len(config.classes)
+    d = int(np.prod(network.shape))
+    params = network.abstract_params
+    image = jax.ShapeDtypeStruct(network.shape, jnp.float32)
+    level = jax.ShapeDtypeStruct((), jnp.float32)
+    label = jax.ShapeDtypeStruct((), jnp.int32)
+    shape = jax.eval_shape(network.apply, params, image, level, label).shape
+    analysis = jax.jit(network.apply).lower(params, image, level, label).cost_analysis()
+    weights = sum(leaf.size for leaf in jax.tree.leaves(params)) * 4
+    images = k * config.splits.total
+    evaluations = images * (2 * config.sampler.num_steps - 1)
+    pixels = int(np.prod(shape)) * 4
+    activations = analysis.get("bytes accessed", 0.0) / 8
+    sampling = Cost(
+        "sampling", evaluations, evaluations * analysis["flops"],
+        weights + config.sampler.batch_size * (pixels + activations), images * pixels,
+    )  # fmt: skip
+    arms = 3 + bool(config.low_rank_fit) + (config.real is not None)
+    per_arm = config.splits.total - config.splits.fit
+    fit_flop = 0.0
+    for task in tasks(config, k, d, 0).values():
+        width = config.recipe.width if task.two_layer else task.classes.shape[1]
+        of = 3 if task.two_layer else arms
+        visits = len(task.classes) * sum(task.per_class) * task.classes.shape[1] * config.recipe.epochs
+        fit_flop += of * len(config.recipe.learning_rates) * visits * 4 * d * width
+    fit_rows = min(config.splits.fit, d)
+    mixture = 2 * k * (2 * config.splits.fit * d * fit_rows + 2 * per_arm * fit_rows * d)
+    studied = arms * k * per_arm * d * 4
+    return [
+        sampling,
+        Cost("mixtures", 0, config.replicates * mixture, (arms * per_arm + 2 * config.splits.fit) * k * d * 4, 0),
+        Cost("classifiers", 0, config.replicates * fit_flop, studied + images * pixels, config.replicates * 4 * k * d * 6),
+    ]
+
+
+if __name__ == "__main__":
+    run_experiment(
+        PRESETS,
+        run,
+        name="universality",
+        description="Do linear classifiers do as well on a diffusion model's images as on a Gaussian mixture with the same "
+        "class means and covariances?",
+        dry_run=dry_run,
+        claim_ids=CLAIM_IDS,
+        figure_files=FIGURE_FILES,
+    )
