@@ -29,9 +29,21 @@ def _jacobian_products(
 
 
 def jacobian_defects(
-    denoiser: Denoiser, x: Array, sigma: Array, key: Key, exact_size: int, width: int = 8, rounds: int = 4
+    denoiser: Denoiser,
+    x: Array,
+    sigma: Array,
+    key: Key,
+    *,
+    floor: float = 0.0,
+    exact_size: int = 64,
+    width: int = 8,
+    rounds: int = 4,
 ) -> tuple[float, float]:
     """Asymmetry and negativity of the Jacobian at one point, from all directions or from a block Krylov space.
+
+    Asymmetry is ``|J Q - J^T Q| / (|J Q| + floor)`` in the Frobenius norm over the directions Q, negativity
+    ``max(0, -smallest) / (largest + floor)`` over the Ritz values of the symmetric part. ``floor`` is the magnitude
+    below which the Jacobian is rounding: where the posterior is a single point, it vanishes.
 
     A Python loop of one jitted product: the gradient of a convolution inside ``lax.scan`` is many times slower on CPU.
     """
@@ -50,12 +62,13 @@ def jacobian_defects(
         for _ in range(2):  # orthogonalised twice, for the digits lost by the first pass
             block = np.linalg.qr(block - basis @ (basis.T @ block))[0]
     magnitude = np.sqrt((np.sum(forward**2) + np.sum(backward**2)) / 2)
-    if magnitude == 0 or not np.isfinite(magnitude):
-        return 0.0 if magnitude == 0 else np.nan, 0.0
+    if not np.isfinite(magnitude):
+        return np.nan, np.nan
     ritz = basis.T @ (forward + backward) / 2
     eigenvalues = np.linalg.eigvalsh((ritz + ritz.T) / 2)
-    largest = max(np.abs(eigenvalues).max(), np.finfo(np.float64).tiny)
-    return float(np.linalg.norm(forward - backward) / magnitude), float(max(0.0, -eigenvalues[0]) / largest)
+    floor = max(floor, float(np.finfo(np.float64).tiny))
+    asymmetry = np.linalg.norm(forward - backward) / (magnitude + floor)
+    return float(asymmetry), float(max(0.0, -eigenvalues[0]) / (np.abs(eigenvalues).max() + floor))
 
 
 @jax.jit

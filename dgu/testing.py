@@ -85,7 +85,8 @@ class PosteriorMeanReport:
     #: One line per defect past its bound, those of ``denoiser`` included.
     defects: tuple[str, ...]
     denoiser: DenoiserReport
-    #: ``|J - J^T| / |J|`` in the Frobenius norm over the probed directions; largest over noise levels and points.
+    #: ``|J - J^T| / |J|`` in the Frobenius norm over the probed directions; largest over noise levels and points. Where
+    #: ``J`` is below what rounding makes of ``|x0|^2 / sigma^2``, that stands in the denominator, as in ``negativity``.
     asymmetry: float | None = None
     #: ``max(0, -smallest) / largest`` eigenvalue of the symmetric part of the Jacobian.
     negativity: float | None = None
@@ -158,8 +159,7 @@ def check_denoiser(
     """
     shape = _check_arguments(shape, dtype, sigmas=sigmas)
     require(max_traces >= 1, "max_traces", max_traces, "at least 1")
-    if tolerance is None:
-        tolerance = _ROUNDING[jnp.dtype(dtype).name]
+    tolerance = _ROUNDING[jnp.dtype(dtype).name] if tolerance is None else tolerance
     if label is not None:
         require(hasattr(denoiser, "given"), "label", label, "None for a denoiser without a method given(label)")
     spellings = [] if label is None else [denoiser.given(v) for v in (np.int64(label), jnp.int32(label))]  # type: ignore[attr-defined]
@@ -273,35 +273,32 @@ def check_posterior_mean(
             raise DenoiserCheckError(report) from error
     scale = float(jnp.abs(clean).max()) or 1.0
 
-    skew, negative, errors = [0.0], [0.0], [0.0]
+    jacobian: list[tuple[float, float]] = []
+    errors = [0.0]
     for number, sigma in enumerate(sigmas):
-        level = jax.random.fold_in(key, number)
-        noisy = clean[:2] + sigma * jax.random.normal(level, (2, *shape), dtype)
-        for x in noisy:
-            ratio, negative_part = jacobian_defects(denoiser, x, jnp.asarray(sigma, dtype), level, exact_size)
-            skew.append(ratio)
-            negative.append(negative_part)
+        at, level = jnp.asarray(sigma, dtype), jax.random.fold_in(key, number)
+        # A covariance is computed from squares of the data: what rounding leaves of it, seen through the bound.
+        floor = float(jnp.finfo(dtype).eps) / derivatives * float(jnp.sum(clean[0] ** 2)) / sigma**2
+        for x in clean[:2] + at * jax.random.normal(level, (2, *shape), dtype):
+            jacobian.append(jacobian_defects(denoiser, x, at, level, floor=floor, exact_size=exact_size))
             if log_density is not None:
-                errors.append(float(tweedie_error(denoiser, log_density, x, jnp.asarray(sigma, dtype))) / scale)
+                errors.append(float(tweedie_error(denoiser, log_density, x, at)) / scale)
 
-    small, large = jnp.asarray(sigma_min, dtype), jnp.asarray(sigma_max, dtype)
-    fixed = rms(map_batch(denoiser, clean, jnp.full(len(clean), small)) - clean) / sigma_min
-    noise = large * jax.random.normal(key, (8, *shape), dtype)
-    levels = jnp.full(len(noise), large)
+    fixed = rms(map_batch(denoiser, clean, jnp.full(len(clean), sigma_min, dtype)) - clean) / sigma_min
+    noise = sigma_max * jax.random.normal(key, (8, *shape), dtype)
+    levels = jnp.full(len(noise), sigma_max, dtype)
     centre = jnp.zeros(shape, dtype) if mean is None else jnp.asarray(mean, dtype)
     up, down = map_batch(denoiser, centre[None] + noise, levels), map_batch(denoiser, centre[None] - noise, levels)
     report = replace(
         report,
-        asymmetry=float(np.max(skew)),
-        negativity=float(np.max(negative)),
+        asymmetry=float(np.max(jacobian, axis=0)[0]),
+        negativity=float(np.max(jacobian, axis=0)[1]),
         identity=float(np.max(fixed)),
         spread=float(np.max(rms(up - down) / rms(2 * noise))),
         mean_bias=None if mean is None else float(np.max(rms((up + down) / 2 - centre[None]))) / scale,
         tweedie=None if log_density is None else float(np.max(errors)),
+        wiener=None if draws is None else orthogonality_score(denoiser, draws, sigmas, key),
     )
-    if draws is not None:
-        report = replace(report, wiener=orthogonality_score(denoiser, draws, sigmas, key))
-
     bounds = {
         "asymmetry": derivatives if asymmetry is None else asymmetry,
         "negativity": derivatives if negativity is None else negativity,
@@ -311,8 +308,7 @@ def check_posterior_mean(
         "tweedie": derivatives if tweedie is None else tweedie,
         "wiener": wiener,
     }
-    found = _past_bounds(report, bounds, _POSTERIOR_MEANING)
-    report = replace(report, defects=(*basic.defects, *found))
+    report = replace(report, defects=(*basic.defects, *_past_bounds(report, bounds, _POSTERIOR_MEANING)))
     if report.defects:
         raise DenoiserCheckError(report)
     return report

@@ -135,6 +135,28 @@ def test_library_closed_form_passes():
     assert report.asymmetry < 1e-5
 
 
+def test_empirical_denoiser_passes_where_its_posterior_is_one_point():
+    """At sigma = 0.05 the Jacobian is rounding and nothing else."""
+    data = jax.random.normal(KEY, (12, 4, 4, 1))
+
+    def squares(data, x, sigma):
+        return -jnp.sum((x[None] - data) ** 2, axis=(1, 2, 3)) / (2 * sigma**2)
+
+    def posterior_mean(data, x, sigma):
+        return jnp.tensordot(jax.nn.softmax(squares(data, x, sigma)), data, 1, precision="highest")
+
+    report = check_posterior_mean(
+        jax.tree_util.Partial(posterior_mean, data),
+        (4, 4, 1),
+        KEY,
+        mean=data.mean(axis=0),
+        support=data,
+        sample_prior=lambda key: jax.random.choice(key, data),
+        log_density=jax.tree_util.Partial(lambda d, x, s: jax.nn.logsumexp(squares(d, x, s)), data),
+    )
+    assert report.identity == 0 and report.wiener < 4
+
+
 def test_plain_function_passes_and_is_checked():
     report = check_denoiser(lambda x, sigma: x / (1 + sigma**2), (3,), KEY)
     assert report.shape == (3,) and report.eager_jit < 1e-6 and report.batch_coupling == 0.0
