@@ -8,9 +8,10 @@ does), *low rank* (a mixture fitted to fewer images than pixels) and *real*. Sou
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,11 +19,13 @@ from dgu.analysis.arms import Recipe
 from dgu.analysis.splits import SplitSizes
 from dgu.errors import InputError, require
 from experiments import train as trainer
-from experiments.harness.claims import Claim
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Report, Table
+from experiments.harness.report import Report
 from experiments.harness.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from experiments.universality_replicates import Images
 
 CLAIM_IDS = (
     "universality-subsets",
@@ -130,11 +133,19 @@ class Config:
         require(self.replicates >= 2, "replicates", self.replicates, "at least 2")
         require(self.subsets >= 1, "subsets", self.subsets, "at least 1")
         require(self.pairs >= 1, "pairs", self.pairs, "at least 1")
-        require(bool(self.training_ratios) and min(self.training_ratios) > 0, "training_ratios", self.training_ratios,
-                "one or more positive numbers")  # fmt: skip
+        require(
+            bool(self.training_ratios) and min(self.training_ratios) > 0,
+            "training_ratios",
+            self.training_ratios,
+            "one or more positive numbers",
+        )
         require(bool(self.subset_sizes) and min(self.subset_sizes) >= 2, "subset_sizes", self.subset_sizes, "2 or more")
-        require(self.two_layer_ratio in self.training_ratios, "two_layer_ratio", self.two_layer_ratio,
-                f"one of training_ratios {self.training_ratios}")  # fmt: skip
+        require(
+            self.two_layer_ratio in self.training_ratios,
+            "two_layer_ratio",
+            self.two_layer_ratio,
+            f"one of training_ratios {self.training_ratios}",
+        )
         require(self.margin > 0, "margin", self.margin, "positive")
         require(self.max_standard_error > 0, "max_standard_error", self.max_standard_error, "positive")
         require(self.pixel_range[0] < self.pixel_range[1], "pixel_range", self.pixel_range, "rising")
@@ -173,66 +184,36 @@ PRESETS = {
 }
 
 
-@dataclass(frozen=True)
-class Images:
-    """The images that a run studies: (K, P, H, W, C) in [-1, 1], and the real ones or None."""
-
-    samples: np.ndarray
-    real: np.ndarray | None
-    class_names: tuple[str, ...]
-
-
 def run(config: Config, directory: RunDirectory) -> Report:
     """The study, from images to claims; every stage is stored, so a run that was killed goes on."""
     from functools import partial
 
     from experiments import universality_report as reporting
     from experiments.harness.progress import Progress
+    from experiments.universality_replicates import negative_control, positive_control, replicate
 
     images = gather(config, directory)
-    check_feasible(config, images)
     with Progress("replicates", total=config.replicates, unit="splits") as bar:
         replicates = []
         for number in range(config.replicates):
             stage = f"replicates/{number:03d}"
-            replicates.append(directory.stage(stage, lambda n=number: replicate(config, images, n), allow_nonfinite=True))
+            compute = partial(replicate, config, images, number)
+            replicates.append(directory.stage(stage, compute, allow_nonfinite=True))
             bar.update()
-    positive = directory.stage("control-positive", lambda: positive_control(config, images))
-    negative = directory.stage("control-negative", lambda: negative_control(config))
+    controls = {"positive": partial(positive_control, config, images), "negative": partial(negative_control, config)}
+    with ThreadPoolExecutor() as threads:
+        stored = threads.map(lambda name: directory.stage(f"control-{name}", controls[name]), controls)
+        positive, negative = stored
     stacked = {name: np.stack([r[name] for r in replicates]) for name in replicates[0]}
 
-    compare = partial(compare_gaps, config)
-    return reporting.build(config, directory, images, stacked, positive, negative, compare)
+    return reporting.build(config, directory, images, stacked, positive, negative)
 
 
-def compare_gaps(config: Config, gaps: np.ndarray, fresh: bool = False) -> Any:
-    """Paired equivalence of two arms from the difference of accuracy of each replicate, in percentage points.
-
-    Replicates that split one pool get the corrected resampled t; ``fresh`` ones share nothing.
-    """
-    from dgu.analysis.resampling import equivalence
-
-    sizes = config.splits
-    shared = {} if fresh else {"n_train": sizes.fit + sizes.train + sizes.validation, "n_test": sizes.test}
-    return equivalence(100 * np.asarray(gaps, float), config.margin, max_standard_error=config.max_standard_error, **shared)
-
-
-def mixture_images(config: Config, images: Images, count: int) -> np.ndarray:
-    """A few samples of each class's Gaussian, fitted to the whole pool, to look at: (K, count, H, W, C)."""
-    import jax
-
-    from dgu.analysis.arms import gaussian_arms
-    from dgu.keys import stream
-
-    flat = images.samples.reshape(*images.samples.shape[:2], -1)
-    drawn = gaussian_arms(flat, stream(jax.random.key(config.seed), "shown"), count)["mixture"]
-    return np.asarray(drawn).reshape(len(flat), count, *images.samples.shape[2:])
-
-
-def gather(config: Config, directory: RunDirectory) -> Images:
+def gather(config: Config, directory: RunDirectory) -> "Images":
     """Sample the network (or load the given images), class by class, and the real images beside them."""
     from dgu import data
     from dgu.analysis.splits import check_no_duplicates
+    from experiments.universality_replicates import Images
 
     total = config.splits.total
     if config.samples is not None:
@@ -253,7 +234,9 @@ def gather(config: Config, directory: RunDirectory) -> Images:
         real = _real(config, labels, names, pretrained.network.shape)
         pool = sample_pool(config, directory, pretrained, labels)
     if not np.isfinite(pool).all():
-        raise InputError(f"samples = {config.samples!r}: must be finite, but {int((~np.isfinite(pool)).sum())} values are not")
+        raise InputError(
+            f"samples = {config.samples!r}: must be finite, but {int((~np.isfinite(pool)).sum())} values are not"
+        )
     check_no_duplicates(pool.reshape(-1, *pool.shape[2:]), "samples")
     if config.samples is not None:
         real = _real(config, labels, names, pool.shape[2:])
@@ -265,7 +248,9 @@ def _class_list(config: Config, available: int) -> tuple[int, ...]:
     inside = len(labels) >= 2 and len(set(labels)) == len(labels) and all(0 <= k < available for k in labels)
     require(inside, "classes", labels, f"two or more different classes from 0..{available - 1}")
     largest = max(config.subset_sizes)
-    require(largest <= len(labels), "subset_sizes", config.subset_sizes, f"at most the number of classes, {len(labels)}")
+    require(
+        largest <= len(labels), "subset_sizes", config.subset_sizes, f"at most the number of classes, {len(labels)}"
+    )
     return labels
 
 
@@ -321,9 +306,15 @@ def sample_pool(config: Config, directory: RunDirectory, pretrained: Any, labels
 
             def make(of: np.ndarray, indices: np.ndarray, key: Any = key) -> np.ndarray:
                 return samplers.sample(
-                    pretrained.denoiser, key, indices, sigmas, shape=shape, labels=of, churn=churn,
+                    pretrained.denoiser,
+                    key,
+                    indices,
+                    sigmas,
+                    shape=shape,
+                    labels=of,
+                    churn=churn,
                     batch_size=settings.batch_size,
-                )  # fmt: skip
+                )
 
             before = bar.done
 
@@ -334,181 +325,6 @@ def sample_pool(config: Config, directory: RunDirectory, pretrained: Any, labels
     return np.stack([store.read(label, count) for label in labels])
 
 
-def check_feasible(config: Config, images: Images) -> None:
-    """Raise ``InputError`` before any classifier is trained if the options do not fit the images."""
-    d = int(np.prod(images.samples.shape[2:]))
-    for k in (2, len(images.class_names), *config.subset_sizes):
-        sizes_per_class(config, k, d)
-
-
-def sizes_per_class(config: Config, k: int, d: int, ratios: Sequence[float] | None = None) -> tuple[int, ...]:
-    """Training images per class at each of the ratios n / d that the pool reaches; all of the pool if it reaches none."""
-    wanted = [max(1, round(ratio * d / k)) for ratio in (config.training_ratios if ratios is None else ratios)]
-    reached = sorted({n for n in wanted if n <= config.splits.train})
-    return tuple(reached) or (config.splits.train,)
-
-
-def tasks(config: Config, k_all: int, d: int, number: int) -> dict[str, Any]:
-    """The classification problems of replicate ``number``: its own random subsets and pairs."""
-    from dgu.analysis.arms import Task
-
-    rng = np.random.default_rng([config.seed, number, 7])
-
-    def subsets(k: int, count: int) -> np.ndarray:
-        return np.sort(np.stack([rng.choice(k_all, k, replace=False) for _ in range(count)]), axis=1)
-
-    everything = np.arange(k_all)[None]
-    problems = {}
-    for k in config.subset_sizes:
-        problems[f"{k}-classes"] = Task(f"{k}-classes", subsets(k, config.subsets), sizes_per_class(config, k, d), "softmax_mse")
-    problems["all-classes"] = Task("all-classes", everything, sizes_per_class(config, k_all, d), "softmax_mse")
-    problems["pairs"] = Task("pairs", subsets(2, config.pairs), sizes_per_class(config, 2, d), "sigmoid_mse")
-    problems["cross-entropy"] = replace(problems["all-classes"], name="cross-entropy", loss="cross_entropy")
-    few = problems[f"{config.subset_sizes[0]}-classes"]
-    one_size = sizes_per_class(config, config.subset_sizes[0], d, [config.two_layer_ratio])
-    problems["two-layer"] = replace(few, name="two-layer", classes=few.classes[:1], per_class=one_size, two_layer=True)
-    return problems
-
-
-def replicate(config: Config, images: Images, number: int) -> dict[str, np.ndarray]:
-    """One split of the pool: mixture and null fitted, every problem solved on every arm, spectra of the arms."""
-    import jax
-
-    from dgu.analysis.arms import PARTS, assemble, gaussian_arms, train_and_test
-    from dgu.analysis.splits import check_disjoint, class_splits, digests
-    from dgu.keys import stream
-
-    k = len(images.class_names)
-    flat = _flatten(images.samples, config)
-    sizes = config.splits.parts()
-    rows = [class_splits(flat.shape[1], sizes, config.seed, number, label) for label in range(k)]
-    split = {part: np.stack([flat[label, rows[label][part]] for label in range(k)]) for part in sizes}
-    check_disjoint({part: digests(block.reshape(-1, block.shape[-1])) for part, block in split.items()})
-    key = stream(jax.random.key(config.seed), "replicate", number)
-    count = sum(sizes[part] for part in PARTS)
-    arms = {"diffusion": {part: split[part] for part in PARTS}}
-    for arm, drawn in gaussian_arms(split["fit"], key, count, low_rank=config.low_rank_fit).items():
-        arms[arm] = _cut(np.asarray(drawn), sizes)
-    if images.real is not None:
-        arms["real"] = _real_parts(_flatten(images.real, config), config, number)
-    pool = assemble(arms)
-    out = _spectra(arms)
-    for name, task in tasks(config, k, flat.shape[-1], number).items():
-        part = pool.only(("diffusion", "mixture", "null")) if task.two_layer else pool
-        results = train_and_test(part, task, config.recipe, config.seed + number)
-        out |= {f"{name}.{what}": values for what, values in results.items()}
-    return out
-
-
-def _flatten(images: np.ndarray, config: Config) -> np.ndarray:
-    """(K, n, H, W, C) in [-1, 1] as (K, n, d) in ``pixel_range``."""
-    low, high = config.pixel_range
-    flat = images.reshape(*images.shape[:2], -1)
-    return flat if (low, high) == (-1.0, 1.0) else (flat + 1) * np.float32((high - low) / 2) + np.float32(low)
-
-
-def _cut(images: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
-    from dgu.analysis.arms import PARTS
-
-    ends = np.cumsum([sizes[part] for part in PARTS])
-    return {part: images[:, end - sizes[part] : end] for part, end in zip(PARTS, ends)}
-
-
-def _real_parts(flat: np.ndarray, config: Config, number: int) -> dict[str, np.ndarray]:
-    """Real images split in the proportions of the pool (they need no part for a fit), never larger than its parts."""
-    from dgu.analysis.splits import class_splits
-
-    n = flat.shape[1]
-    test, validation = max(2, n // 4), max(2, n // 8)
-    sizes = {"train": min(n - test - validation, config.splits.train), "validation": validation, "test": test}
-    rows = [class_splits(n, sizes, config.seed + 1, number, label) for label in range(len(flat))]
-    return {part: np.stack([flat[label, rows[label][part]] for label in range(len(flat))]) for part in sizes}
-
-
-def _spectra(arms: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Covariance spectra of each class and the Gram spectrum of the balanced mixture, for the arms of equal size."""
-    from functools import partial
-
-    import jax
-
-    from dgu.analysis.arms import PARTS
-    from dgu.analysis.spectra import squared_singular_values
-
-    per_class = jax.jit(jax.vmap(partial(squared_singular_values, centre=True)))
-    out = {}
-    for arm in ("diffusion", "mixture", "null"):
-        every = np.concatenate([arms[arm][part] for part in PARTS], axis=1)
-        rank = min(every.shape[1] - 1, every.shape[2])
-        out[f"covariance.{arm}"] = np.asarray(per_class(every))[:, :rank] / (every.shape[1] - 1)
-        balanced = arms[arm]["test"].reshape(-1, every.shape[-1])
-        out[f"gram.{arm}"] = np.asarray(squared_singular_values(balanced))
-    return out
-
-
-def positive_control(config: Config, images: Images) -> dict[str, np.ndarray]:
-    """The whole comparison on data that is exactly Gaussian: fresh samples of a mixture, and the mixture fitted to them."""
-    import jax
-    import jax.numpy as jnp
-
-    from dgu.analysis.arms import PARTS, Task, assemble, gaussian_arms, train_and_test
-    from dgu.analysis.mixture import class_key, draw_gaussian, fit_gaussian
-    from dgu.keys import stream
-
-    flat = jnp.asarray(_flatten(images.samples, config))
-    k, d, few = flat.shape[0], flat.shape[-1], config.subset_sizes[0]
-    sizes = config.splits.parts()
-    truth = jax.jit(jax.vmap(fit_gaussian))(flat)
-    draw = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
-    key = stream(jax.random.key(config.seed), "control-positive")
-    gaps = []
-    for number in range(config.replicates):
-        here = stream(key, number)
-        drawn = np.asarray(draw(truth, jnp.stack([class_key(here, c) for c in range(k)]), jnp.arange(config.splits.total)))
-        count = sum(sizes[part] for part in PARTS)
-        arms = {"truth": _cut(drawn[:, sizes["fit"] :], sizes)}
-        fitted = gaussian_arms(drawn[:, : sizes["fit"]], stream(here, "mixture"), count)
-        arms["mixture"] = _cut(np.asarray(fitted["mixture"]), sizes)
-        subsets = tasks(config, k, d, number)[f"{few}-classes"].classes
-        task = Task("control", subsets, sizes_per_class(config, few, d)[-1:], "softmax_mse")
-        accuracy = train_and_test(assemble(arms), task, config.recipe, config.seed + number)["accuracy"]
-        gaps.append(accuracy[0, 0].mean() - accuracy[1, 1].mean())
-    return {"gaps": np.asarray(gaps)}
-
-
-def negative_control(config: Config, d: int = 12, per_class: int = 400) -> dict[str, np.ndarray]:
-    """Data far from Gaussian with the mixture's means and covariances, told apart by classifiers on quadratic features.
-
-    Both classes have mean 0 and covariance I: one lies on the sphere of radius sqrt(d), the other has a radius of sqrt(d / 2)
-    or sqrt(3 d / 2) by a fair coin. A Gaussian mixture with these moments carries no label at all.
-    """
-    import jax
-
-    from dgu.analysis import quadratic_features
-    from dgu.analysis.arms import Task, assemble, gaussian_arms, train_and_test
-    from dgu.keys import stream
-
-    key = stream(jax.random.key(config.seed), "control-negative")
-    sizes = {"fit": per_class, "train": per_class, "validation": per_class // 4, "test": per_class // 2}
-    total = sum(sizes.values())
-    recipe = replace(config.recipe, learning_rates=(0.003, 0.03))
-    gaps = []
-    for number in range(config.replicates):
-        here = stream(key, number)
-        normal = np.asarray(jax.random.normal(stream(here, "direction"), (2, total, d)))
-        on_sphere = np.sqrt(d) * normal / np.linalg.norm(normal, axis=-1, keepdims=True)
-        coin = np.asarray(jax.random.bernoulli(stream(here, "radius"), 0.5, (total, 1)))
-        drawn = on_sphere * np.stack([np.ones((total, 1)), np.where(coin, 0.5, 1.5) ** 0.5]).astype(np.float32)
-        arms = {"truth": _cut(drawn[:, per_class:], sizes)}
-        fitted = gaussian_arms(drawn[:, :per_class], stream(here, "mixture"), total - per_class)
-        arms["mixture"] = _cut(np.asarray(fitted["mixture"]), sizes)
-        pool = assemble(arms)
-        pool = replace(pool, x=np.asarray(quadratic_features(pool.x)))
-        task = Task("control", np.arange(2)[None], (per_class,), "softmax_mse")
-        accuracy = train_and_test(pool, task, recipe, config.seed + number)["accuracy"]
-        gaps.append(accuracy[0, 0].mean() - accuracy[1, 1].mean())
-    return {"gaps": np.asarray(gaps)}
-
-
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost: real shapes through ``jax.eval_shape``, FLOP from the lowered program."""
     import jax
@@ -516,19 +332,30 @@ def dry_run(config: Config) -> list[Cost]:
 
     from dgu.models import EDMNetwork, load_checkpoint
     from dgu.models.adm import ADMConfig
+    from experiments.universality_replicates import tasks
 
-    if config.samples is None and (Path(config.checkpoint).exists() or config.checkpoint == Config.checkpoint) and not config.train:
+    if (
+        config.samples is None
+        and (Path(config.checkpoint).exists() or config.checkpoint == Config.checkpoint)
+        and not config.train
+    ):
         network = load_checkpoint(config.checkpoint).network
     else:
         wanted = config.training.network
         resolution, channels, label_dim = (64, 3, 1000) if config.size is None else (config.size, 1, 10)
         network = EDMNetwork(
             ADMConfig(
-                resolution, channels, channels, label_dim, model_channels=wanted.model_channels,
-                channel_mult=wanted.channel_mult, num_blocks=wanted.num_blocks, attn_resolutions=wanted.attn_resolutions,
+                resolution,
+                channels,
+                channels,
+                label_dim,
+                model_channels=wanted.model_channels,
+                channel_mult=wanted.channel_mult,
+                num_blocks=wanted.num_blocks,
+                attn_resolutions=wanted.attn_resolutions,
             ),
             compute_dtype=wanted.compute_dtype,
-        )  # fmt: skip
+        )
     k = network.unet.label_dim if config.classes is None else len(config.classes)
     d = int(np.prod(network.shape))
     params = network.abstract_params
@@ -536,16 +363,19 @@ def dry_run(config: Config) -> list[Cost]:
     level = jax.ShapeDtypeStruct((), jnp.float32)
     label = jax.ShapeDtypeStruct((), jnp.int32)
     shape = jax.eval_shape(network.apply, params, image, level, label).shape
-    analysis = jax.jit(network.apply).lower(params, image, level, label).cost_analysis()
+    analysis = jax.jit(network.apply).lower(params, image, level, label).cost_analysis() or {}
     weights = sum(leaf.size for leaf in jax.tree.leaves(params)) * 4
     images = k * config.splits.total
     evaluations = images * (2 * config.sampler.num_steps - 1)
     pixels = int(np.prod(shape)) * 4
     activations = analysis.get("bytes accessed", 0.0) / 8
     sampling = Cost(
-        "sampling", evaluations, evaluations * analysis["flops"],
-        weights + config.sampler.batch_size * (pixels + activations), images * pixels,
-    )  # fmt: skip
+        "sampling",
+        evaluations,
+        evaluations * analysis.get("flops", 0.0),
+        weights + config.sampler.batch_size * (pixels + activations),
+        images * pixels,
+    )
     arms = 3 + bool(config.low_rank_fit) + (config.real is not None)
     per_arm = config.splits.total - config.splits.fit
     fit_flop = 0.0
@@ -560,7 +390,9 @@ def dry_run(config: Config) -> list[Cost]:
     return [
         sampling,
         Cost("mixtures", 0, config.replicates * mixture, (arms * per_arm + 2 * config.splits.fit) * k * d * 4, 0),
-        Cost("classifiers", 0, config.replicates * fit_flop, studied + images * pixels, config.replicates * 4 * k * d * 6),
+        Cost(
+            "classifiers", 0, config.replicates * fit_flop, studied + images * pixels, config.replicates * 4 * k * d * 6
+        ),
     ]
 
 

@@ -1,15 +1,15 @@
 """Claims, figures and tables of the universality study from its stored results."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.resampling import corrected_t_interval
+from dgu.analysis.resampling import corrected_t_interval, equivalence
 from experiments.harness.claims import Claim
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
+from experiments.universality_replicates import sizes_per_class
 
 PAPER = "concentration"
 ARMS = ("diffusion", "mixture", "null")
@@ -35,20 +35,40 @@ def gap(results: dict[str, np.ndarray], task: str, first: int = 0, second: int =
     return own[:, first, -1] - own[:, second, -1]
 
 
+def compare_gaps(config: Any, gaps: np.ndarray, fresh: bool = False) -> Any:
+    """Paired equivalence of two arms from the difference of accuracy of each replicate, in percentage points.
+
+    Replicates that split one pool get the corrected resampled t; ``fresh`` ones share nothing.
+    """
+    sizes = config.splits
+    shared = {} if fresh else {"n_train": sizes.fit + sizes.train + sizes.validation, "n_test": sizes.test}
+    return equivalence(
+        100 * np.asarray(gaps, float), config.margin, max_standard_error=config.max_standard_error, **shared
+    )
+
+
 def equivalence_claim(compared: Any, **about: Any) -> Claim:
     """The claim that two arms are equivalent, from ``dgu.analysis.equivalence`` in percentage points."""
     return Claim.equivalent(
-        estimate=compared.estimate, interval=(compared.interval.low, compared.interval.high), margin=compared.margin,
-        standard_error=compared.standard_error, max_standard_error=compared.max_standard_error, unit="points", **about,
-    )  # fmt: skip
+        estimate=compared.estimate,
+        interval=(compared.interval.low, compared.interval.high),
+        margin=compared.margin,
+        standard_error=compared.standard_error,
+        max_standard_error=compared.max_standard_error,
+        unit="points",
+        **about,
+    )
 
 
 def difference_claim(compared: Any, **about: Any) -> Claim:
     """The claim that two arms differ by more than the margin."""
     return Claim.different(
-        estimate=compared.estimate, interval=(compared.interval.low, compared.interval.high), margin=compared.margin,
-        unit="points", **about,
-    )  # fmt: skip
+        estimate=compared.estimate,
+        interval=(compared.interval.low, compared.interval.high),
+        margin=compared.margin,
+        unit="points",
+        **about,
+    )
 
 
 def spectrum_claim(results: dict[str, np.ndarray], kind: str, about: dict[str, str], sizes: Any) -> Claim:
@@ -62,70 +82,124 @@ def spectrum_claim(results: dict[str, np.ndarray], kind: str, about: dict[str, s
         found = corrected_t_interval(values, sizes.fit + sizes.train + sizes.validation, sizes.test)
         parts.append(
             Claim.within(
-                id=f"{about['id']}-{round(100 * quantile)}%", paper=about["paper"], figure=about["figure"], unit="",
-                statement=f"the same at {quantile:.0%} of the ranks", value=float(np.exp(found.estimate)),
-                interval=(float(np.exp(found.low)), float(np.exp(found.high))), low=SPECTRUM_BOUNDS[0], high=SPECTRUM_BOUNDS[1],
-            )  # fmt: skip
+                id=f"{about['id']}-{round(100 * quantile)}%",
+                paper=about["paper"],
+                figure=about["figure"],
+                unit="",
+                statement=f"the same at {quantile:.0%} of the ranks",
+                value=float(np.exp(found.estimate)),
+                interval=(float(np.exp(found.low)), float(np.exp(found.high))),
+                low=SPECTRUM_BOUNDS[0],
+                high=SPECTRUM_BOUNDS[1],
+            )
         )
     return Claim.all_of(parts, **about)
 
 
-def make_claims(config: Any, images: Any, results: dict, positive: dict, negative: dict, compare: Callable) -> list[Claim]:
+def make_claims(config: Any, images: Any, results: dict, positive: dict, negative: dict) -> list[Claim]:
     """All claims of the study; each verdict is computed from its interval."""
 
     def universality(task: str, **about: Any) -> Claim:
-        return equivalence_claim(compare(gap(results, task)), paper=PAPER, **about)
+        return equivalence_claim(compare_gaps(config, gap(results, task)), paper=PAPER, **about)
 
     same = "trained and tested on diffusion samples and on the Gaussian mixture, differ in accuracy by less than the margin"
     subsets = [
-        universality(f"{k}-classes", id=f"{k}-classes", figure="Fig 5", statement=f"Linear classifiers of {k} classes, {same}.")
+        universality(
+            f"{k}-classes", id=f"{k}-classes", figure="Fig 5", statement=f"Linear classifiers of {k} classes, {same}."
+        )
         for k in config.subset_sizes
     ]
     corrected = gap(results, "all-classes") - gap(results, "all-classes", 1, 2)
-    two_layer = compare(gap(results, "two-layer"))
+    two_layer = compare_gaps(config, gap(results, "two-layer"))
     # A control's replicates are fresh samples: they share no pool.
     return [
         Claim.all_of(
-            subsets, id="universality-subsets", paper=PAPER, figure="Fig 5",
+            subsets,
+            id="universality-subsets",
+            paper=PAPER,
+            figure="Fig 5",
             statement=f"Linear classifiers (softmax + MSE) of random subsets of classes, {same}.",
         ),
-        universality("all-classes", id="universality-all-classes", figure="Fig 5",
-                     statement=f"Linear classifiers (softmax + MSE) of all {len(images.class_names)} classes, {same}."),
-        universality("pairs", id="universality-pairs", figure="Fig 5", statement=f"Linear classifiers of pairs of classes (sigmoid + MSE), {same}."),
-        universality("cross-entropy", id="universality-cross-entropy", figure="Fig 7", statement=f"Linear classifiers trained on cross entropy, {same}."),
+        universality(
+            "all-classes",
+            id="universality-all-classes",
+            figure="Fig 5",
+            statement=f"Linear classifiers (softmax + MSE) of all {len(images.class_names)} classes, {same}.",
+        ),
+        universality(
+            "pairs",
+            id="universality-pairs",
+            figure="Fig 5",
+            statement=f"Linear classifiers of pairs of classes (sigmoid + MSE), {same}.",
+        ),
+        universality(
+            "cross-entropy",
+            id="universality-cross-entropy",
+            figure="Fig 7",
+            statement=f"Linear classifiers trained on cross entropy, {same}.",
+        ),
         equivalence_claim(
-            compare(corrected), id="universality-null-corrected", paper="own", figure="",
+            compare_gaps(config, corrected),
+            id="universality-null-corrected",
+            paper="own",
+            figure="",
             statement="The difference between diffusion and mixture is that between mixture and null: what the finite fit alone does.",
         ),
-        spectrum_claim(results, "covariance", {
-            "id": "spectrum-covariance", "paper": PAPER, "figure": "Fig 6",
-            "statement": "Class covariance spectra of diffusion samples and of the mixture agree as well as those of mixture and null.",
-        }, config.splits),
-        spectrum_claim(results, "gram", {
-            "id": "spectrum-gram", "paper": PAPER, "figure": "Fig 8",
-            "statement": "Gram spectra of the balanced mixture of classes agree as well as those of mixture and null.",
-        }, config.splits),
+        spectrum_claim(
+            results,
+            "covariance",
+            {
+                "id": "spectrum-covariance",
+                "paper": PAPER,
+                "figure": "Fig 6",
+                "statement": "Class covariance spectra of diffusion samples and of the mixture agree as well as those of mixture and null.",
+            },
+            config.splits,
+        ),
+        spectrum_claim(
+            results,
+            "gram",
+            {
+                "id": "spectrum-gram",
+                "paper": PAPER,
+                "figure": "Fig 8",
+                "statement": "Gram spectra of the balanced mixture of classes agree as well as those of mixture and null.",
+            },
+            config.splits,
+        ),
         difference_claim(
-            two_layer, id="two-layer-breaks", paper="own", figure="",
+            two_layer,
+            id="two-layer-breaks",
+            paper="own",
+            figure="",
             statement="Two-layer networks see more than two moments: their accuracies on diffusion samples and mixture differ by more than the margin.",
         ),
         equivalence_claim(
-            compare(positive["gaps"], fresh=True), id="control-positive", paper="own", figure="",
+            compare_gaps(config, positive["gaps"], fresh=True),
+            id="control-positive",
+            paper="own",
+            figure="",
             statement="Where the truth is exactly Gaussian, truth and fitted mixture are found equivalent.",
         ),
         difference_claim(
-            compare(negative["gaps"], fresh=True), id="control-negative", paper="own", figure="",
+            compare_gaps(config, negative["gaps"], fresh=True),
+            id="control-negative",
+            paper="own",
+            figure="",
             statement="Data far from Gaussian are told apart from their mixture by classifiers on quadratic features.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def intervals(values: np.ndarray, sizes: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and 95 % interval over the leading axis, for splits of a shared pool; NaN where an entry was not measured."""
     moved = np.moveaxis(np.asarray(values, float), 0, -1)
     measured = np.isfinite(moved).all(axis=-1)
-    found = corrected_t_interval(np.where(measured[..., None], moved, 0.0), sizes.fit + sizes.train + sizes.validation, sizes.test)
-    return tuple(np.where(measured, np.asarray(part), np.nan) for part in (found.estimate, found.low, found.high))
+    found = corrected_t_interval(
+        np.where(measured[..., None], moved, 0.0), sizes.fit + sizes.train + sizes.validation, sizes.test
+    )
+    mean, low, high = (np.where(measured, np.asarray(part), np.nan) for part in (found.estimate, found.low, found.high))
+    return mean, low, high
 
 
 def curve_panel(results: dict, task: str, what: str, arms: tuple[str, ...], n: np.ndarray, d: int, sizes: Any) -> Any:
@@ -135,16 +209,17 @@ def curve_panel(results: dict, task: str, what: str, arms: tuple[str, ...], n: n
     return plots.CurvePanel(task.replace("-", " "), n, mean, low, high, arms, dimension=d)
 
 
-def build(
-    config: Any, directory: RunDirectory, images: Any, results: dict, positive: dict, negative: dict, compare: Callable
-) -> Report:
+def build(config: Any, directory: RunDirectory, images: Any, results: dict, positive: dict, negative: dict) -> Report:
     """Write metrics and figures and return the report."""
-    from experiments.universality import sizes_per_class
 
     arms, sizes = arm_names(config, images), config.splits
     d, k_all = int(np.prod(images.samples.shape[2:])), len(images.class_names)
-    claims = make_claims(config, images, results, positive, negative, compare)
-    counts = {f"{k}-classes": k for k in config.subset_sizes} | {"all-classes": k_all, "pairs": 2, "cross-entropy": k_all}
+    claims = make_claims(config, images, results, positive, negative)
+    counts = {f"{k}-classes": k for k in config.subset_sizes} | {
+        "all-classes": k_all,
+        "pairs": 2,
+        "cross-entropy": k_all,
+    }
     n = {task: k * np.asarray(sizes_per_class(config, k, d)) for task, k in counts.items()}
     labels = {
         "mixture": f"mixture, n_fit/d = {sizes.fit / d:.2g}",
@@ -155,52 +230,99 @@ def build(
 
     def learning(tasks: list[str], what: str) -> Any:
         panels = [curve_panel(results, task, what, arms, n[task], d, sizes) for task in tasks]
-        return plots.learning_curves(panels, quantity={"accuracy": "test accuracy (%)", "loss": "test loss"}[what], labels=labels)
+        return plots.learning_curves(
+            panels, quantity={"accuracy": "test accuracy (%)", "loss": "test loss"}[what], labels=labels
+        )
 
     cross = {task: intervals(100 * results[f"{task}.accuracy"][..., -1].mean(-1), sizes) for task in curves}
     show = f"{config.subset_sizes[0]}-classes"
     figures = [
-        ("samples.png", _grid(images, config),
-         "Real images (where given), diffusion samples, and samples of the Gaussian mixture fitted to diffusion samples, a row a class."),
-        ("accuracy_vs_n.png", learning(curves, "accuracy"),
-         "Accuracy of linear classifiers (softmax + MSE; pairs: sigmoid + MSE) on test images of the arm that they were trained on, "
-         "against training size n (upper axis: n over pixels d). Bands: 95 % intervals over replicates, corrected for the pool they share."),
+        (
+            "samples.png",
+            _grid(images, config, positive["shown"]),
+            "Real images (where given), diffusion samples, and samples of the Gaussian mixture fitted to diffusion samples, a row a class.",
+        ),
+        (
+            "accuracy_vs_n.png",
+            learning(curves, "accuracy"),
+            "Accuracy of linear classifiers (softmax + MSE; pairs: sigmoid + MSE) on test images of the arm that they were trained on, "
+            "against training size n (upper axis: n over pixels d). Bands: 95 % intervals over replicates, corrected for the pool they share.",
+        ),
         ("loss_vs_n.png", learning(curves, "loss"), "Test loss of the same classifiers."),
-        ("accuracy_vs_n_ce.png", learning(["cross-entropy"], "accuracy"), "Accuracy of linear classifiers trained on cross entropy, all classes."),
-        ("equivalence.png", _forest(claims, config.margin),
-         f"Differences of accuracy with 95 % intervals; the band is the margin of {config.margin:g} points."),
-        ("cross_matrix.png", plots.cross_matrix(cross[show][0], (cross[show][2] - cross[show][1]) / 2, arms, arms, title=f"linear, {show.replace('-', ' ')}"),
-         f"Accuracy of classifiers trained on one arm (rows) and tested on another (columns), {show}, largest n that the training arm reaches, "
-         "with half-widths of the 95 % intervals. An arm without enough images for the largest n is left blank."),
-        ("covariance_spectra.png", _class_spectra(images, results),
-         "Covariance spectra of each class. Lower panels: eigenvalue ratios; null over mixture shows what the finite fit alone does."),
-        ("gram_spectra.png", plots.spectra(
-            [plots.SpectrumPanel("balanced mixture of all classes", {arm: results[f"gram.{arm}"] for arm in ARMS})],
-            ratios=(("mixture", "diffusion"), ("null", "mixture"))),
-         f"Spectrum of the Gram matrix X X^T of {sizes.test} uncentred images of each class."),
-        ("two_layer.png", _two_layer(results, config, images),
-         "Accuracy differences of two-layer networks and of linear classifiers on the same classes and sizes, diffusion against mixture and mixture against null."),
-        ("controls.png", plots.forest(
-            ["positive: truth is Gaussian", "negative: same moments, quadratic features"],
-            np.asarray([c.value for c in claims[-2:]]), np.asarray([c.interval for c in claims[-2:]]), config.margin,
-            verdicts=[c.verdict for c in claims[-2:]], quantity="difference of test accuracy, truth - mixture (percentage points)"),
-         "The two controls. The positive one must lie inside the margin, the negative one outside."),
-    ]  # fmt: skip
+        (
+            "accuracy_vs_n_ce.png",
+            learning(["cross-entropy"], "accuracy"),
+            "Accuracy of linear classifiers trained on cross entropy, all classes.",
+        ),
+        (
+            "equivalence.png",
+            _forest(claims, config.margin),
+            f"Differences of accuracy with 95 % intervals; the band is the margin of {config.margin:g} points.",
+        ),
+        (
+            "cross_matrix.png",
+            plots.cross_matrix(
+                cross[show][0],
+                (cross[show][2] - cross[show][1]) / 2,
+                arms,
+                arms,
+                title=f"linear, {show.replace('-', ' ')}",
+            ),
+            f"Accuracy of classifiers trained on one arm (rows) and tested on another (columns), {show}, largest n that the training arm reaches, "
+            "with half-widths of the 95 % intervals. An arm without enough images for the largest n is left blank.",
+        ),
+        (
+            "covariance_spectra.png",
+            _class_spectra(images, results),
+            "Covariance spectra of each class. Lower panels: eigenvalue ratios; null over mixture shows what the finite fit alone does.",
+        ),
+        (
+            "gram_spectra.png",
+            plots.spectra(
+                [plots.SpectrumPanel("balanced mixture of all classes", {arm: results[f"gram.{arm}"] for arm in ARMS})],
+                ratios=(("mixture", "diffusion"), ("null", "mixture")),
+            ),
+            f"Spectrum of the Gram matrix X X^T of {sizes.test} uncentred images of each class.",
+        ),
+        (
+            "two_layer.png",
+            _two_layer(results, config, images),
+            "Accuracy differences of two-layer networks and of linear classifiers on the same classes and sizes, diffusion against mixture and mixture against null.",
+        ),
+        (
+            "controls.png",
+            plots.forest(
+                ["positive: truth is Gaussian", "negative: same moments, quadratic features"],
+                np.asarray([c.value for c in claims[-2:]]),
+                np.asarray([c.interval for c in claims[-2:]]),
+                config.margin,
+                verdicts=[c.verdict for c in claims[-2:]],
+                quantity="difference of test accuracy, truth - mixture (percentage points)",
+            ),
+            "The two controls. The positive one must lie inside the margin, the negative one outside.",
+        ),
+    ]
     for name, figure, _ in figures:
         directory.save_figure(f"figures/{name}", figure)
 
     accuracies = {task: intervals(100 * own_accuracy(results, task), sizes) for task in counts}
-    directory.write_json("metrics.json", {
-        "arms": list(arms),
-        "dimension": d,
-        "n": {task: values.tolist() for task, values in n.items()},
-        "accuracy": {task: _lists(found) for task, found in accuracies.items()},
-        "cross": {task: _lists(found) for task, found in cross.items()},
-        "gaps": {task: (100 * gap(results, task)).tolist() for task in (*counts, "two-layer")},
-        "null_gaps": {task: (100 * gap(results, task, 1, 2)).tolist() for task in (*counts, "two-layer")},
-        "learning_rates": {task: _counts(results[f"{task}.rate"]) for task in counts},
-        "claims": {claim.id: {"value": claim.value, "interval": list(claim.interval), "verdict": claim.verdict} for claim in claims},
-    })  # fmt: skip
+    directory.write_json(
+        "metrics.json",
+        {
+            "arms": list(arms),
+            "dimension": d,
+            "n": {task: values.tolist() for task, values in n.items()},
+            "accuracy": {task: _lists(found) for task, found in accuracies.items()},
+            "cross": {task: _lists(found) for task, found in cross.items()},
+            "gaps": {task: (100 * gap(results, task)).tolist() for task in (*counts, "two-layer")},
+            "null_gaps": {task: (100 * gap(results, task, 1, 2)).tolist() for task in (*counts, "two-layer")},
+            "learning_rates": {task: _counts(results[f"{task}.rate"]) for task in counts},
+            "claims": {
+                claim.id: {"value": claim.value, "interval": list(claim.interval), "verdict": claim.verdict}
+                for claim in claims
+            },
+        },
+    )
     rows = [
         (task, arm, int(n[task][z]), round(n[task][z] / d, 2), *(round(float(part[a, z]), 2) for part in found))
         for task, found in accuracies.items()
@@ -208,7 +330,9 @@ def build(
         for z in [int(np.flatnonzero(np.isfinite(found[0][a]))[-1])]
         if np.isfinite(found[0][a]).any()
     ]
-    table = Table("Accuracy (%) at the largest n of each arm", ("task", "arm", "n", "n/d", "accuracy", "low", "high"), rows)
+    table = Table(
+        "Accuracy (%) at the largest n of each arm", ("task", "arm", "n", "n/d", "accuracy", "low", "high"), rows
+    )
     return Report(
         "Gaussian universality of diffusion samples",
         _answer(claims, config, images),
@@ -232,10 +356,12 @@ def _answer(claims: list[Claim], config: Any, images: Any) -> str:
 
 
 def _lists(found: tuple[np.ndarray, ...]) -> dict[str, list]:
-    def plain(array: np.ndarray) -> list:
-        return np.where(np.isfinite(array), array, None).tolist()
+    """Mean and interval as nested lists, None where nothing was measured (JSON has no NaN)."""
 
-    return {name: plain(part) for name, part in zip(("mean", "low", "high"), found)}
+    def plain(value: Any) -> Any:
+        return [plain(v) for v in value] if isinstance(value, list) else value if np.isfinite(value) else None
+
+    return {name: plain(part.tolist()) for name, part in zip(("mean", "low", "high"), found)}
 
 
 def _counts(rates: np.ndarray) -> dict[str, int]:
@@ -246,13 +372,15 @@ def _counts(rates: np.ndarray) -> dict[str, int]:
 def _forest(claims: list[Claim], margin: float) -> Any:
     flat = [part for claim in claims[:5] for part in (claim.parts or (claim,))]
     return plots.forest(
-        [part.id.removeprefix("universality-").replace("-", " ") for part in flat], np.asarray([part.value for part in flat]),
-        np.asarray([part.interval for part in flat]), margin, verdicts=[part.verdict for part in flat],
-    )  # fmt: skip
+        [part.id.removeprefix("universality-").replace("-", " ") for part in flat],
+        np.asarray([part.value for part in flat]),
+        np.asarray([part.interval for part in flat]),
+        margin,
+        verdicts=[part.verdict for part in flat],
+    )
 
 
 def _two_layer(results: dict, config: Any, images: Any) -> Any:
-    from experiments.universality import compare_gaps, sizes_per_class
 
     task = f"{config.subset_sizes[0]}-classes"
     d = int(np.prod(images.samples.shape[2:]))
@@ -269,9 +397,13 @@ def _two_layer(results: dict, config: Any, images: Any) -> Any:
             rows.append(f"{name}: {label}")
             found.append(compare_gaps(config, values[:, first] - values[:, second]))
     return plots.forest(
-        rows, np.asarray([f.estimate for f in found]), np.asarray([(f.interval.low, f.interval.high) for f in found]), config.margin,
-        verdicts=[f.verdict for f in found], quantity="difference of test accuracy (percentage points)",
-    )  # fmt: skip
+        rows,
+        np.asarray([f.estimate for f in found]),
+        np.asarray([(f.interval.low, f.interval.high) for f in found]),
+        config.margin,
+        verdicts=[f.verdict for f in found],
+        quantity="difference of test accuracy (percentage points)",
+    )
 
 
 def _class_spectra(images: Any, results: dict) -> Any:
@@ -282,9 +414,13 @@ def _class_spectra(images: Any, results: dict) -> Any:
     return plots.spectra(panels, ratios=(("mixture", "diffusion"), ("null", "mixture")))
 
 
-def _grid(images: Any, config: Any, columns: int = 4) -> Any:
-    from experiments.universality import mixture_images
-
-    blocks = {"real": images.real, "diffusion": images.samples, "Gaussian mixture": mixture_images(config, images, columns)}
-    shown = {name: block[:, :columns] for name, block in blocks.items() if block is not None}
-    return plots.image_grid(np.concatenate(list(shown.values()), axis=1), images.class_names, list(shown))
+def _grid(images: Any, config: Any, shown: np.ndarray) -> Any:
+    low, high = config.pixel_range
+    gaussian = (shown - low) / (high - low) * 2 - 1
+    blocks = {
+        "real": images.real,
+        "diffusion": images.samples,
+        "Gaussian mixture": gaussian.reshape(*shown.shape[:2], *images.samples.shape[2:]),
+    }
+    given = {name: block[:, : shown.shape[1]] for name, block in blocks.items() if block is not None}
+    return plots.image_grid(np.concatenate(list(given.values()), axis=1), images.class_names, list(given))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from dgu.analysis.classifiers import choose_learning_rate, evaluate, fit_classifiers
@@ -40,7 +41,7 @@ def _gaussian_arms(rows: Array, keys: dict[str, Array], *, count: int, low_rank:
 
 
 def gaussian_arms(
-    rows: Float[Array, "classes n d"], key: Key, count: int, *, low_rank: int = 0
+    rows: Float[ArrayLike, "classes n d"], key: Key, count: int, *, low_rank: int = 0
 ) -> dict[str, Float[Array, "classes count d"]]:
     """``count`` samples per class of the Gaussian mixture fitted to ``rows``, and of its null; one compiled program.
 
@@ -54,6 +55,7 @@ def gaussian_arms(
         ``"mixture"``; ``"null"``, fitted with the same n to samples of the mixture (other samples than those returned); and
         ``"low rank"`` if asked for.
     """
+    rows = jnp.asarray(rows)
     require(low_rank == 0 or 2 <= low_rank <= rows.shape[1], "low_rank", low_rank, f"0, or from 2 to {rows.shape[1]}")
     names = ("mixture", "refit", "null", "low rank")
     classes = range(rows.shape[0])
@@ -87,7 +89,8 @@ class Pool:
 
 def assemble(arms: Mapping[str, Mapping[str, Float[Any, "classes n d"]]]) -> Pool:
     """A ``Pool`` from the images ``arms[arm][part]`` of shape (K, n, d), for the parts train, validation and test."""
-    xs, ys, rows, start = [], [], {}, 0
+    xs, ys, start = [], [], 0
+    rows: dict[str, dict[str, np.ndarray]] = {}
     for arm, parts in arms.items():
         rows[arm] = {}
         for part in PARTS:
@@ -106,7 +109,7 @@ class Recipe:
 
     epochs: int = 60
     """Passes over the training images."""
-    learning_rates: tuple[float, ...] = (0.3, 1.0, 3.0)
+    learning_rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
     """Rates tried; the one with the lowest validation loss is kept, for each arm, size and subset of classes by itself."""
     schedule: str = "cosine"
     """constant, cosine (to eta_min over all epochs) or cosine_restarts."""
@@ -172,11 +175,7 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[st
     """
     arms, subsets, sizes, rates = pool.arms, len(task.classes), task.per_class, recipe.learning_rates
     shape = (len(arms), subsets, len(sizes))
-    plan = [
-        place
-        for place in np.ndindex(*shape)
-        if pool.rows[arms[place[0]]]["train"].shape[1] >= sizes[place[2]]
-    ]
+    plan = [place for place in np.ndindex(*shape) if pool.rows[arms[place[0]]]["train"].shape[1] >= sizes[place[2]]]
     k = task.classes.shape[1]
 
     def chosen(arm: str, part: str, subset: int, n: int | None = None) -> np.ndarray:
@@ -198,7 +197,7 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[st
         learning_rate=np.tile(np.asarray(rates, np.float32), len(plan)),
         classes=each_rate(classes),
     )
-    common = {
+    common: dict[str, Any] = {
         "loss": task.loss,
         "schedule": Schedule(recipe.schedule, recipe.period, recipe.eta_min),
         "epochs": recipe.epochs,

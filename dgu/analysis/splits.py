@@ -65,7 +65,9 @@ def check_no_duplicates(images: Float[np.ndarray, "n *event"], name: str) -> Non
     hashes = digests(images)
     unique = len(np.unique(hashes))
     if unique < len(hashes):
-        raise InputError(f"{name}: {len(hashes) - unique} of {len(hashes)} images are exact copies: must all be different")
+        raise InputError(
+            f"{name}: {len(hashes) - unique} of {len(hashes)} images are exact copies: must all be different"
+        )
 
 
 def check_disjoint(parts: Mapping[str, Int[np.ndarray, "..."]]) -> None:

@@ -1,0 +1,186 @@
+"""The replicates and controls of the universality study: splits, arms, classifiers, spectra; from images to arrays."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dgu.analysis.arms import PARTS, Task, assemble, gaussian_arms, train_and_test
+from dgu.analysis.features import quadratic_features
+from dgu.analysis.mixture import class_key, draw_gaussian, fit_gaussian
+from dgu.analysis.spectra import squared_singular_values
+from dgu.analysis.splits import check_disjoint, class_splits, digests
+from dgu.keys import stream
+
+#: Images of each class and source in the picture of samples.
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that a run studies: (K, P, H, W, C) in [-1, 1], and the real ones or None."""
+
+    samples: np.ndarray
+    real: np.ndarray | None
+    class_names: tuple[str, ...]
+
+
+def sizes_per_class(config: Any, k: int, d: int, ratios: Sequence[float] | None = None) -> tuple[int, ...]:
+    """Training images per class at each of the ratios n / d that the pool reaches; all of the pool if it reaches none."""
+    wanted = [max(1, round(ratio * d / k)) for ratio in (config.training_ratios if ratios is None else ratios)]
+    reached = sorted({n for n in wanted if n <= config.splits.train})
+    return tuple(reached) or (config.splits.train,)
+
+
+def tasks(config: Any, k_all: int, d: int, number: int) -> dict[str, Any]:
+    """The classification problems of replicate ``number``: its own random subsets and pairs."""
+
+    rng = np.random.default_rng([config.seed, number, 7])
+
+    def subsets(k: int, count: int) -> np.ndarray:
+        return np.sort(np.stack([rng.choice(k_all, k, replace=False) for _ in range(count)]), axis=1)
+
+    everything = np.arange(k_all)[None]
+    problems = {}
+    for k in config.subset_sizes:
+        problems[f"{k}-classes"] = Task(
+            f"{k}-classes", subsets(k, config.subsets), sizes_per_class(config, k, d), "softmax_mse"
+        )
+    problems["all-classes"] = Task("all-classes", everything, sizes_per_class(config, k_all, d), "softmax_mse")
+    problems["pairs"] = Task("pairs", subsets(2, config.pairs), sizes_per_class(config, 2, d), "sigmoid_mse")
+    problems["cross-entropy"] = replace(problems["all-classes"], name="cross-entropy", loss="cross_entropy")
+    few = problems[f"{config.subset_sizes[0]}-classes"]
+    one_size = sizes_per_class(config, config.subset_sizes[0], d, [config.two_layer_ratio])
+    problems["two-layer"] = replace(few, name="two-layer", classes=few.classes[:1], per_class=one_size, two_layer=True)
+    return problems
+
+
+def replicate(config: Any, images: Images, number: int) -> dict[str, np.ndarray]:
+    """One split of the pool: mixture and null fitted, every problem solved on every arm, spectra of the arms."""
+
+    k = len(images.class_names)
+    flat = _flatten(images.samples, config)
+    sizes = config.splits.parts()
+    rows = [class_splits(flat.shape[1], sizes, config.seed, number, label) for label in range(k)]
+    split = {part: np.stack([flat[label, rows[label][part]] for label in range(k)]) for part in sizes}
+    check_disjoint({part: digests(block.reshape(-1, block.shape[-1])) for part, block in split.items()})
+    key = stream(jax.random.key(config.seed), "replicate", number)
+    count = sum(sizes[part] for part in PARTS)
+    arms = {"diffusion": {part: split[part] for part in PARTS}}
+    for arm, drawn in gaussian_arms(split["fit"], key, count, low_rank=config.low_rank_fit).items():
+        arms[arm] = _cut(np.asarray(drawn), sizes)
+    if images.real is not None:
+        arms["real"] = _real_parts(_flatten(images.real, config), config, number)
+    pool = assemble(arms)
+    out = _spectra(arms)
+
+    def solve(task: Any) -> dict[str, np.ndarray]:
+        part = pool.only(("diffusion", "mixture", "null")) if task.two_layer else pool
+        return train_and_test(part, task, config.recipe, config.seed + number)
+
+    problems = tasks(config, k, flat.shape[-1], number)
+    # Side by side: each problem is a program of its own, and compiling one leaves cores idle.
+    with ThreadPoolExecutor() as threads:
+        for name, results in zip(problems, threads.map(solve, problems.values())):
+            out |= {f"{name}.{what}": values for what, values in results.items()}
+    return out
+
+
+def _flatten(images: np.ndarray, config: Any) -> np.ndarray:
+    """(K, n, H, W, C) in [-1, 1] as (K, n, d) in ``pixel_range``."""
+    low, high = config.pixel_range
+    flat = images.reshape(*images.shape[:2], -1)
+    return flat if (low, high) == (-1.0, 1.0) else (flat + 1) * np.float32((high - low) / 2) + np.float32(low)
+
+
+def _cut(images: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
+
+    ends = np.cumsum([sizes[part] for part in PARTS])
+    return {part: images[:, end - sizes[part] : end] for part, end in zip(PARTS, ends)}
+
+
+def _real_parts(flat: np.ndarray, config: Any, number: int) -> dict[str, np.ndarray]:
+    """Real images split in the proportions of the pool (they need no part for a fit), never larger than its parts."""
+
+    n = flat.shape[1]
+    test, validation = max(2, n // 4), max(2, n // 8)
+    sizes = {"train": min(n - test - validation, config.splits.train), "validation": validation, "test": test}
+    rows = [class_splits(n, sizes, config.seed + 1, number, label) for label in range(len(flat))]
+    return {part: np.stack([flat[label, rows[label][part]] for label in range(len(flat))]) for part in sizes}
+
+
+def _spectra(arms: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Covariance spectra of each class and the Gram spectrum of the balanced mixture, for the arms of equal size."""
+
+    per_class = jax.jit(jax.vmap(partial(squared_singular_values, centre=True)))
+    out = {}
+    for arm in ("diffusion", "mixture", "null"):
+        every = np.concatenate([arms[arm][part] for part in PARTS], axis=1)
+        rank = min(every.shape[1] - 1, every.shape[2])
+        out[f"covariance.{arm}"] = np.asarray(per_class(every))[:, :rank] / (every.shape[1] - 1)
+        balanced = arms[arm]["test"].reshape(-1, every.shape[-1])
+        out[f"gram.{arm}"] = np.asarray(squared_singular_values(balanced))
+    return out
+
+
+def positive_control(config: Any, images: Images) -> dict[str, np.ndarray]:
+    """The whole comparison on data that is exactly Gaussian: fresh samples of the mixture fitted to the whole pool, and a
+    mixture fitted to them. ``shown`` are a few of those samples of each class, to look at.
+    """
+
+    flat = jnp.asarray(_flatten(images.samples, config))
+    k, d, few = flat.shape[0], flat.shape[-1], config.subset_sizes[0]
+    sizes = config.splits.parts()
+    truth = jax.jit(jax.vmap(fit_gaussian))(flat)
+    draw = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
+    key = stream(jax.random.key(config.seed), "control-positive")
+    gaps, shown = [], None
+    for number in range(config.replicates):
+        here = stream(key, number)
+        drawn = np.asarray(
+            draw(truth, jnp.stack([class_key(here, c) for c in range(k)]), jnp.arange(config.splits.total))
+        )
+        shown = drawn[:, :SHOWN] if shown is None else shown
+        count = sum(sizes[part] for part in PARTS)
+        arms = {"truth": _cut(drawn[:, sizes["fit"] :], sizes)}
+        fitted = gaussian_arms(drawn[:, : sizes["fit"]], stream(here, "mixture"), count)
+        arms["mixture"] = _cut(np.asarray(fitted["mixture"]), sizes)
+        subsets = tasks(config, k, d, number)[f"{few}-classes"].classes
+        task = Task("control", subsets, sizes_per_class(config, few, d)[-1:], "softmax_mse")
+        accuracy = train_and_test(assemble(arms), task, config.recipe, config.seed + number)["accuracy"]
+        gaps.append(accuracy[0, 0].mean() - accuracy[1, 1].mean())
+    return {"gaps": np.asarray(gaps), "shown": np.asarray(shown)}
+
+
+def negative_control(config: Any, d: int = 12, per_class: int = 400) -> dict[str, np.ndarray]:
+    """Data far from Gaussian with the mixture's means and covariances, told apart by classifiers on quadratic features.
+
+    Both classes have mean 0 and covariance I: one lies on the sphere of radius sqrt(d), the other has a radius of sqrt(d / 2)
+    or sqrt(3 d / 2) by a fair coin. A Gaussian mixture with these moments carries no label at all.
+    """
+
+    key = stream(jax.random.key(config.seed), "control-negative")
+    sizes = {"fit": per_class, "train": per_class, "validation": per_class // 4, "test": per_class // 2}
+    total = sum(sizes.values())
+    recipe = replace(config.recipe, learning_rates=(0.003, 0.03))
+    gaps = []
+    for number in range(config.replicates):
+        here = stream(key, number)
+        normal = np.asarray(jax.random.normal(stream(here, "direction"), (2, total, d)))
+        on_sphere = np.sqrt(d) * normal / np.linalg.norm(normal, axis=-1, keepdims=True)
+        coin = np.asarray(jax.random.bernoulli(stream(here, "radius"), 0.5, (total, 1)))
+        drawn = on_sphere * np.stack([np.ones((total, 1)), np.where(coin, 0.5, 1.5) ** 0.5]).astype(np.float32)
+        arms = {"truth": _cut(drawn[:, per_class:], sizes)}
+        fitted = gaussian_arms(drawn[:, :per_class], stream(here, "mixture"), total - per_class)
+        arms["mixture"] = _cut(np.asarray(fitted["mixture"]), sizes)
+        pool = assemble(arms)
+        pool = replace(pool, x=np.asarray(quadratic_features(pool.x)))
+        task = Task("control", np.arange(2)[None], (per_class,), "softmax_mse")
+        accuracy = train_and_test(pool, task, recipe, config.seed + number)["accuracy"]
+        gaps.append(accuracy[0, 0].mean() - accuracy[1, 1].mean())
+    return {"gaps": np.asarray(gaps)}
