@@ -39,7 +39,12 @@ class ADMConfig:
 
     def __post_init__(self) -> None:
         levels = len(self.channel_mult)
-        require(levels >= 1 and min(self.channel_mult) >= 1, "channel_mult", self.channel_mult, "one or more positive integers")
+        require(
+            levels >= 1 and min(self.channel_mult) >= 1,
+            "channel_mult",
+            self.channel_mult,
+            "one or more positive integers",
+        )
         step = 2 ** (levels - 1)
         require(
             self.img_resolution >= step and self.img_resolution % step == 0,
@@ -54,7 +59,12 @@ class ADMConfig:
         for mult in self.channel_mult:
             channels = mult * self.model_channels
             divides = channels >= 4 and channels % min(32, channels // 4) == 0
-            require(divides, "model_channels", self.model_channels, "divisible into min(32, channels // 4) groups at each level")
+            require(
+                divides,
+                "model_channels",
+                self.model_channels,
+                "divisible into min(32, channels // 4) groups at each level",
+            )
         for name in ("dropout", "label_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
 

@@ -53,7 +53,7 @@ class EDMNetwork:
 
     def init(self, key: Key) -> PyTree:
         """Parameters as the reference initialises them: a nested dict of float32 arrays."""
-        _, state = nnx.split(_module(self.unet, self.compute_dtype, key))
+        _, state = nnx.split(_module(self.unet, self.compute_dtype, nnx.Rngs(params=key)))
         return nnx.to_pure_dict(state)
 
     def raw(
@@ -114,12 +114,19 @@ class EDMNetwork:
 @lru_cache(maxsize=32)
 def _abstract(unet: ADMConfig, compute_dtype: str) -> tuple[Any, PyTree]:
     """Graph definition and shapes of the parameters, once per architecture and without computing anything."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: _module(unet, compute_dtype, jax.random.key(0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: _module(unet, compute_dtype, _SameKey(jax.random.key(0)))))
     return graph, nnx.to_pure_dict(state)
 
 
-def _module(unet: ADMConfig, compute_dtype: str, key: Key) -> ADM:
-    return ADM(unet, jnp.bfloat16 if compute_dtype == "bfloat16" else None, nnx.Rngs(params=key))
+class _SameKey(nnx.Rngs):
+    """One key for every layer, where only shapes are asked for: counters, traced, take time quadratic in the layers."""
+
+    def __init__(self, key: Key):
+        self.params = lambda: key
+
+
+def _module(unet: ADMConfig, compute_dtype: str, rngs: nnx.Rngs) -> ADM:
+    return ADM(unet, jnp.bfloat16 if compute_dtype == "bfloat16" else None, rngs)
 
 
 @jax.tree_util.register_dataclass
@@ -157,7 +164,9 @@ class EDMDenoiser:
                 require(inside, "label", label.tolist(), f"a class index in 0..{unet.label_dim - 1}")
             label = label.astype(jnp.int32)
         else:
-            require(label.shape[-1:] == (unet.label_dim,), "label", label.shape, f"a vector of {unet.label_dim} entries")
+            require(
+                label.shape[-1:] == (unet.label_dim,), "label", label.shape, f"a vector of {unet.label_dim} entries"
+            )
         if augment_labels is not None:
             augment_labels = jnp.asarray(augment_labels)
             allowed = f"a vector of {unet.augment_dim} entries"
@@ -176,7 +185,12 @@ def network_from_config(config: Mapping[str, Any]) -> EDMNetwork:
     """
     require(config.get("precond") == "EDMPrecond", "precond", config.get("precond"), "'EDMPrecond'")
     kwargs = dict(config.get("kwargs", {}))
-    require(kwargs.pop("model_type", "DhariwalUNet") == "DhariwalUNet", "model_type", config["kwargs"].get("model_type"), "'DhariwalUNet'")
+    require(
+        kwargs.pop("model_type", "DhariwalUNet") == "DhariwalUNet",
+        "model_type",
+        config["kwargs"].get("model_type"),
+        "'DhariwalUNet'",
+    )
     outer = {k: float(kwargs.pop(k)) for k in ("sigma_data", "sigma_min", "sigma_max") if k in kwargs}
     compute = "bfloat16" if kwargs.pop("use_fp16", False) else "float32"
     channels = kwargs.pop("img_channels", None)
@@ -246,7 +260,9 @@ def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> 
             raise InputError(f"arrays: {name} is missing: the weights are of another architecture")
         value = rest.pop(name)
         expected = tuple(_to_reference(path, np.empty(leaf.shape, bool)).shape)
-        require(value.shape == expected, name, value.shape, f"of shape {expected}: the weights are of another architecture")
+        require(
+            value.shape == expected, name, value.shape, f"of shape {expected}: the weights are of another architecture"
+        )
         require(bool(np.isfinite(value).all()), name, "non-finite", "finite numbers")
         values.append(jnp.asarray(_from_reference(path, value), jnp.float32))
     for name, value in rest.items():

@@ -118,7 +118,13 @@ def update(state: PyTree, gradients: PyTree, config: TrainingConfig) -> PyTree:
 
 
 def _gradients(
-    params: PyTree, images: Array, labels: Array | None, numbers: Array, key: Key, network: EDMNetwork, config: TrainingConfig
+    params: PyTree,
+    images: Array,
+    labels: Array | None,
+    numbers: Array,
+    key: Key,
+    network: EDMNetwork,
+    config: TrainingConfig,
 ) -> tuple[Array, PyTree]:
     """Mean loss per element and the gradient of the scaled loss over one micro-batch, summed over it."""
 
@@ -152,7 +158,7 @@ def _compiled(network: EDMNetwork, config: TrainingConfig, mesh: Mesh) -> tuple[
         loss, gradients = _gradients(params, images, labels, numbers, key, network, config)
         return loss, jax.tree.map(jnp.add, total, gradients)
 
-    finish = jax.jit(lambda state, gradients: update(state, gradients, config), donate_argnums=(0, 1))
+    finish = jax.jit(lambda state, gradients: update(state, gradients, config), donate_argnums=0)
     return whole, accumulate, finish
 
 
@@ -207,7 +213,9 @@ def train_steps(
         numbers = (np.arange(start, start + config.batch_size) % 2**31).astype(np.int32)
 
         def put(part: slice, rows: np.ndarray = rows, numbers: np.ndarray = numbers) -> tuple[Array, ...]:
-            return jax.device_put((images[rows[part]], labels[rows[part]].astype(np.int32), numbers[part]), batch_sharding)
+            return jax.device_put(
+                (images[rows[part]], labels[rows[part]].astype(np.int32), numbers[part]), batch_sharding
+            )
 
         if micro == config.batch_size:
             state, loss = whole(state, *put(slice(None)), key)
@@ -230,4 +238,6 @@ def check_data(network: EDMNetwork, images: np.ndarray, labels: np.ndarray | Non
     if labels is not None and network.unet.label_dim:
         require(len(labels) == len(images), "labels", len(labels), f"one per image ({len(images)})")
         inside = int(labels.min()) >= 0 and int(labels.max()) < network.unet.label_dim
-        require(inside, "labels", [int(labels.min()), int(labels.max())], f"in 0..{network.unet.label_dim - 1} (label_dim)")
+        require(
+            inside, "labels", [int(labels.min()), int(labels.max())], f"in 0..{network.unet.label_dim - 1} (label_dim)"
+        )

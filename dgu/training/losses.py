@@ -10,8 +10,8 @@ from dgu.models.edm import EDMNetwork
 from dgu.typing import Event, Key, PyTree, Scalar
 
 
-def edm_sigma(normal: Scalar, p_mean: float = -1.2, p_std: float = 1.2) -> Float[Array, ""]:
-    """Training noise level from a standard normal draw: ``ln sigma = p_mean + p_std * normal``."""
+def edm_sigma(normal: Float[ArrayLike, "*b"], p_mean: float = -1.2, p_std: float = 1.2) -> Float[Array, "*b"]:
+    """Training noise levels from standard normal draws: ``ln sigma = p_mean + p_std * normal``."""
     return jnp.exp(jnp.asarray(normal) * p_std + p_mean)
 
 
@@ -50,10 +50,17 @@ def edm_loss(
 
 
 def sampled_edm_loss(
-    network: EDMNetwork, params: PyTree, image: Event, labels: ArrayLike | None, key: Key, *, p_mean: float, p_std: float
+    network: EDMNetwork,
+    params: PyTree,
+    image: Event,
+    labels: ArrayLike | None,
+    key: Key,
+    *,
+    p_mean: float,
+    p_std: float,
 ) -> Event:
     """``edm_loss`` in training mode with its noise level, noise and dropout drawn from ``key``."""
     sigma_key, noise_key, dropout_key = jax.random.split(key, 3)
     normal = jax.random.normal(sigma_key, (), image.dtype)
-    noise = jax.random.normal(noise_key, image.shape, image.dtype)
+    noise = jax.random.normal(noise_key, (image.size,), image.dtype).reshape(image.shape)  # compiles sooner as a vector
     return edm_loss(network, params, image, normal, noise, labels, key=dropout_key, p_mean=p_mean, p_std=p_std)

@@ -19,11 +19,19 @@ from tests import parity
 
 ADM = parity.load("adm_edm.npz")
 TINY = EDMNetwork(ADMConfig(8, 1, 1, label_dim=3, model_channels=8, channel_mult=(1, 2), num_blocks=1, dropout=0.3))
+#: Evaluation as one program: run op by op, each operation of a network compiles on its own.
+DENOISE = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
 
 
 @pytest.fixture(scope="module")
 def denoiser():
     return edm_from_arrays(parity.config(ADM), parity.params(ADM))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Parameters of TINY. A fresh network ends in zeros: all are moved, so that the last layer has something to say."""
+    return jax.tree.map(lambda p: p + 0.02, TINY.init(jax.random.key(0)))
 
 
 @jax.jit
@@ -57,7 +65,7 @@ def test_no_label_is_the_zero_row(denoiser, x64):
     x, sigma, labels = inputs(jnp.float64)
     got = jax.jit(jax.vmap(denoiser))(x, sigma)
     assert parity.relative(parity.nchw(got), ADM["D64_nolabel"]) < 1e-9
-    np.testing.assert_array_equal(evaluate(denoiser, x, sigma, jnp.zeros_like(labels)), got)
+    np.testing.assert_allclose(evaluate(denoiser, x, sigma, jnp.zeros_like(labels)), got, atol=1e-12)
 
 
 @pytest.mark.parametrize("tag", ["heun8", "churn18"])
@@ -72,9 +80,7 @@ def test_trajectories_replay(denoiser, x64, tag):
     @jax.jit
     def run(denoiser, x, labels, eps):
         def one(x, label, eps):
-            return samplers.heun(
-                denoiser.given(label), x, sigmas, churn=churn, eps=eps, observe=lambda s: s.x_next
-            )
+            return samplers.heun(denoiser.given(label), x, sigmas, churn=churn, eps=eps, observe=lambda s: s.x_next)
 
         return jax.vmap(one)(x, labels, eps)
 
@@ -98,22 +104,24 @@ def test_integer_labels_equal_one_hot_rows_and_share_a_trace(denoiser):
     by_int = run(denoiser.given(3), x[0], sigma[0])
     np.testing.assert_array_equal(run(denoiser.given(np.int32(3)), x[0], sigma[0]), by_int)
     np.testing.assert_array_equal(run(denoiser.given(jnp.asarray(3)), x[0], sigma[0]), by_int)
-    one_hot = denoiser.given(jax.nn.one_hot(3, 10))(x[0], sigma[0])
+    one_hot = DENOISE(denoiser.given(jax.nn.one_hot(3, 10)), x[0], sigma[0])
     np.testing.assert_allclose(one_hot, by_int, atol=1e-5)
 
 
-def test_ensemble_of_networks_by_vmap():
-    pair = [TINY.denoiser(TINY.init(jax.random.key(i))) for i in range(2)]
-    # A fresh network ends in zeros: give the last layer something to say.
-    pair = [replace(d, params=jax.tree.map(lambda p: p + 0.01, d.params)) for d in pair]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
+def test_ensemble_of_networks_by_vmap(tiny):
+    pair = [TINY.denoiser(tiny), TINY.denoiser(jax.tree.map(lambda p: 0.9 * p, tiny))]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *pair)
     x = jax.random.normal(jax.random.key(2), (8, 8, 1))
-    together = jax.vmap(lambda d: d(x, 0.7))(stacked)
-    np.testing.assert_allclose(together, jnp.stack([d(x, 0.7) for d in pair]), atol=1e-5)
+    together = jax.jit(jax.vmap(lambda d, x: d(x, 0.7), in_axes=(0, None)))(stacked, x)
+    alone = np.stack([DENOISE(d, x, 0.7) for d in pair])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
 
 
 def test_initialisation_follows_the_reference():
-    network = EDMNetwork(ADMConfig(8, 1, 1, label_dim=40, augment_dim=9, model_channels=64, channel_mult=(1,), num_blocks=1))
+    network = EDMNetwork(
+        ADMConfig(8, 1, 1, label_dim=40, augment_dim=9, model_channels=64, channel_mult=(1,), num_blocks=1)
+    )
     params = network.init(jax.random.key(0))
     block = params["enc"]["8x8_block0"]
     for name, fan_in in (("conv0", 64 * 9), ("affine", 256)):
@@ -128,7 +136,9 @@ def test_initialisation_follows_the_reference():
         assert all(not np.any(leaf) for leaf in jax.tree.leaves(zero))
     # The raw output is then zero, so the denoiser is c_skip x.
     x = jax.random.normal(jax.random.key(1), (8, 8, 1))
-    np.testing.assert_allclose(network.denoiser(params)(x, 2.0), edm_coefficients(jnp.float32(2.0)).skip * x, rtol=1e-6)
+    np.testing.assert_allclose(
+        DENOISE(network.denoiser(params), x, 2.0), edm_coefficients(jnp.float32(2.0)).skip * x, rtol=1e-6
+    )
 
 
 def test_published_parameter_count():
@@ -136,26 +146,31 @@ def test_published_parameter_count():
     assert sum(leaf.size for leaf in jax.tree.leaves(network.abstract_params)) == 295_899_267
 
 
-def test_training_mode_drops_and_evaluation_does_not(denoiser):
-    params = jax.tree.map(lambda p: p + 0.02, TINY.init(jax.random.key(0)))
+def test_training_mode_drops_and_evaluation_does_not(tiny):
     x = jax.random.normal(jax.random.key(1), (8, 8, 1))
-    apply = jax.jit(lambda key: TINY.apply(params, x, 1.0, 1, key=key))
-    one, other = apply(jax.random.key(2)), apply(jax.random.key(3))
+    apply = jax.jit(lambda params, x, key: TINY.apply(params, x, 1.0, 1, key=key))
+    one, other = apply(tiny, x, jax.random.key(2)), apply(tiny, x, jax.random.key(3))
     assert np.abs(one - other).max() > 1e-6
-    np.testing.assert_array_equal(apply(jax.random.key(2)), one)
-    np.testing.assert_array_equal(TINY.apply(params, x, 1.0, 1), TINY.denoiser(params).given(1)(x, 1.0))
+    np.testing.assert_array_equal(apply(tiny, x, jax.random.key(2)), one)
+    # No key, no dropout: as a network without any.
+    plain = replace(TINY, unet=replace(TINY.unet, dropout=0.0))
+    expected = DENOISE(plain.denoiser(tiny).given(1), x, 1.0)
+    np.testing.assert_array_equal(DENOISE(TINY.denoiser(tiny).given(1), x, 1.0), expected)
+    assert np.abs(one - expected).max() > 1e-6
 
 
-def test_label_dropout_drops_whole_rows():
+def test_label_dropout_drops_whole_rows(tiny):
     network = replace(TINY, unet=replace(TINY.unet, dropout=0.0, label_dropout=0.5))
-    params = jax.tree.map(lambda p: p + 0.02, network.init(jax.random.key(0)))
     x = jax.random.normal(jax.random.key(1), (8, 8, 1))
     keys = jax.random.split(jax.random.key(2), 64)
-    out = jax.jit(jax.vmap(lambda key: network.apply(params, x, 1.0, 1, key=key)))(keys)
-    kept = np.abs(out - network.apply(params, x, 1.0, 1)).max((1, 2, 3)) < 1e-5
-    dropped = np.abs(out - network.apply(params, x, 1.0)).max((1, 2, 3)) < 1e-5
+    apply = jax.jit(jax.vmap(lambda params, x, key: network.apply(params, x, 1.0, 1, key=key), in_axes=(None, None, 0)))
+    out = np.asarray(apply(tiny, x, keys))
+    denoiser = network.denoiser(tiny)
+    kept, dropped = (
+        np.abs(out - np.asarray(DENOISE(d, x, 1.0))).max((1, 2, 3)) < 1e-5 for d in (denoiser.given(1), denoiser)
+    )
     assert (kept ^ dropped).all()
-    assert abs(kept.sum() - 32) < 4 * 4
+    assert abs(kept.sum() - 32) < 4 * 4  # four standard errors of 64 fair coins
 
 
 def test_bfloat16_stays_near_float32(denoiser):
