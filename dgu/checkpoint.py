@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from dgu.errors import InputError
+from dgu.files import write_arrays, write_atomic
 from dgu.typing import PyTree
 
 
@@ -69,27 +69,17 @@ class TrainingCheckpoints:
 
 
 def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Write arrays and JSON metadata as one ``.npz`` (compressed), under a temporary name first, then renamed.
+    """Write arrays and JSON metadata as one compressed ``.npz``, whole or not at all; folders are made.
 
     The bytes depend on the contents alone (entries carry no time stamp).
+
+    Raises:
+        InputError: the folder cannot be written to.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(metadata, sort_keys=True, allow_nan=False)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                for name, array in {"metadata": np.asarray(text), **arrays}.items():
-                    with archive.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as entry:
-                        np.lib.format.write_array(entry, np.asarray(array, order="C"), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomic(path, lambda file: write_arrays(file, {**arrays, "metadata": np.asarray(text)}, compress=True))
 
 
 def load_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from dgu.data.atomic import write_atomic
 from dgu.data.formats import MAX_BYTES, Decoded, decoded, one_line
 from dgu.errors import InputError, require
+from dgu.files import write_atomic
 
 #: Largest single image file, and largest dataset.json, that is read (bytes).
 MAX_FILE = 2**28

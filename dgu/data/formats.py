@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
-from dgu.data.atomic import write_atomic
 from dgu.errors import InputError, require
+from dgu.files import write_arrays, write_atomic
 
 #: No set decoded in memory may be larger than this (bytes).
 MAX_BYTES = 2**36
@@ -273,4 +273,4 @@ def write_npz(
         arrays["labels"] = checked.labels
         if checked.class_names is not None:
             arrays["class_names"] = np.asarray(checked.class_names, np.str_)
-    write_atomic(Path(path), lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+    write_atomic(Path(path), lambda file: write_arrays(file, arrays, compress=True))

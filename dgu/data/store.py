@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from dgu.data.atomic import TEMPORARY, write_atomic
 from dgu.data.formats import one_line
 from dgu.errors import InputError, require
+from dgu.files import TEMPORARY, write_atomic
 
 MANIFEST = "store.json"
 _SHARD = re.compile(r"class-(\d{4,})_(\d{8,})-(\d{8,})\.npy")

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from dgu.models.edm import EDMNetwork
 from dgu.typing import Event, Key, PyTree, Scalar

@@ -12,11 +12,12 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from dgu.errors import InputError
+from dgu.files import TEMPORARY, remove_temporary, write_arrays, write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +50,7 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             if stored.exists():
                 _check_same(_options(json.loads(stored.read_text())), _options(wanted), stored)
-            elif any(not entry.name.endswith(".tmp") for entry in path.iterdir()):
+            elif any(not entry.name.endswith(TEMPORARY) for entry in path.iterdir()):
                 raise InputError(
                     f"--out = {str(out)!r}: must be new, empty, or a run's own directory (no config.json here)"
                 )
@@ -87,6 +88,7 @@ class RunDirectory:
             os.close(handle)
             raise InputError(f"--out = {str(self.path)!r}: must not be in use by another process") from None
         try:
+            remove_temporary(self.path)
             yield
         finally:
             os.close(handle)
@@ -108,7 +110,7 @@ class RunDirectory:
         if not file.exists():
             started = time.perf_counter()
             arrays = {key: _plain_array(name, key, value, allow_nonfinite) for key, value in compute().items()}
-            atomic_write(file, lambda stream: write_npz(stream, arrays))
+            self._write(file, lambda stream: write_arrays(stream, arrays))
             self._record_time(name, time.perf_counter() - started)
         try:
             with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
@@ -125,7 +127,7 @@ class RunDirectory:
         if name == "metrics.json":
             _check_metrics(plain, name)
         text = json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        atomic_write(self._file(name), lambda stream: stream.write(text.encode()))
+        self._write(self._file(name), lambda stream: stream.write(text.encode()))
 
     def read_json(self, name: str) -> Any:
         """The contents of a JSON file of this directory, or None where it is missing."""
@@ -134,13 +136,13 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file (UTF-8)."""
-        atomic_write(self._file(name), lambda stream: stream.write(text.encode()))
+        self._write(self._file(name), lambda stream: stream.write(text.encode()))
 
     def save_figure(self, name: str, figure: "Figure") -> None:
         """Write a figure as PNG under ``name``, such as ``"figures/samples.png"``."""
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
-        atomic_write(self._file(name), lambda stream: stream.write(buffer.getvalue()))
+        self._write(self._file(name), lambda stream: stream.write(buffer.getvalue()))
 
     def timings(self) -> dict[str, float]:
         """Seconds that each stage took when it was computed, from ``timings.json``."""
@@ -149,36 +151,14 @@ class RunDirectory:
     def _record_time(self, name: str, seconds: float) -> None:
         self.write_json("timings.json", self.timings() | {name: round(seconds, 3)})
 
+    def _write(self, file: Path, write: Callable[[IO[bytes]], Any]) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, write)
+
     def _file(self, name: str) -> Path:
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name):
             raise ValueError(f"name = {name!r}: must be a relative file name of letters, digits, '.', '_', '-' and '/'")
         return self.path / name
-
-
-def atomic_write(file: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let ``write`` fill ``file`` so that it is there whole or not at all, whenever the process is killed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + ".tmp")
-    with open(temporary, "wb") as stream:
-        write(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
-    if os.name == "posix":  # The rename itself must survive a power cut.
-        handle = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def write_npz(stream: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
-    """An npz archive whose bytes depend on the arrays alone: sorted names, a fixed date, no pickles."""
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name in sorted(arrays):
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            with archive.open(entry, "w", force_zip64=True) as part:
-                np.lib.format.write_array(part, arrays[name], allow_pickle=False)
 
 
 def config_to_json(config: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from dgu.errors import InputError
 from experiments.harness import rundir
 from experiments.harness.progress import Progress, progress
-from experiments.harness.rundir import RunDirectory, write_npz
+from experiments.harness.rundir import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,15 +83,6 @@ def test_a_killed_stage_leaves_nothing_and_the_next_run_equals_an_undisturbed_on
         == {"config.json", "metrics.json", "timings.json"} | {f"stages/{name}.npz" for name in ("first", "second")}
     )
     assert all(whole[name] == killed[name] for name in whole if name != "timings.json")
-
-
-def test_npz_bytes_depend_on_the_arrays_alone(monkeypatch):
-    arrays = {"b": np.arange(3), "a": np.eye(2)}
-    one, two = io.BytesIO(), io.BytesIO()
-    write_npz(one, arrays)
-    monkeypatch.setattr(time, "time", lambda: 2e9)
-    write_npz(two, dict(reversed(arrays.items())))
-    assert one.getvalue() == two.getvalue()
 
 
 @pytest.mark.parametrize(
