@@ -10,6 +10,7 @@ does), *low rank* (a mixture fitted to fewer images than pixels) and *real*. Sou
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ CLAIM_IDS = (
     "control-positive",
     "control-negative",
 )
+#: The network that the paper samples; none of our files (see --checkpoint), but its costs are known.
+PAPER_CHECKPOINT = "edm-imagenet-64x64-cond-adm.npz"
 FIGURE_FILES = (
     "figures/samples.png",
     "figures/accuracy_vs_n.png",
@@ -77,11 +80,14 @@ class SamplerConfig:
     """Images per device and chunk."""
 
     def __post_init__(self) -> None:
-        from dgu.samplers import karras_sigmas
-
+        require(self.num_steps >= 2, "sampler.num_steps", self.num_steps, "2 or more")
+        require(0 < self.sigma_max < inf, "sampler.sigma_max", self.sigma_max, "positive and finite")
+        below = f"positive and below sampler.sigma_max = {self.sigma_max:g}"
+        require(0 < self.sigma_min < self.sigma_max, "sampler.sigma_min", self.sigma_min, below)
+        require(0 < self.rho < inf, "sampler.rho", self.rho, "positive and finite")
+        for name in ("churn", "s_min", "s_max", "s_noise"):
+            require(getattr(self, name) >= 0, f"sampler.{name}", getattr(self, name), "at least 0")
         require(self.batch_size >= 1, "sampler.batch_size", self.batch_size, "at least 1")
-        require(self.churn >= 0, "sampler.churn", self.churn, "at least 0")
-        karras_sigmas(self.num_steps, self.sigma_min, self.sigma_max, self.rho)
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,8 @@ class Config:
         fits = self.low_rank_fit == 0 or 2 <= self.low_rank_fit <= self.splits.fit
         require(fits, "low_rank_fit", self.low_rank_fit, f"0, or from 2 to splits.fit = {self.splits.fit}")
         require(not (self.train and self.samples), "train", self.train, "left out with --samples")
+        require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
 
 
 PRESETS = {
@@ -170,7 +178,7 @@ PRESETS = {
     "default": Config(),
     "paper": Config(
         training=trainer.PRESETS["paper"],
-        checkpoint="edm-imagenet-64x64-cond-adm.npz",
+        checkpoint=PAPER_CHECKPOINT,
         real=None,
         size=None,
         classes=(0, 11, 25, 217, 281, 371, 429, 497, 566, 569, 614, 671, 727, 732, 751, 871, 938, 963, 973, 980),
@@ -210,37 +218,63 @@ def run(config: Config, directory: RunDirectory) -> Report:
 
 
 def gather(config: Config, directory: RunDirectory) -> "Images":
-    """Sample the network (or load the given images), class by class, and the real images beside them."""
-    from dgu import data
+    """Sample the network (or load the given images), class by class, and the real images beside them.
+
+    Whatever can be refused is refused before a network is trained or sampled.
+    """
     from dgu.analysis.splits import check_no_duplicates
     from experiments.universality_replicates import Images
 
-    total = config.splits.total
     if config.samples is not None:
-        given = data.load(config.samples, "train")
-        labels = _class_list(config, len(given.class_names))
-        counts = np.bincount(given.labels, minlength=len(given.class_names))
-        for label in labels:
-            need = f"at least {total} images of each class (splits.fit + train + validation + test)"
-            require(counts[label] >= total, f"samples: class {given.class_names[label]}", int(counts[label]), need)
-        pool = np.stack([given.images[given.labels == label][:total] for label in labels])
-        names = given.class_names
+        pool, labels, names = _given(config)
+        real = _real(config, labels, names, pool.shape[2:])
+    elif config.train:
+        wanted = config.training
+        target = load_images("training.data", wanted.data, wanted.split, wanted.size)
+        network = trainer.build_network(wanted.network, target)
+        labels, names = _checked_classes(config, network.unet.label_dim, target.class_names)
+        real = _real(config, labels, names, network.shape)
+        pool = sample_pool(config, directory, _trained(config, directory), labels)
     else:
-        pretrained = _network(config, directory)
-        unet = pretrained.network.unet
-        require(unet.label_dim > 0, "checkpoint", config.checkpoint, "a class-conditional network")
-        labels = _class_list(config, unet.label_dim)
-        names = pretrained.class_names or tuple(f"class {k}" for k in range(unet.label_dim))
+        pretrained = _pretrained(config)
+        labels, names = _checked_classes(config, pretrained.network.unet.label_dim, pretrained.class_names)
         real = _real(config, labels, names, pretrained.network.shape)
         pool = sample_pool(config, directory, pretrained, labels)
-    if not np.isfinite(pool).all():
-        raise InputError(
-            f"samples = {config.samples!r}: must be finite, but {int((~np.isfinite(pool)).sum())} values are not"
-        )
     check_no_duplicates(pool.reshape(-1, *pool.shape[2:]), "samples")
-    if config.samples is not None:
-        real = _real(config, labels, names, pool.shape[2:])
     return Images(pool, real, tuple(names[label] for label in labels))
+
+
+def load_images(option: str, value: str, split: str, size: int | None = None) -> Any:
+    """``dgu.data.load``, its complaints under the name of the option that brought them."""
+    from dgu import data
+
+    try:
+        return data.load(value, split, size)
+    except InputError as error:
+        raise InputError(f"{option} = {value!r}: {error}") from error
+
+
+def _given(config: Config) -> tuple[np.ndarray, tuple[int, ...], tuple[str, ...]]:
+    """The images of ``--samples``, equally many of each class (K, P, H, W, C), their labels and all class names."""
+    assert config.samples is not None
+    given = load_images("samples", config.samples, "train")
+    available, total = len(given.class_names), config.splits.total
+    require(available >= 2, "samples", config.samples, "images with labels of two or more classes")
+    labels = _class_list(config, available)
+    counts = np.bincount(given.labels, minlength=available)
+    need = f"at least {total} in each class (splits.fit + splits.train + splits.validation + splits.test)"
+    for label in labels:
+        shown = f"samples = {config.samples!r}: images of class {given.class_names[label]}"
+        require(counts[label] >= total, shown, int(counts[label]), need)
+    pool = np.stack([given.images[given.labels == label][:total] for label in labels])
+    return pool, labels, given.class_names
+
+
+def _checked_classes(config: Config, available: int, names: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The classes to study of a network, and the names of all that it knows."""
+    option, value = ("training.network.conditional", False) if config.train else ("checkpoint", config.checkpoint)
+    require(available >= 2, option, value, "a network of two or more classes" if not config.train else "True")
+    return _class_list(config, available), tuple(names) or tuple(f"class {k}" for k in range(available))
 
 
 def _class_list(config: Config, available: int) -> tuple[int, ...]:
@@ -254,27 +288,37 @@ def _class_list(config: Config, available: int) -> tuple[int, ...]:
     return labels
 
 
-def _network(config: Config, directory: RunDirectory) -> Any:
+def _pretrained(config: Config) -> Any:
     from dgu.models import load_checkpoint
 
-    if not config.train:
+    try:
         return load_checkpoint(config.checkpoint)
+    except InputError as error:
+        text = str(error)
+        raise InputError(
+            text if text.startswith("checkpoint = ") else f"checkpoint = {config.checkpoint!r}: {text}"
+        ) from error
+
+
+def _trained(config: Config, directory: RunDirectory) -> Any:
+    from dgu.models import load_checkpoint
+
     return load_checkpoint(trainer.train(config.training, directory.path / "training"))
 
 
 def _real(config: Config, labels: Sequence[int], names: Sequence[str], shape: tuple[int, ...]) -> np.ndarray | None:
     """Equally many real images of each class, (K, n, H, W, C), or None."""
-    from dgu import data
     from dgu.analysis.splits import check_no_duplicates
 
     if config.real is None:
         return None
-    real = data.load(config.real, config.real_split, config.size)
+    real = load_images("real", config.real, config.real_split, config.size)
     fits = real.images.shape[1:] == tuple(shape) and len(real.class_names) == len(names)
-    wanted = f"{len(names)} classes of images of shape {tuple(shape)} like the samples (or None, and see --size)"
-    require(fits, "real", f"{config.real}: {len(real.class_names)} classes of shape {real.images.shape[1:]}", wanted)
+    wanted = f"{len(names)} classes of images of shape {tuple(shape)} like the samples (see --size), or None for no real images"
+    shown = f"real = {config.real!r}: {len(real.class_names)} classes of images of shape"
+    require(fits, shown, real.images.shape[1:], wanted)
     count = min(int((real.labels == label).sum()) for label in labels)
-    require(count >= 8, "real", count, "at least 8 images of each class")
+    require(count >= 8, f"real = {config.real!r}: images in the smallest class", count, "at least 8")
     picked = np.stack([real.images[real.labels == label][:count] for label in labels])
     check_no_duplicates(picked.reshape(-1, *picked.shape[2:]), "real")
     return picked
@@ -327,55 +371,72 @@ def sample_pool(config: Config, directory: RunDirectory, pretrained: Any, labels
 
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost: real shapes through ``jax.eval_shape``, FLOP from the lowered program."""
+    if config.samples is not None:
+        pool, labels, _ = _given(config)
+        return _study_costs(config, len(labels), pool.shape[2:])
+    network = _planned_network(config)
+    labels, _ = _checked_classes(config, network.unet.label_dim, ())
+    return [*_network_costs(config, network, len(labels)), *_study_costs(config, len(labels), network.shape)]
+
+
+def _planned_network(config: Config) -> Any:
+    """The network that would be sampled; the paper's is known without its weights, and so is one not trained yet."""
+    from dgu.models import EDMNetwork
+    from dgu.models.adm import ADMConfig
+
+    if config.train:
+        wanted = config.training
+        return trainer.build_network(
+            wanted.network, load_images("training.data", wanted.data, wanted.split, wanted.size)
+        )
+    if config.checkpoint != PAPER_CHECKPOINT or Path(config.checkpoint).exists():
+        return _pretrained(config).network
+    adm = trainer.PRESETS["paper"].network
+    unet = ADMConfig(
+        img_resolution=64,
+        in_channels=3,
+        out_channels=3,
+        label_dim=1000,
+        model_channels=adm.model_channels,
+        channel_mult=adm.channel_mult,
+        num_blocks=adm.num_blocks,
+        attn_resolutions=adm.attn_resolutions,
+    )
+    return EDMNetwork(unet, compute_dtype=adm.compute_dtype)
+
+
+def _network_costs(config: Config, network: Any, k: int) -> list[Cost]:
+    """Training (where asked for) and sampling."""
     import jax
     import jax.numpy as jnp
 
-    from dgu.models import EDMNetwork, load_checkpoint
-    from dgu.models.adm import ADMConfig
-    from experiments.universality_replicates import tasks
-
-    if (
-        config.samples is None
-        and (Path(config.checkpoint).exists() or config.checkpoint == Config.checkpoint)
-        and not config.train
-    ):
-        network = load_checkpoint(config.checkpoint).network
-    else:
-        wanted = config.training.network
-        resolution, channels, label_dim = (64, 3, 1000) if config.size is None else (config.size, 1, 10)
-        network = EDMNetwork(
-            ADMConfig(
-                resolution,
-                channels,
-                channels,
-                label_dim,
-                model_channels=wanted.model_channels,
-                channel_mult=wanted.channel_mult,
-                num_blocks=wanted.num_blocks,
-                attn_resolutions=wanted.attn_resolutions,
-            ),
-            compute_dtype=wanted.compute_dtype,
-        )
-    k = network.unet.label_dim if config.classes is None else len(config.classes)
-    d = int(np.prod(network.shape))
     params = network.abstract_params
     image = jax.ShapeDtypeStruct(network.shape, jnp.float32)
     level = jax.ShapeDtypeStruct((), jnp.float32)
     label = jax.ShapeDtypeStruct((), jnp.int32)
     shape = jax.eval_shape(network.apply, params, image, level, label).shape
     analysis = jax.jit(network.apply).lower(params, image, level, label).cost_analysis() or {}
+    forward, activations = analysis.get("flops", 0.0), analysis.get("bytes accessed", 0.0) / 8
     weights = sum(leaf.size for leaf in jax.tree.leaves(params)) * 4
+    pixels = int(np.prod(shape)) * 4
     images = k * config.splits.total
     evaluations = images * (2 * config.sampler.num_steps - 1)
-    pixels = int(np.prod(shape)) * 4
-    activations = analysis.get("bytes accessed", 0.0) / 8
-    sampling = Cost(
-        "sampling",
-        evaluations,
-        evaluations * analysis.get("flops", 0.0),
-        weights + config.sampler.batch_size * (pixels + activations),
-        images * pixels,
-    )
+    memory = weights + config.sampler.batch_size * (pixels + activations)
+    costs = [Cost("sampling", evaluations, evaluations * forward, memory, images * pixels)]
+    if config.train:
+        optimisation = config.training.training
+        seen = optimisation.total_steps * optimisation.batch_size
+        # A gradient costs two more forward passes; parameters, EMA, two moments and a gradient are held, four stored twice.
+        held = 5 * weights + (optimisation.micro_batch or optimisation.batch_size) * 2 * activations
+        costs.insert(0, Cost("training", seen, 3 * seen * forward, held, 8 * weights))
+    return costs
+
+
+def _study_costs(config: Config, k: int, shape: tuple[int, ...]) -> list[Cost]:
+    """Mixtures and classifiers of all replicates, for ``k`` classes of images of ``shape``."""
+    from experiments.universality_replicates import tasks
+
+    d = int(np.prod(shape))
     arms = 3 + bool(config.low_rank_fit) + (config.real is not None)
     per_arm = config.splits.total - config.splits.fit
     fit_flop = 0.0
@@ -386,13 +447,10 @@ def dry_run(config: Config) -> list[Cost]:
         fit_flop += of * len(config.recipe.learning_rates) * visits * 4 * d * width
     fit_rows = min(config.splits.fit, d)
     mixture = 2 * k * (2 * config.splits.fit * d * fit_rows + 2 * per_arm * fit_rows * d)
-    studied = arms * k * per_arm * d * 4
+    held = 4 * k * d * (arms * per_arm + config.splits.total)
     return [
-        sampling,
-        Cost("mixtures", 0, config.replicates * mixture, (arms * per_arm + 2 * config.splits.fit) * k * d * 4, 0),
-        Cost(
-            "classifiers", 0, config.replicates * fit_flop, studied + images * pixels, config.replicates * 4 * k * d * 6
-        ),
+        Cost("mixtures", 0, config.replicates * mixture, 4 * k * d * (arms * per_arm + 2 * config.splits.fit), 0),
+        Cost("classifiers", 0, config.replicates * fit_flop, held, config.replicates * 4 * k * d * 6),
     ]
 
 

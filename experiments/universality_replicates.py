@@ -1,6 +1,5 @@
 """The replicates and controls of the universality study: splits, arms, classifiers, spectra; from images to arrays."""
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,11 +29,17 @@ class Images:
     class_names: tuple[str, ...]
 
 
-def sizes_per_class(config: Any, k: int, d: int, ratios: Sequence[float] | None = None) -> tuple[int, ...]:
+def sizes_per_class(config: Any, k: int, d: int) -> tuple[int, ...]:
     """Training images per class at each of the ratios n / d that the pool reaches; all of the pool if it reaches none."""
-    wanted = [max(1, round(ratio * d / k)) for ratio in (config.training_ratios if ratios is None else ratios)]
+    wanted = [max(1, round(ratio * d / k)) for ratio in config.training_ratios]
     reached = sorted({n for n in wanted if n <= config.splits.train})
     return tuple(reached) or (config.splits.train,)
+
+
+def two_layer_size(config: Any, d: int) -> int:
+    """Training images per class of the two-layer networks: at their ratio, or the most that linear classifiers get."""
+    k = config.subset_sizes[0]
+    return min(max(1, round(config.two_layer_ratio * d / k)), sizes_per_class(config, k, d)[-1])
 
 
 def tasks(config: Any, k_all: int, d: int, number: int) -> dict[str, Any]:
@@ -55,7 +60,7 @@ def tasks(config: Any, k_all: int, d: int, number: int) -> dict[str, Any]:
     problems["pairs"] = Task("pairs", subsets(2, config.pairs), sizes_per_class(config, 2, d), "sigmoid_mse")
     problems["cross-entropy"] = replace(problems["all-classes"], name="cross-entropy", loss="cross_entropy")
     few = problems[f"{config.subset_sizes[0]}-classes"]
-    one_size = sizes_per_class(config, config.subset_sizes[0], d, [config.two_layer_ratio])
+    one_size = (two_layer_size(config, d),)
     problems["two-layer"] = replace(few, name="two-layer", classes=few.classes[:1], per_class=one_size, two_layer=True)
     return problems
 

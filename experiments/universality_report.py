@@ -9,7 +9,7 @@ from dgu.analysis.resampling import corrected_t_interval, equivalence
 from experiments.harness.claims import Claim
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
-from experiments.universality_replicates import sizes_per_class
+from experiments.universality_replicates import sizes_per_class, two_layer_size
 
 PAPER = "concentration"
 ARMS = ("diffusion", "mixture", "null")
@@ -327,8 +327,7 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
         (task, arm, int(n[task][z]), round(n[task][z] / d, 2), *(round(float(part[a, z]), 2) for part in found))
         for task, found in accuracies.items()
         for a, arm in enumerate(arms)
-        for z in [int(np.flatnonzero(np.isfinite(found[0][a]))[-1])]
-        if np.isfinite(found[0][a]).any()
+        for z in np.flatnonzero(np.isfinite(found[0][a]))[-1:]
     ]
     table = Table(
         "Accuracy (%) at the largest n of each arm", ("task", "arm", "n", "n/d", "accuracy", "low", "high"), rows
@@ -384,8 +383,7 @@ def _two_layer(results: dict, config: Any, images: Any) -> Any:
 
     task = f"{config.subset_sizes[0]}-classes"
     d = int(np.prod(images.samples.shape[2:]))
-    (size,) = sizes_per_class(config, config.subset_sizes[0], d, [config.two_layer_ratio])
-    place = sizes_per_class(config, config.subset_sizes[0], d).index(size)
+    place = sizes_per_class(config, config.subset_sizes[0], d).index(two_layer_size(config, d))
     own = {
         "two-layer": own_accuracy(results, "two-layer")[..., 0],
         # The linear classifiers of the same classes and size: the first subset is the two-layer networks' own.

@@ -17,11 +17,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from dgu.analysis.classifiers import choose_learning_rate, evaluate, fit_classifiers
+from dgu.analysis.linear import INITS
 from dgu.analysis.mixture import class_key, draw_gaussian, fit_gaussian
 from dgu.analysis.runs import Runs
 from dgu.analysis.schedules import Schedule
 from dgu.analysis.two_layer import fit_two_layer
-from dgu.errors import require
+from dgu.errors import InputError, require
 from dgu.keys import stream
 from dgu.typing import Key
 
@@ -135,6 +136,12 @@ class Recipe:
                 self.learning_rates, "one or more positive numbers")  # fmt: skip
         for name in ("epochs", "batch_size", "eval_interval", "width"):
             require(getattr(self, name) >= 1, f"recipe.{name}", getattr(self, name), "at least 1")
+        require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "from 0 to below 1")
+        require(self.init in INITS, "recipe.init", self.init, f"one of {', '.join(INITS)}")
+        try:
+            Schedule(self.schedule, self.period, self.eta_min)
+        except InputError as error:
+            raise InputError(f"recipe.{error}") from error
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,7 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[st
     widest = {part: k * max(pool.rows[arm][part].shape[1] for arm in arms) for part in ("validation", "test")}
     held = _padded([chosen(arms[a], "validation", s) for a, s, _ in plan], widest["validation"])
     tests = np.stack([_padded([chosen(arm, "test", s) for arm in arms], widest["test"]) for _, s, _ in plan])
-    seeds = np.asarray([seed * 10_007 + s * 101 + z for _, s, z in plan], np.int32)
+    seeds = np.asarray([(seed * 10_007 + s * 101 + z) % 2**31 for _, s, z in plan], np.int32)
     classes = task.classes[[s for _, s, _ in plan]].astype(np.int32)
 
     def each_rate(a: np.ndarray) -> np.ndarray:

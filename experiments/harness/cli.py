@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import re
 import shutil
 import sys
 import types
@@ -79,7 +80,8 @@ def run_experiment(
         print(f"report: {(directory.path / 'report.html').resolve()}")
         return claims
     except InputError as error:
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        line = _under_its_option(" ".join(str(error).split()), argv, presets[default])
+        print(f"{name}: {line}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -199,6 +201,17 @@ def _option_types(instance: Any, prefix: str = "") -> dict[str, Any]:
         else:
             found[f"--{name}"] = hints[field.name]
     return found
+
+
+def _under_its_option(line: str, argv: Sequence[str], config: Any) -> str:
+    """An error's line with its field (``splits.fit = 0: ...``) called as it is typed (``--splits.fit = 0: ...``)."""
+    found = re.match(r"[a-z]\w*(\.\w+)*(?= = )", line)
+    if found is None:
+        return line
+    field = found.group().replace("_", "-")
+    typed = [option for option, _ in _groups(argv) if option.endswith((f"--{field}", f".{field}"))]
+    known = [option for option in _option_types(config) if option == f"--{field}"]
+    return next(iter([*typed, *known]), found.group()) + line[found.end() :]
 
 
 def _why(exit_: BaseException, argv: Sequence[str], attempt: Callable, known: Mapping[str, Any]) -> str:
