@@ -94,19 +94,18 @@ class GroupNorm(nnx.GroupNorm):
 
         def group_mean(values: Float[Array, "h w c"]) -> Float[Array, "c"]:
             """The mean over the pixels and channels of each group, for each channel."""
-            # Pixels first: a reduction that leaves the channels in place is several times faster on CPUs.
-            means = values.mean((0, 1)).reshape(self.num_groups, -1).mean(-1)
-            return jnp.repeat(means, values.shape[-1] // self.num_groups)
+            # Pixels first, and then a small matrix product in place of a mean and a repetition: both keep the loops over
+            # pixels free of indexing by group, which XLA does not vectorise on CPUs and which took five times as long.
+            means = values.mean((0, 1)).reshape(self.num_groups, -1)
+            size = means.shape[-1]
+            return jnp.matmul(means, jnp.full((size, size), 1 / size, means.dtype), precision="highest").reshape(-1)
 
-        # The barriers keep the numbers of each channel out of the loops over pixels. Fused into these they would be
-        # computed again for every pixel, by indexing groups, which cannot be vectorised.
-        mean = jax.lax.optimization_barrier(group_mean(wide))
-        centred = wide - mean[None, None]
-        factor = jax.lax.rsqrt(group_mean(jnp.square(centred)) + self.epsilon) * self.scale[...]
-        offset = self.bias[...].astype(factor.dtype)
+        centred = wide - group_mean(wide)[None, None]
+        gain, offset = self.scale[...], self.bias[...]
         if scale is not None and shift is not None:
-            factor, offset = factor * (scale + 1), offset * (scale + 1) + shift
-        factor, offset = jax.lax.optimization_barrier((factor, offset))
+            gain, offset = gain * (scale + 1), offset * (scale + 1) + shift
+        # The quotient is of one row of channels: XLA fuses a cheaper last operation into the loop, once for each pixel.
+        factor = gain / jnp.sqrt(group_mean(jnp.square(centred)) + self.epsilon)
         return (centred * factor[None, None] + offset[None, None]).astype(x.dtype)
 
 
