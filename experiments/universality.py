@@ -113,15 +113,17 @@ class Config:
     splits: SplitSizes = field(default_factory=SplitSizes)
     low_rank_fit: int = 100
     """Images per class that the low-rank mixture is fitted to (fewer than pixels); 0 leaves the arm out."""
+    gaussian_test_factor: int = 4
+    """Test images of the Gaussian arms as a multiple of splits.test: they cost no sampling, and steady the difference."""
     replicates: int = 20
     """New splits of the pool, with mixture and null fitted again."""
     training_ratios: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
     """Training sizes n (all classes together) as multiples of the number of pixels d, as far as the pool reaches."""
     subset_sizes: tuple[int, ...] = (4,)
     """Sizes of the random subsets of classes."""
-    subsets: int = 3
+    subsets: int = 5
     """Random subsets of each size in every replicate."""
-    pairs: int = 4
+    pairs: int = 10
     """Random pairs of classes in every replicate."""
     two_layer_ratio: float = 3.0
     """Training size of the two-layer networks: one of training_ratios."""
@@ -137,6 +139,8 @@ class Config:
 
     def __post_init__(self) -> None:
         require(self.replicates >= 2, "replicates", self.replicates, "at least 2")
+        factor = self.gaussian_test_factor
+        require(factor >= 1, "gaussian_test_factor", factor, "at least 1")
         require(self.subsets >= 1, "subsets", self.subsets, "at least 1")
         require(self.pairs >= 1, "pairs", self.pairs, "at least 1")
         require(
@@ -185,6 +189,7 @@ PRESETS = {
         sampler=SamplerConfig(num_steps=256, churn=40.0, batch_size=128),
         splits=SplitSizes(fit=4096, train=4096, validation=1024, test=1024),
         low_rank_fit=1024,
+        gaussian_test_factor=1,
         subset_sizes=(4, 10),
         recipe=Recipe(epochs=600, learning_rates=(0.01, 0.03, 0.1), batch_size=128, momentum=0.0, eval_interval=5),
         pixel_range=(0.0, 1.0),

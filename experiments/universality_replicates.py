@@ -44,7 +44,6 @@ def two_layer_size(config: Any, d: int) -> int:
 
 def tasks(config: Any, k_all: int, d: int, number: int) -> dict[str, Any]:
     """The classification problems of replicate ``number``: its own random subsets and pairs."""
-
     rng = np.random.default_rng([config.seed, number, 7])
 
     def subsets(k: int, count: int) -> np.ndarray:
@@ -65,6 +64,12 @@ def tasks(config: Any, k_all: int, d: int, number: int) -> dict[str, Any]:
     return problems
 
 
+def pool_order(config: Any, images: Images) -> tuple[str, ...]:
+    """The arms of a run in the order of its result arrays."""
+    optional = {"low rank": bool(config.low_rank_fit), "real": images.real is not None}
+    return ("diffusion", "mixture", "null", *(arm for arm, present in optional.items() if present))
+
+
 def replicate(config: Any, images: Images, number: int) -> dict[str, np.ndarray]:
     """One split of the pool: mixture and null fitted, every problem solved on every arm, spectra of the arms."""
 
@@ -75,12 +80,15 @@ def replicate(config: Any, images: Images, number: int) -> dict[str, np.ndarray]
     split = {part: np.stack([flat[label, rows[label][part]] for label in range(k)]) for part in sizes}
     check_disjoint({part: digests(block.reshape(-1, block.shape[-1])) for part, block in split.items()})
     key = stream(jax.random.key(config.seed), "replicate", number)
-    count = sum(sizes[part] for part in PARTS)
     arms = {"diffusion": {part: split[part] for part in PARTS}}
-    for arm, drawn in gaussian_arms(split["fit"], key, count, low_rank=config.low_rank_fit).items():
-        arms[arm] = _cut(np.asarray(drawn), sizes)
+    gaussian = _gaussian_sizes(config)
+    drawn = gaussian_arms(split["fit"], key, sum(gaussian.values()), low_rank=config.low_rank_fit)
+    arms |= {arm: _cut(np.asarray(samples), gaussian) for arm, samples in drawn.items()}
     if images.real is not None:
         arms["real"] = _real_parts(_flatten(images.real, config), config, number)
+    # Results are addressed by the place of an arm: diffusion, mixture, null, and what else there is.
+    if pool_order(config, images) != tuple(arms):
+        raise RuntimeError(f"arms {tuple(arms)} are out of order")
     pool = assemble(arms)
     out = _spectra(arms)
 
@@ -101,6 +109,16 @@ def _flatten(images: np.ndarray, config: Any) -> np.ndarray:
     low, high = config.pixel_range
     flat = images.reshape(*images.shape[:2], -1)
     return flat if (low, high) == (-1.0, 1.0) else (flat + 1) * np.float32((high - low) / 2) + np.float32(low)
+
+
+def _gaussian_sizes(config: Any) -> dict[str, int]:
+    """Images per class in each part of a Gaussian arm, which may have more test images than the pool affords."""
+    sizes = config.splits.parts()
+    return {
+        "train": sizes["train"],
+        "validation": sizes["validation"],
+        "test": sizes["test"] * config.gaussian_test_factor,
+    }
 
 
 def _cut(images: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
@@ -125,10 +143,12 @@ def _spectra(arms: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     per_class = jax.jit(jax.vmap(partial(squared_singular_values, centre=True)))
     out = {}
     for arm in ("diffusion", "mixture", "null"):
-        every = np.concatenate([arms[arm][part] for part in PARTS], axis=1)
+        # Spectra of samples depend on their number: take as many of each arm.
+        parts = {part: arms[arm][part][:, : arms["diffusion"][part].shape[1]] for part in PARTS}
+        every = np.concatenate(list(parts.values()), axis=1)
         rank = min(every.shape[1] - 1, every.shape[2])
         out[f"covariance.{arm}"] = np.asarray(per_class(every))[:, :rank] / (every.shape[1] - 1)
-        balanced = arms[arm]["test"].reshape(-1, every.shape[-1])
+        balanced = parts["test"].reshape(-1, every.shape[-1])
         out[f"gram.{arm}"] = np.asarray(squared_singular_values(balanced))
     return out
 
@@ -137,10 +157,10 @@ def positive_control(config: Any, images: Images) -> dict[str, np.ndarray]:
     """The whole comparison on data that is exactly Gaussian: fresh samples of the mixture fitted to the whole pool, and a
     mixture fitted to them. ``shown`` are a few of those samples of each class, to look at.
     """
-
     flat = jnp.asarray(_flatten(images.samples, config))
     k, d, few = flat.shape[0], flat.shape[-1], config.subset_sizes[0]
-    sizes = config.splits.parts()
+    sizes = _gaussian_sizes(config)
+    count = sum(sizes.values())
     truth = jax.jit(jax.vmap(fit_gaussian))(flat)
     draw = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
     key = stream(jax.random.key(config.seed), "control-positive")
@@ -148,12 +168,11 @@ def positive_control(config: Any, images: Images) -> dict[str, np.ndarray]:
     for number in range(config.replicates):
         here = stream(key, number)
         drawn = np.asarray(
-            draw(truth, jnp.stack([class_key(here, c) for c in range(k)]), jnp.arange(config.splits.total))
+            draw(truth, jnp.stack([class_key(here, c) for c in range(k)]), jnp.arange(config.splits.fit + count))
         )
         shown = drawn[:, :SHOWN] if shown is None else shown
-        count = sum(sizes[part] for part in PARTS)
-        arms = {"truth": _cut(drawn[:, sizes["fit"] :], sizes)}
-        fitted = gaussian_arms(drawn[:, : sizes["fit"]], stream(here, "mixture"), count)
+        arms = {"truth": _cut(drawn[:, config.splits.fit :], sizes)}
+        fitted = gaussian_arms(drawn[:, : config.splits.fit], stream(here, "mixture"), count)
         arms["mixture"] = _cut(np.asarray(fitted["mixture"]), sizes)
         subsets = tasks(config, k, d, number)[f"{few}-classes"].classes
         task = Task("control", subsets, sizes_per_class(config, few, d)[-1:], "softmax_mse")

@@ -9,7 +9,7 @@ from dgu.analysis.resampling import corrected_t_interval, equivalence
 from experiments.harness.claims import Claim
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
-from experiments.universality_replicates import sizes_per_class, two_layer_size
+from experiments.universality_replicates import pool_order, sizes_per_class, two_layer_size
 
 PAPER = "concentration"
 ARMS = ("diffusion", "mixture", "null")
@@ -17,11 +17,6 @@ ARMS = ("diffusion", "mixture", "null")
 QUANTILES = (0.25, 0.5, 0.9)
 #: Ratios of eigenvalues, corrected by the null's, that count as equal.
 SPECTRUM_BOUNDS = (0.8, 1.25)
-
-
-def arm_names(config: Any, images: Any) -> tuple[str, ...]:
-    """The arms of a run in the order of its result arrays."""
-    return (*ARMS, *(("low rank",) if config.low_rank_fit else ()), *(("real",) if images.real is not None else ()))
 
 
 def own_accuracy(results: dict[str, np.ndarray], task: str) -> np.ndarray:
@@ -212,7 +207,7 @@ def curve_panel(results: dict, task: str, what: str, arms: tuple[str, ...], n: n
 def build(config: Any, directory: RunDirectory, images: Any, results: dict, positive: dict, negative: dict) -> Report:
     """Write metrics and figures and return the report."""
 
-    arms, sizes = arm_names(config, images), config.splits
+    arms, sizes = pool_order(config, images), config.splits
     d, k_all = int(np.prod(images.samples.shape[2:])), len(images.class_names)
     claims = make_claims(config, images, results, positive, negative)
     counts = {f"{k}-classes": k for k in config.subset_sizes} | {
@@ -234,7 +229,9 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
             panels, quantity={"accuracy": "test accuracy (%)", "loss": "test loss"}[what], labels=labels
         )
 
-    cross = {task: intervals(100 * results[f"{task}.accuracy"][..., -1].mean(-1), sizes) for task in curves}
+    # The train x test matrix is shown at the largest size that every arm reaches.
+    common = {task: int(np.flatnonzero(np.isfinite(own_accuracy(results, task)).all((0, 1)))[-1]) for task in curves}
+    cross = {task: intervals(100 * results[f"{task}.accuracy"][..., common[task]].mean(-1), sizes) for task in curves}
     show = f"{config.subset_sizes[0]}-classes"
     figures = [
         (
@@ -268,8 +265,8 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
                 arms,
                 title=f"linear, {show.replace('-', ' ')}",
             ),
-            f"Accuracy of classifiers trained on one arm (rows) and tested on another (columns), {show}, largest n that the training arm reaches, "
-            "with half-widths of the 95 % intervals. An arm without enough images for the largest n is left blank.",
+            f"Accuracy of classifiers trained on one arm (rows) and tested on another (columns), {show.replace('-', ' ')}, n = {n[show][common[show]]} (the largest "
+            "that every arm reaches), with half-widths of the 95 % intervals.",
         ),
         (
             "covariance_spectra.png",

@@ -61,7 +61,9 @@ def gaussian_arms(
     names = ("mixture", "refit", "null", "low rank")
     classes = range(rows.shape[0])
     keys = {name: jnp.stack([class_key(stream(key, name), k) for k in classes]) for name in names}
-    return _gaussian_arms(rows, keys, count=count, low_rank=low_rank)
+    drawn = _gaussian_arms(rows, keys, count=count, low_rank=low_rank)
+    # A compiled function sorts the keys of a dict; arms have an order of their own.
+    return {name: drawn[name] for name in names if name in drawn}
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,9 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[st
     if task.two_layer:
         fit = fit_two_layer(pool.x, pool.y, runs, width=recipe.width, **common)
     else:
-        fit = fit_classifiers(pool.x, pool.y, runs, bias=recipe.bias, init=recipe.init, **common)
+        # Overlapping random subsets use another number of rows in each replicate: a Gram matrix would be compiled anew.
+        method = "auto" if subsets == 1 else "weight"
+        fit = fit_classifiers(pool.x, pool.y, runs, method=method, bias=recipe.bias, init=recipe.init, **common)
     _, selected = choose_learning_rate(fit, np.repeat(np.arange(len(plan)), len(rates)))
     best = np.flatnonzero(selected)
     model = jax.tree.map(lambda leaf: leaf[best], fit.model)
