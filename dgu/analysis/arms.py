@@ -53,7 +53,7 @@ def gaussian_arms(
         low_rank: also give an arm ``"low rank"``, the mixture fitted to only so many of the rows; 0 leaves it out.
 
     Returns:
-        ``"mixture"``; ``"null"``, fitted with the same n to samples of the mixture (other samples than those returned); and
+        In this order ``"mixture"``; ``"null"``, fitted with the same n to samples of the mixture (other samples than those returned); and
         ``"low rank"`` if asked for.
     """
     rows = jnp.asarray(rows)
