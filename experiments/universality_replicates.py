@@ -70,12 +70,6 @@ def pool_order(config: Any, images: Images) -> tuple[str, ...]:
     return ("diffusion", "mixture", "null", *(arm for arm, present in optional.items() if present))
 
 
-def arm_names(config: Any, images: Images) -> tuple[str, ...]:
-    """The arms of a run in the order of its result arrays."""
-    low_rank, real = ("low rank",) if config.low_rank_fit else (), ("real",) if images.real is not None else ()
-    return ("diffusion", "mixture", "null", *low_rank, *real)
-
-
 def replicate(config: Any, images: Images, number: int) -> dict[str, np.ndarray]:
     """One split of the pool: mixture and null fitted, every problem solved on every arm, spectra of the arms."""
 
@@ -95,7 +89,7 @@ def replicate(config: Any, images: Images, number: int) -> dict[str, np.ndarray]
     # Results are addressed by the place of an arm: diffusion, mixture, null, and what else there is.
     if pool_order(config, images) != tuple(arms):
         raise RuntimeError(f"arms {tuple(arms)} are out of order")
-    pool = assemble({arm: arms[arm] for arm in arm_names(config, images)})
+    pool = assemble(arms)
     out = _spectra(arms)
 
     def solve(task: Any) -> dict[str, np.ndarray]:

@@ -24,6 +24,11 @@ def own_accuracy(results: dict[str, np.ndarray], task: str) -> np.ndarray:
     return np.einsum("raasz->raz", results[f"{task}.accuracy"]) / results[f"{task}.accuracy"].shape[3]
 
 
+def largest_common_size(results: dict[str, np.ndarray], task: str) -> int:
+    """Place of the largest size that every arm has images for; the smallest size where there is none."""
+    return int(np.flatnonzero(np.isfinite(own_accuracy(results, task)).all((0, 1))).max(initial=0))
+
+
 def gap(results: dict[str, np.ndarray], task: str, first: int = 0, second: int = 1) -> np.ndarray:
     """Difference of accuracy between two arms, each on its own test images, at the largest size: (replicates,)."""
     own = own_accuracy(results, task)
@@ -230,7 +235,7 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
         )
 
     # The train x test matrix is shown at the largest size that every arm reaches.
-    common = {task: int(np.flatnonzero(np.isfinite(own_accuracy(results, task)).all((0, 1)))[-1]) for task in curves}
+    common = {task: largest_common_size(results, task) for task in curves}
     cross = {task: intervals(100 * results[f"{task}.accuracy"][..., common[task]].mean(-1), sizes) for task in curves}
     show = f"{config.subset_sizes[0]}-classes"
     figures = [
