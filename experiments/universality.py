@@ -443,19 +443,21 @@ def _study_costs(config: Config, k: int, shape: tuple[int, ...]) -> list[Cost]:
 
     d = int(np.prod(shape))
     arms = 3 + bool(config.low_rank_fit) + (config.real is not None)
-    per_arm = config.splits.total - config.splits.fit
+    splits = config.splits
+    drawn = splits.train + splits.validation + splits.test * config.gaussian_test_factor
     fit_flop = 0.0
     for task in tasks(config, k, d, 0).values():
         width = config.recipe.width if task.two_layer else task.classes.shape[1]
         of = 3 if task.two_layer else arms
         visits = len(task.classes) * sum(task.per_class) * task.classes.shape[1] * config.recipe.epochs
         fit_flop += of * len(config.recipe.learning_rates) * visits * 4 * d * width
-    fit_rows = min(config.splits.fit, d)
-    mixture = 2 * k * (2 * config.splits.fit * d * fit_rows + 2 * per_arm * fit_rows * d)
-    held = 4 * k * d * (arms * per_arm + config.splits.total)
+    fit_rows = min(splits.fit, d)
+    mixture = 2 * k * (2 * splits.fit * d * fit_rows + 2 * drawn * fit_rows * d)
+    image = 4 * k * d
+    fits, held = image * (arms * drawn + 2 * splits.fit), image * (arms * drawn + splits.total)
     return [
-        Cost("mixtures", 0, config.replicates * mixture, 4 * k * d * (arms * per_arm + 2 * config.splits.fit), 0),
-        Cost("classifiers", 0, config.replicates * fit_flop, held, config.replicates * 4 * k * d * 6),
+        Cost("mixtures", 0, config.replicates * mixture, fits, 0),
+        Cost("classifiers", 0, config.replicates * fit_flop, held, config.replicates * image * 6),
     ]
 
 

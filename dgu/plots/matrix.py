@@ -22,7 +22,7 @@ def cross_matrix(
     """A heat map with each value and the half-width of its 95 % interval written in its cell.
 
     Args:
-        values: the value of each pair.
+        values: the value of each pair; NaN leaves its cell blank.
         errors: half-width of its 95 % interval.
         train_arms: names of the rows.
         test_arms: names of the columns.
@@ -35,6 +35,8 @@ def cross_matrix(
         shades = matplotlib.colormaps["cividis"]
         image = axes.imshow(values, cmap=shades, aspect="auto")
         for (row, column), value in np.ndenumerate(values):
+            if not np.isfinite(value):
+                continue
             red, green, blue, _ = shades(image.norm(value))
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
             text = f"{value:.1f}\n± {errors[row, column]:.1f}"
