@@ -32,22 +32,27 @@ class Initialisers:
     zero_kernel: Callable
 
 
-def _uniform(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """``jax.random.uniform(key, shape, dtype, -1, 1)``, drawn as a vector and cut to size.
+def _uniform(key: Key, shape: tuple[int, ...], dtype: DTypeLike, bound: float) -> Array:
+    """``bound * jax.random.uniform(key, shape, dtype, -1, 1)``, drawn as a vector and cut to size.
 
     A draw depends on an entry's row-major place alone, so the numbers are the same; but programs for draws with four axes take
     seconds to compile, and vectors of a few lengths do for all layers.
     """
-    size = math.prod(shape)
-    return jax.random.uniform(key, (1 << (size - 1).bit_length(),), dtype, -1, 1)[:size].reshape(shape)
+    draw = jax.random.uniform(key, (1 << (math.prod(shape) - 1).bit_length(),), dtype, -1, 1)
+    return _cut(draw, bound, shape)
+
+
+@partial(jax.jit, static_argnums=2)
+def _cut(draw: Array, bound: float, shape: tuple[int, ...]) -> Array:
+    return (draw[: math.prod(shape)] * bound).reshape(shape)
 
 
 def _uniform_kernel(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    return _uniform(key, shape, dtype) * math.prod(shape[:-1]) ** -0.5
+    return _uniform(key, shape, dtype, math.prod(shape[:-1]) ** -0.5)
 
 
 def _uniform_bias(fan_in: int) -> Callable:
-    return lambda key, shape, dtype: _uniform(key, shape, dtype) * fan_in**-0.5
+    return lambda key, shape, dtype: _uniform(key, shape, dtype, fan_in**-0.5)
 
 
 #: DhariwalUNet: U(-1, 1) / sqrt(fan_in) for weights and biases; exactly zero for the last layer of each residual branch.
@@ -87,7 +92,7 @@ class GroupNorm(nnx.GroupNorm):
     and result are computed in at least float32.
     """
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, x: Float[Array, "h w c"], scale: Float[Array, "c"] | None = None, shift: Float[Array, "c"] | None = None
     ) -> Float[Array, "h w c"]:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -101,7 +106,7 @@ class GroupNorm(nnx.GroupNorm):
             return jnp.matmul(means, jnp.full((size, size), 1 / size, means.dtype), precision="highest").reshape(-1)
 
         centred = wide - group_mean(wide)[None, None]
-        gain, offset = self.scale[...], self.bias[...]
+        gain, offset = self.scale[...], self.bias[...]  # type: ignore[index]
         if scale is not None and shift is not None:
             gain, offset = gain * (scale + 1), offset * (scale + 1) + shift
         # The quotient is of one row of channels: XLA fuses a cheaper last operation into the loop, once for each pixel.
@@ -121,8 +126,9 @@ def upsample(x: Float[Array, "h w c"]) -> Float[Array, "2*h 2*w c"]:
 
 def downsample(x: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
     """The mean of each 2 x 2 block: the filter [1, 1] of the reference."""
-    h, w, c = x.shape
-    return x.reshape(h // 2, 2, w // 2, 2, c).mean((1, 3))
+    # Sums of slices, not a reduction: XLA fuses them with what comes before.
+    rows = x[::2] + x[1::2]
+    return (rows[:, ::2] + rows[:, 1::2]) / 4
 
 
 def dropout(x: Float[Array, "*s"], rate: float, key: Key | None) -> Float[Array, "*s"]:
