@@ -1,24 +1,47 @@
 """Train a class-conditional ADM with the EDM recipe: ``python -m experiments.train``.
 
 A run that was killed goes on where its last checkpoint was and ends with the same parameters. The directory holds
-``config.json``, ``checkpoints/`` (Orbax), ``stats.jsonl`` (one line a tick), ``figures/`` and, as it grows, ``network.npz``: the averaged
-(EMA) network, which every ``--checkpoint`` option takes.
+``config.json``, ``checkpoints/`` (Orbax), ``stats.jsonl`` (one line a tick), ``network.npz`` as it grows: the averaged (EMA)
+network, which every ``--checkpoint`` option takes, and in the end ``metrics.json``, ``figures/`` and ``report.html``.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu import data, parallel
+from dgu import data, keys, parallel
 from dgu.checkpoint import TrainingCheckpoints
 from dgu.errors import InputError, require
-from dgu.models import ADMConfig, EDMNetwork, save_network
+from dgu.files import write_atomic
+from dgu.models import ADMConfig, EDMNetwork, load_checkpoint, save_network
+from dgu.samplers import karras_sigmas, sample
 from dgu.training import TrainingConfig, initial_state, train_steps
+from dgu.training.loop import check_batch, check_data
+from experiments.harness.cli import run_experiment
+from experiments.harness.costs import Cost
+from experiments.harness.progress import Progress
+from experiments.harness.report import FigureEntry, Report, Table
+from experiments.harness.rundir import RunDirectory
+
+FIGURE_FILES = ("figures/loss.png", "figures/samples.png")
+#: (side, channels, classes) of the sets known by name; what a file that is not here is taken for by ``--dry-run``.
+_SHAPES = {
+    "fashion-mnist": (28, 1, 10),
+    "fashion-mnist-mini": (28, 1, 10),
+    "mnist": (28, 1, 10),
+    "cifar10": (32, 3, 10),
+}
+_IMAGENET = (64, 3, 1000)
+#: The grid of the report: rows (the first classes), columns, Heun steps.
+_GRID = (10, 6, 18)
 
 
 @dataclass(frozen=True)
@@ -41,7 +64,7 @@ class NetworkConfig:
     """Give the network the class."""
     sigma_data: float = 0.5
     """Standard deviation of the data that the preconditioning assumes."""
-    compute_dtype: str = "float32"
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """float32, or bfloat16 for the activations (parameters stay float32)."""
 
 
@@ -60,7 +83,7 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            duration_kimg=1000, batch_size=128, learning_rate=2e-3, rampup_kimg=20, ema_halflife_kimg=50
+            duration_kimg=1050, batch_size=128, learning_rate=2e-3, rampup_kimg=20, ema_halflife_kimg=50
         )
     )
     tick_kimg: float = 10.0
@@ -70,7 +93,11 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("tick_kimg", "checkpoint_kimg"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+            value = getattr(self, name)
+            require(0 < value < math.inf, name, value, "positive and finite")
+        for name in ("size", "max_size"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "at least 1, or None")
 
 
 PRESETS = {
@@ -88,7 +115,11 @@ PRESETS = {
         data="imagenet-64x64.zip",
         size=None,
         network=NetworkConfig(
-            model_channels=192, channel_mult=(1, 2, 3, 4), num_blocks=3, attn_resolutions=(32, 16, 8), dropout=0.1,
+            model_channels=192,
+            channel_mult=(1, 2, 3, 4),
+            num_blocks=3,
+            attn_resolutions=(32, 16, 8),
+            dropout=0.1,
             compute_dtype="bfloat16",
         ),
         training=TrainingConfig(
@@ -100,15 +131,13 @@ PRESETS = {
 }
 
 
-def build_network(config: NetworkConfig, images: data.ImageSet) -> EDMNetwork:
-    """The network of ``config`` for these images."""
-    _, height, width, channels = images.images.shape
-    require(height == width, "data", (height, width), "square images")
+def build_network(config: NetworkConfig, side: int, channels: int, classes: int) -> EDMNetwork:
+    """The network of ``config`` for square images of ``side`` pixels, ``channels`` and ``classes``."""
     unet = ADMConfig(
-        img_resolution=height,
+        img_resolution=side,
         in_channels=channels,
         out_channels=channels,
-        label_dim=len(images.class_names) if config.conditional else 0,
+        label_dim=classes if config.conditional else 0,
         model_channels=config.model_channels,
         channel_mult=config.channel_mult,
         num_blocks=config.num_blocks,
@@ -119,66 +148,217 @@ def build_network(config: NetworkConfig, images: data.ImageSet) -> EDMNetwork:
     return EDMNetwork(unet, sigma_data=config.sigma_data, compute_dtype=config.compute_dtype)
 
 
-def train(config: Config, out: Path, progress: Any = None) -> Path:
-    """Train (or go on training) in the directory ``out``; returns the path of the averaged network."""
-    images = data.load(config.data, config.split, config.size, max_size=config.max_size)
-    network = build_network(config.network, images)
-    optimisation = config.training
-    mesh = parallel.data_mesh()
-    tick = max(1, round(config.tick_kimg * 1000 / optimisation.batch_size))
-    # A whole number of ticks, so that no tick of the log is cut in two by an interruption.
+def load_images(config: Config) -> data.ImageSet:
+    """The training images; ``InputError`` in this command's words."""
+    try:
+        images = data.load(config.data, config.split, config.size, max_size=config.max_size)
+    except InputError as error:
+        raise InputError(str(error).replace("name_or_path = ", "data = ", 1)) from error
+    _, height, width, _ = images.images.shape
+    require(height == width, "data", config.data, f"square images, not {height} x {width}")
+    return images
+
+
+def train(config: Config, out: Path, progress: Callable[[int, int], object] | None = None) -> Path:
+    """Train (or go on training) in the directory ``out``; returns the path of the averaged network.
+
+    Args:
+        config: data, network and optimisation.
+        out: the run's directory; made where there is none.
+        progress: called as ``progress(images seen, images in all)`` after each step; None shows a bar.
+
+    Raises:
+        InputError: data that are not there or do not fit, options that exclude each other, or a checkpoint of another
+            network in ``out``; nothing has been written then.
+        FloatingPointError: the loss is not finite.
+    """
+    images = load_images(config)
+    _, side, _, channels = images.images.shape
+    network, optimisation, mesh = (
+        build_network(config.network, side, channels, len(images.class_names)), config.training, parallel.data_mesh()
+    )  # fmt: skip
+    check_data(network, images.images, images.labels)
+    check_batch(optimisation, mesh)
+    batch, total = optimisation.batch_size, optimisation.total_steps
+    tick = max(1, round(config.tick_kimg * 1000 / batch))
+    # A whole number of ticks, so that an interruption cuts no tick of the log in two.
     save_every = tick * max(1, round(config.checkpoint_kimg / config.tick_kimg))
+    source = {"name": images.name, "split": images.split, "size": config.size, "max_size": config.max_size}
     metadata = {
         "class_names": list(images.class_names),
-        "data": {"name": images.name, "split": images.split, "size": config.size, "sha256": images.sha256, "images": len(images.images)},
+        "data": {**source, "sha256": images.sha256, "images": len(images)},
         "training": asdict(optimisation),
     }
-    path = out / "network.npz"
-    log = out / "stats.jsonl"
+    out = Path(out)
+    path, log = out / "network.npz", out / "stats.jsonl"
+
     with TrainingCheckpoints(out / "checkpoints") as checkpoints:
         state = initial_state(network, optimisation)
         if checkpoints.latest_step() is not None:
             state = checkpoints.load(state)
         done = int(state["step"])
         if done:
-            save_network(path, network, state["ema"], {**metadata, "images_seen": done * optimisation.batch_size})
-        kept = [line for line in _lines(log) if json.loads(line)["step"] <= done]
-        log.write_text("".join(kept))
-        losses = []
-        steps = train_steps(network, state, images.images, images.labels, optimisation, mesh)
-        for state, info in steps:
-            losses.append(info["loss"])
-            step, last = info["step"], info["step"] == optimisation.total_steps
-            if step % tick == 0 or last:
-                loss = float(np.mean(jax.device_get(jnp.stack(losses))))
-                losses = []
-                if not np.isfinite(loss):
-                    raise FloatingPointError(f"training loss is {loss} in the tick that ends at step {step}")
-                kimg = step * optimisation.batch_size / 1000
-                with log.open("a") as file:
-                    line = {"step": step, "kimg": kimg, "loss": loss, "nonfinite": int(state["nonfinite"])}
-                    file.write(json.dumps(line) + "\n")
-                if progress is not None:
-                    progress(step, optimisation.total_steps, f"loss {loss:.4f}")
-            if step % save_every == 0 or last:
-                checkpoints.save(step, state)
-                seen = step * optimisation.batch_size
-                save_network(path, network, state["ema"], {**metadata, "images_seen": seen})
+            # The kill may have come between a checkpoint and its network.
+            save_network(path, network, state["ema"], {**metadata, "images_seen": done * batch})
+        kept = [json.dumps(line) + "\n" for line in read_log(log) if line["step"] <= done]
+        write_atomic(log, lambda file: file.write("".join(kept).encode()))
+        losses: list[jax.Array] = []
+        # From here on only what is left counts, or the time that remains would be guessed too low.
+        with Progress("training", (total - done) * batch, "images") as bar:
+            for latest, info in train_steps(network, state, images.images, images.labels, optimisation, mesh):
+                step, last = info["step"], info["step"] == total
+                losses.append(info["loss"])
+                if len(losses) > 1:
+                    losses[-2].block_until_ready()  # One step stays in flight.
+                if progress is None:
+                    bar.update(batch)
+                else:
+                    progress(step * batch, total * batch)
+                if step % tick == 0 or last:
+                    loss = float(np.mean(jax.device_get(losses)))
+                    losses = []
+                    if not np.isfinite(loss):
+                        raise FloatingPointError(f"the training loss is {loss} in the tick that ends at step {step}")
+                    line = {
+                        "step": step,
+                        "images_seen": step * batch,
+                        "loss": loss,
+                        "nonfinite": int(latest["nonfinite"]),
+                    }
+                    _append(log, json.dumps(line) + "\n")
+                if step % save_every == 0 or last:
+                    checkpoints.save(step, latest)
+                    save_network(path, network, latest["ema"], {**metadata, "images_seen": step * batch})
     return path
 
 
-def _lines(path: Path) -> list[str]:
-    """Complete lines of a log that may have been cut off by a crash."""
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The ticks in ``stats.jsonl``: complete lines only, for a kill may have cut off the last one."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _append(path: Path, line: str) -> None:
+    """A line that is on disk before the checkpoint that follows it."""
+    with path.open("a") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def run(config: Config, directory: RunDirectory) -> Report:
+    """Train in ``directory``, sample the averaged network, and report."""
+
+    def ticks() -> dict[str, Any]:
+        lines = read_log(train(config, directory.path).with_name("stats.jsonl"))
+        return {name: np.asarray([line[name] for line in lines]) for name in ("images_seen", "loss", "nonfinite")}
+
+    history = directory.stage("training", ticks)
+    model = load_checkpoint(directory.path)
+    names = model.class_names[: _GRID[0]] if config.network.conditional else ("samples",)
+    grid = directory.stage("samples", lambda: {"images": sample_grid(model, len(names), config.training.seed)})[
+        "images"
+    ]
+
+    from dgu import plots
+
+    directory.save_figure(FIGURE_FILES[0], plots.loss_curve(history["images_seen"], history["loss"]))
+    directory.save_figure(FIGURE_FILES[1], plots.image_grid(grid, names, ["averaged network"]))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(model.denoiser.params))
+    trained_on = model.metadata["data"]
+    metrics = {
+        "final_loss": float(history["loss"][-1]),
+        "images_seen": int(history["images_seen"][-1]),
+        "steps": config.training.total_steps,
+        "parameters": parameters,
+        "nonfinite_gradients": int(history["nonfinite"][-1]),
+        "network_sha256": model.sha256,
+        "data_sha256": trained_on["sha256"],
+        "data_images": trained_on["images"],
+    }
+    directory.write_json("metrics.json", metrics)
+    answer = (
+        f"A network of {parameters:,} parameters has seen {metrics['images_seen']:,} images, drawn from the"
+        f" {trained_on['images']:,} of {config.data} ({config.split}). Its loss, a mean over the last"
+        f" {config.tick_kimg:g} thousand images, is {metrics['final_loss']:.4f}. The average of its parameters is in"
+        " network.npz: pass this directory to the option --checkpoint of another command."
+    )
+    captions = (
+        "Mean EDM loss of each tick against the training images seen.",
+        f"Samples of the averaged network, {_GRID[2]} deterministic Heun steps; a row a class, the same noise in each.",
+    )
+    return Report(
+        "A class-conditional diffusion model" if config.network.conditional else "A diffusion model",
+        answer,
+        claims=(),
+        figures=[FigureEntry(file, caption) for file, caption in zip(FIGURE_FILES, captions)],
+        tables=[Table("Result", ("", ""), [(name.replace("_", " "), value) for name, value in metrics.items()])],
+    )
+
+
+def sample_grid(model: Any, rows: int, seed: int) -> np.ndarray:
+    """Samples (rows, columns, H, W, C) of the first classes; images of a column start from the same noise."""
+    _, columns, steps = _GRID
+    key = keys.stream(jax.random.key(seed), "report")
+    images = [
+        sample(
+            model.denoiser,
+            key,
+            np.arange(columns),
+            karras_sigmas(steps),
+            shape=model.network.shape,
+            labels=np.full(columns, row, np.int32) if model.network.unet.label_dim else None,
+            batch_size=columns,
+            devices=jax.local_devices()[:1],
+        )
+        for row in range(rows)
+    ]
+    return np.stack(images)
+
+
+def dry_run(config: Config) -> list[Cost]:
+    """What a run would cost, from the real shapes: FLOP of the lowered network, memory of what its gradient keeps."""
+    if config.data in _SHAPES:
+        side, channels, classes = _SHAPES[config.data]
+    elif Path(config.data).exists():
+        images = load_images(config)
+        _, side, _, channels = images.images.shape
+        classes = len(images.class_names)
+    else:
+        side, channels, classes = _IMAGENET
+        print(f"{config.data} is not here: taken for {channels} x {side} x {side} images of {classes} classes")
+    network = build_network(config.network, config.size or side, channels, classes)
+    params = network.abstract_params
+    image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    label = jax.ShapeDtypeStruct((), jnp.int32)
+    weights = _bytes(params)
+    flop = (jax.jit(network.apply).lower(params, image, level, label).cost_analysis() or {})["flops"]
+    kept = jax.eval_shape(
+        lambda params, *rest: jax.vjp(lambda p: network.apply(p, *rest), params)[1], params, image, level, label
+    )
+    activations = max(0, _bytes(kept) - weights)
+    steps, batch = config.training.total_steps, config.training.batch_size
+    at_once = config.training.micro_batch or batch
+    drawn = (min(_GRID[0], classes) if config.network.conditional else 1) * _GRID[1]
+    evaluations = drawn * (2 * _GRID[2] - 1)
+    return [
+        # Parameters, average, two moments and gradient; a gradient costs about two more evaluations.
+        Cost("training", steps * batch, 3 * steps * batch * flop, 5 * weights + at_once * activations, 9 * weights),
+        Cost("samples", evaluations, evaluations * flop, weights, drawn * math.prod(network.shape) * 4),
+    ]
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 if __name__ == "__main__":
-    import sys, time
-
-    out = Path(sys.argv[1])
-    out.mkdir(parents=True, exist_ok=True)
-    t0 = time.time()
-    cfg = Config()
-    if len(sys.argv) > 2:
-        cfg = replace(cfg, training=replace(cfg.training, duration_kimg=float(sys.argv[2])))
-    print(train(cfg, out, lambda i, n, s: print(i, n, s, round(time.time() - t0), flush=True)))
+    run_experiment(
+        PRESETS,
+        run,
+        name="train",
+        description="Train a class-conditional ADM with the EDM recipe; a run that was killed goes on where it was.",
+        dry_run=dry_run,
+        claim_ids=(),
+        figure_files=FIGURE_FILES,
+    )

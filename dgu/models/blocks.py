@@ -38,7 +38,7 @@ def _uniform(key: Key, shape: tuple[int, ...], dtype: DTypeLike, bound: float) -
     A draw depends on an entry's row-major place alone, so the numbers are the same; but programs for draws with four axes take
     seconds to compile, and vectors of a few lengths do for all layers.
     """
-    draw = jax.random.uniform(key, (1 << (math.prod(shape) - 1).bit_length(),), dtype, -1, 1)
+    draw = jax.random.uniform(key, (max(4096, 1 << (math.prod(shape) - 1).bit_length()),), dtype, -1, 1)
     return _cut(draw, bound, shape)
 
 

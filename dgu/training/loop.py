@@ -4,6 +4,7 @@ Everything random is addressed by the number of the training image: which image 
 noise level, noise and dropout. A run that was killed and started again, or cut into other micro-batches, sees the same draws.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -53,12 +54,18 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("duration_kimg", "learning_rate", "p_std", "loss_scaling"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+            value = getattr(self, name)
+            require(0 < value < math.inf, name, value, "positive and finite")
         for name in ("rampup_kimg", "ema_halflife_kimg"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+            value = getattr(self, name)
+            require(0 <= value < math.inf, name, value, "at least 0 and finite")
+        ratio = self.ema_rampup_ratio
+        require(ratio is None or 0 < ratio < math.inf, "ema_rampup_ratio", ratio, "positive and finite, or None")
+        require(math.isfinite(self.p_mean), "p_mean", self.p_mean, "finite")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         divides = self.micro_batch is None or (self.micro_batch >= 1 and self.batch_size % self.micro_batch == 0)
         require(divides, "micro_batch", self.micro_batch, f"a divisor of batch_size {self.batch_size}")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "in 0..2^32 - 1")
 
     @property
     def total_steps(self) -> int:
@@ -99,7 +106,7 @@ def update(state: PyTree, gradients: PyTree, config: TrainingConfig) -> PyTree:
     Non-finite gradients are replaced as the reference does (NaN by 0, infinities by +-1e5) and counted in ``nonfinite``; then
     Adam (0.9, 0.999, eps 1e-8) with the ramped learning rate, then the average ``ema <- b ema + (1 - b) params``.
     """
-    bad = sum(jnp.sum(~jnp.isfinite(g)) for g in jax.tree.leaves(gradients))
+    bad = jnp.asarray(sum(jnp.sum(~jnp.isfinite(g)) for g in jax.tree.leaves(gradients)))
     gradients = jax.tree.map(lambda g: jnp.nan_to_num(g, nan=0.0, posinf=1e5, neginf=-1e5), gradients)
     # Image counts pass 2^24, where float32 stops counting single images; ramps need no more than that precision.
     seen = state["step"].astype(jnp.result_type(float)) * config.batch_size
@@ -198,8 +205,8 @@ def train_steps(
     """
     mesh = parallel.data_mesh() if mesh is None else mesh
     check_data(network, images, labels)
+    check_batch(config, mesh)
     micro = config.micro_batch or config.batch_size
-    require(micro % mesh.size == 0, "micro_batch", micro, f"a multiple of the {mesh.size} devices")
     whole, accumulate, finish = _compiled(network, config, mesh)
     key = keys.stream(jax.random.key(config.seed), "loss")
     batch_sharding = parallel.batch_sharding(mesh)
@@ -228,6 +235,14 @@ def train_steps(
             state = finish(state, total)
             loss = jnp.stack(losses).mean()
         yield state, {"step": step + 1, "loss": loss}
+
+
+def check_batch(config: TrainingConfig, mesh: Mesh) -> None:
+    """Raise ``InputError`` unless the devices divide what is evaluated at once."""
+    name = "batch_size" if config.micro_batch is None else "micro_batch"
+    require(
+        getattr(config, name) % mesh.size == 0, name, getattr(config, name), f"a multiple of the {mesh.size} devices"
+    )
 
 
 def check_data(network: EDMNetwork, images: np.ndarray, labels: np.ndarray | None) -> None:

@@ -76,7 +76,8 @@ def run_experiment(
                     raise
             else:
                 print(f"{name}, preset {options.preset}: already finished in {directory.path}")
-        print(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
+        if claims:
+            print(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
         print(f"report: {(directory.path / 'report.html').resolve()}")
         return claims
     except InputError as error:

@@ -76,8 +76,7 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
     parts = [
         f"<h1>{html.escape(report.title)}</h1>",
         f'<p class="answer">{html.escape(report.answer)}</p>',
-        "<h2>Claims</h2>",
-        _claims(report.claims),
+        *(["<h2>Claims</h2>", _claims(report.claims)] if report.claims else []),
         *(["<h2>Figures</h2>"] if report.figures else []),
         *(_figure(directory, figure) for figure in report.figures),
         *(["<h2>Tables</h2>"] if report.tables else []),
