@@ -234,10 +234,8 @@ def gather(config: Config, directory: RunDirectory) -> "Images":
         pool, labels, names = _given(config)
         real = _real(config, labels, names, pool.shape[2:])
     elif config.train:
-        wanted = config.training
-        target = load_images("training.data", wanted.data, wanted.split, wanted.size)
-        network = trainer.build_network(wanted.network, target)
-        labels, names = _checked_classes(config, network.unet.label_dim, target.class_names)
+        network, known = _network_to_train(config)
+        labels, names = _checked_classes(config, network.unet.label_dim, known)
         real = _real(config, labels, names, network.shape)
         pool = sample_pool(config, directory, _trained(config, directory), labels)
     else:
@@ -291,6 +289,15 @@ def _class_list(config: Config, available: int) -> tuple[int, ...]:
         largest <= len(labels), "subset_sizes", config.subset_sizes, f"at most the number of classes, {len(labels)}"
     )
     return labels
+
+
+def _network_to_train(config: Config) -> tuple[Any, tuple[str, ...]]:
+    """The network that ``--train`` makes, and the names of its classes."""
+    wanted = config.training
+    images = load_images("training.data", wanted.data, wanted.split, wanted.size)
+    _, side, width, channels = images.images.shape
+    require(side == width, "training.data", wanted.data, f"square images, not {side} x {width}")
+    return trainer.build_network(wanted.network, side, channels, len(images.class_names)), images.class_names
 
 
 def _pretrained(config: Config) -> Any:
@@ -390,10 +397,7 @@ def _planned_network(config: Config) -> Any:
     from dgu.models.adm import ADMConfig
 
     if config.train:
-        wanted = config.training
-        return trainer.build_network(
-            wanted.network, load_images("training.data", wanted.data, wanted.split, wanted.size)
-        )
+        return _network_to_train(config)[0]
     if config.checkpoint != PAPER_CHECKPOINT or Path(config.checkpoint).exists():
         return _pretrained(config).network
     adm = trainer.PRESETS["paper"].network
@@ -427,14 +431,8 @@ def _network_costs(config: Config, network: Any, k: int) -> list[Cost]:
     images = k * config.splits.total
     evaluations = images * (2 * config.sampler.num_steps - 1)
     memory = weights + config.sampler.batch_size * (pixels + activations)
-    costs = [Cost("sampling", evaluations, evaluations * forward, memory, images * pixels)]
-    if config.train:
-        optimisation = config.training.training
-        seen = optimisation.total_steps * optimisation.batch_size
-        # A gradient costs two more forward passes; parameters, EMA, two moments and a gradient are held, four stored twice.
-        held = 5 * weights + (optimisation.micro_batch or optimisation.batch_size) * 2 * activations
-        costs.insert(0, Cost("training", seen, 3 * seen * forward, held, 8 * weights))
-    return costs
+    sampling = Cost("sampling", evaluations, evaluations * forward, memory, images * pixels)
+    return [*([trainer.dry_run(config.training)[0]] if config.train else []), sampling]
 
 
 def _study_costs(config: Config, k: int, shape: tuple[int, ...]) -> list[Cost]:
