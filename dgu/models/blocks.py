@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from dgu.typing import Key
+from dgu.typing import Key, Scalar
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def _uniform(key: Key, shape: tuple[int, ...], dtype: DTypeLike, bound: float) -
 
 
 @partial(jax.jit, static_argnums=2)
-def _cut(draw: Array, bound: float, shape: tuple[int, ...]) -> Array:
+def _cut(draw: Array, bound: Scalar, shape: tuple[int, ...]) -> Array:
     return (draw[: math.prod(shape)] * bound).reshape(shape)
 
 
