@@ -76,7 +76,7 @@ class SamplerConfig:
     """Noise is added below this level."""
     s_noise: float = 1.003
     """Standard deviation of the noise added, relative to what the step removes."""
-    batch_size: int = 200
+    batch_size: int = 250
     """Images per device and chunk."""
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ class Config:
     splits: SplitSizes = field(default_factory=SplitSizes)
     low_rank_fit: int = 100
     """Images per class that the low-rank mixture is fitted to (fewer than pixels); 0 leaves the arm out."""
-    gaussian_test_factor: int = 4
+    gaussian_test_factor: int = 3
     """Test images of the Gaussian arms as a multiple of splits.test: they cost no sampling, and steady the difference."""
     replicates: int = 20
     """New splits of the pool, with mixture and null fitted again."""
