@@ -16,11 +16,17 @@ evaluations of the network, in float32 on two threads.
 - ``torch``: the same network and sampler in plain eager PyTorch, written from the formulas. It gives the same samples,
   which is checked before anything is timed.
 
-Each of ``repeats`` rounds times ``dgu``, ``chain`` and ``torch`` in turn; ratios are taken within a round, and the
-median over the rounds is reported with the quartiles.
+``dgu`` and ``chain`` run in two layouts: all images on one CPU device of JAX, and split over as many devices as threads.
+XLA's own convolution kernels use one thread each, so that one device leaves the second core nearly idle.
+
+Each of ``repeats`` rounds times every program in turn; ratios are taken within a round, and the median over the rounds
+is reported with the quartiles. Processor time is reported too: where other work shares the machine, ratios of it hold
+better than ratios of wall time.
 """
 
 import dataclasses
+import functools
+import itertools
 import json
 import os
 import statistics
@@ -53,11 +59,11 @@ class Config:
     repeats: int = 15
     """Rounds, in each of which every program is timed once."""
     threads: int = 2
-    """Cores the process may use; threads of PyTorch."""
+    """Cores the process may use; threads of PyTorch, CPU devices of JAX in the second layout."""
     peer: bool = True
     """Time the PyTorch peer too."""
     quick: bool = False
-    """Two images, three steps, two rounds: does it work, no more."""
+    """Two images, three steps, two rounds, one thread: does it work, no more."""
     json: str | None = None
     """File to write the figures to."""
 
@@ -123,12 +129,17 @@ def _chain_evaluation(config: ADMConfig, weights: dict, x: Array, sigma: Array, 
     return _conv(weights["out_conv"], x)
 
 
-def make_chain(denoiser: EDMDenoiser, sigmas: np.ndarray) -> Callable[[Array, Array], Array]:
-    """``chain(x, labels)``: two evaluations a step in a scan, and one after it, as the Heun sampler has them."""
-    config, weights = denoiser.network.unet, jax.device_put(chain_weights(denoiser))
+def make_chain(denoiser: EDMDenoiser, sigmas: np.ndarray, devices: list) -> Callable[[np.ndarray, np.ndarray], list]:
+    """``chain(x, labels)``: two evaluations a step in a scan, and one after it, as the Heun sampler has them.
+
+    The batch is split over ``devices``, each of which runs the same single-device program.
+    """
+    config = denoiser.network.unet
+    levels = np.asarray(sigmas / sigmas[0], np.float32)
+    resident = [jax.device_put((chain_weights(denoiser), levels), device) for device in devices]
 
     @jax.jit
-    def chain(weights: dict, start: Array, labels: Array, sigmas: Array) -> Array:
+    def program(weights: dict, sigmas: Array, start: Array, labels: Array) -> Array:
         def evaluate(x: Array, sigma: Array) -> Array:
             return start + 0.1 * _chain_evaluation(config, weights, x, sigma, labels)
 
@@ -138,7 +149,12 @@ def make_chain(denoiser: EDMDenoiser, sigmas: np.ndarray) -> Callable[[Array, Ar
         x, _ = jax.lax.scan(step, start, (sigmas[:-2], sigmas[1:-1]))
         return evaluate(x, sigmas[-2])
 
-    return lambda x, labels: chain(weights, x, labels, jnp.asarray(sigmas, jnp.float32) / sigmas[0])
+    def chain(x: np.ndarray, labels: np.ndarray) -> list:
+        parts = zip(np.split(x, len(devices)), np.split(labels, len(devices)))
+        return jax.device_get([program(*at, *jax.device_put(part, device))
+                               for at, part, device in zip(resident, parts, devices)])  # fmt: skip
+
+    return chain
 
 
 # The peer in PyTorch ---------------------------------------------------------------------------------------------------
@@ -206,7 +222,7 @@ def make_peer(config: ADMConfig, weights: dict[str, np.ndarray], sigmas: np.ndar
 
     @torch.inference_mode()
     def peer(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        for now, after in zip(levels[:-1], levels[1:]):
+        for now, after in itertools.pairwise(levels):
             slope = (x - denoise(x, now, labels)) / now
             euler = x + (after - now) * slope
             if after > 0:
@@ -221,11 +237,11 @@ def make_peer(config: ADMConfig, weights: dict[str, np.ndarray], sigmas: np.ndar
 # Measuring -------------------------------------------------------------------------------------------------------------
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall time and processor time of one call."""
+    start, busy = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - busy
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -242,18 +258,25 @@ def measure(config: Config) -> dict:
     indices = np.arange(config.batch)
     labels = indices % network.unet.label_dim
     key = jax.random.key(0)
-
-    def ours() -> np.ndarray:
-        return sample(denoiser, key, indices, sigmas, shape=network.shape, labels=labels, batch_size=config.batch)
-
     noise = np.stack([initial_noise(key, i, network.shape) for i in indices])
     one_hot = np.eye(network.unet.label_dim, dtype=np.float32)[labels]
-    chain = make_chain(denoiser, sigmas)
-    works: dict[str, Callable[[], object]] = {"dgu": ours, "chain": lambda: np.asarray(chain(noise, one_hot))}
-    samples = ours()
-    if not np.isfinite(works["chain"]()).all():
-        raise SystemExit("the chain's numbers left float32's range")
 
+    def ours(devices: list) -> np.ndarray:
+        return sample(
+            denoiser, key, indices, sigmas, shape=network.shape, labels=labels,
+            batch_size=config.batch // len(devices), devices=devices,
+        )  # fmt: skip
+
+    works: dict[str, Callable[[], object]] = {}
+    layouts = {f"{k} x {config.batch // k}": jax.local_devices()[:k] for k in sorted({1, config.threads})}
+    for layout, devices in layouts.items():
+        works[f"dgu {layout}"] = functools.partial(ours, devices)
+        chain = make_chain(denoiser, sigmas, devices)
+        works[f"chain {layout}"] = functools.partial(chain, noise, one_hot)
+        if not np.isfinite(chain(noise, one_hot)).all():
+            raise SystemExit("the chain's numbers left float32's range")
+
+    pairs = {f"dgu {layout} to chain {layout}": (f"dgu {layout}", f"chain {layout}") for layout in layouts}
     versions, difference = {"jax": jax.__version__}, None
     if config.peer:
         import torch
@@ -263,26 +286,36 @@ def measure(config: Config) -> dict:
         peer, rows = make_peer(network.unet, weights, sigmas), torch.from_numpy(one_hot)
         start = torch.from_numpy(np.ascontiguousarray(np.moveaxis(noise * np.float32(sigmas[0]), -1, 1)))
         works["torch"] = lambda: peer(start, rows)
+        pairs |= {f"dgu {layout} to torch": (f"dgu {layout}", "torch") for layout in layouts}
         expected = np.moveaxis(peer(start, rows).numpy(), 1, -1)
-        difference = float(np.abs(samples - expected).max() / np.abs(expected).max())
+        difference = max(float(np.abs(ours(at) - expected).max() / np.abs(expected).max()) for at in layouts.values())
         if not difference < 1e-3:
             raise SystemExit(f"dgu and PyTorch differ by {difference:.1e} of the largest magnitude: not the same work")
 
-    times: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        work()
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for _ in range(config.repeats):
         for name, work in works.items():
             times[name].append(seconds(work))
+    wall = {name: [at[0] for at in values] for name, values in times.items()}
+    busy = {name: [at[1] for at in values] for name, values in times.items()}
+
+    def ratios(of: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+        return {
+            name: spread([other / us for us, other in zip(of[mine], of[theirs])])
+            for name, (mine, theirs) in pairs.items()
+        }
+
     return {
         "config": dataclasses.asdict(config),
         "evaluations": 2 * config.steps - 1,
         "largest_difference_from_torch": difference,
-        "seconds": {name: spread(values) for name, values in times.items()},
-        "images_per_second": {name: config.batch / statistics.median(values) for name, values in times.items()},
-        "throughput_relative_to": {
-            name: spread([other / us for other, us in zip(times[name], times["dgu"])])
-            for name in works
-            if name != "dgu"
-        },
+        "seconds": {name: spread(values) for name, values in wall.items()},
+        "processor_seconds": {name: spread(values) for name, values in busy.items()},
+        "images_per_second": {name: config.batch / statistics.median(values) for name, values in wall.items()},
+        "relative_throughput": ratios(wall),
+        "relative_throughput_by_processor_time": ratios(busy),
         "versions": versions,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "times": times,
@@ -292,9 +325,12 @@ def measure(config: Config) -> dict:
 def main(config: Config) -> None:
     """Measure, print a table, write the file."""
     if config.quick:
-        config = dataclasses.replace(config, batch=2, steps=3, repeats=2)
+        config = dataclasses.replace(config, batch=2, steps=3, repeats=2, threads=1)
+    if min(config.batch, config.threads, config.repeats) < 1 or config.steps < 2 or config.batch % config.threads:
+        raise SystemExit("batch, threads and repeats must be 1 or more, steps 2 or more, threads a divisor of batch")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: config.threads])
+    jax.config.update("jax_num_cpu_devices", config.threads)
     result = measure(config)
     print(
         f"{config.batch} images, {config.steps} Heun steps ({result['evaluations']} evaluations), float32, "
@@ -304,16 +340,20 @@ def main(config: Config) -> None:
         print(
             f"largest difference from PyTorch's samples: {result['largest_difference_from_torch']:.1e} of the largest"
         )
-    print(f"{'':8}{'images / s':>12}{'median s':>12}{'quartiles':>18}{'minimum':>10}")
+    print(f"{'':14}{'images / s':>12}{'median s':>12}{'quartiles':>18}{'minimum':>10}{'processor s':>14}")
     for name, at in result["seconds"].items():
         quartiles = f"{at['quartile_low']:.3f} .. {at['quartile_high']:.3f}"
         print(
-            f"{name:8}{result['images_per_second'][name]:12.2f}{at['median']:12.3f}{quartiles:>18}{at['minimum']:10.3f}"
+            f"{name:14}{result['images_per_second'][name]:12.2f}{at['median']:12.3f}{quartiles:>18}{at['minimum']:10.3f}"
+            f"{result['processor_seconds'][name]['median']:14.3f}"
         )
-    for name, at in result["throughput_relative_to"].items():
+    print("throughput of          relative to      median (quartiles); by processor time")
+    for name, at in result["relative_throughput"].items():
+        busy = result["relative_throughput_by_processor_time"][name]
+        mine, theirs = name.split(" to ")
         print(
-            f"throughput of dgu relative to {name}: {at['median']:.3f} "
-            f"(quartiles {at['quartile_low']:.3f} .. {at['quartile_high']:.3f})"
+            f"{mine:23}{theirs:17}{at['median']:.3f} ({at['quartile_low']:.3f} .. {at['quartile_high']:.3f}); "
+            f"{busy['median']:.3f}"
         )
     if config.json:
         with open(config.json, "w") as file:
