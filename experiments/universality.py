@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dgu import parallel
 from dgu.analysis.arms import Recipe
 from dgu.analysis.splits import SplitSizes
 from dgu.errors import InputError, require
@@ -378,6 +379,7 @@ def sample_pool(config: Config, directory: RunDirectory, pretrained: Any, labels
                 bar.update(before + done - bar.done)
 
             store.fill(make, [label], count, batch_size=settings.batch_size * jax.local_device_count(), progress=report)
+            report(count, count)
     return np.stack([store.read(label, count) for label in labels])
 
 
@@ -460,6 +462,7 @@ def _study_costs(config: Config, k: int, shape: tuple[int, ...]) -> list[Cost]:
 
 
 if __name__ == "__main__":
+    parallel.use_every_core()
     run_experiment(
         PRESETS,
         run,
