@@ -8,7 +8,6 @@ does), *low rank* (a mixture fitted to fewer images than pixels) and *real*. Sou
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -214,10 +213,8 @@ def run(config: Config, directory: RunDirectory) -> Report:
             compute = partial(replicate, config, images, number)
             replicates.append(directory.stage(stage, compute, allow_nonfinite=True))
             bar.update()
-    controls = {"positive": partial(positive_control, config, images), "negative": partial(negative_control, config)}
-    with ThreadPoolExecutor() as threads:
-        stored = threads.map(lambda name: directory.stage(f"control-{name}", controls[name]), controls)
-        positive, negative = stored
+    positive = directory.stage("control-positive", partial(positive_control, config, images))
+    negative = directory.stage("control-negative", partial(negative_control, config))
     stacked = {name: np.stack([r[name] for r in replicates]) for name in replicates[0]}
 
     return reporting.build(config, directory, images, stacked, positive, negative)

@@ -1,6 +1,5 @@
 """The replicates and controls of the universality study: splits, arms, classifiers, spectra; from images to arrays."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -96,11 +95,9 @@ def replicate(config: Any, images: Images, number: int) -> dict[str, np.ndarray]
         part = pool.only(("diffusion", "mixture", "null")) if task.two_layer else pool
         return train_and_test(part, task, config.recipe, config.seed + number)
 
-    problems = tasks(config, k, flat.shape[-1], number)
-    # Side by side: each problem is a program of its own, and compiling one leaves cores idle.
-    with ThreadPoolExecutor() as threads:
-        for name, results in zip(problems, threads.map(solve, problems.values())):
-            out |= {f"{name}.{what}": values for what, values in results.items()}
+    # One after the other: two programs over several devices, launched from two threads, can wait for each other for ever.
+    for name, task in tasks(config, k, flat.shape[-1], number).items():
+        out |= {f"{name}.{what}": values for what, values in solve(task).items()}
     return out
 
 

@@ -76,9 +76,11 @@ def spectrum_claim(results: dict[str, np.ndarray], kind: str, about: dict[str, s
     log = {arm: np.log(np.maximum(results[f"{kind}.{arm}"], 1e-12)) for arm in ARMS}
     corrected = (log["mixture"] - log["diffusion"]) - (log["null"] - log["mixture"])
     corrected = corrected.mean(axis=1) if kind == "covariance" else corrected
+    # A mixture fitted to fewer images than pixels has no more eigenvalues in a class than images to fit it.
+    ranks = min(corrected.shape[-1], sizes.fit - 1) if kind == "covariance" else corrected.shape[-1]
     parts = []
     for quantile in QUANTILES:
-        values = corrected[:, round(quantile * (corrected.shape[-1] - 1))]
+        values = corrected[:, round(quantile * (ranks - 1))]
         found = corrected_t_interval(values, sizes.fit + sizes.train + sizes.validation, sizes.test)
         parts.append(
             Claim.within(

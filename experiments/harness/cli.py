@@ -210,9 +210,9 @@ def _under_its_option(line: str, argv: Sequence[str], config: Any) -> str:
     if found is None:
         return line
     field = found.group().replace("_", "-")
-    typed = [option for option, _ in _groups(argv) if option.endswith((f"--{field}", f".{field}"))]
     known = [option for option in _option_types(config) if option == f"--{field}"]
-    return next(iter([*typed, *known]), found.group()) + line[found.end() :]
+    typed = [option for option, _ in _groups(argv) if option.endswith(f".{field}")]
+    return next(iter([*known, *typed]), found.group()) + line[found.end() :]
 
 
 def _why(exit_: BaseException, argv: Sequence[str], attempt: Callable, known: Mapping[str, Any]) -> str:
