@@ -105,13 +105,14 @@ class GroupNorm(nnx.GroupNorm):
             size = means.shape[-1]
             return jnp.matmul(means, jnp.full((size, size), 1 / size, means.dtype), precision="highest").reshape(-1)
 
-        centred = wide - group_mean(wide)[None, None]
+        mean = group_mean(wide)
+        deviation = jnp.sqrt(group_mean(jnp.square(wide - mean[None, None])) + self.epsilon)
         gain, offset = self.scale[...], self.bias[...]  # type: ignore[index]
         if scale is not None and shift is not None:
             gain, offset = gain * (scale + 1), offset * (scale + 1) + shift
-        # The quotient is of one row of channels: XLA fuses a cheaper last operation into the loop, once for each pixel.
-        factor = gain / jnp.sqrt(group_mean(jnp.square(centred)) + self.epsilon)
-        return (centred * factor[None, None] + offset[None, None]).astype(x.dtype)
+        # Quotients come last, for one row of channels: XLA would fuse cheaper operations into the loop over pixels.
+        factor, offset = gain / deviation, (offset * deviation - mean * gain) / deviation
+        return (wide * factor[None, None] + offset[None, None]).astype(x.dtype)
 
 
 def group_norm(channels: int, epsilon: float, dtype: DTypeLike | None, rngs: nnx.Rngs) -> GroupNorm:
@@ -122,6 +123,33 @@ def group_norm(channels: int, epsilon: float, dtype: DTypeLike | None, rngs: nnx
 def upsample(x: Float[Array, "h w c"]) -> Float[Array, "2*h 2*w c"]:
     """Nearest-neighbour doubling: the filter [1, 1] of the reference."""
     return jnp.repeat(jnp.repeat(x, 2, axis=0), 2, axis=1)
+
+
+def upsampled_conv(layer: nnx.Conv, x: Float[Array, "h w c"]) -> Float[Array, "2*h 2*w o"]:
+    """``layer(upsample(x))`` for a 3 x 3 layer, by four 2 x 2 convolutions of ``x``: 4/9 of the multiplications.
+
+    After doubling, two of the three rows under the kernel are copies of one row of ``x``, so that their weights add up:
+    the last two for the even rows of the output, the first two for the odd ones. Columns likewise.
+    """
+    wide = jnp.promote_types(x.dtype, layer.kernel.dtype)
+    dtype = wide if layer.dtype is None else layer.dtype
+
+    def folded(kernel: Array, axis: int) -> tuple[Array, Array]:
+        first, middle, last = jnp.split(kernel, 3, axis)
+        return jnp.concatenate([first, middle + last], axis), jnp.concatenate([first + middle, last], axis)
+
+    def phase(kernel: Array, row: int, column: int) -> Array:
+        padding = ((1 - row, row), (1 - column, column))
+        layout = ("NHWC", "HWIO", "NHWC")
+        inputs, kernel = x[None].astype(dtype), kernel.astype(dtype)
+        return jax.lax.conv_general_dilated(inputs, kernel, (1, 1), padding, dimension_numbers=layout)[0]
+
+    rows = [
+        jnp.stack([phase(k, row, column) for column, k in enumerate(folded(by_row, 1))], axis=2)
+        for row, by_row in enumerate(folded(layer.kernel[...].astype(wide), 0))
+    ]
+    h, w, _ = x.shape
+    return jnp.stack(rows, axis=1).reshape(2 * h, 2 * w, -1) + layer.bias[...].astype(dtype)[None, None]  # type: ignore[index]
 
 
 def downsample(x: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
@@ -198,11 +226,15 @@ class UNetBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "h w c"], embedding: Float[Array, "e"], key: Key | None = None
     ) -> Float[Array, "h2 w2 c2"]:
-        resample = {"up": upsample, "down": downsample, None: lambda y: y}[self.spec.resample]
-        h = self.conv0(resample(jax.nn.silu(self.norm0(x))))
+        h = jax.nn.silu(self.norm0(x))
+        if self.spec.resample == "up":
+            h, x = upsampled_conv(self.conv0, h), upsample(x)
+        elif self.spec.resample == "down":
+            h, x = self.conv0(downsample(h)), downsample(x)
+        else:
+            h = self.conv0(h)
         h = jax.nn.silu(self.norm1(h, *jnp.split(self.affine(embedding), 2)))
         h = self.conv1(dropout(h, self.rate, key))
-        x = resample(x)
         x = (self.skip(x) if self.spec.inp != self.spec.out else x) + h
         if self.spec.heads:
             x = x + self.proj(attention(self.qkv(self.norm2(x)), self.spec.heads))
