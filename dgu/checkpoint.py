@@ -51,11 +51,16 @@ class TrainingCheckpoints:
             InputError: there is none, or it belongs to another network.
         """
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        try:
-            return self._checkpointer.load(abstract_state=abstract)
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"checkpoint {self._checkpointer.directory}: not of this network ({reason})") from error
+        if self.latest_step() is None:
+            raise InputError(f"checkpoint {self._checkpointer.directory}: must hold a step, but there is none")
+        # Compared here, for a load that fails leaves Orbax's threads complaining on their own.
+        stored, wanted = _described(self._checkpointer.metadata().metadata), _described(abstract)
+        for name in sorted(stored.keys() | wanted.keys()):
+            there, here = stored.get(name, "absent"), wanted.get(name, "absent")
+            if there != here:
+                found = f"{name} is {there} there and {here} here"
+                raise InputError(f"checkpoint {self._checkpointer.directory}: not of this network ({found})")
+        return self._checkpointer.load(abstract_state=abstract)
 
     def close(self) -> None:
         """Wait for what is being written."""
@@ -66,6 +71,15 @@ class TrainingCheckpoints:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _described(tree: PyTree) -> dict[str, str]:
+    """Dtype and shape of each leaf, by its path."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: hasattr(node, "shape"))
+    return {
+        ".".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+    }
 
 
 def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ network, which every ``--checkpoint`` option takes, and in the end ``metrics.jso
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -83,7 +83,7 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            duration_kimg=1050, batch_size=128, learning_rate=2e-3, rampup_kimg=20, ema_halflife_kimg=50
+            duration_kimg=1050.0, batch_size=128, learning_rate=2e-3, rampup_kimg=20.0, ema_halflife_kimg=50.0
         )
     )
     tick_kimg: float = 10.0
@@ -123,7 +123,7 @@ PRESETS = {
             compute_dtype="bfloat16",
         ),
         training=TrainingConfig(
-            duration_kimg=2_500_000, batch_size=4096, learning_rate=1e-4, ema_halflife_kimg=50_000, loss_scaling=100
+            duration_kimg=2_500_000.0, batch_size=4096, learning_rate=1e-4, ema_halflife_kimg=50_000.0, loss_scaling=100.0
         ),
         tick_kimg=50,
         checkpoint_kimg=2_500,
@@ -352,7 +352,8 @@ def _bytes(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; ``argv`` is that of the process by default."""
     run_experiment(
         PRESETS,
         run,
@@ -361,4 +362,9 @@ if __name__ == "__main__":
         dry_run=dry_run,
         claim_ids=(),
         figure_files=FIGURE_FILES,
+        argv=argv,
     )
+
+
+if __name__ == "__main__":
+    main()

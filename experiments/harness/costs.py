@@ -47,7 +47,7 @@ def cost_table(costs: Sequence[Cost]) -> str:
 
 def scaled(number: float, unit: str = "") -> str:
     """A number with a decimal prefix: ``scaled(1.2e10, "B")`` is ``"12 GB"``."""
-    prefixes = ["", "k", "M", "G", "T", "P", "E"]
+    prefixes = ["", "k", "M", "G", "T", "P", "E", "Z", "Y"]
     while abs(number) >= 999.5 and len(prefixes) > 1:
         number /= 1000
         prefixes.pop(0)
