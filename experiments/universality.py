@@ -22,6 +22,7 @@ from dgu.errors import InputError, require
 from experiments import train as trainer
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.flop import matmul_flop
 from experiments.harness.report import Report
 from experiments.harness.rundir import RunDirectory
 
@@ -381,7 +382,7 @@ def sample_pool(config: Config, directory: RunDirectory, pretrained: Any, labels
 
 
 def dry_run(config: Config) -> list[Cost]:
-    """What a run would cost: real shapes through ``jax.eval_shape``, FLOP from the lowered program."""
+    """What a run would cost: real shapes through ``jax.eval_shape``, FLOP of its convolutions and products."""
     if config.samples is not None:
         pool, labels, _ = _given(config)
         return _study_costs(config, len(labels), pool.shape[2:])
@@ -423,8 +424,9 @@ def _network_costs(config: Config, network: Any, k: int) -> list[Cost]:
     level = jax.ShapeDtypeStruct((), jnp.float32)
     label = jax.ShapeDtypeStruct((), jnp.int32)
     shape = jax.eval_shape(network.apply, params, image, level, label).shape
+    forward = matmul_flop(network.apply, params, image, level, label)
     analysis = jax.jit(network.apply).lower(params, image, level, label).cost_analysis() or {}
-    forward, activations = analysis.get("flops", 0.0), analysis.get("bytes accessed", 0.0) / 8
+    activations = analysis.get("bytes accessed", 0.0) / 8
     weights = sum(leaf.size for leaf in jax.tree.leaves(params)) * 4
     pixels = int(np.prod(shape)) * 4
     images = k * config.splits.total

@@ -121,7 +121,7 @@ NUMBERS = [
     ("--sampler.batch-size 0", "--sampler.batch-size = 0: must be at least 1"),
     ("--training.training.batch-size 0", "--training.training.batch-size = 0: must be at least 1"),
     ("--train --samples good.npz", "--train = True: must be left out with --samples"),
-    ("--classes one two", "--classes = 'one two': must be None or a list"),
+    ("--classes one two", "--classes = 'one two': must be a list, separated by spaces, each a whole number or None"),
     ("--preset tiny", "--preset = 'tiny': must be one of smoke, default, paper"),
 ]
 

@@ -1,0 +1,54 @@
+"""The arithmetic of a function, from its trace: what ``--dry-run`` prints as FLOP."""
+
+from collections.abc import Callable, Iterator
+from math import prod
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+def matmul_flop(function: Callable, *arguments: Any) -> float:
+    """Floating-point operations of the convolutions and matrix products in one call, two for each multiply-add.
+
+    Taps of a convolution that fall on padding are counted, as papers count them (XLA's own analysis leaves them out);
+    elementwise work is not. The body of a ``scan`` counts once for each step, a ``while_loop``'s and the larger branch of
+    a ``cond`` once.
+
+    Args:
+        function: traced, never run.
+        arguments: arrays, or ``jax.ShapeDtypeStruct`` in their place.
+    """
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _count(jaxpr: core.Jaxpr) -> float:
+    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation: Any) -> float:
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":
+        (contracted, _), _ = params["dimension_numbers"]
+        return 2.0 * equation.outvars[0].aval.size * prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+    if name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        per_output = prod(kernel) / kernel[params["dimension_numbers"].rhs_spec[0]]
+        return 2.0 * equation.outvars[0].aval.size * per_output
+    inner = [_count(jaxpr) for jaxpr in _inner(params)]
+    return (
+        params.get("length", 1) * sum(inner)
+        if name == "scan"
+        else max(inner, default=0.0)
+        if name == "cond"
+        else sum(inner)
+    )
+
+
+def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
+    for value in params.values():
+        for entry in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(entry, core.ClosedJaxpr):
+                yield entry.jaxpr
+            elif isinstance(entry, core.Jaxpr):
+                yield entry

@@ -1,0 +1,39 @@
+"""FLOP of traced functions against counts by hand."""
+
+import jax
+import jax.numpy as jnp
+
+from experiments.harness.flop import matmul_flop
+
+
+def shape(*lengths):
+    return jax.ShapeDtypeStruct(lengths, jnp.float32)
+
+
+def test_products_and_convolutions():
+    assert matmul_flop(lambda a, b: jax.nn.relu(a @ b) + 1, shape(3, 5), shape(5, 7)) == 2 * 3 * 5 * 7
+    assert (
+        matmul_flop(lambda a, b: jnp.einsum("nij,njk->nik", a, b), shape(4, 3, 5), shape(4, 5, 7)) == 4 * 2 * 3 * 5 * 7
+    )
+
+    def convolve(groups):
+        return lambda x, w: jax.lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        )
+
+    assert matmul_flop(convolve(1), shape(2, 8, 8, 6), shape(3, 3, 6, 10)) == 2 * (2 * 8 * 8 * 10) * (9 * 6)
+    assert matmul_flop(convolve(6), shape(2, 8, 8, 6), shape(3, 3, 1, 6)) == 2 * (2 * 8 * 8 * 6) * 9
+
+
+def test_loops_branches_and_nested_functions():
+    product = 2 * 4**3
+
+    def looped(a):
+        step = jax.jit(lambda b, _: (jnp.where(b > 0, b @ a, b), None))
+        return jax.lax.scan(step, a, length=5)[0]
+
+    assert matmul_flop(looped, shape(4, 4)) == 5 * product
+    branch = lambda a: jax.lax.cond(a[0, 0] > 0, lambda b: b @ b, lambda b: b @ b @ b, a)  # noqa: E731
+    assert matmul_flop(branch, shape(4, 4)) == 2 * product
+    assert matmul_flop(jax.checkpoint(jax.jit(lambda a: a @ a)), shape(4, 4)) == product
+    assert matmul_flop(jax.vmap(lambda a: a @ a), shape(9, 4, 4)) == 9 * product
