@@ -77,7 +77,7 @@ class SamplerConfig:
     """Noise is added below this level."""
     s_noise: float = 1.003
     """Standard deviation of the noise added, relative to what the step removes."""
-    batch_size: int = 250
+    batch_size: int = 200
     """Images per device and chunk."""
 
     def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class Config:
     splits: SplitSizes = field(default_factory=SplitSizes)
     low_rank_fit: int = 100
     """Images per class that the low-rank mixture is fitted to (fewer than pixels); 0 leaves the arm out."""
-    gaussian_test_factor: int = 3
+    gaussian_test_factor: int = 4
     """Test images of the Gaussian arms as a multiple of splits.test: they cost no sampling, and steady the difference."""
     replicates: int = 20
     """New splits of the pool, with mixture and null fitted again."""
@@ -122,9 +122,9 @@ class Config:
     """Training sizes n (all classes together) as multiples of the number of pixels d, as far as the pool reaches."""
     subset_sizes: tuple[int, ...] = (4,)
     """Sizes of the random subsets of classes."""
-    subsets: int = 5
+    subsets: int = 4
     """Random subsets of each size in every replicate."""
-    pairs: int = 10
+    pairs: int = 6
     """Random pairs of classes in every replicate."""
     two_layer_ratio: float = 3.0
     """Training size of the two-layer networks: one of training_ratios."""

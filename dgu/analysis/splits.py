@@ -14,13 +14,13 @@ from dgu.errors import InputError, require
 class SplitSizes:
     """Images per class in each part of a split."""
 
-    fit: int = 550
+    fit: int = 400
     """Images that the Gaussian mixture is fitted to."""
     train: int = 490
     """Images that classifiers are trained on."""
     validation: int = 60
     """Images that choose the learning rate and the stopping epoch."""
-    test: int = 400
+    test: int = 250
     """Images that accuracy is measured on."""
 
     def __post_init__(self) -> None:
