@@ -350,8 +350,8 @@ def _answer(claims: list[Claim], config: Any, images: Any) -> str:
     main = by_id["universality-all-classes"]
     word = {"supported": "Yes", "not supported": "No", "undecided": "Undecided"}[main.verdict]
     return (
-        f"{word}: with all {len(images.class_names)} classes, linear classifiers reach {main.value:+.2f} points more on diffusion samples "
-        f"than on the Gaussian mixture fitted to them (95 % interval {main.interval[0]:+.2f} to {main.interval[1]:+.2f}, margin {config.margin:g}); "
+        f"{word}: with all {len(images.class_names)} classes, linear classifiers reach {abs(main.value):.2f} points {'more' if main.value > 0 else 'less'} on diffusion samples "
+        f"than on the Gaussian mixture fitted to them (95 % interval of the difference {main.interval[0]:+.2f} to {main.interval[1]:+.2f}, margin {config.margin:g}); "
         f"after correction by the null, {by_id['universality-null-corrected'].value:+.2f}. Pairs: {by_id['universality-pairs'].value:+.2f}; subsets: "
         f"{by_id['universality-subsets'].value:+.2f}. Two-layer networks differ by {by_id['two-layer-breaks'].value:+.2f} points. "
         f"{config.replicates} replicates, each a new split of {config.splits.total} images a class."

@@ -61,6 +61,7 @@ def spectra(
         grid = figure.subplots(
             rows * len(heights), columns, squeeze=False, sharex=True, sharey="row", height_ratios=heights * rows
         )
+        reach = np.asarray([0.8, 1.2])  # what the axes of the ratios show at least
         for number in range(rows * columns):
             row, column = divmod(number, columns)
             cells = grid[row * len(heights) : (row + 1) * len(heights), column]
@@ -77,7 +78,10 @@ def spectra(
             top.set_title(panel.title)
             for place, (arm, reference) in enumerate(ratios):
                 quotient = _masked(panel.eigenvalues[arm], floor) / _masked(panel.eigenvalues[reference], floor)
-                _band(cells[1], quotient, arm, place, f"{labels.get(arm, arm)} / {labels.get(reference, reference)}")
+                middle = _band(
+                    cells[1], quotient, arm, place, f"{labels.get(arm, arm)} / {labels.get(reference, reference)}"
+                )
+                reach = np.append(reach, middle[np.isfinite(middle)])
             if ratios:
                 cells[1].axhline(1.0, color="#7f7f7f", linewidth=0.8, zorder=0)
                 if column == 0:
@@ -89,6 +93,9 @@ def spectra(
             if number + columns >= len(panels):
                 cells[-1].set_xlabel("rank of eigenvalue")
                 cells[-1].tick_params(labelbottom=True)
+        # The lines decide: the band of the last ranks, where eigenvalues are rounding, can reach far.
+        for axes in grid[1::2].flat if ratios else ():
+            axes.set_ylim(max(0.0, reach.min() - 0.1), min(reach.max() + 0.1, 3.0))
         legend_below(figure, list(grid[:: len(heights)].flat))
         if title:
             figure.suptitle(title)
@@ -100,8 +107,8 @@ def _masked(values: Num[np.ndarray, "*replicates k"], floor: float) -> Num[np.nd
     return np.where(values > floor * values.max(), values, np.nan)
 
 
-def _band(axes: Axes, values: Num[np.ndarray, "*replicates k"], arm: str, place: int, label: str) -> None:
-    """One line, and where there are replicates their median with the range that holds 95 % of them."""
+def _band(axes: Axes, values: Num[np.ndarray, "*replicates k"], arm: str, place: int, label: str) -> np.ndarray:
+    """One line, and where there are replicates their median with the range that holds 95 % of them; gives the line."""
     look = arm_style(arm, place)
     rank = np.arange(1, values.shape[-1] + 1)
     middle = values
@@ -109,3 +116,4 @@ def _band(axes: Axes, values: Num[np.ndarray, "*replicates k"], arm: str, place:
         low, middle, high = np.quantile(values, [0.025, 0.5, 0.975], axis=0)
         axes.fill_between(rank, low, high, color=look.color, alpha=0.18, linewidth=0)
     axes.plot(rank, middle, color=look.color, linestyle=look.linestyle, linewidth=1.4, label=label)
+    return np.asarray(middle)

@@ -99,4 +99,8 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     for one in axes:
         for handle, label in zip(*one.get_legend_handles_labels()):
             entries.setdefault(label, handle)
-    figure.legend(entries.values(), entries, loc="outside lower center", ncols=min(4, len(entries)), handlelength=3)
+    # Inches of each entry, about: a handle of three letters with its gaps, and the text.
+    widths = [0.85 + 0.075 * len(label) for label in entries]
+    room = figure.get_figwidth()
+    columns = len(entries) if sum(widths) <= room else max(1, int(room / max(widths)))
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, handlelength=3)
