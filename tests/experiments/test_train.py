@@ -1,0 +1,265 @@
+"""The training command: the same bits after any interruption, one-line refusals, what a run leaves behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from dgu import data
+from dgu.checkpoint import TrainingCheckpoints
+from dgu.errors import InputError
+from dgu.models import load_checkpoint
+from dgu.training import initial_state
+from experiments import train as trainer
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--preset", "smoke", "--network.model-channels", "4", "--network.channel-mult", "1"]
+pytestmark = pytest.mark.usefixtures("hasty_compiler")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """What must not depend on interruptions: all but the times, Orbax's own records, and the report that shows times."""
+    left_out = re.compile(r"checkpoints/|timings.json|report.html")
+    files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return {name: held for name, held in files.items() if not left_out.match(name)}
+
+
+def final_state_of(folder: Path):
+    """Every array of the last checkpoint: parameters, average, moments, counts."""
+    model = load_checkpoint(folder)
+    config = trainer.TrainingConfig(**model.metadata["training"])
+    with TrainingCheckpoints(folder / "checkpoints") as checkpoints:
+        return jax.device_get(checkpoints.load(initial_state(model.network, config)))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The directory of a finished run."""
+    out = tmp_path_factory.mktemp("train") / "run"
+    trainer.main([*SMALL, "--out", str(out)])
+    return out
+
+
+def test_what_a_run_leaves_behind(finished):
+    assert content(finished).keys() == {
+        *("config.json", "metrics.json", "claims.json", "stats.jsonl", "network.npz"),
+        *("stages/training.npz", "stages/samples.npz", "figures/loss.png", "figures/samples.png"),
+    }
+    metrics = json.loads((finished / "metrics.json").read_text())
+    model = load_checkpoint(finished)
+    state = final_state_of(finished)
+    chex.assert_trees_all_equal(jax.device_get(model.denoiser.params), state["ema"])
+    assert metrics["images_seen"] == model.metadata["images_seen"] == 128
+    assert metrics["steps"] == int(state["step"]) == 8
+    assert metrics["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
+    assert metrics["network_sha256"] == model.sha256
+    assert len(model.class_names) == 10 and model.network.shape == (14, 14, 1)
+    ticks = trainer.read_log(finished / "stats.jsonl")
+    assert [tick["step"] for tick in ticks] == [2, 4, 6, 8]
+    assert ticks[-1]["loss"] == metrics["final_loss"] > 0
+    page = (finished / "report.html").read_text()
+    assert (
+        "<h2>Claims</h2>" not in page and page.count("data:image/png") == 2 and f"{metrics['final_loss']:.4f}" in page
+    )
+
+
+def test_a_finished_run_is_read_and_another_configuration_refused(finished, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "train", None)
+    before = content(finished)
+    trainer.main([*SMALL, "--out", str(finished)])
+    assert "already finished" in capsys.readouterr().out
+    for option, line in {
+        ("--training.seed", "1"): "--training.seed = 1: must be 0 as stored",
+        ("--network.num-blocks", "2"): "--network.num-blocks = 2: must be 1 as stored",
+        ("--training.duration-kimg", "1"): "--training.duration-kimg = 1.0: must be 0.128 as stored",
+    }.items():
+        with pytest.raises(SystemExit) as exit_:
+            trainer.main([*SMALL, *option, "--out", str(finished)])
+        error = capsys.readouterr().err
+        assert exit_.value.code == 2 and error.startswith(f"train: {line}") and error.count("\n") == 1
+    assert content(finished) == before
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the code catches it."""
+
+
+def killed_at(monkeypatch, owner, name, call, first=lambda *args: None):
+    """Let the function ``name`` raise at call number ``call``, after ``first`` was given its arguments."""
+    original, calls = getattr(owner, name), []
+
+    def replacement(*args):
+        calls.append(args)
+        if len(calls) == call:
+            first(*args)
+            raise Killed
+        return original(*args)
+
+    monkeypatch.setattr(owner, name, replacement)
+
+
+def half_a_line(path, line):
+    with path.open("a") as file:
+        file.write(line[: len(line) // 2])
+
+
+def small_config() -> trainer.Config:
+    """The configuration that SMALL stands for."""
+    smoke = trainer.PRESETS["smoke"]
+    return replace(smoke, network=replace(smoke.network, model_channels=4, channel_mult=(1,)))
+
+
+#: Where a run is killed, and the images seen after the first step of the run that follows (none: nothing was left to do).
+#: A tick is two steps of 16 images, a checkpoint two ticks.
+PLACES = {
+    "in the first tick": ((trainer.np, "mean", 1), 16),
+    "in a line of the log": ((trainer, "_append", 3, half_a_line), 80),
+    "between log and checkpoint": ((TrainingCheckpoints, "save", 1), 16),
+    "between checkpoint and network": ((trainer, "save_network", 1), 80),
+    "between the last checkpoint and its network": ((trainer, "save_network", 2), None),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_interruption_anywhere_leaves_the_same_bits(finished, tmp_path, monkeypatch, place):
+    config = small_config()
+    with monkeypatch.context() as patch:
+        killed_at(patch, *PLACES[place][0])
+        with pytest.raises(Killed):
+            trainer.train(config, tmp_path, lambda seen, total: None)
+    seen = []
+    trainer.train(config, tmp_path, lambda done, total: seen.append((done, total)))
+    for name in ("network.npz", "stats.jsonl"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes(), name
+    chex.assert_trees_all_equal(final_state_of(tmp_path), final_state_of(finished))
+    # What a checkpoint holds is not done again.
+    assert (seen[0] if seen else None) == (None if PLACES[place][1] is None else (PLACES[place][1], 128))
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_kill_9_at_random_moments_leaves_the_same_bits(tmp_path, kills):
+    """Kills of the real process, each at a random moment once training goes on, then the same command once more."""
+    options = [*SMALL, "--training.duration-kimg", "0.32", "--tick-kimg", "0.016", "--checkpoint-kimg", "0.032"]
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
+        # The compiled programs of the first process serve the others, so that they spend their time in training.
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_PLATFORMS": "cpu",
+    }
+
+    def start(out):
+        command = [sys.executable, "-m", "experiments.train", *options, "--out", str(out)]
+        with (tmp_path / "output.txt").open("ab") as log:
+            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+    assert start(tmp_path / "whole").wait(timeout=300) == 0, (tmp_path / "output.txt").read_text()
+    stats = tmp_path / "cut" / "stats.jsonl"
+    rng = np.random.default_rng()
+    wanted = sorted(rng.integers(1, 19, kills).tolist())
+    delays = rng.uniform(0, 0.05, kills).tolist()
+    moments = f"ticks {wanted}, delays {delays}"  # so that a failure can be looked into
+    for ticks, delay in zip(wanted, delays):
+        process = start(tmp_path / "cut")
+        # By the run's own log, not by the clock: the machine may be slow.
+        while process.poll() is None and len(trainer.read_log(stats)) < ticks:
+            time.sleep(0.002)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start(tmp_path / "cut").wait(timeout=300) == 0, (tmp_path / "output.txt").read_text()
+    whole, cut = content(tmp_path / "whole"), content(tmp_path / "cut")
+    assert whole.keys() == cut.keys(), moments
+    assert [name for name in whole if whole[name] != cut[name]] == [], moments
+    chex.assert_trees_all_equal(final_state_of(tmp_path / "cut"), final_state_of(tmp_path / "whole"))
+
+
+def write_images(path: Path, **more):
+    """A file of 20 images of 8 x 8 pixels and 2 classes."""
+    images = np.random.default_rng(0).integers(0, 255, (20, *more.get("shape", (8, 8)), 1), np.uint8)
+    data.write_npz(path, images, np.arange(20, dtype=np.int32) % 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ("--data nothing", "--data = 'nothing': must be one of"),
+        ("--split val", "--split = 'val': must be one of ['test']"),
+        ("--size 0", "--size = 0: must be at least 1"),
+        ("--size 9", "--size = 9: must be"),
+        ("--max-size -3", "--max-size = -3: must be at least 1"),
+        ("--tick-kimg 0", "--tick-kimg = 0.0: must be positive"),
+        ("--data oblong.npz --split train --size None", "--data = 'oblong.npz': must be square images, not 8 x 6"),
+        ("--data square.npz --split train --size None --network.channel-mult 1 1 1 1 1", "img_resolution = 8: must be"),
+        ("--network.model-channels 0", "--network.model-channels = 0: must be at least 1"),
+        ("--network.num-blocks 0", "--network.num-blocks = 0: must be at least 1"),
+        ("--network.dropout 1", "--network.dropout = 1.0: must be in [0, 1)"),
+        ("--network.sigma-data 0", "--network.sigma-data = 0.0: must be positive"),
+        ("--network.compute-dtype float16", "--network.compute-dtype = 'float16': must be one of float32, bfloat16"),
+        ("--training.batch-size 0", "--training.batch-size = 0: must be at least 1"),
+        ("--training.batch-size 12", "--training.batch-size = 12: must be a multiple of the 8 devices"),
+        ("--training.micro-batch 5", "--training.micro-batch = 5: must be a divisor of batch_size 16"),
+        ("--training.duration-kimg -1", "--training.duration-kimg = -1.0: must be positive"),
+        ("--training.learning-rate nan", "--training.learning-rate = nan: must be positive"),
+        ("--out square.npz", "--out = 'square.npz': must be a directory"),
+        ("--out .", "--out = '.': must be new, empty, or a run's own directory"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, options, line):
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "square.npz")
+    write_images(tmp_path / "oblong.npz", shape=(8, 6))
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(trainer, "initial_state", None)  # no work before the refusal
+    with pytest.raises(SystemExit) as exit_:
+        trainer.main([*SMALL, *options.split()])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and error.startswith(f"train: {line}") and error.count("\n") == 1
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_a_checkpoint_of_another_network_is_refused_untouched(finished):
+    before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
+    config = small_config()
+    for other in (replace(config.network, model_channels=8), replace(config.network, num_blocks=2)):
+        with pytest.raises(InputError, match="not of this network") as error:
+            trainer.train(replace(config, network=other), finished, lambda seen, total: None)
+        assert "\n" not in str(error.value)
+    assert {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()} == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
+    def diverging(network, state, *_):
+        for step in range(1, 9):
+            yield state, {"step": step, "loss": jax.numpy.float32(np.nan if step == 3 else 1.0)}
+
+    monkeypatch.setattr(trainer, "train_steps", diverging)
+    with pytest.raises(FloatingPointError, match="the training loss is nan in the tick that ends at step 4"):
+        trainer.train(small_config(), tmp_path, lambda seen, total: None)
+    assert [tick["step"] for tick in trainer.read_log(tmp_path / "stats.jsonl")] == [2]
+
+
+def test_the_papers_sizes_are_costed_without_the_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    costs = []
+    original = trainer.dry_run
+    monkeypatch.setattr(trainer, "dry_run", lambda config: costs.extend(original(config)) or costs)
+    trainer.main(["--preset", "paper", "--dry-run"])
+    out = capsys.readouterr().out
+    assert "taken for 3 x 64 x 64 images of 1000 classes" in out and "2,500,001,792" in out
+    per_image = costs[1].flop / costs[1].network_evaluations
+    # 103.9 giga multiply-adds is the figure published for one evaluation of this network.
+    assert abs(per_image / 2 / 103.9e9 - 1) < 0.1
+    assert costs[1].memory == 4 * 295_899_267
+    assert not list(tmp_path.iterdir())
