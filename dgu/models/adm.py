@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -162,13 +163,15 @@ class ADM(nnx.Module):
         if config.label_dim and label is not None:
             label = label.astype(e.dtype)
             if key is not None and config.label_dropout:
-                label = label * jax.random.bernoulli(layer_key(0), 1 - config.label_dropout).astype(e.dtype)
+                keep = jax.random.bernoulli(jax.random.fold_in(key, 0), 1 - config.label_dropout)
+                label = label * keep.astype(e.dtype)
             e = e + self.map_label(label)
         e = jax.nn.silu(e).astype(x.dtype)
 
         skips = []
         for i, (name, spec) in enumerate(config.encoder):
-            x = self.enc[name](x) if isinstance(spec, int) else self.enc[name](x, e, layer_key(1 + i))
+            layer: Any = self.enc[name]
+            x = layer(x) if isinstance(spec, int) else layer(x, e, layer_key(1 + i))
             skips.append(x)
         for i, (name, _, takes_skip) in enumerate(config.decoder):
             if takes_skip:

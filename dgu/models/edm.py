@@ -195,7 +195,7 @@ def network_from_config(config: Mapping[str, Any]) -> EDMNetwork:
     compute = "bfloat16" if kwargs.pop("use_fp16", False) else "float32"
     channels = kwargs.pop("img_channels", None)
     require(isinstance(channels, int), "img_channels", channels, "an integer")
-    fields = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in kwargs.items()}
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in kwargs.items()}
     fields |= {k: float(fields[k]) for k in ("dropout", "label_dropout") if k in fields}
     try:
         unet = ADMConfig(in_channels=channels, out_channels=channels, **fields)
