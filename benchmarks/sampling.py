@@ -63,7 +63,7 @@ class Config:
     peer: bool = True
     """Time the PyTorch peer too."""
     quick: bool = False
-    """Two images, three steps, two rounds, one thread: does it work, no more."""
+    """Two images, two steps, two rounds, one thread: does it work, no more."""
     json: str | None = None
     """File to write the figures to."""
 
@@ -325,7 +325,7 @@ def measure(config: Config) -> dict:
 def main(config: Config) -> None:
     """Measure, print a table, write the file."""
     if config.quick:
-        config = dataclasses.replace(config, batch=2, steps=3, repeats=2, threads=1)
+        config = dataclasses.replace(config, batch=2, steps=2, repeats=2, threads=1)
     if min(config.batch, config.threads, config.repeats) < 1 or config.steps < 2 or config.batch % config.threads:
         raise SystemExit("batch, threads and repeats must be 1 or more, steps 2 or more, threads a divisor of batch")
     if hasattr(os, "sched_setaffinity"):
