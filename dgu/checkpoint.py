@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,14 @@ def load_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
         InputError: no such file, not an npz, or without readable metadata.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, for np.load leaves a file that is no archive open.
+        with open(path, "rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
             arrays = {name: file[name] for name in file.files}
         metadata = json.loads(arrays.pop("metadata").item())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"checkpoint {os.fspath(path)}: not a network file written by dgu ({reason})") from error
     if not isinstance(metadata, dict):
