@@ -30,7 +30,7 @@ from dgu.analysis.quality import (
     variance_ratio,
 )
 from dgu.analysis.resampling import Interval
-from dgu.data import ImageSet, load
+from dgu.data import ImageSet, SampleStore, load
 from dgu.errors import InputError, require
 from dgu.keys import stream
 from dgu.plots import image_grid
@@ -42,7 +42,7 @@ class Config:
     """Measure generated images against real ones; writes card.json, card.md and grid.png."""
 
     samples: Path | None = None
-    """npz file with arrays samples (n, h, w, c), float in [-1, 1], and labels (n,)."""
+    """npz file with arrays samples (n, h, w, c), float in [-1, 1], and labels (n,); or a study's folder of samples."""
     checkpoint: str | None = None
     """Network to sample from instead: a bundled name, a network file, or the directory of a training run."""
     out: Path = Path("card")
@@ -252,7 +252,14 @@ def card_markdown(card: dict[str, Any]) -> str:
 
 
 def _read_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    require(path.is_file(), "samples", str(path), "an npz file")
+    if path.is_dir():
+        store = SampleStore.existing(path)
+        # As many of each class as every class has.
+        count = min(max(stop for _, stop in shards) for shards in store.shards().values())
+        classes = sorted(store.shards())
+        images = np.concatenate([store.read(label, count) for label in classes])
+        return images, np.repeat(np.asarray(classes, np.int32), count)
+    require(path.is_file(), "samples", str(path), "an npz file or a folder of samples")
     try:
         with np.load(path, allow_pickle=False) as file:
             names = set(file.files)

@@ -94,6 +94,16 @@ class SampleStore:
         write_atomic(folder / MANIFEST, lambda file: file.write(text.encode()))
         return store
 
+    @classmethod
+    def existing(cls, path: str | os.PathLike) -> "SampleStore":
+        """The store at ``path`` as it was made, whatever its config: for reading.
+
+        Raises:
+            InputError: there is no store.
+        """
+        manifest = _read_manifest(Path(path))
+        return cls.open(path, manifest["config"], tuple(manifest["shape"]))
+
     def shards(self) -> dict[int, list[tuple[int, int]]]:
         """Class -> sorted ranges ``(start, stop)`` of the shards present.
 
