@@ -160,6 +160,18 @@ def test_published_parameter_count():
     assert sum(leaf.size for leaf in jax.tree.leaves(network.abstract_params)) == 295_899_267
 
 
+@pytest.mark.parametrize("label", [None, np.int32(1)])
+def test_lowers_for_accelerators(label):
+    shape = jax.ShapeDtypeStruct
+    denoiser = TINY.denoiser(TINY.abstract_params)
+    if label is not None:
+        denoiser = replace(denoiser, label=shape((), jnp.int32))
+    exported = jax.export.export(DENOISE, platforms=["cuda", "tpu"])(
+        denoiser, shape(TINY.shape, jnp.float32), shape((), jnp.float32)
+    )
+    assert exported.platforms == ("cuda", "tpu") and exported.out_avals[0].shape == TINY.shape
+
+
 def test_training_mode_drops_and_evaluation_does_not(tiny):
     x = jax.random.normal(jax.random.key(1), (8, 8, 1))
     apply = jax.jit(lambda params, x, key: TINY.apply(params, x, 1.0, key=key))
