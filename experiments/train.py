@@ -123,7 +123,11 @@ PRESETS = {
             compute_dtype="bfloat16",
         ),
         training=TrainingConfig(
-            duration_kimg=2_500_000.0, batch_size=4096, learning_rate=1e-4, ema_halflife_kimg=50_000.0, loss_scaling=100.0
+            duration_kimg=2_500_000.0,
+            batch_size=4096,
+            learning_rate=1e-4,
+            ema_halflife_kimg=50_000.0,
+            loss_scaling=100.0,
         ),
         tick_kimg=50,
         checkpoint_kimg=2_500,
@@ -190,6 +194,7 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
         "training": asdict(optimisation),
     }
     out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     path, log = out / "network.npz", out / "stats.jsonl"
 
     with TrainingCheckpoints(out / "checkpoints") as checkpoints:

@@ -132,6 +132,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_an_interruption_anywhere_leaves_the_same_bits(finished, tmp_path, monkeypatch, place):
+    tmp_path = tmp_path / "new" / "run"
     config = small_config()
     with monkeypatch.context() as patch:
         killed_at(patch, *PLACES[place][0])
@@ -152,8 +153,8 @@ def test_kill_9_at_random_moments_leaves_the_same_bits(tmp_path, kills):
     options = [*SMALL, "--training.duration-kimg", "0.32", "--tick-kimg", "0.016", "--checkpoint-kimg", "0.032"]
     environment = {
         **{name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
-        # The compiled programs of the first process serve the others, so that they spend their time in training.
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        # Programs compiled once serve all the processes, so that they spend their time in training.
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_PLATFORMS": "cpu",
