@@ -150,7 +150,7 @@ def test_an_interruption_anywhere_leaves_the_same_bits(finished, tmp_path, monke
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_kill_9_at_random_moments_leaves_the_same_bits(tmp_path, kills):
     """Kills of the real process, each at a random moment once training goes on, then the same command once more."""
-    options = [*SMALL, "--training.duration-kimg", "0.32", "--tick-kimg", "0.016", "--checkpoint-kimg", "0.032"]
+    options = [*SMALL, "--training.duration-kimg", "0.32", "--tick-kimg", "0.016", "--checkpoint-kimg", "0.064"]
     environment = {
         **{name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
         # Programs compiled once serve all the processes, so that they spend their time in training.
