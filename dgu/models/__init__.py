@@ -1,7 +1,7 @@
 """Denoisers: closed forms and networks."""
 
-from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
 from dgu.models.adm import ADMConfig as ADMConfig
+from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
 from dgu.models.edm import EDMDenoiser as EDMDenoiser
 from dgu.models.edm import EDMNetwork as EDMNetwork
 from dgu.models.edm import edm_from_arrays as edm_from_arrays
