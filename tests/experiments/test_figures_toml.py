@@ -51,7 +51,9 @@ def test_listing_and_experiment_agree(experiment):
     module = declared(ROOT / "experiments" / f"{experiment}.py")
     claims = [claim for entry in entries for claim in entry["claims"]]
     files = {file for entry in entries for file in entry["files"]}
-    assert sorted(claims) == sorted(module.get("CLAIM_IDS", ())), "claim ids: each once in figures.toml, each in the experiment"
+    assert sorted(claims) == sorted(module.get("CLAIM_IDS", ())), (
+        "claim ids: each once in figures.toml, each in the experiment"
+    )
     assert files == set(module["FIGURE_FILES"]) and len(module["FIGURE_FILES"]) == len(files)
 
 

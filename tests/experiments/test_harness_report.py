@@ -107,6 +107,6 @@ def test_cost_table_sums_but_takes_the_largest_memory():
     total = text.splitlines()[-1].split("  ")
     assert [cell.strip() for cell in total if cell.strip()] == ["total", "3,500", "2 T", "3 GB", "6 MB"]
     assert len({len(line) for line in text.splitlines()}) == 1
-    shown = [scaled(value, "B") for value in (0, 999, 999.7, 12_345, 1e18, 3e21)]
-    assert shown == ["0 B", "999 B", "1 kB", "12.3 kB", "1 EB", "3e+03 EB"]
+    shown = [scaled(value, "B") for value in (0, 999, 999.7, 12_345, 1e18, 3e21, 3e27)]
+    assert shown == ["0 B", "999 B", "1 kB", "12.3 kB", "1 EB", "3 ZB", "3e+03 YB"]
     assert scaled(2e6) == "2 M"
