@@ -1,23 +1,57 @@
 """One code path from one core to many hosts: a mesh over all devices with the single axis ``"data"``."""
 
 import os
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-#: Set by the launchers that ``jax.distributed.initialize`` understands by itself.
-_CLUSTER_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "TPU_WORKER_HOSTNAMES")
+from dgu.errors import require
+from dgu.typing import PyTree
+
+#: Number of processes of a job step under SLURM and Open MPI.
+_TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+def start() -> None:
+    """What every program does first: ``initialize`` and ``use_every_core``. Must come before any JAX computation."""
+    initialize()
+    use_every_core()
 
 
 def initialize() -> None:
-    """Join the cluster when one is configured (SLURM, Open MPI, a TPU pod, ``JAX_COORDINATOR_ADDRESS``), else do nothing.
+    """Join the cluster when this process is one of several, else do nothing.
 
-    Must be called before any JAX computation.
+    Several they are under ``srun``, ``mpirun``, on the hosts of a TPU pod, or where ``JAX_COORDINATOR_ADDRESS`` (host:port of
+    process 0), ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` say so. Must be called before any JAX computation.
+
+    Raises:
+        InputError: a coordinator without a number of processes or of this process.
     """
-    several = os.environ.get("SLURM_NTASKS", "2") != "1" and "," in os.environ.get("TPU_WORKER_HOSTNAMES", ",")
-    if several and any(name in os.environ for name in _CLUSTER_VARIABLES) and not jax.distributed.is_initialized():
+    if jax.distributed.is_initialized():
+        return
+    given = os.environ
+    if "JAX_COORDINATOR_ADDRESS" in given:
+        numbers = []
+        for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+            value = given.get(name, "")
+            require(value.isdecimal(), name, value, "a whole number, beside JAX_COORDINATOR_ADDRESS")
+            numbers.append(int(value))
+        jax.distributed.initialize(given["JAX_COORDINATOR_ADDRESS"], numbers[0], numbers[1])
+    elif any(int(given.get(name, 1)) > 1 for name in _TASKS) or "," in given.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
+
+
+def is_lead() -> bool:
+    """Whether this is process 0, which alone prints and writes reports."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Wait until every process has come to the barrier ``name``; a single process goes on at once."""
+    multihost_utils.sync_global_devices(name)
 
 
 def use_every_core() -> None:
@@ -48,3 +82,18 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """A full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """Arrays on the devices of ``sharding``, on every host of a mesh: each process passes the same whole arrays.
+
+    Arrays that are there already are returned as they are.
+    """
+
+    def one(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+            return leaf
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+
+    return jax.tree.map(one, tree)

@@ -198,15 +198,17 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
     path, log = out / "network.npz", out / "stats.jsonl"
 
     with TrainingCheckpoints(out / "checkpoints") as checkpoints:
-        state = initial_state(network, optimisation)
+        state = parallel.put(initial_state(network, optimisation), parallel.replicated(mesh))
         if checkpoints.latest_step() is not None:
             state = checkpoints.load(state)
         done = int(state["step"])
-        if done:
+        lead = parallel.is_lead()
+        if done and lead:
             # The kill may have come between a checkpoint and its network.
             save_network(path, network, state["ema"], {**metadata, "images_seen": done * batch})
         kept = [json.dumps(line) + "\n" for line in read_log(log) if line["step"] <= done]
-        write_atomic(log, lambda file: file.write("".join(kept).encode()))
+        if lead:
+            write_atomic(log, lambda file: file.write("".join(kept).encode()))
         losses: list[jax.Array] = []
         # From here on only what is left counts, or the time that remains would be guessed too low.
         with Progress("training", (total - done) * batch, "images") as bar:
@@ -230,10 +232,13 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
                         "loss": loss,
                         "nonfinite": int(latest["nonfinite"]),
                     }
-                    _append(log, json.dumps(line) + "\n")
+                    if lead:
+                        _append(log, json.dumps(line) + "\n")
                 if step % save_every == 0 or last:
                     checkpoints.save(step, latest)
-                    save_network(path, network, latest["ema"], {**metadata, "images_seen": step * batch})
+                    if lead:
+                        save_network(path, network, latest["ema"], {**metadata, "images_seen": step * batch})
+    parallel.barrier("trained")
     return path
 
 
@@ -372,4 +377,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    parallel.initialize()
     main()

@@ -381,8 +381,11 @@ def sample_pool(config: Config, directory: RunDirectory, pretrained: Any, labels
             def report(done: int, total: int, before: int = before) -> None:
                 bar.update(before + done - bar.done)
 
-            store.fill(make, [label], count, batch_size=settings.batch_size * jax.local_device_count(), progress=report)
+            together = settings.batch_size * jax.local_device_count()
+            process = jax.process_index(), jax.process_count()
+            store.fill(make, [label], count, batch_size=together, process=process, progress=report)
             report(count, count)
+    parallel.barrier("sampled")
     return np.stack([store.read(label, count) for label in labels])
 
 
@@ -466,7 +469,7 @@ def _study_costs(config: Config, k: int, shape: tuple[int, ...]) -> list[Cost]:
 
 
 if __name__ == "__main__":
-    parallel.use_every_core()
+    parallel.start()
     run_experiment(
         PRESETS,
         run,

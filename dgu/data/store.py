@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 
 from dgu.data.formats import one_line
 from dgu.errors import InputError, require
-from dgu.files import TEMPORARY, write_atomic
+from dgu.files import TEMPORARY, remove_temporary, write_atomic
 
 MANIFEST = "store.json"
 _SHARD = re.compile(r"class-(\d{4,})_(\d{8,})-(\d{8,})\.npy")
@@ -84,7 +84,10 @@ class SampleStore:
             _refuse_difference(folder, _read_manifest(folder), wanted)
             store.shards()
             return store
-        if folder.is_dir() and any(not name.endswith(TEMPORARY) for name in os.listdir(folder)):
+        others = os.listdir(folder) if folder.is_dir() else []
+        if MANIFEST in others:  # Another process has just made it.
+            return cls.open(path, config, shape, shard_size)
+        if any(not name.endswith(TEMPORARY) for name in others):
             raise InputError(f"{folder}: holds files but no {MANIFEST}; must be an empty or new folder, or a store")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -205,6 +208,7 @@ class SampleStore:
         count: int,
         *,
         batch_size: int = 1,
+        process: tuple[int, int] = (0, 1),
         progress: Callable[[int, int], None] | None = None,
     ) -> int:
         """Make whatever the first ``count`` samples of the classes ``labels`` lack, and store it shard by shard.
@@ -216,7 +220,10 @@ class SampleStore:
             count: samples wanted of each.
             batch_size: whole shards are put together, across classes, until they are at least so many samples, and
                 made by one call; by default each shard is one call. Give devices x chunk to keep many devices busy.
-            progress: called as ``progress(done, total)``, in samples stored, at the beginning and after each call.
+            process: ``(index, count)`` where ``count`` processes (on hosts that share the folder) fill the store
+                together: this one makes the shards whose number on the shard grid leaves ``index`` over ``count``.
+            progress: called as ``progress(done, total)``, in samples of this process stored, at the beginning and after
+                each call.
 
         Returns:
             The number of samples made: 0 if all were there.
@@ -226,13 +233,25 @@ class SampleStore:
         """
         require(batch_size >= 1, "batch_size", batch_size, "1 or more")
         require(len(set(labels)) == len(labels), "labels", labels, "different classes")
-        if not self._work(labels, count):
+        index, processes = process
+        require(0 <= index < processes, "process", process, "(index, count) with 0 <= index < count")
+
+        def mine(work: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+            per_class = -(-count // self.shard_size)
+            return [
+                (label, start, stop)
+                for label, start, stop in work
+                if (list(labels).index(label) * per_class + start // self.shard_size) % processes == index
+            ]
+
+        if not mine(self._work(labels, count)):
             return 0
-        with self._lock():
-            for rubbish in self.path.glob(f".*{TEMPORARY}"):
-                rubbish.unlink()
-            work = self._work(labels, count)
-            total, made = count * len(labels), 0
+        with self._lock("" if processes == 1 else f"-{index}-of-{processes}"):
+            if processes == 1:  # Else it may be what another process is writing.
+                remove_temporary(self.path)
+            work = mine(self._work(labels, count))
+            whole = [(k, s, min(s + self.shard_size, count)) for k in labels for s in range(0, count, self.shard_size)]
+            total, made = sum(stop - start for _, start, stop in mine(whole)), 0
             done = total - sum(stop - start for _, start, stop in work)
             if progress is not None:
                 progress(done, total)
@@ -268,9 +287,9 @@ class SampleStore:
         return images
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """One filler at a time. The kernel lifts the lock when a process ends, however it ends."""
-        path = self.path / ".lock"
+    def _lock(self, part: str) -> Iterator[None]:
+        """One filler of a part at a time. The kernel lifts the lock when a process ends, however it ends."""
+        path = self.path / f".lock{part}"
         try:
             file = open(path, "ab")
         except OSError as error:

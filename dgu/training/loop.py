@@ -196,7 +196,8 @@ def train_steps(
         images: (n, H, W, C) in [-1, 1], of the network's shape.
         labels: (n,) class indices; None (or a network without classes) trains unconditionally.
         config: the optimisation.
-        mesh: devices to spread each batch over; all by default.
+        mesh: devices to spread each batch over; all by default, those of other processes included: each process makes
+            the same calls with the same arrays.
 
     The loss yielded is a device array (elementwise mean over the batch): read it seldom, and the loop never waits.
 
@@ -210,7 +211,7 @@ def train_steps(
     whole, accumulate, finish = _compiled(network, config, mesh)
     key = keys.stream(jax.random.key(config.seed), "loss")
     batch_sharding = parallel.batch_sharding(mesh)
-    state = jax.device_put(state, parallel.replicated(mesh))
+    state = parallel.put(state, parallel.replicated(mesh))
     if labels is None or not network.unet.label_dim:
         labels = np.zeros(len(images), np.int32)
     for step in range(int(state["step"]), config.total_steps):
@@ -220,7 +221,7 @@ def train_steps(
         numbers = (np.arange(start, start + config.batch_size) % 2**31).astype(np.int32)
 
         def put(part: slice, rows: np.ndarray = rows, numbers: np.ndarray = numbers) -> tuple[Array, ...]:
-            return jax.device_put(
+            return parallel.put(
                 (images[rows[part]], labels[rows[part]].astype(np.int32), numbers[part]), batch_sharding
             )
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
+from dgu import parallel
 from dgu.errors import InputError
 from experiments.harness.claims import Claim, claims_table, read_claims, write_claims
 from experiments.harness.costs import Cost, cost_table
@@ -65,7 +66,8 @@ def run_experiment(
         out = options.out or Path("runs") / f"{name}-{options.preset}"
         existed = out.exists()
         directory = RunDirectory.open(out, options.config)
-        with directory.lock():
+        with directory.lock(), contextlib.redirect_stdout(sys.stdout if parallel.is_lead() else io.StringIO()):
+            parallel.barrier("opened")  # The lead may still be removing what a killed run was writing.
             claims = _finished(directory)
             if claims is None:
                 print(f"{name}, preset {options.preset}, in {directory.path}", flush=True)
@@ -77,13 +79,16 @@ def run_experiment(
                     raise
             else:
                 print(f"{name}, preset {options.preset}: already finished in {directory.path}")
+        if not parallel.is_lead():
+            return claims
         if claims:
             print(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
         print(f"report: {(directory.path / 'report.html').resolve()}")
         return claims
     except InputError as error:
         line = _under_its_option(" ".join(str(error).split()), argv, presets[default])
-        print(f"{name}: {line}", file=sys.stderr)
+        if parallel.is_lead():
+            print(f"{name}: {line}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

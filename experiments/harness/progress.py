@@ -8,11 +8,15 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
+from dgu.parallel import is_lead
+
 T = TypeVar("T")
 
 
 class Progress:
     """Counts ``total`` items of work: a tqdm bar on a terminal, else (or with ``CI`` set) a line each ``every`` s.
+
+    Of several processes the lead alone shows it.
 
     ``with Progress("sampling", total=17_000, unit="images") as bar: ... bar.update(len(batch))``
     """
@@ -29,7 +33,8 @@ class Progress:
         self.description, self.total, self.unit, self.every = description, total, unit, every
         self.done, self.started = 0, time.monotonic()
         self.last_line = self.started
-        interactive = self.stream.isatty() and not os.environ.get("CI")
+        self.silent = not is_lead()
+        interactive = not self.silent and self.stream.isatty() and not os.environ.get("CI")
         self.bar = (
             tqdm(total=total, desc=description, unit=f" {unit}", file=self.stream, dynamic_ncols=True)
             if interactive
@@ -41,7 +46,7 @@ class Progress:
         self.done += count
         if self.bar is not None:
             self.bar.update(count)
-        elif time.monotonic() - self.last_line >= self.every:
+        elif not self.silent and time.monotonic() - self.last_line >= self.every:
             self._line()
 
     def close(self) -> None:

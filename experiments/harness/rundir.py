@@ -18,6 +18,7 @@ import numpy as np
 
 from dgu.errors import InputError
 from dgu.files import TEMPORARY, remove_temporary, write_arrays, write_atomic
+from dgu.parallel import is_lead
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +30,8 @@ _NOT_METRICS = {"seconds", "elapsed", "duration", "timestamp", "host"}
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
     """A directory that holds one run of one configuration. Make it with ``RunDirectory.open``.
+
+    Where several processes run the experiment together they share the directory, and all but the lead write nothing.
 
     Every file is written under a temporary name (``*.tmp``), synchronised and renamed, so that what lies under its own
     name is whole; the bytes depend on the contents alone.
@@ -68,14 +71,17 @@ class RunDirectory:
 
     def discard(self, remove: bool) -> None:
         """Forget a run that stored nothing but its configuration; ``remove`` the directory, too."""
-        if [entry.name for entry in self.path.iterdir()] == ["config.json"]:
+        if is_lead() and [entry.name for entry in self.path.iterdir()] == ["config.json"]:
             (self.path / "config.json").unlink()
             if remove:
                 self.path.rmdir()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the directory against a second process (POSIX; released when the process ends, however it ends)."""
+        """Hold the directory against a second run (POSIX; released when the process ends, however it ends)."""
+        if not is_lead():
+            yield
+            return
         try:
             import fcntl
         except ImportError:  # No such lock on this platform.
@@ -110,6 +116,8 @@ class RunDirectory:
         if not file.exists():
             started = time.perf_counter()
             arrays = {key: _plain_array(name, key, value, allow_nonfinite) for key, value in compute().items()}
+            if not is_lead():
+                return arrays
             self._write(file, lambda stream: write_arrays(stream, arrays))
             self._record_time(name, time.perf_counter() - started)
         try:
@@ -152,6 +160,8 @@ class RunDirectory:
         self.write_json("timings.json", self.timings() | {name: round(seconds, 3)})
 
     def _write(self, file: Path, write: Callable[[IO[bytes]], Any]) -> None:
+        if not is_lead():
+            return
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, write)
 

@@ -1,0 +1,125 @@
+"""Several processes on one machine do what one process does."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dgu import parallel
+from dgu.data import SampleStore
+from dgu.errors import InputError
+from tests import two_processes
+
+ROOT = Path(__file__).parents[1]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run_together(command, count=2, devices=2):
+    """The outputs of ``count`` processes of one cluster on the loopback interface."""
+    port = free_port()
+    running = []
+    for number in range(count):
+        cluster = {
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "JAX_NUM_PROCESSES": str(count),
+            "JAX_PROCESS_ID": str(number),
+            "JAX_NUM_CPU_DEVICES": str(devices),
+            "JAX_PLATFORMS": "cpu",
+        }
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=ROOT,
+                env=os.environ | cluster,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    done = [process.communicate(timeout=240) for process in running]
+    assert [process.returncode for process in running] == [0] * count, done
+    return done
+
+
+def test_two_processes_sample_and_train_like_one(tmp_path):
+    outputs = run_together(["tests.two_processes", str(tmp_path)])
+    assert [out.split()[-4:] for out, _ in outputs] == [["0", "2", "4", "2"], ["1", "2", "4", "2"]]
+    together = SampleStore.existing(tmp_path / "samples")
+    alone = two_processes.fill(tmp_path / "alone")
+    for label in two_processes.LABELS:
+        np.testing.assert_array_equal(together.read(label, two_processes.COUNT), alone.read(label, two_processes.COUNT))
+    expected = two_processes.trained()
+    with np.load(tmp_path / "trained.npz") as arrays:
+        assert set(arrays.files) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_allclose(arrays[name], value, atol=1e-6, err_msg=name)
+
+
+def test_two_processes_run_one_experiment(tmp_path):
+    """The lead alone prints and writes; all take part; the result is that of one process."""
+    command = ["experiments.train", "--preset", "smoke", "--out"]
+    outputs = run_together([*command, str(tmp_path / "two")], devices=1)
+    assert "report: " in outputs[0][0] and outputs[1][0] == ""
+    subprocess.run(
+        [sys.executable, "-m", *command, str(tmp_path / "one")], cwd=ROOT, check=True, capture_output=True, timeout=240
+    )
+    with np.load(tmp_path / "one" / "network.npz") as one, np.load(tmp_path / "two" / "network.npz") as two:
+        for name in set(one.files) - {"metadata"}:
+            np.testing.assert_allclose(two[name], one[name], atol=1e-6, err_msg=name)
+
+
+def test_processes_share_out_every_shard_once(tmp_path):
+    made = []
+    for index in (1, 0, 2):
+        store = SampleStore.open(tmp_path, {}, (2,), shard_size=4)
+
+        def make(labels, indices):
+            made.extend(zip(labels.tolist(), indices.tolist()))
+            return np.stack([labels, indices], axis=1).astype(np.float32)
+
+        store.fill(make, (5, 2), 10, process=(index, 3))
+    assert sorted(made) == [(label, number) for label in (2, 5) for number in range(10)]
+    np.testing.assert_array_equal(store.read(5, 10)[:, 1], np.arange(10))
+    with pytest.raises(InputError, match=r"process = \(3, 3\): must be"):
+        store.fill(make, (5,), 1, process=(3, 3))
+
+
+def test_put_keeps_what_is_in_place_and_splits_the_rest():
+    mesh = parallel.data_mesh()
+    everywhere, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
+    rows = np.arange(16.0).reshape(8, 2)
+    placed = parallel.put({"a": rows}, split)["a"]
+    np.testing.assert_array_equal(placed, rows)
+    assert placed.sharding == split and placed.addressable_shards[3].data.shape == (1, 2)
+    assert parallel.put(placed, split) is placed
+    np.testing.assert_array_equal(parallel.put(placed, everywhere).addressable_shards[5].data, rows)
+
+
+@pytest.mark.parametrize("missing", ["JAX_NUM_PROCESSES", "JAX_PROCESS_ID"])
+def test_a_coordinator_needs_numbers(monkeypatch, missing):
+    for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv(missing, "two")
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(InputError, match=f"{missing} = 'two': must be a whole number"):
+        parallel.initialize()
+
+
+def test_one_process_joins_nothing(monkeypatch):
+    """Also inside a SLURM allocation of many tasks, as long as this is no step of several."""
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    parallel.initialize()
+    assert not jax.distributed.is_initialized()
+    assert parallel.is_lead()
+    parallel.barrier("alone")

@@ -1,0 +1,51 @@
+"""One of two processes on the loopback interface: samples into a shared store, then trains over both. Run by a test."""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from dgu import parallel
+from dgu.data import SampleStore
+from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
+from dgu.samplers import karras_sigmas, sample
+from dgu.training import TrainingConfig, initial_state, train_steps
+
+COUNT, SHARD, LABELS = 22, 4, (3, 7)
+
+
+def fill(folder: Path) -> SampleStore:
+    """The store of samples of the bundled network, this process's part of it."""
+    denoiser = load_checkpoint("fashion-mnist-14").denoiser
+    store = SampleStore.open(folder, {}, (14, 14, 1), shard_size=SHARD)
+
+    def make(labels: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        key, sigmas = jax.random.key(0), karras_sigmas(2)
+        return sample(denoiser, key, indices, sigmas, shape=(14, 14, 1), labels=labels, batch_size=SHARD)
+
+    store.fill(make, LABELS, COUNT, process=(jax.process_index(), jax.process_count()))
+    return store
+
+
+def trained() -> dict[str, np.ndarray]:
+    """Parameters after three updates on random images, over the devices of all processes."""
+    unet = ADMConfig(8, 1, 1, label_dim=3, model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=())
+    config = TrainingConfig(duration_kimg=0.048, batch_size=16, rampup_kimg=0.01, learning_rate=1e-2)
+    rng = np.random.default_rng(0)
+    images, labels = rng.uniform(-1, 1, (40, 8, 8, 1)).astype(np.float32), rng.integers(0, 3, 40)
+    network = EDMNetwork(unet)
+    *_, (state, _) = train_steps(network, initial_state(network, config), images, labels, config)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state["ema"])
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+if __name__ == "__main__":
+    parallel.initialize()
+    folder = Path(sys.argv[1])
+    fill(folder / "samples")
+    parallel.barrier("filled")
+    arrays = trained()
+    if parallel.is_lead():
+        np.savez(folder / "trained.npz", **arrays)
+    print(jax.process_index(), jax.process_count(), len(jax.devices()), len(jax.local_devices()))
