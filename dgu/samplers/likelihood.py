@@ -46,7 +46,7 @@ def log_likelihood(
 
     over ``sigma_min`` to ``sigma_max`` along the path from ``x(sigma_min) = x``. For an exact denoiser p is the density
     of data plus noise of level ``sigma_min``, up to the prior: what it stands in for has the data's mean and covariance,
-    too. Integrated by diffrax (Tsit5, adaptive) over ``log sigma`` in the frame of a reference Gaussian,
+    too. Integrated by diffrax (Dopri8, adaptive) over ``log sigma`` in the frame of a reference Gaussian,
     ``x / sqrt(1/4 + sigma^2)``, where state and integrand vary little.
 
     Works under ``jax.jit``, ``jax.grad`` and ``jax.vmap``; under ``vmap`` each example takes its own steps.
@@ -58,12 +58,13 @@ def log_likelihood(
         key: of the probes.
         probes: number of Rademacher probes v, at least 2, that estimate the trace by the mean of ``v^T J v``, the same
             along the path; probe number i depends on ``(key, i)`` alone. None for the exact trace, d products ``J e_j``.
-        rtol, atol: tolerances of each step, relative and absolute, for the state and the log density in nats.
+        rtol, atol: tolerances of each step, relative and absolute, for the whole state and the log density in nats. The
+            defaults give 1e-4 nats for Gaussians of 192 dimensions, in float32 too.
         block_size: products ``J v`` made at a time; memory grows with it.
 
     Returns:
         Nats, and the standard error over probes: 0 for the exact trace. Both scalars of the dtype of ``x``. Both are NaN
-        if a value was not finite or the tolerances took more than 4096 steps (float32 cannot meet those below 1e-6).
+        if a value was not finite or the tolerances took more than 4096 steps.
 
     Raises:
         InputError: a range, a tolerance, a number of probes or a block size out of range; ``key`` without ``probes`` or
@@ -116,13 +117,17 @@ def _integrate(
         return gain * z - denoised / c, excess
 
     def norm(error: tuple) -> Array:
-        """The larger of the errors of state and log density: as one entry in d + 1 the latter would count for little."""
-        return jnp.maximum(*(jnp.sqrt(jnp.mean(jnp.square(part))) for part in error))
+        """The larger of the state's error in length and the log density's.
+
+        Nats err by the sum over entries of the state: its mean square would let them drift by d times the tolerance.
+        """
+        state, nats = (jnp.square(part) for part in error)
+        return jnp.sqrt(jnp.maximum(jnp.sum(state), jnp.mean(nats)))
 
     low, high = jnp.log(sigma_min), jnp.log(sigma_max)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
-        diffrax.Tsit5(),
+        diffrax.Dopri8(),
         low,
         high,
         None,
