@@ -7,7 +7,7 @@ Ralston rules, and everything between. Levels and schedules are NumPy float64 nu
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,12 @@ from dgu.typing import Denoiser, Event, Key, PyTree
 
 Number = float | int
 
-Solver = Literal["euler", "heun"]
-Discretization = Literal["vp", "ve", "iddpm", "edm"]
-Schedule = Literal["vp", "ve", "linear"]
-Scaling = Literal["vp", "none"]
-
+_CHOICES = {
+    "solver": ("heun", "euler"),
+    "discretization": ("vp", "ve", "iddpm", "edm"),
+    "schedule": ("vp", "ve", "linear"),
+    "scaling": ("vp", "none"),
+}
 #: The VP process of Song et al. 2021: beta_d and beta_min.
 _VP_BETAS = (19.9, 0.1)
 
@@ -87,10 +88,10 @@ class Ablation:
         InputError: a value that is not allowed.
     """
 
-    solver: Solver = "heun"
-    discretization: Discretization = "edm"
-    schedule: Schedule = "linear"
-    scaling: Scaling = "none"
+    solver: str = "heun"
+    discretization: str = "edm"
+    schedule: str = "linear"
+    scaling: str = "none"
     epsilon_s: Number = 1e-3
     C_1: Number = 0.001
     C_2: Number = 0.008
@@ -105,10 +106,9 @@ class Ablation:
     stochastic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        kinds = {"solver": Solver, "discretization": Discretization, "schedule": Schedule, "scaling": Scaling}
-        for name, kind in kinds.items():
-            value, allowed = getattr(self, name), get_args(kind)
-            require(value in allowed, name, value, "one of " + ", ".join(map(repr, allowed)))
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            require(value in choices, name, value, "one of " + ", ".join(map(repr, choices)))
         require(0 < self.epsilon_s < 1, "epsilon_s", self.epsilon_s, "between 0 and 1")
         require(0 < self.C_1 < 1, "C_1", self.C_1, "between 0 and 1")
         require(0 <= self.C_2 < math.inf, "C_2", self.C_2, "0 or more, finite")

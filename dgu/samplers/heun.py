@@ -183,7 +183,9 @@ def heun(
     return scan_steps(advance, x_init, grid, observe)
 
 
-def check_noise(x_init: Event, num_steps: int, key: Key | None, churn: Churn, eps: Any) -> Event | None:
+def check_noise(
+    x_init: Event, num_steps: int, key: Key | None, churn: Churn, eps: Any
+) -> Float[Array, "steps *event"] | None:
     """The replayed draws ``eps`` in the state's dtype, or None; ``InputError`` where churn and draws do not fit."""
     check_churn(churn)
     if key is not None and eps is not None:

@@ -81,7 +81,9 @@ def log_likelihood(
         require(not is_concrete(value) or bool(0 < value < math.inf), name, value, "positive and finite")
     if is_concrete((sigma_min, sigma_max)):
         require(bool(0 < sigma_max < math.inf), "sigma_max", sigma_max, "positive and finite")
-        require(bool(0 < sigma_min < sigma_max), "sigma_min", sigma_min, f"positive and below sigma_max = {sigma_max!r}")
+        require(
+            bool(0 < sigma_min < sigma_max), "sigma_min", sigma_min, f"positive and below sigma_max = {sigma_max!r}"
+        )
     numbers = tuple(jnp.asarray(value, x.dtype) for value in (sigma_min, sigma_max, rtol, atol))
     return _integrate(as_pytree(denoiser), x, *numbers, key, probes=probes, block_size=int(block_size))
 
@@ -113,7 +115,9 @@ def _integrate(
         c = jnp.sqrt(_SPREAD**2 + sigma**2)
         gain = (_SPREAD / c) ** 2
         denoised, push = jax.linearize(lambda x: denoise(denoiser, x, sigma), c * z)
-        excess = _exact_excess(push, z, gain, block_size) if weights is None else _excess(push, weights, gain, block_size)
+        excess = (
+            _exact_excess(push, z, gain, block_size) if weights is None else _excess(push, weights, gain, block_size)
+        )
         return gain * z - denoised / c, excess
 
     def norm(error: tuple) -> Array:

@@ -147,7 +147,13 @@ def sample(
     grid = np.asarray(sigmas, dtype)
     amount = jax.tree.map(lambda value: np.asarray(value, dtype), churn)
     run = functools.partial(
-        sample_chunk, shape=shape, dtype=dtype, base=base, observe=observe, stochastic=bool(churn.rate > 0), solver=solver
+        sample_chunk,
+        shape=shape,
+        dtype=dtype,
+        base=base,
+        observe=observe,
+        stochastic=bool(churn.rate > 0),
+        solver=solver,
     )
     resident = [jax.device_put((denoiser, key, grid, amount), device) for device in devices]
 
