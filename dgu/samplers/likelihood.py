@@ -77,15 +77,17 @@ def log_likelihood(
     if probes is not None:
         require(probes == int(probes) and probes >= 2, "probes", probes, "a whole number, 2 or more")
     require(block_size == int(block_size) and block_size >= 1, "block_size", block_size, "a whole number, 1 or more")
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        require(not is_concrete(value) or bool(0 < value < math.inf), name, value, "positive and finite")
+    for name, value in (("rtol", rtol), ("atol", atol), ("sigma_max", sigma_max)):
+        require(not is_concrete(value) or _between(0, value, math.inf), name, value, "positive and finite")
     if is_concrete((sigma_min, sigma_max)):
-        require(bool(0 < sigma_max < math.inf), "sigma_max", sigma_max, "positive and finite")
-        require(
-            bool(0 < sigma_min < sigma_max), "sigma_min", sigma_min, f"positive and below sigma_max = {sigma_max!r}"
-        )
+        allowed = f"positive and below sigma_max = {sigma_max!r}"
+        require(_between(0, sigma_min, sigma_max), "sigma_min", sigma_min, allowed)
     numbers = tuple(jnp.asarray(value, x.dtype) for value in (sigma_min, sigma_max, rtol, atol))
     return _integrate(as_pytree(denoiser), x, *numbers, key, probes=probes, block_size=int(block_size))
+
+
+def _between(low: Any, value: Any, high: Any) -> bool:
+    return bool(low < value) and bool(value < high)
 
 
 @functools.partial(jax.jit, static_argnames=("probes", "block_size"))
@@ -104,7 +106,7 @@ def _integrate(
     d = x.size
     weights = None if key is None else _rademacher(key, probes or 0, x)
 
-    def field(log_sigma: Array, state: tuple, args: Any) -> tuple:
+    def field(log_sigma: Any, state: tuple, args: Any) -> tuple:
         """Slopes of ``z = x / c`` and of the traces' integral, ``c = sqrt(spread^2 + sigma^2)``, by log sigma.
 
         The flow of N(0, spread^2 I) leaves z as it is and has the trace ``d spread^2 / c^2``: both are subtracted.
@@ -148,7 +150,8 @@ def _integrate(
     nats = d * (spread - math.log(2 * math.pi) / 2) - inside / 2 + jnp.mean(integral)
     error = jnp.zeros_like(nats) if probes is None else jnp.std(integral, ddof=1) / math.sqrt(probes)
     done = (solution.result == diffrax.RESULTS.successful) & jnp.isfinite(nats)
-    return tuple(jnp.where(done, value, jnp.full_like(value, jnp.nan)) for value in (nats, error))
+    nats, error = (jnp.where(done, value, jnp.full_like(value, jnp.nan)) for value in (nats, error))
+    return nats, error
 
 
 def _rademacher(key: Key, probes: int, x: Event) -> Float[Array, "probes *event"]:
@@ -203,7 +206,7 @@ def dequantize(images: Shaped[ArrayLike, "*shape"], key: Key, *, levels: int = 2
     return (level + jax.random.uniform(key, images.shape, dtype) - 0.5) / half - 1
 
 
-def bits_per_dim(nats: Float[ArrayLike, "*batch"], shape: Sequence[int], *, levels: int = 256) -> Any:
+def bits_per_dim(nats: Any, shape: Sequence[int], *, levels: int = 256) -> Any:
     """Bits per dimension of images of ``levels`` levels in [-1, 1], from nats of their dequantised selves.
 
         -(nats + d log(2 / (levels - 1))) / (d log 2),      d the product of ``shape``
