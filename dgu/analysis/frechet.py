@@ -156,8 +156,10 @@ class PCAFeatures:
         return jnp.matmul(rows, self.basis, precision=jax.lax.Precision.HIGHEST)
 
 
-def read_features(path: str | Path) -> Num[np.ndarray, "n ..."]:
+def read_features(path: str | Path) -> Float[np.ndarray, "n ..."]:
     """Features of images from a file, ``(n, d)`` or ``(n, *event)``: npy, or npz with one array or one named features.
+
+    Integers, such as pixels, are returned as float32.
 
     Raises:
         InputError: no such file, another format, Python objects in it, or no rows.
@@ -171,7 +173,7 @@ def read_features(path: str | Path) -> Num[np.ndarray, "n ..."]:
         content = content[name]
     numeric = content.ndim >= 2 and len(content) > 0 and content.dtype.kind in "fiu"
     require(numeric, f"{path}", f"{content.dtype} {content.shape}", "numbers of shape (n, d) or (n, ...)")
-    return content
+    return content if content.dtype.kind == "f" else content.astype(np.float32)
 
 
 def read_statistics(path: str | Path) -> FeatureMoments:
@@ -192,6 +194,16 @@ def read_statistics(path: str | Path) -> FeatureMoments:
         raise InputError(f"{path}: {error}") from None
 
 
+def holds_statistics(path: str | Path) -> bool:
+    """Whether a file is an npz with ``mu`` and ``sigma``, rather than features.
+
+    Raises:
+        InputError: no such file, or another format.
+    """
+    content = _load(Path(path))
+    return isinstance(content, dict) and {"mu", "sigma"} <= set(content)
+
+
 def write_statistics(path: str | Path, moments: FeatureMoments) -> None:
     """The file that ``read_statistics`` reads.
 
@@ -205,11 +217,9 @@ def write_statistics(path: str | Path, moments: FeatureMoments) -> None:
 def _load(path: Path) -> Any:
     """The array of an npy file, or the arrays of an npz by name."""
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            return {name: content[name] for name in content.files}
+        with open(path, "rb") as file:  # np.load leaves a file open that turns out to be damaged.
+            content = np.load(file, allow_pickle=False)
+            return content if isinstance(content, np.ndarray) else {name: content[name] for name in content.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); must be an npy or npz file of numbers") from None
