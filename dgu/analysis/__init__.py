@@ -7,6 +7,13 @@ from dgu.analysis.classifiers import predict as predict
 from dgu.analysis.convnet import ConvNet as ConvNet
 from dgu.analysis.convnet import train_convnet as train_convnet
 from dgu.analysis.features import quadratic_features as quadratic_features
+from dgu.analysis.frechet import FeatureMoments as FeatureMoments
+from dgu.analysis.frechet import PCAFeatures as PCAFeatures
+from dgu.analysis.frechet import choose_rows as choose_rows
+from dgu.analysis.frechet import frechet_distance as frechet_distance
+from dgu.analysis.frechet import read_features as read_features
+from dgu.analysis.frechet import read_statistics as read_statistics
+from dgu.analysis.frechet import write_statistics as write_statistics
 from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpolator
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
 from dgu.analysis.mixture import GaussianMixtureSampler as GaussianMixtureSampler

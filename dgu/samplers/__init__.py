@@ -1,8 +1,14 @@
-"""Noise grids and samplers: the Heun step, the scan over it, and many addressed samples over all devices."""
+"""Noise grids and samplers: the Heun step, the scan over it, other solvers, many addressed samples, inversion, likelihood."""
 
+from dgu.samplers.ablation import Ablation as Ablation
+from dgu.samplers.dpm_solver import DPMSolver as DPMSolver
 from dgu.samplers.heun import StepState as StepState
 from dgu.samplers.heun import heun as heun
 from dgu.samplers.heun import heun_step as heun_step
+from dgu.samplers.inversion import invert as invert
+from dgu.samplers.likelihood import bits_per_dim as bits_per_dim
+from dgu.samplers.likelihood import dequantize as dequantize
+from dgu.samplers.likelihood import log_likelihood as log_likelihood
 from dgu.samplers.sample import sample as sample
 from dgu.samplers.sample import sample_chunk as sample_chunk
 from dgu.samplers.schedules import Churn as Churn

@@ -5,7 +5,7 @@ with respect to the denoiser's leaves, the initial state, the noise levels and v
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ class StepState(NamedTuple):
     x_next: Array
 
 
-def _denoise(denoiser: Denoiser, x: Event, sigma: Scalar) -> Event:
+def denoise(denoiser: Denoiser, x: Event, sigma: Scalar) -> Event:
     """The denoiser's answer in the state's dtype."""
     denoised = jnp.asarray(denoiser(x, sigma))
     if denoised.shape != x.shape:
@@ -51,7 +51,7 @@ def _raise_noise(x: Event, sigma: Scalar, eps: Event, gamma: Scalar, s_noise: Sc
     return x + sigma * jnp.where(churned, root, jnp.zeros_like(root)) * s_noise * eps
 
 
-def _step(
+def step_from(
     denoiser: Denoiser,
     x: Event,
     step: ArrayLike,
@@ -62,19 +62,21 @@ def _step(
     s_noise: Scalar,
     second_order: bool,
 ) -> StepState:
+    """One step with everything that it saw; see ``heun_step``."""
     sigma, sigma_next, gamma, s_noise = (jnp.asarray(v, x.dtype) for v in (sigma, sigma_next, gamma, s_noise))
     sigma_hat = sigma * (1 + gamma)
     x_hat = x if eps is None else _raise_noise(x, sigma, eps, gamma, s_noise)
-    denoised = _denoise(denoiser, x_hat, sigma_hat)
+    denoised = denoise(denoiser, x_hat, sigma_hat)
     slope = (x_hat - denoised) / sigma_hat
     x_next = x_hat + (sigma_next - sigma_hat) * slope
     if second_order:
-        slope_next = (x_next - _denoise(denoiser, x_next, sigma_next)) / sigma_next
+        slope_next = (x_next - denoise(denoiser, x_next, sigma_next)) / sigma_next
         x_next = x_hat + (sigma_next - sigma_hat) * (slope + slope_next) / 2
     return StepState(jnp.asarray(step, jnp.int32), sigma, sigma_hat, sigma_next, x, x_hat, denoised, x_next)
 
 
-def _as_state(name: str, value: ArrayLike) -> Event:
+def as_state(name: str, value: ArrayLike) -> Event:
+    """``value`` as the state of a sampler: an array of floating dtype."""
     array = jnp.asarray(value)
     require(jnp.issubdtype(array.dtype, jnp.floating), f"{name}.dtype", str(array.dtype), "a floating dtype")
     return array
@@ -118,7 +120,7 @@ def heun_step(
 
     EDM, Algorithm 2.
     """
-    x = _as_state("x", x)
+    x = as_state("x", x)
     if eps is None:
         noiseless = not is_concrete(gamma) or bool(gamma == 0)
         require(noiseless, "gamma", gamma, "0 where eps is not given")
@@ -127,7 +129,7 @@ def heun_step(
         require(eps.shape == x.shape, "eps.shape", eps.shape, f"that of x, {x.shape}")
     if second_order and is_concrete(sigma_next):
         require(bool(np.asarray(sigma_next) > 0), "sigma_next", sigma_next, "positive unless second_order=False")
-    return _step(denoiser, x, 0, sigma, sigma_next, eps, gamma, s_noise, second_order).x_next
+    return step_from(denoiser, x, 0, sigma, sigma_next, eps, gamma, s_noise, second_order).x_next
 
 
 def heun(
@@ -164,33 +166,68 @@ def heun(
     EDM, Algorithm 2.
     """
     check_sigmas(sigmas)
-    check_churn(churn)
-    x_init = _as_state("x_init", x_init)
+    x_init = as_state("x_init", x_init)
     num_steps = np.shape(sigmas)[0] - 1
+    eps = check_noise(x_init, num_steps, key, churn, eps)
+    sigmas = jnp.asarray(sigmas, x_init.dtype)
+    gammas = churn.gamma(sigmas[:-1], num_steps)
+
+    def advance(x: Event, at: tuple, last: bool) -> tuple[Event, StepState]:
+        step, sigma, sigma_next, gamma, noise = at
+        if key is not None:
+            noise = draw_step_noise(key, step, x)
+        state = step_from(denoiser, x, step, sigma, sigma_next, noise, gamma, churn.s_noise, not last)
+        return state.x_next, state
+
+    grid = (jnp.arange(num_steps, dtype=jnp.int32), sigmas[:-1], sigmas[1:], gammas, eps)
+    return scan_steps(advance, x_init, grid, observe)
+
+
+def check_noise(
+    x_init: Event, num_steps: int, key: Key | None, churn: Churn, eps: Any
+) -> Float[Array, "steps *event"] | None:
+    """The replayed draws ``eps`` in the state's dtype, or None; ``InputError`` where churn and draws do not fit."""
+    check_churn(churn)
     if key is not None and eps is not None:
         raise InputError("key and eps: must not both be given, eps replaces the draws of key")
     if key is None and eps is None:
         # A traced rate counts as churn: dropping the noise in silence would return samples of another law.
         noiseless = is_concrete(churn.rate) and bool(churn.rate == 0)
         require(noiseless, "churn.rate", churn.rate, "the constant 0 where neither key nor eps is given")
-    sigmas = jnp.asarray(sigmas, x_init.dtype)
-    if eps is not None:
-        eps = jnp.asarray(eps, x_init.dtype)
-        require(eps.shape == (num_steps, *x_init.shape), "eps.shape", eps.shape, f"{(num_steps, *x_init.shape)}")
-    gammas = churn.gamma(sigmas[:-1], num_steps)
+    if eps is None:
+        return None
+    eps = jnp.asarray(eps, x_init.dtype)
+    require(eps.shape == (num_steps, *x_init.shape), "eps.shape", eps.shape, f"{(num_steps, *x_init.shape)}")
+    return eps
 
-    def advance(x: Event, at: tuple, second_order: bool) -> tuple[Event, PyTree]:
-        step, sigma, sigma_next, gamma, noise = at
-        if key is not None:
-            # The barrier keeps the compiler from fusing the draw into the step, which would alter its last bits.
-            noise = jax.lax.optimization_barrier(keys.draw_step(key, step, x.shape, x.dtype))
-        state = _step(denoiser, x, step, sigma, sigma_next, noise, gamma, churn.s_noise, second_order)
-        return state.x_next, None if observe is None else observe(state)
 
-    grid = (jnp.arange(num_steps, dtype=jnp.int32), sigmas[:-1], sigmas[1:], gammas, eps)
-    # The last step is peeled off: choosing between Euler and Heun by a `where` inside the scan gives NaN gradients.
-    x, observed = jax.lax.scan(lambda x, at: advance(x, at, True), x_init, jax.tree.map(lambda a: a[:-1], grid))
-    x, last = advance(x, jax.tree.map(lambda a: a[-1], grid), False)
+def draw_step_noise(key: Key, step: ArrayLike, x: Event) -> Event:
+    """The addressed draw of one step, in the shape and dtype of ``x``."""
+    # The barrier keeps the compiler from fusing the draw into the step, which would alter its last bits.
+    return jax.lax.optimization_barrier(keys.draw_step(key, step, x.shape, x.dtype))
+
+
+def scan_steps(
+    advance: Callable[[PyTree, PyTree, bool], tuple[PyTree, StepState]],
+    carry: PyTree,
+    grid: PyTree,
+    observe: Callable[[StepState], PyTree] | None,
+) -> PyTree:
+    """``carry, state = advance(carry, row of grid, is it the last)`` over all rows by ``lax.scan``, the last peeled off.
+
+    Choosing between Euler and Heun by a ``where`` inside the scan gives NaN gradients. Returns the last ``x_next``,
+    with ``observe`` the pair of it and the stacked observations.
+    """
+
+    def row(carry: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
+        carry, state = advance(carry, at, False)
+        return carry, None if observe is None else observe(state)
+
+    head, tail = jax.tree.map(lambda a: a[:-1], grid), jax.tree.map(lambda a: a[-1], grid)
+    carry, observed = jax.lax.scan(row, carry, head)
+    _, state = advance(carry, tail, True)
     if observe is None:
-        return x
-    return x, jax.tree.map(lambda many, one: jnp.concatenate([many, jnp.asarray(one)[None]]), observed, last)
+        return state.x_next
+    return state.x_next, jax.tree.map(
+        lambda many, one: jnp.concatenate([many, jnp.asarray(one)[None]]), observed, observe(state)
+    )

@@ -27,12 +27,14 @@ from dgu.samplers.schedules import Churn, check_churn, check_sigmas
 from dgu.typing import Denoiser, Key, PyTree
 
 Observe = Callable[[StepState], PyTree]
+#: Called as ``heun`` is; a function or a frozen dataclass, compared by value or identity.
+Solver = Callable[..., PyTree]
 
 #: Chunks dispatched to a device before its first result is waited for: enough to keep it busy, and a bound on memory.
 _IN_FLIGHT = 2
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "dtype", "base", "observe", "stochastic"))
+@functools.partial(jax.jit, static_argnames=("shape", "dtype", "base", "observe", "stochastic", "solver"))
 def sample_chunk(
     denoiser: Denoiser,
     key: Key,
@@ -46,6 +48,7 @@ def sample_chunk(
     base: keys.Base,
     observe: Observe | None,
     stochastic: bool,
+    solver: Solver = heun,
 ) -> tuple[Float[Array, "b *event"], Bool[Array, "b steps"], PyTree]:
     """The compiled program of ``sample``: samples number ``indices`` on one device.
 
@@ -62,7 +65,7 @@ def sample_chunk(
             return jnp.isfinite(state.x_next).all(), None if observe is None else observe(state)
 
         noise: dict = {"key": example, "churn": churn} if stochastic else {}
-        x0, (finite, observed) = heun(conditioned, x_init, sigmas, observe=record, **noise)
+        x0, (finite, observed) = solver(conditioned, x_init, sigmas, observe=record, **noise)
         return x0, finite, observed
 
     return jax.vmap(one)(indices, labels)
@@ -80,11 +83,12 @@ def sample(
     base: keys.Base = "gaussian",
     batch_size: int = 64,
     observe: Observe | None = None,
+    solver: Solver = heun,
     dtype: DTypeLike = jnp.float32,
     progress: Callable[[int, int], object] | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> PyTree:
-    """Samples number ``indices`` of the (stochastic) Heun sampler, over all local devices.
+    """Samples number ``indices`` of the (stochastic) Heun sampler, or of another one, over all local devices.
 
     Sample ``i`` starts from ``sigmas[0] * dgu.keys.initial_noise(key, i, shape)`` and adds
     ``dgu.keys.step_noise(key, i, step, shape)``. At one ``batch_size`` its bits depend on ``key``, ``i`` and its label
@@ -92,8 +96,9 @@ def sample(
     sizes it agrees to rounding. Index ``i`` occupies row ``i % batch_size`` of a chunk: a range of indices fills its
     chunks, while ``k`` indices that are equal modulo ``batch_size`` take ``k`` chunks.
 
-    One trace serves all calls with the same structure and shapes, and one compilation per device used; ``base`` and
-    ``observe`` are compared by identity, so pass functions defined once rather than fresh lambdas.
+    One trace serves all calls with the same structure and shapes, and one compilation per device used; ``base``,
+    ``observe`` and a function as ``solver`` are compared by identity, so pass functions defined once rather than fresh
+    lambdas. Solvers that are frozen dataclasses are compared by value.
 
     Args:
         denoiser: a pytree of arrays, callable on one example ``(x, sigma)``; with ``labels`` it has ``given(label)``.
@@ -106,6 +111,9 @@ def sample(
         base: law of the unit initial noise, ``"gaussian"`` or a callable ``(key, shape) -> noise``.
         batch_size: examples in a chunk, and so on a device at a time.
         observe: ``observe(StepState) -> pytree``, run on every step of every example.
+        solver: what is run on each example: ``heun``, ``Ablation(...)``, ``DPMSolver(...)``, or any hashable callable
+            ``solver(denoiser, x_init, sigmas, *, observe)`` that also takes ``key`` and ``churn`` where noise is
+            added; one whose attribute ``stochastic`` is False never adds any.
         dtype: floating dtype of the state; float64 needs ``jax_enable_x64``.
         progress: called as ``progress(done, n)`` when a chunk has come back.
         devices: devices to use, all local ones by default.
@@ -129,6 +137,7 @@ def sample(
     require(jnp.issubdtype(dtype, jnp.floating), "dtype", str(dtype), "a floating dtype")
     require(jax.dtypes.canonicalize_dtype(dtype) == dtype, "dtype", str(dtype), "float32 unless jax_enable_x64 is set")
     _check_denoiser(denoiser)
+    _check_solver(solver, churn)
     if given is not None:
         given = given.astype(np.int32 if given.ndim == 1 else dtype)
 
@@ -138,7 +147,13 @@ def sample(
     grid = np.asarray(sigmas, dtype)
     amount = jax.tree.map(lambda value: np.asarray(value, dtype), churn)
     run = functools.partial(
-        sample_chunk, shape=shape, dtype=dtype, base=base, observe=observe, stochastic=bool(churn.rate > 0)
+        sample_chunk,
+        shape=shape,
+        dtype=dtype,
+        base=base,
+        observe=observe,
+        stochastic=bool(churn.rate > 0),
+        solver=solver,
     )
     resident = [jax.device_put((denoiser, key, grid, amount), device) for device in devices]
 
@@ -216,6 +231,16 @@ def _check_denoiser(denoiser: Any) -> None:
             f"denoiser = {type(denoiser).__name__}: must be a callable pytree of arrays, such as a registered "
             "dataclass with __call__ or jax.tree_util.Partial(function, params)"
         )
+
+
+def _check_solver(solver: Any, churn: Churn) -> None:
+    require(callable(solver), "solver", solver, "heun, Ablation(...), DPMSolver(...) or another callable")
+    try:
+        hash(solver)
+    except TypeError:
+        raise InputError(f"solver = {type(solver).__name__}: must be hashable, such as a frozen dataclass") from None
+    noiseless = getattr(solver, "stochastic", True) or churn.rate == 0
+    require(noiseless, "churn.rate", churn.rate, f"0: {type(solver).__name__} adds no noise")
 
 
 def _check_finite(indices: np.ndarray, finite: np.ndarray, sigmas: np.ndarray) -> None:

@@ -1,0 +1,229 @@
+"""Log density of one example under the probability-flow ODE, and what it says in bits per dimension."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Shaped
+
+from dgu.denoisers import as_pytree
+from dgu.errors import require
+from dgu.samplers.heun import as_state, denoise
+from dgu.samplers.schedules import is_concrete
+from dgu.typing import Denoiser, Event, Key, Scalar
+
+Real = Scalar | int
+
+#: Spread of the reference Gaussian whose flow is taken out of the ODE: affects the number of steps, not the answer.
+_SPREAD = 0.5
+#: Steps, refused ones included, after which an example is given up.
+_MAX_STEPS = 4096
+
+
+def log_likelihood(
+    denoiser: Denoiser,
+    x: Float[ArrayLike, "*event"],
+    *,
+    sigma_min: Real = 0.002,
+    sigma_max: Real = 80.0,
+    key: Key | None = None,
+    probes: int | None = None,
+    rtol: Real = 1e-5,
+    atol: Real = 1e-5,
+    block_size: int = 64,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """``log p(x)`` in nats, with p the density that the probability-flow ODE carries from the prior to ``sigma_min``.
+
+        dx/dsigma = (x - D(x; sigma)) / sigma,      D the denoiser, d = x.size, J its Jacobian
+        log p(x) = log N(x(sigma_max); 0, sigma_max^2 I) + int (d - tr J(x(sigma); sigma)) / sigma dsigma
+
+    over ``sigma_min`` to ``sigma_max`` along the path from ``x(sigma_min) = x``. For an exact denoiser p is the density
+    of data plus noise of level ``sigma_min``, up to the prior: what it stands in for has the data's mean and covariance,
+    too. Integrated by diffrax (Dopri8, adaptive) over ``log sigma`` in the frame of a reference Gaussian,
+    ``x / sqrt(1/4 + sigma^2)``, where state and integrand vary little.
+
+    Works under ``jax.jit``, ``jax.grad`` and ``jax.vmap``; under ``vmap`` each example takes its own steps.
+
+    Args:
+        denoiser: ``denoiser(x, sigma) -> E[x0 | x]`` for one example.
+        x: the example, taken as the state at ``sigma_min``: no noise is added to it.
+        sigma_min, sigma_max: range of noise levels, positive.
+        key: of the probes.
+        probes: number of Rademacher probes v, at least 2, that estimate the trace by the mean of ``v^T J v``, the same
+            along the path; probe number i depends on ``(key, i)`` alone. None for the exact trace, d products ``J e_j``.
+        rtol, atol: tolerances of each step, relative and absolute, for the whole state and the log density in nats. The
+            defaults give 1e-4 nats for Gaussians of 192 dimensions, in float32 too.
+        block_size: products ``J v`` made at a time; memory grows with it.
+
+    Returns:
+        Nats, and the standard error over probes: 0 for the exact trace. Both scalars of the dtype of ``x``. Both are NaN
+        if a value was not finite or the tolerances took more than 4096 steps.
+
+    Raises:
+        InputError: a range, a tolerance, a number of probes or a block size out of range; ``key`` without ``probes`` or
+            the reverse.
+
+    Song et al. 2021 (score SDE), section 4.3; EDM, equation 1; Grathwohl et al. 2019 (FFJORD) for the probes.
+    """
+    x = as_state("x", x)
+    require((key is None) == (probes is None), "probes", probes, "given together with key, for an estimated trace")
+    if probes is not None:
+        require(probes == int(probes) and probes >= 2, "probes", probes, "a whole number, 2 or more")
+    require(block_size == int(block_size) and block_size >= 1, "block_size", block_size, "a whole number, 1 or more")
+    for name, value in (("rtol", rtol), ("atol", atol), ("sigma_max", sigma_max)):
+        require(not is_concrete(value) or _between(0, value, math.inf), name, value, "positive and finite")
+    if is_concrete((sigma_min, sigma_max)):
+        allowed = f"positive and below sigma_max = {sigma_max!r}"
+        require(_between(0, sigma_min, sigma_max), "sigma_min", sigma_min, allowed)
+    numbers = tuple(jnp.asarray(value, x.dtype) for value in (sigma_min, sigma_max, rtol, atol))
+    return _integrate(as_pytree(denoiser), x, *numbers, key, probes=probes, block_size=int(block_size))
+
+
+def _between(low: Any, value: Any, high: Any) -> bool:
+    return bool(low < value) and bool(value < high)
+
+
+@functools.partial(jax.jit, static_argnames=("probes", "block_size"))
+def _integrate(
+    denoiser: Denoiser,
+    x: Event,
+    sigma_min: Float[Array, ""],
+    sigma_max: Float[Array, ""],
+    rtol: Float[Array, ""],
+    atol: Float[Array, ""],
+    key: Key | None,
+    *,
+    probes: int | None,
+    block_size: int,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    d = x.size
+    weights = None if key is None else _rademacher(key, probes or 0, x)
+
+    def field(log_sigma: Any, state: tuple, args: Any) -> tuple:
+        """Slopes of ``z = x / c`` and of the traces' integral, ``c = sqrt(spread^2 + sigma^2)``, by log sigma.
+
+        The flow of N(0, spread^2 I) leaves z as it is and has the trace ``d spread^2 / c^2``: both are subtracted.
+        """
+        denoiser, weights = args
+        z, _ = state
+        sigma = jnp.exp(log_sigma)
+        c = jnp.sqrt(_SPREAD**2 + sigma**2)
+        gain = (_SPREAD / c) ** 2
+        denoised, push = jax.linearize(lambda x: denoise(denoiser, x, sigma), c * z)
+        excess = (
+            _exact_excess(push, z, gain, block_size) if weights is None else _excess(push, weights, gain, block_size)
+        )
+        return gain * z - denoised / c, excess
+
+    def norm(error: tuple) -> Array:
+        """The larger of the state's error in length and the log density's.
+
+        Nats err by the sum over entries of the state: its mean square would let them drift by d times the tolerance.
+        """
+        state, nats = (jnp.square(part) for part in error)
+        return jnp.sqrt(jnp.maximum(jnp.sum(state), jnp.mean(nats)))
+
+    low, high = jnp.log(sigma_min), jnp.log(sigma_max)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(field),
+        diffrax.Dopri8(),
+        low,
+        high,
+        None,
+        (x / jnp.sqrt(_SPREAD**2 + sigma_min**2), jnp.zeros(() if probes is None else (probes,), x.dtype)),
+        args=(denoiser, weights),
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, norm=norm),
+        max_steps=_MAX_STEPS,
+        throw=False,
+    )
+    z, integral = (part[0] for part in solution.ys)
+    # log p(x) = log p(z) - d log c(sigma_min), and the prior of x(sigma_max) = c(sigma_max) z.
+    spread = jnp.log1p((_SPREAD / sigma_max) ** 2) / 2 - jnp.log(_SPREAD**2 + sigma_min**2) / 2
+    inside = (1 + (_SPREAD / sigma_max) ** 2) * jnp.vdot(z, z, precision=jax.lax.Precision.HIGHEST)
+    nats = d * (spread - math.log(2 * math.pi) / 2) - inside / 2 + jnp.mean(integral)
+    error = jnp.zeros_like(nats) if probes is None else jnp.std(integral, ddof=1) / math.sqrt(probes)
+    done = (solution.result == diffrax.RESULTS.successful) & jnp.isfinite(nats)
+    nats, error = (jnp.where(done, value, jnp.full_like(value, jnp.nan)) for value in (nats, error))
+    return nats, error
+
+
+def _rademacher(key: Key, probes: int, x: Event) -> Float[Array, "probes *event"]:
+    """Signs, each probe's from its own address."""
+    return jax.vmap(lambda i: jax.random.rademacher(jax.random.fold_in(key, i), x.shape, x.dtype))(jnp.arange(probes))
+
+
+def _excess(push: Any, weights: Array, gain: Array, block_size: int) -> Float[Array, "probes"]:
+    """``gain |v|^2 - v^T J v`` for each probe, ``block_size`` at a time."""
+    return jax.lax.map(lambda v: jnp.sum(v * (gain * v - push(v))), weights, batch_size=block_size)
+
+
+def _exact_excess(push: Any, z: Event, gain: Array, block_size: int) -> Float[Array, ""]:
+    """``sum_j (gain - J_jj)``: terms of either sign are summed as they come, not two large traces subtracted."""
+
+    def diagonal(j: Array) -> Array:
+        basis = (jnp.arange(z.size) == j).astype(z.dtype).reshape(z.shape)
+        return gain - push(basis).ravel()[j]
+
+    return jnp.sum(jax.lax.map(diagonal, jnp.arange(z.size), batch_size=block_size))
+
+
+def dequantize(images: Shaped[ArrayLike, "*shape"], key: Key, *, levels: int = 256) -> Float[Array, "*shape"]:
+    """Uniform dequantisation: each pixel moved to a uniform place in its level's cell.
+
+    With ``levels`` L, level k stands at ``2 k / (L - 1) - 1``, from -1 to 1, in the middle of a cell of width
+    ``2 / (L - 1)``: images as networks of this library see them, and a shift that leaves their mean.
+
+    Args:
+        images: levels as integers (uint8), or floats in [-1, 1], taken to the nearest level first.
+        key: of the shifts.
+        levels: of a pixel.
+
+    Returns:
+        ``x + (u - 1/2) 2 / (L - 1)``, u uniform on [0, 1), in the dtype of floats; integers give JAX's default.
+
+    Raises:
+        InputError: integers outside 0 to L - 1 or floats outside [-1, 1]; fewer than 2 levels.
+    """
+    require(levels == int(levels) and levels >= 2, "levels", levels, "a whole number, 2 or more")
+    images = jnp.asarray(images)
+    whole = jnp.issubdtype(images.dtype, jnp.integer)
+    require(whole or jnp.issubdtype(images.dtype, jnp.floating), "images.dtype", str(images.dtype), "integer or float")
+    low, high = (0, levels - 1) if whole else (-1, 1)
+    if is_concrete(images):
+        values = np.asarray(images)
+        inside = bool(((low <= values) & (values <= high)).all())
+        require(inside, "images", "values outside", f"from {low} to {high}")
+    half = (levels - 1) / 2
+    dtype = jnp.result_type(float) if whole else images.dtype
+    level = images.astype(dtype) if whole else jnp.round((images + 1) * half)
+    return (level + jax.random.uniform(key, images.shape, dtype) - 0.5) / half - 1
+
+
+def bits_per_dim(nats: Any, shape: Sequence[int], *, levels: int = 256) -> Any:
+    """Bits per dimension of images of ``levels`` levels in [-1, 1], from nats of their dequantised selves.
+
+        -(nats + d log(2 / (levels - 1))) / (d log 2),      d the product of ``shape``
+
+    the density times the cell's volume, ``2 / 255`` a side for 256 levels. The mean over shifts (``dequantize``) bounds
+    the negative log probability of the levels from above, by Jensen's inequality. Others place 256 levels in cells of
+    width ``2 / 256``; their figures are lower by ``log2(256 / 255) = 0.0056`` where networks are the same.
+
+    Args:
+        nats: log density, of any shape.
+        shape: of one example.
+        levels: of a pixel.
+
+    Raises:
+        InputError: fewer than 2 levels, or an empty shape.
+    """
+    require(levels == int(levels) and levels >= 2, "levels", levels, "a whole number, 2 or more")
+    d = math.prod(shape)
+    require(d >= 1, "shape", tuple(shape), "positive sizes")
+    return -nats / (d * math.log(2)) + math.log2((levels - 1) / 2)

@@ -1,0 +1,125 @@
+"""How far are generated images from a reference? Frechet distance and KID on features from files.
+
+    python -m experiments.metrics --features generated.npy --reference reference.npz
+    python -m experiments.metrics --features pool3.npy --reference fid-refs/cifar10-32x32.npz --inception --count 50000
+
+A file holds one row for each image: features of any network, or the images themselves, whose features are their pixels.
+The reference is such a file too, or the moments of one: an npz with mu and sigma, as EDM publishes for Inception
+features. KID needs the reference's rows. A Frechet distance is called FID only where --inception says that the features
+are the 2048 pool features of the FID's own Inception network: no file can tell that of itself.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+
+from dgu.analysis import (
+    FeatureMoments,
+    PCAFeatures,
+    choose_rows,
+    extract_features,
+    frechet_distance,
+    kernel_distance,
+    read_features,
+    read_statistics,
+    write_statistics,
+)
+from dgu.analysis.frechet import INCEPTION_WIDTH, holds_statistics
+from dgu.errors import InputError, require
+from dgu.files import write_atomic
+from dgu.keys import stream
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure features of generated images against a reference; prints one line a metric."""
+
+    features: Path
+    """npy or npz file of the generated images' features, one row an image; images themselves are taken as pixels."""
+    reference: Path
+    """The same of reference images, or an npz with their moments mu and sigma."""
+    count: int | None = None
+    """Generated images used, a random subset where there are more; fewer is an error. None for all."""
+    pca: int | None = None
+    """Use that many principal components of the reference's rows in place of the features."""
+    inception: bool = False
+    """The features are the 2048 pool features of the FID's Inception network: the Frechet distance is then an FID."""
+    block_size: int = 500
+    """Rows of each set in a block of KID, which is left out with fewer than two blocks of each."""
+    seed: int = 0
+    """Seed of the subset and of KID's blocks."""
+    out: Path | None = None
+    """JSON file for the results."""
+    save_reference: Path | None = None
+    """npz file for the moments of the reference, readable as --reference."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    """The results by name; written to ``config.out`` where given."""
+    key = jax.random.key(config.seed)
+    rows = read_features(config.features)
+    if holds_statistics(config.reference):
+        require(config.pca is None, "pca", config.pca, "left out: the reference holds moments, not rows")
+        reference_rows, reference = None, read_statistics(config.reference)
+    else:
+        reference_rows = read_features(config.reference)
+        require(
+            reference_rows.shape[1:] == rows.shape[1:],
+            "features.shape",
+            rows.shape,
+            f"(n, *{reference_rows.shape[1:]})",
+        )
+    rows = choose_rows(rows, config.count, stream(key, "subset"))
+    name = "features"
+    if reference_rows is not None:
+        basis = None if config.pca is None else PCAFeatures.fit(reference_rows, config.pca)
+        name = name if basis is None else f"{config.pca} principal components"
+        rows, reference_rows = (extract_features(each, basis) for each in (rows, reference_rows))
+        reference = FeatureMoments.from_features(reference_rows)
+    moments = FeatureMoments.from_features(rows)
+    if config.inception:
+        width, whole = moments.mean.size, config.pca is None
+        require(whole and width == INCEPTION_WIDTH, "inception", f"{name} {width} wide", f"{INCEPTION_WIDTH} wide")
+    distance = "FID" if config.inception else "frechet_distance"
+    results: dict[str, Any] = {
+        "features": "Inception" if config.inception else name,
+        "images": len(rows),
+        "width": moments.mean.size,
+        distance: frechet_distance(moments, reference),
+    }
+    if reference_rows is not None and min(len(rows), len(reference_rows)) >= 2 * config.block_size:
+        kid = kernel_distance(
+            rows.astype(np.float32), reference_rows.astype(np.float32), stream(key, "kid"), block_size=config.block_size
+        )
+        values = (kid.estimate, kid.standard_error, kid.low, kid.high)
+        results["KID"] = dict(zip(("value", "se", "low", "high"), map(float, values)))
+    if config.save_reference is not None:
+        write_statistics(config.save_reference, reference)
+    if config.out is not None:
+        text = json.dumps(results, indent=1) + "\n"
+        write_atomic(config.out, lambda file: file.write(text.encode()))
+    return results
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; bad input ends with one line on standard error and code 2."""
+    try:
+        results = run(tyro.cli(Config, args=argv, prog="python -m experiments.metrics"))
+    except InputError as error:
+        print(f"metrics: {error}", file=sys.stderr)
+        return 2
+    for name, value in results.items():
+        if isinstance(value, dict):
+            value = f"{value['value']:.6g} [{value['low']:.6g}, {value['high']:.6g}]"
+        print(f"{name}: {value:.8g}" if isinstance(value, float) else f"{name}: {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
