@@ -12,11 +12,11 @@ import pytest
 
 from dgu.checkpoint import TrainingCheckpoints, load_arrays, save_arrays
 from dgu.errors import InputError
-from dgu.models import ADMConfig, EDMNetwork, load_checkpoint, save_network
+from dgu.models import ADMConfig, EDMNetwork, EDMPreconditioning, load_checkpoint, save_network
 
 NETWORK = EDMNetwork(
     ADMConfig(4, 1, 1, label_dim=2, model_channels=4, channel_mult=(1,), num_blocks=1, label_dropout=0.1),
-    sigma_data=0.4,
+    EDMPreconditioning(sigma_data=0.4),
     compute_dtype="bfloat16",
 )
 METADATA = {"class_names": ["cat", "dog"], "images_seen": 7, "training": {"seed": 3}}

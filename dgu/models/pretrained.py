@@ -12,14 +12,8 @@ import numpy as np
 
 from dgu.checkpoint import load_arrays, save_arrays
 from dgu.errors import InputError, require
-from dgu.models.edm import (
-    EDMDenoiser,
-    EDMNetwork,
-    network_config,
-    network_from_config,
-    params_from_arrays,
-    params_to_arrays,
-)
+from dgu.models.edm import EDMDenoiser, EDMNetwork
+from dgu.models.weights import network_config, network_from_config, params_from_arrays, params_to_arrays
 from dgu.typing import PyTree
 
 #: Names that ``load_checkpoint`` knows beside paths.
