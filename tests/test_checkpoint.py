@@ -113,8 +113,12 @@ def test_other_formats_and_architectures_are_refused(tmp_path, stored):
         "format 'dgu-network-9'": (arrays, metadata | {"format": "dgu-network-9"}),
         "format None": (arrays, {key: metadata[key] for key in metadata if key != "format"}),
         "not a network file": (arrays, metadata | {"config": None}),
-        "precond = 'VPPrecond'": (arrays, metadata | {"config": metadata["config"] | {"precond": "VPPrecond"}}),
-        "SongUNet": (
+        "precond = 'Precond'": (arrays, metadata | {"config": metadata["config"] | {"precond": "Precond"}}),
+        "unexpected option 'sigma_data' of VPPrecond": (
+            arrays,
+            metadata | {"config": metadata["config"] | {"precond": "VPPrecond"}},
+        ),
+        "aux_conv.* is missing": (
             arrays,
             metadata | {"config": {"precond": "EDMPrecond", "kwargs": kwargs | {"model_type": "SongUNet"}}},
         ),

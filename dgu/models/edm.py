@@ -197,20 +197,18 @@ class EDMDenoiser:
         levels = self._levels()
         return self.network.preconditioning.sigma_max if levels is None else float(levels[0])
 
-    def round_sigma(self, sigma: ArrayLike) -> np.ndarray | Array:
+    def round_sigma(self, sigma: ArrayLike) -> Any:
         """The noise levels that the network knows nearest to ``sigma``: with iDDPM entries of its table, else ``sigma``.
 
         NumPy in, NumPy out, in float64; traced values stay in JAX.
         """
-        traced = isinstance(sigma, jax.core.Tracer)
-        values = sigma if traced else np.asarray(sigma, np.float64)
+        traced, levels = isinstance(sigma, jax.core.Tracer), self._levels()
         if "u" not in self.params:
-            return values
-        levels = self._levels()
-        if traced or levels is None:
-            values, table = jnp.asarray(values), jnp.asarray(self.params["u"])
+            return sigma if traced else np.asarray(sigma, np.float64)
+        if levels is None or traced:
+            values, table = jnp.asarray(sigma), jnp.asarray(self.params["u"])
             return jax.lax.stop_gradient(table)[nearest(values, table)].astype(values.dtype)
-        return levels[np.abs(values[..., None] - levels).argmin(-1)]
+        return levels[np.abs(np.asarray(sigma, np.float64)[..., None] - levels).argmin(-1)]
 
     def _levels(self) -> np.ndarray | None:
         """The table of noise levels in float64; None where there is none, or none that can be looked at."""

@@ -172,10 +172,11 @@ class SongUNet(nnx.Module):
                     aux = downsample(aux, taps)
                     x = x + self.enc[_aux(name, "skip")](aux)
                 elif config.encoder_type == "residual":
-                    halved = resampled_conv(self.enc[_aux(name, "residual")], aux, "down", taps, fused=True)
+                    residual: Any = self.enc[_aux(name, "residual")]
+                    halved = resampled_conv(residual, aux, "down", taps, fused=True)
                     x = aux = (x + halved) * 0.5**0.5
             skips.append(x)
-        image = None
+        image: Any = None
         for i, (name, _, takes_skip) in enumerate(config.decoder):
             if takes_skip:
                 x = jnp.concatenate([x, skips.pop()], axis=-1)

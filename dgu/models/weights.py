@@ -39,7 +39,7 @@ def network_from_config(config: Mapping[str, Any]) -> EDMNetwork:
     Raises:
         InputError: another preconditioner or network class, or an unknown or unusable option.
     """
-    precond = config.get("precond")
+    precond: Any = config.get("precond")
     require(isinstance(precond, str) and precond in PRECONDITIONINGS, "precond", precond, _one_of(PRECONDITIONINGS))
     given = config.get("kwargs", {})
     require(
