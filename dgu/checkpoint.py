@@ -22,7 +22,7 @@ from dgu.files import write_arrays, write_atomic
 from dgu.typing import PyTree
 
 #: More than NumPy allows the header of an array to take.
-_MAX_HEADER = 1 << 16
+_MAX_HEADER = 1 << 14
 
 
 class TrainingCheckpoints:

@@ -1,6 +1,7 @@
 """DhariwalUNet, the "ADM" network (Dhariwal and Nichol 2021) as EDM uses it, for one image of shape (H, W, C)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,6 @@ from jaxtyping import Float
 from dgu.models.blocks import (
     ADM_INIT,
     ADM_STYLE,
-    BlockSpec,
     UNetBlock,
     conv,
     dropped_label,
@@ -58,12 +58,8 @@ class ADM(nnx.Module):
             zeros = nnx.initializers.zeros
             self.map_augment = nnx.Linear(config.augment_dim, width, use_bias=False, kernel_init=zeros, rngs=rngs)
 
-        def block(spec: BlockSpec) -> UNetBlock:
-            return UNetBlock(spec, ADM_STYLE, embedding, config.dropout, dtype, rngs)
-
-        def first(channels: int) -> nnx.Conv:
-            return conv(config.in_channels, channels, 3, init, dtype, rngs)
-
+        block = partial(UNetBlock, style=ADM_STYLE, embedding=embedding, rate=config.dropout, dtype=dtype, rngs=rngs)
+        first = partial(conv, config.in_channels, size=3, init=init, dtype=dtype, rngs=rngs)
         self.enc = nnx.Dict({n: first(s) if isinstance(s, int) else block(s) for n, s in config.encoder})
         self.dec = nnx.Dict({n: block(s) for n, s, _ in config.decoder})
         channels = config.channel_mult[0] * width

@@ -88,6 +88,17 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any
     return TensorView(storage, offset, size, stride)
 
 
+def _described(identifier: Any) -> Storage:
+    """The storage, still without its bytes, that a persistent identifier describes."""
+    usable = type(identifier) is tuple and len(identifier) in (5, 6) and identifier[0] == "storage"
+    if not usable or type(identifier[1]) is not Symbol or not _whole(identifier[4]):
+        raise Malformed("a storage with an unusable description")
+    if identifier[3] != "cpu" or identifier[5:] not in ((), (None,)):
+        raise Malformed("a storage that is on a device or a view")
+    symbol, numel = identifier[1], identifier[4]
+    return Storage(symbol.name, _DTYPES[symbol.key], numel, memoryview(b""))
+
+
 def load_storage(blob: Any, budget: Budget) -> Storage:
     """``torch.storage._load_from_bytes``: five small pickles, a count and the elements.
 
@@ -96,17 +107,7 @@ def load_storage(blob: Any, budget: Budget) -> Storage:
     """
     if type(blob) is not memoryview:
         raise Malformed("a storage that is not bytes")
-
-    def persistent(identifier: Any) -> Storage:
-        usable = type(identifier) is tuple and len(identifier) in (5, 6) and identifier[0] == "storage"
-        if not usable or type(identifier[1]) is not Symbol or not _whole(identifier[4]):
-            raise Malformed("a storage with an unusable description")
-        if identifier[3] != "cpu" or identifier[5:] not in ((), (None,)):
-            raise Malformed("a storage that is on a device or a view")
-        symbol, numel = identifier[1], identifier[4]
-        return Storage(symbol.name, _DTYPES[symbol.key], numel, blob[:0])
-
-    machine = Machine(blob, {}, names=frozenset(_DTYPES), persistent=persistent, budget=budget)
+    machine = Machine(blob, {}, names=frozenset(_DTYPES), persistent=_described, budget=budget)
     magic, at = machine.load()
     version, at = machine.load(at)
     system, at = machine.load(at)

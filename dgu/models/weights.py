@@ -6,7 +6,6 @@ from dataclasses import fields
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -183,7 +182,8 @@ def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> 
         # Extremes say it without a second array of the tensor's size.
         finite = not value.size or math.isfinite(float(value.min()) - float(value.max()))
         require(finite, name, "non-finite", "finite numbers")
-        values.append(jnp.array(_from_reference(path, value), jnp.float32))
+        # Copied and cast by NumPy: a file that is mapped may change later, and JAX would compile a cast for each shape.
+        values.append(jax.device_put(np.array(_from_reference(path, value), np.float32, order="C")))
     filters = _filter_names(network.unet)
     for name, value in rest.items():
         if name not in filters:
