@@ -1,8 +1,12 @@
 """Checkpoints of a training run (Orbax), and networks as single safe files (npz)."""
 
+import io
 import json
 import logging
+import math
+import mmap
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +20,9 @@ from orbax.checkpoint import v1 as ocp
 from dgu.errors import InputError
 from dgu.files import write_arrays, write_atomic
 from dgu.typing import PyTree
+
+#: More than NumPy allows the header of an array to take.
+_MAX_HEADER = 1 << 14
 
 
 class TrainingCheckpoints:
@@ -83,10 +90,13 @@ def _described(tree: PyTree) -> dict[str, str]:
     }
 
 
-def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Write arrays and JSON metadata as one compressed ``.npz``, whole or not at all; folders are made.
+def save_arrays(
+    path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any], *, compress: bool = True
+) -> None:
+    """Write arrays and JSON metadata as one ``.npz``, whole or not at all; folders are made.
 
-    The bytes depend on the contents alone (entries carry no time stamp).
+    The bytes depend on the contents alone (entries carry no time stamp). Without ``compress`` the file is larger and
+    ``load_arrays`` maps it into memory instead of reading it.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -94,11 +104,13 @@ def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metad
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(metadata, sort_keys=True, allow_nan=False)
-    write_atomic(path, lambda file: write_arrays(file, {**arrays, "metadata": np.asarray(text)}, compress=True))
+    write_atomic(path, lambda file: write_arrays(file, {**arrays, "metadata": np.asarray(text)}, compress=compress))
 
 
 def load_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and metadata as ``save_arrays`` wrote them; nothing in the file is executed.
+
+    Arrays stored without compression are read-only views of the file, mapped into memory (their checksums are compared).
 
     Raises:
         InputError: no such file, not an npz, or without readable metadata.
@@ -109,11 +121,35 @@ def load_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
             file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("a single array")
-            arrays = {name: file[name] for name in file.files}
+            mapped = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+            arrays = {}
+            for entry in file.zip.infolist():  # type: ignore[union-attr]
+                name, stored = entry.filename.removesuffix(".npy"), entry.compress_type == zipfile.ZIP_STORED
+                arrays[name] = _stored_array(mapped, entry) if stored else file[name]
         metadata = json.loads(arrays.pop("metadata").item())
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"checkpoint {os.fspath(path)}: not a network file written by dgu ({reason})") from error
     if not isinstance(metadata, dict):
         raise InputError(f"checkpoint {os.fspath(path)}: not a network file written by dgu (metadata)")
     return arrays, metadata
+
+
+def _stored_array(mapped: memoryview, entry: zipfile.ZipInfo) -> np.ndarray:
+    """A member of an npz that is not compressed, as a view of the file's bytes."""
+    # The directory at the end of the archive says where a member's own header is; that says how long its two texts are.
+    at = entry.header_offset
+    name_length, extra_length = struct.unpack("<HH", mapped[at + 26 : at + 30])
+    start = at + 30 + name_length + extra_length
+    data = mapped[start : start + entry.file_size]
+    if len(data) != entry.file_size or zlib.crc32(data) != entry.CRC:
+        raise ValueError(f"{entry.filename} is damaged")
+    head = io.BytesIO(data[:_MAX_HEADER])
+    version = np.lib.format.read_magic(head)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    shape, fortran, dtype = read(head)
+    if dtype.hasobject or dtype.itemsize * math.prod(shape) != len(data) - head.tell():
+        raise ValueError(f"{entry.filename} is not an array of plain numbers")
+    if not math.prod(shape):
+        return np.zeros(shape, dtype)
+    return np.frombuffer(data, dtype, offset=head.tell()).reshape(shape, order="F" if fortran else "C")

@@ -12,6 +12,10 @@ class InputError(ValueError):
     """
 
 
+class CheckpointError(InputError):
+    """A network snapshot that cannot be read: one line naming the file and what is wrong with it."""
+
+
 def require(condition: bool | np.bool, name: str, value: Any, allowed: str) -> None:
     """Raise ``InputError("name = value: must be allowed")`` unless ``condition`` holds."""
     if not condition:

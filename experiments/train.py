@@ -21,7 +21,7 @@ from dgu import data, keys, parallel
 from dgu.checkpoint import TrainingCheckpoints
 from dgu.errors import InputError, require
 from dgu.files import write_atomic
-from dgu.models import ADMConfig, EDMNetwork, load_checkpoint, save_network
+from dgu.models import ADMConfig, EDMNetwork, EDMPreconditioning, load_checkpoint, save_network
 from dgu.samplers import karras_sigmas, sample
 from dgu.training import TrainingConfig, initial_state, train_steps
 from dgu.training.loop import check_batch, check_data
@@ -149,7 +149,7 @@ def build_network(config: NetworkConfig, side: int, channels: int, classes: int)
         dropout=config.dropout,
         label_dropout=config.label_dropout,
     )
-    return EDMNetwork(unet, sigma_data=config.sigma_data, compute_dtype=config.compute_dtype)
+    return EDMNetwork(unet, EDMPreconditioning(sigma_data=config.sigma_data), compute_dtype=config.compute_dtype)
 
 
 def load_images(config: Config) -> data.ImageSet:

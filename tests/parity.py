@@ -1,11 +1,13 @@
 """The recorded arrays of the reference implementation, in our layout."""
 
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -14,6 +16,18 @@ FIXTURES = Path(__file__).parent / "fixtures"
 def load(name: str) -> dict[str, np.ndarray]:
     """All arrays of a fixture file."""
     with np.load(FIXTURES / name) as file:
+        return {key: file[key] for key in file.files}
+
+
+def complete(name: str) -> dict[str, np.ndarray]:
+    """A complete recording, where the environment variable ``DGU_PARITY`` names the folder that holds them; else the test is skipped.
+
+    They are too large to keep here; what they show is shown by smaller means elsewhere in the tests.
+    """
+    folder = os.environ.get("DGU_PARITY")
+    if folder is None or not (Path(folder) / name).is_file():
+        pytest.skip(f"{name} is not here (see DGU_PARITY)")
+    with np.load(Path(folder) / name) as file:
         return {key: file[key] for key in file.files}
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from dgu.checkpoint import TrainingCheckpoints, load_arrays, save_arrays
 from dgu.errors import InputError
-from dgu.models import ADMConfig, EDMNetwork, load_checkpoint, save_network
+from dgu.models import ADMConfig, EDMNetwork, EDMPreconditioning, load_checkpoint, save_network
 
 NETWORK = EDMNetwork(
     ADMConfig(4, 1, 1, label_dim=2, model_channels=4, channel_mult=(1,), num_blocks=1, label_dropout=0.1),
-    sigma_data=0.4,
+    EDMPreconditioning(sigma_data=0.4),
     compute_dtype="bfloat16",
 )
 METADATA = {"class_names": ["cat", "dog"], "images_seen": 7, "training": {"seed": 3}}
@@ -113,8 +113,12 @@ def test_other_formats_and_architectures_are_refused(tmp_path, stored):
         "format 'dgu-network-9'": (arrays, metadata | {"format": "dgu-network-9"}),
         "format None": (arrays, {key: metadata[key] for key in metadata if key != "format"}),
         "not a network file": (arrays, metadata | {"config": None}),
-        "precond = 'VPPrecond'": (arrays, metadata | {"config": metadata["config"] | {"precond": "VPPrecond"}}),
-        "SongUNet": (
+        "precond = 'Precond'": (arrays, metadata | {"config": metadata["config"] | {"precond": "Precond"}}),
+        "unexpected option 'sigma_data' of VPPrecond": (
+            arrays,
+            metadata | {"config": metadata["config"] | {"precond": "VPPrecond"}},
+        ),
+        "aux_conv.* is missing": (
             arrays,
             metadata | {"config": {"precond": "EDMPrecond", "kwargs": kwargs | {"model_type": "SongUNet"}}},
         ),

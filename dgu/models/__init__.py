@@ -4,7 +4,14 @@ from dgu.models.adm import ADMConfig as ADMConfig
 from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
 from dgu.models.edm import EDMDenoiser as EDMDenoiser
 from dgu.models.edm import EDMNetwork as EDMNetwork
-from dgu.models.edm import edm_from_arrays as edm_from_arrays
+from dgu.models.preconditioning import EDMPreconditioning as EDMPreconditioning
+from dgu.models.preconditioning import IDDPMPreconditioning as IDDPMPreconditioning
+from dgu.models.preconditioning import VEPreconditioning as VEPreconditioning
+from dgu.models.preconditioning import VPPreconditioning as VPPreconditioning
 from dgu.models.pretrained import Pretrained as Pretrained
 from dgu.models.pretrained import load_checkpoint as load_checkpoint
 from dgu.models.pretrained import save_network as save_network
+from dgu.models.snapshot import load_edm_pickle as load_edm_pickle
+from dgu.models.songunet import NCSNPP as NCSNPP
+from dgu.models.songunet import SongUNetConfig as SongUNetConfig
+from dgu.models.weights import edm_from_arrays as edm_from_arrays

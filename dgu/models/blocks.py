@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from dgu.models.resampling import Taps, downsample, resampled_conv, upsample
 from dgu.typing import Key, Scalar
 
 
@@ -24,12 +25,14 @@ from dgu.typing import Key, Scalar
 class Initialisers:
     """How the layers of a network start: ordinary layers, and layers that start (nearly) at zero.
 
-    ``kernel`` takes ``(key, shape, dtype)``; ``bias`` takes the layer's fan-in and gives such a function.
+    ``kernel`` takes ``(key, shape, dtype)``; ``bias`` takes the layer's fan-in and gives such a function. ``zero_kernel`` is for
+    the last layer of each residual branch and of the network, ``attention_kernel`` for queries, keys and values.
     """
 
     kernel: Callable
     bias: Callable[[int], Callable]
     zero_kernel: Callable
+    attention_kernel: Callable
 
 
 def _uniform(key: Key, shape: tuple[int, ...], dtype: DTypeLike, bound: float) -> Array:
@@ -55,21 +58,74 @@ def _uniform_bias(fan_in: int) -> Callable:
     return lambda key, shape, dtype: _uniform(key, shape, dtype, fan_in**-0.5)
 
 
+def _xavier(scale: float) -> Callable:
+    def kernel(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        area = math.prod(shape[:-2])
+        return _uniform(key, shape, dtype, scale * math.sqrt(6 / (area * (shape[-2] + shape[-1]))))
+
+    return kernel
+
+
 #: DhariwalUNet: U(-1, 1) / sqrt(fan_in) for weights and biases; exactly zero for the last layer of each residual branch.
-ADM_INIT = Initialisers(kernel=_uniform_kernel, bias=_uniform_bias, zero_kernel=nnx.initializers.zeros)
+ADM_INIT = Initialisers(
+    kernel=_uniform_kernel,
+    bias=_uniform_bias,
+    zero_kernel=nnx.initializers.zeros,
+    attention_kernel=_uniform_kernel,
+)
+#: SongUNet: U(-1, 1) sqrt(6 / (fan_in + fan_out)), times 1e-5 for the last layer of each residual branch; no biases.
+SONG_INIT = Initialisers(
+    kernel=_xavier(1.0),
+    bias=lambda fan_in: nnx.initializers.zeros,
+    zero_kernel=_xavier(1e-5),
+    attention_kernel=_xavier(math.sqrt(0.2)),
+)
+
+
+@dataclass(frozen=True)
+class BlockStyle:
+    """What the residual blocks of the two architectures differ in.
+
+    Attributes:
+        init: how parameters start.
+        epsilon: of the group normalisations.
+        scales: the embedding scales and shifts after the second normalisation (DhariwalUNet); else it is added before it.
+        skip_scale: factor on each residual sum.
+        project_resampled: a skip path with resampling has a 1 x 1 convolution even where the channels do not change.
+        taps: the resampling filter.
+    """
+
+    init: Initialisers
+    epsilon: float
+    scales: bool
+    skip_scale: float = 1.0
+    project_resampled: bool = False
+    taps: Taps = (1.0, 1.0)
+
+
+ADM_STYLE = BlockStyle(init=ADM_INIT, epsilon=1e-5, scales=True)
 
 
 def conv(
-    inp: int, out: int, size: int, init: Initialisers, dtype: DTypeLike | None, rngs: nnx.Rngs, *, zero: bool = False
+    inp: int,
+    out: int,
+    size: int,
+    init: Initialisers,
+    dtype: DTypeLike | None,
+    rngs: nnx.Rngs,
+    *,
+    zero: bool = False,
+    attends: bool = False,
 ) -> nnx.Conv:
-    """A stride-1 convolution with an odd kernel and zero padding ``size // 2``."""
+    """A stride-1 convolution with an odd kernel and zero padding ``size // 2``; ``zero`` and ``attends`` choose its start."""
+    kernel = init.zero_kernel if zero else init.attention_kernel if attends else init.kernel
     return nnx.Conv(
         inp,
         out,
         (size, size),
         padding=size // 2,
         dtype=dtype,
-        kernel_init=init.zero_kernel if zero else init.kernel,
+        kernel_init=kernel,
         bias_init=nnx.initializers.zeros if zero else init.bias(inp * size * size),
         rngs=rngs,
     )
@@ -120,53 +176,6 @@ def group_norm(channels: int, epsilon: float, dtype: DTypeLike | None, rngs: nnx
     return GroupNorm(channels, num_groups=min(32, channels // 4), epsilon=epsilon, dtype=dtype, rngs=rngs)
 
 
-def upsample(x: Float[Array, "h w c"]) -> Float[Array, "2*h 2*w c"]:
-    """Nearest-neighbour doubling: the filter [1, 1] of the reference."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=0), 2, axis=1)
-
-
-def upsampled_conv(layer: nnx.Conv, x: Float[Array, "h w c"]) -> Float[Array, "2*h 2*w o"]:
-    """``layer(upsample(x))`` for a 3 x 3 layer, by four 2 x 2 convolutions of ``x``: 4/9 of the multiplications.
-
-    After doubling, two of the three rows under the kernel are copies of one row of ``x``, so that their weights add up:
-    the last two for the even rows of the output, the first two for the odd ones. Columns likewise.
-    """
-    wide = jnp.promote_types(x.dtype, layer.kernel.dtype)
-    dtype = wide if layer.dtype is None else layer.dtype
-    out = conv_of_doubled(x.astype(dtype), layer.kernel[...].astype(wide))
-    return out + layer.bias[...].astype(dtype)[None, None]  # type: ignore[index]
-
-
-@jax.jit  # For its name in a trace: counts of FLOP by the published order of operations recognise it.
-def conv_of_doubled(x: Float[Array, "h w c"], kernel: Float[Array, "3 3 c o"]) -> Float[Array, "2*h 2*w o"]:
-    """The 3 x 3 convolution of the doubled ``x``, without doubling; see ``upsampled_conv``."""
-
-    def folded(kernel: Array, axis: int) -> tuple[Array, Array]:
-        first, middle, last = jnp.split(kernel, 3, axis)
-        return jnp.concatenate([first, middle + last], axis), jnp.concatenate([first + middle, last], axis)
-
-    def phase(kernel: Array, row: int, column: int) -> Array:
-        padding = ((1 - row, row), (1 - column, column))
-        layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x[None], kernel.astype(x.dtype), (1, 1), padding, dimension_numbers=layout)[
-            0
-        ]
-
-    rows = [
-        jnp.stack([phase(k, row, column) for column, k in enumerate(folded(by_row, 1))], axis=2)
-        for row, by_row in enumerate(folded(kernel, 0))
-    ]
-    h, w, _ = x.shape
-    return jnp.stack(rows, axis=1).reshape(2 * h, 2 * w, -1)
-
-
-def downsample(x: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
-    """The mean of each 2 x 2 block: the filter [1, 1] of the reference."""
-    # Sums of slices, not a reduction: XLA fuses them with what comes before.
-    rows = x[::2] + x[1::2]
-    return (rows[:, ::2] + rows[:, 1::2]) / 4
-
-
 def dropout(x: Float[Array, "*s"], rate: float, key: Key | None) -> Float[Array, "*s"]:
     """Zero a share ``rate`` of the entries and scale up the rest; the identity when ``key`` is None (evaluation)."""
     if key is None or rate == 0.0:
@@ -176,10 +185,18 @@ def dropout(x: Float[Array, "*s"], rate: float, key: Key | None) -> Float[Array,
     return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
 
 
-def positional_embedding(c: Float[Array, ""], channels: int) -> Float[Array, "{channels}"]:
-    """``[cos(c w), sin(c w)]`` with ``w_i = 10000^(-i / (channels / 2))`` (DhariwalUNet: no endpoint, cosines first)."""
-    w = (1 / 10000) ** (jnp.arange(channels // 2, dtype=c.dtype) / (channels // 2))
+def positional_embedding(c: Float[Array, ""], channels: int, *, endpoint: bool = False) -> Float[Array, "{channels}"]:
+    """``[cos(c w), sin(c w)]`` with ``w_i = 10000^(-i / (channels / 2))``; with ``endpoint`` the last ``w`` is 1/10000."""
+    exponent = jnp.arange(channels // 2, dtype=c.dtype) / (channels // 2 - endpoint)
+    w = (1 / 10000) ** exponent
     return jnp.concatenate([jnp.cos(c * w), jnp.sin(c * w)])
+
+
+def dropped_label(label: Float[Array, "l"], rate: float, key: Key | None) -> Float[Array, "l"]:
+    """The label, or in training (``key`` given), with probability ``rate``, zeros."""
+    if key is None or not rate:
+        return label
+    return label * jax.random.bernoulli(key, 1 - rate).astype(label.dtype)
 
 
 def attention(qkv: Float[Array, "h w qkv"], heads: int) -> Float[Array, "h w c"]:
@@ -206,44 +223,58 @@ class BlockSpec:
 
 
 class UNetBlock(nnx.Module):
-    """The residual block of DhariwalUNet: ``x + conv1(dropout(silu(norm1(conv0(silu(norm0 x))) (s + 1) + t)))``, then attention.
+    """A residual block, then attention where the spec has heads.
 
-    ``s, t`` are the halves of ``affine(embedding)``. The skip path is resampled too, and projected by a 1 x 1 convolution
-    when the number of channels changes.
+    With ``p = affine(embedding)``, ``h = conv0(silu(norm0 x))`` (resampling in front of conv0) becomes
+
+        silu(norm1(h) (s + 1) + t), (s, t) = p      with style.scales (DhariwalUNet)
+        silu(norm1(h + p))                          without (SongUNet)
+
+    and then ``x <- (skip(x) + conv1(dropout(h))) skip_scale``. The skip path is resampled too, and projected by a 1 x 1
+    convolution when the number of channels changes (or always with resampling, see ``BlockStyle``).
     """
 
     def __init__(
-        self, spec: BlockSpec, embedding: int, rate: float, init: Initialisers, dtype: DTypeLike | None, rngs: nnx.Rngs
+        self, spec: BlockSpec, style: BlockStyle, embedding: int, rate: float, dtype: DTypeLike | None, rngs: nnx.Rngs
     ):
+        init = style.init
         make_conv = partial(conv, init=init, dtype=dtype, rngs=rngs)
-        make_norm = partial(group_norm, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        make_norm = partial(group_norm, epsilon=style.epsilon, dtype=dtype, rngs=rngs)
         self.spec = spec
+        self.style = style
         self.rate = rate
+        self.projects = spec.inp != spec.out or (spec.resample is not None and style.project_resampled)
         self.norm0 = make_norm(spec.inp)
         self.conv0 = make_conv(spec.inp, spec.out, 3)
-        self.affine = linear(embedding, 2 * spec.out, init, dtype, rngs)
+        self.affine = linear(embedding, (2 if style.scales else 1) * spec.out, init, dtype, rngs)
         self.norm1 = make_norm(spec.out)
         self.conv1 = make_conv(spec.out, spec.out, 3, zero=True)
-        if spec.inp != spec.out:
+        if self.projects:
             self.skip = make_conv(spec.inp, spec.out, 1)
         if spec.heads:
             self.norm2 = make_norm(spec.out)
-            self.qkv = make_conv(spec.out, 3 * spec.out, 1)
+            self.qkv = make_conv(spec.out, 3 * spec.out, 1, attends=True)
             self.proj = make_conv(spec.out, spec.out, 1, zero=True)
 
     def __call__(
         self, x: Float[Array, "h w c"], embedding: Float[Array, "e"], key: Key | None = None
     ) -> Float[Array, "h2 w2 c2"]:
-        h = jax.nn.silu(self.norm0(x))
-        if self.spec.resample == "up":
-            h, x = upsampled_conv(self.conv0, h), upsample(x)
-        elif self.spec.resample == "down":
-            h, x = self.conv0(downsample(h)), downsample(x)
-        else:
-            h = self.conv0(h)
-        h = jax.nn.silu(self.norm1(h, *jnp.split(self.affine(embedding), 2)))
-        h = self.conv1(dropout(h, self.rate, key))
-        x = (self.skip(x) if self.spec.inp != self.spec.out else x) + h
-        if self.spec.heads:
-            x = x + self.proj(attention(self.qkv(self.norm2(x)), self.spec.heads))
+        spec, style = self.spec, self.style
+        h = resampled_conv(self.conv0, jax.nn.silu(self.norm0(x)), spec.resample, style.taps)
+        p = self.affine(embedding)
+        h = self.norm1(h, *jnp.split(p, 2)) if style.scales else self.norm1(h + p[None, None])
+        h = self.conv1(dropout(jax.nn.silu(h), self.rate, key))
+        x = self._scaled(self._skip(x) + h)
+        if spec.heads:
+            x = self._scaled(x + self.proj(attention(self.qkv(self.norm2(x)), spec.heads)))
         return x
+
+    def _skip(self, x: Float[Array, "h w c"]) -> Float[Array, "h2 w2 c2"]:
+        if self.projects:
+            return resampled_conv(self.skip, x, self.spec.resample, self.style.taps)
+        if self.spec.resample is None:
+            return x
+        return (upsample if self.spec.resample == "up" else downsample)(x, self.style.taps)
+
+    def _scaled(self, x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        return x if self.style.skip_scale == 1 else x * self.style.skip_scale

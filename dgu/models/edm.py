@@ -1,6 +1,6 @@
 """An EDM network as data: its static description, its parameters, and the two as a denoiser."""
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -15,31 +15,35 @@ from jaxtyping import Float
 
 from dgu.errors import InputError, require
 from dgu.models.adm import ADM, ADMConfig
-from dgu.models.preconditioning import edm_coefficients
+from dgu.models.preconditioning import EDMPreconditioning, IDDPMPreconditioning, Preconditioning, nearest
+from dgu.models.songunet import SongUNet, SongUNetConfig
+from dgu.models.unet import UNetConfig
 from dgu.typing import Event, Key, PyTree, Scalar
-
-_PATH = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class EDMNetwork:
     """A preconditioned U-Net without its parameters: hashable, so it is a static argument of jitted functions.
 
-    ``D(x; sigma) = c_skip x + c_out F(c_in x; c_noise, label)`` with the coefficients of
-    ``dgu.models.preconditioning.edm_coefficients``. ``compute_dtype`` is ``"float32"`` (the dtype of ``x``, at least float32) or
-    ``"bfloat16"`` for the U-Net's activations; parameters stay float32, the embedding and the preconditioning too.
+    ``D(x; sigma) = c_skip x + c_out F(c_in x; c_noise, label)`` with the coefficients of ``preconditioning``.
+    ``compute_dtype`` is ``"float32"`` (the dtype of ``x``, at least float32) or ``"bfloat16"`` for the U-Net's activations;
+    parameters stay float32, the embedding and the preconditioning too.
     """
 
-    unet: ADMConfig
-    sigma_data: float = 0.5
-    sigma_min: float = 0.0
-    sigma_max: float = float("inf")
+    unet: UNetConfig
+    preconditioning: Preconditioning = field(default_factory=EDMPreconditioning)
     compute_dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        require(self.sigma_data > 0, "sigma_data", self.sigma_data, "positive")
         allowed = "'float32' or 'bfloat16'"
         require(self.compute_dtype in ("float32", "bfloat16"), "compute_dtype", self.compute_dtype, allowed)
+        outputs = self.unet.in_channels * (2 if self.preconditioning.learns_variance else 1)
+        require(self.unet.out_channels == outputs, "out_channels", self.unet.out_channels, f"{outputs} here")
+
+    @property
+    def sigma_data(self) -> float:
+        """Standard deviation of the data that EDM's loss weights by; 0.5 unless EDM's preconditioning says otherwise."""
+        return getattr(self.preconditioning, "sigma_data", 0.5)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -49,12 +53,23 @@ class EDMNetwork:
     @property
     def abstract_params(self) -> PyTree:
         """Shapes and dtypes of the parameters (``jax.ShapeDtypeStruct``), at no cost in memory."""
-        return _abstract(self.unet, self.compute_dtype)[1]
+        tables = {name: jax.ShapeDtypeStruct(table.shape, table.dtype) for name, table in self._tables().items()}
+        return _abstract(self.unet, self.compute_dtype)[1] | tables
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers training moves: all of ``abstract_params`` but the constants (see ``is_constant``)."""
+        leaves, _ = jax.tree_util.tree_flatten_with_path(self.abstract_params)
+        return sum(math.prod(leaf.shape) for path, leaf in leaves if not is_constant(path))
+
+    def _tables(self) -> dict[str, np.ndarray]:
+        """Constants of the preconditioning, under the names that they have among the parameters."""
+        return {"u": self.preconditioning.table} if isinstance(self.preconditioning, IDDPMPreconditioning) else {}
 
     def init(self, key: Key) -> PyTree:
-        """Parameters as the reference initialises them: a nested dict of float32 arrays."""
+        """Parameters as the reference initialises them: a nested dict of float32 arrays, constants among them."""
         _, state = nnx.split(_module(self.unet, self.compute_dtype, nnx.Rngs(params=key)))
-        return nnx.to_pure_dict(state)
+        return nnx.to_pure_dict(state) | {name: jnp.asarray(table) for name, table in self._tables().items()}
 
     def raw(
         self,
@@ -68,7 +83,8 @@ class EDMNetwork:
     ) -> Float[Array, "h w o"]:
         """The bare U-Net ``F(x; c_noise, label)``; its output has the U-Net's compute dtype."""
         graph, _ = _abstract(self.unet, self.compute_dtype)
-        return nnx.merge(graph, params)(x, c_noise, label, augment_label, key)
+        own = {name: leaves for name, leaves in params.items() if name not in self._tables()}
+        return nnx.merge(graph, own)(x, c_noise, label, augment_label, key)
 
     def apply(
         self,
@@ -83,7 +99,7 @@ class EDMNetwork:
         """``D(x; sigma)`` of one image; with ``key``, in training mode (dropout, label dropout).
 
         Args:
-            params: nested dict of parameters, as from ``init``.
+            params: nested dict of parameters, as from ``init``; the gradient of its constants is zero.
             x: noisy image (H, W, C).
             sigma: noise level, positive.
             labels: class index, or a vector of ``label_dim`` entries; None is the zero vector (no class).
@@ -93,7 +109,7 @@ class EDMNetwork:
         dtype = x.dtype
         wide = jnp.promote_types(dtype, jnp.float32)
         x = x.astype(wide)
-        c = edm_coefficients(jnp.asarray(sigma, wide), self.sigma_data)
+        c = self.preconditioning.coefficients(jnp.asarray(sigma, wide), params.get("u"))
         compute = jnp.bfloat16 if self.compute_dtype == "bfloat16" else wide
         label = None if labels is None or not self.unet.label_dim else self._label_vector(labels, wide)
         augment = None if augment_labels is None else jnp.asarray(augment_labels, wide)
@@ -111,8 +127,16 @@ class EDMNetwork:
         return EDMDenoiser(params=params, label=None, augment_labels=None, network=self)
 
 
+def is_constant(path: tuple[Any, ...]) -> bool:
+    """Whether the leaf at this path (of ``jax.tree_util``) of the parameters is a constant: not trained, not averaged.
+
+    Constants are the frequencies of a Fourier embedding (``freqs``) and the noise levels of improved DDPM (``u``).
+    """
+    return path[-1].key in ("freqs", "u")
+
+
 @lru_cache(maxsize=32)
-def _abstract(unet: ADMConfig, compute_dtype: str) -> tuple[Any, PyTree]:
+def _abstract(unet: UNetConfig, compute_dtype: str) -> tuple[Any, PyTree]:
     """Graph definition and shapes of the parameters, once per architecture and without computing anything."""
     graph, state = nnx.split(nnx.eval_shape(lambda: _module(unet, compute_dtype, _SameKey(jax.random.key(0)))))
     return graph, nnx.to_pure_dict(state)
@@ -125,8 +149,13 @@ class _SameKey(nnx.Rngs):
         self.params = lambda: key
 
 
-def _module(unet: ADMConfig, compute_dtype: str, rngs: nnx.Rngs) -> ADM:
-    return ADM(unet, jnp.bfloat16 if compute_dtype == "bfloat16" else None, rngs)
+def _module(unet: UNetConfig, compute_dtype: str, rngs: nnx.Rngs) -> ADM | SongUNet:
+    dtype = jnp.bfloat16 if compute_dtype == "bfloat16" else None
+    if isinstance(unet, SongUNetConfig):
+        return SongUNet(unet, dtype, rngs)
+    if isinstance(unet, ADMConfig):
+        return ADM(unet, dtype, rngs)
+    raise InputError(f"unet = {type(unet).__name__}: must be an ADMConfig or a SongUNetConfig")
 
 
 @jax.tree_util.register_dataclass
@@ -144,144 +173,78 @@ class EDMDenoiser:
     network: EDMNetwork = field(metadata={"static": True})
 
     def __call__(self, x: Event, sigma: Scalar) -> Event:
-        """The posterior mean that the network estimates, of the shape and dtype of ``x`` (H, W, C)."""
+        """The posterior mean that the network estimates, of the shape and dtype of ``x`` (H, W, C).
+
+        Raises:
+            InputError: ``x`` has another shape than the network takes, or ``sigma`` is a constant that is not positive
+                and finite. (Levels outside ``sigma_min`` to ``sigma_max`` are evaluated; samplers keep their grids inside.)
+        """
+        require(x.shape == self.network.shape, "x.shape", x.shape, f"{self.network.shape}, one image of this network")
+        if not isinstance(sigma, jax.core.Tracer):
+            level = np.asarray(sigma)
+            require(bool((level > 0) & np.isfinite(level)), "sigma", sigma, "positive and finite")
         return self.network.apply(self.params, x, sigma, self.label, self.augment_labels)
 
-    def given(self, label: ArrayLike, augment_labels: ArrayLike | None = None) -> "EDMDenoiser":
-        """The denoiser conditioned on a class: an integer, or a vector of ``label_dim`` entries.
+    @property
+    def sigma_min(self) -> float:
+        """The lowest noise level of the network's range."""
+        levels = self._levels()
+        return self.network.preconditioning.sigma_min if levels is None else float(levels[-2])
+
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level of the network's range, perhaps infinite."""
+        levels = self._levels()
+        return self.network.preconditioning.sigma_max if levels is None else float(levels[0])
+
+    def round_sigma(self, sigma: ArrayLike) -> Any:
+        """The noise levels that the network knows nearest to ``sigma``: with iDDPM entries of its table, else ``sigma``.
+
+        NumPy in, NumPy out, in float64; traced values stay in JAX.
+        """
+        traced, levels = isinstance(sigma, jax.core.Tracer), self._levels()
+        if "u" not in self.params:
+            return sigma if traced else np.asarray(sigma, np.float64)
+        if levels is None or traced:
+            values, table = jnp.asarray(sigma), jnp.asarray(self.params["u"])
+            return jax.lax.stop_gradient(table)[nearest(values, table)].astype(values.dtype)
+        return levels[np.abs(np.asarray(sigma, np.float64)[..., None] - levels).argmin(-1)]
+
+    def _levels(self) -> np.ndarray | None:
+        """The table of noise levels in float64; None where there is none, or none that can be looked at."""
+        table = self.params.get("u") if isinstance(self.params, dict) else None
+        if table is None or isinstance(table, jax.core.Tracer) or np.ndim(table) != 1:
+            return None
+        return np.asarray(table, np.float64)
+
+    def given(self, label: ArrayLike | None, augment_labels: ArrayLike | None = None) -> "EDMDenoiser":
+        """The denoiser conditioned on a class: an integer, or a vector of ``label_dim`` entries; None is no class.
 
         Integers of any kind become int32 and vectors float, so that ``3`` and an int32 array share a trace.
 
         Raises:
-            InputError: the network has no classes, the class is out of range, or the vector has another length.
+            InputError: the network has no classes or takes no augmentation labels, the class is out of range, or a
+                vector has another length.
         """
         unet = self.network.unet
-        require(unet.label_dim > 0, "label", label, "left out: the network is unconditional")
-        label = jnp.asarray(label)
-        if jnp.issubdtype(label.dtype, jnp.integer):
-            if not isinstance(label, jax.core.Tracer):
-                inside = bool(jnp.all((label >= 0) & (label < unet.label_dim)))
-                require(inside, "label", label.tolist(), f"a class index in 0..{unet.label_dim - 1}")
-            label = label.astype(jnp.int32)
-        else:
-            require(
-                label.shape[-1:] == (unet.label_dim,), "label", label.shape, f"a vector of {unet.label_dim} entries"
-            )
+        if label is not None:
+            require(unet.label_dim > 0, "label", label, "left out: the network is unconditional")
+            label = _checked_label(jnp.asarray(label), unet.label_dim)
         if augment_labels is not None:
+            shape = np.shape(augment_labels)
+            require(unet.augment_dim > 0, "augment_labels", shape, "left out: the network takes none")
+            require(
+                shape[-1:] == (unet.augment_dim,), "augment_labels", shape, f"a vector of {unet.augment_dim} entries"
+            )
             augment_labels = jnp.asarray(augment_labels)
-            allowed = f"a vector of {unet.augment_dim} entries"
-            require(augment_labels.shape[-1:] == (unet.augment_dim,), "augment_labels", augment_labels.shape, allowed)
         return replace(self, label=label, augment_labels=augment_labels)
 
 
-# Weights under the reference's names and layouts ------------------------------------------------------------------------
-
-
-def network_from_config(config: Mapping[str, Any]) -> EDMNetwork:
-    """The network that a reference-style ``config`` (``precond`` and ``kwargs``) describes.
-
-    Raises:
-        InputError: another preconditioner or network class, or an unknown or unusable option.
-    """
-    require(config.get("precond") == "EDMPrecond", "precond", config.get("precond"), "'EDMPrecond'")
-    kwargs = dict(config.get("kwargs", {}))
-    require(
-        kwargs.pop("model_type", "DhariwalUNet") == "DhariwalUNet",
-        "model_type",
-        config["kwargs"].get("model_type"),
-        "'DhariwalUNet'",
-    )
-    outer = {k: float(kwargs.pop(k)) for k in ("sigma_data", "sigma_min", "sigma_max") if k in kwargs}
-    compute = "bfloat16" if kwargs.pop("use_fp16", False) else "float32"
-    channels = kwargs.pop("img_channels", None)
-    require(isinstance(channels, int), "img_channels", channels, "an integer")
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in kwargs.items()}
-    fields |= {k: float(fields[k]) for k in ("dropout", "label_dropout") if k in fields}
-    try:
-        unet = ADMConfig(in_channels=channels, out_channels=channels, **fields)
-    except TypeError as error:
-        raise InputError(f"config kwargs: {error}") from error
-    return EDMNetwork(unet, compute_dtype=compute, **outer)
-
-
-def network_config(network: EDMNetwork) -> dict[str, Any]:
-    """The inverse of ``network_from_config``: a dict of JSON values."""
-    unet = network.unet
-    names = [f for f in unet.__dataclass_fields__ if f not in ("in_channels", "out_channels")]
-    kwargs = {n: list(v) if isinstance(v := getattr(unet, n), tuple) else v for n in names}
-    kwargs |= {"img_channels": unet.in_channels, "model_type": "DhariwalUNet", "sigma_data": network.sigma_data}
-    kwargs |= {"sigma_min": network.sigma_min, "sigma_max": "inf" if np.isinf(network.sigma_max) else network.sigma_max}
-    return {"precond": "EDMPrecond", "kwargs": kwargs | {"use_fp16": network.compute_dtype == "bfloat16"}}
-
-
-def _reference_name(path: _PATH) -> str:
-    leaf = {"kernel": "weight", "scale": "weight", "bias": "bias"}[path[-1]]
-    return ".".join(("model", *path[:-1], leaf))
-
-
-def _from_reference(path: _PATH, array: np.ndarray) -> np.ndarray:
-    """Convolutions OIHW -> HWIO, dense weights (out, in) -> (in, out)."""
-    if path[-1] != "kernel":
-        return array
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-
-
-def _to_reference(path: _PATH, array: np.ndarray) -> np.ndarray:
-    if path[-1] != "kernel":
-        return array
-    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-
-
-def _paths(tree: PyTree) -> tuple[list[_PATH], list[Any], Any]:
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    return [tuple(k.key for k in path) for path, _ in leaves], [leaf for _, leaf in leaves], treedef
-
-
-def params_to_arrays(params: PyTree) -> dict[str, np.ndarray]:
-    """Parameters under the reference's names and layouts (``model.enc.16x16_conv.weight``, OIHW)."""
-    paths, leaves, _ = _paths(params)
-    return {_reference_name(p): _to_reference(p, np.asarray(leaf)) for p, leaf in zip(paths, leaves)}
-
-
-def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> PyTree:
-    """Parameters from arrays under the reference's names and layouts, as float32.
-
-    ``resample_filter`` buffers are checked to be the 2 x 2 mean and otherwise left aside.
-
-    Raises:
-        InputError: a tensor is missing, superfluous, misshapen or not finite.
-    """
-    paths, leaves, treedef = _paths(network.abstract_params)
-    rest = {name: np.asarray(array) for name, array in arrays.items()}
-    values = []
-    for path, leaf in zip(paths, leaves):
-        name = _reference_name(path)
-        if name not in rest:
-            raise InputError(f"arrays: {name} is missing: the weights are of another architecture")
-        value = rest.pop(name)
-        expected = tuple(_to_reference(path, np.empty(leaf.shape, bool)).shape)
-        require(
-            value.shape == expected, name, value.shape, f"of shape {expected}: the weights are of another architecture"
-        )
-        require(bool(np.isfinite(value).all()), name, "non-finite", "finite numbers")
-        values.append(jnp.asarray(_from_reference(path, value), jnp.float32))
-    for name, value in rest.items():
-        if not name.endswith("resample_filter"):
-            raise InputError(f"arrays: {name} does not belong to this architecture")
-        plain = value.shape[-2:] == (2, 2) and np.allclose(value, 0.25)
-        require(plain, name, value.tolist(), "the 2 x 2 mean [[0.25, 0.25], [0.25, 0.25]]")
-    return jax.tree_util.tree_unflatten(treedef, values)
-
-
-def edm_from_arrays(config: Mapping[str, Any], arrays: Mapping[str, ArrayLike]) -> EDMDenoiser:
-    """An EDM network as a denoiser from its configuration and its weights under the reference's names.
-
-    Args:
-        config: ``{"precond": "EDMPrecond", "kwargs": {...}}`` with the constructor arguments of the reference.
-        arrays: ``{"model.map_layer0.weight": ...}`` in the reference's layouts: convolutions OIHW, dense layers (out, in).
-
-    Raises:
-        InputError: unknown class or option, or tensors that are missing, superfluous, misshapen or not finite.
-    """
-    network = network_from_config(config)
-    return network.denoiser(params_from_arrays(network, arrays))
+def _checked_label(label: Array, label_dim: int) -> Array:
+    if jnp.issubdtype(label.dtype, jnp.integer):
+        if not isinstance(label, jax.core.Tracer):
+            inside = bool(jnp.all((label >= 0) & (label < label_dim)))
+            require(inside, "label", label.tolist(), f"a class index in 0..{label_dim - 1}")
+        return label.astype(jnp.int32)
+    require(label.shape[-1:] == (label_dim,), "label", label.shape, f"a vector of {label_dim} entries")
+    return label

@@ -1,10 +1,17 @@
-"""EDM preconditioning: D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, Table 1)."""
+"""Preconditioning: D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, Table 1), in four conventions."""
 
-from typing import NamedTuple
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
+
+from dgu.errors import require
 
 
 class Coefficients(NamedTuple):
@@ -29,3 +36,159 @@ def edm_coefficients(sigma: Float[Array, "*b"], sigma_data: float = 0.5) -> Coef
         inp=1 / jnp.sqrt(total),
         noise=jnp.log(sigma) / 4,
     )
+
+
+def _epsilon_coefficients(sigma: Float[Array, "*b"], noise: Float[Array, "*b"]) -> Coefficients:
+    """Those of a network which predicts the noise of a variance-preserving process."""
+    return Coefficients(jnp.ones_like(sigma), -sigma, 1 / jnp.sqrt(jnp.square(sigma) + 1), noise)
+
+
+@dataclass(frozen=True)
+class EDMPreconditioning:
+    """EDM's own; see ``edm_coefficients``."""
+
+    sigma_data: float = 0.5
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+    name: ClassVar[str] = "EDMPrecond"
+    learns_variance: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        require(0 < self.sigma_data < math.inf, "sigma_data", self.sigma_data, "positive and finite")
+        _check_range(self.sigma_min, self.sigma_max)
+
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+        """The four coefficients at ``sigma``; ``table`` is of use to ``IDDPMPreconditioning`` alone."""
+        return edm_coefficients(sigma, self.sigma_data)
+
+
+@dataclass(frozen=True)
+class VPPreconditioning:
+    """Of a variance-preserving SDE with ``sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1``.
+
+    ``c_skip = 1``, ``c_out = -s``, ``c_in = 1 / sqrt(s^2 + 1)``, ``c_noise = (M - 1) t(s)``. The range of sigma,
+    ``sigma(epsilon_t)`` to ``sigma(1)``, is that of the reference, evaluated in float32.
+    """
+
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+    M: int = 1000
+    epsilon_t: float = 1e-5
+    name: ClassVar[str] = "VPPrecond"
+    learns_variance: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in ("beta_d", "beta_min", "epsilon_t"):
+            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "positive and finite")
+        require(1 < self.M <= 2**24, "M", self.M, "in 2..2^24")
+
+    @property
+    def sigma_min(self) -> float:
+        """The lowest noise level."""
+        return self._sigma32(self.epsilon_t)
+
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level."""
+        return self._sigma32(1.0)
+
+    def _sigma32(self, time: float) -> float:
+        t = np.float32(time)
+        exponent = np.float32(0.5 * self.beta_d) * t**2 + np.float32(self.beta_min) * t
+        # Exponential rounded once from float64: NumPy's own in float32 is an ulp off here, which is 6 % of the result.
+        return float(np.sqrt(np.float32(np.exp(np.float64(exponent))) - np.float32(1)))
+
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+        """The four coefficients at ``sigma``."""
+        total = self.beta_min**2 + 2 * self.beta_d * jnp.log(1 + jnp.square(sigma))
+        time = (jnp.sqrt(total) - self.beta_min) / self.beta_d
+        return _epsilon_coefficients(sigma, (self.M - 1) * time)
+
+
+@dataclass(frozen=True)
+class VEPreconditioning:
+    """Of a variance-exploding SDE: ``c_skip = 1``, ``c_out = s``, ``c_in = 1``, ``c_noise = ln(s / 2)``."""
+
+    sigma_min: float = 0.02
+    sigma_max: float = 100.0
+    name: ClassVar[str] = "VEPrecond"
+    learns_variance: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_range(self.sigma_min, self.sigma_max)
+
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+        """The four coefficients at ``sigma``."""
+        one = jnp.ones_like(sigma)
+        return Coefficients(one, sigma, one, jnp.log(0.5 * sigma))
+
+
+@dataclass(frozen=True)
+class IDDPMPreconditioning:
+    """Of improved DDPM, whose noise levels are a falling table ``u`` of ``M + 1`` entries, the last one 0.
+
+    ``c_skip = 1``, ``c_out = -s``, ``c_in = 1 / sqrt(s^2 + 1)``, ``c_noise = M - 1 - j(s)`` with the nearest entry ``j``, the
+    first one on ties. The network has twice the channels; the second half (a variance) is not used.
+    """
+
+    C_1: float = 0.001
+    C_2: float = 0.008
+    M: int = 1000
+    name: ClassVar[str] = "iDDPMPrecond"
+    learns_variance: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("C_1", "C_2"):
+            require(0 < getattr(self, name) < 1, name, getattr(self, name), "in (0, 1)")
+        require(1 < self.M <= 2**16, "M", self.M, "in 2..65536")
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """``u`` in float32: ``u_M = 0``, ``u_(j-1)^2 + 1 = (u_j^2 + 1) / max(ab(j-1) / ab(j), C_1)``.
+
+        ``ab(j) = sin(pi / 2 j / (M (1 + C_2)))^2`` cancels at the low end, so that any two libraries' tables differ (this one
+        from the reference's by 1e-5 of an entry); a checkpoint brings its own.
+        """
+        one, half_pi = np.float32(1), np.float32(0.5 * math.pi)
+        steps = np.arange(self.M + 1, dtype=np.float32)
+        angle = half_pi * steps / np.float32(self.M) / np.float32(self.C_2 + 1)
+        bars = np.sin(angle) ** 2
+        u = np.zeros(self.M + 1, np.float32)
+        for j in range(self.M, 0, -1):
+            ratio = np.maximum(bars[j - 1] / bars[j], np.float32(self.C_1))
+            u[j - 1] = np.sqrt((u[j] ** 2 + one) / ratio - one)
+        return u
+
+    @property
+    def sigma_min(self) -> float:
+        """The lowest noise level above 0."""
+        return float(self.table[self.M - 1])
+
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level."""
+        return float(self.table[0])
+
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+        """The four coefficients at ``sigma`` with the levels ``table`` (by default its own)."""
+        levels = jnp.asarray(self.table if table is None else table)
+        return _epsilon_coefficients(sigma, (self.M - 1 - nearest(sigma, levels)).astype(sigma.dtype))
+
+
+Preconditioning = EDMPreconditioning | VPPreconditioning | VEPreconditioning | IDDPMPreconditioning
+#: By the names that configurations use.
+PRECONDITIONINGS: dict[str, type[Preconditioning]] = {
+    kind.name: kind for kind in (EDMPreconditioning, VPPreconditioning, VEPreconditioning, IDDPMPreconditioning)
+}
+
+
+def nearest(sigma: Float[Array, "*b"], levels: Float[Array, "m"]) -> Array:
+    """Index of the entry of ``levels`` closest to each ``sigma``, the first one on ties."""
+    wide = jnp.promote_types(sigma.dtype, levels.dtype)
+    row = jax.lax.stop_gradient(levels).astype(wide).reshape((1,) * sigma.ndim + (-1,))
+    return jnp.argmin(jnp.abs(sigma.astype(wide)[..., None] - row), axis=-1)
+
+
+def _check_range(low: float, high: float) -> None:
+    require(0 <= low < math.inf, "sigma_min", low, "at least 0 and finite")
+    require(low < high, "sigma_max", high, f"above sigma_min {low}")

@@ -1,4 +1,4 @@
-"""Networks as files: the bundled model, and any network that ``python -m experiments.train`` wrote."""
+"""Networks as files: the bundled model, networks that ``python -m experiments.train`` wrote, and NVIDIA's snapshots."""
 
 import hashlib
 import os
@@ -12,14 +12,9 @@ import numpy as np
 
 from dgu.checkpoint import load_arrays, save_arrays
 from dgu.errors import InputError, require
-from dgu.models.edm import (
-    EDMDenoiser,
-    EDMNetwork,
-    network_config,
-    network_from_config,
-    params_from_arrays,
-    params_to_arrays,
-)
+from dgu.models.edm import EDMDenoiser, EDMNetwork
+from dgu.models.snapshot import load_edm_pickle
+from dgu.models.weights import network_config, network_from_config, params_from_arrays, params_to_arrays
 from dgu.typing import PyTree
 
 #: Names that ``load_checkpoint`` knows beside paths.
@@ -54,16 +49,28 @@ class Pretrained:
 
 
 def save_network(
-    path: str | os.PathLike, network: EDMNetwork, params: PyTree, metadata: Mapping[str, Any], dtype: str = "float32"
+    path: str | os.PathLike,
+    network: EDMNetwork,
+    params: PyTree,
+    metadata: Mapping[str, Any],
+    dtype: str = "float32",
+    *,
+    compress: bool = True,
 ) -> None:
-    """Write a network as one npz: weights under the reference's names in ``dtype`` (float32 or float16), and metadata."""
+    """Write a network as one npz: weights under the reference's names in ``dtype`` (float32 or float16), and metadata.
+
+    Without ``compress`` it loads by memory map: for networks of many millions of parameters.
+    """
     require(dtype in ("float32", "float16"), "dtype", dtype, "'float32' or 'float16'")
     arrays = {name: array.astype(dtype) for name, array in params_to_arrays(params).items()}
-    save_arrays(path, arrays, {**metadata, "format": "dgu-network-1", "config": network_config(network)})
+    save_arrays(
+        path, arrays, {**metadata, "format": "dgu-network-1", "config": network_config(network)}, compress=compress
+    )
 
 
 def load_checkpoint(name_or_path: str | os.PathLike) -> Pretrained:
-    """A bundled network by name (``"fashion-mnist-14"``), a network file, or the directory of a training run.
+    """A network with its metadata: bundled, by name (``"fashion-mnist-14"``); a network file ``.npz``; the directory of a
+    training run; or one of NVIDIA's EDM snapshots ``.pkl`` (see ``load_edm_pickle``).
 
     Raises:
         InputError: no such name or file, or the file holds something else.
@@ -75,9 +82,23 @@ def load_checkpoint(name_or_path: str | os.PathLike) -> Pretrained:
     path = Path(text)
     path = path / "network.npz" if path.is_dir() else path
     if not path.is_file():
-        allowed = f"one of {', '.join(BUNDLED)}, a network .npz, or the directory of a training run"
+        allowed = (
+            f"one of {', '.join(BUNDLED)}, a network .npz, an EDM snapshot .pkl, or the directory of a training run"
+        )
         raise InputError(f"checkpoint = {text!r}: must be {allowed}")
-    return _read(path)
+    return read_pickle(path) if path.suffix == ".pkl" else _read(path)
+
+
+def read_pickle(path: str | os.PathLike) -> Pretrained:
+    """One of NVIDIA's EDM snapshots; ``metadata["source"]`` has its name and hash.
+
+    Raises:
+        CheckpointError: not such a snapshot, or one that is damaged or asks for anything else than data.
+    """
+    denoiser = load_edm_pickle(path)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Pretrained(denoiser, {"source": {"file": Path(path).name, "sha256": digest}})
 
 
 def _read(path: Path) -> Pretrained:

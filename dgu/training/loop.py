@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from dgu import keys, parallel
 from dgu.errors import InputError, require
-from dgu.models.edm import EDMNetwork
+from dgu.models.edm import EDMNetwork, is_constant
 from dgu.training.losses import sampled_edm_loss
 from dgu.typing import Key, PyTree
 
@@ -114,7 +114,10 @@ def update(state: PyTree, gradients: PyTree, config: TrainingConfig) -> PyTree:
     rate = learning_rate_at(seen, config)
     params = jax.tree.map(lambda p, u: p - (rate * u).astype(p.dtype), state["params"], direction)
     ema = optax.incremental_update(params, state["ema"], 1 - ema_decay_at(seen, config))
-    ema = jax.tree.map(lambda e, p: e.astype(p.dtype), ema, params)
+    # Constants have no gradient, so that Adam leaves them alone; an average of equal numbers would still round.
+    ema = jax.tree_util.tree_map_with_path(
+        lambda path, e, p: p if is_constant(path) else e.astype(p.dtype), ema, params
+    )
     return {
         "params": params,
         "ema": ema,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dgu.models.blocks import upsample, upsampled_conv
+from dgu.models.resampling import upsample, upsampled_conv
 from experiments.harness.flop import matmul_flop
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from dgu import samplers
 from dgu.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, edm_from_arrays
-from dgu.models.edm import network_config, network_from_config, params_from_arrays, params_to_arrays
 from dgu.models.preconditioning import edm_coefficients
+from dgu.models.weights import network_config, network_from_config, params_from_arrays, params_to_arrays
 from tests import parity
 
 ADM = parity.load("adm_edm.npz")

@@ -14,7 +14,7 @@ from dgu import parallel
 from dgu.checkpoint import TrainingCheckpoints
 from dgu.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, edm_from_arrays
-from dgu.models.edm import params_to_arrays
+from dgu.models.weights import params_to_arrays
 from dgu.training import TrainingConfig, edm_loss, edm_sigma, image_order, initial_state, loop, train_steps, update
 from tests import parity
 

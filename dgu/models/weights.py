@@ -1,0 +1,241 @@
+"""Networks under the names, configurations and layouts of the EDM reference."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from dgu.errors import InputError, require
+from dgu.models.adm import ADMConfig
+from dgu.models.blocks import BlockSpec
+from dgu.models.edm import EDMDenoiser, EDMNetwork
+from dgu.models.preconditioning import PRECONDITIONINGS
+from dgu.models.songunet import SongUNetConfig
+from dgu.models.unet import UNetConfig
+from dgu.typing import PyTree
+
+_PATH = tuple[str, ...]
+_ARCHITECTURES: dict[str, type[UNetConfig]] = {"DhariwalUNet": ADMConfig, "SongUNet": SongUNetConfig}
+#: The architecture that each class of the reference takes unless told otherwise.
+_USUAL = {
+    "EDMPrecond": "DhariwalUNet",
+    "VPPrecond": "SongUNet",
+    "VEPrecond": "SongUNet",
+    "iDDPMPrecond": "DhariwalUNet",
+}
+
+
+def network_from_config(config: Mapping[str, Any]) -> EDMNetwork:
+    """The network that a reference-style ``config`` (``precond`` and ``kwargs``) describes; what is left out has its default.
+
+    ``use_fp16`` is accepted and left aside: parameters are float32 either way, and the dtype of the activations is
+    ``EDMNetwork.compute_dtype`` (``config["compute_dtype"]``, float32 by default).
+
+    Raises:
+        InputError: another preconditioner or network class, or an unknown or unusable option.
+    """
+    precond: Any = config.get("precond")
+    require(isinstance(precond, str) and precond in PRECONDITIONINGS, "precond", precond, _one_of(PRECONDITIONINGS))
+    given = config.get("kwargs", {})
+    require(
+        isinstance(given, Mapping) and all(isinstance(name, str) for name in given), "kwargs", given, "a dictionary"
+    )
+    kwargs = dict(given)
+    model_type = kwargs.pop("model_type", _USUAL[precond])
+    known = isinstance(model_type, str) and model_type in _ARCHITECTURES
+    require(known, "model_type", model_type, _one_of(_ARCHITECTURES))
+    fp16 = kwargs.pop("use_fp16", False)
+    require(isinstance(fp16, bool), "use_fp16", fp16, "True or False")
+    require(
+        "img_channels" in kwargs and "img_resolution" in kwargs,
+        "kwargs",
+        sorted(kwargs),
+        "with img_resolution and img_channels",
+    )
+    channels = _like("img_channels", kwargs.pop("img_channels"), 0)
+    outer = _options(PRECONDITIONINGS[precond], kwargs)
+    options = _options(_ARCHITECTURES[model_type], kwargs, without=("in_channels", "out_channels"))
+    if kwargs:
+        raise InputError(f"kwargs: unexpected option {sorted(kwargs)[0]!r} of {precond} with {model_type}")
+    preconditioning = PRECONDITIONINGS[precond](**outer)
+    outputs = channels * (2 if preconditioning.learns_variance else 1)
+    unet = _ARCHITECTURES[model_type](in_channels=channels, out_channels=outputs, **options)
+    return EDMNetwork(unet, preconditioning, config.get("compute_dtype", "float32"))
+
+
+def _one_of(names: Mapping[str, Any]) -> str:
+    return "one of " + ", ".join(names)
+
+
+def _options(kind: Any, kwargs: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Take the options that the dataclass ``kind`` has fields for out of ``kwargs``, each of the type of its default."""
+    found = {}
+    for field in fields(kind):
+        if field.name in kwargs and field.name not in without:
+            default = 0 if field.name == "img_resolution" else field.default
+            found[field.name] = _like(field.name, kwargs.pop(field.name), default)
+    return found
+
+
+def _like(name: str, value: Any, default: Any) -> Any:
+    """``value`` as the type of ``default``: an integer, a number (also as text: "inf"), a name, or several of these."""
+    if isinstance(default, tuple):
+        usable = isinstance(value, list | tuple) and len(value) <= 1024
+        require(usable, name, value if isinstance(value, str | int | float) else type(value).__name__, "a list")
+        return tuple(_like(name, entry, default[0]) for entry in value)
+    if isinstance(default, str):
+        require(isinstance(value, str), name, value, "a name")
+        return value
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if isinstance(default, int):
+        require(number and value == value and abs(value) < 2**62 and int(value) == value, name, value, "an integer")
+        return int(value)
+    try:
+        require(number or isinstance(value, str), name, value, "a number")
+        result = float(value)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{name} = {str(value)[:80]!r}: must be a number") from error
+    require(not math.isnan(result), name, value, "a number")
+    return result
+
+
+def network_config(network: EDMNetwork) -> dict[str, Any]:
+    """The inverse of ``network_from_config``: a dict of JSON values."""
+    unet, outer = network.unet, network.preconditioning
+    values = {f.name: getattr(part, f.name) for part in (unet, outer) for f in fields(part)}
+    del values["in_channels"], values["out_channels"]
+    kwargs = {name: _plain(value) for name, value in values.items()}
+    kwargs["img_channels"] = unet.in_channels
+    kwargs["model_type"] = next(name for name, kind in _ARCHITECTURES.items() if isinstance(unet, kind))
+    return {"precond": outer.name, "kwargs": kwargs, "compute_dtype": network.compute_dtype}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return "inf" if value == math.inf else value
+
+
+def _reference_name(path: _PATH) -> str:
+    if len(path) == 1:
+        return path[0]  # The preconditioner's own.
+    leaf = {"kernel": "weight", "scale": "weight"}.get(path[-1], path[-1])
+    return ".".join(("model", *path[:-1], leaf))
+
+
+def _from_reference(path: _PATH, array: np.ndarray) -> np.ndarray:
+    """Convolutions OIHW -> HWIO, dense weights (out, in) -> (in, out)."""
+    if path[-1] != "kernel":
+        return array
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def _to_reference(path: _PATH, array: np.ndarray) -> np.ndarray:
+    if path[-1] != "kernel":
+        return array
+    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+
+
+def _reference_shape(path: _PATH, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if path[-1] != "kernel":
+        return shape
+    return tuple(shape[axis] for axis in ((3, 2, 0, 1) if len(shape) == 4 else (1, 0)))
+
+
+def _paths(tree: PyTree) -> tuple[list[_PATH], list[Any], Any]:
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    return [tuple(k.key for k in path) for path, _ in leaves], [leaf for _, leaf in leaves], treedef
+
+
+def params_to_arrays(params: PyTree) -> dict[str, np.ndarray]:
+    """Parameters under the reference's names and layouts (``model.enc.16x16_conv.weight``, OIHW)."""
+    paths, leaves, _ = _paths(params)
+    return {_reference_name(p): _to_reference(p, np.asarray(leaf)) for p, leaf in zip(paths, leaves)}
+
+
+def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> PyTree:
+    """Parameters from arrays under the reference's names and layouts, as float32 (always copies).
+
+    ``resample_filter`` buffers may be there; they are checked against the network's filter and otherwise left aside.
+
+    Raises:
+        InputError: a tensor is missing, superfluous, misshapen or not finite.
+    """
+    _check_blocks(network.unet, arrays)
+    paths, leaves, treedef = _paths(network.abstract_params)
+    rest = {name: np.asarray(array) for name, array in arrays.items()}
+    values = []
+    for path, leaf in zip(paths, leaves):
+        name = _reference_name(path)
+        if name not in rest:
+            raise InputError(f"arrays: {name} is missing: the weights are of another architecture")
+        value = rest.pop(name)
+        expected = _reference_shape(path, leaf.shape)
+        require(
+            value.shape == expected, name, value.shape, f"of shape {expected}: the weights are of another architecture"
+        )
+        require(value.dtype.kind in "fiu", name, str(value.dtype), "real numbers")
+        # Extremes say it without a second array of the tensor's size.
+        finite = not value.size or math.isfinite(float(value.min()) - float(value.max()))
+        require(finite, name, "non-finite", "finite numbers")
+        # Copied and cast by NumPy: a file that is mapped may change later, and JAX would compile a cast for each shape.
+        values.append(jax.device_put(np.array(_from_reference(path, value), np.float32, order="C")))
+    filters = _filter_names(network.unet)
+    for name, value in rest.items():
+        if name not in filters:
+            raise InputError(f"arrays: {name} does not belong to this architecture")
+        _check_filter(network.unet, name, value)
+    return jax.tree_util.tree_unflatten(treedef, values)
+
+
+def _check_blocks(unet: UNetConfig, arrays: Mapping[str, ArrayLike]) -> None:
+    """Compare the names of blocks first: shapes of an absurdly deep network would take minutes to work out."""
+    present = {".".join(name.split(".")[:3]) for name in arrays}
+    for name in [f"model.enc.{name}" for name, _ in unet.encoder] + [
+        f"model.dec.{name}" for name, _, _ in unet.decoder
+    ]:
+        if name not in present:
+            raise InputError(f"arrays: {name} is missing: the weights are of another architecture")
+
+
+def _filter_names(unet: UNetConfig) -> set[str]:
+    """Names of the buffers that hold a copy of the resampling filter."""
+    specs = [("enc", name, spec) for name, spec in unet.encoder] + [
+        ("dec", name, spec) for name, spec, _ in unet.decoder
+    ]
+    layers = []
+    for side, name, spec in specs:
+        if isinstance(spec, BlockSpec) and spec.resample:
+            resolution = name.split("_")[0]
+            layers += [f"{side}.{name}.conv0", f"{side}.{name}.skip"]
+            layers += [f"{side}.{resolution}_aux_{kind}" for kind in ("down", "residual", "up")]
+    return {f"model.{layer}.resample_filter" for layer in layers}
+
+
+def _check_filter(unet: UNetConfig, name: str, value: np.ndarray) -> None:
+    taps = np.asarray(getattr(unet, "resample_filter", (1, 1)), np.float64)
+    expected = np.outer(taps, taps) / taps.sum() ** 2
+    same = value.shape == (1, 1, *expected.shape) and np.allclose(value, expected, rtol=1e-3, atol=1e-6)
+    described = "the 2 x 2 mean" if taps.tolist() == [1, 1] else f"the filter of taps {taps.tolist()}"
+    shown = value[0, 0].tolist() if value.size <= 16 and value.ndim == 4 else value.shape
+    require(same, name, shown, f"{described} in shape {(1, 1, *expected.shape)}")
+
+
+def edm_from_arrays(config: Mapping[str, Any], arrays: Mapping[str, ArrayLike]) -> EDMDenoiser:
+    """A network of the EDM reference as a denoiser, from its configuration and its weights under the reference's names.
+
+    Args:
+        config: ``{"precond": ..., "kwargs": {...}}``: the class, ``"EDMPrecond"``, ``"VPPrecond"``, ``"VEPrecond"`` or
+            ``"iDDPMPrecond"``, and its constructor arguments, those of the network (``model_type`` ``"DhariwalUNet"`` or
+            ``"SongUNet"``) among them; ``"inf"`` is infinity.
+        arrays: ``{"model.map_layer0.weight": ...}`` in the reference's layouts: convolutions OIHW, dense layers (out, in).
+
+    Raises:
+        InputError: unknown class or option, or tensors that are missing, superfluous, misshapen or not finite.
+    """
+    network = network_from_config(config)
+    return network.denoiser(params_from_arrays(network, arrays))
