@@ -105,6 +105,26 @@ class BlockStyle:
 
 ADM_STYLE = BlockStyle(init=ADM_INIT, epsilon=1e-5, scales=True)
 
+#: Below so many output channels, XLA's CPU convolutions cut the sum over the input among the threads.
+_NARROW = 8
+
+
+class NarrowConv(nnx.Conv):
+    """A stride-1 convolution to a few channels, such as an image's, whose bits do not depend on the number of threads.
+
+    With fewer than eight output channels Eigen's kernels sum over the input in as many parts as there are threads, and the
+    number of threads grows with that of CPU devices: samples would differ between one device and eight. Channels of zeros
+    are computed along and dropped.
+    """
+
+    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w o"]:  # type: ignore[override]
+        """The convolution of one image."""
+        dtype = jnp.promote_types(x.dtype, self.kernel.dtype) if self.dtype is None else self.dtype
+        kernel = jnp.pad(self.kernel[...].astype(dtype), ((0, 0), (0, 0), (0, 0), (0, _NARROW - self.out_features)))
+        layout = ("NHWC", "HWIO", "NHWC")
+        out = jax.lax.conv_general_dilated(x[None].astype(dtype), kernel, (1, 1), "SAME", dimension_numbers=layout)
+        return out[0, ..., : self.out_features] + self.bias[...].astype(dtype)[None, None]  # type: ignore[index]
+
 
 def conv(
     inp: int,
@@ -119,7 +139,8 @@ def conv(
 ) -> nnx.Conv:
     """A stride-1 convolution with an odd kernel and zero padding ``size // 2``; ``zero`` and ``attends`` choose its start."""
     kernel = init.zero_kernel if zero else init.attention_kernel if attends else init.kernel
-    return nnx.Conv(
+    kind = nnx.Conv if out >= _NARROW else NarrowConv
+    return kind(
         inp,
         out,
         (size, size),

@@ -93,7 +93,8 @@ def sample(
     Sample ``i`` starts from ``sigmas[0] * dgu.keys.initial_noise(key, i, shape)`` and adds
     ``dgu.keys.step_noise(key, i, step, shape)``. At one ``batch_size`` its bits depend on ``key``, ``i`` and its label
     only, not on which other indices are asked for, their order, or the number of devices (of one kind); across batch
-    sizes it agrees to rounding. Index ``i`` occupies row ``i % batch_size`` of a chunk: a range of indices fills its
+    sizes it agrees to rounding. (On CPU, XLA's kernels round by the size of its thread pool, which is the larger of the
+    numbers of cores and devices: more devices than cores change bits unless ``PJRT_NPROC`` fixes the pool everywhere.) Index ``i`` occupies row ``i % batch_size`` of a chunk: a range of indices fills its
     chunks, while ``k`` indices that are equal modulo ``batch_size`` take ``k`` chunks.
 
     One trace serves all calls with the same structure and shapes, and one compilation per device used; ``base``,

@@ -124,6 +124,8 @@ def _run(
             raise RuntimeError(
                 f"the study's {what} differ from those it promises: {sorted(set(promised) ^ set(given))}"
             )
+    if not parallel.is_lead():
+        return tuple(report.claims)
     if not (directory.path / "metrics.json").exists():
         raise RuntimeError("the study must write metrics.json")
     write_report(directory, report, config_to_json(config))

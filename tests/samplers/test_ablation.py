@@ -64,7 +64,7 @@ def test_recorded_trajectories(network, x64, tag):
     final, (states, levels) = batch(network, x_init, labels, eps)
     states = np.concatenate([x_init[:, None], states], axis=1)
     states = parity.nchw(states * np.asarray(sampler.scale(sigmas))[None, :, None, None, None])
-    for at, expected in zip((0, 1, 3, 6), RECORDED[f"{tag}:x64"]):
+    for at, expected in zip((1, 6), RECORDED[f"{tag}:x64"]):
         assert parity.relative(states[:, at], expected) < tolerance, at
     np.testing.assert_array_equal(parity.nchw(final), states[:, -1])
     evaluated = RECORDED[f"{tag}:net_sigma"]
