@@ -217,7 +217,7 @@ def _option_types(instance: Any, prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
-        name = f"{prefix}{field.name}".replace("_", "-")
+        name = (prefix + field.name.rstrip("_")).replace("_", "-")
         if dataclasses.is_dataclass(value):
             found |= _option_types(value, "" if name == "config" else f"{name}.")
         else:

@@ -1,0 +1,123 @@
+"""Sampling from the command line: images by seed, in three formats, resumed, and bad input refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dgu import data, samplers
+from dgu.data import SampleStore
+from dgu.data.export import image_name, to_uint8
+from dgu.models import load_checkpoint
+from experiments import sample
+from experiments.sample import SamplerConfig, build_sampler, parse_seeds
+from tests.experiments.universality_study import save_tiny_network
+
+FAST = "--preset smoke --sampler.num-steps 2 --batch-size 4".split()
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return str(save_tiny_network(tmp_path_factory.mktemp("net") / "network.npz"))
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_an_image_depends_on_its_seed_alone(network, tmp_path):
+    sample.main([*FAST, "--checkpoint", network, "--seeds", "0-9", "--out", str(tmp_path / "a")])
+    sample.main([*FAST, "--checkpoint", network, "--seeds", "7,2-3", "--subdirs", "--out", str(tmp_path / "b")])
+    for seed in (2, 3, 7):
+        np.testing.assert_array_equal(
+            pixels(tmp_path / "a/images" / f"{seed:06d}.png"), pixels(tmp_path / "b/images/000000" / f"{seed:06d}.png")
+        )
+    assert len({pixels(tmp_path / "a/images" / f"{seed:06d}.png").tobytes() for seed in range(10)}) == 10
+    assert sorted(p.name for p in (tmp_path / "b/images/000000").iterdir()) == [
+        "000002.png",
+        "000003.png",
+        "000007.png",
+    ]
+
+
+def test_a_killed_run_makes_what_is_missing(network, tmp_path):
+    command = [*FAST, "--checkpoint", network, "--seeds", "0-9", "--out", str(tmp_path / "a")]
+    sample.main(command)
+    folder = tmp_path / "a/images"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in ("000004.png", "000009.png"):
+        (folder / name).unlink()
+    (tmp_path / "a/report.html").unlink()
+    kept = (folder / "000001.png").stat().st_mtime_ns
+    sample.main(command)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert (folder / "000001.png").stat().st_mtime_ns == kept
+
+
+def test_formats_agree(network, tmp_path):
+    shared = [*FAST, "--checkpoint", network, "--seeds", "0-5", "--class", "2"]
+    for name in ("png", "zip", "store"):
+        sample.main([*shared, "--format", name, "--out", str(tmp_path / name)])
+    store = SampleStore.existing(tmp_path / "store/samples").read(2, 6)
+    packed = data.load(tmp_path / "zip/images.zip")
+    assert packed.labels.tolist() == [2] * 6 and not (tmp_path / "zip/images").exists()
+    for seed in range(6):
+        image = pixels(tmp_path / "png/images" / image_name(seed))
+        np.testing.assert_array_equal(image, to_uint8(store[seed])[..., 0])
+        np.testing.assert_allclose(packed.images[seed, ..., 0], image / 127.5 - 1, atol=1e-6)
+
+
+def test_classes_are_drawn_by_seed_and_spread(network, tmp_path):
+    config = sample.Config(checkpoint=network)
+    labels = sample.classes_of(config, np.arange(4000), 4)
+    np.testing.assert_array_equal(sample.classes_of(config, np.arange(100, 120), 4), labels[100:120])
+    counts = np.bincount(labels, minlength=4)
+    assert np.abs(counts - 1000).max() < 5 * np.sqrt(4000 * 0.25 * 0.75)
+    assert sample.classes_of(config, np.arange(3), 0) is None
+
+
+def test_bytes_are_truncated_as_in_the_reference():
+    values = np.asarray([-1.2, -1.0, -0.999, 0.0, 0.0035, 0.004, 1.0, 3.0], np.float32)[:, None, None, None]
+    assert to_uint8(values).ravel().tolist() == [0, 0, 0, 128, 128, 128, 255, 255]
+    assert to_uint8(np.full((1, 1, 1, 1), 0.0079, np.float32)).item() == 129
+
+
+def test_seeds():
+    assert parse_seeds("5").tolist() == [5]
+    assert parse_seeds("3-5, 1,4").tolist() == [1, 3, 4, 5]
+
+
+def test_samplers_are_those_asked_for(network):
+    denoiser = load_checkpoint(network).denoiser
+    sigmas, solver, churn = build_sampler(SamplerConfig(num_steps=5, churn=2.0), denoiser)
+    assert solver is samplers.heun and churn.rate == 2.0
+    np.testing.assert_array_equal(sigmas, samplers.karras_sigmas(5))
+    sigmas, solver, _ = build_sampler(
+        SamplerConfig(method="ablation", disc="ve", solver="euler", num_steps=5), denoiser
+    )
+    assert isinstance(solver, samplers.Ablation) and solver.solver == "euler" and sigmas[0] == pytest.approx(100)
+    assert isinstance(build_sampler(SamplerConfig(method="dpm-solver"), denoiser)[1], samplers.DPMSolver)
+
+
+BAD = [
+    ("--seeds 5-1", "--seeds = '5-1': must be numbers and rising ranges"),
+    ("--seeds x", "--seeds = 'x': must be numbers"),
+    ("--class 4", "--class = 4: must be in 0..3"),
+    ("--class -1", "--class = -1: must be 0 or more, or None"),
+    ("--format store", "--class = None: must be in 0..3 with --format store"),
+    ("--format store --class 1 --seeds 1-4", "--seeds = '1-4': must be a range from 0 with --format store"),
+    ("--sampler.num-steps 1", "--sampler.num-steps = 1: must be 2 or more"),
+    ("--sampler.sigma-min 90", "--sampler.sigma-min = 90.0: must be below 80"),
+    ("--sampler.solver euler", "--sampler.solver = 'euler': must be left out, or --sampler.method ablation given"),
+    ("--sampler.method dpm-solver --sampler.churn 1", "--sampler.churn = 1.0: must be 0 with dpm-solver"),
+    ("--checkpoint nowhere.pkl", "--checkpoint = 'nowhere.pkl': must be one of"),
+]
+
+
+@pytest.mark.parametrize(("options", "line"), BAD)
+def test_bad_input_is_one_line(network, tmp_path, capsys, options, line):
+    given = ["--checkpoint", network] if "--checkpoint" not in options else []
+    with pytest.raises(SystemExit) as exit_:
+        sample.main([*FAST, *given, *options.split(), "--out", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and error.count("\n") == 1 and error.startswith(f"sample: {line}"), error
+    assert not (tmp_path / "out").exists()
