@@ -33,8 +33,7 @@ Sampler: TypeAlias = Callable[[Denoiser, Key, np.ndarray], ArrayLike]
 
 _ROUNDING = {"bfloat16": 5e-2, "float16": 1e-2, "float32": 1e-4, "float64": 1e-10}
 _DERIVATIVES = {"bfloat16": 2e-1, "float16": 5e-2, "float32": 1e-3, "float64": 1e-8}
-_BATCH = 4
-_STEPS = 8
+_BATCH, _STEPS = 4, 8
 _serial = itertools.count()
 
 

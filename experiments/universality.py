@@ -43,6 +43,8 @@ CLAIM_IDS = (
 )
 #: The network that the paper samples; none of our files (see --checkpoint), but its costs are known.
 PAPER_CHECKPOINT = "edm-imagenet-64x64-cond-adm.npz"
+#: The real images that ``--real auto`` thinks of.
+BUNDLED_IMAGES = "fashion-mnist-mini"
 FIGURE_FILES = (
     "figures/samples.png",
     "figures/accuracy_vs_n.png",
@@ -102,8 +104,9 @@ class Config:
     train: bool = False
     """Train a network first (options under --training) and sample that."""
     training: trainer.Config = field(default_factory=trainer.Config)
-    real: str | None = "fashion-mnist-mini"
-    """Real images of the same classes, for the arm "real"; None leaves it out."""
+    real: str | None = "auto"
+    """Real images of the same classes, for the arm "real"; auto takes the bundled ones where the classes have their
+    names, and else none; None leaves them out."""
     real_split: str = "test"
     """Split of the real images."""
     size: int | None = 14
@@ -323,7 +326,9 @@ def _real(config: Config, labels: Sequence[int], names: Sequence[str], shape: tu
 
     if config.real is None:
         return None
-    real = load_images("real", config.real, config.real_split, config.size)
+    real = load_images("real", BUNDLED_IMAGES if config.real == "auto" else config.real, config.real_split, config.size)
+    if config.real == "auto" and tuple(real.class_names) != tuple(names):
+        return None
     fits = real.images.shape[1:] == tuple(shape) and len(real.class_names) == len(names)
     wanted = f"{len(names)} classes of images of shape {tuple(shape)} like the samples (see --size), or None for no real images"
     shown = f"real = {config.real!r}: {len(real.class_names)} classes of images of shape"
@@ -441,7 +446,7 @@ def _study_costs(config: Config, k: int, shape: tuple[int, ...]) -> list[Cost]:
     from experiments.universality_replicates import tasks
 
     d = int(np.prod(shape))
-    arms = 3 + bool(config.low_rank_fit) + (config.real is not None)
+    arms = 3 + bool(config.low_rank_fit) + (config.real is not None)  # auto counts as given
     splits = config.splits
     drawn = splits.train + splits.validation + splits.test * config.gaussian_test_factor
     fit_flop = 0.0

@@ -169,7 +169,10 @@ def positive_control(config: Any, images: Images) -> dict[str, np.ndarray]:
         )
         shown = drawn[:, :SHOWN] if shown is None else shown
         arms = {"truth": _cut(drawn[:, config.splits.fit :], sizes)}
-        fitted = gaussian_arms(drawn[:, : config.splits.fit], stream(here, "mixture"), count)
+        # The low-rank arm is not used here; asked for, the program is the one that the replicates have compiled.
+        fitted = gaussian_arms(
+            drawn[:, : config.splits.fit], stream(here, "mixture"), count, low_rank=config.low_rank_fit
+        )
         arms["mixture"] = _cut(np.asarray(fitted["mixture"]), sizes)
         subsets = tasks(config, k, d, number)[f"{few}-classes"].classes
         task = Task("control", subsets, sizes_per_class(config, few, d)[-1:], "softmax_mse")

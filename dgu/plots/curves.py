@@ -107,7 +107,7 @@ def loss_curve(
     *,
     held_out_seen: Num[np.ndarray, "checks"] | None = None,
     held_out_loss: Num[np.ndarray, "checks"] | None = None,
-    quantity: str = "EDM loss (per image)",
+    quantity: str = "EDM loss (mean over pixels)",
 ) -> Figure:
     """Training loss against images seen, and the loss on held-out images where given.
 

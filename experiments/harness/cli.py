@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -70,7 +70,8 @@ def run_experiment(
             if claims is None:
                 print(f"{name}, preset {options.preset}, in {directory.path}", flush=True)
                 try:
-                    claims = _run(run, options.config, directory, claim_ids, figure_files)
+                    with _compilation(quick=options.preset == "smoke"):
+                        claims = _run(run, options.config, directory, claim_ids, figure_files)
                 except InputError:
                     directory.discard(remove=not existed)  # So that the same command, mended, is not refused.
                     raise
@@ -84,6 +85,19 @@ def run_experiment(
         line = _under_its_option(" ".join(str(error).split()), argv, presets[default])
         print(f"{name}: {line}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+@contextlib.contextmanager
+def _compilation(*, quick: bool) -> Iterator[None]:
+    """With ``quick``, XLA optimises little: the smoke presets compute for a second and would compile for half a minute."""
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", quick or before)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def _finished(directory: RunDirectory) -> tuple[Claim, ...] | None:

@@ -7,12 +7,16 @@ from typing import Any
 import jax
 from jax.extend import core
 
+#: Functions that do less work than the published order of operations, by their names in a trace, and by what factor: a
+#: 3 x 3 convolution of an image doubled in size takes nine multiplications where ours takes four.
+PUBLISHED_OVER_OURS = {"conv_of_doubled": 9 / 4}
+
 
 def matmul_flop(function: Callable, *arguments: Any) -> float:
     """Floating-point operations of the convolutions and matrix products in one call, two for each multiply-add.
 
     Taps of a convolution that fall on padding are counted, as papers count them (XLA's own analysis leaves them out);
-    elementwise work is not. The body of a ``scan`` counts once for each step, a ``while_loop``'s and the larger branch of
+    elementwise work is not. Shortcuts of ours count as the published operations (``PUBLISHED_OVER_OURS``). The body of a ``scan`` counts once for each step, a ``while_loop``'s and the larger branch of
     a ``cond`` once.
 
     Args:
@@ -35,7 +39,8 @@ def _of_equation(equation: Any) -> float:
         kernel = equation.invars[1].aval.shape
         per_output = prod(kernel) / kernel[params["dimension_numbers"].rhs_spec[0]]
         return 2.0 * equation.outvars[0].aval.size * per_output
-    inner = [_count(jaxpr) for jaxpr in _inner(params)]
+    shortcut = PUBLISHED_OVER_OURS.get(params.get("name", ""), 1.0)
+    inner = [shortcut * _count(jaxpr) for jaxpr in _inner(params)]
     return (
         params.get("length", 1) * sum(inner)
         if name == "scan"

@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
+from dgu.models.resampling import upsample, upsampled_conv
 from experiments.harness.flop import matmul_flop
 
 
@@ -37,3 +39,10 @@ def test_loops_branches_and_nested_functions():
     assert matmul_flop(branch, shape(4, 4)) == 2 * product
     assert matmul_flop(jax.checkpoint(jax.jit(lambda a: a @ a)), shape(4, 4)) == product
     assert matmul_flop(jax.vmap(lambda a: a @ a), shape(9, 4, 4)) == 9 * product
+
+
+def test_shortcuts_count_as_what_was_published():
+    kernel = nnx.Conv(6, 10, (3, 3), padding=1, rngs=nnx.Rngs(0))
+    doubled = 2 * (16 * 16 * 10) * (9 * 6)
+    assert matmul_flop(lambda x: upsampled_conv(kernel, x), shape(8, 8, 6)) == doubled
+    assert matmul_flop(lambda x: kernel(upsample(x)[None])[0], shape(8, 8, 6)) == doubled

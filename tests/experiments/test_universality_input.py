@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dgu import data
+from dgu.analysis.splits import SplitSizes
 from experiments import universality
 from tests.experiments.universality_study import (
     CLASSES,
@@ -229,8 +232,6 @@ def test_a_mended_command_may_use_the_same_directory(refused, folder, tmp_path):
             *TINY,
             "--samples",
             "good.npz",
-            "--real",
-            "None",
             "--classes",
             "3",
             "0",
@@ -242,6 +243,18 @@ def test_a_mended_command_may_use_the_same_directory(refused, folder, tmp_path):
     pixels, labels = images(24)
     assert found.class_names == ("west", "north") and found.real is None
     np.testing.assert_allclose(found.samples[0], pixels[labels == 3][:22], atol=1e-6)
+
+
+def test_real_images_are_taken_where_the_classes_are_theirs(tmp_path):
+    names = data.load("fashion-mnist-mini", "test").class_names
+    pixels = np.random.default_rng(0).uniform(-1, 1, (80, 14, 14, 1)).astype(np.float32)
+    labels = np.repeat(np.arange(10, dtype=np.int32), 8)
+    splits = SplitSizes(fit=2, train=2, validation=2, test=2)
+    for known, expected in ((names, (10, 200, 14, 14, 1)), (None, None)):
+        path = save_images(tmp_path / "pixels.npz", pixels, labels, **({} if known is None else {"class_names": known}))
+        config = replace(universality.PRESETS["smoke"], samples=path, splits=splits, low_rank_fit=0)
+        real = universality.gather(config, None).real
+        assert (real if real is None else real.shape) == expected
 
 
 def test_as_a_process(folder, tmp_path):
