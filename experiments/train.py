@@ -33,6 +33,7 @@ from dgu.models import (
     load_checkpoint,
     save_network,
 )
+from dgu.models.preconditioning import Preconditioning
 from dgu.samplers import karras_sigmas, sample
 from dgu.training import AUGMENT_DIM, TrainingConfig, initial_state, train_steps
 from dgu.training.loop import check_batch, check_data
@@ -202,12 +203,12 @@ def build_network(config: NetworkConfig, side: int, channels: int, classes: int,
         label_dropout=config.label_dropout,
         **(NCSNPP if config.architecture == "ncsnpp" else {}),
     )
-    preconditioning = {
+    choices: dict[str, Preconditioning] = {
         "edm": EDMPreconditioning(sigma_data=config.sigma_data),
         "vp": VPPreconditioning(),
         "ve": VEPreconditioning(),
-    }[config.preconditioning]
-    return EDMNetwork(unet, preconditioning, compute_dtype=config.compute_dtype, remat=config.remat)
+    }
+    return EDMNetwork(unet, choices[config.preconditioning], compute_dtype=config.compute_dtype, remat=config.remat)
 
 
 def load_images(config: Config) -> data.ImageSet:

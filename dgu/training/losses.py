@@ -9,6 +9,7 @@ Each is ``w(sigma) (D(y + sigma eps; sigma, labels) - y)^2``, elementwise; they 
 with ``n`` standard normal and ``u`` uniform on [0, 1). Any of them trains a network of any preconditioning.
 """
 
+import math
 from typing import Literal
 
 import jax
@@ -43,7 +44,7 @@ def vp_sigma(
 
 def ve_sigma(uniform: Float[ArrayLike, "*b"], sigma_min: float = 0.02, sigma_max: float = 100.0) -> Float[Array, "*b"]:
     """Training noise levels of a variance-exploding SDE, from uniform draws: uniform in ``ln sigma``."""
-    return sigma_min * (sigma_max / sigma_min) ** jnp.asarray(uniform)
+    return jnp.exp(math.log(sigma_max / sigma_min) * jnp.asarray(uniform)) * sigma_min
 
 
 def _weighted_error(
@@ -59,7 +60,7 @@ def _weighted_error(
 ) -> Event:
     """``weight (D(image + sigma noise; sigma, labels) - image)^2``."""
     denoised = network.apply(params, image + sigma * noise, sigma, labels, augment_labels, key=key)
-    return weight * jnp.square(denoised - image)
+    return jnp.square(denoised - image) * weight
 
 
 def edm_loss(
