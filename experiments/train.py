@@ -1,4 +1,4 @@
-"""Train a class-conditional ADM with the EDM recipe: ``python -m experiments.train``.
+"""Train a diffusion model with the EDM recipe: ``python -m experiments.train``.
 
 A run that was killed goes on where its last checkpoint was and ends with the same parameters. The directory holds
 ``config.json``, ``checkpoints/`` (Orbax), ``stats.jsonl`` (one line a tick), ``network.npz`` as it grows: the averaged (EMA)
@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,24 +21,39 @@ from dgu import data, keys, parallel
 from dgu.checkpoint import TrainingCheckpoints
 from dgu.errors import InputError, require
 from dgu.files import write_atomic
-from dgu.models import ADMConfig, EDMNetwork, EDMPreconditioning, load_checkpoint, save_network
+from dgu.models import (
+    NCSNPP,
+    ADMConfig,
+    EDMNetwork,
+    EDMPreconditioning,
+    Pretrained,
+    SongUNetConfig,
+    VEPreconditioning,
+    VPPreconditioning,
+    load_checkpoint,
+    save_network,
+)
+from dgu.models.preconditioning import Preconditioning
 from dgu.samplers import karras_sigmas, sample
-from dgu.training import TrainingConfig, initial_state, train_steps
+from dgu.training import AUGMENT_DIM, TrainingConfig, initial_state, train_steps
 from dgu.training.loop import check_batch, check_data
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.flop import matmul_flop
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
 
 FIGURE_FILES = ("figures/loss.png", "figures/samples.png")
-#: (side, channels, classes) of the sets known by name; what a file that is not here is taken for by ``--dry-run``.
+#: (side, channels, classes) of the sets known by name; what a file that is not here is taken for by ``--dry-run``, or else
+#: ImageNet.
 _SHAPES = {
     "fashion-mnist": (28, 1, 10),
     "fashion-mnist-mini": (28, 1, 10),
     "mnist": (28, 1, 10),
     "cifar10": (32, 3, 10),
 }
+_FILES = {"ffhq-64x64.zip": (64, 3, 1), "afhqv2-64x64.zip": (64, 3, 1)}
 _IMAGENET = (64, 3, 1000)
 #: The grid of the report: rows (the first classes), columns, Heun steps.
 _GRID = (10, 6, 18)
@@ -48,14 +63,18 @@ _GRID = (10, 6, 18)
 class NetworkConfig:
     """The network; its resolution, channels and number of classes are those of the data."""
 
+    architecture: Literal["adm", "ddpmpp", "ncsnpp"] = "adm"
+    """DhariwalUNet (ADM), or SongUNet with the options of DDPM++ or NCSN++."""
+    preconditioning: Literal["edm", "vp", "ve"] = "edm"
+    """Preconditioning (EDM's own, variance preserving, variance exploding); training.loss is a choice apart."""
     model_channels: int = 16
-    """Channels at the finest level."""
+    """Channels at the finest level, before its multiplier."""
     channel_mult: tuple[int, ...] = (1, 2)
     """Channel multiplier of each level; each level halves the resolution."""
     num_blocks: int = 2
     """Residual blocks per level."""
     attn_resolutions: tuple[int, ...] = (7,)
-    """Resolutions with attention (channels // 64 heads: none below 64 channels)."""
+    """Resolutions with attention (in an ADM channels // 64 heads: none below 64 channels; else one)."""
     dropout: float = 0.0
     """Dropout rate inside the residual blocks."""
     label_dropout: float = 0.0
@@ -63,9 +82,15 @@ class NetworkConfig:
     conditional: bool = True
     """Give the network the class."""
     sigma_data: float = 0.5
-    """Standard deviation of the data that the preconditioning assumes."""
+    """Standard deviation of the data that EDM's preconditioning assumes."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """float32, or bfloat16 for the activations (parameters stay float32)."""
+    remat: bool = False
+    """Compute the inside of each block again for its gradient: less memory, a third more arithmetic."""
+
+    def __post_init__(self) -> None:
+        usable = self.preconditioning == "edm" or self.sigma_data == 0.5
+        require(usable, "sigma_data", self.sigma_data, f"left at 0.5: preconditioning {self.preconditioning} has none")
 
 
 @dataclass(frozen=True)
@@ -90,6 +115,8 @@ class Config:
     """Thousands of images between two lines of the log."""
     checkpoint_kimg: float = 50.0
     """Thousands of images between two checkpoints."""
+    init_from: str | None = None
+    """Checkpoint (see --checkpoint of other commands) whose weights training starts from, with no ramp of the average."""
 
     def __post_init__(self) -> None:
         for name in ("tick_kimg", "checkpoint_kimg"):
@@ -98,6 +125,18 @@ class Config:
         for name in ("size", "max_size"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "at least 1, or None")
+
+
+def _published(data: str, batch_size: int, learning_rate: float, augment: float, **network: Any) -> Config:
+    """A published run with a SongUNet."""
+    return Config(
+        data=data,
+        size=None,
+        network=NetworkConfig(model_channels=128, num_blocks=4, attn_resolutions=(16,), **network),
+        training=TrainingConfig(batch_size=batch_size, learning_rate=learning_rate, augment_probability=augment),
+        tick_kimg=50,
+        checkpoint_kimg=2_500,
+    )
 
 
 PRESETS = {
@@ -133,23 +172,43 @@ PRESETS = {
         checkpoint_kimg=2_500,
     ),
 }
+for _net in ("ddpmpp", "ncsnpp"):
+    PRESETS[f"cifar10-{_net}"] = _published(
+        "cifar10", 512, 1e-3, 0.12, architecture=_net, channel_mult=(2, 2, 2), dropout=0.13
+    )
+    for _name, _dropout in (("ffhq", 0.05), ("afhqv2", 0.25)):
+        PRESETS[f"{_name}-{_net}"] = _published(
+            f"{_name}-64x64.zip", 256, 2e-4, 0.15,
+            architecture=_net, channel_mult=(1, 2, 2, 2), dropout=_dropout, conditional=False,
+        )  # fmt: skip
 
 
-def build_network(config: NetworkConfig, side: int, channels: int, classes: int) -> EDMNetwork:
-    """The network of ``config`` for square images of ``side`` pixels, ``channels`` and ``classes``."""
-    unet = ADMConfig(
+def build_network(config: NetworkConfig, side: int, channels: int, classes: int, *, augment: bool) -> EDMNetwork:
+    """The network of ``config`` for square images of ``side`` pixels, ``channels`` and ``classes``.
+
+    With ``augment`` it takes the labels of augmented images.
+    """
+    kind: Callable = ADMConfig if config.architecture == "adm" else SongUNetConfig
+    unet = kind(
         img_resolution=side,
         in_channels=channels,
         out_channels=channels,
         label_dim=classes if config.conditional else 0,
+        augment_dim=AUGMENT_DIM if augment else 0,
         model_channels=config.model_channels,
         channel_mult=config.channel_mult,
         num_blocks=config.num_blocks,
         attn_resolutions=config.attn_resolutions,
         dropout=config.dropout,
         label_dropout=config.label_dropout,
+        **(NCSNPP if config.architecture == "ncsnpp" else {}),
     )
-    return EDMNetwork(unet, EDMPreconditioning(sigma_data=config.sigma_data), compute_dtype=config.compute_dtype)
+    choices: dict[str, Preconditioning] = {
+        "edm": EDMPreconditioning(sigma_data=config.sigma_data),
+        "vp": VPPreconditioning(),
+        "ve": VEPreconditioning(),
+    }
+    return EDMNetwork(unet, choices[config.preconditioning], compute_dtype=config.compute_dtype, remat=config.remat)
 
 
 def load_images(config: Config) -> data.ImageSet:
@@ -163,6 +222,32 @@ def load_images(config: Config) -> data.ImageSet:
     return images
 
 
+#: Layers that a network has only where it is told of classes or augmentation.
+_OPTIONAL = ("map_label", "map_augment")
+
+
+def _starting_point(name: str, network: EDMNetwork) -> tuple[Pretrained, dict[str, Any]]:
+    """The checkpoint ``name``, and its layers that ``network`` has too: all, but for those in ``_OPTIONAL``."""
+    try:
+        found = load_checkpoint(name)
+    except InputError as error:
+        raise InputError(str(error).replace("checkpoint = ", "init_from = ", 1)) from error
+    theirs, ours = found.denoiser.params, network.abstract_params
+    shared = {layer for layer in theirs.keys() & ours.keys() if layer in _OPTIONAL}
+    theirs, ours = (
+        {layer: leaves for layer, leaves in tree.items() if layer in shared or layer not in _OPTIONAL}
+        for tree in (theirs, ours)
+    )
+    there, here = (
+        {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves}
+        for leaves in (jax.tree_util.tree_leaves_with_path(tree) for tree in (theirs, ours))
+    )
+    for leaf in sorted(there.keys() | here.keys()):
+        shapes = f"{leaf} is {there.get(leaf, 'absent')} there and {here.get(leaf, 'absent')} here"
+        require(there.get(leaf) == here.get(leaf), "init_from", name, f"a network of this architecture ({shapes})")
+    return found, theirs
+
+
 def train(config: Config, out: Path, progress: Callable[[int, int], object] | None = None) -> Path:
     """Train (or go on training) in the directory ``out``; returns the path of the averaged network.
 
@@ -172,17 +257,21 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
         progress: called as ``progress(images seen, images in all)`` after each step; None shows a bar.
 
     Raises:
-        InputError: data that are not there or do not fit, options that exclude each other, or a checkpoint of another
-            network in ``out``; nothing has been written then.
+        InputError: data or ``init_from`` that are not there or do not fit, options that exclude each other, or a
+            checkpoint of another network in ``out``; nothing has been written then.
         FloatingPointError: the loss is not finite.
     """
     images = load_images(config)
     _, side, _, channels = images.images.shape
-    network, optimisation, mesh = (
-        build_network(config.network, side, channels, len(images.class_names)), config.training, parallel.data_mesh()
-    )  # fmt: skip
+    optimisation, mesh = config.training, parallel.data_mesh()
+    augment = optimisation.augment_probability > 0
+    network = build_network(config.network, side, channels, len(images.class_names), augment=augment)
     check_data(network, images.images, images.labels)
     check_batch(optimisation, mesh)
+    start: dict[str, Any] = {}
+    if config.init_from is not None:
+        origin, start = _starting_point(config.init_from, network)
+        optimisation = replace(optimisation, ema_rampup_ratio=None)
     batch, total = optimisation.batch_size, optimisation.total_steps
     tick = max(1, round(config.tick_kimg * 1000 / batch))
     # A whole number of ticks, so that an interruption cuts no tick of the log in two.
@@ -193,12 +282,16 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
         "data": {**source, "sha256": images.sha256, "images": len(images)},
         "training": asdict(optimisation),
     }
+    if config.init_from is not None:
+        metadata["init_from"] = {"name": config.init_from, "sha256": origin.sha256}
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     path, log = out / "network.npz", out / "stats.jsonl"
 
     with TrainingCheckpoints(out / "checkpoints") as checkpoints:
-        state = parallel.put(initial_state(network, optimisation), parallel.replicated(mesh))
+        state = initial_state(network, optimisation)
+        state = {**state, "params": state["params"] | start, "ema": state["ema"] | jax.tree.map(jnp.copy, start)}
+        state = parallel.put(state, parallel.replicated(mesh))
         if checkpoints.latest_step() is not None:
             state = checkpoints.load(state)
         done = int(state["step"])
@@ -294,7 +387,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
         " network.npz: pass this directory to the option --checkpoint of another command."
     )
     captions = (
-        "Mean EDM loss of each tick against the training images seen.",
+        f"Mean {config.training.loss.upper()} loss of each tick against the training images seen.",
         f"Samples of the averaged network, {_GRID[2]} deterministic Heun steps; a row a class, the same noise in each.",
     )
     return Report(
@@ -315,7 +408,7 @@ def sample_grid(model: Any, rows: int, seed: int) -> np.ndarray:
             model.denoiser,
             key,
             np.arange(columns),
-            karras_sigmas(steps),
+            karras_sigmas(steps, max(0.002, model.denoiser.sigma_min), min(80.0, model.denoiser.sigma_max)),
             shape=model.network.shape,
             labels=np.full(columns, row, np.int32) if model.network.unet.label_dim else None,
             batch_size=columns,
@@ -327,7 +420,7 @@ def sample_grid(model: Any, rows: int, seed: int) -> np.ndarray:
 
 
 def dry_run(config: Config) -> list[Cost]:
-    """What a run would cost, from the real shapes: FLOP of the lowered network, memory of what its gradient keeps."""
+    """What a run would cost, from the real shapes: FLOP of the traced network, memory of what its gradient keeps."""
     if config.data in _SHAPES:
         side, channels, classes = _SHAPES[config.data]
     elif Path(config.data).exists():
@@ -335,14 +428,15 @@ def dry_run(config: Config) -> list[Cost]:
         _, side, _, channels = images.images.shape
         classes = len(images.class_names)
     else:
-        side, channels, classes = _IMAGENET
+        side, channels, classes = _FILES.get(Path(config.data).name, _IMAGENET)
         print(f"{config.data} is not here: taken for {channels} x {side} x {side} images of {classes} classes")
-    network = build_network(config.network, config.size or side, channels, classes)
+    augment = config.training.augment_probability > 0
+    network = build_network(config.network, config.size or side, channels, classes, augment=augment)
     params = network.abstract_params
     image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     label = jax.ShapeDtypeStruct((), jnp.int32)
     weights = _bytes(params)
-    flop = (jax.jit(network.apply).lower(params, image, level, label).cost_analysis() or {})["flops"]
+    flop = matmul_flop(network.apply, params, image, level, label)
     kept = jax.eval_shape(
         lambda params, *rest: jax.vjp(lambda p: network.apply(p, *rest), params)[1], params, image, level, label
     )
@@ -368,7 +462,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         PRESETS,
         run,
         name="train",
-        description="Train a class-conditional ADM with the EDM recipe; a run that was killed goes on where it was.",
+        description="Train a diffusion model with the EDM recipe; a run that was killed goes on where it was.",
         dry_run=dry_run,
         claim_ids=(),
         figure_files=FIGURE_FILES,

@@ -299,7 +299,9 @@ def _network_to_train(config: Config) -> tuple[Any, tuple[str, ...]]:
     images = load_images("training.data", wanted.data, wanted.split, wanted.size)
     _, side, width, channels = images.images.shape
     require(side == width, "training.data", wanted.data, f"square images, not {side} x {width}")
-    return trainer.build_network(wanted.network, side, channels, len(images.class_names)), images.class_names
+    augment = wanted.training.augment_probability > 0
+    network = trainer.build_network(wanted.network, side, channels, len(images.class_names), augment=augment)
+    return network, images.class_names
 
 
 def _pretrained(config: Config) -> Any:

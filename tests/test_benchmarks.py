@@ -1,5 +1,6 @@
 """The benchmarks run, and what they compare with us does the work it claims to do."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from benchmarks import sampling
+from benchmarks import chain, networks, sampling, subjects
 from tests.analysis.sgd_reference import train_linear
 
+pytestmark = pytest.mark.usefixtures("hasty_compiler")
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
 
@@ -65,18 +67,122 @@ def products(jaxpr):
     return total
 
 
-def test_the_chain_has_the_products_of_the_network():
-    denoiser, _ = sampling.load_network()
-    network = denoiser.network
-    x, labels = np.zeros((1, *network.shape), np.float32), np.zeros((1, 10), np.float32)
-    weights = sampling.chain_weights(denoiser)
-    chain = jax.make_jaxpr(lambda *at: sampling._chain_evaluation(network.unet, weights, *at))(x, 1.0, labels)
-    # Counted by hand, layer by layer, for the published architecture: 0.153 GFLOP an image, two for a multiplication.
-    assert abs(2 * products(chain.jaxpr) / 0.153e9 - 1) < 0.005
-    ours = products(jax.make_jaxpr(lambda x: denoiser.given(0)(x, 1.0))(x[0]).jaxpr)
-    # Ours does fewer: the convolution behind the doubling of pixels is done in front of it, at 4/9 of the work, for
-    # 5/9 of 16 * 16 * 64 * 64 * 9 less. The sums over groups add a thousandth.
-    assert abs((products(chain.jaxpr) - ours) / (5 / 9 * 16 * 16 * 64 * 64 * 9) - 1) < 0.02
+@pytest.mark.parametrize("name", ["small-adm", "ddpmpp", "ncsnpp", "imagenet64"])
+def test_the_chain_has_the_products_of_the_network(name):
+    """In GFLOP an image, two for a multiplication: counted by hand, layer by layer, for the published architectures."""
+    published = {"small-adm": 0.153e9, "ddpmpp": 42.38e9, "ncsnpp": 42.79e9, "imagenet64": 219.33e9}[name]
+    # Shapes alone: nothing of this size is drawn or computed.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subjects, "random_params", lambda network: None)
+        network, _ = subjects.load(name)
+
+    def shaped(tree):
+        return {
+            layer: shaped(leaf) if "kernel" not in leaf else jax.ShapeDtypeStruct(leaf["kernel"].shape, np.float32)
+            for layer, leaf in tree.items()
+            if isinstance(leaf, dict)
+        }
+
+    x = jax.ShapeDtypeStruct((1, *network.shape), np.float32)
+    rows = jax.ShapeDtypeStruct((1, network.unet.label_dim), np.float32)
+    level = jax.ShapeDtypeStruct((), np.float32)
+    program = jax.make_jaxpr(lambda *at: chain.evaluation(network.unet, *at))(
+        shaped(network.abstract_params), x, level, rows
+    )
+    # The table leaves a half per cent to rounding; NCSN++'s chain has no border around its halved convolutions.
+    assert abs(2 * products(program.jaxpr) / published - 1) < 0.005
+    if name == "small-adm":
+        ours = products(
+            jax.make_jaxpr(network.apply)(network.abstract_params, shaped_like(x), level, np.int32(0)).jaxpr
+        )
+        # Ours does fewer: the convolution behind the doubling of pixels is done in front of it, at 4/9 of the work, for
+        # 5/9 of 16 * 16 * 64 * 64 * 9 less. The sums over groups add a thousandth.
+        assert abs((products(program.jaxpr) - ours) / (5 / 9 * 16 * 16 * 64 * 64 * 9) - 1) < 0.02
+
+
+def shaped_like(batch):
+    """One example of a batch's shape."""
+    return jax.ShapeDtypeStruct(batch.shape[1:], batch.dtype)
+
+
+def test_the_chain_has_kernels_of_the_networks_shapes_and_finite_numbers():
+    network, params = subjects.load("ncsnpp", quick=True)
+    weights = chain.chain_weights(network, "bfloat16")
+    kernels = {
+        jax.tree_util.keystr(path[:-1]): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if path[-1].key == "kernel"
+    }
+    assert {
+        jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(weights)
+    } == kernels
+    x = jax.random.normal(jax.random.key(0), (2, *network.shape), "bfloat16")
+    out = jax.jit(lambda *at: chain.evaluation(network.unet, *at))(
+        weights, x, x[0, 0, 0, 0], jax.numpy.eye(2, 10, dtype="bfloat16")
+    )
+    assert out.dtype == "bfloat16" and np.isfinite(np.asarray(out, np.float32)).all()
+
+
+@needs_torch
+@pytest.mark.parametrize("name", ["ncsnpp", "imagenet64"])
+def test_networks_run_and_the_peer_computes_the_same(run_quickly, name):
+    figures, printed = run_quickly(networks, networks=(name,), dtypes=("float32",))
+    forward, training = figures["results"]
+    # The program refuses to time peers that differ; a difference of exactly zero would mean it compared nothing.
+    assert 0 < forward["largest_difference_from_torch"] < 1e-5
+    assert training["flop_per_image"] == 3 * forward["flop_per_image"] > 0
+    for result in (forward, training):
+        assert result["batch"] == 2 and result["seconds"].keys() == {"dgu", "chain", "torch"}
+        for program, at in result["seconds"].items():
+            np.testing.assert_allclose(result["images_per_second"][program], 2 / at["median"])
+            share = result["flop_per_image"] * 2 / at["median"] / result["ceiling_flop_per_second"]
+            np.testing.assert_allclose(result["share_of_ceiling"][program], share)
+        walls = {program: [wall for wall, _ in times] for program, times in result["times"].items()}
+        ratio = result["relative_throughput"]["dgu to chain"]["median"]
+        np.testing.assert_allclose(ratio, np.median(np.divide(walls["chain"], walls["dgu"])))
+    assert f"{name}, training, float32, 2 images" in printed
+
+
+@needs_torch
+def test_the_peers_training_step_is_that_of_the_formulas(x64):
+    """One step from a fixed draw: Adam's first step is the sign of the gradient, and the loss is ours."""
+    import torch
+
+    from benchmarks.peer import Peer, make_training_step
+    from dgu.models.weights import params_to_arrays
+    from dgu.training import edm_loss
+
+    network, params = subjects.load("ddpmpp", quick=True)
+    network = dataclasses.replace(network, unet=dataclasses.replace(network.unet, dropout=0.0))
+    peer = Peer(network, params_to_arrays(params), "cpu", torch.float32)
+    before = peer.tensors["dec.8x8_aux_conv.weight"].clone()
+    images = np.random.default_rng(0).standard_normal((2, *network.shape), np.float32)
+    rows = np.eye(10, dtype=np.float32)[:2]
+    step = make_training_step(peer, 1e-3)
+    torch.manual_seed(0)
+    given = torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))
+    loss = step(given, torch.from_numpy(rows))
+    torch.manual_seed(0)
+    normal, noise = torch.randn(2).numpy(), np.moveaxis(torch.randn_like(given).numpy(), 1, -1)
+
+    def objective(params):
+        losses = jax.vmap(lambda *at: edm_loss(network, params, *at))(images, normal, noise, rows)
+        return losses.sum() / 2, losses.mean()
+
+    gradient, expected = jax.jit(jax.grad(objective, has_aux=True))(params)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    moved = (peer.tensors["dec.8x8_aux_conv.weight"] - before).detach().numpy().transpose(2, 3, 1, 0)
+    np.testing.assert_allclose(moved, -1e-3 * np.sign(gradient["dec"]["8x8_aux_conv"]["kernel"]), rtol=1e-2)
+
+
+def test_the_largest_micro_batch_follows_the_memory():
+    """By the compiler's account alone: more memory, more images, and never more than fit."""
+    network, _ = subjects.load("ddpmpp", quick=True)
+    found = [networks.largest_micro_batch(network, limit, run=False) for limit in (4e6, 16e6)]
+    for limit, result in zip((4e6, 16e6), found):
+        assert result["bytes"] <= limit < result["bytes"] + 16 * 1.2 * result["bytes_per_image"]
+        assert result["micro_batch"] % 8 == 0
+    assert found[1]["micro_batch"] > 2 * found[0]["micro_batch"] > 0
 
 
 @needs_torch

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.nn.initializers import variance_scaling
@@ -73,8 +72,13 @@ class ADM(nnx.Module):
         label: Float[Array, "l"] | None = None,
         augment_label: Float[Array, "a"] | None = None,
         key: Key | None = None,
+        *,
+        remat: bool = False,
     ) -> Float[Array, "h w o"]:
-        """The raw network output, in the dtype of ``x``; ``key`` switches dropout and label dropout on (training)."""
+        """The raw network output, in the dtype of ``x``; ``key`` switches dropout and label dropout on (training).
+
+        With ``remat`` the gradient computes the inside of each block again instead of keeping it.
+        """
         config = self.config
 
         def layer_key(address: int) -> Key | None:
@@ -91,10 +95,10 @@ class ADM(nnx.Module):
         skips = []
         for i, (name, spec) in enumerate(config.encoder):
             layer: Any = self.enc[name]
-            x = layer(x) if isinstance(spec, int) else layer(x, e, layer_key(1 + i))
+            x = layer(x) if isinstance(spec, int) else layer.after(x, None, e, layer_key(1 + i), remat=remat)
             skips.append(x)
         for i, (name, _, takes_skip) in enumerate(config.decoder):
-            if takes_skip:
-                x = jnp.concatenate([x, skips.pop()], axis=-1)
-            x = self.dec[name](x, e, layer_key(1 + len(config.encoder) + i))
+            block: Any = self.dec[name]
+            skip = skips.pop() if takes_skip else None
+            x = block.after(x, skip, e, layer_key(1 + len(config.encoder) + i), remat=remat)
         return self.out_conv(jax.nn.silu(self.out_norm(x)))

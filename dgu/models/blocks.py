@@ -290,6 +290,22 @@ class UNetBlock(nnx.Module):
             x = self._scaled(x + self.proj(attention(self.qkv(self.norm2(x)), spec.heads)))
         return x
 
+    def after(
+        self,
+        x: Float[Array, "h w c"],
+        skip: Float[Array, "h w s"] | None,
+        embedding: Float[Array, "e"],
+        key: Key | None,
+        *,
+        remat: bool,
+    ) -> Float[Array, "h2 w2 c2"]:
+        """The block on ``x`` with ``skip`` behind its channels; ``remat`` keeps nothing inside it for the gradient."""
+
+        def run(x: Array, skip: Array | None, embedding: Array) -> Array:
+            return self(x if skip is None else jnp.concatenate([x, skip], axis=-1), embedding, key)
+
+        return (jax.checkpoint(run) if remat else run)(x, skip, embedding)
+
     def _skip(self, x: Float[Array, "h w c"]) -> Float[Array, "h2 w2 c2"]:
         if self.projects:
             return resampled_conv(self.skip, x, self.spec.resample, self.style.taps)

@@ -101,7 +101,11 @@ def resampled_conv(
     if resample == "down":
         return layer(downsample(x, taps))
     if _is_box(taps) and layer.kernel.shape[:2] == (1, 1):
-        return upsample(layer(x))  # One pixel's colours are mixed the same before or after it is copied.
+        # One pixel's colours are mixed the same before or after it is copied.
+        wide = jnp.promote_types(x.dtype, layer.kernel.dtype)
+        dtype = wide if layer.dtype is None else layer.dtype
+        mixed = pointwise_before_doubling(x.astype(dtype), layer.kernel[...].astype(dtype))
+        return upsample(mixed + layer.bias[...].astype(dtype)[None, None])  # type: ignore[index]
     if _is_box(taps) and layer.kernel.shape[:2] == (3, 3):
         return upsampled_conv(layer, x)
     return layer(upsample(x, taps))
@@ -126,6 +130,12 @@ def upsampled_conv(layer: nnx.Conv, x: Float[Array, "h w c"]) -> Float[Array, "2
     dtype = wide if layer.dtype is None else layer.dtype
     out = conv_of_doubled(x.astype(dtype), layer.kernel[...].astype(wide))
     return out + layer.bias[...].astype(dtype)[None, None]  # type: ignore[index]
+
+
+@jax.jit  # For its name in a trace, as below.
+def pointwise_before_doubling(x: Float[Array, "h w c"], kernel: Float[Array, "1 1 c o"]) -> Float[Array, "h w o"]:
+    """The 1 x 1 convolution of ``x``, at a quarter of the multiplications that it takes after doubling."""
+    return jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=_LAYOUT)[0]
 
 
 @jax.jit  # For its name in a trace: counts of FLOP by the published order of operations recognise it.

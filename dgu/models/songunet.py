@@ -154,8 +154,13 @@ class SongUNet(nnx.Module):
         label: Float[Array, "l"] | None = None,
         augment_label: Float[Array, "a"] | None = None,
         key: Key | None = None,
+        *,
+        remat: bool = False,
     ) -> Float[Array, "h w o"]:
-        """The raw network output, in the dtype of ``x``; ``key`` switches dropout and label dropout on (training)."""
+        """The raw network output, in the dtype of ``x``; ``key`` switches dropout and label dropout on (training).
+
+        With ``remat`` the gradient computes the inside of each block again instead of keeping it.
+        """
         config, taps = self.config, self.config.resample_filter
 
         def layer_key(address: int) -> Key | None:
@@ -166,7 +171,7 @@ class SongUNet(nnx.Module):
         aux = x
         for i, (name, spec) in enumerate(config.encoder):
             layer: Any = self.enc[name]
-            x = layer(x) if isinstance(spec, int) else layer(x, e, layer_key(1 + i))
+            x = layer(x) if isinstance(spec, int) else layer.after(x, None, e, layer_key(1 + i), remat=remat)
             if not isinstance(spec, int) and spec.resample == "down":
                 if config.encoder_type == "skip":
                     aux = downsample(aux, taps)
@@ -178,9 +183,9 @@ class SongUNet(nnx.Module):
             skips.append(x)
         image: Any = None
         for i, (name, _, takes_skip) in enumerate(config.decoder):
-            if takes_skip:
-                x = jnp.concatenate([x, skips.pop()], axis=-1)
-            x = self.dec[name](x, e, layer_key(1 + len(config.encoder) + i))
+            block: Any = self.dec[name]
+            skip = skips.pop() if takes_skip else None
+            x = block.after(x, skip, e, layer_key(1 + len(config.encoder) + i), remat=remat)
             if _gives_image(config, name):
                 y = self.dec[_aux(name, "conv")](jax.nn.silu(self.dec[_aux(name, "norm")](x)))
                 image = y if image is None else y + upsample(image, taps)

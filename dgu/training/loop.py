@@ -1,14 +1,14 @@
 """The training loop: EDM's arithmetic (Karras et al. 2022; learning-rate ramp, Adam, half-life EMA), resumable and sharded.
 
 Everything random is addressed by the number of the training image: which image comes when (one permutation per epoch), its
-noise level, noise and dropout. A run that was killed and started again, or cut into other micro-batches, sees the same draws.
+noise level, noise, dropout and augmentation. A run that was killed and started again, or cut into other micro-batches, sees the same draws.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,8 @@ from jaxtyping import Float
 from dgu import keys, parallel
 from dgu.errors import InputError, require
 from dgu.models.edm import EDMNetwork, is_constant
-from dgu.training.losses import sampled_edm_loss
+from dgu.training.augment import AUGMENT_DIM
+from dgu.training.losses import LossName, sampled_loss
 from dgu.typing import Key, PyTree
 
 
@@ -43,10 +44,14 @@ class TrainingConfig:
     """Half-life of the parameter average."""
     ema_rampup_ratio: float | None = 0.05
     """The half-life is at most this share of the images seen so far; None switches the ramp off."""
+    loss: LossName = "edm"
+    """Law and weights of the noise levels: EDM's, or those of the variance-preserving or variance-exploding process."""
     p_mean: float = -1.2
-    """Mean of ln sigma in training."""
+    """Mean of ln sigma in training (EDM's loss)."""
     p_std: float = 1.2
-    """Standard deviation of ln sigma in training."""
+    """Standard deviation of ln sigma in training (EDM's loss)."""
+    augment_probability: float = 0.0
+    """How often each kind of augmentation is done to an image (the network is told); 0 is none at all."""
     loss_scaling: float = 1.0
     """Factor on the loss before the gradient (the reference uses 100 with 16-bit floats)."""
     seed: int = 0
@@ -61,7 +66,10 @@ class TrainingConfig:
             require(0 <= value < math.inf, name, value, "at least 0 and finite")
         ratio = self.ema_rampup_ratio
         require(ratio is None or 0 < ratio < math.inf, "ema_rampup_ratio", ratio, "positive and finite, or None")
+        require(self.loss in get_args(LossName), "loss", self.loss, f"one of {', '.join(get_args(LossName))}")
         require(math.isfinite(self.p_mean), "p_mean", self.p_mean, "finite")
+        probability = self.augment_probability
+        require(0 <= probability <= 1, "augment_probability", probability, "in [0, 1]")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         divides = self.micro_batch is None or (self.micro_batch >= 1 and self.batch_size % self.micro_batch == 0)
         require(divides, "micro_batch", self.micro_batch, f"a divisor of batch_size {self.batch_size}")
@@ -141,7 +149,10 @@ def _gradients(
     def objective(params: PyTree) -> tuple[Array, Array]:
         def one(image: Array, label: Array | None, number: Array) -> Array:
             one_key = jax.random.fold_in(key, number)
-            return sampled_edm_loss(network, params, image, label, one_key, p_mean=config.p_mean, p_std=config.p_std)
+            return sampled_loss(
+                network, params, image, label, one_key, loss=config.loss, p_mean=config.p_mean, p_std=config.p_std,
+                augment_probability=config.augment_probability,
+            )  # fmt: skip
 
         losses = jax.vmap(one)(images, labels, numbers)
         return jnp.sum(losses) * (config.loss_scaling / config.batch_size), jnp.mean(losses)
@@ -205,11 +216,12 @@ def train_steps(
     The loss yielded is a device array (elementwise mean over the batch): read it seldom, and the loop never waits.
 
     Raises:
-        InputError: images or labels do not fit the network, or the devices do not divide the micro-batch.
+        InputError: images, labels or augmentation do not fit the network, or the devices do not divide the micro-batch.
     """
     mesh = parallel.data_mesh() if mesh is None else mesh
     check_data(network, images, labels)
     check_batch(config, mesh)
+    check_augmentation(network, config)
     micro = config.micro_batch or config.batch_size
     whole, accumulate, finish = _compiled(network, config, mesh)
     key = keys.stream(jax.random.key(config.seed), "loss")
@@ -247,6 +259,12 @@ def check_batch(config: TrainingConfig, mesh: Mesh) -> None:
     require(
         getattr(config, name) % mesh.size == 0, name, getattr(config, name), f"a multiple of the {mesh.size} devices"
     )
+
+
+def check_augmentation(network: EDMNetwork, config: TrainingConfig) -> None:
+    """Raise ``InputError`` unless the network can be told how its images were augmented."""
+    takes = not config.augment_probability or network.unet.augment_dim == AUGMENT_DIM
+    require(takes, "augment_dim", network.unet.augment_dim, f"{AUGMENT_DIM} with augment_probability above 0")
 
 
 def check_data(network: EDMNetwork, images: np.ndarray, labels: np.ndarray | None) -> None:

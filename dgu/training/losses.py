@@ -1,4 +1,16 @@
-"""EDM's denoising loss for one image (Karras et al. 2022, Table 1, last rows)."""
+"""The three denoising losses of EDM for one image (Karras et al. 2022, Table 1, last rows).
+
+Each is ``w(sigma) (D(y + sigma eps; sigma, labels) - y)^2``, elementwise; they differ in how a draw becomes ``sigma``, and in ``w``:
+
+    EDM    ln sigma = p_mean + p_std n                              w = (sigma^2 + sd^2) / (sigma sd)^2
+    VP     sigma^2 = exp(beta_d t^2 / 2 + beta_min t) - 1, t = 1 + u (epsilon_t - 1)     w = 1 / sigma^2
+    VE     sigma = sigma_min (sigma_max / sigma_min)^u              w = 1 / sigma^2
+
+with ``n`` standard normal and ``u`` uniform on [0, 1). Any of them trains a network of any preconditioning.
+"""
+
+import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +19,48 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from dgu.models.edm import EDMNetwork
+from dgu.training.augment import augment
 from dgu.typing import Event, Key, PyTree, Scalar
+
+#: The losses by name.
+LossName = Literal["edm", "vp", "ve"]
 
 
 def edm_sigma(normal: Float[ArrayLike, "*b"], p_mean: float = -1.2, p_std: float = 1.2) -> Float[Array, "*b"]:
     """Training noise levels from standard normal draws: ``ln sigma = p_mean + p_std * normal``."""
     return jnp.exp(jnp.asarray(normal) * p_std + p_mean)
+
+
+def vp_sigma(
+    uniform: Float[ArrayLike, "*b"], beta_d: float = 19.9, beta_min: float = 0.1, epsilon_t: float = 1e-5
+) -> Float[Array, "*b"]:
+    """Training noise levels of a variance-preserving SDE, from uniform draws: high levels for draws near 0.
+
+    ``sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1`` at the time ``t = 1 + uniform (epsilon_t - 1)``.
+    """
+    time = 1 + jnp.asarray(uniform) * (epsilon_t - 1)
+    return jnp.sqrt(jnp.expm1(beta_d / 2 * jnp.square(time) + beta_min * time))
+
+
+def ve_sigma(uniform: Float[ArrayLike, "*b"], sigma_min: float = 0.02, sigma_max: float = 100.0) -> Float[Array, "*b"]:
+    """Training noise levels of a variance-exploding SDE, from uniform draws: uniform in ``ln sigma``."""
+    return jnp.exp(math.log(sigma_max / sigma_min) * jnp.asarray(uniform)) * sigma_min
+
+
+def _weighted_error(
+    network: EDMNetwork,
+    params: PyTree,
+    image: Event,
+    sigma: Scalar,
+    weight: Scalar,
+    noise: Event,
+    labels: ArrayLike | None,
+    augment_labels: ArrayLike | None,
+    key: Key | None,
+) -> Event:
+    """``weight (D(image + sigma noise; sigma, labels) - image)^2``."""
+    denoised = network.apply(params, image + sigma * noise, sigma, labels, augment_labels, key=key)
+    return jnp.square(denoised - image) * weight
 
 
 def edm_loss(
@@ -45,22 +93,86 @@ def edm_loss(
     sigma = edm_sigma(normal, p_mean, p_std).astype(image.dtype)
     sd = network.sigma_data
     weight = (sigma**2 + sd**2) / (sigma * sd) ** 2
-    denoised = network.apply(params, image + sigma * noise, sigma, labels, augment_labels, key=key)
-    return weight * jnp.square(denoised - image)
+    return _weighted_error(network, params, image, sigma, weight, noise, labels, augment_labels, key)
 
 
-def sampled_edm_loss(
+def vp_loss(
+    network: EDMNetwork,
+    params: PyTree,
+    image: Event,
+    uniform: Scalar,
+    noise: Event,
+    labels: ArrayLike | None = None,
+    augment_labels: ArrayLike | None = None,
+    *,
+    key: Key | None = None,
+    beta_d: float = 19.9,
+    beta_min: float = 0.1,
+    epsilon_t: float = 1e-5,
+) -> Event:
+    """Elementwise ``(D(y + sigma eps; sigma, label) - y)^2 / sigma^2`` with ``sigma`` from ``vp_sigma(uniform, ...)``.
+
+    Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the process: ``beta_d``,
+    ``beta_min``, and the earliest time ``epsilon_t``.
+    """
+    sigma = vp_sigma(uniform, beta_d, beta_min, epsilon_t).astype(image.dtype)
+    return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
+
+
+def ve_loss(
+    network: EDMNetwork,
+    params: PyTree,
+    image: Event,
+    uniform: Scalar,
+    noise: Event,
+    labels: ArrayLike | None = None,
+    augment_labels: ArrayLike | None = None,
+    *,
+    key: Key | None = None,
+    sigma_min: float = 0.02,
+    sigma_max: float = 100.0,
+) -> Event:
+    """Elementwise ``(D(y + sigma eps; sigma, label) - y)^2 / sigma^2`` with ``sigma`` from ``ve_sigma(uniform, ...)``.
+
+    Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the range of ``sigma``.
+    """
+    sigma = ve_sigma(uniform, sigma_min, sigma_max).astype(image.dtype)
+    return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
+
+
+def sampled_loss(
     network: EDMNetwork,
     params: PyTree,
     image: Event,
     labels: ArrayLike | None,
     key: Key,
     *,
-    p_mean: float,
-    p_std: float,
+    loss: LossName = "edm",
+    p_mean: float = -1.2,
+    p_std: float = 1.2,
+    augment_probability: float = 0.0,
 ) -> Event:
-    """``edm_loss`` in training mode with its noise level, noise and dropout drawn from ``key``."""
-    sigma_key, noise_key, dropout_key = jax.random.split(key, 3)
-    normal = jax.random.normal(sigma_key, (), image.dtype)
+    """A loss in training mode, with its noise level, noise, dropout and augmentation drawn from ``key``.
+
+    Args:
+        network: the network; it takes augmentation labels if ``augment_probability`` is positive.
+        params: its parameters.
+        image: one image (H, W, C) in [-1, 1].
+        labels: class index or label vector, or None.
+        key: of this image.
+        loss: which; VP and VE with their default processes.
+        p_mean: mean of ``ln sigma`` for EDM.
+        p_std: standard deviation of ``ln sigma`` for EDM.
+        augment_probability: see ``dgu.training.augment``; with 0 the image stays as it is and no labels are given.
+    """
+    sigma_key, noise_key, dropout_key, augment_key = jax.random.split(key, 4)
+    augment_labels = None
+    if augment_probability:
+        image, augment_labels = augment(image, augment_key, augment_probability)
     noise = jax.random.normal(noise_key, (image.size,), image.dtype).reshape(image.shape)  # compiles sooner as a vector
-    return edm_loss(network, params, image, normal, noise, labels, key=dropout_key, p_mean=p_mean, p_std=p_std)
+    given = (noise, labels, augment_labels)
+    if loss == "edm":
+        normal = jax.random.normal(sigma_key, (), image.dtype)
+        return edm_loss(network, params, image, normal, *given, key=dropout_key, p_mean=p_mean, p_std=p_std)
+    uniform = jax.random.uniform(sigma_key, (), image.dtype)
+    return (vp_loss if loss == "vp" else ve_loss)(network, params, image, uniform, *given, key=dropout_key)

@@ -13,7 +13,7 @@ import pytest
 from dgu import parallel
 from dgu.checkpoint import TrainingCheckpoints
 from dgu.errors import InputError
-from dgu.models import ADMConfig, EDMNetwork, edm_from_arrays
+from dgu.models import ADMConfig, EDMNetwork, SongUNetConfig, edm_from_arrays
 from dgu.models.weights import params_to_arrays
 from dgu.training import TrainingConfig, edm_loss, edm_sigma, image_order, initial_state, loop, train_steps, update
 from tests import parity
@@ -173,6 +173,41 @@ def test_micro_batches_and_devices_do_not_change_the_run(whole):
         chex.assert_trees_all_close(other["params"], whole["params"], atol=2e-4 * CONFIG.learning_rate * 50)
 
 
+#: A DDPM++ that is told how its images are augmented, trained with weights and levels of the variance-exploding process.
+DDPMPP = EDMNetwork(SongUNetConfig(8, 1, 1, 2, 9, model_channels=8, channel_mult=(1,), num_blocks=1, dropout=0.1))
+AUGMENTED = replace(CONFIG, augment_probability=0.3, loss="ve", duration_kimg=0.024, seed=3)
+
+
+def test_augmented_training_is_the_same_however_it_is_cut(tmp_path):
+    whole, losses = run(AUGMENTED, DDPMPP)
+    assert len(losses) == 3 and np.isfinite(losses).all()
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(whole["optimizer"].nu["map_augment"]))
+    part, first = run(AUGMENTED, DDPMPP, stop=1)
+    rest, second = run(AUGMENTED, DDPMPP, state=jax.device_put(part))
+    assert first + second == losses
+    chex.assert_trees_all_equal(rest, whole)
+    for config, devices in ((AUGMENTED, 8), (replace(AUGMENTED, micro_batch=4), 1)):
+        other, other_losses = run(config, DDPMPP, devices=devices, stop=1)
+        np.testing.assert_allclose(other_losses, first, rtol=1e-6)
+        # After one update Adam's first moment is a tenth of the gradient, and its parameters are the old ones (the ramp).
+        moments, expected = other["optimizer"].mu, part["optimizer"].mu
+        largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+        chex.assert_trees_all_close(moments, expected, rtol=0, atol=1e-6 * largest)
+        chex.assert_trees_all_close(other["params"], part["params"], rtol=0, atol=1e-6)
+    plain, _ = run(replace(AUGMENTED, augment_probability=0.0), DDPMPP, stop=1)
+    assert all(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(plain["optimizer"].mu["map_augment"]))
+
+
+def test_the_loss_is_scaled_for_the_gradient_alone(whole):
+    """Adam is blind to a factor on gradients that are far above its epsilon; the loss reported has none."""
+    part, first = run(replace(CONFIG, loss_scaling=128.0), stop=1)
+    base, losses = run(stop=1)
+    assert first == losses
+    chex.assert_trees_all_close(
+        part["optimizer"].mu, jax.tree.map(lambda leaf: 128 * leaf, base["optimizer"].mu), rtol=1e-5, atol=1e-4
+    )
+
+
 def test_training_learns_the_classes():
     state, losses = run(replace(CONFIG, duration_kimg=0.8))
     assert np.mean(losses[-25:]) < 0.8 * np.mean(losses[:16])
@@ -224,12 +259,14 @@ def test_bad_training_input_is_refused():
         "one per image": {"labels": labels[:2]},
         "batch_size = 8: must be a multiple of the 3 devices": {"devices": 3},
         "micro_batch = 4: must be a multiple of the 8": {"devices": 8, "config": replace(CONFIG, micro_batch=4)},
+        "augment_dim = 0: must be 9": {"config": replace(CONFIG, augment_probability=0.1)},
     }.items():
         with pytest.raises(InputError, match=message):
             attempt(**arguments)
     for name, value in (
         *(("batch_size", 0), ("micro_batch", 3), ("learning_rate", -1.0), ("duration_kimg", 0.0), ("seed", -1)),
         *(("duration_kimg", np.inf), ("p_std", np.nan), ("ema_rampup_ratio", 0.0), ("rampup_kimg", -1.0)),
+        *(("augment_probability", 1.1), ("augment_probability", np.nan)),
     ):
         with pytest.raises(InputError, match=f"^{name} = ") as error:
             replace(CONFIG, **{name: value})
