@@ -91,7 +91,7 @@ def put(tree: PyTree, sharding: NamedSharding) -> PyTree:
     """
 
     def one(leaf: Any) -> jax.Array:
-        if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
             return leaf
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
