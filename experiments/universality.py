@@ -41,8 +41,8 @@ CLAIM_IDS = (
     "control-positive",
     "control-negative",
 )
-#: The network that the paper samples; none of our files (see --checkpoint), but its costs are known.
-PAPER_CHECKPOINT = "edm-imagenet-64x64-cond-adm.npz"
+#: The network that the paper samples, under NVIDIA's name; not in the package, but its costs are known.
+PAPER_CHECKPOINT = "edm-imagenet-64x64-cond-adm.pkl"
 #: The real images that ``--real auto`` thinks of.
 BUNDLED_IMAGES = "fashion-mnist-mini"
 FIGURE_FILES = (
@@ -98,7 +98,8 @@ class Config:
     """The universality study."""
 
     checkpoint: str = "fashion-mnist-14"
-    """Network to sample: the bundled fashion-mnist-14, a network.npz, or the directory of a training run."""
+    """Network to sample: the bundled fashion-mnist-14, a network.npz, the directory of a training run, or one of NVIDIA's
+    snapshots (.pkl)."""
     samples: str | None = None
     """Images to study instead of sampling a network: npz, image folder or EDM zip, with labels."""
     train: bool = False
@@ -351,7 +352,11 @@ def sample_pool(config: Config, directory: RunDirectory, pretrained: Any, labels
     from experiments.harness.progress import Progress
 
     settings = config.sampler
-    sigmas = samplers.karras_sigmas(settings.num_steps, settings.sigma_min, settings.sigma_max, settings.rho)
+    low, high = (
+        max(settings.sigma_min, pretrained.denoiser.sigma_min),
+        min(settings.sigma_max, pretrained.denoiser.sigma_max),
+    )
+    sigmas = samplers.karras_sigmas(settings.num_steps, low, high, settings.rho)
     churn = samplers.Churn(settings.churn, settings.s_min, settings.s_max, settings.s_noise)
     shape = pretrained.network.shape
     fingerprint = {
