@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
-from dgu import parallel
 from dgu.errors import InputError
 from experiments.harness.claims import Claim, claims_table, read_claims, write_claims
 from experiments.harness.costs import Cost, cost_table
+from experiments.harness.processes import barrier, is_lead
 from experiments.harness.report import Report, write_report
 from experiments.harness.rundir import RunDirectory, config_to_json
 
@@ -66,8 +66,8 @@ def run_experiment(
         out = options.out or Path("runs") / f"{name}-{options.preset}"
         existed = out.exists()
         directory = RunDirectory.open(out, options.config)
-        with directory.lock(), contextlib.redirect_stdout(sys.stdout if parallel.is_lead() else io.StringIO()):
-            parallel.barrier("opened")  # The lead may still be removing what a killed run was writing.
+        with directory.lock(), contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO()):
+            barrier("opened")  # The lead may still be removing what a killed run was writing.
             claims = _finished(directory)
             if claims is None:
                 print(f"{name}, preset {options.preset}, in {directory.path}", flush=True)
@@ -79,7 +79,7 @@ def run_experiment(
                     raise
             else:
                 print(f"{name}, preset {options.preset}: already finished in {directory.path}")
-        if not parallel.is_lead():
+        if not is_lead():
             return claims
         if claims:
             print(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
@@ -87,7 +87,7 @@ def run_experiment(
         return claims
     except InputError as error:
         line = _under_its_option(" ".join(str(error).split()), argv, presets[default])
-        if parallel.is_lead():
+        if is_lead():
             print(f"{name}: {line}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -124,7 +124,7 @@ def _run(
             raise RuntimeError(
                 f"the study's {what} differ from those it promises: {sorted(set(promised) ^ set(given))}"
             )
-    if not parallel.is_lead():
+    if not is_lead():
         return tuple(report.claims)
     if not (directory.path / "metrics.json").exists():
         raise RuntimeError("the study must write metrics.json")

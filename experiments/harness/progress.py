@@ -8,7 +8,7 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
-from dgu.parallel import is_lead
+from experiments.harness.processes import is_lead
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from dgu.errors import InputError
 from dgu.files import TEMPORARY, remove_temporary, write_arrays, write_atomic
-from dgu.parallel import is_lead
+from experiments.harness.processes import is_lead
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
