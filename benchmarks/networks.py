@@ -39,8 +39,11 @@ from experiments.harness.flop import matmul_flop
 
 Dtype = Literal["float32", "bfloat16"]
 Pass = Literal["forward", "training"]
-#: Images at once where the option says nothing: on a CPU, and on a GPU.
-BATCHES = {"small-adm": (16, 1024), "ddpmpp": (4, 256), "ncsnpp": (4, 256), "imagenet64": (2, 64)}
+#: Images at once where the option says nothing, on a CPU and on a GPU: in an evaluation, and in a training step.
+BATCHES: dict[Pass, dict[str, tuple[int, int]]] = {
+    "forward": {"small-adm": (16, 1024), "ddpmpp": (4, 256), "ncsnpp": (4, 256), "imagenet64": (2, 64)},
+    "training": {"small-adm": (32, 1024), "ddpmpp": (4, 128), "ncsnpp": (4, 128), "imagenet64": (2, 64)},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +152,7 @@ def measure_one(config: Config, name: subjects.Name, passed: Pass, dtype: Dtype)
     network, params = subjects.load(name, quick=config.quick)
     network = dataclasses.replace(network, compute_dtype=dtype, remat=config.remat and passed == "training")
     on_gpu = jax.default_backend() != "cpu"
-    batch = 2 if config.quick else config.batch or BATCHES[name][on_gpu]
+    batch = 2 if config.quick else config.batch or BATCHES[passed][name][on_gpu]
     devices = jax.local_devices()[: 1 if on_gpu else config.threads]
     rng = np.random.default_rng(1)
     x = rng.standard_normal((batch, *network.shape), np.float32)
