@@ -42,7 +42,7 @@ Pass = Literal["forward", "training"]
 #: Images at once where the option says nothing, on a CPU and on a GPU: in an evaluation, and in a training step.
 BATCHES: dict[Pass, dict[str, tuple[int, int]]] = {
     "forward": {"small-adm": (16, 1024), "ddpmpp": (4, 256), "ncsnpp": (4, 256), "imagenet64": (2, 64)},
-    "training": {"small-adm": (32, 1024), "ddpmpp": (4, 128), "ncsnpp": (4, 128), "imagenet64": (2, 64)},
+    "training": {"small-adm": (64, 1024), "ddpmpp": (4, 128), "ncsnpp": (4, 128), "imagenet64": (2, 64)},
 }
 
 

@@ -147,6 +147,8 @@ def run(config: Config, directory: RunDirectory) -> Report:
 
     pretrained = load_checkpoint(config.checkpoint)
     network, denoiser = pretrained.network, pretrained.denoiser
+    drawable = config.format == "store" or network.shape[-1] in (1, 3)
+    require(drawable, "format", config.format, f"store for images of {network.shape[-1]} channels")
     seeds = parse_seeds(config.seeds)
     labels = classes_of(config, seeds, network.unet.label_dim)
     sigmas, solver, churn = build_sampler(config.sampler, denoiser)
