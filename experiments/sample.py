@@ -18,6 +18,7 @@ import tyro
 from dgu import parallel
 from dgu.errors import require
 from experiments.harness.cli import run_experiment
+from experiments.harness.costs import Cost
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -142,10 +143,10 @@ def run(config: Config, directory: RunDirectory) -> Report:
 
     from dgu import keys, plots, samplers
     from dgu.data.export import to_uint8
-    from dgu.models import load_checkpoint
+    from experiments.harness.checkpoints import load
     from experiments.harness.progress import Progress
 
-    pretrained = load_checkpoint(config.checkpoint)
+    pretrained = load(config.checkpoint)
     network, denoiser = pretrained.network, pretrained.denoiser
     drawable = config.format == "store" or network.shape[-1] in (1, 3)
     require(drawable, "format", config.format, f"store for images of {network.shape[-1]} channels")
@@ -181,9 +182,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     directory.save_figure(
         FIGURE_FILES[0], plots.image_grid(grid, names, [f"seeds from the one on the left, {_name(config)}"])
     )
-    evaluations = config.sampler.num_steps * (1 if _first_order(config.sampler) else 2) - (
-        not _first_order(config.sampler)
-    )
+    evaluations = evaluations_of(config.sampler)
     metrics = {
         "images": len(seeds),
         "evaluations_per_image": evaluations,
@@ -209,8 +208,18 @@ def _name(config: Config) -> str:
     return config.checkpoint.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _first_order(config: SamplerConfig) -> bool:
-    return config.method == "dpm-solver" or (config.method == "ablation" and config.solver == "euler")
+def evaluations_of(config: SamplerConfig) -> int:
+    """Evaluations of the network for an image: one a step, or two but for the last."""
+    first_order = config.method == "dpm-solver" or (config.method == "ablation" and config.solver == "euler")
+    return config.num_steps if first_order else 2 * config.num_steps - 1
+
+
+def dry_run(config: Config) -> list[Cost]:
+    """What a run would cost."""
+    from experiments.harness.checkpoints import planned, sampling_cost
+
+    network = planned(config.checkpoint)
+    return [sampling_cost(network, len(parse_seeds(config.seeds)), evaluations_of(config.sampler), config.batch_size)]
 
 
 def classes_of(config: Config, seeds: np.ndarray, label_dim: int) -> np.ndarray | None:
@@ -354,6 +363,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run,
         name="sample",
         description="Sample a network, one image a seed: PNG files, an EDM data set, or arrays.",
+        dry_run=dry_run,
         claim_ids=(),
         figure_files=FIGURE_FILES,
         argv=argv,

@@ -10,7 +10,6 @@ does), *low rank* (a mixture fitted to fewer images than pixels) and *real*. Sou
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from dgu.errors import InputError, require
 from experiments import train as trainer
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
-from experiments.harness.flop import matmul_flop
 from experiments.harness.report import Report
 from experiments.harness.rundir import RunDirectory
 
@@ -41,8 +39,6 @@ CLAIM_IDS = (
     "control-positive",
     "control-negative",
 )
-#: The network that the paper samples, under NVIDIA's name; not in the package, but its costs are known.
-PAPER_CHECKPOINT = "edm-imagenet-64x64-cond-adm.pkl"
 #: The real images that ``--real auto`` thinks of.
 BUNDLED_IMAGES = "fashion-mnist-mini"
 FIGURE_FILES = (
@@ -187,7 +183,7 @@ PRESETS = {
     "default": Config(),
     "paper": Config(
         training=trainer.PRESETS["paper"],
-        checkpoint=PAPER_CHECKPOINT,
+        checkpoint="edm-imagenet-64x64-cond-adm.pkl",
         real=None,
         size=None,
         classes=(0, 11, 25, 217, 281, 371, 429, 497, 566, 569, 614, 671, 727, 732, 751, 871, 938, 963, 973, 980),
@@ -231,6 +227,7 @@ def gather(config: Config, directory: RunDirectory) -> "Images":
     Whatever can be refused is refused before a network is trained or sampled.
     """
     from dgu.analysis.splits import check_no_duplicates
+    from experiments.harness.checkpoints import load as load_network
     from experiments.universality_replicates import Images
 
     if config.samples is not None:
@@ -242,7 +239,7 @@ def gather(config: Config, directory: RunDirectory) -> "Images":
         real = _real(config, labels, names, network.shape)
         pool = sample_pool(config, directory, _trained(config, directory), labels)
     else:
-        pretrained = _pretrained(config)
+        pretrained = load_network(config.checkpoint)
         labels, names = _checked_classes(config, pretrained.network.unet.label_dim, pretrained.class_names)
         real = _real(config, labels, names, pretrained.network.shape)
         pool = sample_pool(config, directory, pretrained, labels)
@@ -303,18 +300,6 @@ def _network_to_train(config: Config) -> tuple[Any, tuple[str, ...]]:
     augment = wanted.training.augment_probability > 0
     network = trainer.build_network(wanted.network, side, channels, len(images.class_names), augment=augment)
     return network, images.class_names
-
-
-def _pretrained(config: Config) -> Any:
-    from dgu.models import load_checkpoint
-
-    try:
-        return load_checkpoint(config.checkpoint)
-    except InputError as error:
-        text = str(error)
-        raise InputError(
-            text if text.startswith("checkpoint = ") else f"checkpoint = {config.checkpoint!r}: {text}"
-        ) from error
 
 
 def _trained(config: Config, directory: RunDirectory) -> Any:
@@ -401,54 +386,14 @@ def dry_run(config: Config) -> list[Cost]:
     if config.samples is not None:
         pool, labels, _ = _given(config)
         return _study_costs(config, len(labels), pool.shape[2:])
-    network = _planned_network(config)
+    from experiments.harness.checkpoints import planned, sampling_cost
+
+    network = _network_to_train(config)[0] if config.train else planned(config.checkpoint)
     labels, _ = _checked_classes(config, network.unet.label_dim, ())
-    return [*_network_costs(config, network, len(labels)), *_study_costs(config, len(labels), network.shape)]
-
-
-def _planned_network(config: Config) -> Any:
-    """The network that would be sampled; the paper's is known without its weights, and so is one not trained yet."""
-    from dgu.models import EDMNetwork
-    from dgu.models.adm import ADMConfig
-
-    if config.train:
-        return _network_to_train(config)[0]
-    if config.checkpoint != PAPER_CHECKPOINT or Path(config.checkpoint).exists():
-        return _pretrained(config).network
-    adm = trainer.PRESETS["paper"].network
-    unet = ADMConfig(
-        img_resolution=64,
-        in_channels=3,
-        out_channels=3,
-        label_dim=1000,
-        model_channels=adm.model_channels,
-        channel_mult=adm.channel_mult,
-        num_blocks=adm.num_blocks,
-        attn_resolutions=adm.attn_resolutions,
-    )
-    return EDMNetwork(unet, compute_dtype=adm.compute_dtype)
-
-
-def _network_costs(config: Config, network: Any, k: int) -> list[Cost]:
-    """Training (where asked for) and sampling."""
-    import jax
-    import jax.numpy as jnp
-
-    params = network.abstract_params
-    image = jax.ShapeDtypeStruct(network.shape, jnp.float32)
-    level = jax.ShapeDtypeStruct((), jnp.float32)
-    label = jax.ShapeDtypeStruct((), jnp.int32)
-    shape = jax.eval_shape(network.apply, params, image, level, label).shape
-    forward = matmul_flop(network.apply, params, image, level, label)
-    analysis = jax.jit(network.apply).lower(params, image, level, label).cost_analysis() or {}
-    activations = analysis.get("bytes accessed", 0.0) / 8
-    weights = sum(leaf.size for leaf in jax.tree.leaves(params)) * 4
-    pixels = int(np.prod(shape)) * 4
-    images = k * config.splits.total
-    evaluations = images * (2 * config.sampler.num_steps - 1)
-    memory = weights + config.sampler.batch_size * (pixels + activations)
-    sampling = Cost("sampling", evaluations, evaluations * forward, memory, images * pixels)
-    return [*([trainer.dry_run(config.training)[0]] if config.train else []), sampling]
+    training = [trainer.dry_run(config.training)[0]] if config.train else []
+    images, evaluations = len(labels) * config.splits.total, 2 * config.sampler.num_steps - 1
+    sampling = sampling_cost(network, images, evaluations, config.sampler.batch_size)
+    return [*training, sampling, *_study_costs(config, len(labels), network.shape)]
 
 
 def _study_costs(config: Config, k: int, shape: tuple[int, ...]) -> list[Cost]:

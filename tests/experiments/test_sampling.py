@@ -1,5 +1,7 @@
 """Sampling from the command line: images by seed, in three formats, resumed, and bad input refused."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -96,6 +98,34 @@ def test_samplers_are_those_asked_for(network):
     )
     assert isinstance(solver, samplers.Ablation) and solver.solver == "euler" and sigmas[0] == pytest.approx(100)
     assert isinstance(build_sampler(SamplerConfig(method="dpm-solver"), denoiser)[1], samplers.DPMSolver)
+
+
+def test_what_the_papers_run_would_cost(capsys):
+    sample.main(["--preset", "paper", "--dry-run"])
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("sampling"))
+    assert row.split()[1] == f"{50_000 * 511:,}" and row.split()[2:4] == ["5.61", "E"]  # 219.3 GFLOP each
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (SamplerConfig(num_steps=18), 35),
+        (SamplerConfig(num_steps=18, method="dpm-solver"), 18),
+        (SamplerConfig(num_steps=18, method="ablation", solver="euler"), 18),
+    ],
+)
+def test_evaluations_are_those_that_the_sampler_makes(network, config, expected):
+    denoiser = load_checkpoint(network).denoiser
+    sigmas, solver, _ = build_sampler(config, denoiser)
+    levels = []
+
+    def counting(x, sigma):
+        jax.debug.callback(lambda: levels.append(1))
+        return denoiser(x, sigma)
+
+    jax.block_until_ready(solver(counting, jnp.ones((6, 6, 1)), sigmas))
+    jax.effects_barrier()
+    assert len(levels) == expected == sample.evaluations_of(config)
 
 
 BAD = [

@@ -1,0 +1,47 @@
+"""The networks that ``--checkpoint`` names: loaded, or for a dry run known by name alone; and what sampling one costs."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dgu.errors import InputError
+from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
+from experiments.harness.costs import Cost
+from experiments.harness.flop import matmul_flop
+
+#: NVIDIA's ImageNet-64 network, which the paper on universality samples: not in the package, but its costs are known.
+IMAGENET_64 = "edm-imagenet-64x64-cond-adm.pkl"
+
+
+def load(name: str) -> Any:
+    """``dgu.models.load_checkpoint``, its complaints under the option ``--checkpoint``."""
+    try:
+        return load_checkpoint(name)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith("checkpoint = ") else f"checkpoint = {name!r}: {text}") from error
+
+
+def planned(name: str) -> EDMNetwork:
+    """The network of a dry run: that of the checkpoint, or NVIDIA's ImageNet-64 network where its file is not at hand."""
+    if name != IMAGENET_64 or Path(name).exists():
+        return load(name).network
+    return EDMNetwork(ADMConfig(64, 3, 3, label_dim=1000), compute_dtype="bfloat16")
+
+
+def sampling_cost(network: EDMNetwork, images: int, evaluations: int, batch_size: int) -> Cost:
+    """The cost of ``images`` samples of ``evaluations`` each, from the real shapes (``jax.eval_shape``)."""
+    params = network.abstract_params
+    image = jax.ShapeDtypeStruct(network.shape, jnp.float32)
+    level = jax.ShapeDtypeStruct((), jnp.float32)
+    label = jax.ShapeDtypeStruct((), jnp.int32) if network.unet.label_dim else None
+    shape = jax.eval_shape(network.apply, params, image, level, label).shape
+    forward = matmul_flop(network.apply, params, image, level, label)
+    analysis = jax.jit(network.apply).lower(params, image, level, label).cost_analysis() or {}
+    activations = analysis.get("bytes accessed", 0.0) / 8
+    weights = sum(leaf.size for leaf in jax.tree.leaves(params)) * 4
+    pixels = shape[0] * shape[1] * shape[2] * 4
+    memory = weights + batch_size * (pixels + activations)
+    return Cost("sampling", images * evaluations, images * evaluations * forward, memory, images * pixels)
