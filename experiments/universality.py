@@ -18,6 +18,7 @@ from dgu import parallel
 from dgu.analysis.arms import Recipe
 from dgu.analysis.splits import SplitSizes
 from dgu.errors import InputError, require
+from experiments import sample as sampling
 from experiments import train as trainer
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
@@ -337,12 +338,9 @@ def sample_pool(config: Config, directory: RunDirectory, pretrained: Any, labels
     from experiments.harness.progress import Progress
 
     settings = config.sampler
-    low, high = (
-        max(settings.sigma_min, pretrained.denoiser.sigma_min),
-        min(settings.sigma_max, pretrained.denoiser.sigma_max),
-    )
-    sigmas = samplers.karras_sigmas(settings.num_steps, low, high, settings.rho)
-    churn = samplers.Churn(settings.churn, settings.s_min, settings.s_max, settings.s_noise)
+    same = ("num_steps", "sigma_min", "sigma_max", "rho", "churn", "s_min", "s_max", "s_noise")
+    wanted = sampling.SamplerConfig(**{name: getattr(settings, name) for name in same})
+    sigmas, solver, churn = sampling.build_sampler(wanted, pretrained.denoiser)
     shape = pretrained.network.shape
     fingerprint = {
         "sampler": {name: getattr(settings, name) for name in settings.__dataclass_fields__},
@@ -365,6 +363,7 @@ def sample_pool(config: Config, directory: RunDirectory, pretrained: Any, labels
                     shape=shape,
                     labels=of,
                     churn=churn,
+                    solver=solver,
                     batch_size=settings.batch_size,
                 )
 
@@ -392,8 +391,8 @@ def dry_run(config: Config) -> list[Cost]:
     labels, _ = _checked_classes(config, network.unet.label_dim, ())
     training = [trainer.dry_run(config.training)[0]] if config.train else []
     images, evaluations = len(labels) * config.splits.total, 2 * config.sampler.num_steps - 1
-    sampling = sampling_cost(network, images, evaluations, config.sampler.batch_size)
-    return [*training, sampling, *_study_costs(config, len(labels), network.shape)]
+    drawn = sampling_cost(network, images, evaluations, config.sampler.batch_size)
+    return [*training, drawn, *_study_costs(config, len(labels), network.shape)]
 
 
 def _study_costs(config: Config, k: int, shape: tuple[int, ...]) -> list[Cost]:
