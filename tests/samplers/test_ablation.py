@@ -258,7 +258,8 @@ def test_sample_runs_it_with_the_same_draws_on_any_device(mixtures):
     replayed = jax.jit(lambda m, x, e: VP(m, x, sigmas, churn=CHURN, eps=e))(mixture, x_init, eps)
     np.testing.assert_allclose(whole[9], replayed, rtol=0, atol=2e-5 * np.abs(whole).max())
     drawn = jax.jit(lambda m, x, k: VP(m, x, sigmas, churn=CHURN, key=k))(mixture, x_init, keys.example_key(key, 9))
-    np.testing.assert_array_equal(drawn, replayed)
+    # Two programs: equal to rounding.
+    np.testing.assert_allclose(drawn, replayed, rtol=0, atol=1e-6 * np.abs(whole).max())
 
 
 # Composability, bad input ----------------------------------------------------------------------------------------------
