@@ -6,6 +6,8 @@ from dgu.analysis.classifiers import fit_classifiers as fit_classifiers
 from dgu.analysis.classifiers import predict as predict
 from dgu.analysis.convnet import ConvNet as ConvNet
 from dgu.analysis.convnet import train_convnet as train_convnet
+from dgu.analysis.coupling import coupled_deviation as coupled_deviation
+from dgu.analysis.coupling import coupled_distances as coupled_distances
 from dgu.analysis.features import quadratic_features as quadratic_features
 from dgu.analysis.frechet import FeatureMoments as FeatureMoments
 from dgu.analysis.frechet import PCAFeatures as PCAFeatures
@@ -16,6 +18,9 @@ from dgu.analysis.frechet import read_statistics as read_statistics
 from dgu.analysis.frechet import write_statistics as write_statistics
 from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpolator
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
+from dgu.analysis.lipschitz import LipschitzFamily as LipschitzFamily
+from dgu.analysis.lipschitz import lipschitz_family as lipschitz_family
+from dgu.analysis.lipschitz import lipschitz_values as lipschitz_values
 from dgu.analysis.mixture import GaussianMixtureSampler as GaussianMixtureSampler
 from dgu.analysis.mixture import GaussianRoot as GaussianRoot
 from dgu.analysis.mixture import class_key as class_key
@@ -51,5 +56,17 @@ from dgu.analysis.spectra import marchenko_pastur_edges as marchenko_pastur_edge
 from dgu.analysis.spectra import power_law as power_law
 from dgu.analysis.spectra import spectrum_ratio as spectrum_ratio
 from dgu.analysis.spectra import squared_singular_values as squared_singular_values
+from dgu.analysis.tail_test import TailTest as TailTest
+from dgu.analysis.tail_test import tail_test as tail_test
+from dgu.analysis.tail_test import tail_test_p_values as tail_test_p_values
+from dgu.analysis.tails import TailCurves as TailCurves
+from dgu.analysis.tails import TailEstimates as TailEstimates
+from dgu.analysis.tails import concentration_scale as concentration_scale
+from dgu.analysis.tails import hill_index as hill_index
+from dgu.analysis.tails import left_over_mass as left_over_mass
+from dgu.analysis.tails import sub_gaussian_norm as sub_gaussian_norm
+from dgu.analysis.tails import tail_bound as tail_bound
+from dgu.analysis.tails import tail_curves as tail_curves
+from dgu.analysis.tails import tail_estimates as tail_estimates
 from dgu.analysis.two_layer import TwoLayerClassifier as TwoLayerClassifier
 from dgu.analysis.two_layer import fit_two_layer as fit_two_layer
