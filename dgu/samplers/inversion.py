@@ -48,7 +48,7 @@ def invert(
 
     EDM (Karras et al. 2022), equation 1; Song et al. 2021 (DDIM, score SDE) for the encoding.
     """
-    check_sigmas(sigmas)
+    check_sigmas(sigmas, denoiser)
     x = as_state("x", x)
     levels = jnp.asarray(sigmas, x.dtype)[::-1]
     num_steps = np.shape(sigmas)[0] - 1
