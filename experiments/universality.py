@@ -16,11 +16,11 @@ import numpy as np
 from dgu import parallel
 from dgu.analysis.arms import Recipe
 from dgu.analysis.splits import SplitSizes
-from dgu.errors import InputError, require
+from dgu.errors import require
 from experiments import train as trainer
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
-from experiments.harness.pool import SamplerConfig, sample_pool
+from experiments.harness.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
 from experiments.harness.report import Report
 from experiments.harness.rundir import RunDirectory
 
@@ -39,8 +39,6 @@ CLAIM_IDS = (
     "control-positive",
     "control-negative",
 )
-#: The real images that ``--real auto`` thinks of.
-BUNDLED_IMAGES = "fashion-mnist-mini"
 FIGURE_FILES = (
     "figures/samples.png",
     "figures/accuracy_vs_n.png",
@@ -198,47 +196,21 @@ def gather(config: Config, directory: RunDirectory) -> "Images":
 
     if config.samples is not None:
         pool, labels, names = _given(config)
-        real = _real(config, labels, names, pool.shape[2:])
+        real = real_classes(config, labels, names, pool.shape[2:])
     elif config.train:
         network, known = _network_to_train(config)
         labels, names = _checked_classes(config, network.unet.label_dim, known)
-        real = _real(config, labels, names, network.shape)
+        real = real_classes(config, labels, names, network.shape)
         pool = sample_pool(
             directory, _trained(config, directory), labels, config.splits.total, config.sampler, config.seed
         )
     else:
         pretrained = load_network(config.checkpoint)
         labels, names = _checked_classes(config, pretrained.network.unet.label_dim, pretrained.class_names)
-        real = _real(config, labels, names, pretrained.network.shape)
+        real = real_classes(config, labels, names, pretrained.network.shape)
         pool = sample_pool(directory, pretrained, labels, config.splits.total, config.sampler, config.seed)
     check_no_duplicates(pool.reshape(-1, *pool.shape[2:]), "samples")
     return Images(pool, real, tuple(names[label] for label in labels))
-
-
-def load_images(option: str, value: str, split: str, size: int | None = None) -> Any:
-    """``dgu.data.load``, its complaints under the name of the option that brought them."""
-    from dgu import data
-
-    try:
-        return data.load(value, split, size)
-    except InputError as error:
-        raise InputError(f"{option} = {value!r}: {error}") from error
-
-
-def _given(config: Config) -> tuple[np.ndarray, tuple[int, ...], tuple[str, ...]]:
-    """The images of ``--samples``, equally many of each class (K, P, H, W, C), their labels and all class names."""
-    assert config.samples is not None
-    given = load_images("samples", config.samples, "train")
-    available, total = len(given.class_names), config.splits.total
-    require(available >= 2, "samples", config.samples, "images with labels of two or more classes")
-    labels = _class_list(config, available)
-    counts = np.bincount(given.labels, minlength=available)
-    need = f"at least {total} in each class (splits.fit + splits.train + splits.validation + splits.test)"
-    for label in labels:
-        shown = f"samples = {config.samples!r}: images of class {given.class_names[label]}"
-        require(counts[label] >= total, shown, int(counts[label]), need)
-    pool = np.stack([given.images[given.labels == label][:total] for label in labels])
-    return pool, labels, given.class_names
 
 
 def _checked_classes(config: Config, available: int, names: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -249,14 +221,22 @@ def _checked_classes(config: Config, available: int, names: Sequence[str]) -> tu
 
 
 def _class_list(config: Config, available: int) -> tuple[int, ...]:
-    labels = tuple(range(available)) if config.classes is None else config.classes
-    inside = len(labels) >= 2 and len(set(labels)) == len(labels) and all(0 <= k < available for k in labels)
-    require(inside, "classes", labels, f"two or more different classes from 0..{available - 1}")
+    labels = class_list(config.classes, available, at_least=2)
     largest = max(config.subset_sizes)
     require(
         largest <= len(labels), "subset_sizes", config.subset_sizes, f"at most the number of classes, {len(labels)}"
     )
     return labels
+
+
+def _given(config: Config) -> tuple[np.ndarray, tuple[int, ...], tuple[str, ...]]:
+    """The images of ``--samples``, equally many of each class (K, P, H, W, C), their labels and all class names."""
+    assert config.samples is not None
+    given = load_images("samples", config.samples, "train")
+    require(len(given.class_names) >= 2, "samples", config.samples, "images with labels of two or more classes")
+    labels = _class_list(config, len(given.class_names))
+    need = "(splits.fit + splits.train + splits.validation + splits.test)"
+    return of_classes("samples", config.samples, given, labels, config.splits.total, need), labels, given.class_names
 
 
 def _network_to_train(config: Config) -> tuple[Any, tuple[str, ...]]:
@@ -274,26 +254,6 @@ def _trained(config: Config, directory: RunDirectory) -> Any:
     from dgu.models import load_checkpoint
 
     return load_checkpoint(trainer.train(config.training, directory.path / "training"))
-
-
-def _real(config: Config, labels: Sequence[int], names: Sequence[str], shape: tuple[int, ...]) -> np.ndarray | None:
-    """Equally many real images of each class, (K, n, H, W, C), or None."""
-    from dgu.analysis.splits import check_no_duplicates
-
-    if config.real is None:
-        return None
-    real = load_images("real", BUNDLED_IMAGES if config.real == "auto" else config.real, config.real_split, config.size)
-    if config.real == "auto" and tuple(real.class_names) != tuple(names):
-        return None
-    fits = real.images.shape[1:] == tuple(shape) and len(real.class_names) == len(names)
-    wanted = f"{len(names)} classes of images of shape {tuple(shape)} like the samples (see --size), or None for no real images"
-    shown = f"real = {config.real!r}: {len(real.class_names)} classes of images of shape"
-    require(fits, shown, real.images.shape[1:], wanted)
-    count = min(int((real.labels == label).sum()) for label in labels)
-    require(count >= 8, f"real = {config.real!r}: images in the smallest class", count, "at least 8")
-    picked = np.stack([real.images[real.labels == label][:count] for label in labels])
-    check_no_duplicates(picked.reshape(-1, *picked.shape[2:]), "real")
-    return picked
 
 
 def dry_run(config: Config) -> list[Cost]:

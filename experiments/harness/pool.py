@@ -1,4 +1,4 @@
-"""A pool of samples of a network, equally many of each class, in the store of a run: made once, read by every study."""
+"""The images that a study is about: samples of a network in the store of a run, images given in a file, and real ones."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from dgu import parallel
-from dgu.errors import require
+from dgu.errors import InputError, require
 from experiments import sample as sampling
 from experiments.harness.rundir import RunDirectory
 
+#: The real images that ``--real auto`` thinks of.
+BUNDLED_IMAGES = "fashion-mnist-mini"
 #: Options that this sampler shares with ``experiments.sample``.
 _SHARED = ("num_steps", "sigma_min", "sigma_max", "rho", "churn", "s_min", "s_max", "s_noise")
 
@@ -113,3 +115,55 @@ def sample_pool(
             report(count, count)
     parallel.barrier("sampled")
     return np.stack([store.read(label, count) for label in labels])
+
+
+def load_images(option: str, value: str, split: str, size: int | None = None) -> Any:
+    """``dgu.data.load``, its complaints under the name of the option that brought them."""
+    from dgu import data
+
+    try:
+        return data.load(value, split, size)
+    except InputError as error:
+        raise InputError(f"{option} = {value!r}: {error}") from error
+
+
+def class_list(classes: Sequence[int] | None, available: int, at_least: int = 1) -> tuple[int, ...]:
+    """The classes asked for, or all that there are."""
+    labels = tuple(range(available)) if classes is None else tuple(classes)
+    inside = len(labels) >= at_least and len(set(labels)) == len(labels) and all(0 <= k < available for k in labels)
+    wanted = {1: "one or more", 2: "two or more"}[at_least]
+    require(inside, "classes", labels, f"{wanted} different classes from 0..{available - 1}")
+    return labels
+
+
+def of_classes(option: str, value: str, images: Any, labels: Sequence[int], count: int, why: str) -> np.ndarray:
+    """The first ``count`` images of each class of an ``ImageSet``, (K, count, H, W, C); ``why`` says who needs so many."""
+    for label in labels:
+        found = int((images.labels == label).sum())
+        shown = f"{option} = {value!r}: images of class {images.class_names[label]}"
+        require(found >= count, shown, found, f"at least {count} in each class {why}")
+    return np.stack([images.images[images.labels == label][:count] for label in labels])
+
+
+def real_classes(config: Any, labels: Sequence[int], names: Sequence[str], shape: tuple[int, ...]) -> np.ndarray | None:
+    """Equally many real images of each class, (K, n, H, W, C), or None.
+
+    ``config`` has the options ``real`` (a data set, "auto" or None), ``real_split`` and ``size``; ``names`` are those of all
+    classes, of which ``labels`` are studied. "auto" takes the bundled images where the classes have their names, else none.
+    """
+    from dgu.analysis.splits import check_no_duplicates
+
+    if config.real is None:
+        return None
+    real = load_images("real", BUNDLED_IMAGES if config.real == "auto" else config.real, config.real_split, config.size)
+    if config.real == "auto" and tuple(real.class_names) != tuple(names):
+        return None
+    fits = real.images.shape[1:] == tuple(shape) and len(real.class_names) == len(names)
+    wanted = f"{len(names)} classes of images of shape {tuple(shape)} like the samples (see --size), or None for no real images"
+    shown = f"real = {config.real!r}: {len(real.class_names)} classes of images of shape"
+    require(fits, shown, real.images.shape[1:], wanted)
+    count = min(int((real.labels == label).sum()) for label in labels)
+    require(count >= 8, f"real = {config.real!r}: images in the smallest class", count, "at least 8")
+    picked = np.stack([real.images[real.labels == label][:count] for label in labels])
+    check_no_duplicates(picked.reshape(-1, *picked.shape[2:]), "real")
+    return picked
