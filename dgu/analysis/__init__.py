@@ -29,6 +29,11 @@ from dgu.analysis.mixture import fit_gaussian as fit_gaussian
 from dgu.analysis.moments import MomentState as MomentState
 from dgu.analysis.moments import moments as moments
 from dgu.analysis.orders import epoch_order as epoch_order
+from dgu.analysis.power_laws import PowerLawFit as PowerLawFit
+from dgu.analysis.power_laws import power_law_fit as power_law_fit
+from dgu.analysis.power_laws import power_law_range as power_law_range
+from dgu.analysis.principal import PrincipalImages as PrincipalImages
+from dgu.analysis.principal import principal_images as principal_images
 from dgu.analysis.quality import Estimate as Estimate
 from dgu.analysis.quality import Neighbours as Neighbours
 from dgu.analysis.quality import extract_features as extract_features
@@ -52,7 +57,9 @@ from dgu.analysis.spectra import SpectrumRatio as SpectrumRatio
 from dgu.analysis.spectra import class_spectra as class_spectra
 from dgu.analysis.spectra import covariance_spectrum as covariance_spectrum
 from dgu.analysis.spectra import gram_spectrum as gram_spectrum
+from dgu.analysis.spectra import marchenko_pastur_density as marchenko_pastur_density
 from dgu.analysis.spectra import marchenko_pastur_edges as marchenko_pastur_edges
+from dgu.analysis.spectra import marchenko_pastur_quantiles as marchenko_pastur_quantiles
 from dgu.analysis.spectra import power_law as power_law
 from dgu.analysis.spectra import spectrum_ratio as spectrum_ratio
 from dgu.analysis.spectra import squared_singular_values as squared_singular_values

@@ -118,7 +118,7 @@ def lipschitz_family(
     for name, rows in (("anchors", anchors), ("directions", directions)):
         flat = np.zeros((0, dimension), np.float32) if rows is None else np.asarray(rows)
         flat = flat.reshape(len(flat), -1) if len(flat) else np.zeros((0, dimension), np.float32)
-        require(flat.shape[1] == dimension, f"{name}.shape", np.shape(rows), f"rows of {dimension} numbers")
+        require(flat.shape[1] == dimension, f"{name}.shape", flat.shape, f"rows of {dimension} numbers")
         require(bool(np.isfinite(flat).all()), name, "non-finite", "finite")
         given[name] = flat
     lengths = np.linalg.norm(given["directions"], axis=1, keepdims=True)

@@ -35,9 +35,9 @@ GAUSSIAN_PSI2 = sqrt(8 / 3)
 MIN_VALUES = 20
 
 
-def tail_bound(t: Float[ArrayLike, "..."], scale: float | Float[ArrayLike, ""]) -> Float[np.ndarray, "..."]:
+def tail_bound(t: Float[ArrayLike, "..."], scale: float | int) -> Float[np.ndarray, "..."]:
     """``2 exp(-t^2 / (2 scale^2))``: what Definition 1 allows with C = 2; above 1 it says nothing."""
-    return 2 * np.exp(-np.square(np.asarray(t, np.float64) / float(scale)) / 2)
+    return 2 * np.exp(-np.square(np.asarray(t, np.float64) / scale) / 2)
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,14 @@ def test_left_over_mass():
     assert heavy.low[0] > 0.005, "the norm of a multivariate t deviates by its own length"
 
 
+def test_left_over_mass_without_any_exceedance():
+    """No value beyond s: the upper end is the exact limit of an empty cell, at the level corrected for 24 levels and 2 columns."""
+    coins = np.where(np.random.default_rng(0).random((100, 2)) < 0.5, -0.5, 0.5)
+    found = left_over_mass(coins, 1.0)
+    assert (found.value == 0).all() and (found.low == 0).all()
+    np.testing.assert_allclose(found.high, 1 - (0.05 / 48 / 2) ** (1 / 100))
+
+
 def test_left_over_mass_interval_covers():
     """Truth from scipy, 3 columns of t(3), 60 sets: all columns inside at once in at least 54."""
     t = np.linspace(1, 40, 20_000)
