@@ -1,5 +1,7 @@
 """One question a file: each takes arrays or denoisers and returns arrays."""
 
+from dgu.analysis.assumptions import Assumption as Assumption
+from dgu.analysis.assumptions import theorem_assumptions as theorem_assumptions
 from dgu.analysis.classifiers import choose_learning_rate as choose_learning_rate
 from dgu.analysis.classifiers import evaluate as evaluate
 from dgu.analysis.classifiers import fit_classifiers as fit_classifiers

@@ -287,5 +287,5 @@ def test_bad_input_of_fits_is_named():
         principal_images(rows, 60)
     with pytest.raises(InputError, match="images = 'constant'"):
         principal_images(np.ones((4, 5), np.float32), 2)
-    with pytest.raises(InputError, match="q = 2.0"):
+    with pytest.raises(InputError, match=r"q = 2\.0"):
         marchenko_pastur_quantiles(np.float64(2.0), 4, 5)
