@@ -45,6 +45,10 @@ from dgu.analysis.quality import nearest_neighbours as nearest_neighbours
 from dgu.analysis.quality import precision_recall as precision_recall
 from dgu.analysis.quality import proportion as proportion
 from dgu.analysis.quality import variance_ratio as variance_ratio
+from dgu.analysis.representations import RandomConvolutions as RandomConvolutions
+from dgu.analysis.representations import checked_features as checked_features
+from dgu.analysis.representations import random_convolutions as random_convolutions
+from dgu.analysis.representations import represent as represent
 from dgu.analysis.resampling import Equivalence as Equivalence
 from dgu.analysis.resampling import Interval as Interval
 from dgu.analysis.resampling import corrected_t_interval as corrected_t_interval
