@@ -14,6 +14,10 @@ from dgu.analysis.frechet import frechet_distance as frechet_distance
 from dgu.analysis.frechet import read_features as read_features
 from dgu.analysis.frechet import read_statistics as read_statistics
 from dgu.analysis.frechet import write_statistics as write_statistics
+from dgu.analysis.gaussian_path import GaussianPath as GaussianPath
+from dgu.analysis.gaussian_path import churn_levels as churn_levels
+from dgu.analysis.gaussian_path import gaussian_path as gaussian_path
+from dgu.analysis.gaussian_path import spectrum_path as spectrum_path
 from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpolator
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
 from dgu.analysis.mixture import GaussianMixtureSampler as GaussianMixtureSampler
@@ -23,6 +27,12 @@ from dgu.analysis.mixture import draw_gaussian as draw_gaussian
 from dgu.analysis.mixture import fit_gaussian as fit_gaussian
 from dgu.analysis.moments import MomentState as MomentState
 from dgu.analysis.moments import moments as moments
+from dgu.analysis.norms import falling_share as falling_share
+from dgu.analysis.norms import norm_z_scores as norm_z_scores
+from dgu.analysis.norms import observe_norms as observe_norms
+from dgu.analysis.norms import observe_states as observe_states
+from dgu.analysis.norms import panel_steps as panel_steps
+from dgu.analysis.norms import snapshots as snapshots
 from dgu.analysis.orders import epoch_order as epoch_order
 from dgu.analysis.quality import Estimate as Estimate
 from dgu.analysis.quality import Neighbours as Neighbours

@@ -137,7 +137,7 @@ def test_two_points_are_a_hyperbolic_tangent(x64):
     pair = EmpiricalDenoiser(jnp.asarray([[a], [-a]]))
     x = jnp.linspace(-3, 3, 13)
     for sigma in (0.1, 0.5, 2.0):
-        out = jax.vmap(lambda value: pair(value[None], sigma))(x)[:, 0]
+        out = jax.vmap(pair, in_axes=(0, None))(x[:, None], sigma)[:, 0]
         np.testing.assert_allclose(out, a * np.tanh(a * x / sigma**2), atol=1e-14)
     slope = jax.jacfwd(lambda value: pair(value, 0.35))(jnp.zeros(1))
     np.testing.assert_allclose(slope, [[a**2 / 0.35**2]], rtol=1e-12)
