@@ -4,6 +4,13 @@ from dgu.analysis.classifiers import choose_learning_rate as choose_learning_rat
 from dgu.analysis.classifiers import evaluate as evaluate
 from dgu.analysis.classifiers import fit_classifiers as fit_classifiers
 from dgu.analysis.classifiers import predict as predict
+from dgu.analysis.contraction import Expansion as Expansion
+from dgu.analysis.contraction import Trajectories as Trajectories
+from dgu.analysis.contraction import generator_expansion as generator_expansion
+from dgu.analysis.contraction import path_expansion as path_expansion
+from dgu.analysis.contraction import scale_recursion as scale_recursion
+from dgu.analysis.contraction import step_expansion as step_expansion
+from dgu.analysis.contraction import trace_trajectories as trace_trajectories
 from dgu.analysis.convnet import ConvNet as ConvNet
 from dgu.analysis.convnet import train_convnet as train_convnet
 from dgu.analysis.features import quadratic_features as quadratic_features
@@ -19,6 +26,8 @@ from dgu.analysis.gaussian_path import churn_levels as churn_levels
 from dgu.analysis.gaussian_path import gaussian_path as gaussian_path
 from dgu.analysis.gaussian_path import spectrum_path as spectrum_path
 from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpolator
+from dgu.analysis.lanczos import TopEigenvalues as TopEigenvalues
+from dgu.analysis.lanczos import top_eigenvalues as top_eigenvalues
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
 from dgu.analysis.mixture import GaussianMixtureSampler as GaussianMixtureSampler
 from dgu.analysis.mixture import GaussianRoot as GaussianRoot
@@ -34,6 +43,8 @@ from dgu.analysis.norms import observe_states as observe_states
 from dgu.analysis.norms import panel_steps as panel_steps
 from dgu.analysis.norms import snapshots as snapshots
 from dgu.analysis.orders import epoch_order as epoch_order
+from dgu.analysis.pairs import PairDistances as PairDistances
+from dgu.analysis.pairs import pair_distances as pair_distances
 from dgu.analysis.quality import Estimate as Estimate
 from dgu.analysis.quality import Neighbours as Neighbours
 from dgu.analysis.quality import extract_features as extract_features

@@ -180,7 +180,7 @@ def test_bad_input_is_named():
         panel_steps(18, 20)
     with pytest.raises(InputError, match="trajectories = 1"):
         falling_share(np.zeros((1, 3)))
-    with pytest.raises(InputError, match="change = .* finite"):
+    with pytest.raises(InputError, match=r"change = .* finite"):
         falling_share(np.full((2, 3), np.nan))
     with pytest.raises(InputError, match="base_variance = inf"):
         gaussian_path(denoiser, GRID, base_variance=StudentT(2.0).variance)
