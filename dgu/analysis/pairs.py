@@ -101,7 +101,7 @@ def _start_pair(
 ) -> tuple[Array, Array]:
     def one(index: Int[Array, ""]) -> Array:
         first, second = (keys.initial_noise(source, index, shape, nearness.dtype) for source in (key, partner))
-        return sigma * jnp.stack([first, jnp.sqrt(1 - nearness**2) * first + nearness * second])
+        return jnp.asarray(sigma) * jnp.stack([first, jnp.sqrt(1 - nearness**2) * first + nearness * second])
 
     pair = jax.vmap(one)(indices)
     return pair, _apart(pair)
