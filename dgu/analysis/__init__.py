@@ -1,5 +1,8 @@
 """One question a file: each takes arrays or denoisers and returns arrays."""
 
+from dgu.analysis.argmax import ClassificationError as ClassificationError
+from dgu.analysis.argmax import argmax_error as argmax_error
+from dgu.analysis.argmax import classifier_error as classifier_error
 from dgu.analysis.classifiers import choose_learning_rate as choose_learning_rate
 from dgu.analysis.classifiers import evaluate as evaluate
 from dgu.analysis.classifiers import fit_classifiers as fit_classifiers
@@ -51,5 +54,8 @@ from dgu.analysis.spectra import marchenko_pastur_edges as marchenko_pastur_edge
 from dgu.analysis.spectra import power_law as power_law
 from dgu.analysis.spectra import spectrum_ratio as spectrum_ratio
 from dgu.analysis.spectra import squared_singular_values as squared_singular_values
+from dgu.analysis.theory import Prediction as Prediction
+from dgu.analysis.theory import asymptotic_error as asymptotic_error
+from dgu.analysis.theory import best_ridge as best_ridge
 from dgu.analysis.two_layer import TwoLayerClassifier as TwoLayerClassifier
 from dgu.analysis.two_layer import fit_two_layer as fit_two_layer
