@@ -54,6 +54,10 @@ from dgu.analysis.spectra import marchenko_pastur_edges as marchenko_pastur_edge
 from dgu.analysis.spectra import power_law as power_law
 from dgu.analysis.spectra import spectrum_ratio as spectrum_ratio
 from dgu.analysis.spectra import squared_singular_values as squared_singular_values
+from dgu.analysis.theorem_one import GapTrend as GapTrend
+from dgu.analysis.theorem_one import TheoremDesign as TheoremDesign
+from dgu.analysis.theorem_one import gap_trend as gap_trend
+from dgu.analysis.theorem_one import universality_gap as universality_gap
 from dgu.analysis.theory import Prediction as Prediction
 from dgu.analysis.theory import asymptotic_error as asymptotic_error
 from dgu.analysis.theory import best_ridge as best_ridge

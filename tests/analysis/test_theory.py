@@ -224,6 +224,6 @@ def test_classes_interpolated_one_by_one_are_refused():
     covariances[0, :100, :100], covariances[1, 100:, 100:] = np.eye(100), np.eye(10)
     means = np.zeros((2, 110))
     means[:, [0, 105]] = [[1, 0], [0, 1]]
-    with pytest.raises(InputError, match="ridge = 0.0: must be positive: some classes are interpolated"):
+    with pytest.raises(InputError, match=r"ridge = 0\.0: must be positive: some classes are interpolated"):
         asymptotic_error(means, covariances, 100)
     assert 0 < asymptotic_error(means, covariances, 100, ridge=1e-3).error < 0.5
