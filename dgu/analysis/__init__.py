@@ -1,5 +1,8 @@
 """One question a file: each takes arrays or denoisers and returns arrays."""
 
+from dgu.analysis.argmax import ClassificationError as ClassificationError
+from dgu.analysis.argmax import argmax_error as argmax_error
+from dgu.analysis.argmax import classifier_error as classifier_error
 from dgu.analysis.assumptions import Assumption as Assumption
 from dgu.analysis.assumptions import theorem_assumptions as theorem_assumptions
 from dgu.analysis.classifiers import choose_learning_rate as choose_learning_rate
@@ -98,5 +101,12 @@ from dgu.analysis.tails import sub_gaussian_norm as sub_gaussian_norm
 from dgu.analysis.tails import tail_bound as tail_bound
 from dgu.analysis.tails import tail_curves as tail_curves
 from dgu.analysis.tails import tail_estimates as tail_estimates
+from dgu.analysis.theorem_one import GapTrend as GapTrend
+from dgu.analysis.theorem_one import TheoremDesign as TheoremDesign
+from dgu.analysis.theorem_one import gap_trend as gap_trend
+from dgu.analysis.theorem_one import universality_gap as universality_gap
+from dgu.analysis.theory import Prediction as Prediction
+from dgu.analysis.theory import asymptotic_error as asymptotic_error
+from dgu.analysis.theory import best_ridge as best_ridge
 from dgu.analysis.two_layer import TwoLayerClassifier as TwoLayerClassifier
 from dgu.analysis.two_layer import fit_two_layer as fit_two_layer
