@@ -1,11 +1,21 @@
 """One question a file: each takes arrays or denoisers and returns arrays."""
 
+from dgu.analysis.argmax import ClassificationError as ClassificationError
+from dgu.analysis.argmax import argmax_error as argmax_error
+from dgu.analysis.argmax import classifier_error as classifier_error
 from dgu.analysis.assumptions import Assumption as Assumption
 from dgu.analysis.assumptions import theorem_assumptions as theorem_assumptions
 from dgu.analysis.classifiers import choose_learning_rate as choose_learning_rate
 from dgu.analysis.classifiers import evaluate as evaluate
 from dgu.analysis.classifiers import fit_classifiers as fit_classifiers
 from dgu.analysis.classifiers import predict as predict
+from dgu.analysis.contraction import Expansion as Expansion
+from dgu.analysis.contraction import Trajectories as Trajectories
+from dgu.analysis.contraction import generator_expansion as generator_expansion
+from dgu.analysis.contraction import path_expansion as path_expansion
+from dgu.analysis.contraction import scale_recursion as scale_recursion
+from dgu.analysis.contraction import step_expansion as step_expansion
+from dgu.analysis.contraction import trace_trajectories as trace_trajectories
 from dgu.analysis.convnet import ConvNet as ConvNet
 from dgu.analysis.convnet import train_convnet as train_convnet
 from dgu.analysis.coupling import coupled_deviation as coupled_deviation
@@ -18,7 +28,13 @@ from dgu.analysis.frechet import frechet_distance as frechet_distance
 from dgu.analysis.frechet import read_features as read_features
 from dgu.analysis.frechet import read_statistics as read_statistics
 from dgu.analysis.frechet import write_statistics as write_statistics
+from dgu.analysis.gaussian_path import GaussianPath as GaussianPath
+from dgu.analysis.gaussian_path import churn_levels as churn_levels
+from dgu.analysis.gaussian_path import gaussian_path as gaussian_path
+from dgu.analysis.gaussian_path import spectrum_path as spectrum_path
 from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpolator
+from dgu.analysis.lanczos import TopEigenvalues as TopEigenvalues
+from dgu.analysis.lanczos import top_eigenvalues as top_eigenvalues
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
 from dgu.analysis.lipschitz import LipschitzFamily as LipschitzFamily
 from dgu.analysis.lipschitz import lipschitz_family as lipschitz_family
@@ -30,7 +46,15 @@ from dgu.analysis.mixture import draw_gaussian as draw_gaussian
 from dgu.analysis.mixture import fit_gaussian as fit_gaussian
 from dgu.analysis.moments import MomentState as MomentState
 from dgu.analysis.moments import moments as moments
+from dgu.analysis.norms import falling_share as falling_share
+from dgu.analysis.norms import norm_z_scores as norm_z_scores
+from dgu.analysis.norms import observe_norms as observe_norms
+from dgu.analysis.norms import observe_states as observe_states
+from dgu.analysis.norms import panel_steps as panel_steps
+from dgu.analysis.norms import snapshots as snapshots
 from dgu.analysis.orders import epoch_order as epoch_order
+from dgu.analysis.pairs import PairDistances as PairDistances
+from dgu.analysis.pairs import pair_distances as pair_distances
 from dgu.analysis.power_laws import PowerLawFit as PowerLawFit
 from dgu.analysis.power_laws import power_law_fit as power_law_fit
 from dgu.analysis.power_laws import power_law_range as power_law_range
@@ -81,5 +105,12 @@ from dgu.analysis.tails import sub_gaussian_norm as sub_gaussian_norm
 from dgu.analysis.tails import tail_bound as tail_bound
 from dgu.analysis.tails import tail_curves as tail_curves
 from dgu.analysis.tails import tail_estimates as tail_estimates
+from dgu.analysis.theorem_one import GapTrend as GapTrend
+from dgu.analysis.theorem_one import TheoremDesign as TheoremDesign
+from dgu.analysis.theorem_one import gap_trend as gap_trend
+from dgu.analysis.theorem_one import universality_gap as universality_gap
+from dgu.analysis.theory import Prediction as Prediction
+from dgu.analysis.theory import asymptotic_error as asymptotic_error
+from dgu.analysis.theory import best_ridge as best_ridge
 from dgu.analysis.two_layer import TwoLayerClassifier as TwoLayerClassifier
 from dgu.analysis.two_layer import fit_two_layer as fit_two_layer
