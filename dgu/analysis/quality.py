@@ -224,9 +224,22 @@ def variance_ratio(
 def proportion(hits: Bool[np.ndarray, "n"]) -> Estimate:
     """A fraction of independent cases, with Wilson's 95 % interval."""
     count, total = int(hits.sum()), len(hits)
-    interval = stats.binomtest(count, total).proportion_ci(0.95, method="wilson")
     value = count / total
-    return Estimate(value, float(np.sqrt(value * (1 - value) / total)), float(interval.low), float(interval.high))
+    low, high = wilson(value, total)
+    return Estimate(value, float(np.sqrt(value * (1 - value) / total)), float(low), float(high))
+
+
+def wilson(
+    share: float | int | Float[np.ndarray, "..."], cases: float | int, confidence: float = 0.95
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Wilson's interval of a share of ``cases`` independent cases, which need be no whole number of them; in [0, 1]."""
+    z2 = stats.norm.ppf((1 + confidence) / 2) ** 2
+    share = np.asarray(share, np.float64)
+    centre = (share + z2 / (2 * cases)) / (1 + z2 / cases)
+    half = np.sqrt(z2 * (share * (1 - share) / cases + z2 / (4 * cases**2))) / (1 + z2 / cases)
+    # Exactly 0 and 1 at the ends, where the two terms cancel but for rounding.
+    low, high = np.where(share == 0, 0.0, centre - half), np.where(share == 1, 1.0, centre + half)
+    return low, high
 
 
 def _bootstrap(value: float | np.ndarray, draws: np.ndarray) -> Estimate:

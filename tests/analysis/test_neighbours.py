@@ -106,7 +106,7 @@ def test_balls_equal_all_pairs():
         (lambda: k_nearest(rows(0, 4), rows(0, 4), 4, own=True), "k = 4: must be 1 to 3"),
         (lambda: k_nearest(rows(0, 4), rows(1, 5), own=True), "own = True"),
         (lambda: k_nearest(rows(0, 4), rows(1, 4)[:, :2]), "width of queries and reference"),
-        (lambda: k_nearest(rows(0, 4) * np.float32(np.inf), rows(1, 4)), "queries = 4 rows: must be"),
+        (lambda: k_nearest(rows(0, 4) * np.float32(np.inf), rows(1, 4)), "queries = '4 rows': must be"),
         (lambda: k_nearest(rows(0, 4), rows(1, 4), block_size=0), "block_size = 0"),
         (lambda: ball_counts(rows(0, 4), rows(1, 4), np.ones(3, np.float32)), "radii.shape = (3,)"),
         (lambda: ball_counts(rows(0, 4), rows(1, 4), np.full(4, -1.0, np.float32)), "radii = "),
