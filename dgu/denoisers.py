@@ -1,12 +1,15 @@
 """Taking hold of any denoiser: as an argument of compiled programs, over a batch, and what is inside it."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.extend.core as jex
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from dgu.errors import InputError
 from dgu.typing import Denoiser, Event, Scalar
 
 #: Primitives that draw random bits.
@@ -18,6 +21,21 @@ def as_pytree(denoiser: Denoiser) -> Denoiser:
     if jax.tree_util.all_leaves([denoiser]):
         return jax.tree_util.Partial(lambda x, sigma: denoiser(x, sigma))
     return denoiser
+
+
+def check_range(denoiser: Any, name: str, sigmas: Any) -> None:
+    """Raise ``InputError`` where a noise level lies outside the denoiser's ``sigma_min`` to ``sigma_max``, if it has them.
+
+    Levels within 1e-5 of the range count as inside, as a grid may have been rounded to float32 on its way; traced ones
+    are not looked at. A closed form has no range: it is exact at every level.
+    """
+    if isinstance(sigmas, jax.core.Tracer):
+        return
+    low, high = float(getattr(denoiser, "sigma_min", 0.0)), float(getattr(denoiser, "sigma_max", np.inf))
+    values = np.asarray(sigmas, np.float64).ravel()
+    outside = values[~((values >= low * (1 - 1e-5)) & (values <= high * (1 + 1e-5)))]
+    if outside.size:
+        raise InputError(f"{name} = {outside[0]:.6g}: must be from {low:.6g} to {high:.6g}, the network's noise levels")
 
 
 @partial(jax.jit, static_argnames="axis_name")

@@ -36,9 +36,9 @@ class SamplerConfig:
     num_steps: int = 18
     """Noise levels before 0; the network is evaluated 2 num_steps - 1 times (once a step by Euler and DPM-Solver++)."""
     sigma_min: float | None = None
-    """Smallest noise level; None is the method's (0.002 for edm), never below what the network takes."""
+    """Smallest noise level, one that the network takes; None is the method's (0.002 for edm), raised to the network's."""
     sigma_max: float | None = None
-    """Largest noise level; None is the method's (80 for edm), never above what the network takes."""
+    """Largest noise level, one that the network takes; None is the method's (80 for edm), lowered to the network's."""
     rho: float = 7.0
     """Curvature of EDM's noise levels."""
     churn: float = 0.0
@@ -248,10 +248,15 @@ def build_sampler(config: SamplerConfig, denoiser: Any) -> tuple[np.ndarray, Cal
     """Noise levels within the network's range, the solver of ``dgu.samplers.sample``, and the churn.
 
     Raises:
-        InputError: no level of the range asked for is one of the network's.
+        InputError: a smallest or largest level asked for is not one of the network's.
     """
     from dgu import samplers
+    from dgu.denoisers import check_range
 
+    for name in ("sigma_min", "sigma_max"):
+        asked = getattr(config, name)
+        if asked is not None:
+            check_range(denoiser, f"sampler.{name}", asked)
     churn = samplers.Churn(config.churn, config.s_min, config.s_max, config.s_noise)
     rounds = not np.array_equal(denoiser.round_sigma(np.asarray([0.3, 7.1])), np.asarray([0.3, 7.1]))
     if config.method == "ablation" or rounds:

@@ -9,7 +9,6 @@ does), *low rank* (a mixture fitted to fewer images than pixels) and *real*. Sou
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +16,11 @@ import numpy as np
 from dgu import parallel
 from dgu.analysis.arms import Recipe
 from dgu.analysis.splits import SplitSizes
-from dgu.errors import InputError, require
-from experiments import sample as sampling
+from dgu.errors import require
 from experiments import train as trainer
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
 from experiments.harness.report import Report
 from experiments.harness.rundir import RunDirectory
 
@@ -40,8 +39,6 @@ CLAIM_IDS = (
     "control-positive",
     "control-negative",
 )
-#: The real images that ``--real auto`` thinks of.
-BUNDLED_IMAGES = "fashion-mnist-mini"
 FIGURE_FILES = (
     "figures/samples.png",
     "figures/accuracy_vs_n.png",
@@ -54,40 +51,6 @@ FIGURE_FILES = (
     "figures/two_layer.png",
     "figures/controls.png",
 )
-
-
-@dataclass(frozen=True)
-class SamplerConfig:
-    """The stochastic Heun sampler."""
-
-    num_steps: int = 18
-    """Noise levels before 0; the network is evaluated 2 num_steps - 1 times an image."""
-    sigma_min: float = 0.002
-    """Smallest noise level."""
-    sigma_max: float = 80.0
-    """Largest noise level."""
-    rho: float = 7.0
-    """Curvature of the noise grid."""
-    churn: float = 2.8125
-    """S_churn: noise added per step; 2.8125 at 18 steps is the paper's gamma of 0.15625 (S_churn 40 at 256 steps)."""
-    s_min: float = 0.05
-    """Noise is added above this level."""
-    s_max: float = 50.0
-    """Noise is added below this level."""
-    s_noise: float = 1.003
-    """Standard deviation of the noise added, relative to what the step removes."""
-    batch_size: int = 200
-    """Images per device and chunk."""
-
-    def __post_init__(self) -> None:
-        require(self.num_steps >= 2, "sampler.num_steps", self.num_steps, "2 or more")
-        require(0 < self.sigma_max < inf, "sampler.sigma_max", self.sigma_max, "positive and finite")
-        below = f"positive and below sampler.sigma_max = {self.sigma_max:g}"
-        require(0 < self.sigma_min < self.sigma_max, "sampler.sigma_min", self.sigma_min, below)
-        require(0 < self.rho < inf, "sampler.rho", self.rho, "positive and finite")
-        for name in ("churn", "s_min", "s_max", "s_noise"):
-            require(getattr(self, name) >= 0, f"sampler.{name}", getattr(self, name), "at least 0")
-        require(self.batch_size >= 1, "sampler.batch_size", self.batch_size, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -233,45 +196,21 @@ def gather(config: Config, directory: RunDirectory) -> "Images":
 
     if config.samples is not None:
         pool, labels, names = _given(config)
-        real = _real(config, labels, names, pool.shape[2:])
+        real = real_classes(config, labels, names, pool.shape[2:])
     elif config.train:
         network, known = _network_to_train(config)
         labels, names = _checked_classes(config, network.unet.label_dim, known)
-        real = _real(config, labels, names, network.shape)
-        pool = sample_pool(config, directory, _trained(config, directory), labels)
+        real = real_classes(config, labels, names, network.shape)
+        pool = sample_pool(
+            directory, _trained(config, directory), labels, config.splits.total, config.sampler, config.seed
+        )
     else:
         pretrained = load_network(config.checkpoint)
         labels, names = _checked_classes(config, pretrained.network.unet.label_dim, pretrained.class_names)
-        real = _real(config, labels, names, pretrained.network.shape)
-        pool = sample_pool(config, directory, pretrained, labels)
+        real = real_classes(config, labels, names, pretrained.network.shape)
+        pool = sample_pool(directory, pretrained, labels, config.splits.total, config.sampler, config.seed)
     check_no_duplicates(pool.reshape(-1, *pool.shape[2:]), "samples")
     return Images(pool, real, tuple(names[label] for label in labels))
-
-
-def load_images(option: str, value: str, split: str, size: int | None = None) -> Any:
-    """``dgu.data.load``, its complaints under the name of the option that brought them."""
-    from dgu import data
-
-    try:
-        return data.load(value, split, size)
-    except InputError as error:
-        raise InputError(f"{option} = {value!r}: {error}") from error
-
-
-def _given(config: Config) -> tuple[np.ndarray, tuple[int, ...], tuple[str, ...]]:
-    """The images of ``--samples``, equally many of each class (K, P, H, W, C), their labels and all class names."""
-    assert config.samples is not None
-    given = load_images("samples", config.samples, "train")
-    available, total = len(given.class_names), config.splits.total
-    require(available >= 2, "samples", config.samples, "images with labels of two or more classes")
-    labels = _class_list(config, available)
-    counts = np.bincount(given.labels, minlength=available)
-    need = f"at least {total} in each class (splits.fit + splits.train + splits.validation + splits.test)"
-    for label in labels:
-        shown = f"samples = {config.samples!r}: images of class {given.class_names[label]}"
-        require(counts[label] >= total, shown, int(counts[label]), need)
-    pool = np.stack([given.images[given.labels == label][:total] for label in labels])
-    return pool, labels, given.class_names
 
 
 def _checked_classes(config: Config, available: int, names: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -282,14 +221,22 @@ def _checked_classes(config: Config, available: int, names: Sequence[str]) -> tu
 
 
 def _class_list(config: Config, available: int) -> tuple[int, ...]:
-    labels = tuple(range(available)) if config.classes is None else config.classes
-    inside = len(labels) >= 2 and len(set(labels)) == len(labels) and all(0 <= k < available for k in labels)
-    require(inside, "classes", labels, f"two or more different classes from 0..{available - 1}")
+    labels = class_list(config.classes, available, at_least=2)
     largest = max(config.subset_sizes)
     require(
         largest <= len(labels), "subset_sizes", config.subset_sizes, f"at most the number of classes, {len(labels)}"
     )
     return labels
+
+
+def _given(config: Config) -> tuple[np.ndarray, tuple[int, ...], tuple[str, ...]]:
+    """The images of ``--samples``, equally many of each class (K, P, H, W, C), their labels and all class names."""
+    assert config.samples is not None
+    given = load_images("samples", config.samples, "train")
+    require(len(given.class_names) >= 2, "samples", config.samples, "images with labels of two or more classes")
+    labels = _class_list(config, len(given.class_names))
+    need = "(splits.fit + splits.train + splits.validation + splits.test)"
+    return of_classes("samples", config.samples, given, labels, config.splits.total, need), labels, given.class_names
 
 
 def _network_to_train(config: Config) -> tuple[Any, tuple[str, ...]]:
@@ -309,77 +256,6 @@ def _trained(config: Config, directory: RunDirectory) -> Any:
     return load_checkpoint(trainer.train(config.training, directory.path / "training"))
 
 
-def _real(config: Config, labels: Sequence[int], names: Sequence[str], shape: tuple[int, ...]) -> np.ndarray | None:
-    """Equally many real images of each class, (K, n, H, W, C), or None."""
-    from dgu.analysis.splits import check_no_duplicates
-
-    if config.real is None:
-        return None
-    real = load_images("real", BUNDLED_IMAGES if config.real == "auto" else config.real, config.real_split, config.size)
-    if config.real == "auto" and tuple(real.class_names) != tuple(names):
-        return None
-    fits = real.images.shape[1:] == tuple(shape) and len(real.class_names) == len(names)
-    wanted = f"{len(names)} classes of images of shape {tuple(shape)} like the samples (see --size), or None for no real images"
-    shown = f"real = {config.real!r}: {len(real.class_names)} classes of images of shape"
-    require(fits, shown, real.images.shape[1:], wanted)
-    count = min(int((real.labels == label).sum()) for label in labels)
-    require(count >= 8, f"real = {config.real!r}: images in the smallest class", count, "at least 8")
-    picked = np.stack([real.images[real.labels == label][:count] for label in labels])
-    check_no_duplicates(picked.reshape(-1, *picked.shape[2:]), "real")
-    return picked
-
-
-def sample_pool(config: Config, directory: RunDirectory, pretrained: Any, labels: Sequence[int]) -> np.ndarray:
-    """The pool of samples (K, P, H, W, C) from the store of the run, where they are made if they are missing."""
-    import jax
-
-    from dgu import keys, samplers
-    from dgu.data import SampleStore
-    from experiments.harness.progress import Progress
-
-    settings = config.sampler
-    same = ("num_steps", "sigma_min", "sigma_max", "rho", "churn", "s_min", "s_max", "s_noise")
-    wanted = sampling.SamplerConfig(**{name: getattr(settings, name) for name in same})
-    sigmas, solver, churn = sampling.build_sampler(wanted, pretrained.denoiser)
-    shape = pretrained.network.shape
-    fingerprint = {
-        "sampler": {name: getattr(settings, name) for name in settings.__dataclass_fields__},
-        "seed": config.seed,
-        "network": pretrained.sha256,
-    }
-    store = SampleStore.open(directory.path / "samples", fingerprint, shape, shard_size=settings.batch_size)
-    count = config.splits.total
-    with Progress("sampling", total=count * len(labels), unit="images") as bar:
-        for label in labels:
-            # A class never shares its noise with another: each has a stream of its own.
-            key = keys.stream(jax.random.key(config.seed), "diffusion", int(label))
-
-            def make(of: np.ndarray, indices: np.ndarray, key: Any = key) -> np.ndarray:
-                return samplers.sample(
-                    pretrained.denoiser,
-                    key,
-                    indices,
-                    sigmas,
-                    shape=shape,
-                    labels=of,
-                    churn=churn,
-                    solver=solver,
-                    batch_size=settings.batch_size,
-                )
-
-            before = bar.done
-
-            def report(done: int, total: int, before: int = before) -> None:
-                bar.update(before + done - bar.done)
-
-            together = settings.batch_size * jax.local_device_count()
-            process = jax.process_index(), jax.process_count()
-            store.fill(make, [label], count, batch_size=together, process=process, progress=report)
-            report(count, count)
-    parallel.barrier("sampled")
-    return np.stack([store.read(label, count) for label in labels])
-
-
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost: real shapes through ``jax.eval_shape``, FLOP of its convolutions and products."""
     if config.samples is not None:
@@ -390,7 +266,7 @@ def dry_run(config: Config) -> list[Cost]:
     network = _network_to_train(config)[0] if config.train else planned(config.checkpoint)
     labels, _ = _checked_classes(config, network.unet.label_dim, ())
     training = [trainer.dry_run(config.training)[0]] if config.train else []
-    images, evaluations = len(labels) * config.splits.total, 2 * config.sampler.num_steps - 1
+    images, evaluations = len(labels) * config.splits.total, config.sampler.evaluations
     drawn = sampling_cost(network, images, evaluations, config.sampler.batch_size)
     return [*training, drawn, *_study_costs(config, len(labels), network.shape)]
 

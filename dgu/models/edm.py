@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from dgu.denoisers import check_range
 from dgu.errors import InputError, require
 from dgu.models.adm import ADM, ADMConfig
 from dgu.models.preconditioning import EDMPreconditioning, IDDPMPreconditioning, Preconditioning, nearest
@@ -180,12 +181,13 @@ class EDMDenoiser:
 
         Raises:
             InputError: ``x`` has another shape than the network takes, or ``sigma`` is a constant that is not positive
-                and finite. (Levels outside ``sigma_min`` to ``sigma_max`` are evaluated; samplers keep their grids inside.)
+                and finite, or outside ``sigma_min`` to ``sigma_max``. A traced level is not looked at.
         """
         require(x.shape == self.network.shape, "x.shape", x.shape, f"{self.network.shape}, one image of this network")
         if not isinstance(sigma, jax.core.Tracer):
             level = np.asarray(sigma)
             require(bool((level > 0) & np.isfinite(level)), "sigma", sigma, "positive and finite")
+            check_range(self, "sigma", level)
         return self.network.apply(self.params, x, sigma, self.label, self.augment_labels)
 
     @property

@@ -70,7 +70,7 @@ class DPMSolver:
         Raises:
             InputError: a grid that does not fall to 0. Traced values are not looked at.
         """
-        check_sigmas(sigmas)
+        check_sigmas(sigmas, denoiser)
         x_init = as_state("x_init", x_init)
         ratio, weight = self._coefficients(sigmas, x_init.dtype)
         levels = jnp.asarray(sigmas, x_init.dtype)

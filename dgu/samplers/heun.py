@@ -165,7 +165,7 @@ def heun(
 
     EDM, Algorithm 2.
     """
-    check_sigmas(sigmas)
+    check_sigmas(sigmas, denoiser)
     x_init = as_state("x_init", x_init)
     num_steps = np.shape(sigmas)[0] - 1
     eps = check_noise(x_init, num_steps, key, churn, eps)

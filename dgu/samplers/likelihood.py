@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
-from dgu.denoisers import as_pytree
+from dgu.denoisers import as_pytree, check_range
 from dgu.errors import require
 from dgu.samplers.heun import as_state, denoise
 from dgu.samplers.schedules import is_concrete
@@ -82,6 +82,8 @@ def log_likelihood(
     if is_concrete((sigma_min, sigma_max)):
         allowed = f"positive and below sigma_max = {sigma_max!r}"
         require(_between(0, sigma_min, sigma_max), "sigma_min", sigma_min, allowed)
+        check_range(denoiser, "sigma_min", sigma_min)
+        check_range(denoiser, "sigma_max", sigma_max)
     numbers = tuple(jnp.asarray(value, x.dtype) for value in (sigma_min, sigma_max, rtol, atol))
     return _integrate(as_pytree(denoiser), x, *numbers, key, probes=probes, block_size=int(block_size))
 

@@ -129,7 +129,7 @@ def sample(
     """
     wanted = _check_indices(indices)
     given = _check_labels(denoiser, labels, len(wanted))
-    check_sigmas(sigmas)
+    check_sigmas(sigmas, None if hasattr(solver, "network_range") else denoiser)
     check_churn(churn)
     shape, dtype = tuple(int(size) for size in shape), np.dtype(dtype)
     require(all(size >= 1 for size in shape), "shape", shape, "positive sizes")

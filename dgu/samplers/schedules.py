@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float64
 
+from dgu.denoisers import check_range
 from dgu.errors import InputError, require
 
 #: Largest relative increase of the noise level in one step (Algorithm 2 of EDM).
@@ -82,8 +83,11 @@ def check_churn(churn: Churn) -> None:
         require(bool(churn.s_min <= churn.s_max), "churn.s_min", churn.s_min, f"at most churn.s_max = {churn.s_max!r}")
 
 
-def check_sigmas(sigmas: Any) -> None:
-    """Raise ``InputError`` unless ``sigmas`` falls strictly and ends in 0; traced values are not looked at."""
+def check_sigmas(sigmas: Any, denoiser: Any = None) -> None:
+    """Raise ``InputError`` unless ``sigmas`` falls strictly and ends in 0; traced values are not looked at.
+
+    With a ``denoiser`` that has a range (see ``check_range``), the levels above 0 must lie in it, too.
+    """
     if np.ndim(sigmas) != 1 or np.shape(sigmas)[0] < 2:
         raise InputError(f"sigmas of shape {np.shape(sigmas)}: must be (num_steps + 1,) with at least one step")
     if is_concrete(sigmas):
@@ -92,3 +96,4 @@ def check_sigmas(sigmas: Any) -> None:
         shown = np.array2string(values, threshold=8, edgeitems=3, max_line_width=10**6)
         if not (falling and values[-1] == 0):
             raise InputError(f"sigmas = {shown}: must be finite, strictly falling, and end in 0")
+        check_range(denoiser, "sigmas", values[:-1])

@@ -8,6 +8,8 @@ import pytest
 from dgu.errors import InputError
 from dgu.models import EDMPreconditioning, IDDPMPreconditioning, VEPreconditioning, VPPreconditioning, edm_from_arrays
 from dgu.models.preconditioning import PRECONDITIONINGS
+from dgu.samplers import DPMSolver, heun, invert, karras_sigmas, log_likelihood, sample
+from experiments.sample import SamplerConfig, build_sampler
 from tests import parity
 from tests.models import networks, slow_unet
 
@@ -104,3 +106,25 @@ def test_bad_noise_levels_and_labels_are_one_line():
         with pytest.raises(InputError, match=message) as error:
             act()
         assert "\n" not in str(error.value), message
+
+
+def test_levels_outside_the_range_are_refused_by_name():
+    denoiser, *_ = wrapped("VEPrecond")
+    x = jnp.ones((8, 8, 3))
+    line = "must be from 0.02 to 100, the network's noise levels"
+    for level in (0.0199, np.float32(101)):
+        with pytest.raises(InputError, match=f"^sigma = {level:.6g}: {line}$"):
+            denoiser(x, level)
+    assert np.isfinite(denoiser(x, np.float32(0.02))).all()  # whose rounding lies below 0.02
+    grid = karras_sigmas(4)
+    for run in (heun, invert, DPMSolver()):
+        with pytest.raises(InputError, match=f"^sigmas = 0.002: {line}$"):
+            run(denoiser, x, grid)
+    with pytest.raises(InputError, match=f"^sigmas = 0.002: {line}$"):
+        sample(denoiser, jax.random.key(0), [0], grid, shape=x.shape)
+    with pytest.raises(InputError, match=f"^sigma_max = 200: {line}$"):
+        log_likelihood(denoiser, x, sigma_min=0.02, sigma_max=200.0)
+    with pytest.raises(InputError, match=f"^sampler.sigma_min = 0.002: {line}$"):
+        build_sampler(SamplerConfig(sigma_min=0.002), denoiser)
+    sigmas, *_ = build_sampler(SamplerConfig(num_steps=4), denoiser)
+    assert sigmas[-2] == pytest.approx(0.02)  # the method's own level gives way to the network's
