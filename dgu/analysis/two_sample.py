@@ -46,7 +46,8 @@ def moment_distances(
         |x_mean - y_mean|^2 - tr S_x / s - tr S_y / t,      U_x + U_y - 2 <M_x, M_y>
 
     with ``U_x = (s^2 |M_x|^2 - sum |x_i|^4) / (s (s - 1))``, unbiased for the squared Frobenius norm of the expected
-    ``M_x = mean x x^T``. Blocks share no rows, so the t interval over them holds.
+    ``M_x = mean x x^T``. Blocks share no rows, so the t interval over them holds; for equal sets the values are skewed,
+    and it covers 0 in some 90 % of cases, most of the others below.
 
     Args:
         a: rows compared.
