@@ -1,11 +1,15 @@
 """One question a file: each takes arrays or denoisers and returns arrays."""
 
+from dgu.analysis.balance import ClassBalance as ClassBalance
+from dgu.analysis.balance import class_balance as class_balance
 from dgu.analysis.classifiers import choose_learning_rate as choose_learning_rate
 from dgu.analysis.classifiers import evaluate as evaluate
 from dgu.analysis.classifiers import fit_classifiers as fit_classifiers
 from dgu.analysis.classifiers import predict as predict
 from dgu.analysis.convnet import ConvNet as ConvNet
 from dgu.analysis.convnet import train_convnet as train_convnet
+from dgu.analysis.coverage import density_coverage as density_coverage
+from dgu.analysis.coverage import expected_coverage as expected_coverage
 from dgu.analysis.features import quadratic_features as quadratic_features
 from dgu.analysis.frechet import FeatureMoments as FeatureMoments
 from dgu.analysis.frechet import PCAFeatures as PCAFeatures
@@ -16,6 +20,18 @@ from dgu.analysis.frechet import read_statistics as read_statistics
 from dgu.analysis.frechet import write_statistics as write_statistics
 from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpolator
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
+from dgu.analysis.membership import Attack as Attack
+from dgu.analysis.membership import denoising_loss as denoising_loss
+from dgu.analysis.membership import loss_attack as loss_attack
+from dgu.analysis.memorisation import CopyingTest as CopyingTest
+from dgu.analysis.memorisation import NearDuplicates as NearDuplicates
+from dgu.analysis.memorisation import Novelty as Novelty
+from dgu.analysis.memorisation import copying_test as copying_test
+from dgu.analysis.memorisation import near_duplicates as near_duplicates
+from dgu.analysis.memorisation import novelty as novelty
+from dgu.analysis.memorisation import relative_distance as relative_distance
+from dgu.analysis.memorisation import share_difference as share_difference
+from dgu.analysis.memorisation import spacing as spacing
 from dgu.analysis.mixture import GaussianMixtureSampler as GaussianMixtureSampler
 from dgu.analysis.mixture import GaussianRoot as GaussianRoot
 from dgu.analysis.mixture import class_key as class_key
@@ -23,6 +39,8 @@ from dgu.analysis.mixture import draw_gaussian as draw_gaussian
 from dgu.analysis.mixture import fit_gaussian as fit_gaussian
 from dgu.analysis.moments import MomentState as MomentState
 from dgu.analysis.moments import moments as moments
+from dgu.analysis.neighbours import ball_counts as ball_counts
+from dgu.analysis.neighbours import k_nearest as k_nearest
 from dgu.analysis.orders import epoch_order as epoch_order
 from dgu.analysis.quality import Estimate as Estimate
 from dgu.analysis.quality import Neighbours as Neighbours
@@ -33,6 +51,8 @@ from dgu.analysis.quality import nearest_neighbours as nearest_neighbours
 from dgu.analysis.quality import precision_recall as precision_recall
 from dgu.analysis.quality import proportion as proportion
 from dgu.analysis.quality import variance_ratio as variance_ratio
+from dgu.analysis.ranking import auc as auc
+from dgu.analysis.ranking import hits_at as hits_at
 from dgu.analysis.resampling import Equivalence as Equivalence
 from dgu.analysis.resampling import Interval as Interval
 from dgu.analysis.resampling import corrected_t_interval as corrected_t_interval
@@ -53,3 +73,8 @@ from dgu.analysis.spectra import spectrum_ratio as spectrum_ratio
 from dgu.analysis.spectra import squared_singular_values as squared_singular_values
 from dgu.analysis.two_layer import TwoLayerClassifier as TwoLayerClassifier
 from dgu.analysis.two_layer import fit_two_layer as fit_two_layer
+from dgu.analysis.two_sample import MomentDistances as MomentDistances
+from dgu.analysis.two_sample import SpectrumComparison as SpectrumComparison
+from dgu.analysis.two_sample import compare_spectra as compare_spectra
+from dgu.analysis.two_sample import frechet_interval as frechet_interval
+from dgu.analysis.two_sample import moment_distances as moment_distances

@@ -94,7 +94,7 @@ def denoising_loss(
     return losses
 
 
-def attack(
+def loss_attack(
     member_loss: Float[np.ndarray, "n levels"], other_loss: Float[np.ndarray, "m levels"], sigmas: Sequence[float | int]
 ) -> Attack:
     """The loss-threshold attack from the losses of ``denoising_loss``: members should have the lower ones.

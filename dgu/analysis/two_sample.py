@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 from scipy import stats
 
+from dgu.analysis.frechet import FeatureMoments, frechet_distance
 from dgu.analysis.neighbours import checked_rows
 from dgu.analysis.quality import Estimate
 from dgu.analysis.resampling import Interval, t_interval
@@ -99,6 +100,34 @@ def _parts(x: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, float]:
         second,
         float(size**2 * np.square(second).sum() - np.square(squares).sum()) / (size * (size - 1)),
     )
+
+
+def frechet_interval(a: Float[ArrayLike, "n d"], b: Float[ArrayLike, "m e"], key: Key, *, blocks: int = 10) -> Estimate:
+    """``frechet_distance`` of two sets of rows with the t interval of a delete-a-block jackknife over both.
+
+    The interval is of the sampling noise alone: the distance is biased upwards by some ``tr Sigma`` times columns over rows,
+    so compare sets of equal sizes.
+
+    Raises:
+        InputError: fewer than ``2 * blocks`` rows, or rows of different width.
+    """
+    a, b = checked_rows(a=a, b=b)
+    require(blocks >= 2, "blocks", blocks, "2 or more")
+    require(min(len(a), len(b)) >= 2 * blocks, "rows", (len(a), len(b)), f"{2 * blocks} or more")
+    number = [
+        np.asarray(jax.random.permutation(jax.random.fold_in(key, side), len(rows))) % blocks
+        for side, rows in enumerate((a, b))
+    ]
+
+    def distance(without: int) -> float:
+        parts = (FeatureMoments.from_features(rows[of != without]) for rows, of in zip((a, b), number))
+        return frechet_distance(*parts)
+
+    value = distance(-1)
+    draws = np.asarray([distance(block) for block in range(blocks)])
+    error = float(np.sqrt((blocks - 1) * np.square(draws - draws.mean()).mean()))
+    half = float(stats.t.ppf(0.975, blocks - 1)) * error
+    return Estimate(value, error, max(0.0, value - half), value + half)
 
 
 @dataclass(frozen=True)

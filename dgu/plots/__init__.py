@@ -3,9 +3,12 @@
 from dgu.plots.curves import CurvePanel as CurvePanel
 from dgu.plots.curves import learning_curves as learning_curves
 from dgu.plots.curves import loss_curve as loss_curve
+from dgu.plots.dots import interval_dots as interval_dots
 from dgu.plots.forest import forest as forest
+from dgu.plots.histograms import histograms as histograms
 from dgu.plots.images import image_grid as image_grid
 from dgu.plots.matrix import cross_matrix as cross_matrix
+from dgu.plots.roc import roc as roc
 from dgu.plots.spectra import SpectrumPanel as SpectrumPanel
 from dgu.plots.spectra import spectra as spectra
 from dgu.plots.style import ArmStyle as ArmStyle

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.analysis.membership import attack, denoising_loss
+from dgu.analysis.membership import denoising_loss, loss_attack
 from dgu.errors import InputError
 from dgu.keys import initial_noise, stream
 from dgu.models import GaussianDenoiser
@@ -48,7 +48,7 @@ def losses(denoiser, **options):
 
 
 def test_the_posterior_of_the_training_points_gives_them_away():
-    found = attack(*losses(Posterior(jnp.asarray(MEMBERS)), sigmas=(0.1, 3.0)), (0.1, 3.0))
+    found = loss_attack(*losses(Posterior(jnp.asarray(MEMBERS)), sigmas=(0.1, 3.0)), (0.1, 3.0))
     assert found.at_level[0].low > 0.97
     assert found.at_level[1].value < 0.6  # at a high level all is blurred
     assert found.together.low > 0.9
@@ -56,7 +56,7 @@ def test_the_posterior_of_the_training_points_gives_them_away():
 
 def test_a_gaussian_fitted_to_many_images_does_not():
     denoiser = GaussianDenoiser.fit(images(2, 4000))
-    found = attack(*losses(denoiser), (0.1, 0.3, 1.0))
+    found = loss_attack(*losses(denoiser), (0.1, 0.3, 1.0))
     for level in (*found.at_level, found.together):
         assert level.low < 0.5 < level.high
 
@@ -90,7 +90,7 @@ def test_labels_condition_the_denoiser():
         (lambda: denoising_loss(Posterior(jnp.zeros((1, *SHAPE))), OTHERS, KEY, sigmas=(0.0,)), "sigmas = (0.0,)"),
         (lambda: denoising_loss(Posterior(jnp.zeros((1, *SHAPE))), OTHERS, KEY, draws=0), "draws = 0"),
         (lambda: denoising_loss(Posterior(jnp.full((1, *SHAPE), jnp.nan)), OTHERS, KEY), "denoising loss = "),
-        (lambda: attack(np.ones((5, 2)), np.ones((5, 2)), (1.0,)), "number of levels = (2, 2, 1)"),
+        (lambda: loss_attack(np.ones((5, 2)), np.ones((5, 2)), (1.0,)), "number of levels = (2, 2, 1)"),
     ],
 )
 def test_bad_input_is_one_line(call, text):
