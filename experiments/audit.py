@@ -68,7 +68,7 @@ class JudgeConfig:
 class UniversalityConfig:
     """Linear classifiers on samples and on a Gaussian mixture with their class moments."""
 
-    replicates: int = 6
+    replicates: int = 20
     """New splits of the samples; 0 leaves the section out."""
     most_per_class: int = 1000
     """Images of each class and set that are used, at most."""
@@ -139,7 +139,7 @@ class Config:
     """Principal components of the reference's pixels that are the features where no file gives them."""
     most_features: int = 5000
     """Images of each set that features are compared on, at most."""
-    per_class: int = 400
+    per_class: int = 800
     """Images of each class that are sampled (of all together, where the network has no classes)."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     copy_fraction: float = 0.25

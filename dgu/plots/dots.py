@@ -34,7 +34,7 @@ def interval_dots(
     for name, values in series.items():
         require(values.shape == (len(rows), 3), f"shape of {name}", values.shape, f"({len(rows)}, 3)")
     with style():
-        figure = new_figure(7.2, (0.22 + 0.16 * len(series)) * len(rows) + 1.5)
+        figure = new_figure(7.2, (0.14 + 0.12 * len(series)) * len(rows) + 1.3)
         axes = figure.add_subplot()
         for name, at in (marks or {}).items():
             axes.axvline(at, color="#7f7f7f", linewidth=0.9, linestyle="--", zorder=0, label=name)
@@ -49,7 +49,7 @@ def interval_dots(
                 linestyle="none",
                 color=look.color,
                 marker=look.marker,
-                markersize=6,
+                markersize=5.5,
                 markeredgecolor="white",
                 label=name,
             )

@@ -1,5 +1,6 @@
 """Distributions of one number, several sources over each other."""
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -43,8 +44,8 @@ def histograms(
             heights, _ = np.histogram(values, edges, density=True)
             axes.stairs(heights, edges, color=look.color, linestyle=look.linestyle, linewidth=1.6, label=name)
             axes.stairs(heights, edges, color=look.color, fill=True, alpha=0.12)
-        for name, at in (marks or {}).items():
-            axes.axvline(at, color="#555555", linewidth=1.0, linestyle=":", label=name)
+        for (name, at), dashes in zip((marks or {}).items(), itertools.cycle((":", "-.", (0, (6, 3))))):
+            axes.axvline(at, color="#444444", linewidth=1.1, linestyle=dashes, label=name)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(quantity)
         axes.set_ylabel("density")

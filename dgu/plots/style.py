@@ -39,6 +39,7 @@ _ARMS = {
     "real": ArmStyle(OKABE_ITO["black"], "D", "-."),
     "samples": ArmStyle(OKABE_ITO["vermilion"], "o", "-"),
     "reference": ArmStyle(OKABE_ITO["black"], "D", "-."),
+    "together": ArmStyle(OKABE_ITO["black"], "D", "-"),
     "held out": ArmStyle(OKABE_ITO["blue"], "s", "--"),
 }
 _OTHERS = (

@@ -27,6 +27,8 @@ MARGIN = 0.03
 _JUDGE_LEAST, _LEAST_PER_CLASS = 200, 12
 #: Parts of the images of a class: fit of the mixture, training, validation, test.
 _PARTS = {"fit": 0.4, "train": 0.35, "validation": 0.05, "test": 0.2}
+#: Test images of the mixture and its null, as a multiple of those of the samples.
+GAUSSIAN_TEST = 5
 ARMS = ("samples", "mixture", "null", "reference")
 
 
@@ -216,12 +218,14 @@ def _replicate(config: Any, sets: Sets, number: int) -> dict[str, np.ndarray]:
         return {part: np.stack(blocks) for part, blocks in parts.items()}
 
     samples, reference = cut(sets.samples, config.seed), cut(sets.reference, config.seed + 1)
-    ends_at = np.cumsum([sizes[part] for part in PARTS])
     key = stream(jax.random.key(config.seed), "audit", "universality", number)
+    # Test images of a Gaussian arm cost no sampling: more of them steady the difference.
+    more = sizes | {"test": GAUSSIAN_TEST * sizes["test"]}
+    ends_at = np.cumsum([more[part] for part in PARTS])
     drawn = gaussian_arms(samples["fit"], key, int(ends_at[-1]))
     arms = {"samples": {part: samples[part] for part in PARTS}}
     for arm, images in drawn.items():
-        arms[arm] = {part: np.asarray(images[:, end - sizes[part] : end]) for part, end in zip(PARTS, ends_at)}
+        arms[arm] = {part: np.asarray(images[:, end - more[part] : end]) for part, end in zip(PARTS, ends_at)}
     arms["reference"] = {part: reference[part] for part in PARTS}
     task = Task("all classes", np.arange(k)[None], (sizes["train"],), "softmax_mse")
     result = train_and_test(assemble(arms), task, config.universality.recipe, config.seed + number)

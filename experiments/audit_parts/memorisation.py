@@ -158,4 +158,4 @@ def _pairs(sets: Sets, nearest: np.ndarray, rms: np.ndarray, order: np.ndarray) 
     names = [f"RMS {rms[part].min():.3f} to {rms[part].max():.3f}" for part in chosen.reshape(-1, 6)]
     if rows.shape[-1] not in (1, 3):
         rows = rows[..., :1]
-    return plots.image_grid(rows, names, ["sample | nearest"] * 6, title="closest pairs")
+    return plots.image_grid(rows, names, [""] * 6, title="closest pairs: sample left, nearest reference image right")

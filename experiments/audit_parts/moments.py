@@ -161,7 +161,7 @@ def _figures(sets: Sets, found: dict[str, np.ndarray], directory: RunDirectory) 
     grid = np.asarray(rows, np.float32)
     if grid.shape[-1] not in (1, 3):
         grid = grid[..., :1]
-    columns = ["samples", "reference", "4 x difference"]
+    columns = ["samples", "reference", "4 x diff."]
     directory.save_figure("figures/moments.png", plots.image_grid(grid, ["mean", "std"], columns))
     panels = [
         plots.SpectrumPanel(

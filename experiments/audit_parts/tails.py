@@ -50,12 +50,19 @@ def section(config: Any, sets: Sets, directory: RunDirectory) -> Section:
     answer = (
         f"The tails of the samples {word} those of the reference: over {len(names)} functions (norm, projections, pixels, ...) the "
         f"sub-Gaussian norm is {low:.2f} to {high:.2f} times the reference's. Tails heavier than those of a Gaussian with the same "
-        f"moments: p = {p['samples']:.2g} for the samples, {p['reference']:.2g} for the reference."
+        f"moments: p = {p['samples']:.2g} for the samples, {p['reference']:.2g} for the reference (the least that {DRAWS} null sets "
+        f"can give is {1 / (DRAWS + 1):.2g})."
     )
     rows = []
     for place, name in enumerate(names):
-        cells = [text(unpacked(found[f"{column}.{what}"][:, place]))
-                 for what in ("psi2", "kurtosis", "hill") for column in ("samples", "reference")]  # fmt: skip
+        cells = [
+            text(unpacked(found[f"{column}.{what}"][:, place]))
+            for what in ("psi2", "kurtosis")
+            for column in ("samples", "reference")
+        ]
+        # Of values that crowd at a bound the largest deviations are equal, and there is no tail to have an index.
+        hill = [unpacked(found[f"{column}.hill"][:, place]) for column in ("samples", "reference")]
+        cells += [text(each) if each.value < 1000 else "bounded" for each in hill]
         rows.append((name, *cells))
     header = (
         "function",
