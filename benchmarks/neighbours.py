@@ -16,9 +16,9 @@ data and runs it alone: what it reports includes the data (737 MB) and the libra
 import dataclasses
 import json
 import os
-import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -44,7 +44,7 @@ class Config:
     threads: int = 2
     """Cores the process may use."""
     memory: bool = True
-    """Whether to measure the peak memory of each program, in processes of their own."""
+    """Whether to measure the peak memory of each program, in processes of their own (Linux)."""
     quick: bool = False
     """Small sizes, one round: does it work, no more."""
     json: str | None = None
@@ -143,8 +143,9 @@ def alone(name: str, config: Config) -> None:
     if name == "dgu":
         jax.devices()  # Its libraries count too.
     PROGRAMS[name](*make_data(config), config)
-    unit = 1 if sys.platform == "darwin" else 1024
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    # Not getrusage: a child's peak begins with its parent's memory.
+    status = Path("/proc/self/status").read_text()
+    print(1024 * int(status.split("VmHWM:")[1].split()[0]))
 
 
 if __name__ == "__main__":

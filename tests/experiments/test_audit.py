@@ -53,8 +53,9 @@ def folder(tmp_path_factory):
     np.savez(home / "grey.npz", images=np.concatenate([samples, np.full((9, 6, 6, 1), 0.25, np.float32)]))
     np.savez(home / "same.npz", images=np.repeat(samples[:1], 60, axis=0))
     np.savez(home / "wide.npz", images=np.pad(samples, ((0, 0), (0, 0), (0, 2), (0, 0))))
+    np.savez(home / "wide-held.npz", images=np.pad(held, ((0, 0), (0, 0), (0, 2), (0, 0))))
     np.savez(home / "colour.npz", images=np.repeat(samples, 3, axis=3))
-    np.savez(home / "part.npz", images=reference[40:140])
+    np.savez(home / "part.npz", images=reference[40:100])
     np.savez(home / "shuffled.npz", images=np.random.default_rng(3).permutation(reference)[:250])
     np.savez(home / "dark.npz", images=((samples + 1) / 20).astype(np.float32))
     np.savez(home / "nan.npz", images=np.where(np.arange(120)[:, None, None, None] == 7, np.nan, samples))
@@ -137,7 +138,7 @@ def test_the_network_is_sampled_where_no_samples_are_given(folder, tmp_path):
     assert {label: ranges[-1][1] for label, ranges in store.shards().items()} == dict.fromkeys(range(4), 16)
     verdicts = {claim.id: claim.verdict for claim in claims}
     # An untrained network: far from the reference in every respect, but no copyist.
-    assert verdicts["audit-mean"] == verdicts["audit-frechet"] == verdicts["audit-coverage"] == "not supported"
+    assert verdicts["audit-spectrum"] == verdicts["audit-frechet"] == verdicts["audit-coverage"] == "not supported"
     assert verdicts["audit-not-memorised"] != "not supported"
 
 
@@ -227,7 +228,7 @@ class Guard:
         ("--samples reference.npz", "must be another set than --reference"),
         ("--holdout reference.npz", "must be another set than --reference"),
         ("--holdout samples.npz", "must be another set than --holdout"),
-        ("--samples part.npz", "samples: 100 of 100 images are those of the reference, in its order"),
+        ("--samples part.npz", "samples: 60 of 60 images are those of the reference, in its order"),
         ("--samples shuffled.npz", "samples: 250 of 250 images are those of the reference, none of them twice"),
         ("--samples wide.npz", "samples: shape of an image = (6, 8, 1): must be (6, 6, 1), as in the reference"),
         ("--samples colour.npz", "samples: shape of an image = (6, 6, 3)"),
@@ -240,7 +241,7 @@ class Guard:
         ("--samples grey.npz", "samples: images of a single colour = 9: must be 0 (the first is number 120)"),
         ("--samples same.npz", "samples: images = 'all the same'"),
         ("--samples absent.npz", "samples = "),
-        ("--features samples-features.npy", "reference_features = None"),
+        ("--features samples-features.npy", "reference-features = None"),
         ("--features nan-features.npy --reference-features reference-features.npy --holdout-features held-features.npy",
          "features of image 11 = 'NaN or infinite'"),
         ("--features held-features.npy --reference-features reference-features.npy --holdout-features held-features.npy",
@@ -249,7 +250,7 @@ class Guard:
          "features: columns = 4: must be 5"),
         ("--features reference-features.npy --reference-features held-features.npy --holdout-features held-features.npy",
          "number of rows = 100: must be 300"),
-        ("--features samples-features.npy --reference-features reference-features.npy", "holdout_features = None"),
+        ("--features samples-features.npy --reference-features reference-features.npy", "holdout-features = None"),
         ("--checkpoint nothing", "checkpoint = 'nothing'"),
         ("--pca 0", "pca = 0"),
     ],
@@ -260,7 +261,9 @@ def test_bad_input_is_one_line_before_the_work(refused, options, text):
 
 def test_a_network_of_other_images_is_refused_before_it_is_sampled(refused, monkeypatch):
     monkeypatch.setattr("dgu.samplers.sample", None)
-    base = ("--reference", "wide.npz", "--holdout", "None", "--checkpoint", "network.npz")
+    base = ("--reference", "wide.npz", "--holdout", "held.npz", "--checkpoint", "network.npz")
+    assert "holdout: shape of an image = (6, 6, 1): must be (6, 8, 1), as in the reference" in refused(base=base)
+    base = ("--reference", "wide.npz", "--holdout", "wide-held.npz", "--checkpoint", "network.npz")
     assert "reference: shape of an image = (6, 8, 1): must be (6, 6, 1), the network's" in refused(base=base)
 
 
