@@ -1,5 +1,10 @@
 """One question a file: each takes arrays or denoisers and returns arrays."""
 
+from dgu.analysis.argmax import ClassificationError as ClassificationError
+from dgu.analysis.argmax import argmax_error as argmax_error
+from dgu.analysis.argmax import classifier_error as classifier_error
+from dgu.analysis.assumptions import Assumption as Assumption
+from dgu.analysis.assumptions import theorem_assumptions as theorem_assumptions
 from dgu.analysis.classifiers import choose_learning_rate as choose_learning_rate
 from dgu.analysis.classifiers import evaluate as evaluate
 from dgu.analysis.classifiers import fit_classifiers as fit_classifiers
@@ -13,6 +18,8 @@ from dgu.analysis.contraction import step_expansion as step_expansion
 from dgu.analysis.contraction import trace_trajectories as trace_trajectories
 from dgu.analysis.convnet import ConvNet as ConvNet
 from dgu.analysis.convnet import train_convnet as train_convnet
+from dgu.analysis.coupling import coupled_deviation as coupled_deviation
+from dgu.analysis.coupling import coupled_distances as coupled_distances
 from dgu.analysis.features import quadratic_features as quadratic_features
 from dgu.analysis.frechet import FeatureMoments as FeatureMoments
 from dgu.analysis.frechet import PCAFeatures as PCAFeatures
@@ -29,6 +36,9 @@ from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpol
 from dgu.analysis.lanczos import TopEigenvalues as TopEigenvalues
 from dgu.analysis.lanczos import top_eigenvalues as top_eigenvalues
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
+from dgu.analysis.lipschitz import LipschitzFamily as LipschitzFamily
+from dgu.analysis.lipschitz import lipschitz_family as lipschitz_family
+from dgu.analysis.lipschitz import lipschitz_values as lipschitz_values
 from dgu.analysis.mixture import GaussianMixtureSampler as GaussianMixtureSampler
 from dgu.analysis.mixture import GaussianRoot as GaussianRoot
 from dgu.analysis.mixture import class_key as class_key
@@ -45,6 +55,11 @@ from dgu.analysis.norms import snapshots as snapshots
 from dgu.analysis.orders import epoch_order as epoch_order
 from dgu.analysis.pairs import PairDistances as PairDistances
 from dgu.analysis.pairs import pair_distances as pair_distances
+from dgu.analysis.power_laws import PowerLawFit as PowerLawFit
+from dgu.analysis.power_laws import power_law_fit as power_law_fit
+from dgu.analysis.power_laws import power_law_range as power_law_range
+from dgu.analysis.principal import PrincipalImages as PrincipalImages
+from dgu.analysis.principal import principal_images as principal_images
 from dgu.analysis.quality import Estimate as Estimate
 from dgu.analysis.quality import Neighbours as Neighbours
 from dgu.analysis.quality import extract_features as extract_features
@@ -68,9 +83,30 @@ from dgu.analysis.spectra import SpectrumRatio as SpectrumRatio
 from dgu.analysis.spectra import class_spectra as class_spectra
 from dgu.analysis.spectra import covariance_spectrum as covariance_spectrum
 from dgu.analysis.spectra import gram_spectrum as gram_spectrum
+from dgu.analysis.spectra import marchenko_pastur_density as marchenko_pastur_density
 from dgu.analysis.spectra import marchenko_pastur_edges as marchenko_pastur_edges
+from dgu.analysis.spectra import marchenko_pastur_quantiles as marchenko_pastur_quantiles
 from dgu.analysis.spectra import power_law as power_law
 from dgu.analysis.spectra import spectrum_ratio as spectrum_ratio
 from dgu.analysis.spectra import squared_singular_values as squared_singular_values
+from dgu.analysis.tail_test import TailTest as TailTest
+from dgu.analysis.tail_test import tail_test as tail_test
+from dgu.analysis.tail_test import tail_test_p_values as tail_test_p_values
+from dgu.analysis.tails import TailCurves as TailCurves
+from dgu.analysis.tails import TailEstimates as TailEstimates
+from dgu.analysis.tails import concentration_scale as concentration_scale
+from dgu.analysis.tails import hill_index as hill_index
+from dgu.analysis.tails import left_over_mass as left_over_mass
+from dgu.analysis.tails import sub_gaussian_norm as sub_gaussian_norm
+from dgu.analysis.tails import tail_bound as tail_bound
+from dgu.analysis.tails import tail_curves as tail_curves
+from dgu.analysis.tails import tail_estimates as tail_estimates
+from dgu.analysis.theorem_one import GapTrend as GapTrend
+from dgu.analysis.theorem_one import TheoremDesign as TheoremDesign
+from dgu.analysis.theorem_one import gap_trend as gap_trend
+from dgu.analysis.theorem_one import universality_gap as universality_gap
+from dgu.analysis.theory import Prediction as Prediction
+from dgu.analysis.theory import asymptotic_error as asymptotic_error
+from dgu.analysis.theory import best_ridge as best_ridge
 from dgu.analysis.two_layer import TwoLayerClassifier as TwoLayerClassifier
 from dgu.analysis.two_layer import fit_two_layer as fit_two_layer

@@ -152,8 +152,7 @@ class EmpiricalDenoiser:
         Raises:
             InputError: ``data`` is not ``(N, *x.shape)`` with N at least 1, or ``block_size`` is below 1.
         """
-        maximum, total, weighted = self._sums(x, sigma)
-        del maximum
+        _, total, weighted = self._sums(x, sigma)
         return (weighted / total).reshape(x.shape)
 
     def log_density(self, x: Event, sigma: Scalar) -> Float[Array, ""]:
