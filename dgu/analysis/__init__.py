@@ -21,6 +21,9 @@ from dgu.analysis.convnet import train_convnet as train_convnet
 from dgu.analysis.coupling import coupled_deviation as coupled_deviation
 from dgu.analysis.coupling import coupled_distances as coupled_distances
 from dgu.analysis.features import quadratic_features as quadratic_features
+from dgu.analysis.fit_size import FitSweep as FitSweep
+from dgu.analysis.fit_size import fit_gaps as fit_gaps
+from dgu.analysis.fit_size import fit_size_accuracy as fit_size_accuracy
 from dgu.analysis.frechet import FeatureMoments as FeatureMoments
 from dgu.analysis.frechet import PCAFeatures as PCAFeatures
 from dgu.analysis.frechet import choose_rows as choose_rows
