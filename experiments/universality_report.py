@@ -215,7 +215,8 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
     """Write metrics and figures and return the report."""
 
     arms, sizes = pool_order(config, images), config.splits
-    d, k_all = int(np.prod(images.samples.shape[2:])), len(images.class_names)
+    d, k_all = images.dimension, len(images.class_names)
+    unit = "pixel" if images.features is None else "feature"
     claims = make_claims(config, images, results, positive, negative)
     counts = {f"{k}-classes": k for k in config.subset_sizes} | {
         "all-classes": k_all,
@@ -244,13 +245,14 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
         (
             "samples.png",
             _grid(images, config, positive["shown"]),
-            "Real images (where given), diffusion samples, and samples of the Gaussian mixture fitted to diffusion samples, a row a class.",
+            "Real images (where given), diffusion samples, and samples of the Gaussian mixture fitted to diffusion samples (where pixels "
+            "are studied), a row a class.",
         ),
         (
             "accuracy_vs_n.png",
             learning(curves, "accuracy"),
             "Accuracy of linear classifiers (softmax + MSE; pairs: sigmoid + MSE) on test images of the arm that they were trained on, "
-            "against training size n (upper axis: n over pixels d). Bands: 95 % intervals over replicates, corrected for the pool they share.",
+            f"against training size n (upper axis: n over {unit}s d). Bands: 95 % intervals over replicates, corrected for the pool they share.",
         ),
         ("loss_vs_n.png", learning(curves, "loss"), "Test loss of the same classifiers."),
         (
@@ -285,6 +287,7 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
             plots.spectra(
                 [plots.SpectrumPanel("balanced mixture of all classes", {arm: results[f"gram.{arm}"] for arm in ARMS})],
                 ratios=(("mixture", "diffusion"), ("null", "mixture")),
+                quantity=f"eigenvalue (squared {unit} units)",
             ),
             f"Spectrum of the Gram matrix X X^T of {sizes.test} uncentred images of each class.",
         ),
@@ -337,7 +340,8 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
         "Accuracy (%) at the largest n of each arm", ("task", "arm", "n", "n/d", "accuracy", "low", "high"), rows
     )
     return Report(
-        "Gaussian universality of diffusion samples",
+        "Gaussian universality of diffusion samples"
+        + ("" if config.features == "pixels" else f": {config.features} features"),
         _answer(claims, config, images),
         claims,
         [FigureEntry(f"figures/{name}", caption) for name, _, caption in figures],
@@ -386,7 +390,7 @@ def _forest(claims: list[Claim], margin: float) -> Any:
 def _two_layer(results: dict, config: Any, images: Any) -> Any:
 
     task = f"{config.subset_sizes[0]}-classes"
-    d = int(np.prod(images.samples.shape[2:]))
+    d = images.dimension
     place = sizes_per_class(config, config.subset_sizes[0], d).index(two_layer_size(config, d))
     own = {
         "two-layer": own_accuracy(results, "two-layer")[..., 0],
@@ -413,16 +417,16 @@ def _class_spectra(images: Any, results: dict) -> Any:
         plots.SpectrumPanel(name, {arm: results[f"covariance.{arm}"][:, label] for arm in ARMS})
         for label, name in enumerate(images.class_names)
     ]
-    return plots.spectra(panels, ratios=(("mixture", "diffusion"), ("null", "mixture")))
+    unit = "pixel" if images.features is None else "feature"
+    ratios = (("mixture", "diffusion"), ("null", "mixture"))
+    return plots.spectra(panels, ratios=ratios, quantity=f"eigenvalue (squared {unit} units)")
 
 
 def _grid(images: Any, config: Any, shown: np.ndarray) -> Any:
-    low, high = config.pixel_range
-    gaussian = (shown - low) / (high - low) * 2 - 1
-    blocks = {
-        "real": images.real,
-        "diffusion": images.samples,
-        "Gaussian mixture": gaussian.reshape(*shown.shape[:2], *images.samples.shape[2:]),
-    }
+    blocks = {"real": images.real, "diffusion": images.samples}
+    if images.features is None:
+        low, high = config.pixel_range
+        gaussian = (shown - low) / (high - low) * 2 - 1
+        blocks["Gaussian mixture"] = gaussian.reshape(*shown.shape[:2], *images.samples.shape[2:])
     given = {name: block[:, : shown.shape[1]] for name, block in blocks.items() if block is not None}
     return plots.image_grid(np.concatenate(list(given.values()), axis=1), images.class_names, list(given))
