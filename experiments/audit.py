@@ -6,7 +6,7 @@ density and coverage, and, given the network, membership inference: each number 
 for real images that the model never saw (``--holdout``, or a part of the reference): what a perfect model would show.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,32 +22,8 @@ from experiments.harness.rundir import RunDirectory
 if TYPE_CHECKING:
     from experiments.audit_parts.images import Sets
 
-#: The claims and figures of a whole audit; a section that cannot be made leaves its own out, and the report says why.
-CLAIM_IDS = (
-    "audit-not-memorised",
-    "audit-mean",
-    "audit-second-moments",
-    "audit-spectrum",
-    "audit-tails",
-    "audit-frechet",
-    "audit-precision",
-    "audit-coverage",
-    "audit-class-balance",
-    "audit-universality",
-    "audit-membership",
-)
-FIGURE_FILES = (
-    "figures/samples.png",
-    "figures/distances.png",
-    "figures/pairs.png",
-    "figures/moments.png",
-    "figures/spectra.png",
-    "figures/tails.png",
-    "figures/fidelity.png",
-    "figures/class_balance.png",
-    "figures/universality.png",
-    "figures/membership.png",
-)
+#: Of the audit itself; each part names its own claims and figures, and leaves them out, with its reason, where it cannot be made.
+FIGURE_FILES = ("figures/samples.png",)
 
 
 @dataclass(frozen=True)
@@ -197,52 +173,33 @@ PRESETS = {
 def run(config: Config, directory: RunDirectory) -> Report:
     """The audit, section by section; every stage is stored, so a run that was killed goes on."""
     from dgu import plots
-    from experiments.audit_parts import classes, features, membership, memorisation, moments, tails
+    from experiments.audit_parts import balance, features, membership, memorisation, moments, tails, universality
     from experiments.audit_parts.gather import gather
     from experiments.concentration_parts.section import Section
     from experiments.harness.report import FigureEntry
 
     sets = gather(config, directory)
-    plan: list[tuple[str, str, tuple, tuple, Callable[..., Section]]] = [
-        ("Memorisation", "", memorisation.CLAIM_IDS, memorisation.FIGURE_FILES, memorisation.section),
-        ("Moments and spectra", "", moments.CLAIM_IDS, moments.FIGURE_FILES, moments.section),
-        ("Tails", "", tails.CLAIM_IDS, tails.FIGURE_FILES, tails.section),
-        ("Fidelity and coverage", "", features.CLAIM_IDS, features.FIGURE_FILES, features.section),
-        (
-            "Class balance",
-            classes.balance_obstacle(sets),
-            classes.BALANCE_CLAIM_IDS,
-            classes.BALANCE_FIGURES,
-            classes.balance,
-        ),
-        (
-            "Universality",
-            classes.universality_obstacle(sets)
-            if config.universality.replicates
-            else "left out (--universality.replicates 0)",
-            classes.UNIVERSALITY_CLAIM_IDS,
-            classes.UNIVERSALITY_FIGURES,
-            classes.universality,
-        ),
-        (
-            "Membership inference",
-            membership.obstacle(sets),
-            membership.CLAIM_IDS,
-            membership.FIGURE_FILES,
-            membership.section,
-        ),
+    no_replicates = "" if config.universality.replicates else "no replicates were asked for (--universality.replicates)"
+    plan: list[tuple[str, str, Any]] = [
+        ("Memorisation", "", memorisation),
+        ("Moments and spectra", "", moments),
+        ("Tails", "", tails),
+        ("Fidelity and coverage", "", features),
+        ("Class balance", balance.obstacle(sets), balance),
+        ("Universality", no_replicates or universality.obstacle(sets), universality),
+        ("Membership inference", membership.obstacle(sets), membership),
     ]
     directory.save_figure(FIGURE_FILES[0], _grid(sets, plots))
     shown = FigureEntry(FIGURE_FILES[0], "The first samples, and real images beside them.")
     sections, skipped, metrics = [], [], {}
-    for title, obstacle, ids, files, make in plan:
+    for title, obstacle, part in plan:
         if obstacle:
             skipped.append((title, obstacle))
             continue
         print(f"{title} ...", flush=True)
-        section = make(config, sets, directory)
+        section: Section = part.section(config, sets, directory)
         given = [claim.id for claim in section.claims], [figure.file for figure in section.figures]
-        if given != (list(ids), list(files)):
+        if given != (list(part.CLAIM_IDS), list(part.FIGURE_FILES)):
             raise RuntimeError(f"the section {title} differs from what it promises: {given}")
         sections.append(section)
         metrics[title] = section.metrics
@@ -293,9 +250,8 @@ def _grid(sets: "Sets", plots: Any) -> Any:
 
 def dry_run(config: Config) -> list[Cost]:
     """What an audit would cost: the images are read and checked, nothing is computed."""
-    from experiments.audit_parts.classes import universality_obstacle
+    from experiments.audit_parts import membership, universality
     from experiments.audit_parts.gather import gather
-    from experiments.audit_parts.membership import obstacle
     from experiments.harness.checkpoints import sampling_cost
 
     sets = gather(config, None)
@@ -319,13 +275,13 @@ def dry_run(config: Config) -> list[Cost]:
         Cost("tails", 0, 2.0 * 99 * min(n, 4000) * d**2, held_bytes),
         Cost("features", 0, 2.0 * width * rows**2 * 14 + 44.0 * rows * width**2, held_bytes),
     ]
-    if not universality_obstacle(sets) and config.universality.replicates:
+    if not universality.obstacle(sets) and config.universality.replicates:
         per_class = min(config.universality.most_per_class, n // len(sets.class_names))
         recipe = config.universality.recipe
         visits = 0.35 * per_class * len(sets.class_names) * recipe.epochs * len(recipe.learning_rates) * 4
         flop = config.universality.replicates * visits * 4 * d * len(sets.class_names)
         costs.append(Cost("universality", 0, flop, held_bytes + 16 * 4 * d * per_class * len(sets.class_names)))
-    if not obstacle(sets):
+    if not membership.obstacle(sets):
         count = min(config.membership.count, m, held)
         evaluations = len(config.membership.sigmas) * config.membership.draws
         cost = sampling_cost(sets.network.network, 2 * count, evaluations, config.sampler.batch_size)

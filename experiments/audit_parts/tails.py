@@ -104,9 +104,7 @@ def _ratios(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _measure(config: Any, sets: Sets) -> dict[str, np.ndarray]:
-    from dgu.analysis.lipschitz import lipschitz_family, lipschitz_values
-    from dgu.analysis.tail_test import tail_test
-    from dgu.analysis.tails import tail_estimates
+    from dgu.analysis import lipschitz_family, lipschitz_values, tail_estimates, tail_test
 
     key = stream(jax.random.key(config.seed), "audit", "tails")
     rng = np.random.default_rng([config.seed, 37])

@@ -9,14 +9,17 @@ import pytest
 
 from dgu.data import SampleStore
 from experiments import audit
-from experiments.audit import CLAIM_IDS, FIGURE_FILES, Config
-from experiments.audit_parts import memorisation
+from experiments.audit import Config
+from experiments.audit_parts import balance, features, membership, memorisation, moments, tails, universality
 from experiments.audit_parts.images import Images, Sets
 from experiments.harness.rundir import RunDirectory
 from tests.experiments.universality_study import CLASSES, contents, save_images, save_tiny_network
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
+PARTS = (memorisation, moments, tails, features, balance, universality, membership)
+CLAIM_IDS = tuple(id for part in PARTS for id in part.CLAIM_IDS)
+FIGURE_FILES = (*audit.FIGURE_FILES, *(file for part in PARTS for file in part.FIGURE_FILES))
 #: Small where the smoke preset is not: an audit of a second or two, compilation aside.
 TINY = (
     "--preset smoke --pca 8 --judge.images 200 --universality.recipe.epochs 2 --sampler.num-steps 2 --sampler.batch-size 16 "
