@@ -144,7 +144,12 @@ def check_pair(first: tuple[str, Images], second: tuple[str, Images]) -> None:
     """Two sets can be compared: one shape, and about one contrast."""
     (name, a), (other, b) = first, second
     shape = b.pixels.shape[1:]
-    require(a.pixels.shape[1:] == shape, f"{name}: shape of an image", a.pixels.shape[1:], f"{shape}, as in {other}")
+    require(
+        a.pixels.shape[1:] == shape,
+        f"{name}: shape of an image",
+        a.pixels.shape[1:],
+        f"{shape}, as in {other} (--size reduces real images)",
+    )
     spans = [np.quantile(x.pixels[:2000], _CONTRAST) for x in (a, b)]
     contrast = [float(high - low) for low, high in spans]
     fits = max(contrast) <= _CONTRAST_RATIO * min(contrast)
