@@ -37,6 +37,7 @@ from dgu.analysis.frechet import read_statistics as read_statistics
 from dgu.analysis.frechet import write_statistics as write_statistics
 from dgu.analysis.gaussian_path import GaussianPath as GaussianPath
 from dgu.analysis.gaussian_path import churn_levels as churn_levels
+from dgu.analysis.gaussian_path import gaussian_outputs as gaussian_outputs
 from dgu.analysis.gaussian_path import gaussian_path as gaussian_path
 from dgu.analysis.gaussian_path import spectrum_path as spectrum_path
 from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpolator

@@ -18,6 +18,8 @@ from dgu.plots.norms import norm_changes as norm_changes
 from dgu.plots.norms import norm_panel as norm_panel
 from dgu.plots.spectra import SpectrumPanel as SpectrumPanel
 from dgu.plots.spectra import spectra as spectra
+from dgu.plots.starts import StartPanel as StartPanel
+from dgu.plots.starts import start_tails as start_tails
 from dgu.plots.style import ArmStyle as ArmStyle
 from dgu.plots.style import arm_style as arm_style
 from dgu.plots.style import style as style

@@ -91,7 +91,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         return None
     key = stream(jax.random.key(seed), "contraction")
     sigmas = np.asarray(subject.sigmas)
-    arms = {"churn off": Churn(), "churn on": _churn(subject)}
+    arms = {"churn off": Churn(), "churn on": published_churn(subject)}
     found = {
         name: directory.stage(f"contraction/{name.replace(' ', '-')}", partial(_measure, config, subject, key, churn))
         for name, churn in arms.items()
@@ -157,7 +157,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     )  # fmt: skip
 
 
-def _churn(subject: Subject) -> Churn:
+def published_churn(subject: Subject) -> Churn:
     """The subject's churn, or where it has none the published one at its number of steps."""
     assert subject.sigmas is not None
     rate = float(subject.churn.rate)
@@ -219,7 +219,7 @@ def _gaussian_control(subject: Subject, key: Any) -> dict[str, np.ndarray]:
     """Measured against exact gains with a Gaussian as denoiser, in float64; the largest relative difference of each kind."""
     with jax.enable_x64(True):
         gaussian = fitted(subject, 0, np.float64)
-        churn = _churn(subject)
+        churn = published_churn(subject)
         sigmas = np.asarray(subject.sigmas)
         path = analysis.trace_trajectories(
             gaussian, key, range(2), sigmas, shape=subject.shape, churn=churn, batch_size=2, dtype=jnp.float64
