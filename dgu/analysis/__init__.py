@@ -1,12 +1,12 @@
 """One question a file: each takes arrays or denoisers and returns arrays."""
 
-from dgu.analysis.balance import ClassBalance as ClassBalance
-from dgu.analysis.balance import class_balance as class_balance
 from dgu.analysis.argmax import ClassificationError as ClassificationError
 from dgu.analysis.argmax import argmax_error as argmax_error
 from dgu.analysis.argmax import classifier_error as classifier_error
 from dgu.analysis.assumptions import Assumption as Assumption
 from dgu.analysis.assumptions import theorem_assumptions as theorem_assumptions
+from dgu.analysis.balance import ClassBalance as ClassBalance
+from dgu.analysis.balance import class_balance as class_balance
 from dgu.analysis.classifiers import choose_learning_rate as choose_learning_rate
 from dgu.analysis.classifiers import evaluate as evaluate
 from dgu.analysis.classifiers import fit_classifiers as fit_classifiers
@@ -20,10 +20,10 @@ from dgu.analysis.contraction import step_expansion as step_expansion
 from dgu.analysis.contraction import trace_trajectories as trace_trajectories
 from dgu.analysis.convnet import ConvNet as ConvNet
 from dgu.analysis.convnet import train_convnet as train_convnet
-from dgu.analysis.coverage import density_coverage as density_coverage
-from dgu.analysis.coverage import expected_coverage as expected_coverage
 from dgu.analysis.coupling import coupled_deviation as coupled_deviation
 from dgu.analysis.coupling import coupled_distances as coupled_distances
+from dgu.analysis.coverage import density_coverage as density_coverage
+from dgu.analysis.coverage import expected_coverage as expected_coverage
 from dgu.analysis.features import quadratic_features as quadratic_features
 from dgu.analysis.fit_size import FitSweep as FitSweep
 from dgu.analysis.fit_size import fit_gaps as fit_gaps
@@ -44,6 +44,9 @@ from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpol
 from dgu.analysis.lanczos import TopEigenvalues as TopEigenvalues
 from dgu.analysis.lanczos import top_eigenvalues as top_eigenvalues
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
+from dgu.analysis.lipschitz import LipschitzFamily as LipschitzFamily
+from dgu.analysis.lipschitz import lipschitz_family as lipschitz_family
+from dgu.analysis.lipschitz import lipschitz_values as lipschitz_values
 from dgu.analysis.membership import Attack as Attack
 from dgu.analysis.membership import denoising_loss as denoising_loss
 from dgu.analysis.membership import loss_attack as loss_attack
@@ -56,9 +59,6 @@ from dgu.analysis.memorisation import novelty as novelty
 from dgu.analysis.memorisation import relative_distance as relative_distance
 from dgu.analysis.memorisation import share_difference as share_difference
 from dgu.analysis.memorisation import spacing as spacing
-from dgu.analysis.lipschitz import LipschitzFamily as LipschitzFamily
-from dgu.analysis.lipschitz import lipschitz_family as lipschitz_family
-from dgu.analysis.lipschitz import lipschitz_values as lipschitz_values
 from dgu.analysis.mixture import GaussianMixtureSampler as GaussianMixtureSampler
 from dgu.analysis.mixture import GaussianRoot as GaussianRoot
 from dgu.analysis.mixture import class_key as class_key

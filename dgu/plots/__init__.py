@@ -13,9 +13,9 @@ from dgu.plots.forest import forest as forest
 from dgu.plots.histograms import histograms as histograms
 from dgu.plots.images import image_grid as image_grid
 from dgu.plots.matrix import cross_matrix as cross_matrix
-from dgu.plots.roc import roc as roc
 from dgu.plots.norms import norm_changes as norm_changes
 from dgu.plots.norms import norm_panel as norm_panel
+from dgu.plots.roc import roc as roc
 from dgu.plots.spectra import SpectrumPanel as SpectrumPanel
 from dgu.plots.spectra import spectra as spectra
 from dgu.plots.starts import StartPanel as StartPanel
