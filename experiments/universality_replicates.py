@@ -11,6 +11,7 @@ import numpy as np
 from dgu.analysis.arms import PARTS, Task, assemble, gaussian_arms, train_and_test
 from dgu.analysis.features import quadratic_features
 from dgu.analysis.mixture import class_key, draw_gaussian, fit_gaussian
+from dgu.analysis.predicted import class_moments, predicted_curve
 from dgu.analysis.spectra import squared_singular_values
 from dgu.analysis.splits import check_disjoint, class_splits, digests
 from dgu.keys import stream
@@ -61,6 +62,31 @@ def tasks(config: Any, k_all: int, d: int, number: int) -> dict[str, Any]:
     one_size = (two_layer_size(config, d),)
     problems["two-layer"] = replace(few, name="two-layer", classes=few.classes[:1], per_class=one_size, two_layer=True)
     return problems
+
+
+def curve_tasks(config: Any) -> tuple[str, ...]:
+    """The problems whose learning curves are those of squared loss."""
+    return (*(f"{k}-classes" for k in config.subset_sizes), "all-classes", "pairs")
+
+
+def predictions(config: Any, images: Images) -> dict[str, np.ndarray]:
+    """Asymptotic errors of least squares on the mixture fitted in the first replicate, at the training sizes and between them.
+
+    Averaged over the subsets of all replicates. By task, ``n``, ``min_norm``, ``ridge`` and ``best``, as ``PredictedCurve``.
+    """
+    k = len(images.class_names)
+    flat = _flatten(images.samples, config)
+    fit = [class_splits(flat.shape[1], config.splits.parts(), config.seed, 0, label)["fit"] for label in range(k)]
+    means, covariances = class_moments(np.stack([flat[label, rows] for label, rows in enumerate(fit)]))
+    problems = [tasks(config, k, flat.shape[-1], number) for number in range(config.replicates)]
+    out: dict[str, np.ndarray] = {}
+    for name in curve_tasks(config):
+        subsets = np.concatenate([each[name].classes for each in problems])
+        n = subsets.shape[1] * np.asarray(problems[0][name].per_class, float)
+        between = np.sqrt(n[1:] * n[:-1])
+        curve = predicted_curve(means, covariances, subsets, np.sort(np.concatenate([n, between])))
+        out |= {f"{name}.{what}": getattr(curve, what) for what in ("n", "min_norm", "ridge", "best")}
+    return out
 
 
 def pool_order(config: Any, images: Images) -> tuple[str, ...]:

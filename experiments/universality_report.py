@@ -1,5 +1,6 @@
 """Claims, figures and tables of the universality study from its stored results."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from dgu.analysis.resampling import corrected_t_interval, equivalence
 from experiments.harness.claims import Claim
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
-from experiments.universality_replicates import pool_order, sizes_per_class, two_layer_size
+from experiments.universality_replicates import curve_tasks, pool_order, sizes_per_class, two_layer_size
 
 PAPER = "concentration"
 ARMS = ("diffusion", "mixture", "null")
@@ -211,8 +212,23 @@ def curve_panel(results: dict, task: str, what: str, arms: tuple[str, ...], n: n
     return plots.CurvePanel(task.replace("-", " "), n, mean, low, high, arms, dimension=d)
 
 
-def build(config: Any, directory: RunDirectory, images: Any, results: dict, positive: dict, negative: dict) -> Report:
-    """Write metrics and figures and return the report."""
+#: How the lines of ``PredictedCurve`` are called in figures.
+PREDICTED = {
+    "ridge": "theory for the mixture: least squares, best ridge",
+    "min_norm": "theory for the mixture: least squares, no ridge",
+}
+
+
+def build(
+    config: Any,
+    directory: RunDirectory,
+    images: Any,
+    results: dict,
+    positive: dict,
+    negative: dict,
+    predicted: dict[str, np.ndarray] | None,
+) -> Report:
+    """Write metrics and figures and return the report; ``predicted`` as ``predictions`` returns it, None where not computed."""
 
     arms, sizes = pool_order(config, images), config.splits
     d, k_all = int(np.prod(images.samples.shape[2:])), len(images.class_names)
@@ -228,10 +244,14 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
         "null": f"null, n_fit/d = {sizes.fit / d:.2g}",
         "low rank": f"low rank, n_fit/d = {config.low_rank_fit / d:.2g}",
     }
-    curves = [f"{k}-classes" for k in config.subset_sizes] + ["all-classes", "pairs"]
+    curves = list(curve_tasks(config))
 
     def learning(tasks: list[str], what: str) -> Any:
         panels = [curve_panel(results, task, what, arms, n[task], d, sizes) for task in tasks]
+        if what == "accuracy":
+            panels = [
+                replace(panel, predictions=predicted_lines(predicted, task)) for panel, task in zip(panels, tasks)
+            ]
         return plots.learning_curves(
             panels, quantity={"accuracy": "test accuracy (%)", "loss": "test loss"}[what], labels=labels
         )
@@ -250,7 +270,8 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
             "accuracy_vs_n.png",
             learning(curves, "accuracy"),
             "Accuracy of linear classifiers (softmax + MSE; pairs: sigmoid + MSE) on test images of the arm that they were trained on, "
-            "against training size n (upper axis: n over pixels d). Bands: 95 % intervals over replicates, corrected for the pool they share.",
+            "against training size n (upper axis: n over pixels d). Bands: 95 % intervals over replicates, corrected for the pool they share. "
+            + _about_predictions(predicted, config, d),
         ),
         ("loss_vs_n.png", learning(curves, "loss"), "Test loss of the same classifiers."),
         (
@@ -320,6 +341,13 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
             "cross": {task: _lists(found) for task, found in cross.items()},
             "gaps": {task: (100 * gap(results, task)).tolist() for task in (*counts, "two-layer")},
             "null_gaps": {task: (100 * gap(results, task, 1, 2)).tolist() for task in (*counts, "two-layer")},
+            "predicted_accuracy": {
+                task: {line: _plain((100 * (1 - predicted[f"{task}.{line}"])).tolist()) for line in PREDICTED}
+                | {"n": predicted[f"{task}.n"].tolist(), "best_ridge": predicted[f"{task}.best"].tolist()}
+                for task in curves
+            }
+            if predicted
+            else None,
             "learning_rates": {task: _counts(results[f"{task}.rate"]) for task in counts},
             "claims": {
                 claim.id: {"value": claim.value, "interval": list(claim.interval), "verdict": claim.verdict}
@@ -345,6 +373,23 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
     )
 
 
+def predicted_lines(predicted: dict[str, np.ndarray] | None, task: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Accuracy (%) of asymptotic least squares on the mixture against n, for the tasks that have it."""
+    if predicted is None or f"{task}.n" not in predicted:
+        return {}
+    return {name: (predicted[f"{task}.n"], 100 * (1 - predicted[f"{task}.{line}"])) for line, name in PREDICTED.items()}
+
+
+def _about_predictions(predicted: dict[str, np.ndarray] | None, config: Any, d: int) -> str:
+    if predicted is None:
+        return f"No theory is drawn: d = {d:,} is above max_predicted_dimension = {config.max_predicted_dimension:,}."
+    return (
+        "Grey lines: the asymptotic accuracy of one-vs-all least squares from the mixture's means and covariances alone (fit of the first "
+        "replicate; with the best ridge, and without one, interrupted at n = d). The classifiers drawn are trained otherwise, by SGD on "
+        "softmax outputs with early stopping: the lines say what second moments and n allow, not what SGD must reach."
+    )
+
+
 def _answer(claims: list[Claim], config: Any, images: Any) -> str:
     by_id = {claim.id: claim for claim in claims}
     main = by_id["universality-all-classes"]
@@ -359,12 +404,13 @@ def _answer(claims: list[Claim], config: Any, images: Any) -> str:
 
 
 def _lists(found: tuple[np.ndarray, ...]) -> dict[str, list]:
-    """Mean and interval as nested lists, None where nothing was measured (JSON has no NaN)."""
+    """Mean and interval as nested lists."""
+    return {name: _plain(part.tolist()) for name, part in zip(("mean", "low", "high"), found)}
 
-    def plain(value: Any) -> Any:
-        return [plain(v) for v in value] if isinstance(value, list) else value if np.isfinite(value) else None
 
-    return {name: plain(part.tolist()) for name, part in zip(("mean", "low", "high"), found)}
+def _plain(value: Any) -> Any:
+    """Nested lists with None where nothing was measured (JSON has no NaN)."""
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value if np.isfinite(value) else None
 
 
 def _counts(rates: np.ndarray) -> dict[str, int]:
