@@ -16,7 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Int
 
-from dgu.errors import InputError
+from dgu.bases import named_base
 from dgu.typing import Key
 
 Base = str | Callable[[Key, Sequence[int]], Array]
@@ -43,11 +43,9 @@ def example_key(key: Key, index: Int[ArrayLike, ""]) -> Key:
 def draw_initial(example: Key, shape: Sequence[int], dtype: DTypeLike = jnp.float32, base: Base = "gaussian") -> Array:
     """Unit initial noise from an example's key. See ``initial_noise``."""
     address = jax.random.fold_in(example, 0)
-    if callable(base):
-        return jnp.asarray(base(address, tuple(shape)), dtype)
-    if base != "gaussian":
-        raise InputError(f"base = {base!r}: must be 'gaussian' or a callable (key, shape) -> noise")
-    return jax.random.normal(address, tuple(shape), dtype)
+    if base == "gaussian":
+        return jax.random.normal(address, tuple(shape), dtype)
+    return jnp.asarray(named_base(base)(address, tuple(shape)), dtype)
 
 
 def draw_step(example: Key, step: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
@@ -65,7 +63,8 @@ def initial_noise(
         index: the sample's number, 0 or more.
         shape: shape of one example.
         dtype: floating dtype of the draw; float32 and float64 draws of one address differ.
-        base: ``"gaussian"``, or a callable ``(key, shape) -> noise``.
+        base: ``"gaussian"``, ``"student_t"`` or ``"multivariate_student_t"`` (3 degrees of freedom, not scaled), or a
+            callable ``(key, shape) -> noise``, such as those of ``dgu.bases``.
 
     Raises:
         InputError: ``base`` is another name.

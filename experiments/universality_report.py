@@ -10,7 +10,8 @@ from dgu.analysis.resampling import corrected_t_interval, equivalence
 from experiments.harness.claims import Claim
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
-from experiments.universality_replicates import curve_tasks, pool_order, sizes_per_class, two_layer_size
+from experiments.universality_predictions import LINES, about_predictions, curve_tasks, predicted_lines
+from experiments.universality_replicates import pool_order, sizes_per_class, two_layer_size
 
 PAPER = "concentration"
 ARMS = ("diffusion", "mixture", "null")
@@ -212,13 +213,6 @@ def curve_panel(results: dict, task: str, what: str, arms: tuple[str, ...], n: n
     return plots.CurvePanel(task.replace("-", " "), n, mean, low, high, arms, dimension=d)
 
 
-#: How the lines of ``PredictedCurve`` are called in figures.
-PREDICTED = {
-    "ridge": "theory for the mixture: least squares, best ridge",
-    "min_norm": "theory for the mixture: least squares, no ridge",
-}
-
-
 def build(
     config: Any,
     directory: RunDirectory,
@@ -231,7 +225,8 @@ def build(
     """Write metrics and figures and return the report; ``predicted`` as ``predictions`` returns it, None where not computed."""
 
     arms, sizes = pool_order(config, images), config.splits
-    d, k_all = int(np.prod(images.samples.shape[2:])), len(images.class_names)
+    d, k_all = images.dimension, len(images.class_names)
+    unit = "pixel" if images.features is None else "feature"
     claims = make_claims(config, images, results, positive, negative)
     counts = {f"{k}-classes": k for k in config.subset_sizes} | {
         "all-classes": k_all,
@@ -264,14 +259,15 @@ def build(
         (
             "samples.png",
             _grid(images, config, positive["shown"]),
-            "Real images (where given), diffusion samples, and samples of the Gaussian mixture fitted to diffusion samples, a row a class.",
+            "Real images (where given), diffusion samples, and samples of the Gaussian mixture fitted to diffusion samples (where pixels "
+            "are studied), a row a class.",
         ),
         (
             "accuracy_vs_n.png",
             learning(curves, "accuracy"),
             "Accuracy of linear classifiers (softmax + MSE; pairs: sigmoid + MSE) on test images of the arm that they were trained on, "
-            "against training size n (upper axis: n over pixels d). Bands: 95 % intervals over replicates, corrected for the pool they share. "
-            + _about_predictions(predicted, config, d),
+            f"against training size n (upper axis: n over {unit}s d). Bands: 95 % intervals over replicates, corrected for the pool they share. "
+            + about_predictions(predicted, config, d),
         ),
         ("loss_vs_n.png", learning(curves, "loss"), "Test loss of the same classifiers."),
         (
@@ -306,6 +302,7 @@ def build(
             plots.spectra(
                 [plots.SpectrumPanel("balanced mixture of all classes", {arm: results[f"gram.{arm}"] for arm in ARMS})],
                 ratios=(("mixture", "diffusion"), ("null", "mixture")),
+                quantity=f"eigenvalue (squared {unit} units)",
             ),
             f"Spectrum of the Gram matrix X X^T of {sizes.test} uncentred images of each class.",
         ),
@@ -342,7 +339,7 @@ def build(
             "gaps": {task: (100 * gap(results, task)).tolist() for task in (*counts, "two-layer")},
             "null_gaps": {task: (100 * gap(results, task, 1, 2)).tolist() for task in (*counts, "two-layer")},
             "predicted_accuracy": {
-                task: {line: _plain((100 * (1 - predicted[f"{task}.{line}"])).tolist()) for line in PREDICTED}
+                task: {line: _plain((100 * (1 - predicted[f"{task}.{line}"])).tolist()) for line in LINES}
                 | {"n": predicted[f"{task}.n"].tolist(), "best_ridge": predicted[f"{task}.best"].tolist()}
                 for task in curves
             }
@@ -365,28 +362,12 @@ def build(
         "Accuracy (%) at the largest n of each arm", ("task", "arm", "n", "n/d", "accuracy", "low", "high"), rows
     )
     return Report(
-        "Gaussian universality of diffusion samples",
+        "Gaussian universality of diffusion samples"
+        + ("" if config.features == "pixels" else f": {config.features} features"),
         _answer(claims, config, images),
         claims,
         [FigureEntry(f"figures/{name}", caption) for name, _, caption in figures],
         [table],
-    )
-
-
-def predicted_lines(predicted: dict[str, np.ndarray] | None, task: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Accuracy (%) of asymptotic least squares on the mixture against n, for the tasks that have it."""
-    if predicted is None or f"{task}.n" not in predicted:
-        return {}
-    return {name: (predicted[f"{task}.n"], 100 * (1 - predicted[f"{task}.{line}"])) for line, name in PREDICTED.items()}
-
-
-def _about_predictions(predicted: dict[str, np.ndarray] | None, config: Any, d: int) -> str:
-    if predicted is None:
-        return f"No theory is drawn: d = {d:,} is above max_predicted_dimension = {config.max_predicted_dimension:,}."
-    return (
-        "Grey lines: the asymptotic accuracy of one-vs-all least squares from the mixture's means and covariances alone (fit of the first "
-        "replicate; with the best ridge, and without one, interrupted at n = d). The classifiers drawn are trained otherwise, by SGD on "
-        "softmax outputs with early stopping: the lines say what second moments and n allow, not what SGD must reach."
     )
 
 
@@ -432,7 +413,7 @@ def _forest(claims: list[Claim], margin: float) -> Any:
 def _two_layer(results: dict, config: Any, images: Any) -> Any:
 
     task = f"{config.subset_sizes[0]}-classes"
-    d = int(np.prod(images.samples.shape[2:]))
+    d = images.dimension
     place = sizes_per_class(config, config.subset_sizes[0], d).index(two_layer_size(config, d))
     own = {
         "two-layer": own_accuracy(results, "two-layer")[..., 0],
@@ -459,16 +440,16 @@ def _class_spectra(images: Any, results: dict) -> Any:
         plots.SpectrumPanel(name, {arm: results[f"covariance.{arm}"][:, label] for arm in ARMS})
         for label, name in enumerate(images.class_names)
     ]
-    return plots.spectra(panels, ratios=(("mixture", "diffusion"), ("null", "mixture")))
+    unit = "pixel" if images.features is None else "feature"
+    ratios = (("mixture", "diffusion"), ("null", "mixture"))
+    return plots.spectra(panels, ratios=ratios, quantity=f"eigenvalue (squared {unit} units)")
 
 
 def _grid(images: Any, config: Any, shown: np.ndarray) -> Any:
-    low, high = config.pixel_range
-    gaussian = (shown - low) / (high - low) * 2 - 1
-    blocks = {
-        "real": images.real,
-        "diffusion": images.samples,
-        "Gaussian mixture": gaussian.reshape(*shown.shape[:2], *images.samples.shape[2:]),
-    }
+    blocks = {"real": images.real, "diffusion": images.samples}
+    if images.features is None:
+        low, high = config.pixel_range
+        gaussian = (shown - low) / (high - low) * 2 - 1
+        blocks["Gaussian mixture"] = gaussian.reshape(*shown.shape[:2], *images.samples.shape[2:])
     given = {name: block[:, : shown.shape[1]] for name, block in blocks.items() if block is not None}
     return plots.image_grid(np.concatenate(list(given.values()), axis=1), images.class_names, list(given))

@@ -4,6 +4,8 @@ from dgu.models.adm import ADMConfig as ADMConfig
 from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
 from dgu.models.edm import EDMDenoiser as EDMDenoiser
 from dgu.models.edm import EDMNetwork as EDMNetwork
+from dgu.models.mixtures import EmpiricalDenoiser as EmpiricalDenoiser
+from dgu.models.mixtures import MoLRGDenoiser as MoLRGDenoiser
 from dgu.models.preconditioning import EDMPreconditioning as EDMPreconditioning
 from dgu.models.preconditioning import IDDPMPreconditioning as IDDPMPreconditioning
 from dgu.models.preconditioning import VEPreconditioning as VEPreconditioning

@@ -1,5 +1,7 @@
 """Noise grids and samplers: the Heun step, the scan over it, other solvers, many addressed samples, inversion, likelihood."""
 
+from dgu.bases import MultivariateStudentT as MultivariateStudentT
+from dgu.bases import StudentT as StudentT
 from dgu.samplers.ablation import Ablation as Ablation
 from dgu.samplers.dpm_solver import DPMSolver as DPMSolver
 from dgu.samplers.heun import StepState as StepState

@@ -21,6 +21,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from dgu import keys
+from dgu.bases import named_base
 from dgu.errors import InputError, require
 from dgu.samplers.heun import StepState, heun
 from dgu.samplers.schedules import Churn, check_churn, check_sigmas
@@ -109,7 +110,8 @@ def sample(
         shape: shape of one example.
         labels: ``(n,)`` integers or ``(n, label_dim)`` vectors, one for each of ``indices``; cast to int32, ``dtype``.
         churn: how much noise is added at each step; none by default.
-        base: law of the unit initial noise, ``"gaussian"`` or a callable ``(key, shape) -> noise``.
+        base: law of the unit initial noise: ``"gaussian"``, ``"student_t"``, ``"multivariate_student_t"``, or a callable
+            ``(key, shape) -> noise``, such as ``StudentT(dof=5, scale_matched=True)``.
         batch_size: examples in a chunk, and so on a device at a time.
         observe: ``observe(StepState) -> pytree``, run on every step of every example.
         solver: what is run on each example: ``heun``, ``Ablation(...)``, ``DPMSolver(...)``, or any hashable callable
@@ -134,7 +136,7 @@ def sample(
     shape, dtype = tuple(int(size) for size in shape), np.dtype(dtype)
     require(all(size >= 1 for size in shape), "shape", shape, "positive sizes")
     require(int(batch_size) == batch_size and batch_size >= 1, "batch_size", batch_size, "a whole number, 1 or more")
-    require(callable(base) or base == "gaussian", "base", base, "'gaussian' or a callable (key, shape) -> noise")
+    named_base(base)
     require(jnp.issubdtype(dtype, jnp.floating), "dtype", str(dtype), "a floating dtype")
     require(jax.dtypes.canonicalize_dtype(dtype) == dtype, "dtype", str(dtype), "float32 unless jax_enable_x64 is set")
     _check_denoiser(denoiser)

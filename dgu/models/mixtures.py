@@ -1,0 +1,193 @@
+"""Posterior means of two mixtures: low-rank Gaussians (MoLRG), and points (the empirical distribution)."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from dgu.errors import require
+from dgu.typing import Event, Key, Scalar
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def _floored(variance: Array) -> Array:
+    """A variance that may be divided by: at noise 0 a smallest one stands in, and the nearest component takes all."""
+    return jnp.maximum(variance, float(jnp.finfo(variance.dtype).tiny) ** 0.5)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class MoLRGDenoiser:
+    """The posterior mean of a mixture of low-rank Gaussians given ``x = x0 + sigma eps``.
+
+        x0 ~ sum_k pi_k N(m_k, U_k diag(lam_k) U_k^T + noise_std^2 (I - U_k U_k^T))
+        denoiser(x, sigma) = sum_k w_k (m_k + U_k (lam_k / (lam_k + sigma^2)) c_k + noise_std^2 / rho  e_k)
+
+    with ``rho = noise_std^2 + sigma^2``, the coordinates ``c_k = U_k^T (x - m_k)``, the rest ``e_k = x - m_k - U_k c_k``
+    and ``w = softmax(l)``,
+
+        l_k = log pi_k - 1/2 sum_i [log((lam_ki + sigma^2) / rho) + c_ki^2 / (lam_ki + sigma^2)] - |e_k|^2 / (2 rho).
+
+    The determinants stay in: they decide between components of different rank or variance. The rest is formed as a
+    vector, not as a difference of squared norms, which loses all digits at small ``sigma``. At ``sigma = 0`` the
+    component nearest to ``x`` takes all the weight. A column whose variance is 0 is taken as not there: it pads a
+    component of smaller rank, and its direction belongs to the rest, whatever the column holds.
+
+    Wang et al., arXiv 2409.02426, Definition 1 and Lemma 1.
+
+    Attributes:
+        weights: pi, ``(K,)``, 0 or more; they need not sum to 1.
+        means: ``(K, *event)``.
+        bases: U, ``(K, *event, r)``, orthonormal columns within each component.
+        variances: lam, ``(K, r)``, 0 or more.
+        noise_std: standard deviation off the subspaces, a scalar, 0 or more.
+    """
+
+    weights: Any
+    means: Any
+    bases: Any
+    variances: Any
+    noise_std: Any = 0.0
+
+    def __call__(self, x: Event, sigma: Scalar) -> Event:
+        """The posterior mean of one example, in the dtype of ``x``.
+
+        Raises:
+            InputError: ``x`` is of another shape than a mean, or the attributes do not fit each other.
+        """
+        scores, means = self._components(x, sigma)
+        mixed = jnp.dot(jax.nn.softmax(scores), means, precision=_HIGHEST)
+        return mixed.reshape(x.shape)
+
+    def responsibilities(self, x: Event, sigma: Scalar) -> Float[Array, "K"]:
+        """The posterior probability of each component, ``w`` of the class: it sums to 1."""
+        return jax.nn.softmax(self._components(x, sigma)[0])
+
+    def log_density(self, x: Event, sigma: Scalar) -> Float[Array, ""]:
+        """``log p(x; sigma)`` in nats of the mixture with noise ``sigma`` added; ``sigma`` and ``noise_std`` not both 0."""
+        scores, _ = self._components(x, sigma)
+        weights, std, noise = (jnp.asarray(value, x.dtype) for value in (self.weights, self.noise_std, sigma))
+        common = x.size * (jnp.log(2 * jnp.pi * (jnp.square(std) + jnp.square(noise)))) / 2
+        return jax.nn.logsumexp(scores) - jnp.log(jnp.sum(weights)) - common.astype(x.dtype)
+
+    def draw(self, key: Key) -> Float[Array, "*event"]:
+        """One ``x0`` of the mixture, in the dtype of the means: ``jax.vmap`` it over keys."""
+        pick, inside, outside = jax.random.split(key, 3)
+        means = jnp.asarray(self.means)
+        label = jax.random.categorical(pick, jnp.log(jnp.asarray(self.weights, means.dtype)))
+        mean, basis, variances = (jnp.asarray(leaf, means.dtype)[label] for leaf in (means, self.bases, self.variances))
+        present = (variances > 0).astype(means.dtype)
+        noise = jnp.asarray(self.noise_std, means.dtype) * jax.random.normal(outside, mean.shape, means.dtype)
+        off = jnp.tensordot(noise, basis, mean.ndim, precision=_HIGHEST) * present
+        coordinates = jnp.sqrt(variances) * jax.random.normal(inside, variances.shape, means.dtype)
+        return mean + noise + jnp.dot(basis, coordinates - off, precision=_HIGHEST)
+
+    def _components(self, x: Event, sigma: Scalar) -> tuple[Float[Array, "K"], Float[Array, "K d"]]:
+        """Log weights up to a common term, and the posterior mean within each component."""
+        count, rank = self._check(x)
+        weights, means, bases, variances, std, noise = (
+            jnp.asarray(leaf, x.dtype)
+            for leaf in (self.weights, self.means, self.bases, self.variances, self.noise_std, sigma)
+        )
+        present = variances > 0
+        bases = bases.reshape(count, x.size, rank) * present[:, None, :].astype(x.dtype)
+        centred = (x[None] - means).reshape(count, x.size)
+        coordinates = jnp.einsum("kdr,kd->kr", bases, centred, precision=_HIGHEST)
+        rest = centred - jnp.einsum("kdr,kr->kd", bases, coordinates, precision=_HIGHEST)
+        rest_variance = _floored(jnp.square(std) + jnp.square(noise))
+        total = jnp.where(present, variances + jnp.square(noise), rest_variance)
+        positive = weights > 0
+        prior = jnp.where(positive, jnp.log(jnp.where(positive, weights, jnp.ones_like(weights))), -jnp.inf)
+        scores = (
+            prior
+            - jnp.sum(jnp.log(total / rest_variance) + jnp.square(coordinates) / total, axis=1) / 2
+            - jnp.sum(jnp.square(rest), axis=1) / (2 * rest_variance)
+        )
+        inside = jnp.einsum("kdr,kr->kd", bases, variances / total * coordinates, precision=_HIGHEST)
+        shrunk = inside + jnp.square(std) / rest_variance * rest
+        return scores, means.reshape(count, x.size) + shrunk
+
+    def _check(self, x: Array) -> tuple[int, int]:
+        """Number of components and columns, from shapes alone."""
+        count, rank = (np.shape(self.variances) + (0, 0))[:2]
+        expected = {"weights": (count,), "means": (count, *x.shape), "bases": (count, *x.shape, rank)}
+        require(
+            np.ndim(self.variances) == 2 and count >= 1, "variances.shape", np.shape(self.variances), "(K, r), K >= 1"
+        )
+        require(np.shape(self.means)[1:] == x.shape, "x.shape", x.shape, f"that of a mean, {np.shape(self.means)[1:]}")
+        for name, shape in expected.items():
+            require(np.shape(getattr(self, name)) == shape, f"{name}.shape", np.shape(getattr(self, name)), f"{shape}")
+        return count, rank
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class EmpiricalDenoiser:
+    """The posterior mean of the empirical distribution of ``data`` given ``x = x0 + sigma eps``: what memorises.
+
+        denoiser(x, sigma) = sum_j softmax_j(-|x - data_j|^2 / (2 sigma^2)) data_j
+
+    Blocks of points are summed with a running maximum, so that nothing larger than a block is held beside the data.
+    Distances come from differences, not from inner products: at small ``sigma`` the latter lose all digits. At
+    ``sigma = 0`` it is the nearest point (the mean of those equally near). ``EmpiricalDenoiser`` of ``{a, -a}`` is the
+    two-point mixture, in one dimension ``a tanh(a x / sigma^2)``.
+
+    Attributes:
+        data: ``(N, *event)``, N at least 1.
+        block_size: points at a time. Static.
+    """
+
+    data: Any
+    block_size: int = field(default=256, metadata={"static": True})
+
+    def __call__(self, x: Event, sigma: Scalar) -> Event:
+        """The posterior mean of one example, in the dtype of ``x``.
+
+        Raises:
+            InputError: ``data`` is not ``(N, *x.shape)`` with N at least 1, or ``block_size`` is below 1.
+        """
+        _, total, weighted = self._sums(x, sigma)
+        return (weighted / total).reshape(x.shape)
+
+    def log_density(self, x: Event, sigma: Scalar) -> Float[Array, ""]:
+        """``log p(x; sigma)`` in nats of the points with noise ``sigma`` above 0 added, all of one weight."""
+        maximum, total, _ = self._sums(x, sigma)
+        noise = jnp.asarray(sigma, x.dtype)
+        common = math.log(np.shape(self.data)[0]) + x.size * jnp.log(2 * jnp.pi * jnp.square(noise)) / 2
+        return maximum + jnp.log(total) - common.astype(x.dtype)
+
+    def _sums(self, x: Event, sigma: Scalar) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, "d"]]:
+        """The largest exponent m, ``sum_j exp(l_j - m)`` and ``sum_j exp(l_j - m) data_j``."""
+        shape = np.shape(self.data)
+        require(len(shape) >= 1 and shape[0] >= 1, "data.shape", shape, "(N, *event), N at least 1")
+        require(x.shape == shape[1:], "x.shape", x.shape, f"that of a point of data, {shape[1:]}")
+        require(self.block_size >= 1, "block_size", self.block_size, "1 or more")
+        number = shape[0]
+        size = min(self.block_size, number)
+        rows = jnp.asarray(self.data).reshape(number, x.size)
+        flat = x.ravel()
+        precision = 1 / (2 * _floored(jnp.square(jnp.asarray(sigma, x.dtype))))
+
+        def add(carry: tuple, block: Array) -> tuple[tuple, None]:
+            maximum, total, weighted = carry
+            # The last block is moved back to end with the data; its rows that an earlier block had count for nothing.
+            start = jnp.minimum(block * size, number - size)
+            points = jax.lax.dynamic_slice_in_dim(rows, start, size).astype(x.dtype)
+            exponents = -jnp.sum(jnp.square(flat[None] - points), axis=1) * precision
+            exponents = jnp.where(start + jnp.arange(size) >= block * size, exponents, -jnp.inf)
+            # The maximum drops out of the ratio, and so out of its derivative.
+            largest = jax.lax.stop_gradient(jnp.maximum(maximum, jnp.max(exponents)))
+            weights = jnp.exp(exponents - largest)
+            keep = jnp.exp(maximum - largest)
+            weighted = keep * weighted + jnp.dot(weights, points, precision=_HIGHEST)
+            return (largest, keep * total + jnp.sum(weights), weighted), None
+
+        nothing = (jnp.asarray(-jnp.inf, x.dtype), jnp.zeros((), x.dtype), jnp.zeros(x.size, x.dtype))
+        sums, _ = jax.lax.scan(add, nothing, jnp.arange(-(-number // size)))
+        return sums
