@@ -38,6 +38,8 @@ from dgu.analysis.gaussian_path import spectrum_path as spectrum_path
 from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpolator
 from dgu.analysis.lanczos import TopEigenvalues as TopEigenvalues
 from dgu.analysis.lanczos import top_eigenvalues as top_eigenvalues
+from dgu.analysis.least_squares import least_squares_classifier as least_squares_classifier
+from dgu.analysis.least_squares import simulated_errors as simulated_errors
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
 from dgu.analysis.lipschitz import LipschitzFamily as LipschitzFamily
 from dgu.analysis.lipschitz import lipschitz_family as lipschitz_family

@@ -227,3 +227,20 @@ def test_loss_curve_counts_thousands_of_images():
 def test_input_that_does_not_fit_is_refused(call, words):
     with pytest.raises(InputError, match=words):
         call()
+
+
+def test_universality_trend_holds_both_kinds_of_difference():
+    d = np.array([64, 256, 1024])
+    sizes = {"bounded": (np.array([4.0, 2.0, 1.0]), np.full(3, 0.1)), "radius": (np.full(3, 5.0), np.full(3, 0.2))}
+    signed = {"bounded": (np.array([-0.5, 0.1, 0.0]), np.full(3, 0.1)), "radius": (np.full(3, -5.0), np.full(3, 0.2))}
+    figure = plots.universality_trend(d, sizes, signed, margin=1.0)
+    finish(figure)
+    left, right = figure.axes
+    assert left.get_xscale() == left.get_yscale() == "log" and right.get_yscale() == "linear"
+    for axes, given in ((left, sizes), (right, signed)):
+        for container, (name, (mean, error)) in zip(axes.containers, given.items()):
+            assert container.get_label() == name
+            np.testing.assert_array_equal(container.lines[0].get_ydata(), mean)
+            low, high = (line.get_ydata() for line in container.lines[1])
+            np.testing.assert_allclose([low, high], [mean - 1.96 * error, mean + 1.96 * error])
+    np.testing.assert_allclose(lines(left)["slope -1/2"].get_ydata(), [4.0, 2.0, 1.0])
