@@ -43,6 +43,8 @@ from dgu.analysis.gaussian_path import spectrum_path as spectrum_path
 from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpolator
 from dgu.analysis.lanczos import TopEigenvalues as TopEigenvalues
 from dgu.analysis.lanczos import top_eigenvalues as top_eigenvalues
+from dgu.analysis.least_squares import least_squares_classifier as least_squares_classifier
+from dgu.analysis.least_squares import simulated_errors as simulated_errors
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
 from dgu.analysis.lipschitz import LipschitzFamily as LipschitzFamily
 from dgu.analysis.lipschitz import lipschitz_family as lipschitz_family
@@ -80,6 +82,10 @@ from dgu.analysis.pairs import pair_distances as pair_distances
 from dgu.analysis.power_laws import PowerLawFit as PowerLawFit
 from dgu.analysis.power_laws import power_law_fit as power_law_fit
 from dgu.analysis.power_laws import power_law_range as power_law_range
+from dgu.analysis.predicted import PredictedCurve as PredictedCurve
+from dgu.analysis.predicted import class_moments as class_moments
+from dgu.analysis.predicted import predicted_curve as predicted_curve
+from dgu.analysis.predicted import size_grid as size_grid
 from dgu.analysis.principal import PrincipalImages as PrincipalImages
 from dgu.analysis.principal import principal_images as principal_images
 from dgu.analysis.quality import Estimate as Estimate

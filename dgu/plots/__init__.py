@@ -23,3 +23,4 @@ from dgu.plots.starts import start_tails as start_tails
 from dgu.plots.style import ArmStyle as ArmStyle
 from dgu.plots.style import arm_style as arm_style
 from dgu.plots.style import style as style
+from dgu.plots.theorem import universality_trend as universality_trend
