@@ -23,9 +23,9 @@ from dgu.plots.starts import start_tails as start_tails
 from dgu.plots.style import ArmStyle as ArmStyle
 from dgu.plots.style import arm_style as arm_style
 from dgu.plots.style import style as style
-from dgu.plots.theorem import universality_trend as universality_trend
 from dgu.plots.tails import TailPanel as TailPanel
 from dgu.plots.tails import calibration as calibration
 from dgu.plots.tails import coupling_deviations as coupling_deviations
 from dgu.plots.tails import kurtosis_rows as kurtosis_rows
 from dgu.plots.tails import tail_panels as tail_panels
+from dgu.plots.theorem import universality_trend as universality_trend
