@@ -103,6 +103,8 @@ class Config:
     """What black and white are for the classifiers; features are left as they are."""
     margin: float = 2.5
     """Differences of accuracy below this count as none, in percentage points."""
+    max_predicted_dimension: int = 1024
+    """Data of at most this many dimensions get the asymptotic error of least squares drawn beside the curves; 0 draws none."""
     max_standard_error: float = 0.8
     """A difference known less well than this is undecided, in percentage points."""
     seed: int = 0
@@ -127,6 +129,9 @@ class Config:
             self.two_layer_ratio,
             f"one of training_ratios {self.training_ratios}",
         )
+        require(
+            self.max_predicted_dimension >= 0, "max_predicted_dimension", self.max_predicted_dimension, "at least 0"
+        )
         require(self.margin > 0, "margin", self.margin, "positive")
         require(self.max_standard_error > 0, "max_standard_error", self.max_standard_error, "positive")
         require(self.pixel_range[0] < self.pixel_range[1], "pixel_range", self.pixel_range, "rising")
@@ -149,6 +154,7 @@ PRESETS = {
         subsets=1,
         pairs=1,
         recipe=Recipe(epochs=4, learning_rates=(1.0,), eval_interval=2, width=8),
+        max_predicted_dimension=64,
     ),
     "default": Config(),
     "paper": Config(
@@ -174,6 +180,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
 
     from experiments import universality_report as reporting
     from experiments.harness.progress import Progress
+    from experiments.universality_predictions import predictions
     from experiments.universality_replicates import negative_control, positive_control, replicate
 
     images = gather(config, directory)
@@ -186,9 +193,12 @@ def run(config: Config, directory: RunDirectory) -> Report:
             bar.update()
     positive = directory.stage("control-positive", partial(positive_control, config, images))
     negative = directory.stage("control-negative", partial(negative_control, config))
+    predicted = None
+    if images.dimension <= config.max_predicted_dimension:
+        predicted = directory.stage("predictions", partial(predictions, config, images), allow_nonfinite=True)
     stacked = {name: np.stack([r[name] for r in replicates]) for name in replicates[0]}
 
-    return reporting.build(config, directory, images, stacked, positive, negative)
+    return reporting.build(config, directory, images, stacked, positive, negative, predicted)
 
 
 def gather(config: Config, directory: RunDirectory) -> "Images":

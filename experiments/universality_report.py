@@ -1,5 +1,6 @@
 """Claims, figures and tables of the universality study from its stored results."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from dgu.analysis.resampling import corrected_t_interval, equivalence
 from experiments.harness.claims import Claim
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
+from experiments.universality_predictions import LINES, about_predictions, curve_tasks, predicted_lines
 from experiments.universality_replicates import pool_order, sizes_per_class, two_layer_size
 
 PAPER = "concentration"
@@ -211,8 +213,16 @@ def curve_panel(results: dict, task: str, what: str, arms: tuple[str, ...], n: n
     return plots.CurvePanel(task.replace("-", " "), n, mean, low, high, arms, dimension=d)
 
 
-def build(config: Any, directory: RunDirectory, images: Any, results: dict, positive: dict, negative: dict) -> Report:
-    """Write metrics and figures and return the report."""
+def build(
+    config: Any,
+    directory: RunDirectory,
+    images: Any,
+    results: dict,
+    positive: dict,
+    negative: dict,
+    predicted: dict[str, np.ndarray] | None,
+) -> Report:
+    """Write metrics and figures and return the report; ``predicted`` as ``predictions`` returns it, None where not computed."""
 
     arms, sizes = pool_order(config, images), config.splits
     d, k_all = images.dimension, len(images.class_names)
@@ -229,10 +239,14 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
         "null": f"null, n_fit/d = {sizes.fit / d:.2g}",
         "low rank": f"low rank, n_fit/d = {config.low_rank_fit / d:.2g}",
     }
-    curves = [f"{k}-classes" for k in config.subset_sizes] + ["all-classes", "pairs"]
+    curves = list(curve_tasks(config))
 
     def learning(tasks: list[str], what: str) -> Any:
         panels = [curve_panel(results, task, what, arms, n[task], d, sizes) for task in tasks]
+        if what == "accuracy":
+            panels = [
+                replace(panel, predictions=predicted_lines(predicted, task)) for panel, task in zip(panels, tasks)
+            ]
         return plots.learning_curves(
             panels, quantity={"accuracy": "test accuracy (%)", "loss": "test loss"}[what], labels=labels
         )
@@ -252,7 +266,8 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
             "accuracy_vs_n.png",
             learning(curves, "accuracy"),
             "Accuracy of linear classifiers (softmax + MSE; pairs: sigmoid + MSE) on test images of the arm that they were trained on, "
-            f"against training size n (upper axis: n over {unit}s d). Bands: 95 % intervals over replicates, corrected for the pool they share.",
+            f"against training size n (upper axis: n over {unit}s d). Bands: 95 % intervals over replicates, corrected for the pool they share. "
+            + about_predictions(predicted, config, d),
         ),
         ("loss_vs_n.png", learning(curves, "loss"), "Test loss of the same classifiers."),
         (
@@ -323,6 +338,13 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
             "cross": {task: _lists(found) for task, found in cross.items()},
             "gaps": {task: (100 * gap(results, task)).tolist() for task in (*counts, "two-layer")},
             "null_gaps": {task: (100 * gap(results, task, 1, 2)).tolist() for task in (*counts, "two-layer")},
+            "predicted_accuracy": {
+                task: {line: _plain((100 * (1 - predicted[f"{task}.{line}"])).tolist()) for line in LINES}
+                | {"n": predicted[f"{task}.n"].tolist(), "best_ridge": predicted[f"{task}.best"].tolist()}
+                for task in curves
+            }
+            if predicted
+            else None,
             "learning_rates": {task: _counts(results[f"{task}.rate"]) for task in counts},
             "claims": {
                 claim.id: {"value": claim.value, "interval": list(claim.interval), "verdict": claim.verdict}
@@ -363,12 +385,13 @@ def _answer(claims: list[Claim], config: Any, images: Any) -> str:
 
 
 def _lists(found: tuple[np.ndarray, ...]) -> dict[str, list]:
-    """Mean and interval as nested lists, None where nothing was measured (JSON has no NaN)."""
+    """Mean and interval as nested lists."""
+    return {name: _plain(part.tolist()) for name, part in zip(("mean", "low", "high"), found)}
 
-    def plain(value: Any) -> Any:
-        return [plain(v) for v in value] if isinstance(value, list) else value if np.isfinite(value) else None
 
-    return {name: plain(part.tolist()) for name, part in zip(("mean", "low", "high"), found)}
+def _plain(value: Any) -> Any:
+    """Nested lists with None where nothing was measured (JSON has no NaN)."""
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value if np.isfinite(value) else None
 
 
 def _counts(rates: np.ndarray) -> dict[str, int]:
