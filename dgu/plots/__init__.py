@@ -8,11 +8,14 @@ from dgu.plots.contraction import step_gains as step_gains
 from dgu.plots.curves import CurvePanel as CurvePanel
 from dgu.plots.curves import learning_curves as learning_curves
 from dgu.plots.curves import loss_curve as loss_curve
+from dgu.plots.dots import interval_dots as interval_dots
 from dgu.plots.forest import forest as forest
+from dgu.plots.histograms import histograms as histograms
 from dgu.plots.images import image_grid as image_grid
 from dgu.plots.matrix import cross_matrix as cross_matrix
 from dgu.plots.norms import norm_changes as norm_changes
 from dgu.plots.norms import norm_panel as norm_panel
+from dgu.plots.roc import roc as roc
 from dgu.plots.spectra import SpectrumPanel as SpectrumPanel
 from dgu.plots.spectra import spectra as spectra
 from dgu.plots.starts import StartPanel as StartPanel
@@ -20,3 +23,9 @@ from dgu.plots.starts import start_tails as start_tails
 from dgu.plots.style import ArmStyle as ArmStyle
 from dgu.plots.style import arm_style as arm_style
 from dgu.plots.style import style as style
+from dgu.plots.tails import TailPanel as TailPanel
+from dgu.plots.tails import calibration as calibration
+from dgu.plots.tails import coupling_deviations as coupling_deviations
+from dgu.plots.tails import kurtosis_rows as kurtosis_rows
+from dgu.plots.tails import tail_panels as tail_panels
+from dgu.plots.theorem import universality_trend as universality_trend
