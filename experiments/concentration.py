@@ -29,13 +29,17 @@ PARTS: dict[str, Any] = {
     "contraction": study.contraction,
     "tails": study.tails,
     "starts": study.starts,
+    "spectra": study.spectra,
+    "theorem": study.theorem,
+    "prediction": study.prediction,
+    "fit_size": study.fit_size,
 }
-PartName = Literal["norms", "contraction", "tails", "starts"]
+PartName = Literal["norms", "contraction", "tails", "starts", "spectra", "theorem", "prediction", "fit_size"]
 EVERY: tuple[PartName, ...] = get_args(PartName)
 #: Parts that look inside the sampler and so need a network.
 NEED_NETWORK = ("norms", "contraction", "starts")
-#: Fewest samples of a class that any part takes.
-_FEWEST = 28
+#: Fewest samples of a class, whatever the parts.
+_FEWEST = 8
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Config:
     """Reduce the real images to this size by area means; None keeps them."""
     classes: tuple[int, ...] | None = None
     """Classes to study; None takes all."""
-    per_class: int = 400
+    per_class: int = 800
     """Samples of each class."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     parts: tuple[PartName, ...] = EVERY
@@ -64,6 +68,10 @@ class Config:
     contraction: study.contraction.Config = field(default_factory=study.contraction.Config)
     tails: study.tails.Config = field(default_factory=study.tails.Config)
     starts: study.starts.Config = field(default_factory=study.starts.Config)
+    spectra: study.spectra.Config = field(default_factory=study.spectra.Config)
+    theorem: study.theorem.Config = field(default_factory=study.theorem.Config)
+    prediction: study.prediction.Config = field(default_factory=study.prediction.Config)
+    fit_size: study.fit_size.Config = field(default_factory=study.fit_size.Config)
     seed: int = 0
     """Seed of everything drawn."""
 
@@ -82,7 +90,7 @@ def _with_parts(preset: str, **options: Any) -> Config:
 
 PRESETS = {
     "smoke": _with_parts(
-        "smoke", checkpoint=UNTRAINED, per_class=30, sampler=SamplerConfig(num_steps=4, churn=0.625, batch_size=24)
+        "smoke", checkpoint=UNTRAINED, per_class=64, sampler=SamplerConfig(num_steps=4, churn=0.625, batch_size=24)
     ),
     "default": Config(),
     "paper": _with_parts(
@@ -101,21 +109,22 @@ def run(config: Config, directory: RunDirectory) -> Report:
     """The parts asked for, one after the other; every stage is stored, so a run that was killed goes on."""
     subject = gather(config, directory)
     names = [name for name in PARTS if name in config.parts]
-    left_out = [name for name in names if name in NEED_NETWORK and subject.denoiser is None]
     sections: dict[str, Section] = {}
     for name in names:
-        if name not in left_out:
-            print(f"{name}: {_question(name)}", flush=True)
-            sections[name] = PARTS[name].run(getattr(config, name), subject, directory, config.seed)
-            _check_promises(name, sections[name])
+        print(f"{name}: {_question(name)}", flush=True)
+        section = PARTS[name].run(getattr(config, name), subject, directory, config.seed)
+        if section is not None:
+            _check_promises(name, section)
+            sections[name] = section
     directory.write_json("metrics.json", {name: section.metrics for name, section in sections.items()})
     answers = [section.answer for section in sections.values()]
+    left_out = [name for name in names if name not in sections]
     if left_out:
-        answers.append(f"Left out for want of a network: {', '.join(left_out)}.")
+        answers.append(f"Left out, as these images or the want of a network do not allow them: {', '.join(left_out)}.")
     every = list(sections.values())
     return Report(
         "Concentration of measure",
-        " ".join(answers),
+        "\n".join(answers),
         claims=[claim for section in every for claim in section.claims],
         figures=[FigureEntry(f.file, f"{s.title}. {f.caption}") for s in every for f in s.figures],
         tables=[Table(f"{s.title}: {t.title}", t.header, t.rows) for s in every for t in s.tables],
@@ -144,14 +153,17 @@ def gather(config: Config, directory: RunDirectory) -> Subject:
         given = load_images("samples", config.samples, "train")
         labels = class_list(config.classes, len(given.class_names))
         fewest = min(int((given.labels == label).sum()) for label in labels)
-        count = max(_FEWEST, min(config.per_class, fewest))
-        images = of_classes("samples", config.samples, given, labels, count, "(the study's smallest)")
+        count, shown = min(config.per_class, fewest), f"samples = {config.samples!r}: images of the smallest class"
+        require(count >= _FEWEST, shown, count, f"at least {_FEWEST}")
+        _check_sizes(config, count, shown)
+        images = of_classes("samples", config.samples, given, labels, count, "")
         names, shape = tuple(given.class_names), images.shape[2:]
         denoiser, conditional = None, False
         sigmas, solver, churn = None, heun, Churn()
         _check_varied(images, config.samples)
         real = real_classes(config, labels, names, shape)
     else:
+        _check_sizes(config, config.per_class, "per_class")
         pretrained = load(config.checkpoint)
         denoiser, shape = pretrained.denoiser, pretrained.network.shape
         available = max(1, pretrained.network.unet.label_dim)
@@ -174,6 +186,13 @@ def gather(config: Config, directory: RunDirectory) -> Subject:
         images=images,
         real=real,
     )
+
+
+def _check_sizes(config: Config, per_class: int, shown: str) -> None:
+    """Before the work: whether every part has images enough."""
+    for name in config.parts:
+        if hasattr(PARTS[name], "check"):
+            PARTS[name].check(getattr(config, name), per_class, shown)
 
 
 def _check_varied(images: np.ndarray, value: str) -> None:

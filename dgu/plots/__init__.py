@@ -15,8 +15,8 @@ from dgu.plots.images import image_grid as image_grid
 from dgu.plots.matrix import cross_matrix as cross_matrix
 from dgu.plots.norms import norm_changes as norm_changes
 from dgu.plots.norms import norm_panel as norm_panel
-from dgu.plots.spectra import PowerLawPanel as PowerLawPanel
 from dgu.plots.roc import roc as roc
+from dgu.plots.spectra import PowerLawPanel as PowerLawPanel
 from dgu.plots.spectra import SpectrumPanel as SpectrumPanel
 from dgu.plots.spectra import WhitePanel as WhitePanel
 from dgu.plots.spectra import assumption_ratios as assumption_ratios

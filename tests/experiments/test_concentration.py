@@ -46,7 +46,7 @@ def test_smoke_preset_runs_every_part_and_is_read_back(tmp_path, capsys, monkeyp
 
 
 def test_given_images_leave_out_what_needs_a_network(tmp_path):
-    samples = save_images(tmp_path / "samples.npz", *images(30), class_names=np.asarray(CLASSES))
+    samples = save_images(tmp_path / "samples.npz", *images(64), class_names=np.asarray(CLASSES))
     parts = [name for name in PARTS if name not in ("theorem", "representations")]
     out = tmp_path / "run"
     concentration.main(
@@ -66,7 +66,7 @@ def test_given_images_leave_out_what_needs_a_network(tmp_path):
         ]
     )
     check_run(out, [name for name in parts if name not in NEED_NETWORK])
-    assert "Left out for want of a network: norms, contraction, starts." in (out / "report.html").read_text()
+    assert "do not allow them: norms, contraction, starts" in (out / "report.html").read_text()
 
 
 def test_what_the_papers_run_would_cost(capsys):
@@ -76,7 +76,8 @@ def test_what_the_papers_run_would_cost(capsys):
 
 
 BAD = [
-    ("--per-class 2", "--per-class = 2: must be at least 28"),
+    ("--per-class 2", "--per-class = 2: must be at least 8"),
+    ("--per-class 40", "--per-class = 40: must be 64 or more for spectra"),
     ("--parts norms norms", "--parts = ('norms', 'norms'): must be one or more, each once"),
     ("--parts nothing", "--parts = 'nothing': must be a list"),
     ("--classes 3 3", "--classes = (3, 3): must be one or more different classes from 0..9"),
@@ -85,7 +86,10 @@ BAD = [
         "--samples CONSTANT --classes None --real None",
         "--samples = 'CONSTANT': must be images that differ from each other",
     ),
-    ("--samples FEW --classes None --real None", "--samples = 'FEW': images of class north = 4: must be at least 28"),
+    (
+        "--samples FEW --classes None --real None",
+        "--samples = 'FEW': images of the smallest class = 4: must be at least 8",
+    ),
 ]
 
 
