@@ -30,11 +30,14 @@ PARTS: dict[str, Any] = {
     "tails": study.tails,
     "starts": study.starts,
     "spectra": study.spectra,
+    "representations": study.representations,
     "theorem": study.theorem,
     "prediction": study.prediction,
     "fit_size": study.fit_size,
 }
-PartName = Literal["norms", "contraction", "tails", "starts", "spectra", "theorem", "prediction", "fit_size"]
+PartName = Literal[
+    "norms", "contraction", "tails", "starts", "spectra", "representations", "theorem", "prediction", "fit_size"
+]
 EVERY: tuple[PartName, ...] = get_args(PartName)
 #: Parts that look inside the sampler and so need a network.
 NEED_NETWORK = ("norms", "contraction", "starts")
@@ -69,6 +72,7 @@ class Config:
     tails: study.tails.Config = field(default_factory=study.tails.Config)
     starts: study.starts.Config = field(default_factory=study.starts.Config)
     spectra: study.spectra.Config = field(default_factory=study.spectra.Config)
+    representations: study.representations.Config = field(default_factory=study.representations.Config)
     theorem: study.theorem.Config = field(default_factory=study.theorem.Config)
     prediction: study.prediction.Config = field(default_factory=study.prediction.Config)
     fit_size: study.fit_size.Config = field(default_factory=study.fit_size.Config)

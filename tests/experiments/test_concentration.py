@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import concentration
-from experiments.concentration import NEED_NETWORK, PARTS
+from experiments.concentration import PARTS
 from tests.experiments.universality_study import CLASSES, contents, images, save_images
 
 ALL_CLAIMS = [claim for part in PARTS.values() for claim in part.CLAIM_IDS]
