@@ -98,7 +98,7 @@ PRESETS = {
         checkpoint=UNTRAINED,
         per_class=64,
         # Half a minute's worth, nearly all of it compilation; the others by name.
-        parts=tuple(name for name in EVERY if name not in ("tails", "starts", "representations")),
+        parts=tuple(name for name in EVERY if name not in ("contraction", "tails", "starts", "representations")),
         sampler=SamplerConfig(num_steps=4, churn=0.625, batch_size=24),
     ),
     "default": Config(),
