@@ -26,6 +26,7 @@ from dgu.analysis.features import quadratic_features as quadratic_features
 from dgu.analysis.fit_size import FitSweep as FitSweep
 from dgu.analysis.fit_size import fit_gaps as fit_gaps
 from dgu.analysis.fit_size import fit_size_accuracy as fit_size_accuracy
+from dgu.analysis.fit_size import mixture_samples as mixture_samples
 from dgu.analysis.frechet import FeatureMoments as FeatureMoments
 from dgu.analysis.frechet import PCAFeatures as PCAFeatures
 from dgu.analysis.frechet import choose_rows as choose_rows

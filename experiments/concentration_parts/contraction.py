@@ -142,7 +142,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         [
             FigureEntry(FIGURE_FILES[0], "Top singular value of the Jacobian of each step at states that samples pass through (median and range), beside what happens to pairs of trajectories with the same noise, and the exact gain for the class's Gaussian. Above 1 a step drives neighbours apart."),
             FigureEntry(FIGURE_FILES[1], "Scales of concentration along the path: Theorem 2's own (no noise in the steps, gain 1), the recursion with the noise that churn adds, and with measured gains, beside the measured constant of the whole generator and the leading standard deviation of the samples."),
-            FigureEntry(FIGURE_FILES[2], f"Two points at +-{distance:g} in {config.two_point_size} dimensions: steps below sigma = {distance:g} expand between the points, while norms fall."),
+            FigureEntry(FIGURE_FILES[2], f"Two points at +-{distance:g} in {config.two_point_size} dimensions: steps below sigma = {distance:g} expand between the points, while norms fall (right; the few steps at small noise that lengthen the state have no place on its axis)."),
         ],
         _tables(sigmas, found, scales),
         {

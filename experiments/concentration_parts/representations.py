@@ -73,6 +73,11 @@ PRESETS = {
 }
 
 
+def check(config: Config, per_class: int, shown: str = "per_class") -> None:
+    """``InputError`` where there are too few images of each class."""
+    require(per_class >= MIN_IMAGES, shown, per_class, f"{MIN_IMAGES} or more for representations")
+
+
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section | None:
     """Differences of accuracy and ratios of spectra in each representation; None with a single class.
 
@@ -80,10 +85,6 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     """
     if len(subject.labels) < 2:
         return None
-    per_class = subject.images.shape[1]
-    require(
-        per_class >= MIN_IMAGES, "images of each class", per_class, f"{MIN_IMAGES} or more for their representations"
-    )
     key = stream(jax.random.key(seed), "representations")
     features = directory.stage("representations/features", partial(_features, config, key, subject))
     results = {

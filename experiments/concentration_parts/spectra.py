@@ -79,10 +79,13 @@ PRESETS = {
 }
 
 
+def check(config: Config, per_class: int, shown: str = "per_class") -> None:
+    """``InputError`` where there are too few images of each class."""
+    require(per_class >= MIN_IMAGES, shown, per_class, f"{MIN_IMAGES} or more for spectra")
+
+
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
     """Spectra and assumptions class by class, in samples, their Gaussian mixture and real images, with controls."""
-    per_class = subject.images.shape[1]
-    require(per_class >= MIN_IMAGES, "images of each class", per_class, f"{MIN_IMAGES} or more for their spectra")
     key = stream(jax.random.key(seed), "spectra")
     found = [
         directory.stage(f"spectra/class-{label}", partial(_class_spectra, config, key, subject, number))

@@ -97,11 +97,14 @@ DEGREES = (3.0, 5.0, 10.0, 20.0)
 CONTROL_DIMENSION, CONTROL_ROWS, POWER_ROWS = 8, 120, 2000
 
 
+def check(config: Config, per_class: int, shown: str = "per_class") -> None:
+    """``InputError`` where there are too few images of each class."""
+    require(per_class >= MIN_IMAGES, shown, per_class, f"{MIN_IMAGES} or more for tails")
+
+
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
     """Tails of every class's samples, of a Gaussian and of a Student-t with the first class's moments, and the controls."""
     images = subject.images
-    per_class = images.shape[1]
-    require(per_class >= MIN_IMAGES, "images of each class", per_class, f"{MIN_IMAGES} or more for their tails")
     key = stream(jax.random.key(seed), "tails")
     classes = range(len(subject.labels))
     found = []
