@@ -91,7 +91,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         return None
     key = stream(jax.random.key(seed), "contraction")
     sigmas = np.asarray(subject.sigmas)
-    arms = {"churn off": Churn(), "churn on": _churn(subject)}
+    arms = {"churn off": Churn(), "churn on": published_churn(subject)}
     found = {
         name: directory.stage(f"contraction/{name.replace(' ', '-')}", partial(_measure, config, subject, key, churn))
         for name, churn in arms.items()
@@ -142,7 +142,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         [
             FigureEntry(FIGURE_FILES[0], "Top singular value of the Jacobian of each step at states that samples pass through (median and range), beside what happens to pairs of trajectories with the same noise, and the exact gain for the class's Gaussian. Above 1 a step drives neighbours apart."),
             FigureEntry(FIGURE_FILES[1], "Scales of concentration along the path: Theorem 2's own (no noise in the steps, gain 1), the recursion with the noise that churn adds, and with measured gains, beside the measured constant of the whole generator and the leading standard deviation of the samples."),
-            FigureEntry(FIGURE_FILES[2], f"Two points at +-{distance:g} in {config.two_point_size} dimensions: steps below sigma = {distance:g} expand between the points, while norms fall."),
+            FigureEntry(FIGURE_FILES[2], f"Two points at +-{distance:g} in {config.two_point_size} dimensions: steps below sigma = {distance:g} expand between the points, while norms fall (right; the few steps at small noise that lengthen the state have no place on its axis)."),
         ],
         _tables(sigmas, found, scales),
         {
@@ -157,7 +157,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     )  # fmt: skip
 
 
-def _churn(subject: Subject) -> Churn:
+def published_churn(subject: Subject) -> Churn:
     """The subject's churn, or where it has none the published one at its number of steps."""
     assert subject.sigmas is not None
     rate = float(subject.churn.rate)
@@ -219,7 +219,7 @@ def _gaussian_control(subject: Subject, key: Any) -> dict[str, np.ndarray]:
     """Measured against exact gains with a Gaussian as denoiser, in float64; the largest relative difference of each kind."""
     with jax.enable_x64(True):
         gaussian = fitted(subject, 0, np.float64)
-        churn = _churn(subject)
+        churn = published_churn(subject)
         sigmas = np.asarray(subject.sigmas)
         path = analysis.trace_trajectories(
             gaussian, key, range(2), sigmas, shape=subject.shape, churn=churn, batch_size=2, dtype=jnp.float64

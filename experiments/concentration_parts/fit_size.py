@@ -48,14 +48,14 @@ class Config:
             require(getattr(self, name) >= 2, f"fit_size.{name}", getattr(self, name), "2 or more")
         require(self.margin > 0, "fit_size.margin", self.margin, "positive")
 
-    def sweep(self, per_class: int) -> FitSweep:
+    def sweep(self, per_class: int, shown: str = "per_class") -> FitSweep:
         """The sweep that a pool of so many images per class allows."""
         left = per_class - self.train - self.validation - self.test
         fits = tuple(n for n in self.sizes if n <= left)
         need = self.sizes[1] + self.train + self.validation + self.test
         require(
             len(fits) >= 2,
-            "images per class",
+            shown,
             per_class,
             f"at least {need} for fit_size (two sizes, train, validation and test)",
         )
@@ -73,6 +73,11 @@ PRESETS = {
         recipe=Recipe(epochs=600, learning_rates=(0.01, 0.03, 0.1), batch_size=128, momentum=0.0),
     ),
 }  # fmt: skip
+
+
+def check(config: Config, per_class: int, shown: str = "per_class") -> None:
+    """``InputError`` where there are too few images of each class."""
+    config.sweep(per_class, shown)
 
 
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section | None:

@@ -69,10 +69,10 @@ class Config:
         for name in ("tolerance", "margin"):
             require(getattr(self, name) > 0, f"prediction.{name}", getattr(self, name), "positive")
 
-    def parts(self, count: int) -> dict[str, int]:
+    def parts(self, count: int, shown: str = "per_class") -> dict[str, int]:
         """Images per class for moments, tests and training."""
         fit, test = (max(2, round(share * count)) for share in (self.fit_share, self.test_share))
-        require(count - fit - test >= 1, "images per class", count, "at least 6 for prediction")
+        require(count - fit - test >= 1, shown, count, "6 or more for prediction")
         return {"fit": fit, "test": test, "train": count - fit - test}
 
     def sizes(self, d: int, k: int, train: int) -> np.ndarray:
@@ -86,6 +86,11 @@ PRESETS = {
     "default": Config(),
     "paper": Config(replicates=20, simulations=20),
 }
+
+
+def check(config: Config, per_class: int, shown: str = "per_class") -> None:
+    """``InputError`` where there are too few images of each class."""
+    config.parts(per_class, shown)
 
 
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section | None:
