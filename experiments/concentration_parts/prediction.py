@@ -39,7 +39,7 @@ class Config:
     """Training sizes as multiples of d, not 1; those at least a factor of 1.5 away from it enter the claims."""
     between: int = 9
     """Further sizes at which theory is drawn, evenly spread on a logarithmic axis; 2 or more."""
-    simulations: int = 100
+    simulations: int = 200
     """Training sets drawn from the mixture at each size, 2 or more."""
     replicates: int = 20
     """Splits of the samples at each size, 2 or more."""
