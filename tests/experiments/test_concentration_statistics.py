@@ -131,16 +131,12 @@ def test_representations_need_two_classes_and_do_without_real_images(tmp_path):
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_too_few_images_are_refused_before_the_work(name, tmp_path):
+def test_too_few_images_are_refused_before_the_work(name):
     module = part(name)
-    config = module.PRESETS["smoke"]
-    directory = RunDirectory.open(tmp_path / "out", config)
-    few = gaussian_images(n=module.MIN_IMAGES - 1)
-    with pytest.raises(
-        InputError, match=f"images of each class = {module.MIN_IMAGES - 1}: must be {module.MIN_IMAGES} or more"
-    ):
-        module.run(config, subject(few), directory, 0)
-    assert [file.name for file in directory.path.iterdir()] == ["config.json"]
+    least, config = module.MIN_IMAGES, module.PRESETS["smoke"]
+    module.check(config, least)
+    with pytest.raises(InputError, match=f"^per_class = {least - 1}: must be {least} or more for {name}$"):
+        module.check(config, least - 1)
 
 
 @pytest.mark.parametrize(

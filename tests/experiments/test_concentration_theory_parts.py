@@ -85,7 +85,7 @@ def test_one_class_or_large_images_have_nothing_to_tell_apart(tmp_path):
             r"\(prediction.fit_share, prediction.test_share\) = .*: must be positive",
         ),
         (lambda: fit_size.Config(sizes=(5,)), r"fit_size.sizes = \(5,\): must be two or more"),
-        (lambda: fit_size.Config().sweep(500), r"images per class = 500: must be at least 560 for fit_size"),
+        (lambda: fit_size.Config().sweep(500), r"per_class = 500: must be at least 560 for fit_size"),
     ],
 )
 def test_bad_options(make, message):
