@@ -13,7 +13,7 @@ LINES = {
     "ridge": "theory for the mixture: least squares, best ridge",
     "min_norm": "theory for the mixture: least squares, no ridge",
 }
-#: Replicates whose subsets of classes are averaged over: the time grows with them, the lines move by less than a point.
+#: Replicates whose subsets of classes are averaged over: the time grows with their number.
 _SUBSETS_OF = 4
 
 
