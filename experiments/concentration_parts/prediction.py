@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from dgu import plots
 from dgu.analysis.fit_size import mixture_samples
@@ -196,6 +197,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     )
 
 
+@threadpool_limits.wrap(limits=1)  # Matrices this small only wait for a second BLAS thread.
 def _measure(config: Config, images: np.ndarray, per_class: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Moments of a part of the images (K, n, d), the theory from them, and errors of least squares on the other images.
 
