@@ -17,6 +17,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 jax.config.update("jax_compilation_cache_max_size", 2**31)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def release_programs():
+    """Compiled programs of a module end with it: each holds memory mappings, and a process that runs out of them (65,530 on
+    Linux) crashes inside the compiler."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def hasty_compiler():
     """XLA without its expensive optimisations, for large programs that run a few times: half the time, the same arithmetic."""

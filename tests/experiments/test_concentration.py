@@ -45,6 +45,7 @@ def test_smoke_preset_and_its_second_invocation(tmp_path, capsys, monkeypatch):
     assert "already finished" in capsys.readouterr().out and contents(tmp_path / "run") == before
 
 
+@pytest.mark.slow  # the command itself is a step of .ci/run
 def test_the_parts_that_smoke_leaves_out(tmp_path):
     rest = [name for name in PARTS if name not in concentration.PRESETS["smoke"].parts]
     concentration.main(["--preset", "smoke", "--parts", *rest, "--out", str(tmp_path / "run")])
