@@ -15,12 +15,12 @@ import numpy as np
 from dgu import parallel
 from dgu.errors import require
 from experiments import concentration_parts as study
-from experiments.concentration_parts.section import Plan, Section, Subject
+from experiments.concentration_parts.subject import Plan, Subject
 from experiments.harness.checkpoints import UNTRAINED, load, planned, sampling_cost
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
 from experiments.harness.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
-from experiments.harness.report import FigureEntry, Report, Table
+from experiments.harness.report import FigureEntry, Report, Section, Table, check_promises
 from experiments.harness.rundir import RunDirectory
 
 #: In the order of the report.
@@ -123,7 +123,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
         print(f"{name}: {_question(name)}", flush=True)
         section = PARTS[name].run(getattr(config, name), subject, directory, config.seed)
         if section is not None:
-            _check_promises(name, section)
+            check_promises(f"the part {name}", section, PARTS[name].CLAIM_IDS, PARTS[name].FIGURE_FILES)
             sections[name] = section
     directory.write_json("metrics.json", {name: section.metrics for name, section in sections.items()})
     answers = [section.answer for section in sections.values()]
@@ -142,16 +142,6 @@ def run(config: Config, directory: RunDirectory) -> Report:
 
 def _question(name: str) -> str:
     return (PARTS[name].__doc__ or "").strip().splitlines()[0]
-
-
-def _check_promises(name: str, section: Section) -> None:
-    """``RuntimeError`` unless a part answers the claims and writes the figures that it promises."""
-    for promised, given in (
-        (PARTS[name].CLAIM_IDS, [claim.id for claim in section.claims]),
-        (PARTS[name].FIGURE_FILES, [figure.file for figure in section.figures]),
-    ):
-        if set(promised) != set(given):
-            raise RuntimeError(f"part {name} differs from what it promises: {sorted(set(promised) ^ set(given))}")
 
 
 def gather(config: Config, directory: RunDirectory) -> Subject:

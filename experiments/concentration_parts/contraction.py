@@ -15,12 +15,12 @@ from dgu.keys import stream
 from dgu.models import EmpiricalDenoiser
 from dgu.samplers import Churn
 from experiments.concentration_parts.norms import fitted
-from experiments.concentration_parts.section import PAPER, Plan, Section, Subject
+from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.checkpoints import sampling_cost
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
 from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Is the sampler a contraction?"

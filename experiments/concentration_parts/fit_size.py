@@ -11,10 +11,10 @@ from dgu.analysis.arms import Recipe
 from dgu.analysis.fit_size import FitSweep, fit_gaps, fit_size_accuracy
 from dgu.analysis.resampling import Interval, corrected_t_interval, t_interval
 from dgu.errors import require
-from experiments.concentration_parts.section import PAPER, Plan, Section, Subject
+from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "The gap that a finite fit leaves"

@@ -16,10 +16,10 @@ from dgu.analysis.resampling import corrected_t_interval, t_interval
 from dgu.analysis.splits import class_splits
 from dgu.errors import require
 from dgu.keys import stream
-from experiments.concentration_parts.section import Plan, Section, Subject
+from experiments.concentration_parts.subject import Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Test errors predicted from means and covariances"

@@ -12,10 +12,10 @@ from dgu.analysis.arms import gaussian_arms
 from dgu.analysis.resampling import t_interval
 from dgu.errors import require
 from dgu.keys import stream
-from experiments.concentration_parts.section import PAPER, Plan, Section, Subject
+from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Spectra and the assumptions of Theorem 1"

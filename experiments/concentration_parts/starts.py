@@ -17,11 +17,11 @@ from dgu.models import MoLRGDenoiser
 from dgu.samplers import Churn, MultivariateStudentT, StudentT
 from experiments.concentration_parts.contraction import published_churn
 from experiments.concentration_parts.norms import fitted
-from experiments.concentration_parts.section import PAPER, Plan, Section, Subject
+from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.checkpoints import sampling_cost
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Heavy-tailed starts"

@@ -12,10 +12,10 @@ from dgu import analysis, plots
 from dgu.analysis.coupling import COUPLINGS, LARGEST_DEVIATION
 from dgu.errors import require
 from dgu.keys import stream
-from experiments.concentration_parts.section import PAPER, Plan, Section, Subject
+from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Tails"

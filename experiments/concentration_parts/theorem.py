@@ -11,10 +11,10 @@ from dgu import plots
 from dgu.analysis.theorem_one import LAWS, GapTrend, TheoremDesign, gap_trend, universality_gap
 from dgu.errors import require
 from dgu.keys import stream
-from experiments.concentration_parts.section import PAPER, Plan, Section, Subject
+from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Theorem 1, simulated"

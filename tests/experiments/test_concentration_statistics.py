@@ -9,7 +9,7 @@ import pytest
 
 from dgu.errors import InputError
 from dgu.samplers import Churn
-from experiments.concentration_parts.section import Plan, Subject
+from experiments.concentration_parts.subject import Plan, Subject
 from experiments.harness.rundir import RunDirectory
 
 PARTS = ("tails", "spectra", "representations")

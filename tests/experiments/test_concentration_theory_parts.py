@@ -8,7 +8,7 @@ import pytest
 from dgu.errors import InputError
 from dgu.samplers import Churn
 from experiments.concentration_parts import fit_size, prediction, theorem
-from experiments.concentration_parts.section import Plan, Subject
+from experiments.concentration_parts.subject import Plan, Subject
 from experiments.harness.rundir import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
