@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, arm_style, legend_below, new_figure, style
+from dgu.plots.style import OKABE_ITO, arm_style, legend_below, new_figure, panel_grid, style
 
 #: Line styles of predictions, in turn: dashes and dots that no arm has.
 _PREDICTED: tuple[Any, ...] = ((0, (6, 2)), (0, (1, 1.2)))
@@ -74,17 +74,11 @@ def learning_curves(
         for name in ("mean", "low", "high"):
             shape = getattr(panel, name).shape
             require(shape == expected, f"shape of {name} ({panel.title})", shape, f"(arms, sizes) = {expected}")
-    columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
     labels = labels or {}
     with style():
-        figure = new_figure(max(4.6, 3.7 * columns), 3.4 * rows + 0.5)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for number, axes in enumerate(grid.flat):
-            if number >= len(panels):
-                axes.set_axis_off()
-                continue
-            panel = panels[number]
+        figure, cells = panel_grid(len(panels), columns, 3.7, 3.4)
+        for cell, panel in zip(cells, panels):
+            axes = cell.axes
             for place, arm in enumerate(panel.arms):
                 look = arm_style(arm, place)
                 axes.plot(
@@ -107,10 +101,10 @@ def learning_curves(
                     n, value, color="#4d4d4d", linestyle=line, linewidth=1.3, zorder=1.5, label=labels.get(name, name)
                 )
             _size_axis(axes, panel, xlabel)
-            if number % columns == 0:
+            if cell.left:
                 axes.set_ylabel(quantity)
             axes.set_title(panel.title)
-        legend_below(figure, list(grid.flat))
+        legend_below(figure, [cell.axes for cell in cells])
         if title:
             figure.suptitle(title)
     return figure

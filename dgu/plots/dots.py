@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import arm_style, legend_below, new_figure, style
+from dgu.plots.style import arm_style, legend_below, name_rows, new_figure, style
 
 
 def interval_dots(
@@ -53,10 +53,7 @@ def interval_dots(
                 markeredgecolor="white",
                 label=name,
             )
-        axes.set_yticks(range(len(rows)), rows)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(False, axis="y")
+        name_rows(axes, rows)
         axes.set_xlabel(quantity)
         legend_below(figure, [axes])
         if title:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import VERDICTS, legend_below, new_figure, style
+from dgu.plots.style import VERDICTS, legend_below, name_rows, new_figure, style
 
 
 def forest(
@@ -53,10 +53,7 @@ def forest(
             axes.plot([estimates[row]], [row], label=verdict, linestyle="none", zorder=3, **point)
             text = f"{estimates[row]:+.2f} [{low:+.2f}, {high:+.2f}]"
             axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9, clip_on=False)
-        axes.set_yticks(range(len(labels)), labels)
-        axes.set_ylim(len(labels) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(False, axis="y")
+        name_rows(axes, labels)
         axes.set_xlabel(quantity)
         legend_below(figure, [axes])
         if title:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dgu.analysis.quality import Estimate
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
+from dgu.plots.style import OKABE_ITO, legend_below, new_figure, panel_grid, style
 
 #: What the panel shows of a step, by the names of ``dgu.analysis.observe_norms``.
 QUANTITIES = {"x": "state $x_i$", "denoised": "denoised $D$", "slope": "slope $d_i$"}
@@ -121,20 +121,17 @@ def norm_changes(
     require(len(changes) == len(names) > 0, "number of names", len(names), f"the number of classes, {len(changes)}")
     require(all(one.shape[1] == len(sigmas) for one in changes), "steps", [one.shape[1] for one in changes], f"{len(sigmas)}")  # fmt: skip
     require(len(shares) == len(sigmas), "number of shares", len(shares), f"the number of steps, {len(sigmas)}")
-    columns = min(columns, len(names) + 1)
-    rows = math.ceil((len(names) + 1) / columns)
     largest = max(float(np.abs(one).max()) for one in changes)
     highest = max(float(one.max()) for one in changes)
     threshold = 10.0 ** math.floor(math.log10(max(float(np.median(np.abs(changes[0][:, -2:]))), 1e-6 * largest)))
     with style():
-        figure = new_figure(3.1 * columns, 2.5 * rows + 0.7)
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
-        for number, axes in enumerate(grid.flat):
-            if number > len(names):
-                axes.set_axis_off()
-                continue
+        figure, cells = panel_grid(len(names) + 1, columns, 3.1, 2.5, sharex=True)
+        for number, cell in enumerate(cells):
+            axes = cell.axes
             axes.set_xscale("log")
             axes.set_xlim(sigmas.max() * 1.2, sigmas.min() / 1.2)
+            if cell.bottom:
+                axes.set_xlabel("noise level $\\sigma_i$")
             if number == len(names):
                 _shares(axes, sigmas, shares)
                 continue
@@ -152,14 +149,9 @@ def norm_changes(
             axes.set_ylim(-1.5 * largest, 2 * max(highest, threshold))
             axes.yaxis.set_minor_locator(NullLocator())
             axes.set_title(names[number])
-            if number % columns == 0:
+            if cell.left:
                 axes.set_ylabel("$|x_{i+1}| - |x_i|$")
-        for axes in grid[-1]:
-            axes.set_xlabel("noise level $\\sigma_i$")
-        for axes in grid.flat[max(0, len(names) + 1 - columns) : len(names) + 1]:
-            axes.set_xlabel("noise level $\\sigma_i$")
-            axes.tick_params(labelbottom=True)
-        legend_below(figure, list(grid.flat[: len(names)]))
+        legend_below(figure, [cell.axes for cell in cells[:-1]])
         if title:
             figure.suptitle(title)
     return figure

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, arm_style, legend_below, new_figure, style
+from dgu.plots.style import OKABE_ITO, arm_style, legend_below, name_rows, new_figure, panel_grid, style
 
 
 @dataclass(frozen=True)
@@ -151,16 +151,11 @@ def power_laws(
         InputError: no panel.
     """
     require(len(panels) > 0, "number of panels", len(panels), "1 or more")
-    columns = min(columns, len(panels))
-    rows, labels = math.ceil(len(panels) / columns), labels or {}
+    labels = labels or {}
     with style():
-        figure = new_figure(max(4.8, 2.6 * columns), 2.7 * rows + 0.7)
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for number, axes in enumerate(grid.flat):
-            if number >= len(panels):
-                axes.set_axis_off()
-                continue
-            panel = panels[number]
+        figure, cells = panel_grid(len(panels), columns, 2.6, 2.7, sharex=True, sharey=True)
+        for cell, panel in zip(cells, panels):
+            axes = cell.axes
             for place, (arm, values) in enumerate(panel.eigenvalues.items()):
                 look, shown = arm_style(arm, place), _masked(values, floor)
                 rank = np.arange(1, len(shown) + 1)
@@ -175,12 +170,11 @@ def power_laws(
             axes.set_yscale("log")
             axes.set_title(panel.title)
             axes.text(0.04, 0.05, panel.text, transform=axes.transAxes, fontsize=8, va="bottom")
-            if number % columns == 0:
+            if cell.left:
                 axes.set_ylabel("eigenvalue (squared pixel units)")
-            if number + columns >= len(panels):
+            if cell.bottom:
                 axes.set_xlabel("rank of eigenvalue")
-                axes.tick_params(labelbottom=True)
-        legend_below(figure, list(grid.flat))
+        legend_below(figure, [cell.axes for cell in cells])
     return figure
 
 
@@ -256,8 +250,7 @@ def assumption_ratios(
                 label = classes[number] if number < len(classes) and count <= 10 else None
                 axes.plot([value], [height], marker="o.sD^vPX<>"[number % 10], color=color, markersize=3.5, linestyle="none", label=label)  # fmt: skip
         axes.set_xscale("log")
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
+        name_rows(axes, names)
         axes.set_xlabel("ratio to white Gaussian data of the same size")
         legend_below(figure, [axes])
     return figure

@@ -1,6 +1,7 @@
 """One look for every figure: colours that colour-blind readers tell apart, markers and line styles for grey print."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,44 @@ def style() -> Iterator[None]:
 def new_figure(width: float, height: float) -> Figure:
     """A figure of ``width`` by ``height`` inches that lays itself out. No pyplot: nothing global is left behind."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A panel of a grid: whether it stands in the first column, and whether none stands below it."""
+
+    axes: Axes
+    left: bool
+    bottom: bool
+
+
+def panel_grid(
+    count: int, columns: int, width: float, height: float, *, least: float = 4.6, **shared: Any
+) -> tuple[Figure, list[Cell]]:
+    """A figure of ``count`` panels of ``width`` by ``height`` inches, row by row, at least ``least`` inches wide.
+
+    The lowest panel of a column has the labels of its ticks also where axes are ``shared`` (``sharex``, ``sharey``).
+    """
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = new_figure(max(least, width * columns), height * rows + 0.7)
+    cells = []
+    for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False, **shared).flat):
+        if number >= count:
+            axes.set_axis_off()
+            continue
+        cells.append(Cell(axes, number % columns == 0, number + columns >= count))
+        if cells[-1].bottom:
+            axes.tick_params(labelbottom=True)
+    return figure, cells
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """The vertical axis of a figure with a row for each name, from the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(False, axis="y")
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:

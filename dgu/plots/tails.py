@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
+from dgu.plots.style import OKABE_ITO, legend_below, name_rows, new_figure, panel_grid, style
 
 #: Colour and line style of a kind of function, by the first word of its name: those of ``LipschitzFamily.names``, and "leading".
 _KINDS = {
@@ -55,16 +55,10 @@ def tail_panels(panels: Sequence[TailPanel], *, columns: int = 4, title: str = "
     for panel in panels:
         wanted = (len(panel.names), len(panel.t))
         require(panel.survival.shape == wanted, f"survival.shape ({panel.title})", panel.survival.shape, f"{wanted}")
-    columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
     with style():
-        figure = new_figure(max(5.2, 3.5 * columns), 3.3 * rows + 0.7)
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for number, axes in enumerate(grid.flat):
-            if number >= len(panels):
-                axes.set_axis_off()
-                continue
-            panel = panels[number]
+        figure, cells = panel_grid(len(panels), columns, 3.5, 3.3, least=5.2, sharex=True, sharey=True)
+        for cell, panel in zip(cells, panels):
+            axes = cell.axes
             for name, curve in zip(panel.names, panel.survival):
                 kind = name.split()[0]
                 color, line = _KINDS.get(kind, (OKABE_ITO["black"], "-"))
@@ -85,13 +79,12 @@ def tail_panels(panels: Sequence[TailPanel], *, columns: int = 4, title: str = "
             axes.plot(fine, 2 * stats.norm.sf(fine), color="#7f7f7f", linestyle=(0, (1, 1.5)), linewidth=1.5, label="Gaussian of scale s")  # fmt: skip
             axes.set_yscale("log")
             axes.set_title(panel.title)
-            if number % columns == 0:
+            if cell.left:
                 axes.set_ylabel("P(|f − E f| > t)")
-            if number + columns >= len(panels):
+            if cell.bottom:
                 axes.set_xlabel("t / s")
-                axes.tick_params(labelbottom=True)
-        grid[0, 0].set_ylim(0.5 / max(panel.n for panel in panels), 1.4)
-        legend_below(figure, list(grid.flat))
+        cells[0].axes.set_ylim(0.5 / max(panel.n for panel in panels), 1.4)
+        legend_below(figure, [cell.axes for cell in cells])
         if title:
             figure.suptitle(title)
     return figure
@@ -142,8 +135,7 @@ def kurtosis_rows(
                     label=_LABELS.get(kind, kind) + (": heavier" if heavy else ""),
                     zorder=3 if heavy else 2,
                 )
-        axes.set_yticks(range(len(rows)), rows)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        name_rows(axes, rows)
         axes.set_xlabel("excess kurtosis, minus that of Gaussian data with the same mean and covariance")
         axes.set_xscale("symlog", linthresh=1.0)
         legend_below(figure, [axes])
