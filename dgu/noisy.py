@@ -1,19 +1,20 @@
 """Noisy versions of given images with addressed noise, and what every study of denoisers on them checks."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Int, Num
 
 from dgu import keys
 from dgu.denoisers import check_range
 from dgu.errors import InputError, require
-from dgu.typing import Denoiser, Event, Key, Scalar
+from dgu.typing import Denoiser, Event, Key, PyTree, Scalar
 
 
 def noisy_input(
@@ -56,6 +57,24 @@ def in_blocks(rows: np.ndarray, batch_size: int) -> tuple[np.ndarray, Int[np.nda
     size = math.ceil(len(rows) / blocks)
     numbers = np.minimum(np.arange(blocks * size, dtype=np.int32), len(rows) - 1).reshape(blocks, size)
     return rows[numbers], numbers
+
+
+def over_levels(
+    one: Callable[[Array, Array, Array, Array], PyTree],
+    blocks: Num[Array, "blocks size *row"],
+    numbers: Int[Array, "blocks size"],
+    sigmas: Float[Array, "levels"],
+) -> PyTree:
+    """``one(row, number, sigma, level)`` of every row at every level, ``(levels * blocks, size, ...)``, levels outermost.
+
+    One loop over levels and blocks, so that what is traced is traced once; the rows of a block are mapped together.
+    """
+    many = jax.vmap(one, in_axes=(0, 0, None, None))
+    level, block = (
+        part.ravel().astype(jnp.int32)
+        for part in jnp.meshgrid(jnp.arange(sigmas.shape[0]), jnp.arange(blocks.shape[0]), indexing="ij")
+    )
+    return jax.lax.map(lambda at: many(blocks[at[1]], numbers[at[1]], sigmas[at[0]], at[0]), (level, block))
 
 
 def require_finite(values: np.ndarray, sigmas: np.ndarray, denoiser: str) -> None:

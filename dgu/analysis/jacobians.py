@@ -6,7 +6,7 @@ these compiled products: a gradient of convolutions inside ``lax.scan`` or ``whi
 For an exact posterior mean J is symmetric, ``Cov(x0 | x) / sigma^2``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,8 +191,8 @@ def _pull(
 def perturbed_images(
     denoiser: Denoiser,
     x: Event,
-    directions: Float[ArrayLike, "k *event"],
-    scales: Float[ArrayLike, "m"],
+    directions: Float[ArrayLike, "..."],
+    scales: Sequence[float] | Float[ArrayLike, "m"],
     sigmas: Float[ArrayLike, "levels"],
 ) -> Float[Array, "k m *event"]:
     """The images that follow from ``x + scale sigma_0 direction``, by deterministic Heun steps from there on.
@@ -200,7 +200,7 @@ def perturbed_images(
     Args:
         denoiser: any pytree that is called as ``denoiser(x, sigma)``.
         x: a state at the level ``sigmas[0]``.
-        directions: unit vectors, such as singular vectors.
+        directions: unit vectors ``(k, *event)``, such as singular vectors.
         scales: lengths of the perturbation in units of ``sigmas[0]``, of either sign; 0 gives the image without.
         sigmas: noise levels from that of ``x`` down to 0.
 

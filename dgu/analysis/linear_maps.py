@@ -62,7 +62,7 @@ def map_spectra(maps: LinearDenoiser, count: int = 100) -> MapSpectra:
 
 
 def vector_correlation(
-    vectors: Float[ArrayLike, "*batch d k"], basis: Float[ArrayLike, "d m"]
+    vectors: Float[ArrayLike, "*batch d k"], basis: Float[ArrayLike, "e m"]
 ) -> Float64[np.ndarray, "*batch k m"]:
     """``|vectors^T basis|``, the modulus of the cosine of each pair of unit columns. Li et al., Figs 4 and 28.
 
@@ -75,13 +75,13 @@ def vector_correlation(
 
 
 def subspace_overlap(
-    vectors: Float[ArrayLike, "*batch d k"], basis: Float[ArrayLike, "d m"]
+    vectors: Float[ArrayLike, "*batch d k"], basis: Float[ArrayLike, "e m"]
 ) -> Float64[np.ndarray, "*batch"]:
     """Mean squared length of the vectors' projections onto the basis: 1 where the span holds them, ``m / d`` by chance.
 
     Unlike single vectors' correlations it does not depend on the order or on rotations among near-equal values.
     """
-    return (vector_correlation(vectors, basis) ** 2).sum(axis=-1).mean(axis=-1)
+    return np.asarray((vector_correlation(vectors, basis) ** 2).sum(axis=-1).mean(axis=-1))
 
 
 def orthogonality_residual(

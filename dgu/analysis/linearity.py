@@ -7,7 +7,6 @@ the scores are not centred.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +18,12 @@ from jaxtyping import Float, Int
 from dgu.analysis.resampling import Interval, t_interval
 from dgu.denoisers import as_pytree
 from dgu.errors import InputError, require
-from dgu.noisy import checked_images, checked_levels, in_blocks, noisy_input, require_finite
+from dgu.noisy import checked_images, checked_levels, in_blocks, noisy_input, over_levels, require_finite
 from dgu.samplers.heun import denoise
 from dgu.typing import Denoiser, Key, Scalar
 
-#: The paper's and its code's form of a score, which differ: see ``LinearityScores``.
-Form = Literal["paper", "code"]
 
-
-def mixing_weights(squares: Sequence[float | int] = (0.5,)) -> Float[np.ndarray, "mixes 2"]:
+def mixing_weights(squares: Sequence[float | int] | ArrayLike = (0.5,)) -> Float[np.ndarray, "mixes 2"]:
     """``(alpha, beta)`` with ``alpha^2`` as given and ``alpha^2 + beta^2 = 1``: equal weights by default.
 
     The paper's five are ``numpy.linspace(0.99, 0.5, 5)``.
@@ -59,13 +55,13 @@ class LinearityScores:
     given: np.ndarray
     target: np.ndarray
 
-    def cosine(self, form: Form = "paper") -> Interval:
+    def cosine(self, form: str = "paper") -> Interval:
         """Mean cosine of given and target, ``(L, C)`` with 95 % intervals over pairs: its modulus in the paper's (11),
         with its sign in the paper's code."""
         values = self.products / (self.given * self.target)
         return t_interval(np.abs(values) if _is_paper(form) else values)
 
-    def nmse(self, form: Form = "paper") -> Interval:
+    def nmse(self, form: str = "paper") -> Interval:
         """Mean ratio of the difference's norm to that of given in the paper's (12), to that of target in its code."""
         return t_interval(self.differences / (self.given if _is_paper(form) else self.target))
 
@@ -166,7 +162,7 @@ def combination_scores(
     blocks, numbers = in_blocks(rows.reshape(pairs, 2, *rows.shape[1:]), batch_size)
     model = as_pytree(denoiser)
     found = _scores(model, blocks, numbers, levels.astype(rows.dtype), mixes.astype(rows.dtype), key)
-    # (levels, blocks, size, mixes) -> (levels, mixes, pairs)
+    # (levels and blocks, size, mixes) -> (levels, mixes, pairs)
     products, differences, given, target = (
         np.moveaxis(np.asarray(part, np.float64).reshape(len(levels), -1, len(mixes))[:, :pairs], 1, 2)
         for part in found
@@ -188,7 +184,7 @@ def _scores(
     sigmas: Float[Array, "levels"],
     coefficients: Float[Array, "mixes 2"],
     key: Key,
-) -> tuple[Float[Array, "levels blocks size mixes"], ...]:
+) -> tuple[Float[Array, "places size mixes"], ...]:
     """Inner products, norms of the differences, norms of given and of target."""
 
     def one(pair: Array, number: Array, sigma: Scalar, level: Array) -> tuple[Array, ...]:
@@ -201,12 +197,7 @@ def _scores(
         norms = (jnp.linalg.norm(part, axis=1) for part in (given - target, given, target))
         return jnp.sum(given * target, axis=1), *norms
 
-    def at(place: tuple[Array, Array]) -> tuple[Array, ...]:
-        sigma, level = place
-        many = jax.vmap(one, in_axes=(0, 0, None, None))
-        return jax.lax.map(lambda block: many(block[0], block[1], sigma, level), (blocks, numbers))
-
-    return jax.lax.map(at, (sigmas, jnp.arange(sigmas.shape[0], dtype=jnp.int32)))
+    return over_levels(one, blocks, numbers, sigmas)
 
 
 def _is_paper(form: str) -> bool:

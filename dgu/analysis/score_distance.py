@@ -8,7 +8,6 @@ informative on images that the denoisers have not seen. So the caller says which
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +19,12 @@ from jaxtyping import Float, Int
 from dgu.analysis.resampling import Interval, t_interval
 from dgu.denoisers import as_pytree
 from dgu.errors import InputError, require
-from dgu.noisy import checked_images, checked_levels, in_blocks, noisy_input, require_finite
+from dgu.noisy import checked_images, checked_levels, in_blocks, noisy_input, over_levels, require_finite
 from dgu.samplers.heun import denoise
 from dgu.typing import Denoiser, Event, Key, Scalar
 
-#: What the images of a comparison are to the denoisers compared.
-Inputs = Literal["held-out", "training"]
+#: What the images of a comparison can be to the denoisers compared.
+INPUTS = ("held-out", "training")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +69,7 @@ def score_distances(
     sigmas: Float[ArrayLike, "levels"],
     key: Key,
     *,
-    inputs: Inputs,
+    inputs: str,
     batch_size: int = 64,
 ) -> ScoreDistances:
     """Distances between all pairs of denoisers at all levels, on ``images + sigma eps``: one compiled program.
@@ -82,7 +81,7 @@ def score_distances(
         images: clean images, two or more.
         sigmas: noise levels, 0 or more, within the range of every denoiser.
         key: of the noise.
-        inputs: what the images are to the denoisers.
+        inputs: what the images are to the denoisers: ``"held-out"`` or ``"training"``.
         batch_size: images at a time.
 
     Raises:
@@ -92,14 +91,14 @@ def score_distances(
     Li et al., arXiv 2410.24060, (10) and (53).
     """
     require(len(denoisers) >= 2, "denoisers", len(denoisers), "two or more")
-    require(inputs in get_args(Inputs), "inputs", inputs, f"one of {', '.join(get_args(Inputs))}")
+    require(inputs in INPUTS, "inputs", inputs, f"one of {', '.join(INPUTS)}")
     rows = checked_images(images, 2)
     levels = checked_levels(sigmas, denoisers)
     blocks, numbers = in_blocks(rows, batch_size)
     models = tuple(as_pytree(denoiser) for denoiser in denoisers.values())
     found = _outputs(models, blocks, numbers, levels.astype(rows.dtype), key)
     between, norms = (np.asarray(part, np.float64) for part in found)
-    # (levels, blocks, size, ...) -> (levels, ..., images)
+    # (levels and blocks, size, ...) -> (levels, ..., images)
     between, norms = (
         np.moveaxis(part.reshape(len(levels), -1, part.shape[-1])[:, : len(rows)], 1, -1) for part in (between, norms)
     )
@@ -120,7 +119,7 @@ def _outputs(
     numbers: Int[Array, "blocks size"],
     sigmas: Float[Array, "levels"],
     key: Key,
-) -> tuple[Float[Array, "levels blocks size pairs"], Float[Array, "levels blocks size k"]]:
+) -> tuple[Float[Array, "places size pairs"], Float[Array, "places size k"]]:
     """Distances of all pairs ``i < j`` and norms of all outputs."""
 
     def one(image: Event, index: Array, sigma: Scalar, level: Array) -> tuple[Array, Array]:
@@ -129,9 +128,4 @@ def _outputs(
         between = jnp.stack([jnp.linalg.norm(a - b) for a, b in combinations(outputs, 2)])
         return between, jnp.stack([jnp.linalg.norm(output) for output in outputs])
 
-    def at(place: tuple[Array, Array]) -> tuple[Array, Array]:
-        sigma, level = place
-        many = jax.vmap(one, in_axes=(0, 0, None, None))
-        return jax.lax.map(lambda block: many(block[0], block[1], sigma, level), (blocks, numbers))
-
-    return jax.lax.map(at, (sigmas, jnp.arange(sigmas.shape[0], dtype=jnp.int32)))
+    return over_levels(one, blocks, numbers, sigmas)

@@ -154,7 +154,7 @@ def solve_moments(
     return weight, rho, residual(rho) / size
 
 
-def author_learning_rates(sigmas: Float[ArrayLike, "levels"]) -> Float64[np.ndarray, "levels"]:
+def author_learning_rates(sigmas: Sequence[float] | Float[ArrayLike, "levels"]) -> Float64[np.ndarray, "levels"]:
     """Adam's learning rates of the authors' code (its table for EDM-VP): 5e-5 for the levels 80 to 4.07 of their grid,
     5e-4 for 1.50 and 0.47, 5e-3 for 0.117, 5e-2 below; a level between two of these has the nearer one's (in log)."""
     return np.array([next(rate for low, rate in _RATES if level > low) for level in np.asarray(sigmas, np.float64)])
