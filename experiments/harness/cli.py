@@ -45,7 +45,8 @@ def run_experiment(
         presets: frozen dataclass instances by name; each field's docstring is its help text.
         run: the study; stores its stages and figures in the directory and returns its report.
         name: the experiment's name, as in ``python -m experiments.NAME``.
-        dry_run: what a configuration would cost; gives the command line ``--dry-run``.
+        dry_run: what a configuration would cost; gives the command line ``--dry-run``, and is printed before a run of the
+            preset ``paper`` starts.
         default: the preset used without ``--preset``.
         description: what the study asks, for ``--help``.
         claim_ids, figure_files: what the study promises; ``RuntimeError`` if its report holds others.
@@ -71,6 +72,8 @@ def run_experiment(
             claims = _finished(directory)
             if claims is None:
                 print(f"{name}, preset {options.preset}, in {directory.path}", flush=True)
+                if dry_run is not None and options.preset == "paper" and is_lead():
+                    print(f"what it costs from start to end:\n{cost_table(dry_run(options.config))}", flush=True)
                 try:
                     with _compilation(quick=options.preset == "smoke"):
                         claims = _run(run, options.config, directory, claim_ids, figure_files)
