@@ -1,0 +1,139 @@
+"""Distances of the network to the Gaussian, linear and multi-delta denoisers, and their samples (Figs 2, 3, 16 and 27)."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+
+from dgu import analysis, plots, samplers
+from dgu.errors import require
+from dgu.keys import stream
+from dgu.models import LinearDenoiser
+from experiments.concentration_parts.section import Section
+from experiments.harness.claims import Claim
+from experiments.harness.report import FigureEntry, Table
+from experiments.harness.rundir import RunDirectory
+from experiments.hidden_gaussian_parts.subject import PAPER, Subject, bounded, triple
+
+CLAIM_IDS = ("distances-gaussian-closer", "distances-regimes", "distances-linear-gaussian")
+FIGURE_FILES = ("figures/distances.png", "figures/samples.png")
+NAMES = ("network", "Gaussian", "linear", "multi-delta")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Distances between denoisers."""
+
+    images: int = 500
+    """Images whose noisy versions are denoised."""
+    samples: int = 10
+    """Samples of each denoiser from the same noise, for the figure."""
+    steps: int = 18
+    """Heun steps of these."""
+    batch_size: int = 64
+    """Images at a time."""
+
+    def __post_init__(self) -> None:
+        require(self.images >= 2, "distances.images", self.images, "2 or more")
+        require(self.samples >= 1, "distances.samples", self.samples, "1 or more")
+        require(self.steps >= 2, "distances.steps", self.steps, "2 or more")
+        require(self.batch_size >= 1, "distances.batch_size", self.batch_size, "1 or more")
+
+
+def run(config: Config, subject: Subject, linear: LinearDenoiser, directory: RunDirectory, seed: int) -> Section:
+    """All four denoisers on the same noisy images."""
+    images = subject.some("distances.images", config.images)
+    key = stream(jax.random.key(seed), "distances")
+    models = dict(zip(NAMES, (subject.denoiser, subject.gaussian, linear, subject.points)))
+
+    def compute() -> dict[str, np.ndarray]:
+        found = analysis.score_distances(
+            models, images, subject.sigmas, key, inputs=subject.inputs, batch_size=config.batch_size
+        )
+        return {"differences": found.differences, "norms": found.norms}
+
+    stored = directory.stage("distances", compute)
+    size = int(np.prod(subject.shape))
+    found = analysis.ScoreDistances(NAMES, subject.sigmas, subject.inputs, size, **stored)
+    shown = directory.stage("samples", lambda: _samples(config, subject, linear, seed))
+    pairs = [("network", "Gaussian"), ("network", "linear"), ("network", "multi-delta"), ("Gaussian", "linear")]
+    rmse = {f"{a} - {b}": found.rmse(a, b) for a, b in pairs}
+    nmse = {f"{a} - {b}": found.nmse(a, b) for a, b in pairs}
+    panels = [
+        plots.LevelPanel("RMSE (10)", "root mean squared difference (pixel units)", subject.sigmas,
+                         {name: triple(one) for name, one in rmse.items()}, marks={"0.05": 0.05}),
+        plots.LevelPanel("NMSE (53)", "difference over the first one's norm", subject.sigmas,
+                         {name: triple(one) for name, one in nmse.items()}),
+    ]  # fmt: skip
+    directory.save_figure(FIGURE_FILES[0], plots.level_curves(panels, columns=2))
+    grid = plots.image_grid(np.stack([shown[name] for name in NAMES]), NAMES, ["from the same noise"])
+    directory.save_figure(FIGURE_FILES[1], grid)
+    claims = _claims(subject, found, rmse)
+    sigmas = subject.sigmas
+    rows = [
+        (float(sigma), *(float(one.estimate[k]) for one in (*rmse.values(), *nmse.values())))  # type: ignore[index]
+        for k, sigma in enumerate(sigmas)
+    ]
+    peak = {name: float(np.max(one.estimate)) for name, one in rmse.items()}
+    answer = (
+        f"On {config.images} {subject.inputs} images the network's distance to the Gaussian denoiser is at most "
+        f"{peak['network - Gaussian']:.3f} (RMSE), to the multi-delta denoiser {peak['network - multi-delta']:.3f}. "
+    )
+    return Section(
+        "Distances between denoisers",
+        answer,
+        claims,
+        [
+            FigureEntry(FIGURE_FILES[0], f"Distances between denoisers on noisy {subject.inputs} images, in two norms; bands: 95 % intervals over images (Figs 2 and 27)."),
+            FigureEntry(FIGURE_FILES[1], "Samples of the network, of the Gaussian, linear and multi-delta denoisers from the same noise (Fig 3)."),
+        ],
+        [Table(f"Distances ({subject.inputs} images)", ("sigma", *(f"RMSE {n}" for n in rmse), *(f"NMSE {n}" for n in nmse)), rows)],
+        {"rmse": {name: one.estimate for name, one in rmse.items()}, "nmse": {name: one.estimate for name, one in nmse.items()}},
+    )  # fmt: skip
+
+
+def _claims(subject: Subject, found: analysis.ScoreDistances, rmse: dict) -> list[Claim]:
+    sigmas, size = subject.sigmas, np.sqrt(found.dimension)
+    middle = (sigmas >= 0.1) & (sigmas <= 20.0)
+    middle = middle if middle.any() else np.ones(len(sigmas), bool)
+    gaussian, points = (found.differences[:, 0, found.names.index(name)] / size for name in ("Gaussian", "multi-delta"))
+    closer = analysis.t_interval((points - gaussian)[middle].mean(axis=0))
+    outer = np.flatnonzero((sigmas >= 20.0) | (sigmas <= 0.1))
+    worst = int(outer[np.argmax(rmse["network - linear"].estimate[outer])])
+    apart = int(np.argmax(rmse["Gaussian - linear"].estimate))
+    where = f"largest at sigma = {sigmas[apart]:.3g}"
+    return [
+        Claim.at_least(id="distances-gaussian-closer", paper=PAPER, figure="Fig 2", unit="(RMSE, pixel units)",
+                       statement="At intermediate noise (0.1 to 20) the network is nearer to the Gaussian denoiser than to the multi-delta one: the difference of their distances, mean over levels.",
+                       value=float(closer.estimate), interval=(float(closer.low), float(closer.high)), threshold=0.0,
+                       note=f"on {subject.inputs} images"),
+        bounded("at_most", rmse["network - linear"], worst, 0.05, id="distances-regimes", figure="Fig 2", unit="(RMSE, pixel units)",
+                statement="At high (20 and more) and low noise (0.1 and less) the network and its best linear map nearly agree (the largest distance is shown).",
+                note=f"largest at sigma = {sigmas[worst]:.3g}"),
+        bounded("at_most", rmse["Gaussian - linear"], apart, 0.05, id="distances-linear-gaussian", figure="Fig 2", unit="(RMSE, pixel units)",
+                statement="The network's best linear map nearly is the Gaussian denoiser at every noise level (the largest distance is shown).",
+                note=where),
+    ]  # fmt: skip
+
+
+def _samples(config: Config, subject: Subject, linear: LinearDenoiser, seed: int) -> dict[str, np.ndarray]:
+    """The same initial noise for all denoisers: pairing is by the key alone."""
+    grid = samplers.karras_sigmas(config.steps, subject.sigmas[-1], subject.sigmas[0])
+    key = stream(jax.random.key(seed), "samples")
+    models = dict(zip(NAMES, (subject.denoiser, subject.gaussian, linear, subject.points)))
+    return {
+        name: samplers.sample(model, key, range(config.samples), grid, shape=subject.shape, batch_size=config.samples)
+        for name, model in models.items()
+    }
+
+
+def evaluations(config: Config, levels: int) -> int:
+    """Evaluations of the network."""
+    return config.images * levels + config.samples * (2 * config.steps - 1)
+
+
+PRESETS = {
+    "smoke": replace(Config(), images=24, samples=4, steps=4, batch_size=24),
+    "default": Config(),
+    "paper": Config(images=1000),
+}
