@@ -63,6 +63,10 @@ class Config:
     whatever the data: held-out images tell more."""
     levels: int = 10
     """Noise levels of maps, distances and Jacobians: the authors' grid from 80 to 0.002, within the network's range."""
+    steps: int = 18
+    """Heun steps of the sampler, beside those to the levels studied."""
+    batch_size: int = 10
+    """Samples at a time."""
     linearity: linearity_part.Config = field(default_factory=linearity_part.Config)
     distillation: distillation_part.Config = field(default_factory=distillation_part.Config)
     distances: distances_part.Config = field(default_factory=distances_part.Config)
@@ -72,6 +76,8 @@ class Config:
 
     def __post_init__(self) -> None:
         require(self.levels >= 2, "levels", self.levels, "2 or more")
+        require(self.steps >= 2, "steps", self.steps, "2 or more")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
         require(self.label >= 0, "label", self.label, "0 or more")
         require(self.inputs in ("held-out", "training"), "inputs", self.inputs, "held-out or training")
@@ -83,7 +89,7 @@ def _preset(name: str, **options: Any) -> Config:
 
 
 PRESETS = {
-    "smoke": _preset("smoke", levels=3, train_images=40),
+    "smoke": _preset("smoke", levels=3, steps=3, batch_size=4, train_images=40),
     "default": _preset("default"),
     "paper": _preset("paper", checkpoint=FFHQ_64, data="ffhq-64x64.zip", heldout_data="celeba-hq-64x64.zip", heldout_split="train", size=None),
 }  # fmt: skip
@@ -134,19 +140,22 @@ def dry_run(config: Config) -> list[Cost]:
     network = planned(config)
     size = network.shape[0] * network.shape[1] * network.shape[2]
     levels, matrix = config.levels, 8 * size**2
+    steps = config.steps + levels + len(config.jacobians.perturbed)
+    samples = max(config.distances.samples, config.jacobians.trajectories)
     counts = {
         "linearity": (linearity_part.evaluations(config.linearity), 64),
         "distillation": (distillation_part.evaluations(config.distillation, levels), config.distillation.batch_size),
         "distances": (distances_part.evaluations(config.distances, levels), config.distances.batch_size),
-        "jacobians": (jacobians_part.evaluations(config.jacobians, levels), config.jacobians.batch_size * config.jacobians.vectors),
+        "sampling": (2 * samples * (2 * steps - 1), config.batch_size),
+        "jacobians": (jacobians_part.evaluations(config.jacobians, levels, steps), config.jacobians.batch_size * config.jacobians.vectors),
     }  # fmt: skip
     costs = {}
     for name, (count, batch) in counts.items():
         costs[name] = replace(sampling_cost(network, count, 1, batch), stage=name, disk=0)
     rows = config.distillation.images * config.distillation.draws
     own = config.distillation.identity_points * config.distillation.identity_draws
-    steps = config.distillation.adam_images * config.distillation.adam_epochs
-    products = levels * size**2 * 4.0 * (rows + own + steps) + levels * 25.0 * size**3
+    seen = config.distillation.adam_images * config.distillation.adam_epochs
+    products = levels * size**2 * 4.0 * (rows + own + seen) + levels * 25.0 * size**3
     found = costs["distillation"]
     # Exactly: a few d x d matrices; by Adam: the maps of all levels with two moments and a gradient, in float32.
     memory = found.memory + max(5 * matrix, 2 * levels * matrix)

@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from matplotlib.figure import Figure
 
 from dgu.errors import require
@@ -59,6 +60,41 @@ def map_spectra_figure(panels: Sequence[MapPanel], *, columns: int = 4, title: s
                 top.set_ylabel("singular value")
                 below.set_ylabel("|left · right|")
         legend_below(figure, list(grid[::2].flat))
+        if title:
+            figure.suptitle(title)
+    return figure
+
+
+def distillation_epochs(
+    epochs: Num[np.ndarray, "snapshots"],
+    nmse: Float[np.ndarray, "snapshots levels"],
+    losses: Float[np.ndarray, "levels epochs"],
+    sigmas: Float[np.ndarray, "levels"],
+    *,
+    title: str = "",
+) -> Figure:
+    """The course of a distillation by Adam: distance of the weights to a reference's, and the loss, a line a noise level.
+
+    Args:
+        epochs: epochs done at each snapshot.
+        nmse: NMSE of the weights there.
+        losses: mean loss of every epoch.
+        sigmas: noise levels; dark lines are high ones.
+        title: of the figure.
+    """
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(sigmas)))
+    with style():
+        figure = new_figure(9.2, 4.2)
+        left, right = figure.subplots(1, 2)
+        for level, sigma in enumerate(sigmas):
+            label = f"$\\sigma$ = {sigma:.3g}"
+            left.plot(epochs, nmse[:, level], marker=".", color=shades[level], label=label)
+            right.plot(np.arange(1, losses.shape[1] + 1), losses[level], color=shades[level], label=label)
+        for axes, quantity in ((left, "NMSE of weights"), (right, "loss (mean over pixels)")):
+            axes.set_yscale("log")
+            axes.set_xlabel("epochs")
+            axes.set_ylabel(quantity)
+        legend_below(figure, [left, right])
         if title:
             figure.suptitle(title)
     return figure

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
-from dgu import analysis, plots, samplers
+from dgu import analysis, plots
 from dgu.errors import require
 from dgu.keys import stream
 from dgu.models import LinearDenoiser
@@ -28,15 +28,12 @@ class Config:
     """Images whose noisy versions are denoised."""
     samples: int = 10
     """Samples of each denoiser from the same noise, for the figure."""
-    steps: int = 18
-    """Heun steps of these."""
     batch_size: int = 64
     """Images at a time."""
 
     def __post_init__(self) -> None:
         require(self.images >= 2, "distances.images", self.images, "2 or more")
         require(self.samples >= 1, "distances.samples", self.samples, "1 or more")
-        require(self.steps >= 2, "distances.steps", self.steps, "2 or more")
         require(self.batch_size >= 1, "distances.batch_size", self.batch_size, "1 or more")
 
 
@@ -76,7 +73,7 @@ def run(config: Config, subject: Subject, linear: LinearDenoiser, directory: Run
     ]
     peak = {name: float(np.max(one.estimate)) for name, one in rmse.items()}
     answer = (
-        f"On {config.images} {subject.inputs} images the network's distance to the Gaussian denoiser is at most "
+        f"On {len(images)} {subject.inputs} images the network's distance to the Gaussian denoiser is at most "
         f"{peak['network - Gaussian']:.3f} (RMSE), to the multi-delta denoiser {peak['network - multi-delta']:.3f}. "
     )
     return Section(
@@ -99,6 +96,7 @@ def _claims(subject: Subject, found: analysis.ScoreDistances, rmse: dict) -> lis
     gaussian, points = (found.differences[:, 0, found.names.index(name)] / size for name in ("Gaussian", "multi-delta"))
     closer = analysis.t_interval((points - gaussian)[middle].mean(axis=0))
     outer = np.flatnonzero((sigmas >= 20.0) | (sigmas <= 0.1))
+    outer = outer if len(outer) else np.arange(len(sigmas))
     worst = int(outer[np.argmax(rmse["network - linear"].estimate[outer])])
     apart = int(np.argmax(rmse["Gaussian - linear"].estimate))
     where = f"largest at sigma = {sigmas[apart]:.3g}"
@@ -117,23 +115,17 @@ def _claims(subject: Subject, found: analysis.ScoreDistances, rmse: dict) -> lis
 
 
 def _samples(config: Config, subject: Subject, linear: LinearDenoiser, seed: int) -> dict[str, np.ndarray]:
-    """The same initial noise for all denoisers: pairing is by the key alone."""
-    grid = samplers.karras_sigmas(config.steps, subject.sigmas[-1], subject.sigmas[0])
-    key = stream(jax.random.key(seed), "samples")
     models = dict(zip(NAMES, (subject.denoiser, subject.gaussian, linear, subject.points)))
-    return {
-        name: samplers.sample(model, key, range(config.samples), grid, shape=subject.shape, batch_size=config.samples)
-        for name, model in models.items()
-    }
+    return {name: subject.trajectories(model, config.samples, seed).samples for name, model in models.items()}
 
 
 def evaluations(config: Config, levels: int) -> int:
-    """Evaluations of the network."""
-    return config.images * levels + config.samples * (2 * config.steps - 1)
+    """Evaluations of the network, sampling apart."""
+    return config.images * levels
 
 
 PRESETS = {
-    "smoke": replace(Config(), images=24, samples=4, steps=4, batch_size=24),
+    "smoke": replace(Config(), images=24, samples=4, batch_size=24),
     "default": Config(),
     "paper": Config(images=1000),
 }

@@ -25,7 +25,12 @@ CLAIM_IDS = (
     "distillation-adam",
     "distillation-identity",
 )
-FIGURE_FILES = ("figures/weights.png", "figures/map_spectra.png", "figures/map_vectors.png")
+FIGURE_FILES = (
+    "figures/weights.png",
+    "figures/map_spectra.png",
+    "figures/map_vectors.png",
+    "figures/distillation_epochs.png",
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,9 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
             correlation, [f"$\\sigma$ = {sigma:.3g}" for sigma in sigmas], rows_are="distilled map", columns_are="principal component"
         ),
     )  # fmt: skip
+    directory.save_figure(
+        FIGURE_FILES[3], plots.distillation_epochs(adam["epochs"], adam["nmse"], adam["losses"], sigmas)
+    )
     claims = _claims(sigmas, nmse, adam, own["nmse"], spectra.asymmetry, overlap, kept)
     rows = [
         (float(sigma), float(nmse[k]), float(adam["nmse"][-1, k]), float(adam["to_exact"][k]), float(spectra.asymmetry[k]),
@@ -123,7 +131,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
             "orthogonality (51)", "that of the Gaussian", "identity")  # fmt: skip
     close = int((nmse < 0.2).sum())
     answer = (
-        f"The best linear map of the network on {config.images} {subject.inputs} images is within 0.2 (NMSE of weights) of the "
+        f"The best linear map of the network on {len(subject.some('distillation.images', config.images))} {subject.inputs} images is within 0.2 (NMSE of weights) of the "
         f"Gaussian's at {close} of {len(sigmas)} noise levels. "
     )
     return Section(
@@ -134,6 +142,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
             FigureEntry(FIGURE_FILES[0], "Distance of the distilled weights to the Gaussian's, exactly and after training by Adam; the multi-delta denoiser distilled on its own data; asymmetry; overlap of the leading singular vectors with the principal components (Figs 4 and 22)."),
             FigureEntry(FIGURE_FILES[1], "Singular values of the distilled maps and of the Gaussian's; below, whether left and right singular vectors agree, as those of a symmetric map do (Fig 14)."),
             FigureEntry(FIGURE_FILES[2], "Correlation of the distilled maps' left singular vectors with the principal components of the training images (Figs 4 and 14)."),
+            FigureEntry(FIGURE_FILES[3], "Training by Adam: distance of the weights to the Gaussian's, and the loss, at each noise level (Figs 4 and 22)."),
         ],
         [Table(f"Distilled maps ({subject.inputs} images)", head, rows)],
         {"nmse": nmse, "adam_nmse": adam["nmse"][-1], "adam_to_exact": adam["to_exact"], "asymmetry": spectra.asymmetry,

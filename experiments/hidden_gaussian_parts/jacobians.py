@@ -10,7 +10,6 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.errors import require
 from dgu.keys import stream
-from dgu.samplers import karras_sigmas
 from experiments.concentration_parts.section import Section
 from experiments.harness.claims import Claim
 from experiments.harness.progress import Progress
@@ -32,8 +31,6 @@ class Config:
     """Leading singular vectors."""
     components: int = 20
     """Principal components that they are compared with, fewer where the training images span fewer."""
-    steps: int = 18
-    """Heun steps of the sampler, beside those to the levels studied."""
     tolerance: float = 1e-3
     """Largest residual of a singular triplet, over the largest value."""
     max_rounds: int = 30
@@ -51,7 +48,6 @@ class Config:
         require(self.trajectories >= 2, "jacobians.trajectories", self.trajectories, "2 or more")
         require(self.vectors >= 3, "jacobians.vectors", self.vectors, "3 or more")
         require(self.components >= 3, "jacobians.components", self.components, "3 or more")
-        require(self.steps >= 2, "jacobians.steps", self.steps, "2 or more")
         require(0 < self.tolerance < 1, "jacobians.tolerance", self.tolerance, "between 0 and 1")
         require(self.max_rounds >= 1, "jacobians.max_rounds", self.max_rounds, "1 or more")
         positive = len(self.perturbed) > 0 and min(self.perturbed) > 0
@@ -67,13 +63,12 @@ class Config:
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
     """Triplets at the states of a few trajectories, at all levels; and what perturbing the states along them does."""
     sigmas = subject.sigmas
-    key = stream(jax.random.key(seed), "jacobians")
-    inside = np.clip(config.perturbed, sigmas[-1], sigmas[0])
-    grid = np.append(np.unique(np.concatenate([karras_sigmas(config.steps, sigmas[-1], sigmas[0])[:-1], sigmas, inside]))[::-1], 0.0)  # fmt: skip
-    stored = directory.stage("jacobians/triplets", lambda: _triplets(config, subject, grid, key))
-    moved = directory.stage(
-        "jacobians/perturbed", lambda: _perturbed(config, subject, grid, inside, stored["states"], key)
+    # The levels of the study, then those of the perturbations: one batch of states, one compilation.
+    measured = directory.stage(
+        "jacobians/triplets", lambda: _triplets(config, subject, np.concatenate([sigmas, subject.perturbed]), seed)
     )
+    stored = {name: values[: len(sigmas)] for name, values in measured.items()}
+    moved = directory.stage("jacobians/perturbed", lambda: _perturbed(config, subject, measured))
     components = min(config.components, subject.gaussian.basis.shape[1])
     basis = np.asarray(subject.gaussian.basis, np.float64)[:, :components]
     left = stored["left"].reshape(len(sigmas), config.trajectories, config.vectors, -1)
@@ -95,7 +90,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     directory.save_figure(
         FIGURE_FILES[2], plots.image_grid(scaled, titles, [f"singular vectors 1 to {config.vectors}"])
     )
-    pictures, names, lengths = _rows(config, inside, moved["images"])
+    pictures, names, lengths = _rows(config, subject.perturbed, moved["images"])
     directory.save_figure(
         FIGURE_FILES[3], plots.image_grid(pictures, names, [f"{value:+g}" if value else "0" for value in lengths])
     )
@@ -148,41 +143,28 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     )  # fmt: skip
 
 
-def _triplets(config: Config, subject: Subject, grid: np.ndarray, key: Any) -> dict[str, np.ndarray]:
-    """Triplets ``(levels, trajectories, ...)``, and the first trajectory's states at all levels of the grid."""
-    path = analysis.trace_trajectories(
-        subject.denoiser, key, range(config.trajectories), grid, shape=subject.shape, batch_size=config.trajectories
-    )
-    places = [int(np.flatnonzero(grid == sigma)[0]) for sigma in subject.sigmas]
-    points = np.moveaxis(path.x_hat[:, places], 1, 0).reshape(-1, *subject.shape)
-    levels = np.repeat(subject.sigmas, config.trajectories)
+def _triplets(config: Config, subject: Subject, levels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Triplets at the states of the first samples at ``levels``, and these states, ``(levels, trajectories, ...)``."""
+    states = subject.states(subject.trajectories(subject.denoiser, config.trajectories, seed), levels)
+    key = stream(jax.random.key(seed), "jacobians")
+    points = states.reshape(-1, *subject.shape)
     with Progress("singular vectors", total=len(points), unit="states") as bar:
         found = analysis.singular_triplets(
-            subject.denoiser, points, levels, config.vectors, stream(key, "start"), tolerance=config.tolerance,
-            max_rounds=config.max_rounds, batch_size=config.batch_size, progress=lambda done, total: bar.update(done - bar.done),
+            subject.denoiser, points, np.repeat(levels, config.trajectories), config.vectors, key,
+            tolerance=config.tolerance, max_rounds=config.max_rounds, batch_size=config.batch_size,
+            progress=lambda done, total: bar.update(done - bar.done),
         )  # fmt: skip
-
-    def by_level(values: np.ndarray) -> np.ndarray:
-        return values.reshape(len(subject.sigmas), config.trajectories, *values.shape[1:])
-
-    parts = {name: by_level(getattr(found, name)) for name in ("values", "left", "residuals")}
-    return parts | {"states": path.x_hat[0]}
+    parts = {"values": found.values, "left": found.left, "residuals": found.residuals}
+    return {name: part.reshape(*states.shape[:2], *part.shape[1:]) for name, part in parts.items()} | {"states": states}
 
 
-def _perturbed(
-    config: Config, subject: Subject, grid: np.ndarray, levels: np.ndarray, states: np.ndarray, key: Any
-) -> dict[str, np.ndarray]:
-    """Images after perturbations of the first trajectory, ``(levels, directions, lengths, *event)``."""
-    lengths, images = _signed(config), []
-    for sigma in levels:
-        place = int(np.flatnonzero(grid == sigma)[0])
-        found = analysis.singular_triplets(
-            subject.denoiser, states[place : place + 1], np.array([sigma]), config.directions, stream(key, "perturbed"),
-            tolerance=config.tolerance, max_rounds=config.max_rounds,
-        )  # fmt: skip
-        ends = analysis.perturbed_images(
-            subject.denoiser, jnp.asarray(states[place]), found.left[0], lengths, grid[place:]
-        )
+def _perturbed(config: Config, subject: Subject, measured: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Images after perturbations of the first sample's states, ``(levels, directions, lengths, *event)``."""
+    count, images = len(subject.perturbed), []
+    for sigma, left, states in zip(subject.perturbed, measured["left"][-count:], measured["states"][-count:]):
+        grid = subject.grid[subject.grid <= sigma]
+        moves = left[0, : config.directions]
+        ends = analysis.perturbed_images(subject.denoiser, jnp.asarray(states[0]), moves, _signed(config), grid)
         images.append(np.asarray(ends))
     return {"images": np.stack(images)}
 
@@ -211,19 +193,17 @@ def _curves(sigmas: np.ndarray, leading: np.ndarray, overlap: np.ndarray, values
     )
 
 
-def evaluations(config: Config, levels: int) -> int:
-    """Evaluations of the network and of its linearisations, at most."""
+def evaluations(config: Config, levels: int, steps: int) -> int:
+    """Evaluations of the network and of its linearisations, at most, sampling apart."""
     rounds = config.max_rounds * 2 * (config.vectors + 1)
-    products = config.trajectories * levels * rounds + len(config.perturbed) * config.max_rounds * 2 * (
-        config.directions + 1
-    )
+    products = config.trajectories * (levels + len(config.perturbed)) * rounds
     ends = len(config.perturbed) * config.directions * (2 * len(config.lengths) + 1)
-    return products + (ends + config.trajectories) * 2 * (config.steps + levels + len(config.perturbed))
+    return products + ends * 2 * steps
 
 
 PRESETS = {
     "smoke": replace(
-        Config(), trajectories=2, vectors=3, components=6, steps=3, max_rounds=2, perturbed=(2.0,), lengths=(5.0,), directions=1
+        Config(), trajectories=2, vectors=3, components=6, max_rounds=2, perturbed=(2.0,), lengths=(5.0,), directions=1
     ),
     "default": Config(),
     "paper": Config(trajectories=16, vectors=20, components=100, batch_size=4),

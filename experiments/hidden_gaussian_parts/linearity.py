@@ -54,7 +54,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     models = {"network": subject.denoiser, "Gaussian": subject.gaussian, "multi-delta": subject.points}
 
     def compute(model: Any) -> dict[str, np.ndarray]:
-        found = analysis.combination_scores(model, images, sigmas, key, coefficients, pairs=config.pairs)
+        found = analysis.combination_scores(model, images, sigmas, key, coefficients, pairs=len(images) // 2)
         return {name: getattr(found, name) for name in ("products", "differences", "given", "target")}
 
     scores = {}
@@ -117,7 +117,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         for k, sigma in enumerate(sigmas)
     ]  # fmt: skip
     answer = (
-        f"On {config.pairs} pairs of {subject.inputs} images the network's cosine score is at least {cosine.estimate[worst, equal]:.3f} "  # type: ignore[index]
+        f"On {len(images) // 2} pairs of {subject.inputs} images the network's cosine score is at least {cosine.estimate[worst, equal]:.3f} "  # type: ignore[index]
         f"(at sigma = {sigmas[worst]:.2g}); that of the multi-delta denoiser falls to {memorising.estimate[:, equal].min():.3f}. "  # type: ignore[index]
     )
     return Section(

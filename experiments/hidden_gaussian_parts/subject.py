@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from dgu import analysis
 from dgu.errors import InputError, require
+from dgu.keys import stream
 from dgu.models import NCSNPP, EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, SongUNetConfig
 from dgu.samplers import karras_sigmas
 from experiments.harness import checkpoints
@@ -30,7 +33,11 @@ class Subject:
         images: what is measured on, (m, H, W, C).
         inputs: what these are to the denoisers: ``"held-out"`` or ``"training"``.
         sigmas: the ten levels (or as many as asked for), falling.
+        grid: levels of the sampler, falling to 0, those of ``sigmas`` and of ``perturbed`` among them.
+        perturbed: levels at which states are perturbed.
+        batch_size: samples at a time.
         gaussian, points: the Gaussian and the multi-delta denoiser of ``train``.
+        bundled: the images are the few bundled ones, for want of others: counts are cut to what there are.
         about: what the images are, in words.
     """
 
@@ -40,17 +47,35 @@ class Subject:
     images: np.ndarray
     inputs: str
     sigmas: np.ndarray
+    grid: np.ndarray
+    perturbed: np.ndarray
+    batch_size: int
     gaussian: GaussianDenoiser
     points: EmpiricalDenoiser
+    bundled: bool
     about: str
 
     def some(self, option: str, count: int, each: int = 1) -> np.ndarray:
-        """The first ``count * each`` images; ``InputError`` under the option's name where there are fewer."""
+        """The first ``count * each`` images; ``InputError`` under the option's name where there are fewer (of the bundled
+        images: all there are)."""
         there = len(self.images)
+        count = min(count, there // each) if self.bundled else count
         require(
             count * each <= there, option, count, f"at most {there // each}: there are {there} {self.inputs} images"
         )
         return self.images[: count * each]
+
+    def trajectories(self, denoiser: Any, count: int, seed: int) -> analysis.Trajectories:
+        """The first ``count`` samples of a denoiser with their states: the same noise for every denoiser and part."""
+        key = stream(jax.random.key(seed), "samples")
+        return analysis.trace_trajectories(
+            denoiser, key, range(count), self.grid, shape=self.shape, batch_size=self.batch_size
+        )
+
+    def states(self, path: analysis.Trajectories, levels: np.ndarray) -> np.ndarray:
+        """States at some levels of the grid, ``(levels, samples, H, W, C)``."""
+        places = [int(np.flatnonzero(self.grid == level)[0]) for level in levels]
+        return np.moveaxis(path.x_hat[:, places], 1, 0)
 
 
 def gather(config: Any) -> Subject:
@@ -59,7 +84,7 @@ def gather(config: Any) -> Subject:
     network, classes = pretrained.network, pretrained.network.unet.label_dim
     label, names = _label(config, classes), pretrained.class_names
     denoiser = pretrained.denoiser if label is None else pretrained.denoiser.given(label)
-    train, held, about = _images(config, label, names)
+    train, held, bundled, about = _images(config, label, names)
     wanted = f"{network.shape}, the network's (see --size)"
     require(train.shape[1:] == network.shape, f"data = {config.data!r}: images of shape", train.shape[1:], wanted)
     if config.train_images is not None:
@@ -68,9 +93,14 @@ def gather(config: Any) -> Subject:
         train = train[: config.train_images]
     low, high = max(0.002, denoiser.sigma_min), min(80.0, denoiser.sigma_max)
     sigmas = karras_sigmas(config.levels, low, high)[:-1]
+    perturbed = np.clip(config.jacobians.perturbed, sigmas[-1], sigmas[0])
+    steps = karras_sigmas(config.steps, sigmas[-1], sigmas[0])[:-1]
+    grid = np.append(np.unique(np.concatenate([steps, sigmas, perturbed]))[::-1], 0.0)
     images = held if config.inputs == "held-out" else train
     gaussian, points = GaussianDenoiser.fit(train), EmpiricalDenoiser(train)
-    return Subject(denoiser, network.shape, train, images, config.inputs, sigmas, gaussian, points, about)
+    return Subject(
+        denoiser, network.shape, train, images, config.inputs, sigmas, grid, perturbed, config.batch_size, gaussian, points, bundled, about
+    )  # fmt: skip
 
 
 def planned(config: Any) -> EDMNetwork:
@@ -90,8 +120,8 @@ def _label(config: Any, classes: int) -> int | None:
     return config.label
 
 
-def _images(config: Any, label: int | None, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, str]:
-    """Training and held-out images of the class, and what they are."""
+def _images(config: Any, label: int | None, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, bool, str]:
+    """Training and held-out images of the class, whether they are the bundled ones, and what they are."""
 
     def chosen(option: str, source: str, split: str) -> np.ndarray:
         found = load_images(option, source, split, config.size)
@@ -105,18 +135,22 @@ def _images(config: Any, label: int | None, names: Sequence[str]) -> tuple[np.nd
     if config.data != "auto":
         train = chosen("data", config.data, config.train_split)
         if config.heldout_data is None and config.heldout_split == config.train_split:
-            return *_halves(train, "data", config.data), f"halves of {config.data}{kind}"
+            return *_halves(train, "data", config.data), False, f"halves of {config.data}{kind}"
         held = chosen("heldout_data", config.heldout_data or config.data, config.heldout_split)
-        return train, held, f"{config.data} ({config.train_split}) and held-out images{kind}"
+        return train, held, False, f"{config.data} ({config.train_split}) and held-out images{kind}"
     try:
         train, held = (chosen("data", "fashion-mnist", split) for split in ("train", "test"))
-        return train, held, f"Fashion-MNIST{kind}: training file, and test file held out"
+        return train, held, False, f"Fashion-MNIST{kind}: training file, and test file held out"
     except InputError as error:
         if "was not found" not in str(error):
             raise
     bundled = chosen("data", BUNDLED_IMAGES, "test")
-    return *_halves(bundled, "data", "auto"), (
-        f"the bundled images{kind}, none of which the network was trained on: one half stands for the training images"
+    return (
+        *_halves(bundled, "data", "auto"),
+        True,
+        (
+            f"the bundled images{kind}, none of which the network was trained on: one half stands for the training images"
+        ),
     )
 
 

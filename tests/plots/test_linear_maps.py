@@ -67,3 +67,15 @@ def test_correlation_matrices_share_their_colours():
         assert image.get_clim() == (0, 1)
     with pytest.raises(InputError, match="number of titles = 1"):
         plots.correlation_matrices(matrices, ["a"], rows_are="", columns_are="")
+
+
+def test_the_course_of_a_distillation_holds_every_level():
+    rng = np.random.default_rng(3)
+    epochs, nmse, losses = np.array([0, 2, 4]), rng.random((3, 5)) + 0.1, rng.random((5, 4)) + 0.1
+    figure = plots.distillation_epochs(epochs, nmse, losses, SIGMAS)
+    finish(figure)
+    for level, sigma in enumerate(SIGMAS):
+        one, other = (lines(axes)[f"$\\sigma$ = {sigma:.3g}"] for axes in figure.axes)
+        np.testing.assert_array_equal(one.get_ydata(), nmse[:, level])
+        np.testing.assert_array_equal(other.get_ydata(), losses[level])
+        assert one.get_color().tolist() == other.get_color().tolist()
