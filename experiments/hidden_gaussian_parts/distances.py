@@ -57,9 +57,9 @@ def run(config: Config, subject: Subject, linear: LinearDenoiser, directory: Run
     rmse = {f"{a} - {b}": found.rmse(a, b) for a, b in pairs}
     nmse = {f"{a} - {b}": found.nmse(a, b) for a, b in pairs}
     panels = [
-        plots.LevelPanel("RMSE (10)", "root mean squared difference (pixel units)", subject.sigmas,
+        plots.LevelPanel("RMSE (10)", "RMSE (pixel units)", subject.sigmas,
                          {name: triple(one) for name, one in rmse.items()}, marks={"0.05": 0.05}),
-        plots.LevelPanel("NMSE (53)", "difference over the first one's norm", subject.sigmas,
+        plots.LevelPanel("NMSE (53)", "NMSE (by the first one)", subject.sigmas,
                          {name: triple(one) for name, one in nmse.items()}),
     ]  # fmt: skip
     directory.save_figure(FIGURE_FILES[0], plots.level_curves(panels, columns=2))

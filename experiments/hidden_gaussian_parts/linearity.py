@@ -68,10 +68,10 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         cosine = {name: triple(found.cosine(form), (slice(None), equal)) for name, found in scores.items()}
         nmse = {name: triple(found.nmse(form), (slice(None), equal)) for name, found in scores.items()}
         signed = "|cosine|" if form == "paper" else "cosine"
-        over = "of the mix" if form == "paper" else "of the outputs' sum"
+        over = "by the mix" if form == "paper" else "by the outputs' sum"
         return [
             plots.LevelPanel(f"{signed}, {form}'s form", signed, sigmas, cosine),
-            plots.LevelPanel(f"NMSE, {form}'s form", f"difference over the norm {over}", sigmas, nmse),
+            plots.LevelPanel(f"NMSE, {form}'s form", f"NMSE ({over})", sigmas, nmse),
         ]
 
     directory.save_figure(FIGURE_FILES[0], plots.level_curves([*panels("paper"), *panels("code")], columns=2))
@@ -85,7 +85,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     }
     mixing = [
         plots.LevelPanel("cosine", "|cosine|", sigmas, {name: both[0] for name, both in by_mix.items()}),
-        plots.LevelPanel("NMSE", "difference over the norm of the mix", sigmas, {name: both[1] for name, both in by_mix.items()}),
+        plots.LevelPanel("NMSE", "NMSE (by the mix)", sigmas, {name: both[1] for name, both in by_mix.items()}),
     ]  # fmt: skip
     directory.save_figure(FIGURE_FILES[1], plots.level_curves(mixing, columns=2))
     directory.save_figure(FIGURE_FILES[2], plots.level_curves(_halves(config, scores, sigmas, len(mixes)), columns=2))
@@ -139,7 +139,7 @@ def _halves(config: Config, scores: dict, sigmas: np.ndarray, first: int) -> lis
     """A panel for each factor of the homogeneity score, and one for additivity."""
     names = [f"homogeneity, c = {factor:g}" for factor in config.factors] + ["additivity"]
     return [
-        plots.LevelPanel(title, "difference over the norm of the output", sigmas,
+        plots.LevelPanel(title, "NMSE (by the output)", sigmas,
                          {name: triple(found.nmse(), (slice(None), first + k)) for name, found in scores.items()})
         for k, title in enumerate(names)
     ]  # fmt: skip
