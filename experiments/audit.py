@@ -175,8 +175,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     from dgu import plots
     from experiments.audit_parts import balance, features, membership, memorisation, moments, tails, universality
     from experiments.audit_parts.gather import gather
-    from experiments.concentration_parts.section import Section
-    from experiments.harness.report import FigureEntry
+    from experiments.harness.report import FigureEntry, Section, check_promises
 
     sets = gather(config, directory)
     no_replicates = "" if config.universality.replicates else "no replicates were asked for (--universality.replicates)"
@@ -198,9 +197,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
             continue
         print(f"{title} ...", flush=True)
         section: Section = part.section(config, sets, directory)
-        given = [claim.id for claim in section.claims], [figure.file for figure in section.figures]
-        if given != (list(part.CLAIM_IDS), list(part.FIGURE_FILES)):
-            raise RuntimeError(f"the section {title} differs from what it promises: {given}")
+        check_promises(f"the section {title}", section, part.CLAIM_IDS, part.FIGURE_FILES)
         sections.append(section)
         metrics[title] = section.metrics
     directory.write_json("metrics.json", {**metrics, "images": _sizes(sets), "left_out": dict(skipped)})

@@ -13,6 +13,8 @@ LINES = {
     "ridge": "theory for the mixture: least squares, best ridge",
     "min_norm": "theory for the mixture: least squares, no ridge",
 }
+#: Replicates whose subsets of classes are averaged over: the time grows with their number.
+_SUBSETS_OF = 4
 
 
 def curve_tasks(config: Any) -> tuple[str, ...]:
@@ -23,13 +25,13 @@ def curve_tasks(config: Any) -> tuple[str, ...]:
 def predictions(config: Any, images: Images) -> dict[str, np.ndarray]:
     """Asymptotic errors of least squares on the mixture fitted in the first replicate, at the training sizes and between them.
 
-    Averaged over the subsets of all replicates. By task, ``n``, ``min_norm``, ``ridge`` and ``best``, as ``PredictedCurve``.
+    Averaged over the subsets of the first few replicates. By task, ``n``, ``min_norm``, ``ridge`` and ``best``, as ``PredictedCurve``.
     """
     k = len(images.class_names)
     flat = images.rows(config)
     fit = [class_splits(flat.shape[1], config.splits.parts(), config.seed, 0, label)["fit"] for label in range(k)]
     means, covariances = class_moments(np.stack([flat[label, rows] for label, rows in enumerate(fit)]))
-    problems = [tasks(config, k, flat.shape[-1], number) for number in range(config.replicates)]
+    problems = [tasks(config, k, flat.shape[-1], number) for number in range(min(config.replicates, _SUBSETS_OF))]
     out: dict[str, np.ndarray] = {}
     for name in curve_tasks(config):
         subsets = np.concatenate([each[name].classes for each in problems])

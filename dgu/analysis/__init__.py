@@ -12,12 +12,10 @@ from dgu.analysis.classifiers import evaluate as evaluate
 from dgu.analysis.classifiers import fit_classifiers as fit_classifiers
 from dgu.analysis.classifiers import predict as predict
 from dgu.analysis.contraction import Expansion as Expansion
-from dgu.analysis.contraction import Trajectories as Trajectories
 from dgu.analysis.contraction import generator_expansion as generator_expansion
 from dgu.analysis.contraction import path_expansion as path_expansion
 from dgu.analysis.contraction import scale_recursion as scale_recursion
 from dgu.analysis.contraction import step_expansion as step_expansion
-from dgu.analysis.contraction import trace_trajectories as trace_trajectories
 from dgu.analysis.convnet import ConvNet as ConvNet
 from dgu.analysis.convnet import train_convnet as train_convnet
 from dgu.analysis.coupling import coupled_deviation as coupled_deviation
@@ -28,6 +26,7 @@ from dgu.analysis.features import quadratic_features as quadratic_features
 from dgu.analysis.fit_size import FitSweep as FitSweep
 from dgu.analysis.fit_size import fit_gaps as fit_gaps
 from dgu.analysis.fit_size import fit_size_accuracy as fit_size_accuracy
+from dgu.analysis.fit_size import mixture_samples as mixture_samples
 from dgu.analysis.frechet import FeatureMoments as FeatureMoments
 from dgu.analysis.frechet import PCAFeatures as PCAFeatures
 from dgu.analysis.frechet import choose_rows as choose_rows
@@ -141,6 +140,7 @@ from dgu.analysis.spectra import marchenko_pastur_quantiles as marchenko_pastur_
 from dgu.analysis.spectra import power_law as power_law
 from dgu.analysis.spectra import spectrum_ratio as spectrum_ratio
 from dgu.analysis.spectra import squared_singular_values as squared_singular_values
+from dgu.analysis.starts import sample_from as sample_from
 from dgu.analysis.tail_test import TailTest as TailTest
 from dgu.analysis.tail_test import tail_test as tail_test
 from dgu.analysis.tail_test import tail_test_p_values as tail_test_p_values
@@ -160,6 +160,8 @@ from dgu.analysis.theorem_one import universality_gap as universality_gap
 from dgu.analysis.theory import Prediction as Prediction
 from dgu.analysis.theory import asymptotic_error as asymptotic_error
 from dgu.analysis.theory import best_ridge as best_ridge
+from dgu.analysis.trajectories import Trajectories as Trajectories
+from dgu.analysis.trajectories import trace_trajectories as trace_trajectories
 from dgu.analysis.two_layer import TwoLayerClassifier as TwoLayerClassifier
 from dgu.analysis.two_layer import fit_two_layer as fit_two_layer
 from dgu.analysis.two_sample import MomentDistances as MomentDistances

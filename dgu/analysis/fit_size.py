@@ -90,7 +90,7 @@ def fit_size_accuracy(
     )
     key = stream(jax.random.key(seed), "fit size", replicate, "null" if null else "images")
     if null:
-        images = _mixture(images, stream(key, "truth"), count)
+        images = mixture_samples(images, stream(key, "truth"), count)
     sizes = {"fit": sweep.n_fit[-1], "train": sweep.train, "validation": sweep.validation, "test": sweep.test}
     rows = [class_splits(count, sizes, seed, replicate, label) for label in range(k)]
     split = {part: np.stack([images[label, rows[label][part]] for label in range(k)]) for part in sizes}
@@ -98,7 +98,7 @@ def fit_size_accuracy(
     fitted = {arm: split["fit"][:, :n] for arm, n in zip(sweep.arms[1:], sweep.n_fit)} | {"everything": images}
     arms = {"images": {part: split[part] for part in PARTS}}
     for arm, given in fitted.items():
-        drawn = _mixture(given, stream(key, arm), sum(parts.values()))
+        drawn = mixture_samples(given, stream(key, arm), sum(parts.values()))
         arms[arm] = dict(zip(PARTS, np.split(drawn, np.cumsum(list(parts.values()))[:-1], axis=1)))
     task = Task("fit size", np.arange(k)[None], (sweep.train,), "softmax_mse")
     accuracy = train_and_test(assemble(arms), task, recipe, seed + replicate)["accuracy"]
@@ -117,7 +117,9 @@ _fitted = jax.jit(jax.vmap(fit_gaussian))
 _drawn = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
 
 
-def _mixture(rows: np.ndarray, key: Key, count: int) -> np.ndarray:
-    """``count`` samples of each class of the mixture fitted to (K, n, d) rows."""
+def mixture_samples(
+    rows: Float[np.ndarray, "classes n d"], key: Key, count: int
+) -> Float[np.ndarray, "classes count d"]:
+    """``count`` samples of each class of the mixture fitted to its rows: number 0 .. count - 1 of ``class_key(key, label)``."""
     keys = jnp.stack([class_key(key, label) for label in range(len(rows))])
     return np.asarray(_drawn(_fitted(jnp.asarray(rows)), keys, jnp.arange(count)))

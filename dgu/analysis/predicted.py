@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
+from threadpoolctl import threadpool_limits
 
 from dgu.analysis.theory import asymptotic_error, best_ridge
 from dgu.errors import InputError, require
 
 #: Sobol points a shift: an integration error of about 1e-4, less than a line is wide.
 _POINTS = 64
+#: Matrices up to this size are decomposed on one thread: BLAS threads that wait for each other cost six times the work.
+_ONE_THREAD = 512
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,13 @@ def predicted_curve(
     first = unique[0]
     n = np.asarray(sizes, np.float64)
     min_norm, ridge, best = np.empty((len(unique), len(n))), np.empty((len(unique), len(n))), np.empty(len(n))
-    for place, size in enumerate(n.tolist()):
-        best[place] = best_ridge(mu[first], sigma[first], size, points=_POINTS).ridge
-        for row, chosen in enumerate(unique):
-            at = mu[chosen], sigma[chosen], size
-            ridge[row, place] = asymptotic_error(*at, ridge=float(best[place]), points=_POINTS).error
-            min_norm[row, place] = _min_norm(*at)
+    with threadpool_limits(1 if mu.shape[1] <= _ONE_THREAD else None):
+        for place, size in enumerate(n.tolist()):
+            best[place] = best_ridge(mu[first], sigma[first], size, points=_POINTS).ridge
+            for row, chosen in enumerate(unique):
+                at = mu[chosen], sigma[chosen], size
+                ridge[row, place] = asymptotic_error(*at, ridge=float(best[place]), points=_POINTS).error
+                min_norm[row, place] = _min_norm(*at)
     return PredictedCurve(n, share @ min_norm, share @ ridge, best)
 
 

@@ -100,6 +100,8 @@ def learning_curves(
                 axes.fill_between(
                     panel.n, panel.low[place], panel.high[place], color=look.color, alpha=0.18, linewidth=0
                 )
+            # What is measured sets the range: without a ridge the theory drops to guessing at n = d.
+            axes.set_ylim(axes.get_ylim())
             for (name, (n, value)), line in zip(panel.predictions.items(), itertools.cycle(_PREDICTED)):
                 axes.plot(
                     n, value, color="#4d4d4d", linestyle=line, linewidth=1.3, zorder=1.5, label=labels.get(name, name)

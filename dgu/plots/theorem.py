@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Num
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from dgu.plots.style import arm_style, legend_below, new_figure, style
 
@@ -44,6 +45,9 @@ def universality_trend(
             axes.set_xticks(dimensions, [f"{d:,}" for d in np.asarray(dimensions).tolist()])
             axes.set_xlabel("dimension d (n / d fixed)")
         left.set_yscale("log")
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.yaxis.set_major_formatter("{x:g}")
+        left.yaxis.set_minor_formatter(NullFormatter())
         first = next(iter(sizes.values()))[0]
         guide = first[0] * (np.asarray(dimensions) / dimensions[0]) ** -0.5
         left.plot(dimensions, guide, color="#7f7f7f", linewidth=1, label="slope -1/2", zorder=1)

@@ -8,8 +8,7 @@ import numpy as np
 from dgu.keys import stream
 from experiments.audit_parts.common import own, packed, plain, ratio, text, triples, two_columns, unpacked
 from experiments.audit_parts.images import Sets
-from experiments.concentration_parts.section import Section
-from experiments.harness.report import FigureEntry
+from experiments.harness.report import FigureEntry, Section
 from experiments.harness.rundir import RunDirectory
 
 CLAIM_IDS = ("audit-frechet", "audit-precision", "audit-coverage")

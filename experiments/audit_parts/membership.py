@@ -8,9 +8,8 @@ import numpy as np
 from dgu.keys import stream
 from experiments.audit_parts.common import own, plain, text
 from experiments.audit_parts.images import Sets
-from experiments.concentration_parts.section import Section
 from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 CLAIM_IDS = ("audit-membership",)

@@ -8,9 +8,8 @@ import numpy as np
 from dgu.keys import stream
 from experiments.audit_parts.common import coordinates, own, packed, plain, text, triples, two_columns, unpacked
 from experiments.audit_parts.images import Sets
-from experiments.concentration_parts.section import Section
 from experiments.harness.claims import Claim
-from experiments.harness.report import FigureEntry
+from experiments.harness.report import FigureEntry, Section
 from experiments.harness.rundir import RunDirectory
 
 CLAIM_IDS = ("audit-mean", "audit-second-moments", "audit-spectrum")

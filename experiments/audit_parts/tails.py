@@ -8,9 +8,8 @@ import numpy as np
 from dgu.keys import stream
 from experiments.audit_parts.common import coordinates, packed, text, unpacked
 from experiments.audit_parts.images import Sets
-from experiments.concentration_parts.section import Section
 from experiments.harness.claims import Claim
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 CLAIM_IDS = ("audit-tails",)

@@ -11,10 +11,9 @@ from dgu.analysis.resampling import corrected_t_interval, equivalence
 from dgu.keys import stream
 from experiments.audit_parts.common import text
 from experiments.audit_parts.images import Sets
-from experiments.concentration_parts.section import Section
 from experiments.harness.claims import Claim
 from experiments.harness.progress import progress
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 CLAIM_IDS = ("audit-universality",)

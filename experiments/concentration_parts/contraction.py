@@ -15,12 +15,12 @@ from dgu.keys import stream
 from dgu.models import EmpiricalDenoiser
 from dgu.samplers import Churn
 from experiments.concentration_parts.norms import fitted
-from experiments.concentration_parts.section import PAPER, Plan, Section, Subject
+from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.checkpoints import sampling_cost
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
 from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Is the sampler a contraction?"
@@ -142,7 +142,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         [
             FigureEntry(FIGURE_FILES[0], "Top singular value of the Jacobian of each step at states that samples pass through (median and range), beside what happens to pairs of trajectories with the same noise, and the exact gain for the class's Gaussian. Above 1 a step drives neighbours apart."),
             FigureEntry(FIGURE_FILES[1], "Scales of concentration along the path: Theorem 2's own (no noise in the steps, gain 1), the recursion with the noise that churn adds, and with measured gains, beside the measured constant of the whole generator and the leading standard deviation of the samples."),
-            FigureEntry(FIGURE_FILES[2], f"Two points at +-{distance:g} in {config.two_point_size} dimensions: steps below sigma = {distance:g} expand between the points, while norms fall."),
+            FigureEntry(FIGURE_FILES[2], f"Two points at +-{distance:g} in {config.two_point_size} dimensions: steps below sigma = {distance:g} expand between the points, while norms fall (right; the few steps at small noise that lengthen the state have no place on its axis)."),
         ],
         _tables(sigmas, found, scales),
         {

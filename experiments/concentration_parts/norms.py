@@ -12,11 +12,11 @@ from dgu import analysis, plots, samplers
 from dgu.errors import require
 from dgu.keys import stream
 from dgu.models import GaussianDenoiser
-from experiments.concentration_parts.section import PAPER, Plan, Section, Subject
+from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.checkpoints import sampling_cost
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Norms along the sampler"

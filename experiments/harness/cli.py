@@ -18,7 +18,7 @@ from dgu.errors import InputError
 from experiments.harness.claims import Claim, claims_table, read_claims, write_claims
 from experiments.harness.costs import Cost, cost_table
 from experiments.harness.processes import barrier, is_lead
-from experiments.harness.report import Report, write_report
+from experiments.harness.report import Report, check_promises, write_report
 from experiments.harness.rundir import RunDirectory, config_to_json
 
 ConfigT = TypeVar("ConfigT")
@@ -121,12 +121,7 @@ def _run(
     figure_files: Sequence[str] | None,
 ) -> tuple[Claim, ...]:
     report = run(config, directory)
-    ids, files = [claim.id for claim in report.claims], [figure.file for figure in report.figures]
-    for what, promised, given in (("claims", claim_ids, ids), ("figures", figure_files, files)):
-        if promised is not None and set(promised) != set(given):
-            raise RuntimeError(
-                f"the study's {what} differ from those it promises: {sorted(set(promised) ^ set(given))}"
-            )
+    check_promises("the study", report, claim_ids, figure_files)
     if not is_lead():
         return tuple(report.claims)
     if not (directory.path / "metrics.json").exists():

@@ -4,7 +4,7 @@ import base64
 import html
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -38,6 +38,32 @@ class Report:
     claims: Sequence[Claim]
     figures: Sequence[FigureEntry] = ()
     tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a part of a study returns: a title, one to three plain sentences with the figures measured, and its evidence."""
+
+    title: str
+    answer: str
+    claims: Sequence[Claim] = ()
+    figures: Sequence[FigureEntry] = ()
+    tables: Sequence[Table] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def check_promises(
+    who: str, found: Report | Section, claim_ids: Sequence[str] | None, figure_files: Sequence[str] | None
+) -> None:
+    """``RuntimeError`` unless a study, or a part of one, answers the claims and writes the figures that it promises.
+
+    ``None`` promises nothing in particular.
+    """
+    ids, files = [claim.id for claim in found.claims], [figure.file for figure in found.figures]
+    for what, promised, given in (("claims", claim_ids, ids), ("figures", figure_files, files)):
+        if promised is not None and sorted(promised) != sorted(given):
+            different = sorted(set(promised) ^ set(given))
+            raise RuntimeError(f"{who}'s {what} differ from those it promises: {different}")
 
 
 _CSS = """

@@ -47,7 +47,7 @@ def test_equal_laws_give_zero_and_unequal_ones_their_distance():
     assert same.variance_ratio.low < 1 < same.variance_ratio.high
     moved = moment_distances(rows(4, 4000, shift=0.5), rows(5, 9000), KEY)
     trace, square = (SCALES**2).sum(), (SCALES**4).sum()
-    assert abs(moved.mean.estimate - 0.25 / trace) < 4 * moved.mean.standard_error < 0.03
+    assert abs(moved.mean.estimate - 0.25 / trace) < 4 * moved.mean.standard_error < 0.06
     # About the reference's mean the shift adds its square to one second moment.
     assert abs(moved.second.estimate - 0.25**2 / square) < 4 * moved.second.standard_error
     mirrored = rows(6, 4000)
