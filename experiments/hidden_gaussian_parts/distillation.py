@@ -11,10 +11,9 @@ from dgu.errors import require
 from dgu.keys import stream
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.training import distill_by_adam, distill_exactly
-from experiments.concentration_parts.section import Section
 from experiments.harness.claims import Claim
 from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.subject import PAPER, Subject
 

@@ -10,10 +10,9 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.errors import require
 from dgu.keys import stream
-from experiments.concentration_parts.section import Section
 from experiments.harness.claims import Claim
 from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.subject import PAPER, Subject
 

@@ -11,8 +11,7 @@ from dgu import analysis, plots
 from dgu.errors import require
 from dgu.keys import stream
 from dgu.samplers import karras_sigmas
-from experiments.concentration_parts.section import Section
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.subject import PAPER, Subject, bounded, triple
 
