@@ -245,9 +245,9 @@ def test_a_long_run_of_adam_comes_to_the_exact_maps():
     errors, weights = (np.stack(part) for part in zip(*(seen for _, seen in found.observed)))
     np.testing.assert_allclose(errors[0], 1)
     assert (errors[-1] < 0.2).sum() >= 7, errors[-1]
-    # Converged is what hardly moves any more, by the run itself: since half-way, by a thousandth of the squared length.
+    # Converged is what hardly moves any more, by the run itself: since half-way, by a hundredth of its squared length.
     last, halfway = weights[-1], weights[len(weights) // 2]
-    settled = ((last - halfway) ** 2).sum(axis=(1, 2)) < 1e-3 * (last**2).sum(axis=(1, 2))
+    settled = ((last - halfway) ** 2).sum(axis=(1, 2)) < 1e-2 * (last**2).sum(axis=(1, 2))
     assert 3 <= settled.sum() < len(GRID)
     agreement = weight_nmse(found.denoiser, exact.denoiser)
     assert (agreement[settled] < 1e-2).all() and (agreement[~settled] > 1e-2).any(), (agreement, settled)
