@@ -75,7 +75,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     directory.save_figure(FIGURE_FILES[0], plots.level_curves(panels, columns=2))
     levels = [f"{sigma:.2g}" for sigma in subject.sigmas]
     paths = np.stack([shown[f"{name}-path"] for name in (*NAMES, "exact")])
-    directory.save_figure(FIGURE_FILES[1], plots.image_grid(paths, [*NAMES, "Gaussian, exactly"], levels))
+    directory.save_figure(FIGURE_FILES[1], plots.image_grid(paths, [*NAMES, "exact flow"], levels))
     grid = plots.image_grid(np.stack([shown[name] for name in NAMES]), NAMES, ["from the same noise"])
     directory.save_figure(FIGURE_FILES[2], grid)
     claims = _claims(subject, found, rmse)

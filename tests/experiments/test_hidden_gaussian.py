@@ -2,12 +2,15 @@
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
+from dgu.errors import InputError
 from experiments import hidden_gaussian
+from experiments.harness.report import Section
+from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian import PARTS, PRESETS
 from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
 
@@ -78,6 +81,30 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         line = capsys.readouterr().err
         assert error.value.code == 2 and said in line and line.count("\n") == 1, line
         assert not out.exists()
+
+
+def test_parts_run_alone_and_without_a_checkpoint_where_they_need_none(tmp_path, monkeypatch):
+    """A part that asks the subject for nothing is not in the way of a checkpoint that is not there; another one is."""
+    asked = []
+
+    class Part:
+        """Asks for nothing."""
+
+        CLAIM_IDS, FIGURE_FILES = (), ()
+
+        @staticmethod
+        def run(config, subject, directory, seed):
+            asked.append((config, seed))
+            return Section("Part", "Nothing was asked.")
+
+    monkeypatch.setitem(PARTS, "linearity", Part)
+    monkeypatch.setattr(hidden_gaussian, "NEED_NETWORK", ("distances",))
+    config = replace(PRESETS["smoke"], checkpoint="nowhere.pkl", parts=("linearity",), seed=3)
+    report = hidden_gaussian.run(config, RunDirectory.open(tmp_path / "out", config))
+    assert asked == [(config.linearity, 3)] and report.answer == "Nothing was asked." and not report.tables
+    with pytest.raises(InputError, match="checkpoint = 'nowhere.pkl'"):
+        hidden_gaussian.run(replace(config, parts=("linearity", "distances")), RunDirectory(tmp_path))
+    assert len(asked) == 1
 
 
 def test_presets_cost_what_they_say(capsys):
