@@ -68,9 +68,9 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     nmse = {f"{a} - {b}": found.nmse(a, b) for a, b in pairs}
     panels = [
         plots.LevelPanel("RMSE (10)", "RMSE (pixel units)", subject.sigmas,
-                         {name: triple(one) for name, one in rmse.items()}, marks={"0.05": 0.05}),
+                         {name: triple(one) for name, one in rmse.items()}, log=True, marks={"0.05": 0.05}),
         plots.LevelPanel("NMSE (53)", "NMSE (by the first one)", subject.sigmas,
-                         {name: triple(one) for name, one in nmse.items()}),
+                         {name: triple(one) for name, one in nmse.items()}, log=True),
     ]  # fmt: skip
     directory.save_figure(FIGURE_FILES[0], plots.level_curves(panels, columns=2))
     levels = [f"{sigma:.2g}" for sigma in subject.sigmas]

@@ -102,7 +102,7 @@ def test_parts_run_alone_and_without_a_checkpoint_where_they_need_none(tmp_path,
     config = replace(PRESETS["smoke"], checkpoint="nowhere.pkl", parts=("linearity",), seed=3)
     report = hidden_gaussian.run(config, RunDirectory.open(tmp_path / "out", config))
     assert asked == [(config.linearity, 3)] and report.answer == "Nothing was asked." and not report.tables
-    with pytest.raises(InputError, match="checkpoint = 'nowhere.pkl'"):
+    with pytest.raises(InputError, match=r"checkpoint = 'nowhere\.pkl'"):
         hidden_gaussian.run(replace(config, parts=("linearity", "distances")), RunDirectory(tmp_path))
     assert len(asked) == 1
 
