@@ -1,4 +1,4 @@
-"""Distances of the network to the Gaussian, linear and multi-delta denoisers, and their samples (Figs 2, 3, 16 and 27)."""
+"""Distances of the network to the Gaussian, linear and multi-delta denoisers, and their samples (Figs 2, 3 and 27)."""
 
 from dataclasses import dataclass, replace
 from typing import Any

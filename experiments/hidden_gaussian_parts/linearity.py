@@ -1,4 +1,4 @@
-"""Linearity of the network, of its Gaussian and of the multi-delta denoiser (Figs 1, 10 and 13)."""
+"""Linearity of the network, of its Gaussian and of the multi-delta denoiser (Figs 1 and 10)."""
 
 from dataclasses import dataclass, replace
 from functools import partial
