@@ -296,8 +296,8 @@ def _adam_epoch(
 
         levels = jnp.arange(sigmas.shape[0], dtype=jnp.int32)
         # The teacher may be a large network: one level's batch at a time, then all levels' updates together.
-        examples = jax.lax.map(teacher, (sigmas, levels))
-        params, adam, values = jax.vmap(one_level)(*state, *examples, rates)
+        scaled, targets = jax.lax.map(teacher, (sigmas, levels))
+        params, adam, values = jax.vmap(one_level)(state[0], state[1], scaled, targets, rates)
         return (params, adam), values * jnp.sum(weights)
 
     state, sums = jax.lax.scan(step, state, (blocks, numbers, counts))
