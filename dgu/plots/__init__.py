@@ -12,6 +12,12 @@ from dgu.plots.dots import interval_dots as interval_dots
 from dgu.plots.forest import forest as forest
 from dgu.plots.histograms import histograms as histograms
 from dgu.plots.images import image_grid as image_grid
+from dgu.plots.levels import LevelPanel as LevelPanel
+from dgu.plots.levels import level_curves as level_curves
+from dgu.plots.linear_maps import MapPanel as MapPanel
+from dgu.plots.linear_maps import correlation_matrices as correlation_matrices
+from dgu.plots.linear_maps import distillation_epochs as distillation_epochs
+from dgu.plots.linear_maps import map_spectra_figure as map_spectra_figure
 from dgu.plots.matrix import cross_matrix as cross_matrix
 from dgu.plots.norms import norm_changes as norm_changes
 from dgu.plots.norms import norm_panel as norm_panel
