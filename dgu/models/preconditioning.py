@@ -203,9 +203,7 @@ class DAEPreconditioning:
         return Coefficients(jnp.zeros_like(sigma), one, inp, sigma)
 
 
-Preconditioning = (
-    EDMPreconditioning | VPPreconditioning | VEPreconditioning | IDDPMPreconditioning | DAEPreconditioning
-)
+Preconditioning = EDMPreconditioning | VPPreconditioning | VEPreconditioning | IDDPMPreconditioning | DAEPreconditioning
 #: By the names that configurations use: those of the reference.
 PRECONDITIONINGS: dict[str, type[Preconditioning]] = {
     kind.name: kind for kind in (EDMPreconditioning, VPPreconditioning, VEPreconditioning, IDDPMPreconditioning)

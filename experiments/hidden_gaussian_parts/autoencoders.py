@@ -1,0 +1,448 @@
+"""Do autoencoders trained at one noise level each come as near to the Gaussian denoiser as the network? (Figs 24 and 29)
+
+A Skip-Net, a DiT, an NCSN++ and a linear map, each predicting the image itself, are trained for every noise level apart by plain
+denoising score matching on the images of the Gaussian.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dgu import analysis, plots
+from dgu.denoisers import map_batch
+from dgu.errors import require
+from dgu.keys import stream
+from dgu.noisy import noisy_input
+from dgu.training import trains_together
+from experiments.harness.claims import Claim
+from experiments.harness.costs import Cost
+from experiments.harness.flop import matmul_flop
+from experiments.harness.progress import Progress
+from experiments.harness.report import FigureEntry, Section, Table
+from experiments.harness.rundir import RunDirectory
+from experiments.hidden_gaussian_parts.autoencoder_networks import SHOWN, build, optimisation, trained
+from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject, bounded, triple
+
+CLAIM_IDS = (
+    "autoencoders-linear",
+    "autoencoders-peak",
+    "autoencoders-like-network",
+    "autoencoders-not-memorising",
+    "autoencoders-agree",
+    "autoencoders-linearity",
+    "autoencoders-jacobian-high-noise",
+    "autoencoders-jacobian-adaptive",
+)
+FIGURE_FILES = (
+    "figures/autoencoders.png",
+    "figures/autoencoder_images.png",
+    "figures/autoencoder_jacobians.png",
+    "figures/autoencoder_correlation.png",
+    "figures/autoencoder_vectors.png",
+)
+_EDM, _GAUSSIAN, _POINTS = "network", "Gaussian", "multi-delta"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Denoising autoencoders."""
+
+    networks: tuple[Literal["ncsn", "skip", "dit"], ...] = ("ncsn", "skip", "dit")
+    """Networks to train, beside the linear one."""
+    sigmas: tuple[float, ...] | None = (21.1, 4.07, 1.5, 0.117)
+    """Noise levels, a network each; None takes those of the study."""
+    steps: int = 400
+    """Updates of each network at each level; Adam's rate falls to 0 over them."""
+    linear_steps: int = 3000
+    """Updates of the linear map at each level."""
+    batch_size: int = 128
+    """Images an update."""
+    learning_rate: float = 1e-3
+    """Adam's rate at the start."""
+    save_every: int = 5000
+    """Updates between stages of a training, from which a killed run goes on."""
+    ncsn_channels: int = 8
+    """Channels of the NCSN++."""
+    ncsn_mult: tuple[int, ...] = (1, 2)
+    """Their multiples at each resolution."""
+    ncsn_blocks: int = 1
+    """Residual blocks at each resolution."""
+    skip_channels: tuple[int, ...] = (16, 32)
+    """Channels of the Skip-Net at each resolution."""
+    dit_patch: int = 2
+    """Height and width of the DiT's patches."""
+    dit_width: int = 32
+    """Width of its tokens."""
+    dit_depth: int = 2
+    """Its blocks."""
+    dit_heads: int = 4
+    """Its attention heads."""
+    images: int = 200
+    """Images whose noisy versions are denoised."""
+    points: int = 4
+    """Noisy images at which Jacobians are taken, at each level."""
+    vectors: int = 5
+    """Leading singular vectors."""
+    components: int = 10
+    """Principal components that they are compared with."""
+    tolerance: float = 1e-3
+    """Largest residual of a singular triplet, over the largest value."""
+    max_rounds: int = 30
+    """Rounds of the iteration at most."""
+
+    def __post_init__(self) -> None:
+        known = bool(self.networks) and len(set(self.networks)) == len(self.networks)
+        require(known, "autoencoders.networks", self.networks, "one or more, each once")
+        levels = self.sigmas
+        falling = levels is None or (len(levels) >= 2 and all(a > b > 0 for a, b in pairwise(levels)))
+        require(falling, "autoencoders.sigmas", levels, "two or more, falling and positive, or None")
+        for name in ("steps", "linear_steps", "save_every", "max_rounds"):
+            require(getattr(self, name) >= 1, f"autoencoders.{name}", getattr(self, name), "1 or more")
+        require(self.batch_size >= 2, "autoencoders.batch_size", self.batch_size, "2 or more")
+        require(self.learning_rate > 0, "autoencoders.learning_rate", self.learning_rate, "positive")
+        require(self.images >= 4, "autoencoders.images", self.images, "4 or more")
+        require(self.points >= 2, "autoencoders.points", self.points, "2 or more")
+        for name in ("vectors", "components"):
+            require(getattr(self, name) >= 3, f"autoencoders.{name}", getattr(self, name), "3 or more")
+        require(0 < self.tolerance < 1, "autoencoders.tolerance", self.tolerance, "between 0 and 1")
+
+
+def check(config: Config, subject: Subject) -> None:
+    """Refuses what cannot be used before any work."""
+    subject.some("autoencoders.images", config.images)
+    subject.some("autoencoders.points", config.points)
+    _levels(config, subject)
+    build(config, subject.shape)
+
+
+def _levels(config: Config, subject: Subject) -> np.ndarray:
+    if config.sigmas is None:
+        return subject.sigmas
+    low, high = subject.sigmas[-1], subject.sigmas[0]
+    inside = low <= config.sigmas[-1] and config.sigmas[0] <= high
+    allowed = f"from {low:.6g} to {high:.6g}, the network's noise levels"
+    require(inside, "autoencoders.sigmas", config.sigmas, allowed)
+    return np.asarray(config.sigmas, np.float64)
+
+
+def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
+    """Training at every level, then all denoisers on the same noisy images."""
+    sigmas, images = _levels(config, subject), subject.some("autoencoders.images", config.images)
+    networks = build(config, subject.shape)
+    models: dict[str, Any] = {}
+    curves = {}
+    for name, network in networks.items():
+        models[SHOWN[name]], curves[SHOWN[name]] = trained(config, name, network, subject.train, sigmas, directory, seed)
+    compared = {_GAUSSIAN: subject.gaussian, _EDM: subject.denoiser, _POINTS: subject.points} | models
+    found = _distances(compared, subject, images, sigmas, directory, seed)
+    rmse = {name: found.rmse(name, _GAUSSIAN) for name in compared if name != _GAUSSIAN}
+    straight = _linearity(compared, images, sigmas, directory, seed)
+    adaptive = {_EDM: subject.denoiser} | models
+    triplets = {
+        name: directory.stage(
+            f"autoencoders/triplets-{number}",
+            lambda name=name, model=model: _triplets(config, subject, name, model, sigmas, seed),
+        )
+        for number, (name, model) in enumerate(adaptive.items())
+    }
+    components = min(config.components, subject.gaussian.basis.shape[1])
+    basis = np.asarray(subject.gaussian.basis, np.float64)[:, :components]
+    correlation = {
+        name: analysis.vector_correlation(np.swapaxes(part["left"].reshape(*part["left"].shape[:3], -1), 2, 3), basis)
+        for name, part in triplets.items()
+    }  # (levels, points, vectors, components) each
+    leading = {name: np.einsum("ltii->lti", found[:, :, :3, :3]) for name, found in correlation.items()}
+
+    directory.save_figure(FIGURE_FILES[0], _curves(sigmas, found, rmse, straight))
+    shown = directory.stage("autoencoders/images", lambda: _shown(compared, images, sigmas, seed))
+    directory.save_figure(
+        FIGURE_FILES[1],
+        plots.image_grid(shown["images"], ["clean", "noisy", *compared], [f"$\\sigma$ = {sigma:.3g}" for sigma in sigmas]),
+    )  # fmt: skip
+    directory.save_figure(FIGURE_FILES[2], _jacobian_curves(sigmas, leading, triplets))
+    directory.save_figure(
+        FIGURE_FILES[3],
+        plots.correlation_matrices(
+            np.concatenate([correlation[name].mean(axis=1) for name in adaptive]),
+            [f"{name}, $\\sigma$ = {sigma:.3g}" for name in adaptive for sigma in sigmas],
+            rows_are="left singular vector", columns_are="component", columns=len(sigmas),
+        ),
+    )  # fmt: skip
+    vectors = np.concatenate([triplets[name]["left"][:, 0] for name in adaptive])
+    scaled = vectors / np.maximum(np.abs(vectors).max(axis=(2, 3, 4), keepdims=True), 1e-12)
+    directory.save_figure(
+        FIGURE_FILES[4],
+        plots.image_grid(
+            scaled, [f"{name}, $\\sigma$ = {sigma:.3g}" for name in adaptive for sigma in sigmas],
+            [f"singular vectors 1 to {config.vectors}"],
+        ),
+    )  # fmt: skip
+
+    nets = [SHOWN[name] for name in config.networks]
+    claims = [*_distance_claims(nets, sigmas, found, rmse, straight), *_jacobian_claims(nets, sigmas, leading)]
+    rows = []
+    for name in models:
+        tenth = max(1, curves[name].shape[1] // 10)
+        for k, sigma in enumerate(sigmas):
+            last, before = curves[name][k, -tenth:].mean(), curves[name][k, -2 * tenth : -tenth or None].mean()
+            rows.append(
+                (name, float(sigma), curves[name].shape[1], float(last), float(last / before), float(rmse[name].estimate[k]),  # type: ignore[index]
+                 float(found.nmse(name, _GAUSSIAN).estimate[k]), float(found.rmse(name, _EDM).estimate[k]),  # type: ignore[index]
+                 float(straight[name].cosine().estimate[k, 0]), float(leading[name][k].mean()))  # type: ignore[index]
+            )  # fmt: skip
+    head = ("autoencoder", "sigma", "steps", "loss, last tenth", "over that of the tenth before", "RMSE to Gaussian", "NMSE to Gaussian",
+            "RMSE to the network", "cosine of linearity", "|cosine|, first 3 vectors")  # fmt: skip
+    middle, _ = _middle(sigmas)
+    peaks = ", ".join(f"{rmse[name].estimate[middle].mean():.3f} ({name})" for name in (*models, _EDM, _POINTS))  # type: ignore[index]
+    answer = (
+        f"Trained at one noise level each, the autoencoders are this far from the Gaussian denoiser at intermediate noise "
+        f"(RMSE on {len(images)} {subject.inputs} images): {peaks}."
+    )
+    return Section(
+        "Denoising autoencoders",
+        answer,
+        claims,
+        [
+            FigureEntry(FIGURE_FILES[0], f"Autoencoders trained at one noise level each, on noisy {subject.inputs} images: distance to the Gaussian denoiser in two norms, to the network, and linearity. Bands: 95 % intervals over images (Fig 24)."),
+            FigureEntry(FIGURE_FILES[1], "The same noisy images denoised by each."),
+            FigureEntry(FIGURE_FILES[2], "Left singular vectors of the Jacobian against the principal components of their rank, mean of the first three; and the largest singular value. Bands: the range over noisy images (Fig 29)."),
+            FigureEntry(FIGURE_FILES[3], "Correlation of the left singular vectors with the principal components, mean over noisy images (Fig 29)."),
+            FigureEntry(FIGURE_FILES[4], "Left singular vectors at one noisy image, each stretched to its own range (Fig 29)."),
+        ],
+        [Table("autoencoders, level by level", head, rows)],
+        {"sigmas": sigmas, "rmse": {name: one.estimate for name, one in rmse.items()},
+         "rmse_to_network": {name: found.rmse(name, _EDM).estimate for name in (*models, _GAUSSIAN)},
+         "nmse": {name: found.nmse(name, _GAUSSIAN).estimate for name in models},
+         "linearity": {name: one.cosine().estimate[:, 0] for name, one in straight.items()},  # type: ignore[index]
+         "correlation": {name: part.mean(axis=(1, 2)) for name, part in leading.items()}},
+    )  # fmt: skip
+
+
+def _distances(
+    models: Mapping[str, Any], subject: Subject, images: np.ndarray, sigmas: np.ndarray, directory: RunDirectory, seed: int
+) -> analysis.ScoreDistances:  # fmt: skip
+    key = stream(jax.random.key(seed), "autoencoders", "distances")
+
+    def compute() -> dict[str, np.ndarray]:
+        found = analysis.score_distances(models, images, sigmas, key, inputs=subject.inputs)
+        return {"differences": found.differences, "norms": found.norms}
+
+    stored = directory.stage("autoencoders/distances", compute)
+    return analysis.ScoreDistances(tuple(models), sigmas, subject.inputs, images[0].size, **stored)
+
+
+def _linearity(
+    models: Mapping[str, Any], images: np.ndarray, sigmas: np.ndarray, directory: RunDirectory, seed: int
+) -> dict[str, analysis.LinearityScores]:
+    key, weights = stream(jax.random.key(seed), "autoencoders", "linearity"), analysis.mixing_weights()
+    scores = {}
+    for number, (name, model) in enumerate(models.items()):
+
+        def compute(model: Any = model) -> dict[str, np.ndarray]:
+            found = analysis.linearity(model, images, sigmas, key, weights=weights, pairs=len(images) // 2)
+            return {part: getattr(found, part) for part in ("products", "differences", "given", "target")}
+
+        scores[name] = analysis.LinearityScores(
+            sigmas, weights, **directory.stage(f"autoencoders/linearity-{number}", compute)
+        )
+    return scores
+
+
+def _noisy(images: np.ndarray, sigma: float, level: int, key: Any) -> jax.Array:
+    rows, numbers = jnp.asarray(images), jnp.arange(len(images), dtype=jnp.int32)
+    return jax.vmap(lambda image, number: noisy_input(key, image, number, sigma, level))(rows, numbers)
+
+
+def _at(model: Any, level: int) -> Any:
+    """The denoiser of one level, of those that are one each: its parameters alone, not all levels' for each image."""
+    return model.at(level) if hasattr(model, "at") else model
+
+
+def _triplets(
+    config: Config, subject: Subject, name: str, model: Any, sigmas: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """Triplets at noisy versions of the first images, ``(levels, points, ...)``: the same ones for every denoiser."""
+    images, key = subject.some("autoencoders.points", config.points), stream(jax.random.key(seed), "autoencoders")
+    parts = []
+    with Progress(f"singular vectors, {name}", total=len(sigmas), unit="levels") as bar:
+        for level, sigma in enumerate(sigmas):
+            x = _noisy(images, sigma, level, stream(key, "points"))
+            found = analysis.singular_triplets(
+                _at(model, level), x, np.float32(sigma), config.vectors, stream(key, "vectors"), tolerance=config.tolerance,
+                max_rounds=config.max_rounds,
+            )  # fmt: skip
+            parts.append((found.values, found.left, found.residuals))
+            bar.update()
+    values, left, residuals = (np.stack(part) for part in zip(*parts))
+    return {"values": values, "left": left, "residuals": residuals}
+
+
+def _shown(models: Mapping[str, Any], images: np.ndarray, sigmas: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Two images and what becomes of them, ``(clean, noisy and denoisers, levels and images, H, W, C)``."""
+    clean, key, columns = images[:2], stream(jax.random.key(seed), "autoencoders", "shown"), []
+    for level, sigma in enumerate(sigmas):
+        x = _noisy(clean, sigma, level, key)
+        levels = jnp.full(len(clean), sigma, x.dtype)
+        outputs = [np.asarray(map_batch(_at(model, level), x, levels)) for model in models.values()]
+        columns.append(np.stack([clean, np.asarray(x), *outputs]))
+    return {"images": np.concatenate(columns, axis=1)}
+
+
+def _curves(sigmas: np.ndarray, found: analysis.ScoreDistances, rmse: Mapping[str, Any], straight: Mapping[str, Any]) -> Any:  # fmt: skip
+    nmse = {name: triple(found.nmse(name, _GAUSSIAN)) for name in rmse}
+    to_network = {name: triple(found.rmse(name, _EDM)) for name in (*rmse, _GAUSSIAN) if name != _EDM}
+    cosine = {name: triple(one.cosine(), (slice(None), 0)) for name, one in straight.items()}
+    return plots.level_curves(
+        [
+            plots.LevelPanel("to the Gaussian denoiser", "RMSE (pixel units)", sigmas, {name: triple(one) for name, one in rmse.items()}, marks={"0.04": 0.04}),
+            plots.LevelPanel("to the Gaussian denoiser", "NMSE (by the first one)", sigmas, nmse),
+            plots.LevelPanel("to the network of all levels", "RMSE (pixel units)", sigmas, to_network),
+            plots.LevelPanel("linearity, equal weights", "|cosine|", sigmas, cosine),
+        ],
+        columns=2,
+    )  # fmt: skip
+
+
+def _jacobian_curves(sigmas: np.ndarray, leading: Mapping[str, np.ndarray], triplets: Mapping[str, Any]) -> Any:
+    def over(measured: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return measured.mean(axis=1), measured.min(axis=1), measured.max(axis=1)
+
+    return plots.level_curves(
+        [
+            plots.LevelPanel("first three vectors", "|cosine| with the component of its rank", sigmas, {name: over(part.mean(axis=2)) for name, part in leading.items()}, marks={"0.95": 0.95}),
+            plots.LevelPanel("largest singular value", "singular value of the Jacobian", sigmas, {name: over(part["values"][:, :, 0]) for name, part in triplets.items()}, log=True),
+        ],
+        columns=2,
+    )  # fmt: skip
+
+
+def _middle(sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the levels from 1.5 to 10, or of that next to 4 where there is none, and of the others."""
+    inside = (sigmas >= 1.5 * (1 - 1e-6)) & (sigmas <= 10.0)
+    if not inside.any() or inside.all():
+        inside = np.arange(len(sigmas)) == np.argmin(np.abs(np.log(sigmas / 4.0)))
+    return np.flatnonzero(inside), np.flatnonzero(~inside)
+
+
+def _all_of(nets: list[str], one: Any, **about: Any) -> Claim:
+    """A claim on every network: ``one(name, **about)`` makes that of each."""
+    parts = [one(name, **about | {"id": f"{about['id']}-{name}", "statement": f"{name}."}) for name in nets]
+    return Claim.all_of(parts, **{name: about[name] for name in ("id", "paper", "figure", "statement")})  # fmt: skip
+
+
+def _distance_claims(
+    nets: list[str], sigmas: np.ndarray, found: analysis.ScoreDistances, rmse: Mapping[str, Any], straight: Mapping[str, Any]
+) -> list[Claim]:  # fmt: skip
+    middle, others = _middle(sigmas)
+    where = f"sigma = {', '.join(f'{sigma:.3g}' for sigma in sigmas[middle])}"
+
+    def each(a: str, b: str, places: np.ndarray) -> np.ndarray:
+        """The RMSE of every image, mean over levels."""
+        pair = found.differences[:, found.names.index(a), found.names.index(b)]
+        return pair[places].mean(axis=0) / np.sqrt(found.dimension)
+
+    def mean(kind: str, values: np.ndarray, bound: float, **about: Any) -> Claim:
+        interval = analysis.t_interval(values)
+        limits = (float(interval.low), float(interval.high))
+        if kind == "equivalent":
+            return Claim.equivalent(estimate=float(interval.estimate), interval=limits, margin=bound, **about)
+        return Claim.at_least(value=float(interval.estimate), interval=limits, threshold=bound, **about)
+
+    def peak(name: str, **about: Any) -> Claim:
+        return mean("at_least", each(name, _GAUSSIAN, middle) - each(name, _GAUSSIAN, others), 0.0, **about)
+
+    def like(name: str, **about: Any) -> Claim:
+        return mean("equivalent", each(name, _GAUSSIAN, middle) - each(_EDM, _GAUSSIAN, middle), 0.05, **about)
+
+    def new(name: str, **about: Any) -> Claim:
+        return mean("at_least", each(name, _POINTS, middle) - each(name, _GAUSSIAN, middle), 0.0, **about)
+
+    def agree(name: str, **about: Any) -> Claim:
+        return mean("at_least", each(_GAUSSIAN, _EDM, middle) - each(name, _EDM, middle), 0.0, **about)
+
+    def linear(name: str, **about: Any) -> Claim:
+        cosine = straight[name].cosine()
+        worst = int(np.argmin(cosine.estimate[:, 0]))
+        low, high = float(cosine.low[worst, 0]), float(cosine.high[worst, 0])
+        note = f"least at sigma = {sigmas[worst]:.3g}"
+        return Claim.at_least(value=float(cosine.estimate[worst, 0]), interval=(low, high), threshold=0.96, note=note, **about)  # fmt: skip
+
+    pixels = {"unit": "(RMSE, pixel units)", "figure": "Fig 24"}
+    name = SHOWN["linear"]
+    worst = int(np.argmax(rmse[name].estimate))
+    return [
+        bounded("at_most", rmse[name], worst, 0.04, id="autoencoders-linear", **pixels, note=f"largest at sigma = {sigmas[worst]:.3g}",
+                statement="The linear autoencoder is the Gaussian denoiser at every noise level (the largest distance is shown)."),
+        _all_of(nets, peak, id="autoencoders-peak", paper=PAPER, **pixels,
+                statement=f"Autoencoders are furthest from the Gaussian denoiser at intermediate noise ({where}): the excess over the other levels."),
+        _all_of(nets, like, id="autoencoders-like-network", paper=PAPER, **pixels,
+                statement=f"There ({where}) they are as far from the Gaussian denoiser as the diffusion network: the difference of the distances."),
+        _all_of(nets, new, id="autoencoders-not-memorising", paper=PAPER, **pixels,
+                statement=f"There ({where}) they are nearer to the Gaussian than to the multi-delta denoiser: the difference of the distances."),
+        _all_of(nets, agree, id="autoencoders-agree", paper="own", **pixels,
+                statement=f"There ({where}) they are nearer to the diffusion network than the Gaussian denoiser is: the difference of the distances."),
+        _all_of(nets, linear, id="autoencoders-linearity", paper="own", figure="", unit="",
+                statement="The cosine score of linearity of every autoencoder stays high (the least over levels is shown)."),
+    ]  # fmt: skip
+
+
+def _jacobian_claims(nets: list[str], sigmas: np.ndarray, leading: Mapping[str, np.ndarray]) -> list[Claim]:
+    high, low = 0, int(np.argmin(np.abs(np.log(sigmas / 1.5))))
+    low = low if low != high else len(sigmas) - 1
+
+    def aligned(name: str, **about: Any) -> Claim:
+        weakest = analysis.t_interval(leading[name][high].T)
+        place = int(np.argmin(weakest.estimate))
+        limits = (float(weakest.low[place]), float(weakest.high[place]))  # type: ignore[index]
+        value = float(weakest.estimate[place])  # type: ignore[index]
+        return Claim.at_least(value=value, interval=limits, threshold=0.95, note=f"vector {place + 1}", **about)
+
+    def falls(name: str, **about: Any) -> Claim:
+        fall = analysis.t_interval(leading[name][high].mean(axis=1) - leading[name][low].mean(axis=1))
+        limits = (float(fall.low), float(fall.high))
+        return Claim.at_least(value=float(fall.estimate), interval=limits, threshold=0.0, **about)
+
+    about = {"paper": PAPER, "figure": "Fig 29", "unit": "|cosine|"}
+    return [
+        _all_of(nets, aligned, id="autoencoders-jacobian-high-noise", **about,
+                statement=f"At the highest noise (sigma = {sigmas[high]:.3g}) the three leading singular vectors of an autoencoder's Jacobian are the first three principal components (the weakest is shown)."),
+        _all_of(nets, falls, id="autoencoders-jacobian-adaptive", **about,
+                statement=f"At sigma = {sigmas[low]:.3g} they are adapted to the image: their correlation is lower (the fall is shown)."),
+    ]  # fmt: skip
+
+
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """What the part would cost: the trainings, three times a forward pass an image and step; and the measurements."""
+    levels = plan.config.levels if config.sigmas is None else len(config.sigmas)
+    found = []
+    image = jax.ShapeDtypeStruct(plan.network.shape, jnp.float32)
+    for name, network in build(config, plan.network.shape).items():
+        params = jax.eval_shape(lambda network=network: network.init(jax.random.key(0)))
+        forward = matmul_flop(network.apply, params, image, jax.ShapeDtypeStruct((), jnp.float32))
+        weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+        seen = optimisation(config, name, 0).steps * config.batch_size * levels
+        # Parameters, gradients and two moments.
+        memory, stages = 4.0 * weights * (levels if trains_together(network) else 1), 3.0 * weights * levels
+        found.append(Cost(f"training {SHOWN[name]}", seen, 3 * forward * seen, memory, stages))
+    rounds = config.points * config.max_rounds * 2 * (config.vectors + 1)
+    measured = plan.cost("autoencoders", levels * (4 * config.images + rounds), 64)
+    return [*found, measured]
+
+
+PRESETS = {
+    "smoke": replace(
+        Config(), networks=("skip", "dit"), sigmas=(20.0, 1.5), steps=4, linear_steps=4, batch_size=8, save_every=2, skip_channels=(8,),
+        dit_patch=1, dit_width=8, dit_depth=1, dit_heads=2, images=8, points=2, vectors=3, components=6, max_rounds=2,
+    ),
+    "default": Config(),
+    "paper": Config(
+        sigmas=None, steps=50_000, linear_steps=50_000, batch_size=256, ncsn_channels=128, ncsn_mult=(1, 2, 2, 2), ncsn_blocks=4,
+        skip_channels=(64, 128, 256, 512), dit_patch=4, dit_width=384, dit_depth=12, dit_heads=6, images=1000, points=16, vectors=20,
+        components=100,
+    ),
+}  # fmt: skip
