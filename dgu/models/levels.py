@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from dgu.errors import require
 from dgu.typing import Denoiser, Event, Key, PyTree, Scalar
 
 
+@runtime_checkable
 class Network(Protocol):
     """What a network is to training at fixed noise levels: hashable, with parameters apart."""
 

@@ -74,6 +74,8 @@ class SkipNetwork:
         self, params: PyTree, x: Float[Array, "b h w c"], sigma: Scalar
     ) -> tuple[Float[Array, "b h w c"], PyTree]:
         """Training mode: the images by the statistics of this batch, and ``params`` with the running averages moved."""
+        # Variables that hold NumPy arrays would be moved in place, the caller's with them.
+        params = jax.tree.map(jnp.asarray, params)
         module = nnx.merge(_graph(self), params)
         out = module(x, training=True).astype(x.dtype)
         moved = nnx.to_pure_dict(nnx.state(module))

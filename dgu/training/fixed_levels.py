@@ -12,7 +12,7 @@ stopped and started again, or that trains a level alone, sees the same draws.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -103,7 +103,7 @@ def train_levels(
     sigmas: Float[ArrayLike, "levels"],
     config: LevelTraining,
     *,
-    places: Int[ArrayLike, "levels"] | None = None,
+    places: Sequence[int] | Int[ArrayLike, "..."] | None = None,
     until: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[PyTree, Float[np.ndarray, "levels steps"]]:

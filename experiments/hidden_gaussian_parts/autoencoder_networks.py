@@ -1,5 +1,6 @@
 """The denoising autoencoders of the study: which they are, and their training at each noise level, stored stage by stage."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -49,7 +50,7 @@ def build(config: Any, shape: tuple[int, ...]) -> dict[str, Network]:
 
 def optimisation(config: Any, name: str, seed: int) -> LevelTraining:
     """The training of one kind of network."""
-    steps = config.linear_steps if name == "linear" else config.steps
+    steps = {"linear": config.linear_steps, "ncsn": config.ncsn_steps}.get(name, config.steps)
     return LevelTraining(steps, config.batch_size, config.learning_rate, seed)
 
 
@@ -66,8 +67,7 @@ def trained(
     groups = [every] if trains_together(network) else [*every[:, None]]
     params, losses = [], []
     for group in groups:
-        empty = jax.eval_shape(lambda levels=len(group): initial_levels(network, levels, training))
-        structure = jax.tree.structure(empty)
+        structure = jax.tree.structure(jax.eval_shape(partial(initial_levels, network, len(group), training)))
         state: Any = None
         for part, start in enumerate(range(0, training.steps, config.save_every)):
             until = min(start + config.save_every, training.steps)
