@@ -67,7 +67,7 @@ def trained(
     groups = [every] if trains_together(network) else [*every[:, None]]
     params, losses = [], []
     for group in groups:
-        structure = jax.tree.structure(jax.eval_shape(partial(initial_levels, network, len(group), training)))
+        structure: Any = jax.tree.structure(jax.eval_shape(partial(initial_levels, network, len(group), training)))
         state: Any = None
         for part, start in enumerate(range(0, training.steps, config.save_every)):
             until = min(start + config.save_every, training.steps)

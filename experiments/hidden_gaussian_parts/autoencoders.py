@@ -6,6 +6,7 @@ denoising score matching on the images of the Gaussian.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -147,13 +148,10 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     rmse = {name: found.rmse(name, _GAUSSIAN) for name in compared if name != _GAUSSIAN}
     adaptive = models | {_EDM: subject.denoiser}
     straight = _linearity(adaptive, images, sigmas, directory, seed)
-    triplets = {
-        name: directory.stage(
-            f"autoencoders/triplets-{number}",
-            lambda name=name, model=model: _triplets(config, subject, name, model, sigmas, seed),
-        )
-        for number, (name, model) in enumerate(adaptive.items())
-    }
+    triplets = {}
+    for number, (name, model) in enumerate(adaptive.items()):
+        compute = partial(_triplets, config, subject, name, model, sigmas, seed)
+        triplets[name] = directory.stage(f"autoencoders/triplets-{number}", compute)
     components = min(config.components, subject.gaussian.basis.shape[1])
     basis = np.asarray(subject.gaussian.basis, np.float64)[:, :components]
     correlation = {

@@ -9,6 +9,7 @@ from flax import nnx
 from dgu.errors import InputError
 from dgu.models import DAEPreconditioning, DiTConfig, EDMNetwork, EDMPreconditioning
 from dgu.models.dit import DiT, from_patches, to_patches
+from dgu.models.weights import network_config
 from tests import parity
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
@@ -151,3 +152,8 @@ def test_patches_are_cut_row_by_row_and_put_together_again():
 def test_what_does_not_fit_is_refused(said, options):
     with pytest.raises(InputError, match=said.replace("[", r"\[")):
         DiTConfig(6, 1, 1, **options)
+
+
+def test_files_hold_no_transformers():
+    with pytest.raises(InputError, match="unet = DiTConfig: must be a U-Net's"):
+        network_config(NETWORK)
