@@ -20,14 +20,21 @@ from dgu.errors import require
 from dgu.keys import stream
 from dgu.noisy import noisy_input
 from dgu.training import trains_together
-from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
+from experiments.hidden_gaussian_parts.autoencoder_claims import (
+    EDM,
+    GAUSSIAN,
+    POINTS,
+    distance_claims,
+    jacobian_claims,
+    middle_levels,
+)
 from experiments.hidden_gaussian_parts.autoencoder_networks import SHOWN, build, optimisation, trained
-from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject, bounded, triple
+from experiments.hidden_gaussian_parts.subject import Plan, Subject, triple
 
 CLAIM_IDS = (
     "autoencoders-linear",
@@ -46,7 +53,6 @@ FIGURE_FILES = (
     "figures/autoencoder_correlation.png",
     "figures/autoencoder_vectors.png",
 )
-_EDM, _GAUSSIAN, _POINTS = "network", "Gaussian", "multi-delta"
 
 
 @dataclass(frozen=True)
@@ -143,10 +149,10 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         models[SHOWN[name]], curves[SHOWN[name]] = trained(
             config, name, network, subject.train, sigmas, directory, seed
         )
-    compared = models | {_EDM: subject.denoiser, _POINTS: subject.points, _GAUSSIAN: subject.gaussian}
+    compared = models | {EDM: subject.denoiser, POINTS: subject.points, GAUSSIAN: subject.gaussian}
     found = _distances(compared, subject, images, sigmas, directory, seed)
-    rmse = {name: found.rmse(name, _GAUSSIAN) for name in compared if name != _GAUSSIAN}
-    adaptive = models | {_EDM: subject.denoiser}
+    rmse = {name: found.rmse(name, GAUSSIAN) for name in compared if name != GAUSSIAN}
+    adaptive = models | {EDM: subject.denoiser}
     straight = _linearity(adaptive, images, sigmas, directory, seed)
     triplets = {}
     for number, (name, model) in enumerate(adaptive.items()):
@@ -160,47 +166,21 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     }  # (levels, points, vectors, components) each
     leading = {name: np.einsum("ltii->lti", found[:, :, :3, :3]) for name, found in correlation.items()}
 
-    directory.save_figure(FIGURE_FILES[0], _curves(sigmas, found, rmse, straight))
     shown = directory.stage("autoencoders/images", lambda: _shown(compared, images, sigmas, seed))
-    directory.save_figure(
-        FIGURE_FILES[1],
+    titles = {name: [f"{name}\n$\\sigma$ = {sigma:.3g}" for sigma in sigmas] for name in adaptive}
+    figures = (
+        _curves(sigmas, found, rmse, straight),
         plots.image_grid(shown["images"], ["clean", "noisy", *compared], [f"$\\sigma$ = {sigma:.3g}" for sigma in sigmas]),
+        _jacobian_curves(sigmas, leading, triplets),
+        _correlations(correlation, titles),
+        _vectors(config, triplets, titles),
     )  # fmt: skip
-    directory.save_figure(FIGURE_FILES[2], _jacobian_curves(sigmas, leading, triplets))
-    directory.save_figure(
-        FIGURE_FILES[3],
-        plots.correlation_matrices(
-            np.concatenate([correlation[name].mean(axis=1) for name in adaptive]),
-            [f"{name}, $\\sigma$ = {sigma:.3g}" for name in adaptive for sigma in sigmas],
-            rows_are="left singular vector", columns_are="component", columns=len(sigmas),
-        ),
-    )  # fmt: skip
-    vectors = np.concatenate([triplets[name]["left"][:, 0] for name in adaptive])
-    scaled = vectors / np.maximum(np.abs(vectors).max(axis=(2, 3, 4), keepdims=True), 1e-12)
-    directory.save_figure(
-        FIGURE_FILES[4],
-        plots.image_grid(
-            scaled, [f"{name}\n$\\sigma$ = {sigma:.3g}" for name in adaptive for sigma in sigmas],
-            [f"singular vectors 1 to {config.vectors}"],
-        ),
-    )  # fmt: skip
-
+    for file, figure in zip(FIGURE_FILES, figures):
+        directory.save_figure(file, figure)
     nets = [SHOWN[name] for name in config.networks]
-    claims = [*_distance_claims(nets, sigmas, found, rmse, straight), *_jacobian_claims(nets, sigmas, leading)]
-    rows = []
-    for name in models:
-        tenth = max(1, curves[name].shape[1] // 10)
-        for k, sigma in enumerate(sigmas):
-            last, before = curves[name][k, -tenth:].mean(), curves[name][k, -2 * tenth : -tenth or None].mean()
-            rows.append(
-                (name, float(sigma), curves[name].shape[1], float(last), float(last / before), float(rmse[name].estimate[k]),  # type: ignore[index]
-                 float(found.nmse(_GAUSSIAN, name).estimate[k]), float(found.rmse(name, _EDM).estimate[k]),  # type: ignore[index]
-                 float(straight[name].cosine().estimate[k, 0]), float(leading[name][k].mean()))  # type: ignore[index]
-            )  # fmt: skip
-    head = ("autoencoder", "sigma", "steps", "loss, last tenth", "over that of the tenth before", "RMSE to Gaussian", "NMSE to Gaussian",
-            "RMSE to the network", "cosine of linearity", "|cosine|, first 3 vectors")  # fmt: skip
-    middle, _ = _middle(sigmas)
-    peaks = ", ".join(f"{rmse[name].estimate[middle].mean():.3f} ({name})" for name in (*models, _EDM, _POINTS))  # type: ignore[index]
+    claims = [*distance_claims(nets, sigmas, found, rmse, straight), *jacobian_claims(nets, sigmas, leading)]
+    middle, _ = middle_levels(sigmas)
+    peaks = ", ".join(f"{rmse[name].estimate[middle].mean():.3f} ({name})" for name in (*models, EDM, POINTS))  # type: ignore[index]
     answer = (
         f"Trained at one noise level each, the autoencoders are this far from the Gaussian denoiser at intermediate noise "
         f"(RMSE on {len(images)} {subject.inputs} images): {peaks}."
@@ -216,10 +196,10 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
             FigureEntry(FIGURE_FILES[3], "Correlation of the left singular vectors with the principal components, mean over noisy images (Fig 29)."),
             FigureEntry(FIGURE_FILES[4], "Left singular vectors at one noisy image, each stretched to its own range (Fig 29)."),
         ],
-        [Table("autoencoders, level by level", head, rows)],
+        [_table(sigmas, curves, found, rmse, straight, leading)],
         {"sigmas": sigmas, "rmse": {name: one.estimate for name, one in rmse.items()},
-         "rmse_to_network": {name: found.rmse(name, _EDM).estimate for name in (*models, _GAUSSIAN)},
-         "nmse": {name: found.nmse(_GAUSSIAN, name).estimate for name in models},
+         "rmse_to_network": {name: found.rmse(name, EDM).estimate for name in (*models, GAUSSIAN)},
+         "nmse": {name: found.nmse(GAUSSIAN, name).estimate for name in models},
          "linearity": {name: one.cosine().estimate[:, 0] for name, one in straight.items()},  # type: ignore[index]
          "correlation": {name: part.mean(axis=(1, 2)) for name, part in leading.items()}},
     )  # fmt: skip
@@ -296,8 +276,8 @@ def _shown(models: Mapping[str, Any], images: np.ndarray, sigmas: np.ndarray, se
 
 
 def _curves(sigmas: np.ndarray, found: analysis.ScoreDistances, rmse: Mapping[str, Any], straight: Mapping[str, Any]) -> Any:  # fmt: skip
-    nmse = {name: triple(found.nmse(_GAUSSIAN, name)) for name in rmse}
-    to_network = {name: triple(found.rmse(name, _EDM)) for name in (*rmse, _GAUSSIAN) if name != _EDM}
+    nmse = {name: triple(found.nmse(GAUSSIAN, name)) for name in rmse}
+    to_network = {name: triple(found.rmse(name, EDM)) for name in (*rmse, GAUSSIAN) if name != EDM}
     cosine = {name: triple(one.cosine(), (slice(None), 0)) for name, one in straight.items()}
     return plots.level_curves(
         [
@@ -323,99 +303,40 @@ def _jacobian_curves(sigmas: np.ndarray, leading: Mapping[str, np.ndarray], trip
     )  # fmt: skip
 
 
-def _middle(sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the levels from 1.5 to 10, or of that next to 4 where there is none, and of the others."""
-    inside = (sigmas >= 1.5 * (1 - 1e-6)) & (sigmas <= 10.0)
-    if not inside.any() or inside.all():
-        inside = np.arange(len(sigmas)) == np.argmin(np.abs(np.log(sigmas / 4.0)))
-    return np.flatnonzero(inside), np.flatnonzero(~inside)
+def _correlations(correlation: Mapping[str, np.ndarray], titles: Mapping[str, list[str]]) -> Any:
+    levels = len(next(iter(titles.values())))
+    return plots.correlation_matrices(
+        np.concatenate([correlation[name].mean(axis=1) for name in titles]), [title for each in titles.values() for title in each],
+        rows_are="left singular vector", columns_are="component", columns=levels,
+    )  # fmt: skip
 
 
-def _all_of(nets: list[str], one: Any, **about: Any) -> Claim:
-    """A claim on every network: ``one(name, **about)`` makes that of each."""
-    parts = [one(name, **about | {"id": f"{about['id']}-{name}", "statement": f"{name}."}) for name in nets]
-    return Claim.all_of(parts, **{name: about[name] for name in ("id", "paper", "figure", "statement")})  # fmt: skip
+def _vectors(config: Config, triplets: Mapping[str, Any], titles: Mapping[str, list[str]]) -> Any:
+    """Those of the first noisy image."""
+    vectors = np.concatenate([triplets[name]["left"][:, 0] for name in titles])
+    scaled = vectors / np.maximum(np.abs(vectors).max(axis=(2, 3, 4), keepdims=True), 1e-12)
+    return plots.image_grid(
+        scaled, [title for each in titles.values() for title in each], [f"singular vectors 1 to {config.vectors}"]
+    )
 
 
-def _distance_claims(
-    nets: list[str], sigmas: np.ndarray, found: analysis.ScoreDistances, rmse: Mapping[str, Any], straight: Mapping[str, Any]
-) -> list[Claim]:  # fmt: skip
-    middle, others = _middle(sigmas)
-    where = f"sigma = {', '.join(f'{sigma:.3g}' for sigma in sigmas[middle])}"
-
-    def each(a: str, b: str, places: np.ndarray) -> np.ndarray:
-        """The RMSE of every image, mean over levels."""
-        pair = found.differences[:, found.names.index(a), found.names.index(b)]
-        return pair[places].mean(axis=0) / np.sqrt(found.dimension)
-
-    def mean(kind: str, values: np.ndarray, bound: float, **about: Any) -> Claim:
-        interval = analysis.t_interval(values)
-        limits = (float(interval.low), float(interval.high))
-        if kind == "equivalent":
-            return Claim.equivalent(estimate=float(interval.estimate), interval=limits, margin=bound, **about)
-        return Claim.at_least(value=float(interval.estimate), interval=limits, threshold=bound, **about)
-
-    def peak(name: str, **about: Any) -> Claim:
-        return mean("at_least", each(name, _GAUSSIAN, middle) - each(name, _GAUSSIAN, others), 0.0, **about)
-
-    def like(name: str, **about: Any) -> Claim:
-        return mean("equivalent", each(name, _GAUSSIAN, middle) - each(_EDM, _GAUSSIAN, middle), 0.05, **about)
-
-    def new(name: str, **about: Any) -> Claim:
-        return mean("at_least", each(name, _POINTS, middle) - each(name, _GAUSSIAN, middle), 0.0, **about)
-
-    def agree(name: str, **about: Any) -> Claim:
-        return mean("at_least", each(_GAUSSIAN, _EDM, middle) - each(name, _EDM, middle), 0.0, **about)
-
-    def linear(name: str, **about: Any) -> Claim:
-        cosine = straight[name].cosine()
-        worst = int(np.argmin(cosine.estimate[:, 0]))
-        low, high = float(cosine.low[worst, 0]), float(cosine.high[worst, 0])
-        note = f"least at sigma = {sigmas[worst]:.3g}"
-        return Claim.at_least(value=float(cosine.estimate[worst, 0]), interval=(low, high), threshold=0.96, note=note, **about)  # fmt: skip
-
-    pixels = {"unit": "(RMSE, pixel units)", "figure": "Fig 24"}
-    name = SHOWN["linear"]
-    worst = int(np.argmax(rmse[name].estimate))
-    return [
-        bounded("at_most", rmse[name], worst, 0.04, id="autoencoders-linear", **pixels, note=f"largest at sigma = {sigmas[worst]:.3g}",
-                statement="The linear autoencoder is the Gaussian denoiser at every noise level (the largest distance is shown)."),
-        _all_of(nets, peak, id="autoencoders-peak", paper=PAPER, **pixels,
-                statement=f"Autoencoders are furthest from the Gaussian denoiser at intermediate noise ({where}): the excess over the other levels."),
-        _all_of(nets, like, id="autoencoders-like-network", paper=PAPER, **pixels,
-                statement=f"There ({where}) they are as far from the Gaussian denoiser as the diffusion network: the difference of the distances."),
-        _all_of(nets, new, id="autoencoders-not-memorising", paper=PAPER, **pixels,
-                statement=f"There ({where}) they are nearer to the Gaussian than to the multi-delta denoiser: the difference of the distances."),
-        _all_of(nets, agree, id="autoencoders-agree", paper="own", **pixels,
-                statement=f"There ({where}) they are nearer to the diffusion network than the Gaussian denoiser is: the difference of the distances."),
-        _all_of(nets, linear, id="autoencoders-linearity", paper="own", figure="", unit="",
-                statement="The cosine score of linearity of every autoencoder stays high (the least over levels is shown)."),
-    ]  # fmt: skip
-
-
-def _jacobian_claims(nets: list[str], sigmas: np.ndarray, leading: Mapping[str, np.ndarray]) -> list[Claim]:
-    high, low = 0, int(np.argmin(np.abs(np.log(sigmas / 1.5))))
-    low = low if low != high else len(sigmas) - 1
-
-    def aligned(name: str, **about: Any) -> Claim:
-        weakest = analysis.t_interval(leading[name][high].T)
-        place = int(np.argmin(weakest.estimate))
-        limits = (float(weakest.low[place]), float(weakest.high[place]))  # type: ignore[index]
-        value = float(weakest.estimate[place])  # type: ignore[index]
-        return Claim.at_least(value=value, interval=limits, threshold=0.95, note=f"vector {place + 1}", **about)
-
-    def falls(name: str, **about: Any) -> Claim:
-        fall = analysis.t_interval(leading[name][high].mean(axis=1) - leading[name][low].mean(axis=1))
-        limits = (float(fall.low), float(fall.high))
-        return Claim.at_least(value=float(fall.estimate), interval=limits, threshold=0.0, **about)
-
-    about = {"paper": PAPER, "figure": "Fig 29", "unit": "|cosine|"}
-    return [
-        _all_of(nets, aligned, id="autoencoders-jacobian-high-noise", **about,
-                statement=f"At the highest noise (sigma = {sigmas[high]:.3g}) the three leading singular vectors of an autoencoder's Jacobian are the first three principal components (the weakest is shown)."),
-        _all_of(nets, falls, id="autoencoders-jacobian-adaptive", **about,
-                statement=f"At sigma = {sigmas[low]:.3g} they are adapted to the image: their correlation is lower (the fall is shown)."),
-    ]  # fmt: skip
+def _table(
+    sigmas: np.ndarray, curves: Mapping[str, np.ndarray], found: analysis.ScoreDistances, rmse: Mapping[str, Any],
+    straight: Mapping[str, Any], leading: Mapping[str, np.ndarray],
+) -> Table:  # fmt: skip
+    """A row for each autoencoder and level; the ratio of the last losses says whether training has come to rest."""
+    rows = []
+    for name, curve in curves.items():
+        tenth = max(1, curve.shape[1] // 10)
+        nmse, to_network, cosine = found.nmse(GAUSSIAN, name), found.rmse(name, EDM), straight[name].cosine()
+        for k, sigma in enumerate(sigmas):
+            last, before = curve[k, -tenth:].mean(), curve[k, -2 * tenth :][:tenth].mean()
+            measured = (rmse[name].estimate, nmse.estimate, to_network.estimate, cosine.estimate[:, 0])  # type: ignore[index]
+            numbers = [float(one[k]) for one in measured]  # type: ignore[index]
+            rows.append((name, float(sigma), curve.shape[1], float(last), float(last / before), *numbers, float(leading[name][k].mean())))  # fmt: skip
+    head = ("autoencoder", "sigma", "steps", "loss, last tenth", "over that of the tenth before", "RMSE to Gaussian", "NMSE to Gaussian",
+            "RMSE to the network", "cosine of linearity", "|cosine|, first 3 vectors")  # fmt: skip
+    return Table("autoencoders, level by level", head, rows)
 
 
 def costs(config: Config, plan: Plan) -> list[Cost]:
