@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dgu.models import (
@@ -65,15 +66,15 @@ def trained(
     training = optimisation(config, name, seed)
     every = np.arange(len(sigmas))
     groups = [every] if trains_together(network) else [*every[:, None]]
+    alike = initial_levels(network, 1, training)
+    structure: Any = jax.tree.structure(alike)
     params, losses = [], []
     for group in groups:
-        structure: Any = jax.tree.structure(jax.eval_shape(partial(initial_levels, network, len(group), training)))
-        state: Any = None
+        state: Any = jax.tree.map(partial(jnp.repeat, repeats=len(group), axis=0), alike)
         for part, start in enumerate(range(0, training.steps, config.save_every)):
             until = min(start + config.save_every, training.steps)
 
             def compute(state: Any = state, until: int = until, group: np.ndarray = group) -> dict[str, Any]:
-                state = initial_levels(network, len(group), training) if state is None else state
                 done = int(np.asarray(state["step"])[0])
                 what = f"{SHOWN[name]}, " + (
                     f"sigma = {sigmas[group[0]]:.3g}" if len(group) == 1 else f"{len(group)} levels"

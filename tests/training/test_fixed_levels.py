@@ -53,18 +53,30 @@ def test_the_linear_autoencoder_becomes_the_gaussian_posterior_mean():
 
 
 def test_the_first_steps_are_those_of_adam_on_the_mean_squared_error():
-    data, network = images(), LinearNetwork((4, 4, 1))
-    state, losses = train_levels(
-        network, initial_levels(network, 1, TINY), data, SIGMAS[1:2], TINY, places=[1], until=1
-    )
-    rows = image_order(TINY.seed, len(data), 0, 8)
-    key, batch = keys.stream(jax.random.key(TINY.seed), "noise"), data[rows]
-    noisy = np.stack([noisy_input(key, jnp.asarray(batch[i]), i, SIGMAS[1], 1) for i in range(8)]).reshape(8, 16)
+    data, network, sigma = images(), LinearNetwork((4, 4, 1)), SIGMAS[1]
+    scale, key = 1 / np.sqrt(sigma**2 + 0.25), keys.stream(jax.random.key(TINY.seed), "noise")
+
+    def drawn(step):
+        """Clean and noisy images of a step: the order of the training loop, noise addressed by image and level."""
+        batch = data[image_order(TINY.seed, len(data), 8 * step, 8)]
+        noisy = [noisy_input(key, jnp.asarray(batch[i]), 8 * step + i, sigma, 1) for i in range(8)]
+        return batch.reshape(8, 16), np.stack(noisy).reshape(8, 16) * scale
+
+    start = initial_levels(network, 1, TINY)
+    state, losses = train_levels(network, start, data, SIGMAS[1:2], TINY, places=[1], until=1)
+    batch, inputs = drawn(0)
     # From 0 the output is 0: the loss is the images' mean square, the gradient the product of the images with the inputs.
     np.testing.assert_allclose(losses[0, 0], np.mean(batch**2), rtol=1e-6)
-    gradient = -2 / 128 * batch.reshape(8, 16).T @ noisy / np.sqrt(SIGMAS[1] ** 2 + 0.25)
     # Adam's first step is the learning rate times the sign.
-    np.testing.assert_allclose(state["params"]["weight"][0], -1e-2 * np.sign(gradient), rtol=1e-3)
+    weight, bias = (np.asarray(state["params"][name][0]) for name in ("weight", "bias"))
+    np.testing.assert_allclose(weight, 1e-2 * np.sign(batch.T @ inputs), rtol=1e-3)
+    np.testing.assert_allclose(bias, 1e-2 * np.sign(batch.sum(axis=0)), rtol=1e-3)
+    batch, inputs = drawn(1)
+    again, losses = train_levels(network, state, data, SIGMAS[1:2], TINY, places=[1], until=2)
+    np.testing.assert_allclose(losses[0, 0], np.mean((inputs @ weight.T + bias - batch) ** 2), rtol=1e-5)
+    # The second one is smaller by the cosine: of entries whose gradient keeps its sign and about its size, that much.
+    moved = np.abs(np.asarray(again["params"]["bias"][0]) - bias)
+    assert moved.max() <= 1.05e-2 * (1 + np.cos(np.pi / 6)) / 2
     loss, _ = dsm_loss(network, network.init(jax.random.key(0)), jnp.asarray(batch), jnp.asarray(batch), 1.0)
     np.testing.assert_allclose(loss, np.mean(batch**2), rtol=1e-6)
 
