@@ -24,7 +24,7 @@ from experiments.harness.progress import Progress
 from experiments.harness.rundir import RunDirectory
 
 #: Names in figures and tables.
-SHOWN = {"ncsn": "DAE-NCSN++", "skip": "DAE-Skip", "dit": "DAE-DiT", "linear": "DAE-linear"}
+SHOWN = {"ncsn": "DAE-NCSN", "skip": "DAE-Skip", "dit": "DAE-DiT", "linear": "DAE-linear"}
 
 
 def build(config: Any, shape: tuple[int, ...]) -> dict[str, Network]:

@@ -18,6 +18,7 @@ from dgu import analysis, plots
 from dgu.denoisers import map_batch
 from dgu.errors import require
 from dgu.keys import stream
+from dgu.models import EDMNetwork
 from dgu.noisy import noisy_input
 from dgu.training import trains_together
 from experiments.harness.costs import Cost
@@ -345,7 +346,8 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     found = []
     image = jax.ShapeDtypeStruct(plan.network.shape, jnp.float32)
     for name, network in build(config, plan.network.shape).items():
-        params = jax.eval_shape(lambda network=network: network.init(jax.random.key(0)))
+        edm = isinstance(network, EDMNetwork)  # which knows its shapes without a trace of thousands of draws
+        params = network.abstract_params if edm else jax.eval_shape(network.init, jax.random.key(0))
         forward = matmul_flop(network.apply, params, image, jax.ShapeDtypeStruct((), jnp.float32))
         weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
         seen = optimisation(config, name, 0).steps * config.batch_size * levels

@@ -11,6 +11,7 @@ from tests import parity
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 NETWORK = SkipNetwork(4, 2, (3, 5))
+DENOISE = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
 
 
 def random_params(seed=0):
@@ -56,11 +57,11 @@ def test_evaluated_and_in_training_it_equals_a_slow_computation(x64):
     params, x = random_params(), np.random.default_rng(1).normal(size=(3, 4, 4, 2))
     expected, _ = slow(params, x, training=False)
     denoiser = NetworkDenoiser(params, NETWORK)
-    got = jnp.stack([denoiser(jnp.asarray(image), 1.0) for image in x])
+    got = jnp.stack([DENOISE(denoiser, jnp.asarray(image), 1.0) for image in x])
     assert parity.relative(got, expected) < 1e-12 and np.abs(expected).max() > 0.1
     # In training: by the statistics of the batch, towards which the running averages move by a tenth.
     expected, seen = slow(params, x, training=True)
-    out, moved = NETWORK.apply_batch(params, jnp.asarray(x), 1.0)
+    out, moved = jax.jit(NETWORK.apply_batch)(params, jnp.asarray(x), 1.0)
     assert parity.relative(out, expected) < 1e-12
     for (name, side), (mean, var) in seen.items():
         before, after = params[side][name]["norm"], moved[side][name]["norm"]
@@ -74,9 +75,9 @@ def test_an_image_is_denoised_whatever_its_company():
     x = jax.random.normal(jax.random.key(1), (3, 4, 4, 2))
     denoiser = NetworkDenoiser(params, NETWORK)
     together = jax.jit(jax.vmap(lambda d, x: d(x, 0.5), (None, 0)))(denoiser, x)
-    alone = jnp.stack([denoiser(image, 0.5) for image in x])
+    alone = jnp.stack([DENOISE(denoiser, image, 0.5) for image in x])
     np.testing.assert_allclose(together, alone, atol=1e-5)
-    np.testing.assert_array_equal(denoiser(x[0], 0.5), denoiser(x[0], 70.0))
+    np.testing.assert_array_equal(DENOISE(denoiser, x[0], 0.5), DENOISE(denoiser, x[0], 70.0))
 
 
 def test_the_start_and_what_is_refused():
@@ -96,3 +97,10 @@ def test_the_start_and_what_is_refused():
         assert said in str(error.value)
     with pytest.raises(InputError, match=r"x.shape = \(4, 4, 1\)"):
         NetworkDenoiser(params, NETWORK)(jnp.zeros((4, 4, 1)), 1.0)
+
+
+def test_training_leaves_the_arrays_that_it_is_given_alone():
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), random_params())
+    before = jax.tree.map(np.copy, params)
+    NETWORK.apply_batch(params, jnp.ones((2, 4, 4, 2)), 1.0)
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(before)))

@@ -43,9 +43,9 @@ def test_the_linear_autoencoder_becomes_the_gaussian_posterior_mean():
         noisy = data[:200] + sigma * x
         wanted = jax.vmap(lambda y, sigma=sigma: exact(y, sigma))(noisy)
         got = jax.vmap(lambda y, sigma=sigma: denoiser(y, sigma))(noisy)
-        # Relative to how far these answers are from the mean image.
-        scale = float(jnp.sqrt(jnp.mean((wanted - exact.mean[None]) ** 2)))
-        assert float(jnp.sqrt(jnp.mean((got - wanted) ** 2))) < 0.05 * max(scale, 0.05), f"sigma = {sigma}"
+        # Within a twentieth of the data's spread; at the highest level the answers themselves spread by more than that.
+        spread, bound = float(jnp.std(wanted)), 0.05 * float(np.sqrt(np.mean(data.var(axis=0))))
+        assert float(jnp.sqrt(jnp.mean((got - wanted) ** 2))) < bound < spread, f"sigma = {sigma}"
         # The loss of the posterior mean: the posterior variance, sum lam sigma^2 / (lam + sigma^2) over d.
         lam = np.asarray(exact.variances, np.float64)
         least = float((lam * sigma**2 / (lam + sigma**2)).sum() / 8)
