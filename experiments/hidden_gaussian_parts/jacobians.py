@@ -25,7 +25,7 @@ FIGURE_FILES = ("figures/jacobian_correlation.png", "figures/jacobian_overlap.pn
 class Config:
     """Singular vectors of the denoiser's Jacobian."""
 
-    trajectories: int = 4
+    trajectories: int = 5
     """Samples whose states the Jacobian is taken at."""
     vectors: int = 10
     """Leading singular vectors."""
@@ -33,7 +33,7 @@ class Config:
     """Principal components that they are compared with, fewer where the training images span fewer."""
     tolerance: float = 1e-3
     """Largest residual of a singular triplet, over the largest value."""
-    max_rounds: int = 30
+    max_rounds: int = 12
     """Rounds of the iteration at most."""
     perturbed: tuple[float, ...] = (22.79, 1.979, 0.002)
     """Noise levels at which states are perturbed (the paper's three)."""
@@ -95,7 +95,8 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         FIGURE_FILES[3], plots.image_grid(pictures, names, [f"{value:+g}" if value else "0" for value in lengths])
     )
 
-    high, low = 0, int(np.argmin(np.abs(np.log(sigmas))))
+    # The highest level, and of the others the nearest to 1.
+    high, low = 0, 1 + int(np.argmin(np.abs(np.log(sigmas[1:]))))
     weakest = analysis.t_interval(leading[high].T)  # (vectors)
     vector = int(np.argmin(weakest.estimate))
     fall = analysis.t_interval(leading[high].mean(axis=1) - leading[low].mean(axis=1))

@@ -1,7 +1,7 @@
 """What the parts of the study of hidden Gaussian structure are given: a denoiser, images, and the reference denoisers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -131,15 +131,15 @@ class Subject:
         """The multi-delta denoiser of ``train``."""
         return EmpiricalDenoiser(self.train)
 
-    def some(self, option: str, count: int, each: int = 1) -> np.ndarray:
-        """The first ``count * each`` images; ``InputError`` under the option's name where there are fewer (of the bundled
-        images: all there are)."""
+    def some(self, option: str, count: int, each: int = 1, last: bool = False) -> np.ndarray:
+        """The first (or last) ``count * each`` images; ``InputError`` under the option's name where there are fewer (of the
+        bundled images: all there are)."""
         there = len(self.images)
         count = min(count, there // each) if self.bundled else count
         require(
             count * each <= there, option, count, f"at most {there // each}: there are {there} {self.inputs} images"
         )
-        return self.images[: count * each]
+        return self.images[len(self.images) - count * each :] if last else self.images[: count * each]
 
     def trajectories(self, denoiser: Any, count: int, seed: int) -> analysis.Trajectories:
         """The first ``count`` samples of a denoiser with their states: the same noise for every denoiser and part."""
@@ -182,7 +182,15 @@ class Plan:
 
     def cost(self, stage: str, evaluations: int, batch: int) -> Cost:
         """The cost of evaluations of the network, ``batch`` images at a time."""
-        return replace(checkpoints.sampling_cost(self.network, evaluations, 1, batch), stage=stage, disk=0)
+        one, weights = self._evaluation
+        memory = weights + batch * (one.memory - weights)
+        return Cost(stage, evaluations, evaluations * one.flop, memory)
+
+    @cached_property
+    def _evaluation(self) -> tuple[Cost, int]:
+        """The cost of one evaluation, and the bytes of the weights: the network is looked at once."""
+        weights = sum(leaf.size for leaf in jax.tree.leaves(self.network.abstract_params)) * 4
+        return checkpoints.sampling_cost(self.network, 1, 1, 1), weights
 
 
 def _label(config: Any, classes: int) -> int | None:
@@ -222,7 +230,7 @@ def _images(config: Any, label: int | None, names: Sequence[str]) -> tuple[np.nd
         *_halves(bundled, "data", "auto"),
         True,
         (
-            f"the bundled images{kind}, none of which the network was trained on: one half stands for the training images"
+            f"the bundled images{kind}, none of which the network was trained on: one half stands for the training images, and counts are cut to what there are"
         ),
     )
 
@@ -235,7 +243,7 @@ def _halves(images: np.ndarray, option: str, value: str) -> tuple[np.ndarray, np
 def bounded(kind: str, found: Any, place: Any, bound: float, **about: Any) -> Claim:
     """A claim ("at_least" or "at_most") on one entry of an ``Interval`` of arrays."""
     value, low, high = (float(np.asarray(part)[place]) for part in (found.estimate, found.low, found.high))
-    return getattr(Claim, kind)(value=value, interval=(low, high), threshold=bound, paper=PAPER, **about)
+    return getattr(Claim, kind)(value=value, interval=(low, high), threshold=bound, **{"paper": PAPER, **about})
 
 
 def triple(found: Any, place: Any = slice(None)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
