@@ -346,8 +346,10 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     found = []
     image = jax.ShapeDtypeStruct(plan.network.shape, jnp.float32)
     for name, network in build(config, plan.network.shape).items():
-        edm = isinstance(network, EDMNetwork)  # which knows its shapes without a trace of thousands of draws
-        params = network.abstract_params if edm else jax.eval_shape(network.init, jax.random.key(0))
+        if isinstance(network, EDMNetwork):  # It knows its shapes without a trace of thousands of draws.
+            params = network.abstract_params
+        else:
+            params = jax.eval_shape(network.init, jax.random.key(0))
         forward = matmul_flop(network.apply, params, image, jax.ShapeDtypeStruct((), jnp.float32))
         weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
         seen = optimisation(config, name, 0).steps * config.batch_size * levels
