@@ -2,7 +2,7 @@
 
 Of any denoiser (``--checkpoint``): how linear it is over noise levels; its best linear maps, found exactly and by Adam, beside those of
 the Gaussian; its distances to the Gaussian, linear and multi-delta denoisers on the same noisy images; and the singular vectors
-of its Jacobian beside the principal components. Source: Li, Dai and Qu, arXiv 2410.24060.
+of its Jacobian beside the principal components. And of autoencoders that it trains at one noise level each: the same. Source: Li, Dai and Qu, arXiv 2410.24060.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,12 @@ PARTS: dict[str, Any] = {
     "distillation": study.distillation,
     "distances": study.distances,
     "jacobians": study.jacobians,
+    "autoencoders": study.autoencoders,
 }
-PartName = Literal["linearity", "distillation", "distances", "jacobians"]
+PartName = Literal["linearity", "distillation", "distances", "jacobians", "autoencoders"]
 EVERY: tuple[PartName, ...] = get_args(PartName)
 #: Parts that measure the network of ``--checkpoint``; the others run without one.
-NEED_NETWORK = ("linearity", "distillation", "distances", "jacobians")
+NEED_NETWORK = ("linearity", "distillation", "distances", "jacobians", "autoencoders")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Config:
     distillation: study.distillation.Config = field(default_factory=study.distillation.Config)
     distances: study.distances.Config = field(default_factory=study.distances.Config)
     jacobians: study.jacobians.Config = field(default_factory=study.jacobians.Config)
+    autoencoders: study.autoencoders.Config = field(default_factory=study.autoencoders.Config)
     seed: int = 0
     """Seed of every draw."""
 

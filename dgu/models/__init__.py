@@ -2,11 +2,17 @@
 
 from dgu.models.adm import ADMConfig as ADMConfig
 from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
+from dgu.models.dit import DiTConfig as DiTConfig
 from dgu.models.edm import EDMDenoiser as EDMDenoiser
 from dgu.models.edm import EDMNetwork as EDMNetwork
+from dgu.models.levels import LevelDenoisers as LevelDenoisers
+from dgu.models.levels import LinearNetwork as LinearNetwork
+from dgu.models.levels import Network as Network
+from dgu.models.levels import NetworkDenoiser as NetworkDenoiser
 from dgu.models.linear import LinearDenoiser as LinearDenoiser
 from dgu.models.mixtures import EmpiricalDenoiser as EmpiricalDenoiser
 from dgu.models.mixtures import MoLRGDenoiser as MoLRGDenoiser
+from dgu.models.preconditioning import DAEPreconditioning as DAEPreconditioning
 from dgu.models.preconditioning import EDMPreconditioning as EDMPreconditioning
 from dgu.models.preconditioning import IDDPMPreconditioning as IDDPMPreconditioning
 from dgu.models.preconditioning import VEPreconditioning as VEPreconditioning
@@ -14,6 +20,7 @@ from dgu.models.preconditioning import VPPreconditioning as VPPreconditioning
 from dgu.models.pretrained import Pretrained as Pretrained
 from dgu.models.pretrained import load_checkpoint as load_checkpoint
 from dgu.models.pretrained import save_network as save_network
+from dgu.models.skipnet import SkipNetwork as SkipNetwork
 from dgu.models.snapshot import load_edm_pickle as load_edm_pickle
 from dgu.models.songunet import NCSNPP as NCSNPP
 from dgu.models.songunet import SongUNetConfig as SongUNetConfig

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from dgu.denoisers import check_range
 from dgu.errors import InputError, require
 from dgu.models.adm import ADM, ADMConfig
+from dgu.models.dit import DiT, DiTConfig
 from dgu.models.preconditioning import EDMPreconditioning, IDDPMPreconditioning, Preconditioning, nearest
 from dgu.models.songunet import SongUNet, SongUNetConfig
 from dgu.models.unet import UNetConfig
@@ -24,7 +25,7 @@ from dgu.typing import Event, Key, PyTree, Scalar
 
 @dataclass(frozen=True)
 class EDMNetwork:
-    """A preconditioned U-Net without its parameters: hashable, so it is a static argument of jitted functions.
+    """A preconditioned U-Net (or DiT) without its parameters: hashable, so it is a static argument of jitted functions.
 
     ``D(x; sigma) = c_skip x + c_out F(c_in x; c_noise, label)`` with the coefficients of ``preconditioning``.
     ``compute_dtype`` is ``"float32"`` (the dtype of ``x``, at least float32) or ``"bfloat16"`` for the U-Net's activations;
@@ -33,7 +34,7 @@ class EDMNetwork:
     the two again).
     """
 
-    unet: UNetConfig
+    unet: UNetConfig | DiTConfig
     preconditioning: Preconditioning = field(default_factory=EDMPreconditioning)
     compute_dtype: str = "float32"
     remat: bool = False
@@ -140,7 +141,7 @@ def is_constant(path: tuple[Any, ...]) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _abstract(unet: UNetConfig, compute_dtype: str) -> tuple[Any, PyTree]:
+def _abstract(unet: UNetConfig | DiTConfig, compute_dtype: str) -> tuple[Any, PyTree]:
     """Graph definition and shapes of the parameters, once per architecture and without computing anything."""
     graph, state = nnx.split(nnx.eval_shape(lambda: _module(unet, compute_dtype, _SameKey(jax.random.key(0)))))
     return graph, nnx.to_pure_dict(state)
@@ -153,13 +154,15 @@ class _SameKey(nnx.Rngs):
         self.params = lambda: key
 
 
-def _module(unet: UNetConfig, compute_dtype: str, rngs: nnx.Rngs) -> ADM | SongUNet:
+def _module(unet: UNetConfig | DiTConfig, compute_dtype: str, rngs: nnx.Rngs) -> ADM | SongUNet | DiT:
     dtype = jnp.bfloat16 if compute_dtype == "bfloat16" else None
     if isinstance(unet, SongUNetConfig):
         return SongUNet(unet, dtype, rngs)
     if isinstance(unet, ADMConfig):
         return ADM(unet, dtype, rngs)
-    raise InputError(f"unet = {type(unet).__name__}: must be an ADMConfig or a SongUNetConfig")
+    if isinstance(unet, DiTConfig):
+        return DiT(unet, dtype, rngs)
+    raise InputError(f"unet = {type(unet).__name__}: must be an ADMConfig, a SongUNetConfig or a DiTConfig")
 
 
 @jax.tree_util.register_dataclass

@@ -1,4 +1,5 @@
-"""Preconditioning: D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, Table 1), in four conventions."""
+"""Preconditioning: D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, Table 1), in four conventions,
+and the plain one of denoising autoencoders."""
 
 import math
 from dataclasses import dataclass
@@ -175,8 +176,35 @@ class IDDPMPreconditioning:
         return _epsilon_coefficients(sigma, (self.M - 1 - nearest(sigma, levels)).astype(sigma.dtype))
 
 
-Preconditioning = EDMPreconditioning | VPPreconditioning | VEPreconditioning | IDDPMPreconditioning
-#: By the names that configurations use.
+@dataclass(frozen=True)
+class DAEPreconditioning:
+    """Of a denoising autoencoder: the network itself predicts the image, ``D(x; sigma) = F(c_in x; sigma)``.
+
+    ``c_skip = 0``, ``c_out = 1``, ``c_noise = sigma``, and ``c_in = 1``: the input as it is; or, with ``input_std``,
+    ``c_in = 1 / sqrt(s^2 + input_std^2)``, for networks that have no normalisation in front and data of this standard deviation. Li et al., arXiv 2410.24060,
+    Fig 24 (``DAEPrecond``), where each network serves one noise level.
+    """
+
+    input_std: float | None = None
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+    name: ClassVar[str] = "DAEPrecond"
+    learns_variance: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        usable = self.input_std is None or 0 < self.input_std < math.inf
+        require(usable, "input_std", self.input_std, "positive and finite, or None")
+        _check_range(self.sigma_min, self.sigma_max)
+
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+        """The four coefficients at ``sigma``."""
+        one = jnp.ones_like(sigma)
+        inp = one if self.input_std is None else jax.lax.rsqrt(jnp.square(sigma) + self.input_std**2)
+        return Coefficients(jnp.zeros_like(sigma), one, inp, sigma)
+
+
+Preconditioning = EDMPreconditioning | VPPreconditioning | VEPreconditioning | IDDPMPreconditioning | DAEPreconditioning
+#: By the names that configurations use: those of the reference.
 PRECONDITIONINGS: dict[str, type[Preconditioning]] = {
     kind.name: kind for kind in (EDMPreconditioning, VPPreconditioning, VEPreconditioning, IDDPMPreconditioning)
 }

@@ -104,14 +104,23 @@ def _like(name: str, value: Any, default: Any) -> Any:
 
 
 def network_config(network: EDMNetwork) -> dict[str, Any]:
-    """The inverse of ``network_from_config``: a dict of JSON values."""
-    unet, outer = network.unet, network.preconditioning
+    """The inverse of ``network_from_config``: a dict of JSON values. ``InputError`` for a network that is no U-Net."""
+    unet, outer = _unet(network), network.preconditioning
     values = {f.name: getattr(part, f.name) for part in (unet, outer) for f in fields(part)}
     del values["in_channels"], values["out_channels"]
     kwargs = {name: _plain(value) for name, value in values.items()}
     kwargs["img_channels"] = unet.in_channels
     kwargs["model_type"] = next(name for name, kind in _ARCHITECTURES.items() if isinstance(unet, kind))
     return {"precond": outer.name, "kwargs": kwargs, "compute_dtype": network.compute_dtype}
+
+
+def _unet(network: EDMNetwork) -> UNetConfig:
+    """The U-Net of a network; ``InputError`` for another architecture, which the reference has no names for."""
+    if not isinstance(network.unet, UNetConfig):
+        raise InputError(
+            f"unet = {type(network.unet).__name__}: must be a U-Net's, to be read from a file or written to one"
+        )
+    return network.unet
 
 
 def _plain(value: Any) -> Any:
@@ -165,7 +174,8 @@ def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> 
     Raises:
         InputError: a tensor is missing, superfluous, misshapen or not finite.
     """
-    _check_blocks(network.unet, arrays)
+    unet = _unet(network)
+    _check_blocks(unet, arrays)
     paths, leaves, treedef = _paths(network.abstract_params)
     rest = {name: np.asarray(array) for name, array in arrays.items()}
     values = []
@@ -184,11 +194,11 @@ def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> 
         require(finite, name, "non-finite", "finite numbers")
         # Copied and cast by NumPy: a file that is mapped may change later, and JAX would compile a cast for each shape.
         values.append(jax.device_put(np.array(_from_reference(path, value), np.float32, order="C")))
-    filters = _filter_names(network.unet)
+    filters = _filter_names(unet)
     for name, value in rest.items():
         if name not in filters:
             raise InputError(f"arrays: {name} does not belong to this architecture")
-        _check_filter(network.unet, name, value)
+        _check_filter(unet, name, value)
     return jax.tree_util.tree_unflatten(treedef, values)
 
 

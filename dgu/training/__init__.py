@@ -10,6 +10,11 @@ from dgu.training.distillation import ExactDistillation as ExactDistillation
 from dgu.training.distillation import author_learning_rates as author_learning_rates
 from dgu.training.distillation import distill_by_adam as distill_by_adam
 from dgu.training.distillation import distill_exactly as distill_exactly
+from dgu.training.fixed_levels import LevelTraining as LevelTraining
+from dgu.training.fixed_levels import dsm_loss as dsm_loss
+from dgu.training.fixed_levels import initial_levels as initial_levels
+from dgu.training.fixed_levels import train_levels as train_levels
+from dgu.training.fixed_levels import trains_together as trains_together
 from dgu.training.loop import TrainingConfig as TrainingConfig
 from dgu.training.loop import image_order as image_order
 from dgu.training.loop import initial_state as initial_state

@@ -1,0 +1,223 @@
+"""Denoising autoencoders: a network for each noise level, trained by plain denoising score matching.
+
+    loss(params) = mean over batch and entries of (D(y + sigma eps; sigma) - y)^2
+
+at ONE sigma each, D with no part of the input in its output (Li et al., arXiv 2410.24060, (3) and Fig 24). Networks of
+matrix products are trained for all levels together, as one program mapped over parameters and levels; convolutional ones
+one after another through one compiled step, with the level as an argument: on CPUs, convolutions mapped over parameters
+become grouped ones, and their gradients inside a scan run ten times slower.
+
+Which image comes when, and its noise, are addressed by the number of the training image and of the level: a run that was
+stopped and started again, or that trains a level alone, sees the same draws.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
+
+from dgu import keys
+from dgu.errors import InputError, require
+from dgu.models.dit import DiTConfig
+from dgu.models.edm import EDMNetwork
+from dgu.models.levels import LinearNetwork, Network
+from dgu.models.skipnet import SkipNetwork
+from dgu.noisy import checked_images, noisy_input
+from dgu.training.loop import image_order
+from dgu.typing import Key, PyTree, Scalar
+
+_ADAM = optax.scale_by_adam()
+
+
+@dataclass(frozen=True)
+class LevelTraining:
+    """The optimisation at one noise level: Adam, its rate falling to 0 on half a cosine over the steps."""
+
+    steps: int = 2000
+    """Parameter updates."""
+    batch_size: int = 128
+    """Images an update."""
+    learning_rate: float = 1e-3
+    """Adam's step size at the start."""
+    seed: int = 0
+    """Seed of the first parameters, the order of the data and the noise."""
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "steps", self.steps, "1 or more")
+        require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more")
+        require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "positive and finite")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
+
+
+def dsm_loss(
+    network: Network,
+    params: PyTree,
+    images: Float[Array, "b *event"],
+    noisy: Float[Array, "b *event"],
+    sigma: Scalar,
+) -> tuple[Float[Array, ""], PyTree]:
+    """``mean (D(noisy; sigma) - images)^2`` over a batch, and the parameters with running averages moved, if there are any.
+
+    Args:
+        network: the network; one with batch normalisation is taken in training mode.
+        params: its parameters.
+        images: clean images.
+        noisy: these with noise of level sigma.
+        sigma: the noise level.
+    """
+    if isinstance(network, SkipNetwork):
+        out, moved = network.apply_batch(params, noisy, sigma)
+    else:
+        out, moved = jax.vmap(lambda x: network.apply(params, x, sigma))(noisy), params
+    return jnp.mean(jnp.square(out - images)), moved
+
+
+def trains_together(network: Network) -> bool:
+    """Whether a network is made of matrix products alone, so that levels are trained together by ``vmap``."""
+    return isinstance(network, LinearNetwork) or (
+        isinstance(network, EDMNetwork) and isinstance(network.unet, DiTConfig)
+    )
+
+
+def initial_levels(network: Network, levels: int, config: LevelTraining) -> PyTree:
+    """``{"params", "optimizer", "step"}`` before the first update, with a leading axis of levels, which all start alike."""
+    require(levels >= 1, "levels", levels, "1 or more")
+    params = network.init(keys.stream(jax.random.key(config.seed), "init"))
+    state = {"params": params, "optimizer": _ADAM.init(params), "step": jnp.zeros((), jnp.int32)}
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (levels, *leaf.shape)), state)
+
+
+def train_levels(
+    network: Network,
+    state: PyTree,
+    images: Float[ArrayLike, "n *event"],
+    sigmas: Float[ArrayLike, "levels"],
+    config: LevelTraining,
+    *,
+    places: Sequence[int] | Int[ArrayLike, "..."] | None = None,
+    until: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[PyTree, Float[np.ndarray, "levels steps"]]:
+    """Train a network for each noise level by plain denoising score matching.
+
+    Args:
+        network: its architecture.
+        state: from ``initial_levels`` or a call before, with an entry a level, all at the same step.
+        images: clean images, two or more.
+        sigmas: noise levels, positive.
+        config: the optimisation.
+        places: the number of each level, which its noise is addressed by; 0, 1, ... by default. A level trained alone under
+            its number takes the steps that it takes among others.
+        until: the step to stop at; ``config.steps`` by default. The learning rate falls over ``config.steps`` all the same.
+        progress: called as ``progress(steps done, steps)``, summed over the levels.
+
+    Returns:
+        The state, and the loss of every step taken, ``(L, steps)``, before its update.
+
+    Raises:
+        InputError: values out of range, images of another shape than the network's, or a loss that is not finite (it names
+            level and step).
+    """
+    rows = checked_images(images, 2)
+    require(rows.shape[1:] == network.shape, "images.shape[1:]", rows.shape[1:], f"{network.shape}, the network's")
+    levels = np.asarray(sigmas, np.float64)
+    usable = levels.ndim == 1 and levels.size > 0 and bool((np.isfinite(levels) & (levels > 0)).all())
+    require(usable, "sigmas", levels.tolist(), "one or more positive and finite levels")
+    numbers = np.arange(len(levels)) if places is None else np.asarray(places)
+    require(numbers.shape == levels.shape, "places", numbers.tolist(), f"one for each of {len(levels)} levels")
+    there = np.unique(np.asarray(state["step"]))
+    fits = len(there) == 1 and np.shape(state["step"]) == levels.shape
+    require(fits, "state['step']", np.asarray(state["step"]).tolist(), f"one step for all {len(levels)} levels")
+    first, last = int(there[0]), config.steps if until is None else until
+    require(first <= last <= config.steps, "until", last, f"from {first}, where the state is, to {config.steps}")
+    batch = (jnp.asarray(rows), jnp.asarray(levels, rows.dtype), jnp.asarray(numbers, jnp.int32))
+    # A copy: what is donated must not be the caller's.
+    state = jax.tree.map(jnp.array, state)
+    groups = [np.arange(len(levels))] if trains_together(network) else np.arange(len(levels))[:, None]
+    parts, losses, done, total = [], [], 0, (last - first) * len(levels)
+    for group in groups:
+        one = {"network": network, "config": config}
+        given = [part[group] for part in batch[1:]]
+        part, seen = jax.tree.map(lambda leaf, group=group: leaf[group], state), []
+        for step in range(first, last):
+            start = step * config.batch_size
+            chosen = image_order(config.seed, len(rows), start, config.batch_size).astype(np.int32)
+            images_seen = (np.arange(start, start + config.batch_size) % 2**31).astype(np.int32)
+            part, loss = _step(part, batch[0], chosen, images_seen, *given, **one)
+            seen.append(loss)
+            done += len(group)
+            if step % 16 == 15 or step + 1 == last:
+                _require_finite(np.asarray(loss), levels[group], step)
+                if progress is not None:
+                    progress(done, total)
+        parts.append(part)
+        losses.append(np.stack([np.asarray(loss) for loss in seen], axis=1) if seen else np.zeros((len(group), 0)))
+    found = np.concatenate(losses)
+    for step in range(found.shape[1]):
+        _require_finite(found[:, step], levels, first + step)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), found.astype(np.float64)
+
+
+@partial(jax.jit, static_argnames=("network", "config"), donate_argnums=0)
+def _step(
+    state: PyTree,
+    images: Float[Array, "n *event"],
+    rows: Int[Array, "b"],
+    numbers: Int[Array, "b"],
+    sigmas: Float[Array, "levels"],
+    places: Int[Array, "levels"],
+    *,
+    network: Network,
+    config: LevelTraining,
+) -> tuple[PyTree, Float[Array, "levels"]]:
+    """One update of every level: mapped where there are several, which there are of networks without convolutions only."""
+    key = keys.stream(jax.random.key(config.seed), "noise")
+    batch = images[rows]
+
+    def one(state: PyTree, sigma: Array, place: Array) -> tuple[PyTree, Array]:
+        return _update(network, config, state, batch, numbers, sigma, place, key)
+
+    if len(sigmas) > 1:
+        return jax.vmap(one)(state, sigmas, places)
+    state, loss = one(jax.tree.map(lambda leaf: leaf[0], state), sigmas[0], places[0])
+    return jax.tree.map(lambda leaf: leaf[None], state), loss[None]
+
+
+def _update(
+    network: Network,
+    config: LevelTraining,
+    state: PyTree,
+    images: Float[Array, "b *event"],
+    numbers: Int[Array, "b"],
+    sigma: Scalar,
+    place: Int[Array, ""],
+    key: Key,
+) -> tuple[PyTree, Float[Array, ""]]:
+    noisy = jax.vmap(lambda image, number: noisy_input(key, image, number, sigma, place))(images, numbers)
+    (loss, seen), slope = jax.value_and_grad(lambda p: dsm_loss(network, p, images, noisy, sigma), has_aux=True)(
+        state["params"]
+    )
+    direction, optimizer = _ADAM.update(slope, state["optimizer"])
+    rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)(state["step"])
+
+    def moved(path: tuple[Any, ...], old: Array, new: Array, move: Array) -> Array:
+        """The next value: a running average as the network has moved it, a parameter as Adam has."""
+        return new if path[-1].key in ("mean", "var") else old - (rate * move).astype(old.dtype)
+
+    params = jax.tree_util.tree_map_with_path(moved, state["params"], seen, direction)
+    return {"params": params, "optimizer": optimizer, "step": state["step"] + 1}, loss
+
+
+def _require_finite(losses: np.ndarray, sigmas: np.ndarray, step: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if bad.size:
+        raise InputError(f"non-finite loss at sigma = {sigmas[bad[0]]:.6g}, step {step}: must be finite")
