@@ -10,9 +10,11 @@ from dgu.errors import require
 from dgu.keys import stream
 from dgu.models import LinearDenoiser
 from experiments.harness.claims import Claim
+from experiments.harness.costs import Cost
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
-from experiments.hidden_gaussian_parts.subject import PAPER, Subject, bounded, triple
+from experiments.hidden_gaussian_parts import distillation
+from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject, bounded, triple
 
 CLAIM_IDS = ("distances-gaussian-closer", "distances-regimes", "distances-linear-gaussian")
 FIGURE_FILES = ("figures/distances.png", "figures/samples.png")
@@ -36,8 +38,9 @@ class Config:
         require(self.batch_size >= 1, "distances.batch_size", self.batch_size, "1 or more")
 
 
-def run(config: Config, subject: Subject, linear: LinearDenoiser, directory: RunDirectory, seed: int) -> Section:
-    """All four denoisers on the same noisy images."""
+def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
+    """All four denoisers on the same noisy images; the linear one has the exact maps of the part ``distillation``."""
+    linear, _ = distillation.distilled(subject.config.distillation, subject, directory, seed)
     images = subject.some("distances.images", config.images)
     key = stream(jax.random.key(seed), "distances")
     models = dict(zip(NAMES, (subject.denoiser, subject.gaussian, linear, subject.points)))
@@ -118,9 +121,19 @@ def _samples(config: Config, subject: Subject, linear: LinearDenoiser, seed: int
     return {name: subject.trajectories(model, config.samples, seed).samples for name, model in models.items()}
 
 
-def evaluations(config: Config, levels: int) -> int:
-    """Evaluations of the network, sampling apart."""
-    return config.images * levels
+def check(config: Config, subject: Subject) -> None:
+    """Refuses what cannot be used before any work."""
+    subject.some("distances.images", config.images)
+    distillation.check(subject.config.distillation, subject)
+
+
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """What the part would cost, the linear maps apart."""
+    samples = config.samples * (2 * plan.steps - 1)
+    return [
+        plan.cost("distances", config.images * plan.config.levels, config.batch_size),
+        plan.cost("samples", samples, plan.config.batch_size),
+    ]
 
 
 PRESETS = {

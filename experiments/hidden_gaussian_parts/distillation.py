@@ -12,10 +12,11 @@ from dgu.keys import stream
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.training import distill_by_adam, distill_exactly
 from experiments.harness.claims import Claim
+from experiments.harness.costs import Cost
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
-from experiments.hidden_gaussian_parts.subject import PAPER, Subject
+from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject
 
 CLAIM_IDS = (
     "distillation-gaussian-weights",
@@ -229,9 +230,24 @@ def _claims(sigmas: Any, nmse: Any, adam: Any, own: Any, asymmetry: Any, overlap
     ]  # fmt: skip
 
 
-def evaluations(config: Config, levels: int) -> int:
-    """Evaluations of the network."""
-    return levels * (config.images * config.draws + config.adam_images * config.adam_epochs)
+def check(config: Config, subject: Subject) -> None:
+    """Refuses what cannot be used before any work."""
+    subject.some("distillation.images", config.images)
+    subject.some("distillation.adam_images", config.adam_images)
+
+
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """What the part would cost, products of matrices included."""
+    levels, size = plan.config.levels, plan.size
+    evaluations = levels * (config.images * config.draws + config.adam_images * config.adam_epochs)
+    found = plan.cost("distillation", evaluations, config.batch_size)
+    rows = config.images * config.draws + config.adam_images * config.adam_epochs
+    rows += config.identity_points * config.identity_draws
+    products = levels * size**2 * 4.0 * rows + levels * 25.0 * size**3
+    # Exactly: a few d x d matrices; by Adam: the maps of all levels with two moments and a gradient, in float32.
+    matrix = 8 * size**2
+    memory = found.memory + max(5, 2 * levels) * matrix
+    return [replace(found, flop=found.flop + products, memory=memory, disk=levels * matrix / 2)]
 
 
 PRESETS = {

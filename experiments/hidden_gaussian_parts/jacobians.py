@@ -11,10 +11,11 @@ from dgu import analysis, plots
 from dgu.errors import require
 from dgu.keys import stream
 from experiments.harness.claims import Claim
+from experiments.harness.costs import Cost
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
-from experiments.hidden_gaussian_parts.subject import PAPER, Subject
+from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject
 
 CLAIM_IDS = ("jacobian-high-noise", "jacobian-adaptive")
 FIGURE_FILES = ("figures/jacobian_correlation.png", "figures/jacobian_overlap.png", "figures/jacobian_vectors.png", "figures/jacobian_perturbations.png")  # fmt: skip
@@ -192,12 +193,16 @@ def _curves(sigmas: np.ndarray, leading: np.ndarray, overlap: np.ndarray, values
     )
 
 
-def evaluations(config: Config, levels: int, steps: int) -> int:
-    """Evaluations of the network and of its linearisations, at most, sampling apart."""
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """What the part would cost; an evaluation of a linearisation counts as one of the network."""
+    evaluations_a_sample = 2 * plan.steps - 1
     rounds = config.max_rounds * 2 * (config.vectors + 1)
-    products = config.trajectories * (levels + len(config.perturbed)) * rounds
+    products = config.trajectories * (plan.config.levels + len(config.perturbed)) * rounds
     ends = len(config.perturbed) * config.directions * (2 * len(config.lengths) + 1)
-    return products + ends * 2 * steps
+    return [
+        plan.cost("trajectories", config.trajectories * evaluations_a_sample, plan.config.batch_size),
+        plan.cost("jacobians", products + ends * evaluations_a_sample, config.batch_size * config.vectors),
+    ]
 
 
 PRESETS = {

@@ -11,9 +11,10 @@ from dgu import analysis, plots
 from dgu.errors import require
 from dgu.keys import stream
 from dgu.samplers import karras_sigmas
+from experiments.harness.costs import Cost
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
-from experiments.hidden_gaussian_parts.subject import PAPER, Subject, bounded, triple
+from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject, bounded, triple
 
 CLAIM_IDS = ("linearity-network", "linearity-multi-delta", "linearity-equal-weights")
 FIGURE_FILES = ("figures/linearity.png", "figures/linearity_mixing.png", "figures/homogeneity_additivity.png")
@@ -144,9 +145,15 @@ def _halves(config: Config, scores: dict, sigmas: np.ndarray, first: int) -> lis
     ]  # fmt: skip
 
 
-def evaluations(config: Config) -> int:
-    """Evaluations of the network."""
-    return config.pairs * config.levels * (2 + len(config.squares) + len(config.factors) + 1)
+def check(config: Config, subject: Subject) -> None:
+    """Refuses what cannot be used before any work."""
+    subject.some("linearity.pairs", config.pairs, each=2)
+
+
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """What the part would cost."""
+    evaluations = config.pairs * config.levels * (2 + len(config.squares) + len(config.factors) + 1)
+    return [plan.cost("linearity", evaluations, 64)]
 
 
 PRESETS = {
