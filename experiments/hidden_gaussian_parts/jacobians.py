@@ -25,7 +25,7 @@ FIGURE_FILES = ("figures/jacobian_correlation.png", "figures/jacobian_overlap.pn
 class Config:
     """Singular vectors of the denoiser's Jacobian."""
 
-    trajectories: int = 4
+    trajectories: int = 5
     """Samples whose states the Jacobian is taken at."""
     vectors: int = 10
     """Leading singular vectors."""
@@ -33,7 +33,7 @@ class Config:
     """Principal components that they are compared with, fewer where the training images span fewer."""
     tolerance: float = 1e-3
     """Largest residual of a singular triplet, over the largest value."""
-    max_rounds: int = 30
+    max_rounds: int = 12
     """Rounds of the iteration at most."""
     perturbed: tuple[float, ...] = (22.79, 1.979, 0.002)
     """Noise levels at which states are perturbed (the paper's three)."""

@@ -131,15 +131,15 @@ class Subject:
         """The multi-delta denoiser of ``train``."""
         return EmpiricalDenoiser(self.train)
 
-    def some(self, option: str, count: int, each: int = 1) -> np.ndarray:
-        """The first ``count * each`` images; ``InputError`` under the option's name where there are fewer (of the bundled
-        images: all there are)."""
+    def some(self, option: str, count: int, each: int = 1, last: bool = False) -> np.ndarray:
+        """The first (or last) ``count * each`` images; ``InputError`` under the option's name where there are fewer (of the
+        bundled images: all there are)."""
         there = len(self.images)
         count = min(count, there // each) if self.bundled else count
         require(
             count * each <= there, option, count, f"at most {there // each}: there are {there} {self.inputs} images"
         )
-        return self.images[: count * each]
+        return self.images[len(self.images) - count * each :] if last else self.images[: count * each]
 
     def trajectories(self, denoiser: Any, count: int, seed: int) -> analysis.Trajectories:
         """The first ``count`` samples of a denoiser with their states: the same noise for every denoiser and part."""
@@ -222,7 +222,7 @@ def _images(config: Any, label: int | None, names: Sequence[str]) -> tuple[np.nd
         *_halves(bundled, "data", "auto"),
         True,
         (
-            f"the bundled images{kind}, none of which the network was trained on: one half stands for the training images"
+            f"the bundled images{kind}, none of which the network was trained on: one half stands for the training images, and counts are cut to what there are"
         ),
     )
 
@@ -235,7 +235,7 @@ def _halves(images: np.ndarray, option: str, value: str) -> tuple[np.ndarray, np
 def bounded(kind: str, found: Any, place: Any, bound: float, **about: Any) -> Claim:
     """A claim ("at_least" or "at_most") on one entry of an ``Interval`` of arrays."""
     value, low, high = (float(np.asarray(part)[place]) for part in (found.estimate, found.low, found.high))
-    return getattr(Claim, kind)(value=value, interval=(low, high), threshold=bound, paper=PAPER, **about)
+    return getattr(Claim, kind)(value=value, interval=(low, high), threshold=bound, **{"paper": PAPER, **about})
 
 
 def triple(found: Any, place: Any = slice(None)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from tests.experiments.universality_study import CLASSES, contents, images, save
 
 TINY = (
     "--preset smoke --size None --label 2 --linearity.pairs 4 --linearity.levels 2 --distillation.images 10 "
-    "--distillation.draws 6 --distillation.adam-images 5 --distillation.batch-size 8 --distances.images 8 --distances.samples 2 "
+    "--distillation.draws 6 --distillation.batch-size 8 --distances.images 8 --distances.samples 2 "
     "--jacobians.max-rounds 2 --levels 2"
 ).split()
 
