@@ -6,7 +6,7 @@ of its Jacobian beside the principal components. Source: Li, Dai and Qu, arXiv 2
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from dgu import parallel
@@ -26,8 +26,10 @@ PARTS: dict[str, Any] = {
     "distillation": study.distillation,
     "distances": study.distances,
     "jacobians": study.jacobians,
+    "sweeps": study.sweeps,
+    "strong": study.strong,
 }
-PartName = Literal["linearity", "distillation", "distances", "jacobians"]
+PartName = Literal["linearity", "distillation", "distances", "jacobians", "sweeps", "strong"]
 EVERY: tuple[PartName, ...] = get_args(PartName)
 #: Parts that measure the network of ``--checkpoint``; the others run without one.
 NEED_NETWORK = ("linearity", "distillation", "distances", "jacobians")
@@ -70,6 +72,9 @@ class Config:
     distillation: study.distillation.Config = field(default_factory=study.distillation.Config)
     distances: study.distances.Config = field(default_factory=study.distances.Config)
     jacobians: study.jacobians.Config = field(default_factory=study.jacobians.Config)
+    networks: study.networks.Config = field(default_factory=study.networks.Config)
+    sweeps: study.sweeps.Config = field(default_factory=study.sweeps.Config)
+    strong: study.strong.Config = field(default_factory=study.strong.Config)
     seed: int = 0
     """Seed of every draw."""
 
@@ -87,7 +92,8 @@ class Config:
 
 
 def _preset(name: str, **options: Any) -> Config:
-    return Config(**{part: module.PRESETS[name] for part, module in PARTS.items()}, **options)
+    common = {"networks": study.networks.PRESETS[name]}
+    return Config(**{part: module.PRESETS[name] for part, module in PARTS.items()}, **common, **options)
 
 
 PRESETS = {
@@ -95,6 +101,19 @@ PRESETS = {
     "default": _preset("default"),
     "paper": _preset("paper", checkpoint=FFHQ_64, data="ffhq-64x64.zip", heldout_data="celeba-hq-64x64.zip", heldout_split="train", size=None),
 }  # fmt: skip
+# The sweeps on the paper's other sets of images.
+for _name, _sizes, _little, _strong in (
+    ("cifar10", (782, 1563, 3125, 6250, 12500, 25000, 50000), 782, (782, 25000)),
+    ("afhqv2", (123, 494, 1975, 7901), 123, (123, 3950)),
+    ("churches", (68, 137, 1094, 4375, 8750, 35000), 1094, (1094, 31000)),
+):
+    PRESETS[f"paper-{_name}"] = replace(
+        PRESETS["paper"],
+        parts=("sweeps", "strong"),
+        networks=study.networks.PRESETS[f"paper-{_name}"],
+        sweeps=replace(PRESETS["paper"].sweeps, sizes=_sizes, little=_little, linear_images=3_000),
+        strong=replace(PRESETS["paper"].strong, sizes=_strong),
+    )
 
 
 def run(config: Config, directory: RunDirectory) -> Report:

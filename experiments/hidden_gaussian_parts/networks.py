@@ -1,41 +1,26 @@
-"""Networks trained on subsets of one set of images, and what is measured of each of them on its way.
+"""Which networks the sweeps and the study of strong generalisation train, on which images, and what that costs."""
 
-One convolutional network after another: batched over their parameters they train many times slower on CPUs. All that differ
-in their images and seed only share their compiled programs. Every checkpoint is a network file that ``--checkpoint`` takes.
-"""
-
-import shutil
-import time
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from dgu import analysis, parallel
-from dgu.checkpoint import TrainingCheckpoints
+from dgu import parallel
 from dgu.data.pixels import area_mean
 from dgu.errors import InputError, require
-from dgu.keys import stream
-from dgu.models import EDMNetwork, GaussianDenoiser, load_checkpoint, save_network
-from dgu.samplers import karras_sigmas, sample
-from dgu.training import TrainingConfig, initial_state, train_steps
+from dgu.models import EDMNetwork
+from dgu.samplers import karras_sigmas
+from dgu.training import TrainingConfig
 from dgu.training.loop import check_batch
+from experiments.harness.costs import Cost
+from experiments.harness.flop import matmul_flop
 from experiments.harness.pool import BUNDLED_IMAGES, load_images
-from experiments.harness.progress import Progress
-from experiments.harness.rundir import RunDirectory
 from experiments.train import NetworkConfig, build_network
-
-#: Over these levels the paper's intermediate regime is averaged.
-MIDDLE = (0.116, 20.0)
-
-
-def identity(x: Any, sigma: Any) -> Any:
-    """The denoiser that leaves its input alone."""
-    return x
 
 
 @dataclass(frozen=True)
@@ -101,12 +86,6 @@ class Config:
         for name in ("held_out", "pairs", "samples", "steps", "levels", "seeds"):
             require(getattr(self, name) >= 2, f"networks.{name}", getattr(self, name), "2 or more")
         require(self.batch_size >= 1, "networks.batch_size", self.batch_size, "1 or more")
-        require(
-            self.training.augment_probability == 0,
-            "networks.training.augment_probability",
-            self.training.augment_probability,
-            "0",
-        )
 
     @property
     def family(self) -> str:
@@ -157,8 +136,9 @@ class Images:
     about: str
 
 
+@lru_cache(maxsize=1)
 def gather(config: Config) -> Images:
-    """The images of a ``Config``; whatever can be refused is refused here."""
+    """The images of a ``Config``, read once; whatever can be refused is refused here."""
 
     def read(option: str, source: str, split: str) -> np.ndarray:
         found = load_images(option, source, split).images
@@ -228,222 +208,131 @@ def usable_sizes(option: str, sizes: Sequence[int], images: Images, most: int, w
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """A checkpoint of an arm.
-
-    Attributes:
-        seen: images seen in training.
-        sigmas: ``(L,)`` noise levels.
-        cosine, nmse: linearity scores (11) and (12) at equal weights, ``(L, pairs)``.
-        own, whole: root-mean-square distance to the Gaussian denoiser of the arm's images and of all, ``(L, held out)``.
-        moved: that of the denoised image to its input.
-        loss: denoising loss of held-out images at three noise levels, ``(held out, 3)``.
-        samples: ``(n, H, W, C)``, number i from the same noise in all arms.
-        distance, nearest: to the arm's nearest training image (Euclidean), and its row among the arm's images, ``(n,)``.
-    """
-
-    seen: int
-    sigmas: np.ndarray
-    cosine: np.ndarray
-    nmse: np.ndarray
-    own: np.ndarray
-    whole: np.ndarray
-    moved: np.ndarray
-    loss: np.ndarray
-    samples: np.ndarray
-    distance: np.ndarray
-    nearest: np.ndarray
-
-    @property
-    def least_cosine(self) -> float:
-        """The minimum over noise levels of the mean cosine score."""
-        return float(self.cosine.mean(axis=1).min())
-
-    @property
-    def score(self) -> analysis.Estimate:
-        """The generalisation score (14) of the samples."""
-        return analysis.relative_distance(self.samples.reshape(len(self.samples), -1), self.distance)
-
-    def middle(self, of: str = "own") -> float:
-        """Mean distance over the intermediate levels (of all levels where none is)."""
-        inside = (self.sigmas >= MIDDLE[0]) & (self.sigmas <= MIDDLE[1])
-        return float(getattr(self, of)[inside if inside.any() else slice(None)].mean())
-
-
-@dataclass(frozen=True, eq=False)
-class Trainer:
-    """Trains and measures arms in a run directory; what is there is read."""
+class Design:
+    """Which networks there are to train: the options, and the images."""
 
     config: Config
     images: Images
-    directory: RunDirectory
-    seed: int
 
     def arm(self, size: int, seed: int, width: int | None = None, family: str | None = None) -> Arm:
         """An arm of the configured network, or with another width or family."""
         return Arm(size, width or self.config.network.model_channels, seed, family or self.config.family)
 
     def network(self, arm: Arm) -> EDMNetwork:
-        """The network of an arm."""
+        """The network of an arm; ``InputError`` where there is none of these channels and resolutions."""
         architecture, preconditioning = arm.family.split("-")
-        chosen: Any = replace(
-            self.config.network, architecture=architecture, preconditioning=preconditioning, model_channels=arm.width
-        )
-        return build_network(chosen, self.images.train.shape[1], self.images.train.shape[3], 0, augment=False)
-
-    def training(self, arm: Arm) -> TrainingConfig:
-        """Its optimisation. Networks of another preconditioning than the configured one have the loss that goes with it."""
-        base, preconditioning = self.config.training, arm.family.split("-")[1]
-        seed = int(np.random.SeedSequence([base.seed, self.seed, arm.seed]).generate_state(1)[0])
-        own: Any = base.loss if preconditioning == self.config.network.preconditioning else preconditioning
-        return replace(base, seed=seed, loss=own)
-
-    def subset(self, arm: Arm) -> np.ndarray:
-        """Its images: nested over sizes; those of different seeds are disjoint up to a size of one part in ``seeds`` of all."""
-        count = len(self.images.train)
-        order = np.random.default_rng([self.seed, 1]).permutation(count)
-        start = arm.seed * (count // self.config.seeds)
-        return self.images.train[order[(start + np.arange(arm.size)) % count]]
-
-    @cached_property
-    def whole(self) -> GaussianDenoiser:
-        """The Gaussian denoiser of all images."""
-        return GaussianDenoiser.fit(self.images.train)
-
-    def gaussian(self, arm: Arm) -> GaussianDenoiser:
-        """The Gaussian denoiser of the arm's images, of the same shape for every size: further directions have variance 0."""
-        found = GaussianDenoiser.fit(self.subset(arm))
-        more = max(0, self.whole.basis.shape[1] - found.basis.shape[1])
-        basis, variances = np.pad(found.basis, ((0, 0), (0, more))), np.pad(found.variances, (0, more))
-        return GaussianDenoiser(np.asarray(found.mean), basis, variances)
+        chosen: Any = {"architecture": architecture, "preconditioning": preconditioning, "model_channels": arm.width}
+        side, channels = self.images.train.shape[2:]
+        augment = self.config.training.augment_probability > 0
+        return build_network(replace(self.config.network, **chosen), side, channels, 0, augment=augment)
 
     def sigmas(self, arm: Arm, count: int | None = None) -> np.ndarray:
         """Noise levels and the last 0, from 80 to 0.002 as far as the network goes."""
         known = self.network(arm).preconditioning
         return karras_sigmas(count or self.config.levels, max(0.002, known.sigma_min), min(80.0, known.sigma_max))
 
-    def key(self, name: str) -> Any:
-        """Of what all arms share: the noise of held-out images, and that samples start from."""
-        return stream(jax.random.key(self.seed), "networks", name)
 
-    def draw(self, denoiser: Any, arm: Arm) -> np.ndarray:
-        """Samples from the noise that all arms share, addressed by their number alone."""
-        config = self.config
-        return sample(
-            denoiser, self.key("samples"), np.arange(config.samples), self.sigmas(arm, config.steps),
-            shape=self.images.train.shape[1:], batch_size=min(config.batch_size, config.samples),
-        )  # fmt: skip
+#: Images, side and channels of the paper's sets, for a dry run where their files are not at hand.
+_KNOWN = {
+    "fashion-mnist": (60_000, 28, 1), "cifar10": (50_000, 32, 3), "ffhq-64x64.zip": (70_000, 64, 3),
+    "afhqv2-64x64.zip": (15_803, 64, 3), "lsun-churches-64x64.zip": (126_227, 64, 3),
+}  # fmt: skip
 
-    def load(self, arm: Arm, step: int | None = None) -> Any:
-        """The denoiser of a checkpoint, by default the last."""
-        return load_checkpoint(self._file(arm, step or self.config.marks[-1])).denoiser
 
-    def measured(self, arms: Iterable[Arm], name: str) -> dict[Arm, list[Measured]]:
-        """The checkpoints of all arms; those not yet trained or measured are, under one progress bar."""
-        config = self.config
-        arms = list(dict.fromkeys(arms))
-        marks, per_step = config.marks, 3 * config.training.batch_size
-        work = {}
-        for arm in arms:
-            left = sum(not self._stage(arm, step).exists() for step in marks)
-            trained = all(self._file(arm, step).exists() for step in marks)
-            work[arm] = left * config.evaluations + (0 if trained else marks[-1] * per_step)
-        found = {}
-        with Progress(
-            f"{name}: {sum(left > 0 for left in work.values())} networks", sum(work.values()), "evaluations"
-        ) as bar:
-            for arm in arms:
-                found[arm] = []
-                self._train(arm, bar)
-                for step in marks:
-                    new = not self._stage(arm, step).exists()
-                    stored = self.directory.stage(
-                        f"networks/{arm.name}/{step}", lambda arm=arm, step=step: self._measure(arm, step)
-                    )
-                    bar.update(config.evaluations if new else 0)
-                    found[arm].append(Measured(step * config.training.batch_size, self.sigmas(arm)[:-1], **stored))
-        return found
+def planned(config: Config) -> Images:
+    """The images of a dry run: those of the ``Config``, or blank ones in the sizes of the paper's sets."""
+    try:
+        return gather(config)
+    except InputError:
+        if config.data not in _KNOWN:
+            raise
+    count, side, channels = _KNOWN[config.data]
+    alone = config.heldout_data is None and config.heldout_split == config.split
+    size = config.size or side + 2 * config.pad
+    blank = np.broadcast_to(np.float32(0), (count // 2 if alone else count, size, size, channels))
+    return Images(blank, blank, False, f"{config.data}, which is not here")
 
-    def _file(self, arm: Arm, step: int) -> Path:
-        return self.directory.path / "networks" / arm.name / f"{step}.npz"
 
-    def _stage(self, arm: Arm, step: int) -> Path:
-        return self.directory.path / "stages" / "networks" / arm.name / f"{step}.npz"
-
-    def _train(self, arm: Arm, bar: Progress) -> None:
-        """Train the arm up to its end, from where it was left."""
-        config, marks = self.config, self.config.marks
-        if all(self._file(arm, step).exists() for step in marks):
-            return
-        network, training, images = self.network(arm), self.training(arm), self.subset(arm)
-        folder = self.directory.path / "training" / arm.name
-        state = initial_state(network, training)
-        with TrainingCheckpoints(folder, keep=1) as checkpoints:
-            if checkpoints.latest_step() is not None:
-                state = checkpoints.load(state)
-            bar.update(3 * training.batch_size * int(state["step"]))
-            saved, losses = time.monotonic(), []
-            for latest, info in train_steps(network, state, images, None, training):
-                step = info["step"]
-                losses.append(info["loss"])
-                losses[max(0, len(losses) - 2)].block_until_ready()  # One step stays in flight.
-                bar.update(3 * training.batch_size)
-                if step in marks:
-                    loss = float(np.mean(jax.device_get(losses)))
-                    if not np.isfinite(loss):
-                        raise FloatingPointError(f"arm {arm.name}: the training loss is {loss} up to step {step}")
-                    losses = []
-                    about = {
-                        "images_seen": step * training.batch_size,
-                        "loss": loss,
-                        "images": arm.size,
-                        "seed": arm.seed,
-                    }
-                    if parallel.is_lead():
-                        save_network(self._file(arm, step), network, latest["ema"], about)
-                # After the network of this step, so that where a state is, the networks before it are.
-                if step < marks[-1] and time.monotonic() - saved >= 60 * config.checkpoint_minutes:
-                    checkpoints.save(step, latest)
-                    saved = time.monotonic()
-        if parallel.is_lead():
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _measure(self, arm: Arm, step: int) -> dict[str, np.ndarray]:
-        return self.measure(self.load(arm, step), arm)
-
-    def measure(self, denoiser: Any, arm: Arm) -> dict[str, np.ndarray]:
-        """What is kept of a checkpoint, or of any other denoiser in its place: the arrays of ``Measured``."""
-        config, held = self.config, self.images.held
-        sigmas = self.sigmas(arm)[:-1]
-        linear = analysis.linearity(
-            denoiser, held, sigmas, self.key("linearity"), pairs=config.pairs, batch_size=config.batch_size
+def costs(stage: str, design: Design, arms: Sequence[Arm]) -> list[Cost]:
+    """What training and measuring the arms costs, from the shapes of their networks; as if none were trained yet."""
+    config = design.config
+    trained, measured = Cost(f"{stage}: training"), Cost(f"{stage}: measuring")
+    seen, looked = config.training.total_steps * config.training.batch_size, len(config.marks) * config.evaluations
+    for key in dict.fromkeys((arm.family, arm.width) for arm in arms):
+        alike = [arm for arm in arms if (arm.family, arm.width) == key]
+        network = design.network(alike[0])
+        image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+        params, evaluate = network.abstract_params, network.apply
+        flop = matmul_flop(evaluate, params, image, level)
+        kept = jax.eval_shape(lambda p, *rest, of=evaluate: jax.vjp(lambda q: of(q, *rest), p)[1], params, image, level)
+        weights, count = _bytes(params), len(alike)
+        # Parameters, average, two moments and gradient; a gradient costs about two more evaluations.
+        memory = 5 * weights + (config.training.micro_batch or config.training.batch_size) * max(
+            0, _bytes(kept) - weights
         )
-        models = {
-            "network": denoiser,
-            "own": self.gaussian(arm),
-            "whole": self.whole,
-            "input": jax.tree_util.Partial(identity),
-        }
-        apart = analysis.score_distances(
-            models,
-            held[: config.held_out],
-            sigmas,
-            self.key("distances"),
-            inputs="held-out",
-            batch_size=config.batch_size,
+        trained = _plus(trained, count, seen, 3 * flop, memory, weights * len(config.marks))
+        measured = _plus(
+            measured, count, looked, flop, weights + config.batch_size * max(0, _bytes(kept) - weights) / 2, 0
         )
-        scale = 1 / np.sqrt(apart.dimension)
-        samples, images = self.draw(denoiser, arm), self.subset(arm)
-        distance, nearest = analysis.k_nearest(samples.reshape(len(samples), -1), images.reshape(len(images), -1))
-        levels = np.clip((0.1, 0.3, 1.0), sigmas[-1], sigmas[0])
-        return {
-            "cosine": np.abs(linear.products / (linear.given * linear.target))[:, 0],
-            "nmse": (linear.differences / linear.given)[:, 0],
-            "own": apart.differences[:, 0, 1] * scale,
-            "whole": apart.differences[:, 0, 2] * scale,
-            "moved": apart.differences[:, 0, 3] * scale,
-            "loss": analysis.denoising_loss(denoiser, held[: config.held_out], self.key("loss"), sigmas=levels.tolist(), draws=1),
-            "samples": samples,
-            "distance": distance[:, 0],
-            "nearest": nearest[:, 0],
-        }  # fmt: skip
+    return [trained, measured]
+
+
+def _plus(cost: Cost, count: int, evaluations: float, flop: float, memory: float, disk: float) -> Cost:
+    """A cost with that of so many arms added, which run in turn."""
+    return replace(
+        cost, network_evaluations=cost.network_evaluations + count * evaluations, flop=cost.flop + count * evaluations * flop,
+        memory=max(cost.memory, memory), disk=cost.disk + count * disk,
+    )  # fmt: skip
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _song(
+    width: int, batch: int, rate: float, kimg: float, checkpoints: Sequence[float], **options: Any
+) -> dict[str, Any]:
+    """The options of a network that EDM's authors trained, with the paper's checkpoints (thousands of images)."""
+    known = ("dropout", "channel_mult")
+    network = NetworkConfig(
+        "ncsnpp", model_channels=width, num_blocks=4, attn_resolutions=(16,), conditional=False, **{name: options.pop(name) for name in known}
+    )  # fmt: skip
+    training = TrainingConfig(
+        duration_kimg=kimg, batch_size=batch, learning_rate=rate, augment_probability=options.pop("augment")
+    )
+    shares = tuple(seen / kimg for seen in checkpoints)
+    common = {
+        "pad": 0,
+        "size": None,
+        "seeds": 2,
+        "held_out": 500,
+        "pairs": 100,
+        "samples": 100,
+        "checkpoint_minutes": 30.0,
+    }
+    return common | {"network": network, "training": training, "checkpoints": shares} | options
+
+
+_FFHQ = _song(
+    128,
+    256,
+    2e-4,
+    70_246.0,
+    (205.0, 512.0, 920.0, 2_508.0, 10_035.0, 35_126.0),
+    dropout=0.05,
+    channel_mult=(1, 2, 2, 2),
+    augment=0.15,
+)
+PRESETS = {
+    "smoke": Config(
+        network=NetworkConfig("ddpmpp", model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=(), conditional=False),
+        training=TrainingConfig(duration_kimg=0.128, batch_size=8, learning_rate=2e-3, rampup_kimg=0.01, ema_halflife_kimg=50.0),
+        checkpoints=(0.5,), seeds=2, held_out=8, pairs=4, samples=4, steps=3, levels=3,
+    ),
+    "default": Config(),
+    "paper": Config(data="ffhq-64x64.zip", heldout_data="celeba-hq-64x64.zip", heldout_split="train", **_FFHQ),
+    "paper-cifar10": Config(data="cifar10", **_song(
+        64, 512, 1e-3, 50_000.0, (720.0, 5_000.0, 20_000.0), dropout=0.13, channel_mult=(2, 2, 2), augment=0.12)),
+    "paper-afhqv2": Config(data="afhqv2-64x64.zip", heldout_split="train", **_FFHQ),
+    "paper-churches": Config(data="lsun-churches-64x64.zip", heldout_split="train", **_FFHQ),
+}  # fmt: skip

@@ -4,7 +4,7 @@ The pairs are the seeds of the sweeps' networks, whose images are disjoint, so t
 number i starts from the same noise in every network and Gaussian; the null is the distance of samples from different noise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -14,11 +14,13 @@ from dgu import analysis, plots
 from dgu.analysis import SameNoise
 from dgu.errors import require
 from experiments.harness.claims import Claim
+from experiments.harness.costs import Cost
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts import networks
-from experiments.hidden_gaussian_parts.networks import Arm, Images, Measured, Trainer
+from experiments.hidden_gaussian_parts.networks import Arm, Design, Images
 from experiments.hidden_gaussian_parts.subject import PAPER
+from experiments.hidden_gaussian_parts.trainer import Measured, Trainer
 
 CLAIM_IDS = (
     "strong-generalising-same",
@@ -50,11 +52,14 @@ class Config:
         require(self.narrow >= 1, "strong.narrow", self.narrow, "1 or more")
 
 
-def check(config: Config, common: networks.Config, images: Images) -> None:
-    """Before any work: whether there are disjoint sets of every size."""
-    _sizes(config, common, images)
+def check(config: Config, subject: Any) -> None:
+    """Before any work: whether there are disjoint sets of every size, and the networks can be built."""
+    common = subject.config.networks
     wide = common.network.model_channels
     require(config.narrow < wide, "strong.narrow", config.narrow, f"below networks.network.model_channels = {wide}")
+    design = Design(common, networks.gather(common))
+    for arm in arms(config, design):
+        design.network(arm)
 
 
 def _sizes(config: Config, common: networks.Config, images: Images) -> tuple[int, ...]:
@@ -64,18 +69,18 @@ def _sizes(config: Config, common: networks.Config, images: Images) -> tuple[int
     return sizes
 
 
-def arms(config: Config, trainer: Trainer) -> list[Arm]:
+def arms(config: Config, design: Design) -> list[Arm]:
     """Networks of every size, and narrow ones of the smallest, for each seed."""
-    sizes, seeds = _sizes(config, trainer.config, trainer.images), range(trainer.config.seeds)
-    return [trainer.arm(size, seed) for size in sizes for seed in seeds] + [
-        trainer.arm(sizes[0], seed, config.narrow) for seed in seeds
+    sizes, seeds = _sizes(config, design.config, design.images), range(design.config.seeds)
+    return [design.arm(size, seed) for size in sizes for seed in seeds] + [
+        design.arm(sizes[0], seed, config.narrow) for seed in seeds
     ]
 
 
-def run(config: Config, common: networks.Config, directory: RunDirectory, seed: int) -> Section:
+def run(config: Config, subject: Any, directory: RunDirectory, seed: int) -> Section:
     """Train what is not trained yet, compare samples, and draw."""
+    common = subject.config.networks
     images = networks.gather(common)
-    check(config, common, images)
     trainer = Trainer(common, images, directory, seed)
     sizes, seeds = _sizes(config, common, images), range(common.seeds)
     found = trainer.measured(arms(config, trainer), "strong generalisation")
@@ -200,3 +205,16 @@ def _similarity(apart: dict[str, SameNoise], sizes: tuple[int, ...]) -> Any:
         quantity="distance from the same noise / from different noise",
         marks={"different noise": 1.0},
     )
+
+
+def costs(config: Config, plan: Any) -> list[Cost]:
+    """What the part would cost by itself; with the sweeps it shares most of it."""
+    design = Design(plan.config.networks, networks.planned(plan.config.networks))
+    return networks.costs("strong", design, arms(config, design))
+
+
+PRESETS = {
+    "smoke": replace(Config(), sizes=(4, 16)),
+    "default": Config(),
+    "paper": Config(sizes=(1094, 35000), narrow=8),
+}
