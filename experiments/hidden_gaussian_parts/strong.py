@@ -41,7 +41,7 @@ _ENOUGH = 1000
 class Config:
     """Strong generalisation."""
 
-    sizes: tuple[int, ...] = (16, 1024, 16384)
+    sizes: tuple[int, ...] = (32, 1024, 8192)
     """Images of each of the disjoint sets: the smallest memorised, the largest not."""
     narrow: int = 4
     """Channels of the network of small capacity, one of the two remedies on the smallest sets."""

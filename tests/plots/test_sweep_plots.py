@@ -9,7 +9,7 @@ from dgu.plots import SweepPanel, sweep_curves
 
 def panel(x=(16, 64, 1024), **changed):
     x = np.array(x, float)
-    curves = {"wide": (x, 1 / x, 0.9 / x, 1.1 / x), "narrow": (x[:2], x[:2], x[:2], x[:2])}
+    curves = {"wide": (x, 2 * x, 1.9 * x, 2.1 * x), "narrow": (x[:2], x[:2], x[:2], x[:2])}
     return SweepPanel("distance", "training images", "RMSE", **{"curves": curves, "marks": {"fresh": 0.3}} | changed)
 
 
@@ -18,7 +18,7 @@ def test_what_is_drawn():
     first, second = figure.axes
     assert first.get_xscale() == "log" and first.get_yscale() == "linear" and second.get_yscale() == "log"
     assert (first.get_xlabel(), first.get_ylabel(), first.get_title()) == ("training images", "RMSE", "distance")
-    np.testing.assert_allclose(first.lines[0].get_xydata(), [[16, 1 / 16], [64, 1 / 64], [1024, 1 / 1024]])
+    np.testing.assert_allclose(first.lines[0].get_xydata(), [[16, 32], [64, 128], [1024, 2048]])
     assert [text.get_text() for text in first.get_xticklabels()] == ["16", "64", "1,024"]
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"wide", "narrow", "fresh"}
     assert first.lines[0].get_color() == second.lines[0].get_color() != first.lines[1].get_color()
