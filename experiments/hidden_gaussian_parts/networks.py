@@ -266,31 +266,48 @@ def costs(stage: str, design: Design, arms: Sequence[Arm]) -> list[Cost]:
     config = design.config
     trained, measured = Cost(f"{stage}: training"), Cost(f"{stage}: measuring")
     seen, looked = config.training.total_steps * config.training.batch_size, len(config.marks) * config.evaluations
+    widest = max(arm.width for arm in arms)
     for key in dict.fromkeys((arm.family, arm.width) for arm in arms):
-        alike = [arm for arm in arms if (arm.family, arm.width) == key]
-        network = design.network(alike[0])
-        image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-        params, evaluate = network.abstract_params, network.apply
-        flop = matmul_flop(evaluate, params, image, level)
-        kept = jax.eval_shape(lambda p, *rest, of=evaluate: jax.vjp(lambda q: of(q, *rest), p)[1], params, image, level)
-        weights, count = _bytes(params), len(alike)
-        # Parameters, average, two moments and gradient; a gradient costs about two more evaluations.
-        memory = 5 * weights + (config.training.micro_batch or config.training.batch_size) * max(
-            0, _bytes(kept) - weights
-        )
-        trained = _plus(trained, count, seen, 3 * flop, memory, weights * len(config.marks))
-        measured = _plus(
-            measured, count, looked, flop, weights + config.batch_size * max(0, _bytes(kept) - weights) / 2, 0
-        )
+        count = sum((arm.family, arm.width) == key for arm in arms)
+        weights, flop = _evaluation(design.network(Arm(0, key[1], 0, key[0])))
+        trained = _plus(trained, count, seen, 3 * flop, weights * len(config.marks))
+        measured = _plus(measured, count, looked, flop, 0)
+        if key[1] == widest:  # The others take less.
+            kept = _kept(design.network(Arm(0, key[1], 0, key[0])))
+            at_once = config.training.micro_batch or config.training.batch_size
+            # Parameters, average, two moments and gradient.
+            trained = replace(trained, memory=max(trained.memory, 5 * weights + at_once * kept))
+            measured = replace(measured, memory=max(measured.memory, weights + config.batch_size * kept / 2))
     return [trained, measured]
 
 
-def _plus(cost: Cost, count: int, evaluations: float, flop: float, memory: float, disk: float) -> Cost:
+@lru_cache(maxsize=32)
+def _evaluation(network: EDMNetwork) -> tuple[int, float]:
+    """Bytes of the parameters, and FLOP of an evaluation; a gradient costs about two more evaluations."""
+    image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    params = network.abstract_params
+    return _bytes(params), matmul_flop(network.apply, params, image, level)
+
+
+@lru_cache(maxsize=8)
+def _kept(network: EDMNetwork) -> int:
+    """Bytes that a gradient keeps of an evaluation."""
+    image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    params = network.abstract_params
+    kept = jax.eval_shape(
+        lambda params, *rest: jax.vjp(lambda p: network.apply(p, *rest), params)[1], params, image, level
+    )
+    return max(0, _bytes(kept) - _bytes(params))
+
+
+def _plus(cost: Cost, count: int, evaluations: float, flop: float, disk: float) -> Cost:
     """A cost with that of so many arms added, which run in turn."""
     return replace(
-        cost, network_evaluations=cost.network_evaluations + count * evaluations, flop=cost.flop + count * evaluations * flop,
-        memory=max(cost.memory, memory), disk=cost.disk + count * disk,
-    )  # fmt: skip
+        cost,
+        network_evaluations=cost.network_evaluations + count * evaluations,
+        flop=cost.flop + count * evaluations * flop,
+        disk=cost.disk + count * disk,
+    )
 
 
 def _bytes(tree: Any) -> int:
