@@ -192,12 +192,8 @@ class Trainer(Design):
                     if not np.isfinite(loss):
                         raise FloatingPointError(f"arm {arm.name}: the training loss is {loss} up to step {step}")
                     losses = []
-                    about = {
-                        "images_seen": step * training.batch_size,
-                        "loss": loss,
-                        "images": arm.size,
-                        "seed": arm.seed,
-                    }
+                    # Not the loss: a training that was killed knows it from its restart on only.
+                    about = {"images_seen": step * training.batch_size, "images": arm.size, "seed": arm.seed}
                     if parallel.is_lead():
                         save_network(self._file(arm, step), network, latest["ema"], about)
                 # After the network of this step, so that where a state is, the networks before it are.

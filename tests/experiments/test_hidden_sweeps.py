@@ -4,15 +4,17 @@ import json
 import re
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from dgu import keys
+from dgu import keys, parallel
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
 from dgu.training import loop
 from experiments import hidden_gaussian
+from experiments.harness.progress import Progress
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts import networks, strong, sweep_results, sweeps, trainer
 from experiments.hidden_gaussian_parts.trainer import Measured, Trainer, identity
@@ -28,7 +30,7 @@ STEPS = 8
 
 
 def study(*argv):
-    return hidden_gaussian.main([str(argument) for argument in argv])
+    hidden_gaussian.main([str(argument) for argument in argv])
 
 
 @pytest.fixture(scope="module")
@@ -41,26 +43,25 @@ def sources(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(sources, tmp_path_factory):
-    """A whole run, how often its trainings and measurements were traced, and the updates that it made."""
-    out, traces, steps = tmp_path_factory.mktemp("finished") / "out", [], []
-    patch = pytest.MonkeyPatch()
-    loop._programs.cache_clear()
-    loss, taken = loop.sampled_loss, trainer.train_steps
-    patch.setattr(
-        loop,
-        "sampled_loss",
-        lambda network, *rest, **options: (traces.append(network), loss(network, *rest, **options))[1],
-    )
+    """A whole run, and the updates that it made."""
+    out, steps, patch = tmp_path_factory.mktemp("finished") / "out", [], pytest.MonkeyPatch()
+    patch.setattr(trainer, "train_steps", counted(trainer.train_steps, steps))
+    study(*TINY, *sources, "--out", out)
+    patch.undo()
+    return out, steps
 
-    def counted(*given):
-        for found in taken(*given):
+
+def counted(train_steps, steps, kill_at=None):
+    """``train_steps`` that notes the numbers of its updates and is killed where as many as ``kill_at`` were made."""
+
+    def counting(*given):
+        for found in train_steps(*given):
+            if len(steps) == kill_at:
+                raise KeyboardInterrupt
             steps.append(found[1]["step"])
             yield found
 
-    patch.setattr(trainer, "train_steps", counted)
-    claims = study(*TINY, *sources, "--out", out)
-    patch.undo()
-    return out, claims, traces, steps
+    return counting
 
 
 def tiny(folder, sources, **changed):
@@ -72,58 +73,75 @@ def tiny(folder, sources, **changed):
     return Trainer(config, networks.gather(config), RunDirectory.open(folder, config), 0)
 
 
+@pytest.mark.slow
 def test_end_to_end(finished):
-    out, claims, _, _ = finished
-    assert tuple(claim.id for claim in claims) == sweeps.CLAIM_IDS + strong.CLAIM_IDS
+    out, steps = finished
+    claims = [claim["id"] for claim in json.loads((out / "claims.json").read_text())]
+    assert tuple(claims) == sweeps.CLAIM_IDS + strong.CLAIM_IDS
     page = (out / "report.html").read_text()
     for file in sweeps.FIGURE_FILES + strong.FIGURE_FILES:
         assert (out / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and file in page
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(metrics["sweeps"]["sizes"]) == {"4", "20"} and len(metrics["sweeps"]["time"]) == 2 * 2
+    # Four arms of the wide network and two of the narrow one: none is trained again for the second part.
+    assert steps == 6 * list(range(1, STEPS + 1)) and len(list((out / "networks").iterdir())) == 6
     assert not any((out / "training").iterdir()), "states of finished trainings are of no use"
 
 
-def test_arms_of_one_network_share_programs_and_both_parts_share_arms(finished):
-    out, _, traces, steps = finished
-    # Two widths, so two programs; four arms of the wide network and two of the narrow one, none trained again for a part.
-    assert len(traces) == 2 and len(set(traces)) == 2
-    assert steps == 6 * list(range(1, STEPS + 1))
-    assert len(list((out / "networks").iterdir())) == 6
-
-
-def test_a_killed_training_goes_on_to_the_same_result(finished, sources, tmp_path, monkeypatch):
-    before, _, _, _ = finished
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_result(finished, sources, tmp_path, monkeypatch):
+    before, _ = finished
     out, steps, taken = tmp_path / "out", [], trainer.train_steps
-
-    def killed(*given):
-        for found in taken(*given):
-            if len(steps) == 13:  # In the second arm, behind its first checkpoint.
-                raise KeyboardInterrupt
-            steps.append(found[1]["step"])
-            yield found
-
-    monkeypatch.setattr(trainer, "train_steps", killed)
-    options = [*TINY, *sources, "--networks.checkpoint-minutes", 0, "--out", out]
+    monkeypatch.setattr(trainer, "train_steps", counted(taken, steps, kill_at=13))
     with pytest.raises(KeyboardInterrupt):
-        study(*options)
-    assert steps == [*range(1, 9), *range(1, 6)]
+        study(*TINY, *sources, "--out", out)
     monkeypatch.setattr(trainer, "train_steps", taken)
-    seen = []
-    monkeypatch.setattr(
-        trainer,
-        "train_steps",
-        lambda *given: (found for found in taken(*given) if seen.append(found[1]["step"]) is None),
-    )
-    study(*options)
-    # The arm that was cut off goes on behind its last state; the one before it is read.
-    assert seen[:4] == [5, 6, 7, 8] or seen[:3] == [6, 7, 8]
-    assert len(seen) <= 4 + 4 * STEPS
+    study(*TINY, *sources, "--out", out)
     whole, resumed = contents(before), contents(out)
     same = [name for name in whole if name.startswith(("stages/", "networks/", "figures/"))] + [
         "metrics.json",
         "claims.json",
     ]
     assert len(same) > 40 and all(resumed[name] == whole[name] for name in same)
+
+
+def test_a_killed_training_goes_on_behind_its_last_state_and_arms_share_a_program(sources, tmp_path, monkeypatch):
+    traces, loss, taken = [], loop.sampled_loss, trainer.train_steps
+    one = parallel.data_mesh(jax.devices()[:1])
+    monkeypatch.setattr(parallel, "data_mesh", lambda: one)
+    loop._programs.cache_clear()
+    monkeypatch.setattr(
+        loop,
+        "sampled_loss",
+        lambda network, *rest, **options: (traces.append(network), loss(network, *rest, **options))[1],
+    )
+    training = replace(networks.PRESETS["smoke"].training, duration_kimg=0.048)
+
+    def arms(lab):
+        return [lab.arm(4, 0), lab.arm(20, 1)]
+
+    def files(folder):
+        return {name: found for name, found in contents(folder).items() if name.startswith("networks/")}
+
+    labs = [
+        tiny(tmp_path / name, sources, training=training, checkpoint_minutes=0.0, checkpoints=(0.5,))
+        for name in ("whole", "killed")
+    ]
+    for arm in arms(labs[0]):
+        labs[0]._train(arm, Progress("whole"))
+    steps = []
+    monkeypatch.setattr(trainer, "train_steps", counted(taken, steps, kill_at=10))
+    with pytest.raises(KeyboardInterrupt):
+        for arm in arms(labs[1]):
+            labs[1]._train(arm, Progress("killed"))
+    assert steps == [1, 2, 3, 4, 5, 6, 1, 2, 3, 4]
+    steps.clear()
+    for arm in arms(labs[1]):
+        labs[1]._train(arm, Progress("resumed"))
+    # Nothing of the first arm, and of the second what follows its last state that is whole.
+    assert steps in ([5, 6], [4, 5, 6])
+    assert files(tmp_path / "whole") == files(tmp_path / "killed") and len(files(tmp_path / "whole")) == 2 * 2
+    assert len(traces) == 1, "arms that differ in images and seed alone share a program"
 
 
 def test_all_arms_start_from_the_same_noise(sources, tmp_path):
@@ -279,10 +297,9 @@ def costs(capsys, *options):
     }
 
 
-def test_a_run_costs_what_it_says(finished, sources, capsys):
-    _, _, _, steps = finished
+def test_a_run_costs_what_it_says(sources, capsys):
     found = costs(capsys, *TINY, *sources)
-    assert found["sweeps: training"] == 8 * len(steps)
+    assert found["sweeps: training"] == 6 * STEPS * 8
     # Six arms at two checkpoints: distances and pairs at two levels, losses at three, samples of two Heun steps.
     assert found["sweeps: measuring"] == 6 * 2 * (2 * (6 + 3 * 3) + 3 * 6 + 3 * 3)
 
