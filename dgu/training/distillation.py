@@ -26,7 +26,7 @@ from dgu.models.linear import LinearDenoiser
 from dgu.noisy import checked_images, checked_levels, noisy_input
 from dgu.samplers.heun import denoise
 from dgu.training.second_moments import CrossMoments, block_size, cross_moments, merged
-from dgu.typing import Denoiser, Key, PyTree, Scalar
+from dgu.typing import Denoiser, Key, PyTree
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _ADAM = optax.scale_by_adam()
@@ -278,11 +278,13 @@ def _adam_epoch(
         images, number, count = batch
         weights = count.astype(images.dtype)
 
-        def one_level(params: PyTree, adam: PyTree, sigma: Scalar, rate: Array, level: Array) -> tuple:
+        def teacher(at: tuple[Array, Array]) -> tuple[Array, Array]:
+            sigma, level = at
             noisy = jax.vmap(lambda image, i: noisy_input(key, image, i, sigma, level, epoch))(images, number)
             targets = jax.vmap(lambda x: denoise(denoiser, x, sigma))(noisy).reshape(len(images), -1)
-            scaled = noisy.reshape(targets.shape) / root
+            return noisy.reshape(targets.shape) / root, targets
 
+        def one_level(params: PyTree, adam: PyTree, scaled: Array, targets: Array, rate: Array) -> tuple:
             def loss(params: PyTree) -> Array:
                 out = jnp.matmul(scaled, params["v"].T, precision=_HIGHEST) + params["b"][None]
                 each = jnp.mean(jnp.square(out - targets), axis=1)
@@ -293,7 +295,9 @@ def _adam_epoch(
             return jax.tree.map(lambda p, m: p - rate * m, params, move), adam, value
 
         levels = jnp.arange(sigmas.shape[0], dtype=jnp.int32)
-        params, adam, values = jax.vmap(one_level)(state[0], state[1], sigmas, rates, levels)
+        # The teacher may be a large network: one level's batch at a time, then all levels' updates together.
+        scaled, targets = jax.lax.map(teacher, (sigmas, levels))
+        params, adam, values = jax.vmap(one_level)(state[0], state[1], scaled, targets, rates)
         return (params, adam), values * jnp.sum(weights)
 
     state, sums = jax.lax.scan(step, state, (blocks, numbers, counts))

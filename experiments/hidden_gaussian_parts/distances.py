@@ -1,4 +1,4 @@
-"""Distances of the network to the Gaussian, linear and multi-delta denoisers, and their samples (Figs 2, 3, 16 and 27)."""
+"""Distances of the network to the Gaussian, linear and multi-delta denoisers, and their samples (Figs 2, 3 and 27)."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,14 +68,14 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     nmse = {f"{a} - {b}": found.nmse(a, b) for a, b in pairs}
     panels = [
         plots.LevelPanel("RMSE (10)", "RMSE (pixel units)", subject.sigmas,
-                         {name: triple(one) for name, one in rmse.items()}, marks={"0.05": 0.05}),
+                         {name: triple(one) for name, one in rmse.items()}, log=True, marks={"0.05": 0.05}),
         plots.LevelPanel("NMSE (53)", "NMSE (by the first one)", subject.sigmas,
-                         {name: triple(one) for name, one in nmse.items()}),
+                         {name: triple(one) for name, one in nmse.items()}, log=True),
     ]  # fmt: skip
     directory.save_figure(FIGURE_FILES[0], plots.level_curves(panels, columns=2))
     levels = [f"{sigma:.2g}" for sigma in subject.sigmas]
     paths = np.stack([shown[f"{name}-path"] for name in (*NAMES, "exact")])
-    directory.save_figure(FIGURE_FILES[1], plots.image_grid(paths, [*NAMES, "Gaussian, exactly"], levels))
+    directory.save_figure(FIGURE_FILES[1], plots.image_grid(paths, [*NAMES, "exact flow"], levels))
     grid = plots.image_grid(np.stack([shown[name] for name in NAMES]), NAMES, ["from the same noise"])
     directory.save_figure(FIGURE_FILES[2], grid)
     claims = _claims(subject, found, rmse)

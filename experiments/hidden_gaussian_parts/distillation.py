@@ -307,7 +307,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     """What the part would cost, products of matrices included."""
     levels, size = plan.config.levels, plan.size
     rows = config.images * (config.draws + config.adam_epochs)
-    found = plan.cost("distillation", levels * rows, config.batch_size)
+    found = plan.cost("distillation", levels * rows, max(config.batch_size, config.adam_batch))
     products = 4.0 * size**2 * (rows + config.identity_points * config.identity_draws)
     solutions = 25.0 * size**3 * 2 * (config.groups + 1)
     # Exactly: two matrices a group and a few more; by Adam: the maps of all levels with two moments and a gradient, in float32.
@@ -321,5 +321,7 @@ PRESETS = {
         Config(), images=32, draws=10, groups=3, adam_epochs=2, adam_batch=8, identity_points=20, identity_draws=21, batch_size=32
     ),
     "default": Config(),
-    "paper": Config(images=30_000, draws=1, groups=4, adam_epochs=100, adam_batch=256),
+    "paper": Config(
+        images=30_000, draws=1, groups=4, adam_epochs=100, adam_batch=256, identity_points=2000, identity_draws=12_000, batch_size=64
+    ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Linearity of the network, of its Gaussian and of the multi-delta denoiser (Figs 1, 10 and 13)."""
+"""Linearity of the network, of its Gaussian and of the multi-delta denoiser (Figs 1 and 10)."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -106,7 +106,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
                 unit="", note=f"least at sigma = {sigmas[worst]:.3g}; the network was trained on all data there are"),
         bounded("at_most", memorising, (highest, equal), 0.9, id="linearity-multi-delta", figure="Fig 1",
                 statement="The multi-delta denoiser, which memorises, is far from linear at low noise (the largest score at sigma <= 0.12 is shown).",
-                unit="", note=f"at sigma = {sigmas[highest]:.3g}; exact for {len(subject.train)} images"),
+                unit="", note=f"at sigma = {sigmas[highest]:.3g}; exact for {len(subject.train)} images; the scores are not centred: images that share most of their mean score high whatever the denoiser"),
         bounded("at_most", above, (), 0.01, id="linearity-equal-weights", figure="Fig 10",
                 statement="The network's cosine score is least at equal mixing weights: the excess over the least of all weights, mean over levels.",
                 unit=""),

@@ -1,7 +1,7 @@
 """What the parts of the study of hidden Gaussian structure are given: a denoiser, images, and the reference denoisers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,15 @@ class Plan:
 
     def cost(self, stage: str, evaluations: int, batch: int) -> Cost:
         """The cost of evaluations of the network, ``batch`` images at a time."""
-        return replace(checkpoints.sampling_cost(self.network, evaluations, 1, batch), stage=stage, disk=0)
+        one, weights = self._evaluation
+        memory = weights + batch * (one.memory - weights)
+        return Cost(stage, evaluations, evaluations * one.flop, memory)
+
+    @cached_property
+    def _evaluation(self) -> tuple[Cost, int]:
+        """The cost of one evaluation, and the bytes of the weights: the network is looked at once."""
+        weights = sum(leaf.size for leaf in jax.tree.leaves(self.network.abstract_params)) * 4
+        return checkpoints.sampling_cost(self.network, 1, 1, 1), weights
 
 
 def _label(config: Any, classes: int) -> int | None:

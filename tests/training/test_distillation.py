@@ -35,20 +35,25 @@ def identity(x, sigma):
     return x
 
 
+@jax.jit
+def _noisy_draw(images, sigma, level, draw):
+    return jax.vmap(lambda image, i: noisy_input(KEY, image, i, sigma, level, draw))(images, jnp.arange(len(images)))
+
+
 def noisy_rows(images, level, sigma, draws=1):
-    return np.concatenate(
-        [
-            [np.asarray(noisy_input(KEY, jnp.asarray(image), i, sigma, level, draw)) for i, image in enumerate(images)]
-            for draw in range(draws)
-        ]
-    )
+    return np.concatenate([_noisy_draw(jnp.asarray(images), sigma, level, draw) for draw in range(draws)])
+
+
+@jax.jit
+def outputs_of(model, inputs, sigma):
+    return jax.vmap(lambda x: model(x, sigma))(jnp.asarray(inputs))
 
 
 def test_moments_are_those_of_all_examples_at_once_whatever_the_batches(x64):
     images, sigma = small(23), 0.7
     model = EmpiricalDenoiser(small(6, 2))
     inputs = noisy_rows(images, 3, sigma, 2)
-    outputs = np.stack([np.asarray(model(jnp.asarray(x), sigma)) for x in inputs])
+    outputs = np.asarray(outputs_of(model, inputs, sigma))
     for residual, batch_size in ((False, 7), (True, 64)):
         found = cross_moments(model, images, sigma, KEY, level=3, draws=2, residual=residual, batch_size=batch_size)
         wanted = outputs - np.concatenate([images] * 2) if residual else outputs
@@ -83,7 +88,7 @@ def test_exactly_is_least_squares_and_recovers_an_affine_teacher(x64):
     found = distill_exactly(model, images, sigmas, KEY, ridge=0.0, draws=2, batch_size=16)
     for level, sigma in enumerate(sigmas):
         inputs = noisy_rows(images, level, sigma, 2)
-        outputs = np.stack([np.asarray(model(jnp.asarray(x), sigma)) for x in inputs])
+        outputs = np.asarray(outputs_of(model, inputs, sigma))
         design = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
         wanted, squares, *_ = np.linalg.lstsq(design, outputs)
         np.testing.assert_allclose(found.denoiser.weights[level], wanted[:-1].T, rtol=1e-6, atol=1e-7)
@@ -97,7 +102,7 @@ def test_the_ridge_is_that_of_generalised_cross_validation(x64):
     moments = cross_moments(model, images, sigma, KEY)
     weight, ridge, residual = solve_moments(moments)
     inputs = noisy_rows(images, 0, sigma)
-    outputs = np.stack([np.asarray(model(jnp.asarray(x), sigma)) for x in inputs])
+    outputs = np.asarray(outputs_of(model, inputs, sigma))
     y, t = inputs - inputs.mean(0), outputs - outputs.mean(0)
 
     def score(rho):
@@ -213,10 +218,8 @@ def test_adam_is_adam_step_by_step(x64):
         for epoch in range(3):
             losses, sizes = [], []
             for rows in (range(4), range(4, 7)):
-                inputs = np.stack(
-                    [np.asarray(noisy_input(KEY, jnp.asarray(images[i]), i, sigma, level, epoch)) for i in rows]
-                )
-                outputs = np.stack([np.asarray(model(jnp.asarray(x), sigma)) for x in inputs])
+                inputs = np.asarray(_noisy_draw(jnp.asarray(images), sigma, level, epoch))[list(rows)]
+                outputs = np.asarray(outputs_of(model, inputs, sigma))
                 design = np.concatenate([inputs / np.sqrt(SMALL), np.ones((len(inputs), 1))], axis=1)
                 error = design @ theta - outputs
                 losses.append((error**2).mean())
