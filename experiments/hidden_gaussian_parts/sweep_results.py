@@ -72,10 +72,13 @@ def spearman(sizes: Sequence[int], values: Sequence[float]) -> float:
     return 0.0 if len(set(values)) == 1 else float(stats.spearmanr(sizes, values).statistic)
 
 
-def reference(trainer: Trainer, size: int) -> dict[str, Measured]:
+def reference(trainer: Trainer, size: int, largest: int) -> dict[str, Measured]:
     """What the multi-delta and the Gaussian denoiser of a training set (that of the first seed) show in a network's place."""
     arm = trainer.arm(size, 0)
-    models = {"multi-delta": EmpiricalDenoiser(trainer.subset(arm)), "Gaussian": trainer.gaussian(arm)}
+    points = trainer.subset(arm)
+    # Points that are all repeated as often leave the multi-delta denoiser as it is, and all sizes share a program.
+    points = np.tile(points, (largest // size, 1, 1, 1)) if largest % size == 0 else points
+    models = {"multi-delta": EmpiricalDenoiser(points), "Gaussian": trainer.gaussian(arm)}
     return {
         name: Measured(0, trainer.sigmas(arm)[:-1], **trainer.directory.stage(f"sweeps/{name}-{size}", lambda model=model: trainer.measure(model, arm)))
         for name, model in models.items()

@@ -127,7 +127,7 @@ def run(config: Config, subject: Any, directory: RunDirectory, seed: int) -> Sec
         {size: [found[arm] for arm in plan["size"] if arm.size == size] for size in sizes},
         by_width,
         {arm.family: found[arm] for arm in (trainer.arm(sizes[-1], 0), *plan["families"])},
-        {size: reference(trainer, size) for size in {*sizes, config.little}},
+        {size: reference(trainer, size, sizes[-1]) for size in sorted({*sizes, config.little})},
         fresh_scores(trainer, {*sizes, config.little}),
         config.little,
         {
@@ -190,16 +190,17 @@ def _claims(sweep: Sweep) -> list[Claim]:
     mean_wide, mean_narrow = (course(width, lambda one: one.middle()) for width in (sweep.wide, sweep.narrow))
     of_means = f"of the mean over these levels {(mean_wide.min(axis=1) / mean_wide[:, -1]).mean():.3f}"
     scores = [sweep.relative_score(measured[-1], sweep.little) for measured in sweep.widths_found[sweep.wide]]
-    plain = np.mean([measured[-1].score.value for measured in sweep.widths_found[sweep.wide]])
     fresh = float(np.mean(sweep.fresh[sweep.little]))
     memorises = [
         held("at_most", analysis.t_interval(wide.min(axis=1) / wide[:, -1]), 0.8, id="min-over-final", figure="Fig 8",
              statement="The least distance to the Gaussian denoiser in training (the peak among intermediate noise levels) is less than 0.8 of the last one.", note=of_means),
         held("at_most", analysis.t_interval(wide.min(axis=1) / wide[:, 0]), 0.8, id="min-over-first", figure="Fig 8",
              statement="It is less than 0.8 of the first one measured, too."),
-        held("at_most", analysis.t_interval(scores), 0.3, id="gl-final", figure="Fig 8",
-             statement="At the end the generalisation score is less than 0.3 of that of held-out images.",
-             note=f"the score itself is {plain:.3f}; held-out images score {fresh:.3f}"),
+        held("at_most", analysis.t_interval([one[-1].score.value for one in sweep.widths_found[sweep.wide]]), 0.3, id="gl-final", figure="Fig 8",
+             statement="At the end the generalisation score (14) is less than 0.3."),
+        held("at_most", analysis.t_interval(scores), 0.5, id="gl-final-relative", figure="Fig 8",
+             statement="It is less than half of that of held-out images, which on some data is itself below 0.3.",
+             note=f"held-out images score {fresh:.3f}"),
     ]  # fmt: skip
     linear = sweep.linear
     middle = intermediate(sweep.trainer.sigmas(sweep.trainer.arm(2, 0))[:-1])
