@@ -94,7 +94,7 @@ class Config:
 
 
 def _preset(name: str, **options: Any) -> Config:
-    common = {"networks": study.networks.PRESETS[name]}
+    common: dict[str, Any] = {"networks": study.networks.PRESETS[name]}
     return Config(**{part: module.PRESETS[name] for part, module in PARTS.items()}, **common, **options)
 
 

@@ -84,9 +84,7 @@ def run(config: Config, subject: Any, directory: RunDirectory, seed: int) -> Sec
     trainer = Trainer(common, images, directory, seed)
     sizes, seeds = _sizes(config, common, images), range(common.seeds)
     found = trainer.measured(arms(config, trainer), "strong generalisation")
-    gaussians = {
-        size: directory.stage(f"strong/gaussian-{size}", lambda size=size: {f"s{s}": _gaussian(trainer, size, s) for s in seeds}) for size in sizes
-    }  # fmt: skip
+    gaussians = {size: _gaussians(trainer, size) for size in sizes}
     whole = directory.stage("strong/whole", lambda: {"samples": trainer.draw(trainer.whole, trainer.arm(sizes[0], 0))})[
         "samples"
     ]
@@ -145,9 +143,14 @@ def _named(size: int) -> str:
     return f"{size:,} images"
 
 
-def _gaussian(trainer: Trainer, size: int, seed: int) -> np.ndarray:
-    arm = trainer.arm(size, seed)
-    return trainer.draw(trainer.gaussian(arm), arm)
+def _gaussians(trainer: Trainer, size: int) -> dict[str, np.ndarray]:
+    """Samples of the Gaussian of each seed's images, ``s0``, ``s1`` ..."""
+
+    def compute() -> dict[str, np.ndarray]:
+        every = [trainer.arm(size, seed) for seed in range(trainer.config.seeds)]
+        return {f"s{arm.seed}": trainer.draw(trainer.gaussian(arm), arm) for arm in every}
+
+    return trainer.directory.stage(f"strong/gaussian-{size}", compute)
 
 
 def _stopped(course: list[Measured]) -> Measured:

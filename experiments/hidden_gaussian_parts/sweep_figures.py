@@ -39,7 +39,7 @@ def draw(sweep: Sweep) -> list[tuple[str, str]]:
     save, trainer = sweep.trainer.directory.save_figure, sweep.trainer
     sigmas = trainer.sigmas(trainer.arm(2, 0))[:-1]
     lasts = {f"{size:,} images": [one[-1] for one in found] for size, found in sweep.sizes_found.items()}
-    captions = []
+    captions: list[str] = []
 
     def level(
         title: str, quantity: str, found: dict[str, list[Measured]], name: str, kept: Any = slice(None)
@@ -172,7 +172,7 @@ def _band(values: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _size_panels(sweep: Sweep) -> list[plots.SweepPanel]:
     x = np.array(sweep.sizes, np.float64)
 
-    def curves(quantity: Any, *references: str) -> dict[str, tuple[np.ndarray, ...]]:
+    def curves(quantity: Any, *references: str) -> dict[str, Any]:
         found = {"network": (x, *_band(sweep.by_seed(lambda one, size: quantity(one))))}
         for name in references:
             one = np.array([quantity(sweep.references[size][name]) for size in sweep.sizes])
@@ -190,7 +190,7 @@ def _size_panels(sweep: Sweep) -> list[plots.SweepPanel]:
 
 
 def _time_panels(sweep: Sweep) -> list[plots.SweepPanel]:
-    def curves(quantity: Any) -> dict[str, tuple[np.ndarray, ...]]:
+    def curves(quantity: Any) -> dict[str, Any]:
         return {
             f"{width} channels": (np.array([one.seen for one in found[0]], np.float64), *_band([[quantity(one) for one in each] for each in found]))
             for width, found in sweep.widths_found.items()
@@ -208,12 +208,12 @@ def _time_panels(sweep: Sweep) -> list[plots.SweepPanel]:
 
 
 def _family_panels(kinds: dict[str, list[Measured]]) -> list[plots.SweepPanel]:
-    def curves(name: str) -> dict[str, tuple[np.ndarray, ...]]:
+    def curves(name: str) -> dict[str, Any]:
         found = {}
         for kind, measured in kinds.items():
             interval = analysis.t_interval(getattr(measured[-1], name))
             found[kind] = (measured[-1].sigmas, interval.estimate, interval.low, interval.high)
-        return found  # type: ignore[return-value]
+        return found
 
     return [
         plots.SweepPanel(

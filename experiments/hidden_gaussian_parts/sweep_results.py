@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class Sweep:
 
     def relative_score(self, of: Measured, size: int) -> float:
         """The GL score over that of held-out images against training sets of the size."""
-        return of.score.value / float(np.mean(self.fresh[size]))
+        return float(of.score.value / np.mean(self.fresh[size]))
 
 
 def spearman(sizes: Sequence[int], values: Sequence[float]) -> float:
@@ -78,11 +79,12 @@ def reference(trainer: Trainer, size: int, largest: int) -> dict[str, Measured]:
     points = trainer.subset(arm)
     # Points that are all repeated as often leave the multi-delta denoiser as it is, and all sizes share a program.
     points = np.tile(points, (largest // size, 1, 1, 1)) if largest % size == 0 else points
-    models = {"multi-delta": EmpiricalDenoiser(points), "Gaussian": trainer.gaussian(arm)}
-    return {
-        name: Measured(0, trainer.sigmas(arm)[:-1], **trainer.directory.stage(f"sweeps/{name}-{size}", lambda model=model: trainer.measure(model, arm)))
-        for name, model in models.items()
-    }  # fmt: skip
+    models: dict[str, Any] = {"multi-delta": EmpiricalDenoiser(points), "Gaussian": trainer.gaussian(arm)}
+    found = {}
+    for name, model in models.items():
+        stored = trainer.directory.stage(f"sweeps/{name}-{size}", partial(trainer.measure, model, arm))
+        found[name] = Measured(0, trainer.sigmas(arm)[:-1], **stored)
+    return found
 
 
 def fresh_scores(trainer: Trainer, sizes: set[int]) -> dict[int, np.ndarray]:
@@ -91,7 +93,7 @@ def fresh_scores(trainer: Trainer, sizes: set[int]) -> dict[int, np.ndarray]:
 
     def score(size: int, seed: int) -> float:
         rows = trainer.subset(trainer.arm(size, seed)).reshape(size, -1)
-        return analysis.relative_distance(held, analysis.k_nearest(held, rows)[0][:, 0]).value
+        return float(analysis.relative_distance(held, analysis.k_nearest(held, rows)[0][:, 0]).value)
 
     stored = trainer.directory.stage(
         "sweeps/fresh", lambda: {f"n{size}": np.array([score(size, s) for s in range(trainer.config.seeds)]) for size in sorted(sizes)}

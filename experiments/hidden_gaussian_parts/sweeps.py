@@ -196,7 +196,7 @@ def _claims(sweep: Sweep) -> list[Claim]:
              statement="The least distance to the Gaussian denoiser in training (the peak among intermediate noise levels) is less than 0.8 of the last one.", note=of_means),
         held("at_most", analysis.t_interval(wide.min(axis=1) / wide[:, 0]), 0.8, id="min-over-first", figure="Fig 8",
              statement="It is less than 0.8 of the first one measured, too."),
-        held("at_most", analysis.t_interval([one[-1].score.value for one in sweep.widths_found[sweep.wide]]), 0.3, id="gl-final", figure="Fig 8",
+        held("at_most", analysis.t_interval(np.array([one[-1].score.value for one in sweep.widths_found[sweep.wide]])), 0.3, id="gl-final", figure="Fig 8",
              statement="At the end the generalisation score (14) is less than 0.3."),
         held("at_most", analysis.t_interval(scores), 0.5, id="gl-final-relative", figure="Fig 8",
              statement="It is less than half of that of held-out images, which on some data is itself below 0.3.",

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -140,28 +140,37 @@ class Trainer(Design):
     def measured(self, arms: Iterable[Arm], name: str) -> dict[Arm, list[Measured]]:
         """The checkpoints of all arms; those not yet trained or measured are, under one progress bar."""
         config = self.config
-        arms = list(dict.fromkeys(arms))
-        marks, per_step = config.marks, 3 * config.training.batch_size
-        work = {}
-        for arm in arms:
-            left = sum(not self._stage(arm, step).exists() for step in marks)
-            trained = all(self._file(arm, step).exists() for step in marks)
-            work[arm] = left * config.evaluations + (0 if trained else marks[-1] * per_step)
-        found = {}
-        with Progress(
-            f"{name}: {sum(left > 0 for left in work.values())} networks", sum(work.values()), "evaluations"
-        ) as bar:
+        arms, marks, per_step = list(dict.fromkeys(arms)), config.marks, 3 * config.training.batch_size
+        # Only what is left counts, or the time that remains would be guessed too low.
+        work = {
+            arm: sum(not self._stage(arm, step).exists() for step in marks) * config.evaluations
+            + (marks[-1] - self._done(arm)) * per_step
+            for arm in arms
+        }
+        found: dict[Arm, list[Measured]] = {}
+        title = f"{name}: {sum(left > 0 for left in work.values())} networks"
+        with Progress(title, sum(work.values()), "evaluations") as bar:
             for arm in arms:
-                found[arm] = []
                 self._train(arm, bar)
                 for step in marks:
                     new = not self._stage(arm, step).exists()
-                    stored = self.directory.stage(
-                        f"networks/{arm.name}/{step}", lambda arm=arm, step=step: self._measure(arm, step)
-                    )
+                    stored = self.directory.stage(f"networks/{arm.name}/{step}", partial(self._measure, arm, step))
                     bar.update(config.evaluations if new else 0)
-                    found[arm].append(Measured(step * config.training.batch_size, self.sigmas(arm)[:-1], **stored))
+                    one = Measured(step * config.training.batch_size, self.sigmas(arm)[:-1], **stored)
+                    found.setdefault(arm, []).append(one)
         return found
+
+    def _done(self, arm: Arm) -> int:
+        """Updates of the arm that need not be made again."""
+        if all(self._file(arm, step).exists() for step in self.config.marks):
+            return self.config.marks[-1]
+        if not self._folder(arm).exists():
+            return 0
+        with TrainingCheckpoints(self._folder(arm), keep=1) as checkpoints:
+            return checkpoints.latest_step() or 0
+
+    def _folder(self, arm: Arm) -> Path:
+        return self.directory.path / "training" / arm.name
 
     def _file(self, arm: Arm, step: int) -> Path:
         return self.directory.path / "networks" / arm.name / f"{step}.npz"
@@ -175,12 +184,11 @@ class Trainer(Design):
         if all(self._file(arm, step).exists() for step in marks):
             return
         network, training, images = self.network(arm), self.training(arm), self.subset(arm)
-        folder = self.directory.path / "training" / arm.name
+        folder = self._folder(arm)
         state = initial_state(network, training)
         with TrainingCheckpoints(folder, keep=1) as checkpoints:
             if checkpoints.latest_step() is not None:
                 state = checkpoints.load(state)
-            bar.update(3 * training.batch_size * int(state["step"]))
             saved, losses = time.monotonic(), []
             for latest, info in train_steps(network, state, images, None, training):
                 step = info["step"]
