@@ -2,11 +2,13 @@
 
 Of any denoiser (``--checkpoint``): how linear it is over noise levels; its best linear maps, found exactly and by Adam, beside those of
 the Gaussian; its distances to the Gaussian, linear and multi-delta denoisers on the same noisy images; and the singular vectors
-of its Jacobian beside the principal components. And of autoencoders that it trains at one noise level each: the same. Source: Li, Dai and Qu, arXiv 2410.24060.
+of its Jacobian beside the principal components; the same of autoencoders that it trains at one noise level each. Of networks that it
+trains itself: how they change from memorising to generalising over data-set size, width and training time, and whether two that were
+trained on disjoint data make the same images of the same noise. Source: Li, Dai and Qu, arXiv 2410.24060.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from dgu import parallel
@@ -27,11 +29,13 @@ PARTS: dict[str, Any] = {
     "distances": study.distances,
     "jacobians": study.jacobians,
     "autoencoders": study.autoencoders,
+    "sweeps": study.sweeps,
+    "strong": study.strong,
 }
-PartName = Literal["linearity", "distillation", "distances", "jacobians", "autoencoders"]
+PartName = Literal["linearity", "distillation", "distances", "jacobians", "autoencoders", "sweeps", "strong"]
 EVERY: tuple[PartName, ...] = get_args(PartName)
 #: Parts that measure the network of ``--checkpoint``; the others run without one.
-NEED_NETWORK = ("linearity", "distillation", "distances", "jacobians", "autoencoders")
+NEED_NETWORK: tuple[PartName, ...] = ("linearity", "distillation", "distances", "jacobians", "autoencoders")
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,9 @@ class Config:
     distances: study.distances.Config = field(default_factory=study.distances.Config)
     jacobians: study.jacobians.Config = field(default_factory=study.jacobians.Config)
     autoencoders: study.autoencoders.Config = field(default_factory=study.autoencoders.Config)
+    networks: study.networks.Config = field(default_factory=study.networks.Config)
+    sweeps: study.sweeps.Config = field(default_factory=study.sweeps.Config)
+    strong: study.strong.Config = field(default_factory=study.strong.Config)
     seed: int = 0
     """Seed of every draw."""
 
@@ -89,14 +96,29 @@ class Config:
 
 
 def _preset(name: str, **options: Any) -> Config:
-    return Config(**{part: module.PRESETS[name] for part, module in PARTS.items()}, **options)
+    common: dict[str, Any] = {"networks": study.networks.PRESETS[name]}
+    return Config(**{part: module.PRESETS[name] for part, module in PARTS.items()}, **common, **options)
 
 
 PRESETS = {
-    "smoke": _preset("smoke", checkpoint=UNTRAINED, size=7, levels=3, steps=3, batch_size=4, train_images=40),
+    # Of the parts that train networks each takes as long as all of these to compile; they are had by name.
+    "smoke": _preset("smoke", checkpoint=UNTRAINED, size=7, levels=3, steps=3, batch_size=4, train_images=40, parts=NEED_NETWORK),
     "default": _preset("default"),
     "paper": _preset("paper", checkpoint=FFHQ_64, data="ffhq-64x64.zip", heldout_data="celeba-hq-64x64.zip", heldout_split="train", size=None),
 }  # fmt: skip
+# The sweeps on the paper's other sets of images.
+for _name, _sizes, _little, _strong in (
+    ("cifar10", (782, 1563, 3125, 6250, 12500, 25000, 50000), 782, (782, 25000)),
+    ("afhqv2", (123, 494, 1975, 7901), 123, (123, 3950)),
+    ("churches", (68, 137, 1094, 4375, 8750, 35000), 1094, (1094, 31000)),
+):
+    PRESETS[f"paper-{_name}"] = replace(
+        PRESETS["paper"],
+        parts=("sweeps", "strong"),
+        networks=study.networks.PRESETS[f"paper-{_name}"],
+        sweeps=replace(PRESETS["paper"].sweeps, sizes=_sizes, little=_little, linear_images=3_000),
+        strong=replace(PRESETS["paper"].strong, sizes=_strong),
+    )
 
 
 def run(config: Config, directory: RunDirectory) -> Report:

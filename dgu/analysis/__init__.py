@@ -127,6 +127,9 @@ from dgu.analysis.resampling import resampled_standard_error as resampled_standa
 from dgu.analysis.resampling import t_interval as t_interval
 from dgu.analysis.runs import Fit as Fit
 from dgu.analysis.runs import Runs as Runs
+from dgu.analysis.same_noise import SameNoise as SameNoise
+from dgu.analysis.same_noise import mean_over_pairs as mean_over_pairs
+from dgu.analysis.same_noise import same_noise_distances as same_noise_distances
 from dgu.analysis.schedules import Schedule as Schedule
 from dgu.analysis.score_distance import ScoreDistances as ScoreDistances
 from dgu.analysis.score_distance import score_distances as score_distances

@@ -34,6 +34,8 @@ from dgu.plots.starts import start_tails as start_tails
 from dgu.plots.style import ArmStyle as ArmStyle
 from dgu.plots.style import arm_style as arm_style
 from dgu.plots.style import style as style
+from dgu.plots.sweeps import SweepPanel as SweepPanel
+from dgu.plots.sweeps import sweep_curves as sweep_curves
 from dgu.plots.tails import TailPanel as TailPanel
 from dgu.plots.tails import calibration as calibration
 from dgu.plots.tails import coupling_deviations as coupling_deviations

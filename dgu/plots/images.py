@@ -48,7 +48,8 @@ def image_grid(
     inches = min(0.42, 11.0 / columns)  # of one image
     with style():
         size = canvas.shape[1] / width * inches, canvas.shape[0] / height * inches * height / width
-        figure = new_figure(size[0] + 1.3, size[1] + (0.8 if title else 0.5))
+        margin = max(1.3, 0.5 + 0.085 * max(len(label) for label in row_labels))
+        figure = new_figure(size[0] + margin, size[1] + (0.8 if title else 0.5))
         axes = figure.add_subplot()
         axes.imshow(
             canvas.squeeze(-1) if channels == 1 else canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest"

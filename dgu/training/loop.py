@@ -6,7 +6,7 @@ noise level, noise, dropout and augmentation. A run that was killed and started 
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, get_args
 
@@ -161,9 +161,16 @@ def _gradients(
     return loss, gradients
 
 
-@lru_cache(maxsize=8)
 def _compiled(network: EDMNetwork, config: TrainingConfig, mesh: Mesh) -> tuple[Callable, Callable, Callable]:
-    """The jitted programs of a run: a whole step; and for micro-batches, a gradient that accumulates, and an update."""
+    """The jitted programs of a run: a whole step; and for micro-batches, a gradient that accumulates, and an update.
+
+    Neither seed nor length is in them: runs of one network that differ in these (and in their images) share the programs.
+    """
+    return _programs(network, replace(config, seed=0, duration_kimg=1.0), mesh)
+
+
+@lru_cache(maxsize=8)
+def _programs(network: EDMNetwork, config: TrainingConfig, mesh: Mesh) -> tuple[Callable, Callable, Callable]:
     everywhere, batch = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     inputs = (batch, batch, batch, everywhere)
 
