@@ -1,9 +1,12 @@
 """Denoisers: closed forms and networks."""
 
 from dgu.models.adm import ADMConfig as ADMConfig
+from dgu.models.boxes import BoxMixture as BoxMixture
 from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
 from dgu.models.edm import EDMDenoiser as EDMDenoiser
 from dgu.models.edm import EDMNetwork as EDMNetwork
+from dgu.models.gaussian_mixture import gaussian_mixture as gaussian_mixture
+from dgu.models.gaussian_mixture import two_modes as two_modes
 from dgu.models.mixtures import EmpiricalDenoiser as EmpiricalDenoiser
 from dgu.models.mixtures import MoLRGDenoiser as MoLRGDenoiser
 from dgu.models.preconditioning import EDMPreconditioning as EDMPreconditioning
@@ -13,6 +16,10 @@ from dgu.models.preconditioning import VPPreconditioning as VPPreconditioning
 from dgu.models.pretrained import Pretrained as Pretrained
 from dgu.models.pretrained import load_checkpoint as load_checkpoint
 from dgu.models.pretrained import save_network as save_network
+from dgu.models.random_features import RandomFeatures as RandomFeatures
+from dgu.models.random_features import RandomFeatureScore as RandomFeatureScore
+from dgu.models.shallow import ShallowNet as ShallowNet
+from dgu.models.shallow import ShallowScore as ShallowScore
 from dgu.models.snapshot import load_edm_pickle as load_edm_pickle
 from dgu.models.songunet import NCSNPP as NCSNPP
 from dgu.models.songunet import SongUNetConfig as SongUNetConfig
