@@ -42,8 +42,8 @@ class Grid:
         refine: steps of the fine grid in one of the coarse.
     """
 
-    left: float = -10.0
-    right: float = 10.0
+    left: float | int = -10.0
+    right: float | int = 10.0
     points: int = 51
     refine: int = 8
 
@@ -213,7 +213,7 @@ def _flow_log_density(denoiser: Any, x: Array, low: Any, high: Any, rtol: Any, a
     return jax.vmap(lambda one: log_likelihood(denoiser, one, **options)[0])(x)
 
 
-def knn_kl(p: Float[ArrayLike, "n d"], q: Float[ArrayLike, "m d"], *, k: int = 5, blocks: int = 10) -> Estimate:
+def knn_kl(p: Float[ArrayLike, "n d"], q: Float[ArrayLike, "m e"], *, k: int = 5, blocks: int = 10) -> Estimate:
     """``KL(p || q)`` from samples: ``d / n sum_i log(nu_k(i) / rho_k(i)) + log(m / (n - 1))``.
 
     ``rho_k(i)`` is the distance of the i-th sample of p to its k-th neighbour among the others of p, ``nu_k(i)`` to its k-th

@@ -37,7 +37,7 @@ class Bound:
     @property
     def total(self) -> np.ndarray:
         """Their sum."""
-        return self.estimation + self.optimisation + self.approximation
+        return np.asarray(self.estimation + self.optimisation + self.approximation)
 
 
 def theorem_one_bound(tau: Real, n: Real, m: Real, *, rest: float | int = 0.0) -> Bound:

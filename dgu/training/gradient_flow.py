@@ -13,6 +13,7 @@ where the last factor is ``2 tau`` at ``omega = 0``. The empirical loss takes it
 population loss over the target; both exactly over times and noise, up to their quadrature.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,7 +187,9 @@ def gauss_hermite(nodes: int) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarra
 
 
 def gradient_flow(
-    loss: QuadraticLoss, taus: Float[ArrayLike, "k"], theta_init: Float[ArrayLike, "d m"] | None = None
+    loss: QuadraticLoss,
+    taus: Sequence[float] | Float[ArrayLike, "k"],
+    theta_init: Float[ArrayLike, "d m"] | None = None,
 ) -> Float[np.ndarray, "k d m"]:
     """theta(tau) of the flow on ``loss`` from ``theta_init`` (0 by default) at each of ``taus``, 0 or more.
 
@@ -229,7 +232,7 @@ class FlowCurves:
 
 
 def flow_curves(
-    empirical: QuadraticLoss, population: QuadraticLoss, taus: Float[ArrayLike, "k"]
+    empirical: QuadraticLoss, population: QuadraticLoss, taus: Sequence[float] | Float[ArrayLike, "k"]
 ) -> tuple[FlowCurves, Float[np.ndarray, "k d m"]]:
     """Losses, norm and gap of the flow on the empirical loss from 0, and the path itself."""
     path = gradient_flow(empirical, taus)

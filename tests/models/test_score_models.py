@@ -39,7 +39,9 @@ def test_boxes_far_away_at_no_noise_and_drawn():
     draws = np.asarray(jax.vmap(BOXES.draw)(jax.random.split(jax.random.key(0), 4000)))
     left = draws[:, 0] < 0
     assert abs(left.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 4000)
-    assert draws[left].min(0) == pytest.approx([-4, -1], abs=0.02) and draws[~left].max(0) == pytest.approx([3, 0.5], abs=0.02)
+    assert draws[left].min(0) == pytest.approx([-4, -1], abs=0.02) and draws[~left].max(0) == pytest.approx(
+        [3, 0.5], abs=0.02
+    )
     np.testing.assert_allclose(draws[~left].var(0), [1 / 12, 0.25 / 12], rtol=0.1)
 
 
@@ -47,7 +49,9 @@ def test_gaussian_mixture_at_no_noise():
     mixture = gaussian_mixture([0.4, 0.6], np.array([[0.0], [2.0]]), np.array([1.0, 0.09]))
     x = np.array([-1.0, 1.8])
     expected = np.log(0.4 * stats.norm.pdf(x) + 0.6 * stats.norm.pdf(x, 2, 0.3))
-    np.testing.assert_allclose(jax.vmap(lambda x: mixture.log_density(x, 0.0))(jnp.asarray(x)[:, None]), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        jax.vmap(lambda x: mixture.log_density(x, 0.0))(jnp.asarray(x)[:, None]), expected, rtol=1e-5
+    )
 
 
 def test_shallow_network_is_the_papers(x64):

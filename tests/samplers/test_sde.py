@@ -77,7 +77,7 @@ def test_score_of_a_mixture_is_exact_at_every_time_in_single_precision():
     for t in (1e-5, 0.065, 0.5, 1.0):
         variance = 1 + float(sde.std(t)) ** 2
         expected = (-x + mu * np.tanh(mu * x / variance)) / variance
-        found = jax.vmap(lambda x: score(x[None], t)[0])(jnp.asarray(x, jnp.float32))
+        found = jax.vmap(score, in_axes=(0, None))(jnp.asarray(x, jnp.float32)[:, None], t)[:, 0]
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
     assert abs(ScoreFromDenoiser(two_modes(mu), sde)(jnp.array([2.5]), 1e-5)[0] - 0.5) > 1e-3
 
@@ -91,7 +91,9 @@ def test_score_of_a_full_covariance_mixture_under_vp(x64):
     r, s = float(sde.scale(t)), float(sde.std(t))
 
     def log_p(x):
-        parts = [stats.multivariate_normal(r * m, r**2 * c + s**2 * np.eye(2)).pdf(x) for m, c in zip(means, covariances)]
+        parts = [
+            stats.multivariate_normal(r * m, r**2 * c + s**2 * np.eye(2)).pdf(x) for m, c in zip(means, covariances)
+        ]
         return np.log(weights @ parts)
 
     x = np.array([0.3, -0.8])
@@ -139,9 +141,7 @@ def test_reverse_sde_reaches_the_target(corrector_steps):
     score = ScoreOfDensity(gaussian_mixture([1.0], np.array([[1.0]]), np.array([0.25])), sde)
     start = 1 + np.sqrt(0.25 + float(sde.std(1.0)) ** 2) * jax.random.normal(jax.random.key(9), (n, 1))
     times = np.linspace(1.0, 1e-3, 300)
-    run = jax.jit(
-        jax.vmap(lambda x, key: reverse_sde(score, sde, x, times, key, corrector_steps=corrector_steps))
-    )
+    run = jax.jit(jax.vmap(lambda x, key: reverse_sde(score, sde, x, times, key, corrector_steps=corrector_steps)))
     found = np.asarray(run(start, jax.vmap(lambda i: keys.example_key(jax.random.key(1), i))(jnp.arange(n))))
     assert abs(found.mean() - 1) < 4 * 0.5 / np.sqrt(n) + 0.01
     assert abs(found.var() / 0.25 - 1) < 4 * np.sqrt(2 / n) + 0.05

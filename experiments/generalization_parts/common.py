@@ -1,0 +1,125 @@
+"""What the parts share: the process, runs of many targets and seeds, statistics over seeds."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dgu.analysis import Grid, KLMeasure
+from dgu.keys import stream
+from dgu.models import ShallowNet
+from dgu.samplers import VESDE
+from dgu.training import Recipe, Runs, train_dynamics
+from experiments.generalization_parts.config import Config
+from experiments.harness.claims import Claim
+
+PAPER = "generalization"
+OPTIMIZERS: tuple[Literal["sgd", "adam"], ...] = ("sgd", "adam")
+SDE = VESDE()
+MEASURE = KLMeasure()
+#: Where a diverged run counts when a median or a ratio must be finite, in nats.
+WORST = 100.0
+
+
+def grid_for(mu: float, points: int, scale: float = 1.0) -> Grid:
+    """The paper's grids, -10 to 10 for modes at +-3 and -30 to 30 at +-15, and those between; shrunk with the data."""
+    half = (5 + 5 * mu / 3) * scale
+    return Grid(-half, half, points)
+
+
+def scaled_time(scale: float, t_eps: float) -> float:
+    """The time whose noise is ``scale`` times that at ``t_eps``: data shrunk by it are as noisy, the KL's floor is the same."""
+    return float(SDE.time(scale * SDE.std(t_eps)))
+
+
+def make_runs(
+    config: Config,
+    name: str,
+    targets: Sequence[Any],
+    grids: Sequence[Grid],
+    times: Sequence[float],
+    *,
+    seeds: int,
+    n: int,
+    units: Sequence[int],
+    rate: float,
+) -> Runs:
+    """Targets x units x seeds, in this order; the data of a target and seed are the same whatever the units and the optimiser."""
+    data, keys, counts, aux = [], [], [], []
+    for place, (target, grid, t) in enumerate(zip(targets, grids, times)):
+        told = MEASURE.aux(SDE, target, t, grid)
+        draws = []
+        for seed in range(seeds):
+            own = stream(jax.random.key(config.seed), name, "data", place, seed)
+            # Row i depends on its number alone: a smaller set is the beginning of a larger one.
+            rows = jax.vmap(lambda i, own=own: jax.random.fold_in(own, i))(jnp.arange(n))
+            draws.append(np.asarray(jax.vmap(target.draw)(rows)))
+        for width in units:
+            for seed in range(seeds):
+                data.append(draws[seed])
+                keys.append(stream(jax.random.key(config.seed), name, "train", place, seed))
+                counts.append(width)
+                aux.append(told)
+    stacked = {key: np.stack([one[key] for one in aux]) for key in aux[0]}
+    rates = np.full(len(data), rate, np.float32)
+    return Runs(np.stack(data), jnp.stack(keys), rates, np.asarray(counts, np.int32), stacked)
+
+
+def train(
+    config: Config, runs: Runs, *, optimizer: Any, epochs: int, every: int, width: int, progress: Any = None
+) -> dict[str, np.ndarray]:
+    """KL and ``log q`` over training of every run, and the step of each divergence, as arrays to store."""
+    net = ShallowNet(width=width, divisor=config.divisor)
+    recipe = Recipe(net, SDE, epochs=epochs, every=every, batch_size=config.batch_size, optimizer=optimizer)
+    found = train_dynamics(runs, recipe, MEASURE, chunk_size=config.chunk_size, progress=progress)
+    return {
+        "epochs": found.epochs,
+        "kl": found.measured["kl"],
+        "log_q": found.measured["log_q"].astype(np.float32),
+        "first_nonfinite": found.first_nonfinite,
+        "losses": found.losses,
+        **{f"params.{name}": value for name, value in found.params.items()},
+        **{f"frozen.{name}": value for name, value in found.frozen.items()},
+    }
+
+
+def finite(kl: np.ndarray) -> np.ndarray:
+    """The KL with that of diverged runs at ``WORST``."""
+    return np.where(np.isfinite(kl), np.minimum(kl, WORST), WORST)
+
+
+def window(epochs: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Which measurements lie from ``low`` to ``high`` epochs; the last one where none does."""
+    inside = (epochs >= low) & (epochs <= high)
+    return inside if inside.any() else epochs == epochs[-1]
+
+
+def bootstrap(
+    statistic: Callable[..., float], *samples: np.ndarray, draws: int = 2000
+) -> tuple[float, tuple[float, float]]:
+    """A statistic of samples over seeds (leading axes) and its percentile 95 % interval, each sample redrawn by itself."""
+    rng = np.random.default_rng(0)
+    value = float(statistic(*samples))
+    found = [
+        float(statistic(*(sample[rng.integers(0, len(sample), len(sample))] for sample in samples)))
+        for _ in range(draws)
+    ]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return value, (min(float(low), value), max(float(high), value))
+
+
+def median_claim(values: np.ndarray, **about: Any) -> Claim:
+    """The claim ``about`` the median over seeds, ``threshold`` with "at most" or "at least" by the name given."""
+    kind = about.pop("kind")
+    value, interval = bootstrap(np.median, values)
+    return getattr(Claim, kind)(value=value, interval=interval, paper=PAPER, **about)
+
+
+def diverged_note(first: np.ndarray) -> str:
+    """How many runs diverged, and when."""
+    lost = first[first >= 0]
+    if not len(lost):
+        return ""
+    return f"{len(lost)} of {first.size} runs diverged, at steps {', '.join(map(str, sorted(lost.tolist())[:8]))}"

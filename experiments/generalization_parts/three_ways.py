@@ -1,0 +1,124 @@
+"""The KL three ways: from the score on a grid, from likelihoods of fresh examples, from samples; exact scores and trained ones."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dgu import plots
+from dgu.analysis import flow_kl, knn_kl, score_kl
+from dgu.keys import stream
+from dgu.models import ShallowNet, two_modes
+from dgu.models.shallow import ShallowScore
+from dgu.samplers import ScoreOfDensity, probability_flow
+from experiments.concentration_parts.section import Section
+from experiments.generalization_parts import common
+from experiments.generalization_parts.config import Config
+from experiments.harness.claims import Claim
+from experiments.harness.costs import Cost
+from experiments.harness.report import FigureEntry, Table
+from experiments.harness.rundir import RunDirectory
+
+TITLE = "The KL three ways"
+CLAIM_IDS = ("kl-ways-exact", "kl-ways-trained", "kl-floor")
+FIGURE_FILES = ("figures/kl_three_ways.png",)
+MU, TOLERANCE = 3.0, 1e-4
+#: What the exact estimates may differ by, beside three standard errors: noise at t_eps and the prior's distance, in nats.
+OFFSET = 0.01
+
+
+def run(config: Config, directory: RunDirectory) -> Section:
+    """Exact score, and the networks that the basic study trained with Adam on the largest set."""
+    stored = directory.stage(f"stopping/adam-{max(config.sizes)}", _absent, allow_nonfinite=True)
+    found = directory.stage("three-ways", partial(_estimates, config, stored))
+    values, errors = found["values"], found["errors"]  # (1 + networks, 3)
+    names = ["exact score", *(f"network, seed {k}" for k in range(len(values) - 1))]
+    exact = [
+        _agree(values[0, a] - values[0, b], float(np.hypot(errors[0, a], errors[0, b])), f"kl-exact-{name}", words)
+        for a, b, name, words in ((1, 0, "flow-grid", "Likelihood minus grid."), (2, 0, "samples-grid", "Samples minus grid."), (2, 1, "samples-flow", "Samples minus likelihood."))
+    ]  # fmt: skip
+    trained = []
+    for k in range(1, len(values)):
+        for a, b, name, words in ((1, 0, "flow-grid", "likelihood minus grid"), (2, 1, "samples-flow", "samples minus likelihood")):  # fmt: skip
+            error = float(np.hypot(errors[k, a], errors[k, b]))
+            trained.append(_agree(values[k, a] - values[k, b], error, f"kl-trained-{k - 1}-{name}", f"Seed {k - 1}, {words}."))  # fmt: skip
+    floor = float(values[0, 0])
+    claims = [
+        Claim.all_of(exact, id="kl-ways-exact", paper="own", figure="equation 11", statement="On the exact score the three estimates of the KL agree: the 95 % interval of each difference reaches no further than .01 beside 3 standard errors."),
+        Claim.all_of(trained, id="kl-ways-trained", paper="own", figure="equation 11", statement="On trained networks they agree as well, by the same rule: integrating the score at one time tells what the model samples."),
+        Claim.within(id="kl-floor", paper="own", figure="section 4.1", statement="On the exact score the paper's protocol has the floor that noise at t_eps gives, .0014 for t_eps = .065.", value=floor, interval=(floor, floor), low=0.0012, high=0.0016, unit="nats"),
+    ]  # fmt: skip
+    labels = [f"{name}: {way}" for name in names for way in ("grid", "likelihood", "samples")]
+    intervals = np.stack([values - 1.96 * errors, values + 1.96 * errors], axis=-1).reshape(-1, 2)
+    verdicts = [claims[0].verdict] * 3 + [claims[1].verdict] * (3 * (len(names) - 1))
+    directory.save_figure(
+        FIGURE_FILES[0],
+        plots.forest(
+            labels, values.ravel(), intervals, OFFSET, verdicts=verdicts, quantity="KL(target || model), nats"
+        ),
+    )
+    rows = [
+        (name, *(f"{v:.4f} ± {1.96 * e:.4f}" for v, e in zip(values[k], errors[k]))) for k, name in enumerate(names)
+    ]
+    gap = values[1:, 1] - values[1:, 0]
+    answer = f"On trained networks the likelihood's KL exceeds the grid's by {gap.min():+.3f} to {gap.max():+.3f} nats: the grid looks at one time alone."
+    return Section(
+        TITLE,
+        answer,
+        claims,
+        [FigureEntry(FIGURE_FILES[0], "Three estimates of the KL with 95 % intervals (the grid's has none).")],
+        [Table("The KL three ways, nats", ("model", "score on a grid", "likelihood of fresh examples", "samples, nearest neighbours"), rows)],
+        {"values": values.tolist(), "standard_errors": errors.tolist()},
+    )  # fmt: skip
+
+
+def _absent() -> dict[str, np.ndarray]:
+    raise RuntimeError("the basic study must run before the three estimates")
+
+
+def _agree(difference: float, error: float, name: str, statement: str) -> Claim:
+    """The difference is within ``OFFSET`` beside the errors: its interval lies inside +-(OFFSET + 5 standard errors)."""
+    return Claim.equivalent(id=name, paper="own", figure="equation 11", statement=statement, estimate=float(difference), interval=(float(difference - 1.96 * error), float(difference + 1.96 * error)), margin=OFFSET + 5 * error, unit="nats")  # fmt: skip
+
+
+def _estimates(config: Config, stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    target, n = two_modes(MU), config.divergence_examples
+    root = stream(jax.random.key(config.seed), "three ways")
+    fresh = jax.vmap(target.draw)(jax.random.split(stream(root, "fresh"), n))
+    log_p = jax.vmap(lambda x: target.log_density(x, 0.0))(fresh)
+    sde, t_eps = common.SDE, config.t_eps
+    net = ShallowNet(config.width, divisor=config.divisor)
+
+    def network(seed: int) -> ShallowScore:
+        parts = {
+            kind: {
+                name.split(".")[1]: jnp.asarray(value[seed]) for name, value in stored.items() if name.startswith(kind)
+            }
+            for kind in ("params.", "frozen.")
+        }
+        return ShallowScore(parts["params."], parts["frozen."], net, sde)
+
+    good = np.flatnonzero(stored["first_nonfinite"] < 0)[: config.divergence_networks]
+    scores = [ScoreOfDensity(target, sde), *(network(int(seed)) for seed in good)]
+    grid = common.grid_for(MU, config.points)
+    carry = jax.jit(
+        jax.vmap(
+            lambda score, x: probability_flow(score, sde, x, sde.t_max, t_eps, rtol=TOLERANCE, atol=TOLERANCE),
+            in_axes=(None, 0),
+        )
+    )
+    values, errors = [], []
+    for number, score in enumerate(scores):
+        start = sde.std(sde.t_max) * jax.random.normal(stream(root, "start", number), (n, 1))
+        flow = flow_kl(score, sde, fresh, log_p, t_eps=t_eps, rtol=TOLERANCE, atol=TOLERANCE)
+        neighbours = knn_kl(fresh, carry(score, start))
+        values.append([score_kl(score, sde, target, t_eps=t_eps, grid=grid), flow.value, neighbours.value])
+        errors.append([0.0, flow.standard_error, neighbours.standard_error])
+    return {"values": np.array(values, float), "errors": np.array(errors, float)}
+
+
+def costs(config: Config) -> list[Cost]:
+    """About 200 evaluations an example each way."""
+    evaluations = (1 + config.divergence_networks) * config.divergence_examples * 600
+    return [Cost("KL three ways", evaluations, evaluations * 2 * config.width * 8, 64e6, 1e4)]
