@@ -67,7 +67,7 @@ class PeerNet(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.randn(2) * 30)
+        self.frequencies = torch.nn.Parameter(torch.randn(2) * 30, requires_grad=False)
         self.inner, self.time, self.outer = (
             torch.nn.Linear(1, WIDTH),
             torch.nn.Linear(4, WIDTH),

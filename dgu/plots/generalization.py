@@ -118,17 +118,17 @@ def density_multiples(
     with style():
         figure = new_figure(2.5 * columns + 0.6, 1.7 * rows + 0.9)
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
-        top = 1.15 * float(target.max())
+        top = 1.35 * float(target.max())
         for row in range(rows):
             for column in range(columns):
                 axes = grid[row, column]
                 values = learned[row, column]
                 axes.fill_between(x, target, color="#c9ccd1", linewidth=0, label="target")
                 axes.plot(x, values, color=OKABE_ITO["vermilion"], linewidth=1.3, label="learned")
-                axes.set_ylim(0, max(top, 1.05 * float(np.nanmax(values)) if np.isfinite(values).any() else top))
+                axes.set_ylim(0, max(top, 1.25 * float(np.nanmax(values)) if np.isfinite(values).any() else top))
                 axes.set_yticks([])
                 axes.grid(False)
-                axes.text(0.5, 0.93, texts[row][column], transform=axes.transAxes, fontsize=7.5, ha="center", va="top")
+                axes.text(0.5, 0.98, texts[row][column], transform=axes.transAxes, fontsize=7.5, ha="center", va="top")
                 if row == 0:
                     axes.set_title(column_names[column], fontsize=10)
                 if column == 0:

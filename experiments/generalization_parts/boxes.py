@@ -50,7 +50,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
 
     slope, interval = common.bootstrap(growth, np.maximum(values.T, 1e-4))
     claims = [
-        Claim.at_most(id="boxes-dimension", paper=common.PAPER, figure="Theorem 1", statement="The KL of compact targets grows with the dimension no faster than the d log(d + 1) of the bound: exponent against it.", value=slope, interval=interval, threshold=1.0, note="slope of the log of the median over seeds")
+        Claim.at_most(unit="", id="boxes-dimension", paper=common.PAPER, figure="Theorem 1", statement="The KL of compact targets grows with the dimension no faster than the d log(d + 1) of the bound: exponent against it.", value=slope, interval=interval, threshold=1.0, note="slope of the log of the median over seeds")
     ]  # fmt: skip
     line = {"d log(d + 1), height free": factor / factor[0] * float(np.median(values[0]))}
     directory.save_figure(

@@ -64,8 +64,8 @@ def run(config: Config, directory: RunDirectory) -> Section:
         Claim.all_of(
             [common.median_claim(level[at], kind="at_most", id=f"capacity-{widths[at]}", statement=f"{widths[at]} units.", threshold=0.16, unit="nats", **about) for at in wide],
             id="capacity-wide", paper=common.PAPER, statement="Networks of 32 units or more come to a KL of .16 or less.", **about),
-        Claim.at_least(id="capacity-ratio", paper=common.PAPER, statement=f"More units generalise better: KL of {widths[0]} over {widths[reference]} units.", value=ratio, interval=interval, threshold=3.0, **about),
-        Claim.at_most(id="capacity-epochs", paper=common.PAPER, statement="Wider networks reach a KL of .1 in fewer epochs: rank correlation of the median with the width.", value=trend, interval=trend_interval, threshold=-0.8, note=f"{int((~np.isfinite(reached)).sum())} of {reached.size} runs never reached it within {config.capacity_epochs} epochs and rank last", **about),
+        Claim.at_least(unit="", id="capacity-ratio", paper=common.PAPER, statement=f"More units generalise better: KL of {widths[0]} over {widths[reference]} units.", value=ratio, interval=interval, threshold=3.0, **about),
+        Claim.at_most(unit="", id="capacity-epochs", paper=common.PAPER, statement="Wider networks reach a KL of .1 in fewer epochs: rank correlation of the median with the width.", value=trend, interval=trend_interval, threshold=-0.8, note=f"{int((~np.isfinite(reached)).sum())} of {reached.size} runs never reached it within {config.capacity_epochs} epochs and rank last", **about),
     ]  # fmt: skip
     size = np.asarray(widths, float)
     panels = [

@@ -1,7 +1,7 @@
 """What the parts share: the process, runs of many targets and seeds, statistics over seeds."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,13 @@ from experiments.generalization_parts.config import Config
 from experiments.harness.claims import Claim
 
 PAPER = "generalization"
-OPTIMIZERS: tuple[Literal["sgd", "adam"], ...] = ("sgd", "adam")
+OPTIMIZERS: tuple[str, ...] = ("sgd", "adam")
 SDE = VESDE()
 MEASURE = KLMeasure()
 #: Where a diverged run counts when a median or a ratio must be finite, in nats.
 WORST = 100.0
+#: What is known of a statistic when every seed has diverged: nothing.
+UNKNOWN = (0.0, (-WORST, WORST))
 
 
 def grid_for(mu: float, points: int, scale: float = 1.0) -> Grid:
@@ -99,7 +101,12 @@ def window(epochs: np.ndarray, low: float, high: float) -> np.ndarray:
 def bootstrap(
     statistic: Callable[..., float], *samples: np.ndarray, draws: int = 2000
 ) -> tuple[float, tuple[float, float]]:
-    """A statistic of samples over seeds (leading axes) and its percentile 95 % interval, each sample redrawn by itself."""
+    """A statistic of samples over seeds (leading axes) and its percentile 95 % interval, each sample redrawn by itself.
+
+    ``UNKNOWN`` where a sample is empty.
+    """
+    if not all(len(sample) for sample in samples):
+        return UNKNOWN
     rng = np.random.default_rng(0)
     value = float(statistic(*samples))
     found = [
@@ -113,6 +120,7 @@ def bootstrap(
 def median_claim(values: np.ndarray, **about: Any) -> Claim:
     """The claim ``about`` the median over seeds, ``threshold`` with "at most" or "at least" by the name given."""
     kind = about.pop("kind")
+    about.setdefault("unit", "")
     value, interval = bootstrap(np.median, values)
     return getattr(Claim, kind)(value=value, interval=interval, paper=PAPER, **about)
 

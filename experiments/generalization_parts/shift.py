@@ -6,12 +6,12 @@ import numpy as np
 from scipy import stats
 
 from dgu import plots
-from dgu.analysis import Grid, early_stopping, mixture_bound, mode_summary
+from dgu.analysis import Grid, mixture_bound, mode_summary
 from dgu.models import two_modes
 from experiments.concentration_parts.section import Section
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
-from experiments.generalization_parts.stopping import RISE, WINDOW, density_figure
+from experiments.generalization_parts.stopping import RISE, density_figure, tested_rise
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
 from experiments.harness.report import FigureEntry, Table
@@ -60,26 +60,20 @@ def run(config: Config, directory: RunDirectory) -> Section:
             lambda a, b: float(np.median(a) / np.median(b)), level[optimizer][far], level[optimizer][near]
         )
         claims.append(
-            Claim.at_least(id=name, paper=common.PAPER, figure="Fig 5" if optimizer == "sgd" else "Fig 10", statement=f"Far modes are learned worse: median KL half way through training with {optimizer.upper() if optimizer == 'sgd' else 'Adam'}, modes at +-{mus[far]:g} over +-3.", value=value, interval=interval, threshold=threshold, note=common.diverged_note(results[optimizer]["first_nonfinite"]))
+            Claim.at_least(unit="", id=name, paper=common.PAPER, figure="Fig 5" if optimizer == "sgd" else "Fig 10", statement=f"Far modes are learned worse: median KL half way through training with {optimizer.upper() if optimizer == 'sgd' else 'Adam'}, modes at +-{mus[far]:g} over +-3.", value=value, interval=interval, threshold=threshold, note=common.diverged_note(results[optimizer]["first_nonfinite"]))
         )  # fmt: skip
     value, interval = common.bootstrap(lambda rows: _trend(mus, rows), level["sgd"].T)
     claims.insert(
         1,
-        Claim.at_least(id="modes-shift-trend", paper=common.PAPER, figure="Theorem 2", statement="The KL with SGD grows with the distance of the modes: rank correlation of the median over seeds.", value=value, interval=interval, threshold=0.9),
+        Claim.at_least(unit="", id="modes-shift-trend", paper=common.PAPER, figure="Theorem 2", statement="The KL with SGD grows with the distance of the modes: rank correlation of the median over seeds.", value=value, interval=interval, threshold=0.9),
     )  # fmt: skip
     grid = common.grid_for(mus[far], config.shift_points)
     late = epochs >= config.epochs / 2
     claims += _modes(log_q["sgd"][far][:, late], grid, mus[far])
-    good = np.isfinite(kl["sgd"][far]).all(axis=1)
-    if good.sum() >= 4:
-        rise = early_stopping(kl["sgd"][far][good], window=WINDOW)
-        rise_value = float(rise.rise.estimate)
-        rise_interval = (float(rise.rise.low), float(rise.rise.high))
-        note = f"median least at epoch {int(epochs[rise.minimum])}; {int((~good).sum())} of {len(good)} runs diverged and are left out"
-    else:
-        rise_value, rise_interval, note = 0.0, (-common.WORST, common.WORST), "too few runs did not diverge"
+    first = results["sgd"]["first_nonfinite"].reshape(len(mus), seeds)[far]
+    rise, rise_interval, note = tested_rise({"kl": kl["sgd"][far], "epochs": epochs, "first_nonfinite": first})
     claims.append(
-        Claim.at_least(id="modes-shift-early", paper=common.PAPER, figure="Fig 5", statement=f"With modes at +-{mus[far]:g} and SGD the KL is least early and rises after: the end lies above the time that the other half of the seeds chose.", value=rise_value, interval=rise_interval, threshold=RISE, unit="nats", note=note)
+        Claim.at_least(id="modes-shift-early", paper=common.PAPER, figure="Fig 5", statement=f"With modes at +-{mus[far]:g} and SGD the KL is least early and rises after: the end lies above the time that the other half of the seeds chose.", value=rise, interval=rise_interval, threshold=RISE, unit="nats", note=note)
     )  # fmt: skip
     widths, scales, panels = _remark_figures(config, remarks)
     claims += [widths, scales]
@@ -195,12 +189,12 @@ def _remark_figures(
         kl = np.median(common.finite(found["kl"])[:, late], axis=1)
         level[name] = kl.reshape(wide + scaled, config.remark_seeds)
     value, interval = common.bootstrap(lambda rows: _trend(config.mode_widths, rows), level["sgd"][:wide].T)
-    widths = Claim.at_most(id="mode-width", paper=common.PAPER, figure="Remark 6", statement="Wider modes at the same distance are learned better with SGD: rank correlation of KL and width.", value=value, interval=interval, threshold=0.0)  # fmt: skip
+    widths = Claim.at_most(unit="", id="mode-width", paper=common.PAPER, figure="Remark 6", statement="Wider modes at the same distance are learned better with SGD: rank correlation of KL and width.", value=value, interval=interval, threshold=0.0)  # fmt: skip
     value, interval = common.bootstrap(
         lambda a, b: float(np.median(a) / np.median(b)), level["sgd"][wide + scaled - 1], level["sgd"][wide]
     )
     small, large = config.input_scales[-1], config.input_scales[0]
-    scales = Claim.at_most(id="inputs-scaled", paper=common.PAPER, figure="Remark 7", statement=f"Scaling the inputs down makes far modes easier with SGD: KL at factor {small:g} over {large:g}.", value=value, interval=interval, threshold=1.0, note="noise at the KL's time scaled with the data")  # fmt: skip
+    scales = Claim.at_most(unit="", id="inputs-scaled", paper=common.PAPER, figure="Remark 7", statement=f"Scaling the inputs down makes far modes easier with SGD: KL at factor {small:g} over {large:g}.", value=value, interval=interval, threshold=1.0, note="noise at the KL's time scaled with the data")  # fmt: skip
     names = {"sgd": "SGD", "adam": "Adam"}
     panels = [
         plots.SizePanel("Remark 6", "standard deviation of the modes", "KL, nats", np.asarray(config.mode_widths), {names[k]: v[:wide] for k, v in level.items()}),

@@ -143,23 +143,32 @@ def _train(config: Config, grid: Grid, optimizer: str, n: int) -> dict[str, np.n
 
 
 def _test(found: dict[str, np.ndarray], optimizer: str, n: int) -> Claim:
-    """The rise after the minimum, over the seeds that did not diverge."""
-    good = np.isfinite(found["kl"]).all(axis=1)
-    rise = early_stopping(found["kl"][good], window=WINDOW)
-    at = int(found["epochs"][rise.minimum])
-    note = f"median least at epoch {at} of {int(found['epochs'][-1])}; with the seeds that chose it the rise would be {rise.apparent:.3f}"
-    lost = common.diverged_note(found["first_nonfinite"])
+    """The rise after the minimum at one size."""
+    value, interval, note = tested_rise(found)
     return Claim.at_least(
         id=f"early-stopping-{optimizer}-{n}",
         paper=common.PAPER,
         figure="Figs 3 and 8",
         statement=f"{n} examples.",
-        value=float(rise.rise.estimate),
-        interval=(float(rise.rise.low), float(rise.rise.high)),
+        value=value,
+        interval=interval,
         threshold=RISE,
         unit="nats",
-        note="; ".join(filter(None, (note, lost))),
+        note=note,
     )
+
+
+def tested_rise(found: dict[str, np.ndarray]) -> tuple[float, tuple[float, float], str]:
+    """The rise of the KL after its minimum over the seeds that did not diverge, its interval, and a note."""
+    good = np.isfinite(found["kl"]).all(axis=1)
+    lost = common.diverged_note(found["first_nonfinite"])
+    if good.sum() < 4:
+        return *common.UNKNOWN, lost
+    tested = early_stopping(found["kl"][good], window=WINDOW)
+    at = int(found["epochs"][tested.minimum])
+    note = f"median least at epoch {at} of {int(found['epochs'][-1])}; with the seeds that chose it the rise would be {tested.apparent:.3f}"
+    interval = (float(tested.rise.low), float(tested.rise.high))
+    return float(tested.rise.estimate), interval, "; ".join(filter(None, (note, lost)))
 
 
 def _learning(config: Config, sgd: dict[str, np.ndarray], adam: dict[str, np.ndarray]) -> list[Claim]:
@@ -188,6 +197,7 @@ def _sample_size(config: Config, results: dict[tuple[str, int], dict[str, np.nda
     ends = [np.median(common.finite(results["adam", n]["kl"])[:, -3:], axis=1) for n in (least, most)]
     value, interval = common.bootstrap(lambda a, b: float(np.median(a) / np.median(b)), *ends)
     return Claim.at_least(
+        unit="",
         id="sample-size",
         paper=common.PAPER,
         figure="Theorem 1",
@@ -206,7 +216,10 @@ def _scores(config: Config, results: dict) -> tuple[Claim, Claim, list[tuple], t
     variance = 1 + float(common.SDE.std(config.t_eps)) ** 2
     exact = (-x + MU * np.tanh(MU * x / variance)) / variance
     near = np.abs(np.abs(x) - MU) <= 1.5
-    rows, learned, ratios, zeros = [], [], {}, {}
+    ratios: dict[tuple[str, int], np.ndarray] = {}
+    zeros: dict[tuple[str, int], np.ndarray] = {}
+    learned: list[list[np.ndarray]] = []
+    rows = []
     for optimizer in common.OPTIMIZERS:
         learned.append([])
         for n in config.sizes:
@@ -225,13 +238,13 @@ def _scores(config: Config, results: dict) -> tuple[Claim, Claim, list[tuple], t
                     float(np.median(zeros[optimizer, n][good])),
                 )
             )
-    about = {"paper": common.PAPER, "figure": "App. A.2", "low": 0.85, "high": 1.15}
+    about: dict[str, Any] = {"paper": common.PAPER, "figure": "App. A.2", "low": 0.85, "high": 1.15}
     claims = []
     for name, values, what in (("slopes", ratios, "slope"), ("intercepts", zeros, "place of the zero")):
         best = values["adam", max(config.sizes)]
         value, interval = common.bootstrap(np.median, best[np.isfinite(best)])
         claims.append(
-            Claim.within(id=f"score-{name}", statement=f"About the modes the {what} of the score learned with Adam is that of the exact score, within 15 %.", value=value, interval=interval, note="ratio, mean of both modes, median over seeds", **about)
+            Claim.within(unit="", id=f"score-{name}", statement=f"About the modes the {what} of the score learned with Adam is that of the exact score, within 15 %.", value=value, interval=interval, note="ratio, mean of both modes, median over seeds", **about)
         )  # fmt: skip
     return claims[0], claims[1], rows, (x, exact, np.array(learned))
 

@@ -1,6 +1,7 @@
 """The KL three ways: from the score on a grid, from likelihoods of fresh examples, from samples; exact scores and trained ones."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +101,7 @@ def _estimates(config: Config, stored: dict[str, np.ndarray]) -> dict[str, np.nd
         return ShallowScore(parts["params."], parts["frozen."], net, sde)
 
     good = np.flatnonzero(stored["first_nonfinite"] < 0)[: config.divergence_networks]
-    scores = [ScoreOfDensity(target, sde), *(network(int(seed)) for seed in good)]
+    scores: list[Any] = [ScoreOfDensity(target, sde), *(network(int(seed)) for seed in good)]
     grid = common.grid_for(MU, config.points)
     carry = jax.jit(
         jax.vmap(
