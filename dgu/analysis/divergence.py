@@ -163,9 +163,9 @@ class KLMeasure:
         found = {"log_p": log_p, "t_eps": t_eps, "fine": grid.fine, "step": grid.step}
         return {name: np.asarray(value, np.float32) for name, value in found.items()}
 
-    def __call__(self, score: Score, aux: dict[str, Array]) -> dict[str, Array]:
+    def __call__(self, score: Score, aux: dict[str, Any]) -> dict[str, Array]:
         """``kl``, and ``log_q`` at the coarse points."""
-        log_q = score_log_density(score, aux["t_eps"], aux["fine"], self.refine)
+        log_q = score_log_density(score, aux["t_eps"], jnp.asarray(aux["fine"]), self.refine)
         return {"kl": grid_kl(aux["log_p"], log_q, aux["step"]), "log_q": log_q}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Num
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from dgu.errors import require
 from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
@@ -64,7 +65,7 @@ def seed_curves(
             shown = np.where(np.isfinite(panel.y), panel.y, np.nan)
             axes.plot(panel.x, shown.T, color=OKABE_ITO["sky blue"], linewidth=0.6, alpha=0.6)
             worst = np.where(np.isfinite(panel.y), panel.y, np.inf)
-            low, middle, high = (_finite(np.sort(worst, axis=0), q) for q in (0.25, 0.5, 0.75))
+            low, middle, high = (_finite(worst, q) for q in (0.25, 0.5, 0.75))
             axes.fill_between(panel.x, low, high, color=OKABE_ITO["blue"], alpha=0.25, linewidth=0, label="middle half of the seeds")  # fmt: skip
             axes.plot(panel.x, middle, color=OKABE_ITO["blue"], marker="o", markersize=3, label="median over seeds")
             for (name, place), color in zip(panel.marks.items(), ("vermilion", "green")):
@@ -85,8 +86,9 @@ def seed_curves(
 
 
 def _finite(rows: np.ndarray, quantile: float) -> np.ndarray:
-    """The order statistic at a quantile of sorted rows, NaN where it is infinite."""
-    values = rows[round(quantile * (len(rows) - 1))]
+    """A quantile over the rows, NaN where it lies at or beside an infinity: of runs that diverged or never got there."""
+    with np.errstate(invalid="ignore"):
+        values = np.quantile(rows, quantile, axis=0)
     return np.where(np.isfinite(values), values, np.nan)
 
 
@@ -182,7 +184,7 @@ def against_size(panels: Sequence[SizePanel], *, title: str = "") -> Figure:
                 shift = 1.0 + 0.03 * place
                 finite = np.where(np.isfinite(points), points, np.nan)
                 axes.plot(panel.x * shift, finite, marker, color=color, markersize=3, alpha=0.45)
-                middle = _finite(np.sort(np.where(np.isfinite(points), points, np.inf), axis=1).T, 0.5)
+                middle = _finite(np.where(np.isfinite(points), points, np.inf).T, 0.5)
                 axes.plot(panel.x * shift, middle, color=color, marker=marker, label=f"{name}, median")
                 lost = (~np.isfinite(points)).sum(axis=1)
                 if panel.ceiling is not None and lost.any():
@@ -201,7 +203,7 @@ def against_size(panels: Sequence[SizePanel], *, title: str = "") -> Figure:
             axes.set_ylabel(panel.ylabel)
             axes.set_title(panel.title)
             axes.set_xticks(panel.x, [f"{value:g}" for value in panel.x], minor=False)
-            axes.minorticks_off()
+            axes.xaxis.set_minor_locator(NullLocator())
         legend_below(figure, list(grid.flat))
         if title:
             figure.suptitle(title)
