@@ -74,7 +74,7 @@ PRESETS = {
     "paper": Config(
         seeds=100, shift_seeds=50, widths=tuple(2**k for k in range(1, 12)), capacity_seeds=20, capacity_epochs=10_000,
         evaluations=100, remark_seeds=50, box_seeds=20, box_epochs=2000, box_examples=2000, flow_sizes=(10, 30, 100, 300, 1000, 3000),
-        flow_features=256, flow_seeds=50, divergence_examples=10_000, divergence_networks=20,
+        flow_features=1024, flow_seeds=50, divergence_examples=10_000, divergence_networks=20,
     ),
 }  # fmt: skip
 

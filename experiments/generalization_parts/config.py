@@ -28,7 +28,7 @@ class Config:
     """Learning rate of Adam."""
     batch_size: int = 32
     """Examples a step."""
-    chunk_size: int = 20
+    chunk_size: int = 10
     """Runs in one compiled program."""
     t_eps: float = 0.065
     """Time at which the KL integrates the score, strictly between 0 and 1."""
@@ -66,7 +66,7 @@ class Config:
     """Fresh examples of each compact target whose likelihood is computed, 20 or more."""
     flow_sizes: tuple[int, ...] = (10, 30, 100, 1000)
     """Training examples of the random-feature flow, rising."""
-    flow_features: int = 64
+    flow_features: int = 256
     """Random features."""
     flow_seeds: int = 10
     """Seeds of each size, 2 or more."""
