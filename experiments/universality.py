@@ -23,6 +23,7 @@ from experiments.harness.costs import Cost
 from experiments.harness.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
 from experiments.harness.report import Report
 from experiments.harness.rundir import RunDirectory
+from experiments.universality_features import CnnConfig, dimension, prepare, represent_images
 
 if TYPE_CHECKING:
     from experiments.universality_replicates import Images
@@ -74,6 +75,11 @@ class Config:
     """Reduce the real images to this size by area means; None keeps them."""
     classes: tuple[int, ...] | None = None
     """Classes to study; None takes all."""
+    features: str = "pixels"
+    """What is studied: pixels; cnn, the penultimate layer of a small network trained on real images (options under --cnn);
+    random-conv, random convolutional features; or an npy file of features of the samples, a row an image: in the order of the
+    file given by --samples, or class by class in the order of samples/."""
+    cnn: CnnConfig = field(default_factory=CnnConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     splits: SplitSizes = field(default_factory=SplitSizes)
     low_rank_fit: int = 100
@@ -83,7 +89,7 @@ class Config:
     replicates: int = 20
     """New splits of the pool, with mixture and null fitted again."""
     training_ratios: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
-    """Training sizes n (all classes together) as multiples of the number of pixels d, as far as the pool reaches."""
+    """Training sizes n (all classes together) as multiples of the number of pixels (or features) d, as far as the pool reaches."""
     subset_sizes: tuple[int, ...] = (4,)
     """Sizes of the random subsets of classes."""
     subsets: int = 4
@@ -94,9 +100,11 @@ class Config:
     """Training size of the two-layer networks: one of training_ratios."""
     recipe: Recipe = field(default_factory=Recipe)
     pixel_range: tuple[float, float] = (-1.0, 1.0)
-    """What black and white are for the classifiers."""
+    """What black and white are for the classifiers; features are left as they are."""
     margin: float = 2.5
     """Differences of accuracy below this count as none, in percentage points."""
+    max_predicted_dimension: int = 1024
+    """Data of at most this many dimensions get the asymptotic error of least squares drawn beside the curves; 0 draws none."""
     max_standard_error: float = 0.8
     """A difference known less well than this is undecided, in percentage points."""
     seed: int = 0
@@ -121,6 +129,9 @@ class Config:
             self.two_layer_ratio,
             f"one of training_ratios {self.training_ratios}",
         )
+        require(
+            self.max_predicted_dimension >= 0, "max_predicted_dimension", self.max_predicted_dimension, "at least 0"
+        )
         require(self.margin > 0, "margin", self.margin, "positive")
         require(self.max_standard_error > 0, "max_standard_error", self.max_standard_error, "positive")
         require(self.pixel_range[0] < self.pixel_range[1], "pixel_range", self.pixel_range, "rising")
@@ -143,6 +154,7 @@ PRESETS = {
         subsets=1,
         pairs=1,
         recipe=Recipe(epochs=4, learning_rates=(1.0,), eval_interval=2, width=8),
+        max_predicted_dimension=64,
     ),
     "default": Config(),
     "paper": Config(
@@ -168,6 +180,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
 
     from experiments import universality_report as reporting
     from experiments.harness.progress import Progress
+    from experiments.universality_predictions import predictions
     from experiments.universality_replicates import negative_control, positive_control, replicate
 
     images = gather(config, directory)
@@ -180,9 +193,12 @@ def run(config: Config, directory: RunDirectory) -> Report:
             bar.update()
     positive = directory.stage("control-positive", partial(positive_control, config, images))
     negative = directory.stage("control-negative", partial(negative_control, config))
+    predicted = None
+    if images.dimension <= config.max_predicted_dimension:
+        predicted = directory.stage("predictions", partial(predictions, config, images), allow_nonfinite=True)
     stacked = {name: np.stack([r[name] for r in replicates]) for name in replicates[0]}
 
-    return reporting.build(config, directory, images, stacked, positive, negative)
+    return reporting.build(config, directory, images, stacked, positive, negative, predicted)
 
 
 def gather(config: Config, directory: RunDirectory) -> "Images":
@@ -195,22 +211,22 @@ def gather(config: Config, directory: RunDirectory) -> "Images":
     from experiments.universality_replicates import Images
 
     if config.samples is not None:
-        pool, labels, names = _given(config)
+        pool, labels, names, chosen, available = _given(config)
         real = real_classes(config, labels, names, pool.shape[2:])
-    elif config.train:
-        network, known = _network_to_train(config)
+        source, real = prepare(config, labels, names, pool.shape[2:], real, chosen, available)
+    else:
+        pretrained = None if config.train else load_network(config.checkpoint)
+        network, known = (
+            _network_to_train(config) if pretrained is None else (pretrained.network, pretrained.class_names)
+        )
         labels, names = _checked_classes(config, network.unet.label_dim, known)
         real = real_classes(config, labels, names, network.shape)
-        pool = sample_pool(
-            directory, _trained(config, directory), labels, config.splits.total, config.sampler, config.seed
-        )
-    else:
-        pretrained = load_network(config.checkpoint)
-        labels, names = _checked_classes(config, pretrained.network.unet.label_dim, pretrained.class_names)
-        real = real_classes(config, labels, names, pretrained.network.shape)
-        pool = sample_pool(directory, pretrained, labels, config.splits.total, config.sampler, config.seed)
+        source, real = prepare(config, labels, names, network.shape, real)
+        sampled = _trained(config, directory) if pretrained is None else pretrained
+        pool = sample_pool(directory, sampled, labels, config.splits.total, config.sampler, config.seed)
     check_no_duplicates(pool.reshape(-1, *pool.shape[2:]), "samples")
-    return Images(pool, real, tuple(names[label] for label in labels))
+    images = Images(pool, real, tuple(names[label] for label in labels))
+    return represent_images(config, directory, images, source)
 
 
 def _checked_classes(config: Config, available: int, names: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -229,14 +245,17 @@ def _class_list(config: Config, available: int) -> tuple[int, ...]:
     return labels
 
 
-def _given(config: Config) -> tuple[np.ndarray, tuple[int, ...], tuple[str, ...]]:
-    """The images of ``--samples``, equally many of each class (K, P, H, W, C), their labels and all class names."""
+def _given(config: Config) -> tuple[np.ndarray, tuple[int, ...], tuple[str, ...], np.ndarray, int]:
+    """The images of ``--samples``, equally many of each class (K, P, H, W, C), their labels and all class names; the places
+    (K, P) of these images in the file, and how many it holds."""
     assert config.samples is not None
     given = load_images("samples", config.samples, "train")
     require(len(given.class_names) >= 2, "samples", config.samples, "images with labels of two or more classes")
-    labels = _class_list(config, len(given.class_names))
+    labels, total = _class_list(config, len(given.class_names)), config.splits.total
     need = "(splits.fit + splits.train + splits.validation + splits.test)"
-    return of_classes("samples", config.samples, given, labels, config.splits.total, need), labels, given.class_names
+    pool = of_classes("samples", config.samples, given, labels, total, need)
+    places = np.stack([np.flatnonzero(given.labels == label)[:total] for label in labels])
+    return pool, labels, given.class_names, places, len(given.labels)
 
 
 def _network_to_train(config: Config) -> tuple[Any, tuple[str, ...]]:
@@ -259,7 +278,7 @@ def _trained(config: Config, directory: RunDirectory) -> Any:
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost: real shapes through ``jax.eval_shape``, FLOP of its convolutions and products."""
     if config.samples is not None:
-        pool, labels, _ = _given(config)
+        pool, labels, *_ = _given(config)
         return _study_costs(config, len(labels), pool.shape[2:])
     from experiments.harness.checkpoints import planned, sampling_cost
 
@@ -272,10 +291,10 @@ def dry_run(config: Config) -> list[Cost]:
 
 
 def _study_costs(config: Config, k: int, shape: tuple[int, ...]) -> list[Cost]:
-    """Mixtures and classifiers of all replicates, for ``k`` classes of images of ``shape``."""
+    """Mixtures and classifiers of all replicates, for ``k`` classes of images of ``shape``; making features costs little beside."""
     from experiments.universality_replicates import tasks
 
-    d = int(np.prod(shape))
+    d = dimension(config, shape)
     arms = 3 + bool(config.low_rank_fit) + (config.real is not None)  # auto counts as given
     splits = config.splits
     drawn = splits.train + splits.validation + splits.test * config.gaussian_test_factor

@@ -21,11 +21,30 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Images:
-    """The images that a run studies: (K, P, H, W, C) in [-1, 1], and the real ones or None."""
+    """The images that a run studies: (K, P, H, W, C) in [-1, 1], and the real ones or None.
+
+    ``features`` (K, P, d) of the samples, and those of the real ones, are None where pixels are studied.
+    """
 
     samples: np.ndarray
     real: np.ndarray | None
     class_names: tuple[str, ...]
+    features: np.ndarray | None = None
+    real_features: np.ndarray | None = None
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in one example that the study looks at, d."""
+        return int(np.prod(self.samples.shape[2:])) if self.features is None else self.features.shape[-1]
+
+    def rows(self, config: Any) -> np.ndarray:
+        """What is studied of the samples, (K, P, d): pixels in ``pixel_range``, or features."""
+        return _flatten(self.samples, config) if self.features is None else self.features
+
+    def real_rows(self, config: Any) -> np.ndarray:
+        """The same of the real images."""
+        assert self.real is not None
+        return _flatten(self.real, config) if self.real_features is None else self.real_features
 
 
 def sizes_per_class(config: Any, k: int, d: int) -> tuple[int, ...]:
@@ -73,18 +92,21 @@ def replicate(config: Any, images: Images, number: int) -> dict[str, np.ndarray]
     """One split of the pool: mixture and null fitted, every problem solved on every arm, spectra of the arms."""
 
     k = len(images.class_names)
-    flat = _flatten(images.samples, config)
+    flat = images.rows(config)
+    pixels = images.samples.reshape(*flat.shape[:2], -1)
     sizes = config.splits.parts()
     rows = [class_splits(flat.shape[1], sizes, config.seed, number, label) for label in range(k)]
     split = {part: np.stack([flat[label, rows[label][part]] for label in range(k)]) for part in sizes}
-    check_disjoint({part: digests(block.reshape(-1, block.shape[-1])) for part, block in split.items()})
+    # By their pixels: features of different images may coincide.
+    held = {part: [pixels[label, rows[label][part]] for label in range(k)] for part in sizes}
+    check_disjoint({part: digests(np.concatenate(blocks)) for part, blocks in held.items()})
     key = stream(jax.random.key(config.seed), "replicate", number)
     arms = {"diffusion": {part: split[part] for part in PARTS}}
     gaussian = _gaussian_sizes(config)
     drawn = gaussian_arms(split["fit"], key, sum(gaussian.values()), low_rank=config.low_rank_fit)
     arms |= {arm: _cut(np.asarray(samples), gaussian) for arm, samples in drawn.items()}
     if images.real is not None:
-        arms["real"] = _real_parts(_flatten(images.real, config), config, number)
+        arms["real"] = _real_parts(images.real_rows(config), config, number)
     # Results are addressed by the place of an arm: diffusion, mixture, null, and what else there is.
     if pool_order(config, images) != tuple(arms):
         raise RuntimeError(f"arms {tuple(arms)} are out of order")
@@ -154,7 +176,7 @@ def positive_control(config: Any, images: Images) -> dict[str, np.ndarray]:
     """The whole comparison on data that is exactly Gaussian: fresh samples of the mixture fitted to the whole pool, and a
     mixture fitted to them. ``shown`` are a few of those samples of each class, to look at.
     """
-    flat = jnp.asarray(_flatten(images.samples, config))
+    flat = jnp.asarray(images.rows(config))
     k, d, few = flat.shape[0], flat.shape[-1], config.subset_sizes[0]
     sizes = _gaussian_sizes(config)
     count = sum(sizes.values())

@@ -1,5 +1,6 @@
 """Claims, figures and tables of the universality study from its stored results."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from dgu.analysis.resampling import corrected_t_interval, equivalence
 from experiments.harness.claims import Claim
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
+from experiments.universality_predictions import LINES, about_predictions, curve_tasks, predicted_lines
 from experiments.universality_replicates import pool_order, sizes_per_class, two_layer_size
 
 PAPER = "concentration"
@@ -211,11 +213,20 @@ def curve_panel(results: dict, task: str, what: str, arms: tuple[str, ...], n: n
     return plots.CurvePanel(task.replace("-", " "), n, mean, low, high, arms, dimension=d)
 
 
-def build(config: Any, directory: RunDirectory, images: Any, results: dict, positive: dict, negative: dict) -> Report:
-    """Write metrics and figures and return the report."""
+def build(
+    config: Any,
+    directory: RunDirectory,
+    images: Any,
+    results: dict,
+    positive: dict,
+    negative: dict,
+    predicted: dict[str, np.ndarray] | None,
+) -> Report:
+    """Write metrics and figures and return the report; ``predicted`` as ``predictions`` returns it, None where not computed."""
 
     arms, sizes = pool_order(config, images), config.splits
-    d, k_all = int(np.prod(images.samples.shape[2:])), len(images.class_names)
+    d, k_all = images.dimension, len(images.class_names)
+    unit = "pixel" if images.features is None else "feature"
     claims = make_claims(config, images, results, positive, negative)
     counts = {f"{k}-classes": k for k in config.subset_sizes} | {
         "all-classes": k_all,
@@ -228,10 +239,14 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
         "null": f"null, n_fit/d = {sizes.fit / d:.2g}",
         "low rank": f"low rank, n_fit/d = {config.low_rank_fit / d:.2g}",
     }
-    curves = [f"{k}-classes" for k in config.subset_sizes] + ["all-classes", "pairs"]
+    curves = list(curve_tasks(config))
 
     def learning(tasks: list[str], what: str) -> Any:
         panels = [curve_panel(results, task, what, arms, n[task], d, sizes) for task in tasks]
+        if what == "accuracy":
+            panels = [
+                replace(panel, predictions=predicted_lines(predicted, task)) for panel, task in zip(panels, tasks)
+            ]
         return plots.learning_curves(
             panels, quantity={"accuracy": "test accuracy (%)", "loss": "test loss"}[what], labels=labels
         )
@@ -244,13 +259,15 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
         (
             "samples.png",
             _grid(images, config, positive["shown"]),
-            "Real images (where given), diffusion samples, and samples of the Gaussian mixture fitted to diffusion samples, a row a class.",
+            "Real images (where given), diffusion samples, and samples of the Gaussian mixture fitted to diffusion samples (where pixels "
+            "are studied), a row a class.",
         ),
         (
             "accuracy_vs_n.png",
             learning(curves, "accuracy"),
             "Accuracy of linear classifiers (softmax + MSE; pairs: sigmoid + MSE) on test images of the arm that they were trained on, "
-            "against training size n (upper axis: n over pixels d). Bands: 95 % intervals over replicates, corrected for the pool they share.",
+            f"against training size n (upper axis: n over {unit}s d). Bands: 95 % intervals over replicates, corrected for the pool they share. "
+            + about_predictions(predicted, config, d),
         ),
         ("loss_vs_n.png", learning(curves, "loss"), "Test loss of the same classifiers."),
         (
@@ -285,6 +302,7 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
             plots.spectra(
                 [plots.SpectrumPanel("balanced mixture of all classes", {arm: results[f"gram.{arm}"] for arm in ARMS})],
                 ratios=(("mixture", "diffusion"), ("null", "mixture")),
+                quantity=f"eigenvalue (squared {unit} units)",
             ),
             f"Spectrum of the Gram matrix X X^T of {sizes.test} uncentred images of each class.",
         ),
@@ -320,6 +338,13 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
             "cross": {task: _lists(found) for task, found in cross.items()},
             "gaps": {task: (100 * gap(results, task)).tolist() for task in (*counts, "two-layer")},
             "null_gaps": {task: (100 * gap(results, task, 1, 2)).tolist() for task in (*counts, "two-layer")},
+            "predicted_accuracy": {
+                task: {line: _plain((100 * (1 - predicted[f"{task}.{line}"])).tolist()) for line in LINES}
+                | {"n": predicted[f"{task}.n"].tolist(), "best_ridge": predicted[f"{task}.best"].tolist()}
+                for task in curves
+            }
+            if predicted
+            else None,
             "learning_rates": {task: _counts(results[f"{task}.rate"]) for task in counts},
             "claims": {
                 claim.id: {"value": claim.value, "interval": list(claim.interval), "verdict": claim.verdict}
@@ -337,7 +362,8 @@ def build(config: Any, directory: RunDirectory, images: Any, results: dict, posi
         "Accuracy (%) at the largest n of each arm", ("task", "arm", "n", "n/d", "accuracy", "low", "high"), rows
     )
     return Report(
-        "Gaussian universality of diffusion samples",
+        "Gaussian universality of diffusion samples"
+        + ("" if config.features == "pixels" else f": {config.features} features"),
         _answer(claims, config, images),
         claims,
         [FigureEntry(f"figures/{name}", caption) for name, _, caption in figures],
@@ -359,12 +385,13 @@ def _answer(claims: list[Claim], config: Any, images: Any) -> str:
 
 
 def _lists(found: tuple[np.ndarray, ...]) -> dict[str, list]:
-    """Mean and interval as nested lists, None where nothing was measured (JSON has no NaN)."""
+    """Mean and interval as nested lists."""
+    return {name: _plain(part.tolist()) for name, part in zip(("mean", "low", "high"), found)}
 
-    def plain(value: Any) -> Any:
-        return [plain(v) for v in value] if isinstance(value, list) else value if np.isfinite(value) else None
 
-    return {name: plain(part.tolist()) for name, part in zip(("mean", "low", "high"), found)}
+def _plain(value: Any) -> Any:
+    """Nested lists with None where nothing was measured (JSON has no NaN)."""
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value if np.isfinite(value) else None
 
 
 def _counts(rates: np.ndarray) -> dict[str, int]:
@@ -386,7 +413,7 @@ def _forest(claims: list[Claim], margin: float) -> Any:
 def _two_layer(results: dict, config: Any, images: Any) -> Any:
 
     task = f"{config.subset_sizes[0]}-classes"
-    d = int(np.prod(images.samples.shape[2:]))
+    d = images.dimension
     place = sizes_per_class(config, config.subset_sizes[0], d).index(two_layer_size(config, d))
     own = {
         "two-layer": own_accuracy(results, "two-layer")[..., 0],
@@ -413,16 +440,16 @@ def _class_spectra(images: Any, results: dict) -> Any:
         plots.SpectrumPanel(name, {arm: results[f"covariance.{arm}"][:, label] for arm in ARMS})
         for label, name in enumerate(images.class_names)
     ]
-    return plots.spectra(panels, ratios=(("mixture", "diffusion"), ("null", "mixture")))
+    unit = "pixel" if images.features is None else "feature"
+    ratios = (("mixture", "diffusion"), ("null", "mixture"))
+    return plots.spectra(panels, ratios=ratios, quantity=f"eigenvalue (squared {unit} units)")
 
 
 def _grid(images: Any, config: Any, shown: np.ndarray) -> Any:
-    low, high = config.pixel_range
-    gaussian = (shown - low) / (high - low) * 2 - 1
-    blocks = {
-        "real": images.real,
-        "diffusion": images.samples,
-        "Gaussian mixture": gaussian.reshape(*shown.shape[:2], *images.samples.shape[2:]),
-    }
+    blocks = {"real": images.real, "diffusion": images.samples}
+    if images.features is None:
+        low, high = config.pixel_range
+        gaussian = (shown - low) / (high - low) * 2 - 1
+        blocks["Gaussian mixture"] = gaussian.reshape(*shown.shape[:2], *images.samples.shape[2:])
     given = {name: block[:, : shown.shape[1]] for name, block in blocks.items() if block is not None}
     return plots.image_grid(np.concatenate(list(given.values()), axis=1), images.class_names, list(given))

@@ -11,8 +11,18 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compilation is most of a test's time: share it between workers and runs.
-jax.config.update("jax_compilation_cache_dir", os.path.join(tempfile.gettempdir(), f"dgu-test-cache-{os.getuid()}"))
+jax.config.update("jax_compilation_cache_dir", os.path.join(tempfile.gettempdir(), f"dgu-test-xla-{os.getuid()}"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# Only a cache of bounded size is locked: without a lock one worker may read what another has half written, and crash.
+jax.config.update("jax_compilation_cache_max_size", 2**31)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def release_programs():
+    """Compiled programs of a module end with it: each holds memory mappings, and a process that runs out of them (65,530 on
+    Linux) crashes inside the compiler."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")

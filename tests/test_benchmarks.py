@@ -187,6 +187,19 @@ def test_the_largest_micro_batch_follows_the_memory():
     assert found[1]["micro_batch"] > 2 * found[0]["micro_batch"] > 0
 
 
+def test_neighbours_run_and_find_the_same(run_quickly, monkeypatch):
+    from benchmarks import neighbours
+
+    monkeypatch.setattr(neighbours, "peak_bytes", lambda name, config: 10**9)
+    figures, printed = run_quickly(neighbours)
+    assert figures["largest_relative_difference"] < 1e-4 and figures["same_rows"] > 0.99
+    assert figures["peak_bytes"] == {"dgu": 10**9, "numpy": 10**9} and "1.00 GB" in printed
+    walls = {name: [wall for wall, _ in of] for name, of in figures["times"].items()}
+    ratio = figures["relative_throughput"]["dgu to numpy"]["median"]
+    np.testing.assert_allclose(ratio, np.median(np.divide(walls["numpy"], walls["dgu"])))
+    assert f"faster by {ratio:.2f}" in printed
+
+
 @needs_torch
 def test_classifiers_run(run_quickly, monkeypatch):
     from benchmarks import classifiers

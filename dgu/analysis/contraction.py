@@ -12,7 +12,7 @@ For the Gaussian denoiser all of them are known: ``dgu.analysis.gaussian_path``.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,39 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float, Float64
 
-from dgu import samplers
-from dgu.analysis.gaussian_path import churn_levels
 from dgu.analysis.lanczos import top_eigenvalues
+from dgu.analysis.trajectories import Trajectories, batches, step_function
 from dgu.denoisers import as_pytree
-from dgu.errors import require
-from dgu.samplers.heun import StepState, heun_step
-from dgu.samplers.schedules import Churn
-from dgu.typing import Denoiser, Event, Key, PyTree, Scalar
-
-
-@dataclass(frozen=True, eq=False)
-class Trajectories:
-    """States that samples of the Heun sampler pass through. Make it with ``trace_trajectories``.
-
-    Attributes:
-        x_hat: state of each step after its noise is added, ``(n, steps, *event)``.
-        sigma_hat, sigma_next: levels that each step leads from and to, ``(steps,)``.
-        added: standard deviation c of the noise that each step adds, ``(steps,)``.
-        sigma_start: the level of the start.
-        labels: one for each sample, or None.
-        samples: the samples, ``(n, *event)``.
-    """
-
-    x_hat: np.ndarray
-    sigma_hat: np.ndarray
-    sigma_next: np.ndarray
-    added: np.ndarray
-    sigma_start: float
-    labels: np.ndarray | None
-    samples: np.ndarray
+from dgu.typing import Denoiser, Event, Key, PyTree
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,77 +45,28 @@ class Expansion:
     directions: np.ndarray
 
 
-def _observe_x_hat(state: StepState) -> Array:
-    return state.x_hat
-
-
-def trace_trajectories(
-    denoiser: Denoiser,
-    key: Key,
-    indices: Sequence[int],
-    sigmas: Float[np.ndarray, "levels"],
-    *,
-    shape: Sequence[int],
-    labels: Sequence[int] | ArrayLike | None = None,
-    churn: Churn = Churn(),  # noqa: B008 - frozen
-    **options: Any,
-) -> Trajectories:
-    """The states of samples number ``indices``, as ``dgu.samplers.sample`` makes them. All of them are kept: ask for few.
-
-    Args:
-        denoiser, key, indices, sigmas, shape, labels, churn: as of ``sample``.
-        options: further arguments of ``sample``, other than ``observe`` and ``solver``: ``base``, ``batch_size``, ...
-    """
-    sigma_hat, added = churn_levels(np.asarray(sigmas), churn)
-    x0, x_hat = samplers.sample(
-        denoiser, key, indices, sigmas, shape=shape, labels=labels, churn=churn, observe=_observe_x_hat, **options
-    )
-    levels = np.asarray(sigmas, np.float64)
-    given = None if labels is None else np.asarray(labels)
-    return Trajectories(x_hat, sigma_hat, levels[1:], added, float(levels[0]), given, x0)
-
-
-def _step(denoiser: Any, label: PyTree, sigma: Scalar, sigma_next: Scalar, second_order: bool) -> Callable:
-    conditioned = denoiser if label is None else denoiser.given(label)
-    return lambda x: heun_step(conditioned, x, sigma, sigma_next, second_order=second_order)
-
-
-@functools.partial(jax.jit, static_argnames="second_order")
+@jax.jit
 def _push(
-    denoiser: Denoiser,
-    x: Float[Array, "b *event"],
-    sigma: Float[Array, "b"],
-    sigma_next: Float[Array, "b"],
-    labels: PyTree,
-    vectors: Float[Array, "b *event"],
-    *,
-    second_order: bool,
+    denoiser: Denoiser, x: Float[Array, "b *event"], levels: tuple, labels: PyTree, vectors: Float[Array, "b *event"]
 ) -> Float[Array, "b *event"]:
     """``J v`` of the step at each row."""
 
-    def one(x: Event, sigma: Scalar, sigma_next: Scalar, label: PyTree, vector: Event) -> Event:
-        return jax.jvp(_step(denoiser, label, sigma, sigma_next, second_order), (x,), (vector,))[1]
+    def one(x: Event, levels: tuple, label: PyTree, vector: Event) -> Event:
+        return jax.jvp(step_function(denoiser, label, *levels), (x,), (vector,))[1]
 
-    return jax.vmap(one)(x, sigma, sigma_next, labels, vectors)
+    return jax.vmap(one)(x, levels, labels, vectors)
 
 
-@functools.partial(jax.jit, static_argnames="second_order")
+@jax.jit
 def _pull(
-    denoiser: Denoiser,
-    x: Float[Array, "b *event"],
-    sigma: Float[Array, "b"],
-    sigma_next: Float[Array, "b"],
-    labels: PyTree,
-    vectors: Float[Array, "b *event"],
-    *,
-    second_order: bool,
+    denoiser: Denoiser, x: Float[Array, "b *event"], levels: tuple, labels: PyTree, vectors: Float[Array, "b *event"]
 ) -> Float[Array, "b *event"]:
     """``J^T u`` of the step at each row."""
 
-    def one(x: Event, sigma: Scalar, sigma_next: Scalar, label: PyTree, vector: Event) -> Event:
-        return jax.vjp(_step(denoiser, label, sigma, sigma_next, second_order), x)[1](vector)[0]
+    def one(x: Event, levels: tuple, label: PyTree, vector: Event) -> Event:
+        return jax.vjp(step_function(denoiser, label, *levels), x)[1](vector)[0]
 
-    return jax.vmap(one)(x, sigma, sigma_next, labels, vectors)
+    return jax.vmap(one)(x, levels, labels, vectors)
 
 
 def step_expansion(
@@ -173,12 +97,10 @@ def step_expansion(
     """
     n, num_steps = path.x_hat.shape[:2]
     sample, step = (place.ravel() for place in np.meshgrid(np.arange(n), np.arange(num_steps), indexing="ij"))
-    last = step == num_steps - 1
     values, errors = np.empty((2, n, num_steps))
     directions = np.empty(path.x_hat.shape, path.x_hat.dtype)
     done = 0
-    for group in batches(np.flatnonzero(~last), batch_size) + batches(np.flatnonzero(last), batch_size):
-        rows, count = group
+    for rows, count in batches(np.arange(n * num_steps), batch_size):
         program = _Program(as_pytree(denoiser), path, sample[rows])
         product = functools.partial(program.gram, steps=step[rows])
         top = top_eigenvalues(product, program.start(key, rows), tolerance=tolerance, max_products=max_products)
@@ -270,22 +192,14 @@ class _Program:
 
     def apply(self, program: Callable, vectors: np.ndarray, steps: np.ndarray) -> np.ndarray:
         x = self.path.x_hat[self.rows, steps]
-        levels = [np.asarray(level[steps], self.dtype) for level in (self.path.sigma_hat, self.path.sigma_next)]
+        second_order = steps < len(self.path.sigma_hat) - 1
+        levels = (self.path.sigma_hat[steps], self.path.sigma_next[steps], second_order)
         tangents = np.asarray(vectors, self.dtype).reshape(x.shape)
-        # A step to noise 0 is Euler's; a batch never mixes it with others.
-        second_order = bool(steps[0] < len(self.path.sigma_hat) - 1)
-        out = program(self.denoiser, x, *levels, self.labels, tangents, second_order=second_order)
+        out = program(self.denoiser, x, tuple(np.asarray(level, self.dtype) for level in levels), self.labels, tangents)
         return np.asarray(out, np.float64).reshape(len(vectors), -1)
 
     def gram(self, vectors: np.ndarray, steps: np.ndarray) -> np.ndarray:
         return self.apply(_pull, self.apply(_push, vectors, steps), steps)
-
-
-def batches(rows: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, int]]:
-    """Rows in groups of one size, the last filled up by its own first row, and how many of each count."""
-    require(batch_size == int(batch_size) and batch_size >= 1, "batch_size", batch_size, "a whole number, 1 or more")
-    groups = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
-    return [(np.pad(group, (0, batch_size - len(group)), mode="edge"), len(group)) for group in groups]
 
 
 def _root(values: np.ndarray, residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

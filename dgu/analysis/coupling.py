@@ -6,6 +6,7 @@ marginal of x. With x ~ N(0, I_d) and ``y = x`` or ``y = -x`` by a fair coin bot
 norm of a standard normal vector, of deviation about ``1 / sqrt(2)`` at any d.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from math import exp, lgamma, sqrt
 
@@ -25,35 +26,39 @@ LARGEST_DEVIATION = 2.0
 COUPLINGS = ("coin", "independent")
 
 
-def coupled_distances(key: Key, n: int, dimension: int, coupling: str = "coin") -> Float[np.ndarray, "n"]:
-    """n independent values of ``f = ||x - y|| / sqrt(2)`` for x, y ~ N(0, I_d).
+def coupled_distances(
+    key: Key, n: int, dimensions: Sequence[int], coupling: str = "coin"
+) -> Float[np.ndarray, "dimensions n"]:
+    """n independent values of ``f = ||x - y|| / sqrt(2)`` for x, y ~ N(0, I_d) at each dimension d; one compiled program.
 
     Args:
         key: of the draws.
         n: number of pairs.
-        dimension: d.
+        dimensions: d, one or more.
         coupling: ``"coin"`` (y = +-x by a fair coin) or ``"independent"``.
 
     Raises:
         InputError: sizes below 1 or another coupling.
     """
-    require(n >= 1 and dimension >= 1, "(n, dimension)", (n, dimension), "1 or more")
+    require(n >= 1, "n", n, "1 or more")
+    require(
+        len(dimensions) >= 1 and min(dimensions) >= 1, "dimensions", tuple(dimensions), "one or more, each 1 or more"
+    )
     require(coupling in COUPLINGS, "coupling", coupling, "'coin' or 'independent'")
-    return np.asarray(_distances(key, n, dimension, coupling))
+    return np.asarray(_distances(key, jnp.asarray(dimensions, jnp.int32), coupling == "coin", n, max(dimensions)))
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))
-def _distances(key: Key, n: int, dimension: int, coupling: str) -> Array:
-    def one(number: Array) -> Array:
-        first, second = (jax.random.fold_in(jax.random.fold_in(key, number), place) for place in range(2))
-        x = jax.random.normal(first, (dimension,))
-        if coupling == "coin":
-            y = jnp.where(jax.random.bernoulli(second), x, -x)
-        else:
-            y = jax.random.normal(second, (dimension,))
-        return jnp.sqrt(jnp.sum(jnp.square(x - y)) / 2)
+@partial(jax.jit, static_argnums=(3, 4))
+def _distances(key: Key, dimensions: Array, coin: bool | Array, n: int, width: int) -> Array:
+    def one(place: Array) -> Array:
+        dimension = dimensions[place // n]
+        drawn, tossed = jax.random.split(jax.random.fold_in(key, place))
+        x, other = jax.random.normal(drawn, (2, width))
+        y = jnp.where(coin, jnp.where(jax.random.bernoulli(tossed), x, -x), other)
+        used = jnp.arange(width) < dimension
+        return jnp.sqrt(jnp.sum(jnp.where(used, jnp.square(x - y), 0)) / 2)
 
-    return jax.lax.map(one, jnp.arange(n), batch_size=min(n, max(1, 1_000_000 // dimension)))
+    return jax.lax.map(one, jnp.arange(n * dimensions.shape[0])).reshape(-1, n)
 
 
 def coupled_deviation(dimension: int, coupling: str = "coin") -> float:

@@ -14,12 +14,15 @@ Derived from Algorithm 2 of EDM (Karras et al. 2022). NumPy float64 on the host.
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float, Float64
 
 from dgu.errors import require
 from dgu.models.closed_form import GaussianDenoiser
 from dgu.samplers.schedules import MAX_GAMMA, Churn, check_churn, check_sigmas
+from dgu.typing import Key
 
 
 def churn_levels(
@@ -183,6 +186,33 @@ def gaussian_path(
         multiplicity=np.append(np.ones(basis.shape[1]), outside),
         mean_square=np.append(along**2, rest @ rest if outside else 0.0),
     )
+
+
+def gaussian_outputs(
+    denoiser: GaussianDenoiser, path: GaussianPath, start: Float[ArrayLike, "n *event"], key: Key
+) -> Float64[np.ndarray, "n *event"]:
+    """Outputs of the sampler for given starts, without running it: exact in law, and without churn exact one by one.
+
+    ``x_N = m + start_gain (x_0 - m) + sqrt(noise_variance) z`` in every mode, z standard normal: whatever the law of the
+    start, heavy tails included.
+
+    Args:
+        denoiser: the Gaussian.
+        path: its ``gaussian_path``.
+        start: ``x_0``, already scaled by ``sigmas[0]``.
+        key: of z.
+    """
+    basis = np.asarray(denoiser.basis, np.float64)
+    mean = np.asarray(denoiser.mean, np.float64).ravel()
+    states = np.asarray(start, np.float64)
+    centred = states.reshape(len(states), -1) - mean
+    noise = np.asarray(jax.random.normal(key, centred.shape), np.float64)
+    gain, deviation = path.start_gain, np.sqrt(path.noise_variance)
+    # In the basis each mode by its own gain; outside it all directions by the last one.
+    modes, random = centred @ basis, noise @ basis
+    moved = gain[-1] * (centred - modes @ basis.T) + deviation[-1] * (noise - random @ basis.T)
+    moved += (gain[:-1] * modes + deviation[:-1] * random) @ basis.T
+    return (mean + moved).reshape(states.shape)
 
 
 def spectrum_path(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
+from scipy.linalg import eigh_tridiagonal
 
 from dgu.errors import require
 
@@ -80,17 +81,18 @@ def top_eigenvalues(
         beta = np.linalg.norm(image, axis=1)
         # Rounding is all that is left of an invariant subspace: a zero vector, which changes no Ritz value above 0.
         beta = np.where(beta > 1e-14 * scale, beta, 0.0)
-        tridiagonal = np.zeros((len(start), count, count))
-        places = np.arange(count)
-        tridiagonal[:, places, places] = diagonal
-        tridiagonal[:, places[1:], places[:-1]] = off  # eigh reads the lower half
-        ritz, rotations = np.linalg.eigh(tridiagonal)
-        values, top = np.maximum(ritz[:, -1], 0.0), rotations[:, :, -1]
-        residuals = beta * np.abs(top[:, -1])
-        if count > 2 and (residuals <= tolerance * values).all():
-            break
-        if not beta.any():
-            break
+        last = count == min(max_products, size) or not beta.any()
+        # Later looks are rarer: each decomposes b tridiagonal matrices.
+        if last or 2 < count <= 12 or count % 4 == 0:
+            top = [
+                eigh_tridiagonal(*bands, select="i", select_range=(count - 1, count - 1))
+                for bands in zip(diagonal, off)
+            ]
+            values = np.array([max(value[0], 0.0) for value, _ in top])
+            rotation = np.array([vector[:, 0] for _, vector in top])
+            residuals = beta * np.abs(rotation[:, -1])
+            if last or (residuals <= tolerance * values).all():
+                break
         off = np.column_stack([off, beta])
         vector = image / np.where(beta > 0, beta, np.inf)[:, None]
-    return TopEigenvalues(values, residuals, np.einsum("bkd,bk->bd", basis, top), count)
+    return TopEigenvalues(values, residuals, np.einsum("bkd,bk->bd", basis, rotation), count)

@@ -123,17 +123,23 @@ def lipschitz_family(
         given[name] = flat
     lengths = np.linalg.norm(given["directions"], axis=1, keepdims=True)
     require(bool((lengths > 0).all()), "directions", "a row of length 0", "directions of positive length")
-    unit = jax.random.normal(stream(key, "directions"), (projections, dimension))
-    unit = unit / jnp.linalg.norm(unit, axis=1, keepdims=True)
-    own = jnp.asarray(given["directions"] / lengths, unit.dtype)
+    shapes = [(projections, dimension), *(((width, dimension), (width, width), (1, width)) if width else ())]
+    ends = np.cumsum([rows * columns for rows, columns in shapes])
+    # One draw for all: each shape of its own would be compiled for itself.
+    drawn = np.split(np.asarray(jax.random.normal(stream(key, "family"), (int(ends[-1]),))), ends[:-1])
+    unit, *layers = (part.reshape(shape) for part, shape in zip(drawn, shapes))
+    unit = np.concatenate([given["directions"] / lengths, unit / np.linalg.norm(unit, axis=1, keepdims=True)])
     if isinstance(coordinates, int):
-        chosen = jax.random.permutation(stream(key, "coordinates"), dimension)[:coordinates]
+        chosen = np.argsort(np.asarray(jax.random.uniform(stream(key, "coordinates"), (dimension,))))[:coordinates]
     else:
-        chosen = jnp.asarray(coordinates, jnp.int32)
-    shapes = ((width, dimension), (width, width), (1, width)) if width else ()
-    drawn = (jax.random.normal(stream(key, "network", number), shape) for number, shape in enumerate(shapes))
-    layers = tuple(layer / jnp.linalg.svd(layer, compute_uv=False)[0] for layer in drawn)
-    return LipschitzFamily(jnp.concatenate([own, unit]), chosen, jnp.asarray(given["anchors"]), layers, maximum)
+        chosen = np.asarray(coordinates)
+    return LipschitzFamily(
+        jnp.asarray(unit, jnp.result_type(float)),
+        jnp.asarray(chosen, jnp.int32),
+        jnp.asarray(given["anchors"]),
+        tuple(jnp.asarray(layer / np.linalg.norm(layer, 2)) for layer in layers),
+        maximum,
+    )
 
 
 @jax.jit

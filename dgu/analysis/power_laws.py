@@ -13,7 +13,8 @@ tell from it. The rule looks at n and d alone, never at the spectrum.
 n rows with eigenvalues ``k^-b`` give its bias; once more with the corrected slope; the deviation of the second set's slopes is the
 standard error for Gaussian data. Other data's may be larger: the influence of row i on the slope is ``sum_k w_k z_ik^2``, with z the
 standardised principal scores and w the weights of the line, of variance ``2 sum_k w_k^2`` for Gaussian rows; where the data's is larger
-the standard error grows by the root of the ratio. 95 % intervals are ``+- 1.96`` standard errors; the tests count how many cover.
+the standard error grows by the root of the ratio. 95 % intervals are those of Student t with draws - 1 degrees
+of freedom, as the standard error comes from so many draws; the tests count how many cover.
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
+from scipy import stats
 
 from dgu.analysis.quality import Estimate
 from dgu.errors import require
@@ -130,7 +132,8 @@ def power_law_fit(
     influence = (scores[:, first - 1 :] ** 2 @ lines.T).var(axis=0, ddof=1)
     inflation = np.sqrt(np.maximum(influence / (2 * np.sum(lines**2, axis=1)), 1.0))
     errors = errors * inflation
-    estimates = [Estimate(float(b), float(e), float(b - 1.96 * e), float(b + 1.96 * e)) for b, e in zip(slope, errors)]
+    half = stats.t.ppf(0.975, draws - 1) * errors
+    estimates = [Estimate(*(float(v) for v in (b, e, b - h, b + h))) for b, e, h in zip(slope, errors, half)]
     log_rank = np.log(np.arange(first, last + 1))
     centre = log.mean() + found[0] * log_rank.mean()
     residual = log - centre + found[0] * log_rank

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import stats
 
+from dgu.analysis.neighbours import ball_counts, checked_rows, k_nearest
 from dgu.analysis.resampling import Interval, t_interval
 from dgu.errors import require
 from dgu.typing import Key, Labels
@@ -105,7 +106,7 @@ def kernel_distance(
 
     Binkowski et al., Demystifying MMD GANs, ICLR 2018; Zaremba et al., B-tests, NIPS 2013.
     """
-    a, b = _checked(a=a, b=b)
+    a, b = checked_rows(a=a, b=b)
     require(block_size >= 2, "block_size", block_size, "2 or more")
     blocks = min(len(a), len(b)) // block_size
     require(blocks >= 2, "rows", (len(a), len(b)), f"at least {2 * block_size}: two blocks of {block_size}")
@@ -137,29 +138,21 @@ def precision_recall(
 
     Kynkaanniemi et al., Improved precision and recall metric, NeurIPS 2019.
     """
-    generated, real = _checked(generated=generated, real=real)
+    generated, real = checked_rows(generated=generated, real=real)
     require(1 <= k < min(len(generated), len(real)), "k", k, "1 or more, below the number of rows")
-    centre = real.mean(axis=0, keepdims=True)
-    blocks = [_blocks(rows - centre, block_size) for rows in (generated, real)]
-    # The row itself is among its own neighbours, at distance 0.
-    radii = [_smallest(rows, rows, valid, k + 1)[0][..., -1] for rows, valid in blocks]
-    precision = _covered(blocks[0][0], *blocks[1], radii[1]).reshape(-1)[: len(generated)]
-    recall = _covered(blocks[1][0], *blocks[0], radii[0]).reshape(-1)[: len(real)]
-    return proportion(np.asarray(precision)), proportion(np.asarray(recall))
+    found = []
+    for queries, manifold in ((generated, real), (real, generated)):
+        radii = k_nearest(manifold, manifold, k, own=True, block_size=block_size)[0][:, -1]
+        found.append(proportion(ball_counts(queries, manifold, radii, block_size=block_size) > 0))
+    return found[0], found[1]
 
 
 def nearest(
     queries: Float[ArrayLike, "n d"], reference: Float[ArrayLike, "m e"], block_size: int = 1024
 ) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """Euclidean distance of each query to its nearest reference row, and that row's number.
-
-    Found by ``|q|^2 + |r|^2 - 2 q . r`` in blocks, the distance then computed anew as ``|q - r|``, exact for copies.
-    """
-    queries, reference = _checked(queries=queries, reference=reference)
-    centre = reference.mean(axis=0, keepdims=True)
-    rows, _ = _blocks(queries - centre, block_size)
-    index = np.asarray(_smallest(rows, *_blocks(reference - centre, block_size), 1)[1]).reshape(-1)[: len(queries)]
-    return np.linalg.norm(queries - reference[index], axis=1), index
+    """Euclidean distance of each query to its nearest reference row, and that row's number: ``k_nearest`` for k = 1."""
+    distances, rows = k_nearest(queries, reference, block_size=block_size)
+    return distances[:, 0], rows[:, 0]
 
 
 def nearest_neighbours(
@@ -207,7 +200,7 @@ def variance_ratio(
     Raises:
         InputError: a class with fewer than 2 rows, labels that do not fit, features of different width.
     """
-    samples, reference = _checked(samples=samples, reference=reference)
+    samples, reference = checked_rows(samples=samples, reference=reference)
     classes = np.unique(np.asarray(reference_labels))
     traces = []
     for number, (rows, row_labels) in enumerate(((samples, labels), (reference, reference_labels))):
@@ -231,9 +224,22 @@ def variance_ratio(
 def proportion(hits: Bool[np.ndarray, "n"]) -> Estimate:
     """A fraction of independent cases, with Wilson's 95 % interval."""
     count, total = int(hits.sum()), len(hits)
-    interval = stats.binomtest(count, total).proportion_ci(0.95, method="wilson")
     value = count / total
-    return Estimate(value, float(np.sqrt(value * (1 - value) / total)), float(interval.low), float(interval.high))
+    low, high = wilson(value, total)
+    return Estimate(value, float(np.sqrt(value * (1 - value) / total)), float(low), float(high))
+
+
+def wilson(
+    share: float | int | Float[np.ndarray, "..."], cases: float | int, confidence: float = 0.95
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Wilson's interval of a share of ``cases`` independent cases, which need be no whole number of them; in [0, 1]."""
+    z2 = stats.norm.ppf((1 + confidence) / 2) ** 2
+    share = np.asarray(share, np.float64)
+    centre = (share + z2 / (2 * cases)) / (1 + z2 / cases)
+    half = np.sqrt(z2 * (share * (1 - share) / cases + z2 / (4 * cases**2))) / (1 + z2 / cases)
+    # Exactly 0 and 1 at the ends, where the two terms cancel but for rounding.
+    low, high = np.where(share == 0, 0.0, centre - half), np.where(share == 1, 1.0, centre + half)
+    return low, high
 
 
 def _bootstrap(value: float | np.ndarray, draws: np.ndarray) -> Estimate:
@@ -241,78 +247,6 @@ def _bootstrap(value: float | np.ndarray, draws: np.ndarray) -> Estimate:
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     results = (value, draws.std(axis=0, ddof=1), low, high)
     return Estimate(*(float(x) if np.ndim(x) == 0 else np.asarray(x) for x in results))
-
-
-def _checked(**sets: ArrayLike) -> list[np.ndarray]:
-    rows = [np.asarray(value) for value in sets.values()]
-    widths = tuple(row.shape[1] for row in rows)
-    require(len(set(widths)) == 1, f"width of {' and '.join(sets)}", widths, "the same")
-    for name, row in zip(sets, rows):
-        require(len(row) > 0 and bool(np.isfinite(row).all()), name, f"{len(row)} rows", "at least 1, all finite")
-    return rows
-
-
-def _blocks(rows: np.ndarray, size: int) -> tuple[Array, Array]:
-    """``(blocks, size, d)`` padded with zeros, and which rows are real."""
-    require(size >= 1, "block_size", size, "1 or more")
-    size = min(size, len(rows))
-    count = -(-len(rows) // size)
-    padded = np.zeros((count * size, rows.shape[1]), rows.dtype)
-    padded[: len(rows)] = rows
-    valid = np.arange(count * size) < len(rows)
-    return jnp.asarray(padded.reshape(count, size, -1)), jnp.asarray(valid.reshape(count, size))
-
-
-def _squared_distances(a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    products = jnp.matmul(a, b.T, precision=_HIGHEST)
-    return jnp.maximum(jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1)[None, :] - 2 * products, 0)
-
-
-@partial(jax.jit, static_argnames="k")
-def _smallest(
-    queries: Float[Array, "q s d"], reference: Float[Array, "r t d"], valid: Bool[Array, "r t"], k: int
-) -> tuple[Float[Array, "q s k"], Int[Array, "q s k"]]:
-    """The k smallest squared distances of each query, rising, and the rows they belong to: a running k over blocks."""
-    numbers = jnp.arange(valid.size, dtype=jnp.int32).reshape(valid.shape)
-
-    def per_block(block: Array) -> tuple[Array, Array]:
-        def merge(best: tuple[Array, Array], item: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
-            rows, real, number = item
-            found = jnp.where(real[None, :], _squared_distances(block, rows), jnp.inf)
-            distances = jnp.concatenate([best[0], found], axis=1)
-            places = jnp.concatenate([best[1], jnp.broadcast_to(number[None, :], found.shape)], axis=1)
-            smallest, order = [], []
-            for _ in range(k):  # k minima: for a small k far cheaper on CPU than top_k, which sorts
-                at = jnp.argmin(distances, axis=1)[:, None]
-                smallest.append(jnp.take_along_axis(distances, at, axis=1))
-                order.append(jnp.take_along_axis(places, at, axis=1))
-                distances = jnp.where(jnp.arange(distances.shape[1])[None, :] == at, jnp.inf, distances)
-            return (jnp.concatenate(smallest, axis=1), jnp.concatenate(order, axis=1)), None
-
-        start = jnp.full((len(block), k), jnp.inf, block.dtype), jnp.zeros((len(block), k), jnp.int32)
-        return jax.lax.scan(merge, start, (reference, valid, numbers))[0]
-
-    return jax.lax.map(per_block, queries)
-
-
-@jax.jit
-def _covered(
-    queries: Float[Array, "q s d"],
-    reference: Float[Array, "r t d"],
-    valid: Bool[Array, "r t"],
-    radii: Float[Array, "r t"],
-) -> Bool[Array, "q s"]:
-    """Whether each query lies within the squared radius of any reference row."""
-
-    def per_block(block: Array) -> Array:
-        def either(inside: Array, item: tuple[Array, Array, Array]) -> tuple[Array, None]:
-            rows, real, radius = item
-            hits = (_squared_distances(block, rows) <= radius[None, :]) & real[None, :]
-            return inside | hits.any(axis=1), None
-
-        return jax.lax.scan(either, jnp.zeros(len(block), bool), (reference, valid, radii))[0]
-
-    return jax.lax.map(per_block, queries)
 
 
 @jax.jit

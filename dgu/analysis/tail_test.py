@@ -120,20 +120,19 @@ def tail_test_p_values(
     require(bool((scales > 0).all()), "scales", np.asarray(scales).tolist(), "positive")
     require(degrees_of_freedom > 0, "degrees_of_freedom", degrees_of_freedom, "above 0")
     require(draws >= 19, "draws", draws, "19 or more")
-    nu = None if np.isinf(degrees_of_freedom) else jnp.asarray(degrees_of_freedom, scales.dtype)
+    nu = jnp.asarray(degrees_of_freedom, scales.dtype)
     return np.asarray(_synthetic(key, scales, nu, family, sets, n, draws)).min(axis=1) / (draws + 1)
 
 
 @partial(jax.jit, static_argnames=("sets", "n", "draws"))
-def _synthetic(
-    key: Key, scales: Array, nu: Array | None, family: LipschitzFamily, sets: int, n: int, draws: int
-) -> Array:
+def _synthetic(key: Key, scales: Array, nu: Array, family: LipschitzFamily, sets: int, n: int, draws: int) -> Array:
     def one(number: Array) -> Array:
         data, null = (jax.random.fold_in(stream(key, name), number) for name in ("data", "null"))
         rows = jax.random.normal(data, (n, scales.shape[0]), scales.dtype) * scales[None, :]
-        if nu is not None:
-            radius = jax.random.chisquare(jax.random.fold_in(data, 1), nu, (n, 1), scales.dtype) / nu
-            rows = rows / jnp.sqrt(radius)
+        finite = jnp.isfinite(nu)
+        freedom = jnp.where(finite, nu, 1)
+        radius = jax.random.chisquare(jax.random.fold_in(data, 1), freedom, (n, 1), scales.dtype) / freedom
+        rows = rows / jnp.where(finite, jnp.sqrt(radius), 1)
         return _test(rows, family, null, draws)[1]
 
     return jax.lax.map(one, jnp.arange(sets))

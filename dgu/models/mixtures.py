@@ -174,20 +174,24 @@ class EmpiricalDenoiser:
         flat = x.ravel()
         precision = 1 / (2 * _floored(jnp.square(jnp.asarray(sigma, x.dtype))))
 
+        # Larger than any distance, and yet finite: derivatives multiply it by a weight of 0.
+        far = jnp.asarray(jnp.finfo(x.dtype).max, x.dtype)
+
         def add(carry: tuple, block: Array) -> tuple[tuple, None]:
-            maximum, total, weighted = carry
+            nearest, total, weighted = carry
             # The last block is moved back to end with the data; its rows that an earlier block had count for nothing.
             start = jnp.minimum(block * size, number - size)
             points = jax.lax.dynamic_slice_in_dim(rows, start, size).astype(x.dtype)
-            exponents = -jnp.sum(jnp.square(flat[None] - points), axis=1) * precision
-            exponents = jnp.where(start + jnp.arange(size) >= block * size, exponents, -jnp.inf)
-            # The maximum drops out of the ratio, and so out of its derivative.
-            largest = jax.lax.stop_gradient(jnp.maximum(maximum, jnp.max(exponents)))
-            weights = jnp.exp(exponents - largest)
-            keep = jnp.exp(maximum - largest)
+            squares = jnp.sum(jnp.square(flat[None] - points), axis=1)
+            squares = jnp.where(start + jnp.arange(size) >= block * size, squares, far)
+            # The nearest drops out of the ratio, and so out of its derivative. Distances are subtracted before they are
+            # divided by the noise: of two products, fused into one operation, rounding leaves exponents above 0.
+            closest = jax.lax.stop_gradient(jnp.minimum(nearest, jnp.min(squares)))
+            weights = jnp.exp(-(squares - closest) * precision)
+            keep = jnp.exp(-(nearest - closest) * precision)
             weighted = keep * weighted + jnp.dot(weights, points, precision=_HIGHEST)
-            return (largest, keep * total + jnp.sum(weights), weighted), None
+            return (closest, keep * total + jnp.sum(weights), weighted), None
 
-        nothing = (jnp.asarray(-jnp.inf, x.dtype), jnp.zeros((), x.dtype), jnp.zeros(x.size, x.dtype))
-        sums, _ = jax.lax.scan(add, nothing, jnp.arange(-(-number // size)))
-        return sums
+        nothing = (far, jnp.zeros((), x.dtype), jnp.zeros(x.size, x.dtype))
+        (closest, total, weighted), _ = jax.lax.scan(add, nothing, jnp.arange(-(-number // size)))
+        return -closest * precision, total, weighted

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dgu.errors import require
 from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
@@ -99,6 +100,7 @@ def scale_recursions(panels: Sequence[ScalePanel], *, title: str = "") -> Figure
                 color = OKABE_ITO["green" if marker == "o" else "black"]
                 axes.plot(steps[-1:], [value], marker, color=color, markersize=7, linestyle="none", label=name, clip_on=False, zorder=5)  # fmt: skip
             axes.set_yscale("log")
+            axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
             axes.set_xlabel("step i")
             axes.set_title(panel.title)
         lowest = min(min(panel.measured.values(), default=np.inf) for panel in panels)
@@ -147,7 +149,8 @@ def counter_example(
         left.plot(sigmas[:-1], np.abs(centre[:-1]), "--", color=OKABE_ITO["black"], linewidth=1.1, label="exact, halfway between the points")  # fmt: skip
         left.axhline(1, color=OKABE_ITO["black"], linewidth=0.8)
         left.set_ylabel("top singular value of the step")
-        left.set_ylim(bottom=min(0.1, float(gains[:, :-1].min()) / 2))
+        # To noise 0 a step maps everything to the points: a gain of 0, off the logarithmic scale.
+        left.set_ylim(float(gains[:, :-1].min()) / 2, 5 * float(gains.max()))
         right.set_ylabel("fall of the norm, $|x_i| - |x_{i+1}|$")
         right.set_title(f"{int((expands & (changes < 0)).sum())} of {int(expands.sum())} expanding steps shorten the state", fontsize=10)  # fmt: skip
         legend_below(figure, [left, right])

@@ -1,8 +1,10 @@
 """Curves: accuracy or loss against training size, and training loss against images seen."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Num
@@ -12,6 +14,9 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from dgu.errors import require
 from dgu.plots.style import OKABE_ITO, arm_style, legend_below, new_figure, style
+
+#: Line styles of predictions, in turn: dashes and dots that no arm has.
+_PREDICTED: tuple[Any, ...] = ((0, (6, 2)), (0, (1, 1.2)))
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class CurvePanel:
         high: upper end, ``(arms, sizes)``.
         arms: names of the arms, which choose their styles.
         dimension: d of the data; gives the upper axis n / d. None for no such axis.
+        predictions: lines from theory by name, each ``(n, value)`` of equal length; NaN interrupts a line.
     """
 
     title: str
@@ -35,6 +41,7 @@ class CurvePanel:
     high: np.ndarray
     arms: Sequence[str]
     dimension: int | None = None
+    predictions: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
 def learning_curves(
@@ -57,10 +64,12 @@ def learning_curves(
         columns: panels side by side.
 
     Raises:
-        InputError: no panel, or arrays of a panel whose shapes do not fit its sizes and arms.
+        InputError: no panel, arrays of a panel whose shapes do not fit its sizes and arms, or a prediction of unequal lengths.
     """
     require(len(panels) > 0, "number of panels", len(panels), "1 or more")
     for panel in panels:
+        for name, (n, value) in panel.predictions.items():
+            require(len(n) == len(value), f"lengths of {name} ({panel.title})", (len(n), len(value)), "equal")
         expected = (len(panel.arms), len(panel.n))
         for name in ("mean", "low", "high"):
             shape = getattr(panel, name).shape
@@ -90,6 +99,12 @@ def learning_curves(
                 )
                 axes.fill_between(
                     panel.n, panel.low[place], panel.high[place], color=look.color, alpha=0.18, linewidth=0
+                )
+            # What is measured sets the range: without a ridge the theory drops to guessing at n = d.
+            axes.set_ylim(axes.get_ylim())
+            for (name, (n, value)), line in zip(panel.predictions.items(), itertools.cycle(_PREDICTED)):
+                axes.plot(
+                    n, value, color="#4d4d4d", linestyle=line, linewidth=1.3, zorder=1.5, label=labels.get(name, name)
                 )
             _size_axis(axes, panel, xlabel)
             if number % columns == 0:

@@ -1,16 +1,16 @@
-"""Eigenvalue spectra on logarithmic axes, with the ratios of arms below."""
+"""Eigenvalue spectra on logarithmic axes, with the ratios of arms below; power laws; white spectra; the assumptions of a theorem."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Float, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import arm_style, legend_below, new_figure, style
+from dgu.plots.style import OKABE_ITO, arm_style, legend_below, new_figure, style
 
 
 @dataclass(frozen=True)
@@ -117,3 +117,147 @@ def _band(axes: Axes, values: Num[np.ndarray, "*replicates k"], arm: str, place:
         axes.fill_between(rank, low, high, color=look.color, alpha=0.18, linewidth=0)
     axes.plot(rank, middle, color=look.color, linestyle=look.linestyle, linewidth=1.4, label=label)
     return np.asarray(middle)
+
+
+@dataclass(frozen=True)
+class PowerLawPanel:
+    """A spectrum of one class in each arm, and the power law fitted to it.
+
+    Attributes:
+        title: of the panel.
+        eigenvalues: by arm, (r,) descending.
+        laws: by arm, (prefactor, exponent, first rank, last rank) of the line drawn.
+        text: a line written in the panel, such as the exponents with their intervals.
+    """
+
+    title: str
+    eigenvalues: Mapping[str, np.ndarray]
+    laws: Mapping[str, tuple[float, float, int, int]]
+    text: str
+
+
+def power_laws(
+    panels: Sequence[PowerLawPanel], *, labels: Mapping[str, str] | None = None, columns: int = 5, floor: float = 1e-6
+) -> Figure:
+    """Covariance spectra against rank, log-log, with the fitted lines over their ranges of ranks.
+
+    Args:
+        panels: what to draw.
+        labels: text in the legend for each arm.
+        columns: panels side by side.
+        floor: eigenvalues below this fraction of the largest are left out.
+
+    Raises:
+        InputError: no panel.
+    """
+    require(len(panels) > 0, "number of panels", len(panels), "1 or more")
+    columns = min(columns, len(panels))
+    rows, labels = math.ceil(len(panels) / columns), labels or {}
+    with style():
+        figure = new_figure(max(4.8, 2.6 * columns), 2.7 * rows + 0.7)
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for number, axes in enumerate(grid.flat):
+            if number >= len(panels):
+                axes.set_axis_off()
+                continue
+            panel = panels[number]
+            for place, (arm, values) in enumerate(panel.eigenvalues.items()):
+                look, shown = arm_style(arm, place), _masked(values, floor)
+                rank = np.arange(1, len(shown) + 1)
+                axes.plot(
+                    rank, shown, color=look.color, linestyle=look.linestyle, linewidth=1.3, label=labels.get(arm, arm)
+                )
+                if arm in panel.laws:
+                    prefactor, exponent, first, last = panel.laws[arm]
+                    ends = np.array([first, last], float)
+                    axes.plot(ends, prefactor * ends**-exponent, color=OKABE_ITO["black"], linewidth=2.2, alpha=0.45, label="power laws, over the ranks fitted")  # fmt: skip
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_title(panel.title)
+            axes.text(0.04, 0.05, panel.text, transform=axes.transAxes, fontsize=8, va="bottom")
+            if number % columns == 0:
+                axes.set_ylabel("eigenvalue (squared pixel units)")
+            if number + columns >= len(panels):
+                axes.set_xlabel("rank of eigenvalue")
+                axes.tick_params(labelbottom=True)
+        legend_below(figure, list(grid.flat))
+    return figure
+
+
+@dataclass(frozen=True)
+class WhitePanel:
+    """Eigenvalues of white data, and the density they should have: ``x`` and ``density``, one number each."""
+
+    title: str
+    eigenvalues: np.ndarray
+    x: np.ndarray
+    density: np.ndarray
+
+
+def white_spectra(panels: Sequence[WhitePanel]) -> Figure:
+    """Histograms of white data's covariance eigenvalues with the Marchenko-Pastur density.
+
+    Raises:
+        InputError: no panel.
+    """
+    require(len(panels) > 0, "number of panels", len(panels), "1 or more")
+    with style():
+        figure = new_figure(4.2 * len(panels) + 0.4, 3.6)
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, panel in zip(grid, panels):
+            values = np.ravel(panel.eigenvalues)
+            axes.hist(
+                values, bins=40, density=True, color=OKABE_ITO["sky blue"], alpha=0.6, label="eigenvalues of white data"
+            )
+            axes.plot(panel.x, panel.density, color=OKABE_ITO["black"], linewidth=1.6, label="Marchenko-Pastur")
+            for edge in (panel.x[0], panel.x[-1]):
+                axes.axvline(edge, color=OKABE_ITO["vermilion"], linewidth=1.0, linestyle="--", label="edges")
+            axes.set_xlabel("eigenvalue")
+            axes.set_title(panel.title)
+        grid[0].set_ylabel("density")
+        legend_below(figure, list(grid))
+    return figure
+
+
+def assumption_ratios(
+    names: Sequence[str],
+    ratios: Float[np.ndarray, "classes assumptions 3"],
+    *,
+    factor: float | int,
+    classes: Sequence[str] = (),
+) -> Figure:
+    """Assumptions of Theorem 1 in units of white Gaussian data, a row each, a point with its 95 % interval a class.
+
+    Args:
+        names: of the assumptions.
+        ratios: (value, low, high) of each class; values of 0 are drawn at the left edge.
+        factor: the shaded band runs from 1 / factor to factor.
+        classes: names of the classes, for the legend; where there are more than 10 it is left out.
+
+    Raises:
+        InputError: names do not fit the ratios.
+    """
+    require(ratios.shape[1:] == (len(names), 3), "ratios.shape", ratios.shape, f"(classes, {len(names)}, 3)")
+    count = len(ratios)
+    edge = 10 ** np.floor(np.log10(max(np.min(ratios[..., 0], where=ratios[..., 0] > 0, initial=1.0), 1e-6)))
+    with style():
+        figure = new_figure(8.2, 0.46 * len(names) + 1.6)
+        axes = figure.add_subplot()
+        axes.axvspan(
+            1 / factor, factor, color="#dfe6ee", zorder=0, label=f"within a factor {factor:g} of white Gaussian data"
+        )
+        axes.axvline(1, color="#7f7f7f", linewidth=0.8, zorder=1)
+        for row in range(len(names)):
+            for number in range(count):
+                height = row + (number - (count - 1) / 2) * 0.6 / max(count, 2)
+                value, low, high = np.maximum(ratios[number, row], edge / 2)
+                color = list(OKABE_ITO.values())[(number % 7) + (number % 7 >= 4)]
+                axes.plot([low, high], [height, height], color=color, linewidth=1.1)
+                label = classes[number] if number < len(classes) and count <= 10 else None
+                axes.plot([value], [height], marker="o.sD^vPX<>"[number % 10], color=color, markersize=3.5, linestyle="none", label=label)  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel("ratio to white Gaussian data of the same size")
+        legend_below(figure, [axes])
+    return figure

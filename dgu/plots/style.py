@@ -37,6 +37,10 @@ _ARMS = {
     "mixture": ArmStyle(OKABE_ITO["blue"], "s", "--"),
     "null": ArmStyle(OKABE_ITO["green"], "^", ":"),
     "real": ArmStyle(OKABE_ITO["black"], "D", "-."),
+    "samples": ArmStyle(OKABE_ITO["vermilion"], "o", "-"),
+    "reference": ArmStyle(OKABE_ITO["black"], "D", "-."),
+    "together": ArmStyle(OKABE_ITO["black"], "D", "-"),
+    "held out": ArmStyle(OKABE_ITO["blue"], "s", "--"),
 }
 _OTHERS = (
     ArmStyle(OKABE_ITO["purple"], "v", "-"),
@@ -76,7 +80,7 @@ _RC: dict[str, Any] = {
 
 
 def arm_style(arm: str, number: int = 0) -> ArmStyle:
-    """The style of an arm: fixed for diffusion, mixture, null and real, for others by ``number``, their place."""
+    """The style of an arm: fixed for those with a meaning everywhere (diffusion, real, ...), for others by ``number``, their place."""
     return _ARMS.get(arm, _OTHERS[number % len(_OTHERS)])
 
 

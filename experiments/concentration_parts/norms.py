@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,11 +12,11 @@ from dgu import analysis, plots, samplers
 from dgu.errors import require
 from dgu.keys import stream
 from dgu.models import GaussianDenoiser
-from experiments.concentration_parts.section import PAPER, Plan, Section, Subject
+from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.checkpoints import sampling_cost
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Norms along the sampler"
@@ -64,7 +65,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     sigmas, num_steps = subject.sigmas, len(subject.sigmas) - 1
     steps = analysis.panel_steps(num_steps, min(config.levels, num_steps))
     measured = [
-        directory.stage(f"norms/class-{label}", lambda number=number: _trajectories(config, subject, key, number))
+        directory.stage(f"norms/class-{label}", partial(_trajectories, config, subject, key, number))
         for number, label in enumerate(subject.labels)
     ]
     shown = directory.stage("norms/pictures", lambda: _pictures(subject, key, steps))
@@ -94,7 +95,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     mean, error = pooled.mean(axis=0), pooled.std(axis=0, ddof=1) / np.sqrt(len(pooled))
     least = int(np.argmax(mean / error))
     worst = float(np.abs(control["z"]).max())
-    falls = [estimate.value for estimate in shares]
+    falls = [float(estimate.value) for estimate in shares]
     late = float(sigmas[:-1][np.array(falls) < config.falling].max(initial=0))
     claims = [
         Claim.at_least(
@@ -102,8 +103,8 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
             paper=PAPER,
             figure="Fig 9, Empirical Observation 1",
             statement="A step of the sampler decreases the norm of the state.",
-            value=share.value,
-            interval=(share.low, share.high),
+            value=float(share.value),
+            interval=(float(share.low), float(share.high)),
             threshold=config.falling,
             unit="of steps",
             note=f"least often, {min(falls):.0%}, in the step from sigma = {sigmas[int(np.argmin(falls))]:.3g}",
@@ -192,10 +193,10 @@ def _pictures(subject: Subject, key: Any, steps: Sequence[int]) -> dict[str, np.
     return {name: value[0] for name, value in shown.items()}
 
 
-def fitted(subject: Subject, number: int) -> GaussianDenoiser:
+def fitted(subject: Subject, number: int, dtype: Any = np.float32) -> GaussianDenoiser:
     """The Gaussian with the moments of a class: of its held-out real images, or without these of its samples."""
     images = subject.images if subject.real is None else subject.real
-    return GaussianDenoiser.fit(images[number])
+    return GaussianDenoiser.fit(images[number].astype(dtype))
 
 
 def _expected(subject: Subject) -> dict[str, np.ndarray]:
@@ -211,7 +212,12 @@ def _control(config: Config, subject: Subject, key: Any) -> dict[str, np.ndarray
     """Standard scores of measured mean squared norms with the Gaussian itself as denoiser: (quantities, steps)."""
     assert subject.sigmas is not None
     gaussian = fitted(subject, 0)
-    options = {"shape": subject.shape, "churn": subject.churn, "observe": analysis.observe_norms, "batch_size": 200}
+    options: dict[str, Any] = {
+        "shape": subject.shape,
+        "churn": subject.churn,
+        "observe": analysis.observe_norms,
+        "batch_size": 200,
+    }
     _, seen = samplers.sample(gaussian, stream(key, "control"), range(config.control), subject.sigmas, **options)
     path = analysis.gaussian_path(gaussian, subject.sigmas, subject.churn)
     scores = []

@@ -5,23 +5,38 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dgu.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
+from dgu.models.pretrained import Pretrained
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
 
 #: NVIDIA's ImageNet-64 network, which the paper on universality samples: not in the package, but its costs are known.
 IMAGENET_64 = "edm-imagenet-64x64-cond-adm.pkl"
+#: A network for trying things out: it compiles in a moment, and what it makes means nothing.
+UNTRAINED = "untrained"
 
 
 def load(name: str) -> Any:
-    """``dgu.models.load_checkpoint``, its complaints under the option ``--checkpoint``."""
+    """``dgu.models.load_checkpoint``, its complaints under the option ``--checkpoint``; or the untrained network by its name."""
+    if name == UNTRAINED:
+        return _untrained()
     try:
         return load_checkpoint(name)
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith("checkpoint = ") else f"checkpoint = {name!r}: {text}") from error
+
+
+def _untrained() -> Pretrained:
+    """A tiny ADM of three classes of 8 x 8 images with random weights, those that start at zero too."""
+    unet = ADMConfig(8, 1, 1, 3, model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=())
+    network = EDMNetwork(unet)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: 0.2 * rng.standard_normal(leaf.shape, np.float32), network.abstract_params)
+    return Pretrained(network.denoiser(params), {"class_names": ["a", "b", "c"]})
 
 
 def planned(name: str) -> EDMNetwork:

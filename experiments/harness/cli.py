@@ -18,7 +18,7 @@ from dgu.errors import InputError
 from experiments.harness.claims import Claim, claims_table, read_claims, write_claims
 from experiments.harness.costs import Cost, cost_table
 from experiments.harness.processes import barrier, is_lead
-from experiments.harness.report import Report, write_report
+from experiments.harness.report import Report, check_promises, write_report
 from experiments.harness.rundir import RunDirectory, config_to_json
 
 ConfigT = TypeVar("ConfigT")
@@ -45,7 +45,8 @@ def run_experiment(
         presets: frozen dataclass instances by name; each field's docstring is its help text.
         run: the study; stores its stages and figures in the directory and returns its report.
         name: the experiment's name, as in ``python -m experiments.NAME``.
-        dry_run: what a configuration would cost; gives the command line ``--dry-run``.
+        dry_run: what a configuration would cost; gives the command line ``--dry-run``, and is printed before a run of the
+            preset ``paper`` starts.
         default: the preset used without ``--preset``.
         description: what the study asks, for ``--help``.
         claim_ids, figure_files: what the study promises; ``RuntimeError`` if its report holds others.
@@ -71,6 +72,8 @@ def run_experiment(
             claims = _finished(directory)
             if claims is None:
                 print(f"{name}, preset {options.preset}, in {directory.path}", flush=True)
+                if dry_run is not None and options.preset == "paper" and is_lead():
+                    print(f"what it costs from start to end:\n{cost_table(dry_run(options.config))}", flush=True)
                 try:
                     with _compilation(quick=options.preset == "smoke"):
                         claims = _run(run, options.config, directory, claim_ids, figure_files)
@@ -118,12 +121,7 @@ def _run(
     figure_files: Sequence[str] | None,
 ) -> tuple[Claim, ...]:
     report = run(config, directory)
-    ids, files = [claim.id for claim in report.claims], [figure.file for figure in report.figures]
-    for what, promised, given in (("claims", claim_ids, ids), ("figures", figure_files, files)):
-        if promised is not None and set(promised) != set(given):
-            raise RuntimeError(
-                f"the study's {what} differ from those it promises: {sorted(set(promised) ^ set(given))}"
-            )
+    check_promises("the study", report, claim_ids, figure_files)
     if not is_lead():
         return tuple(report.claims)
     if not (directory.path / "metrics.json").exists():

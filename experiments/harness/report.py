@@ -4,7 +4,7 @@ import base64
 import html
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -31,13 +31,39 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """What a study returns: its title, the answer in a paragraph, claims, figures and tables."""
+    """What a study returns: its title, the answer (a paragraph a line), claims, figures and tables."""
 
     title: str
     answer: str
     claims: Sequence[Claim]
     figures: Sequence[FigureEntry] = ()
     tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a part of a study returns: a title, one to three plain sentences with the figures measured, and its evidence."""
+
+    title: str
+    answer: str
+    claims: Sequence[Claim] = ()
+    figures: Sequence[FigureEntry] = ()
+    tables: Sequence[Table] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def check_promises(
+    who: str, found: Report | Section, claim_ids: Sequence[str] | None, figure_files: Sequence[str] | None
+) -> None:
+    """``RuntimeError`` unless a study, or a part of one, answers the claims and writes the figures that it promises.
+
+    ``None`` promises nothing in particular.
+    """
+    ids, files = [claim.id for claim in found.claims], [figure.file for figure in found.figures]
+    for what, promised, given in (("claims", claim_ids, ids), ("figures", figure_files, files)):
+        if promised is not None and sorted(promised) != sorted(given):
+            different = sorted(set(promised) ^ set(given))
+            raise RuntimeError(f"{who}'s {what} differ from those it promises: {different}")
 
 
 _CSS = """
@@ -48,7 +74,7 @@ _CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--fg); background: var(--bg); max-width: 62rem;
   margin: 2rem auto; padding: 0 1rem; }
 h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
-.answer { font-size: 1.1rem; background: var(--panel); border-left: 4px solid var(--line); padding: .8rem 1rem; }
+.answer { font-size: 1.1rem; background: var(--panel); border-left: 4px solid var(--line); padding: .1rem 1rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
@@ -75,7 +101,7 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
     times = [(stage, f"{seconds:.1f} s") for stage, seconds in timings.items()]
     parts = [
         f"<h1>{html.escape(report.title)}</h1>",
-        f'<p class="answer">{html.escape(report.answer)}</p>',
+        f'<div class="answer">{"".join(f"<p>{html.escape(line)}</p>" for line in report.answer.splitlines())}</div>',
         *(["<h2>Claims</h2>", _claims(report.claims)] if report.claims else []),
         *(["<h2>Figures</h2>"] if report.figures else []),
         *(_figure(directory, figure) for figure in report.figures),

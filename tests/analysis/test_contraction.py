@@ -167,6 +167,20 @@ def test_two_points_expand_below_their_distance_while_norms_fall(x64):
     assert (middle[:-1][grid[:-2] < a] > 1).all() and (middle[:-1][grid[1:-1] > a] < 1).all()
 
 
+def test_traced_states_are_those_of_the_sampler(x64):
+    denoiser = planted()
+    for churn in (Churn(), CHURN):
+        path = trace(denoiser, churn, indices=[4, 0, 7, 2, 9])
+        options = {"shape": EVENT, "churn": churn, "dtype": jnp.float64, "batch_size": 4}
+        x0, x_hat = sample(
+            denoiser, jax.random.key(1), [4, 0, 7, 2, 9], GRID, observe=lambda state: state.x_hat, **options
+        )
+        np.testing.assert_allclose(path.x_hat, x_hat, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(path.samples, x0, rtol=1e-9, atol=1e-9)
+    with pytest.raises(FloatingPointError, match="sample 3 is not finite after step 0"):
+        trace(GaussianDenoiser(np.full(EVENT, np.nan), denoiser.basis, denoiser.variances), indices=[3])
+
+
 def test_pairs_share_their_noise(x64):
     denoiser = planted()
     exact = gaussian_path(denoiser, GRID, CHURN)

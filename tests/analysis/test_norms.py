@@ -9,6 +9,7 @@ from scipy import stats
 from dgu.analysis import (
     churn_levels,
     falling_share,
+    gaussian_outputs,
     gaussian_path,
     norm_z_scores,
     observe_norms,
@@ -17,6 +18,7 @@ from dgu.analysis import (
     spectrum_path,
 )
 from dgu.errors import InputError
+from dgu.keys import initial_noise
 from dgu.models import GaussianDenoiser
 from dgu.samplers import Churn, MultivariateStudentT, StudentT, heun, heun_step, karras_sigmas, sample
 
@@ -118,17 +120,28 @@ def test_heavy_tailed_starts_pass_through_exactly(x64):
     for base in (StudentT(3.0), MultivariateStudentT(3.0)):
         x0 = sample(denoiser, jax.random.key(3), range(n), GRID, base=base, **options)
         start = 80 * jax.vmap(lambda i: base(jax.random.fold_in(jax.random.fold_in(jax.random.key(3), i), 0), (D,)))(jnp.arange(n))  # fmt: skip  # noqa: B023
-        modes = (np.asarray(start) - denoiser.mean) @ denoiser.basis
-        expected = denoiser.mean + (modes * path.start_gain[:D]) @ denoiser.basis.T
-        np.testing.assert_allclose(x0, expected, atol=1e-9 * np.abs(expected).max())
+        np.testing.assert_allclose(x0, gaussian_outputs(denoiser, path, start, jax.random.key(0)), rtol=1e-9, atol=1e-9)
+    modes = (np.asarray(start) - denoiser.mean) @ denoiser.basis
     # With churn, what the steps add is Gaussian with the variance given, whatever the start.
     churned = gaussian_path(denoiser, GRID, CHURN)
     x0 = sample(denoiser, jax.random.key(3), range(n), GRID, base=MultivariateStudentT(3.0), churn=CHURN, **options)
     left = (x0 - denoiser.mean) @ denoiser.basis - modes * churned.start_gain[:D]
+    drawn = gaussian_outputs(denoiser, churned, start, jax.random.key(7))
+    for mode in (0, D - 1):
+        pair = ((outputs - denoiser.mean) @ np.asarray(denoiser.basis)[:, mode] for outputs in (x0, drawn))
+        assert stats.ks_2samp(*pair).pvalue > 0.01
     assert stats.kstest((left / np.sqrt(churned.noise_variance[:D])).ravel(), "norm").pvalue > 0.01
     mean, _ = gaussian_path(denoiser, GRID, CHURN, base_variance=StudentT(3.0).variance).squared_norm()
     states = dense_moments(denoiser, GRID, CHURN, base_variance=3.0)
     np.testing.assert_allclose(mean, [m @ m + np.trace(c) for m, c in states], rtol=1e-11)
+
+
+def test_outputs_outside_a_low_rank_basis(x64):
+    denoiser = planted(5)
+    path = gaussian_path(denoiser, GRID)
+    x0 = sample(denoiser, jax.random.key(6), range(4), GRID, shape=(D,), batch_size=4, dtype=jnp.float64)
+    start = [80 * initial_noise(jax.random.key(6), i, (D,), jnp.float64) for i in range(4)]
+    np.testing.assert_allclose(gaussian_outputs(denoiser, path, jnp.stack(start), jax.random.key(0)), x0, atol=1e-9)
 
 
 def test_snapshots_are_the_states_of_the_same_samples(x64):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dgu.analysis.coupling import LARGEST_DEVIATION, coupled_deviation, coupled_distances
+from dgu.analysis.coupling import COUPLINGS, LARGEST_DEVIATION, coupled_deviation, coupled_distances
 from dgu.analysis.lipschitz import lipschitz_family, lipschitz_values
 from dgu.analysis.tail_test import tail_test, tail_test_p_values
 from dgu.analysis.tails import (
@@ -210,7 +210,7 @@ def test_left_over_mass_interval_covers():
         (lambda: tail_test(np.ones((30, 8), np.float32), small_family(8), KEY, draws=19), "function 'max' = 'constant'"),
         (lambda: tail_test_p_values(KEY, 0, 30, np.ones(8, np.float32), small_family(8)), "sets"),
         (lambda: tail_test_p_values(KEY, 1, 30, np.zeros(8, np.float32), small_family(8)), "scales = "),
-        (lambda: coupled_distances(KEY, 1, 2, "none"), "coupling = 'none'"),
+        (lambda: coupled_distances(KEY, 1, (2,), "none"), "coupling = 'none'"),
         (lambda: coupled_deviation(0), "dimension = 0"),
     ],
 )  # fmt: skip
@@ -222,14 +222,16 @@ def test_bad_input(call, text):
 # --- couplings ------------------------------------------------------------------------------------------------------
 
 
+COUPLED = {name: dict(zip((16, 256, 4096), coupled_distances(KEY, 400, (16, 256, 4096), name))) for name in COUPLINGS}
+
+
 @pytest.mark.parametrize(("d", "rounded"), [(16, 2.9), (256, 11.3), (4096, 45.3)])
 def test_coin_coupling_spreads_like_the_root_of_the_dimension(d, rounded):
     exact = coupled_deviation(d)
     assert exact == pytest.approx(rounded, abs=0.06) and exact == pytest.approx(np.sqrt(d / 2), rel=0.03)
     assert exact > LARGEST_DEVIATION
-    values = coupled_distances(KEY, 400, d)
+    values = COUPLED["coin"][d]
     assert np.std(values, ddof=1) == pytest.approx(exact, rel=0.03)
     assert abs(np.mean(values == 0) - 0.5) < 0.1
-    apart = coupled_distances(KEY, 400, d, "independent")
     assert coupled_deviation(d, "independent") == pytest.approx(1 / np.sqrt(2), abs=0.02)
-    assert np.std(apart, ddof=1) == pytest.approx(coupled_deviation(d, "independent"), rel=0.15)
+    assert np.std(COUPLED["independent"][d], ddof=1) == pytest.approx(coupled_deviation(d, "independent"), rel=0.15)

@@ -18,13 +18,20 @@ MADE = [entry for entry in [*LISTING["figure"], *LISTING["own"]] if "experiment"
 
 
 def declared(file):
-    """``CLAIM_IDS`` and ``FIGURE_FILES`` of an experiment: literal tuples of text, read without importing it."""
+    """``CLAIM_IDS`` and ``FIGURE_FILES`` of an experiment: literal tuples of text, read without importing it.
+
+    Those of ``experiments/NAME.py``, and of the study's parts in ``experiments/NAME_parts/`` where there are any.
+    """
     found = {}
-    for statement in ast.parse(file.read_text()).body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        for target in targets:
-            if isinstance(target, ast.Name) and target.id in ("CLAIM_IDS", "FIGURE_FILES"):
-                found[target.id] = ast.literal_eval(statement.value)
+    for module in [file, *sorted(file.with_name(f"{file.stem}_parts").glob("*.py"))]:
+        for statement in ast.parse(module.read_text()).body:
+            targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+            for target in targets:
+                if isinstance(target, ast.Name) and target.id in ("CLAIM_IDS", "FIGURE_FILES"):
+                    try:
+                        found[target.id] = (*found.get(target.id, ()), *ast.literal_eval(statement.value))
+                    except ValueError:
+                        assert module == file, f"{module.name}: {target.id} must be literal"
     return found
 
 

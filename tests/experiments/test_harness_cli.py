@@ -163,6 +163,22 @@ def test_dry_run_prints_the_costs_of_the_configuration_and_runs_nothing(tmp_path
     assert not study.configs and not list(tmp_path.iterdir())
 
 
+def test_the_paper_preset_prints_its_costs_before_it_starts(tmp_path, capsys):
+    costs = lambda config: [Cost("sample", (2 * config.sampler.num_steps - 1) * 100)]  # noqa: E731
+    seen = []
+
+    def study(config, directory):
+        seen.append(capsys.readouterr().out)
+        return Study()(config, directory)
+
+    for preset, printed in (("paper", True), ("default", False)):
+        out = str(tmp_path / preset)
+        invoke(study, "--preset", preset, "--out", out, dry_run=costs)
+        assert ("51,100" in seen[-1]) == printed
+    invoke(study, "--preset", "paper", "--out", str(tmp_path / "paper"), dry_run=costs)  # finished: only read
+    assert len(seen) == 2 and "51,100" not in capsys.readouterr().out
+
+
 def test_a_study_must_keep_its_promises(tmp_path):
     with pytest.raises(RuntimeError, match=r"claims differ.*'small'"):
         invoke(Study(), "--out", str(tmp_path / "a"), claim_ids=("big", "small"))

@@ -156,6 +156,7 @@ def test_kill_9_at_random_moments_leaves_the_same_bits(tmp_path, kills):
         **{name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
         # Programs compiled once serve all the processes, so that they spend their time in training.
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(jax.config.jax_compilation_cache_max_size),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_PLATFORMS": "cpu",

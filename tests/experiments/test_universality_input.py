@@ -52,6 +52,13 @@ def folder(tmp_path_factory):
         np.savez(home / "another.npz", **{**dict(narrow), "metadata": wide["metadata"]})
         np.savez(home / "no-metadata.npz", **{name: narrow[name] for name in narrow.files if name != "metadata"})
     (home / "empty").mkdir()
+    save_images(home / "twenty.npz", *images(20, seed=2), class_names=np.asarray(CLASSES))
+    save_images(home / "wide-real.npz", *images(20, seed=2, side=7), class_names=np.asarray(CLASSES))
+    features = np.random.default_rng(0).normal(size=(len(pixels), 5))
+    np.save(home / "features.npy", features)
+    np.save(home / "short.npy", features[:-1])
+    np.save(home / "nan.npy", np.where(np.arange(len(pixels))[:, None] == 7, np.nan, features))
+    np.save(home / "constant.npy", np.ones_like(features))
     return home
 
 
@@ -182,6 +189,23 @@ FILES = [
     ("--train --real absent.npz", ["--real = 'absent.npz'", "must be one of"]),
     ("--train --classes 0 11", ["--classes = (0, 11)", "0..9"]),
 ]
+
+_SAMPLES = "--samples good.npz --features"
+FILES += [
+    (f"{_SAMPLES} short.npy", ["--features = 'short.npy': shape = (95, 5)", "must be (96, d), a row an image"]),
+    (f"{_SAMPLES} nan.npy", ["--features = 'nan.npy': row = [7]", "must be finite"]),
+    (f"{_SAMPLES} constant.npy", ["--features = 'constant.npy' = 'constant'", "differ from image to image"]),
+    (f"{_SAMPLES} absent.npy", ["--features = 'absent.npy'", "must be pixels, cnn, random-conv or an npy file"]),
+    (f"{_SAMPLES} resnet", ["--features = 'resnet'", "must be pixels, cnn, random-conv or an npy file"]),
+    (f"{_SAMPLES} text.npz", ["--features = 'text.npz'", "must be pixels, cnn, random-conv or an npy file"]),
+    (f"{_SAMPLES} features.npy --real twenty.npz --real-split train --size 6",
+     ["--real = 'twenty.npz'", "must be None with features = 'features.npy'"]),
+    (f"{_SAMPLES} cnn", ["--features = 'cnn'", "must be with 16 real images of each class or more"]),
+    (f"{_SAMPLES} cnn --cnn.images absent.npz", ["--cnn.images = 'absent.npz'", "must be one of"]),
+    (f"{_SAMPLES} cnn --cnn.images wide-real.npz --size 7", ["--cnn.images = 'wide-real.npz'", "(7, 7, 1)", "(6, 6, 1)"]),
+    (f"{_SAMPLES} cnn --cnn.epochs 0", ["--cnn.epochs = 0", "must be at least 1"]),
+    ("--checkpoint network.npz --features features.npy", ["--features = 'features.npy': shape = (96, 5)", "must be (88, d)"]),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("options", "fragments"), FILES, ids=[options for options, _ in FILES])

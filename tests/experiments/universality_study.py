@@ -64,8 +64,12 @@ def study(*argv, run=universality.run):
 
 def environment():
     """Of a process of its own: one device, and compiled programs shared between processes."""
-    cache = os.path.join(tempfile.gettempdir(), f"dgu-test-cache-{os.getuid()}")
-    settings = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    cache = os.path.join(tempfile.gettempdir(), f"dgu-test-xla-{os.getuid()}")
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**31),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
     return {**os.environ, **settings, "JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg"}
 
 

@@ -153,6 +153,21 @@ def test_near_duplicates_are_told_apart_in_float32():
     np.testing.assert_array_equal(denoiser(jnp.asarray(x), 0.002), second)
 
 
+def test_far_from_all_points_at_small_noise_it_is_the_nearest():
+    """Exponents of 1e10: their rounding is larger than what ``exp`` takes, unless distances are subtracted first."""
+    rng = np.random.default_rng(8)
+    data = rng.uniform(-1, 1, (40, 196)).astype(np.float32)
+    # Four at a time, with the level an argument: the program in which XLA fused the two.
+    x = (40 * rng.standard_normal((4, 196))).astype(np.float32)
+    program = jax.jit(jax.vmap(lambda m, x, sigma: m(x, sigma), in_axes=(None, 0, None)))
+    found = program(EmpiricalDenoiser(data), x, jnp.float32(0.002))
+    squares = ((x[:, None].astype(np.float64) - data) ** 2).sum(-1)
+    order = np.sort(squares, axis=1)
+    clear = order[:, 1] - order[:, 0] > 1e-6 * order[:, 0]
+    assert np.isfinite(found).all() and clear.sum() > 2
+    np.testing.assert_allclose(np.asarray(found)[clear], data[squares.argmin(axis=1)][clear], atol=1e-6)
+
+
 def test_both_are_posterior_means(x64):
     mixture = jax.tree.map(jnp.asarray, planted(0.1))
     report = check_posterior_mean(

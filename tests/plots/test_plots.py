@@ -1,5 +1,6 @@
 """What is drawn is what was given: lines, bands, ratios, labels and axes hold the data."""
 
+import dataclasses
 import io
 
 import jax
@@ -78,6 +79,22 @@ def test_learning_curves_hold_means_bands_and_both_axes():
         "null",
         "real",
     ]
+
+
+def test_predictions_are_drawn_as_given_and_look_like_no_arm():
+    n = np.array([20.0, 60.0, 196.0, 600.0])
+    values = {"best ridge": (n, 90 + np.log(n)), "no ridge": (n, np.where(n == 196, np.nan, 80.0))}
+    figure = plots.learning_curves([dataclasses.replace(panel(), predictions=values)])
+    finish(figure)
+    drawn = lines(figure.axes[0])
+    assert list(drawn) == [*ARMS, *values]
+    for name, (x, y) in values.items():
+        np.testing.assert_array_equal(drawn[name].get_xdata(), x)
+        np.testing.assert_array_equal(drawn[name].get_ydata(), y)
+    looks = [(line.get_color(), str(line._dash_pattern)) for line in drawn.values()]
+    assert len(set(looks)) == len(looks) and all(drawn[name].get_marker() == "None" for name in values)
+    with pytest.raises(InputError, match=r"lengths of bad \(4 classes\) = \(4, 3\): must be equal"):
+        plots.learning_curves([dataclasses.replace(panel(), predictions={"bad": (n, n[:3])})])
 
 
 def test_every_arm_differs_by_colour_marker_and_line():
@@ -210,3 +227,20 @@ def test_loss_curve_counts_thousands_of_images():
 def test_input_that_does_not_fit_is_refused(call, words):
     with pytest.raises(InputError, match=words):
         call()
+
+
+def test_universality_trend_holds_both_kinds_of_difference():
+    d = np.array([64, 256, 1024])
+    sizes = {"bounded": (np.array([4.0, 2.0, 1.0]), np.full(3, 0.1)), "radius": (np.full(3, 5.0), np.full(3, 0.2))}
+    signed = {"bounded": (np.array([-0.5, 0.1, 0.0]), np.full(3, 0.1)), "radius": (np.full(3, -5.0), np.full(3, 0.2))}
+    figure = plots.universality_trend(d, sizes, signed, margin=1.0)
+    finish(figure)
+    left, right = figure.axes
+    assert left.get_xscale() == left.get_yscale() == "log" and right.get_yscale() == "linear"
+    for axes, given in ((left, sizes), (right, signed)):
+        for container, (name, (mean, error)) in zip(axes.containers, given.items()):
+            assert container.get_label() == name
+            np.testing.assert_array_equal(container.lines[0].get_ydata(), mean)
+            low, high = (line.get_ydata() for line in container.lines[1])
+            np.testing.assert_allclose([low, high], [mean - 1.96 * error, mean + 1.96 * error])
+    np.testing.assert_allclose(lines(left)["slope -1/2"].get_ydata(), [4.0, 2.0, 1.0])

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from dgu.analysis import sample_from
+from dgu.analysis.starts import _run
 from dgu.errors import InputError
 from dgu.keys import initial_noise
 from dgu.models import GaussianDenoiser
 from dgu.samplers import Churn, MultivariateStudentT, StudentT, karras_sigmas, sample
 
 D, N = 64, 4000
+ONE = jax.local_devices()[:1]
 
 
 def draws(base):
@@ -68,6 +71,28 @@ def test_sampling_from_a_heavy_tailed_start(x64):
     gaussian = sample(denoiser, jax.random.key(0), range(9), grid, batch_size=4, **options)
     assert np.abs(everything - gaussian).min() > 1e-9
     assert hash(StudentT(3)) == hash(StudentT(3.0)) and StudentT(3) != MultivariateStudentT(3)
+
+
+def test_one_program_serves_every_start(x64):
+    denoiser = GaussianDenoiser.from_moments(np.full(3, 0.5), np.diag([1.0, 0.5, 0.1]))
+    grid, key = karras_sigmas(6), jax.random.key(0)
+    compiled = _run._cache_size()
+    for base in ("gaussian", MultivariateStudentT()):
+        for churn in (Churn(), Churn(2.0, s_noise=1.1)):
+            starts = 80 * np.asarray(jax.vmap(lambda i: initial_noise(key, i, (3,), jnp.float64, base))(jnp.arange(9)))  # noqa: B023
+            made = sample_from(denoiser, key, starts, grid, churn=churn, batch_size=4, devices=ONE)
+            options = {"shape": (3,), "dtype": jnp.float64, "batch_size": 4, "devices": ONE}
+            drawn = sample(denoiser, key, range(9), grid, churn=churn, base=base, **options)
+            np.testing.assert_allclose(made, drawn, rtol=1e-10)
+    assert _run._cache_size() == compiled + 1
+    spread = sample_from(denoiser, key, starts, grid, churn=churn, batch_size=4, devices=jax.local_devices()[:2])
+    np.testing.assert_array_equal(spread, made)
+    with pytest.raises(FloatingPointError, match="sample 5 "):
+        sample_from(denoiser, key, np.where(np.arange(9)[:, None] == 5, np.nan, starts), grid, batch_size=4)
+    with pytest.raises(InputError, match="starts = '0 states'"):
+        sample_from(denoiser, key, starts[:0], grid)
+    with pytest.raises(InputError, match="batch_size = 0"):
+        sample_from(denoiser, key, starts, grid, batch_size=0)
 
 
 def test_bad_input_is_named():

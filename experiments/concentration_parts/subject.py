@@ -1,15 +1,12 @@
-"""What the parts of the concentration study are given, and what each of them returns."""
+"""What the parts of the concentration study are given; each returns a ``Section``."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dgu.models import EDMNetwork
 from dgu.samplers import Churn
-from experiments.harness.claims import Claim
-from experiments.harness.report import FigureEntry, Table
 
 PAPER = "concentration"
 
@@ -58,15 +55,3 @@ class Plan:
     per_class: int
     num_steps: int
     batch_size: int
-
-
-@dataclass(frozen=True)
-class Section:
-    """What a part returns: a title, one to three plain sentences with the figures measured, and its evidence."""
-
-    title: str
-    answer: str
-    claims: Sequence[Claim] = ()
-    figures: Sequence[FigureEntry] = ()
-    tables: Sequence[Table] = ()
-    metrics: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,64 @@
+"""Values with their 95 % intervals, a row each, several sources beside each other."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from dgu.errors import require
+from dgu.plots.style import arm_style, legend_below, new_figure, style
+
+
+def interval_dots(
+    rows: Sequence[str],
+    series: Mapping[str, Float[np.ndarray, "rows 3"]],
+    *,
+    quantity: str,
+    marks: Mapping[str, float | int] | None = None,
+    title: str = "",
+) -> Figure:
+    """A dot with its interval for each row and source.
+
+    Args:
+        rows: names of the rows, from the top.
+        series: for each source (rows, 3): value, low, high; NaN where a source has no such row.
+        quantity: label of the axis, with its unit.
+        marks: vertical lines by their name, such as what a perfect model shows.
+        title: title of the figure.
+
+    Raises:
+        InputError: no rows, or a source of another shape.
+    """
+    require(len(rows) > 0 and len(series) > 0, "(rows, series)", (len(rows), len(series)), "1 or more of each")
+    for name, values in series.items():
+        require(values.shape == (len(rows), 3), f"shape of {name}", values.shape, f"({len(rows)}, 3)")
+    with style():
+        figure = new_figure(7.2, (0.14 + 0.12 * len(series)) * len(rows) + 1.3)
+        axes = figure.add_subplot()
+        for name, at in (marks or {}).items():
+            axes.axvline(at, color="#7f7f7f", linewidth=0.9, linestyle="--", zorder=0, label=name)
+        for place, (name, values) in enumerate(series.items()):
+            look = arm_style(name, place)
+            height = np.arange(len(rows)) + (place - (len(series) - 1) / 2) * 0.22
+            for at, (_, low, high) in zip(height, values):
+                axes.plot([low, high], [at, at], color=look.color, linewidth=1.8, solid_capstyle="butt")
+            axes.plot(
+                values[:, 0],
+                height,
+                linestyle="none",
+                color=look.color,
+                marker=look.marker,
+                markersize=5.5,
+                markeredgecolor="white",
+                label=name,
+            )
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(False, axis="y")
+        axes.set_xlabel(quantity)
+        legend_below(figure, [axes])
+        if title:
+            axes.set_title(title)
+    return figure

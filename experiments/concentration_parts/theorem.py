@@ -1,0 +1,196 @@
+"""Theorem 1, simulated: does the gap between X and Gaussian G close as d grows, and stay open where an assumption fails?"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from dgu import plots
+from dgu.analysis.theorem_one import LAWS, GapTrend, TheoremDesign, gap_trend, universality_gap
+from dgu.errors import require
+from dgu.keys import stream
+from experiments.concentration_parts.subject import PAPER, Plan, Subject
+from experiments.harness.claims import Claim
+from experiments.harness.costs import Cost
+from experiments.harness.report import FigureEntry, Section, Table
+from experiments.harness.rundir import RunDirectory
+
+TITLE = "Theorem 1, simulated"
+CLAIM_IDS = ("theorem-bounded", "theorem-power", "theorem-radius")
+FIGURE_FILES = ("figures/theorem_one.png",)
+#: What the designs are called in figures.
+NAMES = {"bounded": "bounded spectrum", "power": "spectrum k^-2", "radius": "bounded spectrum, random radius"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Min-norm classifiers of two classes on noise that is not Gaussian, against Gaussian noise of the same covariance."""
+
+    dimensions: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
+    """Dimensions d, increasing, two or more, each at least 8."""
+    replicates: int = 256
+    """Pairs of training sets where d is at most 128, 4 or more; above, in proportion to 128 / d."""
+    fewest: int = 12
+    """Pairs of training sets at the least, 4 or more."""
+    law: str = "exponential"
+    """Law of the noise: exponential (less 1), rademacher (+-1) or uniform."""
+    ratio: float = 0.5
+    """Training examples n over d, above 0 and below 1."""
+    separation: float = 2.0
+    """Mahalanobis distance of each class mean from the border between the classes."""
+    margin: float = 1.0
+    """Differences of error below this count as none, in percentage points."""
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip(self.dimensions, self.dimensions[1:]))
+        sound = len(self.dimensions) >= 2 and rising and self.dimensions[0] >= 8
+        require(sound, "theorem.dimensions", self.dimensions, "two or more, increasing, each at least 8")
+        for name in ("replicates", "fewest"):
+            require(getattr(self, name) >= 4, f"theorem.{name}", getattr(self, name), "4 or more")
+        laws = [law for law in LAWS if law != "radius"]
+        require(self.law in laws, "theorem.law", self.law, f"one of {', '.join(laws)}")
+        require(0 < self.ratio < 1, "theorem.ratio", self.ratio, "above 0 and below 1")
+        require(0 < self.separation < float("inf"), "theorem.separation", self.separation, "positive and finite")
+        require(self.margin > 0, "theorem.margin", self.margin, "positive")
+
+    def count(self, d: int) -> int:
+        """Pairs of training sets in dimension d."""
+        return min(self.replicates, max(self.fewest, self.replicates * 128 // d))
+
+    def designs(self) -> dict[str, TheoremDesign]:
+        """The three problems by name."""
+        bounded = TheoremDesign(self.law, "bounded", ratio=self.ratio, separation=self.separation)
+        return {
+            "bounded": bounded,
+            "power": replace(bounded, spectrum="power"),
+            "radius": replace(bounded, law="radius"),
+        }
+
+
+PRESETS = {
+    "smoke": Config(dimensions=(16, 32), replicates=16, fewest=4),
+    "default": Config(),
+    "paper": Config(dimensions=(64, 128, 256, 512, 1024, 2048, 4096), replicates=1024, fewest=64),
+}
+
+
+def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
+    """The three designs in every dimension; the subject's images take no part."""
+    key = stream(jax.random.key(seed), "theorem")
+    gaps: dict[str, list[np.ndarray]] = {}
+    for name, design in config.designs().items():
+        gaps[name] = []
+        for d in config.dimensions:
+            compute = partial(universality_gap, stream(key, name), d, config.count(d), design)
+            found = directory.stage(f"theorem/{name}-{d}", compute)
+            gaps[name].append(100 * (found["x"].astype(float) - found["gaussian"]))
+    dimensions = np.asarray(config.dimensions, float)
+    trends = {name: gap_trend(dimensions, each) for name, each in gaps.items()}
+    mean = {name: np.asarray([gap.mean() for gap in each]) for name, each in gaps.items()}
+    error = {name: np.asarray([gap.std(ddof=1) / np.sqrt(len(gap)) for gap in each]) for name, each in gaps.items()}
+    figure = plots.universality_trend(
+        np.asarray(config.dimensions),
+        {NAMES[name]: (trend.size, trend.size_error) for name, trend in trends.items()},
+        {NAMES[name]: (mean[name], error[name]) for name in gaps},
+        margin=config.margin,
+    )
+    directory.save_figure(FIGURE_FILES[0], figure)
+
+    last = {name: (float(mean[name][-1]), float(error[name][-1])) for name in gaps}
+    largest = f"d = {config.dimensions[-1]:,}"
+    claims = [
+        _falls("bounded", trends["bounded"], last["bounded"], config, largest),
+        _falls("power", trends["power"], last["power"], config, largest),
+        Claim.different(
+            id="theorem-radius",
+            paper=PAPER,
+            figure="Theorem 1",
+            statement=f"Examples of random length, which break an assumption, keep err X and err G apart at {largest} (same means and covariances).",
+            estimate=last["radius"][0],
+            interval=_interval(*last["radius"]),
+            margin=config.margin,
+            unit="points",
+        ),
+    ]
+    answer = (
+        f"With {config.law} noise and n / d = {config.ratio:g}, |err X - err G| falls as d^{trends['bounded'].slope:.2f} for a bounded spectrum and as "
+        f"d^{trends['power'].slope:.2f} for k^-2; at {largest} the mean differences are {last['bounded'][0]:+.2f} and {last['power'][0]:+.2f} "
+        f"percentage points. Examples of random length keep a difference of {last['radius'][0]:+.2f} points at every d."
+    )
+    rows = [
+        (
+            NAMES[name],
+            size,
+            config.count(size),
+            *(float(part[at]) for part in (trends[name].size, mean[name], error[name])),
+        )
+        for name in gaps
+        for at, size in enumerate(config.dimensions)
+    ]
+    return Section(
+        TITLE,
+        answer,
+        claims,
+        [
+            FigureEntry(
+                FIGURE_FILES[0],
+                f"Test error of the min-norm classifier trained on noise that is not Gaussian (X) less that on Gaussian noise (G), {config.law} noise, two "
+                f"classes, n / d = {config.ratio:g}; errors are exact given each classifier. Left its size, right its mean with sign; bars: 95 % intervals.",
+            )
+        ],
+        [Table("Theorem 1: differences of test error (points)", ("design", "d", "replicates", "mean size", "mean", "standard error"), rows)],
+        {
+            "dimensions": list(config.dimensions),
+            "slope": {name: [trend.slope, *trend.slope_interval] for name, trend in trends.items()},
+            "mean_difference": {name: values.tolist() for name, values in mean.items()},
+            "standard_error": {name: values.tolist() for name, values in error.items()},
+        },
+    )  # fmt: skip
+
+
+def _interval(mean: float, error: float) -> tuple[float, float]:
+    return mean - 1.96 * error, mean + 1.96 * error
+
+
+def _falls(name: str, trend: GapTrend, last: tuple[float, float], config: Config, largest: str) -> Claim:
+    """The size falls at least half as fast as errors concentrate, and at the largest d no difference is left."""
+    about: dict[str, Any] = {"paper": PAPER, "figure": "Theorem 1"}
+    noise = "as its assumptions ask for" if name == "bounded" else "though its assumptions fail"
+    parts = [
+        Claim.at_most(
+            id=f"theorem-{name}-slope",
+            statement="|err X - err G| falls with the dimension (slope on logarithmic axes).",
+            value=trend.slope,
+            interval=trend.slope_interval,
+            threshold=-0.25,
+            unit="",
+            **about,
+        ),
+        Claim.equivalent(
+            id=f"theorem-{name}-difference",
+            statement=f"The mean of err X - err G at {largest} is less than the margin.",
+            estimate=last[0],
+            interval=_interval(*last),
+            margin=config.margin,
+            unit="points",
+            **about,
+        ),
+    ]
+    return Claim.all_of(
+        parts,
+        id=f"theorem-{name}",
+        statement=f"Theorem 1 holds for a {NAMES[name]}, {noise}: min-norm classifiers on X come to err as often as on G.",
+        **about,
+    )
+
+
+def costs(config: Config, subject: Plan) -> list[Cost]:
+    """A QR factorisation of both training sets of each pair: ``2 n^2 (d - n / 3)`` operations."""
+    flop, memory = 0.0, 0.0
+    for d in config.dimensions:
+        n = config.ratio * d
+        flop += 3 * config.count(d) * 2 * 2 * n**2 * (d - n / 3)
+        memory = max(memory, 4 * 2 * 4 * n * d)
+    return [Cost("theorem 1", 0, flop, memory, 0)]

@@ -1,0 +1,304 @@
+"""The audit from the command line: planted copies are flagged and listed, fresh images are not, bad input is one line."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from dgu.data import SampleStore
+from experiments import audit
+from experiments.audit import Config
+from experiments.audit_parts import balance, features, membership, memorisation, moments, tails, universality
+from experiments.audit_parts.images import Images, Sets
+from experiments.harness.rundir import RunDirectory
+from tests.experiments.universality_study import CLASSES, contents, save_images, save_tiny_network
+
+pytestmark = pytest.mark.usefixtures("hasty_compiler")
+
+PARTS = (memorisation, moments, tails, features, balance, universality, membership)
+CLAIM_IDS = tuple(id for part in PARTS for id in part.CLAIM_IDS)
+FIGURE_FILES = (*audit.FIGURE_FILES, *(file for part in PARTS for file in part.FIGURE_FILES))
+#: Small where the smoke preset is not: an audit of a second or two, compilation aside.
+TINY = (
+    "--preset smoke --pca 8 --judge.images 200 --universality.recipe.epochs 2 --sampler.num-steps 2 --sampler.batch-size 16 "
+    "--membership.count 50"
+).split()
+
+
+def draw(per_class, seed):
+    """``per_class`` images of each class, grey values about a bright side; (n, 6, 6, 1) in [-1, 1] and labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(CLASSES), dtype=np.int32), per_class)
+    pixels = 0.3 * rng.normal(size=(len(labels), 6, 6, 1)) - 0.4
+    for number, turn in enumerate(labels):
+        pixels[number] += np.rot90(0.9 * (np.arange(6)[:, None, None] < 2), turn) * np.ones((1, 6, 1))
+    return np.clip(pixels, -1, 1).astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Sets and files, good and bad, by name."""
+    home = tmp_path_factory.mktemp("audit")
+    names = {"class_names": np.asarray(CLASSES)}
+    reference, labels = draw(75, 0)
+    held, held_labels = draw(25, 1)
+    samples, sample_labels = draw(30, 2)
+    for name, pixels, of in (
+        ("reference", reference, labels),
+        ("held", held, held_labels),
+        ("samples", samples, sample_labels),
+    ):
+        save_images(home / f"{name}.npz", pixels, of, **names)
+    np.savez(home / "unlabelled.npz", images=samples)
+    np.savez(home / "few.npz", images=samples[:40])
+    np.savez(home / "grey.npz", images=np.concatenate([samples, np.full((9, 6, 6, 1), 0.25, np.float32)]))
+    np.savez(home / "same.npz", images=np.repeat(samples[:1], 60, axis=0))
+    np.savez(home / "wide.npz", images=np.pad(samples, ((0, 0), (0, 0), (0, 2), (0, 0))))
+    np.savez(home / "wide-held.npz", images=np.pad(held, ((0, 0), (0, 0), (0, 2), (0, 0))))
+    np.savez(home / "colour.npz", images=np.repeat(samples, 3, axis=3))
+    np.savez(home / "part.npz", images=reference[40:100])
+    np.savez(home / "shuffled.npz", images=np.random.default_rng(3).permutation(reference)[:250])
+    np.savez(home / "dark.npz", images=((samples + 1) / 20).astype(np.float32))
+    np.savez(home / "nan.npz", images=np.where(np.arange(120)[:, None, None, None] == 7, np.nan, samples))
+    rng = np.random.default_rng(4)
+    for name, count in (("samples", 120), ("reference", 300), ("held", 100)):
+        np.save(home / f"{name}-features.npy", rng.normal(size=(count, 5)).astype(np.float32))
+    features = rng.normal(size=(120, 5))
+    np.save(home / "narrow-features.npy", features[:, :4])
+    features[11, 2] = np.nan
+    np.save(home / "nan-features.npy", features)
+    save_tiny_network(home / "network.npz")
+    return home
+
+
+def command(
+    folder, out, *options, base=("--samples", "samples.npz", "--reference", "reference.npz", "--holdout", "held.npz")
+):
+    """Paths of ``folder`` go by their file name."""
+    words = [str(folder / word) if re.fullmatch(r"[\w-]+\.np[yz]", word) else word for word in (*base, *options)]
+    return audit.main([*TINY, "--reference-split", "train", "--holdout-split", "train", "--out", str(out), *words])
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    """A whole audit, of fresh images: its directory and claims."""
+    out = tmp_path_factory.mktemp("run") / "whole"
+    return out, command(folder, out, "--checkpoint", "network.npz")
+
+
+def test_a_whole_audit_leaves_a_report_with_every_claim_and_figure(finished):
+    out, claims = finished
+    assert {claim.id for claim in claims} == set(CLAIM_IDS)
+    verdicts = {claim.id: claim.verdict for claim in claims}
+    # The samples are drawn from the reference's own law.
+    assert "not supported" not in {verdicts[id] for id in CLAIM_IDS if id != "audit-membership"}
+    for file in FIGURE_FILES:
+        assert (out / file).read_bytes()[:4] == b"\x89PNG"
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(FIGURE_FILES) and "<script" not in page and "http" not in page
+    for title in ("Memorisation", "Moments and spectra", "Tails", "Class balance", "Universality", "Membership"):
+        assert f"<p>{title}" in page
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["left_out"] == {} and metrics["Memorisation"]["near_duplicates"] == 0
+    assert json.loads((out / "near_duplicates.json").read_text()) == []
+
+
+def test_a_killed_audit_goes_on_and_gives_the_same(finished, folder, tmp_path, capsys):
+    out, _ = finished
+    before = contents(out)
+    for name in ("report.html", "claims.json", "metrics.json", "figures/tails.png", "stages/features.npz"):
+        (out / name).unlink()
+    kept = (out / "stages/universality/001.npz").stat().st_mtime_ns
+    command(folder, out, "--checkpoint", "network.npz")
+    after = contents(out)
+    for name in ("claims.json", "metrics.json", "figures/tails.png", "figures/fidelity.png", "stages/features.npz"):
+        assert after[name] == before[name], name
+    assert (out / "stages/universality/001.npz").stat().st_mtime_ns == kept
+    capsys.readouterr()
+    command(folder, out, "--checkpoint", "network.npz")
+    assert "already finished" in capsys.readouterr().out
+
+
+def test_features_from_files_and_sections_that_cannot_be_made(folder, tmp_path):
+    files = ("--features", "samples-features.npy", "--reference-features", "reference-features.npy")
+    base = ("--samples", "unlabelled.npz", "--reference", "reference.npz", "--holdout", "None")
+    claims = command(folder, tmp_path / "run", *files, "--universality.replicates", "0", base=base)
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["Fidelity and coverage"]["features"] == "the features given"
+    assert set(metrics["left_out"]) == {"Universality", "Membership inference"}
+    assert {claim.id for claim in claims} == set(CLAIM_IDS) - {"audit-universality", "audit-membership"}
+    page = (tmp_path / "run/report.html").read_text()
+    assert "no network was given" in page and "50 (set aside from the reference)" in page
+
+
+def test_the_network_is_sampled_where_no_samples_are_given(folder, tmp_path):
+    base = ("--checkpoint", "network.npz", "--reference", "reference.npz", "--holdout", "held.npz", "--per-class", "16")
+    options = ("--universality.replicates", "0", "--membership.count", "20")
+    claims = command(folder, tmp_path / "run", *options, base=base)
+    store = SampleStore.existing(tmp_path / "run/samples")
+    assert {label: ranges[-1][1] for label, ranges in store.shards().items()} == dict.fromkeys(range(4), 16)
+    verdicts = {claim.id: claim.verdict for claim in claims}
+    # An untrained network: far from the reference in every respect, but no copyist.
+    assert verdicts["audit-spectrum"] == verdicts["audit-frechet"] == verdicts["audit-coverage"] == "not supported"
+    assert verdicts["audit-not-memorised"] != "not supported"
+
+
+# --- memorisation, by its section alone ------------------------------------------------------------------------------
+
+REFERENCE, FRESH, HELD = (draw(count, seed)[0] for count, seed in ((250, 5), (100, 6), (100, 7)))
+
+
+def memorised(tmp_path, samples, aside=None):
+    """The claim, and the pairs that were listed."""
+    held = Images(HELD if aside is None else REFERENCE[aside], None)
+    sets = Sets(Images(samples, None), Images(REFERENCE, None), held, aside, (), None)
+    directory = RunDirectory.open(tmp_path / "run", Config())
+    section = memorisation.section(Config(), sets, directory)
+    assert (tmp_path / "run/figures/pairs.png").exists()
+    return section, directory.read_json("near_duplicates.json")
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 0.02])
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_planted_memoriser_is_flagged(tmp_path, noise, aside):
+    rng = np.random.default_rng(8)
+    rows = rng.integers(0, len(REFERENCE), 200)
+    samples = (REFERENCE[rows] + noise * rng.normal(size=(200, 6, 6, 1))).astype(np.float32)
+    section, pairs = memorised(tmp_path, samples, np.arange(0, 1000, 6) if aside else None)
+    assert section.claims[0].verdict == "not supported" and section.answer.startswith("MEMORISED")
+    assert {part.id: part.verdict for part in section.claims[0].parts} == dict.fromkeys(
+        ("copies", "closeness", "gl-share", "gl-distance"), "not supported"
+    )
+    assert {pair["sample"]: pair["reference"] for pair in pairs} == dict(enumerate(rows.tolist()))
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_fresh_images_are_not_flagged(tmp_path, aside):
+    section, pairs = memorised(tmp_path, draw(300, 9)[0], np.arange(0, 1000, 6) if aside else None)
+    assert section.claims[0].verdict != "not supported" and pairs == []
+    parts = {part.id: part for part in section.claims[0].parts}
+    assert parts["closeness"].verdict == parts["gl-distance"].verdict == "supported"
+    assert abs(parts["closeness"].value - 0.5) < 0.08 and abs(parts["gl-share"].value - 0.95) < 0.05
+
+
+def test_one_per_cent_of_near_duplicates_are_listed_and_nothing_else(tmp_path):
+    rng = np.random.default_rng(10)
+    samples = draw(100, 11)[0]
+    planted, rows = rng.choice(400, 4, replace=False), rng.choice(1000, 4, replace=False)
+    samples[planted] = REFERENCE[rows] + 0.01 * rng.normal(size=(4, 6, 6, 1))
+    _, pairs = memorised(tmp_path, samples)
+    assert {(pair["sample"], pair["reference"]) for pair in pairs} == set(zip(planted.tolist(), rows.tolist()))
+    assert all(0.005 < pair["rms"] < 0.016 for pair in pairs)
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refused(folder, tmp_path, capsys, monkeypatch):
+    """The line of a refused command, after making sure that nothing was computed or left."""
+    monkeypatch.setattr(audit, "run", guarded := Guard(audit.run))
+
+    def check(*options, **base):
+        with pytest.raises(SystemExit) as exit_:
+            command(folder, tmp_path / "run", *options, **base)
+        error = capsys.readouterr().err
+        assert exit_.value.code == 2 and error.count("\n") == 1 and error.startswith("audit: ")
+        assert not (tmp_path / "run").exists() and not guarded.stages
+        return error
+
+    return check
+
+
+class Guard:
+    """``run`` with the stages that it computed."""
+
+    def __init__(self, run):
+        self.run, self.stages = run, []
+
+    def __call__(self, config, directory):
+        try:
+            return self.run(config, directory)
+        finally:
+            self.stages = list(directory.path.glob("stages/*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("--samples reference.npz", "must be another set than --reference"),
+        ("--holdout reference.npz", "must be another set than --reference"),
+        ("--holdout samples.npz", "must be another set than --holdout"),
+        ("--samples part.npz", "samples: 60 of 60 images are those of the reference, in its order"),
+        ("--samples shuffled.npz", "samples: 250 of 250 images are those of the reference, none of them twice"),
+        ("--samples wide.npz", "samples: shape of an image = (6, 8, 1): must be (6, 6, 1), as in the reference"),
+        ("--samples colour.npz", "samples: shape of an image = (6, 6, 3)"),
+        ("--samples dark.npz", "samples: range of the pixels"),
+        ("--samples nan.npz", "image 7 holds NaN"),
+        ("--samples few.npz", "samples: number of images = 40: must be 50 or more: two blocks of 25 of the kernel distance"),
+        ("--holdout few.npz", "holdout: number of images = 40"),
+        ("--reference few.npz", "reference: number of images = 40: must be 100 or more: the nearest neighbours"),
+        ("--reference unlabelled.npz --holdout None", "images to set aside for want of --holdout = 20"),
+        ("--samples grey.npz", "samples: images of a single colour = 9: must be 0 (the first is number 120)"),
+        ("--samples same.npz", "samples: images = 'all the same'"),
+        ("--samples absent.npz", "samples = "),
+        ("--features samples-features.npy", "reference-features = None"),
+        ("--features nan-features.npy --reference-features reference-features.npy --holdout-features held-features.npy",
+         "features of image 11 = 'NaN or infinite'"),
+        ("--features held-features.npy --reference-features reference-features.npy --holdout-features held-features.npy",
+         "must be another file than --holdout-features"),
+        ("--features narrow-features.npy --reference-features reference-features.npy --holdout-features held-features.npy",
+         "features: columns = 4: must be 5"),
+        ("--features reference-features.npy --reference-features held-features.npy --holdout-features held-features.npy",
+         "number of rows = 100: must be 300"),
+        ("--features samples-features.npy --reference-features reference-features.npy", "holdout-features = None"),
+        ("--checkpoint nothing", "checkpoint = 'nothing'"),
+        ("--pca 0", "pca = 0"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_before_the_work(refused, options, text):
+    assert text in refused(*options.split())
+
+
+def test_a_network_of_other_images_is_refused_before_it_is_sampled(refused, monkeypatch):
+    monkeypatch.setattr("dgu.samplers.sample", None)
+    base = ("--reference", "wide.npz", "--holdout", "held.npz", "--checkpoint", "network.npz")
+    assert "holdout: shape of an image = (6, 6, 1): must be (6, 8, 1), as in the reference" in refused(base=base)
+    base = ("--reference", "wide.npz", "--holdout", "wide-held.npz", "--checkpoint", "network.npz")
+    assert "reference: shape of an image = (6, 8, 1): must be (6, 6, 1), the network's" in refused(base=base)
+
+
+def test_a_missing_set_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("dgu.data.named.NAMED_SETS", {**(named := __import__("dgu.data.named", fromlist=["x"]).NAMED_SETS),
+        "fashion-mnist": __import__("dataclasses").replace(named["fashion-mnist"], places=lambda split: iter(()))})  # fmt: skip
+    with pytest.raises(SystemExit):
+        audit.main(["--out", str(tmp_path / "run")])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "'fashion-mnist' (train) was not found" in error and "bring it with" in error
+
+
+def test_a_sample_store_is_read_class_by_class(folder, tmp_path):
+    from experiments.audit_parts.images import read
+
+    store = SampleStore.open(tmp_path / "store", {}, (6, 6, 1), shard_size=8)
+    pixels, _ = draw(10, 12)
+    for label in (0, 2):
+        store.write(label, 0, 1.5 * pixels[10 * label : 10 * label + 8])
+    store.write(2, 8, pixels[28:30])
+    found, names = read("samples", str(tmp_path / "store"), "train", None)
+    assert names == () and found.labels.tolist() == [0] * 8 + [2] * 8
+    np.testing.assert_array_equal(found.pixels, np.clip(1.5 * np.concatenate([pixels[:8], pixels[20:28]]), -1, 1))
+
+
+def test_dry_run_computes_nothing(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("dgu.samplers.sample", None)
+    monkeypatch.setattr("dgu.analysis.k_nearest", None)
+    base = ("--checkpoint", "network.npz", "--reference", "reference.npz", "--holdout", "held.npz", "--per-class", "16")
+    assert command(folder, tmp_path / "run", "--dry-run", base=base) == ()
+    printed = capsys.readouterr().out
+    # 64 images by 3 evaluations; 50 images of each kind at three levels.
+    assert "sampling" in printed and "192" in printed and "membership" in printed and "300" in printed
+    assert not (tmp_path / "run").exists()
+    assert jax.config.read("jax_disable_most_optimizations")

@@ -1,0 +1,93 @@
+"""The parts of the concentration study about Theorem 1, its use for predictions, and the fit of the mixture."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dgu.errors import InputError
+from dgu.samplers import Churn
+from experiments.concentration_parts import fit_size, prediction, theorem
+from experiments.concentration_parts.subject import Plan, Subject
+from experiments.harness.rundir import RunDirectory
+
+pytestmark = pytest.mark.usefixtures("hasty_compiler")
+PARTS = {"theorem": theorem, "prediction": prediction, "fit_size": fit_size}
+
+
+def subject(classes=3, count=60, side=4):
+    """Exactly Gaussian images, whose classes differ in mean."""
+    rng = np.random.default_rng(0)
+    means = 0.2 * rng.normal(size=(classes, 1, side, side, 1))
+    images = (means + 0.3 * rng.normal(size=(classes, count, side, side, 1))).astype(np.float32)
+    names = tuple(f"class {k}" for k in range(classes))
+    return Subject(None, False, (side, side, 1), tuple(range(classes)), names, None, Churn(), None, 1, images, None)
+
+
+CONFIGS = {
+    "theorem": dataclasses.replace(theorem.PRESETS["smoke"], dimensions=(8, 16), replicates=8),
+    "prediction": dataclasses.replace(
+        prediction.PRESETS["smoke"], ratios=(0.5, 3.0), simulations=30, replicates=3, tolerance=4.0
+    ),
+    "fit_size": dataclasses.replace(fit_size.PRESETS["smoke"], sizes=(3, 30)),
+}
+
+
+@pytest.mark.parametrize("name", list(PARTS))
+def test_a_part_keeps_its_promises_and_resumes(name, tmp_path):
+    part, config = PARTS[name], CONFIGS[name]
+    directory = RunDirectory.open(tmp_path, config)
+    section = part.run(config, subject(), directory, 0)
+    assert tuple(claim.id for claim in section.claims) == part.CLAIM_IDS
+    assert tuple(figure.file for figure in section.figures) == part.FIGURE_FILES
+    for file in part.FIGURE_FILES:
+        assert (tmp_path / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert section.answer and section.tables[0].rows
+    assert all(len(row) == len(section.tables[0].header) for row in section.tables[0].rows)
+    directory.write_json("metrics.json", section.metrics)
+    # Every stage is stored: a second run computes nothing and says the same.
+    times = directory.timings()
+    again = part.run(config, subject(), directory, 0)
+    assert directory.timings() == times and again.answer == section.answer and again.metrics == section.metrics
+    plan = Plan(None, (4, 4, 1), 3, 60, 18, 10)
+    assert all(cost.flop > 0 for cost in part.costs(config, plan)) and len(part.costs(config, plan)) == 1
+
+
+def test_prediction_agrees_with_its_simulation(tmp_path):
+    config = CONFIGS["prediction"]
+    section = prediction.run(config, subject(), RunDirectory.open(tmp_path, config), 0)
+    differences = np.asarray(section.metrics["simulated"]) - np.asarray(section.metrics["theory"])
+    assert np.abs(differences).max() < 4 and np.asarray(section.metrics["theory"]).min() > 5
+
+
+def test_one_class_or_large_images_have_nothing_to_tell_apart(tmp_path):
+    directory = RunDirectory.open(tmp_path, CONFIGS["prediction"])
+    assert prediction.run(CONFIGS["prediction"], subject(1), directory, 0) is None
+    assert fit_size.run(CONFIGS["fit_size"], subject(1), directory, 0) is None
+    small = dataclasses.replace(CONFIGS["prediction"], max_dimension=15)
+    assert prediction.run(small, subject(), directory, 0) is None and not prediction.costs(
+        small, Plan(None, (4, 4, 1), 3, 60, 18, 10)
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: theorem.Config(dimensions=(8,)), r"theorem.dimensions = \(8,\): must be two or more"),
+        (
+            lambda: theorem.Config(law="radius"),
+            "theorem.law = 'radius': must be one of rademacher, uniform, exponential",
+        ),
+        (lambda: prediction.Config(ratios=(1.0,)), r"prediction.ratios = \(1.0,\): must be one or more"),
+        (lambda: prediction.Config(ratios=(0.9,)), r"prediction.ratios = \(0.9,\): must be with one at least"),
+        (
+            lambda: prediction.Config(fit_share=0.9),
+            r"\(prediction.fit_share, prediction.test_share\) = .*: must be positive",
+        ),
+        (lambda: fit_size.Config(sizes=(5,)), r"fit_size.sizes = \(5,\): must be two or more"),
+        (lambda: fit_size.Config().sweep(500), r"per_class = 500: must be at least 560 for fit_size"),
+    ],
+)
+def test_bad_options(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
