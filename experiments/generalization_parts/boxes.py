@@ -13,12 +13,11 @@ from dgu.keys import stream
 from dgu.models import BoxMixture, ShallowNet
 from dgu.samplers import ScoreOfDensity
 from dgu.training import Recipe, Runs, train_dynamics
-from experiments.concentration_parts.section import Section
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Compact targets"

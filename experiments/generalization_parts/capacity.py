@@ -7,12 +7,11 @@ from scipy import stats
 
 from dgu import plots
 from dgu.models import two_modes
-from experiments.concentration_parts.section import Section
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Capacity"

@@ -14,12 +14,11 @@ from dgu.keys import stream
 from dgu.models import RandomFeatures, RandomFeatureScore, two_modes
 from dgu.samplers import ScoreOfDensity
 from dgu.training import empirical_loss, flow_curves, gauss_hermite, gradient_flow, population_loss
-from experiments.concentration_parts.section import Section
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Random features and the bounds"

@@ -8,13 +8,12 @@ from scipy import stats
 from dgu import plots
 from dgu.analysis import Grid, mixture_bound, mode_summary
 from dgu.models import two_modes
-from experiments.concentration_parts.section import Section
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
 from experiments.generalization_parts.stopping import RISE, density_figure, tested_rise
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Modes shift"

@@ -13,12 +13,11 @@ from dgu.keys import stream
 from dgu.models import ShallowNet, two_modes
 from dgu.models.shallow import ShallowScore
 from dgu.samplers import ScoreOfDensity, probability_flow
-from experiments.concentration_parts.section import Section
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Table
+from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "The KL three ways"
