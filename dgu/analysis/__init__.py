@@ -20,6 +20,8 @@ from dgu.analysis.convnet import ConvNet as ConvNet
 from dgu.analysis.convnet import train_convnet as train_convnet
 from dgu.analysis.coupling import coupled_deviation as coupled_deviation
 from dgu.analysis.coupling import coupled_distances as coupled_distances
+from dgu.analysis.coverage import density_coverage as density_coverage
+from dgu.analysis.coverage import expected_coverage as expected_coverage
 from dgu.analysis.divergence import Grid as Grid
 from dgu.analysis.divergence import KLMeasure as KLMeasure
 from dgu.analysis.divergence import flow_kl as flow_kl
@@ -33,8 +35,6 @@ from dgu.analysis.divergence import target_log_density as target_log_density
 from dgu.analysis.early_stopping import EarlyStopping as EarlyStopping
 from dgu.analysis.early_stopping import early_stopping as early_stopping
 from dgu.analysis.early_stopping import smoothed as smoothed
-from dgu.analysis.coverage import density_coverage as density_coverage
-from dgu.analysis.coverage import expected_coverage as expected_coverage
 from dgu.analysis.features import quadratic_features as quadratic_features
 from dgu.analysis.fit_size import FitSweep as FitSweep
 from dgu.analysis.fit_size import fit_gaps as fit_gaps
