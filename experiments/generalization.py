@@ -32,6 +32,7 @@ CLAIM_IDS = (
     "mode-width",
     "inputs-scaled",
     "capacity-narrow",
+    "capacity-middle",
     "capacity-wide",
     "capacity-ratio",
     "capacity-epochs",
@@ -65,7 +66,7 @@ FIGURE_FILES = (
 )
 PRESETS = {
     "smoke": Config(
-        epochs=4, evaluations=4, seeds=4, sizes=(64,), chunk_size=4, shift_points=51, modes=(3.0, 15.0), shift_seeds=4,
+        epochs=4, evaluations=2, seeds=4, sizes=(64,), chunk_size=4, shift_points=51, modes=(3.0, 15.0), shift_seeds=4,
         widths=(4, 16), capacity_seeds=2, capacity_epochs=4, remark_epochs=4, remark_seeds=2, mode_widths=(1.0, 2.0),
         box_dimensions=(1, 2), box_seeds=2, box_epochs=4, box_width=8, box_examples=20, flow_sizes=(10, 30), flow_features=16,
         flow_seeds=2, divergence_examples=100, divergence_networks=2,
@@ -85,6 +86,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     from experiments.harness.progress import Progress
 
     parts: tuple[Any, ...] = (stopping, shift, capacity, flow, boxes, three_ways)
+    shift.check_grids(config)  # A part that came to its own last would find out after minutes.
     sections = []
     with Progress("parts of the study", total=len(parts), unit="parts") as bar:
         for part in parts:
