@@ -44,6 +44,7 @@ CLAIM_IDS = (
     "bound-value",
     "boxes-dimension",
     "kl-ways-exact",
+    "kl-same-law",
     "kl-ways-trained",
     "kl-floor",
 )
