@@ -1,6 +1,7 @@
 """Denoisers: closed forms and networks."""
 
 from dgu.models.adm import ADMConfig as ADMConfig
+from dgu.models.boxes import BoxMixture as BoxMixture
 from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
 from dgu.models.dit import DiTConfig as DiTConfig
 from dgu.models.edm import EDMDenoiser as EDMDenoiser
@@ -10,6 +11,8 @@ from dgu.models.levels import LinearNetwork as LinearNetwork
 from dgu.models.levels import Network as Network
 from dgu.models.levels import NetworkDenoiser as NetworkDenoiser
 from dgu.models.linear import LinearDenoiser as LinearDenoiser
+from dgu.models.gaussian_mixture import gaussian_mixture as gaussian_mixture
+from dgu.models.gaussian_mixture import two_modes as two_modes
 from dgu.models.mixtures import EmpiricalDenoiser as EmpiricalDenoiser
 from dgu.models.mixtures import MoLRGDenoiser as MoLRGDenoiser
 from dgu.models.preconditioning import DAEPreconditioning as DAEPreconditioning
@@ -21,6 +24,10 @@ from dgu.models.pretrained import Pretrained as Pretrained
 from dgu.models.pretrained import load_checkpoint as load_checkpoint
 from dgu.models.pretrained import save_network as save_network
 from dgu.models.skipnet import SkipNetwork as SkipNetwork
+from dgu.models.random_features import RandomFeatures as RandomFeatures
+from dgu.models.random_features import RandomFeatureScore as RandomFeatureScore
+from dgu.models.shallow import ShallowNet as ShallowNet
+from dgu.models.shallow import ShallowScore as ShallowScore
 from dgu.models.snapshot import load_edm_pickle as load_edm_pickle
 from dgu.models.songunet import NCSNPP as NCSNPP
 from dgu.models.songunet import SongUNetConfig as SongUNetConfig

@@ -10,6 +10,12 @@ from dgu.plots.curves import learning_curves as learning_curves
 from dgu.plots.curves import loss_curve as loss_curve
 from dgu.plots.dots import interval_dots as interval_dots
 from dgu.plots.forest import forest as forest
+from dgu.plots.generalization import SeedCurves as SeedCurves
+from dgu.plots.generalization import SizePanel as SizePanel
+from dgu.plots.generalization import against_size as against_size
+from dgu.plots.generalization import density_multiples as density_multiples
+from dgu.plots.generalization import score_panels as score_panels
+from dgu.plots.generalization import seed_curves as seed_curves
 from dgu.plots.histograms import histograms as histograms
 from dgu.plots.images import image_grid as image_grid
 from dgu.plots.levels import LevelPanel as LevelPanel

@@ -1,0 +1,132 @@
+"""How does a diffusion model's distance from its target develop in training time? ``python -m experiments.generalization``
+
+The KL divergence between the target and the modelled distribution is followed through training, over seeds, numbers of examples,
+distances of modes, capacities and optimisers, with the bounds of Li et al., arXiv 2311.01797, beside what is measured. Every
+statement is about the distribution over seeds: the figures of single runs with SGD are mostly its noise.
+"""
+
+from typing import Any
+
+from dgu import parallel
+from experiments.generalization_parts.config import Config
+from experiments.harness.cli import run_experiment
+from experiments.harness.costs import Cost
+from experiments.harness.report import Report
+from experiments.harness.rundir import RunDirectory
+
+CLAIM_IDS = (
+    "sgd-learns",
+    "adam-learns",
+    "early-stopping-sgd",
+    "early-stopping-adam",
+    "sample-size",
+    "score-slopes",
+    "score-intercepts",
+    "modes-shift-ratio",
+    "modes-shift-trend",
+    "modes-shift-adam",
+    "modes-shift-one-mode",
+    "modes-shift-positions",
+    "modes-shift-weights",
+    "modes-shift-early",
+    "mode-width",
+    "inputs-scaled",
+    "capacity-narrow",
+    "capacity-middle",
+    "capacity-wide",
+    "capacity-ratio",
+    "capacity-epochs",
+    "flow-argmin",
+    "flow-u-shape",
+    "flow-lemmas",
+    "flow-rate",
+    "bound-time",
+    "bound-value",
+    "boxes-dimension",
+    "kl-ways-exact",
+    "kl-same-law",
+    "kl-ways-trained",
+    "kl-floor",
+)
+FIGURE_FILES = (
+    "figures/kl_sgd.png",
+    "figures/kl_adam.png",
+    "figures/densities_near_sgd.png",
+    "figures/densities_near_adam.png",
+    "figures/scores.png",
+    "figures/modes_shift.png",
+    "figures/modes_shift_curves.png",
+    "figures/densities_far_sgd.png",
+    "figures/densities_far_adam.png",
+    "figures/remarks.png",
+    "figures/capacity.png",
+    "figures/flow.png",
+    "figures/flow_rates.png",
+    "figures/boxes.png",
+    "figures/kl_three_ways.png",
+)
+PRESETS = {
+    # Trainings of the same shapes, eight at once, so that each optimiser is compiled once; a hundred examples everywhere.
+    "smoke": Config(
+        epochs=4, evaluations=2, seeds=8, sizes=(100,), chunk_size=8, shift_points=51, modes=(3.0, 15.0), shift_seeds=4,
+        widths=(4, 16), capacity_seeds=4, capacity_epochs=4, remark_epochs=4, remark_seeds=2, mode_widths=(1.0, 2.0),
+        box_dimensions=(1, 2), box_seeds=2, box_epochs=4, box_width=16, box_examples=100, flow_sizes=(10, 30), flow_features=16,
+        flow_seeds=2, divergence_examples=100, divergence_networks=2,
+    ),
+    "default": Config(),
+    "paper": Config(
+        seeds=100, shift_seeds=50, widths=tuple(2**k for k in range(1, 12)), capacity_seeds=20, capacity_epochs=10_000,
+        evaluations=100, remark_seeds=50, box_seeds=20, box_epochs=2000, box_examples=2000, flow_sizes=(10, 30, 100, 300, 1000, 3000),
+        flow_features=1024, flow_seeds=50, divergence_examples=10_000, divergence_networks=20,
+    ),
+}  # fmt: skip
+
+
+def run(config: Config, directory: RunDirectory) -> Report:
+    """Every part in turn; each stores what it computed."""
+    from experiments.generalization_parts import boxes, capacity, flow, shift, stopping, three_ways
+    from experiments.harness.progress import Progress
+
+    parts: tuple[Any, ...] = (stopping, shift, capacity, flow, boxes, three_ways)
+    shift.check_grids(config)  # A part that came to its own last would find out after minutes.
+    sections = []
+    with Progress("parts of the study", total=len(parts), unit="parts") as bar:
+        for part in parts:
+            print(f"{part.TITLE} ...", flush=True)
+            sections.append(part.run(config, directory))
+            bar.update()
+    claims = [claim for section in sections for claim in section.claims]
+    metrics = {section.title: section.metrics for section in sections}
+    metrics["claims"] = {
+        claim.id: {"value": claim.value, "interval": list(claim.interval), "verdict": claim.verdict} for claim in claims
+    }
+    directory.write_json("metrics.json", metrics)
+    return Report(
+        "Generalisation in training time",
+        " ".join(section.answer for section in sections),
+        claims,
+        [figure for section in sections for figure in section.figures],
+        [table for section in sections for table in section.tables],
+    )
+
+
+def dry_run(config: Config) -> list[Cost]:
+    """What a run would cost, by its counts of examples, epochs and units."""
+    from experiments.generalization_parts import boxes, capacity, flow, shift, stopping, three_ways
+
+    parts: tuple[Any, ...] = (stopping, shift, capacity, flow, boxes, three_ways)
+    return [cost for part in parts for cost in part.costs(config)]
+
+
+if __name__ == "__main__":
+    parallel.start()
+    run_experiment(
+        PRESETS,
+        run,
+        name="generalization",
+        description="How does a diffusion model's distance from its target develop in training time, over seeds, sizes, distances "
+        "of modes and capacities?",
+        dry_run=dry_run,
+        claim_ids=CLAIM_IDS,
+        figure_files=FIGURE_FILES,
+    )
