@@ -20,6 +20,8 @@ from dgu.analysis.convnet import ConvNet as ConvNet
 from dgu.analysis.convnet import train_convnet as train_convnet
 from dgu.analysis.coupling import coupled_deviation as coupled_deviation
 from dgu.analysis.coupling import coupled_distances as coupled_distances
+from dgu.analysis.coverage import density_coverage as density_coverage
+from dgu.analysis.coverage import expected_coverage as expected_coverage
 from dgu.analysis.divergence import Grid as Grid
 from dgu.analysis.divergence import KLMeasure as KLMeasure
 from dgu.analysis.divergence import flow_kl as flow_kl
@@ -33,8 +35,6 @@ from dgu.analysis.divergence import target_log_density as target_log_density
 from dgu.analysis.early_stopping import EarlyStopping as EarlyStopping
 from dgu.analysis.early_stopping import early_stopping as early_stopping
 from dgu.analysis.early_stopping import smoothed as smoothed
-from dgu.analysis.coverage import density_coverage as density_coverage
-from dgu.analysis.coverage import expected_coverage as expected_coverage
 from dgu.analysis.features import quadratic_features as quadratic_features
 from dgu.analysis.fit_size import FitSweep as FitSweep
 from dgu.analysis.fit_size import fit_gaps as fit_gaps
@@ -57,6 +57,10 @@ from dgu.analysis.generalization_bounds import mixture_bound as mixture_bound
 from dgu.analysis.generalization_bounds import optimal_stopping as optimal_stopping
 from dgu.analysis.generalization_bounds import theorem_one_bound as theorem_one_bound
 from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpolator
+from dgu.analysis.kmeans import ClusterPair as ClusterPair
+from dgu.analysis.kmeans import KMeans as KMeans
+from dgu.analysis.kmeans import cluster_pairs as cluster_pairs
+from dgu.analysis.kmeans import kmeans as kmeans
 from dgu.analysis.lanczos import TopEigenvalues as TopEigenvalues
 from dgu.analysis.lanczos import top_eigenvalues as top_eigenvalues
 from dgu.analysis.least_squares import least_squares_classifier as least_squares_classifier

@@ -12,6 +12,7 @@ from dgu.models.mixtures import MoLRGDenoiser as MoLRGDenoiser
 from dgu.models.preconditioning import EDMPreconditioning as EDMPreconditioning
 from dgu.models.preconditioning import IDDPMPreconditioning as IDDPMPreconditioning
 from dgu.models.preconditioning import VEPreconditioning as VEPreconditioning
+from dgu.models.preconditioning import VESDEPreconditioning as VESDEPreconditioning
 from dgu.models.preconditioning import VPPreconditioning as VPPreconditioning
 from dgu.models.pretrained import Pretrained as Pretrained
 from dgu.models.pretrained import load_checkpoint as load_checkpoint
@@ -23,4 +24,5 @@ from dgu.models.shallow import ShallowScore as ShallowScore
 from dgu.models.snapshot import load_edm_pickle as load_edm_pickle
 from dgu.models.songunet import NCSNPP as NCSNPP
 from dgu.models.songunet import SongUNetConfig as SongUNetConfig
+from dgu.models.tutorial_unet import TutorialUNetConfig as TutorialUNetConfig
 from dgu.models.weights import edm_from_arrays as edm_from_arrays

@@ -18,6 +18,7 @@ from dgu.errors import InputError, require
 from dgu.models.adm import ADM, ADMConfig
 from dgu.models.preconditioning import EDMPreconditioning, IDDPMPreconditioning, Preconditioning, nearest
 from dgu.models.songunet import SongUNet, SongUNetConfig
+from dgu.models.tutorial_unet import TutorialUNet, TutorialUNetConfig
 from dgu.models.unet import UNetConfig
 from dgu.typing import Event, Key, PyTree, Scalar
 
@@ -33,7 +34,7 @@ class EDMNetwork:
     the two again).
     """
 
-    unet: UNetConfig
+    unet: UNetConfig | TutorialUNetConfig
     preconditioning: Preconditioning = field(default_factory=EDMPreconditioning)
     compute_dtype: str = "float32"
     remat: bool = False
@@ -140,7 +141,7 @@ def is_constant(path: tuple[Any, ...]) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _abstract(unet: UNetConfig, compute_dtype: str) -> tuple[Any, PyTree]:
+def _abstract(unet: UNetConfig | TutorialUNetConfig, compute_dtype: str) -> tuple[Any, PyTree]:
     """Graph definition and shapes of the parameters, once per architecture and without computing anything."""
     graph, state = nnx.split(nnx.eval_shape(lambda: _module(unet, compute_dtype, _SameKey(jax.random.key(0)))))
     return graph, nnx.to_pure_dict(state)
@@ -153,13 +154,15 @@ class _SameKey(nnx.Rngs):
         self.params = lambda: key
 
 
-def _module(unet: UNetConfig, compute_dtype: str, rngs: nnx.Rngs) -> ADM | SongUNet:
+def _module(unet: UNetConfig | TutorialUNetConfig, compute_dtype: str, rngs: nnx.Rngs) -> ADM | SongUNet | TutorialUNet:
     dtype = jnp.bfloat16 if compute_dtype == "bfloat16" else None
     if isinstance(unet, SongUNetConfig):
         return SongUNet(unet, dtype, rngs)
     if isinstance(unet, ADMConfig):
         return ADM(unet, dtype, rngs)
-    raise InputError(f"unet = {type(unet).__name__}: must be an ADMConfig or a SongUNetConfig")
+    if isinstance(unet, TutorialUNetConfig):
+        return TutorialUNet(unet, dtype, rngs)
+    raise InputError(f"unet = {type(unet).__name__}: must be an ADMConfig, a SongUNetConfig or a TutorialUNetConfig")
 
 
 @jax.tree_util.register_dataclass

@@ -27,5 +27,7 @@ from dgu.training.losses import edm_loss as edm_loss
 from dgu.training.losses import edm_sigma as edm_sigma
 from dgu.training.losses import ve_loss as ve_loss
 from dgu.training.losses import ve_sigma as ve_sigma
+from dgu.training.losses import vesde_loss as vesde_loss
+from dgu.training.losses import vesde_sigma as vesde_sigma
 from dgu.training.losses import vp_loss as vp_loss
 from dgu.training.losses import vp_sigma as vp_sigma
