@@ -65,6 +65,8 @@ from dgu.analysis.lanczos import TopEigenvalues as TopEigenvalues
 from dgu.analysis.lanczos import top_eigenvalues as top_eigenvalues
 from dgu.analysis.least_squares import least_squares_classifier as least_squares_classifier
 from dgu.analysis.least_squares import simulated_errors as simulated_errors
+from dgu.analysis.level_losses import level_losses as level_losses
+from dgu.analysis.level_losses import linear_level_loss as linear_level_loss
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
 from dgu.analysis.lipschitz import LipschitzFamily as LipschitzFamily
 from dgu.analysis.lipschitz import lipschitz_family as lipschitz_family

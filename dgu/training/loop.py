@@ -6,7 +6,7 @@ noise level, noise, dropout and augmentation. A run that was killed and started 
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, get_args
 
@@ -223,7 +223,8 @@ def train_steps(
     check_batch(config, mesh)
     check_augmentation(network, config)
     micro = config.micro_batch or config.batch_size
-    whole, accumulate, finish = _compiled(network, config, mesh)
+    # Neither the seed nor the length is part of the program: trainings that differ in nothing else share it.
+    whole, accumulate, finish = _compiled(network, replace(config, seed=0, duration_kimg=1.0), mesh)
     key = keys.stream(jax.random.key(config.seed), "loss")
     batch_sharding = parallel.batch_sharding(mesh)
     state = parallel.put(state, parallel.replicated(mesh))
