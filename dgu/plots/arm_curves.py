@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, NullLocator
 
 from dgu.errors import require
 from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
@@ -63,8 +64,12 @@ def arm_curves(panels: Sequence[ArmPanel], *, title: str = "") -> Figure:
                 axes.axhline(panel.level, color=OKABE_ITO["black"], linestyle=":", linewidth=1.0)
             if panel.log_x:
                 axes.set_xscale("log")
+                axes.set_xticks(panel.x, [f"{value:.2g}" for value in panel.x])
+                axes.xaxis.set_minor_locator(NullLocator())
             if panel.log_y:
                 axes.set_yscale("log")
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
             axes.set_xlabel(panel.xlabel)
             axes.set_ylabel(panel.ylabel)
             axes.set_title(panel.title)

@@ -32,7 +32,7 @@ class ImagesConfig:
     """Copies of the training images, each with its own uniform dequantisation."""
     channels: tuple[int, ...] = (32, 64, 128)
     """Channels of the U-Net's levels, the finest first."""
-    epochs: int = 200
+    epochs: int = 160
     """Passes over the training images, a multiple of bins."""
     bins: int = 20
     """Points of the curve of the training loss."""
@@ -46,7 +46,7 @@ class ImagesConfig:
     """Noise levels at which losses are compared, equally far apart in time."""
     draws: int = 4
     """Draws of the noise for each image and level."""
-    likelihoods: int = 24
+    likelihoods: int = 16
     """Held-out images of each pair and seed whose likelihood is computed, 4 or more; at most 2 held_out."""
     probes: int = 4
     """Random vectors for the trace in it, 2 or more."""
