@@ -17,7 +17,7 @@ from experiments.harness.rundir import RunDirectory
 
 PRESETS = {
     "smoke": Config(
-        epochs=4, evaluations=4, seeds=4, sizes=(64,), chunk_size=4, shift_points=51, modes=(3.0, 15.0), shift_seeds=4,
+        epochs=4, evaluations=2, seeds=4, sizes=(64,), chunk_size=4, shift_points=51, modes=(3.0, 15.0), shift_seeds=4,
         widths=(4, 16), capacity_seeds=2, capacity_epochs=4, remark_epochs=4, remark_seeds=2, mode_widths=(1.0, 2.0),
         box_dimensions=(1, 2), box_seeds=2, box_epochs=4, box_width=8, box_examples=20, flow_sizes=(10, 30), flow_features=16,
         flow_seeds=2, divergence_examples=100, divergence_networks=2,
@@ -40,7 +40,7 @@ PRESETS = {
 }  # fmt: skip
 
 
-def _parts(config: Config) -> list[Any]:
+def parts_of(config: Config) -> list[Any]:
     """The modules of the parts asked for, in their order."""
     from importlib import import_module
 
@@ -51,7 +51,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     """Every part asked for in turn; each stores what it computed."""
     from experiments.harness.progress import Progress
 
-    parts, sections = _parts(config), []
+    parts, sections = parts_of(config), []
     if "images" in config.parts:
         parts[-1].load(
             config.images
@@ -79,7 +79,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
 
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost, by its counts of examples, epochs and units."""
-    parts = _parts(config)
+    parts = parts_of(config)
     if "images" in config.parts:
         print(parts[-1].estimate(config))
     return [cost for part in parts for cost in part.costs(config)]

@@ -147,7 +147,7 @@ def train_dynamics(
         progress: called as ``progress(done, total)`` when a chunk has come back.
 
     Raises:
-        InputError: shapes that do not fit each other, units that exceed the width, rates that are not positive.
+        InputError: shapes that do not fit each other, units that exceed the width, rates that are not positive, 2^31 steps.
     """
     data, rates, units = np.asarray(runs.data), np.asarray(runs.rates), np.asarray(runs.units)
     net = recipe.net
@@ -163,6 +163,9 @@ def train_dynamics(
     inside = bool(((units >= 1) & (units <= net.width)).all())
     require(inside, "runs.units", (int(units.min()), int(units.max())), f"from 1 to the width {net.width}")
     require(chunk_size == int(chunk_size) and chunk_size >= 1, "chunk_size", chunk_size, "a whole number, 1 or more")
+
+    steps = -(-data.shape[1] // recipe.batch_size) * recipe.epochs
+    require(steps < 2**31, "steps of a run", steps, "below 2**31, to be counted")
 
     size = min(int(chunk_size), count)
     devices = jax.local_devices()
@@ -194,7 +197,6 @@ def _train(run: Runs, recipe: Recipe, measure: Measure) -> tuple:
     init_key, epoch_key = (jax.random.fold_in(run.keys, number) for number in range(2))
     params, frozen = net.init(init_key, run.units)
     direction = recipe.direction()
-    steps = -(-run.data.shape[0] // recipe.batch_size)
 
     def observe(params: PyTree) -> PyTree:
         return measure(ShallowScore(params, frozen, net, sde), run.aux)
@@ -222,7 +224,6 @@ def _train(run: Runs, recipe: Recipe, measure: Measure) -> tuple:
         carry, values = jax.lax.scan(epoch, carry, numbers)
         return carry, (observe(carry[0]), jnp.mean(values))
 
-    assert steps * recipe.epochs < 2**31
     carry = (params, direction.init(params), jnp.int32(1), jnp.int32(-1))
     (params_end, _, _, first), (later, losses) = jax.lax.scan(
         interval, carry, jnp.arange(recipe.epochs // recipe.every)

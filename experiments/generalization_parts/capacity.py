@@ -3,7 +3,6 @@
 from functools import partial
 
 import numpy as np
-from scipy import stats
 
 from dgu import plots
 from dgu.models import two_modes
@@ -15,7 +14,7 @@ from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
 TITLE = "Capacity"
-CLAIM_IDS = ("capacity-narrow", "capacity-wide", "capacity-ratio", "capacity-epochs")
+CLAIM_IDS = ("capacity-narrow", "capacity-middle", "capacity-wide", "capacity-ratio", "capacity-epochs")
 FIGURE_FILES = ("figures/capacity.png",)
 MU, GOAL = 3.0, 0.1
 
@@ -46,20 +45,15 @@ def run(config: Config, directory: RunDirectory) -> Section:
     reached = np.where(hit.any(axis=2), epochs[np.argmax(hit, axis=2)].astype(float), np.inf)
 
     reference = widths.index(64) if 64 in widths else len(widths) - 1
-    ratio, interval = common.bootstrap(lambda a, b: float(np.median(a) / np.median(b)), level[0], level[reference])
+    ratio, interval = common.bootstrap(common.ratio_of_medians, level[0], level[reference])
+    middle = widths.index(8) if 8 in widths else len(widths) // 2
     wide = [at for at, width in enumerate(widths) if width >= 32] or [len(widths) - 1]
     censored = np.where(np.isfinite(reached), reached, 10.0 * config.capacity_epochs)
-    trend, trend_interval = common.bootstrap(
-        lambda rows: (
-            float(stats.spearmanr(widths, np.median(rows, axis=0)).statistic)
-            if np.ptp(np.median(rows, axis=0)) > 0
-            else 0.0
-        ),
-        censored.T,
-    )
+    trend, trend_interval = common.bootstrap(partial(common.trend, widths), censored.T)
     about = {"figure": "Fig 11"}
     claims = [
         common.median_claim(level[0], kind="at_least", id="capacity-narrow", statement=f"A network of {widths[0]} units stays at a KL of .4 or more.", threshold=0.4, unit="nats", **about),
+        common.median_claim(level[middle], kind="within", id="capacity-middle", statement=f"A network of {widths[middle]} units comes to a KL from .15 to .45.", low=0.15, high=0.45, unit="nats", **about),
         Claim.all_of(
             [common.median_claim(level[at], kind="at_most", id=f"capacity-{widths[at]}", statement=f"{widths[at]} units.", threshold=0.16, unit="nats", **about) for at in wide],
             id="capacity-wide", paper=common.PAPER, statement="Networks of 32 units or more come to a KL of .16 or less.", **about),
@@ -100,7 +94,10 @@ def _train(config: Config, group: tuple[int, ...]) -> dict[str, np.ndarray]:
     )  # fmt: skip
     every = config.capacity_epochs // config.evaluations
     width = max(group[-1], config.width)
-    return common.train(config, runs, optimizer="adam", epochs=config.capacity_epochs, every=every, width=width)
+    name = f"up to {group[-1]} units"
+    return common.train(
+        config, runs, name=name, optimizer="adam", epochs=config.capacity_epochs, every=every, width=width
+    )
 
 
 def costs(config: Config) -> list[Cost]:

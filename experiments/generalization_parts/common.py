@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from dgu.analysis import Grid, KLMeasure
 from dgu.keys import stream
@@ -14,9 +15,12 @@ from dgu.samplers import VESDE
 from dgu.training import Recipe, Runs, train_dynamics
 from experiments.generalization_parts.config import Config
 from experiments.harness.claims import Claim
+from experiments.harness.progress import Progress
 
 PAPER = "generalization"
-OPTIMIZERS: tuple[str, ...] = ("sgd", "adam")
+#: Optimisers, by the names that options use.
+NAMES = {"sgd": "SGD", "adam": "Adam"}
+OPTIMIZERS = tuple(NAMES)
 SDE = VESDE()
 MEASURE = KLMeasure()
 #: Where a diverged run counts when a median or a ratio must be finite, in nats.
@@ -70,12 +74,15 @@ def make_runs(
 
 
 def train(
-    config: Config, runs: Runs, *, optimizer: Any, epochs: int, every: int, width: int, progress: Any = None
+    config: Config, runs: Runs, *, name: str, optimizer: Any, epochs: int, every: int, width: int
 ) -> dict[str, np.ndarray]:
     """KL and ``log q`` over training of every run, and the step of each divergence, as arrays to store."""
     net = ShallowNet(width=width, divisor=config.divisor)
     recipe = Recipe(net, SDE, epochs=epochs, every=every, batch_size=config.batch_size, optimizer=optimizer)
-    found = train_dynamics(runs, recipe, MEASURE, chunk_size=config.chunk_size, progress=progress)
+    with Progress(name, total=len(runs.data), unit="runs") as bar:
+        found = train_dynamics(
+            runs, recipe, MEASURE, chunk_size=config.chunk_size, progress=lambda done, _: bar.update(done - bar.done)
+        )
     return {
         "epochs": found.epochs,
         "kl": found.measured["kl"],
@@ -99,30 +106,43 @@ def window(epochs: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def bootstrap(
-    statistic: Callable[..., float], *samples: np.ndarray, draws: int = 2000
+    statistic: Callable[..., Any], *samples: np.ndarray, draws: int = 2000
 ) -> tuple[float, tuple[float, float]]:
-    """A statistic of samples over seeds (leading axes) and its percentile 95 % interval, each sample redrawn by itself.
+    """A statistic of samples over seeds and its percentile 95 % interval, each sample redrawn by itself.
 
+    ``statistic`` takes samples with seeds on axis 0 and reduces that axis; all draws are given to it at once, as axis 1.
     ``UNKNOWN`` where a sample is empty.
     """
     if not all(len(sample) for sample in samples):
         return UNKNOWN
     rng = np.random.default_rng(0)
     value = float(statistic(*samples))
-    found = [
-        float(statistic(*(sample[rng.integers(0, len(sample), len(sample))] for sample in samples)))
-        for _ in range(draws)
-    ]
+    found = statistic(*(sample[rng.integers(0, len(sample), (len(sample), draws))] for sample in samples))
     low, high = np.quantile(found, [0.025, 0.975])
     return value, (min(float(low), value), max(float(high), value))
 
 
-def median_claim(values: np.ndarray, **about: Any) -> Claim:
-    """The claim ``about`` the median over seeds, ``threshold`` with "at most" or "at least" by the name given."""
-    kind = about.pop("kind")
-    about.setdefault("unit", "")
-    value, interval = bootstrap(np.median, values)
-    return getattr(Claim, kind)(value=value, interval=interval, paper=PAPER, **about)
+def median(values: np.ndarray) -> Any:
+    """Over seeds, on axis 0."""
+    return np.median(values, axis=0)
+
+
+def ratio_of_medians(above: np.ndarray, below: np.ndarray) -> Any:
+    """Of two samples over seeds, on axis 0."""
+    return median(above) / median(below)
+
+
+def trend(x: Sequence[float], rows: np.ndarray) -> Any:
+    """Spearman's correlation of x with the median over seeds (axis 0) of rows (R, ..., X); 0 where all medians are equal."""
+    a, b = (stats.rankdata(values, axis=-1) - (len(x) + 1) / 2 for values in (np.asarray(x), median(rows)))
+    norms = np.sqrt(np.sum(a**2) * np.sum(b**2, axis=-1))
+    return np.where(norms > 0, np.sum(a * b, axis=-1) / np.where(norms > 0, norms, 1.0), 0.0)
+
+
+def median_claim(values: np.ndarray, *, kind: str, **about: Any) -> Claim:
+    """A claim about the median over seeds, of a ``kind`` that ``Claim`` has a constructor for."""
+    value, interval = bootstrap(median, values)
+    return getattr(Claim, kind)(value=value, interval=interval, paper=PAPER, **{"unit": "", **about})
 
 
 def diverged_note(first: np.ndarray) -> str:

@@ -1,12 +1,13 @@
 """Modes shift (Figs 5, 9 and 10), mode widths (Remark 6) and inputs scaled down (Remark 7)."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from dgu import plots
-from dgu.analysis import Grid, mixture_bound, mode_summary
+from dgu.analysis import Grid, mixture_bound, mode_summary, target_log_density
 from dgu.models import two_modes
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
@@ -55,13 +56,11 @@ def run(config: Config, directory: RunDirectory) -> Section:
     level = {name: np.median(common.finite(one)[:, :, middle], axis=2) for name, one in kl.items()}
     claims = []
     for optimizer, name, threshold in (("sgd", "modes-shift-ratio", 5.0), ("adam", "modes-shift-adam", 1.0)):
-        value, interval = common.bootstrap(
-            lambda a, b: float(np.median(a) / np.median(b)), level[optimizer][far], level[optimizer][near]
-        )
+        value, interval = common.bootstrap(common.ratio_of_medians, level[optimizer][far], level[optimizer][near])
         claims.append(
-            Claim.at_least(unit="", id=name, paper=common.PAPER, figure="Fig 5" if optimizer == "sgd" else "Fig 10", statement=f"Far modes are learned worse: median KL half way through training with {optimizer.upper() if optimizer == 'sgd' else 'Adam'}, modes at +-{mus[far]:g} over +-3.", value=value, interval=interval, threshold=threshold, note=common.diverged_note(results[optimizer]["first_nonfinite"]))
+            Claim.at_least(unit="", id=name, paper=common.PAPER, figure="Fig 5" if optimizer == "sgd" else "Fig 10", statement=f"Far modes are learned worse: median KL half way through training with {common.NAMES[optimizer]}, modes at +-{mus[far]:g} over +-3.", value=value, interval=interval, threshold=threshold, note=common.diverged_note(results[optimizer]["first_nonfinite"]))
         )  # fmt: skip
-    value, interval = common.bootstrap(lambda rows: _trend(mus, rows), level["sgd"].T)
+    value, interval = common.bootstrap(partial(common.trend, mus), level["sgd"].T)
     claims.insert(
         1,
         Claim.at_least(unit="", id="modes-shift-trend", paper=common.PAPER, figure="Theorem 2", statement="The KL with SGD grows with the distance of the modes: rank correlation of the median over seeds.", value=value, interval=interval, threshold=0.9),
@@ -87,7 +86,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
     panel = plots.SizePanel("", "distance of the modes", "KL half way through training, nats", distance, {"SGD": level["sgd"], "Adam": level["adam"]}, reference)  # fmt: skip
     directory.save_figure(FIGURE_FILES[0], plots.against_size([panel], title=f"{seeds} seeds"))
     curves = [
-        plots.SeedCurves(f"{'SGD' if name == 'sgd' else 'Adam'}, ±{mus[at]:g}", epochs.astype(float), kl[name][at])
+        plots.SeedCurves(f"{common.NAMES[name]}, ±{mus[at]:g}", epochs.astype(float), kl[name][at])
         for name in common.OPTIMIZERS
         for at in sorted({0, near, len(mus) // 2 + 1 if len(mus) > 4 else near, far})
     ]
@@ -125,11 +124,6 @@ def run(config: Config, directory: RunDirectory) -> Section:
     )  # fmt: skip
 
 
-def _trend(x: tuple[float, ...], rows: np.ndarray) -> float:
-    """Spearman's correlation of the median over seeds (rows) with x."""
-    return float(stats.spearmanr(x, np.median(rows, axis=0)).statistic)
-
-
 def _modes(log_q: np.ndarray, grid: Grid, mu: float) -> list[Claim]:
     """Mass and places of the modes over the second half of training, over the seeds that did not diverge."""
     log_q = log_q[np.isfinite(log_q).all(axis=(1, 2))]
@@ -140,7 +134,7 @@ def _modes(log_q: np.ndarray, grid: Grid, mu: float) -> list[Claim]:
     place = np.where(found.weight > 0.5, found.right, -found.left)
     error = np.median(np.abs(place / mu - 1), axis=1)
     off = np.median(heaviest - 0.5, axis=1)
-    one, interval = common.bootstrap(np.mean, share)
+    one, interval = common.bootstrap(partial(np.mean, axis=0), share)
     return [
         Claim.at_least(id="modes-shift-one-mode", paper=common.PAPER, figure="Fig 5", statement=f"With modes at +-{mu:g} and SGD, at least half of the measurements of the second half of training put more than 90 % of the mass on one mode.", value=one, interval=interval, threshold=0.5, unit="of measurements", note=f"{len(share)} seeds"),
         common.median_claim(error, kind="at_most", id="modes-shift-positions", figure="Fig 5", statement="The place of the heavier mode is learned: off by at most 10 % of mu.", threshold=0.1),
@@ -148,34 +142,51 @@ def _modes(log_q: np.ndarray, grid: Grid, mu: float) -> list[Claim]:
     ]  # fmt: skip
 
 
+def check_grids(config: Config) -> None:
+    """Raise ``InputError`` where a grid that the study will measure a KL on does not cover its target."""
+    near = two_modes(3.0), common.grid_for(3.0, config.points)
+    for target, grid in [near, *_targets(config), *((target, grid) for target, grid, _ in _arms(config))]:
+        target_log_density(target, grid)
+
+
+def _targets(config: Config) -> list[tuple[Any, Grid]]:
+    return [(two_modes(mu), common.grid_for(mu, config.shift_points)) for mu in config.modes]
+
+
+def _arms(config: Config) -> list[tuple[Any, Grid, float]]:
+    """Wider modes at the largest distance, then the same mixture scaled down. Noise at the KL's time scales with them."""
+    mu = config.modes[-1]
+    arms = []
+    for place, std in [(mu, std) for std in config.mode_widths] + [(mu * s, s) for s in config.input_scales]:
+        # The grid reaches as far beyond wide modes as the paper's does beyond narrow ones.
+        half = place + 15 * max(std, place / mu)
+        grid = Grid(-half, half, config.shift_points)
+        arms.append((two_modes(place, std=std), grid, common.scaled_time(std, config.t_eps)))
+    return arms
+
+
 def _distances(config: Config, optimizer: str) -> dict[str, np.ndarray]:
-    mus = config.modes
-    grids = [common.grid_for(mu, config.shift_points) for mu in mus]
-    runs = common.make_runs(
-        config, "shift", [two_modes(mu) for mu in mus], grids, [config.t_eps] * len(mus), seeds=config.shift_seeds,
-        n=max(config.sizes), units=[config.width], rate=config.rate(optimizer),
-    )  # fmt: skip
-    every = config.epochs // config.evaluations
-    return common.train(config, runs, optimizer=optimizer, epochs=config.epochs, every=every, width=config.width)
+    targets, grids = zip(*_targets(config))
+    return _trained(
+        config, optimizer, "shift", targets, grids, [config.t_eps] * len(targets), config.shift_seeds, config.epochs
+    )
 
 
 def _remarks(config: Config, optimizer: str) -> dict[str, np.ndarray]:
-    """Targets: wider modes at the largest distance, then the same mixture scaled down. Noise at the KL's time scales with them."""
-    mu = config.modes[-1]
-    arms = [(mu, std, std) for std in config.mode_widths] + [(mu * s, s, s) for s in config.input_scales]
-    targets = [two_modes(place, std=std) for place, std, _ in arms]
-    # The grid reaches as far beyond wide modes as the paper's does beyond narrow ones.
-    grids = [
-        Grid(-(place + 15 * max(std, place / mu)), place + 15 * max(std, place / mu), config.shift_points)
-        for place, std, _ in arms
-    ]  # fmt: skip
-    times = [common.scaled_time(scale, config.t_eps) for *_, scale in arms]
+    targets, grids, times = zip(*_arms(config))
+    return _trained(config, optimizer, "remarks", targets, grids, times, config.remark_seeds, config.remark_epochs)
+
+
+def _trained(
+    config: Config, optimizer: str, name: str, targets: Sequence[Any], grids: Sequence[Grid], times: Sequence[float],
+    seeds: int, epochs: int,
+) -> dict[str, np.ndarray]:  # fmt: skip
     runs = common.make_runs(
-        config, "remarks", targets, grids, times, seeds=config.remark_seeds, n=max(config.sizes), units=[config.width],
-        rate=config.rate(optimizer),
+        config, name, targets, grids, times, seeds=seeds, n=max(config.sizes), units=[config.width], rate=config.rate(optimizer),
     )  # fmt: skip
-    every = config.remark_epochs // config.evaluations
-    return common.train(config, runs, optimizer=optimizer, epochs=config.remark_epochs, every=every, width=config.width)
+    every = epochs // config.evaluations
+    title = f"{name}, {common.NAMES[optimizer]}"
+    return common.train(config, runs, name=title, optimizer=optimizer, epochs=epochs, every=every, width=config.width)
 
 
 def _remark_figures(
@@ -187,14 +198,12 @@ def _remark_figures(
         late = found["epochs"] >= config.remark_epochs / 2
         kl = np.median(common.finite(found["kl"])[:, late], axis=1)
         level[name] = kl.reshape(wide + scaled, config.remark_seeds)
-    value, interval = common.bootstrap(lambda rows: _trend(config.mode_widths, rows), level["sgd"][:wide].T)
+    value, interval = common.bootstrap(partial(common.trend, config.mode_widths), level["sgd"][:wide].T)
     widths = Claim.at_most(unit="", id="mode-width", paper=common.PAPER, figure="Remark 6", statement="Wider modes at the same distance are learned better with SGD: rank correlation of KL and width.", value=value, interval=interval, threshold=0.0)  # fmt: skip
-    value, interval = common.bootstrap(
-        lambda a, b: float(np.median(a) / np.median(b)), level["sgd"][wide + scaled - 1], level["sgd"][wide]
-    )
+    value, interval = common.bootstrap(common.ratio_of_medians, level["sgd"][wide + scaled - 1], level["sgd"][wide])
     small, large = config.input_scales[-1], config.input_scales[0]
     scales = Claim.at_most(unit="", id="inputs-scaled", paper=common.PAPER, figure="Remark 7", statement=f"Scaling the inputs down makes far modes easier with SGD: KL at factor {small:g} over {large:g}.", value=value, interval=interval, threshold=1.0, note="noise at the KL's time scaled with the data")  # fmt: skip
-    names = {"sgd": "SGD", "adam": "Adam"}
+    names = common.NAMES
     panels = [
         plots.SizePanel("Remark 6", "standard deviation of the modes", "KL, nats", np.asarray(config.mode_widths), {names[k]: v[:wide] for k, v in level.items()}),
         plots.SizePanel("Remark 7", "factor of the inputs", "KL, nats", np.asarray(config.input_scales), {names[k]: v[wide:] for k, v in level.items()}),

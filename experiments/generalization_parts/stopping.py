@@ -67,7 +67,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
                 id=f"early-stopping-{optimizer}",
                 paper=common.PAPER,
                 figure=figure,
-                statement=f"With {optimizer.upper() if optimizer == 'sgd' else 'Adam'}, the KL has a minimum in training time "
+                statement=f"With {common.NAMES[optimizer]}, the KL has a minimum in training time "
                 "and rises after it, at every number of examples: the end lies above the time that the other half of the "
                 "seeds chose.",
             )
@@ -87,10 +87,9 @@ def run(config: Config, directory: RunDirectory) -> Section:
                     found["epochs"][early_stopping(found["kl"][good], window=WINDOW).minimum]
                 )
             panels.append(plots.SeedCurves(f"{n} examples", found["epochs"].astype(float), found["kl"], marks))
-        name = "SGD" if optimizer == "sgd" else "Adam"
         directory.save_figure(
             file,
-            plots.seed_curves(panels, xlabel="epochs", ylabel="KL(target || model), nats", title=f"{name}, modes at ±3, {config.seeds} seeds"),
+            plots.seed_curves(panels, xlabel="epochs", ylabel="KL(target || model), nats", title=f"{common.NAMES[optimizer]}, modes at ±3, {config.seeds} seeds"),
         )  # fmt: skip
     for optimizer, file in zip(common.OPTIMIZERS, FIGURE_FILES[2:4]):
         directory.save_figure(file, density_figure(results[optimizer, largest], grid, MU, optimizer))
@@ -101,7 +100,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
     )  # fmt: skip
 
     parts = [
-        f"{name.upper() if name == 'sgd' else 'Adam'}: "
+        f"{common.NAMES[name]}: "
         + ", ".join(f"n = {n} {part.value:+.2f} [{part.interval[0]:+.2f}, {part.interval[1]:+.2f}]" for n, part in zip(config.sizes, found))
         for name, found in tests.items()
     ]  # fmt: skip
@@ -138,7 +137,8 @@ def _train(config: Config, grid: Grid, optimizer: str, n: int) -> dict[str, np.n
         rate=config.rate(optimizer),
     )  # fmt: skip
     epochs, every = epochs_of(config, n)
-    return common.train(config, runs, optimizer=optimizer, epochs=epochs, every=every, width=config.width)
+    name = f"{n} examples, {common.NAMES[optimizer]}"
+    return common.train(config, runs, name=name, optimizer=optimizer, epochs=epochs, every=every, width=config.width)
 
 
 def _test(found: dict[str, np.ndarray], optimizer: str, n: int) -> Claim:
@@ -176,7 +176,7 @@ def _learning(config: Config, sgd: dict[str, np.ndarray], adam: dict[str, np.nda
     middle = np.median(kl[:, common.window(epochs, 400, 800)], axis=1)
     reached = proportion(kl.min(axis=1) <= 0.12)
     about = {"paper": common.PAPER, "figure": "Fig 3", "note": f"{len(kl)} seeds"}
-    start = common.bootstrap(np.median, kl[:, 0])
+    start = common.bootstrap(common.median, kl[:, 0])
     parts = [
         Claim.within(id="sgd-start", statement="The median KL at the start is from .5 to 1.4.", value=start[0], interval=start[1], low=0.5, high=1.4, unit="nats", **about),
         common.median_claim(middle, kind="at_most", id="sgd-middle", figure="Fig 3", statement="The median KL at epochs 400 to 800 is at most .30.", threshold=0.30, unit="nats"),
@@ -194,7 +194,7 @@ def _sample_size(config: Config, results: dict[tuple[str, int], dict[str, np.nda
     """Adam at the end: fewest against most examples."""
     least, most = config.sizes[0], config.sizes[-1]
     ends = [np.median(common.finite(results["adam", n]["kl"])[:, -3:], axis=1) for n in (least, most)]
-    value, interval = common.bootstrap(lambda a, b: float(np.median(a) / np.median(b)), *ends)
+    value, interval = common.bootstrap(common.ratio_of_medians, *ends)
     return Claim.at_least(
         unit="",
         id="sample-size",
@@ -227,7 +227,7 @@ def _scores(config: Config, results: dict) -> tuple[Claim, Claim, list[tuple], t
             fits = np.array([[_line(x[near & side], one[near & side]) for side in (x < 0, x > 0)] for one in score])
             truth = np.array([_line(x[near & side], exact[near & side]) for side in (x < 0, x > 0)])
             ratios[optimizer, n] = np.mean(fits[..., 0] / truth[:, 0], axis=1)
-            zeros[optimizer, n] = np.mean(np.abs(fits[..., 1] / truth[:, 1]), axis=1)
+            zeros[optimizer, n] = np.mean(fits[..., 1] / truth[:, 1], axis=1)
             good = np.isfinite(ratios[optimizer, n])
             rows.append(
                 (
@@ -241,7 +241,7 @@ def _scores(config: Config, results: dict) -> tuple[Claim, Claim, list[tuple], t
     claims = []
     for name, values, what in (("slopes", ratios, "slope"), ("intercepts", zeros, "place of the zero")):
         best = values["adam", max(config.sizes)]
-        value, interval = common.bootstrap(np.median, best[np.isfinite(best)])
+        value, interval = common.bootstrap(common.median, best[np.isfinite(best)])
         claims.append(
             Claim.within(unit="", id=f"score-{name}", statement=f"About the modes the {what} of the score learned with Adam is that of the exact score, within 15 %.", value=value, interval=interval, note="ratio, mean of both modes, median over seeds", **about)
         )  # fmt: skip
@@ -256,7 +256,7 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return float(slope), float(-height / slope)
 
 
-def density_figure(found: dict[str, np.ndarray], grid: Grid, mu: float, optimizer: str, rows: int = 4) -> Any:
+def density_figure(found: dict[str, np.ndarray], grid: Grid, mu: float, optimizer: str, rows: int = 3) -> Any:
     """Learned densities of the first seeds at a tenth of the training, half of it, and the end."""
     last = len(found["epochs"]) - 1
     columns = sorted({max(1, round(last * part)) for part in (0.05, 0.25, 0.5, 0.95)})
@@ -265,10 +265,13 @@ def density_figure(found: dict[str, np.ndarray], grid: Grid, mu: float, optimize
     modes = mode_summary(np.where(np.isfinite(log_q), log_q, 0.0), grid)
     x = grid.coarse
     target = (np.exp(-((x - mu) ** 2) / 2) + np.exp(-((x + mu) ** 2) / 2)) / np.sqrt(8 * np.pi)
-    texts = [
-        [f"right {modes.weight[r, c]:.0%}, modes {modes.left[r, c]:.1f}, {modes.right[r, c]:.1f}" for c in range(len(columns))]
-        for r in range(rows)
-    ]  # fmt: skip
+
+    def text(r: int, c: int) -> str:
+        if not np.isfinite(log_q[r, c]).all():
+            return "diverged"
+        return f"right {modes.weight[r, c]:.0%}, modes {modes.left[r, c]:.1f}, {modes.right[r, c]:.1f}"
+
+    texts = [[text(r, c) for c in range(len(columns))] for r in range(rows)]
     return plots.density_multiples(
         x,
         np.exp(log_q) / grid.step,
@@ -276,7 +279,7 @@ def density_figure(found: dict[str, np.ndarray], grid: Grid, mu: float, optimize
         [f"seed {r}" for r in range(rows)],
         [f"epoch {int(found['epochs'][c])}" for c in columns],
         texts,
-        title=f"Modes at ±{mu:g}, {'SGD' if optimizer == 'sgd' else 'Adam'}",
+        title=f"Modes at ±{mu:g}, {common.NAMES[optimizer]}",
     )
 
 

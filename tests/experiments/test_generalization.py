@@ -5,10 +5,12 @@ import re
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dgu.errors import InputError
+from dgu.models import two_modes
 from experiments import generalization
-from experiments.generalization_parts import capacity, common, stopping
+from experiments.generalization_parts import capacity, common, shift, stopping, three_ways
 from experiments.generalization_parts.config import Config
 from experiments.harness.cli import run_experiment
 
@@ -22,10 +24,13 @@ def study(*argv, run=generalization.run):
         run,
         name="generalization",
         dry_run=generalization.dry_run,
-        claim_ids=generalization.CLAIM_IDS,
-        figure_files=generalization.FIGURE_FILES,
         argv=[str(argument) for argument in argv],
     )
+
+
+def promised(name):
+    """``CLAIM_IDS`` or ``FIGURE_FILES`` of the parts that are made unless others are asked for."""
+    return tuple(entry for part in generalization.parts_of(Config()) for entry in getattr(part, name))
 
 
 def forbidden(config, directory):
@@ -36,16 +41,18 @@ def test_smoke_end_to_end(tmp_path, capsys):
     claims = study("--preset", "smoke", "--out", tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     stored = json.loads((tmp_path / "claims.json").read_text())
-    assert tuple(claim["id"] for claim in stored) == generalization.CLAIM_IDS == tuple(metrics["claims"])
-    for file in generalization.FIGURE_FILES:
+    assert tuple(claim["id"] for claim in stored) == promised("CLAIM_IDS") == tuple(metrics["claims"])
+    for file in promised("FIGURE_FILES"):
         assert (tmp_path / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<img") == len(generalization.FIGURE_FILES)
+    assert page.count("<img") == len(promised("FIGURE_FILES"))
     assert set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}
     by_id = {claim.id: claim for claim in claims}
     # What needs no training holds at any size; what needs it does not after four epochs.
     assert by_id["bound-time"].verdict == by_id["bound-value"].verdict == "supported"
-    assert by_id["kl-floor"].verdict == by_id["flow-lemmas"].verdict == by_id["kl-ways-exact"].verdict == "supported"
+    assert by_id["kl-floor"].verdict == by_id["flow-lemmas"].verdict == "supported"
+    # A hundred examples are too few to tell whether estimates agree.
+    assert by_id["kl-ways-exact"].verdict == "undecided"
     assert by_id["capacity-wide"].verdict == "not supported" and by_id["adam-learns"].verdict == "not supported"
     capsys.readouterr()
     assert study("--preset", "smoke", "--out", tmp_path, run=forbidden) == claims
@@ -80,14 +87,17 @@ def test_bad_input_is_one_line(options, words):
 def test_a_grid_that_misses_the_target_is_refused():
     with pytest.raises(InputError, match=r"grid = .* of its mass is outside"):
         common.make_runs(
-            Config(), "x", [common_target()], [common.Grid(-3.0, 3.0)], [0.065], seeds=1, n=2, units=[1], rate=1.0
+            Config(), "x", [two_modes(3.0)], [common.Grid(-3.0, 3.0)], [0.065], seeds=1, n=2, units=[1], rate=1.0
         )
 
 
-def common_target():
-    from dgu.models import two_modes
-
-    return two_modes(3.0)
+def test_too_coarse_a_grid_is_refused_before_any_work(tmp_path, capsys):
+    """At the command line: one line, exit code 2, nothing left behind."""
+    with pytest.raises(SystemExit) as error:
+        study("--preset", "smoke", "--shift-points", "5", "--out", tmp_path / "run")
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert error.value.code == 2 and len(printed) == 1 and "of its mass is outside" in printed[0]
+    assert not (tmp_path / "run").exists()
 
 
 def test_steps_are_equal_whatever_the_number_of_examples():
@@ -120,5 +130,74 @@ def test_the_rise_claim_follows_the_data():
 
 def test_bootstrap_covers_and_holds_the_value():
     values = np.random.default_rng(0).normal(size=60)
-    value, (low, high) = common.bootstrap(np.median, values)
+    value, (low, high) = common.bootstrap(common.median, values)
     assert value == np.median(values) and low < value < high and 0.3 < high - low < 1.0
+    assert common.bootstrap(common.ratio_of_medians, values, values[:0]) == common.UNKNOWN
+    rows = np.random.default_rng(1).normal(size=(5, 7, 4))
+    medians = np.median(rows, axis=0)
+    expected = [stats.spearmanr([1, 2, 5, 9], row).statistic for row in medians]
+    np.testing.assert_allclose(common.trend([1, 2, 5, 9], rows), expected, atol=1e-12)
+    assert common.trend([1, 2], np.ones((3, 2))) == 0
+
+
+class Shelf:
+    """A run directory whose stages are given, and that keeps its figures."""
+
+    def __init__(self, stages):
+        self.stages, self.figures = stages, {}
+
+    def stage(self, name, compute, *, allow_nonfinite=False):
+        return self.stages[name]
+
+    def save_figure(self, name, figure):
+        self.figures[name] = figure
+
+
+def test_runs_that_never_reach_the_goal_are_shown_and_rank_last():
+    """Two of three runs of the narrow network never reach .1: its median is "never", a cross says 2; the wide one's is 50."""
+    config = Config(widths=(4, 32), capacity_seeds=3, capacity_epochs=100, evaluations=2)
+    narrow, wide = [[1.0, 0.9, 0.5]] * 2 + [[1.0, 0.5, 0.05]], [[1.0, 0.1, 0.2], [1.0, 0.3, 0.09], [1.0, 0.01, 0.01]]
+    found = {"epochs": np.array([0, 50, 100]), "kl": np.array(narrow + wide)}
+    shelf = Shelf({"capacity/32": found})
+    section = capacity.run(config, shelf)
+    assert [row[4:] for row in section.tables[0].rows] == [("never", 2), ("50", 0)]
+    by_id = {claim.id: claim for claim in section.claims}
+    assert by_id["capacity-epochs"].value == -1 and "2 of 6 runs never reached it" in by_id["capacity-epochs"].note
+    # The last 40 % are the measurement at 100 epochs alone: medians .5 and .09.
+    np.testing.assert_allclose(by_id["capacity-ratio"].value, 0.5 / 0.09)
+    axes = shelf.figures["figures/capacity.png"].axes[1]
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    assert [line.get_xydata().tolist() for line in crosses] == [[[4.0, 130.0]]]
+    assert [text.get_text() for text in axes.texts] == ["2"]
+
+
+def test_places_and_weights_of_modes_are_told_apart():
+    """Nine tenths or more of the mass on one mode, at its place: places learned, weights not; and the exact law: both are."""
+    grid, mu = common.grid_for(15.0, 151), 15.0
+    x = grid.coarse
+    one = np.exp(-((x - mu) ** 2) / 2) + 1e-6 * np.exp(-((x + mu) ** 2) / 2)
+    both = np.exp(-((x - mu) ** 2) / 2) + np.exp(-((x + mu) ** 2) / 2)
+    lost = np.full_like(x, np.nan)
+    for law, verdicts in ((one, ["supported"] * 3), (both, ["not supported", "supported", "not supported"])):
+        log_q = np.log(law / law.sum())
+        runs = np.array([[log_q, log_q], [log_q, log_q], [log_q, lost]])  # the last has diverged: left out, and said so
+        claims = shift._modes(runs, grid, mu)
+        assert [claim.verdict for claim in claims] == verdicts and claims[0].note == "2 seeds"
+
+
+def test_agreement_needs_small_errors():
+    verdicts = [three_ways._agree(*values, "x", "X.").verdict for values in ((0.02, 0.01), (0.1, 0.01), (0.0, 0.2))]
+    assert verdicts == ["supported", "not supported", "undecided"]
+
+
+def test_scores_of_exact_networks_have_slope_and_zero_one():
+    """``log q`` of the noisy target itself in place of every network's."""
+    config = Config()
+    grid, variance = common.grid_for(3.0, config.points), 1 + float(common.SDE.std(config.t_eps)) ** 2
+    x = grid.coarse
+    q = np.exp(-((x - 3) ** 2) / 2 / variance) + np.exp(-((x + 3) ** 2) / 2 / variance)
+    log_q = np.broadcast_to(np.log(q / q.sum()), (5, 1, len(x)))
+    found = {(name, n): {"log_q": log_q} for name in common.OPTIMIZERS for n in config.sizes}
+    slope, zero, rows, _ = stopping._scores(config, found)
+    assert abs(slope.value - 1) < 0.02 and abs(zero.value - 1) < 0.01
+    assert slope.verdict == zero.verdict == "supported" and len(rows) == 6
