@@ -33,7 +33,7 @@ class KMeans:
         labels: (n,) number of the centre nearest to each point.
         inertia: sum over points of the squared distance to it.
         iterations: updates of the centres.
-        converged: whether the centres moved by no more than the tolerance at the last one.
+        converged: whether the centres moved by no more than the tolerance at the last one, or no point changed its cluster.
         reseeded: how many times a cluster of this restart was found empty and moved.
         inertias: (restarts,) of all restarts.
     """
@@ -63,15 +63,15 @@ def kmeans(
 ) -> KMeans:
     """The best of ``restarts`` runs of Lloyd's algorithm; run number r depends on ``(key, r)`` alone.
 
-    A run ends when ``sum_c |move of centre c|^2 <= tolerance * (mean variance of a coordinate)``, or after
-    ``max_iterations``. Memory: ``2 restarts n clusters`` numbers.
+    A run ends when ``sum_c |move of centre c|^2 <= tolerance * (mean variance of a coordinate)``, when no point changes its
+    cluster, or after ``max_iterations``. Memory: ``2 restarts n clusters`` numbers.
 
     Args:
         points: ``(n, *event)``, taken flat.
         clusters: k, at most the number of different points.
         key: of the starts.
         restarts: 1 or more.
-        tolerance: 0 or more; 0 goes on until no centre moves.
+        tolerance: 0 or more; 0 goes on until no point changes its cluster.
         max_iterations: 1 or more.
 
     Raises:
@@ -122,13 +122,14 @@ def _run(x: Float[Array, "n d"], key: Key, still: Array, most: Array, clusters: 
         return jnp.maximum(found, 0)
 
     def going(state: tuple) -> Array:
-        _, iterations, moved, _ = state
+        _, _, iterations, moved, _ = state
         return (moved > still) & (iterations < most)
 
     def update(state: tuple) -> tuple:
-        centres, iterations, _, reseeded = state
+        centres, before, iterations, _, reseeded = state
         squared = distances(centres)
-        own = jax.nn.one_hot(jnp.argmin(squared, axis=1), clusters, dtype=x.dtype)
+        labels = jnp.argmin(squared, axis=1).astype(jnp.int32)
+        own = jax.nn.one_hot(labels, clusters, dtype=x.dtype)
         counts = jnp.sum(own, axis=0)
         means = jnp.matmul(own.T, x, precision=_HIGHEST) / jnp.maximum(counts, 1)[:, None]
         empty = counts == 0
@@ -136,10 +137,13 @@ def _run(x: Float[Array, "n d"], key: Key, still: Array, most: Array, clusters: 
         _, far = jax.lax.top_k(jnp.min(squared, axis=1), clusters)
         places = x[far[jnp.maximum(jnp.cumsum(empty) - 1, 0)]]
         new = jnp.where(empty[:, None], places, means)
-        return new, iterations + 1, jnp.sum(jnp.square(new - centres)), reseeded + jnp.sum(empty)
+        # Sums of the same points may round otherwise the next time: centres rest where no point has changed its cluster.
+        moved = jnp.where(jnp.any(labels != before) | jnp.any(empty), jnp.sum(jnp.square(new - centres)), 0)
+        return new, labels, iterations + 1, moved, reseeded + jnp.sum(empty, dtype=jnp.int32)
 
-    first = (_start(x, key, clusters), jnp.int32(0), jnp.asarray(jnp.inf, x.dtype), jnp.asarray(0))
-    centres, iterations, moved, reseeded = jax.lax.while_loop(going, update, first)
+    nowhere = jnp.full(x.shape[0], -1, jnp.int32)
+    first = (_start(x, key, clusters), nowhere, jnp.int32(0), jnp.asarray(jnp.inf, x.dtype), jnp.int32(0))
+    centres, _, iterations, moved, reseeded = jax.lax.while_loop(going, update, first)
     squared = distances(centres)
     labels = jnp.argmin(squared, axis=1)
     # From differences, for the figure that is reported: small clusters far from the mean keep their digits.
