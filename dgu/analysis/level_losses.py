@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from dgu.analysis.membership import denoising_loss
+from dgu.denoisers import as_pytree
 from dgu.errors import require
 from dgu.typing import Denoiser, Key
 
@@ -43,7 +44,9 @@ def level_losses(
         InputError: as ``denoising_loss``.
     """
     levels = [float(sigma) for sigma in sigmas]
-    means = denoising_loss(denoiser, images, key, sigmas=levels, draws=draws, batch_size=batch_size, progress=progress)
+    means = denoising_loss(
+        as_pytree(denoiser), images, key, sigmas=levels, draws=draws, batch_size=batch_size, progress=progress
+    )
     return means * (np.asarray(images)[0].size / np.square(levels))
 
 

@@ -66,7 +66,7 @@ def test_a_killed_training_goes_on_to_the_same_parameters(tmp_path):
 
 
 def test_splits_are_equal_in_number_disjoint_and_shared_by_clusters_of_both_pairs():
-    options = ImagesConfig(train=6, held_out=4, shifts=2, likelihoods=4, epochs=20)
+    options = ImagesConfig(train=6, held_out=4, shifts=2, likelihoods=4, epochs=20, bins=4)
     config = Config(images=options)
     pool = np.arange(60, dtype=np.float32).reshape(60, 1, 1, 1) / 127.5 - 1
     scale = images.PixelScale(np.zeros((1, 1, 1), np.float32), np.full((1, 1, 1), 0.5, np.float32))
@@ -125,7 +125,7 @@ def results(*, seeds, levels, bins, factor, bits, off):
 
 
 def test_claims_follow_the_data_and_each_network_is_judged_by_its_own_images(tmp_path):
-    options = ImagesConfig(size=5, channels=(4,), levels=3, bins=4, epochs=4, train=8, held_out=4, likelihoods=4)
+    options = ImagesConfig(size=5, channels=(4,), levels=3, bins=4, epochs=4, batch_size=8, train=8, held_out=4, likelihoods=4)
     config = Config(images=options)
     clusters = {
         "pairs": np.array([[0, 1], [1, 2]]), "sizes": np.array([20, 21, 22]), "distances": np.array([2.0, 6.0]),
