@@ -11,6 +11,7 @@ with ``n`` standard normal and ``u`` uniform on [0, 1). Any of them trains a net
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -203,5 +204,5 @@ def sampled_loss(
         normal = jax.random.normal(sigma_key, (), image.dtype)
         return edm_loss(network, params, image, normal, *given, key=dropout_key, p_mean=p_mean, p_std=p_std)
     uniform = jax.random.uniform(sigma_key, (), image.dtype)
-    kind = {"vp": vp_loss, "ve": ve_loss, "vesde": vesde_loss}[loss]
+    kind: Callable = {"vp": vp_loss, "ve": ve_loss, "vesde": vesde_loss}[loss]
     return kind(network, params, image, uniform, *given, key=dropout_key)
