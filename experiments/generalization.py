@@ -16,10 +16,11 @@ from experiments.harness.report import Report, check_promises
 from experiments.harness.rundir import RunDirectory
 
 PRESETS = {
+    # Trainings of the same shapes, eight at once, so that each optimiser is compiled once; a hundred examples everywhere.
     "smoke": Config(
-        epochs=4, evaluations=2, seeds=4, sizes=(64,), chunk_size=4, shift_points=51, modes=(3.0, 15.0), shift_seeds=4,
-        widths=(4, 16), capacity_seeds=2, capacity_epochs=4, remark_epochs=4, remark_seeds=2, mode_widths=(1.0, 2.0),
-        box_dimensions=(1, 2), box_seeds=2, box_epochs=4, box_width=8, box_examples=20, flow_sizes=(10, 30), flow_features=16,
+        epochs=4, evaluations=2, seeds=8, sizes=(100,), chunk_size=8, shift_points=51, modes=(3.0, 15.0), shift_seeds=4,
+        widths=(4, 16), capacity_seeds=4, capacity_epochs=4, remark_epochs=4, remark_seeds=2, mode_widths=(1.0, 2.0),
+        box_dimensions=(1, 2), box_seeds=2, box_epochs=4, box_width=16, box_examples=100, flow_sizes=(10, 30), flow_features=16,
         flow_seeds=2, divergence_examples=100, divergence_networks=2,
         images=ImagesConfig(
             data="fashion-mnist-mini", split="test", size=7, clusters=4, components=10, restarts=2, smallest=60, train=24, held_out=16,

@@ -71,7 +71,7 @@ class Grid:
 def mass_outside(grid: Grid, target: Any) -> float:
     """What of a target's mass the trapezoids of the fine grid do not find: outside its ends, or between too few points."""
     fine = jnp.asarray(grid.fine, jnp.result_type(float))
-    density = np.exp(np.asarray(jax.vmap(lambda x: target.log_density(x, 0.0))(fine[:, None]), np.float64))
+    density = np.exp(np.asarray(_log_densities(target, fine), np.float64))
     return abs(1 - float(np.trapezoid(density, grid.fine)))
 
 
@@ -87,7 +87,12 @@ def target_log_density(target: Any, grid: Grid) -> Float[np.ndarray, "points"]:
     )
     require(outside <= MAX_OUTSIDE, "grid", (grid.left, grid.right, grid.points), allowed)
     points = jnp.asarray(grid.coarse, jnp.result_type(float))
-    return np.asarray(jax.vmap(lambda x: target.log_density(x, 0.0))(points[:, None]))
+    return np.asarray(_log_densities(target, points))
+
+
+@jax.jit
+def _log_densities(target: Any, points: Array) -> Array:
+    return jax.vmap(lambda x: target.log_density(x, 0.0))(points[:, None])
 
 
 def score_log_density(score: Score, t: Scalar, fine: Float[Array, "f"], refine: int = 1) -> Float[Array, "points"]:

@@ -1,5 +1,6 @@
 """What the parts share: the process, runs of many targets and seeds, statistics over seeds."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,6 +41,18 @@ def scaled_time(scale: float, t_eps: float) -> float:
     return float(SDE.time(scale * SDE.std(t_eps)))
 
 
+@functools.partial(jax.jit, static_argnames="n")
+def draw(target: Any, key: jax.Array, n: int) -> jax.Array:
+    """(n, d) examples; row i depends on ``(key, i)`` alone: a smaller set is the beginning of a larger one."""
+    return jax.vmap(lambda i: target.draw(jax.random.fold_in(key, i)))(jnp.arange(n))
+
+
+@jax.jit
+def log_density(target: Any, x: jax.Array, t: Any) -> jax.Array:
+    """Log density of each row of ``x``, by the target's own method, at noise level or time ``t``."""
+    return jax.vmap(lambda row: target.log_density(row, t))(x)
+
+
 def make_runs(
     config: Config,
     name: str,
@@ -59,9 +72,7 @@ def make_runs(
         draws = []
         for seed in range(seeds):
             own = stream(jax.random.key(config.seed), name, "data", place, seed)
-            # Row i depends on its number alone: a smaller set is the beginning of a larger one.
-            rows = jax.vmap(lambda i, own=own: jax.random.fold_in(own, i))(jnp.arange(n))
-            draws.append(np.asarray(jax.vmap(target.draw)(rows)))
+            draws.append(np.asarray(draw(target, own, n)))
         for width in units:
             for seed in range(seeds):
                 data.append(draws[seed])

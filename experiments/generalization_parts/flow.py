@@ -130,7 +130,7 @@ def _in_double(config: Config) -> dict[str, np.ndarray]:
         return empirical_loss(features, common.SDE, data, times, nodes, weights)
 
     @jax.jit
-    def whole(features: RandomFeatures, times: jax.Array, points: jax.Array, weights: jax.Array):  # type: ignore[no-untyped-def]
+    def whole(features: RandomFeatures, exact: ScoreOfDensity, times: jax.Array, points: jax.Array, weights: jax.Array):  # type: ignore[no-untyped-def]
         return population_loss(features, common.SDE, exact, times, points, weights)
 
     @jax.jit
@@ -147,10 +147,8 @@ def _in_double(config: Config) -> dict[str, np.ndarray]:
         own = stream(root, seed)
         features = RandomFeatures.draw(stream(own, "features"), config.flow_features, reach=REACH)
         features = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), features)
-        exact_loss = whole(features, times, *given[2:])
-        rows = jax.vmap(lambda i, own=own: target.draw(jax.random.fold_in(stream(own, "data"), i)))(
-            jnp.arange(max(config.flow_sizes))
-        )
+        exact_loss = whole(features, exact, times, *given[2:])
+        rows = common.draw(target, stream(own, "data"), max(config.flow_sizes))
         for at, n in enumerate(config.flow_sizes):
             loss = empirical(features, rows[:n].astype(float), times, *given[:2])
             curves, path = flow_curves(loss, exact_loss, TAUS)

@@ -87,8 +87,8 @@ def _agree(difference: float, error: float, name: str, statement: str) -> Claim:
 def _estimates(config: Config, stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     target, n = two_modes(MU), config.divergence_examples
     root = stream(jax.random.key(config.seed), "three ways")
-    fresh = jax.vmap(target.draw)(jax.random.split(stream(root, "fresh"), n))
-    log_p = jax.vmap(lambda x: target.log_density(x, 0.0))(fresh)
+    fresh = common.draw(target, stream(root, "fresh"), n)
+    log_p = common.log_density(target, fresh, 0.0)
     sde, t_eps = common.SDE, config.t_eps
     net = ShallowNet(config.width, divisor=config.divisor)
 
