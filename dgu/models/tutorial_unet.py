@@ -12,7 +12,7 @@ other. Used by Li et al., arXiv 2311.01797, section 4.2, on images of 28 x 28 pi
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -121,8 +121,8 @@ class TutorialUNet(nnx.Module):
         With ``remat`` the gradient computes the inside of each level again instead of keeping it.
         """
 
-        def run(layer: Callable, *inputs: Any) -> Array:
-            return (jax.checkpoint(layer) if remat else layer)(*inputs)
+        def run(layer: Callable, x: Array, e: Array, size: int) -> Array:
+            return (jax.checkpoint(layer, static_argnums=2) if remat else layer)(x, e, size)
 
         sizes, levels = self.config.sizes, len(self.config.channels)
         phase = 2 * math.pi * jax.lax.stop_gradient(self.freqs[...]).astype(t.dtype) * t
