@@ -1,6 +1,7 @@
 """The part on real images: splits without leaks, training that resumes, claims that follow the data, bad input; end to end (slow)."""
 
 import json
+import re
 from dataclasses import replace
 
 import jax
@@ -125,7 +126,9 @@ def results(*, seeds, levels, bins, factor, bits, off):
 
 
 def test_claims_follow_the_data_and_each_network_is_judged_by_its_own_images(tmp_path):
-    options = ImagesConfig(size=5, channels=(4,), levels=3, bins=4, epochs=4, batch_size=8, train=8, held_out=4, likelihoods=4)
+    options = ImagesConfig(
+        size=5, channels=(4,), levels=3, bins=4, epochs=4, batch_size=8, train=8, held_out=4, likelihoods=4
+    )
     config = Config(images=options)
     clusters = {
         "pairs": np.array([[0, 1], [1, 2]]), "sizes": np.array([20, 21, 22]), "distances": np.array([2.0, 6.0]),
@@ -191,8 +194,6 @@ def test_bad_input_is_one_line(options, words, tmp_path, capsys):
         study("--preset", "smoke", "--parts", "images", "--out", tmp_path / "run", *options)
     printed = [line for line in capsys.readouterr().err.strip().splitlines() if line.startswith("generalization:")]
     assert error.value.code == 2 and len(printed) == 1
-    import re
-
     assert re.search(words, printed[0]), printed[0]
     assert not (tmp_path / "run").exists()
 
