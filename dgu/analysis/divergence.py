@@ -70,22 +70,30 @@ class Grid:
 
 def mass_outside(grid: Grid, target: Any) -> float:
     """What of a target's mass the trapezoids of the fine grid do not find: outside its ends, or between too few points."""
+    return abs(1 - _masses(grid, target)[0])
+
+
+def _masses(grid: Grid, target: Any) -> tuple[float, float]:
+    """A target's mass by the trapezoids of the fine grid, and by those of the coarse one, over which the KL is summed."""
     fine = jnp.asarray(grid.fine, jnp.result_type(float))
     density = np.exp(np.asarray(_log_densities(target, fine), np.float64))
-    return abs(1 - float(np.trapezoid(density, grid.fine)))
+    return float(np.trapezoid(density, grid.fine)), float(np.trapezoid(density[:: grid.refine], grid.coarse))
 
 
 def target_log_density(target: Any, grid: Grid) -> Float[np.ndarray, "points"]:
     """Log density of a target on the line, with ``log_density(x, sigma)``, at the coarse points of ``grid``.
 
     Raises:
-        InputError: a grid that leaves more than 1e-3 of the target's mass outside.
+        InputError: a grid that leaves more than 1e-3 of the target's mass outside, or whose coarse sum is off by as much.
     """
-    outside = mass_outside(grid, target)
-    allowed = (
-        f"wide and fine enough for the target: {outside:.3g} of its mass is outside, at most {MAX_OUTSIDE:g} may be"
+    found, coarse = _masses(grid, target)
+    given, limit = (grid.left, grid.right, grid.points), f"at most {MAX_OUTSIDE:g} may be"
+    outside, off = abs(1 - found), abs(coarse - found)
+    allowed = f"wide and fine enough for the target: {outside:.3g} of its mass is outside, {limit}"
+    require(outside <= MAX_OUTSIDE, "grid", given, allowed)
+    require(
+        off <= MAX_OUTSIDE, "grid", given, f"of points enough for the target: their sum is off by {off:.3g}, {limit}"
     )
-    require(outside <= MAX_OUTSIDE, "grid", (grid.left, grid.right, grid.points), allowed)
     points = jnp.asarray(grid.coarse, jnp.result_type(float))
     return np.asarray(_log_densities(target, points))
 

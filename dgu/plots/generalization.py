@@ -154,6 +154,7 @@ class SizePanel:
         line: a reference by name, (S,) each.
         ceiling: height at which such runs are drawn, as crosses; None where there are none.
         level: a horizontal line, or None.
+        lost: what the crosses are called.
     """
 
     title: str
@@ -164,11 +165,11 @@ class SizePanel:
     line: Mapping[str, np.ndarray] = field(default_factory=dict)
     ceiling: float | None = None
     level: float | None = None
-    log_y: bool = True
+    lost: str = "never within the run"
 
 
 def against_size(panels: Sequence[SizePanel], *, title: str = "") -> Figure:
-    """Every seed as a point, the median as a line; crosses at the ceiling with their number: censored runs.
+    """Every seed as a point, the median as a line, both axes logarithmic; crosses with their number at the ceiling: runs lost.
 
     Raises:
         InputError: no panel, or points that do not fit their sizes.
@@ -189,7 +190,7 @@ def against_size(panels: Sequence[SizePanel], *, title: str = "") -> Figure:
                 lost = (~np.isfinite(points)).sum(axis=1)
                 if panel.ceiling is not None and lost.any():
                     at = lost > 0
-                    axes.plot(panel.x[at] * shift, np.full(at.sum(), panel.ceiling), "x", color=color, label="never within the run")  # fmt: skip
+                    axes.plot(panel.x[at] * shift, np.full(at.sum(), panel.ceiling), "x", color=color, label=panel.lost)  # fmt: skip
                     for x, count in zip(panel.x[at], lost[at]):
                         axes.annotate(f"{count}", (x * shift, panel.ceiling), (0, 4), textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
             for name, values in panel.line.items():
@@ -197,8 +198,7 @@ def against_size(panels: Sequence[SizePanel], *, title: str = "") -> Figure:
             if panel.level is not None:
                 axes.axhline(panel.level, color=OKABE_ITO["black"], linestyle=":", linewidth=1.0)
             axes.set_xscale("log")
-            if panel.log_y:
-                axes.set_yscale("log")
+            axes.set_yscale("log")
             axes.set_xlabel(panel.xlabel)
             axes.set_ylabel(panel.ylabel)
             axes.set_title(panel.title)

@@ -110,6 +110,11 @@ def finite(kl: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(kl), np.minimum(kl, WORST), WORST)
 
 
+def shown(level: np.ndarray) -> np.ndarray:
+    """For figures: levels of diverged runs at infinity."""
+    return np.where(level >= WORST, np.inf, level)
+
+
 def window(epochs: np.ndarray, low: float, high: float) -> np.ndarray:
     """Which measurements lie from ``low`` to ``high`` epochs; the last one where none does."""
     inside = (epochs >= low) & (epochs <= high)

@@ -83,7 +83,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
         "$\\mu^2$ (Theorem 2's floor, height free)": bound / bound[near] * float(np.median(level["sgd"][near]))
     }
     distance = 2 * np.asarray(mus)
-    panel = plots.SizePanel("", "distance of the modes", "KL half way through training, nats", distance, {"SGD": level["sgd"], "Adam": level["adam"]}, reference)  # fmt: skip
+    panel = plots.SizePanel("", "distance of the modes", "KL half way through training, nats", distance, {"SGD": common.shown(level["sgd"]), "Adam": common.shown(level["adam"])}, reference, ceiling=common.WORST, lost="diverged")  # fmt: skip
     directory.save_figure(FIGURE_FILES[0], plots.against_size([panel], title=f"{seeds} seeds"))
     curves = [
         plots.SeedCurves(f"{common.NAMES[name]}, ±{mus[at]:g}", epochs.astype(float), kl[name][at])
@@ -212,8 +212,8 @@ def _remark_figures(
     scales = Claim.at_most(unit="", id="inputs-scaled", paper=common.PAPER, figure="Remark 7", statement=f"Scaling the inputs down makes far modes easier with SGD: KL at factor {small:g} over {large:g}.", value=value, interval=interval, threshold=1.0, note="noise at the KL's time scaled with the data")  # fmt: skip
     names = common.NAMES
     panels = [
-        plots.SizePanel("Remark 6", "standard deviation of the modes", "KL, nats", np.asarray(config.mode_widths), {names[k]: v[:wide] for k, v in level.items()}),
-        plots.SizePanel("Remark 7", "factor of the inputs", "KL, nats", np.asarray(config.input_scales), {names[k]: v[wide:] for k, v in level.items()}),
+        plots.SizePanel("Remark 6", "standard deviation of the modes", "KL, nats", np.asarray(config.mode_widths), {names[k]: common.shown(v[:wide]) for k, v in level.items()}, ceiling=common.WORST, lost="diverged"),
+        plots.SizePanel("Remark 7", "factor of the inputs", "KL, nats", np.asarray(config.input_scales), {names[k]: common.shown(v[wide:]) for k, v in level.items()}, ceiling=common.WORST, lost="diverged"),
     ]  # fmt: skip
     return widths, scales, panels
 

@@ -269,7 +269,10 @@ def density_figure(found: dict[str, np.ndarray], grid: Grid, mu: float, optimize
     def text(r: int, c: int) -> str:
         if not np.isfinite(log_q[r, c]).all():
             return "diverged"
-        return f"right {modes.weight[r, c]:.0%}, modes {modes.left[r, c]:.1f}, {modes.right[r, c]:.1f}"
+        # A side that rises up to 0 has no mode of its own.
+        places = (modes.left[r, c], modes.right[r, c])
+        left, right = (f"{place:.1f}" if abs(place) > 1.5 * grid.step else "none" for place in places)
+        return f"right {modes.weight[r, c]:.0%}, modes {left}, {right}"
 
     texts = [[text(r, c) for c in range(len(columns))] for r in range(rows)]
     return plots.density_multiples(

@@ -183,6 +183,7 @@ def test_smoothing_by_hand():
         (lambda: score_kl(lambda x, t: x, SDE, TARGET, t_eps=1.5), "t_eps = 1.5: must be strictly between 0 and T = 1"),
         (lambda: score_kl(lambda x, t: x, SDE, two_modes(9.0)), "grid = .*: must be wide and fine enough .* 0.159 of its"),
         (lambda: target_log_density(two_modes(3.0, std=0.01), Grid()), "grid = .*: must be wide and fine enough"),
+        (lambda: target_log_density(two_modes(3.0), Grid(points=6)), "grid = .*: must be of points enough .* off by 0."),
         (lambda: Grid(1.0, 0.0), r"grid \(left, right\) = \(1.0, 0.0\): must be rising"),
         (lambda: flow_kl(lambda x, t: x, SDE, np.ones((3, 1)), np.ones(3), t_eps=0.0), "t_eps = 0.0: must be strictly"),
         (lambda: knn_kl(np.zeros((40, 1)), np.zeros((40, 1)), k=2), "samples = 'more than 2 equal rows'"),
