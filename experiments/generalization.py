@@ -8,63 +8,13 @@ statement is about the distribution over seeds: the figures of single runs with 
 from typing import Any
 
 from dgu import parallel
-from experiments.generalization_parts.config import Config
+from experiments.generalization_parts.config import EVERY, Config
+from experiments.generalization_parts.images_config import ImagesConfig
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
-from experiments.harness.report import Report
+from experiments.harness.report import Report, check_promises
 from experiments.harness.rundir import RunDirectory
 
-CLAIM_IDS = (
-    "sgd-learns",
-    "adam-learns",
-    "early-stopping-sgd",
-    "early-stopping-adam",
-    "sample-size",
-    "score-slopes",
-    "score-intercepts",
-    "modes-shift-ratio",
-    "modes-shift-trend",
-    "modes-shift-adam",
-    "modes-shift-one-mode",
-    "modes-shift-positions",
-    "modes-shift-weights",
-    "modes-shift-early",
-    "mode-width",
-    "inputs-scaled",
-    "capacity-narrow",
-    "capacity-middle",
-    "capacity-wide",
-    "capacity-ratio",
-    "capacity-epochs",
-    "flow-argmin",
-    "flow-u-shape",
-    "flow-lemmas",
-    "flow-rate",
-    "bound-time",
-    "bound-value",
-    "boxes-dimension",
-    "kl-ways-exact",
-    "kl-same-law",
-    "kl-ways-trained",
-    "kl-floor",
-)
-FIGURE_FILES = (
-    "figures/kl_sgd.png",
-    "figures/kl_adam.png",
-    "figures/densities_near_sgd.png",
-    "figures/densities_near_adam.png",
-    "figures/scores.png",
-    "figures/modes_shift.png",
-    "figures/modes_shift_curves.png",
-    "figures/densities_far_sgd.png",
-    "figures/densities_far_adam.png",
-    "figures/remarks.png",
-    "figures/capacity.png",
-    "figures/flow.png",
-    "figures/flow_rates.png",
-    "figures/boxes.png",
-    "figures/kl_three_ways.png",
-)
 PRESETS = {
     # Trainings of the same shapes, eight at once, so that each optimiser is compiled once; a hundred examples everywhere.
     "smoke": Config(
@@ -72,28 +22,46 @@ PRESETS = {
         widths=(4, 16), capacity_seeds=4, capacity_epochs=4, remark_epochs=4, remark_seeds=2, mode_widths=(1.0, 2.0),
         box_dimensions=(1, 2), box_seeds=2, box_epochs=4, box_width=16, box_examples=100, flow_sizes=(10, 30), flow_features=16,
         flow_seeds=2, divergence_examples=100, divergence_networks=2,
+        images=ImagesConfig(
+            data="fashion-mnist-mini", split="test", size=7, clusters=4, components=10, restarts=2, smallest=60, train=24, held_out=16,
+            shifts=1, channels=(8,), epochs=2, bins=2, batch_size=8, seeds=2, levels=2, draws=1, likelihoods=4, probes=2,
+            tolerance=0.1, samples=16, steps=2,
+        ),
     ),
     "default": Config(),
     "paper": Config(
         seeds=100, shift_seeds=50, widths=tuple(2**k for k in range(1, 12)), capacity_seeds=20, capacity_epochs=10_000,
         evaluations=100, remark_seeds=50, box_seeds=20, box_epochs=2000, box_examples=2000, flow_sizes=(10, 30, 100, 300, 1000, 3000),
         flow_features=1024, flow_seeds=50, divergence_examples=10_000, divergence_networks=20,
+        images=ImagesConfig(
+            data="mnist", size=None, channels=(32, 64, 128, 256), epochs=1000, seeds=10, levels=20, likelihoods=128, probes=16,
+            tolerance=1e-3, samples=1000, steps=64, restarts=10,
+        ),
     ),
 }  # fmt: skip
 
 
+def parts_of(config: Config) -> list[Any]:
+    """The modules of the parts asked for, in their order."""
+    from importlib import import_module
+
+    return [import_module(f"experiments.generalization_parts.{name}") for name in EVERY if name in config.parts]
+
+
 def run(config: Config, directory: RunDirectory) -> Report:
-    """Every part in turn; each stores what it computed."""
-    from experiments.generalization_parts import boxes, capacity, flow, shift, stopping, three_ways
+    """Every part asked for in turn; each stores what it computed."""
     from experiments.harness.progress import Progress
 
-    parts: tuple[Any, ...] = (stopping, shift, capacity, flow, boxes, three_ways)
-    shift.check_grids(config)  # A part that came to its own last would find out after minutes.
-    sections = []
+    parts, sections = parts_of(config), []
+    if "images" in config.parts:
+        parts[-1].load(
+            config.images
+        )  # Images that are not there or do not fit are said to be before minutes of other work.
     with Progress("parts of the study", total=len(parts), unit="parts") as bar:
         for part in parts:
             print(f"{part.TITLE} ...", flush=True)
             sections.append(part.run(config, directory))
+            check_promises(f"the part {part.TITLE}", sections[-1], part.CLAIM_IDS, part.FIGURE_FILES)
             bar.update()
     claims = [claim for section in sections for claim in section.claims]
     metrics = {section.title: section.metrics for section in sections}
@@ -112,9 +80,9 @@ def run(config: Config, directory: RunDirectory) -> Report:
 
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost, by its counts of examples, epochs and units."""
-    from experiments.generalization_parts import boxes, capacity, flow, shift, stopping, three_ways
-
-    parts: tuple[Any, ...] = (stopping, shift, capacity, flow, boxes, three_ways)
+    parts = parts_of(config)
+    if "images" in config.parts:
+        print(parts[-1].estimate(config))
     return [cost for part in parts for cost in part.costs(config)]
 
 
@@ -127,6 +95,4 @@ if __name__ == "__main__":
         description="How does a diffusion model's distance from its target develop in training time, over seeds, sizes, distances "
         "of modes and capacities?",
         dry_run=dry_run,
-        claim_ids=CLAIM_IDS,
-        figure_files=FIGURE_FILES,
     )

@@ -61,10 +61,16 @@ from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpol
 from dgu.analysis.jacobians import SingularTriplets as SingularTriplets
 from dgu.analysis.jacobians import perturbed_images as perturbed_images
 from dgu.analysis.jacobians import singular_triplets as singular_triplets
+from dgu.analysis.kmeans import ClusterPair as ClusterPair
+from dgu.analysis.kmeans import KMeans as KMeans
+from dgu.analysis.kmeans import cluster_pairs as cluster_pairs
+from dgu.analysis.kmeans import kmeans as kmeans
 from dgu.analysis.lanczos import TopEigenvalues as TopEigenvalues
 from dgu.analysis.lanczos import top_eigenvalues as top_eigenvalues
 from dgu.analysis.least_squares import least_squares_classifier as least_squares_classifier
 from dgu.analysis.least_squares import simulated_errors as simulated_errors
+from dgu.analysis.level_losses import level_losses as level_losses
+from dgu.analysis.level_losses import linear_level_loss as linear_level_loss
 from dgu.analysis.linear import LinearClassifier as LinearClassifier
 from dgu.analysis.linear_maps import MapSpectra as MapSpectra
 from dgu.analysis.linear_maps import map_spectra as map_spectra

@@ -19,8 +19,12 @@ from dgu.models.adm import ADM, ADMConfig
 from dgu.models.dit import DiT, DiTConfig
 from dgu.models.preconditioning import EDMPreconditioning, IDDPMPreconditioning, Preconditioning, nearest
 from dgu.models.songunet import SongUNet, SongUNetConfig
+from dgu.models.tutorial_unet import TutorialUNet, TutorialUNetConfig
 from dgu.models.unet import UNetConfig
 from dgu.typing import Event, Key, PyTree, Scalar
+
+#: The networks that can be preconditioned.
+Architecture = UNetConfig | DiTConfig | TutorialUNetConfig
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class EDMNetwork:
     the two again).
     """
 
-    unet: UNetConfig | DiTConfig
+    unet: Architecture
     preconditioning: Preconditioning = field(default_factory=EDMPreconditioning)
     compute_dtype: str = "float32"
     remat: bool = False
@@ -141,7 +145,7 @@ def is_constant(path: tuple[Any, ...]) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _abstract(unet: UNetConfig | DiTConfig, compute_dtype: str) -> tuple[Any, PyTree]:
+def _abstract(unet: Architecture, compute_dtype: str) -> tuple[Any, PyTree]:
     """Graph definition and shapes of the parameters, once per architecture and without computing anything."""
     graph, state = nnx.split(nnx.eval_shape(lambda: _module(unet, compute_dtype, _SameKey(jax.random.key(0)))))
     return graph, nnx.to_pure_dict(state)
@@ -154,7 +158,7 @@ class _SameKey(nnx.Rngs):
         self.params = lambda: key
 
 
-def _module(unet: UNetConfig | DiTConfig, compute_dtype: str, rngs: nnx.Rngs) -> ADM | SongUNet | DiT:
+def _module(unet: Architecture, compute_dtype: str, rngs: nnx.Rngs) -> ADM | SongUNet | DiT | TutorialUNet:
     dtype = jnp.bfloat16 if compute_dtype == "bfloat16" else None
     if isinstance(unet, SongUNetConfig):
         return SongUNet(unet, dtype, rngs)
@@ -162,7 +166,10 @@ def _module(unet: UNetConfig | DiTConfig, compute_dtype: str, rngs: nnx.Rngs) ->
         return ADM(unet, dtype, rngs)
     if isinstance(unet, DiTConfig):
         return DiT(unet, dtype, rngs)
-    raise InputError(f"unet = {type(unet).__name__}: must be an ADMConfig, a SongUNetConfig or a DiTConfig")
+    if isinstance(unet, TutorialUNetConfig):
+        return TutorialUNet(unet, dtype, rngs)
+    wanted = "an ADMConfig, a SongUNetConfig, a DiTConfig or a TutorialUNetConfig"
+    raise InputError(f"unet = {type(unet).__name__}: must be {wanted}")
 
 
 @jax.tree_util.register_dataclass

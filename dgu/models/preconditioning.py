@@ -1,4 +1,4 @@
-"""Preconditioning: D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, Table 1), in four conventions,
+"""Preconditioning: D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, Table 1), in five conventions,
 and the plain one of denoising autoencoders."""
 
 import math
@@ -125,6 +125,43 @@ class VEPreconditioning:
 
 
 @dataclass(frozen=True)
+class VESDEPreconditioning:
+    """Of a network that gives the score of ``dx = base^t dW``, times the kernel's standard deviation, from the time t.
+
+    ``c_skip = 1``, ``c_out = s``, ``c_in = 1``, ``c_noise = t(s) = ln(1 + 2 ln(base) s^2) / (2 ln base)``: the noise level s is
+    ``std(t)``, from ``std(epsilon_t)`` to ``std(1)`` (Song's tutorial; arXiv 2311.01797, section 4).
+    """
+
+    base: float = 25.0
+    epsilon_t: float = 1e-5
+    name: ClassVar[str] = "VESDEPrecond"
+    learns_variance: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        require(1 < self.base < math.inf, "base", self.base, "above 1 and finite")
+        require(0 < self.epsilon_t < 1, "epsilon_t", self.epsilon_t, "strictly between 0 and 1")
+
+    @property
+    def sigma_min(self) -> float:
+        """The lowest noise level."""
+        return self._std(self.epsilon_t)
+
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level."""
+        return self._std(1.0)
+
+    def _std(self, time: float) -> float:
+        rate = 2 * math.log(self.base)
+        return math.sqrt(math.expm1(rate * time) / rate)
+
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+        """The four coefficients at ``sigma``."""
+        one, rate = jnp.ones_like(sigma), 2 * math.log(self.base)
+        return Coefficients(one, sigma, one, jnp.log1p(rate * jnp.square(sigma)) / rate)
+
+
+@dataclass(frozen=True)
 class IDDPMPreconditioning:
     """Of improved DDPM, whose noise levels are a falling table ``u`` of ``M + 1`` entries, the last one 0.
 
@@ -203,10 +240,24 @@ class DAEPreconditioning:
         return Coefficients(jnp.zeros_like(sigma), one, inp, sigma)
 
 
-Preconditioning = EDMPreconditioning | VPPreconditioning | VEPreconditioning | IDDPMPreconditioning | DAEPreconditioning
-#: By the names that configurations use: those of the reference.
+Preconditioning = (
+    EDMPreconditioning
+    | VPPreconditioning
+    | VEPreconditioning
+    | VESDEPreconditioning
+    | IDDPMPreconditioning
+    | DAEPreconditioning
+)
+#: By the names that configurations use: those of the reference, and that of the tutorial's network.
 PRECONDITIONINGS: dict[str, type[Preconditioning]] = {
-    kind.name: kind for kind in (EDMPreconditioning, VPPreconditioning, VEPreconditioning, IDDPMPreconditioning)
+    kind.name: kind
+    for kind in (
+        EDMPreconditioning,
+        VPPreconditioning,
+        VEPreconditioning,
+        VESDEPreconditioning,
+        IDDPMPreconditioning,
+    )
 }
 
 

@@ -15,17 +15,23 @@ from dgu.models.blocks import BlockSpec
 from dgu.models.edm import EDMDenoiser, EDMNetwork
 from dgu.models.preconditioning import PRECONDITIONINGS
 from dgu.models.songunet import SongUNetConfig
+from dgu.models.tutorial_unet import TutorialUNetConfig
 from dgu.models.unet import UNetConfig
 from dgu.typing import PyTree
 
 _PATH = tuple[str, ...]
-_ARCHITECTURES: dict[str, type[UNetConfig]] = {"DhariwalUNet": ADMConfig, "SongUNet": SongUNetConfig}
+_ARCHITECTURES: dict[str, type[UNetConfig] | type[TutorialUNetConfig]] = {
+    "DhariwalUNet": ADMConfig,
+    "SongUNet": SongUNetConfig,
+    "TutorialUNet": TutorialUNetConfig,
+}
 #: The architecture that each class of the reference takes unless told otherwise.
 _USUAL = {
     "EDMPrecond": "DhariwalUNet",
     "VPPrecond": "SongUNet",
     "VEPrecond": "SongUNet",
     "iDDPMPrecond": "DhariwalUNet",
+    "VESDEPrecond": "TutorialUNet",
 }
 
 
@@ -202,7 +208,7 @@ def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> 
     return jax.tree_util.tree_unflatten(treedef, values)
 
 
-def _check_blocks(unet: UNetConfig, arrays: Mapping[str, ArrayLike]) -> None:
+def _check_blocks(unet: UNetConfig | TutorialUNetConfig, arrays: Mapping[str, ArrayLike]) -> None:
     """Compare the names of blocks first: shapes of an absurdly deep network would take minutes to work out."""
     present = {".".join(name.split(".")[:3]) for name in arrays}
     for name in [f"model.enc.{name}" for name, _ in unet.encoder] + [
@@ -212,7 +218,7 @@ def _check_blocks(unet: UNetConfig, arrays: Mapping[str, ArrayLike]) -> None:
             raise InputError(f"arrays: {name} is missing: the weights are of another architecture")
 
 
-def _filter_names(unet: UNetConfig) -> set[str]:
+def _filter_names(unet: UNetConfig | TutorialUNetConfig) -> set[str]:
     """Names of the buffers that hold a copy of the resampling filter."""
     specs = [("enc", name, spec) for name, spec in unet.encoder] + [
         ("dec", name, spec) for name, spec, _ in unet.decoder
@@ -226,7 +232,7 @@ def _filter_names(unet: UNetConfig) -> set[str]:
     return {f"model.{layer}.resample_filter" for layer in layers}
 
 
-def _check_filter(unet: UNetConfig, name: str, value: np.ndarray) -> None:
+def _check_filter(unet: UNetConfig | TutorialUNetConfig, name: str, value: np.ndarray) -> None:
     taps = np.asarray(getattr(unet, "resample_filter", (1, 1)), np.float64)
     expected = np.outer(taps, taps) / taps.sum() ** 2
     same = value.shape == (1, 1, *expected.shape) and np.allclose(value, expected, rtol=1e-3, atol=1e-6)

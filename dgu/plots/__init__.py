@@ -1,5 +1,7 @@
 """Figures: each a function from results to a matplotlib ``Figure``."""
 
+from dgu.plots.arm_curves import ArmPanel as ArmPanel
+from dgu.plots.arm_curves import arm_curves as arm_curves
 from dgu.plots.contraction import GainPanel as GainPanel
 from dgu.plots.contraction import ScalePanel as ScalePanel
 from dgu.plots.contraction import counter_example as counter_example

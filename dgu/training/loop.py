@@ -45,7 +45,8 @@ class TrainingConfig:
     ema_rampup_ratio: float | None = 0.05
     """The half-life is at most this share of the images seen so far; None switches the ramp off."""
     loss: LossName = "edm"
-    """Law and weights of the noise levels: EDM's, or those of the variance-preserving or variance-exploding process."""
+    """Law and weights of the noise levels: EDM's, or those of the variance-preserving or variance-exploding process, or (vesde)
+    of dx = 25^t dW at uniform times."""
     p_mean: float = -1.2
     """Mean of ln sigma in training (EDM's loss)."""
     p_std: float = 1.2
@@ -230,7 +231,8 @@ def train_steps(
     check_batch(config, mesh)
     check_augmentation(network, config)
     micro = config.micro_batch or config.batch_size
-    whole, accumulate, finish = _compiled(network, config, mesh)
+    # Neither the seed nor the length is part of the program: trainings that differ in nothing else share it.
+    whole, accumulate, finish = _compiled(network, replace(config, seed=0, duration_kimg=1.0), mesh)
     key = keys.stream(jax.random.key(config.seed), "loss")
     batch_sharding = parallel.batch_sharding(mesh)
     state = parallel.put(state, parallel.replicated(mesh))

@@ -1,15 +1,17 @@
-"""The three denoising losses of EDM for one image (Karras et al. 2022, Table 1, last rows).
+"""The denoising losses for one image: EDM's three (Karras et al. 2022, Table 1, last rows) and that of Song's tutorial.
 
 Each is ``w(sigma) (D(y + sigma eps; sigma, labels) - y)^2``, elementwise; they differ in how a draw becomes ``sigma``, and in ``w``:
 
     EDM    ln sigma = p_mean + p_std n                              w = (sigma^2 + sd^2) / (sigma sd)^2
     VP     sigma^2 = exp(beta_d t^2 / 2 + beta_min t) - 1, t = 1 + u (epsilon_t - 1)     w = 1 / sigma^2
     VE     sigma = sigma_min (sigma_max / sigma_min)^u              w = 1 / sigma^2
+    VESDE  sigma^2 = (base^(2 t) - 1) / (2 ln base), t = epsilon_t + u (1 - epsilon_t)   w = 1 / sigma^2
 
 with ``n`` standard normal and ``u`` uniform on [0, 1). Any of them trains a network of any preconditioning.
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -23,7 +25,7 @@ from dgu.training.augment import augment
 from dgu.typing import Event, Key, PyTree, Scalar
 
 #: The losses by name.
-LossName = Literal["edm", "vp", "ve"]
+LossName = Literal["edm", "vp", "ve", "vesde"]
 
 
 def edm_sigma(normal: Float[ArrayLike, "*b"], p_mean: float = -1.2, p_std: float = 1.2) -> Float[Array, "*b"]:
@@ -45,6 +47,12 @@ def vp_sigma(
 def ve_sigma(uniform: Float[ArrayLike, "*b"], sigma_min: float = 0.02, sigma_max: float = 100.0) -> Float[Array, "*b"]:
     """Training noise levels of a variance-exploding SDE, from uniform draws: uniform in ``ln sigma``."""
     return jnp.exp(math.log(sigma_max / sigma_min) * jnp.asarray(uniform)) * sigma_min
+
+
+def vesde_sigma(uniform: Float[ArrayLike, "*b"], base: float = 25.0, epsilon_t: float = 1e-5) -> Float[Array, "*b"]:
+    """Training noise levels of ``dx = base^t dW``, from uniform draws: ``t`` is uniform from ``epsilon_t`` to 1."""
+    rate = 2 * math.log(base)
+    return jnp.sqrt(jnp.expm1(rate * (epsilon_t + (1 - epsilon_t) * jnp.asarray(uniform))) / rate)
 
 
 def _weighted_error(
@@ -140,6 +148,27 @@ def ve_loss(
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 
 
+def vesde_loss(
+    network: EDMNetwork,
+    params: PyTree,
+    image: Event,
+    uniform: Scalar,
+    noise: Event,
+    labels: ArrayLike | None = None,
+    augment_labels: ArrayLike | None = None,
+    *,
+    key: Key | None = None,
+    base: float = 25.0,
+    epsilon_t: float = 1e-5,
+) -> Event:
+    """Elementwise ``(std score + eps)^2 = (D(y + sigma eps; sigma) - y)^2 / sigma^2`` with ``sigma`` from ``vesde_sigma``.
+
+    Equation 5 of arXiv 2311.01797 with ``lambda = std^2``, elementwise. Args are those of ``vp_loss``, but for the process.
+    """
+    sigma = vesde_sigma(uniform, base, epsilon_t).astype(image.dtype)
+    return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
+
+
 def sampled_loss(
     network: EDMNetwork,
     params: PyTree,
@@ -160,7 +189,7 @@ def sampled_loss(
         image: one image (H, W, C) in [-1, 1].
         labels: class index or label vector, or None.
         key: of this image.
-        loss: which; VP and VE with their default processes.
+        loss: which; all but EDM's with their default processes.
         p_mean: mean of ``ln sigma`` for EDM.
         p_std: standard deviation of ``ln sigma`` for EDM.
         augment_probability: see ``dgu.training.augment``; with 0 the image stays as it is and no labels are given.
@@ -175,4 +204,5 @@ def sampled_loss(
         normal = jax.random.normal(sigma_key, (), image.dtype)
         return edm_loss(network, params, image, normal, *given, key=dropout_key, p_mean=p_mean, p_std=p_std)
     uniform = jax.random.uniform(sigma_key, (), image.dtype)
-    return (vp_loss if loss == "vp" else ve_loss)(network, params, image, uniform, *given, key=dropout_key)
+    kind: Callable = {"vp": vp_loss, "ve": ve_loss, "vesde": vesde_loss}[loss]
+    return kind(network, params, image, uniform, *given, key=dropout_key)

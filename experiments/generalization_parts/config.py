@@ -1,14 +1,22 @@
 """Options of the study of generalisation in training time."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dgu.errors import require
+from experiments.generalization_parts.images_config import ImagesConfig
+
+#: The parts, in their order; the last is left out unless asked for.
+EVERY = ("stopping", "shift", "capacity", "flow", "boxes", "three_ways", "images")
 
 
 @dataclass(frozen=True)
 class Config:
     """The study of generalisation in training time."""
+
+    parts: tuple[str, ...] = EVERY[:-1]
+    """Parts to make: stopping, shift, capacity, flow, boxes, three_ways; and images, which takes minutes more (--dry-run says how
+    many)."""
 
     epochs: int = 2000
     """Epochs of the basic study at the largest of sizes; smaller sets are trained for as many steps."""
@@ -74,10 +82,13 @@ class Config:
     """Fresh examples, and samples, of the three estimates of the KL; 100 or more."""
     divergence_networks: int = 3
     """Trained networks that the three estimates are compared on, 2 or more; at most seeds."""
+    images: ImagesConfig = field(default_factory=ImagesConfig)
     seed: int = 0
     """Seed of everything."""
 
     def __post_init__(self) -> None:
+        known = len(self.parts) > 0 and set(self.parts) <= set(EVERY)
+        require(known, "parts", self.parts, f"one or more of {', '.join(EVERY)}")
         for name, least in (
             ("seeds", 4), ("shift_seeds", 4), ("capacity_seeds", 2), ("remark_seeds", 2), ("box_seeds", 2), ("flow_seeds", 2),
             ("width", 1), ("batch_size", 1), ("chunk_size", 1), ("evaluations", 1), ("points", 3), ("shift_points", 3),

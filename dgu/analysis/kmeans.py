@@ -1,0 +1,229 @@
+"""k-means with k-means++ starts: all restarts as one compiled program; and the nearest and the farthest pair of clusters.
+
+    centre_c <- mean of the points nearest to it,      inertia = sum_i min_c |x_i - centre_c|^2
+
+(Lloyd 1982). A start draws its first centre among the points, and each next one with probability in proportion to the squared
+distance to the centres drawn so far (Arthur and Vassilvitskii 2007). A cluster that is left without points moves to the point
+that is farthest from its own centre, which cannot raise the inertia.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
+
+from dgu.analysis.splits import digests
+from dgu.errors import require
+from dgu.typing import Key
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+@dataclass(frozen=True, eq=False)
+class KMeans:
+    """The restart with the smallest inertia, as NumPy arrays.
+
+    Attributes:
+        centres: (k, *event).
+        labels: (n,) number of the centre nearest to each point.
+        inertia: sum over points of the squared distance to it.
+        iterations: updates of the centres.
+        converged: whether the centres moved by no more than the tolerance at the last one, or no point changed its cluster.
+        reseeded: how many times a cluster of this restart was found empty and moved.
+        inertias: (restarts,) of all restarts.
+    """
+
+    centres: np.ndarray
+    labels: np.ndarray
+    inertia: float
+    iterations: int
+    converged: bool
+    reseeded: int
+    inertias: np.ndarray
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(k,) points of each cluster."""
+        return np.bincount(self.labels, minlength=len(self.centres))
+
+
+def kmeans(
+    points: Float[ArrayLike, "n *event"],
+    clusters: int,
+    key: Key,
+    *,
+    restarts: int = 10,
+    tolerance: float = 1e-4,
+    max_iterations: int = 300,
+) -> KMeans:
+    """The best of ``restarts`` runs of Lloyd's algorithm; run number r depends on ``(key, r)`` alone.
+
+    A run ends when ``sum_c |move of centre c|^2 <= tolerance * (mean variance of a coordinate)``, when no point changes its
+    cluster, or after ``max_iterations``. Memory: ``2 restarts n clusters`` numbers.
+
+    Args:
+        points: ``(n, *event)``, taken flat.
+        clusters: k, at most the number of different points.
+        key: of the starts.
+        restarts: 1 or more.
+        tolerance: 0 or more; 0 goes on until no point changes its cluster.
+        max_iterations: 1 or more.
+
+    Raises:
+        InputError: an argument out of range, points that are not finite or of which fewer than ``clusters`` differ.
+    """
+    shape = np.shape(points)
+    rows = np.asarray(points).reshape(shape[0], -1)
+    for name, value in (("clusters", clusters), ("restarts", restarts), ("max_iterations", max_iterations)):
+        require(value == int(value) and value >= 1, name, value, "a whole number, 1 or more")
+    require(0 <= tolerance < float("inf"), "tolerance", tolerance, "0 or more and finite")
+    require(bool(np.isfinite(rows).all()), "points", "non-finite", "finite")
+    # Zeros of either sign are the same place.
+    different = len(np.unique(digests(rows + 0.0)))
+    require(clusters <= different, "clusters", clusters, f"at most {different}, the number of different points")
+    # About the mean: |x|^2 - 2 x c + |c|^2 loses the digits of a common offset.
+    middle = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
+    centred = rows - middle
+    still = tolerance * float(centred.var(axis=0).mean())
+    keys = jax.vmap(lambda r: jax.random.fold_in(key, r))(jnp.arange(restarts))
+    found = _restarts(jnp.asarray(centred), keys, jnp.asarray(still), jnp.asarray(max_iterations), clusters=clusters)
+    centres, labels, inertias, iterations, moved, reseeded = (np.asarray(part) for part in found)
+    best = int(inertias.argmin())
+    return KMeans(
+        (centres[best] + middle).reshape(clusters, *shape[1:]),
+        labels[best],
+        float(inertias[best]),
+        int(iterations[best]),
+        bool(moved[best] <= still),
+        int(reseeded[best]),
+        inertias,
+    )
+
+
+@partial(jax.jit, static_argnames="clusters")
+def _restarts(x: Array, keys: Array, still: Array, most: Array, *, clusters: int) -> tuple[Array, ...]:
+    """All runs together: each goes on until its own end, and the program until the last one's."""
+    return jax.vmap(lambda key: _run(x, key, still, most, clusters))(keys)
+
+
+def _run(x: Float[Array, "n d"], key: Key, still: Array, most: Array, clusters: int) -> tuple[Array, ...]:
+    """(centres, labels, inertia, iterations, last squared move, reseeded) of one run."""
+    square = jnp.sum(jnp.square(x), axis=1)
+
+    def distances(centres: Array) -> Array:
+        """(n, k) squared."""
+        product = jnp.matmul(x, centres.T, precision=_HIGHEST)
+        found = square[:, None] - 2 * product + jnp.sum(jnp.square(centres), axis=1)[None]
+        return jnp.maximum(found, 0)
+
+    def going(state: tuple) -> Array:
+        _, _, iterations, moved, _ = state
+        return (moved > still) & (iterations < most)
+
+    def update(state: tuple) -> tuple:
+        centres, before, iterations, _, reseeded = state
+        squared = distances(centres)
+        labels = jnp.argmin(squared, axis=1).astype(jnp.int32)
+        own = jax.nn.one_hot(labels, clusters, dtype=x.dtype)
+        counts = jnp.sum(own, axis=0)
+        means = jnp.matmul(own.T, x, precision=_HIGHEST) / jnp.maximum(counts, 1)[:, None]
+        empty = counts == 0
+        # The first empty cluster takes the farthest point, the next one the second farthest ...
+        _, far = jax.lax.top_k(jnp.min(squared, axis=1), clusters)
+        places = x[far[jnp.maximum(jnp.cumsum(empty) - 1, 0)]]
+        new = jnp.where(empty[:, None], places, means)
+        # Sums of the same points may round otherwise the next time: centres rest where no point has changed its cluster.
+        moved = jnp.where(jnp.any(labels != before) | jnp.any(empty), jnp.sum(jnp.square(new - centres)), 0)
+        return new, labels, iterations + 1, moved, reseeded + jnp.sum(empty, dtype=jnp.int32)
+
+    nowhere = jnp.full(x.shape[0], -1, jnp.int32)
+    first = (_start(x, key, clusters), nowhere, jnp.int32(0), jnp.asarray(jnp.inf, x.dtype), jnp.int32(0))
+    centres, _, iterations, moved, reseeded = jax.lax.while_loop(going, update, first)
+    squared = distances(centres)
+    labels = jnp.argmin(squared, axis=1)
+    # From differences, for the figure that is reported: small clusters far from the mean keep their digits.
+    inertia = jnp.sum(jnp.square(x - centres[labels]))
+    return centres, labels, inertia, iterations, moved, reseeded
+
+
+def _start(x: Float[Array, "n d"], key: Key, clusters: int) -> Float[Array, "k d"]:
+    """k-means++ centres: draw number c depends on ``(key, c)``."""
+    first = jax.random.randint(jax.random.fold_in(key, 0), (), 0, x.shape[0])
+    centres = jnp.zeros((clusters, x.shape[1]), x.dtype).at[0].set(x[first])
+
+    def draw(number: Array, state: tuple) -> tuple:
+        centres, nearest = state
+        chosen = jax.random.categorical(jax.random.fold_in(key, number), jnp.log(nearest))
+        centre = x[chosen]
+        return centres.at[number].set(centre), jnp.minimum(nearest, _squared(x, centre))
+
+    return jax.lax.fori_loop(1, clusters, draw, (centres, _squared(x, x[first])))[0]
+
+
+def _squared(x: Float[Array, "n d"], centre: Float[Array, "d"]) -> Float[Array, "n"]:
+    return jnp.sum(jnp.square(x - centre[None]), axis=1)
+
+
+@dataclass(frozen=True)
+class ClusterPair:
+    """Two clusters.
+
+    Attributes:
+        clusters: their numbers, rising.
+        distance: of their centres.
+        sizes: points of each.
+    """
+
+    clusters: tuple[int, int]
+    distance: float
+    sizes: tuple[int, int]
+
+
+def cluster_pairs(
+    centres: Float[ArrayLike, "k *event"],
+    labels: Int[np.ndarray, "n"],
+    count: int,
+    *,
+    smallest: int = 0,
+) -> tuple[ClusterPair, ClusterPair]:
+    """The two clusters with the nearest centres, and the two with the farthest: of equal distances the lowest numbers.
+
+    Args:
+        centres: ``(k, *event)``.
+        labels: (n,) cluster of each point.
+        count: points that each of the clusters must have.
+        smallest: clusters with fewer points are left aside; 0 takes all.
+
+    Raises:
+        InputError: fewer than two clusters left, labels that are not clusters, or a cluster of the pairs with fewer than
+            ``count`` points.
+
+    Li et al., arXiv 2311.01797, section 4.2: pairs of k-means clusters of MNIST.
+    """
+    shape = np.shape(centres)
+    places = np.asarray(centres, np.float64).reshape(shape[0], -1)
+    inside = labels.size > 0 and 0 <= labels.min() and labels.max() < len(places)
+    require(inside, "labels", (int(labels.min()), int(labels.max())), f"from 0 to {len(places) - 1}")
+    sizes = np.bincount(labels, minlength=len(places))
+    kept = np.flatnonzero(sizes >= smallest)
+    require(len(kept) >= 2, f"clusters of {smallest} points or more", len(kept), "2 or more")
+    first, second = np.triu_indices(len(kept), 1)
+    distances = np.linalg.norm(places[kept[first]] - places[kept[second]], axis=1)
+    pairs = []
+    for kind, at in (("nearest", int(distances.argmin())), ("farthest", int(distances.argmax()))):
+        numbers = int(kept[first[at]]), int(kept[second[at]])
+        for cluster in numbers:
+            name = f"points of cluster {cluster}, one of the {kind} pair,"
+            require(
+                int(sizes[cluster]) >= count,
+                name,
+                int(sizes[cluster]),
+                f"at least {count}, as many as are asked of each",
+            )
+        pairs.append(ClusterPair(numbers, float(distances[at]), (int(sizes[numbers[0]]), int(sizes[numbers[1]]))))
+    return pairs[0], pairs[1]
