@@ -120,9 +120,9 @@ def network_config(network: EDMNetwork) -> dict[str, Any]:
     return {"precond": outer.name, "kwargs": kwargs, "compute_dtype": network.compute_dtype}
 
 
-def _unet(network: EDMNetwork) -> UNetConfig:
+def _unet(network: EDMNetwork) -> UNetConfig | TutorialUNetConfig:
     """The U-Net of a network; ``InputError`` for another architecture, which the reference has no names for."""
-    if not isinstance(network.unet, UNetConfig):
+    if not isinstance(network.unet, UNetConfig | TutorialUNetConfig):
         raise InputError(
             f"unet = {type(network.unet).__name__}: must be a U-Net's, to be read from a file or written to one"
         )

@@ -12,7 +12,7 @@ with ``n`` standard normal and ``u`` uniform on [0, 1). Any of them trains a net
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp

@@ -96,7 +96,7 @@ def test_too_coarse_a_grid_is_refused_before_any_work(tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
         study("--preset", "smoke", "--shift-points", "5", "--out", tmp_path / "run")
     printed = capsys.readouterr().err.strip().splitlines()
-    assert error.value.code == 2 and len(printed) == 1 and "of its mass is outside" in printed[0]
+    assert error.value.code == 2 and len(printed) == 1 and "of points enough" in printed[0]
     assert not (tmp_path / "run").exists()
 
 
