@@ -50,13 +50,15 @@ def parts_of(config: Config) -> list[Any]:
 
 def run(config: Config, directory: RunDirectory) -> Report:
     """Every part asked for in turn; each stores what it computed."""
+    from experiments.generalization_parts import shift
     from experiments.harness.progress import Progress
 
     parts, sections = parts_of(config), []
+    # What cannot be used is said before minutes of other work.
+    if "shift" in config.parts:
+        shift.check_grids(config)
     if "images" in config.parts:
-        parts[-1].load(
-            config.images
-        )  # Images that are not there or do not fit are said to be before minutes of other work.
+        parts[-1].load(config.images)
     with Progress("parts of the study", total=len(parts), unit="parts") as bar:
         for part in parts:
             print(f"{part.TITLE} ...", flush=True)
