@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
+from jaxtyping import Key as Keys
 
 from dgu.analysis.subspace_clustering import k_subspaces, spectral_labels
 from dgu.analysis.subspace_problems import Problems
@@ -80,7 +81,7 @@ def recover_by_bases(bases: Float[Array, "P K n r"], truth: Float[Array, "P K n 
 
 
 def recover_by_sgd(
-    keys: Key,
+    keys: Keys[Array, "T"],
     problems: Problems,
     starts: Float[Array, "P K n r"],
     *,

@@ -10,10 +10,10 @@ from dgu.analysis.mixture_em import starting_labels
 from dgu.errors import InputError
 from dgu.models import MoLRG
 
-D, K, RANK, N = 16, 3, 2, 300
+D, K, RANK, N = 16, 3, 3, 300
 
 
-def planted(seed, zero_means=False, noise_std=0.1, ranks=(RANK,) * K):
+def planted(seed, zero_means=False, noise_std=0.05, ranks=(RANK,) * K):
     rng = np.random.default_rng(seed)
     return MoLRG.random(
         jax.random.key(seed),
@@ -110,7 +110,7 @@ def test_em_recovers_planted_mixtures_and_its_likelihood_never_falls():
             match = np.bincount(mine[label == k], minlength=K).argmax()
             angles = principal_angles(jnp.asarray(bases[match]), jnp.asarray(law.bases[k]))
             assert np.degrees(np.asarray(angles).max()) < 5
-    np.testing.assert_allclose(best.mixture.noise_std, 0.1, rtol=0.05)
+    np.testing.assert_allclose(best.mixture.noise_std, 0.05, rtol=0.05)
 
 
 def test_ranks_by_criterion_and_both_precisions_agree():
@@ -130,7 +130,7 @@ def test_ranks_by_criterion_and_both_precisions_agree():
         np.testing.assert_allclose(
             np.asarray(getattr(single.law, name))[order], getattr(double.law, name), rtol=1e-2, atol=2e-3
         )
-    assert abs(float(single.law.noise_std) - 0.1) < 0.005
+    assert abs(float(single.law.noise_std) - 0.05) < 0.0025
     # The mean log density is that of the law returned, and the criterion counts its numbers.
     np.testing.assert_allclose(double.likelihood[-1], density, rtol=1e-12)
     numbers = 2 + 3 * D + 1 + sum(D * r - r * (r - 1) // 2 for r in double.law.ranks.tolist())

@@ -126,7 +126,7 @@ def test_problems_are_addressed_and_their_truth_is_orthonormal():
     assert (np.asarray(whole.present).sum(1) == 2 * cells.sizes).all()
     assert (np.asarray(whole.rows)[~np.asarray(whole.present)] == 0).all()
     with pytest.raises(InputError, match="width = 8: must be such that 3 of it fit in dimension 20"):
-        low_rank_problems(jax.random.key(0), [8], [4], [0], dimension=20, components=3)
+        low_rank_problems(jax.random.key(0), *np.array([[8], [4], [0]]), dimension=20, components=3)
     with pytest.raises(InputError, match="problems = '2 components'"):
         recover_by_pca(whole)
 
@@ -186,22 +186,19 @@ def test_the_batch_loss_is_that_of_the_networks_and_so_is_its_gradient(x64):
     counts = jnp.asarray([5.0, 3.0])
     batch = draw_batch(jax.random.key(2), grid, 11, 7)
 
+    @jax.jit
     def slow(v):
-        total = 0.0
-        for p in range(2):
-            network = HardmaxNetwork(jnp.moveaxis(v[:, p], 0, 1))
-            for j in range(11):
-                x0 = rows[p, int(batch.where[j] * counts[p])]
-                noisy = batch.scale[j] * x0 + batch.noise[j] * batch.eps[j]
-                off = network(noisy, x0, batch.noise[j], batch.scale[j]) - x0
-                total = total + (jnp.sum(off**2) - jnp.sum(x0**2)) / 11
-        return total
+        def of(p):
+            x0 = rows[p][jnp.floor(batch.where * counts[p]).astype(int)]
+            noisy = batch.scale[:, None] * x0 + batch.noise[:, None] * batch.eps
+            out = jax.vmap(HardmaxNetwork(jnp.moveaxis(v[:, p], 0, 1)))(noisy, x0, batch.noise, batch.scale)
+            return jnp.mean(jnp.sum((out - x0) ** 2, axis=1) - jnp.sum(x0**2, axis=1))
 
-    value, slope = jax.value_and_grad(lambda v: jnp.sum(batch_loss(v, rows, counts, batch)))(v)
-    with jax.disable_jit():
-        expected = slow(v)
-    np.testing.assert_allclose(value, expected, rtol=1e-12)
-    np.testing.assert_allclose(slope, jax.grad(slow)(v), rtol=1e-10, atol=1e-12)
+        return of(0) + of(1)
+
+    value, slope = jax.jit(jax.value_and_grad(lambda v: jnp.sum(batch_loss(v, rows, counts, batch))))(v)
+    np.testing.assert_allclose(value, slow(v), rtol=1e-12)
+    np.testing.assert_allclose(slope, jax.jit(jax.grad(slow))(v), rtol=1e-10, atol=1e-12)
 
 
 def test_the_exact_loss_is_the_mean_over_noise_and_smallest_at_pca(x64):
@@ -224,12 +221,14 @@ def test_the_exact_loss_is_the_mean_over_noise_and_smallest_at_pca(x64):
     np.testing.assert_allclose(exact_loss(basis, rows, grid), told, rtol=1e-12)
     best = principal_basis(jnp.asarray(rows), 3, 3)
     lowest = float(exact_loss(best, rows, grid))
-    losses = jax.vmap(lambda k: exact_loss(random_basis(k, 9, 3), rows, grid))(jax.random.split(jax.random.key(3), 50))
+    others = jax.jit(jax.vmap(lambda k: exact_loss(random_basis(k, 9, 3), jnp.asarray(rows), grid)))
+    losses = others(jax.random.split(jax.random.key(3), 50))
     assert lowest < float(losses.min())
-    step = jax.jit(lambda u: orthonormalised(u - 0.1 * jax.grad(lambda u: exact_loss(u, jnp.asarray(rows), grid))(u)))
-    end = jnp.asarray(basis)
-    for _ in range(1500):
-        end = step(end)
+
+    def step(_, u):
+        return orthonormalised(u - 0.1 * jax.grad(exact_loss)(u, jnp.asarray(rows), grid))
+
+    end = jax.jit(lambda u: jax.lax.fori_loop(0, 1500, step, u))(jnp.asarray(basis))
     assert float(projector_distances(end[None], best[None])[0][0, 0]) < 1e-6
 
 
