@@ -96,7 +96,7 @@ def sgd_grid(trials: range, steps: int) -> np.ndarray:
     cells = grid_cells(RANKS, SIZES, trials)
     problems = low_rank_problems(key, *cells, dimension=DIMENSION, components=1)
     keys = jax.vmap(lambda trial: jax.random.fold_in(key, trial))(np.asarray(trials))
-    found, _ = recover_by_sgd(
+    found, _, _ = recover_by_sgd(
         keys, problems, random_starts(key, problems.truth), steps=steps, batch_size=BATCH, learning_rate=RATE
     )
     return np.asarray(found.success).reshape(len(trials), -1)

@@ -89,14 +89,15 @@ def recover_by_sgd(
     steps: int = 5000,
     batch_size: int = 128,
     learning_rate: float = 0.1,
-) -> tuple[Recovery, Recovery]:
+) -> tuple[Recovery, Recovery, Array]:
     """Algorithm 1, the problems as ``(T,)`` equal groups in a row that share their draws; see ``train_subspaces``.
 
     Args:
         keys: ``(T,)``, one for each group.
 
     Returns:
-        The recoveries with the bases made orthonormal, and with the bases as SGD left them.
+        The recoveries with the bases made orthonormal, and with the bases as SGD left them; and the problems in which
+        it diverged, ``(P,)``, which are no successes.
     """
     groups, total = keys.shape[0], starts.shape[0]
     require(total % groups == 0, "keys", f"{groups} groups", f"a number that divides the {total} problems")
@@ -104,7 +105,9 @@ def recover_by_sgd(
     bases = train_subspaces(
         keys, *split, grid=grid, steps=steps, batch_size=batch_size, learning_rate=learning_rate
     ).reshape(starts.shape)
-    return recover_by_bases(bases, problems.truth)
+    diverged = ~jnp.all(jnp.isfinite(bases), axis=(1, 2, 3))
+    finite = jnp.where(diverged[:, None, None, None], 0, bases)
+    return *recover_by_bases(finite, problems.truth), diverged
 
 
 def gap_to_bound(problems: Problems) -> Float[Array, "P K"]:

@@ -127,7 +127,8 @@ def train_subspaces(
     """Algorithm 1: plain SGD on the denoising loss, of T groups of P problems; the bases after ``steps``, as they are.
 
     Nothing keeps them orthonormal: ``orthonormalised`` does, which the test of success needs (the raw projector shrinks
-    directions). The problems of a group share their draws of times, noise and positions; groups share none. Groups are
+    directions). Nor does anything keep them finite: the loss is of fourth order, and SGD may run away from it on a few
+    long examples. Such a problem has bases that are not finite, and no others are touched by it. The problems of a group share their draws of times, noise and positions; groups share none. Groups are
     spread over the devices of the mesh, one after the other on each; one compiled program.
 
     Args:
@@ -139,7 +140,6 @@ def train_subspaces(
 
     Raises:
         InputError: ``steps`` or ``batch_size`` below 1, ``learning_rate`` not positive and finite.
-        FloatingPointError: bases that are no longer finite, naming the first group and problem.
     """
     require(steps >= 1, "steps", steps, "1 or more")
     require(batch_size >= 1, "batch_size", batch_size, "1 or more")
@@ -150,14 +150,7 @@ def train_subspaces(
     fill = np.concatenate([np.arange(groups), np.zeros(padding, int)])
     packed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[fill], (keys, problems.rows, problems.present, starts))
     levels = TimeGrid(*(jnp.asarray(part, float) for part in (grid or vp_grid())))
-    bases = _train(*packed, levels, jnp.asarray(learning_rate, float), steps, batch_size, mesh)[:groups]
-    finite = np.isfinite(np.asarray(bases)).all(axis=(2, 3, 4))
-    if not finite.all():
-        group, problem = np.argwhere(~finite)[0]
-        raise FloatingPointError(
-            f"bases of group {group}, problem {problem} are not finite: the learning rate is too large"
-        )
-    return bases
+    return _train(*packed, levels, jnp.asarray(learning_rate, float), steps, batch_size, mesh)[:groups]
 
 
 @partial(jax.jit, static_argnames=("steps", "batch_size", "mesh"))

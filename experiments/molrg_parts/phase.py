@@ -180,6 +180,8 @@ def run(config: Config, subject: Any, directory: RunDirectory, seed: int) -> Sec
     arms = {f"K = {place + 1}: {name}": arm for place, panels in maps.items() for name, arm in panels.items()}
     gaps = range(-2, 5)
     rows = [(name, *(_share(config, arm, gap).value for gap in gaps)) for name, arm in arms.items()]
+    diverged = sum(int(arm["diverged"].sum()) for arm in (*sgd.values(), lost))
+    runs = sum(arm["success"].size for arm in (*sgd.values(), lost))
     reseeded = sum(int(arm["reseeded"].sum()) for arm in many.values())
     wrong = int((pca[0.0]["success"] != _theory(config)[None]).sum())
     answer = (
@@ -187,7 +189,7 @@ def run(config: Config, subject: Any, directory: RunDirectory, seed: int) -> Sec
         f"{pca[0.0]['success'].size:,} trials. SGD on the denoising loss finds it in {100 * _share(config, sgd[1], 0).value:.0f} % of trials "
         f"at N = d and {100 * _share(config, sgd[1], 3).value:.0f} % at N = d + 3; of two subspaces, starting near them, in "
         f"{100 * _share(config, sgd[2], 0).value:.0f} % and {100 * _share(config, sgd[2], 3).value:.0f} %, from a random start in "
-        f"{100 * _found(config, lost).value:.0f} % of trials with N >= d."
+        f"{100 * _found(config, lost).value:.0f} % of trials with N >= d. SGD diverged in {diverged} of {runs:,} trials, which count as failures."
     )
     return Section(
         TITLE,
@@ -203,6 +205,7 @@ def run(config: Config, subject: Any, directory: RunDirectory, seed: int) -> Sec
         {
             "success": {name: arm["success"].mean(axis=0).tolist() for name, arm in arms.items()},
             "reseeded": reseeded,
+            "diverged": diverged,
             "bound_constants": {str(k): bound.constant for k, bound in bounds.items()},
         },
     )  # fmt: skip
@@ -254,7 +257,7 @@ def _sgd(config: Config, directory: RunDirectory, key: Any, components: int, nea
 
     def compute() -> dict[str, np.ndarray]:
         at_once = jax.device_count()
-        straight, raw = [], []
+        straight, raw, diverged = [], [], []
         grid = vp_grid(config.times)
         with Progress(f"SGD, K = {components}", config.sgd_trials, "trials") as bar:
             for first in range(0, config.sgd_trials, at_once):
@@ -266,7 +269,7 @@ def _sgd(config: Config, directory: RunDirectory, key: Any, components: int, nea
                     truth_starts(own, of.truth, config.start) if near else random_starts(own, of.truth)
                     for own, of in zip(draws, each)
                 ]
-                found, bare = recover_by_sgd(
+                found, bare, astray = recover_by_sgd(
                     jnp.stack([stream(key, "sgd", components, trial) for trial in chunk]),
                     jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each),
                     jnp.concatenate(starts),
@@ -277,9 +280,11 @@ def _sgd(config: Config, directory: RunDirectory, key: Any, components: int, nea
                 )
                 straight.append(found.success)
                 raw.append(bare.success)
+                diverged.append(astray)
                 bar.update(min(at_once, config.sgd_trials - first))
         kept = slice(0, config.sgd_trials)
-        return {"success": _shaped(config, straight)[kept], "raw": _shaped(config, raw)[kept]}
+        arrays = {"success": straight, "raw": raw, "diverged": diverged}
+        return {name: _shaped(config, parts)[kept] for name, parts in arrays.items()}
 
     return directory.stage(f"phase/sgd-{components}-{'near' if near and components > 1 else 'random'}", compute)
 

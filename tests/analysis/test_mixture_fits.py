@@ -150,6 +150,7 @@ def test_an_emptied_component_is_reseeded_and_told():
     assert float(run.mixture.weights.min()) * N > 10
 
 
+@pytest.mark.slow
 def test_data_on_their_subspaces_meet_the_floor():
     law = planted(6, noise_std=0.0)
     data, labels = draw(law, 6)

@@ -132,10 +132,11 @@ def test_problems_are_addressed_and_their_truth_is_orthonormal():
 
 
 def test_k_subspaces_succeed_where_theory_says():
-    cells = grid_cells((3, 5), (2, 3, 4, 5, 6, 7), range(8))
+    cells = grid_cells((2, 5), (2, 3, 4, 5, 6, 7), range(8))
     theory = cells.sizes >= cells.ranks
     draw = {"dimension": 24, "components": 3}
-    clean, _ = recover_by_k_subspaces(jax.random.key(2), low_rank_problems(jax.random.key(3), *cells, **draw), 0.01)
+    clean, _ = recover_by_k_subspaces(jax.random.key(2), low_rank_problems(jax.random.key(3), *cells, **draw), 1e-3)
+    # Two points on each plane, too: eigenvalues 1 and -1 of three pairs, of which those largest in modulus mix all.
     assert (np.asarray(clean.success) == theory).mean() > 0.97
     problems = low_rank_problems(jax.random.key(3), *cells, noise=0.01, **draw)
     noisy, _ = recover_by_k_subspaces(jax.random.key(2), problems, 0.1)
@@ -143,6 +144,7 @@ def test_k_subspaces_succeed_where_theory_says():
     assert not success[~theory].any() and success[cells.sizes >= cells.ranks + 2].mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_spectral_start_takes_the_largest_eigenvalues():
     """Two pairs: eigenvalues 1, 1, -1, -1. Those largest in modulus would mix both."""
     rows = jnp.asarray([[1.0, 0.2, 0, 0], [1, -0.1, 0, 0], [0, 0, 1, 0.3], [0, 0, 0.9, 1], [0, 0, 0, 0]])
@@ -228,7 +230,7 @@ def test_the_exact_loss_is_the_mean_over_noise_and_smallest_at_pca(x64):
     def step(_, u):
         return orthonormalised(u - 0.1 * jax.grad(exact_loss)(u, jnp.asarray(rows), grid))
 
-    end = jax.jit(lambda u: jax.lax.fori_loop(0, 1500, step, u))(jnp.asarray(basis))
+    end = jax.jit(lambda u: jax.lax.fori_loop(0, 4000, step, u))(jnp.asarray(basis))
     assert float(projector_distances(end[None], best[None])[0][0, 0]) < 1e-6
 
 
@@ -242,16 +244,20 @@ def test_sgd_shows_the_transition_in_one_program():
     starts = random_starts(jax.random.key(5), problems.truth)
     keys = jax.random.split(jax.random.key(6), 8)
     options = {"steps": 1500, "batch_size": 64}
-    found, raw = recover_by_sgd(keys, problems, starts, **options)
+    found, raw, diverged = recover_by_sgd(keys, problems, starts, **options)
+    # A few long points drive SGD away: no success, and said so.
+    assert diverged.mean() < 0.05
+    twice = 2 * starts
     over, success = cells.sizes - cells.ranks, np.asarray(found.success)
     assert success[over < 0].mean() < 0.1 and success[over >= 3].mean() > 0.8
     # As SGD leaves them, short columns fail the test: orthonormal ones are no luxury.
     assert np.asarray(raw.success)[over >= 3].mean() < success[over >= 3].mean() - 0.2
     before = len(compiled)
-    again, _ = recover_by_sgd(keys, problems, 2 * starts, **options)
+    again, _, _ = recover_by_sgd(keys, problems, twice, **options)
     assert len(compiled) == before and again.success.shape == success.shape
 
 
+@pytest.mark.slow
 def test_two_subspaces_need_a_start_near_them():
     cells = grid_cells((3,), (6, 7), range(8))
     problems = low_rank_problems(jax.random.key(7), *cells, dimension=16, components=2)
@@ -263,7 +269,7 @@ def test_two_subspaces_need_a_start_near_them():
     assert success[0] > 0.7 and success[1] < 0.4
 
 
-def test_groups_share_nothing_and_rates_too_large_are_told():
+def test_groups_share_nothing_and_divergence_is_told():
     cells = grid_cells((2,), (4,), range(2))
     problems = low_rank_problems(jax.random.key(4), *cells, dimension=8, components=1)
     one = jax.tree.map(lambda leaf: jnp.stack([leaf[:1], leaf[:1]]), problems)
@@ -273,8 +279,12 @@ def test_groups_share_nothing_and_rates_too_large_are_told():
     assert np.abs(np.asarray(first[0] - first[1])).max() > 1e-3
     swapped = train_subspaces(keys[::-1], one, jnp.stack([start, start]), steps=20, batch_size=8)
     np.testing.assert_allclose(swapped[::-1], first, atol=1e-6)
-    with pytest.raises(FloatingPointError, match="bases of group 0, problem 0 are not finite"):
-        train_subspaces(keys, one, jnp.stack([start, start]), steps=20, batch_size=8, learning_rate=1e6)
+    # One of two problems has a point a thousand times as long.
+    long = problems._replace(rows=problems.rows.at[1].multiply(1000))
+    both = random_starts(jax.random.key(5), problems.truth)
+    found, _, diverged = recover_by_sgd(keys[:1], long, both, steps=200, batch_size=32)
+    assert diverged.tolist() == [False, True] and not bool(found.success[1])
+    assert np.isfinite(np.asarray(found.frobenius)).all()
     with pytest.raises(InputError, match="steps = 0"):
         train_subspaces(keys, one, jnp.stack([start, start]), steps=0)
     with pytest.raises(InputError, match="keys = '2 groups': must be a number that divides the 3 problems"):
