@@ -22,6 +22,12 @@ from dgu.analysis.coupling import coupled_deviation as coupled_deviation
 from dgu.analysis.coupling import coupled_distances as coupled_distances
 from dgu.analysis.coverage import density_coverage as density_coverage
 from dgu.analysis.coverage import expected_coverage as expected_coverage
+from dgu.analysis.descriptors import SSCD as SSCD
+from dgu.analysis.edits import Edits as Edits
+from dgu.analysis.edits import SubspaceSplit as SubspaceSplit
+from dgu.analysis.edits import edit as edit
+from dgu.analysis.edits import random_directions as random_directions
+from dgu.analysis.edits import split_by_subspace as split_by_subspace
 from dgu.analysis.features import quadratic_features as quadratic_features
 from dgu.analysis.fit_size import FitSweep as FitSweep
 from dgu.analysis.fit_size import fit_gaps as fit_gaps
@@ -91,6 +97,9 @@ from dgu.analysis.norms import observe_norms as observe_norms
 from dgu.analysis.norms import observe_states as observe_states
 from dgu.analysis.norms import panel_steps as panel_steps
 from dgu.analysis.norms import snapshots as snapshots
+from dgu.analysis.numerical_rank import JacobianRanks as JacobianRanks
+from dgu.analysis.numerical_rank import jacobian_ranks as jacobian_ranks
+from dgu.analysis.numerical_rank import numerical_rank as numerical_rank
 from dgu.analysis.orders import epoch_order as epoch_order
 from dgu.analysis.pairs import PairDistances as PairDistances
 from dgu.analysis.pairs import pair_distances as pair_distances
@@ -129,6 +138,9 @@ from dgu.analysis.runs import Runs as Runs
 from dgu.analysis.schedules import Schedule as Schedule
 from dgu.analysis.score_distance import ScoreDistances as ScoreDistances
 from dgu.analysis.score_distance import score_distances as score_distances
+from dgu.analysis.sigmoids import Bounded as Bounded
+from dgu.analysis.sigmoids import SigmoidFit as SigmoidFit
+from dgu.analysis.sigmoids import fit_sigmoids as fit_sigmoids
 from dgu.analysis.spectra import PowerLaw as PowerLaw
 from dgu.analysis.spectra import SpectrumRatio as SpectrumRatio
 from dgu.analysis.spectra import class_spectra as class_spectra

@@ -7,6 +7,7 @@ from dgu.models.edm import EDMNetwork as EDMNetwork
 from dgu.models.linear import LinearDenoiser as LinearDenoiser
 from dgu.models.mixtures import EmpiricalDenoiser as EmpiricalDenoiser
 from dgu.models.mixtures import MoLRGDenoiser as MoLRGDenoiser
+from dgu.models.mlp import MLPDenoiser as MLPDenoiser
 from dgu.models.preconditioning import EDMPreconditioning as EDMPreconditioning
 from dgu.models.preconditioning import IDDPMPreconditioning as IDDPMPreconditioning
 from dgu.models.preconditioning import VEPreconditioning as VEPreconditioning

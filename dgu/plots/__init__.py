@@ -10,6 +10,8 @@ from dgu.plots.curves import learning_curves as learning_curves
 from dgu.plots.curves import loss_curve as loss_curve
 from dgu.plots.dots import interval_dots as interval_dots
 from dgu.plots.forest import forest as forest
+from dgu.plots.generalisation import ScorePanel as ScorePanel
+from dgu.plots.generalisation import score_curves as score_curves
 from dgu.plots.histograms import histograms as histograms
 from dgu.plots.images import image_grid as image_grid
 from dgu.plots.levels import LevelPanel as LevelPanel

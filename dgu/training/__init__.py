@@ -21,3 +21,5 @@ from dgu.training.losses import ve_loss as ve_loss
 from dgu.training.losses import ve_sigma as ve_sigma
 from dgu.training.losses import vp_loss as vp_loss
 from dgu.training.losses import vp_sigma as vp_sigma
+from dgu.training.together import TogetherConfig as TogetherConfig
+from dgu.training.together import train_together as train_together
