@@ -8,6 +8,9 @@ from dgu.models.linear import LinearDenoiser as LinearDenoiser
 from dgu.models.mixtures import EmpiricalDenoiser as EmpiricalDenoiser
 from dgu.models.mixtures import MoLRGDenoiser as MoLRGDenoiser
 from dgu.models.mlp import MLPDenoiser as MLPDenoiser
+from dgu.models.molrg import MoLRG as MoLRG
+from dgu.models.molrg import random_basis as random_basis
+from dgu.models.molrg import random_subspaces as random_subspaces
 from dgu.models.preconditioning import EDMPreconditioning as EDMPreconditioning
 from dgu.models.preconditioning import IDDPMPreconditioning as IDDPMPreconditioning
 from dgu.models.preconditioning import VEPreconditioning as VEPreconditioning

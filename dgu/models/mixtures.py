@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
 
 from dgu.errors import require
 from dgu.typing import Event, Key, Scalar
@@ -19,6 +20,25 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 def _floored(variance: Array) -> Array:
     """A variance that may be divided by: at noise 0 a smallest one stands in, and the nearest component takes all."""
     return jnp.maximum(variance, float(jnp.finfo(variance.dtype).tiny) ** 0.5)
+
+
+class _Components(NamedTuple):
+    """What each of K components makes of one example of d numbers, r columns a component."""
+
+    scores: Array  # (K,) log weights, up to a common term
+    means: Array  # (K, d)
+    bases: Array  # (K, d, r), columns that are not there set to 0
+    coordinates: Array  # (K, r)
+    rest: Array  # (K, d), what lies off the subspace
+    gain: Array  # (K, r), variance over variance with noise
+    total: Array  # (K, r), variance with noise
+    rest_gain: Array  # (), the same two off the subspace
+    rest_variance: Array  # ()
+
+    def posterior_means(self) -> Array:
+        """(K, d), the posterior mean within each component."""
+        inside = jnp.einsum("kdr,kr->kd", self.bases, self.gain * self.coordinates, precision=_HIGHEST)
+        return self.means + inside + self.rest_gain * self.rest
 
 
 @jax.tree_util.register_dataclass
@@ -61,35 +81,76 @@ class MoLRGDenoiser:
         Raises:
             InputError: ``x`` is of another shape than a mean, or the attributes do not fit each other.
         """
-        scores, means = self._components(x, sigma)
-        mixed = jnp.dot(jax.nn.softmax(scores), means, precision=_HIGHEST)
+        parts = self._components(x, sigma)
+        mixed = jnp.dot(jax.nn.softmax(parts.scores), parts.posterior_means(), precision=_HIGHEST)
         return mixed.reshape(x.shape)
 
     def responsibilities(self, x: Event, sigma: Scalar) -> Float[Array, "K"]:
         """The posterior probability of each component, ``w`` of the class: it sums to 1."""
-        return jax.nn.softmax(self._components(x, sigma)[0])
+        return jax.nn.softmax(self._components(x, sigma).scores)
 
     def log_density(self, x: Event, sigma: Scalar) -> Float[Array, ""]:
         """``log p(x; sigma)`` in nats of the mixture with noise ``sigma`` added; ``sigma`` and ``noise_std`` not both 0."""
-        scores, _ = self._components(x, sigma)
+        scores = self._components(x, sigma).scores
         weights, std, noise = (jnp.asarray(value, x.dtype) for value in (self.weights, self.noise_std, sigma))
         common = x.size * (jnp.log(2 * jnp.pi * (jnp.square(std) + jnp.square(noise)))) / 2
         return jax.nn.logsumexp(scores) - jnp.log(jnp.sum(weights)) - common.astype(x.dtype)
 
-    def draw(self, key: Key) -> Float[Array, "*event"]:
-        """One ``x0`` of the mixture, in the dtype of the means: ``jax.vmap`` it over keys."""
-        pick, inside, outside = jax.random.split(key, 3)
+    def score(self, x: Event, sigma: Scalar) -> Event:
+        """``grad log p(x; sigma) = -sum_k w_k (U_k c_k / (lam_k + sigma^2) + e_k / rho)``, ``sigma`` above 0.
+
+        Equal to ``(denoiser(x, sigma) - x) / sigma^2``, without that form's loss of digits at small ``sigma``.
+        """
+        parts = self._components(x, sigma)
+        inside = jnp.einsum("kdr,kr->kd", parts.bases, parts.coordinates / parts.total, precision=_HIGHEST)
+        pulls = inside + parts.rest / parts.rest_variance
+        return -jnp.dot(jax.nn.softmax(parts.scores), pulls, precision=_HIGHEST).reshape(x.shape)
+
+    def jacobian(self, x: Event, sigma: Scalar) -> Float[Array, "..."]:
+        """The derivative of ``denoiser(x, sigma)`` by ``x``, ``(*event, *event)``: ``Cov(x0 | x) / sigma^2``.
+
+            sum_k w_k (U_k diag(lam_k / (lam_k + sigma^2)) U_k^T + noise_std^2 / rho (I - U_k U_k^T))
+                + sum_k w_k (d_k - dbar)(d_k - dbar)^T / sigma^2
+
+        with ``d_k`` the posterior mean within component k and ``dbar`` the denoiser's output: symmetric, positive
+        semi-definite. It takes d x d numbers; where d is large take products with it by ``jax.jvp``.
+        """
+        parts = self._components(x, sigma)
+        shares = jax.nn.softmax(parts.scores)
+        means = parts.posterior_means()
+        apart = means - jnp.dot(shares, means, precision=_HIGHEST)[None]
+        noise = _floored(jnp.square(jnp.asarray(sigma, x.dtype)))
+        between = jnp.einsum("k,kd,ke->de", shares / noise, apart, apart, precision=_HIGHEST)
+        # The part off the subspace is the identity less the columns that are there.
+        gains = shares[:, None] * (parts.gain - parts.rest_gain)
+        within = jnp.einsum("kdr,kr,ker->de", parts.bases, gains, parts.bases, precision=_HIGHEST)
+        off = parts.rest_gain * jnp.eye(x.size, dtype=x.dtype)
+        return (within + off + between).reshape(*x.shape, *x.shape)
+
+    def draw(self, key: Key, label: Int[ArrayLike, ""] | None = None) -> Float[Array, "*event"]:
+        """One ``x0`` of the mixture, in the dtype of the means: ``jax.vmap`` it over keys.
+
+        It is of component ``draw_label(key)``, or of ``label`` where that is given.
+        """
+        _, inside, outside = jax.random.split(key, 3)
         means = jnp.asarray(self.means)
-        label = jax.random.categorical(pick, jnp.log(jnp.asarray(self.weights, means.dtype)))
-        mean, basis, variances = (jnp.asarray(leaf, means.dtype)[label] for leaf in (means, self.bases, self.variances))
+        chosen = self.draw_label(key) if label is None else jnp.asarray(label)
+        mean, basis, variances = (
+            jnp.asarray(leaf, means.dtype)[chosen] for leaf in (means, self.bases, self.variances)
+        )
         present = (variances > 0).astype(means.dtype)
         noise = jnp.asarray(self.noise_std, means.dtype) * jax.random.normal(outside, mean.shape, means.dtype)
         off = jnp.tensordot(noise, basis, mean.ndim, precision=_HIGHEST) * present
         coordinates = jnp.sqrt(variances) * jax.random.normal(inside, variances.shape, means.dtype)
         return mean + noise + jnp.dot(basis, coordinates - off, precision=_HIGHEST)
 
-    def _components(self, x: Event, sigma: Scalar) -> tuple[Float[Array, "K"], Float[Array, "K d"]]:
-        """Log weights up to a common term, and the posterior mean within each component."""
+    def draw_label(self, key: Key) -> Int[Array, ""]:
+        """The component of ``draw(key)``, by the weights."""
+        weights = jnp.asarray(self.weights, jnp.asarray(self.means).dtype)
+        return jax.random.categorical(jax.random.split(key, 3)[0], jnp.log(weights))
+
+    def _components(self, x: Event, sigma: Scalar) -> _Components:
+        """Log weights and the filter of each component at one example."""
         count, rank = self._check(x)
         weights, means, bases, variances, std, noise = (
             jnp.asarray(leaf, x.dtype)
@@ -109,9 +170,17 @@ class MoLRGDenoiser:
             - jnp.sum(jnp.log(total / rest_variance) + jnp.square(coordinates) / total, axis=1) / 2
             - jnp.sum(jnp.square(rest), axis=1) / (2 * rest_variance)
         )
-        inside = jnp.einsum("kdr,kr->kd", bases, variances / total * coordinates, precision=_HIGHEST)
-        shrunk = inside + jnp.square(std) / rest_variance * rest
-        return scores, means.reshape(count, x.size) + shrunk
+        return _Components(
+            scores=scores,
+            means=means.reshape(count, x.size),
+            bases=bases,
+            coordinates=coordinates,
+            rest=rest,
+            gain=variances / total,
+            total=total,
+            rest_gain=jnp.square(std) / rest_variance,
+            rest_variance=rest_variance,
+        )
 
     def _check(self, x: Array) -> tuple[int, int]:
         """Number of components and columns, from shapes alone."""
