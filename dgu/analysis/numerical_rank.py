@@ -23,7 +23,7 @@ Rule = Literal["code", "text"]
 Method = Literal["dense", "products"]
 
 
-def share_wanted(eta: float, rule: Rule = "code") -> float:
+def share_wanted(eta: float, rule: str = "code") -> float:
     """The share of the energy ``sum_i s_i^2`` that the leading values must pass: ``eta^2`` by the code, ``eta`` by the text."""
     require(0 < eta < 1, "eta", eta, "strictly between 0 and 1")
     require(rule in get_args(Rule), "rule", rule, f"one of {', '.join(get_args(Rule))}")
@@ -34,7 +34,7 @@ def numerical_rank(
     values: Float[ArrayLike, "*batch k"],
     *,
     eta: float = 0.99,
-    rule: Rule = "code",
+    rule: str = "code",
     energy: Float[ArrayLike, "*batch"] | None = None,
 ) -> Int[np.ndarray, "*batch"]:
     """The least r with ``sum_{i <= r} s_i^2 > share * energy``; ``k + 1`` where all the values given do not reach it.
@@ -90,8 +90,8 @@ def jacobian_ranks(
     sigma: Float[ArrayLike, "b"] | Float[ArrayLike, ""],
     *,
     eta: float = 0.99,
-    rule: Rule = "code",
-    method: Method = "dense",
+    rule: str = "code",
+    method: str = "dense",
     count: int = 32,
     probes: int = 32,
     key: Key | None = None,

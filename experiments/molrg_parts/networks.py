@@ -95,17 +95,17 @@ class UNetConfig:
 class Config:
     """Networks trained on N draws of a mixture, for several N and dimensions."""
 
-    ranks: tuple[int, ...] = (3, 4, 5, 6)
+    ranks: tuple[int, ...] = (3, 4, 6, 8)
     """Dimensions d of the two subspaces, two or more, rising; the intrinsic dimension ID is 2 d."""
-    ratios: tuple[float, ...] = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+    ratios: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
     """N / ID of the dense networks, rising."""
-    seeds: int = 3
+    seeds: int = 2
     """Laws, data and starts for each of these."""
-    width: int = 256
+    width: int = 128
     """Width of the dense networks."""
     depth: int = 3
     """Hidden layers."""
-    optimisation: TogetherConfig = field(default_factory=lambda: TogetherConfig(steps=5000))
+    optimisation: TogetherConfig = field(default_factory=lambda: TogetherConfig(steps=10_000, learning_rate=4e-3))
     """Training of the dense networks."""
     unet: UNetConfig = field(default_factory=UNetConfig)
     samples: int = 1000
@@ -157,7 +157,7 @@ PRESETS = {
     ),
     "default": Config(),
     "paper": Config(
-        ratios=(5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0, 150.0), seeds=10, width=512, optimisation=TogetherConfig(steps=20_000, batch_size=256),
+        ranks=(3, 4, 5, 6), ratios=(5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0, 150.0), seeds=10, width=512, optimisation=TogetherConfig(steps=20_000, batch_size=256),
         unet=UNetConfig(
             ranks=(3, 4, 5, 6), ratios=(5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0, 150.0), channels=128, channel_mult=(2, 2, 2), blocks=4,
             steps=11_700, batch_size=512, learning_rate=1e-3, real="cifar10", real_size=None,
