@@ -21,4 +21,6 @@ from dgu.models.pretrained import save_network as save_network
 from dgu.models.snapshot import load_edm_pickle as load_edm_pickle
 from dgu.models.songunet import NCSNPP as NCSNPP
 from dgu.models.songunet import SongUNetConfig as SongUNetConfig
+from dgu.models.subspace_networks import HardmaxNetwork as HardmaxNetwork
+from dgu.models.subspace_networks import SoftmaxNetwork as SoftmaxNetwork
 from dgu.models.weights import edm_from_arrays as edm_from_arrays

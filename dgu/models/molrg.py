@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -195,11 +196,13 @@ class MoLRG:
 
 
 def random_basis(key: Key, dimension: int, rank: int) -> Float[Array, "n r"]:
-    """``(dimension, rank)`` orthonormal columns, uniform over all such: QR of a normal matrix, signs by R's diagonal.
+    """``(dimension, rank)`` orthonormal columns, uniform over all such. Pure: ``jax.vmap`` it over keys."""
+    return basis_of(jax.random.normal(key, (dimension, rank)))
 
-    The first columns do not depend on how many follow up to rounding, given the draw. Pure: ``jax.vmap`` it over keys.
-    """
-    q, r = jnp.linalg.qr(jax.random.normal(key, (dimension, rank)))
+
+def basis_of(draws: Float[Array, "n r"]) -> Float[Array, "n r"]:
+    """The orthonormal columns Q of the QR decomposition whose R has a positive diagonal; uniform where ``draws`` are normal."""
+    q, r = jnp.linalg.qr(draws)
     return q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0).astype(q.dtype)[None]
 
 
@@ -228,7 +231,7 @@ def random_subspaces(
     whole = random_basis(key, dimension, needed)
     ends = np.cumsum([overlap] + [rank - overlap for rank in sizes])
     shared = whole[:, :overlap]
-    return tuple(jnp.concatenate([shared, whole[:, low:high]], axis=1) for low, high in zip(ends, ends[1:]))
+    return tuple(jnp.concatenate([shared, whole[:, low:high]], axis=1) for low, high in pairwise(ends))
 
 
 def _reduced(x: Array, noise: Scalar, scale: Scalar) -> tuple[Array, Array]:

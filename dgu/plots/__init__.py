@@ -23,6 +23,8 @@ from dgu.plots.linear_maps import map_spectra_figure as map_spectra_figure
 from dgu.plots.matrix import cross_matrix as cross_matrix
 from dgu.plots.norms import norm_changes as norm_changes
 from dgu.plots.norms import norm_panel as norm_panel
+from dgu.plots.phase import phase_maps as phase_maps
+from dgu.plots.phase import subspace_errors as subspace_errors
 from dgu.plots.roc import roc as roc
 from dgu.plots.spectra import PowerLawPanel as PowerLawPanel
 from dgu.plots.spectra import SpectrumPanel as SpectrumPanel
