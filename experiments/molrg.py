@@ -21,12 +21,13 @@ from experiments.molrg_parts.subject import CIFAR_10, gather, planned
 
 #: In the order of the report; ``dimension`` looks at what ``networks`` has trained.
 PARTS: dict[str, Any] = {
+    "phase": study.phase,
     "images": study.images,
     "networks": study.networks,
     "dimension": study.dimension,
     "directions": study.directions,
 }
-PartName = Literal["images", "networks", "dimension", "directions"]
+PartName = Literal["phase", "images", "networks", "dimension", "directions"]
 EVERY: tuple[PartName, ...] = get_args(PartName)
 #: Parts that look at the network of ``--checkpoint``.
 NEED_NETWORK = ("images", "dimension", "directions")
@@ -47,6 +48,7 @@ class Config:
     """Reduce the images to this size by area means; None keeps them."""
     parts: tuple[PartName, ...] = EVERY
     """Parts of the study to run."""
+    phase: study.phase.Config = field(default_factory=study.phase.Config)
     images: study.images.Config = field(default_factory=study.images.Config)
     networks: study.networks.Config = field(default_factory=study.networks.Config)
     dimension: study.dimension.Config = field(default_factory=study.dimension.Config)

@@ -163,7 +163,7 @@ def fit(config: Config, subject: Subject) -> MoLRG:
         require(rank <= most, "images.rank", rank, f"at most {most}: n - 1 of the smallest class, and the pixels")
         return analysis.fit_classes(subject.images, subject.labels, rank)
     found = analysis.fit_mixture(subject.images, config.components, config.rank, jax.random.key(0))
-    return found.mixture
+    return found.law
 
 
 def _measure(config: Config, subject: Subject, directory: RunDirectory, name: str, seed: int) -> dict[str, Any]:

@@ -57,19 +57,19 @@ class UNetConfig:
 
     ranks: tuple[int, ...] = (6,)
     """Dimensions of the subspaces of its curves (ID is twice that)."""
-    ratios: tuple[float, ...] = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+    ratios: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
     """N / ID of a curve, rising."""
-    channels: int = 32
+    channels: int = 16
     """Channels of the first level (the released code: 128)."""
     channel_mult: tuple[int, ...] = (2, 2)
     """Multiple of these at each level (the released code: 2 2 2)."""
     blocks: int = 1
     """Blocks a level (the released code: 4)."""
-    steps: int = 2000
+    steps: int = 800
     """Parameter updates (the released code: 11,700)."""
     batch_size: int = 128
     """Examples an update (the released code: 512)."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Adam's step size."""
     real: str | None = None
     """Real images to train on as well (a data set or a path); None leaves them out."""
