@@ -80,6 +80,9 @@ def run(config: Config, directory: RunDirectory) -> Report:
     subject = None
     if set(names) & set(NEED_NETWORK):
         subject = gather(config.checkpoint, config.data, config.split, config.size)
+    for name in names:
+        if hasattr(PARTS[name], "check"):
+            PARTS[name].check(getattr(config, name), subject)
     sections: dict[str, Section] = {}
     for name in names:
         part = PARTS[name]

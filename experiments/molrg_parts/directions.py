@@ -73,8 +73,8 @@ PRESETS = {
 }
 
 
-def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
-    """Singular vectors, edits along them and along random directions, and what they change."""
+def check(config: Config, subject: Subject) -> None:
+    """Before any work: whether the network takes the levels, and every class has an image."""
     low, high = subject.sigma_range
     inside = low < config.sigmas[-1] and config.sigmas[0] <= high
     require(inside, "directions.sigmas", config.sigmas, f"above {low:g}, at most {high:g}, the network's levels")
@@ -82,6 +82,10 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     require(config.vectors <= most, "directions.vectors", config.vectors, f"at most the {most} numbers of an image")
     fewest = min(np.bincount(subject.labels, minlength=len(subject.class_names)))
     require(fewest >= 1, f"data = {subject.name!r}: images in the smallest class", int(fewest), "1 or more")
+
+
+def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
+    """Singular vectors, edits along them and along random directions, and what they change."""
     key = stream(jax.random.key(seed), "directions")
     found = [
         directory.stage(f"directions/{place}", partial(_edited, config, subject, place, key))

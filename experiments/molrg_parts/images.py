@@ -84,13 +84,35 @@ class _ByClass:
         return MoLRGDenoiser(*(leaf[label][None] for leaf in leaves), mixture.noise_std)
 
 
-def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
-    """Every network with its data, one after the other."""
-    subjects = [subject]
+def check(config: Config, subject: Subject) -> None:
+    """Before any work: whether the data allow the ranks."""
+    _check_rank(config, subject)
+    for other in _others(config):
+        _check_rank(config, other)
+
+
+def _others(config: Config) -> list[Subject]:
+    found = []
     for pair in config.others:
         checkpoint, data = pair.split("=")
-        size = planned(checkpoint).shape[0]
-        subjects.append(gather(checkpoint, data, "train", size, "images.others"))
+        found.append(gather(checkpoint, data, "train", planned(checkpoint).shape[0], "images.others"))
+    return found
+
+
+def _check_rank(config: Config, subject: Subject) -> None:
+    counts = np.bincount(subject.labels, minlength=len(subject.class_names))
+    rank, most = config.rank, min(int(counts.min()) - 1, subject.images[0].size)
+    require(
+        rank <= most,
+        "images.rank",
+        rank,
+        f"at most {most}: the pixels, and n - 1 of the smallest class of {subject.name}",
+    )
+
+
+def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
+    """Every network with its data, one after the other."""
+    subjects = [subject, *_others(config)]
     names = [_label(one, subjects) for one in subjects]
     measured = [_measure(config, one, directory, f"images/{place}", seed) for place, one in enumerate(subjects)]
     parts, rows, bars, pictures, picture_names = [], [], [], [], []
@@ -158,10 +180,7 @@ def _triple(values: np.ndarray) -> tuple[float, float, float]:
 def fit(config: Config, subject: Subject) -> MoLRG:
     """The mixture of the data: by its classes, or where it has none by EM."""
     if len(subject.class_names) > 1:
-        counts = np.bincount(subject.labels, minlength=len(subject.class_names))
-        rank, most = config.rank, min(int(counts.min()) - 1, subject.images[0].size)
-        require(rank <= most, "images.rank", rank, f"at most {most}: n - 1 of the smallest class, and the pixels")
-        return analysis.fit_classes(subject.images, subject.labels, rank)
+        return analysis.fit_classes(subject.images, subject.labels, config.rank)
     found = analysis.fit_mixture(subject.images, config.components, config.rank, jax.random.key(0))
     return found.law
 

@@ -168,6 +168,11 @@ PRESETS = {
 }  # fmt: skip
 
 
+def check(config: Config, subject: Subject | None) -> None:
+    """Before any work: whether the real images asked for are there and can be described."""
+    _real_images(config)
+
+
 def run(config: Config, subject: Subject | None, directory: RunDirectory, seed: int) -> Section:
     """Dense networks, U-Nets, and the two laws that bracket them; the subject takes no part."""
     key = stream(jax.random.key(seed), "networks")

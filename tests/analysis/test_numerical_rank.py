@@ -94,7 +94,11 @@ def test_bad_options_are_refused(options, said):
 
 
 def test_bad_values_are_refused():
-    for values, said in ((np.array([1.0, 2.0]), "rising"), (np.array([1.0, -0.5]), "0 or more"), (np.array([np.nan]), "finite")):
+    for values, said in (
+        (np.array([1.0, 2.0]), "rising"),
+        (np.array([1.0, -0.5]), "0 or more"),
+        (np.array([np.nan]), "finite"),
+    ):
         with pytest.raises(InputError, match=said):
             numerical_rank(values)
     with pytest.raises(InputError, match="non-finite Jacobian"):
