@@ -85,7 +85,7 @@ def gather(checkpoint: str, data: str, split: str, size: int | None, option: str
         names, own = tuple(found.class_names), pretrained.class_names
         same = len(names) == classes and (not own or names == tuple(own))
         require(same, f"{option} = {data!r}: classes", names, f"the network's {classes}: {', '.join(own) or 'unnamed'}")
-    return Subject(found.name, pretrained, found.images, found.labels, tuple(found.class_names), about)
+    return Subject(Path(found.name).name, pretrained, found.images, found.labels, tuple(found.class_names), about)
 
 
 def _images(option: str, data: str, split: str, size: int | None) -> tuple[Any, str]:
