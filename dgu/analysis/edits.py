@@ -138,9 +138,9 @@ def split_by_subspace(changes: Float[ArrayLike, "..."], basis: Float[ArrayLike, 
     require(defect < 1e-3, "basis", f"off by {defect:.3g} from orthonormal", "orthonormal vectors")
     flat = rows.reshape(*rows.shape[: rows.ndim - len(event)], -1)
     inside = flat @ vectors.T @ vectors
-    lengths = [np.asarray(np.linalg.norm(part, axis=-1)) for part in (inside, flat - inside)]
-    total = np.square(lengths[0]) + np.square(lengths[1])
-    return SubspaceSplit(*lengths, np.asarray(np.square(lengths[0]) / np.where(total > 0, total, 1.0)))
+    within, beyond = (np.asarray(np.linalg.norm(part, axis=-1)) for part in (inside, flat - inside))
+    total = np.square(within) + np.square(beyond)
+    return SubspaceSplit(within, beyond, np.asarray(np.square(within) / np.where(total > 0, total, 1.0)))
 
 
 def _norms(changes: np.ndarray) -> np.ndarray:

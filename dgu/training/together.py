@@ -140,7 +140,8 @@ def _programs(config: TogetherConfig) -> tuple[Callable, Callable]:
                 kept = jax.tree.map(lambda new, old: jnp.where(counted, new, old), after, (denoiser, moments))
                 return kept, value
 
-            after, values = jax.vmap(one)(*carry, data, counts, keys)
+            denoisers, moments = carry
+            after, values = jax.vmap(one)(denoisers, moments, data, counts, keys)
             return after, (values, counted)
 
         state, (values, counted) = jax.lax.scan(step, state, first + jnp.arange(config.chunk, dtype=jnp.int32))

@@ -177,10 +177,10 @@ def _calibration(config: Config, law: MoLRG, levels: np.ndarray, key: Any) -> di
 def _along_paths(config: Config, subject: Subject, key: Any) -> dict[str, np.ndarray]:
     """Ranks of the network's Jacobian at the states of its trajectories, ``(levels, trajectories)``, and the states."""
     grid = karras_sigmas(config.steps, *subject.sigma_range)
-    numbers = np.arange(config.trajectories)
+    numbers = range(config.trajectories)
     paths = analysis.trace_trajectories(
         subject.denoiser, stream(key, "paths"), numbers, grid, shape=subject.shape,
-        labels=subject.label_of(numbers), batch_size=config.trajectories,
+        labels=subject.label_of(np.asarray(numbers)), batch_size=config.trajectories,
     )  # fmt: skip
     parts: dict[str, list[np.ndarray]] = {"ranks": [], "low": [], "high": []}
     with Progress("Jacobians", total=config.trajectories, unit="trajectories") as bar:
@@ -198,7 +198,7 @@ def _ranks(config: Config, subject: Subject, number: int, states: np.ndarray, le
     size = states[0].size
     return analysis.jacobian_ranks(
         denoiser, states, levels.astype(states.dtype), eta=config.eta, rule=config.rule,
-        method=method or ("dense" if size <= config.dense else "products"), count=min(config.count, size),  # type: ignore[arg-type]
+        method=method or ("dense" if size <= config.dense else "products"), count=min(config.count, size),
         probes=config.probes, key=jax.random.fold_in(key, number), batch_size=config.batch_size,
     )  # fmt: skip
 
@@ -210,10 +210,13 @@ def _compare(config: Config, subject: Subject, found: dict[str, np.ndarray], siz
     if size > config.dense:
         law = planted(key, _RANK)
         points = law.sample(key, np.arange(config.compared))
-        options = {"eta": config.eta, "rule": config.rule, "count": config.count, "probes": config.probes, "key": key}
-        options["count"] = min(config.count, points[0].size)
-        pairs = [(analysis.jacobian_ranks(law.denoiser, points, np.float32(1.0), eta=config.eta, rule=config.rule),
-                  analysis.jacobian_ranks(law.denoiser, points, np.float32(1.0), method="products", **options))]  # fmt: skip
+        both = [
+            analysis.jacobian_ranks(
+                law.denoiser, points, np.float32(1.0), eta=config.eta, rule=config.rule, method=method,
+                count=min(config.count, points[0].size), probes=config.probes, key=key,
+            ) for method in ("dense", "products")
+        ]  # fmt: skip
+        pairs = [(both[0], both[1])]
     else:
         pairs = []
         for number in range(config.compared):

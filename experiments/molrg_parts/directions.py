@@ -249,7 +249,7 @@ def _draw(config: Config, subject: Subject, directory: RunDirectory, found: list
         each = {}
         for number, kind in enumerate(_KINDS):
             mean = analysis.t_interval(values[:, :, number, at])
-            each[f"{kind} directions"] = tuple(np.asarray(part) for part in (mean.estimate, mean.low, mean.high))
+            each[f"{kind} directions"] = (np.asarray(mean.estimate), np.asarray(mean.low), np.asarray(mean.high))
         return each
 
     relative = size * (config.sigmas[0] / sigmas)[:, None, None, None] / np.asarray(config.strengths)

@@ -80,8 +80,10 @@ class _ByClass:
 
     def given(self, label: Any) -> MoLRGDenoiser:
         mixture = self.mixture
-        leaves = (mixture.weights, mixture.means, mixture.bases, mixture.variances)
-        return MoLRGDenoiser(*(leaf[label][None] for leaf in leaves), mixture.noise_std)
+        weights, means, bases, variances = (
+            leaf[label][None] for leaf in (mixture.weights, mixture.means, mixture.bases, mixture.variances)
+        )
+        return MoLRGDenoiser(weights, means, bases, variances, mixture.noise_std)
 
 
 def check(config: Config, subject: Subject) -> None:
@@ -115,7 +117,8 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     subjects = [subject, *_others(config)]
     names = [_label(one, subjects) for one in subjects]
     measured = [_measure(config, one, directory, f"images/{place}", seed) for place, one in enumerate(subjects)]
-    parts, blinds, rows, bars, pictures, picture_names = [], [], [], [], [], []
+    parts, blinds, bars, pictures, picture_names = [], [], [], [], []
+    rows: list[tuple] = []
     for one, name, found in zip(subjects, names, measured):
         distances, counts = found["distances"], found["counts"]
         # As the network was used: told the class if it has any.

@@ -375,7 +375,7 @@ def _dimension(denoiser: Any, held: np.ndarray, key: Any) -> float:
         noise = np.asarray(jax.random.normal(stream(key, "noise", place), clean.shape), np.float32)
         points = clean + np.float32(level) * noise
         method = "dense" if clean[0].size <= 1024 else "products"
-        found = analysis.jacobian_ranks(denoiser, points, np.float32(level), method=method, key=key, batch_size=4)  # type: ignore[arg-type]
+        found = analysis.jacobian_ranks(denoiser, points, np.float32(level), method=method, key=key, batch_size=4)
         ranks.append(float(found.rank.mean()))
     return min(ranks)
 
@@ -462,7 +462,7 @@ def _figure(config: Config, ids: np.ndarray, scores: np.ndarray, unet: np.ndarra
     ]  # fmt: skip
     if pictures is not None:
         counts = np.asarray(config.unet.real_counts)
-        panels.append(plots.ScorePanel(f"U-Nets, {config.unet.real}", "N / ID", {config.unet.real: (counts / pictures["dimension"], pictures["gl"][:, None])}))  # fmt: skip
+        panels.append(plots.ScorePanel(f"U-Nets, {config.unet.real}", "N / ID", {str(config.unet.real): (counts / pictures["dimension"], pictures["gl"][:, None])}))  # fmt: skip
     return plots.score_curves(panels, level=config.level)
 
 
