@@ -255,7 +255,7 @@ def _bracket(config: Config, key: Any) -> dict[str, np.ndarray]:
     rank, ratio = config.ranks[0], config.ratios[len(config.ratios) // 2]
     law = planted(stream(key, "bracket"), rank)
     training = draws(law, stream(key, "delta"), "training", round(ratio * COMPONENTS * rank))
-    # The data themselves are its samples but for the last step's noise, and it is not told to make them.
+    # Sampled like any denoiser: it ends on the training data.
     copies = sample(EmpiricalDenoiser(training), stream(key, "delta"), np.arange(config.samples), karras_sigmas(config.sampler_steps), shape=SHAPE, batch_size=min(500, config.samples))  # fmt: skip
     fresh = draws(law, stream(key, "delta"), "fresh", config.fresh)
     return {"true_law": np.asarray(true_law), "copies": np.asarray(score(copies, training, fresh, config.level)["gl"])}
@@ -301,7 +301,10 @@ def _unet_curve(config: Config, rank: int, directory: RunDirectory, key: Any) ->
             path.parent.mkdir(parents=True, exist_ok=True)
             save_network(path, network, params, {"rank": rank, "training_examples": len(training)})
         images = sampled(network.denoiser(params), own, config.samples, config.sampler_steps, min(250, config.samples))
-        found = score(images, training, draws(law, own, "fresh", config.fresh), config.level)
+        padded = np.resize(
+            training, (round(unet.ratios[-1] * COMPONENTS * rank), *SHAPE)
+        )  # one shape, the same neighbours
+        found = score(images, padded, draws(law, own, "fresh", config.fresh), config.level)
         return found | {"off": off_subspaces(images, law), "loss": loss}
 
     found = [directory.stage(f"networks/unet-{rank}-{ratio:g}", partial(one, ratio)) for ratio in unet.ratios]
@@ -354,7 +357,9 @@ def _real_curve(config: Config, real: tuple, directory: RunDirectory, key: Any) 
             params, loss = train_unet(network, training[:count], optimisation, bar.update)
         denoiser = network.denoiser(params)
         images = sampled(denoiser, own, config.samples, config.sampler_steps, min(100, config.samples))
-        found = score(images, training[:count], held, config.level, features) | {"loss": loss}
+        found = score(images, np.resize(training[:count], training.shape), held, config.level, features) | {
+            "loss": loss
+        }
         if count == unet.real_counts[-1]:
             found["dimension"] = _dimension(denoiser, held, own)
         return found
@@ -432,11 +437,11 @@ def _claims(
         Claim.within(
             id="networks-crossing", paper=PAPER, figure="Fig 4", unit="N / ID", low=30, high=120,
             statement=f"Dense networks reach {config.level:g} at some tens of examples a dimension (the paper: 50 to 60, U-Nets).",
-            value=2**crossing.estimate, interval=(2**crossing.low, 2**crossing.high), note=f"sigmoid in log2 N / ID, all curves together{none}"),
+            value=2**crossing.estimate, interval=(2**crossing.low, 2**crossing.high), note=f"sigmoid in log2 N / ID, all curves together; {config.optimisation.steps:,} updates of {config.width} x {config.depth} units{none}"),
         Claim.within(
             id="networks-unet", paper=PAPER, figure="Fig 4", unit="N / ID", low=30, high=120,
             statement=f"U-Nets reach {config.level:g} at some tens of examples a dimension (the paper: 50 to 60).",
-            value=2**unet.estimate, interval=(2**unet.low, 2**unet.high), note=f"{config.unet.steps:,} updates, ID {', '.join(str(2 * rank) for rank in config.unet.ranks)}"),
+            value=2**unet.estimate, interval=(2**unet.low, 2**unet.high), note=f"{config.unet.steps:,} updates of {config.unet.batch_size} examples, ID {', '.join(str(2 * rank) for rank in config.unet.ranks)}"),
     ]  # fmt: skip
 
 

@@ -16,6 +16,8 @@ from dgu.training import TogetherConfig, TrainingConfig, initial_state, train_st
 
 #: The ambient space of the paper: 48 numbers as an image of 4 x 4 pixels in three colours; two components.
 SHAPE, COMPONENTS = (4, 4, 3), 2
+#: Draws of a law at a time.
+_BLOCK = 1024
 
 
 def planted(key: Any, rank: int) -> MoLRG:
@@ -25,8 +27,9 @@ def planted(key: Any, rank: int) -> MoLRG:
 
 def draws(law: MoLRG, key: Any, name: str, count: int) -> np.ndarray:
     """``count`` draws of the stream ``name``, equally many of each component."""
-    numbers = np.arange(count)
-    return np.asarray(law.sample(stream(key, name), numbers, numbers % COMPONENTS))
+    # Whole blocks are drawn, so that few sizes are compiled; draws are addressed, so that the first ones stay the same.
+    numbers = np.arange(-(-count // _BLOCK) * _BLOCK)
+    return np.asarray(law.sample(stream(key, name), numbers, numbers % COMPONENTS))[:count]
 
 
 def score(

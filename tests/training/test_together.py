@@ -75,7 +75,7 @@ def test_steps_are_those_of_a_plain_loop(trained):
     @jax.jit
     def step(denoiser, moments, number):
         pick, level, noise = jax.random.split(jax.random.fold_in(KEYS[1], number), 3)
-        y = DATA[1][jax.random.randint(pick, (8,), 0, 10)]
+        y = jnp.asarray(DATA[1])[jax.random.randint(pick, (8,), 0, 10)]
         sigma = jnp.exp(-1.2 + 1.2 * jax.random.normal(level, (8,)))
         eps = jax.random.normal(noise, y.shape)
 
@@ -123,7 +123,7 @@ def test_bad_input_is_refused():
         ("data = 'non-finite'", lambda: train_together(networks, DATA * np.nan, COUNTS, KEYS, CONFIG)),
         ("must have sigma_data", lambda: train_together(networks.parameters, DATA, COUNTS, KEYS, CONFIG)),
         ("steps = 0", lambda: TogetherConfig(steps=0)),
-        ("learning_rate = -1", lambda: TogetherConfig(learning_rate=-1)),
+        ("learning_rate = -1.0", lambda: TogetherConfig(learning_rate=-1.0)),
         ("sigma_data = 0", lambda: MLPDenoiser.init(KEYS[0], SHAPE, sigma_data=0)),
         (r"\(width, depth\)", lambda: MLPDenoiser.init(KEYS[0], SHAPE, width=0)),
     ):
