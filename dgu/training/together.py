@@ -94,7 +94,7 @@ def train_together(
     state = start(denoisers)
     given = jnp.asarray(rows, jnp.float32), jnp.asarray(sizes, jnp.int32), keys
     for first in range(0, config.steps, config.chunk):
-        # Every chunk runs the same program; steps beyond the last leave everything as it is.
+        # Every chunk runs the same program; beyond the last step the step size is 0.
         state, losses = chunk(state, *given, jnp.int32(first))
         if progress is not None:
             jax.block_until_ready(losses)
@@ -131,18 +131,14 @@ def _programs(config: TogetherConfig) -> tuple[Callable, Callable]:
     @jax.jit
     def chunk(state: PyTree, data: Array, counts: Array, keys: Array, first: Array) -> tuple[PyTree, Array]:
         def step(carry: PyTree, number: Array) -> tuple[PyTree, tuple[Array, Array]]:
-            counted = number < config.steps
-
             def one(denoiser: Any, moments: Any, data: Array, count: Array, key: Key) -> tuple:
                 value, gradient = jax.value_and_grad(loss)(denoiser, data, count, jax.random.fold_in(key, number))
                 change, moved = optimizer.update(gradient, moments, denoiser)
-                after = optax.apply_updates(denoiser, change), moved
-                kept = jax.tree.map(lambda new, old: jnp.where(counted, new, old), after, (denoiser, moments))
-                return kept, value
+                return (optax.apply_updates(denoiser, change), moved), value
 
             denoisers, moments = carry
             after, values = jax.vmap(one)(denoisers, moments, data, counts, keys)
-            return after, (values, counted)
+            return after, (values, number < config.steps)
 
         state, (values, counted) = jax.lax.scan(step, state, first + jnp.arange(config.chunk, dtype=jnp.int32))
         shares = counted.astype(values.dtype) / jnp.maximum(1, jnp.sum(counted)).astype(values.dtype)

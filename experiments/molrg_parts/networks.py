@@ -43,6 +43,7 @@ CLAIM_IDS = (
     "networks-true-law",
     "networks-multi-delta",
     "networks-collapse",
+    "networks-collapse-unet",
     "networks-crossing",
     "networks-unet",
 )
@@ -55,7 +56,7 @@ LARGEST = "networks/largest.npz"
 class UNetConfig:
     """A small DDPM++ with EDM's preconditioning, trained by the library's loop."""
 
-    ranks: tuple[int, ...] = (6,)
+    ranks: tuple[int, ...] = (3, 6)
     """Dimensions of the subspaces of its curves (ID is twice that)."""
     ratios: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
     """N / ID of a curve, rising."""
@@ -65,7 +66,7 @@ class UNetConfig:
     """Multiple of these at each level (the released code: 2 2 2)."""
     blocks: int = 1
     """Blocks a level (the released code: 4)."""
-    steps: int = 800
+    steps: int = 500
     """Parameter updates (the released code: 11,700)."""
     batch_size: int = 128
     """Examples an update (the released code: 512)."""
@@ -105,7 +106,7 @@ class Config:
     """Width of the dense networks."""
     depth: int = 3
     """Hidden layers."""
-    optimisation: TogetherConfig = field(default_factory=lambda: TogetherConfig(steps=10_000, learning_rate=4e-3))
+    optimisation: TogetherConfig = field(default_factory=lambda: TogetherConfig(steps=8000, learning_rate=4e-3))
     """Training of the dense networks."""
     unet: UNetConfig = field(default_factory=UNetConfig)
     samples: int = 1000
@@ -194,8 +195,15 @@ def run(config: Config, subject: Subject | None, directory: RunDirectory, seed: 
     unet_fit = _fitted(unet_x.ravel(), unet_scores.ravel())
 
     gain, spread = _collapse(by_curve, ids, x)
+    unet_ids = COMPONENTS * np.asarray(config.unet.ranks)
+    each = unet_x + np.log2(unet_ids)[:, None]
+    of_curve = np.broadcast_to(np.arange(len(unet_ids))[:, None], each.shape)
+    unet_curves = _fitted(each.ravel(), unet_scores.ravel(), of_curve.ravel()) if len(unet_ids) > 1 else None
+    unet_gain, unet_spread = _collapse(unet_curves, unet_ids, each)
     crossing, unet_crossing = (_crossing(fit, config.level, values) for fit, values in ((pooled, log_ratio), (unet_fit, unet_x)))  # fmt: skip
-    claims = _claims(config, bracket, gain, spread, crossing, unet_crossing, by_curve)
+    claims = _claims(
+        config, bracket, (gain, unet_gain), (spread, unet_spread), (crossing, unet_crossing), (by_curve, unet_curves)
+    )
     directory.save_figure(FIGURE_FILES[0], _figure(config, ids, scores, unet_scores, pooled, unet_fit, pictures))
     rows: list[tuple] = []
     for rank, found in zip(config.ranks, dense):
@@ -209,13 +217,16 @@ def run(config: Config, subject: Subject | None, directory: RunDirectory, seed: 
         "dense": {str(2 * rank): found["gl"].mean(axis=1) for rank, found in zip(config.ranks, dense)},
         "unet": {str(2 * rank): found["gl"] for rank, found in zip(config.unet.ranks, convolutional)},
         "spread_gain": [gain.estimate, gain.low, gain.high],
+        "unet_spread_gain": [unet_gain.estimate, unet_gain.low, unet_gain.high],
         "crossing_log2": [crossing.estimate, crossing.low, crossing.high],
         "unet_crossing_log2": [unet_crossing.estimate, unet_crossing.low, unet_crossing.high],
     }
     fitted = "" if pooled is None else f" The sigmoid has slope {pooled.slope:.2f} and midpoint {2 ** pooled.midpoints[0]:.0f} (log2 N/ID); the paper's (a, b) are not known."  # fmt: skip
     answer = (
         f"Dense networks reach the true law's score of {config.level:g} at N / ID = {_shown(crossing)}, the U-Net at {_shown(unet_crossing)} "
-        f"(the paper: about 50 for U-Nets). The midpoints of the curves spread by {spread[0]:.2f} octaves over N and {spread[1]:.2f} over N / ID.{fitted}"
+        f"(the paper: about 50 for U-Nets). The midpoints of the curves spread by {spread[0]:.2f} octaves over N and {spread[1]:.2f} over N / ID "
+        f"(U-Nets: {unet_spread[0]:.2f} and {unet_spread[1]:.2f}). Samples lie off the subspaces by {np.median([found['off'] for found in dense]):.2f} of their squared length "
+        f"(median; U-Nets {np.median([found['off'] for found in convolutional]):.2f}): how far the training went.{fitted}"
     )
     if pictures is not None:
         tables.append(Table(f"U-Nets on {config.unet.real}, compared by {config.unet.descriptor}", ("N", "N / ID", "score", "threshold", "loss"), [tuple(float(v) for v in row) for row in pictures["rows"]]))  # fmt: skip
@@ -409,19 +420,16 @@ def _collapse(fit: SigmoidFit | None, ids: np.ndarray, x: np.ndarray) -> tuple[B
     return fit.spread_gain(shift), (fit.spread().estimate, fit.spread(shift).estimate)
 
 
-def _claims(
-    config: Config, bracket: dict, gain: Bounded, spread: tuple[float, float], crossing: Bounded, unet: Bounded, fit: SigmoidFit | None,
-) -> list[Claim]:  # fmt: skip
-    none = "" if fit is not None else "; the scores do not cross 1/2, so nothing can be said"
+def _claims(config: Config, bracket: dict, gains: tuple, spreads: tuple, crossings: tuple, fits: tuple) -> list[Claim]:
+    """``gains``, ``spreads``, ``crossings`` and ``fits`` of the dense networks and of the U-Nets."""
     law = analysis.t_interval(bracket["true_law"])
     cases = config.samples
-    low, high = (float(end) for end in _wilson(float(bracket["copies"]), cases))
-    exponent = (
-        ""
-        if fit is None
-        else f"; midpoints go as ID to the power {fit.exponent(np.log2(COMPONENTS * np.asarray(config.ranks))).estimate:.2f}"
+    low, high = _wilson(float(bracket["copies"]), cases)
+    trained = (
+        f"{config.optimisation.steps:,} updates of {config.width} x {config.depth} units",
+        f"{config.unet.steps:,} updates of {config.unet.batch_size} examples",
     )
-    return [
+    claims = [
         Claim.within(
             id="networks-true-law", paper=PAPER, figure="(46)", unit="", low=config.level - 0.01, high=config.level + 0.01,
             statement=f"Draws of the true law score {config.level:g} against every training set (mean over dimensions and N).",
@@ -430,19 +438,22 @@ def _claims(
             id="networks-multi-delta", paper=PAPER, figure="(21)", unit="", threshold=0.01 if cases >= 400 else 0.1,
             statement="The multi-delta denoiser, the optimum of the training loss, scores 0.",
             value=float(bracket["copies"]), interval=(low, high), note=f"{cases:,} samples"),
-        Claim.at_least(
-            id="networks-collapse", paper=PAPER, figure="Fig 4", unit="octaves", threshold=0.0,
-            statement="Scores of dense networks agree better over N / ID than over N: the spread of the curves' midpoints falls.",
-            value=gain.estimate, interval=(gain.low, gain.high), note=f"spread {spread[0]:.2f} over log2 N (or N / n, as n is fixed), {spread[1]:.2f} over log2 N / ID{exponent}{none}"),
-        Claim.within(
-            id="networks-crossing", paper=PAPER, figure="Fig 4", unit="N / ID", low=30, high=120,
-            statement=f"Dense networks reach {config.level:g} at some tens of examples a dimension (the paper: 50 to 60, U-Nets).",
-            value=2**crossing.estimate, interval=(2**crossing.low, 2**crossing.high), note=f"sigmoid in log2 N / ID, all curves together; {config.optimisation.steps:,} updates of {config.width} x {config.depth} units{none}"),
-        Claim.within(
-            id="networks-unet", paper=PAPER, figure="Fig 4", unit="N / ID", low=30, high=120,
-            statement=f"U-Nets reach {config.level:g} at some tens of examples a dimension (the paper: 50 to 60).",
-            value=2**unet.estimate, interval=(2**unet.low, 2**unet.high), note=f"{config.unet.steps:,} updates of {config.unet.batch_size} examples, ID {', '.join(str(2 * rank) for rank in config.unet.ranks)}"),
     ]  # fmt: skip
+    for place, (name, ranks) in enumerate((("", config.ranks), ("-unet", config.unet.ranks))):
+        who, fit, gain, spread = "U-Nets" if name else "dense networks", fits[place], gains[place], spreads[place]
+        ids = np.log2(COMPONENTS * np.asarray(ranks))
+        how = f"midpoints go as ID to the power {fit.exponent(ids).estimate:.2f}" if fit else "one curve, or scores that do not cross 1/2: nothing can be said"  # fmt: skip
+        claims.append(Claim.at_least(
+            id=f"networks-collapse{name}", paper=PAPER, figure="Fig 4", unit="octaves", threshold=0.0,
+            statement=f"Scores of {who} agree better over N / ID than over N: the spread of the curves' midpoints falls.",
+            value=gain.estimate, interval=(gain.low, gain.high), note=f"spread {spread[0]:.2f} over log2 N (or N / n, as n is fixed), {spread[1]:.2f} over log2 N / ID; {how}"))  # fmt: skip
+    for place, (identifier, who) in enumerate((("networks-crossing", "Dense networks"), ("networks-unet", "U-Nets"))):
+        crossing = crossings[place]
+        claims.append(Claim.within(
+            id=identifier, paper=PAPER, figure="Fig 4", unit="N / ID", low=30, high=120,
+            statement=f"{who} reach {config.level:g} at some tens of examples a dimension (the paper: 50 to 60, U-Nets).",
+            value=2**crossing.estimate, interval=(2**crossing.low, 2**crossing.high), note=f"sigmoid in log2 N / ID, all curves together; {trained[place]}"))  # fmt: skip
+    return claims
 
 
 def _wilson(share: float, cases: int) -> tuple[float, float]:
@@ -463,6 +474,7 @@ def _figure(config: Config, ids: np.ndarray, scores: np.ndarray, unet: np.ndarra
     panels = [
         plots.ScorePanel("dense networks", "N", over_n),
         plots.ScorePanel("dense networks", "N / ID", over_ratio, fits),
+        plots.ScorePanel("U-Nets", "N", {f"ID {2 * rank}": (unet_ratios * 2 * rank, unet[place][:, None]) for place, rank in enumerate(config.unet.ranks)}),
         plots.ScorePanel("U-Nets", "N / ID", unet_points, {} if unet_fit is None else {"sigmoid": (unet_fine, unet_fit(np.log2(unet_fine)))}),
     ]  # fmt: skip
     if pictures is not None:
