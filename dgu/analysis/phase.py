@@ -4,7 +4,6 @@ Each function is one compiled program for a shape of problems, whatever their ra
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
+from jaxtyping import Key as Keys
 
 from dgu.analysis.subspace_clustering import k_subspaces, spectral_labels
 from dgu.analysis.subspace_problems import Problems
@@ -72,16 +72,16 @@ def recover_by_k_subspaces(key: Key, problems: Problems, threshold: Float[Array,
     return jax.lax.map(one, (jnp.arange(problems.ranks.shape[0]), problems))
 
 
-@partial(jax.jit, static_argnames="straighten")
-def recover_by_bases(
-    bases: Float[Array, "P K n r"], truth: Float[Array, "P K n r"], straighten: bool = True
-) -> Recovery:
-    """Of bases that are there, made orthonormal first, or taken as they are."""
-    return jax.vmap(lambda b, t: recovery(orthonormalised(b) if straighten else b, t))(bases, truth)
+@jax.jit
+def recover_by_bases(bases: Float[Array, "P K n r"], truth: Float[Array, "P K n r"]) -> tuple[Recovery, Recovery]:
+    """Of bases that are there: made orthonormal first, and taken as they are."""
+    either = jnp.stack([orthonormalised(bases), bases])
+    found = jax.vmap(jax.vmap(recovery), in_axes=(0, None))(either, truth)
+    return Recovery(*(leaf[0] for leaf in found)), Recovery(*(leaf[1] for leaf in found))
 
 
 def recover_by_sgd(
-    keys: Key,
+    keys: Keys[Array, "T"],
     problems: Problems,
     starts: Float[Array, "P K n r"],
     *,
@@ -104,7 +104,7 @@ def recover_by_sgd(
     bases = train_subspaces(
         keys, *split, grid=grid, steps=steps, batch_size=batch_size, learning_rate=learning_rate
     ).reshape(starts.shape)
-    return recover_by_bases(bases, problems.truth), recover_by_bases(bases, problems.truth, straighten=False)
+    return recover_by_bases(bases, problems.truth)
 
 
 def gap_to_bound(problems: Problems) -> Float[Array, "P K"]:

@@ -24,7 +24,7 @@ class SubspaceClusters(NamedTuple):
         labels: ``(m,)`` the subspace of each row.
         objective: ``sum_i |U_k(i)^T z_i|^2`` over the normalised rows.
         iterations: updates made.
-        reseeded: how many times an emptied subspace was given the row worst explained.
+        reseeded: how many times an emptied subspace was given rows again.
     """
 
     bases: Array
@@ -73,7 +73,7 @@ def k_subspaces(
     """K-subspaces from a start: PCA of each cluster's unit rows, then each row to its longest projection, and again; pure.
 
     It ends when no label changes, or after ``iterations`` updates. A subspace that lost all its rows is given the one
-    worst explained, and that is counted. ``jax.vmap`` it, or ``jax.lax.map`` it, over problems; ``rank`` may be traced.
+    worst explained and those at the smallest angles with it, ``rank`` in all, and that is counted. ``jax.vmap`` it, or ``jax.lax.map`` it, over problems; ``rank`` may be traced.
 
     Args:
         labels: the start, such as ``spectral_labels``.
@@ -97,10 +97,14 @@ def k_subspaces(
     def reseed(cluster: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         labels, best, count = state
         empty = ~jnp.any((labels == cluster) & present)
-        worst = jnp.argmin(jnp.where(present, best, jnp.inf))
-        moved = labels.at[worst].set(cluster)
-        # A row that was given away is not given away again.
-        return jnp.where(empty, moved, labels), jnp.where(empty, best.at[worst].set(jnp.inf), best), count + empty
+        worst = units[jnp.argmin(jnp.where(present, best, jnp.inf))]
+        cosines = jnp.where(present, jnp.abs(jnp.matmul(units, worst, precision=_HIGHEST)), -1)
+        nearest = jax.lax.top_k(cosines, min(width, m))[1]
+        given = empty & (jnp.arange(len(nearest)) < rank)
+        labels = labels.at[nearest].set(jnp.where(given, cluster, labels[nearest]))
+        # Rows that were given away are not given away again.
+        best = best.at[nearest].set(jnp.where(given, jnp.inf, best[nearest]))
+        return labels, best, count + empty
 
     def update(state: tuple) -> tuple:
         labels, bases, energy, step, _, reseeded = state

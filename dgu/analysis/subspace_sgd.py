@@ -6,14 +6,16 @@ need one large matrix product a step where each on its own would need many small
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import PartitionSpec
+from jax.typing import ArrayLike
 from jaxtyping import Float
+from jaxtyping import Key as Keys
 
 from dgu.analysis.subspace_problems import Problems
 from dgu.errors import require
@@ -26,8 +28,8 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 class TimeGrid(NamedTuple):
     """Scales s_t and noise levels gamma_t of ``x_t = s_t x0 + gamma_t eps`` at the times of a grid, each ``(T,)``."""
 
-    scale: np.ndarray
-    noise: np.ndarray
+    scale: Any
+    noise: Any
 
 
 def vp_grid(steps: int = 64, beta_min: float = 0.1, beta_max: float = 20.0) -> TimeGrid:
@@ -45,7 +47,7 @@ def vp_grid(steps: int = 64, beta_min: float = 0.1, beta_max: float = 20.0) -> T
     return TimeGrid(np.exp(log_scale), np.sqrt(-np.expm1(2 * log_scale)))
 
 
-def exact_loss(bases: Float[Array, "n r"], rows: Float[Array, "m n"], grid: TimeGrid) -> Float[Array, ""]:
+def exact_loss(bases: Float[ArrayLike, "n r"], rows: Float[ArrayLike, "m n"], grid: TimeGrid) -> Float[Array, ""]:
     """The denoising loss of the network ``zeta_t U U^T x_t`` (11), free of noise: the mean over rows and times of
 
         |x0|^2 - 2 zeta s |U^T x0|^2 + zeta^2 s^2 |U U^T x0|^2 + zeta^2 gamma^2 |U U^T|_F^2,   zeta = s / (s^2 + gamma^2),
@@ -53,6 +55,7 @@ def exact_loss(bases: Float[Array, "n r"], rows: Float[Array, "m n"], grid: Time
     which is ``E |zeta U U^T (s x0 + gamma eps) - x0|^2`` whatever U; for orthonormal columns the third term joins the
     second and the last is ``zeta^2 gamma^2 r``, so that PCA minimises it (Theorem 1). Pure.
     """
+    bases, rows = jnp.asarray(bases), jnp.asarray(rows)
     scale, noise = (jnp.asarray(part, rows.dtype) for part in grid)
     zeta = scale / (jnp.square(scale) + jnp.square(noise))
     inside = jnp.matmul(rows, bases, precision=_HIGHEST)
@@ -112,7 +115,7 @@ def batch_loss(
 
 
 def train_subspaces(
-    keys: Key,
+    keys: Keys[Array, "T"],
     problems: Problems,
     starts: Float[Array, "T P K n r"],
     *,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from dgu.errors import require
@@ -32,13 +33,13 @@ class Recovery(NamedTuple):
     success: Array
 
 
-def principal_angles(first: Float[Array, "n p"], second: Float[Array, "n q"]) -> Float[Array, "m"]:
+def principal_angles(first: Float[ArrayLike, "n p"], second: Float[ArrayLike, "n q"]) -> Float[Array, "m"]:
     """The principal angles between two column spaces, in radians, ascending, ``m = min(p, q)``; pure.
 
     Both have orthonormal columns. Angles below 45 degrees come from sines, the others from cosines, so that all have
     the precision of the dtype (Knyazev and Argentati 2002).
     """
-    wide, narrow = (first, second) if first.shape[1] >= second.shape[1] else (second, first)
+    narrow, wide = sorted((jnp.asarray(first), jnp.asarray(second)), key=lambda basis: basis.shape[1])
     inner = jnp.matmul(wide.T, narrow, precision=_HIGHEST)
     off = narrow - jnp.matmul(wide, inner, precision=_HIGHEST)
     cosines = jnp.clip(jnp.linalg.svd(inner, compute_uv=False), 0, 1)
@@ -47,13 +48,14 @@ def principal_angles(first: Float[Array, "n p"], second: Float[Array, "n q"]) ->
 
 
 def projector_distances(
-    estimate: Float[Array, "K n r"], truth: Float[Array, "L n r"]
+    estimate: Float[ArrayLike, "K n r"], truth: Float[ArrayLike, "L n r"]
 ) -> tuple[Float[Array, "K L"], Float[Array, "K L"]]:
     """Spectral and Frobenius norms of ``U U^T - V V^T`` for each pair of subspaces of one rank; pure.
 
     Columns of 0 are not there, as many in both. For equal ranks the two norms are the largest sine of a principal
     angle, and the root of twice the sum of squared sines.
     """
+    estimate, truth = jnp.asarray(estimate), jnp.asarray(truth)
     inner = jnp.einsum("knr,lns->klrs", estimate, truth, precision=_HIGHEST)
     off = truth[None] - jnp.einsum("knr,klrs->klns", estimate, inner, precision=_HIGHEST)
     gram = jnp.einsum("klnr,klns->klrs", off, off, precision=_HIGHEST)

@@ -52,8 +52,8 @@ class MoLRG:
         cls,
         weights: Float[ArrayLike, "K"],
         means: Float[ArrayLike, "K *event"],
-        bases: Sequence[ArrayLike] | ArrayLike,
-        variances: Sequence[ArrayLike] | ArrayLike,
+        bases: Sequence[ArrayLike] | Array | np.ndarray,
+        variances: Sequence[ArrayLike] | Array | np.ndarray,
         noise_std: float = 0.0,
     ) -> "MoLRG":
         """The mixture of given parts, checked on the host; components of unequal rank are padded.

@@ -88,10 +88,11 @@ def subspace_errors(
                 look = arm_style(("diffusion", "mixture", "null", "real")[number] if number < 4 else "", number)
                 place.plot(sizes, middle, color=look.color, marker=look.marker, label=f"d = {rank}, median of trials")
                 place.fill_between(sizes, low, high, color=look.color, alpha=0.2, linewidth=0)
-                place.plot(sizes, bounds[title][rank], color=look.color, linestyle="--", linewidth=1)
-            place.plot(
-                [], [], color="black", linestyle="--", linewidth=1, label="bound: above for N ≥ d, below for N < d"
-            )
+                for side in (np.asarray(sizes) < rank, np.asarray(sizes) >= rank):
+                    bound = np.where(side, bounds[title][rank], np.nan)
+                    place.plot(sizes, bound, color=look.color, linestyle="--", linewidth=1.2)
+            told = "bound: from above where N ≥ d, from below where N < d"
+            place.plot([], [], color="black", linestyle="--", linewidth=1.2, label=told)
             place.fill_between([], [], [], color="black", alpha=0.2, label="5 to 95 % of trials")
             place.set_yscale("log")
             place.set_xticks(list(sizes))

@@ -1,6 +1,6 @@
 """How many points does it take to find the subspaces of a mixture of low-rank Gaussians?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,9 @@ class Config:
     noise: float = 0.01
     """Standard deviation of the noise on each coordinate, where there is noise."""
     threshold: float = 0.1
-    """Smallest cosine between two points that the spectral start of K-subspaces joins."""
+    """Smallest cosine between two points that the spectral start of K-subspaces joins, where there is noise."""
+    clean_threshold: float = 0.001
+    """The same without noise, where points of different subspaces are orthogonal to rounding."""
     sgd_trials: int = 10
     """Trials in each cell for SGD."""
     steps: int = 5000
@@ -111,7 +113,8 @@ class Config:
         require(self.samples >= 50, "phase.samples", self.samples, "50 or more")
         for name in ("noise", "rate", "start"):
             require(0 < getattr(self, name) < np.inf, f"phase.{name}", getattr(self, name), "positive and finite")
-        require(0 < self.threshold < 1, "phase.threshold", self.threshold, "between 0 and 1")
+        for name in ("threshold", "clean_threshold"):
+            require(0 < getattr(self, name) < 1, f"phase.{name}", getattr(self, name), "between 0 and 1")
 
 
 PRESETS = {
@@ -208,15 +211,16 @@ def run(config: Config, subject: Any, directory: RunDirectory, seed: int) -> Sec
 # The arms: success (trials, ranks, sizes) of each.
 
 
-def _problems(config: Config, key: Any, components: int, noise: float, dimension: int, trials: range) -> Problems:
-    cells = grid_cells(config.ranks, config.sizes, trials)
+def _problems(config: Config, key: Any, components: int, noise: float, dimension: int, trial: int) -> Problems:
+    """One trial of every cell: arms of any number of trials share the programs of one."""
+    cells = grid_cells(config.ranks, config.sizes, [trial])
     own = stream(key, "problems", components)
     return low_rank_problems(own, *cells, dimension=dimension, components=components, noise=noise)
 
 
-def _shaped(config: Config, array: Any) -> np.ndarray:
+def _shaped(config: Config, arrays: Sequence[Any]) -> np.ndarray:
     """(trials, ranks, sizes, ...)."""
-    array = np.asarray(array)
+    array = np.concatenate([np.asarray(part) for part in arrays])
     return array.reshape(-1, len(config.ranks), len(config.sizes), *array.shape[1:])
 
 
@@ -227,18 +231,22 @@ def _closed(
     space = dimension or config.dimension
 
     def compute() -> dict[str, np.ndarray]:
-        problems = _problems(config, key, components, noise, space, range(config.trials))
-        found, reseeded = _recover(config, key, problems)
-        return {"success": _shaped(config, found.success), "reseeded": np.asarray(reseeded)}
+        success, reseeded = [], 0
+        for trial in range(config.trials):
+            problems = _problems(config, key, components, noise, space, trial)
+            found, again = _recover(key, problems, config.threshold if noise else config.clean_threshold, trial)
+            success.append(found.success)
+            reseeded += int(np.sum(again))
+        return {"success": _shaped(config, success), "reseeded": np.asarray(reseeded)}
 
     name = f"phase/{'pca' if components == 1 else f'k-subspaces-{components}'}-{space}-{'noisy' if noise else 'clean'}"
     return directory.stage(name, compute)
 
 
-def _recover(config: Config, key: Any, problems: Problems) -> tuple[Any, Any]:
+def _recover(key: Any, problems: Problems, threshold: float, trial: int) -> tuple[Any, Any]:
     if problems.truth.shape[1] == 1:
-        return recover_by_pca(problems), np.zeros(1, int)
-    return recover_by_k_subspaces(stream(key, "k-means"), problems, config.threshold)
+        return recover_by_pca(problems), 0
+    return recover_by_k_subspaces(stream(key, "k-means", trial), problems, threshold)
 
 
 def _sgd(config: Config, directory: RunDirectory, key: Any, components: int, near: bool) -> dict[str, np.ndarray]:
@@ -252,41 +260,38 @@ def _sgd(config: Config, directory: RunDirectory, key: Any, components: int, nea
             for first in range(0, config.sgd_trials, at_once):
                 # The last chunk is filled with trials that are thrown away: every chunk has one shape.
                 chunk = range(first, first + at_once)
-                problems = _problems(config, key, components, 0.0, config.dimension, chunk)
+                each = [_problems(config, key, components, 0.0, config.dimension, trial) for trial in chunk]
                 draws = [stream(key, "start" if near else "random start", components, trial) for trial in chunk]
-                truth = problems.truth.reshape(at_once, -1, *problems.truth.shape[1:])
                 starts = [
-                    truth_starts(own, of, config.start) if near else random_starts(own, of)
-                    for own, of in zip(draws, truth)
+                    truth_starts(own, of.truth, config.start) if near else random_starts(own, of.truth)
+                    for own, of in zip(draws, each)
                 ]
                 found, bare = recover_by_sgd(
                     jnp.stack([stream(key, "sgd", components, trial) for trial in chunk]),
-                    problems,
+                    jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each),
                     jnp.concatenate(starts),
                     grid=grid,
                     steps=config.steps,
                     batch_size=config.batch,
                     learning_rate=config.rate,
                 )
-                straight.append(_shaped(config, found.success))
-                raw.append(_shaped(config, bare.success))
+                straight.append(found.success)
+                raw.append(bare.success)
                 bar.update(min(at_once, config.sgd_trials - first))
         kept = slice(0, config.sgd_trials)
-        return {"success": np.concatenate(straight)[kept], "raw": np.concatenate(raw)[kept]}
+        return {"success": _shaped(config, straight)[kept], "raw": _shaped(config, raw)[kept]}
 
     return directory.stage(f"phase/sgd-{components}-{'near' if near and components > 1 else 'random'}", compute)
 
 
 def _errors(config: Config, key: Any, components: int) -> dict[str, np.ndarray]:
     """Distances of projectors and what multiplies the constant of the bounds, (trials, ranks, sizes, K)."""
-    problems = _problems(
-        config, stream(key, "bounds"), components, config.noise, config.dimension, range(config.bound_trials)
-    )
-    found, _ = _recover(config, key, problems)
-    return {
-        name: _shaped(config, value)
-        for name, value in (("distance", found.frobenius), ("unit", gap_to_bound(problems)))
-    }
+    key, distance, unit = stream(key, "bounds"), [], []
+    for trial in range(config.bound_trials):
+        problems = _problems(config, key, components, config.noise, config.dimension, trial)
+        distance.append(_recover(key, problems, config.threshold, trial)[0].frobenius)
+        unit.append(gap_to_bound(problems))
+    return {"distance": _shaped(config, distance), "unit": _shaped(config, unit)}
 
 
 def _checks(config: Config, key: Any) -> dict[str, np.ndarray]:
@@ -316,11 +321,10 @@ def _tweedie(key: Any) -> dict[str, np.ndarray]:
             return jnp.max(jnp.abs(scale * law.posterior_mean(x, noise, scale) - x - jnp.square(noise) * slope))
 
         x = jnp.asarray(rng.standard_normal((20, 12)))
-        worst = 0.0
-        for noise, scale in ((0.3, 1.0), (0.6, 0.8), (0.98, float(np.sqrt(1 - 0.98**2)))):
-            compute = jax.jit(jax.vmap(defect, in_axes=(None, 0, None, None)))
-            worst = max(worst, float(compute(law, x, jnp.asarray(noise), jnp.asarray(scale)).max()))
-    return {"tweedie": np.asarray(worst)}
+        levels = jnp.asarray([0.3, 0.6, 0.98])
+        scales = jnp.asarray([1.0, 0.8, float(np.sqrt(1 - 0.98**2))])
+        over_levels = jax.vmap(jax.vmap(defect, in_axes=(None, 0, None, None)), in_axes=(None, None, 0, 0))
+        return {"tweedie": np.asarray(jax.jit(over_levels)(law, x, levels, scales).max())}
 
 
 def _loss(config: Config, key: Any) -> dict[str, np.ndarray]:
@@ -359,14 +363,16 @@ def _loss(config: Config, key: Any) -> dict[str, np.ndarray]:
     exact = float(exact_loss(basis, rows, grid))
 
     @jax.jit
-    def descended(start: jax.Array, rows: jax.Array) -> jax.Array:
-        def step(_: jax.Array, basis: jax.Array) -> jax.Array:
-            return orthonormalised(basis - config.rate * jax.grad(exact_loss)(basis, rows, grid))
+    def descended(starts: jax.Array, rows: jax.Array) -> jax.Array:
+        slope = jax.vmap(jax.grad(exact_loss), in_axes=(0, None, None))
 
-        return jax.lax.fori_loop(0, 3000, step, start)
+        def step(_: jax.Array, bases: jax.Array) -> jax.Array:
+            return orthonormalised(bases - config.rate * slope(bases, rows, grid))
 
-    starts = jax.vmap(lambda k: random_basis(k, config.dimension, rank))(jax.random.split(keys[3], 5))
-    ends = jax.vmap(descended, in_axes=(0, None))(starts, rows)
+        return jax.lax.fori_loop(0, 3000, step, starts)
+
+    starts = jnp.stack([random_basis(k, config.dimension, rank) for k in jax.random.split(keys[3], 5)])
+    ends = descended(starts, rows)
     best = principal_basis(rows, rank, rank)
     distance = projector_distances(ends, best[None])[0]
     return {
@@ -381,7 +387,12 @@ def _samples(config: Config, key: Any) -> dict[str, np.ndarray]:
     ranks, weights = (config.ranks[-1], config.ranks[0]), np.asarray([0.3, 0.7])
     law = MoLRG.random(stream(key, "law"), (config.dimension,), ranks, weights=weights)
     found = sample(
-        law.denoiser, key, np.arange(config.samples), karras_sigmas(18), shape=(config.dimension,), batch_size=250
+        law.denoiser,
+        key,
+        np.arange(config.samples),
+        karras_sigmas(18),
+        shape=(config.dimension,),
+        batch_size=min(250, config.samples),
     ).astype(np.float64)
     off = []
     for basis, rank in zip(np.asarray(law.bases, np.float64), ranks):
