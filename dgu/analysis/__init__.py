@@ -23,6 +23,7 @@ from dgu.analysis.coupling import coupled_deviation as coupled_deviation
 from dgu.analysis.coupling import coupled_distances as coupled_distances
 from dgu.analysis.coverage import density_coverage as density_coverage
 from dgu.analysis.coverage import expected_coverage as expected_coverage
+from dgu.analysis.descriptors import SSCD as SSCD
 from dgu.analysis.divergence import Grid as Grid
 from dgu.analysis.divergence import KLMeasure as KLMeasure
 from dgu.analysis.divergence import flow_kl as flow_kl
@@ -36,6 +37,11 @@ from dgu.analysis.divergence import target_log_density as target_log_density
 from dgu.analysis.early_stopping import EarlyStopping as EarlyStopping
 from dgu.analysis.early_stopping import early_stopping as early_stopping
 from dgu.analysis.early_stopping import smoothed as smoothed
+from dgu.analysis.edits import Edits as Edits
+from dgu.analysis.edits import SubspaceSplit as SubspaceSplit
+from dgu.analysis.edits import edit as edit
+from dgu.analysis.edits import random_directions as random_directions
+from dgu.analysis.edits import split_by_subspace as split_by_subspace
 from dgu.analysis.features import quadratic_features as quadratic_features
 from dgu.analysis.fit_size import FitSweep as FitSweep
 from dgu.analysis.fit_size import fit_gaps as fit_gaps
@@ -62,12 +68,12 @@ from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpol
 from dgu.analysis.jacobians import SingularTriplets as SingularTriplets
 from dgu.analysis.jacobians import perturbed_images as perturbed_images
 from dgu.analysis.jacobians import singular_triplets as singular_triplets
+from dgu.analysis.k_means import KMeans as KMeans
+from dgu.analysis.k_means import k_means as k_means
 from dgu.analysis.kmeans import ClusterPair as ClusterPair
 from dgu.analysis.kmeans import KMeans as KMeans
 from dgu.analysis.kmeans import cluster_pairs as cluster_pairs
 from dgu.analysis.kmeans import kmeans as kmeans
-from dgu.analysis.k_means import KMeans as KMeans
-from dgu.analysis.k_means import k_means as k_means
 from dgu.analysis.lanczos import TopEigenvalues as TopEigenvalues
 from dgu.analysis.lanczos import top_eigenvalues as top_eigenvalues
 from dgu.analysis.least_squares import least_squares_classifier as least_squares_classifier
@@ -121,6 +127,9 @@ from dgu.analysis.norms import observe_norms as observe_norms
 from dgu.analysis.norms import observe_states as observe_states
 from dgu.analysis.norms import panel_steps as panel_steps
 from dgu.analysis.norms import snapshots as snapshots
+from dgu.analysis.numerical_rank import JacobianRanks as JacobianRanks
+from dgu.analysis.numerical_rank import jacobian_ranks as jacobian_ranks
+from dgu.analysis.numerical_rank import numerical_rank as numerical_rank
 from dgu.analysis.orders import epoch_order as epoch_order
 from dgu.analysis.pairs import PairDistances as PairDistances
 from dgu.analysis.pairs import pair_distances as pair_distances
@@ -170,6 +179,9 @@ from dgu.analysis.same_noise import same_noise_distances as same_noise_distances
 from dgu.analysis.schedules import Schedule as Schedule
 from dgu.analysis.score_distance import ScoreDistances as ScoreDistances
 from dgu.analysis.score_distance import score_distances as score_distances
+from dgu.analysis.sigmoids import Bounded as Bounded
+from dgu.analysis.sigmoids import SigmoidFit as SigmoidFit
+from dgu.analysis.sigmoids import fit_sigmoids as fit_sigmoids
 from dgu.analysis.spectra import PowerLaw as PowerLaw
 from dgu.analysis.spectra import SpectrumRatio as SpectrumRatio
 from dgu.analysis.spectra import class_spectra as class_spectra

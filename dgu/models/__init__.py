@@ -15,10 +15,11 @@ from dgu.models.levels import NetworkDenoiser as NetworkDenoiser
 from dgu.models.linear import LinearDenoiser as LinearDenoiser
 from dgu.models.mixtures import EmpiricalDenoiser as EmpiricalDenoiser
 from dgu.models.mixtures import MoLRGDenoiser as MoLRGDenoiser
-from dgu.models.preconditioning import DAEPreconditioning as DAEPreconditioning
+from dgu.models.mlp import MLPDenoiser as MLPDenoiser
 from dgu.models.molrg import MoLRG as MoLRG
 from dgu.models.molrg import random_basis as random_basis
 from dgu.models.molrg import random_subspaces as random_subspaces
+from dgu.models.preconditioning import DAEPreconditioning as DAEPreconditioning
 from dgu.models.preconditioning import EDMPreconditioning as EDMPreconditioning
 from dgu.models.preconditioning import IDDPMPreconditioning as IDDPMPreconditioning
 from dgu.models.preconditioning import VEPreconditioning as VEPreconditioning
@@ -35,7 +36,7 @@ from dgu.models.skipnet import SkipNetwork as SkipNetwork
 from dgu.models.snapshot import load_edm_pickle as load_edm_pickle
 from dgu.models.songunet import NCSNPP as NCSNPP
 from dgu.models.songunet import SongUNetConfig as SongUNetConfig
-from dgu.models.tutorial_unet import TutorialUNetConfig as TutorialUNetConfig
 from dgu.models.subspace_networks import HardmaxNetwork as HardmaxNetwork
 from dgu.models.subspace_networks import SoftmaxNetwork as SoftmaxNetwork
+from dgu.models.tutorial_unet import TutorialUNetConfig as TutorialUNetConfig
 from dgu.models.weights import edm_from_arrays as edm_from_arrays

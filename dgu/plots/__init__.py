@@ -12,6 +12,8 @@ from dgu.plots.curves import learning_curves as learning_curves
 from dgu.plots.curves import loss_curve as loss_curve
 from dgu.plots.dots import interval_dots as interval_dots
 from dgu.plots.forest import forest as forest
+from dgu.plots.generalisation import ScorePanel as ScorePanel
+from dgu.plots.generalisation import score_curves as score_curves
 from dgu.plots.generalization import SeedCurves as SeedCurves
 from dgu.plots.generalization import SizePanel as SizePanel
 from dgu.plots.generalization import against_size as against_size
