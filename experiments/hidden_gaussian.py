@@ -7,33 +7,30 @@ of its Jacobian beside the principal components. Source: Li, Dai and Qu, arXiv 2
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dgu import parallel
 from dgu.errors import require
+from experiments import hidden_gaussian_parts as study
+from experiments.harness.checkpoints import UNTRAINED
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
-from experiments.harness.report import Report, Table
+from experiments.harness.report import FigureEntry, Report, Section, Table, check_promises
 from experiments.harness.rundir import RunDirectory
-from experiments.hidden_gaussian_parts import distances as distances_part
-from experiments.hidden_gaussian_parts import distillation as distillation_part
-from experiments.hidden_gaussian_parts import jacobians as jacobians_part
-from experiments.hidden_gaussian_parts import linearity as linearity_part
-from experiments.hidden_gaussian_parts.subject import FFHQ_64, gather, planned
+from experiments.hidden_gaussian_parts.subject import FFHQ_64, Plan, Subject
 
-PARTS = (linearity_part, distillation_part, distances_part, jacobians_part)
-CLAIM_IDS = (
-    *linearity_part.CLAIM_IDS,
-    *distillation_part.CLAIM_IDS,
-    *distances_part.CLAIM_IDS,
-    *jacobians_part.CLAIM_IDS,
-)
-FIGURE_FILES = (
-    *linearity_part.FIGURE_FILES,
-    *distillation_part.FIGURE_FILES,
-    *distances_part.FIGURE_FILES,
-    *jacobians_part.FIGURE_FILES,
-)
+#: In the order of the report. A part is a module with ``Config``, ``PRESETS``, ``CLAIM_IDS``, ``FIGURE_FILES``,
+#: ``run(config, subject, directory, seed) -> Section``, ``costs(config, plan)`` and, where it can refuse, ``check(config, subject)``.
+PARTS: dict[str, Any] = {
+    "linearity": study.linearity,
+    "distillation": study.distillation,
+    "distances": study.distances,
+    "jacobians": study.jacobians,
+}
+PartName = Literal["linearity", "distillation", "distances", "jacobians"]
+EVERY: tuple[PartName, ...] = get_args(PartName)
+#: Parts that measure the network of ``--checkpoint``; the others run without one.
+NEED_NETWORK = ("linearity", "distillation", "distances", "jacobians")
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Config:
 
     checkpoint: str = "fashion-mnist-14"
     """Network to study: the bundled fashion-mnist-14, a network.npz, the directory of a training run, or one of NVIDIA's
-    snapshots (.pkl)."""
+    snapshots (.pkl); "untrained" is a tiny one for trying things out."""
     data: str = "auto"
     """Images that the network was trained on, for the Gaussian and the multi-delta denoiser; auto is Fashion-MNIST, or, where
     that is not on this machine, the bundled images, half of them."""
@@ -67,10 +64,12 @@ class Config:
     """Heun steps of the sampler, beside those to the levels studied."""
     batch_size: int = 10
     """Samples at a time."""
-    linearity: linearity_part.Config = field(default_factory=linearity_part.Config)
-    distillation: distillation_part.Config = field(default_factory=distillation_part.Config)
-    distances: distances_part.Config = field(default_factory=distances_part.Config)
-    jacobians: jacobians_part.Config = field(default_factory=jacobians_part.Config)
+    parts: tuple[PartName, ...] = EVERY
+    """Parts of the study to run."""
+    linearity: study.linearity.Config = field(default_factory=study.linearity.Config)
+    distillation: study.distillation.Config = field(default_factory=study.distillation.Config)
+    distances: study.distances.Config = field(default_factory=study.distances.Config)
+    jacobians: study.jacobians.Config = field(default_factory=study.jacobians.Config)
     seed: int = 0
     """Seed of every draw."""
 
@@ -81,98 +80,72 @@ class Config:
         require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
         require(self.label >= 0, "label", self.label, "0 or more")
         require(self.inputs in ("held-out", "training"), "inputs", self.inputs, "held-out or training")
+        require(
+            bool(self.parts) and len(set(self.parts)) == len(self.parts), "parts", self.parts, "one or more, each once"
+        )
         require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
 
 
 def _preset(name: str, **options: Any) -> Config:
-    return Config(**{part.__name__.rpartition(".")[2]: part.PRESETS[name] for part in PARTS}, **options)
+    return Config(**{part: module.PRESETS[name] for part, module in PARTS.items()}, **options)
 
 
 PRESETS = {
-    "smoke": _preset("smoke", levels=3, steps=3, batch_size=4, train_images=40),
+    "smoke": _preset("smoke", checkpoint=UNTRAINED, size=7, levels=3, steps=3, batch_size=4, train_images=40),
     "default": _preset("default"),
     "paper": _preset("paper", checkpoint=FFHQ_64, data="ffhq-64x64.zip", heldout_data="celeba-hq-64x64.zip", heldout_split="train", size=None),
 }  # fmt: skip
 
 
 def run(config: Config, directory: RunDirectory) -> Report:
-    """The study, from network and images to claims; every stage is stored, so a run that was killed goes on."""
-    subject = gather(config)
+    """The parts asked for, one after the other; every stage is stored, so a run that was killed goes on."""
+    subject = Subject(config)
+    names = [name for name in PARTS if name in config.parts]
     # Refused before any work, not by a later part.
-    subject.some("linearity.pairs", config.linearity.pairs, each=2)
-    subject.some("distillation.images", config.distillation.images)
-    subject.some("distillation.adam_images", config.distillation.adam_images)
-    subject.some("distances.images", config.distances.images)
-    sections = [
-        linearity_part.run(config.linearity, subject, directory, config.seed),
-        distillation_part.run(config.distillation, subject, directory, config.seed),
-    ]
-    linear, _ = distillation_part.distilled(config.distillation, subject, directory, config.seed)
-    sections += [
-        distances_part.run(config.distances, subject, linear, directory, config.seed),
-        jacobians_part.run(config.jacobians, subject, directory, config.seed),
-    ]
-    metrics = {section.title: section.metrics for section in sections}
-    directory.write_json("metrics.json", metrics | {"inputs": subject.inputs, "images": subject.about})
-    sizes = Table(
-        "Images",
-        ("what", "images"),
-        [
-            ("training, for the Gaussian and multi-delta denoisers", len(subject.train)),
-            (subject.inputs, len(subject.images)),
-        ],
-    )
+    for name in names:
+        if hasattr(PARTS[name], "check"):
+            PARTS[name].check(getattr(config, name), subject)
+    sections: dict[str, Section] = {}
+    for name in names:
+        print(f"{name}: {_question(name)}", flush=True)
+        sections[name] = PARTS[name].run(getattr(config, name), subject, directory, config.seed)
+        check_promises(f"the part {name}", sections[name], PARTS[name].CLAIM_IDS, PARTS[name].FIGURE_FILES)
+    metrics: dict[str, Any] = {name: section.metrics for name, section in sections.items()}
+    answers, tables = [section.answer for section in sections.values()], []
+    if set(names) & set(NEED_NETWORK):
+        metrics |= {"inputs": subject.inputs, "images": {"train": len(subject.train), "inputs": len(subject.images)}}
+        answers.insert(0, f"Of {config.checkpoint}, with {subject.about}.")
+        made = ("training, for the Gaussian and multi-delta denoisers", len(subject.train))
+        tables = [Table("Images", ("what", "images"), [made, (subject.inputs, len(subject.images))])]
+    directory.write_json("metrics.json", metrics)
+    every = list(sections.values())
     return Report(
         "Hidden Gaussian structure",
-        f"{subject.about}. " + "".join(section.answer for section in sections),
-        [claim for section in sections for claim in section.claims],
-        [figure for section in sections for figure in section.figures],
-        [sizes, *(table for section in sections for table in section.tables)],
+        "\n".join(answers),
+        claims=[claim for section in every for claim in section.claims],
+        figures=[FigureEntry(f.file, f"{s.title}. {f.caption}") for s in every for f in s.figures],
+        tables=[*tables, *(Table(f"{s.title}: {t.title}", t.header, t.rows) for s in every for t in s.tables)],
     )
+
+
+def _question(name: str) -> str:
+    return (PARTS[name].__doc__ or "").strip().splitlines()[0]
 
 
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost: real shapes through ``jax.eval_shape``, FLOP of the network's convolutions and products."""
-    from dataclasses import replace
-
-    from experiments.harness.checkpoints import sampling_cost
-
-    network = planned(config)
-    size = network.shape[0] * network.shape[1] * network.shape[2]
-    levels, matrix = config.levels, 8 * size**2
-    steps = config.steps + levels + len(config.jacobians.perturbed)
-    samples = max(config.distances.samples, config.jacobians.trajectories)
-    counts = {
-        "linearity": (linearity_part.evaluations(config.linearity), 64),
-        "distillation": (distillation_part.evaluations(config.distillation, levels), config.distillation.batch_size),
-        "distances": (distances_part.evaluations(config.distances, levels), config.distances.batch_size),
-        "sampling": (2 * samples * (2 * steps - 1), config.batch_size),
-        "jacobians": (jacobians_part.evaluations(config.jacobians, levels, steps), config.jacobians.batch_size * config.jacobians.vectors),
-    }  # fmt: skip
-    costs = {}
-    for name, (count, batch) in counts.items():
-        costs[name] = replace(sampling_cost(network, count, 1, batch), stage=name, disk=0)
-    rows = config.distillation.images * config.distillation.draws
-    own = config.distillation.identity_points * config.distillation.identity_draws
-    seen = config.distillation.adam_images * config.distillation.adam_epochs
-    products = levels * size**2 * 4.0 * (rows + own + seen) + levels * 25.0 * size**3
-    found = costs["distillation"]
-    # Exactly: a few d x d matrices; by Adam: the maps of all levels with two moments and a gradient, in float32.
-    memory = found.memory + max(5 * matrix, 2 * levels * matrix)
-    costs["distillation"] = replace(found, flop=found.flop + products, memory=memory, disk=levels * matrix / 2)
-    return list(costs.values())
+    plan = Plan(config)
+    return [cost for name in PARTS if name in config.parts for cost in PARTS[name].costs(getattr(config, name), plan)]
 
 
-def main(argv: Sequence[str] | None = None) -> Any:
-    """The command line."""
-    return run_experiment(
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; ``argv`` is that of the process by default."""
+    run_experiment(
         PRESETS,
         run,
         name="hidden_gaussian",
         description="How much of a diffusion model is the Gaussian with its data's mean and covariance?",
         dry_run=dry_run,
-        claim_ids=CLAIM_IDS,
-        figure_files=FIGURE_FILES,
         argv=argv,
     )
 

@@ -145,6 +145,7 @@ from dgu.analysis.resampling import Equivalence as Equivalence
 from dgu.analysis.resampling import Interval as Interval
 from dgu.analysis.resampling import corrected_t_interval as corrected_t_interval
 from dgu.analysis.resampling import equivalence as equivalence
+from dgu.analysis.resampling import jackknife_interval as jackknife_interval
 from dgu.analysis.resampling import resampled_standard_error as resampled_standard_error
 from dgu.analysis.resampling import t_interval as t_interval
 from dgu.analysis.runs import Fit as Fit

@@ -8,6 +8,7 @@ For an exact posterior mean J is symmetric, ``Cov(x0 | x) / sigma^2``.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -17,10 +18,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from dgu.analysis.trajectories import step_function
 from dgu.denoisers import as_pytree, check_range
 from dgu.errors import InputError, require
 from dgu.noisy import checked_images
-from dgu.samplers.heun import denoise, heun
+from dgu.samplers.heun import denoise
 from dgu.samplers.schedules import check_sigmas
 from dgu.typing import Denoiser, Event, Key, Scalar
 
@@ -211,13 +213,22 @@ def perturbed_images(
     """
     require(np.shape(directions)[1:] == x.shape, "directions.shape", np.shape(directions), f"(k, *{x.shape})")
     check_sigmas(sigmas, denoiser)
-    moves, steps, levels = (jnp.asarray(value, x.dtype) for value in (directions, scales, sigmas))
-    return _follow(as_pytree(denoiser), jnp.asarray(x), moves, steps, levels)
+    levels, moves = np.asarray(sigmas, x.dtype), jnp.asarray(directions, x.dtype)
+    lengths = jnp.asarray(scales, x.dtype).reshape(1, -1, *(1,) * x.ndim) * levels[0]
+    starts = x[None, None] + lengths * moves[:, None]
+    ends, model = starts.reshape(-1, *x.shape), as_pytree(denoiser)
+    # One program for all steps, and so for grids of any length.
+    for step, (now, following) in enumerate(pairwise(levels)):
+        ends = _step(model, ends, now, following, np.asarray(step < len(levels) - 2, x.dtype))
+    return ends.reshape(starts.shape)
 
 
 @jax.jit
-def _follow(denoiser: Any, x: Array, directions: Array, scales: Array, sigmas: Array) -> Array:
-    moves = scales[None, :].reshape(1, -1, *(1,) * x.ndim) * sigmas[0] * directions[:, None]
-    starts = (x[None, None] + moves).reshape(-1, *x.shape)
-    ends = jax.vmap(lambda start: heun(denoiser, start, sigmas))(starts)
-    return ends.reshape(moves.shape)
+def _step(
+    denoiser: Any,
+    x: Float[Array, "n *event"],
+    sigma: Float[Array, ""],
+    sigma_next: Float[Array, ""],
+    second_order: Float[Array, ""],
+) -> Float[Array, "n *event"]:
+    return jax.vmap(step_function(denoiser, None, sigma, sigma_next, second_order))(x)

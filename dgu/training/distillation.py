@@ -9,6 +9,7 @@ map is that of the images' Gaussian, whatever they are. Distil on images that th
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +25,8 @@ from dgu.errors import InputError, require
 from dgu.models.linear import LinearDenoiser
 from dgu.noisy import checked_images, checked_levels, noisy_input
 from dgu.samplers.heun import denoise
-from dgu.training.second_moments import CrossMoments, level_moments
-from dgu.typing import Denoiser, Key, PyTree, Scalar
+from dgu.training.second_moments import CrossMoments, block_size, cross_moments, merged
+from dgu.typing import Denoiser, Key, PyTree
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _ADAM = optax.scale_by_adam()
@@ -42,12 +43,14 @@ class ExactDistillation:
         ridges: rho of each level, ``(L,)``.
         residuals: mean squared difference ``|W y + b - D(y)|^2 / d`` on the examples used, ``(L,)``.
         examples: noisy examples used at each level.
+        observed: what ``observe`` returned of the maps without each group, ``observed[level][group]``.
     """
 
     denoiser: LinearDenoiser
     ridges: np.ndarray
     residuals: np.ndarray
     examples: int
+    observed: list[list[PyTree]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,9 @@ def distill_exactly(
     *,
     draws: int = 1,
     ridge: float | int | None = None,
+    groups: int = 1,
+    groups_of: str = "images",
+    observe: Callable[[int, Float64[np.ndarray, "d d"]], PyTree] | None = None,
     batch_size: int = 512,
     progress: Callable[[int, int], object] | None = None,
 ) -> ExactDistillation:
@@ -95,30 +101,51 @@ def distill_exactly(
         key: of the noise.
         draws: noisy versions of each image.
         ridge: rho, 0 or more, or None for the rule above.
+        groups: the examples are kept apart in so many groups, and W is found without each of them, too: what a
+            delete-a-group jackknife needs (``dgu.analysis.jackknife_interval``). Memory grows by two matrices a group.
+        groups_of: what makes a group: every so many-th of the ``"images"``, or of the ``"draws"`` of all images.
+        observe: ``(place of the level, W without a group) -> anything``, called for each group where there are two or
+            more; what it returns is kept.
         batch_size: images at a time.
         progress: called as ``progress(levels done, levels)``.
 
     Raises:
-        InputError: too few images, a level or ridge out of range, an output of another shape than the input or with
-            values that are not finite, or a ridge of 0 where the examples do not fix the map.
+        InputError: too few images, more groups than there are images or draws, a level or ridge out of range, an output
+            of another shape than the input or with values that are not finite, or a ridge of 0 where the examples do not
+            fix the map.
 
     Golub, Heath and Wahba (1979) for the rule.
     """
     require(draws == int(draws) and draws >= 1, "draws", draws, "a whole number, 1 or more")
     require(ridge is None or 0 <= ridge < np.inf, "ridge", ridge, "0 or more, or None")
     rows, levels = _checked(denoiser, images, sigmas)
-    weights, biases, ridges, residuals = [], [], [], []
-    stream = level_moments(denoiser, rows, levels, key, draws=draws, batch_size=batch_size)
-    for number, found in enumerate(stream):
+    require(groups_of in ("images", "draws"), "groups_of", groups_of, "'images' or 'draws'")
+    there = len(rows) if groups_of == "images" else draws
+    require(groups == int(groups) and 1 <= groups <= there, "groups", groups, f"from 1 to {there}, the {groups_of}")
+    chosen = [np.arange(start, there, groups) for start in range(groups)]
+    by_images = groups_of == "images"
+    block = block_size(len(chosen[0]) if by_images else len(rows), batch_size)
+
+    def moments(part: Int[np.ndarray, "members"], sigma: float, level: int) -> CrossMoments:
+        options: dict[str, Any] = {"rows": part, "draws": draws} if by_images else {"draws": part.tolist()}
+        return cross_moments(denoiser, rows, sigma, key, level=level, block=block, **options)
+
+    weights, biases, ridges, residuals, observed = [], [], [], [], []
+    for number, sigma in enumerate(levels):
+        parts = [moments(part, float(sigma), number) for part in chosen]
+        found = merged(parts)
         weight, rho, residual = solve_moments(found, ridge)
         weights.append(weight.astype(rows.dtype))
         biases.append((found.mean_output - weight @ found.mean_input).reshape(rows.shape[1:]).astype(rows.dtype))
         ridges.append(rho)
         residuals.append(residual)
+        if observe is not None and groups > 1:
+            without = (merged(parts[:group] + parts[group + 1 :]) for group in range(groups))
+            observed.append([observe(number, solve_moments(left, ridge)[0]) for left in without])
         if progress is not None:
             progress(number + 1, len(levels))
     maps = LinearDenoiser(levels, np.stack(weights), np.stack(biases))
-    return ExactDistillation(maps, np.array(ridges), np.array(residuals), len(rows) * draws)
+    return ExactDistillation(maps, np.array(ridges), np.array(residuals), len(rows) * draws, observed)
 
 
 def solve_moments(
@@ -251,11 +278,13 @@ def _adam_epoch(
         images, number, count = batch
         weights = count.astype(images.dtype)
 
-        def one_level(params: PyTree, adam: PyTree, sigma: Scalar, rate: Array, level: Array) -> tuple:
+        def teacher(at: tuple[Array, Array]) -> tuple[Array, Array]:
+            sigma, level = at
             noisy = jax.vmap(lambda image, i: noisy_input(key, image, i, sigma, level, epoch))(images, number)
             targets = jax.vmap(lambda x: denoise(denoiser, x, sigma))(noisy).reshape(len(images), -1)
-            scaled = noisy.reshape(targets.shape) / root
+            return noisy.reshape(targets.shape) / root, targets
 
+        def one_level(params: PyTree, adam: PyTree, scaled: Array, targets: Array, rate: Array) -> tuple:
             def loss(params: PyTree) -> Array:
                 out = jnp.matmul(scaled, params["v"].T, precision=_HIGHEST) + params["b"][None]
                 each = jnp.mean(jnp.square(out - targets), axis=1)
@@ -266,7 +295,9 @@ def _adam_epoch(
             return jax.tree.map(lambda p, m: p - rate * m, params, move), adam, value
 
         levels = jnp.arange(sigmas.shape[0], dtype=jnp.int32)
-        params, adam, values = jax.vmap(one_level)(state[0], state[1], sigmas, rates, levels)
+        # The teacher may be a large network: one level's batch at a time, then all levels' updates together.
+        scaled, targets = jax.lax.map(teacher, (sigmas, levels))
+        params, adam, values = jax.vmap(one_level)(state[0], state[1], scaled, targets, rates)
         return (params, adam), values * jnp.sum(weights)
 
     state, sums = jax.lax.scan(step, state, (blocks, numbers, counts))

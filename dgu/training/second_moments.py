@@ -1,6 +1,7 @@
 """Streaming second moments of a denoiser's inputs and outputs, in float64: all that the best linear map needs."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,9 +48,11 @@ def cross_moments(
     key: Key,
     *,
     level: int = 0,
-    draws: int = 1,
+    draws: int | Sequence[int] = 1,
+    rows: Int[np.ndarray, "rows"] | None = None,
     residual: bool = False,
     batch_size: int = 512,
+    block: int | None = None,
 ) -> CrossMoments:
     """Moments over ``y = image + sigma eps`` and ``t = D(y)``, or ``t = D(y) - image`` with ``residual``.
 
@@ -63,23 +66,29 @@ def cross_moments(
         images: clean images.
         sigma, level: noise level and its place, which addresses the noise (see ``dgu.noisy.noisy_input``).
         key: of the noise.
-        draws: noisy versions of each image, one after another.
+        draws: noisy versions of each image, one after another: how many, or the numbers of those wanted.
+        rows: numbers of the images wanted, which address their noise; all by default.
         residual: what the outputs are.
-        batch_size: images at a time.
+        batch_size: images at a time, at most; blocks are as equal as can be.
+        block: images at a time, exactly: what is missing is filled up and left out (one compilation for many calls).
 
     Raises:
         InputError: an output of another shape than its input, or one that is not finite (it names level and example).
     """
     model, size = as_pytree(denoiser), images[0].size
-    blocks, numbers = in_blocks(images, batch_size)
-    # Filling repeats the last image's number; only its first appearance counts.
-    real = np.arange(numbers.size).reshape(numbers.shape) < len(images)
+    wanted = np.arange(len(images)) if rows is None else rows
+    if block is None:
+        block = block_size(len(wanted), batch_size)
+    # The images are taken a block at a time, never copied as a whole; filling counts for nothing.
+    places = np.arange(math.ceil(len(wanted) / block) * block).reshape(-1, block)
+    numbers, real = wanted[np.minimum(places, len(wanted) - 1)].astype(np.int32), places < len(wanted)
     place, noise = jnp.asarray(level, jnp.int32), jnp.asarray(sigma, images.dtype)
     with jax.enable_x64(True):
         state: Any = _nothing(size)
-    for draw in range(draws):
-        for block, number, counts in zip(blocks, numbers, real):
-            evaluated = _evaluate(model, block, number, noise, key, place, jnp.asarray(draw, jnp.int32), residual)
+    for draw in range(draws) if isinstance(draws, int) else draws:
+        at = key, place, jnp.asarray(draw, jnp.int32), residual
+        for number, counts in zip(numbers, real):
+            evaluated = _evaluate(model, images[number], number, noise, *at)
             bad = np.flatnonzero(~np.isfinite(np.asarray(evaluated[1])).all(axis=1))
             if bad.size:
                 where = f"at sigma = {sigma:.6g}, example {number[bad[0]]}"
@@ -141,6 +150,25 @@ def _add(state: tuple, inputs: Float[Array, "b d"], outputs: Float[Array, "b d"]
         cross + products(t.T, y) + share * jnp.outer(shift_output, shift_input),
         square + jnp.sum(t * t) + share * jnp.dot(shift_output, shift_output, precision=_HIGHEST),
     )
+
+
+def block_size(count: int, batch_size: int) -> int:
+    """The size of blocks, at most ``batch_size``, that hold ``count`` rows with the least filling."""
+    return in_blocks(np.arange(count), batch_size)[1].shape[1]
+
+
+def merged(parts: Sequence[CrossMoments]) -> CrossMoments:
+    """The moments of all the parts' examples together: the same rule, in float64."""
+    counts = np.array([part.count for part in parts])
+    mean_input = np.average([part.mean_input for part in parts], axis=0, weights=counts)
+    mean_output = np.average([part.mean_output for part in parts], axis=0, weights=counts)
+    inputs, cross, square = (np.zeros_like(parts[0].inputs), np.zeros_like(parts[0].cross), 0.0)
+    for part in parts:
+        shift_input, shift_output = part.mean_input - mean_input, part.mean_output - mean_output
+        inputs += part.inputs + part.count * np.outer(shift_input, shift_input)
+        cross += part.cross + part.count * np.outer(shift_output, shift_input)
+        square += part.output_square + part.count * float(shift_output @ shift_output)
+    return CrossMoments(int(counts.sum()), mean_input, mean_output, inputs, cross, square)
 
 
 def level_moments(

@@ -11,10 +11,11 @@ from dgu import analysis, plots
 from dgu.errors import require
 from dgu.keys import stream
 from experiments.harness.claims import Claim
+from experiments.harness.costs import Cost
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
-from experiments.hidden_gaussian_parts.subject import PAPER, Subject
+from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject
 
 CLAIM_IDS = ("jacobian-high-noise", "jacobian-adaptive")
 FIGURE_FILES = ("figures/jacobian_correlation.png", "figures/jacobian_overlap.png", "figures/jacobian_vectors.png", "figures/jacobian_perturbations.png")  # fmt: skip
@@ -24,7 +25,7 @@ FIGURE_FILES = ("figures/jacobian_correlation.png", "figures/jacobian_overlap.pn
 class Config:
     """Singular vectors of the denoiser's Jacobian."""
 
-    trajectories: int = 4
+    trajectories: int = 5
     """Samples whose states the Jacobian is taken at."""
     vectors: int = 10
     """Leading singular vectors."""
@@ -32,7 +33,7 @@ class Config:
     """Principal components that they are compared with, fewer where the training images span fewer."""
     tolerance: float = 1e-3
     """Largest residual of a singular triplet, over the largest value."""
-    max_rounds: int = 30
+    max_rounds: int = 12
     """Rounds of the iteration at most."""
     perturbed: tuple[float, ...] = (22.79, 1.979, 0.002)
     """Noise levels at which states are perturbed (the paper's three)."""
@@ -94,7 +95,8 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         FIGURE_FILES[3], plots.image_grid(pictures, names, [f"{value:+g}" if value else "0" for value in lengths])
     )
 
-    high, low = 0, int(np.argmin(np.abs(np.log(sigmas))))
+    # The highest level, and of the others the nearest to 1.
+    high, low = 0, 1 + int(np.argmin(np.abs(np.log(sigmas[1:]))))
     weakest = analysis.t_interval(leading[high].T)  # (vectors)
     vector = int(np.argmin(weakest.estimate))
     fall = analysis.t_interval(leading[high].mean(axis=1) - leading[low].mean(axis=1))
@@ -192,12 +194,16 @@ def _curves(sigmas: np.ndarray, leading: np.ndarray, overlap: np.ndarray, values
     )
 
 
-def evaluations(config: Config, levels: int, steps: int) -> int:
-    """Evaluations of the network and of its linearisations, at most, sampling apart."""
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """What the part would cost; an evaluation of a linearisation counts as one of the network."""
+    evaluations_a_sample = 2 * plan.steps - 1
     rounds = config.max_rounds * 2 * (config.vectors + 1)
-    products = config.trajectories * (levels + len(config.perturbed)) * rounds
+    products = config.trajectories * (plan.config.levels + len(config.perturbed)) * rounds
     ends = len(config.perturbed) * config.directions * (2 * len(config.lengths) + 1)
-    return products + ends * 2 * steps
+    return [
+        plan.cost("trajectories", config.trajectories * evaluations_a_sample, plan.config.batch_size),
+        plan.cost("jacobians", products + ends * evaluations_a_sample, config.batch_size * config.vectors),
+    ]
 
 
 PRESETS = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dgu.models import NCSNPP, EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, 
 from dgu.samplers import karras_sigmas
 from experiments.harness import checkpoints
 from experiments.harness.claims import Claim
+from experiments.harness.costs import Cost
 from experiments.harness.pool import BUNDLED_IMAGES, load_images
 
 PAPER = "hidden_gaussian"
@@ -24,46 +26,120 @@ FFHQ_64 = "edm-ffhq-64x64-uncond-ve.pkl"
 
 @dataclass(frozen=True)
 class Subject:
-    """A denoiser, the images that its data are known by, and images to measure on.
+    """The network that ``--checkpoint`` names, the images that its data are known by, and images to measure on.
+
+    Nothing is loaded before a part asks for it: a part that trains networks of its own runs without a checkpoint.
 
     Attributes:
-        denoiser: a pytree ``denoiser(x, sigma)``; of a class-conditional network, that of one class.
-        shape: of one image, (H, W, C).
-        train: images that the Gaussian and the multi-delta denoiser are made of, (n, H, W, C).
-        images: what is measured on, (m, H, W, C).
-        inputs: what these are to the denoisers: ``"held-out"`` or ``"training"``.
-        sigmas: the ten levels (or as many as asked for), falling.
-        grid: levels of the sampler, falling to 0, those of ``sigmas`` and of ``perturbed`` among them.
-        perturbed: levels at which states are perturbed.
-        batch_size: samples at a time.
-        gaussian, points: the Gaussian and the multi-delta denoiser of ``train``.
-        bundled: the images are the few bundled ones, for want of others: counts are cut to what there are.
-        about: what the images are, in words.
+        config: the options of the whole study.
     """
 
-    denoiser: Any
-    shape: tuple[int, ...]
-    train: np.ndarray
-    images: np.ndarray
-    inputs: str
-    sigmas: np.ndarray
-    grid: np.ndarray
-    perturbed: np.ndarray
-    batch_size: int
-    gaussian: GaussianDenoiser
-    points: EmpiricalDenoiser
-    bundled: bool
-    about: str
+    config: Any
 
-    def some(self, option: str, count: int, each: int = 1) -> np.ndarray:
-        """The first ``count * each`` images; ``InputError`` under the option's name where there are fewer (of the bundled
-        images: all there are)."""
+    @cached_property
+    def _pretrained(self) -> Any:
+        return checkpoints.load(self.config.checkpoint, self.config.size)
+
+    @cached_property
+    def _label(self) -> int | None:
+        return _label(self.config, self._pretrained.network.unet.label_dim)
+
+    @cached_property
+    def denoiser(self) -> Any:
+        """A pytree ``denoiser(x, sigma)``; of a class-conditional network, that of one class."""
+        denoiser = self._pretrained.denoiser
+        return denoiser if self._label is None else denoiser.given(self._label)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image, (H, W, C)."""
+        return tuple(self._pretrained.network.shape)
+
+    @cached_property
+    def _images(self) -> tuple[np.ndarray, np.ndarray, bool, str]:
+        config = self.config
+        # The classes of the untrained network are no classes of any images.
+        names = () if config.checkpoint == checkpoints.UNTRAINED else self._pretrained.class_names
+        train, held, bundled, about = _images(config, self._label, names)
+        for option, images in (("data", train), ("heldout_data", held)):
+            shown = f"{option} = {getattr(config, option)!r}: images of shape"
+            require(
+                images.shape[1:] == self.shape, shown, images.shape[1:], f"{self.shape}, the network's (see --size)"
+            )
+        if config.train_images is not None:
+            enough = 2 <= config.train_images <= len(train)
+            require(
+                enough, "train_images", config.train_images, f"from 2 to {len(train)}, the training images there are"
+            )
+            train = train[: config.train_images]
+        return train, held, bundled, about
+
+    @property
+    def train(self) -> np.ndarray:
+        """Images that the Gaussian and the multi-delta denoiser are made of, (n, H, W, C)."""
+        return self._images[0]
+
+    @property
+    def images(self) -> np.ndarray:
+        """What is measured on, (m, H, W, C)."""
+        return self._images[1] if self.inputs == "held-out" else self.train
+
+    @property
+    def inputs(self) -> str:
+        """What ``images`` are to the denoisers: ``"held-out"`` or ``"training"``."""
+        return self.config.inputs
+
+    @property
+    def bundled(self) -> bool:
+        """Whether the images are the few bundled ones, for want of others: counts are cut to what there are."""
+        return self._images[2]
+
+    @property
+    def about(self) -> str:
+        """What the images are, in words."""
+        return self._images[3]
+
+    @property
+    def batch_size(self) -> int:
+        """Samples at a time."""
+        return self.config.batch_size
+
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        """The ten levels (or as many as asked for), falling."""
+        low, high = max(0.002, self.denoiser.sigma_min), min(80.0, self.denoiser.sigma_max)
+        return karras_sigmas(self.config.levels, low, high)[:-1]
+
+    @property
+    def perturbed(self) -> np.ndarray:
+        """Levels at which states are perturbed."""
+        return np.clip(self.config.jacobians.perturbed, self.sigmas[-1], self.sigmas[0])
+
+    @cached_property
+    def grid(self) -> np.ndarray:
+        """Levels of the sampler, falling to 0, those of ``sigmas`` and of ``perturbed`` among them."""
+        steps = karras_sigmas(self.config.steps, self.sigmas[-1], self.sigmas[0])[:-1]
+        return np.append(np.unique(np.concatenate([steps, self.sigmas, self.perturbed]))[::-1], 0.0)
+
+    @cached_property
+    def gaussian(self) -> GaussianDenoiser:
+        """The Gaussian denoiser of ``train``."""
+        return GaussianDenoiser.fit(self.train)
+
+    @cached_property
+    def points(self) -> EmpiricalDenoiser:
+        """The multi-delta denoiser of ``train``."""
+        return EmpiricalDenoiser(self.train)
+
+    def some(self, option: str, count: int, each: int = 1, last: bool = False) -> np.ndarray:
+        """The first (or last) ``count * each`` images; ``InputError`` under the option's name where there are fewer (of the
+        bundled images: all there are)."""
         there = len(self.images)
         count = min(count, there // each) if self.bundled else count
         require(
             count * each <= there, option, count, f"at most {there // each}: there are {there} {self.inputs} images"
         )
-        return self.images[: count * each]
+        return self.images[len(self.images) - count * each :] if last else self.images[: count * each]
 
     def trajectories(self, denoiser: Any, count: int, seed: int) -> analysis.Trajectories:
         """The first ``count`` samples of a denoiser with their states: the same noise for every denoiser and part."""
@@ -78,38 +154,43 @@ class Subject:
         return np.moveaxis(path.x_hat[:, places], 1, 0)
 
 
-def gather(config: Any) -> Subject:
-    """The network and images of a ``Config``; whatever can be refused is refused here."""
-    pretrained = checkpoints.load(config.checkpoint)
-    network, classes = pretrained.network, pretrained.network.unet.label_dim
-    label, names = _label(config, classes), pretrained.class_names
-    denoiser = pretrained.denoiser if label is None else pretrained.denoiser.given(label)
-    train, held, bundled, about = _images(config, label, names)
-    wanted = f"{network.shape}, the network's (see --size)"
-    require(train.shape[1:] == network.shape, f"data = {config.data!r}: images of shape", train.shape[1:], wanted)
-    if config.train_images is not None:
-        enough = 2 <= config.train_images <= len(train)
-        require(enough, "train_images", config.train_images, f"from 2 to {len(train)}, the training images there are")
-        train = train[: config.train_images]
-    low, high = max(0.002, denoiser.sigma_min), min(80.0, denoiser.sigma_max)
-    sigmas = karras_sigmas(config.levels, low, high)[:-1]
-    perturbed = np.clip(config.jacobians.perturbed, sigmas[-1], sigmas[0])
-    steps = karras_sigmas(config.steps, sigmas[-1], sigmas[0])[:-1]
-    grid = np.append(np.unique(np.concatenate([steps, sigmas, perturbed]))[::-1], 0.0)
-    images = held if config.inputs == "held-out" else train
-    gaussian, points = GaussianDenoiser.fit(train), EmpiricalDenoiser(train)
-    return Subject(
-        denoiser, network.shape, train, images, config.inputs, sigmas, grid, perturbed, config.batch_size, gaussian, points, bundled, about
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Plan:
+    """What a dry run knows: the options of the whole study and, where a part asks for it, the network's sizes."""
 
+    config: Any
 
-def planned(config: Any) -> EDMNetwork:
-    """The network of a dry run."""
-    if config.checkpoint == FFHQ_64 and not Path(FFHQ_64).exists():
-        return EDMNetwork(SongUNetConfig(64, 3, 3, **{**NCSNPP, "channel_mult": (1, 2, 2, 2)}))
-    network = checkpoints.load(config.checkpoint).network
-    _label(config, network.unet.label_dim)
-    return network
+    @cached_property
+    def network(self) -> EDMNetwork:
+        """The network of the checkpoint; the paper's, whose sizes are known, needs no file."""
+        name = self.config.checkpoint
+        if name == FFHQ_64 and not Path(FFHQ_64).exists():
+            return EDMNetwork(SongUNetConfig(64, 3, 3, **{**NCSNPP, "channel_mult": (1, 2, 2, 2)}))
+        network = checkpoints.load(name, self.config.size).network
+        _label(self.config, network.unet.label_dim)
+        return network
+
+    @property
+    def size(self) -> int:
+        """Numbers in an image."""
+        return int(np.prod(self.network.shape))
+
+    @property
+    def steps(self) -> int:
+        """Heun steps of a sample, at most."""
+        return self.config.steps + self.config.levels + len(self.config.jacobians.perturbed)
+
+    def cost(self, stage: str, evaluations: int, batch: int) -> Cost:
+        """The cost of evaluations of the network, ``batch`` images at a time."""
+        one, weights = self._evaluation
+        memory = weights + batch * (one.memory - weights)
+        return Cost(stage, evaluations, evaluations * one.flop, memory)
+
+    @cached_property
+    def _evaluation(self) -> tuple[Cost, int]:
+        """The cost of one evaluation, and the bytes of the weights: the network is looked at once."""
+        weights = sum(leaf.size for leaf in jax.tree.leaves(self.network.abstract_params)) * 4
+        return checkpoints.sampling_cost(self.network, 1, 1, 1), weights
 
 
 def _label(config: Any, classes: int) -> int | None:
@@ -149,7 +230,7 @@ def _images(config: Any, label: int | None, names: Sequence[str]) -> tuple[np.nd
         *_halves(bundled, "data", "auto"),
         True,
         (
-            f"the bundled images{kind}, none of which the network was trained on: one half stands for the training images"
+            f"the bundled images{kind}, none of which the network was trained on: one half stands for the training images, and counts are cut to what there are"
         ),
     )
 
@@ -162,7 +243,7 @@ def _halves(images: np.ndarray, option: str, value: str) -> tuple[np.ndarray, np
 def bounded(kind: str, found: Any, place: Any, bound: float, **about: Any) -> Claim:
     """A claim ("at_least" or "at_most") on one entry of an ``Interval`` of arrays."""
     value, low, high = (float(np.asarray(part)[place]) for part in (found.estimate, found.low, found.high))
-    return getattr(Claim, kind)(value=value, interval=(low, high), threshold=bound, paper=PAPER, **about)
+    return getattr(Claim, kind)(value=value, interval=(low, high), threshold=bound, **{"paper": PAPER, **about})
 
 
 def triple(found: Any, place: Any = slice(None)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dgu.analysis import perturbed_images, singular_triplets, subspace_overlap, vector_correlation
-from dgu.analysis.jacobians import _pull, _push
+from dgu.analysis.jacobians import _pull, _push, _step
 from dgu.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, MoLRGDenoiser
 from dgu.samplers import heun, karras_sigmas
@@ -56,6 +56,7 @@ def test_triplets_are_those_of_the_whole_jacobian(x64):
             compare(found, row, np.asarray(jnp.asarray(dense(model, jnp.asarray(x[row]), sigma))), 1e-6)
 
 
+@pytest.mark.slow  # compiling the network thrice; a map that is not symmetric is below
 def test_a_network_and_a_map_that_is_not_symmetric(x64, hasty_compiler):
     unet = ADMConfig(8, 1, 1, 0, model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=())
     network = EDMNetwork(unet)
@@ -120,6 +121,11 @@ def test_perturbed_images_are_samples_from_the_moved_states(x64):
     np.testing.assert_allclose(images[0, 0], heun(model, x, grid), atol=1e-10)
     np.testing.assert_allclose(images[1, 1], heun(model, x - 5 * 2.0 * directions[1], grid), atol=1e-10)
     np.testing.assert_allclose(images[0, 2], heun(model, x + 2 * 2.0 * directions[0], grid), atol=1e-10)
+    # A shorter grid needs no other program.
+    before = _step._cache_size()
+    shorter = perturbed_images(model, x, directions, [0.0, -5.0, 2.0], grid[3:])
+    np.testing.assert_allclose(shorter[0, 0], heun(model, x, grid[3:]), atol=1e-10)
+    assert _step._cache_size() == before
 
 
 def test_bad_input_is_named():
