@@ -252,3 +252,13 @@ def test_the_classifiers_peer_is_plain_sgd_on_softmax_and_squared_error(monkeypa
     )
     moved = path[-1][0] - start
     np.testing.assert_allclose(model.weight.detach().numpy().T - start, moved, atol=2e-3 * np.abs(moved).max() + 3e-8)
+
+
+def test_distillation_is_compared_at_equal_error(run_quickly):
+    from benchmarks import distillation
+
+    figures, printed = run_quickly(distillation)
+    assert figures["reached"] and "was reached" in printed
+    assert all(exact <= adam for exact, adam in zip(figures["exact_error"], figures["adam_error"], strict=True))
+    np.testing.assert_allclose(figures["speed_up"], figures["adam_seconds"] / figures["exact_seconds"])
+    assert f"{figures['speed_up']:.0f} times faster" in printed

@@ -1,4 +1,4 @@
-"""The statistics of a study made of replicates: intervals of a mean difference, and a paired test of equivalence.
+"""The statistics of a study made of replicates: intervals of a mean difference, a paired test of equivalence, a jackknife.
 
 Replicates that split one pool again and again share most of their data, so the usual t interval is far too short. For
 splits with ``n_test`` test and ``n_train`` training examples two replicates' results correlate by about
@@ -86,6 +86,34 @@ def corrected_t_interval(
         InputError: sizes below 1, fewer than 2 replicates, non-finite values, or ``confidence`` outside (0, 1).
     """
     return _interval(values, _ratio(n_train, n_test), confidence)
+
+
+def jackknife_interval(
+    whole: float | Num[ArrayLike, "*batch"],
+    without: Sequence[float | int] | Num[ArrayLike, "*batch J"],
+    confidence: float = 0.95,
+) -> Interval:
+    """``whole +- t_{J-1} se`` of a statistic by the delete-a-group jackknife: ``se^2 = (J - 1) / J sum (theta_j - mean)^2``.
+
+    Args:
+        whole: the statistic of all examples.
+        without: the statistic without each of J groups of equal size, along the last axis.
+        confidence: two-sided.
+
+    Raises:
+        InputError: fewer than 2 groups, non-finite values, shapes that do not fit, or ``confidence`` outside (0, 1).
+
+    Efron and Tibshirani, An Introduction to the Bootstrap, chapter 11.
+    """
+    require(0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
+    centre, values = np.asarray(whole, np.float64), np.asarray(without, np.float64)
+    require(values.shape[:-1] == centre.shape, "without.shape", values.shape, f"({centre.shape}, J)")
+    groups = values.shape[-1]
+    # The standard error of independent values, times J - 1: these share all groups but two.
+    error = (groups - 1) * resampled_standard_error(values)
+    half = stats.t.ppf((1 + confidence) / 2, groups - 1) * error
+    mean, error, low, high = (float(x) if np.ndim(x) == 0 else x for x in (centre, error, centre - half, centre + half))
+    return Interval(mean, error, low, high, groups - 1, float(confidence))
 
 
 def _ratio(n_train: int, n_test: int) -> float:

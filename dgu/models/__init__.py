@@ -4,8 +4,10 @@ from dgu.models.adm import ADMConfig as ADMConfig
 from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
 from dgu.models.edm import EDMDenoiser as EDMDenoiser
 from dgu.models.edm import EDMNetwork as EDMNetwork
+from dgu.models.linear import LinearDenoiser as LinearDenoiser
 from dgu.models.mixtures import EmpiricalDenoiser as EmpiricalDenoiser
 from dgu.models.mixtures import MoLRGDenoiser as MoLRGDenoiser
+from dgu.models.mlp import MLPDenoiser as MLPDenoiser
 from dgu.models.molrg import MoLRG as MoLRG
 from dgu.models.molrg import random_basis as random_basis
 from dgu.models.molrg import random_subspaces as random_subspaces

@@ -10,8 +10,16 @@ from dgu.plots.curves import learning_curves as learning_curves
 from dgu.plots.curves import loss_curve as loss_curve
 from dgu.plots.dots import interval_dots as interval_dots
 from dgu.plots.forest import forest as forest
+from dgu.plots.generalisation import ScorePanel as ScorePanel
+from dgu.plots.generalisation import score_curves as score_curves
 from dgu.plots.histograms import histograms as histograms
 from dgu.plots.images import image_grid as image_grid
+from dgu.plots.levels import LevelPanel as LevelPanel
+from dgu.plots.levels import level_curves as level_curves
+from dgu.plots.linear_maps import MapPanel as MapPanel
+from dgu.plots.linear_maps import correlation_matrices as correlation_matrices
+from dgu.plots.linear_maps import distillation_epochs as distillation_epochs
+from dgu.plots.linear_maps import map_spectra_figure as map_spectra_figure
 from dgu.plots.matrix import cross_matrix as cross_matrix
 from dgu.plots.norms import norm_changes as norm_changes
 from dgu.plots.norms import norm_panel as norm_panel

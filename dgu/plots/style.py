@@ -46,6 +46,8 @@ _OTHERS = (
     ArmStyle(OKABE_ITO["purple"], "v", "-"),
     ArmStyle(OKABE_ITO["orange"], "P", "--"),
     ArmStyle(OKABE_ITO["sky blue"], "X", ":"),
+    ArmStyle(OKABE_ITO["green"], "^", "-."),
+    ArmStyle(OKABE_ITO["blue"], "s", "-"),
 )
 
 #: Colour and marker of a verdict; the marker carries it in grey print.

@@ -19,10 +19,13 @@ IMAGENET_64 = "edm-imagenet-64x64-cond-adm.pkl"
 UNTRAINED = "untrained"
 
 
-def load(name: str) -> Any:
-    """``dgu.models.load_checkpoint``, its complaints under the option ``--checkpoint``; or the untrained network by its name."""
+def load(name: str, untrained_size: int | None = None) -> Any:
+    """``dgu.models.load_checkpoint``, its complaints under the option ``--checkpoint``; or the untrained network by its name.
+
+    The untrained network takes images of any size, 8 x 8 unless one is given.
+    """
     if name == UNTRAINED:
-        return _untrained()
+        return _untrained(untrained_size or 8)
     try:
         return load_checkpoint(name)
     except InputError as error:
@@ -30,9 +33,9 @@ def load(name: str) -> Any:
         raise InputError(text if text.startswith("checkpoint = ") else f"checkpoint = {name!r}: {text}") from error
 
 
-def _untrained() -> Pretrained:
-    """A tiny ADM of three classes of 8 x 8 images with random weights, those that start at zero too."""
-    unet = ADMConfig(8, 1, 1, 3, model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=())
+def _untrained(size: int) -> Pretrained:
+    """A tiny ADM of three classes of square images with random weights, those that start at zero too."""
+    unet = ADMConfig(size, 1, 1, 3, model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=())
     network = EDMNetwork(unet)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: 0.2 * rng.standard_normal(leaf.shape, np.float32), network.abstract_params)

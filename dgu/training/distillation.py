@@ -1,0 +1,320 @@
+"""The best affine map of a denoiser at each noise level: exactly by second moments, or by Adam as the authors do it.
+
+Both minimise ``E |W y + b - D(y)|^2`` over ``y = image + sigma eps`` at one level. Li et al., arXiv 2410.24060, (8), (9).
+
+On the images' choice: where D is the exact posterior mean of the same images, ``E[D(y) y^T] = E[x y^T]`` and the best
+map is that of the images' Gaussian, whatever they are. Distil on images that the denoiser has not seen.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.linalg
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Float64, Int
+
+from dgu.denoisers import as_pytree
+from dgu.errors import InputError, require
+from dgu.models.linear import LinearDenoiser
+from dgu.noisy import checked_images, checked_levels, noisy_input
+from dgu.samplers.heun import denoise
+from dgu.training.second_moments import CrossMoments, block_size, cross_moments, merged
+from dgu.typing import Denoiser, Key, PyTree
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+_ADAM = optax.scale_by_adam()
+#: The authors' learning rates down to these levels: geometric means of the neighbouring levels of their table.
+_RATES = ((2.470, 5e-5), (0.2341, 5e-4), (0.04882, 5e-3), (0.0, 5e-2))
+
+
+@dataclass(frozen=True, eq=False)
+class ExactDistillation:
+    """The best affine maps from second moments.
+
+    Attributes:
+        denoiser: the maps.
+        ridges: rho of each level, ``(L,)``.
+        residuals: mean squared difference ``|W y + b - D(y)|^2 / d`` on the examples used, ``(L,)``.
+        examples: noisy examples used at each level.
+        observed: what ``observe`` returned of the maps without each group, ``observed[level][group]``.
+    """
+
+    denoiser: LinearDenoiser
+    ridges: np.ndarray
+    residuals: np.ndarray
+    examples: int
+    observed: list[list[PyTree]]
+
+
+@dataclass(frozen=True, eq=False)
+class AdamDistillation:
+    """Affine maps after training by Adam.
+
+    Attributes:
+        denoiser: the maps.
+        losses: mean loss (over all entries of outputs) of each epoch, ``(L, epochs)``.
+        observed: ``(epoch, what observe returned)`` of each snapshot.
+    """
+
+    denoiser: LinearDenoiser
+    losses: np.ndarray
+    observed: list[tuple[int, PyTree]]
+
+
+def distill_exactly(
+    denoiser: Denoiser,
+    images: Float[ArrayLike, "n *event"],
+    sigmas: Float[ArrayLike, "levels"],
+    key: Key,
+    *,
+    draws: int = 1,
+    ridge: float | int | None = None,
+    groups: int = 1,
+    groups_of: str = "images",
+    observe: Callable[[int, Float64[np.ndarray, "d d"]], PyTree] | None = None,
+    batch_size: int = 512,
+    progress: Callable[[int, int], object] | None = None,
+) -> ExactDistillation:
+    """``W = C_ty (C_yy + rho I)^-1`` and ``b = mean(t) - W mean(y)`` at each level, from one pass over the images.
+
+    C_yy and C_ty are covariances over ``n * draws`` noisy examples, accumulated in float64 (see ``cross_moments``);
+    memory is a few d x d matrices, whatever the number of examples, and the solution an eigendecomposition of C_yy.
+
+    The ridge, unless given, minimises the generalised cross-validation
+
+        GCV(rho) = R(rho) / (1 - (1 + sum_i s_i / (s_i + rho)) / N)^2
+
+    over 0 and 200 values from ``d eps s_1`` to ``s_1``, with s the eigenvalues of C_yy, R the mean squared residual and N
+    the number of noisy examples; 0 is left out where C_yy is singular. Many examples give 0 or next to it.
+
+    Args:
+        denoiser: the denoiser to imitate.
+        images: clean images, two or more.
+        sigmas: noise levels, positive.
+        key: of the noise.
+        draws: noisy versions of each image.
+        ridge: rho, 0 or more, or None for the rule above.
+        groups: the examples are kept apart in so many groups, and W is found without each of them, too: what a
+            delete-a-group jackknife needs (``dgu.analysis.jackknife_interval``). Memory grows by two matrices a group.
+        groups_of: what makes a group: every so many-th of the ``"images"``, or of the ``"draws"`` of all images.
+        observe: ``(place of the level, W without a group) -> anything``, called for each group where there are two or
+            more; what it returns is kept.
+        batch_size: images at a time.
+        progress: called as ``progress(levels done, levels)``.
+
+    Raises:
+        InputError: too few images, more groups than there are images or draws, a level or ridge out of range, an output
+            of another shape than the input or with values that are not finite, or a ridge of 0 where the examples do not
+            fix the map.
+
+    Golub, Heath and Wahba (1979) for the rule.
+    """
+    require(draws == int(draws) and draws >= 1, "draws", draws, "a whole number, 1 or more")
+    require(ridge is None or 0 <= ridge < np.inf, "ridge", ridge, "0 or more, or None")
+    rows, levels = _checked(denoiser, images, sigmas)
+    require(groups_of in ("images", "draws"), "groups_of", groups_of, "'images' or 'draws'")
+    there = len(rows) if groups_of == "images" else draws
+    require(groups == int(groups) and 1 <= groups <= there, "groups", groups, f"from 1 to {there}, the {groups_of}")
+    chosen = [np.arange(start, there, groups) for start in range(groups)]
+    by_images = groups_of == "images"
+    block = block_size(len(chosen[0]) if by_images else len(rows), batch_size)
+
+    def moments(part: Int[np.ndarray, "members"], sigma: float, level: int) -> CrossMoments:
+        options: dict[str, Any] = {"rows": part, "draws": draws} if by_images else {"draws": part.tolist()}
+        return cross_moments(denoiser, rows, sigma, key, level=level, block=block, **options)
+
+    weights, biases, ridges, residuals, observed = [], [], [], [], []
+    for number, sigma in enumerate(levels):
+        parts = [moments(part, float(sigma), number) for part in chosen]
+        found = merged(parts)
+        weight, rho, residual = solve_moments(found, ridge)
+        weights.append(weight.astype(rows.dtype))
+        biases.append((found.mean_output - weight @ found.mean_input).reshape(rows.shape[1:]).astype(rows.dtype))
+        ridges.append(rho)
+        residuals.append(residual)
+        if observe is not None and groups > 1:
+            without = (merged(parts[:group] + parts[group + 1 :]) for group in range(groups))
+            observed.append([observe(number, solve_moments(left, ridge)[0]) for left in without])
+        if progress is not None:
+            progress(number + 1, len(levels))
+    maps = LinearDenoiser(levels, np.stack(weights), np.stack(biases))
+    return ExactDistillation(maps, np.array(ridges), np.array(residuals), len(rows) * draws, observed)
+
+
+def solve_moments(
+    found: CrossMoments, ridge: float | int | None = None
+) -> tuple[Float64[np.ndarray, "d d"], float, float]:
+    """W, rho and the residual per entry, from moments; see ``distill_exactly``."""
+    n, size = found.count, len(found.mean_input)
+    variances, basis = scipy.linalg.eigh(found.inputs / n)
+    variances = np.maximum(variances, 0.0)
+    rotated = (found.cross / n) @ basis
+    energy, total = (rotated**2).sum(axis=0), found.output_square / n
+    floor = size * float(np.finfo(np.float64).eps) * float(variances[-1])
+
+    def residual(rho: float) -> float:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            explained = np.where(energy > 0, energy * (variances + 2 * rho) / (variances + rho) ** 2, 0.0)
+        return max(total - float(explained.sum()), float(np.finfo(np.float64).eps) * total)
+
+    regular = n > size + 1 and bool(variances[0] > floor)
+    if ridge is None:
+        grid = np.geomspace(floor, variances[-1], 200) if floor > 0 else np.array([1.0])
+        candidates = np.append([0.0] if regular else [], grid)
+        freedom = np.array([1 + float((variances / (variances + rho)).sum()) for rho in candidates])
+        left = 1 - freedom / n
+        scores = [residual(rho) / one**2 if one > 0 else np.inf for rho, one in zip(candidates, left)]
+        rho = float(candidates[int(np.argmin(scores))])
+    else:
+        rho = float(ridge)
+        require(
+            rho > 0 or regular, "ridge", ridge, f"positive where {n} noisy examples do not fix a map of {size} pixels"
+        )
+    weight = (rotated / (variances + rho)) @ basis.T
+    return weight, rho, residual(rho) / size
+
+
+def author_learning_rates(sigmas: Sequence[float] | Float[ArrayLike, "levels"]) -> Float64[np.ndarray, "levels"]:
+    """Adam's learning rates of the authors' code (its table for EDM-VP): 5e-5 for the levels 80 to 4.07 of their grid,
+    5e-4 for 1.50 and 0.47, 5e-3 for 0.117, 5e-2 below; a level between two of these has the nearer one's (in log)."""
+    return np.array([next(rate for low, rate in _RATES if level > low) for level in np.asarray(sigmas, np.float64)])
+
+
+def distill_by_adam(
+    denoiser: Denoiser,
+    images: Float[ArrayLike, "n *event"],
+    sigmas: Float[ArrayLike, "levels"],
+    key: Key,
+    *,
+    epochs: int = 100,
+    batch_size: int = 256,
+    learning_rates: Sequence[float] | Float[ArrayLike, "levels"] | None = None,
+    snapshot_every: int = 5,
+    observe: Callable[[int, LinearDenoiser], PyTree] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> AdamDistillation:
+    """The authors' distillation: all noise levels trained together as one compiled program.
+
+    The model is ``V y / sqrt(d) + b`` with V and b from 0 (so ``W = V / sqrt(d)``), the loss the mean over all entries of a
+    batch, the images in their own order, with fresh noise in each epoch; the last batch of an epoch may be smaller.
+
+    Args:
+        denoiser: the denoiser to imitate.
+        images: clean images, two or more.
+        sigmas: noise levels, positive.
+        key: of the noise, addressed by level, image and epoch.
+        epochs: passes over the images.
+        batch_size: images in a step.
+        learning_rates: one for each level; ``author_learning_rates`` by default.
+        snapshot_every: epochs between calls of ``observe``.
+        observe: ``(epochs done, maps) -> anything``, called before the first epoch (0), every ``snapshot_every`` epochs
+            and after the last; what it returns is kept.
+        progress: called as ``progress(epochs done, epochs)``.
+
+    Raises:
+        InputError: too few images, values out of range, or losses that are not finite (it names level and epoch).
+
+    Li et al., arXiv 2410.24060, section 3 and Algorithm 1, where the noise's variance ``sigma`` is a misprint.
+    """
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("snapshot_every", snapshot_every)):
+        require(value == int(value) and value >= 1, name, value, "a whole number, 1 or more")
+    rows, levels = _checked(denoiser, images, sigmas)
+    rates = np.asarray(author_learning_rates(levels) if learning_rates is None else learning_rates, rows.dtype)
+    require(rates.shape == levels.shape, "learning_rates", rates.shape, f"one for each of {len(levels)} levels")
+    require(bool((np.isfinite(rates) & (rates > 0)).all()), "learning_rates", rates.tolist(), "positive and finite")
+    blocks, numbers, counts = _batches(rows, batch_size)
+    size = rows[0].size
+    params = {"v": jnp.zeros((len(levels), size, size), rows.dtype), "b": jnp.zeros((len(levels), size), rows.dtype)}
+    state = (params, jax.vmap(_ADAM.init)(params))
+    fixed = (as_pytree(denoiser), jnp.asarray(blocks), jnp.asarray(numbers), jnp.asarray(counts))
+    noise = jnp.asarray(levels, rows.dtype)
+
+    def maps() -> LinearDenoiser:
+        weights = np.array(state[0]["v"]) / np.sqrt(size).astype(rows.dtype)
+        return LinearDenoiser(levels, weights, np.array(state[0]["b"]).reshape(len(levels), *rows.shape[1:]))
+
+    observed = [] if observe is None else [(0, observe(0, maps()))]
+    losses = np.empty((len(levels), epochs))
+    for epoch in range(epochs):
+        state, loss = _adam_epoch(state, *fixed, noise, jnp.asarray(rates), key, jnp.asarray(epoch, jnp.int32))
+        losses[:, epoch] = np.asarray(loss)
+        bad = np.flatnonzero(~np.isfinite(losses[:, epoch]))
+        if bad.size:
+            where = f"sigma = {levels[bad[0]]:.6g}, epoch {epoch}"
+            raise InputError(
+                f"denoiser {type(denoiser).__name__!r}: non-finite distillation loss at {where}: must be finite"
+            )
+        done = epoch + 1
+        if observe is not None and (done % snapshot_every == 0 or done == epochs):
+            observed.append((done, observe(done, maps())))
+        if progress is not None:
+            progress(done, epochs)
+    return AdamDistillation(maps(), losses, observed)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _adam_epoch(
+    state: PyTree,
+    denoiser: Denoiser,
+    blocks: Float[Array, "blocks b *event"],
+    numbers: Int[Array, "blocks b"],
+    counts: Bool[Array, "blocks b"],
+    sigmas: Float[Array, "levels"],
+    rates: Float[Array, "levels"],
+    key: Key,
+    epoch: Array,
+) -> tuple[PyTree, Float[Array, "levels"]]:
+    """One epoch of every level: the new state and the mean loss of each level."""
+    root = blocks[0, 0].size ** 0.5
+
+    def step(state: PyTree, batch: tuple) -> tuple[PyTree, Array]:
+        images, number, count = batch
+        weights = count.astype(images.dtype)
+
+        def teacher(at: tuple[Array, Array]) -> tuple[Array, Array]:
+            sigma, level = at
+            noisy = jax.vmap(lambda image, i: noisy_input(key, image, i, sigma, level, epoch))(images, number)
+            targets = jax.vmap(lambda x: denoise(denoiser, x, sigma))(noisy).reshape(len(images), -1)
+            return noisy.reshape(targets.shape) / root, targets
+
+        def one_level(params: PyTree, adam: PyTree, scaled: Array, targets: Array, rate: Array) -> tuple:
+            def loss(params: PyTree) -> Array:
+                out = jnp.matmul(scaled, params["v"].T, precision=_HIGHEST) + params["b"][None]
+                each = jnp.mean(jnp.square(out - targets), axis=1)
+                return jnp.sum(each * weights) / jnp.sum(weights)
+
+            value, slope = jax.value_and_grad(loss)(params)
+            move, adam = _ADAM.update(slope, adam, params)
+            return jax.tree.map(lambda p, m: p - rate * m, params, move), adam, value
+
+        levels = jnp.arange(sigmas.shape[0], dtype=jnp.int32)
+        # The teacher may be a large network: one level's batch at a time, then all levels' updates together.
+        scaled, targets = jax.lax.map(teacher, (sigmas, levels))
+        params, adam, values = jax.vmap(one_level)(state[0], state[1], scaled, targets, rates)
+        return (params, adam), values * jnp.sum(weights)
+
+    state, sums = jax.lax.scan(step, state, (blocks, numbers, counts))
+    return state, jnp.sum(sums, axis=0) / jnp.sum(counts.astype(sums.dtype))
+
+
+def _batches(rows: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Batches in the images' order, all full but the last; places that count for nothing fill it up."""
+    size = min(batch_size, len(rows))
+    places = np.arange(-(-len(rows) // size) * size)
+    counts = (places < len(rows)).reshape(-1, size)
+    numbers = np.minimum(places, len(rows) - 1).astype(np.int32).reshape(-1, size)
+    return rows[numbers], numbers, counts
+
+
+def _checked(denoiser: Denoiser, images: ArrayLike, sigmas: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    rows = checked_images(images, 2)
+    levels = checked_levels(sigmas, {"denoiser": denoiser})
+    require(bool((levels > 0).all()), "sigmas", levels.tolist(), "positive")
+    return rows, levels

@@ -1,0 +1,155 @@
+"""How much of a diffusion model is the Gaussian with its data's mean and covariance? ``python -m experiments.hidden_gaussian``
+
+Of any denoiser (``--checkpoint``): how linear it is over noise levels; its best linear maps, found exactly and by Adam, beside those of
+the Gaussian; its distances to the Gaussian, linear and multi-delta denoisers on the same noisy images; and the singular vectors
+of its Jacobian beside the principal components. Source: Li, Dai and Qu, arXiv 2410.24060.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from dgu import parallel
+from dgu.errors import require
+from experiments import hidden_gaussian_parts as study
+from experiments.harness.checkpoints import UNTRAINED
+from experiments.harness.cli import run_experiment
+from experiments.harness.costs import Cost
+from experiments.harness.report import FigureEntry, Report, Section, Table, check_promises
+from experiments.harness.rundir import RunDirectory
+from experiments.hidden_gaussian_parts.subject import FFHQ_64, Plan, Subject
+
+#: In the order of the report. A part is a module with ``Config``, ``PRESETS``, ``CLAIM_IDS``, ``FIGURE_FILES``,
+#: ``run(config, subject, directory, seed) -> Section``, ``costs(config, plan)`` and, where it can refuse, ``check(config, subject)``.
+PARTS: dict[str, Any] = {
+    "linearity": study.linearity,
+    "distillation": study.distillation,
+    "distances": study.distances,
+    "jacobians": study.jacobians,
+}
+PartName = Literal["linearity", "distillation", "distances", "jacobians"]
+EVERY: tuple[PartName, ...] = get_args(PartName)
+#: Parts that measure the network of ``--checkpoint``; the others run without one.
+NEED_NETWORK = ("linearity", "distillation", "distances", "jacobians")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The study of hidden Gaussian structure."""
+
+    checkpoint: str = "fashion-mnist-14"
+    """Network to study: the bundled fashion-mnist-14, a network.npz, the directory of a training run, or one of NVIDIA's
+    snapshots (.pkl); "untrained" is a tiny one for trying things out."""
+    data: str = "auto"
+    """Images that the network was trained on, for the Gaussian and the multi-delta denoiser; auto is Fashion-MNIST, or, where
+    that is not on this machine, the bundled images, half of them."""
+    train_split: str = "train"
+    """Split of these."""
+    heldout_data: str | None = None
+    """Images that the network has not seen, if not of the same set."""
+    heldout_split: str = "test"
+    """Split of these; where set and split are those of the training images, each gives every other image."""
+    size: int | None = 14
+    """Reduce the images to this size by area means; None keeps them."""
+    label: int = 0
+    """The class that a class-conditional network is studied at."""
+    train_images: int | None = None
+    """Use so many of the training images, the first; None uses all."""
+    inputs: Literal["held-out", "training"] = "held-out"
+    """Which images the denoisers are compared and distilled on. On its own data an exact posterior mean has the Gaussian's maps
+    whatever the data: held-out images tell more."""
+    levels: int = 10
+    """Noise levels of maps, distances and Jacobians: the authors' grid from 80 to 0.002, within the network's range."""
+    steps: int = 18
+    """Heun steps of the sampler, beside those to the levels studied."""
+    batch_size: int = 10
+    """Samples at a time."""
+    parts: tuple[PartName, ...] = EVERY
+    """Parts of the study to run."""
+    linearity: study.linearity.Config = field(default_factory=study.linearity.Config)
+    distillation: study.distillation.Config = field(default_factory=study.distillation.Config)
+    distances: study.distances.Config = field(default_factory=study.distances.Config)
+    jacobians: study.jacobians.Config = field(default_factory=study.jacobians.Config)
+    seed: int = 0
+    """Seed of every draw."""
+
+    def __post_init__(self) -> None:
+        require(self.levels >= 2, "levels", self.levels, "2 or more")
+        require(self.steps >= 2, "steps", self.steps, "2 or more")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
+        require(self.label >= 0, "label", self.label, "0 or more")
+        require(self.inputs in ("held-out", "training"), "inputs", self.inputs, "held-out or training")
+        require(
+            bool(self.parts) and len(set(self.parts)) == len(self.parts), "parts", self.parts, "one or more, each once"
+        )
+        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
+
+
+def _preset(name: str, **options: Any) -> Config:
+    return Config(**{part: module.PRESETS[name] for part, module in PARTS.items()}, **options)
+
+
+PRESETS = {
+    "smoke": _preset("smoke", checkpoint=UNTRAINED, size=7, levels=3, steps=3, batch_size=4, train_images=40),
+    "default": _preset("default"),
+    "paper": _preset("paper", checkpoint=FFHQ_64, data="ffhq-64x64.zip", heldout_data="celeba-hq-64x64.zip", heldout_split="train", size=None),
+}  # fmt: skip
+
+
+def run(config: Config, directory: RunDirectory) -> Report:
+    """The parts asked for, one after the other; every stage is stored, so a run that was killed goes on."""
+    subject = Subject(config)
+    names = [name for name in PARTS if name in config.parts]
+    # Refused before any work, not by a later part.
+    for name in names:
+        if hasattr(PARTS[name], "check"):
+            PARTS[name].check(getattr(config, name), subject)
+    sections: dict[str, Section] = {}
+    for name in names:
+        print(f"{name}: {_question(name)}", flush=True)
+        sections[name] = PARTS[name].run(getattr(config, name), subject, directory, config.seed)
+        check_promises(f"the part {name}", sections[name], PARTS[name].CLAIM_IDS, PARTS[name].FIGURE_FILES)
+    metrics: dict[str, Any] = {name: section.metrics for name, section in sections.items()}
+    answers, tables = [section.answer for section in sections.values()], []
+    if set(names) & set(NEED_NETWORK):
+        metrics |= {"inputs": subject.inputs, "images": {"train": len(subject.train), "inputs": len(subject.images)}}
+        answers.insert(0, f"Of {config.checkpoint}, with {subject.about}.")
+        made = ("training, for the Gaussian and multi-delta denoisers", len(subject.train))
+        tables = [Table("Images", ("what", "images"), [made, (subject.inputs, len(subject.images))])]
+    directory.write_json("metrics.json", metrics)
+    every = list(sections.values())
+    return Report(
+        "Hidden Gaussian structure",
+        "\n".join(answers),
+        claims=[claim for section in every for claim in section.claims],
+        figures=[FigureEntry(f.file, f"{s.title}. {f.caption}") for s in every for f in s.figures],
+        tables=[*tables, *(Table(f"{s.title}: {t.title}", t.header, t.rows) for s in every for t in s.tables)],
+    )
+
+
+def _question(name: str) -> str:
+    return (PARTS[name].__doc__ or "").strip().splitlines()[0]
+
+
+def dry_run(config: Config) -> list[Cost]:
+    """What a run would cost: real shapes through ``jax.eval_shape``, FLOP of the network's convolutions and products."""
+    plan = Plan(config)
+    return [cost for name in PARTS if name in config.parts for cost in PARTS[name].costs(getattr(config, name), plan)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; ``argv`` is that of the process by default."""
+    run_experiment(
+        PRESETS,
+        run,
+        name="hidden_gaussian",
+        description="How much of a diffusion model is the Gaussian with its data's mean and covariance?",
+        dry_run=dry_run,
+        argv=argv,
+    )
+
+
+if __name__ == "__main__":
+    parallel.start()
+    main()

@@ -1,0 +1,163 @@
+"""The study of hidden Gaussian structure from the command line: end to end, resumed, refused, and what it would cost."""
+
+import json
+import re
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from dgu.errors import InputError
+from dgu.samplers import karras_sigmas
+from experiments import hidden_gaussian
+from experiments.harness.report import Section
+from experiments.harness.rundir import RunDirectory
+from experiments.hidden_gaussian import PARTS, PRESETS
+from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
+
+TINY = (
+    "--preset smoke --size None --label 2 --linearity.pairs 4 --linearity.levels 2 --distillation.images 10 "
+    "--distillation.draws 6 --distillation.batch-size 8 --distances.images 8 --distances.samples 2 "
+    "--jacobians.max-rounds 2 --levels 2"
+).split()
+
+
+CLAIM_IDS = [claim for part in PARTS.values() for claim in part.CLAIM_IDS]
+FIGURE_FILES = [file for part in PARTS.values() for file in part.FIGURE_FILES]
+
+
+def study(*argv):
+    hidden_gaussian.main([str(argument) for argument in argv])
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A tiny network of four classes of 6 x 6 images, and images of these classes."""
+    folder = tmp_path_factory.mktemp("sources")
+    pixels, labels = images(60)
+    train = save_images(folder / "train.npz", pixels, labels, class_names=np.asarray(CLASSES))
+    held = save_images(folder / "held.npz", *images(20, seed=1), class_names=np.asarray(CLASSES))
+    network = save_tiny_network(folder / "network.npz")
+    return ["--checkpoint", network, "--data", train, "--heldout-data", held, "--heldout-split", "train"]
+
+
+def test_end_to_end_and_resumed(sources, tmp_path, capsys, hasty_compiler):
+    out = tmp_path / "out"
+    study(*TINY, *sources, "--out", out)
+    claims = [claim["id"] for claim in json.loads((out / "claims.json").read_text())]
+    assert claims == CLAIM_IDS
+    for file in FIGURE_FILES:
+        assert (out / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    page = (out / "report.html").read_text()
+    assert all(claim in page for claim in CLAIM_IDS) and page.count("<img") == len(FIGURE_FILES)
+    assert set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}, "the report must not need another file"
+    assert "held-out images of class south" in page
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["inputs"] == "held-out" and len(metrics["distillation"]["NMSE-to-Gaussian"]) == 2
+    # Killed with some of its stages stored, it ends with the same numbers: here with all but one.
+    before = contents(out)
+    for name in ("claims.json", "report.html", "metrics.json", "stages/linearity/Gaussian.npz"):
+        (out / name).unlink()
+    study(*TINY, *sources, "--out", out)
+    after = contents(out)
+    kept = [name for name in before if name not in ("timings.json", "report.html")]
+    assert all(after[name] == before[name] for name in kept)
+    capsys.readouterr()
+
+
+def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsys):
+    for said, options in (
+        ("--distances.images = 300: must be at most 20: there are 20 held-out images", ["--distances.images", 300]),
+        ("--linearity.pairs = 11: must be at most 10: there are 20 held-out images", ["--linearity.pairs", 11]),
+        ("--train-images = 61: must be from 2 to 60", ["--train-images", 61]),
+        ("--label = 4: must be a class of the network, 0 to 3", ["--label", 4]),
+        ("--linearity.squares = (0.9,): must be in [0, 1], with 0.5 among them", ["--linearity.squares", 0.9]),
+        ("--parts = ('linearity', 'linearity'): must be one or more, each once", ["--parts", "linearity", "linearity"]),
+        ("--jacobians.directions = 4: must be from 1 to jacobians.vectors = 3", ["--jacobians.directions", 4]),
+        ("images of the network's classes, north, east, south, west", ["--data", "fashion-mnist-mini", "--train-split", "test"]),
+    ):  # fmt: skip
+        out = tmp_path / "refused"
+        with pytest.raises(SystemExit) as error:
+            study(*TINY, *sources, *options, "--out", out)
+        line = capsys.readouterr().err
+        assert error.value.code == 2 and said in line and line.count("\n") == 1, line
+        assert not out.exists()
+
+
+def test_parts_run_alone_and_without_a_checkpoint_where_they_need_none(tmp_path, monkeypatch):
+    """A part that asks the subject for nothing is not in the way of a checkpoint that is not there; another one is."""
+    asked = []
+
+    class Part:
+        """Asks for nothing."""
+
+        CLAIM_IDS, FIGURE_FILES = (), ()
+
+        @staticmethod
+        def run(config, subject, directory, seed):
+            asked.append((config, seed))
+            return Section("Part", "Nothing was asked.")
+
+    monkeypatch.setitem(PARTS, "linearity", Part)
+    monkeypatch.setattr(hidden_gaussian, "NEED_NETWORK", ("distances",))
+    config = replace(PRESETS["smoke"], checkpoint="nowhere.pkl", parts=("linearity",), seed=3)
+    report = hidden_gaussian.run(config, RunDirectory.open(tmp_path / "out", config))
+    assert asked == [(config.linearity, 3)] and report.answer == "Nothing was asked." and not report.tables
+    with pytest.raises(InputError, match=r"checkpoint = 'nowhere\.pkl'"):
+        hidden_gaussian.run(replace(config, parts=("linearity", "distances")), RunDirectory(tmp_path))
+    assert len(asked) == 1
+
+
+def test_presets_cost_what_they_say(capsys):
+    study("--preset", "paper", "--dry-run")
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert {"linearity", "distillation", "distances", "jacobians", "total"} <= set(rows)
+    evaluations = {name: int(re.split(r"\s{2,}", line)[1].replace(",", "")) for name, line in rows.items() if name in
+                   ("linearity", "distillation", "distances")}  # fmt: skip
+    # 30,000 images at ten levels: once for the exact maps, a hundred times for Adam's.
+    assert evaluations["distillation"] == 10 * 30_000 * 101
+    assert evaluations["linearity"] == 100 * 40 * (2 + 5 + 2 + 1)
+    assert evaluations["distances"] == 10 * 1000
+    assert {field.name for field in fields(PRESETS["paper"])} == {field.name for field in fields(PRESETS["smoke"])}
+
+
+def distillation_verdicts(**changed):
+    """Verdicts and values of the distillation's claims, from made-up measures of ten levels and five groups."""
+    sigmas = karras_sigmas(10)[:-1]
+    exact = {"nmse": np.linspace(0.02, 0.38, 10), "overlap": np.linspace(0.9, 1.0, 10),
+             "asymmetry": np.full(10, 0.02), "to_adam": np.linspace(0.001, 0.5, 10)}  # fmt: skip
+    adam = {"moved": np.where(np.arange(10) < 1, 1e-3, 0.1)}
+    own = {"nmse": np.full(10, 0.004)}
+    for name, values in changed.items():
+        found, measure = {"exact": exact, "adam": adam, "own": own}[name.split("_", 1)[0]], name.split("_", 1)[1]
+        found[measure] = values
+    jitter = 1e-4 * np.array([-1.0, 1.0, 0.0, -1.0, 1.0])
+    for found in (exact, own):
+        found |= {f"{name}_without": values[:, None] + jitter for name, values in dict(found).items()}
+    claims = PARTS["distillation"]._claims(sigmas, exact, adam, own, 10)
+    return {claim.id.removeprefix("distillation-"): claim for claim in claims}
+
+
+def test_claims_of_the_distillation_follow_its_measures():
+    found = distillation_verdicts()
+    # The seventh smallest of 0.02, 0.06 ... is 0.26; levels below 0.1 do not count for vectors and symmetry.
+    assert (
+        found["gaussian-weights"].value == pytest.approx(0.26) and found["gaussian-weights"].verdict == "not supported"
+    )
+    assert found["singular-vectors"].value == pytest.approx(0.9) and found["singular-vectors"].verdict == "supported"
+    assert found["adam"].value == pytest.approx(0.001) and found["adam"].verdict == "supported"
+    assert "converged at 1 of 10" in found["adam"].note
+    # A jackknife of five groups: t of 4 degrees times sqrt(4 / 5 * sum of squares).
+    half = 2.7764451 * 1e-4 * np.sqrt(0.8 * 4)
+    np.testing.assert_allclose(found["gaussian-weights"].interval, (0.26 - half, 0.26 + half), rtol=1e-6)
+    changed = distillation_verdicts(
+        exact_nmse=np.linspace(0.02, 0.2, 10), exact_asymmetry=np.r_[np.full(8, 0.02), 0.9, 0.9],
+        exact_overlap=np.r_[0.5, np.ones(9)], adam_moved=np.r_[1e-3, 1e-3, np.ones(8)], own_nmse=np.r_[np.zeros(9), 0.02],
+    )  # fmt: skip
+    verdicts = {name: claim.verdict for name, claim in changed.items()}
+    assert verdicts == {"gaussian-weights": "supported", "singular-vectors": "not supported", "symmetric": "supported",
+                        "adam": "not supported", "identity": "not supported"}  # fmt: skip
+    # Where nothing has converged there is no verdict, however far the maps are.
+    none = distillation_verdicts(adam_moved=np.ones(10), exact_to_adam=np.full(10, 0.7))["adam"]
+    assert none.verdict == "undecided" and none.interval[0] == 0 and "converged at 0 of 10" in none.note

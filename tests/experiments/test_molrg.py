@@ -1,0 +1,97 @@
+"""The study of low-rank mixtures from the command line: end to end, resumed, refused, and what it would cost."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from experiments import molrg
+from experiments.molrg import PARTS
+from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
+
+TINY = (
+    "--preset smoke --split train --size None --images.shown 2 --networks.ranks 2 3 --networks.optimisation.steps 3 "
+    "--networks.optimisation.chunk 3 --networks.unet.steps 2 --networks.samples 20 --networks.fresh 40 "
+    "--dimension.draws 4 --directions.sigmas 11.8"
+).split()
+OURS = ("images", "networks", "dimension", "directions")
+
+
+def study(*argv):
+    molrg.main([str(argument) for argument in argv])
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A tiny network of four classes of 6 x 6 images, and images of these classes."""
+    folder = tmp_path_factory.mktemp("sources")
+    pixels, labels = images(20)
+    data = save_images(folder / "train.npz", pixels, labels, class_names=np.asarray(CLASSES))
+    return ["--checkpoint", save_tiny_network(folder / "network.npz"), "--data", data]
+
+
+@pytest.mark.slow
+def test_end_to_end_and_resumed(sources, tmp_path, capsys):
+    out, argv = tmp_path / "out", [*TINY, *sources, "--parts", *OURS]
+    study(*argv, "--out", out)
+    claims = json.loads((out / "claims.json").read_text())
+    assert [claim["id"] for claim in claims] == [claim for name in OURS for claim in PARTS[name].CLAIM_IDS]
+    files = [file for name in OURS for file in PARTS[name].FIGURE_FILES]
+    for file in files:
+        assert (out / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    page = (out / "report.html").read_text()
+    assert page.count("<img") == len(files) and set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}
+    assert "given the classes in turn" in page and "U-Net, subspaces of dimension" not in page
+    metrics = json.loads((out / "metrics.json").read_text())
+    name = next(iter(metrics["images"]))
+    assert set(metrics["images"][name]) == {"MoLRG", "MoLRG, class given", "one Gaussian", "U-Net, other noise"}
+    # Killed with some of its stages stored, it ends with the same numbers: here with all but three.
+    before = contents(out)
+    for name in ("claims.json", "report.html", "metrics.json", "stages/images/0/arm-1-0.npz", "stages/dimension/closed-form.npz", "stages/networks/mlp-2.npz"):  # fmt: skip
+        (out / name).unlink()
+    study(*argv, "--out", out)
+    after = contents(out)
+    kept = [name for name in before if name not in ("timings.json", "report.html")]
+    assert all(after[name] == before[name] for name in kept)
+    capsys.readouterr()
+
+
+def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsys):
+    for said, options in (
+        ("--images.rank = 20: must be at most 19: the pixels, and n - 1 of the smallest class", ["--images.rank", 20]),
+        ("--images.others = 'a': must be CHECKPOINT=DATA", ["--images.others", "a"]),
+        ("--networks.ranks = (2, 25): must be at most 24", ["--networks.ranks", 2, 25]),
+        ("--networks.ratios = (8.0, 2.0): must be two or more, rising", ["--networks.ratios", 8, 2]),
+        ("--networks.fresh = 39: must be 40 or more for this level", ["--networks.fresh", 39]),
+        ("--networks.unet.sscd = None: must be an ONNX file", ["--networks.unet.descriptor", "sscd"]),
+        ("must be an ONNX file of SSCD", ["--networks.unet.descriptor", "sscd", "--networks.unet.sscd", "no.onnx", "--networks.unet.real", "COLOUR"]),
+        ("identity or pca for images that are not in colour", ["--networks.unet.descriptor", "sscd", "--networks.unet.sscd", "no.onnx", "--networks.unet.real", sources[-1]]),
+        ("56: the largest of real_counts and real_heldout", ["--networks.unet.real", "FEW"]),
+        ("--directions.sigmas = (90.0,): must be above 0.002, at most 80", ["--directions.sigmas", 90]),
+        ("--directions.shown = 3: must be from 1 to directions.vectors = 2", ["--directions.shown", 3]),
+        ("--dimension.eta = 1.0: must be strictly between 0 and 1", ["--dimension.eta", 1]),
+        ("--dimension.rule = 'paper': must be one of code, text", ["--dimension.rule", "paper"]),
+        ("images of shape = (14, 14, 1): must be (6, 6, 1)", ["--data", "fashion-mnist-mini", "--split", "test", "--size", 14]),
+    ):  # fmt: skip
+        out = tmp_path / "refused"
+        colour = save_images(tmp_path / "colour.npz", np.zeros((56, 6, 6, 3), np.float32), np.zeros(56, np.int32))
+        few = save_images(tmp_path / "few.npz", np.zeros((55, 6, 6, 1), np.float32), np.zeros(55, np.int32))
+        options = [{"COLOUR": colour, "FEW": few}.get(option, option) for option in options]
+        with pytest.raises(SystemExit) as error:
+            study(*TINY, *sources, "--networks.unet.real-size", "None", *options, "--out", out)
+        line = capsys.readouterr().err
+        assert error.value.code == 2 and said in line and line.count("\n") == 1, line
+        assert not out.exists()
+
+
+def test_presets_cost_what_they_say(capsys):
+    study("--preset", "paper", "--dry-run")
+    rows = {re.split(r"\s{2,}", line)[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    wanted = {"images", "dense networks", "U-Nets", "U-Nets, real images", "dimension", "directions", "total"}
+    assert wanted <= set(rows)
+    evaluations = {name: int(re.split(r"\s{2,}", rows[name])[1].replace(",", "")) for name in wanted}
+    assert evaluations["images"] == 10_000 * 69
+    # Ten ratios and four dimensions: 11,700 updates of 512 examples each, and 5,000 samples of 35 evaluations.
+    assert evaluations["U-Nets"] == 40 * (11_700 * 512 + 5000 * 35)
+    assert evaluations["dense networks"] == 400 * (20_000 * 256 + 5000 * 35)

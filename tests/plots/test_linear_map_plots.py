@@ -1,0 +1,81 @@
+"""Figures of linear maps and of quantities over noise levels hold what they were given."""
+
+import numpy as np
+import pytest
+
+from dgu import plots
+from dgu.errors import InputError
+from tests.plots.test_plots import band, finish, lines
+
+SIGMAS = np.geomspace(80, 0.002, 5)
+
+
+def test_level_curves_hold_means_bands_and_falling_levels():
+    rng = np.random.default_rng(0)
+    curves = {name: tuple(rng.random(5) + shift for shift in (1.0, 0.5, 1.9)) for name in ("network", "Gaussian")}
+    one = plots.LevelPanel("all", "RMSE", SIGMAS, curves, log=True, marks={"paper's bound": 0.05})
+    two = plots.LevelPanel("one", "cosine", SIGMAS, {"Gaussian": curves["Gaussian"]})
+    figure = plots.level_curves([one, two], title="Distances")
+    finish(figure)
+    left, right = figure.axes
+    assert left.get_yscale() == "log" and right.get_yscale() == "linear" and left.get_xscale() == "log"
+    assert left.get_xlim()[0] > 80 and left.get_xlim()[1] < 0.002
+    assert (left.get_ylabel(), right.get_title()) == ("RMSE", "one")
+    for name, place in (("network", 0), ("Gaussian", 1)):
+        np.testing.assert_array_equal(lines(left)[name].get_ydata(), curves[name][0])
+        np.testing.assert_array_equal(lines(left)[name].get_xdata(), SIGMAS)
+        _, low, high = band(left.collections[place])
+        np.testing.assert_allclose(low, np.minimum(*curves[name][1:])[::-1])
+        np.testing.assert_allclose(high, np.maximum(*curves[name][1:])[::-1])
+    # One look for one name.
+    assert lines(left)["Gaussian"].get_color() == lines(right)["Gaussian"].get_color()
+    np.testing.assert_array_equal(lines(left)["paper's bound"].get_ydata(), 0.05)
+    with pytest.raises(InputError, match="shape of 'a'"):
+        plots.level_curves([plots.LevelPanel("", "", SIGMAS, {"a": (np.ones(4),) * 3})])
+    with pytest.raises(InputError, match="number of panels = 0"):
+        plots.level_curves([])
+
+
+def test_map_spectra_hold_values_and_alignment():
+    rng = np.random.default_rng(1)
+    panels = [
+        plots.MapPanel(f"level {k}", {"distilled": rng.random(6), "Gaussian": rng.random(6)}, rng.random(6))
+        for k in range(3)
+    ]
+    figure = plots.map_spectra_figure(panels, columns=2)
+    finish(figure)
+    shown = [axes for axes in figure.axes if axes.get_title().startswith("level")]
+    assert len(shown) == 3
+    for axes, panel in zip(shown, panels):
+        for name, values in panel.values.items():
+            np.testing.assert_array_equal(lines(axes)[name].get_ydata(), values)
+    below = [axes for axes in figure.axes if axes.get_xlabel() == "rank"]
+    for axes, panel in zip(below, panels):
+        np.testing.assert_array_equal(axes.lines[0].get_ydata(), panel.alignment)
+
+
+def test_correlation_matrices_share_their_colours():
+    matrices = np.random.default_rng(2).random((3, 4, 6))
+    figure = plots.correlation_matrices(
+        matrices, ["a", "b", "c"], rows_are="vectors", columns_are="components", columns=2
+    )
+    finish(figure)
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    assert len(images) >= 3
+    for image, matrix in zip(images, matrices):
+        np.testing.assert_array_equal(image.get_array(), matrix)
+        assert image.get_clim() == (0, 1)
+    with pytest.raises(InputError, match="number of titles = 1"):
+        plots.correlation_matrices(matrices, ["a"], rows_are="", columns_are="")
+
+
+def test_the_course_of_a_distillation_holds_every_level():
+    rng = np.random.default_rng(3)
+    epochs, nmse, losses = np.array([0, 2, 4]), rng.random((3, 5)) + 0.1, rng.random((5, 4)) + 0.1
+    figure = plots.distillation_epochs(epochs, nmse, losses, SIGMAS)
+    finish(figure)
+    for level, sigma in enumerate(SIGMAS):
+        one, other = (lines(axes)[f"$\\sigma$ = {sigma:.3g}"] for axes in figure.axes)
+        np.testing.assert_array_equal(one.get_ydata(), nmse[:, level])
+        np.testing.assert_array_equal(other.get_ydata(), losses[level])
+        assert one.get_color().tolist() == other.get_color().tolist()
