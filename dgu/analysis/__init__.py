@@ -68,12 +68,11 @@ from dgu.analysis.interpolator import min_norm_interpolator as min_norm_interpol
 from dgu.analysis.jacobians import SingularTriplets as SingularTriplets
 from dgu.analysis.jacobians import perturbed_images as perturbed_images
 from dgu.analysis.jacobians import singular_triplets as singular_triplets
-from dgu.analysis.k_means import KMeans as KMeans
-from dgu.analysis.k_means import k_means as k_means
 from dgu.analysis.kmeans import ClusterPair as ClusterPair
 from dgu.analysis.kmeans import KMeans as KMeans
 from dgu.analysis.kmeans import cluster_pairs as cluster_pairs
 from dgu.analysis.kmeans import kmeans as kmeans
+from dgu.analysis.kmeans import lloyd as lloyd
 from dgu.analysis.lanczos import TopEigenvalues as TopEigenvalues
 from dgu.analysis.lanczos import top_eigenvalues as top_eigenvalues
 from dgu.analysis.least_squares import least_squares_classifier as least_squares_classifier

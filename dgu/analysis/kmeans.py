@@ -9,13 +9,14 @@ that is farthest from its own centre, which cannot raise the inertia.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dgu.analysis.splits import digests
 from dgu.errors import require
@@ -24,13 +25,12 @@ from dgu.typing import Key
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
-@dataclass(frozen=True, eq=False)
-class KMeans:
-    """The restart with the smallest inertia, as NumPy arrays.
+class KMeans(NamedTuple):
+    """The restart with the smallest inertia: NumPy arrays and numbers from ``kmeans``, JAX arrays from ``lloyd``.
 
     Attributes:
         centres: (k, *event).
-        labels: (n,) number of the centre nearest to each point.
+        labels: (n,) number of the centre nearest to each point; of points that are not present, any.
         inertia: sum over points of the squared distance to it.
         iterations: updates of the centres.
         converged: whether the centres moved by no more than the tolerance at the last one, or no point changed its cluster.
@@ -38,13 +38,13 @@ class KMeans:
         inertias: (restarts,) of all restarts.
     """
 
-    centres: np.ndarray
-    labels: np.ndarray
-    inertia: float
-    iterations: int
-    converged: bool
-    reseeded: int
-    inertias: np.ndarray
+    centres: Any
+    labels: Any
+    inertia: Any
+    iterations: Any
+    converged: Any
+    reseeded: Any
+    inertias: Any
 
     @property
     def sizes(self) -> np.ndarray:
@@ -86,33 +86,68 @@ def kmeans(
     # Zeros of either sign are the same place.
     different = len(np.unique(digests(rows + 0.0)))
     require(clusters <= different, "clusters", clusters, f"at most {different}, the number of different points")
-    # About the mean: |x|^2 - 2 x c + |c|^2 loses the digits of a common offset.
+    # In float64 on the host: a common offset costs no digits.
     middle = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
     centred = rows - middle
     still = tolerance * float(centred.var(axis=0).mean())
-    keys = jax.vmap(lambda r: jax.random.fold_in(key, r))(jnp.arange(restarts))
-    found = _restarts(jnp.asarray(centred), keys, jnp.asarray(still), jnp.asarray(max_iterations), clusters=clusters)
-    centres, labels, inertias, iterations, moved, reseeded = (np.asarray(part) for part in found)
-    best = int(inertias.argmin())
-    return KMeans(
-        (centres[best] + middle).reshape(clusters, *shape[1:]),
-        labels[best],
-        float(inertias[best]),
-        int(iterations[best]),
-        bool(moved[best] <= still),
-        int(reseeded[best]),
-        inertias,
+    at = jnp.asarray(centred), key, jnp.asarray(still), jnp.asarray(max_iterations)
+    found = KMeans(*(np.asarray(part) for part in _compiled(*at, clusters=clusters, restarts=restarts)))
+    return found._replace(
+        centres=(found.centres + middle).reshape(clusters, *shape[1:]),
+        inertia=float(found.inertia),
+        iterations=int(found.iterations),
+        converged=bool(found.converged),
+        reseeded=int(found.reseeded),
     )
 
 
-@partial(jax.jit, static_argnames="clusters")
-def _restarts(x: Array, keys: Array, still: Array, most: Array, *, clusters: int) -> tuple[Array, ...]:
-    """All runs together: each goes on until its own end, and the program until the last one's."""
-    return jax.vmap(lambda key: _run(x, key, still, most, clusters))(keys)
+@partial(jax.jit, static_argnames=("clusters", "restarts"))
+def _compiled(x: Array, key: Key, still: Array, most: Array, *, clusters: int, restarts: int) -> KMeans:
+    return lloyd(x, clusters, key, restarts=restarts, still=still, max_iterations=most)
 
 
-def _run(x: Float[Array, "n d"], key: Key, still: Array, most: Array, clusters: int) -> tuple[Array, ...]:
-    """(centres, labels, inertia, iterations, last squared move, reseeded) of one run."""
+def lloyd(
+    points: Float[Array, "n d"],
+    clusters: int,
+    key: Key,
+    *,
+    present: Bool[Array, "n"] | None = None,
+    restarts: int = 10,
+    still: Float[Array, ""] | float = 0.0,
+    max_iterations: Int[Array, ""] | int = 30,
+) -> KMeans:
+    """What ``kmeans`` compiles: pure and unchecked, so that many small clusterings can be mapped in one program.
+
+    All runs together: each goes on until its own end, and the program until the last one's.
+
+    Args:
+        points: ``(n, d)``.
+        present: the points that count; all by default.
+        still: the squared moves at which a run ends.
+    """
+    weight = jnp.ones(points.shape[0], points.dtype) if present is None else present.astype(points.dtype)
+    # About the mean: |x|^2 - 2 x c + |c|^2 loses the digits of a common offset.
+    middle = jnp.matmul(weight, points, precision=_HIGHEST) / jnp.maximum(jnp.sum(weight), 1)
+    x = points - middle[None]
+    keys = jax.vmap(lambda r: jax.random.fold_in(key, r))(jnp.arange(restarts))
+    runs = jax.vmap(lambda one: _run(x, weight, one, still, max_iterations, clusters))(keys)
+    centres, labels, inertias, iterations, converged, reseeded = runs
+    best = jnp.argmin(inertias)
+    chosen = (
+        centres[best] + middle[None],
+        labels[best],
+        inertias[best],
+        iterations[best],
+        converged[best],
+        reseeded[best],
+    )
+    return KMeans(*chosen, inertias)
+
+
+def _run(
+    x: Float[Array, "n d"], weight: Float[Array, "n"], key: Key, still: Any, most: Any, clusters: int
+) -> tuple[Array, ...]:
+    """(centres, labels, inertia, iterations, converged, reseeded) of one run."""
     square = jnp.sum(jnp.square(x), axis=1)
 
     def distances(centres: Array) -> Array:
@@ -129,36 +164,40 @@ def _run(x: Float[Array, "n d"], key: Key, still: Array, most: Array, clusters: 
         centres, before, iterations, _, reseeded = state
         squared = distances(centres)
         labels = jnp.argmin(squared, axis=1).astype(jnp.int32)
-        own = jax.nn.one_hot(labels, clusters, dtype=x.dtype)
+        own = jax.nn.one_hot(labels, clusters, dtype=x.dtype) * weight[:, None]
         counts = jnp.sum(own, axis=0)
         means = jnp.matmul(own.T, x, precision=_HIGHEST) / jnp.maximum(counts, 1)[:, None]
         empty = counts == 0
         # The first empty cluster takes the farthest point, the next one the second farthest ...
-        _, far = jax.lax.top_k(jnp.min(squared, axis=1), clusters)
+        _, far = jax.lax.top_k(jnp.where(weight > 0, jnp.min(squared, axis=1), -1), clusters)
         places = x[far[jnp.maximum(jnp.cumsum(empty) - 1, 0)]]
         new = jnp.where(empty[:, None], places, means)
         # Sums of the same points may round otherwise the next time: centres rest where no point has changed its cluster.
-        moved = jnp.where(jnp.any(labels != before) | jnp.any(empty), jnp.sum(jnp.square(new - centres)), 0)
+        changed = jnp.any((labels != before) & (weight > 0)) | jnp.any(empty)
+        moved = jnp.where(changed, jnp.sum(jnp.square(new - centres)), 0)
         return new, labels, iterations + 1, moved, reseeded + jnp.sum(empty, dtype=jnp.int32)
 
     nowhere = jnp.full(x.shape[0], -1, jnp.int32)
-    first = (_start(x, key, clusters), nowhere, jnp.int32(0), jnp.asarray(jnp.inf, x.dtype), jnp.int32(0))
+    first = (_start(x, key, clusters, weight), nowhere, jnp.int32(0), jnp.asarray(jnp.inf, x.dtype), jnp.int32(0))
     centres, _, iterations, moved, reseeded = jax.lax.while_loop(going, update, first)
     squared = distances(centres)
     labels = jnp.argmin(squared, axis=1)
     # From differences, for the figure that is reported: small clusters far from the mean keep their digits.
-    inertia = jnp.sum(jnp.square(x - centres[labels]))
-    return centres, labels, inertia, iterations, moved, reseeded
+    inertia = jnp.sum(jnp.square(x - centres[labels]) * weight[:, None])
+    return centres, labels, inertia, iterations, moved <= still, reseeded
 
 
-def _start(x: Float[Array, "n d"], key: Key, clusters: int) -> Float[Array, "k d"]:
+def _start(x: Float[Array, "n d"], key: Key, clusters: int, weight: Float[Array, "n"]) -> Float[Array, "k d"]:
     """k-means++ centres: draw number c depends on ``(key, c)``."""
-    first = jax.random.randint(jax.random.fold_in(key, 0), (), 0, x.shape[0])
+    first = jax.random.categorical(jax.random.fold_in(key, 0), jnp.log(weight))
     centres = jnp.zeros((clusters, x.shape[1]), x.dtype).at[0].set(x[first])
 
     def draw(number: Array, state: tuple) -> tuple:
         centres, nearest = state
-        chosen = jax.random.categorical(jax.random.fold_in(key, number), jnp.log(nearest))
+        odds = nearest * weight
+        # All points on chosen centres: any of them will do.
+        odds = jnp.where(jnp.sum(odds) > 0, odds, weight)
+        chosen = jax.random.categorical(jax.random.fold_in(key, number), jnp.log(odds))
         centre = x[chosen]
         return centres.at[number].set(centre), jnp.minimum(nearest, _squared(x, centre))
 

@@ -16,7 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from dgu.analysis.k_means import k_means
+from dgu.analysis.kmeans import lloyd
 from dgu.analysis.subspace_clustering import k_subspaces, normalised
 from dgu.errors import require
 from dgu.models.mixtures import MoLRGDenoiser
@@ -277,7 +277,7 @@ def starting_labels(key: Key, rows: Float[Array, "n d"], components: int, rank: 
     """
     everyone = jnp.ones(rows.shape[0], bool)
     if of_means:
-        return k_means(key, rows, components, replicates=1).labels
+        return lloyd(rows, components, key, restarts=1).labels
     units = normalised(rows - jnp.mean(rows, axis=0, keepdims=True))
     seeds = line_seeds(key, units, components)
     first = jnp.argmax(jnp.abs(jnp.matmul(units, seeds.T, precision=_HIGHEST)), axis=1)

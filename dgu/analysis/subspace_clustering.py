@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from dgu.analysis.k_means import k_means
+from dgu.analysis.kmeans import lloyd
 from dgu.analysis.subspaces import principal_basis
 from dgu.errors import require
 from dgu.typing import Key
@@ -57,7 +57,7 @@ def spectral_labels(
     # Absent rows would bring eigenvalues of 0: they are sent below all others.
     graph = graph - jnp.diag(jnp.where(present, 0, 2 * rows.shape[0]).astype(rows.dtype))
     _, vectors = jnp.linalg.eigh(graph)
-    return k_means(key, vectors[:, -clusters:], clusters, present=present, replicates=40, iterations=20).labels
+    return lloyd(vectors[:, -clusters:], clusters, key, present=present, restarts=40, max_iterations=20).labels
 
 
 def k_subspaces(

@@ -129,7 +129,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         [
             FigureEntry(FIGURE_FILES[0], f"Images made noisy {how} to sigma = {config.sigmas[0]:g}, moved along leading right singular vectors of the network's Jacobian, or along a random direction, by {strengths}, then sampled (Fig 5)."),
             FigureEntry(FIGURE_FILES[1], "One image edited along its leading vector at several noise levels; strengths in proportion to sigma (Fig 8)."),
-            FigureEntry(FIGURE_FILES[2], f"Change of the denoised image, share of its square inside the span of {config.vectors} left singular vectors, and how far it misses the linear prediction; means over {config.images} images, bands 95 % intervals."),
+            FigureEntry(FIGURE_FILES[2], f"Change of the denoised image, share of its square inside the span of {config.vectors} left singular vectors, and how far it misses the linear prediction; means over {config.images} images, bands: their range."),
         ],
         [Table("Edits: means over images, directions and signs", head, rows)],
         {"sigmas": list(config.sigmas), "strengths": list(config.strengths), "change": size.mean(axis=1), "share_inside": share.mean(axis=1),
@@ -223,7 +223,7 @@ def _claims(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.n
 def _draw(config: Config, subject: Subject, directory: RunDirectory, found: list, size: np.ndarray, share: np.ndarray, curvature: np.ndarray) -> None:  # fmt: skip
     signed, half = _signed(config), len(config.strengths)
     shown = min(3, config.images)
-    names = [f"vector {number + 1}" for number in range(config.shown)] + ["random"]
+    names = [f"v {number + 1}" for number in range(config.shown)] + ["random"]
 
     def with_original(images: np.ndarray, original: np.ndarray) -> np.ndarray:
         """(directions, strengths, *event) with the unedited image in the middle."""
@@ -232,7 +232,12 @@ def _draw(config: Config, subject: Subject, directory: RunDirectory, found: list
 
     heads = [f"{alpha:+g}" for alpha in signed[:half]] + ["0"] + [f"{alpha:+g}" for alpha in signed[half:]]
     grids = [with_original(found[0]["images"][number], found[0]["original"][number]) for number in range(shown)]
-    labels = [f"{subject.class_names[number % len(subject.class_names)]}, {name}" if subject.conditional else name for number in range(shown) for name in names]  # fmt: skip
+    # Each image's name stands at its first row: the grid has little room for labels.
+    labels = [
+        f"{subject.class_names[number % len(subject.class_names)][:11]}: {name}" if place == 0 and subject.conditional else name
+        for number in range(shown)
+        for place, name in enumerate(names)
+    ]  # fmt: skip
     figure = plots.image_grid(
         np.concatenate(grids), labels, heads, title=f"strength alpha at sigma = {config.sigmas[0]:g}"
     )
@@ -241,15 +246,15 @@ def _draw(config: Config, subject: Subject, directory: RunDirectory, found: list
         with_original(each["images"][number][:1], each["original"][number]) for number in range(shown) for each in found
     ]
     labels = [f"image {number + 1}, $\\sigma$ = {level:g}" for number in range(shown) for level in config.sigmas]
-    figure = plots.image_grid(np.concatenate(levels), labels, heads, title="along the leading vector, strength times sigma over the first level's")  # fmt: skip
+    figure = plots.image_grid(np.concatenate(levels), labels, heads, title="along the leading vector")  # fmt: skip
     directory.save_figure(FIGURE_FILES[1], figure)
     sigmas = np.asarray(config.sigmas)
 
     def curves(values: np.ndarray, at: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         each = {}
         for number, kind in enumerate(_KINDS):
-            mean = analysis.t_interval(values[:, :, number, at])
-            each[f"{kind} directions"] = (np.asarray(mean.estimate), np.asarray(mean.low), np.asarray(mean.high))
+            of_kind = values[:, :, number, at]
+            each[f"{kind} directions"] = (of_kind.mean(axis=1), of_kind.min(axis=1), of_kind.max(axis=1))
         return each
 
     relative = size * (config.sigmas[0] / sigmas)[:, None, None, None] / np.asarray(config.strengths)

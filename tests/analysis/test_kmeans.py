@@ -61,7 +61,11 @@ def test_each_restart_is_lloyds_algorithm_from_its_own_start(x64):
     found = kmeans(points, 5, KEY, restarts=4, tolerance=0.0)
     centred = points - points.mean(0)
     ends = [
-        lloyd(centred, np.asarray(module._start(jnp.asarray(centred), jax.random.fold_in(KEY, r), 5))) for r in range(4)
+        lloyd(
+            centred,
+            np.asarray(module._start(jnp.asarray(centred), jax.random.fold_in(KEY, r), 5, jnp.ones(len(centred)))),
+        )
+        for r in range(4)
     ]
     np.testing.assert_allclose(found.inertias, [inertias[-1] for *_, inertias in ends], rtol=1e-12)
     labels, centres, inertias = ends[int(found.inertias.argmin())]
@@ -104,7 +108,7 @@ def test_planted_clusters_are_found_exactly(x64):
 def test_empty_clusters_move_to_the_farthest_points_and_are_counted(x64, monkeypatch):
     """From five centres in one place four are empty: they take the four farthest points, and the planted clusters are found."""
     points, _ = planted()
-    monkeypatch.setattr(module, "_start", lambda x, key, clusters: jnp.zeros((clusters, x.shape[1]), x.dtype))
+    monkeypatch.setattr(module, "_start", lambda x, key, clusters, weight: jnp.zeros((clusters, x.shape[1]), x.dtype))
     jax.clear_caches()
     once, found = (kmeans(points, 5, KEY, restarts=1, max_iterations=most) for most in (1, 300))
     jax.clear_caches()  # Programs made with the patch must not outlive it.
@@ -118,7 +122,7 @@ def test_empty_clusters_move_to_the_farthest_points_and_are_counted(x64, monkeyp
 def test_starts_are_drawn_in_proportion_to_squared_distances():
     """From the point 0 of (0, 1, 3) the second centre is 1 one time in ten, and 3 nine times; the first is uniform."""
     x = jnp.asarray([[0.0], [1.0], [3.0]])
-    starts = jax.jit(jax.vmap(lambda key: module._start(x, key, 2)))(jax.random.split(KEY, 6000))[..., 0]
+    starts = jax.jit(jax.vmap(lambda key: module._start(x, key, 2, jnp.ones(3))))(jax.random.split(KEY, 6000))[..., 0]
     first, second = np.asarray(starts).T
     for value, pairs in ((0, {1: 0.1, 3: 0.9}), (1, {0: 0.2, 3: 0.8}), (3, {0: 9 / 13, 1: 4 / 13})):
         n = int((first == value).sum())

@@ -12,8 +12,8 @@ from dgu.analysis import (
     exact_loss,
     gap_to_bound,
     grid_cells,
-    k_means,
     k_subspaces,
+    lloyd,
     low_rank_problems,
     orthonormalised,
     principal_angles,
@@ -162,13 +162,13 @@ def test_emptied_subspaces_and_clusters_are_filled_and_counted():
     assert int(found.reseeded) >= 1 and len(set(labels[:4])) == len(set(labels[4:])) == 1 and labels[0] != labels[4]
     np.testing.assert_allclose(found.objective, 8, rtol=1e-5)
     # More clusters than places: each keeps one, the rest are re-seeded again and again.
-    twins = k_means(jax.random.key(0), jnp.asarray([[0.0], [0.0], [4.0], [4.0]]), 3, replicates=2, iterations=5)
+    twins = lloyd(jnp.asarray([[0.0], [0.0], [4.0], [4.0]]), 3, jax.random.key(0), restarts=2, max_iterations=5)
     assert int(twins.reseeded) >= 1 and float(twins.inertia) == 0
     with pytest.raises(InputError, match="clusters = 9: must be from 1 to the number of rows 8"):
         k_subspaces(jnp.asarray(rows), jnp.zeros(8, int), jnp.ones(8, bool), 2, clusters=9, width=2)
 
 
-def test_k_means_finds_the_best_of_all_partitions(x64):
+def test_k_means_of_the_points_present_finds_the_best_of_all_partitions(x64):
     points = np.random.default_rng(9).standard_normal((9, 2))
     best = np.inf
     for code in range(2**8):
@@ -176,7 +176,7 @@ def test_k_means_finds_the_best_of_all_partitions(x64):
         if labels.any():
             best = min(best, sum(np.square(points[labels == k] - points[labels == k].mean(0)).sum() for k in (0, 1)))
     padded = np.concatenate([points, np.full((3, 2), 50.0)])
-    found = k_means(jax.random.key(1), jnp.asarray(padded), 2, present=jnp.arange(12) < 9, replicates=20)
+    found = lloyd(jnp.asarray(padded), 2, jax.random.key(1), present=jnp.arange(12) < 9, restarts=20)
     np.testing.assert_allclose(found.inertia, best, rtol=1e-12)
 
 

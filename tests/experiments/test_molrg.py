@@ -31,6 +31,7 @@ def sources(tmp_path_factory):
     return ["--checkpoint", save_tiny_network(folder / "network.npz"), "--data", data]
 
 
+@pytest.mark.slow
 def test_end_to_end_and_resumed(sources, tmp_path, capsys):
     out, argv = tmp_path / "out", [*TINY, *sources, "--parts", *OURS]
     study(*argv, "--out", out)
