@@ -52,8 +52,8 @@ class MixtureFit:
     Attributes:
         law: the mixture, with the noise off its subspaces.
         responsibilities: ``(n, K)`` posterior probability of each component for each example.
-        likelihood: mean log density of the best run, in nats per example: the start, then after each update. It falls
-            nowhere but where an emptied component was re-seeded.
+        likelihood: mean log density of the best run, in nats per example: the start, then after each update; with a
+            criterion, from where the ranks last changed. It falls nowhere but where an emptied component was re-seeded.
         reseeded: components re-seeded by each update, one shorter than ``likelihood``.
         bic: ``p log n - 2 n likelihood``, p the number of free parameters; smaller is better.
         restarts: final likelihood of every run.

@@ -73,8 +73,8 @@ class Config:
     """Smallest cosine between two points that the spectral start of K-subspaces joins, where there is noise."""
     clean_threshold: float = 0.001
     """The same without noise, where points of different subspaces are orthogonal to rounding."""
-    sgd_trials: int = 10
-    """Trials in each cell for SGD."""
+    sgd_trials: int = 12
+    """Trials in each cell for SGD: with none found in the 72 of six cells, the share is below .05."""
     steps: int = 5000
     """Steps of SGD."""
     batch: int = 128
@@ -489,7 +489,7 @@ def _pca_claim(config: Config, pca: dict[float, dict[str, np.ndarray]]) -> Claim
     parts = [
         _held(Claim.at_most, wrong, 0.005, id="phase-pca-clean", statement="Without noise PCA succeeds exactly where N >= d (share of trials that do otherwise).", **about),
         _held(Claim.at_least, _share(config, noisy, 2), 0.95, id="phase-pca-above", statement=f"With noise {config.noise:g} it succeeds at N = d + 2.", **about),
-        _held(Claim.at_most, below, 0.005, id="phase-pca-below", statement=f"With noise {config.noise:g} it fails where N < d.", **about),
+        _held(Claim.at_most, below, 0.01, id="phase-pca-below", statement=f"With noise {config.noise:g} it fails where N < d.", **about),
     ]  # fmt: skip
     return Claim.all_of(
         parts,
@@ -548,11 +548,16 @@ def _sgd_claim(config: Config, sgd: dict[int, dict[str, np.ndarray]]) -> Claim:
 
 
 def _random_start_claim(config: Config, lost: dict[str, np.ndarray]) -> Claim:
+    enough = _theory(config)
+    by_rank = [
+        f"{100 * lost['success'][:, row][:, enough[row]].mean():.0f} % at d = {d}" for row, d in enumerate(config.ranks)
+    ]
     return _held(
         Claim.at_most,
         _found(config, lost),
         0.2,
         id="phase-random-start",
+        note="by rank: " + ", ".join(by_rank),
         figure="equation 45",
         statement="From a random start SGD does not find two subspaces, though N >= d: the transition needs the start near the truth.",
     )
