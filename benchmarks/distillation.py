@@ -2,7 +2,8 @@
 
     python -m benchmarks.distillation [--quick] [--json PATH]
 
-The teacher is the multi-delta denoiser of ``points`` images, or a Gaussian's; images of a planted law of d = 784 with a power-law
+The teacher is a Gaussian's denoiser, or with ``--points`` the multi-delta denoiser of so many images, which no map fits: there
+both need many noisy examples, and the advantage is smaller. Images of a planted law of d = 784 with a power-law
 spectrum. Adam trains all ten noise levels together, as the authors do (their learning rates, batches of 256, fresh noise). Its score
 error is ``sqrt(E |W y + b - D(y)|^2 / d)`` on noisy images that neither has seen, at each level, after ``epochs`` epochs. The
 exact distillation then takes, of ever more images (doubling), the first number at which its score error is no larger at any level, and its
@@ -33,8 +34,8 @@ class Config:
     """Images that Adam sees in an epoch, and the most that the exact distillation may use."""
     epochs: int = 60
     """Epochs of Adam; the authors' 100 over 30,000 images are six times as many steps."""
-    points: int = 64
-    """Points of the multi-delta teacher; 0 makes the teacher a Gaussian's."""
+    points: int = 0
+    """Points of the multi-delta teacher; with 0 the teacher is a Gaussian's."""
     rounds: int = 3
     """Times that the exact distillation is measured; its median counts. Adam is measured once."""
     threads: int = 2

@@ -135,7 +135,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     metrics: dict[str, Any] = {name: section.metrics for name, section in sections.items()}
     answers, tables = [section.answer for section in sections.values()], []
     if set(names) & set(NEED_NETWORK):
-        metrics |= {"inputs": subject.inputs, "images": subject.about}
+        metrics |= {"inputs": subject.inputs, "images": {"train": len(subject.train), "inputs": len(subject.images)}}
         answers.insert(0, f"Of {config.checkpoint}, with {subject.about}.")
         made = ("training, for the Gaussian and multi-delta denoisers", len(subject.train))
         tables = [Table("Images", ("what", "images"), [made, (subject.inputs, len(subject.images))])]

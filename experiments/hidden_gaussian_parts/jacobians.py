@@ -95,7 +95,8 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         FIGURE_FILES[3], plots.image_grid(pictures, names, [f"{value:+g}" if value else "0" for value in lengths])
     )
 
-    high, low = 0, int(np.argmin(np.abs(np.log(sigmas))))
+    # The highest level, and of the others the nearest to 1.
+    high, low = 0, 1 + int(np.argmin(np.abs(np.log(sigmas[1:]))))
     weakest = analysis.t_interval(leading[high].T)  # (vectors)
     vector = int(np.argmin(weakest.estimate))
     fall = analysis.t_interval(leading[high].mean(axis=1) - leading[low].mean(axis=1))
