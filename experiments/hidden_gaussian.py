@@ -110,17 +110,17 @@ PRESETS = {
     "paper": _preset("paper", checkpoint=FFHQ_64, data="ffhq-64x64.zip", heldout_data="celeba-hq-64x64.zip", heldout_split="train", size=None),
 }  # fmt: skip
 # The sweeps on the paper's other sets of images.
-for _name, _sizes, _little, _strong in (
-    ("cifar10", (782, 1563, 3125, 6250, 12500, 25000, 50000), 782, (782, 25000)),
-    ("afhqv2", (123, 494, 1975, 7901), 123, (123, 3950)),
-    ("churches", (68, 137, 1094, 4375, 8750, 35000), 1094, (1094, 31000)),
+for _name, _sizes, _little, _widths, _strong in (
+    ("cifar10", (782, 1563, 3125, 6250, 12500, 25000, 50000), 782, (4, 8, 16, 32), ((782, 25000), 4)),
+    ("afhqv2", (123, 494, 1975, 7901), 123, (4, 8, 16, 32, 64), ((123, 3950), 8)),
+    ("churches", (68, 137, 1094, 4375, 8750, 35000), 1094, (4, 8, 16, 32, 64), ((1094, 31000), 8)),
 ):
     PRESETS[f"paper-{_name}"] = replace(
         PRESETS["paper"],
         parts=("sweeps", "strong"),
         networks=study.networks.PRESETS[f"paper-{_name}"],
-        sweeps=replace(PRESETS["paper"].sweeps, sizes=_sizes, little=_little, linear_images=3_000),
-        strong=replace(PRESETS["paper"].strong, sizes=_strong),
+        sweeps=replace(PRESETS["paper"].sweeps, sizes=_sizes, little=_little, widths=_widths, linear_images=3_000),
+        strong=replace(PRESETS["paper"].strong, sizes=_strong[0], narrow=_strong[1]),
     )
 
 

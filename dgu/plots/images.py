@@ -48,9 +48,12 @@ def image_grid(
     inches = min(0.42, 11.0 / columns)  # of one image
     with style():
         size = canvas.shape[1] / width * inches, canvas.shape[0] / height * inches * height / width
-        margin = max(1.3, 0.5 + 0.085 * max(len(label) for label in row_labels))
+        # Inches for the labels, about: those of the rows, and what those of narrow blocks stick out by.
+        rows_need, blocks_need = (0.085 * max(len(label) for label in labels) for labels in (row_labels, column_labels))
+        margin = max(1.3, 0.5 + rows_need) + max(0.0, blocks_need - size[0] / blocks) / 2
         figure = new_figure(size[0] + margin, size[1] + (0.8 if title else 0.5))
         axes = figure.add_subplot()
+        axes.set_anchor("E")  # What room is left goes to the labels.
         axes.imshow(
             canvas.squeeze(-1) if channels == 1 else canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest"
         )

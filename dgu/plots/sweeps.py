@@ -29,6 +29,7 @@ class SweepPanel:
         curves: ``(x, mean, low, high)`` by name, four vectors of one length, x positive; low and high may be the mean.
         marks: horizontal lines by what they are.
         log: whether the vertical axis is logarithmic, too.
+        falling: whether the horizontal axis falls, as noise levels do along a sampler.
     """
 
     title: str
@@ -37,6 +38,7 @@ class SweepPanel:
     curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
     marks: Mapping[str, float] = field(default_factory=dict)
     log: bool = False
+    falling: bool = False
 
 
 def sweep_curves(panels: Sequence[SweepPanel], *, columns: int = 3, title: str = "") -> Figure:
@@ -91,7 +93,9 @@ def _marked_axis(axes: Axes, panel: SweepPanel) -> None:
     places = np.unique(np.concatenate([np.asarray(curve[0]) for curve in panel.curves.values()]))
     shown = places[:: math.ceil(len(places) / _TICKS)]
     axes.set_xscale("log")
-    axes.set_xticks(shown, [f"{place:,.4g}" if place < 1 else f"{place:,.0f}" for place in shown], rotation=30, ha="right",
+    if panel.falling:
+        axes.invert_xaxis()
+    axes.set_xticks(shown, [f"{place:.2g}" if place < 10 else f"{place:,.0f}" for place in shown], rotation=30, ha="right",
                     rotation_mode="anchor")  # fmt: skip
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())

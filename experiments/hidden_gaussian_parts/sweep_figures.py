@@ -103,7 +103,7 @@ def draw(sweep: Sweep) -> list[tuple[str, str]]:
         "Samples of these networks from the same noise, of the Gaussian of their images, and the images nearest to the widest network's (Figs 7 and 20).",
     )
     made(
-        plots.sweep_curves(_time_panels(sweep), columns=2),
+        plots.sweep_curves(_time_panels(sweep)),
         f"Training on {sweep.little} images: distance to the Gaussian denoiser on held-out images (intermediate noise), least linearity, generalisation score and held-out loss against the images seen; bands: the range over seeds (Figs 8 and 21).",
     )
     wide = sweep.widths_found[sweep.wide]
@@ -130,7 +130,7 @@ def draw(sweep: Sweep) -> list[tuple[str, str]]:
     kinds = sweep.families_found
     made(
         plots.sweep_curves(_family_panels(kinds), columns=2),
-        f"Kinds of networks and preconditioning on {sweep.sizes[-1]:,} images, one training each: distance to the Gaussian denoiser and linearity over noise levels (Fig 11).",
+        f"Kinds of networks and preconditioning on {sweep.sizes[-1]:,} images, one training each: distance to the Gaussian denoiser and linearity over noise levels; bands: 95 % intervals over held-out images (Fig 11).",
     )
     made(
         _strip(
@@ -215,11 +215,12 @@ def _family_panels(kinds: dict[str, list[Measured]]) -> list[plots.SweepPanel]:
             found[kind] = (measured[-1].sigmas, interval.estimate, interval.low, interval.high)
         return found
 
+    label = "noise level $\\sigma$"
     return [
         plots.SweepPanel(
-            "Gaussian of the training images", "noise level $\\sigma$", "RMSE (pixel units)", curves("own")
+            "Gaussian of the training images", label, "RMSE (pixel units)", curves("own"), log=True, falling=True
         ),
-        plots.SweepPanel("linearity", "noise level $\\sigma$", "|cosine|", curves("cosine")),
+        plots.SweepPanel("linearity", label, "|cosine|", curves("cosine"), falling=True),
     ]
 
 

@@ -21,6 +21,7 @@ def test_what_is_drawn():
     np.testing.assert_allclose(first.lines[0].get_xydata(), [[16, 32], [64, 128], [1024, 2048]])
     assert [text.get_text() for text in first.get_xticklabels()] == ["16", "64", "1,024"]
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"wide", "narrow", "fresh"}
+    assert not first.xaxis_inverted() and sweep_curves([panel(falling=True)]).axes[0].xaxis_inverted()
     assert first.lines[0].get_color() == second.lines[0].get_color() != first.lines[1].get_color()
 
 
