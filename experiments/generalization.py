@@ -8,63 +8,12 @@ statement is about the distribution over seeds: the figures of single runs with 
 from typing import Any
 
 from dgu import parallel
-from experiments.generalization_parts.config import Config
+from experiments.generalization_parts.config import EVERY, Config
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
-from experiments.harness.report import Report
+from experiments.harness.report import Report, check_promises
 from experiments.harness.rundir import RunDirectory
 
-CLAIM_IDS = (
-    "sgd-learns",
-    "adam-learns",
-    "early-stopping-sgd",
-    "early-stopping-adam",
-    "sample-size",
-    "score-slopes",
-    "score-intercepts",
-    "modes-shift-ratio",
-    "modes-shift-trend",
-    "modes-shift-adam",
-    "modes-shift-one-mode",
-    "modes-shift-positions",
-    "modes-shift-weights",
-    "modes-shift-early",
-    "mode-width",
-    "inputs-scaled",
-    "capacity-narrow",
-    "capacity-middle",
-    "capacity-wide",
-    "capacity-ratio",
-    "capacity-epochs",
-    "flow-argmin",
-    "flow-u-shape",
-    "flow-lemmas",
-    "flow-rate",
-    "bound-time",
-    "bound-value",
-    "boxes-dimension",
-    "kl-ways-exact",
-    "kl-same-law",
-    "kl-ways-trained",
-    "kl-floor",
-)
-FIGURE_FILES = (
-    "figures/kl_sgd.png",
-    "figures/kl_adam.png",
-    "figures/densities_near_sgd.png",
-    "figures/densities_near_adam.png",
-    "figures/scores.png",
-    "figures/modes_shift.png",
-    "figures/modes_shift_curves.png",
-    "figures/densities_far_sgd.png",
-    "figures/densities_far_adam.png",
-    "figures/remarks.png",
-    "figures/capacity.png",
-    "figures/flow.png",
-    "figures/flow_rates.png",
-    "figures/boxes.png",
-    "figures/kl_three_ways.png",
-)
 PRESETS = {
     # Trainings of the same shapes, eight at once, so that each optimiser is compiled once; a hundred examples everywhere.
     "smoke": Config(
@@ -82,18 +31,26 @@ PRESETS = {
 }  # fmt: skip
 
 
+def parts_of(config: Config) -> list[Any]:
+    """The modules of the parts, in their order."""
+    from importlib import import_module
+
+    return [import_module(f"experiments.generalization_parts.{name}") for name in EVERY]
+
+
 def run(config: Config, directory: RunDirectory) -> Report:
     """Every part in turn; each stores what it computed."""
-    from experiments.generalization_parts import boxes, capacity, flow, shift, stopping, three_ways
+    from experiments.generalization_parts.shift import check_grids
     from experiments.harness.progress import Progress
 
-    parts: tuple[Any, ...] = (stopping, shift, capacity, flow, boxes, three_ways)
-    shift.check_grids(config)  # A part that came to its own last would find out after minutes.
-    sections = []
+    check_grids(config)  # A part that came to its own last would find out after minutes.
+    parts, sections = parts_of(config), []
     with Progress("parts of the study", total=len(parts), unit="parts") as bar:
         for part in parts:
             print(f"{part.TITLE} ...", flush=True)
-            sections.append(part.run(config, directory))
+            section = part.run(config, directory)
+            check_promises(part.TITLE, section, part.CLAIM_IDS, part.FIGURE_FILES)
+            sections.append(section)
             bar.update()
     claims = [claim for section in sections for claim in section.claims]
     metrics = {section.title: section.metrics for section in sections}
@@ -112,10 +69,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
 
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost, by its counts of examples, epochs and units."""
-    from experiments.generalization_parts import boxes, capacity, flow, shift, stopping, three_ways
-
-    parts: tuple[Any, ...] = (stopping, shift, capacity, flow, boxes, three_ways)
-    return [cost for part in parts for cost in part.costs(config)]
+    return [cost for part in parts_of(config) for cost in part.costs(config)]
 
 
 if __name__ == "__main__":
@@ -127,6 +81,4 @@ if __name__ == "__main__":
         description="How does a diffusion model's distance from its target develop in training time, over seeds, sizes, distances "
         "of modes and capacities?",
         dry_run=dry_run,
-        claim_ids=CLAIM_IDS,
-        figure_files=FIGURE_FILES,
     )

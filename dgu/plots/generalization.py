@@ -163,8 +163,8 @@ class SizePanel:
     x: np.ndarray
     y: Mapping[str, np.ndarray]
     line: Mapping[str, np.ndarray] = field(default_factory=dict)
-    ceiling: float | None = None
-    level: float | None = None
+    ceiling: float | int | None = None
+    level: float | int | None = None
     lost: str = "never within the run"
 
 

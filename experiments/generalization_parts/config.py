@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from dgu.errors import require
 
+#: The parts of the study, in their order.
+EVERY = ("stopping", "shift", "capacity", "flow", "boxes", "three_ways")
+
 
 @dataclass(frozen=True)
 class Config:
