@@ -38,7 +38,7 @@ class MLPDenoiser:
 
     @classmethod
     def init(
-        cls, key: Key, shape: Sequence[int], *, width: int = 256, depth: int = 3, sigma_data: float = 0.5
+        cls, key: Key, shape: Sequence[int], *, width: int = 256, depth: int = 3, sigma_data: float | int = 0.5
     ) -> "MLPDenoiser":
         """Random parameters for events of ``shape``; the last layer starts at 0, so that D starts as ``c_skip x``.
 

@@ -26,6 +26,7 @@ from dgu.errors import InputError
 from dgu.models import gaussian_mixture, two_modes
 from dgu.samplers import VESDE, ScoreOfDensity, probability_flow
 
+pytestmark = pytest.mark.usefixtures("hasty_compiler")
 SDE, T_EPS = VESDE(), 0.065
 TARGET = two_modes(3.0)
 
@@ -76,8 +77,8 @@ def test_three_ways_agree_on_the_exact_score():
     """Each with its own known offset (noise at t_eps, prior at T), within 3 of its standard errors."""
     score, n = ScoreOfDensity(TARGET, SDE), 1500
     floor, through_flow = exact_kls()
-    fresh = jax.vmap(TARGET.draw)(jax.random.split(jax.random.key(0), n))
-    log_p = jax.vmap(lambda x: TARGET.log_density(x, 0.0))(fresh)
+    fresh = jax.jit(jax.vmap(TARGET.draw))(jax.random.split(jax.random.key(0), n))
+    log_p = jax.jit(jax.vmap(lambda x: TARGET.log_density(x, 0.0)))(fresh)
     flow = flow_kl(score, SDE, fresh, log_p)
     assert abs(flow.value - through_flow) < 3 * flow.standard_error < 0.02
     start = SDE.std(1.0) * jax.random.normal(jax.random.key(1), (n, 1))
@@ -85,6 +86,17 @@ def test_three_ways_agree_on_the_exact_score():
     neighbours = knn_kl(fresh, carried)
     assert abs(neighbours.value - through_flow) < 3 * neighbours.standard_error < 0.25
     assert abs(score_kl(score, SDE, TARGET) - floor) < 1e-4
+
+
+def test_likelihoods_of_a_wrong_model_are_those_of_its_law():
+    """The score of N(0, 10) carries the prior to N(0, s_T^2 (10 + s^2) / (10 + s_T^2)): the same mean, example by example."""
+    low, high = float(SDE.std(T_EPS)) ** 2, float(SDE.std(1.0)) ** 2
+    x = np.random.default_rng(0).normal(3.0, 1.0, size=(50, 1)).astype(np.float32)
+    log_p = stats.norm.logpdf(x[:, 0], 3.0)
+    found = flow_kl(lambda x, t: -x / (10 + jnp.square(SDE.std(t))), SDE, x, log_p)
+    expected = log_p - stats.norm.logpdf(x[:, 0], 0, np.sqrt(high * (10 + low) / (10 + high)))
+    np.testing.assert_allclose(found.value, expected.mean(), atol=2e-3)
+    np.testing.assert_allclose(found.standard_error, expected.std(ddof=1) / np.sqrt(50), rtol=0.02)
 
 
 def test_neighbours_on_gaussians():
@@ -163,12 +175,12 @@ def test_a_rise_is_found_and_noise_is_none():
     found = early_stopping(curves(0.3))
     # exp(-8 t) + .3 max(t - .4, 0) is least, .047, near t = .5; over the last three times it is .165.
     assert found.rise.low > 0.08 and abs(found.rise.estimate - 0.12) < 0.02 and 8 <= found.minimum <= 11
-    covered, apparent = 0, 0
-    for seed in range(60):
-        none = early_stopping(curves(0.0, seed))
-        covered += none.rise.low <= 0 <= none.rise.high
-        apparent += none.apparent > 0
-    assert covered >= 50 and apparent >= 40
+    flat = [early_stopping(1 + 0.05 * np.random.default_rng(seed).normal(size=(20, 21))) for seed in range(60)]
+    assert sum(none.rise.low <= 0 <= none.rise.high for none in flat) >= 50
+    assert sum(none.apparent > 0 for none in flat) >= 40
+    # Free of selection: a seed that had chosen the time of its own minimum would seem to rise on average.
+    rises = np.array([float(none.rise.estimate) for none in flat])
+    assert abs(rises.mean()) < 3 * rises.std() / np.sqrt(60)
 
 
 def test_smoothing_by_hand():

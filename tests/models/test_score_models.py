@@ -10,6 +10,7 @@ from dgu.errors import InputError
 from dgu.models import BoxMixture, RandomFeatures, RandomFeatureScore, ShallowNet, ShallowScore, gaussian_mixture
 from dgu.samplers import VESDE
 
+pytestmark = pytest.mark.usefixtures("hasty_compiler")
 BOXES = BoxMixture.of([0.25, 0.75], [[-4.0, -1.0], [2.0, 0.0]], [[-2.0, 1.0], [3.0, 0.5]])
 
 
@@ -36,7 +37,7 @@ def test_boxes_far_away_at_no_noise_and_drawn():
     inside, outside = jnp.array([-3.0, 0.9]), jnp.array([0.0, 0.0])
     np.testing.assert_allclose(BOXES.log_density(inside, 0.0), np.log(0.25 / 4), rtol=1e-6)
     assert BOXES.log_density(outside, 0.0) == -jnp.inf
-    draws = np.asarray(jax.vmap(BOXES.draw)(jax.random.split(jax.random.key(0), 4000)))
+    draws = np.asarray(jax.jit(jax.vmap(BOXES.draw))(jax.random.split(jax.random.key(0), 4000)))
     left = draws[:, 0] < 0
     assert abs(left.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 4000)
     assert draws[left].min(0) == pytest.approx([-4, -1], abs=0.02) and draws[~left].max(0) == pytest.approx(

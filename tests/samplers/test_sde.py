@@ -24,6 +24,7 @@ from dgu.samplers import (
     reverse_sde,
 )
 
+pytestmark = pytest.mark.usefixtures("hasty_compiler")
 PROCESSES = (VESDE(), VPSDE(), SubVPSDE(), VPSDE(beta_min=0.0, beta_max=3.0, t_max=2.0))
 
 
@@ -73,11 +74,11 @@ def test_score_of_a_gaussian_and_back(x64, sde):
 def test_score_of_a_mixture_is_exact_at_every_time_in_single_precision():
     """-x + mu tanh(mu x) at v^2 = 1 + std^2, where the difference form has lost its digits at t = 1e-5."""
     sde, mu, x = VESDE(), 3.0, np.array([-4.0, -1.0, 0.05, 0.4, 2.5])
-    score = ScoreOfDensity(two_modes(mu), sde)
+    scores = jax.jit(jax.vmap(ScoreOfDensity(two_modes(mu), sde), in_axes=(0, None)))
     for t in (1e-5, 0.065, 0.5, 1.0):
         variance = 1 + float(sde.std(t)) ** 2
         expected = (-x + mu * np.tanh(mu * x / variance)) / variance
-        found = jax.vmap(score, in_axes=(0, None))(jnp.asarray(x, jnp.float32)[:, None], t)[:, 0]
+        found = scores(jnp.asarray(x, jnp.float32)[:, None], t)[:, 0]
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
     assert abs(ScoreFromDenoiser(two_modes(mu), sde)(jnp.array([2.5]), 1e-5)[0] - 0.5) > 1e-3
 
@@ -106,7 +107,7 @@ def test_loss_gradients_of_the_two_forms_agree():
     """Equations 5 and 7: E lambda |s - grad log p_{t|0}|^2 and the same against grad log p_t, within 3 standard errors."""
     sde, mixture, n = VESDE(), two_modes(3.0), 40_000
     exact, k = ScoreOfDensity(mixture, sde), jax.random.split(jax.random.key(0), 3)
-    x0 = jax.vmap(mixture.draw)(jax.random.split(k[0], n))
+    x0 = jax.jit(jax.vmap(mixture.draw))(jax.random.split(k[0], n))
     t = jax.random.uniform(k[1], (n,), minval=0.05, maxval=1.0)
     eps = jax.random.normal(k[2], (n, 1))
     x = jax.vmap(sde.perturb)(x0, t, eps)
@@ -118,7 +119,7 @@ def test_loss_gradients_of_the_two_forms_agree():
         weight = sde.std(t)[:, None] ** 2
         return (weight * ((model - denoising) ** 2 - (model - truth) ** 2))[:, 0]
 
-    slope = np.asarray(jax.jacfwd(differences)(0.7))
+    slope = np.asarray(jax.jit(jax.jacfwd(differences))(0.7))
     assert abs(slope.mean()) < 3 * slope.std() / np.sqrt(n)
     assert slope.std() / np.sqrt(n) < 0.05
 
@@ -129,7 +130,7 @@ def test_loss_of_the_exact_score_is_the_known_constant(x64):
     score = ScoreOfDensity(gaussian_mixture([1.0], np.zeros((1, 1)), np.array([4.0])), sde)
     x0, eps = (jax.random.normal(jax.random.key(i), (n, 1)) for i in range(2))
     x = jax.vmap(lambda a, e: sde.perturb(2 * a, t, e))(x0, eps)
-    losses = np.asarray((sde.std(t) * jax.vmap(lambda x: score(x, t))(x) + eps) ** 2)
+    losses = np.asarray((sde.std(t) * jax.jit(jax.vmap(lambda x: score(x, t)))(x) + eps) ** 2)
     std = float(sde.std(t))
     assert abs(losses.mean() - 4 / (4 + std**2)) < 4 * losses.std() / np.sqrt(n)
 

@@ -22,6 +22,7 @@ from dgu.training import (
 )
 from dgu.training.dynamics import _epoch_batches, _order
 
+pytestmark = pytest.mark.usefixtures("hasty_compiler")
 SDE = VESDE()
 NET = ShallowNet(width=4)
 
@@ -138,14 +139,14 @@ def flow_problem():
         features = RandomFeatures.draw(jax.random.key(0), 24, reach=3.0)
         features = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), features)
         target, times = two_modes(3.0), np.linspace(0.065, 1.0, 6)
-        data = np.asarray(jax.vmap(target.draw)(jax.random.split(jax.random.key(1), 12)), np.float64)
+        data = np.asarray(jax.jit(jax.vmap(target.draw))(jax.random.split(jax.random.key(1), 12)), np.float64)
         exact = ScoreOfDensity(target, SDE)
         spread = np.sqrt(1 + np.asarray(SDE.std(times)) ** 2)
         nodes, weights = gauss_hermite(20)
         points = np.concatenate([sign * 3.0 + spread[:, None, None] * nodes[None] for sign in (-1, 1)], axis=1)
         point_weights = np.broadcast_to(np.tile(weights, 2) / 2, points.shape[:2])
-        empirical = empirical_loss(features, SDE, data, times, nodes, weights)
-        population = population_loss(features, SDE, exact, times, jnp.asarray(points), jnp.asarray(point_weights))
+        empirical = jax.jit(empirical_loss)(features, SDE, data, times, nodes, weights)
+        population = jax.jit(population_loss)(features, SDE, exact, times, points, point_weights)
         return features, data, times, empirical, population
 
 
@@ -153,12 +154,12 @@ def test_empirical_loss_by_a_slow_sum(flow_problem, x64):
     features, data, times, empirical, _ = flow_problem
     theta = np.random.default_rng(0).normal(size=(1, 24))
     nodes, weights = gauss_hermite(20)
-    score = RandomFeatureScore(features, jnp.asarray(theta))
+    score = jax.jit(jax.vmap(jax.vmap(RandomFeatureScore(features, jnp.asarray(theta)), (0, None)), (0, None)))
     x = jnp.asarray(data)[:, None, :]
     total = 0.0
     for t in times:
         std = float(SDE.std(t))
-        values = jax.vmap(jax.vmap(lambda x, t=t: score(x, t)))(x + std * jnp.asarray(nodes)[None])
+        values = score(x + std * jnp.asarray(nodes)[None], t)
         total += np.sum(weights[None, :, None] * np.asarray(std * values + nodes[None]) ** 2) / len(data) / len(times)
     np.testing.assert_allclose(empirical(jnp.asarray(theta)), total, rtol=1e-10)
 
@@ -168,7 +169,7 @@ def test_population_loss_by_a_slow_sum(flow_problem, x64):
     features, _, times, _, population = flow_problem
     theta, total = np.random.default_rng(2).normal(size=(1, 24)), 0.0
     nodes, weights = gauss_hermite(20)
-    score = jax.vmap(RandomFeatureScore(features, jnp.asarray(theta)), in_axes=(0, None))
+    score = jax.jit(jax.vmap(RandomFeatureScore(features, jnp.asarray(theta)), in_axes=(0, None)))
     for t in times:
         std = float(SDE.std(t))
         for sign in (-1, 1):
