@@ -204,5 +204,5 @@ def sampled_loss(
         normal = jax.random.normal(sigma_key, (), image.dtype)
         return edm_loss(network, params, image, normal, *given, key=dropout_key, p_mean=p_mean, p_std=p_std)
     uniform = jax.random.uniform(sigma_key, (), image.dtype)
-    kind: Callable = {"vp": vp_loss, "ve": ve_loss, "vesde": vesde_loss}[loss]
-    return kind(network, params, image, uniform, *given, key=dropout_key)
+    kinds: dict[str, Callable] = {"vp": vp_loss, "ve": ve_loss, "vesde": vesde_loss}
+    return kinds[loss](network, params, image, uniform, *given, key=dropout_key)
