@@ -2,6 +2,7 @@
 
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ class Session:
     """Mean colours of the bytes given, as an embedding."""
 
     def __init__(self, path, providers):
-        if b"broken" in open(path, "rb").read():
+        if b"broken" in Path(path).read_bytes():
             raise RuntimeError("Protobuf parsing failed.\nmore")
 
     def get_inputs(self):
