@@ -232,9 +232,10 @@ def _draw(config: Config, subject: Subject, directory: RunDirectory, found: list
 
     heads = [f"{alpha:+g}" for alpha in signed[:half]] + ["0"] + [f"{alpha:+g}" for alpha in signed[half:]]
     grids = [with_original(found[0]["images"][number], found[0]["original"][number]) for number in range(shown)]
+    short = [name.split("/")[0][:11] for name in subject.class_names]
     # Each image's name stands at its first row: the grid has little room for labels.
     labels = [
-        f"{subject.class_names[number % len(subject.class_names)][:11]}: {name}" if place == 0 and subject.conditional else name
+        f"{short[number % len(short)]}: {name}" if place == 0 and subject.conditional else name
         for number in range(shown)
         for place, name in enumerate(names)
     ]  # fmt: skip

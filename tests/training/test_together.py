@@ -124,7 +124,7 @@ def test_bad_input_is_refused():
         ("must have sigma_data", lambda: train_together(networks.parameters, DATA, COUNTS, KEYS, CONFIG)),
         ("steps = 0", lambda: TogetherConfig(steps=0)),
         ("learning_rate = -1.0", lambda: TogetherConfig(learning_rate=-1.0)),
-        ("sigma_data = 0", lambda: MLPDenoiser.init(KEYS[0], SHAPE, sigma_data=0)),
+        ("sigma_data = 0", lambda: MLPDenoiser.init(KEYS[0], SHAPE, sigma_data=0.0)),
         (r"\(width, depth\)", lambda: MLPDenoiser.init(KEYS[0], SHAPE, width=0)),
     ):
         with pytest.raises(InputError, match=said):
