@@ -141,7 +141,7 @@ class MoLRG:
         return (np.asarray(self.variances) > 0).sum(axis=1)
 
     def sample(
-        self, key: Key, indices: Integer[ArrayLike, "m"], labels: Integer[ArrayLike, "m"] | None = None
+        self, key: Key, indices: Integer[ArrayLike, "m"], labels: Integer[ArrayLike, "l"] | None = None
     ) -> Float[Array, "m *event"]:
         """Samples number ``indices``, which depend on ``(key, index)`` alone, in the dtype of the means.
 
