@@ -231,8 +231,7 @@ def train_steps(
     check_batch(config, mesh)
     check_augmentation(network, config)
     micro = config.micro_batch or config.batch_size
-    # Neither the seed nor the length is part of the program: trainings that differ in nothing else share it.
-    whole, accumulate, finish = _compiled(network, replace(config, seed=0, duration_kimg=1.0), mesh)
+    whole, accumulate, finish = _compiled(network, config, mesh)
     key = keys.stream(jax.random.key(config.seed), "loss")
     batch_sharding = parallel.batch_sharding(mesh)
     state = parallel.put(state, parallel.replicated(mesh))

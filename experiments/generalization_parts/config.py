@@ -9,9 +9,6 @@ from experiments.generalization_parts.images_config import ImagesConfig
 #: The parts, in their order; the last is left out unless asked for.
 EVERY = ("stopping", "shift", "capacity", "flow", "boxes", "three_ways", "images")
 
-#: The parts of the study, in their order.
-EVERY = ("stopping", "shift", "capacity", "flow", "boxes", "three_ways")
-
 
 @dataclass(frozen=True)
 class Config:
