@@ -136,7 +136,6 @@ def test_k_subspaces_succeed_where_theory_says():
     theory = cells.sizes >= cells.ranks
     draw = {"dimension": 24, "components": 3}
     clean, _ = recover_by_k_subspaces(jax.random.key(2), low_rank_problems(jax.random.key(3), *cells, **draw), 1e-3)
-    # Two points on each plane, too: eigenvalues 1 and -1 of three pairs, of which those largest in modulus mix all.
     assert (np.asarray(clean.success) == theory).mean() > 0.97
     problems = low_rank_problems(jax.random.key(3), *cells, noise=0.01, **draw)
     noisy, _ = recover_by_k_subspaces(jax.random.key(2), problems, 0.1)
@@ -144,7 +143,6 @@ def test_k_subspaces_succeed_where_theory_says():
     assert not success[~theory].any() and success[cells.sizes >= cells.ranks + 2].mean() > 0.9
 
 
-@pytest.mark.slow
 def test_the_spectral_start_takes_the_largest_eigenvalues():
     """Two pairs: eigenvalues 1, 1, -1, -1. Those largest in modulus would mix both."""
     rows = jnp.asarray([[1.0, 0.2, 0, 0], [1, -0.1, 0, 0], [0, 0, 1, 0.3], [0, 0, 0.9, 1], [0, 0, 0, 0]])
