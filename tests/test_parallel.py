@@ -63,6 +63,7 @@ def test_two_processes_sample_and_train_like_one(tmp_path):
             np.testing.assert_allclose(arrays[name], value, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_run_one_experiment(tmp_path):
     """The lead alone prints and writes; all take part; the result is that of one process."""
     command = ["experiments.train", "--preset", "smoke", "--out"]

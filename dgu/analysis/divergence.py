@@ -214,7 +214,7 @@ def flow_kl(
     require(truth.shape == (len(x),), "log_p.shape", truth.shape, f"({len(x)},), one for each example")
     require(bool(np.isfinite(truth).all()), "log_p", "non-finite", "finite")
     low, high = float(sde.sigma(t_eps)), float(sde.sigma(sde.t_max))
-    nats = np.asarray(_flow_log_density(as_denoiser(score, sde), x, low, high, rtol, atol), np.float64)
+    nats = np.asarray(_flow_log_density(as_denoiser(as_pytree(score), sde), x, low, high, rtol, atol), np.float64)
     if not np.isfinite(nats).all():
         raise FloatingPointError(f"the log density of example {int(np.argmin(np.isfinite(nats)))} could not be found")
     return _mean(truth - nats)

@@ -14,7 +14,7 @@ from tests import parity
 from tests.models import networks, slow_unet
 
 RECORDED = parity.load("precond_coeffs.npz")
-KINDS = sorted(PRECONDITIONINGS)
+KINDS = sorted(parity.config(RECORDED)["ranges"])
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 DENOISE = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
 
