@@ -215,10 +215,16 @@ def run(config: Config, subject: Any, directory: RunDirectory, seed: int) -> Sec
 
 
 def _problems(config: Config, key: Any, components: int, noise: float, dimension: int, trial: int) -> Problems:
-    """One trial of every cell: arms of any number of trials share the programs of one."""
+    """One trial of every cell: arms of any number of trials share the programs of one.
+
+    They are waited for, and so are results below: JAX would run the next program beside, and two programs that both
+    decompose batches of matrices wait for each other's threads for ever, on two cores.
+    """
     cells = grid_cells(config.ranks, config.sizes, [trial])
     own = stream(key, "problems", components)
-    return low_rank_problems(own, *cells, dimension=dimension, components=components, noise=noise)
+    return jax.block_until_ready(
+        low_rank_problems(own, *cells, dimension=dimension, components=components, noise=noise)
+    )
 
 
 def _shaped(config: Config, arrays: Sequence[Any]) -> np.ndarray:
@@ -238,7 +244,7 @@ def _closed(
         for trial in range(config.trials):
             problems = _problems(config, key, components, noise, space, trial)
             found, again = _recover(key, problems, config.threshold if noise else config.clean_threshold, trial)
-            success.append(found.success)
+            success.append(np.asarray(found.success))
             reseeded += int(np.sum(again))
         return {"success": _shaped(config, success), "reseeded": np.asarray(reseeded)}
 
@@ -278,9 +284,9 @@ def _sgd(config: Config, directory: RunDirectory, key: Any, components: int, nea
                     batch_size=config.batch,
                     learning_rate=config.rate,
                 )
-                straight.append(found.success)
-                raw.append(bare.success)
-                diverged.append(astray)
+                straight.append(np.asarray(found.success))
+                raw.append(np.asarray(bare.success))
+                diverged.append(np.asarray(astray))
                 bar.update(min(at_once, config.sgd_trials - first))
         kept = slice(0, config.sgd_trials)
         arrays = {"success": straight, "raw": raw, "diverged": diverged}
@@ -294,8 +300,8 @@ def _errors(config: Config, key: Any, components: int) -> dict[str, np.ndarray]:
     key, distance, unit = stream(key, "bounds"), [], []
     for trial in range(config.bound_trials):
         problems = _problems(config, key, components, config.noise, config.dimension, trial)
-        distance.append(_recover(key, problems, config.threshold, trial)[0].frobenius)
-        unit.append(gap_to_bound(problems))
+        distance.append(np.asarray(_recover(key, problems, config.threshold, trial)[0].frobenius))
+        unit.append(np.asarray(gap_to_bound(problems)))
     return {"distance": _shaped(config, distance), "unit": _shaped(config, unit)}
 
 
