@@ -12,8 +12,6 @@ from dgu.plots.curves import learning_curves as learning_curves
 from dgu.plots.curves import loss_curve as loss_curve
 from dgu.plots.dots import interval_dots as interval_dots
 from dgu.plots.forest import forest as forest
-from dgu.plots.generalisation import ScorePanel as ScorePanel
-from dgu.plots.generalisation import score_curves as score_curves
 from dgu.plots.generalization import SeedCurves as SeedCurves
 from dgu.plots.generalization import SizePanel as SizePanel
 from dgu.plots.generalization import against_size as against_size
@@ -34,6 +32,8 @@ from dgu.plots.norms import norm_panel as norm_panel
 from dgu.plots.phase import phase_maps as phase_maps
 from dgu.plots.phase import subspace_errors as subspace_errors
 from dgu.plots.roc import roc as roc
+from dgu.plots.scores import ScorePanel as ScorePanel
+from dgu.plots.scores import score_curves as score_curves
 from dgu.plots.spectra import PowerLawPanel as PowerLawPanel
 from dgu.plots.spectra import SpectrumPanel as SpectrumPanel
 from dgu.plots.spectra import WhitePanel as WhitePanel

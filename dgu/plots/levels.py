@@ -1,6 +1,5 @@
 """Quantities of several denoisers against the noise level, with intervals."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -8,10 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
-
-_LOOKS = (("blue", "o", "-"), ("vermilion", "s", "--"), ("green", "^", "-."), ("purple", "v", ":"),
-          ("orange", "D", "-"), ("sky blue", "P", "--"), ("black", "X", "-."))  # fmt: skip
+from dgu.plots.style import LOOKS, legend_below, panel_grid, style
 
 
 @dataclass(frozen=True)
@@ -48,24 +44,18 @@ def level_curves(panels: Sequence[LevelPanel], *, columns: int = 3, title: str =
     """
     require(len(panels) > 0, "number of panels", len(panels), "1 or more")
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
-    require(len(names) <= len(_LOOKS), "number of curves", len(names), f"at most {len(_LOOKS)}")
-    columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
+    require(len(names) <= len(LOOKS), "number of curves", len(names), f"at most {len(LOOKS)}")
     with style():
-        figure = new_figure(max(4.8, 3.9 * columns), 3.2 * rows + 0.7)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for number, axes in enumerate(grid.flat):
-            if number >= len(panels):
-                axes.set_axis_off()
-                continue
-            panel = panels[number]
+        figure, cells = panel_grid(len(panels), columns, 3.9, 3.2, least=4.8)
+        for cell, panel in zip(cells, panels):
+            axes = cell.axes
             for name, curve in panel.curves.items():
                 shapes = [np.shape(part) for part in curve]
                 require(shapes == [panel.sigmas.shape] * 3, f"shape of {name!r} ({panel.title})", shapes, f"three of {panel.sigmas.shape}")  # fmt: skip
-                color, marker, line = _LOOKS[names.index(name)]
+                look = LOOKS[names.index(name)]
                 mean, low, high = curve
-                axes.plot(panel.sigmas, mean, line, marker=marker, color=OKABE_ITO[color], label=name)
-                axes.fill_between(panel.sigmas, low, high, color=OKABE_ITO[color], alpha=0.18, linewidth=0)
+                axes.plot(panel.sigmas, mean, look.linestyle, marker=look.marker, color=look.color, label=name)
+                axes.fill_between(panel.sigmas, low, high, color=look.color, alpha=0.18, linewidth=0)
             for name, height in panel.marks.items():
                 axes.axhline(height, color="#7f7f7f", linewidth=1.0, linestyle=(0, (1, 1)), label=name)
             axes.set_xscale("log")
@@ -75,7 +65,7 @@ def level_curves(panels: Sequence[LevelPanel], *, columns: int = 3, title: str =
             axes.set_xlabel("noise level $\\sigma$")
             axes.set_ylabel(panel.quantity)
             axes.set_title(panel.title)
-        legend_below(figure, list(grid.flat))
+        legend_below(figure, [cell.axes for cell in cells])
         if title:
             figure.suptitle(title)
     return figure

@@ -51,6 +51,20 @@ _OTHERS = (
     ArmStyle(OKABE_ITO["blue"], "s", "-"),
 )
 
+#: Looks of names that mean nothing elsewhere, in turn: seven that also grey print tells apart.
+LOOKS = tuple(
+    ArmStyle(OKABE_ITO[color], marker, line)
+    for color, marker, line in (
+        ("blue", "o", "-"),
+        ("vermilion", "s", "--"),
+        ("green", "^", "-."),
+        ("purple", "v", ":"),
+        ("orange", "D", "-"),
+        ("sky blue", "P", "--"),
+        ("black", "X", "-."),
+    )
+)
+
 #: Colour and marker of a verdict; the marker carries it in grey print.
 VERDICTS = {
     "supported": (OKABE_ITO["green"], "o"),

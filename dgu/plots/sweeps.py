@@ -10,10 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
+from dgu.plots.style import LOOKS, legend_below, panel_grid, style
 
-_LOOKS = (("blue", "o", "-"), ("vermilion", "s", "--"), ("green", "^", "-."), ("purple", "v", ":"),
-          ("orange", "D", "-"), ("sky blue", "P", "--"), ("black", "X", "-."))  # fmt: skip
 #: Marks on an axis before some are left out.
 _TICKS = 8
 
@@ -54,26 +52,20 @@ def sweep_curves(panels: Sequence[SweepPanel], *, columns: int = 3, title: str =
     """
     require(len(panels) > 0, "number of panels", len(panels), "1 or more")
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
-    require(len(names) <= len(_LOOKS), "number of curves", len(names), f"at most {len(_LOOKS)}")
+    require(len(names) <= len(LOOKS), "number of curves", len(names), f"at most {len(LOOKS)}")
     for panel in panels:
         for name, curve in panel.curves.items():
             lengths = [len(part) for part in curve]
             require(len(set(lengths)) == 1, f"lengths of {name!r} ({panel.title})", lengths, "four equal ones")
             require(bool((np.asarray(curve[0]) > 0).all()), f"x of {name!r} ({panel.title})", "0 or less", "positive")
-    columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
     with style():
-        figure = new_figure(max(4.8, 3.9 * columns), 3.2 * rows + 0.7)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for number, axes in enumerate(grid.flat):
-            if number >= len(panels):
-                axes.set_axis_off()
-                continue
-            panel = panels[number]
+        figure, cells = panel_grid(len(panels), columns, 3.9, 3.2, least=4.8)
+        for cell, panel in zip(cells, panels):
+            axes = cell.axes
             for name, (x, mean, low, high) in panel.curves.items():
-                color, marker, line = _LOOKS[names.index(name)]
-                axes.plot(x, mean, line, marker=marker, color=OKABE_ITO[color], label=name)
-                axes.fill_between(x, low, high, color=OKABE_ITO[color], alpha=0.18, linewidth=0)
+                look = LOOKS[names.index(name)]
+                axes.plot(x, mean, look.linestyle, marker=look.marker, color=look.color, label=name)
+                axes.fill_between(x, low, high, color=look.color, alpha=0.18, linewidth=0)
             for name, height in panel.marks.items():
                 axes.axhline(height, color="#7f7f7f", linewidth=1.0, linestyle=(0, (1, 1)), label=name)
             if panel.log:
@@ -82,7 +74,7 @@ def sweep_curves(panels: Sequence[SweepPanel], *, columns: int = 3, title: str =
             axes.set_xlabel(panel.xlabel)
             axes.set_ylabel(panel.quantity)
             axes.set_title(panel.title)
-        legend_below(figure, list(grid.flat))
+        legend_below(figure, [cell.axes for cell in cells])
         if title:
             figure.suptitle(title)
     return figure

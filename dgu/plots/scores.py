@@ -1,6 +1,5 @@
 """Generalisation scores against the number of training examples, with fitted sigmoids."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,9 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
-
-_LOOKS = (("blue", "o"), ("vermilion", "s"), ("green", "^"), ("purple", "v"), ("orange", "D"), ("sky blue", "P"), ("black", "X"))  # fmt: skip
+from dgu.plots.style import LOOKS, OKABE_ITO, legend_below, panel_grid, style
 
 
 @dataclass(frozen=True)
@@ -39,27 +36,21 @@ def score_curves(panels: Sequence[ScorePanel], *, level: float = 0.95, columns: 
     """
     require(len(panels) > 0, "number of panels", len(panels), "1 or more")
     names = list(dict.fromkeys(name for panel in panels for name in panel.points))
-    require(len(names) <= len(_LOOKS), "number of names", len(names), f"at most {len(_LOOKS)}")
-    columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
+    require(len(names) <= len(LOOKS), "number of names", len(names), f"at most {len(LOOKS)}")
     with style():
-        figure = new_figure(max(4.8, 4.4 * columns), 3.3 * rows + 0.7)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for number, axes in enumerate(grid.flat):
-            if number >= len(panels):
-                axes.set_axis_off()
-                continue
-            panel = panels[number]
+        figure, cells = panel_grid(len(panels), columns, 4.4, 3.3, least=4.8)
+        for cell, panel in zip(cells, panels):
+            axes = cell.axes
             for name, (sizes, scores) in panel.points.items():
                 shape = np.shape(scores)
                 fits = len(shape) == 2 and shape[0] == len(sizes)
                 require(fits, f"shape of {name!r} ({panel.title})", shape, f"({len(sizes)}, runs)")
-                color, marker = _LOOKS[names.index(name)]
+                look = LOOKS[names.index(name)]
                 flat = np.repeat(sizes, shape[1]), np.ravel(scores)
-                axes.plot(*flat, linestyle="none", marker=marker, color=OKABE_ITO[color], alpha=0.45, markersize=4)
-                axes.plot(sizes, np.mean(scores, axis=1), color=OKABE_ITO[color], marker=marker, label=name)
+                axes.plot(*flat, linestyle="none", marker=look.marker, color=look.color, alpha=0.45, markersize=4)
+                axes.plot(sizes, np.mean(scores, axis=1), color=look.color, marker=look.marker, label=name)
             for name, (sizes, scores) in panel.fits.items():
-                color = OKABE_ITO[_LOOKS[names.index(name)][0]] if name in names else OKABE_ITO["black"]
+                color = LOOKS[names.index(name)].color if name in names else OKABE_ITO["black"]
                 axes.plot(
                     sizes,
                     scores,
@@ -75,7 +66,7 @@ def score_curves(panels: Sequence[ScorePanel], *, level: float = 0.95, columns: 
             axes.set_xlabel(panel.xlabel)
             axes.set_ylabel("generalisation score")
             axes.set_title(panel.title)
-        legend_below(figure, list(grid.flat))
+        legend_below(figure, [cell.axes for cell in cells])
         if title:
             figure.suptitle(title)
     return figure
