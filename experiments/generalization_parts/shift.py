@@ -8,6 +8,7 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis import Grid, mixture_bound, mode_summary, optimal_stopping, smoothed, target_log_density
+from dgu.errors import InputError
 from dgu.models import two_modes
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
@@ -151,9 +152,14 @@ def _least_at(kl: np.ndarray, epochs: np.ndarray) -> int:
 
 def check_grids(config: Config) -> None:
     """Raise ``InputError`` where a grid that the study will measure a KL on does not cover its target."""
-    near = two_modes(3.0), common.grid_for(3.0, config.points)
-    for target, grid in [near, *_targets(config), *((target, grid) for target, grid, _ in _arms(config))]:
-        target_log_density(target, grid)
+    near = [(two_modes(3.0), common.grid_for(3.0, config.points))]
+    far = [*_targets(config), *((target, grid) for target, grid, _ in _arms(config))]
+    for option, pairs in (("points", near), ("shift_points", far)):
+        for target, grid in pairs:
+            try:
+                target_log_density(target, grid)
+            except InputError as error:
+                raise InputError(f"{option} = {getattr(config, option)}: {error}") from error
 
 
 def _targets(config: Config) -> list[tuple[Any, Grid]]:
