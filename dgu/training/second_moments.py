@@ -141,13 +141,15 @@ def _add(state: tuple, inputs: Float[Array, "b d"], outputs: Float[Array, "b d"]
     total = count + added
     shift_input, shift_output = own_input - mean_input, own_output - mean_output
     share = count * added / total
-    products = partial(jnp.matmul, precision=_HIGHEST)
+    # On CPUs XLA multiplies by a transpose at a third of the speed at which it multiplies two matrices laid out as they are.
+    both = jax.lax.optimization_barrier(jnp.concatenate([y.T, t.T]))
+    own_scatter, own_cross = jnp.split(jnp.matmul(both, y, precision=_HIGHEST), 2)
     return (
         total,
         mean_input + added / total * shift_input,
         mean_output + added / total * shift_output,
-        scatter + products(y.T, y) + share * jnp.outer(shift_input, shift_input),
-        cross + products(t.T, y) + share * jnp.outer(shift_output, shift_input),
+        scatter + own_scatter + share * jnp.outer(shift_input, shift_input),
+        cross + own_cross + share * jnp.outer(shift_output, shift_input),
         square + jnp.sum(t * t) + share * jnp.dot(shift_output, shift_output, precision=_HIGHEST),
     )
 

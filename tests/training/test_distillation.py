@@ -290,11 +290,11 @@ def test_memory_is_a_few_matrices_whatever_the_number_of_examples():
     assert memory.temp_size_in_bytes <= 3 * size * size * 8
     # On the host: the whole pass and the solution, of few examples and of many.
     size, peaks = 128, []
-    for number in (300, 3000):
+    for number in (300, 300, 3000):  # The first compiles, and does not count.
         images = np.random.default_rng(0).standard_normal((number, size)).astype(np.float32)
         tracemalloc.start()
         distill_exactly(identity, images, np.ones(1), KEY, batch_size=100)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # Beside the matrices there are the numbers of the images and what tracing leaves behind.
-    assert max(peaks) < 16 * size * size * 8 and peaks[1] < peaks[0] * 1.2, peaks
+    # Beside the matrices there are the numbers of the images.
+    assert max(peaks[1:]) < 16 * size * size * 8 and peaks[2] < peaks[1] * 1.2, peaks
