@@ -1,5 +1,6 @@
 """How far estimated subspaces are from the true ones, up to the order of components: angles, projectors, recovery."""
 
+from functools import partial
 from itertools import permutations
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class Recovery(NamedTuple):
     success: Array
 
 
+@jax.jit
 def principal_angles(first: Float[ArrayLike, "n p"], second: Float[ArrayLike, "n q"]) -> Float[Array, "m"]:
     """The principal angles between two column spaces, in radians, ascending, ``m = min(p, q)``; pure.
 
@@ -40,11 +42,12 @@ def principal_angles(first: Float[ArrayLike, "n p"], second: Float[ArrayLike, "n
     the precision of the dtype (Knyazev and Argentati 2002).
     """
     narrow, wide = sorted((jnp.asarray(first), jnp.asarray(second)), key=lambda basis: basis.shape[1])
-    inner = jnp.matmul(wide.T, narrow, precision=_HIGHEST)
-    off = narrow - jnp.matmul(wide, inner, precision=_HIGHEST)
-    cosines = jnp.clip(jnp.linalg.svd(inner, compute_uv=False), 0, 1)
-    sines = jnp.clip(jnp.linalg.svd(off, compute_uv=False)[::-1], 0, 1)
-    return jnp.where(cosines > 0.5**0.5, jnp.arcsin(sines), jnp.arccos(cosines))
+    along = jnp.matmul(wide, jnp.matmul(wide.T, narrow, precision=_HIGHEST), precision=_HIGHEST)
+    # One after the other: XLA's CPU threads can wait for each other for ever where two batches of decompositions run side
+    # by side, as these would under vmap. (An optimization_barrier is gone before the program is scheduled.)
+    singular_values = partial(jnp.linalg.svd, compute_uv=False)
+    cosines, sines = jnp.clip(jax.lax.map(singular_values, jnp.stack([along, narrow - along])), 0, 1)
+    return jnp.where(cosines > 0.5**0.5, jnp.arcsin(sines[::-1]), jnp.arccos(cosines))
 
 
 def projector_distances(

@@ -20,7 +20,7 @@ from experiments.harness.flop import matmul_flop
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
-from experiments.molrg_parts.networks import LARGEST
+from experiments.molrg_parts.networks_arms import LARGEST
 from experiments.molrg_parts.subject import PAPER, Subject
 from experiments.molrg_parts.training import planted
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dgu import analysis
 from dgu.keys import initial_noise, stream
-from dgu.models import EDMNetwork, MLPDenoiser, MoLRG
+from dgu.models import EDMNetwork, MLPDenoiser, MoLRG, SongUNetConfig
 from dgu.samplers import heun, karras_sigmas, sample
 from dgu.training import TogetherConfig, TrainingConfig, initial_state, train_steps, train_together
 
@@ -37,7 +37,8 @@ def score(
 ) -> dict[str, float]:
     """The generalisation score (21) of samples, its threshold (46) calibrated by fresh draws (or held-out images)."""
     rows = [analysis.extract_features(images, features) for images in (samples, training, fresh)]
-    found = analysis.novelty(analysis.k_nearest(rows[0], rows[1])[0][:, 0], analysis.k_nearest(rows[2], rows[1])[0][:, 0], 1 - level)  # fmt: skip
+    nearest, calibration = (analysis.k_nearest(rows[place], rows[1])[0][:, 0] for place in (0, 2))
+    found = analysis.novelty(nearest, calibration, 1 - level)
     return {"gl": float(found.share.value), "threshold": found.threshold}
 
 
@@ -51,10 +52,21 @@ def off_subspaces(samples: np.ndarray, law: MoLRG) -> float:
 
 
 def train_mlps(
-    key: Any, rank: int, ratios: Sequence[float], seeds: int, most: int, *, width: int, depth: int,
-    optimisation: TogetherConfig, samples: int, fresh: int, steps: int, level: float,
+    key: Any,
+    rank: int,
+    ratios: Sequence[float],
+    seeds: int,
+    most: int,
+    *,
+    width: int,
+    depth: int,
+    optimisation: TogetherConfig,
+    samples: int,
+    fresh: int,
+    steps: int,
+    level: float,
     progress: Callable[[int, int], object] | None = None,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, np.ndarray]:
     """Dense networks for every ratio N / ID and seed, in one program: scores ``(ratios, seeds)`` and what belongs to them."""
     keys, laws, training, counts = [], [], [], []
     for seed in range(seeds):
@@ -76,7 +88,7 @@ def train_mlps(
         for images, data, law, own in zip(made, training, laws, keys)
     ]
     off = [off_subspaces(images, law) for images, law in zip(made, laws)]
-    table = {"gl": [found["gl"] for found in scores], "threshold": [found["threshold"] for found in scores], "off": off, "loss": losses}  # fmt: skip
+    table = {name: [found[name] for found in scores] for name in ("gl", "threshold")} | {"off": off, "loss": losses}
     return {name: np.asarray(values).reshape(seeds, len(ratios)).T for name, values in table.items()}
 
 
@@ -88,6 +100,34 @@ def _sample_all(denoisers: Any, keys: Any, indices: Any, grid: Any) -> Any:
         return heun(denoiser, grid[0] * initial_noise(stream(key, "samples"), index, SHAPE), grid)
 
     return jax.vmap(lambda denoiser, key: jax.vmap(lambda index: one(denoiser, key, index))(indices))(denoisers, keys)
+
+
+def small_unet(shape: tuple[int, ...], channels: int, channel_mult: tuple[int, ...], blocks: int) -> EDMNetwork:
+    """A DDPM++ with EDM's preconditioning for square images of ``shape``, without attention and dropout."""
+    side, _, colours = shape
+    unet = SongUNetConfig(
+        side,
+        colours,
+        colours,
+        model_channels=channels,
+        channel_mult=channel_mult,
+        num_blocks=blocks,
+        attn_resolutions=(),
+        dropout=0.0,
+    )
+    return EDMNetwork(unet)
+
+
+def training_for(steps: int, batch_size: int, learning_rate: float) -> TrainingConfig:
+    """The library's training for so many updates; warm-up and averaging take the same part of it whatever its length."""
+    kimg = steps * batch_size / 1000
+    return TrainingConfig(
+        duration_kimg=kimg,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        rampup_kimg=0.05 * kimg,
+        ema_halflife_kimg=0.04 * kimg,
+    )
 
 
 def train_unet(
@@ -107,4 +147,5 @@ def train_unet(
 
 def sampled(denoiser: Any, key: Any, count: int, steps: int, batch_size: int) -> np.ndarray:
     """Samples of an unconditional network."""
-    return sample(denoiser, stream(key, "samples"), np.arange(count), karras_sigmas(steps), shape=denoiser.network.shape, batch_size=batch_size)  # fmt: skip
+    numbers, shape = np.arange(count), denoiser.network.shape
+    return sample(denoiser, stream(key, "samples"), numbers, karras_sigmas(steps), shape=shape, batch_size=batch_size)

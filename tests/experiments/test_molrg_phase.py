@@ -9,6 +9,8 @@ from dgu.errors import InputError
 from experiments.harness.report import check_promises
 from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts import phase
+from experiments.molrg_parts import phase_claims as claims
+from experiments.molrg_parts.phase_bounds import Bound
 
 CONFIG = phase.Config()
 THEORY = np.asarray(CONFIG.sizes)[None] >= np.asarray(CONFIG.ranks)[:, None]
@@ -27,36 +29,36 @@ def test_claims_on_the_transition_follow_its_place():
     late = np.asarray(CONFIG.sizes)[None] >= np.asarray(CONFIG.ranks)[:, None] + 4
     early = np.asarray(CONFIG.sizes)[None] >= np.asarray(CONFIG.ranks)[:, None] - 1
     right = {0.0: arm(THEORY), CONFIG.noise: arm(THEORY)}
-    assert phase._pca_claim(CONFIG, right).verdict == "supported"
-    assert parts(phase._pca_claim(CONFIG, right | {CONFIG.noise: arm(late)})) == {
+    assert claims.pca_claim(CONFIG, right).verdict == "supported"
+    assert parts(claims.pca_claim(CONFIG, right | {CONFIG.noise: arm(late)})) == {
         "clean": "supported",
         "above": "not supported",
         "below": "supported",
     }
-    assert parts(phase._pca_claim(CONFIG, {0.0: arm(early), CONFIG.noise: arm(early)})) == {
+    assert parts(claims.pca_claim(CONFIG, {0.0: arm(early), CONFIG.noise: arm(early)})) == {
         "clean": "not supported",
         "above": "supported",
         "below": "not supported",
     }
-    assert phase._dimension_claim(CONFIG, arm(THEORY), arm(THEORY)).verdict == "supported"
-    assert phase._dimension_claim(CONFIG, arm(THEORY), arm(late)).verdict == "not supported"
+    assert claims.dimension_claim(CONFIG, arm(THEORY), arm(THEORY)).verdict == "supported"
+    assert claims.dimension_claim(CONFIG, arm(THEORY), arm(late)).verdict == "not supported"
     many = {(k, noise): arm(THEORY) for k in (2, 3) for noise in (0.0, CONFIG.noise)}
-    assert phase._k_subspaces_claim(CONFIG, many).verdict == "supported"
+    assert claims.k_subspaces_claim(CONFIG, many).verdict == "supported"
     # Ranks below 3 are not held to it without noise.
     second = THEORY.copy()
     second[0] = False
-    assert phase._k_subspaces_claim(CONFIG, many | {(3, 0.0): arm(second)}).verdict == "supported"
-    assert phase._k_subspaces_claim(CONFIG, many | {(3, 0.0): arm(late)}).verdict == "not supported"
+    assert claims.k_subspaces_claim(CONFIG, many | {(3, 0.0): arm(second)}).verdict == "supported"
+    assert claims.k_subspaces_claim(CONFIG, many | {(3, 0.0): arm(late)}).verdict == "not supported"
     sgd = {k: arm(THEORY) for k in (1, 2, 3)}
-    assert phase._sgd_claim(CONFIG, sgd).verdict == "supported"
-    assert phase._sgd_claim(CONFIG, sgd | {2: arm(late)}).verdict == "not supported"
-    assert phase._sgd_claim(CONFIG, sgd | {3: arm(early)}).verdict == "not supported"
-    assert phase._random_start_claim(CONFIG, arm(np.zeros_like(THEORY))).verdict == "supported"
-    assert phase._random_start_claim(CONFIG, arm(THEORY)).verdict == "not supported"
-    assert phase._straighten_claim(CONFIG, arm(THEORY, raw=np.zeros_like(THEORY))).verdict == "supported"
-    assert phase._straighten_claim(CONFIG, arm(THEORY)).verdict == "not supported"
+    assert claims.sgd_claim(CONFIG, sgd).verdict == "supported"
+    assert claims.sgd_claim(CONFIG, sgd | {2: arm(late)}).verdict == "not supported"
+    assert claims.sgd_claim(CONFIG, sgd | {3: arm(early)}).verdict == "not supported"
+    assert claims.random_start_claim(CONFIG, arm(np.zeros_like(THEORY))).verdict == "supported"
+    assert claims.random_start_claim(CONFIG, arm(THEORY)).verdict == "not supported"
+    assert claims.straighten_claim(CONFIG, arm(THEORY, raw=np.zeros_like(THEORY))).verdict == "supported"
+    assert claims.straighten_claim(CONFIG, arm(THEORY)).verdict == "not supported"
     # The same shares from two trials say nothing yet.
-    assert phase._sgd_claim(CONFIG, {k: arm(THEORY, trials=1) for k in (1, 2, 3)}).verdict == "undecided"
+    assert claims.sgd_claim(CONFIG, {k: arm(THEORY, trials=1) for k in (1, 2, 3)}).verdict == "undecided"
 
 
 def test_bounds_are_fitted_on_small_ranks_and_tested_on_large_ones():
@@ -69,15 +71,13 @@ def test_bounds_are_fitted_on_small_ranks_and_tested_on_large_ones():
     ratio = np.where(rng.uniform(size=shape) < allowed / 2, 5.0, rng.uniform(0.5, 2.0, shape))
     exact = np.sqrt(2.0 * np.maximum(ranks - sizes, 1))[None, :, :, None]
     distance = np.where(THEORY[None, :, :, None], ratio * unit, 0.97 * exact * np.ones(shape))
-    bound = phase._Bound.fitted(CONFIG, {"distance": distance, "unit": unit})
+    bound = Bound.fitted(CONFIG, {"distance": distance, "unit": unit})
     assert 1.5 < bound.constant <= 5 and bound.claim("b", "Theorem 2", "PCA").verdict == "supported"
     np.testing.assert_allclose(bound.ratio, 0.97)
     # A constant that grows with the rank is found out, and so is an error that does not stay below N = d.
-    growing = phase._Bound.fitted(
-        CONFIG, {"distance": distance * np.where(ranks > 5, 4, 1)[None, :, :, None], "unit": unit}
-    )
+    growing = Bound.fitted(CONFIG, {"distance": distance * np.where(ranks > 5, 4, 1)[None, :, :, None], "unit": unit})
     assert parts(growing.claim("b", "Theorem 2", "PCA"))["above"] == "not supported"
-    small = phase._Bound.fitted(CONFIG, {"distance": np.where(THEORY[None, :, :, None], distance, 0.5), "unit": unit})
+    small = Bound.fitted(CONFIG, {"distance": np.where(THEORY[None, :, :, None], distance, 0.5), "unit": unit})
     assert parts(small.claim("b", "Theorem 2", "PCA")) == {"above": "supported", "below": "not supported"}
 
 

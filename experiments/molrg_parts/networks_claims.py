@@ -1,0 +1,148 @@
+"""What scores of trained networks say: sigmoids through their curves, how far these collapse, where they cross, and the claims."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dgu import analysis
+from dgu.analysis.quality import wilson
+from dgu.analysis.sigmoids import Bounded, SigmoidFit, fit_sigmoids
+from experiments.harness.claims import Claim
+from experiments.molrg_parts.networks_config import Config
+from experiments.molrg_parts.subject import PAPER
+from experiments.molrg_parts.training import COMPONENTS
+
+
+@dataclass(frozen=True, eq=False)
+class Fits:
+    """What the scores of networks of one kind say. Make it with ``of``.
+
+    Attributes:
+        curves: sigmoids over log2 N, one for each dimension; None for one dimension, or scores that never cross 1/2.
+        pooled: one sigmoid over log2 (N / ID) for all dimensions, or None.
+        gain: spread of the curves' midpoints over log2 N less that over log2 (N / ID), in octaves.
+        spread: the two.
+        crossing: log2 (N / ID) at which the level is reached.
+        exponent: of the intrinsic dimension, as which the midpoints go; None without ``curves``.
+    """
+
+    curves: SigmoidFit | None
+    pooled: SigmoidFit | None
+    gain: Bounded
+    spread: tuple[float, float]
+    crossing: Bounded
+    exponent: float | None
+
+    @classmethod
+    def of(cls, ranks: Sequence[int], ratios: Sequence[float], scores: np.ndarray, level: float) -> "Fits":
+        """From scores (ranks, ratios, runs)."""
+        shift = np.log2(COMPONENTS * np.asarray(ranks))
+        log_ratio = np.broadcast_to(np.log2(ratios)[None, :, None], scores.shape)
+        log_count = log_ratio + shift[:, None, None]
+        number = np.broadcast_to(np.arange(len(ranks))[:, None, None], scores.shape)
+        curves = _fitted(log_count, scores, number) if len(ranks) > 1 else None
+        pooled = _fitted(log_ratio, scores)
+        gain, spread = _collapse(curves, shift, log_count)
+        exponent = None if curves is None else curves.exponent(shift).estimate
+        return cls(curves, pooled, gain, spread, _crossing(pooled, level, log_ratio), exponent)
+
+
+def _fitted(x: np.ndarray, y: np.ndarray, curve: np.ndarray | None = None) -> SigmoidFit | None:
+    """The sigmoids, or None where the scores never cross 1/2: then nothing says where they would."""
+    if not y.min() < 0.5 < y.max():
+        return None
+    return fit_sigmoids(x.ravel(), y.ravel(), None if curve is None else curve.ravel())
+
+
+def _crossing(fit: SigmoidFit | None, level: float, x: np.ndarray) -> Bounded:
+    """Where the level is reached; without a fit, anywhere within and around what was measured."""
+    if fit is not None:
+        return fit.crossing(level)
+    low, high = float(x.min()), float(x.max())
+    return Bounded((low + high) / 2, 2 * low - high, 2 * high - low)
+
+
+def _collapse(fit: SigmoidFit | None, shift: np.ndarray, x: np.ndarray) -> tuple[Bounded, tuple[float, float]]:
+    """Spread of the midpoints over log2 N less that over log2 (N / ID), in octaves, and the two."""
+    if fit is None:
+        width = float(x.max() - x.min())
+        return Bounded(0.0, -width, width), (0.0, 0.0)
+    return fit.spread_gain(shift), (fit.spread().estimate, fit.spread(shift).estimate)
+
+
+def network_claims(config: Config, bracket: dict[str, np.ndarray], dense: Fits, unet: Fits) -> list[Claim]:
+    """The laws that bracket the scores; whether curves collapse, and where they cross."""
+    dense_training = f"{config.optimisation.steps:,} updates of {config.width} x {config.depth} units"
+    unet_training = f"{config.unet.steps:,} updates of {config.unet.batch_size} examples"
+    return [
+        *_bracket_claims(config, bracket),
+        _collapse_claim("networks-collapse", "dense networks", dense),
+        _collapse_claim("networks-collapse-unet", "U-Nets", unet),
+        _crossing_claim("networks-crossing", "Dense networks", dense, config.level, dense_training),
+        _crossing_claim("networks-unet", "U-Nets", unet, config.level, unet_training),
+    ]
+
+
+def _bracket_claims(config: Config, bracket: dict[str, np.ndarray]) -> list[Claim]:
+    law, copies = analysis.t_interval(bracket["true_law"]), float(bracket["copies"])
+    low, high = wilson(copies, config.samples)
+    return [
+        Claim.within(
+            id="networks-true-law",
+            paper=PAPER,
+            figure="(46)",
+            statement=f"Draws of the true law score {config.level:g} against every training set (mean over dimensions and N).",
+            value=float(law.estimate),
+            interval=(float(law.low), float(law.high)),
+            low=config.level - 0.01,
+            high=config.level + 0.01,
+            unit="",
+            note=f"{bracket['true_law'].size} training sets, {config.fresh:,} draws each",
+        ),
+        Claim.at_most(
+            id="networks-multi-delta",
+            paper=PAPER,
+            figure="(21)",
+            statement="The multi-delta denoiser, the optimum of the training loss, scores 0.",
+            value=copies,
+            interval=(float(low), float(high)),
+            threshold=0.01 if config.samples >= 400 else 0.1,
+            unit="",
+            note=f"{config.samples:,} samples",
+        ),
+    ]
+
+
+def _collapse_claim(name: str, who: str, fits: Fits) -> Claim:
+    how = "one curve, or scores that do not cross 1/2: nothing can be said"
+    if fits.exponent is not None:
+        how = f"midpoints go as ID to the power {fits.exponent:.2f}"
+    over_n, over_ratio = fits.spread
+    return Claim.at_least(
+        id=name,
+        paper=PAPER,
+        figure="Fig 4",
+        statement=f"Scores of {who} agree better over N / ID than over N: the spread of the curves' midpoints falls.",
+        value=fits.gain.estimate,
+        interval=(fits.gain.low, fits.gain.high),
+        threshold=0.0,
+        unit="octaves",
+        note=f"spread {over_n:.2f} over log2 N (or N / n, as n is fixed), {over_ratio:.2f} over log2 N / ID; {how}",
+    )
+
+
+def _crossing_claim(name: str, who: str, fits: Fits, level: float, trained: str) -> Claim:
+    crossing = fits.crossing
+    return Claim.within(
+        id=name,
+        paper=PAPER,
+        figure="Fig 4",
+        statement=f"{who} reach {level:g} at some tens of examples a dimension (the paper: 50 to 60, U-Nets).",
+        value=2**crossing.estimate,
+        interval=(2**crossing.low, 2**crossing.high),
+        low=30,
+        high=120,
+        unit="N / ID",
+        note=f"sigmoid in log2 N / ID, all curves together; {trained}",
+    )

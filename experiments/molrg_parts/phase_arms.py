@@ -1,0 +1,162 @@
+"""The arms of the phase transitions: which subspaces PCA, K-subspaces and SGD find, in every cell of rank and size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dgu.analysis import vp_grid
+from dgu.analysis.phase import gap_to_bound, grid_cells, recover_by_k_subspaces, recover_by_pca, recover_by_sgd
+from dgu.analysis.subspace_problems import Problems, low_rank_problems, random_starts, truth_starts
+from dgu.keys import stream
+from experiments.harness.progress import Progress
+from experiments.harness.rundir import RunDirectory
+from experiments.molrg_parts.phase_config import Config
+
+#: What is known of one arm: ``success`` (trials, ranks, sizes) and what the method adds.
+Arm = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Every arm. Make it with ``run``.
+
+    Attributes:
+        pca: by the noise.
+        wide: PCA without noise in twice the dimension.
+        k_subspaces: by the number of subspaces and the noise.
+        sgd: by the number of subspaces, for more than one from a start near the truth, without noise.
+        lost: SGD for two subspaces from a random start.
+    """
+
+    pca: dict[float, Arm]
+    wide: Arm
+    k_subspaces: dict[tuple[int, float], Arm]
+    sgd: dict[int, Arm]
+    lost: Arm
+
+    @classmethod
+    def run(cls, config: Config, directory: RunDirectory, key: Any) -> "Arms":
+        """Stored one by one."""
+        noises = (0.0, config.noise)
+        return cls(
+            pca={noise: _closed(config, directory, key, 1, noise) for noise in noises},
+            wide=_closed(config, directory, key, 1, 0.0, 2 * config.dimension),
+            k_subspaces={(k, noise): _closed(config, directory, key, k, noise) for k in (2, 3) for noise in noises},
+            sgd={k: _sgd(config, directory, key, k, near=k > 1) for k in (1, 2, 3)},
+            lost=_sgd(config, directory, key, 2, near=False),
+        )
+
+    def panels(self, config: Config) -> dict[int, dict[str, Arm]]:
+        """The arms by the number of subspaces and by name, in the order of figures and tables."""
+        clean, noisy = "no noise", f"noise {config.noise:g}"
+        near = {k: {f"SGD near the truth, {clean}": self.sgd[k]} for k in (2, 3)}
+        clusters = {
+            k: {
+                f"K-subspaces, {clean}": self.k_subspaces[k, 0.0],
+                f"K-subspaces, {noisy}": self.k_subspaces[k, config.noise],
+            }
+            for k in (2, 3)
+        }
+        return {
+            1: {
+                f"PCA, {clean}": self.pca[0.0],
+                f"PCA, {noisy}": self.pca[config.noise],
+                f"SGD, {clean}": self.sgd[1],
+            },
+            2: clusters[2] | near[2] | {f"SGD from a random start, {clean}": self.lost},
+            3: clusters[3] | near[3],
+        }
+
+
+def _problems(config: Config, key: Any, components: int, noise: float, dimension: int, trial: int) -> Problems:
+    """One trial of every cell: arms of any number of trials share the programs of one.
+
+    They are waited for, and so are results below: JAX would run the next program beside, and two programs that both
+    decompose batches of matrices wait for each other's threads for ever, on two cores.
+    """
+    cells = grid_cells(config.ranks, config.sizes, [trial])
+    own = stream(key, "problems", components)
+    found = low_rank_problems(own, *cells, dimension=dimension, components=components, noise=noise)
+    return jax.block_until_ready(found)
+
+
+def _shaped(config: Config, arrays: Sequence[Any]) -> np.ndarray:
+    """(trials, ranks, sizes, ...)."""
+    array = np.concatenate([np.asarray(part) for part in arrays])
+    return array.reshape(-1, len(config.ranks), len(config.sizes), *array.shape[1:])
+
+
+def _closed(
+    config: Config, directory: RunDirectory, key: Any, components: int, noise: float, dimension: int | None = None
+) -> Arm:
+    """PCA for one component, K-subspaces for more."""
+    space = dimension or config.dimension
+
+    def compute() -> Arm:
+        success, reseeded = [], 0
+        for trial in range(config.trials):
+            problems = _problems(config, key, components, noise, space, trial)
+            found, again = _recover(key, problems, config.threshold if noise else config.clean_threshold, trial)
+            success.append(np.asarray(found.success))
+            reseeded += int(np.sum(again))
+        return {"success": _shaped(config, success), "reseeded": np.asarray(reseeded)}
+
+    name = f"phase/{'pca' if components == 1 else f'k-subspaces-{components}'}-{space}-{'noisy' if noise else 'clean'}"
+    return directory.stage(name, compute)
+
+
+def _recover(key: Any, problems: Problems, threshold: float, trial: int) -> tuple[Any, Any]:
+    if problems.truth.shape[1] == 1:
+        return recover_by_pca(problems), 0
+    return recover_by_k_subspaces(stream(key, "k-means", trial), problems, threshold)
+
+
+def _sgd(config: Config, directory: RunDirectory, key: Any, components: int, near: bool) -> Arm:
+    """As many trials at a time as there are devices."""
+
+    def compute() -> Arm:
+        at_once = jax.device_count()
+        straight, raw, diverged = [], [], []
+        grid = vp_grid(config.times)
+        with Progress(f"SGD, K = {components}", config.sgd_trials, "trials") as bar:
+            for first in range(0, config.sgd_trials, at_once):
+                # The last chunk is filled with trials that are thrown away: every chunk has one shape.
+                chunk = range(first, first + at_once)
+                each = [_problems(config, key, components, 0.0, config.dimension, trial) for trial in chunk]
+                draws = [stream(key, "start" if near else "random start", components, trial) for trial in chunk]
+                starts = [
+                    truth_starts(own, of.truth, config.start) if near else random_starts(own, of.truth)
+                    for own, of in zip(draws, each)
+                ]
+                found, bare, astray = recover_by_sgd(
+                    jnp.stack([stream(key, "sgd", components, trial) for trial in chunk]),
+                    jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each),
+                    jnp.concatenate(starts),
+                    grid=grid,
+                    steps=config.steps,
+                    batch_size=config.batch,
+                    learning_rate=config.rate,
+                )
+                straight.append(np.asarray(found.success))
+                raw.append(np.asarray(bare.success))
+                diverged.append(np.asarray(astray))
+                bar.update(min(at_once, config.sgd_trials - first))
+        kept = slice(0, config.sgd_trials)
+        arrays = {"success": straight, "raw": raw, "diverged": diverged}
+        return {name: _shaped(config, parts)[kept] for name, parts in arrays.items()}
+
+    return directory.stage(f"phase/sgd-{components}-{'near' if near and components > 1 else 'random'}", compute)
+
+
+def bound_errors(config: Config, key: Any, components: int) -> Arm:
+    """Distances of projectors and what multiplies the constant of the bounds, (trials, ranks, sizes, K)."""
+    key, distance, unit = stream(key, "bounds"), [], []
+    for trial in range(config.bound_trials):
+        problems = _problems(config, key, components, config.noise, config.dimension, trial)
+        distance.append(np.asarray(_recover(key, problems, config.threshold, trial)[0].frobenius))
+        unit.append(np.asarray(gap_to_bound(problems)))
+    return {"distance": _shaped(config, distance), "unit": _shaped(config, unit)}

@@ -1,0 +1,247 @@
+"""What the phase transitions are claimed to be, and the shares of trials that the claims are held to."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from experiments.harness.claims import Claim
+from experiments.molrg_parts.phase_arms import Arm, Arms
+from experiments.molrg_parts.phase_config import Config
+from experiments.molrg_parts.subject import PAPER
+
+
+@dataclass(frozen=True)
+class Fraction:
+    """A share of independent trials with its exact 95 % interval (Clopper and Pearson)."""
+
+    hits: int
+    total: int
+
+    @classmethod
+    def of(cls, hits: np.ndarray) -> "Fraction":
+        """The share of True."""
+        return cls(int(hits.sum()), int(hits.size))
+
+    @property
+    def value(self) -> float:
+        return self.hits / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        found = stats.binomtest(self.hits, self.total).proportion_ci(0.95, "exact")
+        return float(found.low), float(found.high)
+
+
+def theory(config: Config) -> np.ndarray:
+    """(ranks, sizes) whether N >= d."""
+    return np.asarray(config.sizes)[None] >= np.asarray(config.ranks)[:, None]
+
+
+def share(config: Config, arm: Arm, gap: int) -> Fraction:
+    """Successes where N = d + gap."""
+    cells = [
+        (row, config.sizes.index(rank + gap)) for row, rank in enumerate(config.ranks) if rank + gap in config.sizes
+    ]
+    return Fraction.of(np.stack([arm["success"][:, row, column] for row, column in cells]))
+
+
+def found(config: Config, arm: Arm) -> Fraction:
+    """Successes where N >= d."""
+    return Fraction.of(arm["success"][:, theory(config)])
+
+
+def against_theory(config: Config, arm: Arm) -> np.ndarray:
+    """(trials, ranks, sizes) whether a trial does otherwise than succeed exactly where N >= d."""
+    return arm["success"] != theory(config)[None]
+
+
+def normal_interval(value: float, error: float) -> tuple[float, float]:
+    """95 % interval of an estimate with a standard error."""
+    return value - 1.96 * error, value + 1.96 * error
+
+
+def joined(parts: Sequence[Claim], name: str, figure: str, statement: str) -> Claim:
+    """All parts hold."""
+    return Claim.all_of(parts, id=name, paper=PAPER, figure=figure, statement=statement)
+
+
+def _held(
+    make: Callable[..., Claim],
+    measured: Fraction | float,
+    threshold: float,
+    name: str,
+    figure: str,
+    statement: str,
+    note: str = "",
+) -> Claim:
+    """A share of trials, or a number without an error, against a threshold."""
+    value = measured.value if isinstance(measured, Fraction) else measured
+    interval = measured.interval if isinstance(measured, Fraction) else (measured, measured)
+    return make(
+        id=name,
+        paper=PAPER,
+        figure=figure,
+        statement=statement,
+        value=value,
+        interval=interval,
+        threshold=threshold,
+        unit="",
+        note=note,
+    )
+
+
+def exact_claims(checks: dict[str, np.ndarray]) -> list[Claim]:
+    """Tweedie's identity, and what the loss is that training lowers."""
+    difference, error = float(checks["loss_difference"]), float(checks["loss_error"])
+    tweedie = _held(
+        Claim.at_most,
+        float(checks["tweedie"]),
+        1e-10,
+        "phase-tweedie",
+        "equation 4",
+        "Posterior mean and density of a mixture of unequal ranks, means and variances satisfy Tweedie's identity in float64.",
+    )
+    drawn = Claim.equivalent(
+        id="phase-exact-loss-drawn",
+        paper=PAPER,
+        figure="Theorem 1",
+        statement="The loss with drawn noise is the exact one (relative difference).",
+        estimate=difference,
+        interval=normal_interval(difference, error),
+        margin=0.01,
+        unit="",
+    )
+    minimum = _held(
+        Claim.at_most,
+        float(checks["minimum_distance"].max()),
+        0.01,
+        "phase-exact-loss-minimum",
+        "Theorem 1",
+        "Gradient descent on the exact loss over orthonormal columns ends in PCA's subspace (distance of projectors).",
+    )
+    loss = joined([drawn, minimum], "phase-exact-loss", "Theorem 1", "Training the denoiser of one subspace is PCA.")
+    return [tweedie, loss]
+
+
+def transition_claims(config: Config, arms: Arms) -> list[Claim]:
+    """Where each method succeeds."""
+    return [
+        pca_claim(config, arms.pca),
+        dimension_claim(config, arms.pca[0.0], arms.wide),
+        k_subspaces_claim(config, arms.k_subspaces),
+        sgd_claim(config, arms.sgd),
+        random_start_claim(config, arms.lost),
+        straighten_claim(config, arms.sgd[1]),
+    ]
+
+
+def pca_claim(config: Config, pca: dict[float, Arm]) -> Claim:
+    """At N = d, with noise a little later."""
+    name, figure, noisy = "phase-pca", "Fig 2", pca[config.noise]
+    wrong = Fraction.of(against_theory(config, pca[0.0]))
+    below = Fraction.of(noisy["success"][:, ~theory(config)])
+    clean = "Without noise PCA succeeds exactly where N >= d (share of trials that do otherwise)."
+    late, early = (f"With noise {config.noise:g} it {end}." for end in ("succeeds at N = d + 2", "fails where N < d"))
+    parts = [
+        _held(Claim.at_most, wrong, 0.005, f"{name}-clean", figure, clean),
+        _held(Claim.at_least, share(config, noisy, 2), 0.95, f"{name}-above", figure, late),
+        _held(Claim.at_most, below, 0.01, f"{name}-below", figure, early),
+    ]
+    return joined(parts, name, figure, "PCA finds a subspace of rank d from N points if and only if N >= d.")
+
+
+def dimension_claim(config: Config, usual: Arm, wide: Arm) -> Claim:
+    """The dimension of the space plays no part."""
+    return _held(
+        Claim.at_most,
+        Fraction.of((usual["success"] != wide["success"]).any(axis=0)),
+        0.05,
+        "phase-dimension",
+        "Fig 2",
+        f"PCA's transition is the same in dimension {2 * config.dimension} (share of cells of d and N in which any trial differs).",
+    )
+
+
+def k_subspaces_claim(config: Config, many: dict[tuple[int, float], Arm]) -> Claim:
+    """At N = d for two and three subspaces, without noise for ranks of 3 or more."""
+    parts, high = [], np.asarray(config.ranks) >= 3
+    for k, figure in ((2, "Fig 3"), (3, "Fig 6")):
+        name, noisy = f"phase-k-subspaces-{k}", share(config, many[k, config.noise], 2)
+        wrong = Fraction.of(against_theory(config, many[k, 0.0])[:, high])
+        clean = f"K = {k}, no noise, d >= 3: success exactly where N >= d (share of trials that do otherwise)."
+        late = f"K = {k}, noise {config.noise:g}: success at N = d + 2."
+        parts += [
+            _held(Claim.at_most, wrong, 0.01, f"{name}-clean", figure, clean),
+            _held(Claim.at_least, noisy, 0.9, f"{name}-noisy", figure, late),
+        ]
+    statement = "K-subspaces find K subspaces of rank d from N points on each if and only if N >= d."
+    return joined(parts, "phase-k-subspaces", "Figs 3 and 6", statement)
+
+
+def sgd_claim(config: Config, sgd: dict[int, Arm]) -> Claim:
+    """Between N = d - 1 and N = d + 3."""
+    parts = []
+    for k, figure in ((1, "Fig 2"), (2, "Fig 3"), (3, "Fig 6")):
+        below, above = share(config, sgd[k], -1), share(config, sgd[k], 3)
+        name, late = f"phase-sgd-{k}", f"K = {k}: it succeeds at N = d + 3."
+        parts += [
+            _held(Claim.at_most, below, 0.05, f"{name}-below", figure, f"K = {k}: it fails at N = d - 1."),
+            _held(Claim.at_least, above, 0.8, f"{name}-above", figure, late),
+        ]
+    statement = "SGD on the denoising loss, for K > 1 from a start near the truth, has the phase transition of subspace clustering."
+    return joined(parts, "phase-sgd", "Figs 2, 3 and 6", statement)
+
+
+def random_start_claim(config: Config, lost: Arm) -> Claim:
+    """Hardly anywhere."""
+    shares = [lost["success"][:, row, enough].mean() for row, enough in enumerate(theory(config))]
+    return _held(
+        Claim.at_most,
+        found(config, lost),
+        0.2,
+        "phase-random-start",
+        "equation 45",
+        "From a random start SGD does not find two subspaces, though N >= d: the transition needs the start near the truth.",
+        note="by rank: " + ", ".join(f"{100 * one:.0f} % at d = {d}" for d, one in zip(config.ranks, shares)),
+    )
+
+
+def straighten_claim(config: Config, arm: Arm) -> Claim:
+    """At the largest rank and size, each trial with and without orthonormal columns."""
+    straight, raw = (arm[name][:, -1, -1].astype(float) for name in ("success", "raw"))
+    gain = straight - raw
+    error = float(np.sqrt(max(gain.var(), 0.25 / len(gain)) / len(gain)))
+    return Claim.at_least(
+        id="phase-straighten",
+        paper="own",
+        figure="Algorithm 1",
+        statement=f"SGD's columns must be made orthonormal before the test: at d = {config.ranks[-1]}, N = {config.sizes[-1]} that raises the share of successes.",
+        value=float(gain.mean()),
+        interval=normal_interval(float(gain.mean()), error),
+        threshold=0.2,
+        unit="",
+    )
+
+
+def samples_claim(checks: dict[str, np.ndarray]) -> Claim:
+    """Samples lie on the subspaces, as many on each as its weight says."""
+    name, figure = "phase-samples", "Lemma 1"
+    near, first = float(checks["off"].max()), Fraction.of(checks["component"] == 0)
+    weight = float(checks["weights"][0])
+    surplus = first.value - weight
+    parts = [
+        _held(Claim.at_most, near, 0.01, f"{name}-near", figure, "Every sample lies on a subspace (largest distance)."),
+        Claim.equivalent(
+            id=f"{name}-share",
+            paper=PAPER,
+            figure=figure,
+            statement="Components come as often as their weights say, to 3 standard errors.",
+            estimate=surplus,
+            interval=(surplus, surplus),
+            margin=3 * float(np.sqrt(weight * (1 - weight) / first.total)),
+            unit="",
+        ),
+    ]
+    return joined(parts, name, figure, "Heun's method on the exact posterior mean samples the mixture.")
