@@ -58,8 +58,10 @@ class Config:
     """Random vectors for the energy that these leave."""
     compared: int = 3
     """Trajectories on which products are held to the dense Jacobian, where that is formed; 2 or more."""
-    draws: int = 100
-    """Noisy points a level for the closed form, 4 or more."""
+    draws: int = 1000
+    """Noisy points a level for the closed form, 4 or more (the calibration took 100, which leave its mean uncertain by half a rank)."""
+    trained_draws: int = 100
+    """The same for the network that this run has trained on such data."""
     batch_size: int = 4
     """Points at a time."""
 
@@ -69,14 +71,15 @@ class Config:
         share_wanted(self.eta, self.rule)
         most = self.trajectories
         require(2 <= self.compared <= most, "dimension.compared", self.compared, f"from 2 to trajectories = {most}")
-        require(self.draws >= 4, "dimension.draws", self.draws, "4 or more")
+        for name in ("draws", "trained_draws"):
+            require(getattr(self, name) >= 4, f"dimension.{name}", getattr(self, name), "4 or more")
         require(self.probes >= 2, "dimension.probes", self.probes, "2 or more")
         for name in ("dense", "count", "batch_size"):
             require(getattr(self, name) >= 1, f"dimension.{name}", getattr(self, name), "1 or more")
 
 
 PRESETS = {
-    "smoke": Config(trajectories=3, steps=4, count=6, probes=4, compared=2, draws=8),
+    "smoke": Config(trajectories=3, steps=4, count=6, probes=4, compared=2, draws=8, trained_draws=8),
     "default": Config(),
     "paper": Config(trajectories=15, count=128, probes=64, batch_size=2),
 }
@@ -97,7 +100,8 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     if trained is not None:
         denoiser, rank = trained
         points = directory.stage(
-            "dimension/trained", lambda: _at_points(config, planted(laws, rank), denoiser, levels, key)
+            "dimension/trained",
+            lambda: _at_points(config, config.trained_draws, planted(laws, rank), denoiser, levels, key),
         )
         synthetic = {f"U-Net, subspaces of dimension {rank}": points["ranks"]}
 
@@ -153,15 +157,22 @@ def _band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return values.mean(axis=1), values.min(axis=1), values.max(axis=1)
 
 
-def _at_points(config: Config, law: MoLRG, denoiser: Any, levels: np.ndarray, key: Any) -> dict[str, np.ndarray]:
-    """Ranks of a denoiser at noisy draws of a law, ``(levels, draws)``: all Jacobians in one program."""
-    clean = law.sample(stream(key, "clean"), np.arange(config.draws))
+def _at_points(
+    config: Config, draws: int, law: MoLRG, denoiser: Any, levels: np.ndarray, key: Any
+) -> dict[str, np.ndarray]:
+    """Ranks of a denoiser at noisy draws of a law, ``(levels, draws)``: a block's Jacobians in one program."""
+    clean = law.sample(stream(key, "clean"), np.arange(draws))
     noisy = jax.jit(jax.vmap(noisy_input, in_axes=(None, 0, 0, None, None)))
     ranks = []
     for place, level in enumerate(levels):
-        points = noisy(stream(key, "noise"), clean, np.arange(config.draws), np.float32(level), place)
+        points = noisy(stream(key, "noise"), clean, np.arange(draws), np.float32(level), place)
         found = analysis.jacobian_ranks(
-            denoiser, np.asarray(points), np.float32(level), eta=config.eta, rule=config.rule, batch_size=config.draws
+            denoiser,
+            np.asarray(points),
+            np.float32(level),
+            eta=config.eta,
+            rule=config.rule,
+            batch_size=min(draws, 100),
         )
         ranks.append(found.rank)
     return {"ranks": np.stack(ranks)}
@@ -170,7 +181,7 @@ def _at_points(config: Config, law: MoLRG, denoiser: Any, levels: np.ndarray, ke
 def _calibration(config: Config, law: MoLRG, levels: np.ndarray, key: Any) -> dict[str, np.ndarray]:
     """The closed form over the grid's levels, and at the three that the paper's figure fixes."""
     fixed = np.array([_SETTLED, _BETWEEN, _MIXED])
-    found = _at_points(config, law, law.denoiser, np.concatenate([levels, fixed]), key)["ranks"]
+    found = _at_points(config, config.draws, law, law.denoiser, np.concatenate([levels, fixed]), key)["ranks"]
     return {"ranks": found[: len(levels)], "fixed": found[len(levels) :]}
 
 
