@@ -18,6 +18,7 @@ from experiments.harness import parts
 from experiments.harness.checkpoints import UNTRAINED
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.options import at_least
 from experiments.harness.report import Report, Table
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.subject import FFHQ_64, Plan, Subject
@@ -77,11 +78,8 @@ class Config:
     """Seed of every draw."""
 
     def __post_init__(self) -> None:
-        require(self.levels >= 2, "levels", self.levels, "2 or more")
-        require(self.steps >= 2, "steps", self.steps, "2 or more")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        at_least(self, levels=2, steps=2, batch_size=1, label=0)
         require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
-        require(self.label >= 0, "label", self.label, "0 or more")
         require(self.inputs in ("held-out", "training"), "inputs", self.inputs, "held-out or training")
         parts.check_each_once(self.parts)
         require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
