@@ -16,29 +16,20 @@ from dgu import parallel
 from dgu.errors import require
 from experiments import concentration_parts as study
 from experiments.concentration_parts.subject import Plan, Subject
+from experiments.harness import parts
 from experiments.harness.checkpoints import UNTRAINED, load, planned, sampling_cost
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
 from experiments.harness.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
-from experiments.harness.report import FigureEntry, Report, Section, Table, check_promises
+from experiments.harness.report import Report
 from experiments.harness.rundir import RunDirectory
 
-#: In the order of the report.
-PARTS: dict[str, Any] = {
-    "norms": study.norms,
-    "contraction": study.contraction,
-    "tails": study.tails,
-    "starts": study.starts,
-    "spectra": study.spectra,
-    "representations": study.representations,
-    "theorem": study.theorem,
-    "prediction": study.prediction,
-    "fit_size": study.fit_size,
-}
+#: Parts, in the order of the report.
 PartName = Literal[
     "norms", "contraction", "tails", "starts", "spectra", "representations", "theorem", "prediction", "fit_size"
 ]
 EVERY: tuple[PartName, ...] = get_args(PartName)
+PARTS = parts.modules(study, EVERY)
 #: Parts that look inside the sampler and so need a network.
 NEED_NETWORK = ("norms", "contraction", "starts")
 #: Fewest samples of a class, whatever the parts.
@@ -82,14 +73,12 @@ class Config:
     def __post_init__(self) -> None:
         require(self.per_class >= _FEWEST, "per_class", self.per_class, f"at least {_FEWEST}")
         require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
-        require(
-            bool(self.parts) and len(set(self.parts)) == len(self.parts), "parts", self.parts, "one or more, each once"
-        )
+        parts.check_each_once(self.parts)
         require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
 
 
 def _with_parts(preset: str, **options: Any) -> Config:
-    return Config(**options, **{name: part.PRESETS[preset] for name, part in PARTS.items()})
+    return Config(**options, **parts.presets(PARTS, preset))
 
 
 PRESETS = {
@@ -117,31 +106,14 @@ PRESETS = {
 def run(config: Config, directory: RunDirectory) -> Report:
     """The parts asked for, one after the other; every stage is stored, so a run that was killed goes on."""
     subject = gather(config, directory)
-    names = [name for name in PARTS if name in config.parts]
-    sections: dict[str, Section] = {}
-    for name in names:
-        print(f"{name}: {_question(name)}", flush=True)
-        section = PARTS[name].run(getattr(config, name), subject, directory, config.seed)
-        if section is not None:
-            check_promises(f"the part {name}", section, PARTS[name].CLAIM_IDS, PARTS[name].FIGURE_FILES)
-            sections[name] = section
-    directory.write_json("metrics.json", {name: section.metrics for name, section in sections.items()})
+    asked = parts.chosen(PARTS, config)
+    sections = parts.run(asked, config, subject, directory)
+    directory.write_json("metrics.json", parts.metrics(sections))
     answers = [section.answer for section in sections.values()]
-    left_out = [name for name in names if name not in sections]
+    left_out = [name for name in asked if name not in sections]
     if left_out:
         answers.append(f"Left out, as these images or the want of a network do not allow them: {', '.join(left_out)}.")
-    every = list(sections.values())
-    return Report(
-        "Concentration of measure",
-        "\n".join(answers),
-        claims=[claim for section in every for claim in section.claims],
-        figures=[FigureEntry(f.file, f"{s.title}. {f.caption}") for s in every for f in s.figures],
-        tables=[Table(f"{s.title}: {t.title}", t.header, t.rows) for s in every for t in s.tables],
-    )
-
-
-def _question(name: str) -> str:
-    return (PARTS[name].__doc__ or "").strip().splitlines()[0]
+    return parts.report("Concentration of measure", answers, sections)
 
 
 def gather(config: Config, directory: RunDirectory) -> Subject:
@@ -154,7 +126,7 @@ def gather(config: Config, directory: RunDirectory) -> Subject:
         fewest = min(int((given.labels == label).sum()) for label in labels)
         count, shown = min(config.per_class, fewest), f"samples = {config.samples!r}: images of the smallest class"
         require(count >= _FEWEST, shown, count, f"at least {_FEWEST}")
-        _check_sizes(config, count, shown)
+        parts.check(parts.chosen(PARTS, config), config, count, shown)
         images = of_classes("samples", config.samples, given, labels, count, "")
         names, shape = tuple(given.class_names), images.shape[2:]
         denoiser, conditional = None, False
@@ -162,7 +134,7 @@ def gather(config: Config, directory: RunDirectory) -> Subject:
         _check_varied(images, config.samples)
         real = real_classes(config, labels, names, shape)
     else:
-        _check_sizes(config, config.per_class, "per_class")
+        parts.check(parts.chosen(PARTS, config), config, config.per_class, "per_class")
         pretrained = load(config.checkpoint)
         denoiser, shape = pretrained.denoiser, pretrained.network.shape
         available = max(1, pretrained.network.unet.label_dim)
@@ -187,13 +159,6 @@ def gather(config: Config, directory: RunDirectory) -> Subject:
     )
 
 
-def _check_sizes(config: Config, per_class: int, shown: str) -> None:
-    """Before the work: whether every part has images enough."""
-    for name in config.parts:
-        if hasattr(PARTS[name], "check"):
-            PARTS[name].check(getattr(config, name), per_class, shown)
-
-
 def _check_varied(images: np.ndarray, value: str) -> None:
     """Constant images have no covariance, and nothing here means anything for them."""
     for number, of_class in enumerate(images):
@@ -203,12 +168,12 @@ def _check_varied(images: np.ndarray, value: str) -> None:
 
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost."""
-    names = [name for name in PARTS if name in config.parts]
+    asked = parts.chosen(PARTS, config)
     if config.samples is not None:
         given = load_images("samples", config.samples, "train")
         classes = len(class_list(config.classes, len(given.class_names)))
         plan = Plan(None, given.images.shape[1:], classes, config.per_class, 0, config.sampler.batch_size)
-        names = [name for name in names if name not in NEED_NETWORK]
+        asked = {name: part for name, part in asked.items() if name not in NEED_NETWORK}
         costs = []
     else:
         network = planned(config.checkpoint)
@@ -216,7 +181,7 @@ def dry_run(config: Config) -> list[Cost]:
         sampler = config.sampler
         plan = Plan(network, network.shape, classes, config.per_class, sampler.num_steps, sampler.batch_size)
         costs = [sampling_cost(network, classes * config.per_class, sampler.evaluations, sampler.batch_size)]
-    return costs + [cost for name in names for cost in PARTS[name].costs(getattr(config, name), plan)]
+    return costs + parts.costs(asked, config, plan)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

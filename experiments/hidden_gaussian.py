@@ -14,26 +14,19 @@ from typing import Any, Literal, get_args
 from dgu import parallel
 from dgu.errors import require
 from experiments import hidden_gaussian_parts as study
+from experiments.harness import parts
 from experiments.harness.checkpoints import UNTRAINED
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Report, Section, Table, check_promises
+from experiments.harness.options import at_least
+from experiments.harness.report import Report, Table
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.subject import FFHQ_64, Plan, Subject
 
-#: In the order of the report. A part is a module with ``Config``, ``PRESETS``, ``CLAIM_IDS``, ``FIGURE_FILES``,
-#: ``run(config, subject, directory, seed) -> Section``, ``costs(config, plan)`` and, where it can refuse, ``check(config, subject)``.
-PARTS: dict[str, Any] = {
-    "linearity": study.linearity,
-    "distillation": study.distillation,
-    "distances": study.distances,
-    "jacobians": study.jacobians,
-    "autoencoders": study.autoencoders,
-    "sweeps": study.sweeps,
-    "strong": study.strong,
-}
+#: Parts, in the order of the report.
 PartName = Literal["linearity", "distillation", "distances", "jacobians", "autoencoders", "sweeps", "strong"]
 EVERY: tuple[PartName, ...] = get_args(PartName)
+PARTS = parts.modules(study, EVERY)
 #: Parts that measure the network of ``--checkpoint``; the others run without one.
 NEED_NETWORK: tuple[PartName, ...] = ("linearity", "distillation", "distances", "jacobians", "autoencoders")
 #: Parts that train networks of their own.
@@ -85,21 +78,15 @@ class Config:
     """Seed of every draw."""
 
     def __post_init__(self) -> None:
-        require(self.levels >= 2, "levels", self.levels, "2 or more")
-        require(self.steps >= 2, "steps", self.steps, "2 or more")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        at_least(self, levels=2, steps=2, batch_size=1, label=0)
         require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
-        require(self.label >= 0, "label", self.label, "0 or more")
         require(self.inputs in ("held-out", "training"), "inputs", self.inputs, "held-out or training")
-        require(
-            bool(self.parts) and len(set(self.parts)) == len(self.parts), "parts", self.parts, "one or more, each once"
-        )
+        parts.check_each_once(self.parts)
         require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
 
 
 def _preset(name: str, **options: Any) -> Config:
-    common: dict[str, Any] = {"networks": study.networks.PRESETS[name]}
-    return Config(**{part: module.PRESETS[name] for part, module in PARTS.items()}, **common, **options)
+    return Config(**parts.presets(PARTS, name), networks=study.networks.PRESETS[name], **options)
 
 
 PRESETS = {
@@ -127,42 +114,23 @@ for _name, _sizes, _little, _widths, _strong in (
 def run(config: Config, directory: RunDirectory) -> Report:
     """The parts asked for, one after the other; every stage is stored, so a run that was killed goes on."""
     subject = Subject(config)
-    names = [name for name in PARTS if name in config.parts]
-    # Refused before any work, not by a later part.
-    for name in names:
-        if hasattr(PARTS[name], "check"):
-            PARTS[name].check(getattr(config, name), subject)
-    sections: dict[str, Section] = {}
-    for name in names:
-        print(f"{name}: {_question(name)}", flush=True)
-        sections[name] = PARTS[name].run(getattr(config, name), subject, directory, config.seed)
-        check_promises(f"the part {name}", sections[name], PARTS[name].CLAIM_IDS, PARTS[name].FIGURE_FILES)
-    metrics: dict[str, Any] = {name: section.metrics for name, section in sections.items()}
+    asked = parts.chosen(PARTS, config)
+    parts.check(asked, config, subject)
+    sections = parts.run(asked, config, subject, directory)
+    metrics = parts.metrics(sections)
     answers, tables = [section.answer for section in sections.values()], []
-    if set(names) & set(NEED_NETWORK):
+    if set(asked) & set(NEED_NETWORK):
         metrics |= {"inputs": subject.inputs, "images": {"train": len(subject.train), "inputs": len(subject.images)}}
         answers.insert(0, f"Of {config.checkpoint}, with {subject.about}.")
         made = ("training, for the Gaussian and multi-delta denoisers", len(subject.train))
         tables = [Table("Images", ("what", "images"), [made, (subject.inputs, len(subject.images))])]
     directory.write_json("metrics.json", metrics)
-    every = list(sections.values())
-    return Report(
-        "Hidden Gaussian structure",
-        "\n".join(answers),
-        claims=[claim for section in every for claim in section.claims],
-        figures=[FigureEntry(f.file, f"{s.title}. {f.caption}") for s in every for f in s.figures],
-        tables=[*tables, *(Table(f"{s.title}: {t.title}", t.header, t.rows) for s in every for t in s.tables)],
-    )
-
-
-def _question(name: str) -> str:
-    return (PARTS[name].__doc__ or "").strip().splitlines()[0]
+    return parts.report("Hidden Gaussian structure", answers, sections, tables)
 
 
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost: real shapes through ``jax.eval_shape``, FLOP of the network's convolutions and products."""
-    plan = Plan(config)
-    return [cost for name in PARTS if name in config.parts for cost in PARTS[name].costs(getattr(config, name), plan)]
+    return parts.costs(parts.chosen(PARTS, config), config, Plan(config))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

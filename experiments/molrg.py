@@ -13,22 +13,17 @@ from typing import Any, Literal, get_args
 from dgu import parallel
 from dgu.errors import require
 from experiments import molrg_parts as study
+from experiments.harness import parts
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Report, Section, Table, check_promises
+from experiments.harness.report import Report
 from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.subject import CIFAR_10, gather, planned
 
-#: In the order of the report; ``dimension`` looks at what ``networks`` has trained.
-PARTS: dict[str, Any] = {
-    "phase": study.phase,
-    "images": study.images,
-    "networks": study.networks,
-    "dimension": study.dimension,
-    "directions": study.directions,
-}
+#: Parts, in the order of the report; ``dimension`` looks at what ``networks`` has trained.
 PartName = Literal["phase", "images", "networks", "dimension", "directions"]
 EVERY: tuple[PartName, ...] = get_args(PartName)
+PARTS = parts.modules(study, EVERY)
 #: Parts that look at the network of ``--checkpoint``.
 NEED_NETWORK = ("images", "dimension", "directions")
 
@@ -57,14 +52,13 @@ class Config:
     """Seed of everything drawn."""
 
     def __post_init__(self) -> None:
-        once = bool(self.parts) and len(set(self.parts)) == len(self.parts)
-        require(once, "parts", self.parts, "one or more, each once")
+        parts.check_each_once(self.parts)
         require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
         require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
 
 
 def _with_parts(preset: str, **options: Any) -> Config:
-    return Config(**options, **{name: part.PRESETS[preset] for name, part in PARTS.items()})
+    return Config(**options, **parts.presets(PARTS, preset))
 
 
 PRESETS = {
@@ -76,40 +70,21 @@ PRESETS = {
 
 def run(config: Config, directory: RunDirectory) -> Report:
     """The parts asked for, one after the other; every stage is stored, so a run that was killed goes on."""
-    names = [name for name in PARTS if name in config.parts]
+    asked = parts.chosen(PARTS, config)
     subject = None
-    if set(names) & set(NEED_NETWORK):
+    if set(asked) & set(NEED_NETWORK):
         subject = gather(config.checkpoint, config.data, config.split, config.size)
-    for name in names:
-        if hasattr(PARTS[name], "check"):
-            PARTS[name].check(getattr(config, name), subject)
-    sections: dict[str, Section] = {}
-    for name in names:
-        part = PARTS[name]
-        print(f"{name}: {_question(name)}", flush=True)
-        section = part.run(getattr(config, name), subject, directory, config.seed)
-        check_promises(f"the part {name}", section, part.CLAIM_IDS, part.FIGURE_FILES)
-        sections[name] = section
-    directory.write_json("metrics.json", {name: section.metrics for name, section in sections.items()})
-    every = list(sections.values())
-    return Report(
-        "Mixtures of low-rank Gaussians",
-        "\n".join(section.answer for section in every),
-        claims=[claim for section in every for claim in section.claims],
-        figures=[FigureEntry(f.file, f"{s.title}. {f.caption}") for s in every for f in s.figures],
-        tables=[Table(f"{s.title}: {t.title}", t.header, t.rows) for s in every for t in s.tables],
-    )
-
-
-def _question(name: str) -> str:
-    return (PARTS[name].__doc__ or "").strip().splitlines()[0]
+    parts.check(asked, config, subject)
+    sections = parts.run(asked, config, subject, directory)
+    directory.write_json("metrics.json", parts.metrics(sections))
+    return parts.report("Mixtures of low-rank Gaussians", [section.answer for section in sections.values()], sections)
 
 
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost."""
-    names = [name for name in PARTS if name in config.parts]
-    network = planned(config.checkpoint) if set(names) & set(NEED_NETWORK) else None
-    return [cost for name in names for cost in PARTS[name].costs(getattr(config, name), network)]
+    asked = parts.chosen(PARTS, config)
+    network = planned(config.checkpoint) if set(asked) & set(NEED_NETWORK) else None
+    return parts.costs(asked, config, network)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

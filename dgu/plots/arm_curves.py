@@ -8,9 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullLocator
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
-
-_LOOKS = (("blue", "o"), ("vermilion", "s"), ("green", "^"), ("purple", "D"))
+from dgu.plots.style import LOOKS, OKABE_ITO, legend_below, panel_grid, style
 
 
 @dataclass(frozen=True)
@@ -47,16 +45,16 @@ def arm_curves(panels: Sequence[ArmPanel], *, title: str = "") -> Figure:
     """
     require(len(panels) > 0, "number of panels", len(panels), "1 or more")
     with style():
-        figure = new_figure(max(5.4, 4.1 * len(panels)), 3.9)
-        grid = figure.subplots(1, len(panels), squeeze=False)
-        for axes, panel in zip(grid.flat, panels):
-            require(len(panel.curves) <= len(_LOOKS), "number of arms", len(panel.curves), f"at most {len(_LOOKS)}")
-            for (arm, rows), (color, marker) in zip(panel.curves.items(), _LOOKS):
+        figure, cells = panel_grid(len(panels), len(panels), 4.1, 3.2, least=5.4)
+        for cell, panel in zip(cells, panels):
+            axes = cell.axes
+            require(len(panel.curves) <= len(LOOKS), "number of arms", len(panel.curves), f"at most {len(LOOKS)}")
+            for (arm, rows), look in zip(panel.curves.items(), LOOKS):
                 fits = rows.ndim == 2 and rows.shape[1:] == panel.x.shape
                 require(fits, f"shape of {arm} ({panel.title})", rows.shape, f"(R, {len(panel.x)})")
-                color = OKABE_ITO[color]
+                color = look.color
                 axes.fill_between(panel.x, rows.min(axis=0), rows.max(axis=0), color=color, alpha=0.25, linewidth=0)
-                axes.plot(panel.x, rows.mean(axis=0), color=color, marker=marker, markersize=3.5, label=arm)
+                axes.plot(panel.x, rows.mean(axis=0), color=color, marker=look.marker, markersize=3.5, label=arm)
                 if arm in panel.reference:
                     name = f"{arm}: {panel.reference_name}"
                     axes.plot(panel.x, panel.reference[arm], color=color, linestyle="--", linewidth=1.1, label=name)
@@ -73,7 +71,7 @@ def arm_curves(panels: Sequence[ArmPanel], *, title: str = "") -> Figure:
             axes.set_xlabel(panel.xlabel)
             axes.set_ylabel(panel.ylabel)
             axes.set_title(panel.title)
-        legend_below(figure, list(grid.flat))
+        legend_below(figure, [cell.axes for cell in cells])
         if title:
             figure.suptitle(title)
     return figure

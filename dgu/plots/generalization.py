@@ -1,6 +1,6 @@
 """Figures of generalisation in training time: curves over seeds, densities as they are learned, scatter against a size."""
 
-import math
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,10 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
-
-_COLORS = ("blue", "vermilion", "green", "purple", "orange", "sky blue", "black")
-_MARKERS = ("o", "s", "^", "v", "D", "P", "X")
+from dgu.plots.style import LOOKS, OKABE_ITO, legend_below, panel_grid, style
 
 
 @dataclass(frozen=True)
@@ -52,16 +49,10 @@ def seed_curves(
         require(
             panel.y.shape[1:] == panel.x.shape, f"shape of y ({panel.title})", panel.y.shape, f"(R, {len(panel.x)})"
         )
-    columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
     with style():
-        figure = new_figure(max(5.0, 3.6 * columns), 2.9 * rows + 0.6)
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for number, axes in enumerate(grid.flat):
-            if number >= len(panels):
-                axes.set_axis_off()
-                continue
-            panel = panels[number]
+        figure, cells = panel_grid(len(panels), columns, 3.6, 2.9, least=5.0, sharey=True)
+        for cell, panel in zip(cells, panels):
+            axes = cell.axes
             shown = np.where(np.isfinite(panel.y), panel.y, np.nan)
             axes.plot(panel.x, shown.T, color=OKABE_ITO["sky blue"], linewidth=0.6, alpha=0.6)
             worst = np.where(np.isfinite(panel.y), panel.y, np.inf)
@@ -75,11 +66,11 @@ def seed_curves(
             axes.set_yscale("log")
             if log_x:
                 axes.set_xscale("log")
-            if number % columns == 0:
+            if cell.left:
                 axes.set_ylabel(ylabel)
-            if number >= len(panels) - columns:
+            if cell.bottom:
                 axes.set_xlabel(xlabel)
-        legend_below(figure, list(grid.flat[: len(panels)]))
+        legend_below(figure, [cell.axes for cell in cells])
         if title:
             figure.suptitle(title)
     return figure
@@ -118,26 +109,23 @@ def density_multiples(
     fits = len(row_names) == rows and len(column_names) == columns and len(texts) == rows
     require(fits, "names", (len(row_names), len(column_names)), f"{rows} rows and {columns} columns")
     with style():
-        figure = new_figure(2.5 * columns + 0.6, 1.7 * rows + 0.9)
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+        figure, cells = panel_grid(rows * columns, columns, 2.5, 1.75, beside=0.6, sharex=True)
         top = 1.35 * float(target.max())
-        for row in range(rows):
-            for column in range(columns):
-                axes = grid[row, column]
-                values = learned[row, column]
-                axes.fill_between(x, target, color="#c9ccd1", linewidth=0, label="target")
-                axes.plot(x, values, color=OKABE_ITO["vermilion"], linewidth=1.3, label="learned")
-                axes.set_ylim(0, max(top, 1.25 * float(np.nanmax(values)) if np.isfinite(values).any() else top))
-                axes.set_yticks([])
-                axes.grid(False)
-                axes.text(0.5, 0.98, texts[row][column], transform=axes.transAxes, fontsize=7.5, ha="center", va="top")
-                if row == 0:
-                    axes.set_title(column_names[column], fontsize=10)
-                if column == 0:
-                    axes.set_ylabel(row_names[row])
-                if row == rows - 1:
-                    axes.set_xlabel("x")
-        legend_below(figure, [grid[0, 0]])
+        for cell, (row, column) in zip(cells, itertools.product(range(rows), range(columns))):
+            axes, values = cell.axes, learned[row, column]
+            axes.fill_between(x, target, color="#c9ccd1", linewidth=0, label="target")
+            axes.plot(x, values, color=OKABE_ITO["vermilion"], linewidth=1.3, label="learned")
+            axes.set_ylim(0, max(top, 1.25 * float(np.nanmax(values)) if np.isfinite(values).any() else top))
+            axes.set_yticks([])
+            axes.grid(False)
+            axes.text(0.5, 0.98, texts[row][column], transform=axes.transAxes, fontsize=7.5, ha="center", va="top")
+            if row == 0:
+                axes.set_title(column_names[column], fontsize=10)
+            if cell.left:
+                axes.set_ylabel(row_names[row])
+            if cell.bottom:
+                axes.set_xlabel("x")
+        legend_below(figure, [cells[0].axes])
         if title:
             figure.suptitle(title)
     return figure
@@ -176,12 +164,12 @@ def against_size(panels: Sequence[SizePanel], *, title: str = "") -> Figure:
     """
     require(len(panels) > 0, "number of panels", len(panels), "1 or more")
     with style():
-        figure = new_figure(4.6 * len(panels), 3.9)
-        grid = figure.subplots(1, len(panels), squeeze=False)
-        for axes, panel in zip(grid.flat, panels):
+        figure, cells = panel_grid(len(panels), len(panels), 4.6, 3.2)
+        for cell, panel in zip(cells, panels):
+            axes = cell.axes
             for place, (name, points) in enumerate(panel.y.items()):
                 require(len(points) == len(panel.x), f"y[{name!r}]", points.shape, f"({len(panel.x)}, R)")
-                color, marker = OKABE_ITO[_COLORS[place]], _MARKERS[place]
+                color, marker = LOOKS[place].color, LOOKS[place].marker
                 shift = 1.0 + 0.03 * place
                 finite = np.where(np.isfinite(points), points, np.nan)
                 axes.plot(panel.x * shift, finite, marker, color=color, markersize=3, alpha=0.45)
@@ -204,7 +192,7 @@ def against_size(panels: Sequence[SizePanel], *, title: str = "") -> Figure:
             axes.set_title(panel.title)
             axes.set_xticks(panel.x, [f"{value:g}" for value in panel.x], minor=False)
             axes.xaxis.set_minor_locator(NullLocator())
-        legend_below(figure, list(grid.flat))
+        legend_below(figure, [cell.axes for cell in cells])
         if title:
             figure.suptitle(title)
     return figure
@@ -222,22 +210,20 @@ def score_panels(
     """Learned scores of all seeds over the exact one, a panel each for a row and a column."""
     rows, columns = learned.shape[:2]
     with style():
-        figure = new_figure(3.4 * columns, 2.6 * rows + 0.7)
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        figure, cells = panel_grid(rows * columns, columns, 3.4, 2.6, sharex=True, sharey=True)
         span = 1.6 * float(np.abs(exact).max())
-        for row in range(rows):
-            for column in range(columns):
-                axes = grid[row, column]
-                lines = axes.plot(x, learned[row, column].T, color=OKABE_ITO["sky blue"], linewidth=0.7, alpha=0.8)
-                lines[0].set_label("learned, a line a seed")
-                axes.plot(x, exact, color=OKABE_ITO["black"], linestyle="--", label="exact")
-                axes.set_ylim(-span, span)
-                axes.set_title(f"{row_names[row]}, {column_names[column]}", fontsize=10)
-                if row == rows - 1:
-                    axes.set_xlabel("x")
-                if column == 0:
-                    axes.set_ylabel("score at $t_\\epsilon$")
-        legend_below(figure, list(grid.flat))
+        for cell, (row, column) in zip(cells, itertools.product(range(rows), range(columns))):
+            axes = cell.axes
+            lines = axes.plot(x, learned[row, column].T, color=OKABE_ITO["sky blue"], linewidth=0.7, alpha=0.8)
+            lines[0].set_label("learned, a line a seed")
+            axes.plot(x, exact, color=OKABE_ITO["black"], linestyle="--", label="exact")
+            axes.set_ylim(-span, span)
+            axes.set_title(f"{row_names[row]}, {column_names[column]}", fontsize=10)
+            if cell.bottom:
+                axes.set_xlabel("x")
+            if cell.left:
+                axes.set_ylabel("score at $t_\\epsilon$")
+        legend_below(figure, [cell.axes for cell in cells])
         if title:
             figure.suptitle(title)
     return figure

@@ -10,7 +10,7 @@ from jaxtyping import Float, Num
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
+from dgu.plots.style import LOOKS, legend_below, new_figure, panel_grid, style
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,6 @@ def map_spectra_figure(panels: Sequence[MapPanel], *, columns: int = 4, title: s
     require(len(panels) > 0, "number of panels", len(panels), "1 or more")
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    looks = (("blue", "-"), ("vermilion", "--"), ("green", ":"))
     with style():
         figure = new_figure(max(4.8, 2.9 * columns), 3.6 * rows + 0.7)
         grid = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[1.0, 0.6] * rows)
@@ -50,12 +49,14 @@ def map_spectra_figure(panels: Sequence[MapPanel], *, columns: int = 4, title: s
                 continue
             panel = panels[number]
             rank = np.arange(1, len(panel.alignment) + 1)
-            for (name, values), (color, line) in zip(panel.values.items(), looks):
-                top.plot(rank[: len(values)], values, line, color=OKABE_ITO[color], label=name)
-            below.plot(rank, panel.alignment, ".", color=OKABE_ITO["blue"], markersize=3)
+            for (name, values), look in zip(panel.values.items(), LOOKS):
+                top.plot(rank[: len(values)], values, look.linestyle, color=look.color, label=name)
+            below.plot(rank, panel.alignment, ".", color=LOOKS[0].color, markersize=3)
             below.set_ylim(-0.03, 1.05)
             top.set_title(panel.title)
             below.set_xlabel("rank")
+            if number + columns >= len(panels):
+                below.tick_params(labelbottom=True)
             if column == 0:
                 top.set_ylabel("singular value")
                 below.set_ylabel("|left · right|")
@@ -122,29 +123,21 @@ def correlation_matrices(
         InputError: titles that do not fit the matrices.
     """
     require(len(titles) == len(matrices) > 0, "number of titles", len(titles), f"{len(matrices)}, 1 or more")
-    columns = min(columns, len(titles))
-    rows = math.ceil(len(titles) / columns)
     k, m = matrices.shape[1:]
     with style():
-        figure = new_figure(2.3 * columns + 1.2, 2.4 * rows * max(0.6, min(1.6, k / m)) + 0.8)
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        image = None
-        for number, axes in enumerate(grid.flat):
-            if number >= len(titles):
-                axes.set_axis_off()
-                continue
-            image = axes.imshow(
-                matrices[number], cmap="cividis", vmin=0, vmax=1, interpolation="nearest", extent=(0.5, m + 0.5, k + 0.5, 0.5)
-            )  # fmt: skip
-            axes.set_title(titles[number], fontsize=9)
-            axes.grid(False)
-            if number % columns == 0:
-                axes.set_ylabel(rows_are)
-            if number + columns >= len(titles):
-                axes.set_xlabel(columns_are)
-                axes.tick_params(labelbottom=True)
-        assert image is not None
-        figure.colorbar(image, ax=grid.ravel().tolist(), label="|cosine|", shrink=0.8)
+        height = 2.45 * max(0.6, min(1.6, k / m))
+        figure, cells = panel_grid(len(titles), columns, 2.3, height, beside=1.2, least=0.0, sharex=True, sharey=True)
+        for cell, matrix, name in zip(cells, matrices, titles):
+            image = cell.axes.imshow(
+                matrix, cmap="cividis", vmin=0, vmax=1, interpolation="nearest", extent=(0.5, m + 0.5, k + 0.5, 0.5)
+            )
+            cell.axes.set_title(name, fontsize=9)
+            cell.axes.grid(False)
+            if cell.left:
+                cell.axes.set_ylabel(rows_are)
+            if cell.bottom:
+                cell.axes.set_xlabel(columns_are)
+        figure.colorbar(image, ax=[cell.axes for cell in cells], label="|cosine|", shrink=0.8)
         if title:
             figure.suptitle(title)
     return figure

@@ -1,5 +1,6 @@
 """Phase transitions of subspace recovery as heat maps, and the error of the subspaces against its bound."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import arm_style, legend_below, new_figure, style
+from dgu.plots.style import LOOKS, OKABE_ITO, legend_below, panel_grid, style
 
 
 def phase_maps(
@@ -31,13 +32,11 @@ def phase_maps(
     for name, share in panels.items():
         shape = (len(ranks), len(sizes))
         require(np.shape(share) == shape, f"panels[{name!r}].shape", np.shape(share), f"{shape}")
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
     with style():
-        figure = new_figure(4.3 * columns + 0.7, 2.6 * rows + 0.6)
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for place, (name, share) in zip(axes, panels.items()):
-            image = place.imshow(
+        figure, cells = panel_grid(len(panels), 2, 4.3, 2.6, beside=0.7)
+        for cell, (name, share) in zip(cells, panels.items()):
+            axes = cell.axes
+            image = axes.imshow(
                 share,
                 origin="lower",
                 aspect="auto",
@@ -49,20 +48,18 @@ def phase_maps(
             # The line between cells: those to its right have N >= d.
             across = [d - 0.5 for d in ranks for _ in "ab"]
             up = [d + side for d in ranks for side in (-0.5, 0.5)]
-            place.plot(across, up, color="white", linewidth=3.2)
-            place.plot(across, up, color=arm_style("diffusion").color, label="theory: success to the right, N ≥ d")
-            place.set_xlim(sizes[0] - 0.5, sizes[-1] + 0.5)
-            place.set_ylim(ranks[0] - 0.5, ranks[-1] + 0.5)
-            place.set_xticks(list(sizes))
-            place.set_yticks(list(ranks))
-            place.grid(False)
-            place.set_title(name)
-            place.set_xlabel("points N on each subspace")
-            place.set_ylabel("rank d")
-        for place in axes[len(panels) :]:
-            place.set_axis_off()
-        figure.colorbar(image, ax=list(axes), label="share of trials with success", shrink=0.9)
-        legend_below(figure, [axes[0]])
+            axes.plot(across, up, color="white", linewidth=3.2)
+            axes.plot(across, up, color=OKABE_ITO["vermilion"], label="theory: success to the right, N ≥ d")
+            axes.set_xlim(sizes[0] - 0.5, sizes[-1] + 0.5)
+            axes.set_ylim(ranks[0] - 0.5, ranks[-1] + 0.5)
+            axes.set_xticks(list(sizes))
+            axes.set_yticks(list(ranks))
+            axes.grid(False)
+            axes.set_title(name)
+            axes.set_xlabel("points N on each subspace")
+            axes.set_ylabel("rank d")
+        figure.colorbar(image, ax=[cell.axes for cell in cells], label="share of trials with success", shrink=0.9)
+        legend_below(figure, [cells[0].axes])
         if title:
             figure.suptitle(title)
     return figure
@@ -81,23 +78,22 @@ def subspace_errors(
         sizes: N, increasing.
     """
     with style():
-        figure = new_figure(4.4 * len(panels) + 0.4, 4.1)
-        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-        for place, (title, curves) in zip(axes, panels.items()):
-            for number, (rank, (middle, low, high)) in enumerate(curves.items()):
-                look = arm_style(("diffusion", "mixture", "null", "real")[number] if number < 4 else "", number)
-                place.plot(sizes, middle, color=look.color, marker=look.marker, label=f"d = {rank}, median of trials")
-                place.fill_between(sizes, low, high, color=look.color, alpha=0.2, linewidth=0)
+        figure, cells = panel_grid(len(panels), len(panels), 4.4, 3.4, beside=0.4, sharey=True)
+        for cell, (title, curves) in zip(cells, panels.items()):
+            axes = cell.axes
+            for look, (rank, (middle, low, high)) in zip(itertools.cycle(LOOKS), curves.items()):
+                axes.plot(sizes, middle, color=look.color, marker=look.marker, label=f"d = {rank}, median of trials")
+                axes.fill_between(sizes, low, high, color=look.color, alpha=0.2, linewidth=0)
                 for side in (np.asarray(sizes) < rank, np.asarray(sizes) >= rank):
                     bound = np.where(side, bounds[title][rank], np.nan)
-                    place.plot(sizes, bound, color=look.color, linestyle="--", linewidth=1.2)
+                    axes.plot(sizes, bound, color=look.color, linestyle="--", linewidth=1.2)
             told = "bound: from above where N ≥ d, from below where N < d"
-            place.plot([], [], color="black", linestyle="--", linewidth=1.2, label=told)
-            place.fill_between([], [], [], color="black", alpha=0.2, label="5 to 95 % of trials")
-            place.set_yscale("log")
-            place.set_xticks(list(sizes))
-            place.set_title(title)
-            place.set_xlabel("points N on each subspace")
-        axes[0].set_ylabel("Frobenius distance of the projectors")
-        legend_below(figure, [axes[0]])
+            axes.plot([], [], color="black", linestyle="--", linewidth=1.2, label=told)
+            axes.fill_between([], [], [], color="black", alpha=0.2, label="5 to 95 % of trials")
+            axes.set_yscale("log")
+            axes.set_xticks(list(sizes))
+            axes.set_title(title)
+            axes.set_xlabel("points N on each subspace")
+        cells[0].axes.set_ylabel("Frobenius distance of the projectors")
+        legend_below(figure, [cells[0].axes])
     return figure

@@ -124,15 +124,16 @@ class Cell:
 
 
 def panel_grid(
-    count: int, columns: int, width: float, height: float, *, least: float = 4.6, **shared: Any
+    count: int, columns: int, width: float, height: float, *, beside: float = 0.0, least: float = 4.6, **shared: Any
 ) -> tuple[Figure, list[Cell]]:
     """A figure of ``count`` panels of ``width`` by ``height`` inches, row by row, at least ``least`` inches wide.
 
+    ``beside`` is the room, in inches, of what stands beside them all, such as a colour bar.
     The lowest panel of a column has the labels of its ticks also where axes are ``shared`` (``sharex``, ``sharey``).
     """
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    figure = new_figure(max(least, width * columns), height * rows + 0.7)
+    figure = new_figure(max(least, width * columns + beside), height * rows + 0.7)
     cells = []
     for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False, **shared).flat):
         if number >= count:

@@ -19,6 +19,7 @@ from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.checkpoints import sampling_cost
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import at_least
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
@@ -65,16 +66,13 @@ class Config:
     """Steps of the sampler on it, 2 or more."""
 
     def __post_init__(self) -> None:
-        require(self.samples >= 2, "contraction.samples", self.samples, "2 or more")
+        at_least(
+            self, "contraction", samples=2, pairs=2, max_products=3, batch_size=1,
+            two_point_trajectories=10, two_point_size=2, two_point_steps=2,
+        )  # fmt: skip
         require(2 <= self.whole <= self.samples, "contraction.whole", self.whole, f"2 to {self.samples}")
-        require(self.pairs >= 2, "contraction.pairs", self.pairs, "2 or more")
         require(0 < self.nearness <= 1, "contraction.nearness", self.nearness, "above 0 and at most 1")
         require(0 < self.tolerance < 1, "contraction.tolerance", self.tolerance, "between 0 and 1")
-        require(self.max_products >= 3, "contraction.max_products", self.max_products, "3 or more")
-        require(self.batch_size >= 1, "contraction.batch_size", self.batch_size, "1 or more")
-        require(self.two_point_trajectories >= 10, "contraction.two_point_trajectories", self.two_point_trajectories, "10 or more")  # fmt: skip
-        require(self.two_point_size >= 2, "contraction.two_point_size", self.two_point_size, "2 or more")
-        require(self.two_point_steps >= 2, "contraction.two_point_steps", self.two_point_steps, "2 or more")
         require(0 < self.two_point_distance < math.inf, "contraction.two_point_distance", self.two_point_distance, "positive")  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from dgu.keys import stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import at_least
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -58,9 +59,7 @@ class Config:
     """A difference known less well than this is undecided, in percentage points."""
 
     def __post_init__(self) -> None:
-        require(self.replicates >= 2, "representations.replicates", self.replicates, "2 or more")
-        require(self.epochs >= 1, "representations.epochs", self.epochs, "1 or more")
-        require(self.width >= 1, "representations.width", self.width, "1 or more")
+        at_least(self, "representations", replicates=2, epochs=1, width=1)
         require(self.margin > 0, "representations.margin", self.margin, "positive")
         bound = self.max_standard_error
         require(bound > 0, "representations.max_standard_error", bound, "positive")

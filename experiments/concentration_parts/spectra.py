@@ -15,6 +15,7 @@ from dgu.keys import stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import at_least
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -63,13 +64,10 @@ class Config:
     """Eigenvectors shown of each class, 1 or more."""
 
     def __post_init__(self) -> None:
-        require(self.draws >= 10, "spectra.draws", self.draws, "10 or more")
-        require(self.planted >= 20, "spectra.planted", self.planted, "20 or more")
-        require(self.white_sets >= 2, "spectra.white_sets", self.white_sets, "2 or more")
+        at_least(self, "spectra", draws=10, planted=20, white_sets=2, eigenvectors=1)
         require(self.straight > 0, "spectra.straight", self.straight, "positive")
         require(self.exponent_margin > 0, "spectra.exponent_margin", self.exponent_margin, "positive")
         require(self.factor > 1, "spectra.factor", self.factor, "above 1")
-        require(self.eigenvectors >= 1, "spectra.eigenvectors", self.eigenvectors, "1 or more")
 
 
 PRESETS = {

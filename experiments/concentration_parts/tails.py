@@ -15,6 +15,7 @@ from dgu.keys import stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import at_least
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -67,14 +68,10 @@ class Config:
     """Pairs drawn from each coupling, 50 or more."""
 
     def __post_init__(self) -> None:
-        require(self.projections >= 1, "tails.projections", self.projections, "1 or more")
-        require(self.coordinates >= 0, "tails.coordinates", self.coordinates, "0 or more")
-        require(self.resamples >= 20, "tails.resamples", self.resamples, "20 or more")
+        at_least(
+            self, "tails", projections=1, coordinates=0, resamples=20, control_rows=200, control_sets=100, power_sets=20, pairs=50
+        )  # fmt: skip
         require(0 < self.left_over < 1, "tails.left_over", self.left_over, "between 0 and 1")
-        require(self.control_rows >= 200, "tails.control_rows", self.control_rows, "200 or more")
-        require(self.control_sets >= 100, "tails.control_sets", self.control_sets, "100 or more")
-        require(self.power_sets >= 20, "tails.power_sets", self.power_sets, "20 or more")
-        require(self.pairs >= 50, "tails.pairs", self.pairs, "50 or more")
 
 
 PRESETS = {

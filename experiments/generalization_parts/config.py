@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from dgu.errors import require
 from experiments.generalization_parts.images_config import ImagesConfig
+from experiments.harness.options import at_least
 
 #: The parts, in their order; the last is left out unless asked for.
 EVERY = ("stopping", "shift", "capacity", "flow", "boxes", "three_ways", "images")
@@ -89,13 +90,11 @@ class Config:
     def __post_init__(self) -> None:
         known = len(self.parts) > 0 and set(self.parts) <= set(EVERY)
         require(known, "parts", self.parts, f"one or more of {', '.join(EVERY)}")
-        for name, least in (
-            ("seeds", 4), ("shift_seeds", 4), ("capacity_seeds", 2), ("remark_seeds", 2), ("box_seeds", 2), ("flow_seeds", 2),
-            ("width", 1), ("batch_size", 1), ("chunk_size", 1), ("evaluations", 1), ("points", 3), ("shift_points", 3),
-            ("box_epochs", 1), ("box_width", 1), ("box_examples", 20), ("flow_features", 1), ("divergence_examples", 100),
-            ("divergence_networks", 2),
-        ):  # fmt: skip
-            require(getattr(self, name) >= least, name, getattr(self, name), f"{least} or more")
+        at_least(
+            self, seeds=4, shift_seeds=4, capacity_seeds=2, remark_seeds=2, box_seeds=2, flow_seeds=2, width=1, batch_size=1, chunk_size=1,
+            evaluations=1, points=3, shift_points=3, box_epochs=1, box_width=1, box_examples=20, flow_features=1, divergence_examples=100,
+            divergence_networks=2,
+        )  # fmt: skip
         for name in ("epochs", "capacity_epochs", "remark_epochs"):
             value = getattr(self, name)
             require(value >= 1 and value % self.evaluations == 0, name, value, f"a multiple of evaluations = {self.evaluations}")  # fmt: skip

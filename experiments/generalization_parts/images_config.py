@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from dgu.errors import require
 from dgu.models import TutorialUNetConfig
+from experiments.harness.options import at_least
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,10 @@ class ImagesConfig:
     """Heun steps of a sample."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("clusters", 2), ("components", 1), ("restarts", 1), ("smallest", 0), ("train", 1), ("held_out", 4), ("shifts", 1),
-            ("epochs", 1), ("bins", 1), ("batch_size", 1), ("seeds", 2), ("levels", 1), ("draws", 1), ("likelihoods", 4),
-            ("probes", 2), ("samples", 16), ("steps", 2),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            require(value >= least, f"images.{name}", value, f"{least} or more")
+        at_least(
+            self, "images", clusters=2, components=1, restarts=1, smallest=0, train=1, held_out=4, shifts=1, epochs=1, bins=1, batch_size=1,
+            seeds=2, levels=1, draws=1, likelihoods=4, probes=2, samples=16, steps=2,
+        )  # fmt: skip
         require(self.size is None or self.size >= 1, "images.size", self.size, "1 or more, or None")
         require(self.epochs % self.bins == 0, "images.epochs", self.epochs, f"a multiple of images.bins = {self.bins}")
         steps = 2 * self.train * self.epochs // self.batch_size

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -42,15 +41,9 @@ class SamplerConfig:
     """Images per device and chunk."""
 
     def __post_init__(self) -> None:
-        require(self.num_steps >= 2, "sampler.num_steps", self.num_steps, "2 or more")
-        for name in ("sigma_min", "sigma_max"):
-            value = getattr(self, name)
-            require(value is None or 0 < value < inf, f"sampler.{name}", value, "positive and finite, or None")
+        self._as_sampling()  # Checks what it shares.
         low, high = self.sigma_min or 0.002, self.sigma_max or 80.0
         require(low < high, "sampler.sigma_min", low, f"below sampler.sigma_max = {high:g}")
-        require(0 < self.rho < inf, "sampler.rho", self.rho, "positive and finite")
-        for name in ("churn", "s_min", "s_max", "s_noise"):
-            require(getattr(self, name) >= 0, f"sampler.{name}", getattr(self, name), "at least 0")
         require(self.batch_size >= 1, "sampler.batch_size", self.batch_size, "at least 1")
 
     @property
@@ -60,9 +53,10 @@ class SamplerConfig:
 
     def built(self, denoiser: Any) -> tuple[np.ndarray, Callable, Any]:
         """Noise levels, solver and churn for ``dgu.samplers.sample``; see ``experiments.sample.build_sampler``."""
-        return sampling.build_sampler(
-            sampling.SamplerConfig(**{name: getattr(self, name) for name in _SHARED}), denoiser
-        )
+        return sampling.build_sampler(self._as_sampling(), denoiser)
+
+    def _as_sampling(self) -> sampling.SamplerConfig:
+        return sampling.SamplerConfig(**{name: getattr(self, name) for name in _SHARED})
 
 
 def sample_pool(

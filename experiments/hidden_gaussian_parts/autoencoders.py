@@ -23,6 +23,7 @@ from dgu.noisy import noisy_input
 from dgu.training import trains_together
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
+from experiments.harness.options import at_least
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
@@ -111,14 +112,11 @@ class Config:
         levels = self.sigmas
         falling = levels is None or (len(levels) >= 2 and all(a > b > 0 for a, b in pairwise(levels)))
         require(falling, "autoencoders.sigmas", levels, "two or more, falling and positive, or None")
-        for name in ("steps", "ncsn_steps", "linear_steps", "save_every", "max_rounds"):
-            require(getattr(self, name) >= 1, f"autoencoders.{name}", getattr(self, name), "1 or more")
-        require(self.batch_size >= 2, "autoencoders.batch_size", self.batch_size, "2 or more")
+        at_least(
+            self, "autoencoders", steps=1, ncsn_steps=1, linear_steps=1, save_every=1, max_rounds=1, batch_size=2, images=4, points=2,
+            vectors=3, components=3,
+        )  # fmt: skip
         require(self.learning_rate > 0, "autoencoders.learning_rate", self.learning_rate, "positive")
-        require(self.images >= 4, "autoencoders.images", self.images, "4 or more")
-        require(self.points >= 2, "autoencoders.points", self.points, "2 or more")
-        for name in ("vectors", "components"):
-            require(getattr(self, name) >= 3, f"autoencoders.{name}", getattr(self, name), "3 or more")
         require(0 < self.tolerance < 1, "autoencoders.tolerance", self.tolerance, "between 0 and 1")
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.denoisers import as_pytree, map_batch
-from dgu.errors import require
 from dgu.keys import stream
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import at_least
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts import distillation
@@ -37,9 +37,7 @@ class Config:
     """Images at a time."""
 
     def __post_init__(self) -> None:
-        require(self.images >= 2, "distances.images", self.images, "2 or more")
-        require(self.samples >= 1, "distances.samples", self.samples, "1 or more")
-        require(self.batch_size >= 1, "distances.batch_size", self.batch_size, "1 or more")
+        at_least(self, "distances", images=2, samples=1, batch_size=1)
 
 
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:

@@ -12,6 +12,7 @@ from dgu.errors import require
 from dgu.keys import stream
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import at_least
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
@@ -45,11 +46,8 @@ class Config:
     """States at a time."""
 
     def __post_init__(self) -> None:
-        require(self.trajectories >= 2, "jacobians.trajectories", self.trajectories, "2 or more")
-        require(self.vectors >= 3, "jacobians.vectors", self.vectors, "3 or more")
-        require(self.components >= 3, "jacobians.components", self.components, "3 or more")
+        at_least(self, "jacobians", trajectories=2, vectors=3, components=3, max_rounds=1, batch_size=1)
         require(0 < self.tolerance < 1, "jacobians.tolerance", self.tolerance, "between 0 and 1")
-        require(self.max_rounds >= 1, "jacobians.max_rounds", self.max_rounds, "1 or more")
         positive = len(self.perturbed) > 0 and min(self.perturbed) > 0
         require(positive, "jacobians.perturbed", self.perturbed, "one or more positive levels")
         require(
@@ -57,7 +55,6 @@ class Config:
         )
         fits = 1 <= self.directions <= self.vectors
         require(fits, "jacobians.directions", self.directions, f"from 1 to jacobians.vectors = {self.vectors}")
-        require(self.batch_size >= 1, "jacobians.batch_size", self.batch_size, "1 or more")
 
 
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:

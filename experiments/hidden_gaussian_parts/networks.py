@@ -19,6 +19,7 @@ from dgu.training import TrainingConfig
 from dgu.training.loop import check_batch
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
+from experiments.harness.options import at_least
 from experiments.harness.pool import BUNDLED_IMAGES, load_images
 from experiments.train import NetworkConfig, build_network
 
@@ -89,11 +90,9 @@ class Config:
             self.checkpoints,
             "above 0 and below 1",
         )
-        require(self.pad >= 0, "networks.pad", self.pad, "0 or more")
-        require(self.checkpoint_minutes >= 0, "networks.checkpoint_minutes", self.checkpoint_minutes, "0 or more")
-        for name in ("held_out", "pairs", "samples", "steps", "levels", "seeds"):
-            require(getattr(self, name) >= 2, f"networks.{name}", getattr(self, name), "2 or more")
-        require(self.batch_size >= 1, "networks.batch_size", self.batch_size, "1 or more")
+        at_least(
+            self, "networks", pad=0, checkpoint_minutes=0, held_out=2, pairs=2, samples=2, steps=2, levels=2, seeds=2, batch_size=1
+        )  # fmt: skip
 
     @property
     def family(self) -> str:
