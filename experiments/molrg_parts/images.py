@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.errors import require
+from dgu.errors import InputError, require
 from dgu.keys import stream
 from dgu.models import GaussianDenoiser, MoLRG, MoLRGDenoiser
 from dgu.samplers import karras_sigmas, sample
@@ -97,7 +97,11 @@ def _others(config: Config) -> list[Subject]:
     found = []
     for pair in config.others:
         checkpoint, data = pair.split("=")
-        found.append(gather(checkpoint, data, "train", planned(checkpoint).shape[0], "images.others"))
+        try:
+            size = planned(checkpoint).shape[0]
+        except InputError as error:
+            raise InputError(f"images.others = {pair!r}: {error}") from error
+        found.append(gather(checkpoint, data, "train", size, "images.others"))
     return found
 
 
