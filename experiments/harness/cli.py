@@ -39,7 +39,8 @@ def run_experiment(
     """Parse the command line, run the experiment in its directory, and print its claims and the report's path.
 
     A finished run is read, not repeated; an unfinished one continues. Failing claims are results: the exit code is 0.
-    Bad input ends the process with one line on standard error and exit code 2, with nothing stored touched.
+    Bad input ends the process with one line on standard error and exit code 2, with nothing stored touched; numbers of a
+    network or a training that are not finite (``FloatingPointError``) with one line and code 1, with everything stored kept.
 
     Args:
         presets: frozen dataclass instances by name; each field's docstring is its help text.
@@ -93,6 +94,10 @@ def run_experiment(
         if is_lead():
             print(f"{name}: {line}", file=sys.stderr)
         raise SystemExit(2) from None
+    except FloatingPointError as error:  # Of a network or a training; what is stored so far stays.
+        if is_lead():
+            print(f"{name}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 @contextlib.contextmanager

@@ -144,6 +144,17 @@ def test_bad_input_is_one_line_that_names_it_and_code_2(tmp_path, capsys, monkey
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_numbers_that_are_not_finite_are_one_line_and_what_is_stored_stays(tmp_path, capsys):
+    def run(config, directory):
+        directory.stage("draw", lambda: {"total": 3})
+        raise FloatingPointError("sample 0 is not finite after step 0")
+
+    with pytest.raises(SystemExit) as exit_:
+        invoke(run, "--out", str(tmp_path / "run"))
+    assert exit_.value.code == 1 and capsys.readouterr().err == "fake: sample 0 is not finite after step 0\n"
+    assert list((tmp_path / "run" / "stages").iterdir())
+
+
 def test_a_mended_command_is_not_refused_by_what_the_bad_one_left(tmp_path, capsys):
     with pytest.raises(SystemExit):
         invoke(Study(), "--out", str(tmp_path / "run"), "--samples", str(tmp_path / "none.npz"))
