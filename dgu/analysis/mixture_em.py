@@ -193,22 +193,23 @@ def em_mixture(
     floor = jnp.square(jnp.asarray(noise_floor, rows.dtype))
 
     def update(carry: tuple) -> tuple:
-        mixture, trace, seeds, step, _ = carry
-        member, density = _expectation(mixture, rows)
+        _, member, density, trace, seeds, step, _ = carry
         member, moved = _reseeded(rows, member, density)
         after = _maximised(rows, member, ranks, rank, floor)
-        value = jnp.mean(_expectation(after, rows)[1])
+        member, density = _expectation(after, rows)
+        value = jnp.mean(density)
         rise = value - trace[step]
         done = (rise <= limit * (1 + jnp.abs(value))) & (moved == 0)
         # What is not reached keeps the last value.
         trace = jnp.where(jnp.arange(iterations + 1) > step, value, trace)
-        return after, trace, seeds.at[step].set(moved), step + 1, done
+        return after, member, density, trace, seeds.at[step].set(moved), step + 1, done
 
     first = _maximised(rows, member, ranks, rank, floor)
-    value = jnp.mean(_expectation(first, rows)[1])
-    zero = jnp.zeros((), jnp.int32)
-    carry = first, jnp.full(iterations + 1, value), jnp.zeros(iterations, jnp.int32), zero, jnp.asarray(False)
-    mixture, trace, seeds, steps, done = jax.lax.while_loop(lambda c: ~c[4] & (c[3] < iterations), update, carry)
+    member, density = _expectation(first, rows)
+    trace, seeds = jnp.full(iterations + 1, jnp.mean(density)), jnp.zeros(iterations, jnp.int32)
+    carry = first, member, density, trace, seeds, jnp.zeros((), jnp.int32), jnp.asarray(False)
+    carry = jax.lax.while_loop(lambda c: ~c[6] & (c[5] < iterations), update, carry)
+    mixture, _, _, trace, seeds, steps, done = carry
     return EMRun(mixture, trace, seeds, steps, done)
 
 
@@ -233,7 +234,8 @@ def _maximised(rows: Array, member: Array, ranks: Array, rank: int, floor: Array
     def spectrum(given: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         share, mean, count = given
         centred = (rows - mean[None]) * jnp.sqrt(share)[:, None]
-        values, vectors = jnp.linalg.eigh(jnp.matmul(centred.T, centred, precision=_HIGHEST) / jnp.maximum(count, 1e-6))
+        turned = jax.lax.optimization_barrier(centred.T)  # XLA on CPUs is slow where it multiplies by a transpose.
+        values, vectors = jnp.linalg.eigh(jnp.matmul(turned, centred, precision=_HIGHEST) / jnp.maximum(count, 1e-6))
         return jnp.maximum(values[::-1], 0), vectors[:, ::-1][:, :rank]
 
     values, bases = jax.lax.map(spectrum, (member.T, means, counts))

@@ -105,6 +105,8 @@ def principal_basis(rows: Float[Array, "m n"], rank: Int[Array, ""] | int, width
     traced and is at most ``width``. Rows of 0 count for nothing, so that sets of several sizes can be padded. With fewer
     rows than ``rank`` the last columns are some orthonormal ones that the rows say nothing about.
     """
+    if rows.shape[0] > rows.shape[1]:
+        rows = jnp.linalg.qr(rows, mode="r")  # The same right singular vectors, from a small matrix.
     vectors, _, _ = jnp.linalg.svd(rows.T, full_matrices=rows.shape[0] < width)
     return vectors[:, :width] * (jnp.arange(width) < rank).astype(rows.dtype)[None]
 

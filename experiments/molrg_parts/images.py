@@ -42,6 +42,8 @@ class Config:
     """Rank of each component (the paper's, for 28 x 28 pixels, as far as is known)."""
     components: int = 10
     """Components of the mixture of images without classes, found by EM."""
+    restarts: int = 2
+    """Starts of EM, from k-means and from K-subspaces in turn."""
     shown: int = 12
     """Noises shown as pictures."""
     batch_size: int = 125
@@ -52,7 +54,7 @@ class Config:
     def __post_init__(self) -> None:
         require(self.noises >= 8, "images.noises", self.noises, "8 or more")
         require(self.steps >= 2, "images.steps", self.steps, "2 or more")
-        for name in ("rank", "components", "batch_size"):
+        for name in ("rank", "components", "restarts", "batch_size"):
             require(getattr(self, name) >= 1, f"images.{name}", getattr(self, name), "1 or more")
         shown = self.shown
         require(2 <= shown <= self.noises, "images.shown", shown, f"from 2 to images.noises = {self.noises}")
@@ -204,8 +206,14 @@ def fit(config: Config, subject: Subject) -> MoLRG:
     """The mixture of the data: by its classes, or where it has none by EM."""
     if len(subject.class_names) > 1:
         return analysis.fit_classes(subject.images, subject.labels, config.rank)
-    found = analysis.fit_mixture(subject.images, config.components, config.rank, jax.random.key(0))
-    return found.law
+    print(
+        f"fitting {config.components} components to {len(subject.images):,} images of {subject.name} by EM ...",
+        flush=True,
+    )
+    fitted = analysis.fit_mixture(
+        subject.images, config.components, config.rank, jax.random.key(0), restarts=config.restarts
+    )
+    return fitted.law
 
 
 def _measure(config: Config, subject: Subject, directory: RunDirectory, name: str, seed: int) -> dict[str, Any]:
