@@ -49,7 +49,8 @@ class Config:
     batch_size: int = 125
     """Samples at a time."""
     others: tuple[str, ...] = ()
-    """Further networks with their training data, each CHECKPOINT=DATA, such as runs/mnist=mnist."""
+    """Further networks with their training data, each CHECKPOINT=DATA or, for another rank, CHECKPOINT=DATA=RANK, such as
+    runs/mnist=mnist or runs/cifar=cifar10=200."""
 
     def __post_init__(self) -> None:
         require(self.noises >= 8, "images.noises", self.noises, "8 or more")
@@ -59,8 +60,7 @@ class Config:
         shown = self.shown
         require(2 <= shown <= self.noises, "images.shown", shown, f"from 2 to images.noises = {self.noises}")
         for pair in self.others:
-            parts = pair.split("=")
-            require(len(parts) == 2 and all(parts), "images.others", pair, "CHECKPOINT=DATA")
+            _other(pair)
 
 
 PRESETS = {
@@ -90,39 +90,41 @@ class _ByClass:
 
 def check(config: Config, subject: Subject) -> None:
     """Before any work: whether the data allow the ranks."""
-    _check_rank(config, subject)
-    for other in _others(config):
-        _check_rank(config, other)
+    for own, one in _all(config, subject):
+        counts = np.bincount(one.labels, minlength=len(one.class_names))
+        most = min(int(counts.min()) - 1, one.images[0].size)
+        allowed = f"at most {most}: the pixels, and n - 1 of the smallest class of {one.name}"
+        require(own.rank <= most, "images.rank", own.rank, allowed)
 
 
-def _others(config: Config) -> list[Subject]:
-    found = []
+def _other(pair: str) -> tuple[str, str, int | None]:
+    """Checkpoint, data and rank (None: that of the first network) of one of ``others``."""
+    parts = pair.split("=")
+    sound = len(parts) in (2, 3) and all(parts) and (len(parts) == 2 or (parts[2].isdecimal() and int(parts[2]) >= 1))
+    require(sound, "images.others", pair, "CHECKPOINT=DATA or CHECKPOINT=DATA=RANK")
+    return parts[0], parts[1], int(parts[2]) if len(parts) == 3 else None
+
+
+def _all(config: Config, subject: Subject) -> list[tuple[Config, Subject]]:
+    """Every network with its data, and the options with its rank."""
+    found = [(config, subject)]
     for pair in config.others:
-        checkpoint, data = pair.split("=")
+        checkpoint, data, rank = _other(pair)
         try:
             size = planned(checkpoint).shape[0]
         except InputError as error:
             raise InputError(f"images.others = {pair!r}: {error}") from error
-        found.append(gather(checkpoint, data, "train", size, "images.others"))
+        other = gather(checkpoint, data, "train", size, "images.others")
+        found.append((config if rank is None else replace(config, rank=rank), other))
     return found
-
-
-def _check_rank(config: Config, subject: Subject) -> None:
-    counts = np.bincount(subject.labels, minlength=len(subject.class_names))
-    rank, most = config.rank, min(int(counts.min()) - 1, subject.images[0].size)
-    require(
-        rank <= most,
-        "images.rank",
-        rank,
-        f"at most {most}: the pixels, and n - 1 of the smallest class of {subject.name}",
-    )
 
 
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
     """Every network with its data, one after the other."""
-    subjects = [subject, *_others(config)]
+    every_one = _all(config, subject)
+    subjects = [one for _, one in every_one]
     names = [_label(one, subjects) for one in subjects]
-    measured = [_measure(config, one, directory, f"images/{place}", seed) for place, one in enumerate(subjects)]
+    measured = [_measure(own, one, directory, f"images/{place}", seed) for place, (own, one) in enumerate(every_one)]
     parts, blinds, bars, pictures, picture_names = [], [], [], [], []
     rows: list[tuple] = []
     for one, name, found in zip(subjects, names, measured):
