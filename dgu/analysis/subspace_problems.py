@@ -13,7 +13,7 @@ from jaxtyping import Float, Integer
 
 from dgu.errors import require
 from dgu.models.molrg import basis_of
-from dgu.typing import Key
+from dgu.typing import Key, Scalar
 
 
 class Problems(NamedTuple):
@@ -119,7 +119,7 @@ def _problems(
 
 
 @jax.jit
-def truth_starts(key: Key, truth: Float[Array, "P K n r"], scale: float = 0.2) -> Float[Array, "P K n r"]:
+def truth_starts(key: Key, truth: Float[Array, "P K n r"], scale: Scalar = 0.2) -> Float[Array, "P K n r"]:
     """The starts (45) near the truth: ``U_k + scale Delta_k``, Delta of independent standard normal numbers.
 
     Columns beyond the rank stay 0. The problem in row p has the draw number p of ``key``.
