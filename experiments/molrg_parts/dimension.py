@@ -241,8 +241,7 @@ def _compare(config: Config, subject: Subject, found: dict[str, np.ndarray], siz
 def _closed_form(ideal: dict[str, np.ndarray]) -> Claim:
     """Rank 6 where the component is settled, 12 where it is open, both to a tenth, and 9 to 11 in the mean between."""
     parts = []
-    # An interval of a mean of ranks may reach past the least and the largest rank there is: a tenth on either side.
-    bounds = ((_SETTLED, 5.9, 6.1), (_BETWEEN, 9.0, 11.0), (_MIXED, 11.9, 12.1))
+    bounds = ((_SETTLED, 6.0, 6.1), (_BETWEEN, 9.0, 11.0), (_MIXED, 11.9, 12.0))
     for (level, low, high), ranks in zip(bounds, ideal["fixed"]):
         mean = analysis.t_interval(ranks)
         parts.append(Claim.within(
