@@ -25,6 +25,7 @@ from dgu.errors import InputError, require
 from dgu.models.linear import LinearDenoiser
 from dgu.noisy import checked_images, checked_levels, noisy_input
 from dgu.samplers.heun import denoise
+from dgu.training.antithetic_moments import antithetic_moments
 from dgu.training.second_moments import CrossMoments, block_size, cross_moments, merged
 from dgu.typing import Denoiser, Key, PyTree
 
@@ -75,6 +76,7 @@ def distill_exactly(
     key: Key,
     *,
     draws: int = 1,
+    antithetic: bool = False,
     ridge: float | int | None = None,
     groups: int = 1,
     groups_of: str = "images",
@@ -84,7 +86,7 @@ def distill_exactly(
 ) -> ExactDistillation:
     """``W = C_ty (C_yy + rho I)^-1`` and ``b = mean(t) - W mean(y)`` at each level, from one pass over the images.
 
-    C_yy and C_ty are covariances over ``n * draws`` noisy examples, accumulated in float64 (see ``cross_moments``);
+    C_yy and C_ty are covariances over all noisy examples, ``n * draws`` or twice as many, accumulated in float64 (see ``cross_moments``);
     memory is a few d x d matrices, whatever the number of examples, and the solution an eigendecomposition of C_yy.
 
     The ridge, unless given, minimises the generalised cross-validation
@@ -99,7 +101,9 @@ def distill_exactly(
         images: clean images, two or more.
         sigmas: noise levels, positive.
         key: of the noise.
-        draws: noisy versions of each image.
+        draws: noisy versions of each image, or pairs of them.
+        antithetic: whether each draw is a pair, of a noise and its negative (see ``antithetic_moments``): twice the evaluations,
+            and where the residual hardly changes with the noise's sign the error of four or more draws that are not pairs.
         ridge: rho, 0 or more, or None for the rule above.
         groups: the examples are kept apart in so many groups, and W is found without each of them, too: what a
             delete-a-group jackknife needs (``dgu.analysis.jackknife_interval``). Memory grows by two matrices a group.
@@ -123,12 +127,12 @@ def distill_exactly(
     there = len(rows) if groups_of == "images" else draws
     require(groups == int(groups) and 1 <= groups <= there, "groups", groups, f"from 1 to {there}, the {groups_of}")
     chosen = [np.arange(start, there, groups) for start in range(groups)]
-    by_images = groups_of == "images"
+    by_images, moments_of = groups_of == "images", antithetic_moments if antithetic else cross_moments
     block = block_size(len(chosen[0]) if by_images else len(rows), batch_size)
 
     def moments(part: Int[np.ndarray, "members"], sigma: float, level: int) -> CrossMoments:
         options: dict[str, Any] = {"rows": part, "draws": draws} if by_images else {"draws": part.tolist()}
-        return cross_moments(denoiser, rows, sigma, key, level=level, block=block, **options)
+        return moments_of(denoiser, rows, sigma, key, level=level, block=block, **options)
 
     weights, biases, ridges, residuals, observed = [], [], [], [], []
     for number, sigma in enumerate(levels):
@@ -145,7 +149,9 @@ def distill_exactly(
         if progress is not None:
             progress(number + 1, len(levels))
     maps = LinearDenoiser(levels, np.stack(weights), np.stack(biases))
-    return ExactDistillation(maps, np.array(ridges), np.array(residuals), len(rows) * draws, observed)
+    return ExactDistillation(
+        maps, np.array(ridges), np.array(residuals), len(rows) * draws * (1 + antithetic), observed
+    )
 
 
 def solve_moments(

@@ -76,30 +76,45 @@ def cross_moments(
         InputError: an output of another shape than its input, or one that is not finite (it names level and example).
     """
     model, size = as_pytree(denoiser), images[0].size
-    wanted = np.arange(len(images)) if rows is None else rows
-    if block is None:
-        block = block_size(len(wanted), batch_size)
-    # The images are taken a block at a time, never copied as a whole; filling counts for nothing.
-    places = np.arange(math.ceil(len(wanted) / block) * block).reshape(-1, block)
-    numbers, real = wanted[np.minimum(places, len(wanted) - 1)].astype(np.int32), places < len(wanted)
     place, noise = jnp.asarray(level, jnp.int32), jnp.asarray(sigma, images.dtype)
     with jax.enable_x64(True):
-        state: Any = _nothing(size)
+        state: Any = nothing(size)
     for draw in range(draws) if isinstance(draws, int) else draws:
         at = key, place, jnp.asarray(draw, jnp.int32), residual
-        for number, counts in zip(numbers, real):
-            evaluated = _evaluate(model, images[number], number, noise, *at)
-            bad = np.flatnonzero(~np.isfinite(np.asarray(evaluated[1])).all(axis=1))
-            if bad.size:
-                where = f"at sigma = {sigma:.6g}, example {number[bad[0]]}"
-                raise InputError(f"denoiser {type(denoiser).__name__!r}: non-finite output {where}: must be finite")
+        for number, counts in numbered_blocks(np.arange(len(images)) if rows is None else rows, batch_size, block):
+            inputs, outputs = _evaluate(model, images[number], number, noise, *at)
+            require_finite_outputs(denoiser, outputs, sigma, number)
             with jax.enable_x64(True):
-                state = _add(state, *evaluated, counts)
+                state = add_block(state, inputs, outputs, counts)
     count, mean_input, mean_output, inputs, cross, square = (np.asarray(part) for part in state)
     return CrossMoments(int(count), mean_input, mean_output, inputs, cross, float(square))
 
 
-def _nothing(size: int) -> tuple:
+def numbered_blocks(
+    rows: Int[np.ndarray, "rows"], batch_size: int, block: int | None
+) -> Iterator[tuple[Int[np.ndarray, "b"], Bool[np.ndarray, "b"]]]:
+    """Numbers of the images of each block, and which of them count: what fills the last one does not.
+
+    Blocks have ``block`` rows, or are as equal as can be and at most ``batch_size``.
+    """
+    size = block_size(len(rows), batch_size) if block is None else block
+    # The images are taken a block at a time, never copied as a whole.
+    places = np.arange(math.ceil(len(rows) / size) * size).reshape(-1, size)
+    yield from zip(rows[np.minimum(places, len(rows) - 1)].astype(np.int32), places < len(rows))
+
+
+def require_finite_outputs(
+    denoiser: Denoiser, outputs: Float[Array, "b d"], sigma: float, number: Int[np.ndarray, "b"]
+) -> None:
+    """``InputError`` that names level and example of the first output that is not finite."""
+    bad = np.flatnonzero(~np.isfinite(np.asarray(outputs)).all(axis=1))
+    if bad.size:
+        where = f"at sigma = {sigma:.6g}, example {number[bad[0]]}"
+        raise InputError(f"denoiser {type(denoiser).__name__!r}: non-finite output {where}: must be finite")
+
+
+def nothing(size: int) -> tuple:
+    """The state before the first block: count, both means, both scatters, and the outputs' squares."""
     zero = partial(jnp.zeros, dtype=jnp.float64)
     return zero(()), zero((size,)), zero((size,)), zero((size, size)), zero((size, size)), zero(())
 
@@ -126,7 +141,9 @@ def _evaluate(
 
 
 @partial(jax.jit, donate_argnums=0)
-def _add(state: tuple, inputs: Float[Array, "b d"], outputs: Float[Array, "b d"], counts: Bool[Array, "b"]) -> tuple:
+def add_block(
+    state: tuple, inputs: Float[Array, "b d"], outputs: Float[Array, "b d"], counts: Bool[Array, "b"]
+) -> tuple:
     """The state with the rows that count added: Chan's rule, with this block's moments about its own means."""
     count, mean_input, mean_output, scatter, cross, square = state
     weights = counts.astype(jnp.float64)
@@ -141,9 +158,7 @@ def _add(state: tuple, inputs: Float[Array, "b d"], outputs: Float[Array, "b d"]
     total = count + added
     shift_input, shift_output = own_input - mean_input, own_output - mean_output
     share = count * added / total
-    # On CPUs XLA multiplies by a transpose at a third of the speed at which it multiplies two matrices laid out as they are.
-    both = jax.lax.optimization_barrier(jnp.concatenate([y.T, t.T]))
-    own_scatter, own_cross = jnp.split(jnp.matmul(both, y, precision=_HIGHEST), 2)
+    own_scatter, own_cross = scatters(y, t)
     return (
         total,
         mean_input + added / total * shift_input,
@@ -152,6 +167,14 @@ def _add(state: tuple, inputs: Float[Array, "b d"], outputs: Float[Array, "b d"]
         cross + own_cross + share * jnp.outer(shift_output, shift_input),
         square + jnp.sum(t * t) + share * jnp.dot(shift_output, shift_output, precision=_HIGHEST),
     )
+
+
+def scatters(y: Float[Array, "b d"], t: Float[Array, "b d"]) -> tuple[Float[Array, "d d"], Float[Array, "d d"]]:
+    """``y^T y`` and ``t^T y``."""
+    # On CPUs XLA multiplies by a transpose at a third of the speed at which it multiplies two matrices laid out as they are.
+    both = jax.lax.optimization_barrier(jnp.concatenate([y.T, t.T]))
+    first, second = jnp.split(jnp.matmul(both, y, precision=_HIGHEST), 2)
+    return first, second
 
 
 def block_size(count: int, batch_size: int) -> int:

@@ -12,6 +12,7 @@ from dgu.errors import InputError
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.noisy import noisy_input
 from dgu.training import author_learning_rates, distill_by_adam, distill_exactly
+from dgu.training.antithetic_moments import antithetic_moments
 from dgu.training.distillation import solve_moments
 from dgu.training.second_moments import _evaluate, cross_moments
 from tests.scale_mixtures import GRID, TEN, D, scale_mixture
@@ -66,14 +67,32 @@ def test_moments_are_those_of_all_examples_at_once_whatever_the_batches(x64):
         np.testing.assert_allclose(found.mean_output, wanted.mean(0), rtol=1e-12)
 
 
+def test_antithetic_moments_are_those_of_both_signs_of_every_noise(x64):
+    images, sigma = small(23), 0.7
+    model = EmpiricalDenoiser(small(6, 2))
+    added = noisy_rows(images, 3, sigma, 3)[23:]
+    inputs = np.concatenate([added, 2 * np.concatenate([images] * 2) - added])
+    outputs = np.asarray(outputs_of(model, inputs, sigma))
+    both = np.cov(np.concatenate([inputs, outputs], axis=1).T, ddof=0) * 92
+    for batch_size in (7, 64):
+        found = antithetic_moments(model, images, sigma, KEY, level=3, draws=[1, 2], batch_size=batch_size)
+        assert found.count == 92
+        np.testing.assert_allclose(found.inputs, both[:SMALL, :SMALL], rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(found.cross, both[SMALL:, :SMALL], rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(found.output_square, np.trace(both[SMALL:, SMALL:]), rtol=1e-10)
+        np.testing.assert_allclose(found.mean_input, inputs.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(found.mean_output, outputs.mean(0), rtol=1e-12)
+
+
 def test_moments_keep_the_digits_of_small_noise_in_float32():
     """Variances of 4e-6 beside others of 1e4: products in float32 would lose them altogether."""
     images = np.zeros((4000, SMALL), np.float32)
     images[:, 0] = 100 * np.random.default_rng(0).standard_normal(4000)
-    found = cross_moments(lambda x, sigma: x, images, 0.002, KEY)
-    variances = np.linalg.eigvalsh(found.inputs / found.count)
-    np.testing.assert_allclose(variances[:4], 4e-6, rtol=0.15)
-    np.testing.assert_allclose(found.cross, found.inputs, rtol=1e-12)
+    for moments_of, rtol in ((cross_moments, 1e-12), (antithetic_moments, 1e-6)):
+        found = moments_of(lambda x, sigma: x, images, 0.002, KEY)
+        variances = np.linalg.eigvalsh(found.inputs / found.count)
+        np.testing.assert_allclose(variances[:4], 4e-6, rtol=0.15)
+        np.testing.assert_allclose(found.cross[1:], found.inputs[1:], rtol=rtol, atol=1e-9)
 
 
 def test_exactly_is_least_squares_and_recovers_an_affine_teacher(x64):
@@ -151,12 +170,14 @@ def test_the_gaussian_denoiser_is_the_optimum_of_denoising_with_exact_noise_mome
 
 def test_maps_without_a_group_are_those_of_the_other_examples_in_one_compilation(x64):
     images, sigmas, model = small(11), np.array([2.0, 0.3]), EmpiricalDenoiser(small(6, 2))
-    whole = distill_exactly(model, images, sigmas, KEY, ridge=0.1, draws=4, batch_size=3)
-    assert whole.observed == []
-    for groups_of, there in (("images", 11), ("draws", 4)):
+    for groups_of, there, antithetic in (("images", 11, False), ("draws", 4, False), ("draws", 4, True)):
+        options = {"ridge": 0.1, "draws": 4, "batch_size": 3, "antithetic": antithetic}
+        whole = distill_exactly(model, images, sigmas, KEY, **options)
+        moments_of = antithetic_moments if antithetic else cross_moments
+        assert whole.observed == [] and whole.examples == 44 * (1 + antithetic)
         before = _evaluate._cache_size()
         found = distill_exactly(
-            model, images, sigmas, KEY, ridge=0.1, draws=4, batch_size=3, groups=3, groups_of=groups_of,
+            model, images, sigmas, KEY, **options, groups=3, groups_of=groups_of,
             observe=lambda level, weight: (level, weight),
         )  # fmt: skip
         # Groups of four, four and three images, or of two, one and one draws.
@@ -168,7 +189,7 @@ def test_maps_without_a_group_are_those_of_the_other_examples_in_one_compilation
             for group in range(3):
                 kept = [k for k in range(there) if k % 3 != group]
                 options = {"rows": np.array(kept), "draws": 4} if groups_of == "images" else {"draws": kept}
-                others = cross_moments(model, images, sigma, KEY, level=level, **options)
+                others = moments_of(model, images, sigma, KEY, level=level, **options)
                 place, weight = found.observed[level][group]
                 assert place == level
                 np.testing.assert_allclose(weight, solve_moments(others, 0.1)[0], rtol=1e-8, atol=1e-10)
@@ -280,13 +301,13 @@ def test_bad_input_is_named():
 
 
 def test_memory_is_a_few_matrices_whatever_the_number_of_examples():
-    from dgu.training.second_moments import _add, _nothing
+    from dgu.training.second_moments import add_block, nothing
 
     size, rows = 512, 64
     with jax.enable_x64(True):
-        state = _nothing(size)
+        state = nothing(size)
         block = jnp.zeros((rows, size), jnp.float32)
-        memory = _add.lower(state, block, block, jnp.ones(rows, bool)).compile().memory_analysis()
+        memory = add_block.lower(state, block, block, jnp.ones(rows, bool)).compile().memory_analysis()
     assert memory.temp_size_in_bytes <= 3 * size * size * 8
     # On the host: the whole pass and the solution, of few examples and of many.
     size, peaks = 128, []
