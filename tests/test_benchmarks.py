@@ -258,14 +258,15 @@ def test_distillation_is_compared_at_equal_error(run_quickly):
     from benchmarks import distillation
 
     figures, printed = run_quickly(distillation)
-    within, strict = figures["exact"]["within"], figures["exact"]["no larger"]
-    allowed = 1 + figures["config"]["tolerance"]
-    assert all(e <= allowed * adam for e, adam in zip(within["error"], figures["adam_error"], strict=True))
-    assert all(e <= adam for e, adam in zip(strict["error"], figures["adam_error"], strict=True))
-    assert within["images"] * within["draws"] <= strict["images"] * strict["draws"]
-    for found in (within, strict):
-        np.testing.assert_allclose(found["speed_up"], figures["adam_seconds"] / found["seconds"])
-        assert f"{found['speed_up']:.0f} times faster" in printed
+    exact = figures["exact"]
+    assert len(exact) == 10 and all(
+        one["error"] <= adam for one, adam in zip(exact, figures["adam_error"], strict=True)
+    )
+    times = figures["adam_seconds"] / sum(one["seconds"] for one in exact)
+    assert f"no larger at each level: {sum(one['seconds'] for one in exact):.2f} s, {times:.0f} times faster" in printed
+    whole = figures["all"]
+    assert (whole["images"], whole["draws"]) == (1024, 1) and 1 <= min(figures["adam_epochs"]) <= 2
+    assert f"{figures['adam_seconds'] / whole['seconds']:.0f} times faster" in printed.replace("\n", " ")
 
 
 @needs_torch
