@@ -102,8 +102,8 @@ def distill_exactly(
         sigmas: noise levels, positive.
         key: of the noise.
         draws: noisy versions of each image, or pairs of them.
-        antithetic: whether each draw is a pair, of a noise and its negative (see ``antithetic_moments``): twice the evaluations,
-            and where the residual hardly changes with the noise's sign the error of four or more draws that are not pairs.
+        antithetic: whether each draw is a pair, of a noise and its negative (see ``antithetic_moments``). Where what the map misses
+            hardly changes with the noise's sign, a pair costs two evaluations and is worth about four independent noises.
         ridge: rho, 0 or more, or None for the rule above.
         groups: the examples are kept apart in so many groups, and W is found without each of them, too: what a
             delete-a-group jackknife needs (``dgu.analysis.jackknife_interval``). Memory grows by two matrices a group.

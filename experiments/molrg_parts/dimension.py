@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import stats
 
 from dgu import analysis, plots
 from dgu.analysis.numerical_rank import Rule, share_wanted
@@ -243,11 +244,12 @@ def _closed_form(ideal: dict[str, np.ndarray]) -> Claim:
     parts = []
     bounds = ((_SETTLED, 6.0, 6.1), (_BETWEEN, 9.0, 11.0), (_MIXED, 11.9, 12.0))
     for (level, low, high), ranks in zip(bounds, ideal["fixed"]):
-        mean = analysis.t_interval(ranks)
+        # By percentiles: of a mean next to the end of its range the t interval reaches past what ranks there are.
+        mean = stats.bootstrap((ranks,), np.mean, method="percentile", rng=0).confidence_interval
         parts.append(Claim.within(
             id=f"dimension-closed-form-{level:g}", paper=PAPER, figure="Fig 7", unit="",
             statement=f"Mean numerical rank of the exact posterior mean at sigma = {level:g}.",
-            value=float(mean.estimate), interval=(float(mean.low), float(mean.high)), low=low, high=high))  # fmt: skip
+            value=float(ranks.mean()), interval=(float(mean.low), float(mean.high)), low=low, high=high))  # fmt: skip
     return Claim.all_of(
         parts, id="dimension-closed-form", paper=PAPER, figure="Fig 7",
         statement="The exact posterior mean of two orthogonal subspaces of dimension 6 has rank 6 at low noise and 12 at high noise (means to a tenth), and between them in the mean.",

@@ -8,6 +8,7 @@ import numpy as np
 
 from dgu.errors import require
 from dgu.training import TogetherConfig
+from experiments.harness.options import at_least
 from experiments.molrg_parts.training import COMPONENTS
 
 
@@ -96,12 +97,10 @@ class Config:
             ("unet.ratios", self.unet.ratios, self.unet.ranks),
         ):
             require(values[0] * 2 * ranks[0] >= 2, f"networks.{name}", values, "such that N is 2 or more")
-        require(self.seeds >= 1, "networks.seeds", self.seeds, "1 or more")
-        require(self.samples >= 20, "networks.samples", self.samples, "20 or more")
+        at_least(self, "networks", seeds=1, samples=20, sampler_steps=2)
         require(0.5 < self.level < 1, "networks.level", self.level, "above 0.5 and below 1")
         least = int(np.ceil(2 / (1 - self.level) - 1e-9))
         require(self.fresh >= least, "networks.fresh", self.fresh, f"{least} or more for this level")
-        require(self.sampler_steps >= 2, "networks.sampler_steps", self.sampler_steps, "2 or more")
         given = self.unet.sscd is not None
         wanted = self.unet.descriptor == "sscd"
         require(given or not wanted, "networks.unet.sscd", self.unet.sscd, "an ONNX file, for the descriptor sscd")

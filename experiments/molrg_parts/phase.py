@@ -10,7 +10,7 @@ from dgu.keys import stream
 from experiments.harness.costs import Cost
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
-from experiments.molrg_parts.phase_arms import Arm, Arms, bound_errors
+from experiments.molrg_parts.phase_arms import LONG, RANDOM_STARTS, SHORT, Arm, Arms, bound_errors
 from experiments.molrg_parts.phase_bounds import Bound, error_figure
 from experiments.molrg_parts.phase_checks import checks
 from experiments.molrg_parts.phase_claims import (
@@ -33,6 +33,7 @@ CLAIM_IDS = (
     "phase-k-subspaces",
     "phase-sgd",
     "phase-random-start",
+    "phase-random-start-long",
     "phase-straighten",
     "phase-bound-one",
     "phase-bound-many",
@@ -78,19 +79,20 @@ def run(config: Config, subject: Any, directory: RunDirectory, seed: int) -> Sec
 
 def _diverged(arms: Arms) -> tuple[int, int]:
     """Runs of SGD that diverged, and all."""
-    runs = (*arms.sgd.values(), arms.lost)
+    runs = (*arms.sgd.values(), *arms.random.values())
     return sum(int(arm["diverged"].sum()) for arm in runs), sum(arm["success"].size for arm in runs)
 
 
 def _answer(config: Config, arms: Arms) -> str:
     clean, (diverged, runs) = arms.pca[0.0], _diverged(arms)
+    random = [100 * found(config, arms.random[start]).value for start in (SHORT, LONG)]
     one, two = ([100 * share(config, arms.sgd[k], gap).value for gap in (0, 3)] for k in (1, 2))
     return (
         "Without noise PCA finds a subspace of rank d from N points where N >= d and nowhere else: "
         f"{int(against_theory(config, clean).sum())} exceptions in {clean['success'].size:,} trials. "
         f"SGD on the denoising loss finds it in {one[0]:.0f} % of trials at N = d and {one[1]:.0f} % at N = d + 3; "
-        f"of two subspaces, starting near them, in {two[0]:.0f} % and {two[1]:.0f} %, from a random start in "
-        f"{100 * found(config, arms.lost).value:.0f} % of trials with N >= d. "
+        f"of two subspaces, starting near them, in {two[0]:.0f} % and {two[1]:.0f} %, from a random start "
+        f"of columns of unit length in {random[0]:.0f} % of trials with N >= d, from standard normal entries in {random[1]:.0f} %. "
         f"SGD diverged in {diverged} of {runs:,} trials, which count as failures."
     )
 
@@ -122,7 +124,7 @@ def costs(config: Config, subject: Any) -> list[Cost]:
     cells = len(config.ranks) * len(config.sizes)
     columns = cells * config.ranks[-1]
     a_step = 2 * 2 * config.batch * config.dimension * columns
-    # K = 1, 2, 3, and 2 from a random start.
-    flop = float(config.sgd_trials) * config.steps * a_step * (1 + 2 + 3 + 2)
+    # K = 1, 2, 3, and 2 from random starts.
+    flop = float(config.sgd_trials) * config.steps * a_step * (1 + 2 + 3 + 2 * len(RANDOM_STARTS))
     memory = 4.0 * 3 * columns * (config.dimension + 4 * config.batch) * jax.device_count()
     return [Cost("phase: SGD", 0, flop, memory, 0)]

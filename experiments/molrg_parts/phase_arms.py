@@ -16,6 +16,10 @@ from experiments.harness.progress import Progress
 from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.phase_config import Config
 
+#: Random starts by what is said of them: the standard deviation of their entries, None for columns of length about 1.
+SHORT, LONG = "unit columns", "standard normal entries"
+RANDOM_STARTS = {SHORT: None, LONG: 1.0}
+
 #: What is known of one arm: ``success`` (trials, ranks, sizes) and what the method adds.
 Arm = dict[str, np.ndarray]
 
@@ -29,14 +33,14 @@ class Arms:
         wide: PCA without noise in twice the dimension.
         k_subspaces: by the number of subspaces and the noise.
         sgd: by the number of subspaces, for more than one from a start near the truth, without noise.
-        lost: SGD for two subspaces from a random start.
+        random: SGD for two subspaces from random starts, by what is said of them.
     """
 
     pca: dict[float, Arm]
     wide: Arm
     k_subspaces: dict[tuple[int, float], Arm]
     sgd: dict[int, Arm]
-    lost: Arm
+    random: dict[str, Arm]
 
     @classmethod
     def run(cls, config: Config, directory: RunDirectory, key: Any) -> "Arms":
@@ -46,8 +50,8 @@ class Arms:
             pca={noise: _closed(config, directory, key, 1, noise) for noise in noises},
             wide=_closed(config, directory, key, 1, 0.0, 2 * config.dimension),
             k_subspaces={(k, noise): _closed(config, directory, key, k, noise) for k in (2, 3) for noise in noises},
-            sgd={k: _sgd(config, directory, key, k, near=k > 1) for k in (1, 2, 3)},
-            lost=_sgd(config, directory, key, 2, near=False),
+            sgd={k: _sgd(config, directory, key, k, "near" if k > 1 else SHORT) for k in (1, 2, 3)},
+            random={name: _sgd(config, directory, key, 2, name) for name in RANDOM_STARTS},
         )
 
     def panels(self, config: Config) -> dict[int, dict[str, Arm]]:
@@ -61,13 +65,14 @@ class Arms:
             }
             for k in (2, 3)
         }
+        random = {f"SGD from {name}, {clean}": arm for name, arm in self.random.items()}
         return {
             1: {
                 f"PCA, {clean}": self.pca[0.0],
                 f"PCA, {noisy}": self.pca[config.noise],
                 f"SGD, {clean}": self.sgd[1],
             },
-            2: clusters[2] | near[2] | {f"SGD from a random start, {clean}": self.lost},
+            2: clusters[2] | near[2] | random,
             3: clusters[3] | near[3],
         }
 
@@ -115,7 +120,15 @@ def _recover(key: Any, problems: Problems, threshold: float, trial: int) -> tupl
     return recover_by_k_subspaces(stream(key, "k-means", trial), problems, threshold)
 
 
-def _sgd(config: Config, directory: RunDirectory, key: Any, components: int, near: bool) -> Arm:
+def _starts(config: Config, key: Any, problems: Problems, trial: int, kind: str) -> Any:
+    """Starts near the truth, or random ones of some scale, of one draw whatever the scale."""
+    components = problems.truth.shape[1]
+    if kind == "near":
+        return truth_starts(stream(key, "start", components, trial), problems.truth, config.start)
+    return random_starts(stream(key, "random start", components, trial), problems.truth, RANDOM_STARTS[kind])
+
+
+def _sgd(config: Config, directory: RunDirectory, key: Any, components: int, kind: str) -> Arm:
     """As many trials at a time as there are devices."""
 
     def compute() -> Arm:
@@ -127,11 +140,7 @@ def _sgd(config: Config, directory: RunDirectory, key: Any, components: int, nea
                 # The last chunk is filled with trials that are thrown away: every chunk has one shape.
                 chunk = range(first, first + at_once)
                 each = [_problems(config, key, components, 0.0, config.dimension, trial) for trial in chunk]
-                draws = [stream(key, "start" if near else "random start", components, trial) for trial in chunk]
-                starts = [
-                    truth_starts(own, of.truth, config.start) if near else random_starts(own, of.truth)
-                    for own, of in zip(draws, each)
-                ]
+                starts = [_starts(config, key, of, trial, kind) for trial, of in zip(chunk, each)]
                 found, bare, astray = recover_by_sgd(
                     jnp.stack([stream(key, "sgd", components, trial) for trial in chunk]),
                     jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each),
@@ -149,7 +158,7 @@ def _sgd(config: Config, directory: RunDirectory, key: Any, components: int, nea
         arrays = {"success": straight, "raw": raw, "diverged": diverged}
         return {name: _shaped(config, parts)[kept] for name, parts in arrays.items()}
 
-    return directory.stage(f"phase/sgd-{components}-{'near' if near and components > 1 else 'random'}", compute)
+    return directory.stage(f"phase/sgd-{components}-{kind.replace(' ', '-')}", compute)
 
 
 def bound_errors(config: Config, key: Any, components: int) -> Arm:

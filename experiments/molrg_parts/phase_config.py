@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgu.errors import require
+from experiments.harness.options import at_least
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,7 @@ class Config:
         )
         fits = 3 * self.ranks[-1] <= self.dimension
         require(fits, "phase.dimension", self.dimension, f"at least {3 * self.ranks[-1]}, for three subspaces")
-        for name in ("trials", "sgd_trials", "steps", "batch", "times"):
-            require(getattr(self, name) >= 1, f"phase.{name}", getattr(self, name), "1 or more")
-        require(self.bound_trials >= 10, "phase.bound_trials", self.bound_trials, "10 or more")
-        require(self.samples >= 50, "phase.samples", self.samples, "50 or more")
+        at_least(self, "phase", trials=1, sgd_trials=1, steps=1, batch=1, times=1, bound_trials=10, samples=50)
         for name in ("noise", "rate", "start"):
             require(0 < getattr(self, name) < np.inf, f"phase.{name}", getattr(self, name), "positive and finite")
         for name in ("threshold", "clean_threshold"):

@@ -18,7 +18,7 @@ THEORY = np.asarray(CONFIG.sizes)[None] >= np.asarray(CONFIG.ranks)[:, None]
 
 def arm(success, trials=40, raw=None):
     whole = np.broadcast_to(success, (trials, *THEORY.shape))
-    return {"success": whole, "raw": whole if raw is None else np.broadcast_to(raw, whole.shape)}
+    return {"success": whole, "raw": whole if raw is None else np.broadcast_to(raw, whole.shape), "diverged": ~whole}
 
 
 def parts(claim):
@@ -53,8 +53,13 @@ def test_claims_on_the_transition_follow_its_place():
     assert claims.sgd_claim(CONFIG, sgd).verdict == "supported"
     assert claims.sgd_claim(CONFIG, sgd | {2: arm(late)}).verdict == "not supported"
     assert claims.sgd_claim(CONFIG, sgd | {3: arm(early)}).verdict == "not supported"
-    assert claims.random_start_claim(CONFIG, arm(np.zeros_like(THEORY))).verdict == "supported"
-    assert claims.random_start_claim(CONFIG, arm(THEORY)).verdict == "not supported"
+    for claim in (claims.random_start_claim, claims.long_start_claim):
+        assert claim(CONFIG, arm(np.zeros_like(THEORY))).verdict == "supported"
+        assert claim(CONFIG, arm(THEORY)).verdict == "not supported"
+    told = claims.long_start_claim(CONFIG, arm(late)).note
+    assert told.startswith("by rank: 71 % at d = 2, 69 % at d = 3") and told.endswith(
+        f"{100 * (1 - late.mean()):.0f} % of runs diverged"
+    )
     assert claims.straighten_claim(CONFIG, arm(THEORY, raw=np.zeros_like(THEORY))).verdict == "supported"
     assert claims.straighten_claim(CONFIG, arm(THEORY)).verdict == "not supported"
     # The same shares from two trials say nothing yet.
