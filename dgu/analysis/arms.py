@@ -29,22 +29,24 @@ from dgu.typing import Key
 PARTS = ("train", "validation", "test")
 
 
-@partial(jax.jit, static_argnames=("count", "low_rank"))
-def _gaussian_arms(rows: Array, keys: dict[str, Array], *, count: int, low_rank: int) -> dict[str, Array]:
+@partial(jax.jit, static_argnames="count")
+def _gaussian_arms(rows: Array, keys: dict[str, Array], *, count: int) -> dict[str, Array]:
     fit, draw = jax.vmap(fit_gaussian), jax.vmap(draw_gaussian, in_axes=(0, 0, None))
     indices = jnp.arange(count)
     mixture = fit(rows)
     again = draw(mixture, keys["refit"], jnp.arange(rows.shape[1]))
-    arms = {"mixture": draw(mixture, keys["mixture"], indices), "null": draw(fit(again), keys["null"], indices)}
-    if low_rank:
-        arms["low rank"] = draw(fit(rows[:, :low_rank]), keys["low rank"], indices)
-    return arms
+    return {"mixture": draw(mixture, keys["mixture"], indices), "null": draw(fit(again), keys["null"], indices)}
+
+
+@partial(jax.jit, static_argnames="count")
+def _gaussian_arm(rows: Array, keys: Array, *, count: int) -> Array:
+    return jax.vmap(draw_gaussian, in_axes=(0, 0, None))(jax.vmap(fit_gaussian)(rows), keys, jnp.arange(count))
 
 
 def gaussian_arms(
     rows: Float[ArrayLike, "classes n d"], key: Key, count: int, *, low_rank: int = 0
 ) -> dict[str, Float[Array, "classes count d"]]:
-    """``count`` samples per class of the Gaussian mixture fitted to ``rows``, and of its null; one compiled program.
+    """``count`` samples per class of the Gaussian mixture fitted to ``rows``, and of its null; one compiled program for both.
 
     Args:
         rows: (K, n, d) images of each class that the mixture is fitted to.
@@ -61,7 +63,11 @@ def gaussian_arms(
     names = ("mixture", "refit", "null", "low rank")
     classes = range(rows.shape[0])
     keys = {name: jnp.stack([class_key(stream(key, name), k) for k in classes]) for name in names}
-    drawn = _gaussian_arms(rows, keys, count=count, low_rank=low_rank)
+    drawn = _gaussian_arms(rows, keys, count=count)
+    if low_rank:
+        # After the others: two batches of decompositions side by side can wait for each other's threads for ever, on CPUs.
+        jax.block_until_ready(drawn)
+        drawn["low rank"] = _gaussian_arm(rows[:, :low_rank], keys["low rank"], count=count)
     # A compiled function sorts the keys of a dict; arms have an order of their own.
     return {name: drawn[name] for name in names if name in drawn}
 
