@@ -133,8 +133,8 @@ def truth_starts(key: Key, truth: Float[Array, "P K n r"], scale: Scalar = 0.2) 
 def random_starts(key: Key, truth: Float[Array, "P K n r"], scale: Scalar | None = None) -> Float[Array, "P K n r"]:
     """Starts that know nothing of the truth but its rank: normal numbers with standard deviation ``scale``.
 
-    By default that is ``n^-1/2``, which gives columns of length about 1, as the truth's. Standard normal entries make
-    columns longer by ``sqrt(n)``, from which SGD runs away at learning rates that suit the others.
+    By default that is ``n^-1/2``, which gives columns of length about 1, as the truth's. From standard normal entries,
+    columns longer by ``sqrt(n)``, SGD runs away at learning rates that suit the others.
     """
     there = jnp.any(truth != 0, axis=2, keepdims=True).astype(truth.dtype)
     draws = jax.vmap(lambda p: jax.random.normal(jax.random.fold_in(key, p), truth.shape[1:], truth.dtype))

@@ -17,7 +17,7 @@ from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.phase_config import Config
 
 #: Random starts by what is said of them: the standard deviation of their entries, None for columns of length about 1.
-SHORT, LONG = "unit columns", "standard normal entries"
+SHORT, LONG = "random unit columns", "random normal entries"
 RANDOM_STARTS = {SHORT: None, LONG: 1.0}
 
 #: What is known of one arm: ``success`` (trials, ranks, sizes) and what the method adds.

@@ -206,7 +206,7 @@ def random_start_claim(config: Config, arm: Arm) -> Claim:
 
 
 def long_start_claim(config: Config, arm: Arm) -> Claim:
-    """From standard normal entries, hardly anywhere, as most runs diverge."""
+    """From columns longer than the truth's by sqrt(n), hardly anywhere."""
     return _random_start(
         config,
         arm,
