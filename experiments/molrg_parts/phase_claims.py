@@ -132,8 +132,7 @@ def transition_claims(config: Config, arms: Arms) -> list[Claim]:
         dimension_claim(config, arms.pca[0.0], arms.wide),
         k_subspaces_claim(config, arms.k_subspaces),
         sgd_claim(config, arms.sgd),
-        random_start_claim(config, arms.random[SHORT]),
-        long_start_claim(config, arms.random[LONG]),
+        *random_start_claims(config, arms.random),
         straighten_claim(config, arms.sgd[1]),
     ]
 
@@ -195,32 +194,24 @@ def sgd_claim(config: Config, sgd: dict[int, Arm]) -> Claim:
     return joined(parts, "phase-sgd", "Figs 2, 3 and 6", statement)
 
 
-def random_start_claim(config: Config, arm: Arm) -> Claim:
-    """From columns as long as the truth's, hardly anywhere."""
-    return _random_start(
-        config,
-        arm,
-        "phase-random-start",
-        "From a random start of columns of unit length SGD does not find two subspaces, though N >= d: the transition needs the start near the truth.",
+def random_start_claims(config: Config, random: dict[str, Arm]) -> list[Claim]:
+    """From either random start, hardly anywhere; by rank, and with how many runs diverged."""
+    said = (
+        (SHORT, "phase-random-start", "columns of unit length"),
+        (LONG, "phase-random-start-long", "standard normal entries"),
     )
-
-
-def long_start_claim(config: Config, arm: Arm) -> Claim:
-    """From columns longer than the truth's by sqrt(n), hardly anywhere."""
-    return _random_start(
-        config,
-        arm,
-        "phase-random-start-long",
-        "From a random start of standard normal entries SGD does not find two subspaces, though N >= d.",
-    )
-
-
-def _random_start(config: Config, arm: Arm, name: str, statement: str) -> Claim:
-    """By rank, and how many runs diverged."""
-    shares = [arm["success"][:, row, enough].mean() for row, enough in enumerate(theory(config))]
-    by_rank = ", ".join(f"{100 * one:.0f} % at d = {d}" for d, one in zip(config.ranks, shares))
-    note = f"by rank: {by_rank}; {100 * arm['diverged'].mean():.0f} % of runs diverged"
-    return _held(Claim.at_most, found(config, arm), 0.2, name, "equation 45", statement, note=note)
+    claims = []
+    for start, name, words in said:
+        arm = random[start]
+        shares = [arm["success"][:, row, enough].mean() for row, enough in enumerate(theory(config))]
+        by_rank = ", ".join(f"{100 * one:.0f} % at d = {d}" for d, one in zip(config.ranks, shares))
+        note = f"by rank: {by_rank}; {100 * arm['diverged'].mean():.0f} % of runs diverged"
+        statement = (
+            f"From a random start of {words} SGD does not find two subspaces, though N >= d: "
+            "the transition needs the start near the truth."
+        )
+        claims.append(_held(Claim.at_most, found(config, arm), 0.2, name, "equation 45", statement, note=note))
+    return claims
 
 
 def straighten_claim(config: Config, arm: Arm) -> Claim:

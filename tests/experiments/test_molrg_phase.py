@@ -10,6 +10,7 @@ from experiments.harness.report import check_promises
 from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts import phase
 from experiments.molrg_parts import phase_claims as claims
+from experiments.molrg_parts.phase_arms import LONG, SHORT
 from experiments.molrg_parts.phase_bounds import Bound
 
 CONFIG = phase.Config()
@@ -53,10 +54,12 @@ def test_claims_on_the_transition_follow_its_place():
     assert claims.sgd_claim(CONFIG, sgd).verdict == "supported"
     assert claims.sgd_claim(CONFIG, sgd | {2: arm(late)}).verdict == "not supported"
     assert claims.sgd_claim(CONFIG, sgd | {3: arm(early)}).verdict == "not supported"
-    for claim in (claims.random_start_claim, claims.long_start_claim):
-        assert claim(CONFIG, arm(np.zeros_like(THEORY))).verdict == "supported"
-        assert claim(CONFIG, arm(THEORY)).verdict == "not supported"
-    told = claims.long_start_claim(CONFIG, arm(late)).note
+    starts = {SHORT: arm(np.zeros_like(THEORY)), LONG: arm(late)}
+    short, long = claims.random_start_claims(CONFIG, starts)
+    assert (short.verdict, long.verdict) == ("supported", "not supported")
+    short, long = claims.random_start_claims(CONFIG, {SHORT: arm(THEORY), LONG: starts[SHORT]})
+    assert (short.verdict, long.verdict) == ("not supported", "supported")
+    told = claims.random_start_claims(CONFIG, starts)[1].note
     assert told.startswith("by rank: 71 % at d = 2, 69 % at d = 3") and told.endswith(
         f"{100 * (1 - late.mean()):.0f} % of runs diverged"
     )

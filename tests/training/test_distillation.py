@@ -50,6 +50,17 @@ def outputs_of(model, inputs, sigma):
     return jax.vmap(lambda x: model(x, sigma))(jnp.asarray(inputs))
 
 
+def assert_moments_of(found, inputs, outputs):
+    """The moments found are those of these examples, by ``numpy.cov`` of all at once."""
+    both = np.cov(np.concatenate([inputs, outputs], axis=1).T, ddof=0) * len(inputs)
+    assert found.count == len(inputs)
+    np.testing.assert_allclose(found.inputs, both[:SMALL, :SMALL], rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(found.cross, both[SMALL:, :SMALL], rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(found.output_square, np.trace(both[SMALL:, SMALL:]), rtol=1e-10)
+    np.testing.assert_allclose(found.mean_input, inputs.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.mean_output, outputs.mean(0), rtol=1e-12)
+
+
 def test_moments_are_those_of_all_examples_at_once_whatever_the_batches(x64):
     images, sigma = small(23), 0.7
     model = EmpiricalDenoiser(small(6, 2))
@@ -58,13 +69,7 @@ def test_moments_are_those_of_all_examples_at_once_whatever_the_batches(x64):
     for residual, batch_size in ((False, 7), (True, 64)):
         found = cross_moments(model, images, sigma, KEY, level=3, draws=2, residual=residual, batch_size=batch_size)
         wanted = outputs - np.concatenate([images] * 2) if residual else outputs
-        both = np.cov(np.concatenate([inputs, wanted], axis=1).T, ddof=0) * 46
-        assert found.count == 46
-        np.testing.assert_allclose(found.inputs, both[:SMALL, :SMALL], rtol=1e-10, atol=1e-10)
-        np.testing.assert_allclose(found.cross, both[SMALL:, :SMALL], rtol=1e-10, atol=1e-10)
-        np.testing.assert_allclose(found.output_square, np.trace(both[SMALL:, SMALL:]), rtol=1e-10)
-        np.testing.assert_allclose(found.mean_input, inputs.mean(0), rtol=1e-12)
-        np.testing.assert_allclose(found.mean_output, wanted.mean(0), rtol=1e-12)
+        assert_moments_of(found, inputs, wanted)
 
 
 def test_antithetic_moments_are_those_of_both_signs_of_every_noise(x64):
@@ -73,15 +78,10 @@ def test_antithetic_moments_are_those_of_both_signs_of_every_noise(x64):
     added = noisy_rows(images, 3, sigma, 3)[23:]
     inputs = np.concatenate([added, 2 * np.concatenate([images] * 2) - added])
     outputs = np.asarray(outputs_of(model, inputs, sigma))
-    both = np.cov(np.concatenate([inputs, outputs], axis=1).T, ddof=0) * 92
     for batch_size in (7, 64):
         found = antithetic_moments(model, images, sigma, KEY, level=3, draws=[1, 2], batch_size=batch_size)
-        assert found.count == 92
-        np.testing.assert_allclose(found.inputs, both[:SMALL, :SMALL], rtol=1e-10, atol=1e-10)
-        np.testing.assert_allclose(found.cross, both[SMALL:, :SMALL], rtol=1e-10, atol=1e-10)
-        np.testing.assert_allclose(found.output_square, np.trace(both[SMALL:, SMALL:]), rtol=1e-10)
-        np.testing.assert_allclose(found.mean_input, inputs.mean(0), rtol=1e-12)
-        np.testing.assert_allclose(found.mean_output, outputs.mean(0), rtol=1e-12)
+        assert len(inputs) == 92
+        assert_moments_of(found, inputs, outputs)
 
 
 def test_moments_keep_the_digits_of_small_noise_in_float32():
