@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from dgu.data.formats import MAX_BYTES, Decoded, decoded, one_line
-from dgu.errors import InputError, require
+from dgu.data.formats import MAX_BYTES, Decoded, decoded
+from dgu.errors import InputError, one_line, require
 from dgu.files import write_atomic
 
 #: Largest single image file, and largest dataset.json, that is read (bytes).

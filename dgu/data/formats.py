@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
-from dgu.errors import InputError, require
+from dgu.errors import InputError, one_line, require
 from dgu.files import write_arrays, write_atomic
 
 #: No set decoded in memory may be larger than this (bytes).
@@ -88,11 +88,6 @@ def _to_labels(labels: np.ndarray, count: int, num_classes: int | None, source: 
     if wrong.size:
         raise InputError(f"{source}: label {labels[wrong[0]]} of image {wrong[0]}; must be 0 to {limit - 1}")
     return labels.astype(np.int32)
-
-
-def one_line(error: BaseException) -> str:
-    """The message of a foreign error on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 # --- IDX -------------------------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dgu.data.formats import Decoded, decoded, find_idx, one_line, parse_idx, read_idx_pair, read_npz
-from dgu.errors import InputError
+from dgu.data.formats import Decoded, decoded, find_idx, parse_idx, read_idx_pair, read_npz
+from dgu.errors import InputError, one_line
 
 #: Environment variable: a folder with full sets.
 DATA_VARIABLE = "DGU_DATA"

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from dgu.data.formats import one_line
-from dgu.errors import InputError, require
+from dgu.errors import InputError, one_line, require
 from dgu.files import TEMPORARY, remove_temporary, write_atomic
 
 MANIFEST = "store.json"

@@ -1,0 +1,78 @@
+"""The gate that arrays from users pass: a floating dtype in which differences do not wrap and sums do not overflow.
+
+Integers and float16 or bfloat16 become float32, or float64 where float32 does not hold all values of their dtype (32-bit
+integers and wider); float32 and float64 stay what they are. Booleans, text, complex numbers, Python objects and masked
+arrays are refused: a mask or an imaginary part would be lost without a word.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from dgu.errors import InputError, require
+
+
+def working_dtype(name: str, dtype: Any) -> np.dtype:
+    """The dtype that numbers of ``dtype`` are computed in: float32 or float64.
+
+    Raises:
+        InputError: ``dtype`` holds no real numbers.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind in "iu" or jnp.issubdtype(dtype, jnp.floating):
+        return np.dtype(np.float64) if dtype.kind in "iu" and dtype.itemsize >= 4 else _at_least_single(dtype)
+    raise InputError(f"{name}: has dtype {dtype}; must be integers or floating-point numbers")
+
+
+def _at_least_single(dtype: np.dtype) -> np.dtype:
+    if dtype.itemsize > 8:  # Extended precision: nothing here computes in it.
+        return np.dtype(np.float64)
+    return np.dtype(np.promote_types(dtype, np.float32)) if dtype.kind in "iuf" else np.dtype(np.float32)
+
+
+def as_floats(name: str, value: ArrayLike) -> np.ndarray:
+    """``value`` as a NumPy array of float32 or float64; not copied where it is one already.
+
+    Raises:
+        InputError: ``value`` is masked, ragged, or not of real numbers.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"{name}: is a masked array, whose mask would be lost; must be a plain array")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # Lists of unequal length.
+        raise InputError(f"{name}: is no array ({error}); must be a plain array of numbers") from None
+    return array.astype(working_dtype(name, array.dtype), copy=False)
+
+
+def as_jax_floats(name: str, value: ArrayLike) -> Array:
+    """``value`` as a JAX array of float32, or of float64 where 64 bits are enabled; traced arrays pass.
+
+    Raises:
+        InputError: ``value`` is not of real numbers.
+    """
+    if not isinstance(value, jax.Array):
+        return jnp.asarray(as_floats(name, value))
+    return value.astype(jax.dtypes.canonicalize_dtype(working_dtype(name, value.dtype)))
+
+
+def as_labels(name: str, value: ArrayLike, count: int | None = None) -> np.ndarray:
+    """Class labels as int32 of shape ``(n,)``, 0 or more; ``count`` of them where it is given.
+
+    Raises:
+        InputError: ``value`` is not one integer for each row, or holds negative or enormous ones.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"{name}: is a masked array, whose mask would be lost; must be a plain array")
+    labels = np.asarray(value)
+    wanted = "integers (n,)" if count is None else f"{count} integers, one for each row"
+    if labels.dtype.kind not in "iu" or labels.ndim != 1 or (count is not None and len(labels) != count):
+        raise InputError(f"{name}: has dtype {labels.dtype} and shape {labels.shape}; must be {wanted}")
+    if labels.size:
+        wrong = labels[(labels < 0) | (labels > np.iinfo(np.int32).max)]
+        require(not wrong.size, name, wrong[:1].tolist(), "class labels, 0 or more")
+    return labels.astype(np.int32)
