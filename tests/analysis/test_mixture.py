@@ -61,6 +61,21 @@ def test_root_is_a_root_of_numpy_cov(x64, strict_dtypes, n):
     np.testing.assert_allclose(gaussian.root.T @ gaussian.root, covariance, atol=1e-12)
 
 
+@pytest.mark.parametrize(("n", "d"), [(60, 24), (300, 196)])
+def test_directions_without_variance_stay_without(n, d):
+    """In float32, a constant pixel and the difference of two equal pixels: no root of an eigenvalue of rounding size."""
+    rng = np.random.default_rng(n)
+    rows = (rng.normal(size=(n, d)) @ np.linalg.qr(rng.normal(size=(d, d)))[0] / np.arange(1, d + 1)).astype(np.float32)
+    rows[:, 5], rows[:, 7] = -1.0, rows[:, 8]
+    covariance = np.cov(rows.T.astype(np.float64))
+    values, vectors = np.linalg.eigh(covariance)
+    right = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    root = np.asarray(fit_gaussian(jnp.asarray(rows)).root, np.float64)
+    scale = np.sqrt(values[-1])
+    assert np.abs(root - right).max() < 3e-6 * scale
+    assert np.abs(root[:, 5]).max() < 1e-6 * scale and np.abs(root[:, 7] - root[:, 8]).max() < 1e-6 * scale
+
+
 @pytest.mark.parametrize(("label", "n", "seed"), [(-4, FEW, 0), (0, MANY, 1)])
 def test_samples_have_the_fitted_moments(draws, label, n, seed):
     """z-scores of every mean and covariance entry against their exact sampling error."""
