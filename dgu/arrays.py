@@ -60,6 +60,26 @@ def as_jax_floats(name: str, value: ArrayLike) -> Array:
     return value.astype(jax.dtypes.canonicalize_dtype(working_dtype(name, value.dtype)))
 
 
+def checked_rows(**sets: ArrayLike) -> list[np.ndarray]:
+    """The sets as arrays ``(n, d)`` of float32 or float64, all of one width and finite, with a row each.
+
+    Raises:
+        InputError: a set that is not a matrix of real numbers, is empty or not finite, or sets of different widths.
+    """
+    rows = [as_floats(name, value) for name, value in sets.items()]
+    for name, row in zip(sets, rows):
+        require(row.ndim == 2, f"{name}.shape", row.shape, "(n, d): one row of numbers for each example")
+    widths = tuple(row.shape[1] for row in rows)
+    same = len(set(widths)) == 1 and widths[0] >= 1
+    require(same, f"width of {' and '.join(sets)}", widths, "the same, 1 or more")
+    for name, row in zip(sets, rows):
+        # A sum is finite where all its terms are, and needs no array of truth values; it may also just overflow.
+        with np.errstate(all="ignore"):
+            finite = bool(np.isfinite(row.sum(dtype=np.float64))) or bool(np.isfinite(row).all())
+        require(len(row) > 0 and finite, name, f"{len(row)} rows", "at least 1, all finite")
+    return rows
+
+
 def as_labels(name: str, value: ArrayLike, count: int | None = None) -> np.ndarray:
     """Class labels as int32 of shape ``(n,)``, 0 or more; ``count`` of them where it is given.
 

@@ -9,8 +9,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 from scipy import stats
 
-from dgu.analysis.neighbours import ball_counts, checked_rows, k_nearest
+from dgu.analysis.neighbours import ball_counts, k_nearest
 from dgu.analysis.quality import Estimate, proportion
+from dgu.arrays import checked_rows
 from dgu.errors import require
 
 

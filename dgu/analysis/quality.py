@@ -16,8 +16,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import stats
 
-from dgu.analysis.neighbours import ball_counts, checked_rows, k_nearest
+from dgu.analysis.neighbours import ball_counts, k_nearest
 from dgu.analysis.resampling import Interval, t_interval
+from dgu.arrays import checked_rows
 from dgu.errors import require
 from dgu.typing import Key, Labels
 

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from scipy import stats
 
 from dgu.analysis.frechet import FeatureMoments, frechet_distance
-from dgu.analysis.neighbours import checked_rows
 from dgu.analysis.quality import Estimate
 from dgu.analysis.resampling import Interval, t_interval
+from dgu.arrays import checked_rows
 from dgu.errors import require
 from dgu.typing import Key
 
