@@ -5,6 +5,8 @@ integers and wider); float32 and float64 stay what they are. Booleans, text, com
 arrays are refused: a mask or an imaginary part would be lost without a word.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import jax
@@ -34,6 +36,12 @@ def _at_least_single(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.promote_types(dtype, np.float32)) if dtype.kind in "iuf" else np.dtype(np.float32)
 
 
+def require_numbers(**arrays: Any) -> None:
+    """Raise ``InputError`` where an array, perhaps a traced one, is not of real numbers."""
+    for name, value in arrays.items():
+        working_dtype(name, value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype)
+
+
 def as_floats(name: str, value: ArrayLike) -> np.ndarray:
     """``value`` as a NumPy array of float32 or float64; not copied where it is one already.
 
@@ -49,6 +57,15 @@ def as_floats(name: str, value: ArrayLike) -> np.ndarray:
     return array.astype(working_dtype(name, array.dtype), copy=False)
 
 
+def as_doubles(name: str, value: ArrayLike) -> np.ndarray:
+    """``as_floats`` in float64, for what is computed on the host in full precision.
+
+    Raises:
+        InputError: ``value`` is masked, ragged, or not of real numbers.
+    """
+    return as_floats(name, value).astype(np.float64, copy=False)
+
+
 def as_jax_floats(name: str, value: ArrayLike) -> Array:
     """``value`` as a JAX array of float32, or of float64 where 64 bits are enabled; traced arrays pass.
 
@@ -58,6 +75,24 @@ def as_jax_floats(name: str, value: ArrayLike) -> Array:
     if not isinstance(value, jax.Array):
         return jnp.asarray(as_floats(name, value))
     return value.astype(jax.dtypes.canonicalize_dtype(working_dtype(name, value.dtype)))
+
+
+def at_least_single(closed_form: Callable[..., Any]) -> Callable[..., Any]:
+    """The method ``(self, x, ...)`` of a closed form, computed in float32 or wider whatever the dtype of ``x``.
+
+    In half precision squares of noise levels underflow and sums overflow. What it returns has the dtype of ``x`` where that
+    is a floating one, and the one computed in for integers, which cannot hold it.
+    """
+
+    @wraps(closed_form)
+    def wide(self: Any, x: ArrayLike, *rest: Any, **options: Any) -> Any:
+        inside = as_jax_floats("x", x)
+        found = closed_form(self, inside, *rest, **options)
+        given = jnp.result_type(getattr(x, "dtype", inside.dtype))
+        same = given == inside.dtype or not jnp.issubdtype(given, jnp.floating)
+        return found if same else jax.tree.map(lambda part: part.astype(given), found)
+
+    return wide
 
 
 def checked_rows(**sets: ArrayLike) -> list[np.ndarray]:
@@ -78,6 +113,12 @@ def checked_rows(**sets: ArrayLike) -> list[np.ndarray]:
             finite = bool(np.isfinite(row.sum(dtype=np.float64))) or bool(np.isfinite(row).all())
         require(len(row) > 0 and finite, name, f"{len(row)} rows", "at least 1, all finite")
     return rows
+
+
+def rounding(given: ArrayLike) -> float:
+    """The relative spacing of the numbers of an array as it was given, that of float64 for integers."""
+    dtype = given.dtype if isinstance(given, jax.Array) else np.asarray(given).dtype
+    return float(jnp.finfo(dtype if jnp.issubdtype(dtype, jnp.floating) else np.float64).eps)
 
 
 def as_labels(name: str, value: ArrayLike, count: int | None = None) -> np.ndarray:

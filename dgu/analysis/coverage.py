@@ -6,7 +6,7 @@ makes a large ball that precision counts as manifold, which density, a mean over
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Num
 from scipy import stats
 
 from dgu.analysis.neighbours import ball_counts, k_nearest
@@ -16,7 +16,7 @@ from dgu.errors import require
 
 
 def density_coverage(
-    generated: Float[ArrayLike, "n d"], real: Float[ArrayLike, "m e"], *, k: int = 5, block_size: int = 1024
+    generated: Num[ArrayLike, "n d"], real: Num[ArrayLike, "m e"], *, k: int = 5, block_size: int = 1024
 ) -> tuple[Estimate, Estimate]:
     """Density and coverage with respect to the balls of the k-th nearest neighbours of the real rows.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from dgu.analysis.orders import seed_key
 from dgu.analysis.runs import Runs
@@ -27,7 +27,7 @@ class LinearClassifier:
     weights: Any
     bias: Any = None
 
-    def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n k"]:
+    def __call__(self, x: Num[Array, "*n d"]) -> Float[Array, "*n k"]:
         """Raw outputs of one example or of many."""
         out = _dot(x, self.weights)
         return out if self.bias is None else out + jnp.broadcast_to(self.bias, out.shape)

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from jaxtyping import Key as Keys
 
 from dgu.analysis.subspace_clustering import k_subspaces, spectral_labels
 from dgu.analysis.subspace_problems import Problems
 from dgu.analysis.subspace_sgd import TimeGrid, train_subspaces
 from dgu.analysis.subspaces import Recovery, orthonormalised, principal_basis, recovery
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 from dgu.typing import Key
 
@@ -52,7 +53,7 @@ def recover_by_pca(problems: Problems) -> Recovery:
 
 
 @jax.jit
-def recover_by_k_subspaces(key: Key, problems: Problems, threshold: Float[Array, ""] | float) -> tuple[Recovery, Array]:
+def recover_by_k_subspaces(key: Key, problems: Problems, threshold: Num[Array, ""] | float) -> tuple[Recovery, Array]:
     """K-subspaces from the spectral start with ``threshold`` on unit inner products (Theorem 3).
 
     The problem in row p has the draw number p of ``key``.
@@ -72,9 +73,13 @@ def recover_by_k_subspaces(key: Key, problems: Problems, threshold: Float[Array,
     return jax.lax.map(one, (jnp.arange(problems.ranks.shape[0]), problems))
 
 
-@jax.jit
-def recover_by_bases(bases: Float[Array, "P K n r"], truth: Float[Array, "P K n r"]) -> tuple[Recovery, Recovery]:
+def recover_by_bases(bases: Num[Array, "P K n r"], truth: Num[Array, "P K n r"]) -> tuple[Recovery, Recovery]:
     """Of bases that are there: made orthonormal first, and taken as they are."""
+    return _recover_by_bases(as_jax_floats("bases", bases), as_jax_floats("truth", truth))
+
+
+@jax.jit
+def _recover_by_bases(bases: Array, truth: Array) -> tuple[Recovery, Recovery]:
     either = jnp.stack([orthonormalised(bases), bases])
     found = jax.vmap(jax.vmap(recovery), in_axes=(0, None))(either, truth)
     return Recovery(*(leaf[0] for leaf in found)), Recovery(*(leaf[1] for leaf in found))
@@ -83,7 +88,7 @@ def recover_by_bases(bases: Float[Array, "P K n r"], truth: Float[Array, "P K n 
 def recover_by_sgd(
     keys: Keys[Array, "T"],
     problems: Problems,
-    starts: Float[Array, "P K n r"],
+    starts: Num[Array, "P K n r"],
     *,
     grid: TimeGrid | None = None,
     steps: int = 5000,

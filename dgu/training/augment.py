@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from dgu.typing import Key, Scalar
 
@@ -91,7 +91,7 @@ def draw_geometry(key: Key, probability: Scalar) -> Geometry:
     )
 
 
-def transform(image: Float[Array, "h w c"], geometry: Geometry) -> Float[Array, "h w c"]:
+def transform(image: Num[Array, "h w c"], geometry: Geometry) -> Float[Array, "h w c"]:
     """The image after ``geometry``: flips exactly, the rest as one affine map between band-limited resamplings.
 
     The picture is mirrored over its borders, doubled in size with the sym6 low-pass, read bilinearly at the transformed places (0
@@ -124,7 +124,7 @@ def transform(image: Float[Array, "h w c"], geometry: Geometry) -> Float[Array, 
     return jnp.where(still, image, warped)
 
 
-def augment(image: Float[Array, "h w c"], key: Key, probability: Scalar) -> tuple[Float[Array, "h w c"], Array]:
+def augment(image: Num[Array, "h w c"], key: Key, probability: Scalar) -> tuple[Float[Array, "h w c"], Array]:
     """One image augmented with ``probability`` (see ``draw_geometry``), and its label vector of ``AUGMENT_DIM`` entries."""
     geometry = draw_geometry(key, probability)
     return transform(image, geometry), geometry.labels.astype(image.dtype)
