@@ -42,7 +42,7 @@ def require_numbers(**arrays: Any) -> None:
         working_dtype(name, value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype)
 
 
-def as_floats(name: str, value: ArrayLike) -> np.ndarray:
+def as_floats(name: str, value: Any) -> np.ndarray:
     """``value`` as a NumPy array of float32 or float64; not copied where it is one already.
 
     Raises:
@@ -57,7 +57,7 @@ def as_floats(name: str, value: ArrayLike) -> np.ndarray:
     return array.astype(working_dtype(name, array.dtype), copy=False)
 
 
-def as_doubles(name: str, value: ArrayLike) -> np.ndarray:
+def as_doubles(name: str, value: Any) -> np.ndarray:
     """``as_floats`` in float64, for what is computed on the host in full precision.
 
     Raises:
@@ -66,7 +66,7 @@ def as_doubles(name: str, value: ArrayLike) -> np.ndarray:
     return as_floats(name, value).astype(np.float64, copy=False)
 
 
-def as_jax_floats(name: str, value: ArrayLike) -> Array:
+def as_jax_floats(name: str, value: Any) -> Array:
     """``value`` as a JAX array of float32, or of float64 where 64 bits are enabled; traced arrays pass.
 
     Raises:
@@ -115,13 +115,13 @@ def checked_rows(**sets: ArrayLike) -> list[np.ndarray]:
     return rows
 
 
-def rounding(given: ArrayLike) -> float:
+def rounding(given: Any) -> float:
     """The relative spacing of the numbers of an array as it was given, that of float64 for integers."""
     dtype = given.dtype if isinstance(given, jax.Array) else np.asarray(given).dtype
     return float(jnp.finfo(dtype if jnp.issubdtype(dtype, jnp.floating) else np.float64).eps)
 
 
-def as_labels(name: str, value: ArrayLike, count: int | None = None) -> np.ndarray:
+def as_labels(name: str, value: Any, count: int | None = None) -> np.ndarray:
     """Class labels as int32 of shape ``(n,)``, 0 or more; ``count`` of them where it is given.
 
     Raises:

@@ -75,7 +75,8 @@ class ConvNet:
 
     def accuracy(self, images: Images, labels: Labels) -> float:
         """Fraction of images read as their label, in [0, 1]."""
-        return float(np.mean(self.predict(images) == as_labels("labels", labels, len(images))))
+        found = self.predict(images)
+        return float(np.mean(found == as_labels("labels", labels, len(found))))
 
     def _checked(self, images: Images) -> Array:
         require(np.shape(images)[1:] == self.shape, "images.shape", np.shape(images), f"(n, *{self.shape})")

@@ -104,7 +104,7 @@ def _log_densities(target: Any, points: Array) -> Array:
     return jax.vmap(lambda x: target.log_density(x, 0.0))(points[:, None])
 
 
-def score_log_density(score: Score, t: Scalar, fine: Num[Array, "f"], refine: int = 1) -> Float[Array, "points"]:
+def score_log_density(score: Score, t: Scalar, fine: Num[ArrayLike, "f"], refine: int = 1) -> Float[Array, "points"]:
     """``log q`` at every ``refine``-th of the points ``fine``, q the law with density proportional to ``exp int score(x, t) dx``.
 
     The integral is by trapezoids. Normalised so that ``sum q = 1`` over the points kept.
@@ -116,7 +116,7 @@ def score_log_density(score: Score, t: Scalar, fine: Num[Array, "f"], refine: in
     return jax.nn.log_softmax(integral)
 
 
-def grid_kl(log_p: Num[ArrayLike, "points"], log_q: Num[Array, "points"], step: Scalar) -> Float[Array, ""]:
+def grid_kl(log_p: Num[ArrayLike, "points"], log_q: Num[ArrayLike, "points"], step: Scalar) -> Float[Array, ""]:
     """``sum_i p_i log(p_i / q_i)`` with ``p_i`` the target's density times ``step``, q normalised over the grid.
 
     Args:

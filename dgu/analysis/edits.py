@@ -49,7 +49,7 @@ class Edits:
 
 def edit(
     denoiser: Denoiser,
-    x: Event | np.ndarray,
+    x: Num[ArrayLike, "*event"],
     directions: Num[ArrayLike, "..."],
     strengths: Sequence[float | int] | Num[ArrayLike, "m"],
     sigmas: Num[ArrayLike, "levels"],
@@ -71,12 +71,12 @@ def edit(
     arXiv 2409.02426, equation 22.
     """
     shape = np.shape(directions)
-    require(shape[1:] == x.shape and len(shape) > 0, "directions.shape", shape, f"(k, *{tuple(x.shape)})")
+    state = as_jax_floats("x", x)
+    require(shape[1:] == state.shape and len(shape) > 0, "directions.shape", shape, f"(k, *{tuple(state.shape)})")
     alphas = as_doubles("strengths", strengths)
     usable = alphas.ndim == 1 and alphas.size > 0 and bool(np.isfinite(alphas).all())
     require(usable, "strengths", alphas.tolist(), "one or more finite numbers")
     check_sigmas(sigmas, denoiser)
-    state = as_jax_floats("x", x)
     moves = as_jax_floats("directions", directions).astype(state.dtype)
     steps = jnp.asarray(alphas, state.dtype)
     level = jnp.asarray(np.asarray(sigmas)[0], state.dtype)

@@ -151,7 +151,7 @@ class PCAFeatures:
         dtype = jax.dtypes.canonicalize_dtype(images.dtype)
         return cls(jnp.asarray(mean, dtype), jnp.asarray(basis[:, :components], dtype))
 
-    def __call__(self, images: Num[Array, "n *event"]) -> Float[Array, "n k"]:
+    def __call__(self, images: Num[ArrayLike, "n *event"]) -> Float[Array, "n k"]:
         """Coordinates of each image."""
         x = as_jax_floats("images", images)
         rows = x.reshape(x.shape[0], -1) - self.mean[None]

@@ -12,13 +12,13 @@ from dgu.denoisers import check_range
 from dgu.errors import require
 from dgu.models.closed_form import GaussianDenoiser
 from dgu.samplers.schedules import is_concrete
-from dgu.typing import Event, Scalar
+from dgu.typing import Scalar
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def gaussian_flow(
-    gaussian: GaussianDenoiser, x: Event, sigma: Scalar, sigmas: Num[ArrayLike, "levels"]
+    gaussian: GaussianDenoiser, x: Num[ArrayLike, "*event"], sigma: Scalar, sigmas: Num[ArrayLike, "levels"]
 ) -> tuple[Float[Array, "levels *event"], Float[Array, "levels *event"]]:
     """Where ``dx / dsigma = (x - D(x, sigma)) / sigma`` takes one example, and what the denoiser says there.
 

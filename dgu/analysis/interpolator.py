@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.arrays import as_jax_floats
@@ -23,9 +24,9 @@ def _interpolate(x: Array, targets: Array, initial: Array, rcond: Array) -> Arra
 
 
 def min_norm_interpolator(
-    x: Num[Array, "n d"],
-    targets: Num[Array, "n k"],
-    initial: Num[Array, "d k"] | None = None,
+    x: Num[ArrayLike, "n d"],
+    targets: Num[ArrayLike, "n k"],
+    initial: Num[ArrayLike, "d k"] | None = None,
     *,
     rcond: float | None = None,
 ) -> Float[Array, "d k"]:

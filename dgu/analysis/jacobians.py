@@ -193,7 +193,7 @@ def _pull(
 
 def perturbed_images(
     denoiser: Denoiser,
-    x: Event,
+    x: Num[ArrayLike, "*event"],
     directions: Num[ArrayLike, "..."],
     scales: Sequence[float] | Num[ArrayLike, "m"],
     sigmas: Num[ArrayLike, "levels"],

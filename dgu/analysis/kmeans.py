@@ -108,13 +108,13 @@ def _compiled(x: Array, key: Key, still: Array, most: Array, *, clusters: int, r
 
 
 def lloyd(
-    points: Num[Array, "n d"],
+    points: Num[ArrayLike, "n d"],
     clusters: int,
     key: Key,
     *,
     present: Bool[Array, "n"] | None = None,
     restarts: int = 10,
-    still: Num[Array, ""] | float = 0.0,
+    still: Num[ArrayLike, ""] | float = 0.0,
     max_iterations: Integer[Array, ""] | int = 30,
 ) -> KMeans:
     """What ``kmeans`` compiles: pure and unchecked, so that many small clusterings can be mapped in one program.
@@ -249,8 +249,8 @@ def cluster_pairs(
     shape = np.shape(centres)
     places = as_doubles("centres", centres).reshape(shape[0], -1)
     labels = as_labels("labels", labels)
-    inside = labels.size > 0 and bool(labels.max() < len(places))
-    require(inside, "labels", labels[:8].tolist(), f"one or more, from 0 to {len(places) - 1}")
+    ends = (int(labels.min(initial=0)), int(labels.max(initial=0)))
+    require(labels.size > 0 and ends[1] < len(places), "labels", ends, f"from 0 to {len(places) - 1}")
     sizes = np.bincount(labels, minlength=len(places))
     kept = np.flatnonzero(sizes >= smallest)
     require(len(kept) >= 2, f"clusters of {smallest} points or more", len(kept), "2 or more")

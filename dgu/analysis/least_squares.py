@@ -31,7 +31,8 @@ def least_squares_classifier(
     Raises:
         InputError: a label out of range, or a negative ridge.
     """
-    rows, y = as_doubles("x", x), as_labels("labels", labels, len(x))
+    rows = as_doubles("x", x)
+    y = as_labels("labels", labels, len(rows))
     inside = bool((y < num_classes).all())
     require(inside, "labels", (int(y.min()), int(y.max())), f"from 0 to {num_classes - 1}")
     require(0 <= ridge < np.inf, "ridge", ridge, "0 or more")

@@ -57,7 +57,7 @@ class LipschitzFamily:
             *(("network",) if self.layers else ()),
         )
 
-    def __call__(self, x: Num[Array, "*event"]) -> Float[Array, "functions"]:
+    def __call__(self, x: Num[ArrayLike, "*event"]) -> Float[Array, "functions"]:
         """The functions' values at one example of any shape with d numbers; ``vmap`` it over a batch."""
         flat = as_jax_floats("x", x).reshape(-1)
         values = [

@@ -38,7 +38,7 @@ class GaussianRoot:
     root: Any
 
 
-def fit_gaussian(rows: Num[Array, "n d"]) -> GaussianRoot:
+def fit_gaussian(rows: Num[ArrayLike, "n d"]) -> GaussianRoot:
     """The Gaussian with the mean and the covariance (``ddof=1``) of ``rows``, n at least 2.
 
     For n < d the root is ``Xc / sqrt(n - 1)`` and no d x d matrix is formed. Otherwise it is ``V sqrt(lam) V^T`` of the

@@ -168,14 +168,14 @@ def fit_mixture(
 
 
 def em_mixture(
-    rows: Num[Array, "n d"],
-    member: Num[Array, "n K"],
+    rows: Num[ArrayLike, "n d"],
+    member: Num[ArrayLike, "n K"],
     ranks: Integer[Array, "K"],
     *,
     rank: int,
     iterations: int = 200,
-    tolerance: Num[Array, ""] | float = 1e-6,
-    noise_floor: Num[Array, ""] | float = 0.0,
+    tolerance: Num[ArrayLike, ""] | float = 1e-6,
+    noise_floor: Num[ArrayLike, ""] | float = 0.0,
 ) -> EMRun:
     """EM from the responsibilities ``member``; pure: ``jax.vmap`` it over problems of one shape.
 

@@ -35,7 +35,7 @@ class RandomConvolutions:
     kernels: tuple[Any, ...]
     grid: int = field(metadata={"static": True})
 
-    def __call__(self, images: Num[Array, "n h w c"]) -> Float[Array, "n d"]:
+    def __call__(self, images: Num[ArrayLike, "n h w c"]) -> Float[Array, "n d"]:
         """Features of a batch. Every kernel preserves the second moment of what it sees (He's variance, 2 / inputs)."""
         x = as_jax_floats("images", images)
         for number, kernel in enumerate(self.kernels):
@@ -49,7 +49,7 @@ class RandomConvolutions:
                 precision=jax.lax.Precision.HIGHEST,
             )
             x = jax.nn.relu(x)
-        return _mean_pool(x, self.grid, self.grid).reshape(images.shape[0], -1)
+        return _mean_pool(x, self.grid, self.grid).reshape(x.shape[0], -1)
 
 
 def _mean_pool(x: Array, rows: int, columns: int) -> Array:

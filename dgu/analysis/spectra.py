@@ -25,7 +25,10 @@ from dgu.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.errors import require
 
 
-def squared_singular_values(rows: Num[Array, "n d"], *, centre: bool = False, method: str = "svd") -> Float[Array, "r"]:
+@partial(jax.jit, static_argnames=("centre", "method"))
+def squared_singular_values(
+    rows: Num[ArrayLike, "n d"], *, centre: bool = False, method: str = "svd"
+) -> Float[Array, "r"]:
     """The ``min(n, d)`` largest eigenvalues of ``rows^T rows``, descending; pure, in the dtype of ``rows``.
 
     Args:
@@ -33,11 +36,7 @@ def squared_singular_values(rows: Num[Array, "n d"], *, centre: bool = False, me
         centre: take the mean row off first; one eigenvalue is then zero up to rounding when n <= d.
         method: ``"svd"`` or ``"eigh"``, see the module.
     """
-    return _squared_singular_values(as_jax_floats("rows", rows), centre=centre, method=method)
-
-
-@partial(jax.jit, static_argnames=("centre", "method"))
-def _squared_singular_values(rows: Array, *, centre: bool, method: str) -> Array:
+    rows = as_jax_floats("rows", rows)
     if centre:
         rows = rows - jnp.mean(rows, axis=0, keepdims=True)
         rows = rows - jnp.mean(rows, axis=0, keepdims=True)

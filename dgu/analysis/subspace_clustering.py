@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Integer, Num
 
 from dgu.analysis.kmeans import lloyd
@@ -42,7 +43,11 @@ def normalised(rows: Float[Array, "m n"]) -> Float[Array, "m n"]:
 
 
 def spectral_labels(
-    key: Key, rows: Num[Array, "m n"], present: Bool[Array, "m"], clusters: int, threshold: Num[Array, ""] | float
+    key: Key,
+    rows: Num[ArrayLike, "m n"],
+    present: Bool[Array, "m"],
+    clusters: int,
+    threshold: Num[ArrayLike, ""] | float,
 ) -> Int[Array, "m"]:
     """Clusters by thresholded inner products (TIPS): k-means, best of 40, of the rows of the leading eigenvectors of A; pure.
 
@@ -63,7 +68,7 @@ def spectral_labels(
 
 
 def k_subspaces(
-    rows: Num[Array, "m n"],
+    rows: Num[ArrayLike, "m n"],
     labels: Integer[Array, "m"],
     present: Bool[Array, "m"],
     rank: Integer[Array, ""] | int,

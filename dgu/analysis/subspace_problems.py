@@ -119,7 +119,7 @@ def _problems(
     return jax.vmap(one)(d, size, trial)
 
 
-def truth_starts(key: Key, truth: Num[Array, "P K n r"], scale: Scalar = 0.2) -> Float[Array, "P K n r"]:
+def truth_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar = 0.2) -> Float[Array, "P K n r"]:
     """The starts (45) near the truth: ``U_k + scale Delta_k``, Delta of independent standard normal numbers.
 
     Columns beyond the rank stay 0. The problem in row p has the draw number p of ``key``.
@@ -128,7 +128,7 @@ def truth_starts(key: Key, truth: Num[Array, "P K n r"], scale: Scalar = 0.2) ->
     return truth + scale * _draws(key, truth)
 
 
-def random_starts(key: Key, truth: Num[Array, "P K n r"], scale: Scalar | None = None) -> Float[Array, "P K n r"]:
+def random_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar | None = None) -> Float[Array, "P K n r"]:
     """Starts that know nothing of the truth but its rank: normal numbers with standard deviation ``scale``.
 
     By default that is ``n^-1/2``, which gives columns of length about 1, as the truth's. From standard normal entries,

@@ -118,7 +118,7 @@ def batch_loss(
 def train_subspaces(
     keys: Keys[Array, "T"],
     problems: Problems,
-    starts: Num[Array, "T P K n r"],
+    starts: Num[ArrayLike, "T P K n r"],
     *,
     grid: TimeGrid | None = None,
     steps: int = 5000,

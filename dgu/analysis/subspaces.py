@@ -72,7 +72,7 @@ def projector_distances(
     return jnp.sqrt(jnp.maximum(largest, 0)), jnp.sqrt(2 * jnp.maximum(total, 0))
 
 
-def recovery(estimate: Num[Array, "K n r"], truth: Num[Array, "K n r"], threshold: float = 0.5) -> Recovery:
+def recovery(estimate: Num[ArrayLike, "K n r"], truth: Num[ArrayLike, "K n r"], threshold: float = 0.5) -> Recovery:
     """Whether the subspaces are recovered: the mean over components of ``|U U^T - V V^T|_2``, in the order of components that
     makes it smallest, is at most ``threshold``. Pure; ``jax.vmap`` it over problems.
 
@@ -93,7 +93,7 @@ def recovery(estimate: Num[Array, "K n r"], truth: Num[Array, "K n r"], threshol
     return Recovery(best, distances, frobenius[best, along], jnp.mean(distances) <= threshold)
 
 
-def orthonormalised(bases: Num[Array, "*k n r"]) -> Float[Array, "*k n r"]:
+def orthonormalised(bases: Num[ArrayLike, "*k n r"]) -> Float[Array, "*k n r"]:
     """The orthonormal columns nearest to the given ones, ``P Q^T`` of the singular value decomposition ``P S Q^T``; pure.
 
     Columns of 0 stay so.
@@ -105,7 +105,7 @@ def orthonormalised(bases: Num[Array, "*k n r"]) -> Float[Array, "*k n r"]:
     return jnp.matmul(left * kept[..., None, :], right, precision=_HIGHEST)
 
 
-def principal_basis(rows: Num[Array, "m n"], rank: Integer[Array, ""] | int, width: int) -> Float[Array, "n width"]:
+def principal_basis(rows: Num[ArrayLike, "m n"], rank: Integer[Array, ""] | int, width: int) -> Float[Array, "n width"]:
     """PCA (12): the ``rank`` leading right singular vectors of ``rows``, uncentred, and ``width - rank`` columns of 0; pure.
 
     From the rows themselves: their Gram matrix would square a small singular value out of float32. ``rank`` may be

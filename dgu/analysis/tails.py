@@ -163,7 +163,7 @@ def tail_estimates(values: Num[ArrayLike, "n functions"], key: Key, resamples: i
 
 
 def sub_gaussian_norm(
-    values: Num[Array, "n functions"], weights: Num[Array, "n"] | None = None
+    values: Num[ArrayLike, "n functions"], weights: Num[ArrayLike, "n"] | None = None
 ) -> Float[Array, "functions"]:
     """``inf{K : mean exp((f - mean f)^2 / K^2) <= 2}`` of each column, by bisection; pure.
 

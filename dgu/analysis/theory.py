@@ -149,7 +149,7 @@ def best_ridge(
     Arguments and errors as for ``asymptotic_error``. The error is flat about its minimum: the ridge found is good to about
     a factor of 1.5, its error to 1e-4.
     """
-    pi = class_weights(weights, len(means))
+    pi = class_weights(weights, np.shape(means)[0])
     scale = float(np.einsum("k,kii->", pi, as_doubles("covariances", covariances))) / np.shape(means)[1]
     require(scale > 0, "covariances", "all zero", "positive somewhere")
 

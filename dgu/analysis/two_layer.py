@@ -16,6 +16,7 @@ from dgu.analysis.linear import RowSpace, uniform_init
 from dgu.analysis.runs import Fit, Runs
 from dgu.analysis.schedules import Schedule
 from dgu.analysis.sgd import default_chunk, fit_runs
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 from dgu.typing import PyTree
 
@@ -39,9 +40,9 @@ class TwoLayerClassifier:
 
     params: Any
 
-    def __call__(self, x: Num[Array, "*n d"]) -> Float[Array, "*n k"]:
+    def __call__(self, x: Num[ArrayLike, "*n d"]) -> Float[Array, "*n k"]:
         """Raw outputs of one example or of many."""
-        return _network(self.params, x)
+        return _network(self.params, as_jax_floats("x", x))
 
 
 @dataclasses.dataclass(frozen=True)

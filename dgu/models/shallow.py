@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Integer, Num
+from jaxtyping import Float, Integer
 
 from dgu.arrays import at_least_single
 from dgu.errors import require
@@ -87,7 +87,7 @@ class ShallowNet:
         return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
 
     def apply(
-        self, params: dict[str, Array], frozen: dict[str, Array], x: Num[Array, "d"], embedding: Num[Array, "e"]
+        self, params: dict[str, Array], frozen: dict[str, Array], x: Float[Array, "d"], embedding: Float[Array, "e"]
     ) -> Float[Array, "d"]:
         """``out`` of one example, not yet divided by ``std(t)``.
 

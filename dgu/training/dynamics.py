@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.arrays import as_floats, as_jax_floats
@@ -266,7 +267,7 @@ def _order(key: Key, n: int) -> Array:
     return (jnp.sort(words, stable=False) & low).astype(jnp.int32)
 
 
-def loss_weight(sde: LinearSDE, weighting: Weighting, t: Num[Array, "*t"]) -> Float[Array, "*t"]:
+def loss_weight(sde: LinearSDE, weighting: Weighting, t: Num[ArrayLike, "*t"]) -> Float[Array, "*t"]:
     """``lambda(t) / std(t)^2``: what ``|std s + eps|^2`` is weighted by for the loss with ``lambda(t) |s - target|^2``.
 
     lambda is ``std^2`` ("variance"), ``std`` ("deviation": the inverse root of the expected squared target, arXiv 2311.01797,

@@ -62,8 +62,8 @@ class LevelTraining:
 def dsm_loss(
     network: Network,
     params: PyTree,
-    images: Num[Array, "b *event"],
-    noisy: Num[Array, "b *event"],
+    images: Num[ArrayLike, "b *event"],
+    noisy: Num[ArrayLike, "b *event"],
     sigma: Scalar,
 ) -> tuple[Float[Array, ""], PyTree]:
     """``mean (D(noisy; sigma) - images)^2`` over a batch, and the parameters with running averages moved, if there are any.

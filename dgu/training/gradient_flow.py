@@ -48,7 +48,7 @@ class QuadraticLoss:
     cross: Any
     constant: Any
 
-    def __call__(self, theta: Num[Array, "d m"]) -> Float[Array, ""]:
+    def __call__(self, theta: Num[ArrayLike, "d m"]) -> Float[Array, ""]:
         """The loss, 0 or more up to rounding."""
         theta = as_jax_floats("theta", theta)
         quadratic = jnp.vdot(theta, jnp.matmul(theta, self.gram, precision=_HIGHEST), precision=_HIGHEST)
@@ -57,10 +57,10 @@ class QuadraticLoss:
 
 def quadratic_loss(
     features: RandomFeatures,
-    x: Num[Array, "k d"],
-    t: Num[Array, "k"],
-    target: Num[Array, "k d"],
-    weight: Num[Array, "k"],
+    x: Num[ArrayLike, "k d"],
+    t: Num[ArrayLike, "k"],
+    target: Num[ArrayLike, "k d"],
+    weight: Num[ArrayLike, "k"],
     *,
     block_size: int = 4096,
 ) -> QuadraticLoss:
@@ -146,8 +146,8 @@ def population_loss(
     sde: LinearSDE,
     score: Score,
     times: Num[ArrayLike, "k"],
-    points: Num[Array, "k p d"],
-    point_weights: Num[Array, "k p"],
+    points: Num[ArrayLike, "k p d"],
+    point_weights: Num[ArrayLike, "k p"],
     *,
     weighting: Weighting = "variance",
 ) -> QuadraticLoss:

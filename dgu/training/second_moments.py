@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 from dgu.arrays import as_floats
 from dgu.denoisers import as_pytree
@@ -44,7 +44,7 @@ class CrossMoments:
 
 def cross_moments(
     denoiser: Denoiser,
-    images: Float[np.ndarray, "n *event"],
+    images: Num[np.ndarray, "n *event"],
     sigma: float,
     key: Key,
     *,
@@ -199,7 +199,7 @@ def merged(parts: Sequence[CrossMoments]) -> CrossMoments:
 
 
 def level_moments(
-    denoiser: Denoiser, images: Float[np.ndarray, "n *event"], sigmas: Float[np.ndarray, "levels"], key: Key, **options: Any
+    denoiser: Denoiser, images: Num[np.ndarray, "n *event"], sigmas: Float[np.ndarray, "levels"], key: Key, **options: Any
 ) -> Iterator[CrossMoments]:  # fmt: skip
     """``cross_moments`` of each level in turn: never those of two levels at once. Options as there."""
     for level, sigma in enumerate(sigmas):
