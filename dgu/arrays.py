@@ -5,6 +5,8 @@ integers and wider); float32 and float64 stay what they are. Booleans, text, com
 arrays are refused: a mask or an imaginary part would be lost without a word.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import jax
@@ -34,7 +36,13 @@ def _at_least_single(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.promote_types(dtype, np.float32)) if dtype.kind in "iuf" else np.dtype(np.float32)
 
 
-def as_floats(name: str, value: ArrayLike) -> np.ndarray:
+def require_numbers(**arrays: Any) -> None:
+    """Raise ``InputError`` where an array, perhaps a traced one, is not of real numbers."""
+    for name, value in arrays.items():
+        working_dtype(name, value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype)
+
+
+def as_floats(name: str, value: Any) -> np.ndarray:
     """``value`` as a NumPy array of float32 or float64; not copied where it is one already.
 
     Raises:
@@ -49,7 +57,16 @@ def as_floats(name: str, value: ArrayLike) -> np.ndarray:
     return array.astype(working_dtype(name, array.dtype), copy=False)
 
 
-def as_jax_floats(name: str, value: ArrayLike) -> Array:
+def as_doubles(name: str, value: Any) -> np.ndarray:
+    """``as_floats`` in float64, for what is computed on the host in full precision.
+
+    Raises:
+        InputError: ``value`` is masked, ragged, or not of real numbers.
+    """
+    return as_floats(name, value).astype(np.float64, copy=False)
+
+
+def as_jax_floats(name: str, value: Any) -> Array:
     """``value`` as a JAX array of float32, or of float64 where 64 bits are enabled; traced arrays pass.
 
     Raises:
@@ -60,7 +77,51 @@ def as_jax_floats(name: str, value: ArrayLike) -> Array:
     return value.astype(jax.dtypes.canonicalize_dtype(working_dtype(name, value.dtype)))
 
 
-def as_labels(name: str, value: ArrayLike, count: int | None = None) -> np.ndarray:
+def at_least_single(closed_form: Callable[..., Any]) -> Callable[..., Any]:
+    """The method ``(self, x, ...)`` of a closed form, computed in float32 or wider whatever the dtype of ``x``.
+
+    In half precision squares of noise levels underflow and sums overflow. What it returns has the dtype of ``x`` where that
+    is a floating one, and the one computed in for integers, which cannot hold it.
+    """
+
+    @wraps(closed_form)
+    def wide(self: Any, x: ArrayLike, *rest: Any, **options: Any) -> Any:
+        inside = as_jax_floats("x", x)
+        found = closed_form(self, inside, *rest, **options)
+        given = jnp.result_type(getattr(x, "dtype", inside.dtype))
+        same = given == inside.dtype or not jnp.issubdtype(given, jnp.floating)
+        return found if same else jax.tree.map(lambda part: part.astype(given), found)
+
+    return wide
+
+
+def checked_rows(**sets: ArrayLike) -> list[np.ndarray]:
+    """The sets as arrays ``(n, d)`` of float32 or float64, all of one width and finite, with a row each.
+
+    Raises:
+        InputError: a set that is not a matrix of real numbers, is empty or not finite, or sets of different widths.
+    """
+    rows = [as_floats(name, value) for name, value in sets.items()]
+    for name, row in zip(sets, rows):
+        require(row.ndim == 2, f"{name}.shape", row.shape, "(n, d): one row of numbers for each example")
+    widths = tuple(row.shape[1] for row in rows)
+    same = len(set(widths)) == 1 and widths[0] >= 1
+    require(same, f"width of {' and '.join(sets)}", widths, "the same, 1 or more")
+    for name, row in zip(sets, rows):
+        # A sum is finite where all its terms are, and needs no array of truth values; it may also just overflow.
+        with np.errstate(all="ignore"):
+            finite = bool(np.isfinite(row.sum(dtype=np.float64))) or bool(np.isfinite(row).all())
+        require(len(row) > 0 and finite, name, f"{len(row)} rows", "at least 1, all finite")
+    return rows
+
+
+def rounding(given: Any) -> float:
+    """The relative spacing of the numbers of an array as it was given, that of float64 for integers."""
+    dtype = given.dtype if isinstance(given, jax.Array) else np.asarray(given).dtype
+    return float(jnp.finfo(dtype if jnp.issubdtype(dtype, jnp.floating) else np.float64).eps)
+
+
+def as_labels(name: str, value: Any, count: int | None = None) -> np.ndarray:
     """Class labels as int32 of shape ``(n,)``, 0 or more; ``count`` of them where it is given.
 
     Raises:

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Float64, Int, Num
 
 from dgu import keys
+from dgu.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.denoisers import check_range
 from dgu.errors import InputError, require
 from dgu.typing import Denoiser, Event, Key, PyTree, Scalar
@@ -24,23 +25,24 @@ def noisy_input(
 
     Studies that are given the same key see the same inputs, whatever their batches and denoisers.
     """
+    image = as_jax_floats("image", image)
     eps = keys.step_noise(jax.random.fold_in(key, level), index, draw, image.shape, image.dtype)
     # Held once: a compiled program otherwise draws the noise anew for each of its uses, such as each point of a mixture.
     return jax.lax.optimization_barrier(image + jnp.asarray(sigma, image.dtype) * eps)
 
 
-def checked_images(images: Float[ArrayLike, "n *event"], at_least: int, name: str = "images") -> np.ndarray:
-    """The images as a NumPy array of floats; ``InputError`` where they are too few, of no shape, or not finite."""
-    array = np.asarray(images)
-    require(array.ndim >= 2 and array.dtype.kind == "f", f"{name}.shape", array.shape, "floats (n, *event)")
+def checked_images(images: Num[ArrayLike, "n *event"], at_least: int, name: str = "images") -> np.ndarray:
+    """The images as an array of float32 or float64; ``InputError`` where they are too few, no numbers, or not finite."""
+    array = as_floats(name, images)
+    require(array.ndim >= 2, f"{name}.shape", array.shape, "(n, *event)")
     require(len(array) >= at_least, name, f"{len(array)} images", f"at least {at_least}")
     require(bool(np.isfinite(array).all()), name, "non-finite", "finite")
     return array
 
 
-def checked_levels(sigmas: Float[ArrayLike, "levels"], denoisers: Mapping[str, Denoiser]) -> Float64[np.ndarray, "levels"]:  # fmt: skip
+def checked_levels(sigmas: Num[ArrayLike, "levels"], denoisers: Mapping[str, Denoiser]) -> Float64[np.ndarray, "levels"]:  # fmt: skip
     """Noise levels in float64, 0 or more and within every denoiser's range."""
-    levels = np.asarray(sigmas, np.float64)
+    levels = as_doubles("sigmas", sigmas)
     usable = levels.size > 0 and bool((np.isfinite(levels) & (levels >= 0)).all())
     require(usable, "sigmas", levels.tolist(), "one or more finite levels, 0 or more")
     for denoiser in denoisers.values():

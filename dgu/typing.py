@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Float, Integer, Num, PRNGKeyArray
 
 Scalar: TypeAlias = Float[ArrayLike, ""]
 Event: TypeAlias = Float[Array, "*event"]
-Images: TypeAlias = Float[ArrayLike, "n h w c"]
-Labels: TypeAlias = Int[ArrayLike, "n"]
+Images: TypeAlias = Num[ArrayLike, "n h w c"]
+Labels: TypeAlias = Integer[ArrayLike, "n"]
 Key: TypeAlias = PRNGKeyArray
 PyTree: TypeAlias = Any
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from scipy import special
 from scipy.stats import qmc
 
+from dgu.arrays import as_doubles
 from dgu.errors import require
 from dgu.typing import Key
 
@@ -41,9 +42,9 @@ class ClassificationError:
 
 
 def argmax_error(
-    means: Float[ArrayLike, "k k"],
-    covariances: Float[ArrayLike, "k k k"],
-    weights: Float[ArrayLike, "k"] | None = None,
+    means: Num[ArrayLike, "k k"],
+    covariances: Num[ArrayLike, "k k k"],
+    weights: Num[ArrayLike, "k"] | None = None,
     *,
     key: Key | None = None,
     points: int = 512,
@@ -61,7 +62,7 @@ def argmax_error(
     Raises:
         InputError: shapes that do not fit, non-finite values, weights that are no probabilities, ``points`` not a power of 2.
     """
-    means, covariances = np.asarray(means, np.float64), np.asarray(covariances, np.float64)
+    means, covariances = as_doubles("means", means), as_doubles("covariances", covariances)
     k = len(means)
     require(k >= 2, "number of classes", k, "at least 2")
     require(bool(np.isfinite(means).all() and np.isfinite(covariances).all()), "scores", "non-finite", "finite")
@@ -84,10 +85,10 @@ def argmax_error(
 
 
 def classifier_error(
-    classifier: Float[ArrayLike, "d k"],
-    means: Float[ArrayLike, "k d"],
-    covariances: Float[ArrayLike, "k d d"],
-    weights: Float[ArrayLike, "k"] | None = None,
+    classifier: Num[ArrayLike, "d k"],
+    means: Num[ArrayLike, "k d"],
+    covariances: Num[ArrayLike, "k d d"],
+    weights: Num[ArrayLike, "k"] | None = None,
     *,
     key: Key | None = None,
     points: int = 512,
@@ -101,8 +102,8 @@ def classifier_error(
         means: mu (K, d).
         covariances: Sigma (K, d, d).
     """
-    w, mu = np.asarray(classifier, np.float64), np.asarray(means, np.float64)
-    spread = np.stack([w.T @ np.asarray(sigma, np.float64) @ w for sigma in np.asarray(covariances)])
+    w, mu = as_doubles("classifier", classifier), as_doubles("means", means)
+    spread = np.stack([w.T @ sigma @ w for sigma in as_doubles("covariances", covariances)])
     return argmax_error(mu @ w, spread, weights, key=key, points=points)
 
 
@@ -110,7 +111,7 @@ def class_weights(weights: Float[ArrayLike, "k"] | None, k: int) -> Float[np.nda
     """Class proportions, checked; equal ones for None."""
     if weights is None:
         return np.full(k, 1 / k)
-    pi = np.asarray(weights, np.float64)
+    pi = as_doubles("weights", weights)
     sound = pi.shape == (k,) and bool((pi > 0).all()) and abs(float(pi.sum()) - 1) < 1e-6
     require(sound, "weights", pi.tolist(), f"{k} positive numbers that sum to 1")
     return pi / pi.sum()

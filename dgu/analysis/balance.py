@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 from scipy import stats
 
 from dgu.analysis.memorisation import share_difference
 from dgu.analysis.quality import Estimate, wilson
+from dgu.arrays import as_labels
 from dgu.errors import require
 
 
@@ -34,7 +35,7 @@ class ClassBalance:
 
 
 def class_balance(
-    labels: Int[np.ndarray, "n"], reference_labels: Int[np.ndarray, "m"], classes: int, confidence: float = 0.95
+    labels: Integer[np.ndarray, "n"], reference_labels: Integer[np.ndarray, "m"], classes: int, confidence: float = 0.95
 ) -> ClassBalance:
     """Class shares of ``labels`` beside those of ``reference_labels``.
 
@@ -50,9 +51,10 @@ def class_balance(
     require(classes >= 2, "classes", classes, "2 or more")
     counts = []
     for name, given in (("labels", labels), ("reference_labels", reference_labels)):
-        fits = len(given) > 0 and given.min() >= 0 and given.max() < classes
-        require(bool(fits), name, f"{len(given)} labels", f"one or more, each 0 to {classes - 1}")
-        counts.append(np.bincount(given, minlength=classes))
+        marks = as_labels(name, given)
+        fits = len(marks) > 0 and marks.max() < classes
+        require(bool(fits), name, f"{len(marks)} labels", f"one or more, each 0 to {classes - 1}")
+        counts.append(np.bincount(marks, minlength=classes))
     table = np.stack(counts)
     present = table.sum(axis=0) > 0
     require(int(present.sum()) >= 2, "labels", "all of one class", "of two or more classes")

@@ -6,14 +6,15 @@ import jax
 import numpy as np
 import scipy.linalg
 from jax.typing import ArrayLike
-from jaxtyping import Float, Integer
+from jaxtyping import Integer, Num
 
+from dgu.arrays import as_floats, as_labels
 from dgu.errors import require
 from dgu.models.molrg import MoLRG
 
 
 def fit_classes(
-    images: Float[ArrayLike, "n *event"],
+    images: Num[ArrayLike, "n *event"],
     labels: Integer[ArrayLike, "n"],
     rank: int | Sequence[int],
     *,
@@ -38,9 +39,9 @@ def fit_classes(
         InputError: a component without examples, a rank below 1, above the dimension or above ``N_k - 1``, labels out
             of range, values that are not finite.
     """
-    data, marks = np.asarray(images), np.asarray(labels)
+    data = as_floats("images", images)
     require(data.ndim >= 2 and len(data) >= 1, "images.shape", data.shape, "(n, *event), n at least 1")
-    require(marks.shape == data.shape[:1], "labels.shape", marks.shape, f"one for each image, {data.shape[:1]}")
+    marks = as_labels("labels", labels, len(data))
     require(bool(np.isfinite(data).all()), "images", "values that are not finite", "finite")
     count = int(marks.max()) + 1 if components is None else components
     require(count >= 1, "components", count, "1 or more")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer, Num
 
 from dgu.analysis.gram import GramSpace, gram_is_cheaper, gram_layout
 from dgu.analysis.inputs import as_recipe, class_lists, flat_pool, leading_axis, prepare, require_members, row_indices
@@ -18,6 +18,7 @@ from dgu.analysis.measure import local_labels, measure, num_blocks
 from dgu.analysis.runs import Fit, Runs
 from dgu.analysis.schedules import Schedule
 from dgu.analysis.sgd import default_chunk, fit_runs
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 from dgu.typing import PyTree
 
@@ -25,14 +26,14 @@ METHODS = ("auto", "weight", "gram")
 
 
 def fit_classifiers(
-    x: Float[ArrayLike, "n *event"],
-    y: Int[ArrayLike, "n"],
+    x: Num[ArrayLike, "n *event"],
+    y: Integer[ArrayLike, "n"],
     runs: Runs | Mapping,
     *,
     loss: str,
     schedule: str | Schedule,
     epochs: int,
-    validation: Int[ArrayLike, "*runs m"],
+    validation: Integer[ArrayLike, "*runs m"],
     method: str = "auto",
     batch_size: int = 64,
     momentum: float = 0.0,
@@ -116,12 +117,12 @@ def _evaluate(model: PyTree, x: Array, y: Array, rows: Array, classes: Array, *,
 
 def evaluate(
     model: PyTree,
-    x: Float[ArrayLike, "n *event"],
-    y: Int[ArrayLike, "n"],
-    rows: Int[ArrayLike, "runs *sets m"],
+    x: Num[ArrayLike, "n *event"],
+    y: Integer[ArrayLike, "n"],
+    rows: Integer[ArrayLike, "runs *sets m"],
     *,
     loss: str,
-    classes: Int[ArrayLike, "runs k"] | None = None,
+    classes: Integer[ArrayLike, "runs k"] | None = None,
     num_classes: int | None = None,
     chunk: int = 16,
 ) -> tuple[Float[Array, "runs *sets"], Float[Array, "runs *sets"]]:
@@ -162,13 +163,13 @@ def _predict(model: PyTree, x: Array, *, loss: str) -> Array:
     return jax.vmap(lambda one: predicted_labels(loss, one(x)))(model)
 
 
-def predict(model: PyTree, x: Float[ArrayLike, "n *event"], *, loss: str) -> Int[Array, "runs n"]:
+def predict(model: PyTree, x: Num[ArrayLike, "n *event"], *, loss: str) -> Int[Array, "runs n"]:
     """Predicted class (the position in the run's classes) of every example by each of R classifiers."""
-    x = jnp.asarray(x)
+    x = as_jax_floats("x", x)
     return _predict(model, x.reshape(x.shape[0], -1), loss=loss)
 
 
-def choose_learning_rate(fit: Fit, groups: Int[ArrayLike, "runs"]) -> tuple[np.ndarray, np.ndarray]:
+def choose_learning_rate(fit: Fit, groups: Integer[ArrayLike, "runs"]) -> tuple[np.ndarray, np.ndarray]:
     """The learning rate of each group of runs, chosen on validation.
 
     Runs of one group differ in learning rate (and seed). A rate's score is the mean, over its runs in the group, of

@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Num
 
 from dgu.analysis.lanczos import top_eigenvalues
 from dgu.analysis.trajectories import Trajectories, batches, step_function
+from dgu.arrays import as_doubles
 from dgu.denoisers import as_pytree
 from dgu.typing import Denoiser, Event, Key, PyTree
 
@@ -209,7 +210,7 @@ def _root(values: np.ndarray, residuals: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def scale_recursion(
-    gains: Float[np.ndarray, "steps"], added: Float[np.ndarray, "steps"], start: float | int
+    gains: Num[np.ndarray, "steps"], added: Num[np.ndarray, "steps"], start: float | int
 ) -> Float64[np.ndarray, "levels"]:
     """Scales of concentration along the path, ``s_{i+1}^2 = L_i^2 (s_i^2 + c_i^2)`` with ``s_0 = start``.
 
@@ -223,6 +224,6 @@ def scale_recursion(
         start: scale of the start, ``sigmas[0]``.
     """
     scales = [float(start)]
-    for gain, noise in zip(np.asarray(gains, np.float64), np.asarray(added, np.float64), strict=True):
+    for gain, noise in zip(as_doubles("gains", gains), as_doubles("added", added), strict=True):
         scales.append(float(gain * np.hypot(scales[-1], noise)))
     return np.array(scales)

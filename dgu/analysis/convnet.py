@@ -11,8 +11,9 @@ import optax
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
+from dgu.arrays import as_floats, as_jax_floats, as_labels
 from dgu.errors import require
 from dgu.typing import Images, Key, Labels, PyTree
 
@@ -64,7 +65,7 @@ class ConvNet:
 
     def predict(self, images: Images, block_size: int = 512) -> Int[np.ndarray, "n"]:
         """The class with the largest score, in blocks of fixed size."""
-        images = np.asarray(images)
+        images = as_floats("images", images)
         found = []
         for start in range(0, len(images), block_size):
             block = images[start : start + block_size]
@@ -74,16 +75,17 @@ class ConvNet:
 
     def accuracy(self, images: Images, labels: Labels) -> float:
         """Fraction of images read as their label, in [0, 1]."""
-        return float(np.mean(self.predict(images) == np.asarray(labels)))
+        found = self.predict(images)
+        return float(np.mean(found == as_labels("labels", labels, len(found))))
 
     def _checked(self, images: Images) -> Array:
         require(np.shape(images)[1:] == self.shape, "images.shape", np.shape(images), f"(n, *{self.shape})")
-        return jnp.asarray(images, jnp.float32)
+        return as_jax_floats("images", images).astype(jnp.float32)
 
 
 def train_convnet(
     images: Images,
-    labels: Int[ArrayLike, "m"],
+    labels: Integer[ArrayLike, "m"],
     key: Key,
     *,
     epochs: int = 12,
@@ -110,11 +112,11 @@ def train_convnet(
         InputError: images and labels that do not fit, labels out of range, sizes below 1.
         FloatingPointError: the loss is not finite at the end of an epoch.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
+    images, labels = as_floats("images", images), as_labels("labels", labels)
     shape = images.shape[1:]
     require(len(images) == len(labels) >= 1, "images, labels", (len(images), len(labels)), "as many of both, 1 or more")
     classes = int(labels.max()) + 1 if classes is None else classes
-    require(labels.min() >= 0 and labels.max() < classes, "labels", (labels.min(), labels.max()), f"0 to {classes - 1}")
+    require(labels.max() < classes, "labels", (labels.min(), labels.max()), f"0 to {classes - 1}")
     require(min(shape[:2]) >= 4, "image size", shape[:2], "4 x 4 or larger")
     require(1 <= batch_size <= len(images), "batch_size", batch_size, f"1 to the number of images, {len(images)}")
     require(epochs >= 1 and width >= 1, "(epochs, width)", (epochs, width), "1 or more")

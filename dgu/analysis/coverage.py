@@ -6,16 +6,17 @@ makes a large ball that precision counts as manifold, which density, a mean over
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Num
 from scipy import stats
 
-from dgu.analysis.neighbours import ball_counts, checked_rows, k_nearest
+from dgu.analysis.neighbours import ball_counts, k_nearest
 from dgu.analysis.quality import Estimate, proportion
+from dgu.arrays import checked_rows
 from dgu.errors import require
 
 
 def density_coverage(
-    generated: Float[ArrayLike, "n d"], real: Float[ArrayLike, "m e"], *, k: int = 5, block_size: int = 1024
+    generated: Num[ArrayLike, "n d"], real: Num[ArrayLike, "m e"], *, k: int = 5, block_size: int = 1024
 ) -> tuple[Estimate, Estimate]:
     """Density and coverage with respect to the balls of the k-th nearest neighbours of the real rows.
 

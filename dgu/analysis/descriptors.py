@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
+from dgu.arrays import as_floats
 from dgu.errors import InputError, require
 
 
@@ -48,13 +49,13 @@ class SSCD:
             raise InputError(f"sscd = {str(self.path)!r}: must be a readable ONNX file ({reason})") from error
         object.__setattr__(self, "_session", session)
 
-    def __call__(self, images: Float[ArrayLike, "n h w c"]) -> Float[np.ndarray, "n d"]:
+    def __call__(self, images: Num[ArrayLike, "n h w c"]) -> Float[np.ndarray, "n d"]:
         """Embeddings of images in [-1, 1].
 
         Raises:
             InputError: images that have not three channels.
         """
-        pixels = np.asarray(images)
+        pixels = as_floats("images", images)
         channels = pixels.shape[-1]
         require(channels == 3, "channels", channels, "3: SSCD tells copies apart on colour photographs only")
         bytes_ = np.clip(np.rint((pixels + 1) * 127.5), 0, 255).astype(np.uint8)

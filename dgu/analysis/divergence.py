@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from scipy.spatial import cKDTree
 
 from dgu.analysis.quality import Estimate
+from dgu.arrays import as_doubles, as_jax_floats
 from dgu.denoisers import as_pytree
 from dgu.errors import require
 from dgu.samplers.likelihood import log_likelihood
@@ -103,18 +104,19 @@ def _log_densities(target: Any, points: Array) -> Array:
     return jax.vmap(lambda x: target.log_density(x, 0.0))(points[:, None])
 
 
-def score_log_density(score: Score, t: Scalar, fine: Float[Array, "f"], refine: int = 1) -> Float[Array, "points"]:
+def score_log_density(score: Score, t: Scalar, fine: Num[ArrayLike, "f"], refine: int = 1) -> Float[Array, "points"]:
     """``log q`` at every ``refine``-th of the points ``fine``, q the law with density proportional to ``exp int score(x, t) dx``.
 
     The integral is by trapezoids. Normalised so that ``sum q = 1`` over the points kept.
     """
+    fine = as_jax_floats("fine", fine)
     slopes = jax.vmap(lambda x: score(x, t))(fine[:, None])[:, 0]
     steps = (slopes[1:] + slopes[:-1]) * (fine[1:] - fine[:-1]) / 2
     integral = jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])[::refine]
     return jax.nn.log_softmax(integral)
 
 
-def grid_kl(log_p: Float[ArrayLike, "points"], log_q: Float[Array, "points"], step: Scalar) -> Float[Array, ""]:
+def grid_kl(log_p: Num[ArrayLike, "points"], log_q: Num[ArrayLike, "points"], step: Scalar) -> Float[Array, ""]:
     """``sum_i p_i log(p_i / q_i)`` with ``p_i`` the target's density times ``step``, q normalised over the grid.
 
     Args:
@@ -122,7 +124,8 @@ def grid_kl(log_p: Float[ArrayLike, "points"], log_q: Float[Array, "points"], st
         log_q: as ``score_log_density`` gives it.
         step: of the grid.
     """
-    log_p = jnp.asarray(log_p, log_q.dtype) + jnp.log(jnp.asarray(step, log_q.dtype))
+    log_q = as_jax_floats("log_q", log_q)
+    log_p = as_jax_floats("log_p", log_p).astype(log_q.dtype) + jnp.log(jnp.asarray(step, log_q.dtype))
     present = log_p > -jnp.inf
     safe = jnp.where(present, log_p, jnp.zeros_like(log_p))
     return jnp.sum(jnp.where(present, jnp.exp(safe) * (safe - log_q), jnp.zeros_like(log_q)))
@@ -185,8 +188,8 @@ class KLMeasure:
 def flow_kl(
     score: Score,
     sde: LinearSDE,
-    examples: Float[ArrayLike, "n d"],
-    log_p: Float[ArrayLike, "n"],
+    examples: Num[ArrayLike, "n d"],
+    log_p: Num[ArrayLike, "n"],
     *,
     t_eps: float = 0.065,
     rtol: float = 1e-5,
@@ -209,7 +212,7 @@ def flow_kl(
         FloatingPointError: an example whose density could not be found.
     """
     sde.check_time("t_eps", t_eps)
-    x, truth = jnp.asarray(examples), np.asarray(log_p, np.float64)
+    x, truth = as_jax_floats("examples", examples), as_doubles("log_p", log_p)
     require(x.ndim == 2 and len(x) >= 2, "examples.shape", x.shape, "(n, d), n at least 2")
     require(truth.shape == (len(x),), "log_p.shape", truth.shape, f"({len(x)},), one for each example")
     require(bool(np.isfinite(truth).all()), "log_p", "non-finite", "finite")
@@ -226,7 +229,7 @@ def _flow_log_density(denoiser: Any, x: Array, low: Any, high: Any, rtol: Any, a
     return jax.vmap(lambda one: log_likelihood(denoiser, one, **options)[0])(x)
 
 
-def knn_kl(p: Float[ArrayLike, "n d"], q: Float[ArrayLike, "m e"], *, k: int = 5, blocks: int = 10) -> Estimate:
+def knn_kl(p: Num[ArrayLike, "n d"], q: Num[ArrayLike, "m e"], *, k: int = 5, blocks: int = 10) -> Estimate:
     """``KL(p || q)`` from samples: ``d / n sum_i log(nu_k(i) / rho_k(i)) + log(m / (n - 1))``.
 
     ``rho_k(i)`` is the distance of the i-th sample of p to its k-th neighbour among the others of p, ``nu_k(i)`` to its k-th
@@ -237,7 +240,7 @@ def knn_kl(p: Float[ArrayLike, "n d"], q: Float[ArrayLike, "m e"], *, k: int = 5
     Raises:
         InputError: widths that differ, ``k`` not from 1 to the rows of a block minus 1, fewer than 2 blocks, repeated rows.
     """
-    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    p, q = as_doubles("p", p), as_doubles("q", q)
     require(p.ndim == 2 and q.ndim == 2 and p.shape[1] == q.shape[1], "widths", (p.shape, q.shape), "(n, d) and (m, d)")
     require(bool(np.isfinite(p).all() and np.isfinite(q).all()), "samples", "non-finite", "finite")
     require(blocks == int(blocks) and blocks >= 2, "blocks", blocks, "a whole number, 2 or more")
@@ -275,9 +278,9 @@ class Modes:
     right: np.ndarray
 
 
-def mode_summary(log_q: Float[ArrayLike, "*runs points"], grid: Grid) -> Modes:
+def mode_summary(log_q: Num[ArrayLike, "*runs points"], grid: Grid) -> Modes:
     """Mass and places of the two modes. Places are refined by the parabola through the logarithms of three points."""
-    log_q, x = np.asarray(log_q, np.float64), grid.coarse
+    log_q, x = as_doubles("log_q", log_q), grid.coarse
     side = np.where(x > 0, 1.0, np.where(x < 0, 0.0, 0.5))
     weight = np.exp(log_q) @ side
 

@@ -8,9 +8,10 @@ compared between that time and the end; then the halves change roles. Each seed'
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from dgu.analysis.resampling import Interval, t_interval
+from dgu.arrays import as_doubles
 from dgu.errors import require
 
 
@@ -34,13 +35,14 @@ class EarlyStopping:
     median: np.ndarray
 
 
-def smoothed(curves: Float[np.ndarray, "*r e"], window: int) -> Float[np.ndarray, "*r e"]:
+def smoothed(curves: Num[np.ndarray, "*r e"], window: int) -> Float[np.ndarray, "*r e"]:
     """Centred running mean over ``window`` (odd) measurements, over fewer at the ends.
 
     Raises:
         InputError: an even window or one below 1.
     """
     require(window == int(window) and window >= 1 and window % 2 == 1, "window", window, "odd, 1 or more")
+    curves = as_doubles("curves", curves)
     length, half = curves.shape[-1], window // 2
     sums = np.concatenate([np.zeros((*curves.shape[:-1], 1)), np.cumsum(curves, axis=-1)], axis=-1)
     low = np.maximum(np.arange(length) - half, 0)
@@ -48,7 +50,7 @@ def smoothed(curves: Float[np.ndarray, "*r e"], window: int) -> Float[np.ndarray
     return (sums[..., high] - sums[..., low]) / (high - low)
 
 
-def early_stopping(curves: Float[np.ndarray, "r e"], *, window: int = 5) -> EarlyStopping:
+def early_stopping(curves: Num[np.ndarray, "r e"], *, window: int = 5) -> EarlyStopping:
     """Test the rise after the minimum over seeds, each a curve of E measurements.
 
     Args:
@@ -58,9 +60,10 @@ def early_stopping(curves: Float[np.ndarray, "r e"], *, window: int = 5) -> Earl
     Raises:
         InputError: fewer than 4 seeds, values that are not finite (leave diverged runs out and say so), an even window.
     """
+    curves = as_doubles("curves", curves)
     require(curves.ndim == 2 and len(curves) >= 4, "curves.shape", curves.shape, "(R, E), at least 4 seeds")
     require(bool(np.isfinite(curves).all()), "curves", "non-finite", "finite")
-    smooth = smoothed(np.asarray(curves, np.float64), window)
+    smooth = smoothed(curves, window)
     differences = np.empty(len(curves))
     for half in (0, 1):
         at = int(np.argmin(np.median(smooth[half::2], axis=0)))

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from dgu.analysis.jacobians import perturbed_images
+from dgu.arrays import as_doubles, as_jax_floats
 from dgu.denoisers import as_pytree
 from dgu.errors import require
 from dgu.samplers.heun import denoise
@@ -48,10 +49,10 @@ class Edits:
 
 def edit(
     denoiser: Denoiser,
-    x: Event | np.ndarray,
-    directions: Float[ArrayLike, "..."],
-    strengths: Sequence[float | int] | Float[ArrayLike, "m"],
-    sigmas: Float[ArrayLike, "levels"],
+    x: Num[ArrayLike, "*event"],
+    directions: Num[ArrayLike, "..."],
+    strengths: Sequence[float | int] | Num[ArrayLike, "m"],
+    sigmas: Num[ArrayLike, "levels"],
 ) -> Edits:
     """Edits of the state ``x`` at the noise level ``sigmas[0]``: ``D(x + alpha v) ~ D(x) + alpha J v``.
 
@@ -70,13 +71,14 @@ def edit(
     arXiv 2409.02426, equation 22.
     """
     shape = np.shape(directions)
-    require(shape[1:] == x.shape and len(shape) > 0, "directions.shape", shape, f"(k, *{tuple(x.shape)})")
-    alphas = np.asarray(strengths, np.float64)
+    state = as_jax_floats("x", x)
+    require(shape[1:] == state.shape and len(shape) > 0, "directions.shape", shape, f"(k, *{tuple(state.shape)})")
+    alphas = as_doubles("strengths", strengths)
     usable = alphas.ndim == 1 and alphas.size > 0 and bool(np.isfinite(alphas).all())
     require(usable, "strengths", alphas.tolist(), "one or more finite numbers")
     check_sigmas(sigmas, denoiser)
-    state = jnp.asarray(x)
-    moves, steps = jnp.asarray(directions, state.dtype), jnp.asarray(alphas, state.dtype)
+    moves = as_jax_floats("directions", directions).astype(state.dtype)
+    steps = jnp.asarray(alphas, state.dtype)
     level = jnp.asarray(np.asarray(sigmas)[0], state.dtype)
     change, predicted = _changes(as_pytree(denoiser), state, moves, steps, level)
     # The unedited image is edit number 0 of the first direction, so that one program makes them all.
@@ -119,7 +121,7 @@ class SubspaceSplit:
     share: np.ndarray
 
 
-def split_by_subspace(changes: Float[ArrayLike, "..."], basis: Float[ArrayLike, "..."]) -> SubspaceSplit:
+def split_by_subspace(changes: Num[ArrayLike, "..."], basis: Num[ArrayLike, "..."]) -> SubspaceSplit:
     """How much of each change lies in the span of ``basis``.
 
     Args:
@@ -129,7 +131,7 @@ def split_by_subspace(changes: Float[ArrayLike, "..."], basis: Float[ArrayLike, 
     Raises:
         InputError: shapes that do not fit, or a basis that is not orthonormal (the defect is said).
     """
-    vectors, rows = np.asarray(basis, np.float64), np.asarray(changes, np.float64)
+    vectors, rows = as_doubles("basis", basis), as_doubles("changes", changes)
     event = vectors.shape[1:]
     fits = vectors.ndim >= 2 and rows.shape[rows.ndim - len(event) :] == event
     require(fits, "changes.shape", rows.shape, f"(..., *{event}), that of the basis")

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 from dgu.typing import Key
 
@@ -21,7 +22,7 @@ def _random_features(key: Key, x: Array, num_features: int) -> Array:
 
 
 def quadratic_features(
-    x: Float[ArrayLike, "n *event"], *, num_features: int | None = None, key: Key | None = None
+    x: Num[ArrayLike, "n *event"], *, num_features: int | None = None, key: Key | None = None
 ) -> Float[Array, "n m"]:
     """Features whose inner products are those of the examples, squared: ``phi(x) . phi(y) = (x . y)^2``.
 
@@ -38,7 +39,7 @@ def quadratic_features(
     Raises:
         InputError: ``num_features`` without key or the reverse, or less than 1.
     """
-    x = jnp.asarray(x)
+    x = as_jax_floats("x", x)
     x = x.reshape(x.shape[0], -1)
     require((num_features is None) == (key is None), "num_features", num_features, "given together with key")
     if num_features is None or key is None:

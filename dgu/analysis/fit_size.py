@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from dgu.analysis.arms import PARTS, Recipe, Task, assemble, train_and_test
 from dgu.analysis.mixture import class_key, draw_gaussian, fit_gaussian
 from dgu.analysis.splits import class_splits
+from dgu.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.errors import require
 from dgu.keys import stream
 from dgu.typing import Key
@@ -57,7 +58,7 @@ class FitSweep:
 
 
 def fit_size_accuracy(
-    images: Float[np.ndarray, "classes count d"],
+    images: Num[np.ndarray, "classes count d"],
     sweep: FitSweep,
     recipe: Recipe,
     *,
@@ -83,6 +84,7 @@ def fit_size_accuracy(
     Raises:
         InputError: one class, or fewer images than the sweep needs.
     """
+    images = as_floats("images", images)
     k, count, _ = images.shape
     require(k >= 2, "number of classes", k, "at least 2")
     require(
@@ -106,10 +108,10 @@ def fit_size_accuracy(
 
 
 def fit_gaps(
-    accuracies: Sequence[Float[np.ndarray, "arms"]] | Float[np.ndarray, "replicates arms"],
+    accuracies: Sequence[Num[np.ndarray, "arms"]] | Num[np.ndarray, "replicates arms"],
 ) -> Float[np.ndarray, "replicates mixtures"]:
     """Accuracy on the images less that on each mixture, in percentage points; arms as ``fit_size_accuracy`` returns them."""
-    values = np.asarray(accuracies, np.float64)
+    values = as_doubles("accuracies", accuracies)
     return 100 * (values[:, :1] - values[:, 1:])
 
 
@@ -117,9 +119,7 @@ _fitted = jax.jit(jax.vmap(fit_gaussian))
 _drawn = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
 
 
-def mixture_samples(
-    rows: Float[np.ndarray, "classes n d"], key: Key, count: int
-) -> Float[np.ndarray, "classes count d"]:
+def mixture_samples(rows: Num[np.ndarray, "classes n d"], key: Key, count: int) -> Float[np.ndarray, "classes count d"]:
     """``count`` samples of each class of the mixture fitted to its rows: number 0 .. count - 1 of ``class_key(key, label)``."""
     keys = jnp.stack([class_key(key, label) for label in range(len(rows))])
-    return np.asarray(_drawn(_fitted(jnp.asarray(rows)), keys, jnp.arange(count)))
+    return np.asarray(_drawn(_fitted(as_jax_floats("rows", rows)), keys, jnp.arange(count)))

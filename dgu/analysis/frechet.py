@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float64, Num
 
+from dgu.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.errors import InputError, require
 from dgu.files import write_arrays, write_atomic
 from dgu.typing import Key
@@ -48,7 +49,7 @@ class FeatureMoments:
         Raises:
             InputError: fewer than two rows, no columns, or values that are not finite.
         """
-        rows = np.asarray(features)
+        rows = as_floats("features", features)
         require(rows.ndim >= 2 and len(rows) >= 2 and rows[0].size > 0, "features.shape", rows.shape, "(n, d), n >= 2")
         rows = rows.reshape(len(rows), -1).astype(np.float64)
         require(bool(np.isfinite(rows).all()), "features", "an array with values that are not finite", "finite")
@@ -59,14 +60,14 @@ class FeatureMoments:
         return cls(mean, triangle.T / np.sqrt(n - 1))
 
     @classmethod
-    def from_moments(cls, mean: Float[ArrayLike, "..."], covariance: Float[ArrayLike, "..."]) -> "FeatureMoments":
+    def from_moments(cls, mean: Num[ArrayLike, "..."], covariance: Num[ArrayLike, "..."]) -> "FeatureMoments":
         """The moments as given: ``mean`` ``(d,)`` and ``covariance`` ``(d, d)``.
 
         Raises:
             InputError: shapes that do not fit, values that are not finite, a covariance that is not symmetric or has a
                 negative eigenvalue, each to 1e-6 of its largest entry or eigenvalue (reference files in float32 pass).
         """
-        mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
+        mean, covariance = as_doubles("mean", mean), as_doubles("covariance", covariance)
         require(mean.ndim == 1 and mean.size > 0, "mean.shape", mean.shape, "(d,)")
         require(covariance.shape == 2 * mean.shape, "covariance.shape", covariance.shape, str(2 * mean.shape))
         finite = bool(np.isfinite(mean).all() and np.isfinite(covariance).all())
@@ -111,7 +112,7 @@ def choose_rows(features: Num[ArrayLike, "n ..."], count: int | None, key: Key) 
     Raises:
         InputError: fewer rows than asked for.
     """
-    rows = np.asarray(features)
+    rows = as_floats("features", features)
     if count is None or count == len(rows):
         return rows
     require(count >= 1, "count", count, "1 or more")
@@ -131,13 +132,13 @@ class PCAFeatures:
     basis: Any
 
     @classmethod
-    def fit(cls, reference: Float[ArrayLike, "n *event"], components: int) -> "PCAFeatures":
+    def fit(cls, reference: Num[ArrayLike, "n *event"], components: int) -> "PCAFeatures":
         """The leading components of the reference images (never of the generated ones), found in float64.
 
         Raises:
             InputError: more components than ``min(n - 1, d)``, or none.
         """
-        images = np.asarray(reference)
+        images = as_floats("reference", reference)
         rows = images.reshape(len(images), -1).astype(np.float64)
         most = min(len(rows) - 1, rows.shape[1])
         require(1 <= components <= most, "components", components, f"1 to {most}")
@@ -150,9 +151,10 @@ class PCAFeatures:
         dtype = jax.dtypes.canonicalize_dtype(images.dtype)
         return cls(jnp.asarray(mean, dtype), jnp.asarray(basis[:, :components], dtype))
 
-    def __call__(self, images: Float[Array, "n *event"]) -> Float[Array, "n k"]:
+    def __call__(self, images: Num[ArrayLike, "n *event"]) -> Float[Array, "n k"]:
         """Coordinates of each image."""
-        rows = images.reshape(images.shape[0], -1) - self.mean[None]
+        x = as_jax_floats("images", images)
+        rows = x.reshape(x.shape[0], -1) - self.mean[None]
         return jnp.matmul(rows, self.basis, precision=jax.lax.Precision.HIGHEST)
 
 

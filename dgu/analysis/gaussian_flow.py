@@ -5,19 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
+from dgu.arrays import as_jax_floats
 from dgu.denoisers import check_range
 from dgu.errors import require
 from dgu.models.closed_form import GaussianDenoiser
 from dgu.samplers.schedules import is_concrete
-from dgu.typing import Event, Scalar
+from dgu.typing import Scalar
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def gaussian_flow(
-    gaussian: GaussianDenoiser, x: Event, sigma: Scalar, sigmas: Float[ArrayLike, "levels"]
+    gaussian: GaussianDenoiser, x: Num[ArrayLike, "*event"], sigma: Scalar, sigmas: Num[ArrayLike, "levels"]
 ) -> tuple[Float[Array, "levels *event"], Float[Array, "levels *event"]]:
     """Where ``dx / dsigma = (x - D(x, sigma)) / sigma`` takes one example, and what the denoiser says there.
 
@@ -43,6 +44,7 @@ def gaussian_flow(
 
     Li et al., arXiv 2410.24060, (7).
     """
+    x = as_jax_floats("x", x)
     require(x.shape == np.shape(gaussian.mean), "x.shape", x.shape, f"that of the mean, {np.shape(gaussian.mean)}")
     if is_concrete(sigma):
         require(bool(np.asarray(sigma) > 0), "sigma", sigma, "positive")
@@ -50,7 +52,7 @@ def gaussian_flow(
     mean, basis, variances = (
         jnp.asarray(leaf, x.dtype) for leaf in (gaussian.mean, gaussian.basis, gaussian.variances)
     )
-    start, levels = jnp.asarray(sigma, x.dtype), jnp.asarray(sigmas, x.dtype)
+    start, levels = jnp.asarray(sigma, x.dtype), as_jax_floats("sigmas", sigmas).astype(x.dtype)
     centred = (x - mean).ravel()
     modes = jnp.dot(centred, basis, precision=_HIGHEST)
     rest = centred - jnp.dot(basis, modes, precision=_HIGHEST)

@@ -17,8 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, Float64
+from jaxtyping import Float64, Num
 
+from dgu.arrays import as_doubles
 from dgu.errors import require
 from dgu.models.closed_form import GaussianDenoiser
 from dgu.samplers.schedules import MAX_GAMMA, Churn, check_churn, check_sigmas
@@ -26,7 +27,7 @@ from dgu.typing import Key
 
 
 def churn_levels(
-    sigmas: Float[np.ndarray, "levels"],
+    sigmas: Num[np.ndarray, "levels"],
     churn: Churn = Churn(),  # noqa: B008 - frozen
 ) -> tuple[Float64[np.ndarray, "steps"], Float64[np.ndarray, "steps"]]:
     """``(sigma_hat, c)`` of each step: the noise level it starts from, and the standard deviation of the noise added.
@@ -39,7 +40,7 @@ def churn_levels(
     """
     check_sigmas(sigmas)
     check_churn(churn)
-    levels = np.asarray(sigmas, np.float64)
+    levels = as_doubles("sigmas", sigmas)
     sigma, num_steps = levels[:-1], len(levels) - 1
     inside = (float(churn.s_min) <= sigma) & (sigma <= float(churn.s_max))
     gamma = np.where(inside, min(float(churn.rate) / num_steps, MAX_GAMMA), 0.0)
@@ -157,7 +158,7 @@ class GaussianPath:
 
 def gaussian_path(
     denoiser: GaussianDenoiser,
-    sigmas: Float[np.ndarray, "levels"],
+    sigmas: Num[np.ndarray, "levels"],
     churn: Churn = Churn(),  # noqa: B008 - frozen
     base_variance: float | int = 1.0,
 ) -> GaussianPath:
@@ -189,7 +190,7 @@ def gaussian_path(
 
 
 def gaussian_outputs(
-    denoiser: GaussianDenoiser, path: GaussianPath, start: Float[ArrayLike, "n *event"], key: Key
+    denoiser: GaussianDenoiser, path: GaussianPath, start: Num[ArrayLike, "n *event"], key: Key
 ) -> Float64[np.ndarray, "n *event"]:
     """Outputs of the sampler for given starts, without running it: exact in law, and without churn exact one by one.
 
@@ -204,7 +205,7 @@ def gaussian_outputs(
     """
     basis = np.asarray(denoiser.basis, np.float64)
     mean = np.asarray(denoiser.mean, np.float64).ravel()
-    states = np.asarray(start, np.float64)
+    states = as_doubles("start", start)
     centred = states.reshape(len(states), -1) - mean
     noise = np.asarray(jax.random.normal(key, centred.shape), np.float64)
     gain, deviation = path.start_gain, np.sqrt(path.noise_variance)
@@ -216,13 +217,13 @@ def gaussian_outputs(
 
 
 def spectrum_path(
-    variances: Float[np.ndarray, "m"],
-    sigmas: Float[np.ndarray, "levels"],
+    variances: Num[np.ndarray, "m"],
+    sigmas: Num[np.ndarray, "levels"],
     churn: Churn = Churn(),  # noqa: B008 - frozen
     base_variance: float | int = 1.0,
     *,
-    multiplicity: Float[np.ndarray, "m"] | None = None,
-    mean_square: Float[np.ndarray, "m"] | None = None,
+    multiplicity: Num[np.ndarray, "m"] | None = None,
+    mean_square: Num[np.ndarray, "m"] | None = None,
 ) -> GaussianPath:
     """``gaussian_path`` from a spectrum alone, with no basis.
 
@@ -236,12 +237,12 @@ def spectrum_path(
         InputError: a grid, churn value, variance or base variance out of range.
     """
     require(0 < base_variance < np.inf, "base_variance", base_variance, "positive and finite")
-    variances = np.asarray(variances, np.float64)
+    variances = as_doubles("variances", variances)
     require(bool((variances >= 0).all()), "variances", float(variances.min(initial=0)), "0 or more")
-    multiplicity = np.ones(len(variances)) if multiplicity is None else multiplicity
-    mean_square = np.zeros(len(variances)) if mean_square is None else mean_square
+    multiplicity = np.ones(len(variances)) if multiplicity is None else as_doubles("multiplicity", multiplicity)
+    mean_square = np.zeros(len(variances)) if mean_square is None else as_doubles("mean_square", mean_square)
     sigma_hat, added = churn_levels(sigmas, churn)
-    levels = np.asarray(sigmas, np.float64)
+    levels = as_doubles("sigmas", sigmas)
     gains = _gains(variances, sigma_hat, levels[1:])
     shift = np.concatenate([np.ones((1, len(variances))), np.cumprod(gains, axis=0)])
     spread = [np.full(len(variances), levels[0] ** 2 * float(base_variance))]

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Num
 from scipy.optimize import brentq
 
+from dgu.arrays import as_doubles
 from dgu.errors import require
 
-Real = Float[ArrayLike, "*s"] | int
+Real = Num[ArrayLike, "*s"] | int
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,17 @@ def mixture_bound(tau: Real, n: Real, m: Real, mu: Real, *, degree: float | int 
     Raises:
         InputError: as ``theorem_one_bound``; ``mu`` not positive, ``degree`` negative.
     """
-    require(bool(np.all(np.asarray(mu) > 0)), "mu", mu, "positive")
+    mu = as_doubles("mu", mu)
+    require(bool(np.all(mu > 0)), "mu", mu, "positive")
     require(degree >= 0, "degree", degree, "0 or more")
-    mu = np.asarray(mu, np.float64)
     return _bound(tau, n, m, mu**degree, mu**2, rest)
 
 
 def _bound(tau: Real, n: Real, m: Real, factor: Real, spread: Real, rest: float | int) -> Bound:
+    tau, n, m = as_doubles("tau", tau), as_doubles("n", n), as_doubles("m", m)
     for name, value in (("tau", tau), ("n", n), ("m", m)):
-        require(bool(np.all(np.asarray(value) >= 1)), name, value, "1 or more")
+        require(bool(np.all(value >= 1)), name, value, "1 or more")
     require(rest >= 0, "rest", rest, "0 or more")
-    tau, n, m, factor, spread = (np.asarray(value, np.float64) for value in (tau, n, m, factor, spread))
     estimation, optimisation, approximation = np.broadcast_arrays(
         factor * (tau**4 / (m * n) + tau**3 / m**2), 1 / tau, spread / m + rest
     )

@@ -14,20 +14,20 @@ from dgu.analysis.orders import MAX_ROWS
 from dgu.analysis.runs import Runs
 from dgu.analysis.schedules import Schedule, as_schedule
 from dgu.analysis.sgd import Recipe
+from dgu.arrays import as_jax_floats, as_labels
 from dgu.errors import require
 from dgu.typing import PyTree
 
 
 def flat_pool(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     """Features as (N, d) and labels as (N,) int32; finite, of equal length."""
-    x = jnp.asarray(x)
+    x = as_jax_floats("x", x)
     x = x.reshape(x.shape[0], -1)
-    y = np.asarray(y)
-    require(x.shape[0] == y.shape[0], "y", f"{y.shape[0]} labels", f"as many as there are rows in x ({x.shape[0]})")
+    marks = as_labels("y", y)
+    require(len(x) == len(marks), "y", f"{len(marks)} labels", f"as many as there are rows in x ({len(x)})")
     require(x.size > 0, "x", x.shape, "at least one row and one feature")
-    require(y.min() >= 0, "y", int(y.min()), "class labels, 0 or more")
     require(bool(jnp.isfinite(x).all()), "x", "non-finite values", "finite")
-    return x, jnp.asarray(y, jnp.int32)
+    return x, jnp.asarray(marks)
 
 
 def row_indices(name: str, rows: ArrayLike, num_rows: int) -> np.ndarray:

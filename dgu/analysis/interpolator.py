@@ -5,8 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
 
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -22,9 +24,9 @@ def _interpolate(x: Array, targets: Array, initial: Array, rcond: Array) -> Arra
 
 
 def min_norm_interpolator(
-    x: Float[Array, "n d"],
-    targets: Float[Array, "n k"],
-    initial: Float[Array, "d k"] | None = None,
+    x: Num[ArrayLike, "n d"],
+    targets: Num[ArrayLike, "n k"],
+    initial: Num[ArrayLike, "d k"] | None = None,
     *,
     rcond: float | None = None,
 ) -> Float[Array, "d k"]:
@@ -45,6 +47,7 @@ def min_norm_interpolator(
         InputError: ``rcond`` outside of [0, 1).
     """
     require(rcond is None or 0.0 <= rcond < 1.0, "rcond", rcond, "in [0, 1)")
+    x, targets = as_jax_floats("x", x), as_jax_floats("targets", targets)
     cutoff = max(x.shape) * jnp.finfo(x.dtype).eps if rcond is None else rcond
-    start = jnp.zeros((x.shape[1], targets.shape[1]), x.dtype) if initial is None else initial
+    start = jnp.zeros((x.shape[1], targets.shape[1]), x.dtype) if initial is None else as_jax_floats("initial", initial)
     return _interpolate(x, targets, start, jnp.asarray(cutoff, x.dtype))

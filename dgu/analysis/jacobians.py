@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from dgu.analysis.trajectories import step_function
+from dgu.arrays import as_floats, as_jax_floats
 from dgu.denoisers import as_pytree, check_range
 from dgu.errors import InputError, require
 from dgu.noisy import checked_images
@@ -50,8 +51,8 @@ class SingularTriplets:
 
 def singular_triplets(
     denoiser: Denoiser,
-    x: Float[ArrayLike, "b *event"],
-    sigma: Float[ArrayLike, "b"] | Float[ArrayLike, ""],
+    x: Num[ArrayLike, "b *event"],
+    sigma: Num[ArrayLike, "b"] | Num[ArrayLike, ""],
     count: int,
     key: Key,
     *,
@@ -87,7 +88,7 @@ def singular_triplets(
     """
     points = checked_images(x, 1, "x")
     number, size = len(points), points[0].size
-    levels = np.broadcast_to(np.asarray(sigma, points.dtype), (number,))
+    levels = np.broadcast_to(as_floats("sigma", sigma).astype(points.dtype), (number,))
     check_range(denoiser, "sigma", levels)
     require(count == int(count) and 1 <= count <= size, "count", count, f"from 1 to d = {size}")
     require(0 <= tolerance < 1, "tolerance", tolerance, "from 0 to below 1")
@@ -192,10 +193,10 @@ def _pull(
 
 def perturbed_images(
     denoiser: Denoiser,
-    x: Event,
-    directions: Float[ArrayLike, "..."],
-    scales: Sequence[float] | Float[ArrayLike, "m"],
-    sigmas: Float[ArrayLike, "levels"],
+    x: Num[ArrayLike, "*event"],
+    directions: Num[ArrayLike, "..."],
+    scales: Sequence[float] | Num[ArrayLike, "m"],
+    sigmas: Num[ArrayLike, "levels"],
 ) -> Float[Array, "k m *event"]:
     """The images that follow from ``x + scale sigma_0 direction``, by deterministic Heun steps from there on.
 
@@ -211,10 +212,12 @@ def perturbed_images(
 
     Li et al., arXiv 2410.24060, (54) to (57) and Fig 30, which does not give its lengths: 2, 5 and 10 sigma show it.
     """
+    x = as_jax_floats("x", x)
     require(np.shape(directions)[1:] == x.shape, "directions.shape", np.shape(directions), f"(k, *{x.shape})")
     check_sigmas(sigmas, denoiser)
-    levels, moves = np.asarray(sigmas, x.dtype), jnp.asarray(directions, x.dtype)
-    lengths = jnp.asarray(scales, x.dtype).reshape(1, -1, *(1,) * x.ndim) * levels[0]
+    levels = as_floats("sigmas", sigmas).astype(x.dtype)
+    moves = as_jax_floats("directions", directions).astype(x.dtype)
+    lengths = as_jax_floats("scales", scales).astype(x.dtype).reshape(1, -1, *(1,) * x.ndim) * levels[0]
     starts = x[None, None] + lengths * moves[:, None]
     ends, model = starts.reshape(-1, *x.shape), as_pytree(denoiser)
     # One program for all steps, and so for grids of any length.

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer, Num
 
 from dgu.analysis.splits import digests
+from dgu.arrays import as_doubles, as_floats, as_jax_floats, as_labels
 from dgu.errors import require
 from dgu.typing import Key
 
@@ -53,7 +54,7 @@ class KMeans(NamedTuple):
 
 
 def kmeans(
-    points: Float[ArrayLike, "n *event"],
+    points: Num[ArrayLike, "n *event"],
     clusters: int,
     key: Key,
     *,
@@ -78,7 +79,7 @@ def kmeans(
         InputError: an argument out of range, points that are not finite or of which fewer than ``clusters`` differ.
     """
     shape = np.shape(points)
-    rows = np.asarray(points).reshape(shape[0], -1)
+    rows = as_floats("points", points).reshape(shape[0], -1)
     for name, value in (("clusters", clusters), ("restarts", restarts), ("max_iterations", max_iterations)):
         require(value == int(value) and value >= 1, name, value, "a whole number, 1 or more")
     require(0 <= tolerance < float("inf"), "tolerance", tolerance, "0 or more and finite")
@@ -107,14 +108,14 @@ def _compiled(x: Array, key: Key, still: Array, most: Array, *, clusters: int, r
 
 
 def lloyd(
-    points: Float[Array, "n d"],
+    points: Num[ArrayLike, "n d"],
     clusters: int,
     key: Key,
     *,
     present: Bool[Array, "n"] | None = None,
     restarts: int = 10,
-    still: Float[Array, ""] | float = 0.0,
-    max_iterations: Int[Array, ""] | int = 30,
+    still: Num[ArrayLike, ""] | float = 0.0,
+    max_iterations: Integer[Array, ""] | int = 30,
 ) -> KMeans:
     """What ``kmeans`` compiles: pure and unchecked, so that many small clusterings can be mapped in one program.
 
@@ -125,6 +126,7 @@ def lloyd(
         present: the points that count; all by default.
         still: the squared moves at which a run ends.
     """
+    points = as_jax_floats("points", points)
     weight = jnp.ones(points.shape[0], points.dtype) if present is None else present.astype(points.dtype)
     # About the mean: |x|^2 - 2 x c + |c|^2 loses the digits of a common offset.
     middle = jnp.matmul(weight, points, precision=_HIGHEST) / jnp.maximum(jnp.sum(weight), 1)
@@ -224,8 +226,8 @@ class ClusterPair:
 
 
 def cluster_pairs(
-    centres: Float[ArrayLike, "k *event"],
-    labels: Int[np.ndarray, "n"],
+    centres: Num[ArrayLike, "k *event"],
+    labels: Integer[np.ndarray, "n"],
     count: int,
     *,
     smallest: int = 0,
@@ -245,9 +247,10 @@ def cluster_pairs(
     Li et al., arXiv 2311.01797, section 4.2: pairs of k-means clusters of MNIST.
     """
     shape = np.shape(centres)
-    places = np.asarray(centres, np.float64).reshape(shape[0], -1)
-    inside = labels.size > 0 and 0 <= labels.min() and labels.max() < len(places)
-    require(inside, "labels", (int(labels.min()), int(labels.max())), f"from 0 to {len(places) - 1}")
+    places = as_doubles("centres", centres).reshape(shape[0], -1)
+    labels = as_labels("labels", labels)
+    ends = (int(labels.min(initial=0)), int(labels.max(initial=0)))
+    require(labels.size > 0 and ends[1] < len(places), "labels", ends, f"from 0 to {len(places) - 1}")
     sizes = np.bincount(labels, minlength=len(places))
     kept = np.flatnonzero(sizes >= smallest)
     require(len(kept) >= 2, f"clusters of {smallest} points or more", len(kept), "2 or more")

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Num
 from scipy.linalg import eigh_tridiagonal
 
+from dgu.arrays import as_doubles
 from dgu.errors import require
 
 
@@ -34,7 +35,7 @@ class TopEigenvalues:
 
 def top_eigenvalues(
     product: Callable[[np.ndarray], ArrayLike],
-    start: Float[np.ndarray, "b d"],
+    start: Num[np.ndarray, "b d"],
     *,
     tolerance: float = 1e-3,
     max_products: int = 40,
@@ -59,7 +60,7 @@ def top_eigenvalues(
     """
     require(0 <= tolerance < 1, "tolerance", tolerance, "from 0 to below 1")
     require(max_products == int(max_products) and max_products >= 1, "max_products", max_products, "1 or more")
-    start = np.asarray(start, np.float64)
+    start = as_doubles("start", start)
     length = np.linalg.norm(start, axis=1)
     require(bool((length > 0).all()), "start", "a vector of length 0", "vectors that are not 0")
     size = start.shape[1]

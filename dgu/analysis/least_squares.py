@@ -5,17 +5,18 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer, Num
 from scipy import linalg
 
 from dgu.analysis.argmax import class_weights, classifier_error
+from dgu.arrays import as_doubles, as_labels
 from dgu.errors import require
 from dgu.keys import stream
 from dgu.typing import Key
 
 
 def least_squares_classifier(
-    x: Float[ArrayLike, "n d"], labels: Int[ArrayLike, "n"], num_classes: int, *, ridge: float | int = 0.0
+    x: Num[ArrayLike, "n d"], labels: Integer[ArrayLike, "n"], num_classes: int, *, ridge: float | int = 0.0
 ) -> Float[np.ndarray, "d k"]:
     """``argmin_W ||Y - X W||_F^2 / n + ridge ||W||_F^2`` for one-hot Y, in float64; the min-norm solution for ridge 0.
 
@@ -30,8 +31,9 @@ def least_squares_classifier(
     Raises:
         InputError: a label out of range, or a negative ridge.
     """
-    rows, y = np.asarray(x, np.float64), np.asarray(labels)
-    inside = bool(((y >= 0) & (y < num_classes)).all())
+    rows = as_doubles("x", x)
+    y = as_labels("labels", labels, len(rows))
+    inside = bool((y < num_classes).all())
     require(inside, "labels", (int(y.min()), int(y.max())), f"from 0 to {num_classes - 1}")
     require(0 <= ridge < np.inf, "ridge", ridge, "0 or more")
     n, d = rows.shape
@@ -46,14 +48,14 @@ def least_squares_classifier(
 
 
 def simulated_errors(
-    means: Float[ArrayLike, "k d"],
-    covariances: Float[ArrayLike, "k d d"],
+    means: Num[ArrayLike, "k d"],
+    covariances: Num[ArrayLike, "k d d"],
     n: int,
     ridges: Sequence[float],
     key: Key,
     replicates: int,
     *,
-    weights: Float[ArrayLike, "k"] | None = None,
+    weights: Num[ArrayLike, "k"] | None = None,
     points: int = 128,
 ) -> Float[np.ndarray, "replicates ridges"]:
     """Test errors of least squares trained on n samples of the mixture, each exact given its weights; what the theory predicts.
@@ -71,7 +73,7 @@ def simulated_errors(
     Raises:
         InputError: no replicate, or a class without a sample.
     """
-    mu, sigma = np.asarray(means, np.float64), np.asarray(covariances, np.float64)
+    mu, sigma = as_doubles("means", means), as_doubles("covariances", covariances)
     k, d = mu.shape
     require(replicates >= 1, "replicates", replicates, "at least 1")
     counts = np.round(class_weights(weights, k) * n).astype(int)

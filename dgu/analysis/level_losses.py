@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from dgu.analysis.membership import denoising_loss
+from dgu.arrays import as_doubles
 from dgu.denoisers import as_pytree
 from dgu.errors import require
 from dgu.typing import Denoiser, Key
@@ -21,10 +22,10 @@ from dgu.typing import Denoiser, Key
 
 def level_losses(
     denoiser: Denoiser,
-    images: Float[ArrayLike, "n *event"],
+    images: Num[ArrayLike, "n *event"],
     key: Key,
     *,
-    sigmas: Sequence[float] | Float[np.ndarray, "levels"],
+    sigmas: Sequence[float] | Num[np.ndarray, "levels"],
     draws: int = 2,
     batch_size: int = 256,
     progress: Callable[[int, int], object] | None = None,
@@ -47,20 +48,20 @@ def level_losses(
     means = denoising_loss(
         as_pytree(denoiser), images, key, sigmas=levels, draws=draws, batch_size=batch_size, progress=progress
     )
-    return means * (np.asarray(images)[0].size / np.square(levels))
+    return means * (np.prod(np.shape(images)[1:]) / np.square(levels))
 
 
 def linear_level_loss(
-    covariance: Float[ArrayLike, "d d"], sigmas: Sequence[float] | Float[np.ndarray, "levels"]
+    covariance: Num[ArrayLike, "d d"], sigmas: Sequence[float] | Num[np.ndarray, "levels"]
 ) -> Float[np.ndarray, "levels"]:
     """``sum lam / (lam + sigma^2)`` over the eigenvalues of the covariance, for each level.
 
     Raises:
         InputError: levels that are not positive, or a covariance with an eigenvalue below ``-1e-6`` of the largest.
     """
-    levels = np.asarray(sigmas, np.float64)
+    levels = as_doubles("sigmas", sigmas)
     require(levels.size > 0 and bool((levels > 0).all()), "sigmas", levels.tolist(), "one or more positive levels")
-    variances = np.linalg.eigvalsh(np.asarray(covariance, np.float64))
+    variances = np.linalg.eigvalsh(as_doubles("covariance", covariance))
     least = float(variances[0])
     require(
         least >= -1e-6 * abs(variances).max(),

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
 
 from dgu.analysis.orders import seed_key
 from dgu.analysis.runs import Runs
 from dgu.analysis.sgd import Space
+from dgu.arrays import as_jax_floats
 from dgu.typing import PyTree
 
 INITS = ("zeros", "torch")
@@ -27,9 +29,9 @@ class LinearClassifier:
     weights: Any
     bias: Any = None
 
-    def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n k"]:
+    def __call__(self, x: Num[ArrayLike, "*n d"]) -> Float[Array, "*n k"]:
         """Raw outputs of one example or of many."""
-        out = _dot(x, self.weights)
+        out = _dot(as_jax_floats("x", x), self.weights)
         return out if self.bias is None else out + jnp.broadcast_to(self.bias, out.shape)
 
 

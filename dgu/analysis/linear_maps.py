@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, Float64
+from jaxtyping import Float64, Num
 
+from dgu.arrays import as_doubles
 from dgu.errors import require
 from dgu.models.linear import LinearDenoiser
 from dgu.noisy import checked_images, checked_levels
@@ -62,20 +63,20 @@ def map_spectra(maps: LinearDenoiser, count: int = 100) -> MapSpectra:
 
 
 def vector_correlation(
-    vectors: Float[ArrayLike, "*batch d k"], basis: Float[ArrayLike, "e m"]
+    vectors: Num[ArrayLike, "*batch d k"], basis: Num[ArrayLike, "e m"]
 ) -> Float64[np.ndarray, "*batch k m"]:
     """``|vectors^T basis|``, the modulus of the cosine of each pair of unit columns. Li et al., Figs 4 and 28.
 
     Raises:
         InputError: vectors of another length than the basis'.
     """
-    found, other = np.asarray(vectors, np.float64), np.asarray(basis, np.float64)
+    found, other = as_doubles("vectors", vectors), as_doubles("basis", basis)
     require(found.shape[-2] == len(other), "basis.shape", other.shape, f"({found.shape[-2]}, m)")
     return np.abs(np.swapaxes(found, -1, -2) @ other)
 
 
 def subspace_overlap(
-    vectors: Float[ArrayLike, "*batch d k"], basis: Float[ArrayLike, "e m"]
+    vectors: Num[ArrayLike, "*batch d k"], basis: Num[ArrayLike, "e m"]
 ) -> Float64[np.ndarray, "*batch"]:
     """Mean squared length of the vectors' projections onto the basis: 1 where the span holds them, ``m / d`` by chance.
 
@@ -86,8 +87,8 @@ def subspace_overlap(
 
 def orthogonality_residual(
     denoiser: Denoiser,
-    images: Float[ArrayLike, "n *event"],
-    sigmas: Float[ArrayLike, "levels"],
+    images: Num[ArrayLike, "n *event"],
+    sigmas: Num[ArrayLike, "levels"],
     key: Key,
     *,
     draws: int = 1,

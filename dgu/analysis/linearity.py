@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from dgu.analysis.resampling import Interval, t_interval
+from dgu.arrays import as_doubles
 from dgu.denoisers import as_pytree
 from dgu.errors import InputError, require
 from dgu.noisy import checked_images, checked_levels, in_blocks, noisy_input, over_levels, require_finite
@@ -31,7 +32,7 @@ def mixing_weights(squares: Sequence[float | int] | ArrayLike = (0.5,)) -> Float
     Raises:
         InputError: a square outside [0, 1].
     """
-    chosen = np.asarray(squares, np.float64)
+    chosen = as_doubles("squares", squares)
     require(bool(((chosen >= 0) & (chosen <= 1)).all()), "squares", chosen.tolist(), "in [0, 1]")
     return np.sqrt(np.stack([chosen, 1 - chosen], axis=1))
 
@@ -68,11 +69,11 @@ class LinearityScores:
 
 def linearity(
     denoiser: Denoiser,
-    images: Float[ArrayLike, "n *event"],
-    sigmas: Float[ArrayLike, "levels"],
+    images: Num[ArrayLike, "n *event"],
+    sigmas: Num[ArrayLike, "levels"],
     key: Key,
     *,
-    weights: Float[ArrayLike, "mixes 2"] | None = None,
+    weights: Num[ArrayLike, "mixes 2"] | None = None,
     pairs: int = 100,
     batch_size: int = 64,
 ) -> LinearityScores:
@@ -93,7 +94,7 @@ def linearity(
 
     Li et al., arXiv 2410.24060, (11) and (12), whose ``x_1`` in place of the second ``x_2`` is a misprint.
     """
-    mixes = np.asarray(mixing_weights() if weights is None else weights, np.float64)
+    mixes = mixing_weights() if weights is None else as_doubles("weights", weights)
     lengths = (mixes**2).sum(axis=1)
     unit = np.abs(lengths - 1) <= 1e-6
     if not unit.all():
@@ -106,8 +107,8 @@ def linearity(
 
 def homogeneity(
     denoiser: Denoiser,
-    images: Float[ArrayLike, "n *event"],
-    sigmas: Float[ArrayLike, "levels"],
+    images: Num[ArrayLike, "n *event"],
+    sigmas: Num[ArrayLike, "levels"],
     key: Key,
     *,
     factors: Sequence[float | int] = (0.5, 2.0),
@@ -118,14 +119,14 @@ def homogeneity(
 
     The factor scales the noise with the image, so that the level told to the denoiser is not that of its input.
     """
-    coefficients = np.stack([np.asarray(factors, np.float64), np.zeros(len(factors))], axis=1)
+    coefficients = np.stack([as_doubles("factors", factors), np.zeros(len(factors))], axis=1)
     return combination_scores(denoiser, images, sigmas, key, coefficients, pairs=pairs, batch_size=batch_size)
 
 
 def additivity(
     denoiser: Denoiser,
-    images: Float[ArrayLike, "n *event"],
-    sigmas: Float[ArrayLike, "levels"],
+    images: Num[ArrayLike, "n *event"],
+    sigmas: Num[ArrayLike, "levels"],
     key: Key,
     *,
     pairs: int = 100,
@@ -140,10 +141,10 @@ def additivity(
 
 def combination_scores(
     denoiser: Denoiser,
-    images: Float[ArrayLike, "n *event"],
-    sigmas: Float[ArrayLike, "levels"],
+    images: Num[ArrayLike, "n *event"],
+    sigmas: Num[ArrayLike, "levels"],
     key: Key,
-    coefficients: Float[ArrayLike, "mixes 2"],
+    coefficients: Num[ArrayLike, "mixes 2"],
     *,
     pairs: int = 100,
     batch_size: int = 64,
@@ -154,7 +155,7 @@ def combination_scores(
     """
     require(pairs == int(pairs) and pairs >= 2, "pairs", pairs, "a whole number, 2 or more")
     rows = checked_images(images, 2 * pairs)[: 2 * pairs]
-    mixes = np.asarray(coefficients, np.float64)
+    mixes = as_doubles("coefficients", coefficients)
     require(
         len(mixes) >= 1 and bool(np.isfinite(mixes).all()), "coefficients", mixes.tolist(), "finite, one pair or more"
     )

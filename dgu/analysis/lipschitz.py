@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
+from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import require
 from dgu.keys import stream
 from dgu.typing import Key
@@ -56,9 +57,9 @@ class LipschitzFamily:
             *(("network",) if self.layers else ()),
         )
 
-    def __call__(self, x: Float[Array, "*event"]) -> Float[Array, "functions"]:
+    def __call__(self, x: Num[ArrayLike, "*event"]) -> Float[Array, "functions"]:
         """The functions' values at one example of any shape with d numbers; ``vmap`` it over a batch."""
-        flat = x.reshape(-1)
+        flat = as_jax_floats("x", x).reshape(-1)
         values = [
             _norm(flat)[None],
             *((jnp.max(flat)[None],) if self.maximum else ()),
@@ -86,8 +87,8 @@ def lipschitz_family(
     *,
     projections: int = 8,
     coordinates: int | Sequence[int] = 4,
-    anchors: Float[ArrayLike, "a ..."] | None = None,
-    directions: Float[ArrayLike, "p ..."] | None = None,
+    anchors: Num[ArrayLike, "a ..."] | None = None,
+    directions: Num[ArrayLike, "p ..."] | None = None,
     maximum: bool = True,
     width: int = 32,
 ) -> LipschitzFamily:
@@ -116,7 +117,7 @@ def lipschitz_family(
     require(width >= 0, "width", width, "0 or more")
     given = {}
     for name, rows in (("anchors", anchors), ("directions", directions)):
-        flat = np.zeros((0, dimension), np.float32) if rows is None else np.asarray(rows)
+        flat = np.zeros((0, dimension), np.float32) if rows is None else as_floats(name, rows)
         flat = flat.reshape(len(flat), -1) if len(flat) else np.zeros((0, dimension), np.float32)
         require(flat.shape[1] == dimension, f"{name}.shape", flat.shape, f"rows of {dimension} numbers")
         require(bool(np.isfinite(flat).all()), name, "non-finite", "finite")
@@ -147,9 +148,7 @@ def _values(family: LipschitzFamily, rows: Array) -> Array:
     return jax.vmap(family)(rows)
 
 
-def lipschitz_values(
-    family: LipschitzFamily, examples: Float[ArrayLike, "n *event"]
-) -> Float[np.ndarray, "n functions"]:
+def lipschitz_values(family: LipschitzFamily, examples: Num[ArrayLike, "n *event"]) -> Float[np.ndarray, "n functions"]:
     """Values of all functions at all examples, ``(n, functions)``.
 
     Raises:
@@ -159,6 +158,6 @@ def lipschitz_values(
     size = int(np.prod(shape[1:]))
     wanted = int(family.directions.shape[1])
     require(shape[0] >= 1 and size == wanted, "examples.shape", shape, f"(n, ...) with {wanted} numbers an example")
-    values = np.asarray(_values(family, jnp.asarray(examples).reshape(shape[0], -1)))
+    values = np.asarray(_values(family, as_jax_floats("examples", examples).reshape(shape[0], -1)))
     require(bool(np.isfinite(values).all()), "examples", "non-finite", "finite")
     return values

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer, Num
 
 from dgu.analysis.quality import Estimate
 from dgu.analysis.ranking import auc
+from dgu.arrays import as_floats, as_labels
 from dgu.errors import require
 from dgu.keys import draw_initial, example_key, stream
 from dgu.typing import Denoiser, Key
@@ -47,10 +48,10 @@ class Attack:
 
 def denoising_loss(
     denoiser: Denoiser,
-    images: Float[ArrayLike, "n *event"],
+    images: Num[ArrayLike, "n *event"],
     key: Key,
     *,
-    labels: Int[ArrayLike, "n"] | None = None,
+    labels: Integer[ArrayLike, "n"] | None = None,
     sigmas: Sequence[float | int] = SIGMAS,
     draws: int = 2,
     batch_size: int = 256,
@@ -74,7 +75,8 @@ def denoising_loss(
     Raises:
         InputError: no images, levels that are not positive, or losses that are not finite.
     """
-    images = np.asarray(images)
+    images = as_floats("images", images)
+    marks = None if labels is None else as_labels("labels", labels, len(images))
     require(len(images) >= 1 and batch_size >= 1, "(images, batch_size)", (len(images), batch_size), "1 or more")
     require(len(sigmas) >= 1 and min(sigmas) > 0, "sigmas", tuple(sigmas), "one or more positive levels")
     require(draws >= 1, "draws", draws, "1 or more")
@@ -84,7 +86,7 @@ def denoising_loss(
     found = []
     for start in range(0, len(images), size):
         rows = np.minimum(np.arange(start, start + size), len(images) - 1)
-        given = None if labels is None else jnp.asarray(np.asarray(labels)[rows], jnp.int32)
+        given = None if marks is None else jnp.asarray(marks[rows])
         block = _losses(denoiser, jnp.asarray(images[rows]), jnp.asarray(rows, jnp.int32), given, levels, keys)
         found.append(np.asarray(block)[: len(images) - start])
         if progress is not None:
@@ -95,13 +97,14 @@ def denoising_loss(
 
 
 def loss_attack(
-    member_loss: Float[np.ndarray, "n levels"], other_loss: Float[np.ndarray, "m levels"], sigmas: Sequence[float | int]
+    member_loss: Num[np.ndarray, "n levels"], other_loss: Num[np.ndarray, "m levels"], sigmas: Sequence[float | int]
 ) -> Attack:
     """The loss-threshold attack from the losses of ``denoising_loss``: members should have the lower ones.
 
     Raises:
         InputError: fewer than two images of either kind, or columns that are not one for each level.
     """
+    member_loss, other_loss = as_floats("member_loss", member_loss), as_floats("other_loss", other_loss)
     widths = (member_loss.shape[1], other_loss.shape[1], len(sigmas))
     require(len(set(widths)) == 1, "number of levels", widths, "the same")
     scores = [-np.log(np.maximum(loss, np.finfo(loss.dtype).tiny)) for loss in (member_loss, other_loss)]

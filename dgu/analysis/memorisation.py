@@ -10,12 +10,13 @@ from typing import Literal
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Integer, Num
 from scipy import stats
 
 from dgu.analysis.neighbours import k_nearest
 from dgu.analysis.quality import Estimate, proportion, wilson
 from dgu.analysis.ranking import auc
+from dgu.arrays import as_floats, as_labels, checked_rows
 from dgu.errors import require
 
 #: A pair is a near-duplicate below this fraction of the reference row's distance to its own nearest neighbour.
@@ -24,15 +25,15 @@ FRACTION = 0.25
 RMS = 0.02
 
 
-def spacing(rows: Int[ArrayLike, "q"], reference: Float[ArrayLike, "m d"], block_size: int = 1024) -> np.ndarray:
+def spacing(rows: Integer[ArrayLike, "q"], reference: Num[ArrayLike, "m d"], block_size: int = 1024) -> np.ndarray:
     """Distance of the reference rows number ``rows`` to their nearest other row, ``(q,)``; 0 where a copy exists.
 
     Raises:
         InputError: a single reference row, or row numbers outside.
     """
-    reference, rows = np.asarray(reference), np.asarray(rows)
+    (reference,), rows = checked_rows(reference=reference), as_labels("rows", rows)
     require(len(reference) >= 2, "number of reference rows", len(reference), "2 or more")
-    inside = bool((rows >= 0).all() and (rows < len(reference)).all())
+    inside = bool((rows < len(reference)).all())
     require(inside, "rows", "outside", f"0 to {len(reference) - 1}")
     distances, found = k_nearest(reference[rows], reference, 2, block_size=block_size)
     # Of copies the lower number comes first, so that a row need not be its own first neighbour: then it has a copy.
@@ -55,8 +56,8 @@ class NearDuplicates:
 
 
 def near_duplicates(
-    distance: Float[np.ndarray, "n"],
-    spacing: Float[np.ndarray, "n"],
+    distance: Num[np.ndarray, "n"],
+    spacing: Num[np.ndarray, "n"],
     width: int,
     *,
     fraction: float | int = FRACTION,
@@ -81,12 +82,13 @@ def near_duplicates(
     """
     require(0 <= fraction < 1, "fraction", fraction, "0 or more, below 1")
     require(rms >= 0, "rms", rms, "0 or more")
+    distance, spacing = as_floats("distance", distance), as_floats("spacing", spacing)
     threshold = np.maximum(fraction * spacing, rms * np.sqrt(width))
     found = distance <= threshold
     return NearDuplicates(found, threshold, proportion(found))
 
 
-def relative_distance(samples: Float[np.ndarray, "n d"], distance: Float[np.ndarray, "n"]) -> Estimate:
+def relative_distance(samples: Num[np.ndarray, "n d"], distance: Num[np.ndarray, "n"]) -> Estimate:
     """The generalisation score ``mean_i |x_i - nearest training row| / |x_i|``, with a t interval over samples.
 
     Li, Dai and Qu (arXiv 2410.24060), equation 14, with pixels in [-1, 1]: they call a model generalising above 0.6. That
@@ -95,6 +97,7 @@ def relative_distance(samples: Float[np.ndarray, "n d"], distance: Float[np.ndar
     Raises:
         InputError: fewer than two samples, or one of norm 0.
     """
+    (samples,), distance = checked_rows(samples=samples), as_floats("distance", distance)
     norms = np.linalg.norm(samples, axis=1)
     require(len(norms) >= 2, "number of samples", len(norms), "2 or more")
     require(bool((norms > 0).all()), "norm of a sample", 0, "above 0")
@@ -113,7 +116,7 @@ class Novelty:
     level: float
 
 
-def novelty(distance: Float[np.ndarray, "n"], fresh_distance: Float[np.ndarray, "m"], level: float = 0.05) -> Novelty:
+def novelty(distance: Num[np.ndarray, "n"], fresh_distance: Num[np.ndarray, "m"], level: float = 0.05) -> Novelty:
     """The generalisation score ``mean_i 1[min_j |x_i - x_j| >= eps]``, eps the ``level`` quantile for fresh samples.
 
     arXiv 2409.02426, equations 21 and 46: a model generalises where the score is 0.95 or more, which is what the true
@@ -129,6 +132,7 @@ def novelty(distance: Float[np.ndarray, "n"], fresh_distance: Float[np.ndarray, 
         InputError: fewer fresh distances than ``2 / level``, or ``level`` out of range.
     """
     require(0 < level < 1, "level", level, "strictly between 0 and 1")
+    distance, fresh_distance = as_floats("distance", distance), as_floats("fresh_distance", fresh_distance)
     need = int(np.ceil(2 / level))
     require(len(fresh_distance) >= need, "number of fresh distances", len(fresh_distance), f"{need} or more")
     threshold = float(np.quantile(fresh_distance, level))
@@ -159,8 +163,8 @@ class CopyingTest:
 
 
 def copying_test(
-    distance: Float[np.ndarray, "n"],
-    fresh_distance: Float[np.ndarray, "m"],
+    distance: Num[np.ndarray, "n"],
+    fresh_distance: Num[np.ndarray, "m"],
     copies: Bool[np.ndarray, "n"],
     fresh_copies: Bool[np.ndarray, "m"],
     *,

@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
+from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import InputError, require
 from dgu.keys import stream
 from dgu.typing import Key
@@ -37,7 +38,7 @@ class GaussianRoot:
     root: Any
 
 
-def fit_gaussian(rows: Float[Array, "n d"]) -> GaussianRoot:
+def fit_gaussian(rows: Num[ArrayLike, "n d"]) -> GaussianRoot:
     """The Gaussian with the mean and the covariance (``ddof=1``) of ``rows``, n at least 2.
 
     For n < d the root is ``Xc / sqrt(n - 1)`` and no d x d matrix is formed. Otherwise it is ``V diag(s) V^T`` of the singular
@@ -46,6 +47,7 @@ def fit_gaussian(rows: Float[Array, "n d"]) -> GaussianRoot:
     eigenvalue of rounding size would give a direction without variance a spread of 3e-4 in float32; here it keeps one of
     1e-7. Pure: ``vmap`` it over classes of one size and over replicates.
     """
+    rows = as_jax_floats("rows", rows)
     n, d = rows.shape
     mean = jnp.mean(rows, axis=0, keepdims=True)
     mean = mean + jnp.mean(rows - mean, axis=0, keepdims=True)
@@ -118,12 +120,11 @@ class GaussianMixtureSampler:
         classes, counts = np.unique(labels, return_counts=True)
         for label, count in zip(classes.tolist(), counts.tolist()):
             require(count >= 2, f"images of class {label}", count, "at least 2 for a covariance")
-        if not isinstance(images, Array):
-            images = np.asarray(images)
+        images = as_jax_floats("images", images) if isinstance(images, Array) else as_floats("images", images)
         gaussians = []
         for label in classes.tolist():
             rows = jnp.asarray(images[np.flatnonzero(labels == label)]).reshape(-1, prod(shape))
-            gaussian = _fit(rows.astype(jnp.result_type(rows, float) if rows.dtype.kind in "iub" else rows.dtype))
+            gaussian = _fit(rows)
             finite = bool(np.isfinite(np.asarray(gaussian.mean)).all())
             require(finite, f"images of class {label}", "non-finite", "finite")
             gaussians.append(gaussian)

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer, Num
 
 from dgu.analysis.kmeans import lloyd
 from dgu.analysis.subspace_clustering import k_subspaces, normalised
+from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import require
 from dgu.models.mixtures import MoLRGDenoiser
 from dgu.models.molrg import MoLRG
@@ -75,7 +76,7 @@ class MixtureFit:
 
 
 def fit_mixture(
-    images: Float[ArrayLike, "n *event"],
+    images: Num[ArrayLike, "n *event"],
     components: int,
     rank: int,
     key: Key,
@@ -111,7 +112,7 @@ def fit_mixture(
         InputError: more components than examples, a rank that is not below the dimension or is above n - 1, data that
             are constant or not finite, an unknown criterion, other arguments out of range.
     """
-    data = np.asarray(images)
+    data = as_floats("images", images)
     require(data.ndim >= 2, "images.shape", data.shape, "(n, *event)")
     require(bool(np.isfinite(data).all()), "images", "values that are not finite", "finite")
     rows = jnp.asarray(data.reshape(len(data), -1))
@@ -167,14 +168,14 @@ def fit_mixture(
 
 
 def em_mixture(
-    rows: Float[Array, "n d"],
-    member: Float[Array, "n K"],
-    ranks: Int[Array, "K"],
+    rows: Num[ArrayLike, "n d"],
+    member: Num[ArrayLike, "n K"],
+    ranks: Integer[Array, "K"],
     *,
     rank: int,
     iterations: int = 200,
-    tolerance: Float[Array, ""] | float = 1e-6,
-    noise_floor: Float[Array, ""] | float = 0.0,
+    tolerance: Num[ArrayLike, ""] | float = 1e-6,
+    noise_floor: Num[ArrayLike, ""] | float = 0.0,
 ) -> EMRun:
     """EM from the responsibilities ``member``; pure: ``jax.vmap`` it over problems of one shape.
 
@@ -188,6 +189,7 @@ def em_mixture(
         ranks: of each component, 1 to ``rank``, the columns held.
         noise_floor: smallest ``noise_std``.
     """
+    rows, member = as_jax_floats("rows", rows), as_jax_floats("member", member)
     rounding = 10 * float(jnp.finfo(rows.dtype).eps)
     limit = jnp.maximum(jnp.asarray(tolerance, rows.dtype), rounding)
     floor = jnp.square(jnp.asarray(noise_floor, rows.dtype))

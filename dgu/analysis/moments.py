@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Num
 
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -47,7 +48,8 @@ class MomentState:
         shape = tuple(shape)
         require(all(size >= 1 for size in shape), "shape", shape, "the shape of one image, no dimension below 1")
         dtype = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
-        require(jnp.issubdtype(dtype, jnp.floating), "dtype", str(dtype), "a floating type")
+        wide = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4
+        require(wide, "dtype", str(dtype), "a floating type of 32 bits or more, in which squares do not overflow")
         size = prod(shape)
         return cls(jnp.zeros((), jnp.int32), jnp.zeros(shape, dtype), jnp.zeros((size, size), dtype))
 
@@ -59,7 +61,7 @@ class MomentState:
         """
         shape = np.shape(batch)
         require(shape[1:] == self.mean.shape, "batch.shape", shape, f"(n, {', '.join(map(str, self.mean.shape))})")
-        return _update(self, jnp.asarray(batch)) if shape[0] else self
+        return _update(self, as_jax_floats("batch", batch)) if shape[0] else self
 
     def merge(self, other: "MomentState") -> "MomentState":
         """The state of both sets of images together.
@@ -123,7 +125,5 @@ def moments(images: Num[ArrayLike, "n *event"], dtype: DTypeLike | None = None) 
     """
     shape = np.shape(images)
     require(shape[0] >= 1, "images.shape", shape, "(n, ...) with n at least 1")
-    if dtype is None:
-        own = jnp.result_type(images)
-        dtype = own if jnp.issubdtype(own, jnp.floating) else None
-    return MomentState.zeros(shape[1:], dtype).update(images)
+    images = as_jax_floats("images", images)
+    return MomentState.zeros(shape[1:], images.dtype if dtype is None else dtype).update(images)

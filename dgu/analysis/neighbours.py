@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
+from dgu.arrays import as_floats, checked_rows
 from dgu.errors import require
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -31,8 +32,8 @@ _DIFFERENCES = 2**22
 
 
 def k_nearest(
-    queries: Float[ArrayLike, "n d"],
-    reference: Float[ArrayLike, "m e"],
+    queries: Num[ArrayLike, "..."],
+    reference: Num[ArrayLike, "..."],
     k: int = 1,
     *,
     own: bool = False,
@@ -79,9 +80,9 @@ def k_nearest(
 
 
 def ball_counts(
-    queries: Float[ArrayLike, "n d"],
-    centres: Float[ArrayLike, "m e"],
-    radii: Float[ArrayLike, "..."],
+    queries: Num[ArrayLike, "..."],
+    centres: Num[ArrayLike, "..."],
+    radii: Num[ArrayLike, "..."],
     *,
     block_size: int = 1024,
 ) -> Int[np.ndarray, "n"]:
@@ -91,7 +92,7 @@ def ball_counts(
         InputError: as ``k_nearest``, or radii that are negative or not one for each centre.
     """
     queries, centres = checked_rows(queries=queries, centres=centres)
-    radii = np.asarray(radii)
+    radii = as_floats("radii", radii)
     require(radii.shape == (len(centres),), "radii.shape", radii.shape, f"({len(centres)},), one for each centre")
     require(bool((radii >= 0).all()), "radii", "negative or NaN", "0 or more")
     require(block_size >= 1, "block_size", block_size, "1 or more")
@@ -107,19 +108,6 @@ def ball_counts(
             jax.block_until_ready(held)
         counts[rows] = np.concatenate([np.asarray(one) for one in held])[: rows.stop - rows.start]
     return counts
-
-
-def checked_rows(**sets: ArrayLike) -> list[np.ndarray]:
-    """The sets as arrays: ``InputError`` unless they are finite, of one width, and have a row each."""
-    rows = [np.asarray(value) for value in sets.values()]
-    widths = tuple(row.shape[1] for row in rows)
-    require(len(set(widths)) == 1, f"width of {' and '.join(sets)}", widths, "the same")
-    for name, row in zip(sets, rows):
-        # A sum is finite where all its terms are, and needs no array of truth values; it may also just overflow.
-        with np.errstate(all="ignore"):
-            finite = bool(np.isfinite(row.sum(dtype=np.float64))) or bool(np.isfinite(row).all())
-        require(len(row) > 0 and finite, name, f"{len(row)} rows", "at least 1, all finite")
-    return rows
 
 
 #: An offset between the numbers of queries and of reference rows at which no two are the same row.

@@ -10,11 +10,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from dgu import samplers
 from dgu.analysis.quality import Estimate, proportion
 from dgu.analysis.resampling import t_interval
+from dgu.arrays import as_doubles, as_floats
 from dgu.errors import require
 from dgu.samplers.heun import StepState
 from dgu.typing import Denoiser, Key
@@ -58,7 +59,7 @@ def snapshots(
     denoiser: Denoiser,
     key: Key,
     indices: Sequence[int],
-    sigmas: Float[np.ndarray, "levels"],
+    sigmas: Num[np.ndarray, "levels"],
     steps: Sequence[int],
     **options: Any,
 ) -> dict[str, Float[np.ndarray, "n k *event"]]:
@@ -80,7 +81,7 @@ def snapshots(
     return {name: value[:, wanted] for name, value in states.items()}
 
 
-def falling_share(change: Float[np.ndarray, "n steps"]) -> tuple[Estimate, list[Estimate]]:
+def falling_share(change: Num[np.ndarray, "n steps"]) -> tuple[Estimate, list[Estimate]]:
     """The share of steps that decrease the norm: over all steps, and at each step.
 
     Steps of one trajectory depend on each other and trajectories don't: the first has a t interval over trajectories'
@@ -92,9 +93,10 @@ def falling_share(change: Float[np.ndarray, "n steps"]) -> tuple[Estimate, list[
     Raises:
         InputError: fewer than 2 trajectories, or values that are not finite.
     """
+    change = as_floats("change", change)
     require(len(change) >= 2, "trajectories", len(change), "2 or more")
     require(bool(np.isfinite(change).all()), "change", "an array with values that are not finite", "finite")
-    falls = np.asarray(change) < 0
+    falls = change < 0
     overall = t_interval(falls.mean(axis=1))
     low, high = (float(np.clip(end, 0, 1)) for end in (overall.low, overall.high))
     share = Estimate(float(overall.estimate), float(overall.standard_error), low, high)
@@ -102,8 +104,8 @@ def falling_share(change: Float[np.ndarray, "n steps"]) -> tuple[Estimate, list[
 
 
 def norm_z_scores(
-    norms: Float[np.ndarray, "n steps"],
-    expected: tuple[Float[np.ndarray, "steps"], Float[np.ndarray, "steps"]],
+    norms: Num[np.ndarray, "n steps"],
+    expected: tuple[Num[np.ndarray, "steps"], Num[np.ndarray, "steps"]],
 ) -> Float[np.ndarray, "steps"]:
     """Mean squared norm of n samples against an exact law, in standard errors at each step.
 
@@ -111,5 +113,5 @@ def norm_z_scores(
         norms: ``|x_i|`` of each sample.
         expected: expectation and standard deviation of ``|x_i|^2``, as ``GaussianPath.squared_norm`` gives them.
     """
-    mean, deviation = expected
-    return (np.square(np.asarray(norms, np.float64)).mean(axis=0) - mean) / (deviation / np.sqrt(len(norms)))
+    mean, deviation = (as_doubles("expected", part) for part in expected)
+    return (np.square(as_doubles("norms", norms)).mean(axis=0) - mean) / (deviation / np.sqrt(len(norms)))

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from scipy import stats
 
 from dgu.analysis.jacobians import singular_triplets
+from dgu.arrays import as_doubles, as_floats
 from dgu.denoisers import as_pytree, check_range
 from dgu.errors import InputError, require
 from dgu.noisy import checked_images
@@ -31,11 +32,11 @@ def share_wanted(eta: float, rule: str = "code") -> float:
 
 
 def numerical_rank(
-    values: Float[ArrayLike, "*batch k"],
+    values: Num[ArrayLike, "*batch k"],
     *,
     eta: float = 0.99,
     rule: str = "code",
-    energy: Float[ArrayLike, "*batch"] | None = None,
+    energy: Num[ArrayLike, "*batch"] | None = None,
 ) -> Int[np.ndarray, "*batch"]:
     """The least r with ``sum_{i <= r} s_i^2 > share * energy``; ``k + 1`` where all the values given do not reach it.
 
@@ -53,12 +54,12 @@ def numerical_rank(
 
     arXiv 2409.02426, equation 51.
     """
-    values = np.asarray(values, np.float64)
+    values = as_doubles("values", values)
     sound = bool(np.isfinite(values).all()) and bool((values >= 0).all())
     require(sound and values.shape[-1] >= 1, "values", values.shape, "one or more, finite, 0 or more")
     require(bool((np.diff(values, axis=-1) <= 1e-6 * values[..., :1]).all()), "values", "rising", "falling")
     squares = np.cumsum(np.square(values), axis=-1)
-    total = squares[..., -1] if energy is None else np.asarray(energy, np.float64)
+    total = squares[..., -1] if energy is None else as_doubles("energy", energy)
     reached = squares > share_wanted(eta, rule) * total[..., None]
     ranks = np.where(reached.any(axis=-1), reached.argmax(axis=-1) + 1, values.shape[-1] + 1)
     return np.where(total > 0, ranks, 0)
@@ -86,8 +87,8 @@ class JacobianRanks:
 
 def jacobian_ranks(
     denoiser: Denoiser,
-    x: Float[ArrayLike, "b *event"],
-    sigma: Float[ArrayLike, "b"] | Float[ArrayLike, ""],
+    x: Num[ArrayLike, "b *event"],
+    sigma: Num[ArrayLike, "b"] | Num[ArrayLike, ""],
     *,
     eta: float = 0.99,
     rule: str = "code",
@@ -128,7 +129,7 @@ def jacobian_ranks(
     """
     points = checked_images(x, 1, "x")
     size = points[0].size
-    levels = np.broadcast_to(np.asarray(sigma, points.dtype), (len(points),))
+    levels = np.broadcast_to(as_floats("sigma", sigma).astype(points.dtype), (len(points),))
     check_range(denoiser, "sigma", levels)
     share = share_wanted(eta, rule)
     require(method in get_args(Method), "method", method, f"one of {', '.join(get_args(Method))}")

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 
 from dgu.keys import stream
 from dgu.typing import Key
@@ -47,7 +47,9 @@ def next_order(seed: Array, epoch: Array, first: Array, count: Array) -> Array:
     return jnp.where(inside, first[chosen], jnp.int32(-1))
 
 
-def epoch_order(seed: Int[ArrayLike, ""], epoch: Int[ArrayLike, ""], valid: Bool[ArrayLike, "n"]) -> Int[Array, "n"]:
+def epoch_order(
+    seed: Integer[ArrayLike, ""], epoch: Integer[ArrayLike, ""], valid: Bool[ArrayLike, "n"]
+) -> Int[Array, "n"]:
     """The order in which a run visits its rows in one epoch: addressed by ``(seed, epoch)``.
 
     Args:

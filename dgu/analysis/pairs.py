@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from dgu import keys
 from dgu.analysis.gaussian_path import churn_levels
@@ -40,7 +40,7 @@ def pair_distances(
     denoiser: Denoiser,
     key: Key,
     indices: Sequence[int],
-    sigmas: Float[np.ndarray, "levels"],
+    sigmas: Num[np.ndarray, "levels"],
     *,
     shape: Sequence[int],
     labels: Sequence[int] | ArrayLike | None = None,

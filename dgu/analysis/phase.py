@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
 from jaxtyping import Key as Keys
 
 from dgu.analysis.subspace_clustering import k_subspaces, spectral_labels
 from dgu.analysis.subspace_problems import Problems
 from dgu.analysis.subspace_sgd import TimeGrid, train_subspaces
 from dgu.analysis.subspaces import Recovery, orthonormalised, principal_basis, recovery
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 from dgu.typing import Key
 
@@ -52,7 +54,9 @@ def recover_by_pca(problems: Problems) -> Recovery:
 
 
 @jax.jit
-def recover_by_k_subspaces(key: Key, problems: Problems, threshold: Float[Array, ""] | float) -> tuple[Recovery, Array]:
+def recover_by_k_subspaces(
+    key: Key, problems: Problems, threshold: Num[ArrayLike, ""] | float
+) -> tuple[Recovery, Array]:
     """K-subspaces from the spectral start with ``threshold`` on unit inner products (Theorem 3).
 
     The problem in row p has the draw number p of ``key``.
@@ -72,9 +76,13 @@ def recover_by_k_subspaces(key: Key, problems: Problems, threshold: Float[Array,
     return jax.lax.map(one, (jnp.arange(problems.ranks.shape[0]), problems))
 
 
-@jax.jit
-def recover_by_bases(bases: Float[Array, "P K n r"], truth: Float[Array, "P K n r"]) -> tuple[Recovery, Recovery]:
+def recover_by_bases(bases: Num[ArrayLike, "P K n r"], truth: Num[ArrayLike, "P K n r"]) -> tuple[Recovery, Recovery]:
     """Of bases that are there: made orthonormal first, and taken as they are."""
+    return _recover_by_bases(as_jax_floats("bases", bases), as_jax_floats("truth", truth))
+
+
+@jax.jit
+def _recover_by_bases(bases: Array, truth: Array) -> tuple[Recovery, Recovery]:
     either = jnp.stack([orthonormalised(bases), bases])
     found = jax.vmap(jax.vmap(recovery), in_axes=(0, None))(either, truth)
     return Recovery(*(leaf[0] for leaf in found)), Recovery(*(leaf[1] for leaf in found))
@@ -83,7 +91,7 @@ def recover_by_bases(bases: Float[Array, "P K n r"], truth: Float[Array, "P K n 
 def recover_by_sgd(
     keys: Keys[Array, "T"],
     problems: Problems,
-    starts: Float[Array, "P K n r"],
+    starts: Num[ArrayLike, "P K n r"],
     *,
     grid: TimeGrid | None = None,
     steps: int = 5000,
@@ -99,6 +107,7 @@ def recover_by_sgd(
         The recoveries with the bases made orthonormal, and with the bases as SGD left them; and the problems in which
         it diverged, ``(P,)``, which are no successes.
     """
+    starts = as_jax_floats("starts", starts)
     groups, total = keys.shape[0], starts.shape[0]
     require(total % groups == 0, "keys", f"{groups} groups", f"a number that divides the {total} problems")
     split = jax.tree.map(lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]), (problems, starts))

@@ -26,10 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Num
 from scipy import stats
 
 from dgu.analysis.quality import Estimate
+from dgu.arrays import as_floats
 from dgu.errors import require
 from dgu.typing import Key
 
@@ -77,7 +78,7 @@ def power_law_range(n: int, d: int) -> tuple[int, int]:
 
 
 def power_law_fit(
-    rows: Float[ArrayLike, "n *event"],
+    rows: Num[ArrayLike, "n *event"],
     key: Key,
     *,
     first: int | None = None,
@@ -99,7 +100,7 @@ def power_law_fit(
         InputError: a range outside the spectrum or of fewer than 5 ranks, an eigenvalue in it that is zero up to rounding,
             non-finite rows, or fewer than 10 draws.
     """
-    flat = np.asarray(rows).reshape(np.shape(rows)[0], -1)
+    flat = as_floats("rows", rows).reshape(np.shape(rows)[0], -1)
     n, d = flat.shape
     require(draws >= 10, "draws", draws, "10 or more")
     require(bool(np.isfinite(flat).all()), "rows", "non-finite", "finite")

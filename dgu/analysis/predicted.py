@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer, Num
 from threadpoolctl import threadpool_limits
 
 from dgu.analysis.theory import asymptotic_error, best_ridge
+from dgu.arrays import as_doubles
 from dgu.errors import InputError, require
 
 #: Sobol points a shift: an integration error of about 1e-4, less than a line is wide.
@@ -35,10 +36,10 @@ class PredictedCurve:
 
 
 def class_moments(
-    rows: Float[ArrayLike, "classes n d"],
+    rows: Num[ArrayLike, "classes n d"],
 ) -> tuple[Float[np.ndarray, "classes d"], Float[np.ndarray, "classes d d"]]:
     """Mean and covariance (``ddof=1``) of each class in float64: those of the mixture that ``fit_gaussian`` fits."""
-    x = np.asarray(rows, np.float64)
+    x = as_doubles("rows", rows)
     means = x.mean(axis=1)
     centred = x - means[:, None]
     return means, np.swapaxes(centred, 1, 2) @ centred / (x.shape[1] - 1)
@@ -56,10 +57,10 @@ def size_grid(smallest: int, largest: int, points: int = 10) -> Float[np.ndarray
 
 
 def predicted_curve(
-    means: Float[ArrayLike, "classes d"],
-    covariances: Float[ArrayLike, "classes d d"],
-    subsets: Int[np.ndarray, "subsets k"],
-    sizes: Sequence[float | int] | Float[np.ndarray, "sizes"],
+    means: Num[ArrayLike, "classes d"],
+    covariances: Num[ArrayLike, "classes d d"],
+    subsets: Integer[np.ndarray, "subsets k"],
+    sizes: Sequence[float | int] | Num[np.ndarray, "sizes"],
 ) -> PredictedCurve:
     """Errors of one-vs-all least squares on each subset of the classes at each size, averaged over the subsets.
 
@@ -73,11 +74,11 @@ def predicted_curve(
     Raises:
         InputError: as ``dgu.analysis.asymptotic_error``, but for sizes at the interpolation threshold.
     """
-    mu, sigma = np.asarray(means, np.float64), np.asarray(covariances, np.float64)
+    mu, sigma = as_doubles("means", means), as_doubles("covariances", covariances)
     unique, counts = np.unique(np.sort(subsets, axis=1), axis=0, return_counts=True)
     share = counts / counts.sum()
     first = unique[0]
-    n = np.asarray(sizes, np.float64)
+    n = as_doubles("sizes", sizes)
     min_norm, ridge, best = np.empty((len(unique), len(n))), np.empty((len(unique), len(n))), np.empty(len(n))
     with threadpool_limits(1 if mu.shape[1] <= _ONE_THREAD else None):
         for place, size in enumerate(n.tolist()):

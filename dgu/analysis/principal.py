@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Num
 
+from dgu.arrays import as_floats
 from dgu.errors import require
 
 
@@ -30,7 +31,7 @@ class PrincipalImages:
     explained: np.ndarray
 
 
-def principal_images(images: Float[ArrayLike, "n *event"], count: int = 12) -> PrincipalImages:
+def principal_images(images: Num[ArrayLike, "n *event"], count: int = 12) -> PrincipalImages:
     """The ``count`` leading eigenvectors of the covariance ("eigenfaces"), by singular values of the centred rows.
 
     The d x d covariance is never formed.
@@ -39,7 +40,7 @@ def principal_images(images: Float[ArrayLike, "n *event"], count: int = 12) -> P
         InputError: ``count`` not from 1 to min(n - 1, d), non-finite or constant images.
     """
     shape = np.shape(images)
-    rows = np.asarray(images).reshape(shape[0], -1)
+    rows = as_floats("images", images).reshape(shape[0], -1)
     most = min(shape[0] - 1, rows.shape[1])
     require(1 <= count <= most, "count", count, f"from 1 to min(n - 1, d) = {most}")
     require(bool(np.isfinite(rows).all()), "images", "non-finite", "finite")

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Integer, Num, Shaped
 from scipy import stats
 
-from dgu.analysis.neighbours import ball_counts, checked_rows, k_nearest
+from dgu.analysis.neighbours import ball_counts, k_nearest
 from dgu.analysis.resampling import Interval, t_interval
+from dgu.arrays import as_floats, as_labels, checked_rows
 from dgu.errors import require
 from dgu.typing import Key, Labels
 
@@ -56,7 +57,7 @@ class Neighbours:
 
 
 def extract_features(
-    images: Float[ArrayLike, "n *event"],
+    images: Num[ArrayLike, "n *event"],
     features: Callable[[Array], ArrayLike] | None = None,
     block_size: int = 512,
 ) -> Float[np.ndarray, "n d"]:
@@ -70,7 +71,7 @@ def extract_features(
     Raises:
         InputError: no images, features of another number of rows, or non-finite features.
     """
-    images = np.asarray(images)
+    images = as_floats("images", images)
     require(len(images) > 0 and block_size >= 1, "(images, block_size)", (len(images), block_size), "1 or more")
     if features is None:
         rows = images.reshape(len(images), -1)
@@ -79,7 +80,7 @@ def extract_features(
         for start in range(0, len(images), block_size):
             block = images[start : start + block_size]
             padded = np.concatenate([block, np.repeat(block[-1:], block_size - len(block), axis=0)])
-            part = np.asarray(features(jnp.asarray(padded)))
+            part = as_floats("features", features(jnp.asarray(padded)))
             require(part.shape[:1] == (block_size,), "features", part.shape, f"an array of {block_size} rows")
             parts.append(part.reshape(block_size, -1)[: len(block)])
         rows = np.concatenate(parts)
@@ -87,9 +88,7 @@ def extract_features(
     return rows
 
 
-def kernel_distance(
-    a: Float[ArrayLike, "n d"], b: Float[ArrayLike, "m e"], key: Key, *, block_size: int = 500
-) -> Interval:
+def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key, *, block_size: int = 500) -> Interval:
     """KID: the unbiased squared MMD with kernel ``k(x, y) = (x . y / d + 1)^3``, averaged over disjoint random blocks.
 
     In a block of ``s`` rows of each,
@@ -118,7 +117,7 @@ def kernel_distance(
 
 
 def precision_recall(
-    generated: Float[ArrayLike, "n d"], real: Float[ArrayLike, "m e"], *, k: int = 3, block_size: int = 1024
+    generated: Num[ArrayLike, "n d"], real: Num[ArrayLike, "m e"], *, k: int = 3, block_size: int = 1024
 ) -> tuple[Estimate, Estimate]:
     """Improved precision and recall: the fraction of each set on the k-nearest-neighbour manifold of the other.
 
@@ -148,7 +147,7 @@ def precision_recall(
 
 
 def nearest(
-    queries: Float[ArrayLike, "n d"], reference: Float[ArrayLike, "m e"], block_size: int = 1024
+    queries: Num[ArrayLike, "n d"], reference: Num[ArrayLike, "m e"], block_size: int = 1024
 ) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:
     """Euclidean distance of each query to its nearest reference row, and that row's number: ``k_nearest`` for k = 1."""
     distances, rows = k_nearest(queries, reference, block_size=block_size)
@@ -156,9 +155,9 @@ def nearest(
 
 
 def nearest_neighbours(
-    samples: Float[ArrayLike, "n d"],
-    train: Float[ArrayLike, "m e"],
-    heldout: Float[ArrayLike, "l f"],
+    samples: Num[ArrayLike, "n d"],
+    train: Num[ArrayLike, "m e"],
+    heldout: Num[ArrayLike, "l f"],
     key: Key,
     *,
     replicates: int = 1000,
@@ -181,10 +180,10 @@ def nearest_neighbours(
 
 
 def variance_ratio(
-    samples: Float[ArrayLike, "n d"],
+    samples: Num[ArrayLike, "n d"],
     labels: Labels,
-    reference: Float[ArrayLike, "m e"],
-    reference_labels: Int[ArrayLike, "m"],
+    reference: Num[ArrayLike, "m e"],
+    reference_labels: Integer[ArrayLike, "m"],
     key: Key,
     *,
     replicates: int = 1000,
@@ -201,11 +200,11 @@ def variance_ratio(
         InputError: a class with fewer than 2 rows, labels that do not fit, features of different width.
     """
     samples, reference = checked_rows(samples=samples, reference=reference)
-    classes = np.unique(np.asarray(reference_labels))
+    labels = as_labels("labels", labels, len(samples))
+    reference_labels = as_labels("reference_labels", reference_labels, len(reference))
+    classes = np.unique(reference_labels)
     traces = []
     for number, (rows, row_labels) in enumerate(((samples, labels), (reference, reference_labels))):
-        row_labels = np.asarray(row_labels)
-        require(row_labels.shape == (len(rows),), "labels", row_labels.shape, f"one for each of {len(rows)} rows")
         counts = np.array([np.sum(row_labels == label) for label in classes])
         require(
             int(counts.min()) >= 2, "rows of a class", int(counts.min()), f"2 or more in each of {classes.tolist()}"

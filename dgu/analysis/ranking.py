@@ -1,14 +1,15 @@
 """How well a score tells two groups apart: the area under the ROC curve, and the hits at a given rate of false alarms."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Num
 from scipy import stats
 
 from dgu.analysis.quality import Estimate, proportion, wilson
+from dgu.arrays import as_floats
 from dgu.errors import require
 
 
-def auc(positives: Float[np.ndarray, "m"], negatives: Float[np.ndarray, "n"]) -> Estimate:
+def auc(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"]) -> Estimate:
     """``P(positive > negative) + P(equal) / 2`` over all pairs, with DeLong's 95 % interval.
 
     With ``a_i`` the fraction of negatives below positive i (ties half) and ``b_j`` that of positives above negative j,
@@ -24,7 +25,7 @@ def auc(positives: Float[np.ndarray, "m"], negatives: Float[np.ndarray, "n"]) ->
 
     DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988; by ranks as in Sun and Xu, IEEE Signal Process. Lett. 21, 2014.
     """
-    _check(positives, negatives)
+    positives, negatives = _checked(positives, negatives)
     m, n = len(positives), len(negatives)
     ranks = stats.rankdata(np.concatenate([positives, negatives]))
     above = (ranks[:m] - stats.rankdata(positives)) / n
@@ -39,9 +40,7 @@ def auc(positives: Float[np.ndarray, "m"], negatives: Float[np.ndarray, "n"]) ->
     return Estimate(value, error, low, high)
 
 
-def hits_at(
-    positives: Float[np.ndarray, "m"], negatives: Float[np.ndarray, "n"], false_alarms: float = 0.01
-) -> Estimate:
+def hits_at(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"], false_alarms: float = 0.01) -> Estimate:
     """The share of positives above the ``1 - false_alarms`` quantile of the negatives, with Wilson's interval given it.
 
     Raises:
@@ -49,14 +48,16 @@ def hits_at(
 
     Carlini et al., Membership inference attacks from first principles, S&P 2022, on why to look at few false alarms.
     """
-    _check(positives, negatives)
+    positives, negatives = _checked(positives, negatives)
     require(0 < false_alarms < 1, "false_alarms", false_alarms, "strictly between 0 and 1")
     need = int(np.ceil(1 / false_alarms))
     require(len(negatives) >= need, "number of negatives", len(negatives), f"{need} or more for that quantile")
     return proportion(positives > np.quantile(negatives, 1 - false_alarms, method="higher"))
 
 
-def _check(positives: np.ndarray, negatives: np.ndarray) -> None:
+def _checked(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    positives, negatives = as_floats("positives", positives), as_floats("negatives", negatives)
     for name, scores in (("positives", positives), ("negatives", negatives)):
         require(len(scores) >= 2, f"number of {name}", len(scores), "2 or more")
         require(bool(np.isfinite(scores).all()), name, "not finite", "finite")
+    return positives, negatives

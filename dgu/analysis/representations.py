@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.analysis.quality import extract_features
+from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import InputError, require
 from dgu.keys import stream
 from dgu.typing import Key
@@ -34,9 +35,9 @@ class RandomConvolutions:
     kernels: tuple[Any, ...]
     grid: int = field(metadata={"static": True})
 
-    def __call__(self, images: Float[Array, "n h w c"]) -> Float[Array, "n d"]:
+    def __call__(self, images: Num[ArrayLike, "n h w c"]) -> Float[Array, "n d"]:
         """Features of a batch. Every kernel preserves the second moment of what it sees (He's variance, 2 / inputs)."""
-        x = images
+        x = as_jax_floats("images", images)
         for number, kernel in enumerate(self.kernels):
             x = _mean_pool(x, x.shape[1] // 2, x.shape[2] // 2) if number else x
             x = jax.lax.conv_general_dilated(
@@ -48,7 +49,7 @@ class RandomConvolutions:
                 precision=jax.lax.Precision.HIGHEST,
             )
             x = jax.nn.relu(x)
-        return _mean_pool(x, self.grid, self.grid).reshape(images.shape[0], -1)
+        return _mean_pool(x, self.grid, self.grid).reshape(x.shape[0], -1)
 
 
 def _mean_pool(x: Array, rows: int, columns: int) -> Array:
@@ -87,7 +88,7 @@ def random_convolutions(
 
 
 def represent(
-    images: Float[ArrayLike, "classes n h w c"], features: Any, name: str = "features"
+    images: Num[ArrayLike, "classes n h w c"], features: Any, name: str = "features"
 ) -> Float[np.ndarray, "classes n d"]:
     """Features of the images of each class, in blocks of fixed size.
 
@@ -101,7 +102,7 @@ def represent(
     """
     shape = np.shape(images)
     try:
-        rows = extract_features(np.asarray(images).reshape(-1, *shape[2:]), features)
+        rows = extract_features(as_floats("images", images).reshape(-1, *shape[2:]), features)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     return rows.reshape(*shape[:2], -1)
@@ -118,7 +119,7 @@ def checked_features(values: Num[ArrayLike, "..."], rows: int, name: str = "feat
     Raises:
         InputError: another number of rows, NaN or infinities (the first row that has one is named), or nothing that varies.
     """
-    values = np.asarray(values)
+    values = as_floats(name, values)
     require(
         values.ndim >= 2 and values.shape[0] == rows, f"{name}: shape", values.shape, f"({rows}, d), a row an image"
     )

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from dgu.analysis.resampling import Interval, t_interval
+from dgu.arrays import as_doubles
 from dgu.errors import require
 
 
@@ -37,7 +38,7 @@ class SameNoise:
         return t_interval(self.ratios)
 
 
-def same_noise_distances(first: Float[np.ndarray, "n *event"], second: Float[np.ndarray, "n *event"]) -> SameNoise:
+def same_noise_distances(first: Num[np.ndarray, "n *event"], second: Num[np.ndarray, "n *event"]) -> SameNoise:
     """Distances ``|a_i - b_i| / sqrt(d)``, and ``mean_{j != i} |a_i - b_j| / sqrt(d)`` as their null.
 
     Args:
@@ -49,7 +50,7 @@ def same_noise_distances(first: Float[np.ndarray, "n *event"], second: Float[np.
     Li, Dai and Qu, arXiv 2410.24060, Fig 9 (pictures only); the null is ours.
     """
     require(len(first) >= 2, "number of samples", len(first), "2 or more")
-    a, b = (np.asarray(part, np.float64).reshape(len(part), -1) for part in (first, second))
+    a, b = (as_doubles(name, part).reshape(len(part), -1) for name, part in (("first", first), ("second", second)))
     require(bool(np.isfinite(a).all() and np.isfinite(b).all()), "samples", "non-finite", "finite")
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * a @ b.T
     distances = np.sqrt(np.maximum(squares, 0) / a.shape[1])

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from dgu.errors import require
 
@@ -48,7 +48,7 @@ class Schedule:
                 "without period and eta_min when it is constant")  # fmt: skip
         require(self.eta_min >= 0.0, "schedule.eta_min", self.eta_min, "0 or more")
 
-    def rate(self, base: Float[Array, "*runs"], epoch: Int[ArrayLike, ""], epochs: int) -> Float[Array, "*runs"]:
+    def rate(self, base: Float[Array, "*runs"], epoch: Integer[ArrayLike, ""], epochs: int) -> Float[Array, "*runs"]:
         """Learning rate in ``epoch`` (0 for the first) of ``epochs``, for base rates of any shape."""
         if self.name == "constant":
             return base

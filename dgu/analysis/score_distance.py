@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from dgu.analysis.resampling import Interval, t_interval
 from dgu.denoisers import as_pytree
@@ -65,8 +65,8 @@ class ScoreDistances:
 
 def score_distances(
     denoisers: Mapping[str, Denoiser],
-    images: Float[ArrayLike, "n *event"],
-    sigmas: Float[ArrayLike, "levels"],
+    images: Num[ArrayLike, "n *event"],
+    sigmas: Num[ArrayLike, "levels"],
     key: Key,
     *,
     inputs: str,

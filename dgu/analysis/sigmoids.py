@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer, Num
 from scipy import optimize
 from scipy.special import expit, logit
 
+from dgu.arrays import as_doubles, as_labels
 from dgu.errors import require
 
 #: Bound of the natural logarithm of the slope: a step and a straight line within any range of sizes.
@@ -42,9 +43,9 @@ class SigmoidFit:
     slope_draws: np.ndarray
     midpoint_draws: np.ndarray
 
-    def __call__(self, x: Float[ArrayLike, "..."], curve: int = 0) -> np.ndarray:
+    def __call__(self, x: Num[ArrayLike, "..."], curve: int = 0) -> np.ndarray:
         """The fitted score of one curve."""
-        return expit(self.slope * (np.asarray(x, np.float64) - self.midpoints[curve]))
+        return expit(self.slope * (as_doubles("x", x) - self.midpoints[curve]))
 
     def of(self, quantity: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Bounded:
         """``quantity(slope (...), midpoints (..., C))`` with the percentile interval of its bootstrap draws."""
@@ -57,17 +58,17 @@ class SigmoidFit:
         require(0 < level < 1, "level", level, "strictly between 0 and 1")
         return self.of(lambda slope, midpoints: midpoints[..., curve] + logit(level) / slope)
 
-    def spread(self, shift: Float[ArrayLike, "C"] | None = None) -> Bounded:
+    def spread(self, shift: Num[ArrayLike, "C"] | None = None) -> Bounded:
         """Standard deviation (``ddof=1``) of the curves' midpoints over the abscissa ``x - shift_c``; two curves or more."""
         moved = self._shift(shift)
         return self.of(lambda _, midpoints: (midpoints - moved).std(axis=-1, ddof=1))
 
-    def spread_gain(self, shift: Float[ArrayLike, "C"]) -> Bounded:
+    def spread_gain(self, shift: Num[ArrayLike, "C"]) -> Bounded:
         """Spread over ``x`` less the spread over ``x - shift_c``: positive where the shift brings the curves together."""
         moved = self._shift(shift)
         return self.of(lambda _, midpoints: midpoints.std(axis=-1, ddof=1) - (midpoints - moved).std(axis=-1, ddof=1))
 
-    def exponent(self, shift: Float[ArrayLike, "C"]) -> Bounded:
+    def exponent(self, shift: Num[ArrayLike, "C"]) -> Bounded:
         """Slope of the midpoints on ``shift``: 1 where curves agree over ``x - shift``, 0 where they agree over ``x``."""
         moved = self._shift(shift)
         centred = moved - moved.mean()
@@ -77,15 +78,15 @@ class SigmoidFit:
     def _shift(self, shift: Float[ArrayLike, "C"] | None) -> np.ndarray:
         count = len(self.midpoints)
         require(count >= 2, "number of curves", count, "2 or more")
-        moved = np.zeros(count) if shift is None else np.asarray(shift, np.float64)
+        moved = np.zeros(count) if shift is None else as_doubles("shift", shift)
         require(moved.shape == (count,), "shift.shape", moved.shape, f"({count},), one for each curve")
         return moved
 
 
 def fit_sigmoids(
-    x: Float[ArrayLike, "n"],
-    y: Float[ArrayLike, "m"],
-    curve: Int[ArrayLike, "k"] | None = None,
+    x: Num[ArrayLike, "n"],
+    y: Num[ArrayLike, "m"],
+    curve: Integer[ArrayLike, "k"] | None = None,
     *,
     resamples: int = 400,
     seed: int = 0,
@@ -108,8 +109,8 @@ def fit_sigmoids(
 
     arXiv 2409.02426, equation 47.
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    numbers = np.zeros(len(x), int) if curve is None else np.asarray(curve)
+    x, y = as_doubles("x", x), as_doubles("y", y)
+    numbers = np.zeros(len(x), int) if curve is None else as_labels("curve", curve)
     shapes = (x.shape, y.shape, numbers.shape)
     require(len(set(shapes)) == 1 and x.ndim == 1, "shapes of (x, y, curve)", shapes, "equal, of one axis")
     require(bool(np.isfinite(x).all()), "x", "non-finite", "finite")

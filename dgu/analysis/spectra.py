@@ -21,12 +21,13 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
+from dgu.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.errors import require
 
 
 @partial(jax.jit, static_argnames=("centre", "method"))
 def squared_singular_values(
-    rows: Float[Array, "n d"], *, centre: bool = False, method: str = "svd"
+    rows: Num[ArrayLike, "n d"], *, centre: bool = False, method: str = "svd"
 ) -> Float[Array, "r"]:
     """The ``min(n, d)`` largest eigenvalues of ``rows^T rows``, descending; pure, in the dtype of ``rows``.
 
@@ -35,6 +36,7 @@ def squared_singular_values(
         centre: take the mean row off first; one eigenvalue is then zero up to rounding when n <= d.
         method: ``"svd"`` or ``"eigh"``, see the module.
     """
+    rows = as_jax_floats("rows", rows)
     if centre:
         rows = rows - jnp.mean(rows, axis=0, keepdims=True)
         rows = rows - jnp.mean(rows, axis=0, keepdims=True)
@@ -82,7 +84,7 @@ def class_spectra(
         InputError: labels and images differ in number, or as in ``covariance_spectrum``.
     """
     labels = _checked_labels(labels, np.shape(images)[0])
-    pick = images if isinstance(images, Array) else np.asarray(images)
+    pick = as_jax_floats("images", images) if isinstance(images, Array) else as_floats("images", images)
     return {
         int(label): covariance_spectrum(pick[np.flatnonzero(labels == label)], ddof=ddof, method=method, dtype=dtype)
         for label in np.unique(labels)
@@ -120,25 +122,25 @@ def gram_spectrum(
         members = np.flatnonzero(labels == label)
         require(members.size >= per_class, "per_class", per_class, f"at most {members.size}, the size of class {label}")
         chosen.append(members[:per_class])
-    pick = images if isinstance(images, Array) else np.asarray(images)
+    pick = as_jax_floats("images", images) if isinstance(images, Array) else as_floats("images", images)
     return _squared(pick[np.concatenate(chosen)], False, method, dtype)
 
 
 def _checked_labels(labels: Any, size: int) -> np.ndarray:
     labels = np.asarray(labels)
     require(labels.shape == (size,), "labels.shape", labels.shape, f"({size},), one label per image")
+    require(labels.dtype.kind in "iu", "labels.dtype", str(labels.dtype), "an integer type")
     require(size >= 1, "images", size, "at least one image")
     return labels
 
 
 def _squared(images: Any, centre: bool, method: str, dtype: str | None) -> np.ndarray:
-    images = images if isinstance(images, Array) else np.asarray(images)
+    images = as_jax_floats("images", images) if isinstance(images, Array) else as_floats("images", images)
     require(method in ("svd", "eigh"), "method", method, "'svd' or 'eigh'")
     require(dtype in (None, "float32", "float64"), "dtype", dtype, "'float32', 'float64' or None")
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         rows = jnp.asarray(images).reshape(images.shape[0], -1)
-        own = rows.dtype if jnp.issubdtype(rows.dtype, jnp.floating) else jnp.result_type(float)
-        rows = rows.astype(own if dtype is None else dtype)
+        rows = rows if dtype is None else rows.astype(dtype)
         values = np.asarray(squared_singular_values(rows, centre=centre, method=method))
     require(bool(np.isfinite(values).all()), "images", "non-finite", "finite")
     return values
@@ -159,7 +161,7 @@ def marchenko_pastur_edges(n: int, d: int, variance: float | int = 1.0) -> tuple
 
 
 def marchenko_pastur_density(
-    x: Float[ArrayLike, "..."], n: int, d: int, variance: float | int = 1.0
+    x: Num[ArrayLike, "..."], n: int, d: int, variance: float | int = 1.0
 ) -> Float[np.ndarray, "..."]:
     """Density of the *non-zero* covariance eigenvalues of n rows of d independent numbers of one variance, n, d large.
 
@@ -170,14 +172,14 @@ def marchenko_pastur_density(
         InputError: as ``marchenko_pastur_edges``.
     """
     low, high = marchenko_pastur_edges(n, d, variance)
-    x = np.asarray(x, np.float64)
+    x = as_doubles("x", x)
     inside = (x > low) & (x < high)
     at = np.where(inside, x, (low + high) / 2)
     return np.where(inside, np.sqrt((high - at) * (at - low)) / (2 * np.pi * variance * min(d / n, 1.0) * at), 0.0)
 
 
 def marchenko_pastur_quantiles(
-    q: Float[ArrayLike, "..."], n: int, d: int, variance: float | int = 1.0
+    q: Num[ArrayLike, "..."], n: int, d: int, variance: float | int = 1.0
 ) -> Float[np.ndarray, "..."]:
     """Quantiles of ``marchenko_pastur_density``: eigenvalue k of r from above lies near ``q = 1 - (k - 1/2) / r``.
 
@@ -186,7 +188,7 @@ def marchenko_pastur_quantiles(
     Raises:
         InputError: as ``marchenko_pastur_edges``, or q outside [0, 1].
     """
-    q = np.asarray(q, np.float64)
+    q = as_doubles("q", q)
     require(bool(((q >= 0) & (q <= 1)).all()), "q", q.tolist(), "in [0, 1]")
     low, high = marchenko_pastur_edges(n, d, variance)
     angle = np.linspace(0, np.pi, 20_001)
@@ -218,7 +220,7 @@ def power_law(spectrum: Num[ArrayLike, "r"], first: int = 1, last: int | None = 
     Raises:
         InputError: the range is outside the spectrum, has fewer than 2 ranks, or an eigenvalue in it is not positive.
     """
-    values = np.asarray(spectrum, np.float64)
+    values = as_doubles("spectrum", spectrum)
     last = int(np.count_nonzero(values > 0)) if last is None else last
     require(1 <= first < last <= values.size, "(first, last)", (first, last), f"two ranks from 1 to {values.size}")
     chosen = values[first - 1 : last]
@@ -265,7 +267,7 @@ def spectrum_ratio(
     Raises:
         InputError: spectra of different lengths, none above the floor, or quantiles outside [0, 1].
     """
-    top, bottom = np.asarray(spectrum, np.float64), np.asarray(reference, np.float64)
+    top, bottom = as_doubles("spectrum", spectrum), as_doubles("reference", reference)
     require(bottom.shape == top.shape, "reference.shape", bottom.shape, f"the spectrum's, {top.shape}")
     require(all(0 <= q <= 1 for q in quantiles), "quantiles", tuple(quantiles), "in [0, 1]")
     positive = (top > floor * top.max(initial=0)) & (bottom > floor * bottom.max(initial=0))

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from dgu import keys
+from dgu.arrays import as_floats
 from dgu.denoisers import as_pytree
 from dgu.errors import require
 from dgu.samplers.heun import heun
@@ -39,8 +40,8 @@ def _run(
 def sample_from(
     denoiser: Denoiser,
     key: Key,
-    starts: Float[np.ndarray, "n *event"],
-    sigmas: Float[np.ndarray, "levels"],
+    starts: Num[np.ndarray, "n *event"],
+    sigmas: Num[np.ndarray, "levels"],
     *,
     label: int | None = None,
     churn: Churn = Churn(),  # noqa: B008 - frozen
@@ -67,13 +68,14 @@ def sample_from(
         InputError: a grid, churn value or batch size out of range, or no starts.
         FloatingPointError: a sample that is not finite, naming its number.
     """
+    starts = as_floats("starts", starts)
     check_sigmas(sigmas)
     check_churn(churn)
     require(len(starts) >= 1, "starts", f"{len(starts)} states", "1 or more")
     require(batch_size == int(batch_size) and batch_size >= 1, "batch_size", batch_size, "a whole number, 1 or more")
-    starts, dtype = np.asarray(starts), str(np.asarray(starts).dtype)
+    dtype = str(starts.dtype)
     amount = jax.tree.map(lambda value: np.asarray(value, starts.dtype), churn)
-    grid = np.asarray(sigmas, starts.dtype)
+    grid = as_floats("sigmas", sigmas).astype(starts.dtype)
     places = list(jax.local_devices() if devices is None else devices)
     wanted = None if label is None else np.int32(label)
     resident = [jax.device_put((as_pytree(denoiser), key, wanted, grid, amount), place) for place in places]

@@ -6,10 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int, Integer, Num
 
 from dgu.analysis.kmeans import lloyd
 from dgu.analysis.subspaces import principal_basis
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 from dgu.typing import Key
 
@@ -41,7 +43,11 @@ def normalised(rows: Float[Array, "m n"]) -> Float[Array, "m n"]:
 
 
 def spectral_labels(
-    key: Key, rows: Float[Array, "m n"], present: Bool[Array, "m"], clusters: int, threshold: Float[Array, ""] | float
+    key: Key,
+    rows: Num[ArrayLike, "m n"],
+    present: Bool[Array, "m"],
+    clusters: int,
+    threshold: Num[ArrayLike, ""] | float,
 ) -> Int[Array, "m"]:
     """Clusters by thresholded inner products (TIPS): k-means, best of 40, of the rows of the leading eigenvectors of A; pure.
 
@@ -50,6 +56,7 @@ def spectral_labels(
     that are not present are left out. Wang et al., "Convergence and recovery guarantees of the K-subspaces method",
     ICML 2022.
     """
+    rows = as_jax_floats("rows", rows)
     units = normalised(rows)
     inner = jnp.abs(jnp.matmul(units, units.T, precision=_HIGHEST))
     kept = present[:, None] & present[None] & ~jnp.eye(rows.shape[0], dtype=bool)
@@ -61,10 +68,10 @@ def spectral_labels(
 
 
 def k_subspaces(
-    rows: Float[Array, "m n"],
-    labels: Int[Array, "m"],
+    rows: Num[ArrayLike, "m n"],
+    labels: Integer[Array, "m"],
     present: Bool[Array, "m"],
-    rank: Int[Array, ""] | int,
+    rank: Integer[Array, ""] | int,
     *,
     clusters: int,
     width: int,
@@ -83,6 +90,7 @@ def k_subspaces(
     Raises:
         InputError: more clusters than rows, or ``width`` above the dimension.
     """
+    rows = as_jax_floats("rows", rows)
     m, n = rows.shape
     require(1 <= clusters <= m, "clusters", clusters, f"from 1 to the number of rows {m}")
     require(1 <= width <= n, "width", width, f"from 1 to the dimension {n}")

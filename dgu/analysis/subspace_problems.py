@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Num
 
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 from dgu.models.molrg import basis_of
 from dgu.typing import Key, Scalar
@@ -118,25 +119,29 @@ def _problems(
     return jax.vmap(one)(d, size, trial)
 
 
-@jax.jit
-def truth_starts(key: Key, truth: Float[Array, "P K n r"], scale: Scalar = 0.2) -> Float[Array, "P K n r"]:
+def truth_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar = 0.2) -> Float[Array, "P K n r"]:
     """The starts (45) near the truth: ``U_k + scale Delta_k``, Delta of independent standard normal numbers.
 
     Columns beyond the rank stay 0. The problem in row p has the draw number p of ``key``.
     """
-    there = jnp.any(truth != 0, axis=2, keepdims=True).astype(truth.dtype)
-    draws = jax.vmap(lambda p: jax.random.normal(jax.random.fold_in(key, p), truth.shape[1:], truth.dtype))
-    return truth + scale * draws(jnp.arange(truth.shape[0])) * there
+    truth = as_jax_floats("truth", truth)
+    return truth + scale * _draws(key, truth)
 
 
-@jax.jit
-def random_starts(key: Key, truth: Float[Array, "P K n r"], scale: Scalar | None = None) -> Float[Array, "P K n r"]:
+def random_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar | None = None) -> Float[Array, "P K n r"]:
     """Starts that know nothing of the truth but its rank: normal numbers with standard deviation ``scale``.
 
     By default that is ``n^-1/2``, which gives columns of length about 1, as the truth's. From standard normal entries,
     columns longer by ``sqrt(n)``, SGD runs away at learning rates that suit the others.
     """
+    truth = as_jax_floats("truth", truth)
+    spread = jnp.asarray(truth.shape[2] ** -0.5 if scale is None else scale, truth.dtype)
+    return spread * _draws(key, truth)
+
+
+@jax.jit
+def _draws(key: Key, truth: Array) -> Array:
+    """Standard normal numbers of the shape of ``truth``, 0 in its columns of 0; row p has the draw number p of ``key``."""
     there = jnp.any(truth != 0, axis=2, keepdims=True).astype(truth.dtype)
     draws = jax.vmap(lambda p: jax.random.normal(jax.random.fold_in(key, p), truth.shape[1:], truth.dtype))
-    spread = jnp.asarray(truth.shape[2] ** -0.5 if scale is None else scale, truth.dtype)
-    return spread * draws(jnp.arange(truth.shape[0])) * there
+    return draws(jnp.arange(truth.shape[0])) * there

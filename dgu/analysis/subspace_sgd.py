@@ -14,10 +14,11 @@ import numpy as np
 from jax import Array
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from jaxtyping import Key as Keys
 
 from dgu.analysis.subspace_problems import Problems
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 from dgu.parallel import data_mesh
 from dgu.typing import Key
@@ -47,7 +48,7 @@ def vp_grid(steps: int = 64, beta_min: float = 0.1, beta_max: float = 20.0) -> T
     return TimeGrid(np.exp(log_scale), np.sqrt(-np.expm1(2 * log_scale)))
 
 
-def exact_loss(bases: Float[ArrayLike, "n r"], rows: Float[ArrayLike, "m n"], grid: TimeGrid) -> Float[Array, ""]:
+def exact_loss(bases: Num[ArrayLike, "n r"], rows: Num[ArrayLike, "m n"], grid: TimeGrid) -> Float[Array, ""]:
     """The denoising loss of the network ``zeta_t U U^T x_t`` (11), free of noise: the mean over rows and times of
 
         |x0|^2 - 2 zeta s |U^T x0|^2 + zeta^2 s^2 |U U^T x0|^2 + zeta^2 gamma^2 |U U^T|_F^2,   zeta = s / (s^2 + gamma^2),
@@ -55,7 +56,7 @@ def exact_loss(bases: Float[ArrayLike, "n r"], rows: Float[ArrayLike, "m n"], gr
     which is ``E |zeta U U^T (s x0 + gamma eps) - x0|^2`` whatever U; for orthonormal columns the third term joins the
     second and the last is ``zeta^2 gamma^2 r``, so that PCA minimises it (Theorem 1). Pure.
     """
-    bases, rows = jnp.asarray(bases), jnp.asarray(rows)
+    bases, rows = as_jax_floats("bases", bases), as_jax_floats("rows", rows)
     scale, noise = (jnp.asarray(part, rows.dtype) for part in grid)
     zeta = scale / (jnp.square(scale) + jnp.square(noise))
     inside = jnp.matmul(rows, bases, precision=_HIGHEST)
@@ -117,7 +118,7 @@ def batch_loss(
 def train_subspaces(
     keys: Keys[Array, "T"],
     problems: Problems,
-    starts: Float[Array, "T P K n r"],
+    starts: Num[ArrayLike, "T P K n r"],
     *,
     grid: TimeGrid | None = None,
     steps: int = 5000,
@@ -144,6 +145,7 @@ def train_subspaces(
     require(steps >= 1, "steps", steps, "1 or more")
     require(batch_size >= 1, "batch_size", batch_size, "1 or more")
     require(0 < learning_rate < np.inf, "learning_rate", learning_rate, "positive and finite")
+    starts = as_jax_floats("starts", starts)
     mesh = data_mesh()
     groups = starts.shape[0]
     padding = -groups % mesh.size

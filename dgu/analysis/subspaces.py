@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer, Num
 
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -34,14 +35,18 @@ class Recovery(NamedTuple):
     success: Array
 
 
-@jax.jit
-def principal_angles(first: Float[ArrayLike, "n p"], second: Float[ArrayLike, "n q"]) -> Float[Array, "m"]:
+def principal_angles(first: Num[ArrayLike, "n p"], second: Num[ArrayLike, "n q"]) -> Float[Array, "m"]:
     """The principal angles between two column spaces, in radians, ascending, ``m = min(p, q)``; pure.
 
     Both have orthonormal columns. Angles below 45 degrees come from sines, the others from cosines, so that all have
     the precision of the dtype (Knyazev and Argentati 2002).
     """
-    narrow, wide = sorted((jnp.asarray(first), jnp.asarray(second)), key=lambda basis: basis.shape[1])
+    return _principal_angles(as_jax_floats("first", first), as_jax_floats("second", second))
+
+
+@jax.jit
+def _principal_angles(first: Array, second: Array) -> Array:
+    narrow, wide = sorted((first, second), key=lambda basis: basis.shape[1])
     along = jnp.matmul(wide, jnp.matmul(wide.T, narrow, precision=_HIGHEST), precision=_HIGHEST)
     # One after the other: XLA's CPU threads can wait for each other for ever where two batches of decompositions run side
     # by side, as these would under vmap. (An optimization_barrier is gone before the program is scheduled.)
@@ -51,14 +56,14 @@ def principal_angles(first: Float[ArrayLike, "n p"], second: Float[ArrayLike, "n
 
 
 def projector_distances(
-    estimate: Float[ArrayLike, "K n r"], truth: Float[ArrayLike, "L n r"]
+    estimate: Num[ArrayLike, "K n r"], truth: Num[ArrayLike, "L n r"]
 ) -> tuple[Float[Array, "K L"], Float[Array, "K L"]]:
     """Spectral and Frobenius norms of ``U U^T - V V^T`` for each pair of subspaces of one rank; pure.
 
     Columns of 0 are not there, as many in both. For equal ranks the two norms are the largest sine of a principal
     angle, and the root of twice the sum of squared sines.
     """
-    estimate, truth = jnp.asarray(estimate), jnp.asarray(truth)
+    estimate, truth = as_jax_floats("estimate", estimate), as_jax_floats("truth", truth)
     inner = jnp.einsum("knr,lns->klrs", estimate, truth, precision=_HIGHEST)
     off = truth[None] - jnp.einsum("knr,klrs->klns", estimate, inner, precision=_HIGHEST)
     gram = jnp.einsum("klnr,klns->klrs", off, off, precision=_HIGHEST)
@@ -67,7 +72,7 @@ def projector_distances(
     return jnp.sqrt(jnp.maximum(largest, 0)), jnp.sqrt(2 * jnp.maximum(total, 0))
 
 
-def recovery(estimate: Float[Array, "K n r"], truth: Float[Array, "K n r"], threshold: float = 0.5) -> Recovery:
+def recovery(estimate: Num[ArrayLike, "K n r"], truth: Num[ArrayLike, "K n r"], threshold: float = 0.5) -> Recovery:
     """Whether the subspaces are recovered: the mean over components of ``|U U^T - V V^T|_2``, in the order of components that
     makes it smallest, is at most ``threshold``. Pure; ``jax.vmap`` it over problems.
 
@@ -76,6 +81,7 @@ def recovery(estimate: Float[Array, "K n r"], truth: Float[Array, "K n r"], thre
     Raises:
         InputError: shapes that differ, or more than 7 components (all orders are tried).
     """
+    estimate, truth = as_jax_floats("estimate", estimate), as_jax_floats("truth", truth)
     require(estimate.shape == truth.shape, "estimate.shape", estimate.shape, f"that of truth, {truth.shape}")
     count = estimate.shape[0]
     require(count <= MAX_COMPONENTS, "truth", f"{count} components", f"at most {MAX_COMPONENTS}")
@@ -87,31 +93,33 @@ def recovery(estimate: Float[Array, "K n r"], truth: Float[Array, "K n r"], thre
     return Recovery(best, distances, frobenius[best, along], jnp.mean(distances) <= threshold)
 
 
-def orthonormalised(bases: Float[Array, "*k n r"]) -> Float[Array, "*k n r"]:
+def orthonormalised(bases: Num[ArrayLike, "*k n r"]) -> Float[Array, "*k n r"]:
     """The orthonormal columns nearest to the given ones, ``P Q^T`` of the singular value decomposition ``P S Q^T``; pure.
 
     Columns of 0 stay so.
     """
+    bases = as_jax_floats("bases", bases)
     left, singular, right = jnp.linalg.svd(bases, full_matrices=False)
     rounding = 10 * bases.shape[-2] * jnp.finfo(bases.dtype).eps
     kept = (singular > rounding * singular[..., :1]).astype(bases.dtype)
     return jnp.matmul(left * kept[..., None, :], right, precision=_HIGHEST)
 
 
-def principal_basis(rows: Float[Array, "m n"], rank: Int[Array, ""] | int, width: int) -> Float[Array, "n width"]:
+def principal_basis(rows: Num[ArrayLike, "m n"], rank: Integer[Array, ""] | int, width: int) -> Float[Array, "n width"]:
     """PCA (12): the ``rank`` leading right singular vectors of ``rows``, uncentred, and ``width - rank`` columns of 0; pure.
 
     From the rows themselves: their Gram matrix would square a small singular value out of float32. ``rank`` may be
     traced and is at most ``width``. Rows of 0 count for nothing, so that sets of several sizes can be padded. With fewer
     rows than ``rank`` the last columns are some orthonormal ones that the rows say nothing about.
     """
+    rows = as_jax_floats("rows", rows)
     if rows.shape[0] > rows.shape[1]:
         rows = jnp.linalg.qr(rows, mode="r")  # The same right singular vectors, from a small matrix.
     vectors, _, _ = jnp.linalg.svd(rows.T, full_matrices=rows.shape[0] < width)
     return vectors[:, :width] * (jnp.arange(width) < rank).astype(rows.dtype)[None]
 
 
-def adjusted_rand_index(first: Int[np.ndarray, "n"], second: Int[np.ndarray, "n"]) -> float:
+def adjusted_rand_index(first: Integer[np.ndarray, "n"], second: Integer[np.ndarray, "n"]) -> float:
     """Agreement of two clusterings of the same examples: 1 if they are the same, 0 on average by chance (Hubert and Arabie)."""
     require(len(first) == len(second) >= 2, "second", f"{len(second)} labels", f"{len(first)}, two or more")
     _, a = np.unique(first, return_inverse=True)

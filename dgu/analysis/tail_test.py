@@ -23,11 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from dgu.analysis.lipschitz import LipschitzFamily
 from dgu.analysis.mixture import fit_gaussian
 from dgu.analysis.tails import MIN_VALUES
+from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import require
 from dgu.keys import stream
 from dgu.typing import Key
@@ -61,7 +62,7 @@ class TailTest:
         return self.p_value <= level
 
 
-def tail_test(rows: Float[ArrayLike, "n *event"], family: LipschitzFamily, key: Key, *, draws: int = 199) -> TailTest:
+def tail_test(rows: Num[ArrayLike, "n *event"], family: LipschitzFamily, key: Key, *, draws: int = 199) -> TailTest:
     """Test the null hypothesis of the module on ``rows``.
 
     Args:
@@ -74,7 +75,7 @@ def tail_test(rows: Float[ArrayLike, "n *event"], family: LipschitzFamily, key: 
         InputError: fewer than 20 rows, another dimension than the family's, non-finite values, a function that is constant on
             the rows, or too few draws.
     """
-    flat = np.asarray(rows).reshape(np.shape(rows)[0], -1)
+    flat = as_floats("rows", rows).reshape(np.shape(rows)[0], -1)
     wanted = int(family.directions.shape[1])
     require(len(flat) >= MIN_VALUES, "rows", len(flat), f"{MIN_VALUES} or more")
     require(flat.shape[1] == wanted, "rows.shape", np.shape(rows), f"(n, ...) with {wanted} numbers a row")
@@ -92,7 +93,7 @@ def tail_test_p_values(
     key: Key,
     sets: int,
     n: int,
-    scales: Float[ArrayLike, "d"],
+    scales: Num[ArrayLike, "d"],
     family: LipschitzFamily,
     *,
     degrees_of_freedom: float | int = np.inf,
@@ -115,7 +116,7 @@ def tail_test_p_values(
     Raises:
         InputError: sizes out of range or scales that are not positive.
     """
-    scales = jnp.asarray(scales)
+    scales = as_jax_floats("scales", scales)
     require(sets >= 1 and n >= MIN_VALUES, "(sets, n)", (sets, n), f"1 set of {MIN_VALUES} rows, or more")
     require(bool((scales > 0).all()), "scales", np.asarray(scales).tolist(), "positive")
     require(degrees_of_freedom > 0, "degrees_of_freedom", degrees_of_freedom, "above 0")

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from scipy import stats
 
 from dgu.analysis.quality import Estimate
+from dgu.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.errors import require
 from dgu.typing import Key
 
@@ -35,9 +36,9 @@ GAUSSIAN_PSI2 = sqrt(8 / 3)
 MIN_VALUES = 20
 
 
-def tail_bound(t: Float[ArrayLike, "..."], scale: float | int) -> Float[np.ndarray, "..."]:
+def tail_bound(t: Num[ArrayLike, "..."], scale: float | int) -> Float[np.ndarray, "..."]:
     """``2 exp(-t^2 / (2 scale^2))``: what Definition 1 allows with C = 2; above 1 it says nothing."""
-    return 2 * np.exp(-np.square(np.asarray(t, np.float64) / scale) / 2)
+    return 2 * np.exp(-np.square(as_doubles("t", t) / scale) / 2)
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class TailCurves:
 
 
 def tail_curves(
-    values: Float[ArrayLike, "n functions"],
+    values: Num[ArrayLike, "n functions"],
     scale: float | int,
-    levels: Sequence[float | int] | Float[ArrayLike, "levels"] | None = None,
+    levels: Sequence[float | int] | Num[ArrayLike, "levels"] | None = None,
 ) -> TailCurves:
     """Log-survival curves of each function against ``2 exp(-t^2 / (2 scale^2))``.
 
@@ -73,14 +74,14 @@ def tail_curves(
     """
     values = _checked(values)
     require(0 < scale < float("inf"), "scale", scale, "positive and finite")
-    t = float(scale) * (np.linspace(0, 6, 61) if levels is None else np.asarray(levels, np.float64))
+    t = float(scale) * (np.linspace(0, 6, 61) if levels is None else as_doubles("levels", levels))
     counts = _exceedances(values, t)
     low, high = _clopper_pearson(counts, len(values), 0.05)
     return TailCurves(t, counts / len(values), low, high, tail_bound(t, scale), float(scale))
 
 
 def left_over_mass(
-    values: Float[ArrayLike, "n functions"], scale: float | int, *, confidence: float = 0.95, levels: int = 24
+    values: Num[ArrayLike, "n functions"], scale: float | int, *, confidence: float = 0.95, levels: int = 24
 ) -> Estimate:
     """The smallest delta in ``P(|f - E f| > t) <= 2 exp(-t^2 / (2 s^2)) + delta`` for all t: approximate concentration.
 
@@ -139,7 +140,7 @@ class TailEstimates:
     hill: Estimate
 
 
-def tail_estimates(values: Float[ArrayLike, "n functions"], key: Key, resamples: int = 200) -> TailEstimates:
+def tail_estimates(values: Num[ArrayLike, "n functions"], key: Key, resamples: int = 200) -> TailEstimates:
     """Estimates with 95 % intervals: of the bootstrap over rows (percentiles), for Hill's index ``a (1 -+ 1.96 / sqrt(k))``.
 
     The bootstrap cannot see tails that the data do not show: for heavy tails the intervals of psi_2 and kurtosis are too short.
@@ -162,7 +163,7 @@ def tail_estimates(values: Float[ArrayLike, "n functions"], key: Key, resamples:
 
 
 def sub_gaussian_norm(
-    values: Float[Array, "n functions"], weights: Float[Array, "n"] | None = None
+    values: Num[ArrayLike, "n functions"], weights: Num[ArrayLike, "n"] | None = None
 ) -> Float[Array, "functions"]:
     """``inf{K : mean exp((f - mean f)^2 / K^2) <= 2}`` of each column, by bisection; pure.
 
@@ -172,7 +173,8 @@ def sub_gaussian_norm(
         values: (n, functions).
         weights: multiplicity of each row, 1 unless given.
     """
-    weights = jnp.ones(values.shape[0], values.dtype) if weights is None else weights
+    values = as_jax_floats("values", values)
+    weights = jnp.ones(values.shape[0], values.dtype) if weights is None else as_jax_floats("weights", weights)
     total = jnp.sum(weights)
     mean = (jnp.sum(weights[:, None] * values, axis=0) / total)[None, :]
     squares = jnp.where(weights[:, None] > 0, jnp.square(values - mean), jnp.zeros((), values.dtype))
@@ -191,7 +193,7 @@ def sub_gaussian_norm(
     return jnp.sqrt((low + high) / 2)
 
 
-def hill_index(values: Float[ArrayLike, "n functions"], count: int | None = None) -> Float[np.ndarray, "functions"]:
+def hill_index(values: Num[ArrayLike, "n functions"], count: int | None = None) -> Float[np.ndarray, "functions"]:
     """Hill's estimate ``1 / mean(log(y_(i) / y_(k+1)), i <= k)`` of the tail index of ``y = |f - mean f|`` in each column.
 
     Source: Hill, Annals of Statistics 3 (1975).
@@ -211,7 +213,7 @@ def hill_index(values: Float[ArrayLike, "n functions"], count: int | None = None
     return 1 / np.maximum(ratios.mean(axis=0), np.finfo(float).tiny)
 
 
-def concentration_scale(rows: Float[ArrayLike, "n *event"], folds: int = 10) -> Estimate:
+def concentration_scale(rows: Num[ArrayLike, "n *event"], folds: int = 10) -> Estimate:
     """``sqrt(||Sigma||_op)`` of independent rows, cross-validated, with its 95 % interval.
 
     The largest eigenvalue of a sample covariance is too large, by a factor of ``(1 + sqrt(d / n))^2`` for white data. Here each fold's
@@ -225,7 +227,7 @@ def concentration_scale(rows: Float[ArrayLike, "n *event"], folds: int = 10) -> 
     Raises:
         InputError: fewer than 20 rows, non-finite or constant ones, or folds out of range.
     """
-    flat = np.asarray(rows).reshape(np.shape(rows)[0], -1)
+    flat = as_floats("rows", rows).reshape(np.shape(rows)[0], -1)
     require(len(flat) >= MIN_VALUES, "rows", len(flat), f"{MIN_VALUES} or more")
     require(bool(np.isfinite(flat).all()), "rows", "non-finite", "finite")
     require(2 <= folds <= len(flat), "folds", folds, f"from 2 to {len(flat)}")
@@ -300,7 +302,7 @@ def _clopper_pearson(counts: np.ndarray, n: int, level: float) -> tuple[np.ndarr
 
 
 def _checked(values: ArrayLike) -> np.ndarray:
-    values = np.asarray(values)
+    values = as_floats("values", values)
     require(values.ndim == 2, "values.shape", values.shape, "(n, functions)")
     require(len(values) >= MIN_VALUES, "values", f"{len(values)} of each function", f"{MIN_VALUES} or more")
     require(bool(np.isfinite(values).all()), "values", "non-finite", "finite")

@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from scipy import stats
 
+from dgu.arrays import as_doubles
 from dgu.errors import require
 from dgu.keys import stream
 from dgu.typing import Key
@@ -216,7 +217,7 @@ class GapTrend:
     slope_interval: tuple[float, float]
 
 
-def gap_trend(dimensions: Float[np.ndarray, "D"], gaps: list[Float[np.ndarray, "_"]]) -> GapTrend:
+def gap_trend(dimensions: Num[np.ndarray, "D"], gaps: list[Num[np.ndarray, "_"]]) -> GapTrend:
     """The trend of the mean |err_X - err_G| over dimensions: slope 0 where universality fails, -1/2 where both errors concentrate.
 
     Args:
@@ -228,13 +229,13 @@ def gap_trend(dimensions: Float[np.ndarray, "D"], gaps: list[Float[np.ndarray, "
     """
     require(len(dimensions) >= 2, "number of dimensions", len(dimensions), "at least 2")
     require(len(gaps) == len(dimensions), "number of gaps", len(gaps), f"{len(dimensions)}, one for each dimension")
-    sizes = [np.abs(np.asarray(gap, np.float64)) for gap in gaps]
+    sizes = [np.abs(as_doubles("gaps", gap)) for gap in gaps]
     for d, size in zip(dimensions, sizes):
         require(len(size) >= 2 and bool(size.max() > 0), f"gaps at d = {d:g}", len(size), "at least 2, not all 0")
     mean = np.asarray([size.mean() for size in sizes])
     error = np.asarray([size.std(ddof=1) / np.sqrt(len(size)) for size in sizes])
     weight = (mean / np.maximum(error, 1e-12 * mean)) ** 2
-    x = np.log(np.asarray(dimensions, np.float64))
+    x = np.log(as_doubles("dimensions", dimensions))
     x = x - weight @ x / weight.sum()
     slope, half = weight * x @ np.log(mean) / (weight @ x**2), stats.norm.ppf(0.975) / np.sqrt(weight @ x**2)
     return GapTrend(mean, error, float(slope), (float(slope - half), float(slope + half)))

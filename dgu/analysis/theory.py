@@ -57,10 +57,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Num
 from scipy import linalg, optimize
 
 from dgu.analysis.argmax import ClassificationError, argmax_error, class_weights
+from dgu.arrays import as_doubles
 from dgu.errors import InputError, require
 from dgu.typing import Key
 
@@ -87,12 +88,12 @@ class Prediction(ClassificationError):
 
 
 def asymptotic_error(
-    means: Float[ArrayLike, "k d"],
-    covariances: Float[ArrayLike, "_ _ _"],
+    means: Num[ArrayLike, "k d"],
+    covariances: Num[ArrayLike, "_ _ _"],
     n: int | float,
     *,
     ridge: float | int = 0.0,
-    weights: Float[ArrayLike, "_"] | None = None,
+    weights: Num[ArrayLike, "_"] | None = None,
     key: Key | None = None,
     points: int = 512,
 ) -> Prediction:
@@ -135,11 +136,11 @@ def asymptotic_error(
 
 
 def best_ridge(
-    means: Float[ArrayLike, "k d"],
-    covariances: Float[ArrayLike, "_ _ _"],
+    means: Num[ArrayLike, "k d"],
+    covariances: Num[ArrayLike, "_ _ _"],
     n: int | float,
     *,
-    weights: Float[ArrayLike, "_"] | None = None,
+    weights: Num[ArrayLike, "_"] | None = None,
     key: Key | None = None,
     points: int = 256,
 ) -> Prediction:
@@ -148,8 +149,8 @@ def best_ridge(
     Arguments and errors as for ``asymptotic_error``. The error is flat about its minimum: the ridge found is good to about
     a factor of 1.5, its error to 1e-4.
     """
-    pi = class_weights(weights, len(np.asarray(means)))
-    scale = float(np.einsum("k,kii->", pi, np.asarray(covariances, np.float64))) / np.shape(means)[1]
+    pi = class_weights(weights, np.shape(means)[0])
+    scale = float(np.einsum("k,kii->", pi, as_doubles("covariances", covariances))) / np.shape(means)[1]
     require(scale > 0, "covariances", "all zero", "positive somewhere")
 
     def error_at(log_ridge: float) -> float:
@@ -164,7 +165,7 @@ def best_ridge(
 
 
 def _checked(means: ArrayLike, covariances: ArrayLike, weights: ArrayLike | None) -> tuple[np.ndarray, ...]:
-    mu, sigma = np.asarray(means, np.float64), np.asarray(covariances, np.float64)
+    mu, sigma = as_doubles("means", means), as_doubles("covariances", covariances)
     k, d = mu.shape
     require(k >= 2, "number of classes", k, "at least 2")
     require(sigma.shape == (k, d, d), "covariances.shape", sigma.shape, f"({k}, {d}, {d}), as means say")

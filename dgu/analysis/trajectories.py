@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from dgu import keys
 from dgu.analysis.gaussian_path import churn_levels
@@ -51,7 +51,7 @@ def trace_trajectories(
     denoiser: Denoiser,
     key: Key,
     indices: Sequence[int],
-    sigmas: Float[np.ndarray, "levels"],
+    sigmas: Num[np.ndarray, "levels"],
     *,
     shape: Sequence[int],
     labels: Sequence[int] | ArrayLike | None = None,

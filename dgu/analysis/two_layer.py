@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer, Num
 
 from dgu.analysis.inputs import as_recipe, prepare
 from dgu.analysis.linear import RowSpace, uniform_init
 from dgu.analysis.runs import Fit, Runs
 from dgu.analysis.schedules import Schedule
 from dgu.analysis.sgd import default_chunk, fit_runs
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 from dgu.typing import PyTree
 
@@ -39,9 +40,9 @@ class TwoLayerClassifier:
 
     params: Any
 
-    def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n k"]:
+    def __call__(self, x: Num[ArrayLike, "*n d"]) -> Float[Array, "*n k"]:
         """Raw outputs of one example or of many."""
-        return _network(self.params, x)
+        return _network(self.params, as_jax_floats("x", x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +73,14 @@ class TwoLayerSpace(RowSpace):
 
 
 def fit_two_layer(
-    x: Float[ArrayLike, "n *event"],
-    y: Int[ArrayLike, "n"],
+    x: Num[ArrayLike, "n *event"],
+    y: Integer[ArrayLike, "n"],
     runs: Runs | Mapping,
     *,
     loss: str,
     schedule: str | Schedule,
     epochs: int,
-    validation: Int[ArrayLike, "*runs m"],
+    validation: Integer[ArrayLike, "*runs m"],
     width: int = 64,
     batch_size: int = 64,
     momentum: float = 0.0,

@@ -11,13 +11,13 @@ import jax
 import numpy as np
 import scipy.linalg
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Num
 from scipy import stats
 
 from dgu.analysis.frechet import FeatureMoments, frechet_distance
-from dgu.analysis.neighbours import checked_rows
 from dgu.analysis.quality import Estimate
 from dgu.analysis.resampling import Interval, t_interval
+from dgu.arrays import checked_rows
 from dgu.errors import require
 from dgu.typing import Key
 
@@ -38,7 +38,7 @@ class MomentDistances:
 
 
 def moment_distances(
-    a: Float[ArrayLike, "n d"], b: Float[ArrayLike, "m e"], key: Key, *, blocks: int = 10
+    a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key, *, blocks: int = 10
 ) -> MomentDistances:
     """Unbiased squared distances of means and of second moments, averaged over disjoint random blocks.
 
@@ -102,7 +102,7 @@ def _parts(x: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, float]:
     )
 
 
-def frechet_interval(a: Float[ArrayLike, "n d"], b: Float[ArrayLike, "m e"], key: Key, *, blocks: int = 10) -> Estimate:
+def frechet_interval(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key, *, blocks: int = 10) -> Estimate:
     """``frechet_distance`` of two sets of rows with the t interval of a delete-a-block jackknife over both.
 
     The interval is of the sampling noise alone: the distance is biased upwards by some ``tr Sigma`` times columns over rows,
@@ -147,8 +147,8 @@ class SpectrumComparison:
 
 
 def compare_spectra(
-    a: Float[ArrayLike, "n d"],
-    b: Float[ArrayLike, "m e"],
+    a: Num[ArrayLike, "n d"],
+    b: Num[ArrayLike, "m e"],
     key: Key,
     *,
     quantiles: Sequence[float | int] = (0.0, 0.25, 0.5, 0.75, 0.9),

@@ -4,16 +4,17 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Num, UInt8
 from PIL import Image
 
+from dgu.arrays import as_floats
 from dgu.errors import require
 from dgu.files import write_atomic
 
 
-def to_uint8(images: Float[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w c"]:
+def to_uint8(images: Num[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w c"]:
     """Bytes from [-1, 1] as EDM makes them: ``clip(x * 127.5 + 128, 0, 255)``, truncated."""
-    return np.clip(images * np.float32(127.5) + np.float32(128), 0, 255).astype(np.uint8)
+    return np.clip(as_floats("images", images) * np.float32(127.5) + np.float32(128), 0, 255).astype(np.uint8)
 
 
 def image_name(seed: int, *, subdirs: bool = False) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Integer, Num, UInt8
 from PIL import Image
 
 from dgu.data.formats import MAX_BYTES, Decoded, decoded
@@ -212,7 +212,7 @@ def _decode_all(names: list[str], read: Callable[[str], bytes], source: Path) ->
 
 
 def write_edm_zip(
-    path: Path | str, images: UInt8[np.ndarray, "n h w c"], labels: Int[np.ndarray, "n"] | None = None
+    path: Path | str, images: Num[np.ndarray, "n h w c"], labels: Integer[np.ndarray, "n"] | None = None
 ) -> None:
     """Write images in EDM's layout: stored PNGs ``00000/img00000000.png`` and ``dataset.json``.
 
@@ -220,13 +220,15 @@ def write_edm_zip(
 
     Args:
         path: the zip to write or replace.
-        images: uint8 NHWC, c 1 or 3.
+        images: integers from 0 to 255, NHWC, c 1 or 3.
         labels: from 0; none writes ``{"labels": null}``.
 
     Raises:
-        InputError: no images, another number of channels, labels out of range, or a path that cannot be written.
+        InputError: no images, pixels that are not bytes, another number of channels, labels out of range, or a path that cannot be written.
     """
     checked = decoded(images, labels, None, path)
+    bytes_ = checked.images.dtype == np.uint8
+    require(bytes_, "images.dtype", str(images.dtype), "integers from 0 to 255, as PNGs hold")
     names = [f"{number // 1000:05d}/img{number:08d}.png" for number in range(len(images))]
     entries = None if labels is None else [[name, int(label)] for name, label in zip(names, checked.labels)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped, UInt8
+from jaxtyping import Integer, Shaped, UInt8
 
 from dgu.errors import InputError, one_line, require
 from dgu.files import write_arrays, write_atomic
@@ -246,7 +246,7 @@ def _planar_rows(rows: np.ndarray, path: Path) -> np.ndarray:
 def write_npz(
     path: Path | str,
     images: Shaped[np.ndarray, "n h w c"],
-    labels: Int[np.ndarray, "n"] | None = None,
+    labels: Integer[np.ndarray, "n"] | None = None,
     class_names: Iterable[str] | None = None,
 ) -> None:
     """Write ``images``, ``labels`` and ``class_names`` as a compressed npz that ``load`` reads.

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from dgu.arrays import require_numbers
 from dgu.errors import InputError, require
 
 #: What black and white are.
@@ -76,6 +77,7 @@ def area_mean(images: Shaped[np.ndarray, "n h w c"], size: int) -> Shaped[np.nda
     Raises:
         InputError: the images are not square, or ``size`` does not divide their side; the line lists what does.
     """
+    require_numbers(images=images)
     count, height, width, channels = images.shape
     require(height == width, "size", size, f"None for images that are not square ({height}x{width})")
     allowed = [side for side in range(height, 0, -1) if height % side == 0]

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
+from dgu.arrays import as_floats
 from dgu.errors import require
 
 
@@ -20,13 +21,14 @@ class PixelScale:
     std: np.ndarray
 
     @classmethod
-    def fit(cls, images: Float[np.ndarray, "n *event"]) -> "PixelScale":
+    def fit(cls, images: Num[np.ndarray, "n *event"]) -> "PixelScale":
         """The means and standard deviations (``ddof=0``) of each pixel, accumulated in float64.
 
         Raises:
             InputError: no images, or values that are not finite.
         """
         require(len(images) > 0, "number of images", len(images), "1 or more")
+        images = as_floats("images", images)
         mean = images.mean(axis=0, dtype=np.float64)
         std = np.sqrt(np.square(images - mean).mean(axis=0))
         require(bool(np.isfinite(mean).all() and np.isfinite(std).all()), "images", "non-finite", "finite")
@@ -34,13 +36,13 @@ class PixelScale:
         constant = images.min(axis=0) == images.max(axis=0)
         return cls(mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32))
 
-    def apply(self, images: Float[np.ndarray, "n *event"]) -> Float[np.ndarray, "n *event"]:
+    def apply(self, images: Num[np.ndarray, "n *event"]) -> Float[np.ndarray, "n *event"]:
         """``(x - mean) / std``."""
-        return (images - self.mean) / self.std
+        return (as_floats("images", images) - self.mean) / self.std
 
-    def invert(self, scaled: Float[np.ndarray, "n *event"]) -> Float[np.ndarray, "n *event"]:
+    def invert(self, scaled: Num[np.ndarray, "n *event"]) -> Float[np.ndarray, "n *event"]:
         """``x = mean + std z``."""
-        return self.mean + self.std * scaled
+        return self.mean + self.std * as_floats("scaled", scaled)
 
     @property
     def log_volume(self) -> float:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer, Num
 
+from dgu.arrays import as_floats
 from dgu.errors import InputError, one_line, require
 from dgu.files import TEMPORARY, remove_temporary, write_atomic
 
@@ -148,7 +149,7 @@ class SampleStore:
             at = stop
         return gaps
 
-    def write(self, label: int, start: int, images: Float[np.ndarray, "n *event"]) -> None:
+    def write(self, label: int, start: int, images: Num[np.ndarray, "n *event"]) -> None:
         """Store samples ``start, start + 1, ...`` of a class as one shard.
 
         Raises:
@@ -157,6 +158,7 @@ class SampleStore:
         """
         require(label >= 0, "label", label, "0 or more")
         require(start >= 0, "start", start, "0 or more")
+        images = as_floats("images", images)
         stop = start + len(images)
         for other_start, other_stop in self.shards().get(label, []):
             if start < other_stop and other_start < stop:
@@ -176,7 +178,7 @@ class SampleStore:
         path = self._shard(label, start, start + len(images))
         write_atomic(path, lambda file: np.save(file, images, allow_pickle=False))
 
-    def read(self, label: int, which: int | Int[np.ndarray, "n"]) -> Float[np.ndarray, "n *event"]:
+    def read(self, label: int, which: int | Integer[np.ndarray, "n"]) -> Float[np.ndarray, "n *event"]:
         """Samples of a class, float32: the first ``which``, or those with the indices ``which``, in that order.
 
         Only the pages that hold them are read from disk.

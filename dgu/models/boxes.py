@@ -10,6 +10,7 @@ from jax import Array
 from jax.scipy.special import log_ndtr
 from jaxtyping import Float
 
+from dgu.arrays import as_doubles, as_jax_floats, at_least_single
 from dgu.errors import require
 from dgu.typing import Event, Key, Scalar
 
@@ -48,7 +49,7 @@ class BoxMixture:
         Raises:
             InputError: weights that do not sum to one, corners of other shapes, a side that is not positive.
         """
-        pi, low, high = (np.asarray(value, np.float64) for value in (weights, lows, highs))
+        pi, low, high = as_doubles("weights", weights), as_doubles("lows", lows), as_doubles("highs", highs)
         require(low.ndim == 2 and low.shape == high.shape, "(lows, highs)", (low.shape, high.shape), "both (K, d)")
         require(pi.shape == low.shape[:1], "weights.shape", pi.shape, f"({len(low)},), one for each box")
         require(bool((pi > 0).all()) and abs(pi.sum() - 1) <= 1e-6, "weights", pi.tolist(), "positive with sum 1")
@@ -56,6 +57,7 @@ class BoxMixture:
         require(shortest > 0, "shortest side", shortest, "positive")
         return cls(*(array.astype(np.float32) for array in (pi, low, high)))
 
+    @at_least_single
     def log_density(self, x: Event, sigma: Scalar) -> Float[Array, ""]:
         """``log p(x; sigma)`` in nats; at ``sigma = 0`` the uniform density itself, -inf outside the boxes."""
         weights, lows, highs, noise = (jnp.asarray(a, x.dtype) for a in (self.weights, self.lows, self.highs, sigma))
@@ -66,6 +68,7 @@ class BoxMixture:
         inside = jnp.where(positive, smooth, sharp) - jnp.log(highs - lows)
         return jax.nn.logsumexp(jnp.log(weights) + jnp.sum(inside, axis=1))
 
+    @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:
         """The posterior mean of one example (d,), by Tweedie's formula."""
         noise = jnp.asarray(sigma, x.dtype)
@@ -74,6 +77,6 @@ class BoxMixture:
     def draw(self, key: Key) -> Float[Array, "d"]:
         """One example: ``jax.vmap`` it over keys."""
         pick, place = jax.random.split(key)
-        lows, highs = jnp.asarray(self.lows), jnp.asarray(self.highs)
+        lows, highs = as_jax_floats("lows", self.lows), as_jax_floats("highs", self.highs)
         box = jax.random.categorical(pick, jnp.log(jnp.asarray(self.weights, lows.dtype)))
         return lows[box] + (highs - lows)[box] * jax.random.uniform(place, lows.shape[1:], lows.dtype)

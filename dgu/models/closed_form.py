@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Num
 
+from dgu.arrays import as_doubles, as_floats, at_least_single, rounding
 from dgu.errors import InputError, require
 from dgu.typing import Event, Scalar
 
@@ -36,6 +37,7 @@ class GaussianDenoiser:
     basis: Any
     variances: Any
 
+    @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:
         """The posterior mean of one example, in the dtype of ``x``.
 
@@ -50,7 +52,7 @@ class GaussianDenoiser:
         return mean + jnp.dot(basis, gain * modes, precision=jax.lax.Precision.HIGHEST).reshape(x.shape)
 
     @classmethod
-    def fit(cls, images: Float[ArrayLike, "n *event"], ddof: int = 0) -> "GaussianDenoiser":
+    def fit(cls, images: Num[ArrayLike, "n *event"], ddof: int = 0) -> "GaussianDenoiser":
         """The Gaussian with the mean of ``images`` and their covariance ``Xc^T Xc / (n - ddof)``.
 
         Computed on the host in float64 and returned in the dtype of ``images``. With ``n < d`` the basis comes from the
@@ -59,7 +61,7 @@ class GaussianDenoiser:
         Raises:
             InputError: fewer than ``max(2, ddof + 1)`` examples, or values that are not finite.
         """
-        data = np.asarray(images)
+        data = as_floats("images", images)
         require(data.ndim >= 2, "images.shape", data.shape, "(n, *event)")
         require(len(data) >= max(2, ddof + 1), "images", f"{len(data)} examples", f"at least {max(2, ddof + 1)}")
         require(ddof >= 0, "ddof", ddof, "0 or more")
@@ -75,23 +77,23 @@ class GaussianDenoiser:
         return cls._cast(mean, right[:rank].T, singular[:rank] ** 2 / (n - ddof), data.shape[1:], data.dtype)
 
     @classmethod
-    def from_moments(cls, mean: Float[ArrayLike, "*event"], covariance: Float[ArrayLike, "..."]) -> "GaussianDenoiser":
+    def from_moments(cls, mean: Num[ArrayLike, "*event"], covariance: Num[ArrayLike, "..."]) -> "GaussianDenoiser":
         """The Gaussian of a given ``mean`` ``(*event)`` and ``covariance`` ``(d, d)`` or ``(*event, *event)``.
 
-        Decomposed on the host in float64 and returned in the dtype of ``covariance``.
+        Decomposed on the host in float64 and returned in the dtype of ``covariance``, float32 or wider.
 
         Raises:
             InputError: a covariance of another shape, not finite, not symmetric, or not positive semi-definite, each to
                 the rounding of its own dtype (10 d eps of the largest entry or eigenvalue).
         """
-        event, given = np.shape(mean), np.asarray(covariance)
+        event, given = np.shape(mean), as_floats("covariance", covariance)
         d = math.prod(event)
         if given.shape not in ((d, d), (*event, *event)):
             raise InputError(f"covariance.shape = {given.shape}: must be {(d, d)} or {(*event, *event)}")
-        matrix, centre = given.reshape(d, d).astype(np.float64), np.asarray(mean, np.float64).ravel()
+        matrix, centre = given.reshape(d, d).astype(np.float64), as_doubles("mean", mean).ravel()
         require(bool(np.isfinite(matrix).all()), "covariance", "a matrix with values that are not finite", "finite")
         require(bool(np.isfinite(centre).all()), "mean", "an array with values that are not finite", "finite")
-        tolerance = 10 * d * float(jnp.finfo(given.dtype).eps)
+        tolerance = 10 * d * rounding(covariance)
         skew = float(np.abs(matrix - matrix.T).max())
         symmetric = skew <= tolerance * float(np.abs(matrix).max())
         require(symmetric, "covariance", f"off by {skew:.3g} from its transpose", "symmetric")

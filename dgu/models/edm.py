@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from dgu.arrays import as_jax_floats, at_least_single
 from dgu.denoisers import check_range
 from dgu.errors import InputError, require
 from dgu.models.adm import ADM, ADMConfig
@@ -115,9 +116,9 @@ class EDMNetwork:
             augment_labels: vector of ``augment_dim`` augmentation labels or None.
             key: switches training mode on.
         """
-        dtype = x.dtype
-        wide = jnp.promote_types(dtype, jnp.float32)
-        x = x.astype(wide)
+        dtype, x = x.dtype, as_jax_floats("x", x)
+        wide = x.dtype
+        dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else wide
         c = self.preconditioning.coefficients(jnp.asarray(sigma, wide), params.get("u"))
         compute = jnp.bfloat16 if self.compute_dtype == "bfloat16" else wide
         label = None if labels is None or not self.unet.label_dim else self._label_vector(labels, wide)
@@ -186,6 +187,7 @@ class EDMDenoiser:
     augment_labels: Array | None
     network: EDMNetwork = field(metadata={"static": True})
 
+    @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:
         """The posterior mean that the network estimates, of the shape and dtype of ``x`` (H, W, C).
 

@@ -5,20 +5,21 @@ from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Num
 
+from dgu.arrays import as_doubles, as_floats
 from dgu.errors import require
 from dgu.models.mixtures import MoLRGDenoiser
 
 
 def gaussian_mixture(
-    weights: Sequence[float] | Float[ArrayLike, "k"],
-    means: Float[ArrayLike, "k d"],
-    covariances: Float[ArrayLike, "k *cov"],
+    weights: Sequence[float] | Num[ArrayLike, "k"],
+    means: Num[ArrayLike, "k d"],
+    covariances: Num[ArrayLike, "k *cov"],
 ) -> MoLRGDenoiser:
     """``sum_k w_k N(m_k, C_k)`` with covariances of full rank, isotropic ones by their variance.
 
-    Each covariance is decomposed on the host in float64; the result has the dtype of ``means``. Its noisy density
+    Each covariance is decomposed on the host in float64; the result has the dtype of ``means``, float32 or wider. Its noisy density
     ``log_density(x, sigma)``, ``sigma = 0`` included, gives the score at every time through ``dgu.samplers.ScoreOfDensity``.
 
     Args:
@@ -29,9 +30,9 @@ def gaussian_mixture(
     Raises:
         InputError: weights that do not sum to one, shapes that do not fit, variances that are not positive.
     """
-    means = np.asarray(means)
+    means = as_floats("means", means)
     rows, d = means.shape
-    pi, cov = np.asarray(weights, np.float64), np.asarray(covariances, np.float64)
+    pi, cov = as_doubles("weights", weights), as_doubles("covariances", covariances)
     require(pi.shape == (rows,), "weights.shape", pi.shape, f"({rows},), one for each mean")
     require(bool((pi > 0).all()) and abs(pi.sum() - 1) <= 1e-6, "weights", pi.tolist(), "positive with sum 1")
     require(bool(np.isfinite(means).all()), "means", "non-finite", "finite")

@@ -7,8 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64, Num
 
+from dgu.arrays import as_doubles, as_jax_floats, at_least_single
 from dgu.errors import require
 from dgu.typing import Denoiser, Event, Key, PyTree, Scalar
 
@@ -48,16 +49,17 @@ class LinearNetwork:
         return {"weight": jnp.zeros((size, size), jnp.float32), "bias": jnp.zeros(size, jnp.float32)}
 
     def apply(self, params: PyTree, x: Event, sigma: Scalar) -> Event:
-        """The affine map on one example, in its dtype."""
+        """The affine map on one example, in its dtype, float32 or wider."""
+        x = as_jax_floats("x", x)
         scaled = x.ravel() * jax.lax.rsqrt(jnp.square(jnp.asarray(sigma, x.dtype)) + self.sigma_data**2)
         out = jnp.dot(params["weight"].astype(x.dtype), scaled, precision=jax.lax.Precision.HIGHEST)
         return (out + params["bias"].astype(x.dtype)).reshape(x.shape)
 
     def maps(
-        self, params: PyTree, sigmas: Float[np.ndarray, "levels"]
+        self, params: PyTree, sigmas: Num[np.ndarray, "levels"]
     ) -> tuple[Float64[np.ndarray, "levels d d"], Float64[np.ndarray, "levels d"]]:
         """Weights W and biases of the maps ``W x + b``, from parameters with a leading axis of levels."""
-        scale = 1 / np.sqrt(np.asarray(sigmas, np.float64) ** 2 + self.sigma_data**2)
+        scale = 1 / np.sqrt(as_doubles("sigmas", sigmas) ** 2 + self.sigma_data**2)
         weights = np.asarray(params["weight"], np.float64) * scale[:, None, None]
         return weights, np.asarray(params["bias"], np.float64)
 
@@ -70,6 +72,7 @@ class NetworkDenoiser:
     params: PyTree
     network: Network = field(metadata={"static": True})
 
+    @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:
         """The denoised example, of the shape and dtype of ``x``.
 
@@ -97,6 +100,7 @@ class LevelDenoisers:
     sigmas: Any
     denoisers: Any
 
+    @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:
         """The nearest level's answer for one example.
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Num
 
+from dgu.arrays import as_doubles, as_floats, at_least_single
 from dgu.errors import require
 from dgu.models.closed_form import GaussianDenoiser
 from dgu.typing import Event, Scalar
@@ -40,6 +41,7 @@ class LinearDenoiser:
     weights: Any
     biases: Any
 
+    @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:
         """The interpolated map of one example, in the dtype of ``x``.
 
@@ -77,7 +79,7 @@ class LinearDenoiser:
         return ((1 - share) * at(upper - 1) + share * at(upper)).reshape(x.shape)
 
     @classmethod
-    def of_gaussian(cls, gaussian: GaussianDenoiser, sigmas: Float[np.ndarray, "levels"]) -> "LinearDenoiser":
+    def of_gaussian(cls, gaussian: GaussianDenoiser, sigmas: Num[np.ndarray, "levels"]) -> "LinearDenoiser":
         """The maps that a Gaussian's posterior mean is: ``W = U diag(lam / (lam + sigma^2)) U^T``, ``b = (I - W) mean``.
 
         Computed on the host in float64, returned in the dtype of the Gaussian's mean. Li et al. (arXiv 2410.24060), (6).
@@ -85,11 +87,11 @@ class LinearDenoiser:
         Raises:
             InputError: a level that is not positive.
         """
-        levels = np.asarray(sigmas, np.float64)
+        levels = as_doubles("sigmas", sigmas)
         require(bool((levels > 0).all()), "sigmas", levels.tolist(), "positive")
         basis, variances = (np.asarray(leaf, np.float64) for leaf in (gaussian.basis, gaussian.variances))
         mean = np.asarray(gaussian.mean, np.float64)
         weights = np.stack([(basis * (variances / (variances + level**2))) @ basis.T for level in levels])
         biases = (mean.ravel() - weights @ mean.ravel()).reshape(len(levels), *mean.shape)
-        dtype = np.asarray(gaussian.mean).dtype
+        dtype = as_floats("mean", gaussian.mean).dtype
         return cls(levels, weights.astype(dtype), biases.astype(dtype))

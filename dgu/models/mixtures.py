@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
+from dgu.arrays import as_jax_floats, at_least_single, require_numbers
 from dgu.errors import require
 from dgu.typing import Event, Key, Scalar
 
@@ -75,6 +76,7 @@ class MoLRGDenoiser:
     variances: Any
     noise_std: Any = 0.0
 
+    @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:
         """The posterior mean of one example, in the dtype of ``x``.
 
@@ -85,10 +87,12 @@ class MoLRGDenoiser:
         mixed = jnp.dot(jax.nn.softmax(parts.scores), parts.posterior_means(), precision=_HIGHEST)
         return mixed.reshape(x.shape)
 
+    @at_least_single
     def responsibilities(self, x: Event, sigma: Scalar) -> Float[Array, "K"]:
         """The posterior probability of each component, ``w`` of the class: it sums to 1."""
         return jax.nn.softmax(self._components(x, sigma).scores)
 
+    @at_least_single
     def log_density(self, x: Event, sigma: Scalar) -> Float[Array, ""]:
         """``log p(x; sigma)`` in nats of the mixture with noise ``sigma`` added; ``sigma`` and ``noise_std`` not both 0."""
         scores = self._components(x, sigma).scores
@@ -96,6 +100,7 @@ class MoLRGDenoiser:
         common = x.size * (jnp.log(2 * jnp.pi * (jnp.square(std) + jnp.square(noise)))) / 2
         return jax.nn.logsumexp(scores) - jnp.log(jnp.sum(weights)) - common.astype(x.dtype)
 
+    @at_least_single
     def score(self, x: Event, sigma: Scalar) -> Event:
         """``grad log p(x; sigma) = -sum_k w_k (U_k c_k / (lam_k + sigma^2) + e_k / rho)``, ``sigma`` above 0.
 
@@ -106,6 +111,7 @@ class MoLRGDenoiser:
         pulls = inside + parts.rest / parts.rest_variance
         return -jnp.dot(jax.nn.softmax(parts.scores), pulls, precision=_HIGHEST).reshape(x.shape)
 
+    @at_least_single
     def jacobian(self, x: Event, sigma: Scalar) -> Float[Array, "..."]:
         """The derivative of ``denoiser(x, sigma)`` by ``x``, ``(*event, *event)``: ``Cov(x0 | x) / sigma^2``.
 
@@ -127,13 +133,13 @@ class MoLRGDenoiser:
         off = parts.rest_gain * jnp.eye(x.size, dtype=x.dtype)
         return (within + off + between).reshape(*x.shape, *x.shape)
 
-    def draw(self, key: Key, label: Int[ArrayLike, ""] | None = None) -> Float[Array, "*event"]:
-        """One ``x0`` of the mixture, in the dtype of the means: ``jax.vmap`` it over keys.
+    def draw(self, key: Key, label: Integer[ArrayLike, ""] | None = None) -> Float[Array, "*event"]:
+        """One ``x0`` of the mixture, in the dtype of the means, float32 or wider: ``jax.vmap`` it over keys.
 
         It is of component ``draw_label(key)``, or of ``label`` where that is given.
         """
         _, inside, outside = jax.random.split(key, 3)
-        means = jnp.asarray(self.means)
+        means = as_jax_floats("means", self.means)
         chosen = self.draw_label(key) if label is None else jnp.asarray(label)
         mean, basis, variances = (
             jnp.asarray(leaf, means.dtype)[chosen] for leaf in (means, self.bases, self.variances)
@@ -146,7 +152,7 @@ class MoLRGDenoiser:
 
     def draw_label(self, key: Key) -> Int[Array, ""]:
         """The component of ``draw(key)``, by the weights."""
-        weights = jnp.asarray(self.weights, jnp.asarray(self.means).dtype)
+        weights = as_jax_floats("weights", self.weights)
         return jax.random.categorical(jax.random.split(key, 3)[0], jnp.log(weights))
 
     def _components(self, x: Event, sigma: Scalar) -> _Components:
@@ -183,7 +189,8 @@ class MoLRGDenoiser:
         )
 
     def _check(self, x: Array) -> tuple[int, int]:
-        """Number of components and columns, from shapes alone."""
+        """Number of components and columns, from shapes and dtypes alone."""
+        require_numbers(weights=self.weights, means=self.means, bases=self.bases, variances=self.variances)
         count, rank = (np.shape(self.variances) + (0, 0))[:2]
         expected = {"weights": (count,), "means": (count, *x.shape), "bases": (count, *x.shape, rank)}
         require(
@@ -215,6 +222,7 @@ class EmpiricalDenoiser:
     data: Any
     block_size: int = field(default=256, metadata={"static": True})
 
+    @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:
         """The posterior mean of one example, in the dtype of ``x``.
 
@@ -224,6 +232,7 @@ class EmpiricalDenoiser:
         _, total, weighted = self._sums(x, sigma)
         return (weighted / total).reshape(x.shape)
 
+    @at_least_single
     def log_density(self, x: Event, sigma: Scalar) -> Float[Array, ""]:
         """``log p(x; sigma)`` in nats of the points with noise ``sigma`` above 0 added, all of one weight."""
         maximum, total, _ = self._sums(x, sigma)
@@ -236,6 +245,7 @@ class EmpiricalDenoiser:
         shape = np.shape(self.data)
         require(len(shape) >= 1 and shape[0] >= 1, "data.shape", shape, "(N, *event), N at least 1")
         require(x.shape == shape[1:], "x.shape", x.shape, f"that of a point of data, {shape[1:]}")
+        require_numbers(data=self.data)
         require(self.block_size >= 1, "block_size", self.block_size, "1 or more")
         number = shape[0]
         size = min(self.block_size, number)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from dgu.arrays import at_least_single
 from dgu.errors import require
 from dgu.models.preconditioning import edm_coefficients
 from dgu.typing import Event, Key, Scalar
@@ -67,6 +68,7 @@ class MLPDenoiser:
         """How many numbers training moves."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.parameters))
 
+    @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:
         """The posterior mean that the network estimates, in the dtype of ``x``.
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int, Integer, Num
 
+from dgu.arrays import as_floats, as_labels, at_least_single, rounding
 from dgu.errors import require
 from dgu.keys import example_key
 from dgu.models.mixtures import MoLRGDenoiser
@@ -50,8 +51,8 @@ class MoLRG:
     @classmethod
     def of(
         cls,
-        weights: Float[ArrayLike, "K"],
-        means: Float[ArrayLike, "K *event"],
+        weights: Num[ArrayLike, "K"],
+        means: Num[ArrayLike, "K *event"],
         bases: Sequence[ArrayLike] | Array | np.ndarray,
         variances: Sequence[ArrayLike] | Array | np.ndarray,
         noise_std: float = 0.0,
@@ -69,24 +70,26 @@ class MoLRG:
             InputError: weights that do not sum to 1, a rank above the dimension, columns that are not orthonormal (with
                 the largest entry of ``|U^T U - I|``), shapes that do not fit, values that are not finite.
         """
-        pi, centres = np.asarray(weights), np.asarray(means)
+        pi, centres = as_floats("weights", weights), as_floats("means", means)
         require(pi.ndim == 1 and len(pi) >= 1, "weights.shape", pi.shape, "(K,), K at least 1")
         sound = bool(np.isfinite(pi).all()) and bool((pi >= 0).all())
         require(sound, "weights", pi.tolist(), "0 or more and finite")
         total = float(pi.sum(dtype=np.float64))
-        require(abs(total - 1) <= _tolerance(pi), "weights", f"weights of sum {total:.9g}", "weights that sum to 1")
+        require(
+            abs(total - 1) <= _tolerance(weights), "weights", f"weights of sum {total:.9g}", "weights that sum to 1"
+        )
         require(centres.ndim >= 2 and len(centres) == len(pi), "means.shape", centres.shape, f"({len(pi)}, *event)")
         require(bool(np.isfinite(centres).all()), "means", "values that are not finite", "finite")
         require(0 <= noise_std < np.inf, "noise_std", noise_std, "finite, 0 or more")
-        parts = [np.asarray(basis) for basis in bases]
-        spreads = [np.asarray(variance) for variance in variances]
+        parts = [as_floats("bases", basis) for basis in bases]
+        spreads = [as_floats("variances", variance) for variance in variances]
         for name, given in (("bases", parts), ("variances", spreads)):
             require(len(given) == len(pi), name, f"{len(given)} components", f"{len(pi)}, as many as weights")
         event, size = centres.shape[1:], prod(centres.shape[1:])
-        for number, (basis, variance) in enumerate(zip(parts, spreads)):
-            _check_component(number, basis, variance, event, size)
+        for number, (basis, variance, given) in enumerate(zip(parts, spreads, bases)):
+            _check_component(number, basis, variance, event, size, _tolerance(given))
         rank = max(basis.shape[-1] for basis in parts)
-        dtype = jax.dtypes.canonicalize_dtype(np.result_type(*parts, centres, np.float16))
+        dtype = jax.dtypes.canonicalize_dtype(np.result_type(*parts, centres))
         padded = np.zeros((len(pi), *event, rank), dtype)
         spread = np.zeros((len(pi), rank), dtype)
         for number, (basis, variance) in enumerate(zip(parts, spreads)):
@@ -103,8 +106,8 @@ class MoLRG:
         ranks: Sequence[int],
         *,
         overlap: int | None = 0,
-        weights: Float[ArrayLike, "K"] | None = None,
-        means: Float[ArrayLike, "K *event"] | None = None,
+        weights: Num[ArrayLike, "K"] | None = None,
+        means: Num[ArrayLike, "K *event"] | None = None,
         variances: Sequence[ArrayLike] | float = 1.0,
         noise_std: float = 0.0,
     ) -> "MoLRG":
@@ -143,7 +146,7 @@ class MoLRG:
     def sample(
         self, key: Key, indices: Integer[ArrayLike, "m"], labels: Integer[ArrayLike, "l"] | None = None
     ) -> Float[Array, "m *event"]:
-        """Samples number ``indices``, which depend on ``(key, index)`` alone, in the dtype of the means.
+        """Samples number ``indices``, which depend on ``(key, index)`` alone, in the dtype of the means, float32 or wider.
 
         Args:
             labels: the component of each; by default ``self.labels(key, indices)``, drawn by the weights.
@@ -152,7 +155,7 @@ class MoLRG:
             InputError: as many ``labels`` as indices, or others than components.
         """
         numbers = np.asarray(indices)
-        chosen = self.labels(key, numbers) if labels is None else np.asarray(labels)
+        chosen = self.labels(key, numbers) if labels is None else as_labels("labels", labels)
         count = len(np.asarray(self.weights))
         require(chosen.shape == numbers.shape, "labels.shape", chosen.shape, f"one for each index, {numbers.shape}")
         strangers = np.setdiff1d(chosen, np.arange(count))
@@ -163,6 +166,7 @@ class MoLRG:
         """The components of ``sample(key, indices)``, ``(m,)``, 0 to K - 1."""
         return np.asarray(_draw_labels(self.denoiser, key, jnp.asarray(np.asarray(indices))))
 
+    @at_least_single
     def log_density(self, x: Event, noise: Scalar, scale: Scalar = 1.0) -> Float[Array, ""]:
         """``log p_t(x)`` in nats, the density of ``scale x0 + noise eps`` at one example (equation 25).
 
@@ -171,16 +175,19 @@ class MoLRG:
         factor, level = _reduced(x, noise, scale)
         return self.denoiser.log_density(x / factor, level) - x.size * jnp.log(factor)
 
+    @at_least_single
     def score(self, x: Event, noise: Scalar, scale: Scalar = 1.0) -> Event:
         """``grad log p_t(x)`` at one example (equation 26); ``noise`` above 0 unless ``noise_std`` is."""
         factor, level = _reduced(x, noise, scale)
         return self.denoiser.score(x / factor, level) / factor
 
+    @at_least_single
     def posterior_mean(self, x: Event, noise: Scalar, scale: Scalar = 1.0) -> Event:
         """``E[x0 | scale x0 + noise eps = x]`` of one example (Lemma 1)."""
         factor, level = _reduced(x, noise, scale)
         return self.denoiser(x / factor, level)
 
+    @at_least_single
     def jacobian(self, x: Event, noise: Scalar, scale: Scalar = 1.0) -> Float[Array, "..."]:
         """The derivative of ``posterior_mean`` by ``x``, ``(*event, *event)``: ``scale / noise^2 Cov(x0 | x_t = x)``.
 
@@ -189,6 +196,7 @@ class MoLRG:
         factor, level = _reduced(x, noise, scale)
         return self.denoiser.jacobian(x / factor, level) / factor
 
+    @at_least_single
     def responsibilities(self, x: Event, noise: Scalar, scale: Scalar = 1.0) -> Float[Array, "K"]:
         """The posterior probability of each component given ``scale x0 + noise eps = x``."""
         factor, level = _reduced(x, noise, scale)
@@ -240,12 +248,13 @@ def _reduced(x: Array, noise: Scalar, scale: Scalar) -> tuple[Array, Array]:
     return factor, jnp.asarray(noise, x.dtype) / factor
 
 
-def _tolerance(array: np.ndarray) -> float:
-    dtype = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
-    return float(np.sqrt(np.finfo(dtype).eps))
+def _tolerance(given: ArrayLike) -> float:
+    return rounding(given) ** 0.5
 
 
-def _check_component(number: int, basis: np.ndarray, variance: np.ndarray, event: tuple, size: int) -> None:
+def _check_component(
+    number: int, basis: np.ndarray, variance: np.ndarray, event: tuple, size: int, tolerance: float
+) -> None:
     """One component's basis and variances."""
     name = f"bases[{number}]"
     require(basis.ndim == len(event) + 1 and basis.shape[:-1] == event, f"{name}.shape", basis.shape, f"{event} + (r,)")
@@ -257,7 +266,7 @@ def _check_component(number: int, basis: np.ndarray, variance: np.ndarray, event
     require(1 <= kept.shape[1] <= size, name, f"a basis of rank {kept.shape[1]}", f"of rank 1 to the dimension {size}")
     # A NaN among the entries gives a NaN here, which is no less than anything.
     defect = float(np.abs(kept.T @ kept - np.eye(kept.shape[1])).max())
-    require(defect <= _tolerance(basis), name, f"columns off orthonormal by {defect:.3g}", "orthonormal columns")
+    require(defect <= tolerance, name, f"columns off orthonormal by {defect:.3g}", "orthonormal columns")
 
 
 @jax.jit

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from dgu.arrays import at_least_single
 from dgu.errors import require
 from dgu.typing import Event, Key, Scalar
 
@@ -56,6 +57,7 @@ class RandomFeatures:
         rows = laplace / jnp.sum(jnp.abs(laplace), axis=1, keepdims=True)
         return cls(rows[:, :dimension], rows[:, dimension:], float(reach))
 
+    @at_least_single
     def __call__(self, x: Event, t: Scalar) -> Float[Array, "m"]:
         """phi of one example (d,) at one time, in the dtype of ``x``."""
         inner, outer, reach, t = (jnp.asarray(leaf, x.dtype) for leaf in (self.inner, self.outer, self.reach, t))
@@ -78,6 +80,7 @@ class RandomFeatureScore:
     features: RandomFeatures
     theta: Any
 
+    @at_least_single
     def __call__(self, x: Event, t: Scalar) -> Event:
         """The score of one example (d,), in the dtype of ``x``."""
         return jnp.dot(jnp.asarray(self.theta, x.dtype), self.features(x, t), precision=_HIGHEST)

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
+from dgu.arrays import at_least_single
 from dgu.errors import require
 from dgu.typing import Event, Key, Scalar
 
@@ -47,7 +48,7 @@ class ShallowNet:
             require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "positive and finite")
 
     def init(
-        self, key: Key, units: Int[ArrayLike, ""] | int | None = None
+        self, key: Key, units: Integer[ArrayLike, ""] | int | None = None
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Trainable parameters and frozen ones (``frequencies``, and ``mask`` of the hidden units in use).
 
@@ -117,6 +118,7 @@ class ShallowScore:
     net: ShallowNet = field(metadata={"static": True})
     sde: Any = field(metadata={"static": True})
 
+    @at_least_single
     def __call__(self, x: Event, t: Scalar) -> Event:
         """The score of one example (d,), in the dtype of ``x``."""
         params, frozen = (jax.tree.map(lambda a: jnp.asarray(a, x.dtype), part) for part in (self.params, self.frozen))

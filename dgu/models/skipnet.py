@@ -17,6 +17,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from dgu.arrays import as_jax_floats
 from dgu.errors import require
 from dgu.models.blocks import ADM_INIT, conv
 from dgu.models.resampling import downsample, upsample
@@ -67,7 +68,8 @@ class SkipNetwork:
         return nnx.to_pure_dict(nnx.split(SkipNet(self, nnx.Rngs(params=key)))[1])
 
     def apply(self, params: PyTree, x: Float[Array, "h w c"], sigma: Scalar) -> Float[Array, "h w c"]:
-        """The image that the network sees in ``x``, in its dtype, by the running averages; ``sigma`` is not looked at."""
+        """The image that the network sees in ``x``, in its dtype, float32 or wider, by the running averages; ``sigma`` is not looked at."""
+        x = as_jax_floats("x", x)
         return nnx.merge(_graph(self), params)(x).astype(x.dtype)
 
     def apply_batch(
@@ -75,7 +77,7 @@ class SkipNetwork:
     ) -> tuple[Float[Array, "b h w c"], PyTree]:
         """Training mode: the images by the statistics of this batch, and ``params`` with the running averages moved."""
         # Variables that hold NumPy arrays would be moved in place, the caller's with them.
-        params = jax.tree.map(jnp.asarray, params)
+        params, x = jax.tree.map(jnp.asarray, params), as_jax_floats("x", x)
         module = nnx.merge(_graph(self), params)
         out = module(x, training=True).astype(x.dtype)
         moved = nnx.to_pure_dict(nnx.state(module))

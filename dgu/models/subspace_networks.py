@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from dgu.arrays import as_jax_floats, at_least_single
 from dgu.models.molrg import MoLRG
 from dgu.typing import Event, Scalar
 
@@ -41,6 +42,7 @@ class SoftmaxNetwork:
         logits, log_variances = jnp.asarray(self.logits), jnp.asarray(self.log_variances)
         return MoLRG(jax.nn.softmax(logits), self.means, self.bases, jnp.exp(log_variances))
 
+    @at_least_single
     def __call__(self, x: Event, clean: Event, noise: Scalar, scale: Scalar = 1.0) -> Event:
         """The output for one noisy example ``x``; the ``clean`` one plays no part."""
         return self.law().posterior_mean(x, noise, scale)
@@ -71,16 +73,18 @@ class HardmaxNetwork:
 
     def chosen(self, clean: Event) -> Float[jax.Array, "K"]:
         """The weights (16) of one clean example: 1 for the subspace with its longest projection, the first on ties."""
+        clean = as_jax_floats("clean", clean)
         bases = jnp.asarray(self.bases, clean.dtype).reshape(len(self.bases), clean.size, -1)
         inside = jnp.einsum("kdr,d->kr", bases, clean.ravel(), precision=_HIGHEST)
         return jax.nn.one_hot(jnp.argmax(jnp.sum(jnp.square(inside), axis=1)), len(bases), dtype=clean.dtype)
 
+    @at_least_single
     def __call__(self, x: Event, clean: Event, noise: Scalar, scale: Scalar = 1.0) -> Event:
         """The output for one noisy example ``x`` that was made of ``clean``."""
         bases = jnp.asarray(self.bases, x.dtype).reshape(len(self.bases), x.size, -1)
         level, factor = jnp.asarray(noise, x.dtype), jnp.asarray(scale, x.dtype)
         inside = jnp.einsum("kdr,d->kr", bases, x.ravel(), precision=_HIGHEST)
         # A choice has no derivative.
-        weighted = jax.lax.stop_gradient(self.chosen(clean))[:, None] * inside
+        weighted = jax.lax.stop_gradient(self.chosen(clean).astype(x.dtype))[:, None] * inside
         out = jnp.einsum("kdr,kr->d", bases, weighted, precision=_HIGHEST)
         return (factor / (jnp.square(factor) + jnp.square(level)) * out).reshape(x.shape)

@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float64
 
+from dgu.arrays import as_doubles
 from dgu.denoisers import check_range
 from dgu.errors import InputError, require
 
@@ -91,7 +92,7 @@ def check_sigmas(sigmas: Any, denoiser: Any = None) -> None:
     if np.ndim(sigmas) != 1 or np.shape(sigmas)[0] < 2:
         raise InputError(f"sigmas of shape {np.shape(sigmas)}: must be (num_steps + 1,) with at least one step")
     if is_concrete(sigmas):
-        values = np.asarray(sigmas)
+        values = as_doubles("sigmas", sigmas)
         falling = np.isfinite(values).all() and (np.diff(values) < 0).all()
         shown = np.array2string(values, threshold=8, edgeitems=3, max_line_width=10**6)
         if not (falling and values[-1] == 0):

@@ -13,8 +13,9 @@ import numpy as np
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
+from dgu.arrays import as_jax_floats
 from dgu.typing import Key, Scalar
 
 #: Length of the label vector; a network that takes it has ``augment_dim=9``.
@@ -91,7 +92,7 @@ def draw_geometry(key: Key, probability: Scalar) -> Geometry:
     )
 
 
-def transform(image: Float[Array, "h w c"], geometry: Geometry) -> Float[Array, "h w c"]:
+def transform(image: Num[ArrayLike, "h w c"], geometry: Geometry) -> Float[Array, "h w c"]:
     """The image after ``geometry``: flips exactly, the rest as one affine map between band-limited resamplings.
 
     The picture is mirrored over its borders, doubled in size with the sym6 low-pass, read bilinearly at the transformed places (0
@@ -101,6 +102,7 @@ def transform(image: Float[Array, "h w c"], geometry: Geometry) -> Float[Array, 
         image: (H, W, C).
         geometry: scalars, as from ``draw_geometry``.
     """
+    image = as_jax_floats("image", image)
     height, width, _ = image.shape
     image = jnp.where(geometry.flip_x == 1, image[:, ::-1], image)
     image = jnp.where(geometry.flip_y == 1, image[::-1], image)
@@ -124,9 +126,9 @@ def transform(image: Float[Array, "h w c"], geometry: Geometry) -> Float[Array, 
     return jnp.where(still, image, warped)
 
 
-def augment(image: Float[Array, "h w c"], key: Key, probability: Scalar) -> tuple[Float[Array, "h w c"], Array]:
+def augment(image: Num[ArrayLike, "h w c"], key: Key, probability: Scalar) -> tuple[Float[Array, "h w c"], Array]:
     """One image augmented with ``probability`` (see ``draw_geometry``), and its label vector of ``AUGMENT_DIM`` entries."""
-    geometry = draw_geometry(key, probability)
+    image, geometry = as_jax_floats("image", image), draw_geometry(key, probability)
     return transform(image, geometry), geometry.labels.astype(image.dtype)
 
 

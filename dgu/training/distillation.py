@@ -18,8 +18,9 @@ import optax
 import scipy.linalg
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int, Num
 
+from dgu.arrays import as_doubles, as_floats
 from dgu.denoisers import as_pytree
 from dgu.errors import InputError, require
 from dgu.models.linear import LinearDenoiser
@@ -71,8 +72,8 @@ class AdamDistillation:
 
 def distill_exactly(
     denoiser: Denoiser,
-    images: Float[ArrayLike, "n *event"],
-    sigmas: Float[ArrayLike, "levels"],
+    images: Num[ArrayLike, "n *event"],
+    sigmas: Num[ArrayLike, "levels"],
     key: Key,
     *,
     draws: int = 1,
@@ -187,21 +188,21 @@ def solve_moments(
     return weight, rho, residual(rho) / size
 
 
-def author_learning_rates(sigmas: Sequence[float] | Float[ArrayLike, "levels"]) -> Float64[np.ndarray, "levels"]:
+def author_learning_rates(sigmas: Sequence[float] | Num[ArrayLike, "levels"]) -> Float64[np.ndarray, "levels"]:
     """Adam's learning rates of the authors' code (its table for EDM-VP): 5e-5 for the levels 80 to 4.07 of their grid,
     5e-4 for 1.50 and 0.47, 5e-3 for 0.117, 5e-2 below; a level between two of these has the nearer one's (in log)."""
-    return np.array([next(rate for low, rate in _RATES if level > low) for level in np.asarray(sigmas, np.float64)])
+    return np.array([next(rate for low, rate in _RATES if level > low) for level in as_doubles("sigmas", sigmas)])
 
 
 def distill_by_adam(
     denoiser: Denoiser,
-    images: Float[ArrayLike, "n *event"],
-    sigmas: Float[ArrayLike, "levels"],
+    images: Num[ArrayLike, "n *event"],
+    sigmas: Num[ArrayLike, "levels"],
     key: Key,
     *,
     epochs: int = 100,
     batch_size: int = 256,
-    learning_rates: Sequence[float] | Float[ArrayLike, "levels"] | None = None,
+    learning_rates: Sequence[float] | Num[ArrayLike, "levels"] | None = None,
     snapshot_every: int = 5,
     observe: Callable[[int, LinearDenoiser], PyTree] | None = None,
     progress: Callable[[int, int], object] | None = None,
@@ -232,7 +233,9 @@ def distill_by_adam(
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("snapshot_every", snapshot_every)):
         require(value == int(value) and value >= 1, name, value, "a whole number, 1 or more")
     rows, levels = _checked(denoiser, images, sigmas)
-    rates = np.asarray(author_learning_rates(levels) if learning_rates is None else learning_rates, rows.dtype)
+    rates = as_floats(
+        "learning_rates", author_learning_rates(levels) if learning_rates is None else learning_rates
+    ).astype(rows.dtype)
     require(rates.shape == levels.shape, "learning_rates", rates.shape, f"one for each of {len(levels)} levels")
     require(bool((np.isfinite(rates) & (rates > 0)).all()), "learning_rates", rates.tolist(), "positive and finite")
     blocks, numbers, counts = _batches(rows, batch_size)

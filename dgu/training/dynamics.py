@@ -12,7 +12,7 @@ A run whose parameters stop being finite is trained no further in effect (they s
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import jax
@@ -20,8 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jaxtyping import Float
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
 
+from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import require
 from dgu.models.shallow import ShallowNet, ShallowScore
 from dgu.samplers.sde import LinearSDE
@@ -149,7 +151,8 @@ def train_dynamics(
     Raises:
         InputError: shapes that do not fit each other, units that exceed the width, rates that are not positive, 2^31 steps.
     """
-    data, rates, units = np.asarray(runs.data), np.asarray(runs.rates), np.asarray(runs.units)
+    data, rates, units = as_floats("runs.data", runs.data), as_floats("runs.rates", runs.rates), np.asarray(runs.units)
+    runs = replace(runs, data=data, rates=rates)
     net = recipe.net
     require(data.ndim == 3 and data.shape[1] >= 1, "runs.data.shape", data.shape, "(R, n, d), n at least 1")
     count = len(data)
@@ -264,12 +267,13 @@ def _order(key: Key, n: int) -> Array:
     return (jnp.sort(words, stable=False) & low).astype(jnp.int32)
 
 
-def loss_weight(sde: LinearSDE, weighting: Weighting, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
+def loss_weight(sde: LinearSDE, weighting: Weighting, t: Num[ArrayLike, "*t"]) -> Float[Array, "*t"]:
     """``lambda(t) / std(t)^2``: what ``|std s + eps|^2`` is weighted by for the loss with ``lambda(t) |s - target|^2``.
 
     lambda is ``std^2`` ("variance"), ``std`` ("deviation": the inverse root of the expected squared target, arXiv 2311.01797,
     equation 6, up to the root of d) or ``g^2`` ("likelihood").
     """
+    t = as_jax_floats("t", t)
     if weighting == "variance":
         return jnp.ones_like(t)
     std = sde.std(t)

@@ -23,9 +23,10 @@ import numpy as np
 import optax
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer, Num
 
 from dgu import keys
+from dgu.arrays import as_doubles, as_jax_floats
 from dgu.errors import InputError, require
 from dgu.models.dit import DiTConfig
 from dgu.models.edm import EDMNetwork
@@ -61,8 +62,8 @@ class LevelTraining:
 def dsm_loss(
     network: Network,
     params: PyTree,
-    images: Float[Array, "b *event"],
-    noisy: Float[Array, "b *event"],
+    images: Num[ArrayLike, "b *event"],
+    noisy: Num[ArrayLike, "b *event"],
     sigma: Scalar,
 ) -> tuple[Float[Array, ""], PyTree]:
     """``mean (D(noisy; sigma) - images)^2`` over a batch, and the parameters with running averages moved, if there are any.
@@ -74,6 +75,7 @@ def dsm_loss(
         noisy: these with noise of level sigma.
         sigma: the noise level.
     """
+    images, noisy = as_jax_floats("images", images), as_jax_floats("noisy", noisy)
     if isinstance(network, SkipNetwork):
         out, moved = network.apply_batch(params, noisy, sigma)
     else:
@@ -99,11 +101,11 @@ def initial_levels(network: Network, levels: int, config: LevelTraining) -> PyTr
 def train_levels(
     network: Network,
     state: PyTree,
-    images: Float[ArrayLike, "n *event"],
-    sigmas: Float[ArrayLike, "levels"],
+    images: Num[ArrayLike, "n *event"],
+    sigmas: Num[ArrayLike, "levels"],
     config: LevelTraining,
     *,
-    places: Sequence[int] | Int[ArrayLike, "..."] | None = None,
+    places: Sequence[int] | Integer[ArrayLike, "..."] | None = None,
     until: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[PyTree, Float[np.ndarray, "levels steps"]]:
@@ -129,7 +131,7 @@ def train_levels(
     """
     rows = checked_images(images, 2)
     require(rows.shape[1:] == network.shape, "images.shape[1:]", rows.shape[1:], f"{network.shape}, the network's")
-    levels = np.asarray(sigmas, np.float64)
+    levels = as_doubles("sigmas", sigmas)
     usable = levels.ndim == 1 and levels.size > 0 and bool((np.isfinite(levels) & (levels > 0)).all())
     require(usable, "sigmas", levels.tolist(), "one or more positive and finite levels")
     numbers = np.arange(len(levels)) if places is None else np.asarray(places)

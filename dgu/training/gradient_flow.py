@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
+from dgu.arrays import as_doubles, as_jax_floats
 from dgu.errors import require
 from dgu.models.random_features import RandomFeatures
 from dgu.samplers.sde import LinearSDE, Score
@@ -47,18 +48,19 @@ class QuadraticLoss:
     cross: Any
     constant: Any
 
-    def __call__(self, theta: Float[Array, "d m"]) -> Float[Array, ""]:
+    def __call__(self, theta: Num[ArrayLike, "d m"]) -> Float[Array, ""]:
         """The loss, 0 or more up to rounding."""
+        theta = as_jax_floats("theta", theta)
         quadratic = jnp.vdot(theta, jnp.matmul(theta, self.gram, precision=_HIGHEST), precision=_HIGHEST)
         return quadratic - 2 * jnp.vdot(theta, self.cross.T, precision=_HIGHEST) + self.constant
 
 
 def quadratic_loss(
     features: RandomFeatures,
-    x: Float[Array, "k d"],
-    t: Float[Array, "k"],
-    target: Float[Array, "k d"],
-    weight: Float[Array, "k"],
+    x: Num[ArrayLike, "k d"],
+    t: Num[ArrayLike, "k"],
+    target: Num[ArrayLike, "k d"],
+    weight: Num[ArrayLike, "k"],
     *,
     block_size: int = 4096,
 ) -> QuadraticLoss:
@@ -73,6 +75,8 @@ def quadratic_loss(
         InputError: a block size below 1.
     """
     require(block_size == int(block_size) and block_size >= 1, "block_size", block_size, "a whole number, 1 or more")
+    x, t = as_jax_floats("x", x), as_jax_floats("t", t)
+    target, weight = as_jax_floats("target", target), as_jax_floats("weight", weight)
     return _sums(features, x, t, target, weight, block_size=min(int(block_size), x.shape[0]))
 
 
@@ -103,10 +107,10 @@ def _sums(
 def empirical_loss(
     features: RandomFeatures,
     sde: LinearSDE,
-    data: Float[ArrayLike, "n d"],
-    times: Float[ArrayLike, "k"],
-    noise: Float[ArrayLike, "q d"],
-    noise_weights: Float[ArrayLike, "q"],
+    data: Num[ArrayLike, "n d"],
+    times: Num[ArrayLike, "k"],
+    noise: Num[ArrayLike, "q d"],
+    noise_weights: Num[ArrayLike, "q"],
     *,
     weighting: Weighting = "variance",
 ) -> QuadraticLoss:
@@ -118,7 +122,8 @@ def empirical_loss(
     Raises:
         InputError: times outside (0, T].
     """
-    data, times, noise, noise_weights = (jnp.asarray(value) for value in (data, times, noise, noise_weights))
+    data, times = as_jax_floats("data", data), as_jax_floats("times", times)
+    noise, noise_weights = as_jax_floats("noise", noise), as_jax_floats("noise_weights", noise_weights)
     _check_times(sde, times)
     n, k, q = data.shape[0], times.shape[0], noise.shape[0]
     std, scale = sde.std(times), sde.scale(times)
@@ -140,9 +145,9 @@ def population_loss(
     features: RandomFeatures,
     sde: LinearSDE,
     score: Score,
-    times: Float[ArrayLike, "k"],
-    points: Float[Array, "k p d"],
-    point_weights: Float[Array, "k p"],
+    times: Num[ArrayLike, "k"],
+    points: Num[ArrayLike, "k p d"],
+    point_weights: Num[ArrayLike, "k p"],
     *,
     weighting: Weighting = "variance",
 ) -> QuadraticLoss:
@@ -160,7 +165,8 @@ def population_loss(
     Raises:
         InputError: times outside (0, T].
     """
-    times = jnp.asarray(times)
+    times, points = as_jax_floats("times", times), as_jax_floats("points", points)
+    point_weights = as_jax_floats("point_weights", point_weights)
     _check_times(sde, times)
     k, p, d = points.shape
     target = jax.vmap(jax.vmap(score, in_axes=(0, None)))(points, times)
@@ -188,8 +194,8 @@ def gauss_hermite(nodes: int) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarra
 
 def gradient_flow(
     loss: QuadraticLoss,
-    taus: Sequence[float] | Float[ArrayLike, "k"],
-    theta_init: Float[ArrayLike, "d m"] | None = None,
+    taus: Sequence[float] | Num[ArrayLike, "k"],
+    theta_init: Num[ArrayLike, "d m"] | None = None,
 ) -> Float[np.ndarray, "k d m"]:
     """theta(tau) of the flow on ``loss`` from ``theta_init`` (0 by default) at each of ``taus``, 0 or more.
 
@@ -199,11 +205,11 @@ def gradient_flow(
     Raises:
         InputError: negative or non-finite times, a start of another shape.
     """
-    taus = np.asarray(taus, np.float64)
+    taus = as_doubles("taus", taus)
     require(bool((taus >= 0).all() and np.isfinite(taus).all()), "taus", float(taus.min()), "0 or more and finite")
     gram, cross = np.asarray(loss.gram, np.float64), np.asarray(loss.cross, np.float64)
     m, d = cross.shape
-    start = np.zeros((d, m)) if theta_init is None else np.asarray(theta_init, np.float64)
+    start = np.zeros((d, m)) if theta_init is None else as_doubles("theta_init", theta_init)
     require(start.shape == (d, m), "theta_init.shape", start.shape, f"{(d, m)}")
     values, vectors = np.linalg.eigh(gram)
     values = np.maximum(values, 0.0)
@@ -232,7 +238,7 @@ class FlowCurves:
 
 
 def flow_curves(
-    empirical: QuadraticLoss, population: QuadraticLoss, taus: Sequence[float] | Float[ArrayLike, "k"]
+    empirical: QuadraticLoss, population: QuadraticLoss, taus: Sequence[float] | Num[ArrayLike, "k"]
 ) -> tuple[FlowCurves, Float[np.ndarray, "k d m"]]:
     """Losses, norm and gap of the flow on the empirical loss from 0, and the path itself."""
     path = gradient_flow(empirical, taus)

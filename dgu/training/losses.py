@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
+from dgu.arrays import as_jax_floats
 from dgu.models.edm import EDMNetwork
 from dgu.training.augment import augment
 from dgu.typing import Event, Key, PyTree, Scalar
@@ -28,31 +29,31 @@ from dgu.typing import Event, Key, PyTree, Scalar
 LossName = Literal["edm", "vp", "ve", "vesde"]
 
 
-def edm_sigma(normal: Float[ArrayLike, "*b"], p_mean: float = -1.2, p_std: float = 1.2) -> Float[Array, "*b"]:
+def edm_sigma(normal: Num[ArrayLike, "*b"], p_mean: float = -1.2, p_std: float = 1.2) -> Float[Array, "*b"]:
     """Training noise levels from standard normal draws: ``ln sigma = p_mean + p_std * normal``."""
-    return jnp.exp(jnp.asarray(normal) * p_std + p_mean)
+    return jnp.exp(as_jax_floats("normal", normal) * p_std + p_mean)
 
 
 def vp_sigma(
-    uniform: Float[ArrayLike, "*b"], beta_d: float = 19.9, beta_min: float = 0.1, epsilon_t: float = 1e-5
+    uniform: Num[ArrayLike, "*b"], beta_d: float = 19.9, beta_min: float = 0.1, epsilon_t: float = 1e-5
 ) -> Float[Array, "*b"]:
     """Training noise levels of a variance-preserving SDE, from uniform draws: high levels for draws near 0.
 
     ``sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1`` at the time ``t = 1 + uniform (epsilon_t - 1)``.
     """
-    time = 1 + jnp.asarray(uniform) * (epsilon_t - 1)
+    time = 1 + as_jax_floats("uniform", uniform) * (epsilon_t - 1)
     return jnp.sqrt(jnp.expm1(beta_d / 2 * jnp.square(time) + beta_min * time))
 
 
-def ve_sigma(uniform: Float[ArrayLike, "*b"], sigma_min: float = 0.02, sigma_max: float = 100.0) -> Float[Array, "*b"]:
+def ve_sigma(uniform: Num[ArrayLike, "*b"], sigma_min: float = 0.02, sigma_max: float = 100.0) -> Float[Array, "*b"]:
     """Training noise levels of a variance-exploding SDE, from uniform draws: uniform in ``ln sigma``."""
-    return jnp.exp(math.log(sigma_max / sigma_min) * jnp.asarray(uniform)) * sigma_min
+    return jnp.exp(math.log(sigma_max / sigma_min) * as_jax_floats("uniform", uniform)) * sigma_min
 
 
-def vesde_sigma(uniform: Float[ArrayLike, "*b"], base: float = 25.0, epsilon_t: float = 1e-5) -> Float[Array, "*b"]:
+def vesde_sigma(uniform: Num[ArrayLike, "*b"], base: float = 25.0, epsilon_t: float = 1e-5) -> Float[Array, "*b"]:
     """Training noise levels of ``dx = base^t dW``, from uniform draws: ``t`` is uniform from ``epsilon_t`` to 1."""
     rate = 2 * math.log(base)
-    return jnp.sqrt(jnp.expm1(rate * (epsilon_t + (1 - epsilon_t) * jnp.asarray(uniform))) / rate)
+    return jnp.sqrt(jnp.expm1(rate * (epsilon_t + (1 - epsilon_t) * as_jax_floats("uniform", uniform))) / rate)
 
 
 def _weighted_error(
@@ -67,7 +68,9 @@ def _weighted_error(
     key: Key | None,
 ) -> Event:
     """``weight (D(image + sigma noise; sigma, labels) - image)^2``."""
-    denoised = network.apply(params, image + sigma * noise, sigma, labels, augment_labels, key=key)
+    denoised = network.apply(
+        params, image + sigma * as_jax_floats("noise", noise), sigma, labels, augment_labels, key=key
+    )
     return jnp.square(denoised - image) * weight
 
 
@@ -98,6 +101,7 @@ def edm_loss(
         p_mean: mean of ``ln sigma``.
         p_std: standard deviation of ``ln sigma``.
     """
+    image = as_jax_floats("image", image)
     sigma = edm_sigma(normal, p_mean, p_std).astype(image.dtype)
     sd = network.sigma_data
     weight = (sigma**2 + sd**2) / (sigma * sd) ** 2
@@ -123,6 +127,7 @@ def vp_loss(
     Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the process: ``beta_d``,
     ``beta_min``, and the earliest time ``epsilon_t``.
     """
+    image = as_jax_floats("image", image)
     sigma = vp_sigma(uniform, beta_d, beta_min, epsilon_t).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 
@@ -144,6 +149,7 @@ def ve_loss(
 
     Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the range of ``sigma``.
     """
+    image = as_jax_floats("image", image)
     sigma = ve_sigma(uniform, sigma_min, sigma_max).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 
@@ -165,6 +171,7 @@ def vesde_loss(
 
     Equation 5 of arXiv 2311.01797 with ``lambda = std^2``, elementwise. Args are those of ``vp_loss``, but for the process.
     """
+    image = as_jax_floats("image", image)
     sigma = vesde_sigma(uniform, base, epsilon_t).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 

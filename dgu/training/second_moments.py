@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
+from dgu.arrays import as_floats
 from dgu.denoisers import as_pytree
 from dgu.errors import InputError
 from dgu.noisy import in_blocks, noisy_input
@@ -43,7 +44,7 @@ class CrossMoments:
 
 def cross_moments(
     denoiser: Denoiser,
-    images: Float[np.ndarray, "n *event"],
+    images: Num[np.ndarray, "n *event"],
     sigma: float,
     key: Key,
     *,
@@ -75,6 +76,7 @@ def cross_moments(
     Raises:
         InputError: an output of another shape than its input, or one that is not finite (it names level and example).
     """
+    images = as_floats("images", images)
     model, size = as_pytree(denoiser), images[0].size
     place, noise = jnp.asarray(level, jnp.int32), jnp.asarray(sigma, images.dtype)
     with jax.enable_x64(True):
@@ -197,7 +199,7 @@ def merged(parts: Sequence[CrossMoments]) -> CrossMoments:
 
 
 def level_moments(
-    denoiser: Denoiser, images: Float[np.ndarray, "n *event"], sigmas: Float[np.ndarray, "levels"], key: Key, **options: Any
+    denoiser: Denoiser, images: Num[np.ndarray, "n *event"], sigmas: Float[np.ndarray, "levels"], key: Key, **options: Any
 ) -> Iterator[CrossMoments]:  # fmt: skip
     """``cross_moments`` of each level in turn: never those of two levels at once. Options as there."""
     for level, sigma in enumerate(sigmas):

@@ -15,8 +15,9 @@ import numpy as np
 import optax
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer, Num
 
+from dgu.arrays import as_floats
 from dgu.errors import InputError, require
 from dgu.training.losses import edm_sigma
 from dgu.typing import Key, PyTree
@@ -48,8 +49,8 @@ class TogetherConfig:
 
 def train_together(
     denoisers: PyTree,
-    data: Float[ArrayLike, "R most *event"],
-    counts: Int[ArrayLike, "R"],
+    data: Num[ArrayLike, "R most *event"],
+    counts: Integer[ArrayLike, "R"],
     keys: Any,
     config: TogetherConfig = TogetherConfig(),
     progress: Callable[[int, int], object] | None = None,
@@ -77,7 +78,7 @@ def train_together(
 
     Karras et al. 2022 (the loss).
     """
-    rows, sizes = np.asarray(data), np.asarray(counts)
+    rows, sizes = as_floats("data", data), np.asarray(counts)
     number = len(rows)
     leaves = jax.tree.leaves(denoisers)
     fits = rows.ndim >= 3 and all(leaf.shape[:1] == (number,) for leaf in leaves)
