@@ -24,6 +24,7 @@ def noisy_input(
 
     Studies that are given the same key see the same inputs, whatever their batches and denoisers.
     """
+    key = keys.threefry(key)
     eps = keys.step_noise(jax.random.fold_in(key, level), index, draw, image.shape, image.dtype)
     # Held once: a compiled program otherwise draws the noise anew for each of its uses, such as each point of a mixture.
     return jax.lax.optimization_barrier(image + jnp.asarray(sigma, image.dtype) * eps)

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Images, Key, Labels, PyTree
 
 
@@ -110,6 +111,7 @@ def train_convnet(
         InputError: images and labels that do not fit, labels out of range, sizes below 1.
         FloatingPointError: the loss is not finite at the end of an epoch.
     """
+    key = threefry(key)
     images, labels = np.asarray(images), np.asarray(labels)
     shape = images.shape[1:]
     require(len(images) == len(labels) >= 1, "images, labels", (len(images), len(labels)), "as many of both, 1 or more")

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from dgu.analysis.jacobians import perturbed_images
 from dgu.denoisers import as_pytree
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.samplers.heun import denoise
 from dgu.samplers.schedules import check_sigmas
 from dgu.typing import Denoiser, Event, Key, Scalar
@@ -103,6 +104,7 @@ def random_directions(key: Key, count: int, shape: Sequence[int]) -> Float[Array
     Raises:
         InputError: ``count`` below 1.
     """
+    key = threefry(key)
     require(count >= 1, "count", count, "1 or more")
     draws = jax.random.normal(key, (count, *shape))
     norms = jnp.sqrt(jnp.sum(jnp.square(draws), axis=tuple(range(1, draws.ndim)), keepdims=True))

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 
@@ -38,6 +39,7 @@ def quadratic_features(
     Raises:
         InputError: ``num_features`` without key or the reverse, or less than 1.
     """
+    key = None if key is None else threefry(key)
     x = jnp.asarray(x)
     x = x.reshape(x.shape[0], -1)
     require((num_features is None) == (key is None), "num_features", num_features, "given together with key")

@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Float64
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.models.closed_form import GaussianDenoiser
 from dgu.samplers.schedules import MAX_GAMMA, Churn, check_churn, check_sigmas
 from dgu.typing import Key
@@ -202,6 +203,7 @@ def gaussian_outputs(
         start: ``x_0``, already scaled by ``sigmas[0]``.
         key: of z.
     """
+    key = threefry(key)
     basis = np.asarray(denoiser.basis, np.float64)
     mean = np.asarray(denoiser.mean, np.float64).ravel()
     states = np.asarray(start, np.float64)

@@ -10,7 +10,7 @@ from scipy import linalg
 
 from dgu.analysis.argmax import class_weights, classifier_error
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import stream, threefry
 from dgu.typing import Key
 
 
@@ -71,6 +71,7 @@ def simulated_errors(
     Raises:
         InputError: no replicate, or a class without a sample.
     """
+    key = threefry(key)
     mu, sigma = np.asarray(means, np.float64), np.asarray(covariances, np.float64)
     k, d = mu.shape
     require(replicates >= 1, "replicates", replicates, "at least 1")

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from dgu.analysis.resampling import Interval, t_interval
 from dgu.denoisers import as_pytree
 from dgu.errors import InputError, require
+from dgu.keys import threefry
 from dgu.noisy import checked_images, checked_levels, in_blocks, noisy_input, over_levels, require_finite
 from dgu.samplers.heun import denoise
 from dgu.typing import Denoiser, Key, Scalar
@@ -93,6 +94,7 @@ def linearity(
 
     Li et al., arXiv 2410.24060, (11) and (12), whose ``x_1`` in place of the second ``x_2`` is a misprint.
     """
+    key = threefry(key)
     mixes = np.asarray(mixing_weights() if weights is None else weights, np.float64)
     lengths = (mixes**2).sum(axis=1)
     unit = np.abs(lengths - 1) <= 1e-6
@@ -118,6 +120,7 @@ def homogeneity(
 
     The factor scales the noise with the image, so that the level told to the denoiser is not that of its input.
     """
+    key = threefry(key)
     coefficients = np.stack([np.asarray(factors, np.float64), np.zeros(len(factors))], axis=1)
     return combination_scores(denoiser, images, sigmas, key, coefficients, pairs=pairs, batch_size=batch_size)
 
@@ -135,6 +138,7 @@ def additivity(
 
     The sum has ``sqrt(2)`` times the noise that the denoiser is told.
     """
+    key = threefry(key)
     return combination_scores(denoiser, images, sigmas, key, np.ones((1, 2)), pairs=pairs, batch_size=batch_size)
 
 
@@ -152,6 +156,7 @@ def combination_scores(
 
     Arguments and errors as of ``linearity``, but for the condition on a and b.
     """
+    key = threefry(key)
     require(pairs == int(pairs) and pairs >= 2, "pairs", pairs, "a whole number, 2 or more")
     rows = checked_images(images, 2 * pairs)[: 2 * pairs]
     mixes = np.asarray(coefficients, np.float64)

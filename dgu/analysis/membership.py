@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from dgu.analysis.quality import Estimate
 from dgu.analysis.ranking import auc
 from dgu.errors import require
-from dgu.keys import draw_initial, example_key, stream
+from dgu.keys import draw_initial, example_key, stream, threefry
 from dgu.typing import Denoiser, Key
 
 #: Noise levels at which the loss is taken: from fine texture to the shape of the whole.
@@ -74,6 +74,7 @@ def denoising_loss(
     Raises:
         InputError: no images, levels that are not positive, or losses that are not finite.
     """
+    key = threefry(key)
     images = np.asarray(images)
     require(len(images) >= 1 and batch_size >= 1, "(images, batch_size)", (len(images), batch_size), "1 or more")
     require(len(sigmas) >= 1 and min(sigmas) > 0, "sigmas", tuple(sigmas), "one or more positive levels")

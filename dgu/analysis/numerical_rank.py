@@ -14,6 +14,7 @@ from scipy import stats
 from dgu.analysis.jacobians import singular_triplets
 from dgu.denoisers import as_pytree, check_range
 from dgu.errors import InputError, require
+from dgu.keys import threefry
 from dgu.noisy import checked_images
 from dgu.samplers.heun import denoise
 from dgu.typing import Denoiser, Key, Scalar
@@ -126,6 +127,7 @@ def jacobian_ranks(
 
     arXiv 2409.02426, equations 49 to 51; Hutchinson (1990); Meyer et al., Hutch++ (2021), for the projection.
     """
+    key = None if key is None else threefry(key)
     points = checked_images(x, 1, "x")
     size = points[0].size
     levels = np.broadcast_to(np.asarray(sigma, points.dtype), (len(points),))

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
-from jaxtyping import Key as Keys
 
 from dgu.analysis.subspace_clustering import k_subspaces, spectral_labels
 from dgu.analysis.subspace_problems import Problems
 from dgu.analysis.subspace_sgd import TimeGrid, train_subspaces
 from dgu.analysis.subspaces import Recovery, orthonormalised, principal_basis, recovery
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 
@@ -60,6 +60,7 @@ def recover_by_k_subspaces(key: Key, problems: Problems, threshold: Float[Array,
     Returns:
         The recoveries, and how many times each problem's K-subspaces re-seeded an emptied subspace.
     """
+    key = threefry(key)
     components, width = problems.truth.shape[1], problems.truth.shape[3]
 
     def one(given: tuple[Array, Problems]) -> tuple[Recovery, Array]:
@@ -81,7 +82,7 @@ def recover_by_bases(bases: Float[Array, "P K n r"], truth: Float[Array, "P K n 
 
 
 def recover_by_sgd(
-    keys: Keys[Array, "T"],
+    keys: Key,
     problems: Problems,
     starts: Float[Array, "P K n r"],
     *,
@@ -99,7 +100,8 @@ def recover_by_sgd(
         The recoveries with the bases made orthonormal, and with the bases as SGD left them; and the problems in which
         it diverged, ``(P,)``, which are no successes.
     """
-    groups, total = keys.shape[0], starts.shape[0]
+    keys = threefry(keys, "keys", shape=None)
+    groups, total = keys.size, starts.shape[0]
     require(total % groups == 0, "keys", f"{groups} groups", f"a number that divides the {total} problems")
     split = jax.tree.map(lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]), (problems, starts))
     bases = train_subspaces(

@@ -67,6 +67,7 @@ def sample_from(
         InputError: a grid, churn value or batch size out of range, or no starts.
         FloatingPointError: a sample that is not finite, naming its number.
     """
+    key = keys.threefry(key)
     check_sigmas(sigmas)
     check_churn(churn)
     require(len(starts) >= 1, "starts", f"{len(starts)} states", "1 or more")

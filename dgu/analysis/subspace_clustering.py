@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from dgu.analysis.kmeans import lloyd
 from dgu.analysis.subspaces import principal_basis
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -50,6 +51,7 @@ def spectral_labels(
     that are not present are left out. Wang et al., "Convergence and recovery guarantees of the K-subspaces method",
     ICML 2022.
     """
+    key = threefry(key)
     units = normalised(rows)
     inner = jnp.abs(jnp.matmul(units, units.T, precision=_HIGHEST))
     kept = present[:, None] & present[None] & ~jnp.eye(rows.shape[0], dtype=bool)

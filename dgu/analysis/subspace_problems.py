@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Integer
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.models.molrg import basis_of
 from dgu.typing import Key, Scalar
 
@@ -65,6 +66,7 @@ def low_rank_problems(
         InputError: K subspaces of the largest rank that do not fit in the dimension, sizes or ranks below 1, ``noise``
             negative or not finite.
     """
+    key = threefry(key)
     d, size, trial = (np.asarray(given) for given in (ranks, sizes, trials))
     wide, long = int(d.max()) if width is None else width, int(size.max()) if length is None else length
     require(components >= 1, "components", components, "1 or more")
@@ -124,6 +126,7 @@ def truth_starts(key: Key, truth: Float[Array, "P K n r"], scale: Scalar = 0.2) 
 
     Columns beyond the rank stay 0. The problem in row p has the draw number p of ``key``.
     """
+    key = threefry(key)
     there = jnp.any(truth != 0, axis=2, keepdims=True).astype(truth.dtype)
     draws = jax.vmap(lambda p: jax.random.normal(jax.random.fold_in(key, p), truth.shape[1:], truth.dtype))
     return truth + scale * draws(jnp.arange(truth.shape[0])) * there
@@ -136,6 +139,7 @@ def random_starts(key: Key, truth: Float[Array, "P K n r"], scale: Scalar | None
     By default that is ``n^-1/2``, which gives columns of length about 1, as the truth's. From standard normal entries,
     columns longer by ``sqrt(n)``, SGD runs away at learning rates that suit the others.
     """
+    key = threefry(key)
     there = jnp.any(truth != 0, axis=2, keepdims=True).astype(truth.dtype)
     draws = jax.vmap(lambda p: jax.random.normal(jax.random.fold_in(key, p), truth.shape[1:], truth.dtype))
     spread = jnp.asarray(truth.shape[2] ** -0.5 if scale is None else scale, truth.dtype)

@@ -26,6 +26,7 @@ from scipy import stats
 
 from dgu.analysis.quality import Estimate
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -147,6 +148,7 @@ def tail_estimates(values: Float[ArrayLike, "n functions"], key: Key, resamples:
     Raises:
         InputError: fewer than 20 values, non-finite ones, a constant function, or fewer than 20 resamples.
     """
+    key = threefry(key)
     values = _checked(values)
     require(resamples >= 20, "resamples", resamples, "20 or more")
     columns = jnp.asarray(values)

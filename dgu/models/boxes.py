@@ -11,6 +11,7 @@ from jax.scipy.special import log_ndtr
 from jaxtyping import Float
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Event, Key, Scalar
 
 
@@ -73,6 +74,7 @@ class BoxMixture:
 
     def draw(self, key: Key) -> Float[Array, "d"]:
         """One example: ``jax.vmap`` it over keys."""
+        key = threefry(key)
         pick, place = jax.random.split(key)
         lows, highs = jnp.asarray(self.lows), jnp.asarray(self.highs)
         box = jax.random.categorical(pick, jnp.log(jnp.asarray(self.weights, lows.dtype)))

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from dgu.denoisers import check_range
 from dgu.errors import InputError, require
+from dgu.keys import seeded, threefry
 from dgu.models.adm import ADM, ADMConfig
 from dgu.models.dit import DiT, DiTConfig
 from dgu.models.preconditioning import EDMPreconditioning, IDDPMPreconditioning, Preconditioning, nearest
@@ -77,6 +78,7 @@ class EDMNetwork:
 
     def init(self, key: Key) -> PyTree:
         """Parameters as the reference initialises them: a nested dict of float32 arrays, constants among them."""
+        key = threefry(key)
         _, state = nnx.split(_module(self.unet, self.compute_dtype, nnx.Rngs(params=key)))
         return nnx.to_pure_dict(state) | {name: jnp.asarray(table) for name, table in self._tables().items()}
 
@@ -91,6 +93,7 @@ class EDMNetwork:
         key: Key | None = None,
     ) -> Float[Array, "h w o"]:
         """The bare U-Net ``F(x; c_noise, label)``; its output has the U-Net's compute dtype."""
+        key = None if key is None else threefry(key)
         graph, _ = _abstract(self.unet, self.compute_dtype)
         own = {name: leaves for name, leaves in params.items() if name not in self._tables()}
         return nnx.merge(graph, own)(x, c_noise, label, augment_label, key, remat=self.remat)
@@ -115,6 +118,7 @@ class EDMNetwork:
             augment_labels: vector of ``augment_dim`` augmentation labels or None.
             key: switches training mode on.
         """
+        key = None if key is None else threefry(key)
         dtype = x.dtype
         wide = jnp.promote_types(dtype, jnp.float32)
         x = x.astype(wide)
@@ -147,7 +151,7 @@ def is_constant(path: tuple[Any, ...]) -> bool:
 @lru_cache(maxsize=32)
 def _abstract(unet: Architecture, compute_dtype: str) -> tuple[Any, PyTree]:
     """Graph definition and shapes of the parameters, once per architecture and without computing anything."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: _module(unet, compute_dtype, _SameKey(jax.random.key(0)))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: _module(unet, compute_dtype, _SameKey(seeded(0)))))
     return graph, nnx.to_pure_dict(state)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Denoiser, Event, Key, PyTree, Scalar
 
 
@@ -44,6 +45,7 @@ class LinearNetwork:
 
     def init(self, key: Key) -> PyTree:
         """Zeros, whatever the key: ``{"weight": (d, d), "bias": (d,)}`` in float32."""
+        key = threefry(key)
         size = math.prod(self.shape)
         return {"weight": jnp.zeros((size, size), jnp.float32), "bias": jnp.zeros(size, jnp.float32)}
 

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Event, Key, Scalar
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -132,6 +133,7 @@ class MoLRGDenoiser:
 
         It is of component ``draw_label(key)``, or of ``label`` where that is given.
         """
+        key = threefry(key)
         _, inside, outside = jax.random.split(key, 3)
         means = jnp.asarray(self.means)
         chosen = self.draw_label(key) if label is None else jnp.asarray(label)
@@ -146,6 +148,7 @@ class MoLRGDenoiser:
 
     def draw_label(self, key: Key) -> Int[Array, ""]:
         """The component of ``draw(key)``, by the weights."""
+        key = threefry(key)
         weights = jnp.asarray(self.weights, jnp.asarray(self.means).dtype)
         return jax.random.categorical(jax.random.split(key, 3)[0], jnp.log(weights))
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Shaped
 
 from dgu.denoisers import as_pytree, check_range
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.samplers.heun import as_state, denoise
 from dgu.samplers.schedules import is_concrete
 from dgu.typing import Denoiser, Event, Key, Scalar
@@ -72,6 +73,7 @@ def log_likelihood(
 
     Song et al. 2021 (score SDE), section 4.3; EDM, equation 1; Grathwohl et al. 2019 (FFJORD) for the probes.
     """
+    key = None if key is None else threefry(key)
     x = as_state("x", x)
     require((key is None) == (probes is None), "probes", probes, "given together with key, for an estimated trace")
     if probes is not None:
@@ -193,6 +195,7 @@ def dequantize(images: Shaped[ArrayLike, "*shape"], key: Key, *, levels: int = 2
     Raises:
         InputError: integers outside 0 to L - 1 or floats outside [-1, 1]; fewer than 2 levels.
     """
+    key = threefry(key)
     require(levels == int(levels) and levels >= 2, "levels", levels, "a whole number, 2 or more")
     images = jnp.asarray(images)
     whole = jnp.issubdtype(images.dtype, jnp.integer)

@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Float64, Int
 
 from dgu.denoisers import as_pytree
+from dgu.keys import threefry
 from dgu.noisy import noisy_input
 from dgu.samplers.heun import denoise
 from dgu.training.second_moments import (
@@ -49,6 +50,7 @@ def antithetic_moments(
 
     Hammersley and Morton, "A new Monte Carlo technique: antithetic variates", Proc. Camb. Phil. Soc. 52 (1956).
     """
+    key = threefry(key)
     model, size = as_pytree(denoiser), images[0].size
     numbered = list(range(draws)) if isinstance(draws, int) else list(draws)
     place, noise = jnp.asarray(level, jnp.int32), jnp.asarray(sigma, images.dtype)

@@ -15,6 +15,7 @@ from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from dgu.keys import threefry
 from dgu.typing import Key, Scalar
 
 #: Length of the label vector; a network that takes it has ``augment_dim=9``.
@@ -69,6 +70,7 @@ def draw_geometry(key: Key, probability: Scalar) -> Geometry:
         key: of this image.
         probability: from 0 (nothing is done) to 1.
     """
+    key = threefry(key)
     gates, coins, normals, angles = jax.random.split(key, 4)
     p = jnp.asarray(probability, jnp.result_type(float))
     on = jax.random.uniform(gates, (5,), p.dtype) < p
@@ -126,6 +128,7 @@ def transform(image: Float[Array, "h w c"], geometry: Geometry) -> Float[Array, 
 
 def augment(image: Float[Array, "h w c"], key: Key, probability: Scalar) -> tuple[Float[Array, "h w c"], Array]:
     """One image augmented with ``probability`` (see ``draw_geometry``), and its label vector of ``AUGMENT_DIM`` entries."""
+    key = threefry(key)
     geometry = draw_geometry(key, probability)
     return transform(image, geometry), geometry.labels.astype(image.dtype)
 

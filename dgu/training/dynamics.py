@@ -12,7 +12,7 @@ A run whose parameters stop being finite is trained no further in effect (they s
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import jax
@@ -23,6 +23,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.models.shallow import ShallowNet, ShallowScore
 from dgu.samplers.sde import LinearSDE
 from dgu.typing import Key, PyTree
@@ -150,7 +151,7 @@ def train_dynamics(
         InputError: shapes that do not fit each other, units that exceed the width, rates that are not positive, 2^31 steps.
     """
     data, rates, units = np.asarray(runs.data), np.asarray(runs.rates), np.asarray(runs.units)
-    net = recipe.net
+    net, runs = recipe.net, replace(runs, keys=threefry(runs.keys, "runs.keys", shape=None))
     require(data.ndim == 3 and data.shape[1] >= 1, "runs.data.shape", data.shape, "(R, n, d), n at least 1")
     count = len(data)
     require(data.shape[2] == net.dimension, "runs.data.shape", data.shape, f"(R, n, {net.dimension}) for the network")

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from dgu.keys import threefry
 from dgu.models.edm import EDMNetwork
 from dgu.training.augment import augment
 from dgu.typing import Event, Key, PyTree, Scalar
@@ -98,6 +99,7 @@ def edm_loss(
         p_mean: mean of ``ln sigma``.
         p_std: standard deviation of ``ln sigma``.
     """
+    key = None if key is None else threefry(key)
     sigma = edm_sigma(normal, p_mean, p_std).astype(image.dtype)
     sd = network.sigma_data
     weight = (sigma**2 + sd**2) / (sigma * sd) ** 2
@@ -123,6 +125,7 @@ def vp_loss(
     Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the process: ``beta_d``,
     ``beta_min``, and the earliest time ``epsilon_t``.
     """
+    key = None if key is None else threefry(key)
     sigma = vp_sigma(uniform, beta_d, beta_min, epsilon_t).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 
@@ -144,6 +147,7 @@ def ve_loss(
 
     Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the range of ``sigma``.
     """
+    key = None if key is None else threefry(key)
     sigma = ve_sigma(uniform, sigma_min, sigma_max).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 
@@ -165,6 +169,7 @@ def vesde_loss(
 
     Equation 5 of arXiv 2311.01797 with ``lambda = std^2``, elementwise. Args are those of ``vp_loss``, but for the process.
     """
+    key = None if key is None else threefry(key)
     sigma = vesde_sigma(uniform, base, epsilon_t).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 
@@ -194,6 +199,7 @@ def sampled_loss(
         p_std: standard deviation of ``ln sigma`` for EDM.
         augment_probability: see ``dgu.training.augment``; with 0 the image stays as it is and no labels are given.
     """
+    key = threefry(key)
     sigma_key, noise_key, dropout_key, augment_key = jax.random.split(key, 4)
     augment_labels = None
     if augment_probability:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from dgu.denoisers import as_pytree
 from dgu.errors import InputError
+from dgu.keys import threefry
 from dgu.noisy import in_blocks, noisy_input
 from dgu.samplers.heun import denoise
 from dgu.typing import Denoiser, Event, Key, Scalar
@@ -75,6 +76,7 @@ def cross_moments(
     Raises:
         InputError: an output of another shape than its input, or one that is not finite (it names level and example).
     """
+    key = threefry(key)
     model, size = as_pytree(denoiser), images[0].size
     place, noise = jnp.asarray(level, jnp.int32), jnp.asarray(sigma, images.dtype)
     with jax.enable_x64(True):
@@ -200,5 +202,6 @@ def level_moments(
     denoiser: Denoiser, images: Float[np.ndarray, "n *event"], sigmas: Float[np.ndarray, "levels"], key: Key, **options: Any
 ) -> Iterator[CrossMoments]:  # fmt: skip
     """``cross_moments`` of each level in turn: never those of two levels at once. Options as there."""
+    key = threefry(key)
     for level, sigma in enumerate(sigmas):
         yield cross_moments(denoiser, images, float(sigma), key, level=level, **options)
