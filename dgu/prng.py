@@ -1,7 +1,7 @@
 """The one generator that everything is drawn from, JAX's threefry, whatever generator JAX itself is set to."""
 
 import operator
-from typing import SupportsIndex
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from dgu.typing import Key
 GENERATOR = "threefry2x32"
 
 
-def seeded(seed: SupportsIndex | Array) -> Key:
+def seeded(seed: Any) -> Key:
     """``jax.random.key(seed)`` of the generator threefry, also where JAX's default (``JAX_DEFAULT_PRNG_IMPL``) is another.
 
     Args:
