@@ -22,6 +22,7 @@ import tyro
 
 from benchmarks.timing import seconds, use_cores
 from dgu.analysis import score_distances, weight_nmse
+from dgu.keys import seeded
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.samplers import karras_sigmas
 from dgu.training import distill_by_adam, distill_exactly
@@ -74,14 +75,14 @@ def examples(config: Config) -> Iterator[tuple[int, int]]:
 
 def measure(config: Config) -> dict:
     """All figures, in seconds."""
-    sigmas, key = karras_sigmas(10)[:-1], jax.random.key(0)
+    sigmas, key = karras_sigmas(10)[:-1], seeded(0)
     images, held = planted(config.images, config.size, 1), planted(config.held, config.size, 2)
     points = planted(config.points or 1024, config.size, 0)
     teacher = EmpiricalDenoiser(points) if config.points else GaussianDenoiser.fit(points)
 
     def errors(maps: LinearDenoiser) -> np.ndarray:
         models = {"teacher": teacher, "maps": maps}
-        found = score_distances(models, held, maps.sigmas, jax.random.key(1), inputs="held-out", batch_size=128)
+        found = score_distances(models, held, maps.sigmas, seeded(1), inputs="held-out", batch_size=128)
         return np.sqrt((found.differences[:, 0, 1] ** 2).mean(axis=1) / config.size)
 
     def exactly(levels: slice, count: int, draws: int) -> LinearDenoiser:

@@ -26,6 +26,7 @@ import tyro
 
 from benchmarks.timing import seconds, use_cores
 from dgu.analysis import Grid, KLMeasure
+from dgu.keys import seeded
 from dgu.models import ShallowNet, two_modes
 from dgu.samplers import VESDE
 from dgu.training import Recipe, Runs, train_dynamics
@@ -121,12 +122,12 @@ def peer_run(data: torch.Tensor, log_p: torch.Tensor, epochs: int, every: int) -
 def make_runs(config: Config) -> Runs:
     """Data, keys and targets of all runs."""
     target = two_modes(MU)
-    keys = jax.random.split(jax.random.key(0), (config.runs, config.examples))
+    keys = jax.random.split(seeded(0), (config.runs, config.examples))
     data = np.asarray(jax.jit(jax.vmap(jax.vmap(target.draw)))(keys))
     told = MEASURE.aux(SDE, target, T_EPS, GRID)
     aux = {name: np.broadcast_to(value, (config.runs, *value.shape)) for name, value in told.items()}
     rates, units = np.full(config.runs, RATE, np.float32), np.full(config.runs, WIDTH, np.int32)
-    return Runs(data, jax.random.split(jax.random.key(1), config.runs), rates, units, aux)
+    return Runs(data, jax.random.split(seeded(1), config.runs), rates, units, aux)
 
 
 def measure(config: Config) -> dict:

@@ -33,6 +33,7 @@ from dgu.analysis import (
     recover_by_sgd,
     vp_grid,
 )
+from dgu.keys import seeded
 
 DIMENSION, BATCH, RATE, STEPS, PEER_RANK, PEER_SIZE = 48, 128, 0.1, 5000, 5, 10
 RANKS, SIZES = range(2, 9), range(2, 16)
@@ -86,13 +87,13 @@ def peer_run(rows: torch.Tensor, rank: int, steps: int) -> torch.Tensor:
 def pca_grid(trials: int) -> np.ndarray:
     """Success of every problem, and whether theory wants it."""
     cells = grid_cells(RANKS, SIZES, range(trials))
-    problems = low_rank_problems(jax.random.key(0), *cells, dimension=DIMENSION, components=1)
+    problems = low_rank_problems(seeded(0), *cells, dimension=DIMENSION, components=1)
     return np.asarray(recover_by_pca(problems).success) == (cells.sizes >= cells.ranks)
 
 
 def sgd_grid(trials: range, steps: int) -> np.ndarray:
     """Success of these trials of every cell, (trials, cells)."""
-    key = jax.random.key(1)
+    key = seeded(1)
     cells = grid_cells(RANKS, SIZES, trials)
     problems = low_rank_problems(key, *cells, dimension=DIMENSION, components=1)
     keys = jax.vmap(lambda trial: jax.random.fold_in(key, trial))(np.asarray(trials))

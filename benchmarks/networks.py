@@ -31,6 +31,7 @@ import tyro
 from benchmarks import chain, subjects
 from benchmarks.timing import Work, alternate, matmul_ceiling, relative_throughput, spread, use_cores
 from dgu import parallel
+from dgu.keys import seeded
 from dgu.models import EDMNetwork
 from dgu.models.weights import params_to_arrays
 from dgu.training import TrainingConfig, initial_state, loop, train_steps
@@ -209,7 +210,7 @@ def largest_micro_batch(network: EDMNetwork, limit: float, *, step: int = 8, run
     _, accumulate, _ = loop._compiled(network, config, mesh)  # The loop's own program.
     weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(network.abstract_params))
     beside = 3 * weights  # The average and Adam's two moments; the program's arguments have the parameters and the sum.
-    key = jax.random.key(0)
+    key = seeded(0)
 
     def compiled(batch: int) -> tuple[Any, float]:
         arrays = (

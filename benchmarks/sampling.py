@@ -42,7 +42,7 @@ from jax import Array
 
 from benchmarks import chain, subjects
 from benchmarks.timing import Work, alternate, relative_throughput, spread, use_cores
-from dgu.keys import initial_noise
+from dgu.keys import initial_noise, seeded
 from dgu.models import EDMNetwork
 from dgu.models.weights import params_to_arrays
 from dgu.samplers import karras_sigmas, sample
@@ -132,7 +132,7 @@ def measure(config: Config) -> dict:
     sigmas = karras_sigmas(config.steps)
     indices = np.arange(config.batch)
     labels = indices % network.unet.label_dim
-    key = jax.random.key(0)
+    key = seeded(0)
     noise = np.stack([initial_noise(key, i, network.shape) for i in indices])
     one_hot = np.eye(network.unet.label_dim, dtype=np.float32)[labels]
     on_cpu = jax.default_backend() == "cpu"

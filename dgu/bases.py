@@ -14,6 +14,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dgu.errors import InputError, require
+from dgu.prng import threefry
 from dgu.typing import Key
 
 
@@ -56,6 +57,7 @@ class StudentT(_StudentT):
 
     def __call__(self, key: Key, shape: Sequence[int]) -> Float[Array, "..."]:
         """Noise of ``shape``, of JAX's default floating dtype."""
+        key = threefry(key)
         return self.scale * jax.random.t(key, self.dof, tuple(shape))
 
 
@@ -76,6 +78,7 @@ class MultivariateStudentT(_StudentT):
 
     def __call__(self, key: Key, shape: Sequence[int]) -> Float[Array, "..."]:
         """Noise of ``shape``, of JAX's default floating dtype."""
+        key = threefry(key)
         direction, radius = jax.random.split(key)
         normal = jax.random.normal(direction, tuple(shape))
         chi2 = 2 * jax.random.gamma(radius, jnp.asarray(self.dof / 2, normal.dtype), dtype=normal.dtype)

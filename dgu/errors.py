@@ -26,6 +26,10 @@ class CheckpointError(InputError):
     """A network snapshot that cannot be read: one line naming the file and what is wrong with it."""
 
 
+class PriorMismatchWarning(UserWarning):
+    """The Gaussian prior at the largest noise level is some way from the noised data: the message says how many nats."""
+
+
 def require(condition: bool | np.bool, name: str, value: Any, allowed: str) -> None:
     """Raise ``InputError("name = value: must be allowed")`` unless ``condition`` holds."""
     if not condition:

@@ -25,6 +25,7 @@ def noisy_input(
 
     Studies that are given the same key see the same inputs, whatever their batches and denoisers.
     """
+    key = keys.threefry(key)
     image = as_jax_floats("image", image)
     eps = keys.step_noise(jax.random.fold_in(key, level), index, draw, image.shape, image.dtype)
     # Held once: a compiled program otherwise draws the noise anew for each of its uses, such as each point of a mixture.

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from dgu.keys import threefry
 from dgu.typing import Denoiser, Event, Key, Scalar
 
 
@@ -47,6 +48,7 @@ def jacobian_defects(
 
     A Python loop of one jitted product: the gradient of a convolution inside ``lax.scan`` is many times slower on CPU.
     """
+    key = threefry(key)
     size = x.size
     if size <= exact_size:
         block, rounds = np.eye(size), 1
@@ -91,6 +93,7 @@ def _orthogonality(
 
 
 def orthogonality_score(denoiser: Denoiser, clean: Array, sigmas: Sequence[float], key: Key) -> float:
+    key = threefry(key)
     scores = []
     for number, sigma in enumerate(sigmas):
         level = jax.random.fold_in(key, 1000 + number)

@@ -25,6 +25,7 @@ from jaxtyping import Float
 
 from dgu.denoisers import as_pytree, map_batch, random_draws
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.posterior_identities import jacobian_defects, orthogonality_score, rms, tweedie_error
 from dgu.typing import Denoiser, Key
 
@@ -156,6 +157,7 @@ def check_denoiser(
         DenoiserCheckError: a bound is passed; the message names each defect with its value and bound.
         InputError: an argument that cannot be used.
     """
+    key = threefry(key)
     shape = _check_arguments(shape, dtype, sigmas=sigmas)
     require(max_traces >= 1, "max_traces", max_traces, "at least 1")
     tolerance = _ROUNDING[jnp.dtype(dtype).name] if tolerance is None else tolerance
@@ -238,6 +240,7 @@ def check_posterior_mean(
         DenoiserCheckError: a bound is passed, here or in ``check_denoiser``.
         InputError: an argument that cannot be used.
     """
+    key = threefry(key)
     shape = _check_arguments(shape, dtype, sigmas=sigmas, sigma_min=[sigma_min], sigma_max=[sigma_max])
     if mean is not None:
         require(jnp.shape(mean) == shape, "mean", jnp.shape(mean), f"of shape {shape}")

@@ -6,7 +6,7 @@ Annotations are checked at run time only where a type checker is installed for t
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jax import Array
 from jax.typing import ArrayLike
@@ -18,6 +18,10 @@ Images: TypeAlias = Num[ArrayLike, "n h w c"]
 Labels: TypeAlias = Integer[ArrayLike, "n"]
 Key: TypeAlias = PRNGKeyArray
 PyTree: TypeAlias = Any
+if TYPE_CHECKING:
+    Key: TypeAlias = PRNGKeyArray
+else:  # What is no key is refused by ``dgu.keys.threefry``, which says so in one line, and not by a type checker.
+    Key: TypeAlias = Any
 
 #: ``denoiser(x, sigma) -> E[x0 | x0 + sigma * eps = x]`` for ONE example ``x`` of any shape.
 Denoiser: TypeAlias = Callable[[Array, ArrayLike], Array]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import tyro
 
@@ -33,7 +32,7 @@ from dgu.analysis import (
 from dgu.analysis.frechet import INCEPTION_WIDTH, holds_statistics
 from dgu.errors import InputError, require
 from dgu.files import write_atomic
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """The results by name; written to ``config.out`` where given."""
-    key = jax.random.key(config.seed)
+    key = seeded(config.seed)
     rows = read_features(config.features)
     if holds_statistics(config.reference):
         require(config.pca is None, "pca", config.pca, "left out: the reference holds moments, not rows")

@@ -32,7 +32,7 @@ from dgu.analysis.quality import (
 from dgu.analysis.resampling import Interval
 from dgu.data import ImageSet, SampleStore, load
 from dgu.errors import InputError, require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.plots import image_grid
 from dgu.typing import Key
 
@@ -305,7 +305,7 @@ def run(config: Config) -> dict[str, Any]:
     given = [name for name in ("samples", "checkpoint") if getattr(config, name) is not None]
     require(len(given) == 1, "samples, checkpoint", given, "exactly one of them")
     require(config.epochs >= 1, "epochs", config.epochs, "1 or more")
-    key = jax.random.key(config.seed)
+    key = seeded(config.seed)
     if config.samples is not None:
         samples, labels = _read_samples(config.samples)
     else:

@@ -139,8 +139,6 @@ PRESETS = {
 
 def run(config: Config, directory: RunDirectory) -> Report:
     """Make the images that are missing, write them as asked for, and show the first."""
-    import jax
-
     from dgu import keys, plots, samplers
     from dgu.data.export import to_uint8
     from experiments.harness.checkpoints import load
@@ -153,7 +151,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     seeds = parse_seeds(config.seeds)
     labels = classes_of(config, seeds, network.unet.label_dim)
     sigmas, solver, churn = build_sampler(config.sampler, denoiser)
-    key = keys.stream(jax.random.key(config.seed), "sample")
+    key = keys.stream(keys.seeded(config.seed), "sample")
 
     def make(of: np.ndarray | None, which: np.ndarray) -> np.ndarray:
         return samplers.sample(
@@ -239,7 +237,7 @@ def classes_of(config: Config, seeds: np.ndarray, label_dim: int) -> np.ndarray 
     if not label_dim:
         return None
     require(config.format != "store", "class", None, f"in 0..{label_dim - 1} with --format store")
-    key = keys.stream(jax.random.key(config.seed), "class")
+    key = keys.stream(keys.seeded(config.seed), "class")
     draw = jax.jit(jax.vmap(lambda seed: jax.random.randint(jax.random.fold_in(key, seed), (), 0, label_dim)))
     return np.asarray(draw(seeds.astype(np.uint32)), np.int32)
 

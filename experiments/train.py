@@ -402,7 +402,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
 def sample_grid(model: Any, rows: int, seed: int) -> np.ndarray:
     """Samples (rows, columns, H, W, C) of the first classes; images of a column start from the same noise."""
     _, columns, steps = _GRID
-    key = keys.stream(jax.random.key(seed), "report")
+    key = keys.stream(keys.seeded(seed), "report")
     images = [
         sample(
             model.denoiser,

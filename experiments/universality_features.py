@@ -163,9 +163,9 @@ def _apply(config: Any, source: Source, arms: dict[str, np.ndarray]) -> dict[str
 
     from dgu.analysis.convnet import train_convnet
     from dgu.analysis.representations import RandomConvolutions, random_convolutions, represent
-    from dgu.keys import stream
+    from dgu.keys import seeded, stream
 
-    key = stream(jax.random.key(config.seed), "features", source.kind)
+    key = stream(seeded(config.seed), "features", source.kind)
     if source.kind == RANDOM:
         found = random_convolutions(key, arms["samples"].shape[2:])
         features: Any = partial(jax.jit(RandomConvolutions.__call__), found)

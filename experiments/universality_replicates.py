@@ -13,7 +13,7 @@ from dgu.analysis.features import quadratic_features
 from dgu.analysis.mixture import class_key, draw_gaussian, fit_gaussian
 from dgu.analysis.spectra import squared_singular_values
 from dgu.analysis.splits import check_disjoint, class_splits, digests
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 
 #: Images of each class and source in the picture of samples.
 SHOWN = 4
@@ -100,7 +100,7 @@ def replicate(config: Any, images: Images, number: int) -> dict[str, np.ndarray]
     # By their pixels: features of different images may coincide.
     held = {part: [pixels[label, rows[label][part]] for label in range(k)] for part in sizes}
     check_disjoint({part: digests(np.concatenate(blocks)) for part, blocks in held.items()})
-    key = stream(jax.random.key(config.seed), "replicate", number)
+    key = stream(seeded(config.seed), "replicate", number)
     arms = {"diffusion": {part: split[part] for part in PARTS}}
     gaussian = _gaussian_sizes(config)
     drawn = gaussian_arms(split["fit"], key, sum(gaussian.values()), low_rank=config.low_rank_fit)
@@ -182,7 +182,7 @@ def positive_control(config: Any, images: Images) -> dict[str, np.ndarray]:
     count = sum(sizes.values())
     truth = jax.jit(jax.vmap(fit_gaussian))(flat)
     draw = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
-    key = stream(jax.random.key(config.seed), "control-positive")
+    key = stream(seeded(config.seed), "control-positive")
     gaps, shown = [], None
     for number in range(config.replicates):
         here = stream(key, number)
@@ -210,7 +210,7 @@ def negative_control(config: Any, d: int = 12, per_class: int = 400) -> dict[str
     or sqrt(3 d / 2) by a fair coin. A Gaussian mixture with these moments carries no label at all.
     """
 
-    key = stream(jax.random.key(config.seed), "control-negative")
+    key = stream(seeded(config.seed), "control-negative")
     sizes = {"fit": per_class, "train": per_class, "validation": per_class // 4, "test": per_class // 2}
     total = sum(sizes.values())
     recipe = replace(config.recipe, learning_rates=(0.003, 0.03))

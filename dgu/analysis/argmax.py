@@ -18,6 +18,7 @@ from scipy.stats import qmc
 
 from dgu.arrays import as_doubles
 from dgu.errors import require
+from dgu.keys import seeded, threefry
 from dgu.typing import Key
 
 #: Independent shifts of the Sobol points: enough for a standard error, few enough for long sequences.
@@ -62,13 +63,14 @@ def argmax_error(
     Raises:
         InputError: shapes that do not fit, non-finite values, weights that are no probabilities, ``points`` not a power of 2.
     """
+    key = None if key is None else threefry(key)
     means, covariances = as_doubles("means", means), as_doubles("covariances", covariances)
     k = len(means)
     require(k >= 2, "number of classes", k, "at least 2")
     require(bool(np.isfinite(means).all() and np.isfinite(covariances).all()), "scores", "non-finite", "finite")
     require(points >= 1 and points & (points - 1) == 0, "points", points, "a power of 2")
     pi = class_weights(weights, k)
-    key = jax.random.key(0) if key is None else key
+    key = seeded(0) if key is None else key
     nodes = None if k == 2 else _sobol(points, k - 2)
     found = []
     for label in range(k):
@@ -102,6 +104,7 @@ def classifier_error(
         means: mu (K, d).
         covariances: Sigma (K, d, d).
     """
+    key = None if key is None else threefry(key)
     w, mu = as_doubles("classifier", classifier), as_doubles("means", means)
     spread = np.stack([w.T @ sigma @ w for sigma in as_doubles("covariances", covariances)])
     return argmax_error(mu @ w, spread, weights, key=key, points=points)

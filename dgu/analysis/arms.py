@@ -23,7 +23,7 @@ from dgu.analysis.runs import Runs
 from dgu.analysis.schedules import Schedule
 from dgu.analysis.two_layer import fit_two_layer
 from dgu.errors import InputError, require
-from dgu.keys import stream
+from dgu.keys import stream, threefry
 from dgu.typing import Key
 
 PARTS = ("train", "validation", "test")
@@ -58,6 +58,7 @@ def gaussian_arms(
         In this order ``"mixture"``; ``"null"``, fitted with the same n to samples of the mixture (other samples than those returned); and
         ``"low rank"`` if asked for.
     """
+    key = threefry(key)
     rows = jnp.asarray(rows)
     require(low_rank == 0 or 2 <= low_rank <= rows.shape[1], "low_rank", low_rank, f"0, or from 2 to {rows.shape[1]}")
     names = ("mixture", "refit", "null", "low rank")

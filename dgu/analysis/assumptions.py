@@ -31,7 +31,7 @@ from dgu.analysis.quality import Estimate
 from dgu.analysis.resampling import t_interval
 from dgu.arrays import as_floats
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import stream, threefry
 from dgu.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -92,6 +92,7 @@ def theorem_assumptions(
     Raises:
         InputError: fewer than 40 rows or 4 numbers, constant or non-finite rows, options out of range.
     """
+    key = threefry(key)
     flat = as_floats("rows", rows).reshape(np.shape(rows)[0], -1)
     n, d = flat.shape
     require(n >= MIN_ROWS and d >= 4, "rows.shape", (n, d), f"{MIN_ROWS} rows of 4 numbers, or more")

@@ -26,6 +26,7 @@ from dgu.analysis.lanczos import top_eigenvalues
 from dgu.analysis.trajectories import Trajectories, batches, step_function
 from dgu.arrays import as_doubles
 from dgu.denoisers import as_pytree
+from dgu.keys import threefry
 from dgu.typing import Denoiser, Event, Key, PyTree
 
 
@@ -96,6 +97,7 @@ def step_expansion(
     Raises:
         InputError: a tolerance, a number of products or a batch size out of range.
     """
+    key = threefry(key)
     n, num_steps = path.x_hat.shape[:2]
     sample, step = (place.ravel() for place in np.meshgrid(np.arange(n), np.arange(num_steps), indexing="ij"))
     values, errors = np.empty((2, n, num_steps))

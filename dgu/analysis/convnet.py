@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, Integer
 
 from dgu.arrays import as_floats, as_jax_floats, as_labels
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Images, Key, Labels, PyTree
 
 
@@ -112,6 +113,7 @@ def train_convnet(
         InputError: images and labels that do not fit, labels out of range, sizes below 1.
         FloatingPointError: the loss is not finite at the end of an epoch.
     """
+    key = threefry(key)
     images, labels = as_floats("images", images), as_labels("labels", labels)
     shape = images.shape[1:]
     require(len(images) == len(labels) >= 1, "images, labels", (len(images), len(labels)), "as many of both, 1 or more")

@@ -17,6 +17,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 #: Largest deviation of a 1-Lipschitz function that ``P(|f - E f| > t) <= 2 exp(-t^2 / (2 s^2))`` allows at s = 1:
@@ -40,6 +41,7 @@ def coupled_distances(
     Raises:
         InputError: sizes below 1 or another coupling.
     """
+    key = threefry(key)
     require(n >= 1, "n", n, "1 or more")
     require(
         len(dimensions) >= 1 and min(dimensions) >= 1, "dimensions", tuple(dimensions), "one or more, each 1 or more"

@@ -22,7 +22,9 @@ from dgu.analysis.quality import Estimate
 from dgu.arrays import as_doubles, as_jax_floats
 from dgu.denoisers import as_pytree
 from dgu.errors import require
+from dgu.models.mixtures import EmpiricalDenoiser
 from dgu.samplers.likelihood import log_likelihood
+from dgu.samplers.prior import prior_mismatch, warn_of_mismatch
 from dgu.samplers.sde import LinearSDE, Score, as_denoiser
 from dgu.typing import Scalar
 
@@ -197,7 +199,9 @@ def flow_kl(
 ) -> Estimate:
     """``mean log p - log q`` over fresh examples of p, q the density under the probability-flow ODE, with its interval.
 
-    q is taken at ``t_eps``, in the coordinates ``x / r``, from the prior ``N(0, sigma(T)^2 I)`` at T.
+    q is taken at ``t_eps``, in the coordinates ``x / r``, from the prior ``N(0, sigma(T)^2 I)`` at T. For an exact score the
+    result is the prior's divergence from ``p_T``, which no training makes smaller: where it exceeds .01 nats on the examples'
+    law (``dgu.samplers.prior_mismatch`` of their ``EmpiricalDenoiser``), a ``dgu.errors.PriorMismatchWarning`` gives its size.
 
     Args:
         score: ``score(x, t)``.
@@ -220,6 +224,7 @@ def flow_kl(
     nats = np.asarray(_flow_log_density(as_denoiser(as_pytree(score), sde), x, low, high, rtol, atol), np.float64)
     if not np.isfinite(nats).all():
         raise FloatingPointError(f"the log density of example {int(np.argmin(np.isfinite(nats)))} could not be found")
+    warn_of_mismatch(prior_mismatch(EmpiricalDenoiser(x), x.shape[1:], high), high, "flow_kl")
     return _mean(truth - nats)
 
 

@@ -14,6 +14,7 @@ from dgu.analysis.jacobians import perturbed_images
 from dgu.arrays import as_doubles, as_jax_floats
 from dgu.denoisers import as_pytree
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.samplers.heun import denoise
 from dgu.samplers.schedules import check_sigmas
 from dgu.typing import Denoiser, Event, Key, Scalar
@@ -105,6 +106,7 @@ def random_directions(key: Key, count: int, shape: Sequence[int]) -> Float[Array
     Raises:
         InputError: ``count`` below 1.
     """
+    key = threefry(key)
     require(count >= 1, "count", count, "1 or more")
     draws = jax.random.normal(key, (count, *shape))
     norms = jnp.sqrt(jnp.sum(jnp.square(draws), axis=tuple(range(1, draws.ndim)), keepdims=True))

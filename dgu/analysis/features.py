@@ -11,6 +11,7 @@ from jaxtyping import Float, Num
 
 from dgu.arrays import as_jax_floats
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 
@@ -39,6 +40,7 @@ def quadratic_features(
     Raises:
         InputError: ``num_features`` without key or the reverse, or less than 1.
     """
+    key = None if key is None else threefry(key)
     x = as_jax_floats("x", x)
     x = x.reshape(x.shape[0], -1)
     require((num_features is None) == (key is None), "num_features", num_features, "given together with key")

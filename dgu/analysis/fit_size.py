@@ -19,7 +19,7 @@ from dgu.analysis.mixture import class_key, draw_gaussian, fit_gaussian
 from dgu.analysis.splits import class_splits
 from dgu.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream, threefry
 from dgu.typing import Key
 
 
@@ -90,7 +90,7 @@ def fit_size_accuracy(
     require(
         count >= sweep.total, "images per class", count, f"at least {sweep.total} (n_fit, train, validation and test)"
     )
-    key = stream(jax.random.key(seed), "fit size", replicate, "null" if null else "images")
+    key = stream(seeded(seed), "fit size", replicate, "null" if null else "images")
     if null:
         images = mixture_samples(images, stream(key, "truth"), count)
     sizes = {"fit": sweep.n_fit[-1], "train": sweep.train, "validation": sweep.validation, "test": sweep.test}
@@ -121,5 +121,6 @@ _drawn = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
 
 def mixture_samples(rows: Num[np.ndarray, "classes n d"], key: Key, count: int) -> Float[np.ndarray, "classes count d"]:
     """``count`` samples of each class of the mixture fitted to its rows: number 0 .. count - 1 of ``class_key(key, label)``."""
+    key = threefry(key)
     keys = jnp.stack([class_key(key, label) for label in range(len(rows))])
     return np.asarray(_drawn(_fitted(as_jax_floats("rows", rows)), keys, jnp.arange(count)))

@@ -22,6 +22,7 @@ from jaxtyping import Float, Float64, Num
 from dgu.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.errors import InputError, require
 from dgu.files import write_arrays, write_atomic
+from dgu.keys import threefry
 from dgu.typing import Key
 
 #: Columns of the pool features that alone make a Frechet distance an FID.
@@ -112,6 +113,7 @@ def choose_rows(features: Num[ArrayLike, "n ..."], count: int | None, key: Key) 
     Raises:
         InputError: fewer rows than asked for.
     """
+    key = threefry(key)
     rows = as_floats("features", features)
     if count is None or count == len(rows):
         return rows

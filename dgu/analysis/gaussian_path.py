@@ -21,6 +21,7 @@ from jaxtyping import Float64, Num
 
 from dgu.arrays import as_doubles
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.models.closed_form import GaussianDenoiser
 from dgu.samplers.schedules import MAX_GAMMA, Churn, check_churn, check_sigmas
 from dgu.typing import Key
@@ -203,6 +204,7 @@ def gaussian_outputs(
         start: ``x_0``, already scaled by ``sigmas[0]``.
         key: of z.
     """
+    key = threefry(key)
     basis = np.asarray(denoiser.basis, np.float64)
     mean = np.asarray(denoiser.mean, np.float64).ravel()
     states = as_doubles("start", start)

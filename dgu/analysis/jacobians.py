@@ -22,6 +22,7 @@ from dgu.analysis.trajectories import step_function
 from dgu.arrays import as_floats, as_jax_floats
 from dgu.denoisers import as_pytree, check_range
 from dgu.errors import InputError, require
+from dgu.keys import threefry
 from dgu.noisy import checked_images
 from dgu.samplers.heun import denoise
 from dgu.samplers.schedules import check_sigmas
@@ -86,6 +87,7 @@ def singular_triplets(
 
     Golub and Van Loan, Matrix Computations, chapter 10; Li et al., arXiv 2410.24060, Appendix H.
     """
+    key = threefry(key)
     points = checked_images(x, 1, "x")
     number, size = len(points), points[0].size
     levels = np.broadcast_to(as_floats("sigma", sigma).astype(points.dtype), (number,))

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Integer, Num
 from dgu.analysis.splits import digests
 from dgu.arrays import as_doubles, as_floats, as_jax_floats, as_labels
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -78,6 +79,7 @@ def kmeans(
     Raises:
         InputError: an argument out of range, points that are not finite or of which fewer than ``clusters`` differ.
     """
+    key = threefry(key)
     shape = np.shape(points)
     rows = as_floats("points", points).reshape(shape[0], -1)
     for name, value in (("clusters", clusters), ("restarts", restarts), ("max_iterations", max_iterations)):
@@ -126,6 +128,7 @@ def lloyd(
         present: the points that count; all by default.
         still: the squared moves at which a run ends.
     """
+    key = threefry(key)
     points = as_jax_floats("points", points)
     weight = jnp.ones(points.shape[0], points.dtype) if present is None else present.astype(points.dtype)
     # About the mean: |x|^2 - 2 x c + |c|^2 loses the digits of a common offset.

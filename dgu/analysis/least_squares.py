@@ -11,7 +11,7 @@ from scipy import linalg
 from dgu.analysis.argmax import class_weights, classifier_error
 from dgu.arrays import as_doubles, as_labels
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import stream, threefry
 from dgu.typing import Key
 
 
@@ -73,6 +73,7 @@ def simulated_errors(
     Raises:
         InputError: no replicate, or a class without a sample.
     """
+    key = threefry(key)
     mu, sigma = as_doubles("means", means), as_doubles("covariances", covariances)
     k, d = mu.shape
     require(replicates >= 1, "replicates", replicates, "at least 1")

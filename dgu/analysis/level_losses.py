@@ -17,6 +17,7 @@ from dgu.analysis.membership import denoising_loss
 from dgu.arrays import as_doubles
 from dgu.denoisers import as_pytree
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Denoiser, Key
 
 
@@ -44,6 +45,7 @@ def level_losses(
     Raises:
         InputError: as ``denoising_loss``.
     """
+    key = threefry(key)
     levels = [float(sigma) for sigma in sigmas]
     means = denoising_loss(
         as_pytree(denoiser), images, key, sigmas=levels, draws=draws, batch_size=batch_size, progress=progress

@@ -8,6 +8,7 @@ from jaxtyping import Float64, Num
 
 from dgu.arrays import as_doubles
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.models.linear import LinearDenoiser
 from dgu.noisy import checked_images, checked_levels
 from dgu.training.second_moments import level_moments
@@ -102,6 +103,7 @@ def orthogonality_residual(
     Raises:
         InputError: fewer than two images, equal images, or a level out of range.
     """
+    key = threefry(key)
     rows = checked_images(images, 2)
     levels = checked_levels(sigmas, {"denoiser": denoiser})
     flat = rows.reshape(len(rows), -1).astype(np.float64)

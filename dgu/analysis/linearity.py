@@ -19,6 +19,7 @@ from dgu.analysis.resampling import Interval, t_interval
 from dgu.arrays import as_doubles
 from dgu.denoisers import as_pytree
 from dgu.errors import InputError, require
+from dgu.keys import threefry
 from dgu.noisy import checked_images, checked_levels, in_blocks, noisy_input, over_levels, require_finite
 from dgu.samplers.heun import denoise
 from dgu.typing import Denoiser, Key, Scalar
@@ -94,6 +95,7 @@ def linearity(
 
     Li et al., arXiv 2410.24060, (11) and (12), whose ``x_1`` in place of the second ``x_2`` is a misprint.
     """
+    key = threefry(key)
     mixes = mixing_weights() if weights is None else as_doubles("weights", weights)
     lengths = (mixes**2).sum(axis=1)
     unit = np.abs(lengths - 1) <= 1e-6
@@ -119,6 +121,7 @@ def homogeneity(
 
     The factor scales the noise with the image, so that the level told to the denoiser is not that of its input.
     """
+    key = threefry(key)
     coefficients = np.stack([as_doubles("factors", factors), np.zeros(len(factors))], axis=1)
     return combination_scores(denoiser, images, sigmas, key, coefficients, pairs=pairs, batch_size=batch_size)
 
@@ -136,6 +139,7 @@ def additivity(
 
     The sum has ``sqrt(2)`` times the noise that the denoiser is told.
     """
+    key = threefry(key)
     return combination_scores(denoiser, images, sigmas, key, np.ones((1, 2)), pairs=pairs, batch_size=batch_size)
 
 
@@ -153,6 +157,7 @@ def combination_scores(
 
     Arguments and errors as of ``linearity``, but for the condition on a and b.
     """
+    key = threefry(key)
     require(pairs == int(pairs) and pairs >= 2, "pairs", pairs, "a whole number, 2 or more")
     rows = checked_images(images, 2 * pairs)[: 2 * pairs]
     mixes = as_doubles("coefficients", coefficients)

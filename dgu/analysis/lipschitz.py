@@ -23,7 +23,7 @@ from jaxtyping import Float, Num
 
 from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import stream, threefry
 from dgu.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -107,6 +107,7 @@ def lipschitz_family(
     Raises:
         InputError: sizes out of range, anchors or directions of another dimension, not finite, or a direction of length zero.
     """
+    key = threefry(key)
     require(dimension >= 1, "dimension", dimension, "at least 1")
     require(projections >= 0, "projections", projections, "0 or more")
     if isinstance(coordinates, int):

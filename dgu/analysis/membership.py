@@ -21,7 +21,7 @@ from dgu.analysis.quality import Estimate
 from dgu.analysis.ranking import auc
 from dgu.arrays import as_floats, as_labels
 from dgu.errors import require
-from dgu.keys import draw_initial, example_key, stream
+from dgu.keys import draw_initial, example_key, stream, threefry
 from dgu.typing import Denoiser, Key
 
 #: Noise levels at which the loss is taken: from fine texture to the shape of the whole.
@@ -75,6 +75,7 @@ def denoising_loss(
     Raises:
         InputError: no images, levels that are not positive, or losses that are not finite.
     """
+    key = threefry(key)
     images = as_floats("images", images)
     marks = None if labels is None else as_labels("labels", labels, len(images))
     require(len(images) >= 1 and batch_size >= 1, "(images, batch_size)", (len(images), batch_size), "1 or more")

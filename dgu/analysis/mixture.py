@@ -21,7 +21,7 @@ from jaxtyping import Float, Integer, Num
 
 from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import InputError, require
-from dgu.keys import stream
+from dgu.keys import stream, threefry
 from dgu.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -64,6 +64,7 @@ def draw_gaussian(gaussian: GaussianRoot, key: Key, indices: Integer[ArrayLike, 
     ``key`` is the Gaussian's own: ``class_key(key, label)`` gives what ``GaussianMixtureSampler`` uses. Sample ``i`` is
     ``mean + root^T z`` with ``z = normal(fold_in(key, i), (r,))``.
     """
+    key = threefry(key)
     size, dtype = gaussian.root.shape[0], gaussian.root.dtype
     z = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (size,), dtype))(jnp.asarray(indices))
     return gaussian.mean[None, :] + jnp.matmul(z, gaussian.root, precision=_HIGHEST)
@@ -71,6 +72,7 @@ def draw_gaussian(gaussian: GaussianRoot, key: Key, indices: Integer[ArrayLike, 
 
 def class_key(key: Key, label: Label) -> Key:
     """The key that ``GaussianMixtureSampler.sample(key, label, ...)`` draws class ``label`` from."""
+    key = threefry(key)
     return stream(key, "gaussian mixture", int(label))
 
 
@@ -164,6 +166,7 @@ class GaussianMixtureSampler:
         Raises:
             InputError: unknown label, a negative index, indices that are no list of integers, ``batch_size`` below 1.
         """
+        key = threefry(key)
         gaussian = self.gaussian(label)
         require(batch_size >= 1, "batch_size", batch_size, "at least 1")
         numbers = _checked_indices(indices)

@@ -20,6 +20,7 @@ from dgu.analysis.kmeans import lloyd
 from dgu.analysis.subspace_clustering import k_subspaces, normalised
 from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.models.mixtures import MoLRGDenoiser
 from dgu.models.molrg import MoLRG
 from dgu.typing import Key
@@ -112,6 +113,7 @@ def fit_mixture(
         InputError: more components than examples, a rank that is not below the dimension or is above n - 1, data that
             are constant or not finite, an unknown criterion, other arguments out of range.
     """
+    key = threefry(key)
     data = as_floats("images", images)
     require(data.ndim >= 2, "images.shape", data.shape, "(n, *event)")
     require(bool(np.isfinite(data).all()), "images", "values that are not finite", "finite")
@@ -279,6 +281,7 @@ def starting_labels(key: Key, rows: Float[Array, "n d"], components: int, rank: 
     By k-means where ``of_means``; else by K-subspaces of the centred examples, which begins with each example going to
     the one of K examples, chosen as by k-means++ for lines through the mean, that it makes the smallest angle with.
     """
+    key = threefry(key)
     everyone = jnp.ones(rows.shape[0], bool)
     if of_means:
         return lloyd(rows, components, key, restarts=1).labels
@@ -290,6 +293,7 @@ def starting_labels(key: Key, rows: Float[Array, "n d"], components: int, rank: 
 
 def line_seeds(key: Key, units: Float[Array, "n d"], count: int) -> Float[Array, "count d"]:
     """Unit rows chosen one after the other with odds ``1 - max_j <z, z_j>^2``, the squared sine to those chosen; pure."""
+    key = threefry(key)
 
     def choose(nearest: Array, step_key: Array) -> tuple[Array, Array]:
         odds = jnp.where(jnp.sum(nearest) > 0, nearest, jnp.ones_like(nearest))

@@ -17,6 +17,7 @@ from dgu.analysis.quality import Estimate, proportion
 from dgu.analysis.resampling import t_interval
 from dgu.arrays import as_doubles, as_floats
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.samplers.heun import StepState
 from dgu.typing import Denoiser, Key
 
@@ -73,6 +74,7 @@ def snapshots(
     Raises:
         InputError: a step that there isn't, or bad arguments of ``sample``.
     """
+    key = threefry(key)
     num_steps = len(sigmas) - 1
     wanted = np.asarray(steps)
     inside = wanted.ndim == 1 and len(wanted) > 0 and wanted.min() >= 0 and wanted.max() < num_steps

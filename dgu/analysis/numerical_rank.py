@@ -15,6 +15,7 @@ from dgu.analysis.jacobians import singular_triplets
 from dgu.arrays import as_doubles, as_floats
 from dgu.denoisers import as_pytree, check_range
 from dgu.errors import InputError, require
+from dgu.keys import threefry
 from dgu.noisy import checked_images
 from dgu.samplers.heun import denoise
 from dgu.typing import Denoiser, Key, Scalar
@@ -127,6 +128,7 @@ def jacobian_ranks(
 
     arXiv 2409.02426, equations 49 to 51; Hutchinson (1990); Meyer et al., Hutch++ (2021), for the projection.
     """
+    key = None if key is None else threefry(key)
     points = checked_images(x, 1, "x")
     size = points[0].size
     levels = np.broadcast_to(as_floats("sigma", sigma).astype(points.dtype), (len(points),))

@@ -6,7 +6,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Int, Integer
 
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.typing import Key
 
 #: An epoch's order sorts one word per row: 14 random bits above the row's 18-bit slot.
@@ -16,7 +16,7 @@ MAX_ROWS = 2**_SLOT_BITS
 
 def seed_key(seed: Int[ArrayLike, ""], name: str) -> Key:
     """The key of what ``name`` ("order", "init") of a run's seed."""
-    return stream(jax.random.key(seed, impl="threefry2x32"), name)
+    return stream(seeded(seed), name)
 
 
 def _bits(key: Key, size: int) -> Array:

@@ -61,6 +61,7 @@ def pair_distances(
     Raises:
         InputError: a nearness, grid or churn value out of range.
     """
+    key = keys.threefry(key)
     require(0 < nearness <= 1, "nearness", nearness, "above 0 and at most 1")
     sigma_hat, added = churn_levels(np.asarray(sigmas), churn)
     levels, num_steps = np.asarray(sigmas, np.float64), len(sigmas) - 1

@@ -12,7 +12,6 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
-from jaxtyping import Key as Keys
 
 from dgu.analysis.subspace_clustering import k_subspaces, spectral_labels
 from dgu.analysis.subspace_problems import Problems
@@ -20,6 +19,7 @@ from dgu.analysis.subspace_sgd import TimeGrid, train_subspaces
 from dgu.analysis.subspaces import Recovery, orthonormalised, principal_basis, recovery
 from dgu.arrays import as_jax_floats
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 
@@ -64,6 +64,7 @@ def recover_by_k_subspaces(
     Returns:
         The recoveries, and how many times each problem's K-subspaces re-seeded an emptied subspace.
     """
+    key = threefry(key)
     components, width = problems.truth.shape[1], problems.truth.shape[3]
 
     def one(given: tuple[Array, Problems]) -> tuple[Recovery, Array]:
@@ -89,7 +90,7 @@ def _recover_by_bases(bases: Array, truth: Array) -> tuple[Recovery, Recovery]:
 
 
 def recover_by_sgd(
-    keys: Keys[Array, "T"],
+    keys: Key,
     problems: Problems,
     starts: Num[ArrayLike, "P K n r"],
     *,
@@ -107,6 +108,7 @@ def recover_by_sgd(
         The recoveries with the bases made orthonormal, and with the bases as SGD left them; and the problems in which
         it diverged, ``(P,)``, which are no successes.
     """
+    keys = threefry(keys, "keys", shape=None)
     starts = as_jax_floats("starts", starts)
     groups, total = keys.shape[0], starts.shape[0]
     require(total % groups == 0, "keys", f"{groups} groups", f"a number that divides the {total} problems")

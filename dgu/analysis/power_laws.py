@@ -32,6 +32,7 @@ from scipy import stats
 from dgu.analysis.quality import Estimate
 from dgu.arrays import as_floats
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -100,6 +101,7 @@ def power_law_fit(
         InputError: a range outside the spectrum or of fewer than 5 ranks, an eigenvalue in it that is zero up to rounding,
             non-finite rows, or fewer than 10 draws.
     """
+    key = threefry(key)
     flat = as_floats("rows", rows).reshape(np.shape(rows)[0], -1)
     n, d = flat.shape
     require(draws >= 10, "draws", draws, "10 or more")

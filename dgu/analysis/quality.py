@@ -20,6 +20,7 @@ from dgu.analysis.neighbours import ball_counts, k_nearest
 from dgu.analysis.resampling import Interval, t_interval
 from dgu.arrays import as_floats, as_labels, checked_rows
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key, Labels
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -105,6 +106,7 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
 
     Binkowski et al., Demystifying MMD GANs, ICLR 2018; Zaremba et al., B-tests, NIPS 2013.
     """
+    key = threefry(key)
     a, b = checked_rows(a=a, b=b)
     require(block_size >= 2, "block_size", block_size, "2 or more")
     blocks = min(len(a), len(b)) // block_size
@@ -168,6 +170,7 @@ def nearest_neighbours(
     Raises:
         InputError: features of different width.
     """
+    key = threefry(key)
     sample_distance, sample_index = nearest(samples, train, block_size)
     heldout_distance, _ = nearest(heldout, train, block_size)
     quantiles = jnp.asarray([0.5, 0.01], sample_distance.dtype)
@@ -199,6 +202,7 @@ def variance_ratio(
     Raises:
         InputError: a class with fewer than 2 rows, labels that do not fit, features of different width.
     """
+    key = threefry(key)
     samples, reference = checked_rows(samples=samples, reference=reference)
     labels = as_labels("labels", labels, len(samples))
     reference_labels = as_labels("reference_labels", reference_labels, len(reference))

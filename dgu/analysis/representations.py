@@ -19,7 +19,7 @@ from jaxtyping import Float, Num
 from dgu.analysis.quality import extract_features
 from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import InputError, require
-from dgu.keys import stream
+from dgu.keys import stream, threefry
 from dgu.typing import Key
 
 
@@ -74,6 +74,7 @@ def random_convolutions(
     Raises:
         InputError: sizes below 1, or images that the halvings make smaller than the grid.
     """
+    key = threefry(key)
     require(len(shape) == 3 and min(shape) >= 1, "shape", shape, "(h, w, c), no dimension below 1")
     require(len(channels) >= 1 and min(channels) >= 1, "channels", channels, "one or more positive numbers")
     require(grid >= 1, "grid", grid, "at least 1")

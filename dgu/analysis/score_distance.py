@@ -19,6 +19,7 @@ from jaxtyping import Float, Int, Num
 from dgu.analysis.resampling import Interval, t_interval
 from dgu.denoisers import as_pytree
 from dgu.errors import InputError, require
+from dgu.keys import threefry
 from dgu.noisy import checked_images, checked_levels, in_blocks, noisy_input, over_levels, require_finite
 from dgu.samplers.heun import denoise
 from dgu.typing import Denoiser, Event, Key, Scalar
@@ -90,6 +91,7 @@ def score_distances(
 
     Li et al., arXiv 2410.24060, (10) and (53).
     """
+    key = threefry(key)
     require(len(denoisers) >= 2, "denoisers", len(denoisers), "two or more")
     require(inputs in INPUTS, "inputs", inputs, f"one of {', '.join(INPUTS)}")
     rows = checked_images(images, 2)

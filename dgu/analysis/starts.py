@@ -68,6 +68,7 @@ def sample_from(
         InputError: a grid, churn value or batch size out of range, or no starts.
         FloatingPointError: a sample that is not finite, naming its number.
     """
+    key = keys.threefry(key)
     starts = as_floats("starts", starts)
     check_sigmas(sigmas)
     check_churn(churn)

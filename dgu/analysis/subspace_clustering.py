@@ -13,6 +13,7 @@ from dgu.analysis.kmeans import lloyd
 from dgu.analysis.subspaces import principal_basis
 from dgu.arrays import as_jax_floats
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -56,6 +57,7 @@ def spectral_labels(
     that are not present are left out. Wang et al., "Convergence and recovery guarantees of the K-subspaces method",
     ICML 2022.
     """
+    key = threefry(key)
     rows = as_jax_floats("rows", rows)
     units = normalised(rows)
     inner = jnp.abs(jnp.matmul(units, units.T, precision=_HIGHEST))

@@ -13,6 +13,7 @@ from jaxtyping import Float, Integer, Num
 
 from dgu.arrays import as_jax_floats
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.models.molrg import basis_of
 from dgu.typing import Key, Scalar
 
@@ -66,6 +67,7 @@ def low_rank_problems(
         InputError: K subspaces of the largest rank that do not fit in the dimension, sizes or ranks below 1, ``noise``
             negative or not finite.
     """
+    key = threefry(key)
     d, size, trial = (np.asarray(given) for given in (ranks, sizes, trials))
     wide, long = int(d.max()) if width is None else width, int(size.max()) if length is None else length
     require(components >= 1, "components", components, "1 or more")
@@ -124,6 +126,7 @@ def truth_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar = 0.2
 
     Columns beyond the rank stay 0. The problem in row p has the draw number p of ``key``.
     """
+    key = threefry(key)
     truth = as_jax_floats("truth", truth)
     return truth + scale * _draws(key, truth)
 
@@ -134,6 +137,7 @@ def random_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar | No
     By default that is ``n^-1/2``, which gives columns of length about 1, as the truth's. From standard normal entries,
     columns longer by ``sqrt(n)``, SGD runs away at learning rates that suit the others.
     """
+    key = threefry(key)
     truth = as_jax_floats("truth", truth)
     spread = jnp.asarray(truth.shape[2] ** -0.5 if scale is None else scale, truth.dtype)
     return spread * _draws(key, truth)

@@ -15,11 +15,11 @@ from jax import Array
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
-from jaxtyping import Key as Keys
 
 from dgu.analysis.subspace_problems import Problems
 from dgu.arrays import as_jax_floats
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.parallel import data_mesh
 from dgu.typing import Key
 
@@ -80,6 +80,7 @@ class Batch(NamedTuple):
 
 def draw_batch(key: Key, grid: TimeGrid, size: int, dimension: int) -> Batch:
     """Uniform examples, uniform times of the grid and standard normal noise, by the key of the step."""
+    key = threefry(key)
     first, second = jax.random.split(key)
     scale, noise = (jnp.asarray(part, float) for part in grid)
     where, when = jax.random.uniform(first, (2, size))
@@ -116,7 +117,7 @@ def batch_loss(
 
 
 def train_subspaces(
-    keys: Keys[Array, "T"],
+    keys: Key,
     problems: Problems,
     starts: Num[ArrayLike, "T P K n r"],
     *,
@@ -140,7 +141,7 @@ def train_subspaces(
         learning_rate: eta, of the mean loss of a batch.
 
     Raises:
-        InputError: ``steps`` or ``batch_size`` below 1, ``learning_rate`` not positive and finite.
+        InputError: ``steps`` or ``batch_size`` below 1, ``learning_rate`` not positive and finite; no keys, or not T.
     """
     require(steps >= 1, "steps", steps, "1 or more")
     require(batch_size >= 1, "batch_size", batch_size, "1 or more")
@@ -148,6 +149,7 @@ def train_subspaces(
     starts = as_jax_floats("starts", starts)
     mesh = data_mesh()
     groups = starts.shape[0]
+    keys = threefry(keys, "keys", shape=(groups,))
     padding = -groups % mesh.size
     fill = np.concatenate([np.arange(groups), np.zeros(padding, int)])
     packed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[fill], (keys, problems.rows, problems.present, starts))

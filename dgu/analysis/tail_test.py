@@ -30,7 +30,7 @@ from dgu.analysis.mixture import fit_gaussian
 from dgu.analysis.tails import MIN_VALUES
 from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import stream, threefry
 from dgu.typing import Key
 
 #: Numbers drawn together: null sets of small data are made many at a time.
@@ -75,6 +75,7 @@ def tail_test(rows: Num[ArrayLike, "n *event"], family: LipschitzFamily, key: Ke
         InputError: fewer than 20 rows, another dimension than the family's, non-finite values, a function that is constant on
             the rows, or too few draws.
     """
+    key = threefry(key)
     flat = as_floats("rows", rows).reshape(np.shape(rows)[0], -1)
     wanted = int(family.directions.shape[1])
     require(len(flat) >= MIN_VALUES, "rows", len(flat), f"{MIN_VALUES} or more")
@@ -116,6 +117,7 @@ def tail_test_p_values(
     Raises:
         InputError: sizes out of range or scales that are not positive.
     """
+    key = threefry(key)
     scales = as_jax_floats("scales", scales)
     require(sets >= 1 and n >= MIN_VALUES, "(sets, n)", (sets, n), f"1 set of {MIN_VALUES} rows, or more")
     require(bool((scales > 0).all()), "scales", np.asarray(scales).tolist(), "positive")

@@ -27,6 +27,7 @@ from scipy import stats
 from dgu.analysis.quality import Estimate
 from dgu.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -148,6 +149,7 @@ def tail_estimates(values: Num[ArrayLike, "n functions"], key: Key, resamples: i
     Raises:
         InputError: fewer than 20 values, non-finite ones, a constant function, or fewer than 20 resamples.
     """
+    key = threefry(key)
     values = _checked(values)
     require(resamples >= 20, "resamples", resamples, "20 or more")
     columns = jnp.asarray(values)

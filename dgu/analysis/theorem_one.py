@@ -25,7 +25,7 @@ from scipy import stats
 
 from dgu.arrays import as_doubles
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import stream, threefry
 from dgu.typing import Key
 
 LAWS = ("rademacher", "uniform", "exponential", "radius")
@@ -91,6 +91,7 @@ def universality_gap(
     Raises:
         InputError: d below 4, no replicate, or ``batch_size`` below 1.
     """
+    key = threefry(key)
     require(d >= 4, "d", d, "at least 4")
     require(replicates >= 1, "replicates", replicates, "at least 1")
     require(batch_size is None or batch_size >= 1, "batch_size", batch_size, "at least 1")

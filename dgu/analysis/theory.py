@@ -63,6 +63,7 @@ from scipy import linalg, optimize
 from dgu.analysis.argmax import ClassificationError, argmax_error, class_weights
 from dgu.arrays import as_doubles
 from dgu.errors import InputError, require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 #: Newton stops at this relative change; it is quadratic, so the solution is then good to rounding.
@@ -114,6 +115,7 @@ def asymptotic_error(
             negative ridge; for ridge 0: n equal to the rank of the mixture, where the weights diverge, or some classes
             interpolated while others are not (classes in subspaces of their own), where the limit has two scales.
     """
+    key = None if key is None else threefry(key)
     mu, sigma, pi = _checked(means, covariances, weights)
     require(np.isfinite(n) and n >= 1, "n", n, "at least 1")
     require(np.isfinite(ridge) and ridge >= 0, "ridge", ridge, "0 or more")
@@ -149,6 +151,7 @@ def best_ridge(
     Arguments and errors as for ``asymptotic_error``. The error is flat about its minimum: the ridge found is good to about
     a factor of 1.5, its error to 1e-4.
     """
+    key = None if key is None else threefry(key)
     pi = class_weights(weights, np.shape(means)[0])
     scale = float(np.einsum("k,kii->", pi, as_doubles("covariances", covariances))) / np.shape(means)[1]
     require(scale > 0, "covariances", "all zero", "positive somewhere")

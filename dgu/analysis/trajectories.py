@@ -71,6 +71,7 @@ def trace_trajectories(
         InputError: a grid, churn value or batch size out of range.
         FloatingPointError: a state that is not finite, naming its index and the step.
     """
+    key = keys.threefry(key)
     sigma_hat, added = churn_levels(np.asarray(sigmas), churn)
     levels, num_steps = np.asarray(sigmas, np.float64), len(sigmas) - 1
     wanted, given = np.asarray(indices, np.int32), None if labels is None else np.asarray(labels)
@@ -123,6 +124,7 @@ def draw_starts(
     key: Key, indices: Int[Array, "b"], sigma: Float[ArrayLike, ""], *, shape: tuple[int, ...], base: keys.Base
 ) -> Float[Array, "b *event"]:
     """The starts of samples number ``indices``, ``sigma`` times their addressed noise."""
+    key = keys.threefry(key)
     level = jnp.asarray(sigma)
     return level * jax.vmap(lambda index: keys.initial_noise(key, index, shape, level.dtype, base))(indices)
 
@@ -132,6 +134,7 @@ def advance(
     denoiser: Denoiser, x: Float[Array, "b *event"], key: Key, indices: Int[Array, "b"], labels: PyTree, at: tuple
 ) -> tuple[Float[Array, "b *event"], Float[Array, "b *event"]]:
     """One step of the sampler from each row, with the addressed noise of ``indices``: ``(x_hat, x_next)``."""
+    key = keys.threefry(key)
     step, sigma_hat, sigma_next, added, heun = at
 
     def one(x: Event, index: Int[Array, ""], label: PyTree) -> tuple[Event, Event]:

@@ -19,6 +19,7 @@ from dgu.analysis.quality import Estimate
 from dgu.analysis.resampling import Interval, t_interval
 from dgu.arrays import checked_rows
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Key
 
 
@@ -60,6 +61,7 @@ def moment_distances(
         InputError: fewer than two rows a block in either set, fewer than two blocks, constant reference rows, or rows of
             different width.
     """
+    key = threefry(key)
     a, b = checked_rows(a=a, b=b)
     require(blocks >= 2, "blocks", blocks, "2 or more")
     require(
@@ -111,6 +113,7 @@ def frechet_interval(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Ke
     Raises:
         InputError: fewer than ``2 * blocks`` rows, or rows of different width.
     """
+    key = threefry(key)
     a, b = checked_rows(a=a, b=b)
     require(blocks >= 2, "blocks", blocks, "2 or more")
     require(min(len(a), len(b)) >= 2 * blocks, "rows", (len(a), len(b)), f"{2 * blocks} or more")
@@ -169,6 +172,7 @@ def compare_spectra(
     Raises:
         InputError: fewer than ``2 * blocks`` rows, constant rows, quantiles outside [0, 1], or rows of different width.
     """
+    key = threefry(key)
     a, b = checked_rows(a=a, b=b)
     require(blocks >= 2, "blocks", blocks, "2 or more")
     size = min(len(a), len(b)) // blocks * blocks

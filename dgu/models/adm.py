@@ -11,6 +11,7 @@ from jax.nn.initializers import variance_scaling
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from dgu.keys import threefry
 from dgu.models.blocks import (
     ADM_INIT,
     ADM_STYLE,
@@ -79,6 +80,7 @@ class ADM(nnx.Module):
 
         With ``remat`` the gradient computes the inside of each block again instead of keeping it.
         """
+        key = None if key is None else threefry(key)
         config = self.config
 
         def layer_key(address: int) -> Key | None:

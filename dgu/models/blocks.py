@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from dgu.keys import threefry
 from dgu.models.resampling import Taps, downsample, resampled_conv, upsample
 from dgu.typing import Key, Scalar
 
@@ -199,6 +200,7 @@ def group_norm(channels: int, epsilon: float, dtype: DTypeLike | None, rngs: nnx
 
 def dropout(x: Float[Array, "*s"], rate: float, key: Key | None) -> Float[Array, "*s"]:
     """Zero a share ``rate`` of the entries and scale up the rest; the identity when ``key`` is None (evaluation)."""
+    key = None if key is None else threefry(key)
     if key is None or rate == 0.0:
         return x
     # Drawn as a vector: the same bits as for ``x.shape``, and a fifth of the time to compile.
@@ -215,6 +217,7 @@ def positional_embedding(c: Float[Array, ""], channels: int, *, endpoint: bool =
 
 def dropped_label(label: Float[Array, "l"], rate: float, key: Key | None) -> Float[Array, "l"]:
     """The label, or in training (``key`` given), with probability ``rate``, zeros."""
+    key = None if key is None else threefry(key)
     if key is None or not rate:
         return label
     return label * jax.random.bernoulli(key, 1 - rate).astype(label.dtype)
@@ -287,6 +290,7 @@ class UNetBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "h w c"], embedding: Float[Array, "e"], key: Key | None = None
     ) -> Float[Array, "h2 w2 c2"]:
+        key = None if key is None else threefry(key)
         spec, style = self.spec, self.style
         h = resampled_conv(self.conv0, jax.nn.silu(self.norm0(x)), spec.resample, style.taps)
         p = self.affine(embedding)
@@ -307,6 +311,7 @@ class UNetBlock(nnx.Module):
         remat: bool,
     ) -> Float[Array, "h2 w2 c2"]:
         """The block on ``x`` with ``skip`` behind its channels; ``remat`` keeps nothing inside it for the gradient."""
+        key = None if key is None else threefry(key)
 
         def run(x: Array, skip: Array | None, embedding: Array) -> Array:
             return self(x if skip is None else jnp.concatenate([x, skip], axis=-1), embedding, key)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from dgu.arrays import as_doubles, as_jax_floats, at_least_single
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Event, Key, Scalar
 
 
@@ -76,6 +77,7 @@ class BoxMixture:
 
     def draw(self, key: Key) -> Float[Array, "d"]:
         """One example: ``jax.vmap`` it over keys."""
+        key = threefry(key)
         pick, place = jax.random.split(key)
         lows, highs = as_jax_floats("lows", self.lows), as_jax_floats("highs", self.highs)
         box = jax.random.categorical(pick, jnp.log(jnp.asarray(self.weights, lows.dtype)))

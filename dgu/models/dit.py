@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.models.blocks import SONG_INIT, dropped_label, linear, positional_embedding
 from dgu.typing import Key
 
@@ -172,6 +173,7 @@ class DiT(nnx.Module):
 
         With ``remat`` the gradient computes the inside of each block again instead of keeping it.
         """
+        key = None if key is None else threefry(key)
         config = self.config
         e = self.map1(jax.nn.silu(self.map0(positional_embedding(c_noise, config.width))))
         if config.label_dim:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from dgu.arrays import as_jax_floats, at_least_single
 from dgu.denoisers import check_range
 from dgu.errors import InputError, require
+from dgu.keys import seeded, threefry
 from dgu.models.adm import ADM, ADMConfig
 from dgu.models.dit import DiT, DiTConfig
 from dgu.models.preconditioning import EDMPreconditioning, IDDPMPreconditioning, Preconditioning, nearest
@@ -78,6 +79,7 @@ class EDMNetwork:
 
     def init(self, key: Key) -> PyTree:
         """Parameters as the reference initialises them: a nested dict of float32 arrays, constants among them."""
+        key = threefry(key)
         _, state = nnx.split(_module(self.unet, self.compute_dtype, nnx.Rngs(params=key)))
         return nnx.to_pure_dict(state) | {name: jnp.asarray(table) for name, table in self._tables().items()}
 
@@ -92,6 +94,7 @@ class EDMNetwork:
         key: Key | None = None,
     ) -> Float[Array, "h w o"]:
         """The bare U-Net ``F(x; c_noise, label)``; its output has the U-Net's compute dtype."""
+        key = None if key is None else threefry(key)
         graph, _ = _abstract(self.unet, self.compute_dtype)
         own = {name: leaves for name, leaves in params.items() if name not in self._tables()}
         return nnx.merge(graph, own)(x, c_noise, label, augment_label, key, remat=self.remat)
@@ -116,6 +119,7 @@ class EDMNetwork:
             augment_labels: vector of ``augment_dim`` augmentation labels or None.
             key: switches training mode on.
         """
+        key = None if key is None else threefry(key)
         dtype, x = x.dtype, as_jax_floats("x", x)
         wide = x.dtype
         dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else wide
@@ -132,8 +136,13 @@ class EDMNetwork:
             return jax.nn.one_hot(labels, self.unet.label_dim, dtype=dtype)
         return labels.astype(dtype)
 
+    @property
+    def needs_class(self) -> bool:
+        """Whether the network has classes and was never trained without one: its ``label_dropout`` is 0."""
+        return self.unet.label_dim > 0 and not self.unet.label_dropout
+
     def denoiser(self, params: PyTree) -> "EDMDenoiser":
-        """The network with its parameters as an (unconditional) denoiser; see ``EDMDenoiser.given``."""
+        """The network with its parameters as a denoiser without a class; see ``EDMDenoiser.given``."""
         return EDMDenoiser(params=params, label=None, augment_labels=None, network=self)
 
 
@@ -148,7 +157,7 @@ def is_constant(path: tuple[Any, ...]) -> bool:
 @lru_cache(maxsize=32)
 def _abstract(unet: Architecture, compute_dtype: str) -> tuple[Any, PyTree]:
     """Graph definition and shapes of the parameters, once per architecture and without computing anything."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: _module(unet, compute_dtype, _SameKey(jax.random.key(0)))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: _module(unet, compute_dtype, _SameKey(seeded(0)))))
     return graph, nnx.to_pure_dict(state)
 
 
@@ -180,21 +189,33 @@ class EDMDenoiser:
 
     ``label`` is an int32 scalar or a vector of ``label_dim`` entries, or None for no class (the zero vector). Leading axes on
     the leaves make an ensemble (of labels, of networks) under ``jax.vmap``.
+
+    A network that has classes and was trained without label dropout has never seen the zero vector, and what it makes of it
+    means nothing: without a class such a denoiser refuses to be called, unless the zero vector is asked for by
+    ``given(None)`` (``zero_class``), as the denoisers of ``edm_from_arrays`` do, which stand for the reference's own calls.
     """
 
     params: PyTree
     label: Array | None
     augment_labels: Array | None
     network: EDMNetwork = field(metadata={"static": True})
+    zero_class: bool = field(default=False, metadata={"static": True})
 
     @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:
         """The posterior mean that the network estimates, of the shape and dtype of ``x`` (H, W, C).
 
         Raises:
-            InputError: ``x`` has another shape than the network takes, or ``sigma`` is a constant that is not positive
-                and finite, or outside ``sigma_min`` to ``sigma_max``. A traced level is not looked at.
+            InputError: no class was given to a network that needs one (see above); ``x`` has another shape than the network
+                takes, or ``sigma`` is a constant that is not positive and finite, or outside ``sigma_min`` to
+                ``sigma_max``. A traced level is not looked at.
         """
+        if self.label is None and self.network.needs_class and not self.zero_class:
+            raise InputError(
+                f"label: is missing; this network has {self.network.unet.label_dim} classes and was trained without label "
+                "dropout, so that it knows no image without a class: give labels= or take denoiser.given(label) "
+                "(denoiser.given(None) insists on the zero vector)"
+            )
         require(x.shape == self.network.shape, "x.shape", x.shape, f"{self.network.shape}, one image of this network")
         if not isinstance(sigma, jax.core.Tracer):
             level = np.asarray(sigma)
@@ -235,7 +256,7 @@ class EDMDenoiser:
         return np.asarray(table, np.float64)
 
     def given(self, label: ArrayLike | None, augment_labels: ArrayLike | None = None) -> "EDMDenoiser":
-        """The denoiser conditioned on a class: an integer, or a vector of ``label_dim`` entries; None is no class.
+        """The denoiser conditioned on a class: an integer, or a vector of ``label_dim`` entries; None is the zero vector.
 
         Integers of any kind become int32 and vectors float, so that ``3`` and an int32 array share a trace.
 
@@ -254,7 +275,7 @@ class EDMDenoiser:
                 shape[-1:] == (unet.augment_dim,), "augment_labels", shape, f"a vector of {unet.augment_dim} entries"
             )
             augment_labels = jnp.asarray(augment_labels)
-        return replace(self, label=label, augment_labels=augment_labels)
+        return replace(self, label=label, augment_labels=augment_labels, zero_class=label is None)
 
 
 def _checked_label(label: Array, label_dim: int) -> Array:

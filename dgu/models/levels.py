@@ -11,6 +11,7 @@ from jaxtyping import Float64, Num
 
 from dgu.arrays import as_doubles, as_jax_floats, at_least_single
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Denoiser, Event, Key, PyTree, Scalar
 
 
@@ -45,6 +46,7 @@ class LinearNetwork:
 
     def init(self, key: Key) -> PyTree:
         """Zeros, whatever the key: ``{"weight": (d, d), "bias": (d,)}`` in float32."""
+        key = threefry(key)
         size = math.prod(self.shape)
         return {"weight": jnp.zeros((size, size), jnp.float32), "bias": jnp.zeros(size, jnp.float32)}
 

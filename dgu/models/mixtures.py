@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Integer
 
 from dgu.arrays import as_jax_floats, at_least_single, require_numbers
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Event, Key, Scalar
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -138,6 +139,7 @@ class MoLRGDenoiser:
 
         It is of component ``draw_label(key)``, or of ``label`` where that is given.
         """
+        key = threefry(key)
         _, inside, outside = jax.random.split(key, 3)
         means = as_jax_floats("means", self.means)
         chosen = self.draw_label(key) if label is None else jnp.asarray(label)
@@ -152,6 +154,7 @@ class MoLRGDenoiser:
 
     def draw_label(self, key: Key) -> Int[Array, ""]:
         """The component of ``draw(key)``, by the weights."""
+        key = threefry(key)
         weights = as_jax_floats("weights", self.weights)
         return jax.random.categorical(jax.random.split(key, 3)[0], jnp.log(weights))
 

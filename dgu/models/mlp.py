@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from dgu.arrays import at_least_single
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.models.preconditioning import edm_coefficients
 from dgu.typing import Event, Key, Scalar
 
@@ -46,6 +47,7 @@ class MLPDenoiser:
         Raises:
             InputError: sizes below 1, or a ``sigma_data`` that is not positive.
         """
+        key = threefry(key)
         size = math.prod(shape)
         require(size >= 1, "shape", tuple(shape), "positive sizes")
         require(width >= 1 and depth >= 1, "(width, depth)", (width, depth), "1 or more")

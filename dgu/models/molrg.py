@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Integer, Num
 
 from dgu.arrays import as_floats, as_labels, at_least_single, rounding
 from dgu.errors import require
-from dgu.keys import example_key
+from dgu.keys import example_key, threefry
 from dgu.models.mixtures import MoLRGDenoiser
 from dgu.typing import Event, Key, Scalar
 
@@ -121,6 +121,7 @@ class MoLRG:
         Raises:
             InputError: as ``random_subspaces`` and ``of``.
         """
+        key = threefry(key)
         event = tuple(shape)
         subspaces = random_subspaces(key, prod(event), ranks, overlap)
         count = len(subspaces)
@@ -154,6 +155,7 @@ class MoLRG:
         Raises:
             InputError: as many ``labels`` as indices, or others than components.
         """
+        key = threefry(key)
         numbers = np.asarray(indices)
         chosen = self.labels(key, numbers) if labels is None else as_labels("labels", labels)
         count = len(np.asarray(self.weights))
@@ -164,6 +166,7 @@ class MoLRG:
 
     def labels(self, key: Key, indices: Integer[ArrayLike, "m"]) -> np.ndarray:
         """The components of ``sample(key, indices)``, ``(m,)``, 0 to K - 1."""
+        key = threefry(key)
         return np.asarray(_draw_labels(self.denoiser, key, jnp.asarray(np.asarray(indices))))
 
     @at_least_single
@@ -205,6 +208,7 @@ class MoLRG:
 
 def random_basis(key: Key, dimension: int, rank: int) -> Float[Array, "n r"]:
     """``(dimension, rank)`` orthonormal columns, uniform over all such. Pure: ``jax.vmap`` it over keys."""
+    key = threefry(key)
     return basis_of(jax.random.normal(key, (dimension, rank)))
 
 
@@ -227,6 +231,7 @@ def random_subspaces(
         InputError: a rank below 1 or above ``dimension``, an overlap below 0 or above the smallest rank, or more
             orthogonal directions than dimensions.
     """
+    key = threefry(key)
     sizes = tuple(int(rank) for rank in ranks)
     require(len(sizes) >= 1 and min(sizes) >= 1, "ranks", sizes, "one or more, each 1 or more")
     require(max(sizes) <= dimension, "ranks", sizes, f"at most the dimension {dimension}")

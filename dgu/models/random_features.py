@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from dgu.arrays import at_least_single
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Event, Key, Scalar
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -49,6 +50,7 @@ class RandomFeatures:
         Raises:
             InputError: sizes below 1, ``reach`` not positive.
         """
+        key = threefry(key)
         for name, value in (("width", width), ("dimension", dimension), ("frequencies", frequencies)):
             require(value == int(value) and value >= 1, name, value, "a whole number, 1 or more")
         require(0 < reach < float("inf"), "reach", reach, "positive and finite")

@@ -19,6 +19,7 @@ from jaxtyping import Float, Integer
 
 from dgu.arrays import at_least_single
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.typing import Event, Key, Scalar
 
 
@@ -56,6 +57,7 @@ class ShallowNet:
             key: of this network. Draws of a unit do not depend on ``width`` or ``units``.
             units: hidden units in use, at most ``width``; all by default.
         """
+        key = threefry(key)
         count = jnp.asarray(self.width if units is None else units, jnp.float32)
         hidden = jnp.arange(self.width)
         inputs = 2 * self.frequencies

@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from dgu.arrays import as_jax_floats
 from dgu.errors import require
+from dgu.keys import seeded, threefry
 from dgu.models.blocks import ADM_INIT, conv
 from dgu.models.resampling import downsample, upsample
 from dgu.typing import Key, PyTree, Scalar
@@ -65,6 +66,7 @@ class SkipNetwork:
 
     def init(self, key: Key) -> PyTree:
         """Parameters at the start: a nested dict of float32 arrays, the running averages (0 and 1) among them."""
+        key = threefry(key)
         return nnx.to_pure_dict(nnx.split(SkipNet(self, nnx.Rngs(params=key)))[1])
 
     def apply(self, params: PyTree, x: Float[Array, "h w c"], sigma: Scalar) -> Float[Array, "h w c"]:
@@ -88,7 +90,7 @@ class SkipNetwork:
 @lru_cache(maxsize=32)
 def _graph(network: SkipNetwork) -> Any:
     """The graph definition, once per architecture and without computing anything."""
-    return nnx.split(nnx.eval_shape(lambda: SkipNet(network, nnx.Rngs(params=0))))[0]
+    return nnx.split(nnx.eval_shape(lambda: SkipNet(network, nnx.Rngs(params=seeded(0)))))[0]
 
 
 class Layer(nnx.Module):

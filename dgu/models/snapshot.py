@@ -15,7 +15,7 @@ from dgu.models.edm import EDMDenoiser
 from dgu.models.inert_pickle import Budget, Constructors, Machine, Malformed
 from dgu.models.preconditioning import PRECONDITIONINGS
 from dgu.models.torch_storage import TensorView, load_storage, rebuild_tensor
-from dgu.models.weights import edm_from_arrays
+from dgu.models.weights import network_from_arrays
 
 _MAX_BYTES = 8 << 30
 _NETWORKS = ("SongUNet", "DhariwalUNet")
@@ -59,6 +59,8 @@ def load_edm_pickle(path: str | os.PathLike) -> EDMDenoiser:
     for data: known class names become inert records, tensors become views of the file, everything else is refused.
     Weights are float32 and computed with in float32, also where the network was trained with ``use_fp16``;
     ``dataclasses.replace(denoiser.network, compute_dtype="bfloat16")`` is how to ask for less.
+    A class-conditional network needs a class (``denoiser.given(label)``) unless its arguments say that it was trained with
+    label dropout; the reference trains without where they do not say.
 
     Args:
         path: the ``.pkl`` file.
@@ -68,7 +70,7 @@ def load_edm_pickle(path: str | os.PathLike) -> EDMDenoiser:
     """
     snapshot = read_snapshot(path)
     try:
-        return edm_from_arrays(snapshot.config, snapshot.arrays)
+        return network_from_arrays(snapshot.config, snapshot.arrays)
     except InputError as error:
         raise _error(path, str(error)) from error
 

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.models.blocks import (
     SONG_INIT,
     BlockStyle,
@@ -161,6 +162,7 @@ class SongUNet(nnx.Module):
 
         With ``remat`` the gradient computes the inside of each block again instead of keeping it.
         """
+        key = None if key is None else threefry(key)
         config, taps = self.config, self.config.resample_filter
 
         def layer_key(address: int) -> Key | None:

@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.models.blocks import ADM_INIT, GroupNorm, conv, linear
 from dgu.models.blocks import _uniform as uniform
 from dgu.models.songunet import Constant
@@ -120,6 +121,7 @@ class TutorialUNet(nnx.Module):
 
         With ``remat`` the gradient computes the inside of each level again instead of keeping it.
         """
+        key = None if key is None else threefry(key)
 
         def run(layer: Callable, x: Array, e: Array, size: int) -> Array:
             return (jax.checkpoint(layer, static_argnums=2) if remat else layer)(x, e, size)

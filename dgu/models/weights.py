@@ -244,6 +244,8 @@ def _check_filter(unet: UNetConfig | TutorialUNetConfig, name: str, value: np.nd
 def edm_from_arrays(config: Mapping[str, Any], arrays: Mapping[str, ArrayLike]) -> EDMDenoiser:
     """A network of the EDM reference as a denoiser, from its configuration and its weights under the reference's names.
 
+    Without a class it takes the zero vector, as the reference does where ``class_labels`` is None.
+
     Args:
         config: ``{"precond": ..., "kwargs": {...}}``: the class, ``"EDMPrecond"``, ``"VPPrecond"``, ``"VEPrecond"`` or
             ``"iDDPMPrecond"``, and its constructor arguments, those of the network (``model_type`` ``"DhariwalUNet"`` or
@@ -253,5 +255,10 @@ def edm_from_arrays(config: Mapping[str, Any], arrays: Mapping[str, ArrayLike]) 
     Raises:
         InputError: unknown class or option, or tensors that are missing, superfluous, misshapen or not finite.
     """
+    return network_from_arrays(config, arrays).given(None)
+
+
+def network_from_arrays(config: Mapping[str, Any], arrays: Mapping[str, ArrayLike]) -> EDMDenoiser:
+    """As ``edm_from_arrays``, for a trained network: without a class it may be called only if it was trained so, too."""
     network = network_from_config(config)
     return network.denoiser(params_from_arrays(network, arrays))

@@ -11,6 +11,8 @@ from dgu.samplers.inversion import invert as invert
 from dgu.samplers.likelihood import bits_per_dim as bits_per_dim
 from dgu.samplers.likelihood import dequantize as dequantize
 from dgu.samplers.likelihood import log_likelihood as log_likelihood
+from dgu.samplers.prior import MAX_MISMATCH as MAX_MISMATCH
+from dgu.samplers.prior import prior_mismatch as prior_mismatch
 from dgu.samplers.reverse import probability_flow as probability_flow
 from dgu.samplers.reverse import reverse_sde as reverse_sde
 from dgu.samplers.sample import sample as sample

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Float64
 
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.samplers.heun import (
     StepState,
     as_state,
@@ -187,6 +188,7 @@ class Ablation:
         Raises:
             InputError: as ``heun``; ``alpha`` above 1 so large that a step would evaluate at a negative time.
         """
+        key = None if key is None else threefry(key)
         check_sigmas(sigmas)
         x_init = as_state("x_init", x_init)
         num_steps = np.shape(sigmas)[0] - 1

@@ -165,6 +165,7 @@ def heun(
 
     EDM, Algorithm 2.
     """
+    key = None if key is None else keys.threefry(key)
     check_sigmas(sigmas, denoiser)
     x_init = as_state("x_init", x_init)
     num_steps = np.shape(sigmas)[0] - 1
@@ -187,6 +188,8 @@ def check_noise(
     x_init: Event, num_steps: int, key: Key | None, churn: Churn, eps: Any
 ) -> Float[Array, "steps *event"] | None:
     """The replayed draws ``eps`` in the state's dtype, or None; ``InputError`` where churn and draws do not fit."""
+    if key is not None:
+        keys.threefry(key)
     check_churn(churn)
     if key is not None and eps is not None:
         raise InputError("key and eps: must not both be given, eps replaces the draws of key")
@@ -203,6 +206,7 @@ def check_noise(
 
 def draw_step_noise(key: Key, step: ArrayLike, x: Event) -> Event:
     """The addressed draw of one step, in the shape and dtype of ``x``."""
+    key = keys.threefry(key)
     # The barrier keeps the compiler from fusing the draw into the step, which would alter its last bits.
     return jax.lax.optimization_barrier(keys.draw_step(key, step, x.shape, x.dtype))
 

@@ -15,7 +15,9 @@ from jaxtyping import Float, Shaped
 
 from dgu.denoisers import as_pytree, check_range
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.samplers.heun import as_state, denoise
+from dgu.samplers.prior import check_prior
 from dgu.samplers.schedules import is_concrete
 from dgu.typing import Denoiser, Event, Key, Scalar
 
@@ -46,7 +48,9 @@ def log_likelihood(
 
     over ``sigma_min`` to ``sigma_max`` along the path from ``x(sigma_min) = x``. For an exact denoiser p is the density
     of data plus noise of level ``sigma_min``, up to the prior: what it stands in for has the data's mean and covariance,
-    too. Integrated by diffrax (Dopri8, adaptive) over ``log sigma`` in the frame of a reference Gaussian,
+    too. A ``dgu.errors.PriorMismatchWarning`` says where that makes more than .01 nats of difference on average
+    (``prior_mismatch``, a hundred more evaluations or so); it is not looked for where the denoiser's arrays or ``sigma_max``
+    are traced: call ``prior_mismatch`` outside ``jit`` then. Integrated by diffrax (Dopri8, adaptive) over ``log sigma`` in the frame of a reference Gaussian,
     ``x / sqrt(1/4 + sigma^2)``, where state and integrand vary little.
 
     Works under ``jax.jit``, ``jax.grad`` and ``jax.vmap``; under ``vmap`` each example takes its own steps.
@@ -72,6 +76,7 @@ def log_likelihood(
 
     Song et al. 2021 (score SDE), section 4.3; EDM, equation 1; Grathwohl et al. 2019 (FFJORD) for the probes.
     """
+    key = None if key is None else threefry(key)
     x = as_state("x", x)
     require((key is None) == (probes is None), "probes", probes, "given together with key, for an estimated trace")
     if probes is not None:
@@ -84,6 +89,7 @@ def log_likelihood(
         require(_between(0, sigma_min, sigma_max), "sigma_min", sigma_min, allowed)
         check_range(denoiser, "sigma_min", sigma_min)
         check_range(denoiser, "sigma_max", sigma_max)
+    check_prior(denoiser, x, sigma_max, "log_likelihood")
     numbers = tuple(jnp.asarray(value, x.dtype) for value in (sigma_min, sigma_max, rtol, atol))
     return _integrate(as_pytree(denoiser), x, *numbers, key, probes=probes, block_size=int(block_size))
 
@@ -193,6 +199,7 @@ def dequantize(images: Shaped[ArrayLike, "*shape"], key: Key, *, levels: int = 2
     Raises:
         InputError: integers outside 0 to L - 1 or floats outside [-1, 1]; fewer than 2 levels.
     """
+    key = threefry(key)
     require(levels == int(levels) and levels >= 2, "levels", levels, "a whole number, 2 or more")
     images = jnp.asarray(images)
     whole = jnp.issubdtype(images.dtype, jnp.integer)

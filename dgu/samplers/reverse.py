@@ -63,6 +63,7 @@ def reverse_sde(
     Raises:
         InputError: times that do not fall within (0, T], a negative number of steps, a ``snr`` that is not positive.
     """
+    key = keys.threefry(key)
     _check_times(sde, times)
     require(corrector_steps == int(corrector_steps) >= 0, "corrector_steps", corrector_steps, "0 or more")
     require(not is_concrete(snr) or 0 < snr < float("inf"), "snr", snr, "positive and finite")

@@ -56,6 +56,7 @@ def sample_chunk(
     Returns:
         The samples, whether each was finite after each step, and the observations (``None`` without ``observe``).
     """
+    key = keys.threefry(key)
 
     def one(index: Int[Array, ""], label: PyTree) -> tuple:
         example = keys.example_key(key, index)
@@ -129,6 +130,7 @@ def sample(
         InputError: an argument out of range, before any work.
         FloatingPointError: a sample that is not finite, naming its index and the step.
     """
+    key = keys.threefry(key)
     wanted = _check_indices(indices)
     given = _check_labels(denoiser, labels, len(wanted))
     check_sigmas(sigmas, None if hasattr(solver, "network_range") else denoiser)

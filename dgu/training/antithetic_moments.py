@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float64, Int, Num
 
 from dgu.arrays import as_floats
 from dgu.denoisers import as_pytree
+from dgu.keys import threefry
 from dgu.noisy import noisy_input
 from dgu.samplers.heun import denoise
 from dgu.training.second_moments import (
@@ -50,6 +51,7 @@ def antithetic_moments(
 
     Hammersley and Morton, "A new Monte Carlo technique: antithetic variates", Proc. Camb. Phil. Soc. 52 (1956).
     """
+    key = threefry(key)
     images = as_floats("images", images)
     model, size = as_pytree(denoiser), images[0].size
     numbered = list(range(draws)) if isinstance(draws, int) else list(draws)

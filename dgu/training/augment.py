@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.arrays import as_jax_floats
+from dgu.keys import threefry
 from dgu.typing import Key, Scalar
 
 #: Length of the label vector; a network that takes it has ``augment_dim=9``.
@@ -70,6 +71,7 @@ def draw_geometry(key: Key, probability: Scalar) -> Geometry:
         key: of this image.
         probability: from 0 (nothing is done) to 1.
     """
+    key = threefry(key)
     gates, coins, normals, angles = jax.random.split(key, 4)
     p = jnp.asarray(probability, jnp.result_type(float))
     on = jax.random.uniform(gates, (5,), p.dtype) < p
@@ -128,6 +130,7 @@ def transform(image: Num[ArrayLike, "h w c"], geometry: Geometry) -> Float[Array
 
 def augment(image: Num[ArrayLike, "h w c"], key: Key, probability: Scalar) -> tuple[Float[Array, "h w c"], Array]:
     """One image augmented with ``probability`` (see ``draw_geometry``), and its label vector of ``AUGMENT_DIM`` entries."""
+    key = threefry(key)
     image, geometry = as_jax_floats("image", image), draw_geometry(key, probability)
     return transform(image, geometry), geometry.labels.astype(image.dtype)
 

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Float64, Int, Num
 from dgu.arrays import as_doubles, as_floats
 from dgu.denoisers import as_pytree
 from dgu.errors import InputError, require
+from dgu.keys import threefry
 from dgu.models.linear import LinearDenoiser
 from dgu.noisy import checked_images, checked_levels, noisy_input
 from dgu.samplers.heun import denoise
@@ -121,6 +122,7 @@ def distill_exactly(
 
     Golub, Heath and Wahba (1979) for the rule.
     """
+    key = threefry(key)
     require(draws == int(draws) and draws >= 1, "draws", draws, "a whole number, 1 or more")
     require(ridge is None or 0 <= ridge < np.inf, "ridge", ridge, "0 or more, or None")
     rows, levels = _checked(denoiser, images, sigmas)
@@ -230,6 +232,7 @@ def distill_by_adam(
 
     Li et al., arXiv 2410.24060, section 3 and Algorithm 1, where the noise's variance ``sigma`` is a misprint.
     """
+    key = threefry(key)
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("snapshot_every", snapshot_every)):
         require(value == int(value) and value >= 1, name, value, "a whole number, 1 or more")
     rows, levels = _checked(denoiser, images, sigmas)

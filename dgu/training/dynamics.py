@@ -25,6 +25,7 @@ from jaxtyping import Float, Num
 
 from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import require
+from dgu.keys import threefry
 from dgu.models.shallow import ShallowNet, ShallowScore
 from dgu.samplers.sde import LinearSDE
 from dgu.typing import Key, PyTree
@@ -153,7 +154,7 @@ def train_dynamics(
     """
     data, rates, units = as_floats("runs.data", runs.data), as_floats("runs.rates", runs.rates), np.asarray(runs.units)
     runs = replace(runs, data=data, rates=rates)
-    net = recipe.net
+    net, runs = recipe.net, replace(runs, keys=threefry(runs.keys, "runs.keys", shape=None))
     require(data.ndim == 3 and data.shape[1] >= 1, "runs.data.shape", data.shape, "(R, n, d), n at least 1")
     count = len(data)
     require(data.shape[2] == net.dimension, "runs.data.shape", data.shape, f"(R, n, {net.dimension}) for the network")

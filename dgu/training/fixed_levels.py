@@ -93,7 +93,7 @@ def trains_together(network: Network) -> bool:
 def initial_levels(network: Network, levels: int, config: LevelTraining) -> PyTree:
     """``{"params", "optimizer", "step"}`` before the first update, with a leading axis of levels, which all start alike."""
     require(levels >= 1, "levels", levels, "1 or more")
-    params = network.init(keys.stream(jax.random.key(config.seed), "init"))
+    params = network.init(keys.stream(keys.seeded(config.seed), "init"))
     state = {"params": params, "optimizer": _ADAM.init(params), "step": jnp.zeros((), jnp.int32)}
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (levels, *leaf.shape)), state)
 
@@ -182,7 +182,7 @@ def _step(
     config: LevelTraining,
 ) -> tuple[PyTree, Float[Array, "levels"]]:
     """One update of every level: mapped where there are several, which there are of networks without convolutions only."""
-    key = keys.stream(jax.random.key(config.seed), "noise")
+    key = keys.stream(keys.seeded(config.seed), "noise")
     batch = images[rows]
 
     def one(state: PyTree, sigma: Array, place: Array) -> tuple[PyTree, Array]:

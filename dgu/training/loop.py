@@ -100,7 +100,7 @@ def ema_decay_at(images_seen: Float[Array, ""], config: TrainingConfig) -> Float
 
 def initial_state(network: EDMNetwork, config: TrainingConfig) -> PyTree:
     """``{"params", "ema", "optimizer", "step", "nonfinite"}`` before the first update."""
-    params = network.init(keys.stream(jax.random.key(config.seed), "init"))
+    params = network.init(keys.stream(keys.seeded(config.seed), "init"))
     return {
         "params": params,
         "ema": jax.tree.map(jnp.copy, params),
@@ -235,7 +235,7 @@ def train_steps(
     check_augmentation(network, config)
     micro = config.micro_batch or config.batch_size
     whole, accumulate, finish = _compiled(network, config, mesh)
-    key = keys.stream(jax.random.key(config.seed), "loss")
+    key = keys.stream(keys.seeded(config.seed), "loss")
     batch_sharding = parallel.batch_sharding(mesh)
     state = parallel.put(state, parallel.replicated(mesh))
     if labels is None or not network.unet.label_dim:

@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.arrays import as_jax_floats
+from dgu.keys import threefry
 from dgu.models.edm import EDMNetwork
 from dgu.training.augment import augment
 from dgu.typing import Event, Key, PyTree, Scalar
@@ -101,6 +102,7 @@ def edm_loss(
         p_mean: mean of ``ln sigma``.
         p_std: standard deviation of ``ln sigma``.
     """
+    key = None if key is None else threefry(key)
     image = as_jax_floats("image", image)
     sigma = edm_sigma(normal, p_mean, p_std).astype(image.dtype)
     sd = network.sigma_data
@@ -127,6 +129,7 @@ def vp_loss(
     Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the process: ``beta_d``,
     ``beta_min``, and the earliest time ``epsilon_t``.
     """
+    key = None if key is None else threefry(key)
     image = as_jax_floats("image", image)
     sigma = vp_sigma(uniform, beta_d, beta_min, epsilon_t).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
@@ -149,6 +152,7 @@ def ve_loss(
 
     Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the range of ``sigma``.
     """
+    key = None if key is None else threefry(key)
     image = as_jax_floats("image", image)
     sigma = ve_sigma(uniform, sigma_min, sigma_max).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
@@ -171,6 +175,7 @@ def vesde_loss(
 
     Equation 5 of arXiv 2311.01797 with ``lambda = std^2``, elementwise. Args are those of ``vp_loss``, but for the process.
     """
+    key = None if key is None else threefry(key)
     image = as_jax_floats("image", image)
     sigma = vesde_sigma(uniform, base, epsilon_t).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
@@ -201,6 +206,7 @@ def sampled_loss(
         p_std: standard deviation of ``ln sigma`` for EDM.
         augment_probability: see ``dgu.training.augment``; with 0 the image stays as it is and no labels are given.
     """
+    key = threefry(key)
     sigma_key, noise_key, dropout_key, augment_key = jax.random.split(key, 4)
     augment_labels = None
     if augment_probability:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, Num
 from dgu.arrays import as_floats
 from dgu.denoisers import as_pytree
 from dgu.errors import InputError
+from dgu.keys import threefry
 from dgu.noisy import in_blocks, noisy_input
 from dgu.samplers.heun import denoise
 from dgu.typing import Denoiser, Event, Key, Scalar
@@ -76,6 +77,7 @@ def cross_moments(
     Raises:
         InputError: an output of another shape than its input, or one that is not finite (it names level and example).
     """
+    key = threefry(key)
     images = as_floats("images", images)
     model, size = as_pytree(denoiser), images[0].size
     place, noise = jnp.asarray(level, jnp.int32), jnp.asarray(sigma, images.dtype)
@@ -202,5 +204,6 @@ def level_moments(
     denoiser: Denoiser, images: Num[np.ndarray, "n *event"], sigmas: Float[np.ndarray, "levels"], key: Key, **options: Any
 ) -> Iterator[CrossMoments]:  # fmt: skip
     """``cross_moments`` of each level in turn: never those of two levels at once. Options as there."""
+    key = threefry(key)
     for level, sigma in enumerate(sigmas):
         yield cross_moments(denoiser, images, float(sigma), key, level=level, **options)

@@ -19,6 +19,7 @@ from jaxtyping import Float, Integer, Num
 
 from dgu.arrays import as_floats
 from dgu.errors import InputError, require
+from dgu.keys import threefry
 from dgu.training.losses import edm_sigma
 from dgu.typing import Key, PyTree
 
@@ -83,9 +84,8 @@ def train_together(
     leaves = jax.tree.leaves(denoisers)
     fits = rows.ndim >= 3 and all(leaf.shape[:1] == (number,) for leaf in leaves)
     require(fits, "data.shape", rows.shape, "(R, most, *event), R that of the denoisers")
-    require(
-        sizes.shape == (number,) and np.shape(keys) == (number,), "counts.shape", sizes.shape, f"({number},), like keys"
-    )
+    require(sizes.shape == (number,), "counts.shape", sizes.shape, f"({number},), one for each network")
+    keys = threefry(keys, "keys", shape=(number,))
     inside = bool((sizes >= 1).all() and (sizes <= rows.shape[1]).all())
     require(inside, "counts", sizes.tolist(), f"from 1 to the {rows.shape[1]} rows there are")
     require(bool(np.isfinite(rows).all()), "data", "non-finite", "finite")

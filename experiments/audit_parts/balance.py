@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.audit_parts.common import plain, text, triples
 from experiments.audit_parts.images import Sets
 from experiments.harness.claims import Claim
@@ -98,7 +97,7 @@ def _judge(config: Any, sets: Sets) -> dict[str, np.ndarray]:
     judge = train_convnet(
         sets.reference.pixels[rows],
         sets.reference.labels[rows],  # type: ignore[index]
-        stream(jax.random.key(config.seed), "audit", "judge"),
+        stream(seeded(config.seed), "audit", "judge"),
         epochs=config.judge.epochs,
         batch_size=min(128, len(rows)),
         classes=len(sets.class_names),

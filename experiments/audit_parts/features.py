@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.audit_parts.common import own, packed, plain, ratio, text, triples, two_columns, unpacked
 from experiments.audit_parts.images import Sets
 from experiments.harness.report import FigureEntry, Section
@@ -95,7 +94,7 @@ def _measure(config: Any, sets: Sets) -> dict[str, np.ndarray]:
     from dgu.analysis import density_coverage, frechet_interval, kernel_distance, precision_recall
 
     rows, what = rows_of(config, sets)
-    key = stream(jax.random.key(config.seed), "audit", "features")
+    key = stream(seeded(config.seed), "audit", "features")
     size = min(config.most_features, *map(len, rows.values()))
     rng = np.random.default_rng([config.seed, 23])
     chosen = {name: each[np.sort(rng.permutation(len(each))[:size])] for name, each in rows.items()}

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.audit_parts.common import own, plain, text
 from experiments.audit_parts.images import Sets
 from experiments.harness.progress import Progress
@@ -68,7 +67,7 @@ def section(config: Any, sets: Sets, directory: RunDirectory) -> Section:
 def _losses(config: Any, sets: Sets) -> dict[str, np.ndarray]:
     from dgu.analysis import denoising_loss
 
-    options, key = config.membership, stream(jax.random.key(config.seed), "audit", "membership")
+    options, key = config.membership, stream(seeded(config.seed), "audit", "membership")
     rng = np.random.default_rng([config.seed, 29])
     count = min(options.count, len(sets.reference), len(sets.held))
     found = {}

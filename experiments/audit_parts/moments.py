@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.audit_parts.common import coordinates, own, packed, plain, text, triples, two_columns, unpacked
 from experiments.audit_parts.images import Sets
 from experiments.harness.claims import Claim
@@ -98,7 +97,7 @@ def _measure(config: Any, sets: Sets) -> dict[str, np.ndarray]:
     from dgu.analysis.spectra import covariance_spectrum
 
     rows, what = coordinates(sets)
-    key = stream(jax.random.key(config.seed), "audit", "moments")
+    key = stream(seeded(config.seed), "audit", "moments")
     size = min(map(len, rows.values()))
     found: dict[str, Any] = {"columns": what}
     for name in ("samples", "held"):

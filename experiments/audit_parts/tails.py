@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.audit_parts.common import coordinates, packed, text, unpacked
 from experiments.audit_parts.images import Sets
 from experiments.harness.claims import Claim
@@ -105,7 +104,7 @@ def _ratios(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _measure(config: Any, sets: Sets) -> dict[str, np.ndarray]:
     from dgu.analysis import lipschitz_family, lipschitz_values, tail_estimates, tail_test
 
-    key = stream(jax.random.key(config.seed), "audit", "tails")
+    key = stream(seeded(config.seed), "audit", "tails")
     rng = np.random.default_rng([config.seed, 37])
     together, columns = coordinates(sets)
     size = min(MOST, *map(len, together.values()))

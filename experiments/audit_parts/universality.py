@@ -3,12 +3,11 @@
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from dgu.analysis.quality import Estimate
 from dgu.analysis.resampling import corrected_t_interval, equivalence
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.audit_parts.common import text
 from experiments.audit_parts.images import Sets
 from experiments.harness.claims import Claim
@@ -127,7 +126,7 @@ def _replicate(config: Any, sets: Sets, number: int) -> dict[str, np.ndarray]:
         return {part: np.stack(blocks) for part, blocks in parts.items()}
 
     samples, reference = cut(sets.samples, config.seed), cut(sets.reference, config.seed + 1)
-    key = stream(jax.random.key(config.seed), "audit", "universality", number)
+    key = stream(seeded(config.seed), "audit", "universality", number)
     # Test images of a Gaussian arm cost no sampling: more of them steady the difference.
     more = sizes | {"test": GAUSSIAN_TEST * sizes["test"]}
     ends_at = np.cumsum([more[part] for part in PARTS])

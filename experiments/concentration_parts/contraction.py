@@ -11,7 +11,7 @@ import numpy as np
 
 from dgu import analysis, plots, samplers
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import EmpiricalDenoiser
 from dgu.samplers import Churn
 from experiments.concentration_parts.norms import fitted
@@ -87,7 +87,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     """Measured gains of steps, of the whole map and of the generator, and the recursion; None without a denoiser."""
     if subject.denoiser is None or subject.sigmas is None:
         return None
-    key = stream(jax.random.key(seed), "contraction")
+    key = stream(seeded(seed), "contraction")
     sigmas = np.asarray(subject.sigmas)
     arms = {"churn off": Churn(), "churn on": published_churn(subject)}
     found = {

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from dgu import analysis, plots, samplers
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import GaussianDenoiser
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.checkpoints import sampling_cost
@@ -60,7 +59,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     """Norms of fresh trajectories, beside those of the Gaussian with each class's moments; None without a denoiser."""
     if subject.denoiser is None or subject.sigmas is None:
         return None
-    key = stream(jax.random.key(seed), "norms")
+    key = stream(seeded(seed), "norms")
     sigmas, num_steps = subject.sigmas, len(subject.sigmas) - 1
     steps = analysis.panel_steps(num_steps, min(config.levels, num_steps))
     measured = [

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import jax
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -15,7 +14,7 @@ from dgu.analysis.predicted import class_moments, predicted_curve
 from dgu.analysis.resampling import corrected_t_interval, t_interval
 from dgu.analysis.splits import class_splits
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
@@ -104,7 +103,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     parts = config.parts(count)
     per_class = config.sizes(d, k, parts["train"])
     n = k * per_class
-    key = stream(jax.random.key(seed), "prediction")
+    key = stream(seeded(seed), "prediction")
     gaussian = mixture_samples(flat, stream(key, "null"), count)
     found = {
         name: directory.stage(

@@ -13,7 +13,7 @@ from dgu.analysis.resampling import corrected_t_interval, equivalence
 from dgu.analysis.spectra import squared_singular_values
 from dgu.analysis.splits import class_splits
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
@@ -84,7 +84,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     """
     if len(subject.labels) < 2:
         return None
-    key = stream(jax.random.key(seed), "representations")
+    key = stream(seeded(seed), "representations")
     features = directory.stage("representations/features", partial(_features, config, key, subject))
     results = {
         name: directory.stage(f"representations/{name}", partial(_compare, config, key, features[name], seed))

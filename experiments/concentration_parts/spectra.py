@@ -11,7 +11,7 @@ from dgu import analysis, plots
 from dgu.analysis.arms import gaussian_arms
 from dgu.analysis.resampling import t_interval
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
@@ -84,7 +84,7 @@ def check(config: Config, per_class: int, shown: str = "per_class") -> None:
 
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
     """Spectra and assumptions class by class, in samples, their Gaussian mixture and real images, with controls."""
-    key = stream(jax.random.key(seed), "spectra")
+    key = stream(seeded(seed), "spectra")
     found = [
         directory.stage(f"spectra/class-{label}", partial(_class_spectra, config, key, subject, number))
         for number, label in enumerate(subject.labels)

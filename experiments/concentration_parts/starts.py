@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
@@ -12,7 +11,7 @@ from scipy import stats
 from dgu import analysis, plots
 from dgu.analysis.trajectories import draw_starts
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import MoLRGDenoiser
 from dgu.samplers import Churn, MultivariateStudentT, StudentT
 from experiments.concentration_parts.contraction import published_churn
@@ -77,7 +76,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     """Tails of the norm about the class's mean, and of its leading mode; None without a denoiser."""
     if subject.denoiser is None or subject.sigmas is None:
         return None
-    key = stream(jax.random.key(seed), "starts")
+    key = stream(seeded(seed), "starts")
     churns = dict(zip(ARMS, (Churn(), published_churn(subject))))
     bases = config.bases
     found, exact = {}, {}

@@ -11,7 +11,7 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.analysis.coupling import COUPLINGS, LARGEST_DEVIATION
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
@@ -102,7 +102,7 @@ def check(config: Config, per_class: int, shown: str = "per_class") -> None:
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
     """Tails of every class's samples, of a Gaussian and of a Student-t with the first class's moments, and the controls."""
     images = subject.images
-    key = stream(jax.random.key(seed), "tails")
+    key = stream(seeded(seed), "tails")
     classes = range(len(subject.labels))
     found = []
     for k in classes:

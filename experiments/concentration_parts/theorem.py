@@ -4,13 +4,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from dgu import plots
 from dgu.analysis.theorem_one import LAWS, GapTrend, TheoremDesign, gap_trend, universality_gap
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
@@ -78,7 +77,7 @@ PRESETS = {
 
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
     """The three designs in every dimension; the subject's images take no part."""
-    key = stream(jax.random.key(seed), "theorem")
+    key = stream(seeded(seed), "theorem")
     gaps: dict[str, list[np.ndarray]] = {}
     for name, design in config.designs().items():
         gaps[name] = []

@@ -8,7 +8,7 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis import flow_kl
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import BoxMixture, ShallowNet
 from dgu.samplers import ScoreOfDensity
 from dgu.training import Recipe, Runs, train_dynamics
@@ -77,7 +77,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
 def _train(config: Config, d: int) -> dict[str, np.ndarray]:
     """Networks of all seeds, and their KL by probability-flow likelihood against the noisy target at ``t_eps``."""
     seeds, boxes = config.box_seeds, target(d)
-    root = stream(jax.random.key(config.seed), "boxes", d)
+    root = stream(seeded(config.seed), "boxes", d)
     data = np.stack(
         [np.asarray(common.draw(boxes, stream(root, "data", seed), max(config.sizes))) for seed in range(seeds)]
     )

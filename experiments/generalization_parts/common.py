@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from dgu.analysis import Grid, KLMeasure
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import ShallowNet
 from dgu.samplers import VESDE
 from dgu.training import Recipe, Runs, train_dynamics
@@ -71,12 +71,12 @@ def make_runs(
         told = MEASURE.aux(SDE, target, t, grid)
         draws = []
         for seed in range(seeds):
-            own = stream(jax.random.key(config.seed), name, "data", place, seed)
+            own = stream(seeded(config.seed), name, "data", place, seed)
             draws.append(np.asarray(draw(target, own, n)))
         for width in units:
             for seed in range(seeds):
                 data.append(draws[seed])
-                keys.append(stream(jax.random.key(config.seed), name, "train", place, seed))
+                keys.append(stream(seeded(config.seed), name, "train", place, seed))
                 counts.append(width)
                 aux.append(told)
     stacked = {key: np.stack([one[key] for one in aux]) for key in aux[0]}

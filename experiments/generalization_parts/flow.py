@@ -9,7 +9,7 @@ import numpy as np
 from dgu import plots
 from dgu.analysis import optimal_stopping, theorem_one_bound
 from dgu.analysis.divergence import KLMeasure, grid_kl, score_log_density
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import RandomFeatures, RandomFeatureScore, two_modes
 from dgu.samplers import ScoreOfDensity
 from dgu.training import empirical_loss, flow_curves, gauss_hermite, gradient_flow, population_loss
@@ -123,7 +123,7 @@ def _in_double(config: Config) -> dict[str, np.ndarray]:
     point_weights = np.broadcast_to(np.tile(wide_weights, 2) / 2, points.shape[:2])
     exact = ScoreOfDensity(target, common.SDE)
     given = [jnp.asarray(value) for value in (nodes, weights, points, point_weights)]
-    root = stream(jax.random.key(config.seed), "flow")
+    root = stream(seeded(config.seed), "flow")
 
     @jax.jit
     def empirical(features: RandomFeatures, data: jax.Array, times: jax.Array, nodes: jax.Array, weights: jax.Array):  # type: ignore[no-untyped-def]

@@ -134,7 +134,7 @@ def _clusters(config: Config, pool: np.ndarray, scale: PixelScale) -> dict[str, 
     options, scaled = config.images, scale.apply(pool)
     with Progress("clusters", 1, "data sets") as bar:
         features = extract_features(scaled, PCAFeatures.fit(scaled, options.components))
-        key = keys.stream(jax.random.key(config.seed), "images", "clusters")
+        key = keys.stream(keys.seeded(config.seed), "images", "clusters")
         found = kmeans(features, options.clusters, key, restarts=options.restarts)
         bar.update()
     pairs = cluster_pairs(found.centres, found.labels, options.train + options.held_out, smallest=options.smallest)
@@ -162,7 +162,7 @@ def _split(
         parts = class_splits(len(members), sizes, config.seed, seed, int(cluster))
         for name in sizes:
             rows[name].append(members[parts[name]])
-    key = keys.stream(jax.random.key(config.seed), "images", "shifts", seed)
+    key = keys.stream(keys.seeded(config.seed), "images", "shifts", seed)
 
     def shifted(name: str, copy: int) -> np.ndarray:
         images = pool[np.concatenate(rows[name])]
@@ -224,7 +224,7 @@ def _judge(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Losses at each level, bits per dimension and samples: ``[i, j]`` is network i on the images of pair j."""
     options, levels = config.images, level_grid(config.images)
-    root = keys.stream(jax.random.key(config.seed), "images", "judge", seed)
+    root = keys.stream(keys.seeded(config.seed), "images", "judge", seed)
     denoisers = [network.denoiser(params) for params in networks]
     low, high = float(SDE.std(T_MIN)), float(SDE.std(SDE.t_max))
     devices = jax.local_devices()

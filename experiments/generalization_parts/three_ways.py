@@ -9,7 +9,7 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis import flow_kl, knn_kl, score_kl
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import ShallowNet, two_modes
 from dgu.models.shallow import ShallowScore
 from dgu.samplers import ScoreOfDensity, probability_flow
@@ -87,7 +87,7 @@ def _agree(difference: float, error: float, name: str, statement: str) -> Claim:
 
 def _estimates(config: Config, stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     target, n = two_modes(MU), config.divergence_examples
-    root = stream(jax.random.key(config.seed), "three ways")
+    root = stream(seeded(config.seed), "three ways")
     fresh = common.draw(target, stream(root, "fresh"), n)
     log_p = common.log_density(target, fresh, 0.0)
     sde, t_eps = common.SDE, config.t_eps

@@ -83,7 +83,7 @@ def sample_pool(
     with Progress("sampling", total=count * len(labels), unit="images") as bar:
         for label in labels:
             # A class never shares its noise with another: each has a stream of its own.
-            key = keys.stream(jax.random.key(seed), "diffusion", int(label))
+            key = keys.stream(keys.seeded(seed), "diffusion", int(label))
 
             def make(of: np.ndarray, indices: np.ndarray, key: Any = key) -> np.ndarray:
                 return samplers.sample(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Words that have no place in the keys of ``metrics.json``: a resumed run must give the same bytes.
 _NOT_METRICS = {"seconds", "elapsed", "duration", "timestamp", "host"}
+#: The generator of all keys, ``dgu.prng.GENERATOR`` (which would take JAX along), stored in ``config.json`` beside the options.
+_PRNG = "threefry2x32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +46,17 @@ class RunDirectory:
         """The directory ``out`` for ``config``, a dataclass; made (parents too) where there is none.
 
         Raises:
-            InputError: ``out`` holds a run of another configuration (the first option that differs is named), holds
-                other files, is no directory, or cannot be written to. Nothing in it is touched then.
+            InputError: ``out`` holds a run of another configuration (the first option that differs is named) or of
+                another random generator, holds other files, is no directory, or cannot be written to. Nothing in it is touched then.
         """
         path, wanted = Path(out), config_to_json(config)
         stored = path / "config.json"
         try:
             path.mkdir(parents=True, exist_ok=True)
             if stored.exists():
-                _check_same(_options(json.loads(stored.read_text())), _options(wanted), stored)
+                there = json.loads(stored.read_text())
+                _check_generator(there, stored)
+                _check_same(_options(there), _options(wanted), stored)
             elif any(not entry.name.endswith(TEMPORARY) for entry in path.iterdir()):
                 raise InputError(
                     f"--out = {str(out)!r}: must be new, empty, or a run's own directory (no config.json here)"
@@ -61,7 +65,7 @@ class RunDirectory:
                 raise PermissionError(13, "permission denied")
             directory = cls(path)
             if not stored.exists():
-                directory.write_json("config.json", wanted)
+                directory.write_json("config.json", wanted | {"prng": _PRNG})
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise InputError(f"--out = {str(out)!r}: must be a directory that can be written to ({reason})") from None
@@ -196,6 +200,15 @@ def _options(tree: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, dict):
         return {key: leaf for name, entry in tree.items() for key, leaf in _options(entry, f"{prefix}.{name}").items()}
     return {f"--{prefix.removeprefix('.').replace('_', '-')}": tree}
+
+
+def _check_generator(stored: dict[str, Any], file: Path) -> None:
+    """Take the generator's name out of what ``config.json`` holds; runs from before it was stored used this one, too."""
+    found = stored.pop("prng", _PRNG)
+    if found != _PRNG:
+        raise InputError(
+            f"{str(file)!r}: is of a run with the random generator {found!r}, not {_PRNG}; --out another directory"
+        )
 
 
 def _check_same(stored: dict[str, Any], given: dict[str, Any], file: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.denoisers import map_batch
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import EDMNetwork
 from dgu.noisy import noisy_input
 from dgu.training import trains_together
@@ -207,7 +207,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
 def _distances(
     models: Mapping[str, Any], subject: Subject, images: np.ndarray, sigmas: np.ndarray, directory: RunDirectory, seed: int
 ) -> analysis.ScoreDistances:  # fmt: skip
-    key = stream(jax.random.key(seed), "autoencoders", "distances")
+    key = stream(seeded(seed), "autoencoders", "distances")
 
     def compute() -> dict[str, np.ndarray]:
         found = analysis.score_distances(models, images, sigmas, key, inputs=subject.inputs)
@@ -220,7 +220,7 @@ def _distances(
 def _linearity(
     models: Mapping[str, Any], images: np.ndarray, sigmas: np.ndarray, directory: RunDirectory, seed: int
 ) -> dict[str, analysis.LinearityScores]:
-    key, weights = stream(jax.random.key(seed), "autoencoders", "linearity"), analysis.mixing_weights()
+    key, weights = stream(seeded(seed), "autoencoders", "linearity"), analysis.mixing_weights()
     scores = {}
     for number, (name, model) in enumerate(models.items()):
 
@@ -248,7 +248,7 @@ def _triplets(
     config: Config, subject: Subject, name: str, model: Any, sigmas: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
     """Triplets at noisy versions of the first images, ``(levels, points, ...)``: the same ones for every denoiser."""
-    images, key = subject.some("autoencoders.points", config.points), stream(jax.random.key(seed), "autoencoders")
+    images, key = subject.some("autoencoders.points", config.points), stream(seeded(seed), "autoencoders")
     parts = []
     with Progress(f"singular vectors, {name}", total=len(sigmas), unit="levels") as bar:
         for level, sigma in enumerate(sigmas):
@@ -265,7 +265,7 @@ def _triplets(
 
 def _shown(models: Mapping[str, Any], images: np.ndarray, sigmas: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Two images and what becomes of them, ``(clean, noisy and denoisers, levels and images, H, W, C)``."""
-    clean, key, columns = images[:2], stream(jax.random.key(seed), "autoencoders", "shown"), []
+    clean, key, columns = images[:2], stream(seeded(seed), "autoencoders", "shown"), []
     for level, sigma in enumerate(sigmas):
         x = _noisy(clean, sigma, level, key)
         levels = jnp.full(len(clean), sigma, x.dtype)
@@ -347,7 +347,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
         if isinstance(network, EDMNetwork):  # It knows its shapes without a trace of thousands of draws.
             params = network.abstract_params
         else:
-            params = jax.eval_shape(network.init, jax.random.key(0))
+            params = jax.eval_shape(network.init, seeded(0))
         forward = matmul_flop(network.apply, params, image, jax.ShapeDtypeStruct((), jnp.float32))
         weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
         seen = optimisation(config, name, 0).steps * config.batch_size * levels

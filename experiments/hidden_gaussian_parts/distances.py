@@ -3,13 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
 from dgu.denoisers import as_pytree, map_batch
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
 from experiments.harness.options import at_least
@@ -47,7 +46,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     images = subject.some("distances.images", config.images, last=True)
     used = len(subject.some("distillation.images", subject.config.distillation.images))
     seen = max(0, used + len(images) - len(subject.images))
-    key = stream(jax.random.key(seed), "distances")
+    key = stream(seeded(seed), "distances")
     sampled = dict(zip(NAMES, (subject.denoiser, subject.gaussian, linear, subject.points)))
     models = sampled | {ADAM: adam}
 

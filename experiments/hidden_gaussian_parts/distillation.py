@@ -3,12 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from dgu import analysis, plots
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.training import distill_by_adam, distill_exactly
 from experiments.harness.claims import Claim
@@ -174,7 +173,7 @@ def _exact(config: Config, subject: Subject, adam: dict[str, np.ndarray], seed: 
 
     with Progress("exact distillation", total=len(subject.sigmas), unit="levels") as bar:
         found = distill_exactly(
-            subject.denoiser, images, subject.sigmas, stream(jax.random.key(seed), "distillation"), draws=config.draws,
+            subject.denoiser, images, subject.sigmas, stream(seeded(seed), "distillation"), draws=config.draws,
             groups=min(config.groups, len(images)), observe=without, batch_size=config.batch_size, progress=lambda *_: bar.update(),
         )  # fmt: skip
     maps = found.denoiser
@@ -201,7 +200,7 @@ def _adam(config: Config, subject: Subject, seed: int) -> dict[str, np.ndarray]:
 
     with Progress("distillation by Adam", total=config.adam_epochs, unit="epochs") as bar:
         found = distill_by_adam(
-            subject.denoiser, images, subject.sigmas, stream(jax.random.key(seed), "adam"), epochs=config.adam_epochs,
+            subject.denoiser, images, subject.sigmas, stream(seeded(seed), "adam"), epochs=config.adam_epochs,
             batch_size=config.adam_batch, learning_rates=rates, snapshot_every=max(1, config.adam_epochs // 20),
             observe=observe, progress=lambda *_: bar.update(),
         )  # fmt: skip
@@ -223,7 +222,7 @@ def _identity(config: Config, subject: Subject, seed: int) -> dict[str, np.ndarr
         return float((off**2).sum() / np.square(wanted.weights[level], dtype=np.float64).sum())
 
     found = distill_exactly(
-        EmpiricalDenoiser(points), points, subject.sigmas, stream(jax.random.key(seed), "identity"),
+        EmpiricalDenoiser(points), points, subject.sigmas, stream(seeded(seed), "identity"),
         draws=config.identity_draws, groups=config.groups, groups_of="draws", observe=without,
     )  # fmt: skip
     return {"nmse": analysis.weight_nmse(found.denoiser, wanted), "nmse_without": np.array(found.observed)}
@@ -231,7 +230,7 @@ def _identity(config: Config, subject: Subject, seed: int) -> dict[str, np.ndarr
 
 def _orthogonality(config: Config, subject: Subject, stored: dict, seed: int) -> dict[str, np.ndarray]:
     images = subject.some("distillation.images", config.images)
-    key = stream(jax.random.key(seed), "orthogonality")
+    key = stream(seeded(seed), "orthogonality")
     models = {name: linear_denoiser(maps, subject) for name, maps in stored.items()} | {"gaussian": subject.gaussian}
     return {name: analysis.orthogonality_residual(model, images, subject.sigmas, key) for name, model in models.items()}
 

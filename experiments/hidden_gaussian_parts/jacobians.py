@@ -3,13 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
 from experiments.harness.options import at_least
@@ -144,7 +143,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
 def _triplets(config: Config, subject: Subject, levels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Triplets at the states of the first samples at ``levels``, and these states, ``(levels, trajectories, ...)``."""
     states = subject.states(subject.trajectories(subject.denoiser, config.trajectories, seed), levels)
-    key = stream(jax.random.key(seed), "jacobians")
+    key = stream(seeded(seed), "jacobians")
     points = states.reshape(-1, *subject.shape)
     with Progress("singular vectors", total=len(points), unit="states") as bar:
         found = analysis.singular_triplets(

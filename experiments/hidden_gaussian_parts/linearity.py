@@ -4,12 +4,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from dgu import analysis, plots
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.samplers import karras_sigmas
 from experiments.harness.costs import Cost
 from experiments.harness.options import at_least
@@ -50,7 +49,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     mixes = analysis.mixing_weights(config.squares)
     scaled = np.stack([np.asarray(config.factors), np.zeros(len(config.factors))], axis=1)
     coefficients = np.concatenate([mixes, scaled, np.ones((1, 2))])
-    key = stream(jax.random.key(seed), "linearity")
+    key = stream(seeded(seed), "linearity")
     models = {"network": subject.denoiser, "Gaussian": subject.gaussian, "multi-delta": subject.points}
 
     def compute(model: Any) -> dict[str, np.ndarray]:

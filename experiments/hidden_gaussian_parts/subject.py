@@ -11,7 +11,7 @@ import numpy as np
 
 from dgu import analysis
 from dgu.errors import InputError, require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import NCSNPP, EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, SongUNetConfig
 from dgu.samplers import karras_sigmas
 from experiments.harness import checkpoints
@@ -143,7 +143,7 @@ class Subject:
 
     def trajectories(self, denoiser: Any, count: int, seed: int) -> analysis.Trajectories:
         """The first ``count`` samples of a denoiser with their states: the same noise for every denoiser and part."""
-        key = stream(jax.random.key(seed), "samples")
+        key = stream(seeded(seed), "samples")
         return analysis.trace_trajectories(
             denoiser, key, range(count), self.grid, shape=self.shape, batch_size=self.batch_size
         )

@@ -17,7 +17,7 @@ import numpy as np
 
 from dgu import analysis, parallel
 from dgu.checkpoint import TrainingCheckpoints
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import GaussianDenoiser, load_checkpoint, save_network
 from dgu.samplers import sample
 from dgu.training import TrainingConfig, initial_state, train_steps
@@ -123,7 +123,7 @@ class Trainer(Design):
 
     def key(self, name: str) -> Any:
         """Of what all arms share: the noise of held-out images, and that samples start from."""
-        return stream(jax.random.key(self.seed), "networks", name)
+        return stream(seeded(self.seed), "networks", name)
 
     def draw(self, denoiser: Any, arm: Arm) -> np.ndarray:
         """Samples from the noise that all arms share, addressed by their number alone."""

@@ -11,7 +11,7 @@ from scipy import stats
 from dgu import analysis, plots
 from dgu.analysis.numerical_rank import Rule, share_wanted
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import MoLRG, load_checkpoint
 from dgu.noisy import noisy_input
 from dgu.samplers import karras_sigmas
@@ -88,10 +88,10 @@ PRESETS = {
 
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
     """The network's ranks, those of the closed form, and those of a network trained on it where this run has one."""
-    key = stream(jax.random.key(seed), "dimension")
+    key = stream(seeded(seed), "dimension")
     size = int(np.prod(subject.shape))
     levels = karras_sigmas(config.steps, *subject.sigma_range)[:-1]
-    laws = stream(jax.random.key(seed), "networks")
+    laws = stream(seeded(seed), "networks")
     law = planted(laws, _RANK)
     ideal = directory.stage("dimension/closed-form", lambda: _calibration(config, law, levels, key))
     found = directory.stage("dimension/network", lambda: _along_paths(config, subject, key))
@@ -217,7 +217,7 @@ def _ranks(config: Config, subject: Subject, number: int, states: np.ndarray, le
 
 def _compare(config: Config, subject: Subject, found: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
     """On some trajectories, at the level of least rank: products beside the dense Jacobian (or the closed form's, where d is large)."""
-    key, lowest = jax.random.key(1), int(found["ranks"].mean(axis=1).argmin())
+    key, lowest = seeded(1), int(found["ranks"].mean(axis=1).argmin())
     level = karras_sigmas(config.steps, *subject.sigma_range)[lowest : lowest + 1]
     if size > config.dense:
         law = planted(key, _RANK)

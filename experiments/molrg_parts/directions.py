@@ -11,7 +11,7 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.analysis.edits import edit, random_directions, split_by_subspace
 from dgu.errors import require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.noisy import noisy_input
 from dgu.samplers import invert, karras_sigmas
 from experiments.harness.claims import Claim
@@ -86,7 +86,7 @@ def check(config: Config, subject: Subject) -> None:
 
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
     """Singular vectors, edits along them and along random directions, and what they change."""
-    key = stream(jax.random.key(seed), "directions")
+    key = stream(seeded(seed), "directions")
     found = [
         directory.stage(f"directions/{place}", partial(_edited, config, subject, place, key))
         for place in range(len(config.sigmas))

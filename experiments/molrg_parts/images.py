@@ -9,7 +9,7 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.errors import InputError, require
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import GaussianDenoiser, MoLRG, MoLRGDenoiser
 from dgu.samplers import karras_sigmas, sample
 from experiments.harness.checkpoints import sampling_cost
@@ -212,9 +212,7 @@ def fit(config: Config, subject: Subject) -> MoLRG:
         f"fitting {config.components} components to {len(subject.images):,} images of {subject.name} by EM ...",
         flush=True,
     )
-    fitted = analysis.fit_mixture(
-        subject.images, config.components, config.rank, jax.random.key(0), restarts=config.restarts
-    )
+    fitted = analysis.fit_mixture(subject.images, config.components, config.rank, seeded(0), restarts=config.restarts)
     return fitted.law
 
 
@@ -225,7 +223,7 @@ def _measure(config: Config, subject: Subject, directory: RunDirectory, name: st
     arms: dict[str, tuple[Any, bool]] = {MIXTURE: (mixture.denoiser, False), GAUSSIAN: (gaussian, False)}
     if subject.conditional:
         arms = {MIXTURE: arms[MIXTURE], GIVEN: (_ByClass(mixture.denoiser), True), GAUSSIAN: arms[GAUSSIAN]}
-    key = stream(jax.random.key(seed), "images")
+    key = stream(seeded(seed), "images")
     images = {}
     images[NETWORK] = _samples(config, subject, directory, f"{name}/network", subject.denoiser, True, key)
     for place, (arm, (denoiser, told)) in enumerate(arms.items()):

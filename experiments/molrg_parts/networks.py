@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dgu import plots
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from dgu.models import EDMNetwork
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
@@ -42,7 +42,7 @@ def check(config: Config, subject: Subject | None) -> None:
 
 def run(config: Config, subject: Subject | None, directory: RunDirectory, seed: int) -> Section:
     """Dense networks, U-Nets, and the two laws that bracket them; the subject takes no part."""
-    key = stream(jax.random.key(seed), "networks")
+    key = stream(seeded(seed), "networks")
     real = real_images(config)
     laws = directory.stage("networks/bracket", partial(bracket, config, key))
     dense = [directory.stage(f"networks/mlp-{rank}", partial(dense_curve, config, rank, key)) for rank in config.ranks]

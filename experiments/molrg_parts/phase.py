@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from dgu import plots
-from dgu.keys import stream
+from dgu.keys import seeded, stream
 from experiments.harness.costs import Cost
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
@@ -49,7 +49,7 @@ FIGURE_FILES = (
 
 def run(config: Config, subject: Any, directory: RunDirectory, seed: int) -> Section:
     """All arms, stored one by one; the subject takes no part."""
-    key = stream(jax.random.key(seed), "phase")
+    key = stream(seeded(seed), "phase")
     arms = Arms.run(config, directory, key)
     checked = directory.stage("phase/checks", partial(checks, config, key))
     errors = {k: directory.stage(f"phase/errors-{k}", partial(bound_errors, config, key, k)) for k in (1, 2)}
