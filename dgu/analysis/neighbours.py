@@ -2,7 +2,7 @@
 
 A tile of scores ``|r|^2 - 2 q . r`` comes from one matrix product. On CPUs an argmin over the tile takes longer than the
 product at small d, so only the minima of *groups* of 16 reference rows are kept, which vectorise. The k nearest rows lie
-in the k groups of the smallest minima, and rounding of the product is bounded (``dgu.analysis.pair_distances``): the
+in the k groups of the smallest minima, and rounding of the product is bounded (``dgu.analysis.exact_distances``): the
 distances to the rows of every group that may hold one of them are computed anew, by differences. Where more groups may than
 were kept (rows of many equal distances, clusters far apart) the query goes to a second pass, which leaves out no row
 unproven: products in float64, and differences wherever these do not settle it. Nor do products ever decide whether a row
@@ -19,7 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
-from dgu.analysis.pair_distances import DIFFERENCE_ERROR, Balls, differences, mean_row, rounding, squared_bounds
+from dgu.analysis.exact_distances import DIFFERENCE_ERROR, Balls, differences, mean_row, rounding, squared_bounds
 from dgu.arrays import as_floats
 from dgu.errors import require
 

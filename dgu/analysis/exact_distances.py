@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 
+from dgu.errors import require
+
 #: Numbers converted to float64 at a time.
 _NUMBERS = 2**22
 #: Pairs whose products take as long as the differences of one.
@@ -38,12 +40,17 @@ def rounding(dtype: np.dtype, width: int) -> tuple[float, float]:
     round by no more than ``width u / (1 - width u)`` of the sum of their sizes, in whatever order they are added (Higham,
     Accuracy and stability of numerical algorithms, section 3.1); for ``|q|^2``, ``|r|^2`` and ``2 q . r`` together that
     is twice ``|q|^2 + |r|^2``. The 16 covers the rounding of the centred rows themselves (4 u), of the additions that
-    follow and of the bound (less than 12 u), the 3 g what is of second order for ``g`` up to 0.1; above that the bound is
-    infinite, and differences decide. The absolute part is for squares that underflow.
+    follow and of the bound (less than 12 u), the 3 g what is of second order for ``g`` up to 0.1. The absolute part is for
+    squares that underflow.
+
+    Raises:
+        InputError: rows of so many columns that ``g`` is above 0.1: 1.7 million in float32.
     """
     info = np.finfo(dtype)
-    g = (width + 16) * float(info.eps) / 2
-    return (2 * g * (1 + 3 * g) if g < 0.1 else np.inf), 16 * (width + 16) * float(info.tiny)
+    u = float(info.eps) / 2
+    require(width <= int(0.1 / u) - 16, "width of the rows", width, f"at most {int(0.1 / u) - 16}")
+    g = (width + 16) * u
+    return 2 * g * (1 + 3 * g), 16 * (width + 16) * float(info.tiny)
 
 
 def squared_bounds(
@@ -103,5 +110,6 @@ class Balls:
         (rows, row), (columns, column) = (np.unique(side, return_inverse=True) for side in (which, near))
         lower, upper = squared_bounds(queries[rows], self._centres[columns], self.middle)
         squares, edges = self.squares[columns], self.edges[columns]
-        inside = (upper < squares - edges)[row, column]
+        with np.errstate(invalid="ignore"):  # Infinite radii less infinite edges.
+            inside = (upper < squares - edges)[row, column]
         return inside, (lower <= squares + edges)[row, column] & ~inside
