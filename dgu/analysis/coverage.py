@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 from scipy import stats
 
-from dgu.analysis.neighbours import ball_counts, k_nearest
+from dgu.analysis.neighbours import ball_counts, nearest_rows
 from dgu.analysis.quality import Estimate, proportion
 from dgu.arrays import checked_rows
 from dgu.errors import require
@@ -24,6 +24,8 @@ def density_coverage(
 
         density  = sum_j #{i: generated_j in B_i} / (k n)     1 in expectation for equal distributions, may exceed 1
         coverage = #{i: some generated_j in B_i} / m          see ``expected_coverage``
+
+    Rows at the edge of a ball are in it; distances are compared in float64 (``ball_counts``).
 
     The interval of density is t over the generated rows, that of coverage Wilson's over the real ones, each given the
     other set. Compare numbers of equal sizes only.
@@ -42,11 +44,11 @@ def density_coverage(
     generated, real = checked_rows(generated=generated, real=real)
     require(len(generated) >= 2, "number of generated rows", len(generated), "2 or more")
     require(1 <= k < len(real), "k", k, "1 or more, below the number of real rows")
-    radii = k_nearest(real, real, k, own=True, block_size=block_size)[0][:, -1]
+    radii = nearest_rows(real, real, k, own=True, block_size=block_size)[0][:, -1]
     counts = ball_counts(generated, real, radii, block_size=block_size) / k
     value, error = float(counts.mean()), float(counts.std(ddof=1) / np.sqrt(len(counts)))
     half = stats.t.ppf(0.975, len(counts) - 1) * error
-    reached = k_nearest(real, generated, block_size=block_size)[0][:, 0] <= radii
+    reached = nearest_rows(real, generated, block_size=block_size)[0][:, 0] <= radii
     return Estimate(value, error, max(0.0, value - half), value + half), proportion(reached)
 
 

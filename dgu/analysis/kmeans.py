@@ -5,6 +5,9 @@
 (Lloyd 1982). A start draws its first centre among the points, and each next one with probability in proportion to the squared
 distance to the centres drawn so far (Arthur and Vassilvitskii 2007). A cluster that is left without points moves to the point
 that is farthest from its own centre, which cannot raise the inertia.
+
+Products find the nearest centres; a point for which their rounding leaves more than one centre, as all those of clusters far
+apart may be, is given its own by differences.
 """
 
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, Num
 
+from dgu.analysis.exact_distances import rounding
 from dgu.analysis.splits import digests
 from dgu.arrays import as_doubles, as_floats, as_jax_floats, as_labels
 from dgu.errors import require
@@ -25,6 +29,8 @@ from dgu.keys import threefry
 from dgu.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+#: Differences ``x - centre`` formed at a time.
+_DIFFERENCES = 2**20
 
 
 class KMeans(NamedTuple):
@@ -155,11 +161,17 @@ def _run(
     """(centres, labels, inertia, iterations, converged, reseeded) of one run."""
     square = jnp.sum(jnp.square(x), axis=1)
 
-    def distances(centres: Array) -> Array:
-        """(n, k) squared."""
+    def assign(centres: Array) -> tuple[Array, Array]:
+        """(n,) the nearest centre, and the squared distance to it by products."""
         product = jnp.matmul(x, centres.T, precision=_HIGHEST)
-        found = square[:, None] - 2 * product + jnp.sum(jnp.square(centres), axis=1)[None]
-        return jnp.maximum(found, 0)
+        squares = square[:, None] + jnp.sum(jnp.square(centres), axis=1)[None]
+        found = jnp.maximum(squares - 2 * product, 0)
+        labels = jnp.argmin(found, axis=1).astype(jnp.int32)
+        relative, absolute = rounding(x.dtype, x.shape[1])
+        slack = relative * squares + absolute
+        possible = found - slack <= jnp.min(found + slack, axis=1, keepdims=True)
+        unsure = (jnp.sum(possible, axis=1) > 1) & (weight > 0)
+        return _by_differences(x, centres, labels, unsure), jnp.min(found, axis=1)
 
     def going(state: tuple) -> Array:
         _, _, iterations, moved, _ = state
@@ -167,14 +179,13 @@ def _run(
 
     def update(state: tuple) -> tuple:
         centres, before, iterations, _, reseeded = state
-        squared = distances(centres)
-        labels = jnp.argmin(squared, axis=1).astype(jnp.int32)
+        labels, squared = assign(centres)
         own = jax.nn.one_hot(labels, clusters, dtype=x.dtype) * weight[:, None]
         counts = jnp.sum(own, axis=0)
         means = jnp.matmul(own.T, x, precision=_HIGHEST) / jnp.maximum(counts, 1)[:, None]
         empty = counts == 0
         # The first empty cluster takes the farthest point, the next one the second farthest ...
-        _, far = jax.lax.top_k(jnp.where(weight > 0, jnp.min(squared, axis=1), -1), clusters)
+        _, far = jax.lax.top_k(jnp.where(weight > 0, squared, -1), clusters)
         places = x[far[jnp.maximum(jnp.cumsum(empty) - 1, 0)]]
         new = jnp.where(empty[:, None], places, means)
         # Sums of the same points may round otherwise the next time: centres rest where no point has changed its cluster.
@@ -185,11 +196,29 @@ def _run(
     nowhere = jnp.full(x.shape[0], -1, jnp.int32)
     first = (_start(x, key, clusters, weight), nowhere, jnp.int32(0), jnp.asarray(jnp.inf, x.dtype), jnp.int32(0))
     centres, _, iterations, moved, reseeded = jax.lax.while_loop(going, update, first)
-    squared = distances(centres)
-    labels = jnp.argmin(squared, axis=1)
+    labels, _ = assign(centres)
     # From differences, for the figure that is reported: small clusters far from the mean keep their digits.
     inertia = jnp.sum(jnp.square(x - centres[labels]) * weight[:, None])
     return centres, labels, inertia, iterations, moved <= still, reseeded
+
+
+def _by_differences(
+    x: Float[Array, "n d"], centres: Float[Array, "k d"], labels: Int[Array, "n"], unsure: Bool[Array, "n"]
+) -> Int[Array, "n"]:
+    """The labels, those of unsure points anew: as many points at a time as need little memory."""
+    n, d = x.shape
+    size = max(1, min(n, _DIFFERENCES // (len(centres) * d)))
+    places = jnp.nonzero(unsure, size=-(-n // size) * size, fill_value=n)[0]
+
+    def some(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        start, labels = state
+        chosen = jax.lax.dynamic_slice_in_dim(places, start, size)
+        points = x.at[chosen].get(mode="clip")
+        squared = jnp.sum(jnp.square(points[:, None] - centres[None]), axis=2)
+        return start + size, labels.at[chosen].set(jnp.argmin(squared, axis=1).astype(labels.dtype), mode="drop")
+
+    count = jnp.sum(unsure, dtype=jnp.int32)
+    return jax.lax.while_loop(lambda state: state[0] < count, some, (jnp.int32(0), labels))[1]
 
 
 def _start(x: Float[Array, "n d"], key: Key, clusters: int, weight: Float[Array, "n"]) -> Float[Array, "k d"]:

@@ -2,9 +2,11 @@
 
 A tile of scores ``|r|^2 - 2 q . r`` comes from one matrix product. On CPUs an argmin over the tile takes longer than the
 product at small d, so only the minima of *groups* of 16 reference rows are kept, which vectorise. The k nearest rows lie
-in the k groups of the smallest minima; the distances to the rows of those groups are then computed anew, as
-``|q - r|``. A further group whose minimum is within rounding of the k-th is looked at too, so that rounding of the
-product never decides between rows: copies are found at distance 0 exactly.
+in the k groups of the smallest minima, and rounding of the product is bounded (``dgu.analysis.exact_distances``): the
+distances to the rows of every group that may hold one of them are computed anew, by differences. Where more groups may than
+were kept (rows of many equal distances, clusters far apart) the query goes to a second pass, which leaves out no row
+unproven: products in float64, and differences wherever these do not settle it. Nor do products ever decide whether a row
+is inside a ball.
 """
 
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Num
 
+from dgu.analysis.exact_distances import DIFFERENCE_ERROR, Balls, differences, mean_row, rounding, squared_bounds
 from dgu.arrays import as_floats, checked_rows
 from dgu.errors import require
 
@@ -27,8 +30,10 @@ _GROUP = 16
 _SPARE = 2
 #: Bytes of query rows held on the device at a time.
 _PANEL_BYTES = 2**27
-#: Differences ``q - r`` formed at a time when distances are computed anew.
-_DIFFERENCES = 2**22
+#: Distances in a table on the host.
+_TABLE = 2**22
+#: Sizes of numbers are kept within 2 to this power.
+_RANGE = 40
 
 
 def k_nearest(
@@ -41,6 +46,11 @@ def k_nearest(
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
     """Euclidean distances of each query to its k nearest reference rows, rising, and the numbers of those rows.
 
+    Exact for any data: distances are computed by differences in float64 and rounded to the dtype of the rows, and no row
+    is left out without a proof that it is farther. Time: a matrix product of queries and reference; up to some five times
+    that where it proves nothing (norms about the mean of the reference that are 1,000 and more times the distances in
+    float32), and ``n m d`` differences, some ten times that again, where products in float64 prove nothing either.
+
     Args:
         queries: ``(n, d)``.
         reference: ``(m, d)``.
@@ -49,34 +59,51 @@ def k_nearest(
         block_size: rows of a block of queries and of reference rows.
 
     Returns:
-        Distances and row numbers; of rows at equal distance the lower number comes first.
+        Distances and row numbers; of rows at equal distance (before it is rounded) the lower number comes first.
 
     Raises:
         InputError: no rows, rows of different width or not finite, ``k`` or ``block_size`` out of range, or ``own``
             with different numbers of rows.
     """
     queries, reference = checked_rows(queries=queries, reference=reference)
+    distances, numbers = nearest_rows(queries, reference, k, own=own, block_size=block_size)
+    with np.errstate(over="ignore"):  # A distance above the largest float32 is infinite there.
+        return distances.astype(np.result_type(queries, reference, np.float32)), numbers
+
+
+def nearest_rows(
+    queries: Float[np.ndarray, "n d"],
+    reference: Float[np.ndarray, "m d"],
+    k: int = 1,
+    *,
+    own: bool = False,
+    block_size: int = 1024,
+) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
+    """``k_nearest`` of checked rows with the distances in float64, not rounded: what balls and their edges need."""
     require(block_size >= 1, "block_size", block_size, "1 or more")
     require(not own or len(queries) == len(reference), "own", own, "False unless queries are the reference's rows")
     require(1 <= k <= len(reference) - own, "k", k, f"1 to {len(reference) - own}, the number of other rows")
+    queries, reference, exponent = _in_range(queries, reference)
+    centre, dtype = mean_row(reference), _device_dtype(queries, reference)
     groups = min(k + _SPARE, -(-len(reference) // _GROUP))
-    minima = np.empty((len(queries), groups), np.result_type(queries, np.float32))
+    minima = np.empty((len(queries), groups), dtype)
     places = np.empty((len(queries), groups), np.int32)
-    centre = np.mean(reference, axis=0)
-    for rows, blocks in _panels(queries, centre, block_size):
+    for rows, blocks in _panels(queries, centre, dtype, block_size):
         best = [
             (jnp.full((groups, block.shape[0]), jnp.inf, block.dtype), jnp.zeros((groups, block.shape[0]), jnp.int32))
             for block in blocks
         ]
         size = blocks[0].shape[0]
-        for start, block, norms in _reference_blocks(reference, centre, block_size):
+        for start, block, norms in _reference_blocks(reference, centre, dtype, block_size):
             for number, panel in enumerate(blocks):
                 offset = start - rows.start - number * size if own else _FAR
                 best[number] = _merge_groups(best[number], panel, block, norms, jnp.int32(start), jnp.int32(offset))
             jax.block_until_ready(best)  # Else the blocks of all steps to come would be held at once.
         minima[rows] = np.concatenate([np.asarray(one[0]).T for one in best])[: rows.stop - rows.start]
         places[rows] = np.concatenate([np.asarray(one[1]).T for one in best])[: rows.stop - rows.start]
-    return _refine(queries, reference, minima, places, centre, k, own)
+    distances, numbers, proven = _refine(queries, reference, minima, places, centre, k, own)
+    _search(queries, reference, np.flatnonzero(~proven), centre, own, distances, numbers)
+    return np.ldexp(distances, exponent), numbers
 
 
 def ball_counts(
@@ -86,7 +113,12 @@ def ball_counts(
     *,
     block_size: int = 1024,
 ) -> Int[np.ndarray, "n"]:
-    """How many of the balls ``|q - centre_i| <= radii_i`` hold each query, by products (edges to their rounding).
+    """How many of the balls ``|q - centre_i| <= radii_i`` hold each query; rows at the edge are inside.
+
+    Exact for any data: the distance is that of ``k_nearest``, computed by differences in float64 and rounded to the dtype
+    of the radii, wherever a product does not prove on which side of the edge the query lies. So a row at the distance that
+    ``k_nearest`` gave as the radius is inside. Time: a matrix product of queries and centres, with what ``k_nearest`` takes
+    beyond it for the pairs that remain.
 
     Raises:
         InputError: as ``k_nearest``, or radii that are negative or not one for each centre.
@@ -96,17 +128,26 @@ def ball_counts(
     require(radii.shape == (len(centres),), "radii.shape", radii.shape, f"({len(centres)},), one for each centre")
     require(bool((radii >= 0).all()), "radii", "negative or NaN", "0 or more")
     require(block_size >= 1, "block_size", block_size, "1 or more")
-    counts = np.empty(len(queries), np.int32)
-    middle = np.mean(centres, axis=0)
-    for rows, blocks in _panels(queries, middle, block_size):
-        held = [jnp.zeros(block.shape[0], jnp.int32) for block in blocks]
-        for start, block, norms in _reference_blocks(centres, middle, block_size):
-            inside = np.zeros(len(block), norms.dtype)
-            inside[: len(radii) - start] = np.square(radii[start : start + len(block)])
+    queries, centres, exponent = _in_range(queries, centres)
+    balls = Balls(centres, radii, exponent)
+    counts = np.zeros(len(queries), np.int32)
+    dtype = _device_dtype(queries, centres)
+    relative, absolute = rounding(dtype, queries.shape[1])
+    for rows, blocks in _panels(queries, balls.middle, dtype, block_size):
+        size = blocks[0].shape[0]
+        held = [jnp.zeros(size, jnp.int32) for _ in blocks]
+        for start, block, norms in _reference_blocks(centres, balls.middle, dtype, block_size):
+            squares, edges = np.zeros((2, len(block)), dtype)
+            with np.errstate(over="ignore"):  # Infinite ones leave all to the differences.
+                squares[: len(radii) - start] = balls.squares[start : start + len(block)]
+                edges[: len(radii) - start] = balls.edges[start : start + len(block)] + absolute
             for number, panel in enumerate(blocks):
-                held[number] = _count_balls(held[number], panel, block, norms, jnp.asarray(inside))
-            jax.block_until_ready(held)
-        counts[rows] = np.concatenate([np.asarray(one) for one in held])[: rows.stop - rows.start]
+                held[number], unsure = _count_balls(held[number], panel, block, norms, squares, edges, relative)
+                first = rows.start + number * size
+                which, near = np.nonzero(np.asarray(unsure)[:, : rows.stop - first].T)
+                if which.size:
+                    counts[first : first + size] += balls.count(queries[first : first + size], which, start + near)
+        counts[rows] += np.concatenate([np.asarray(one) for one in held])[: rows.stop - rows.start]
     return counts
 
 
@@ -114,33 +155,54 @@ def ball_counts(
 _FAR = np.iinfo(np.int32).min // 2
 
 
+def _in_range(queries: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The rows, and the power of two that they were divided by where their squares would leave the range of float32."""
+    largest = max(float(np.abs(end)) for side in (queries, reference) for end in (side.min(), side.max()))
+    if largest == 0 or 2.0**-_RANGE < largest < 2.0**_RANGE:
+        return queries, reference, 0
+    exponent = int(np.frexp(largest)[1])
+    queries, reference = (np.ldexp(side.astype(np.float64), -exponent) for side in (queries, reference))
+    return queries, reference, exponent
+
+
+def _device_dtype(queries: np.ndarray, reference: np.ndarray) -> np.dtype:
+    return jax.dtypes.canonicalize_dtype(np.result_type(queries, reference, np.float32))
+
+
 def _size(rows: int, block_size: int) -> int:
     """Rows of a block: whole groups, no more than there are rows."""
     return -(-min(block_size, rows) // _GROUP) * _GROUP
 
 
-def _panels(queries: np.ndarray, centre: np.ndarray, block_size: int) -> Iterator[tuple[slice, list[Array]]]:
+def _panels(
+    queries: np.ndarray, centre: np.ndarray, dtype: np.dtype, block_size: int
+) -> Iterator[tuple[slice, list[Array]]]:
     """Query rows in panels that fit the device: their place, and their blocks, centred and padded with zeros."""
     size = _size(len(queries), block_size)
-    per_panel = max(1, _PANEL_BYTES // (size * queries.shape[1] * queries.itemsize)) * size
+    per_panel = max(1, _PANEL_BYTES // (size * queries.shape[1] * dtype.itemsize)) * size
     for first in range(0, len(queries), per_panel):
         last = min(first + per_panel, len(queries))
         yield (
             slice(first, last),
-            [_block(queries, start, min(start + size, last), size, centre) for start in range(first, last, size)],
+            [
+                _block(queries, start, min(start + size, last), size, centre, dtype)
+                for start in range(first, last, size)
+            ],
         )
 
 
-def _reference_blocks(rows: np.ndarray, centre: np.ndarray, block_size: int) -> Iterator[tuple[int, Array, Array]]:
+def _reference_blocks(
+    rows: np.ndarray, centre: np.ndarray, dtype: np.dtype, block_size: int
+) -> Iterator[tuple[int, Array, Array]]:
     """First row, centred rows and squared norms of each block; the norms of padding are infinite."""
     size = _size(len(rows), block_size)
     for start in range(0, len(rows), size):
-        block = _block(rows, start, min(start + size, len(rows)), size, centre)
+        block = _block(rows, start, min(start + size, len(rows)), size, centre, dtype)
         yield start, block, _norms(block, np.int32(len(rows) - start))
 
 
-def _block(rows: np.ndarray, start: int, stop: int, size: int, centre: np.ndarray) -> Array:
-    block = np.zeros((size, rows.shape[1]), np.result_type(rows, np.float32))
+def _block(rows: np.ndarray, start: int, stop: int, size: int, centre: np.ndarray, dtype: np.dtype) -> Array:
+    block = np.zeros((size, rows.shape[1]), dtype)
     np.subtract(rows[start:stop], centre, out=block[: stop - start], casting="same_kind")
     return jnp.asarray(block)
 
@@ -190,10 +252,17 @@ def _count_balls(
     queries: Float[Array, "n d"],
     block: Float[Array, "m d"],
     norms: Float[Array, "m"],
-    squared_radii: Float[Array, "m"],
-) -> Int[Array, "n"]:
-    scores = _scores(queries, block, norms - squared_radii) + jnp.sum(jnp.square(queries), axis=1)[None]
-    return held + jnp.sum(scores <= 0, axis=0, dtype=jnp.int32)
+    squared_radii: Float[ArrayLike, "m"],
+    edges: Float[ArrayLike, "m"],
+    relative: Float[ArrayLike, ""],
+) -> tuple[Int[Array, "n"], Bool[Array, "m n"]]:
+    """The counts with those of a block whose balls certainly hold a query, and the pairs that rounding leaves open."""
+    squares = jnp.sum(jnp.square(queries), axis=1)
+    beyond = _scores(queries, block, norms - squared_radii) + squares[None]
+    # Of padding, whose norms are infinite, no pair is open.
+    slack = edges + relative * jnp.where(jnp.isfinite(norms), norms + squared_radii, 0)
+    slack = slack[:, None] + relative * squares[None]
+    return held + jnp.sum(beyond < -slack, axis=0, dtype=jnp.int32), jnp.abs(beyond) <= slack
 
 
 def _refine(
@@ -204,31 +273,75 @@ def _refine(
     centre: np.ndarray,
     k: int,
     own: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows of the groups found, by differences."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k nearest rows of the groups found, and for which queries it is proven that no other group holds a nearer one."""
     n, groups = minima.shape
-    distances = np.empty((n, k), np.result_type(queries, np.float32))
-    numbers = np.empty((n, k), np.int32)
-    step = max(1, _DIFFERENCES // (groups * _GROUP * queries.shape[1]))
+    distances, numbers, proven = np.empty((n, k)), np.empty((n, k), np.int32), np.empty(n, bool)
+    relative, absolute = rounding(minima.dtype, queries.shape[1])
+    step = max(1, _TABLE // max(groups * _GROUP, queries.shape[1]))
     for first in range(0, n, step):
         rows = slice(first, min(first + step, n))
-        block = queries[rows]
-        last = minima[rows, min(k, groups) - 1]
-        # The product rounds by some eps of |q|^2 + |r|^2, which is at most 3 |q|^2 + 2 |q - r|^2.
-        norms = np.square(block - centre).sum(axis=1)
-        limit = last + 32 * np.finfo(minima.dtype).eps * (3 * norms + 2 * np.maximum(last + norms, 0))
-        wanted: Bool[np.ndarray, "n groups"] = np.isfinite(minima[rows]) & (minima[rows] <= limit[:, None])
-        which, group = np.nonzero(wanted)
-        candidates = places[rows][which, group][:, None] * _GROUP + np.arange(_GROUP)
-        there = candidates < len(reference)
+        lowest = minima[rows].astype(np.float64)
+        norms = np.square(np.subtract(queries[rows], centre, dtype=np.float64)).sum(axis=1)
+        # |r|^2 is at most 2 |q|^2 + 2 |q - r|^2, so the k-th distance is at most this, by the k-th score ...
+        far = (lowest[:, min(k, groups) - 1] + (1 + 3 * relative) * norms + absolute) / (1 - 2 * relative)
+        # ... and rows at that distance or nearer have scores up to the limit.
+        limit = _limit(far, norms, relative, absolute)
+        wanted: Bool[np.ndarray, "n groups"] = np.isfinite(lowest) & (lowest <= limit[:, None])
+        names = places[rows, :, None] * _GROUP + np.arange(_GROUP, dtype=np.int32)
+        table = np.full(names.shape, np.inf)
+        for place, which, group in _by_place(places[rows], wanted):
+            there = reference[place * _GROUP : (place + 1) * _GROUP]
+            table[which, group, : len(there)] = differences(queries, first + which, there)
         if own:
-            there &= candidates != first + which[:, None]
-        difference = reference[np.where(there, candidates, 0)] - block[which][:, None]
-        squares = np.where(there, np.einsum("ngd,ngd->ng", difference, difference), np.inf)
-        table = np.full((len(block), groups, _GROUP), np.inf, squares.dtype)
-        names = np.full(table.shape, len(reference), np.int32)
-        table[which, group], names[which, group] = squares, candidates
-        order = np.lexsort((names.reshape(len(block), -1), table.reshape(len(block), -1)), axis=1)[:, :k]
-        distances[rows] = np.sqrt(np.take_along_axis(table.reshape(len(block), -1), order, axis=1))
-        numbers[rows] = np.take_along_axis(names.reshape(len(block), -1), order, axis=1)
-    return distances, numbers
+            table[names == np.arange(rows.start, rows.stop)[:, None, None]] = np.inf
+        names, table = (part.reshape(len(lowest), -1) for part in (names, table))
+        order = np.lexsort((names, table), axis=1)[:, :k]
+        distances[rows], numbers[rows] = (np.take_along_axis(part, order, axis=1) for part in (table, names))
+        last = np.square(distances[rows, -1])
+        proven[rows] = (groups * _GROUP >= len(reference)) | (lowest[:, -1] > _limit(last, norms, relative, absolute))
+    return distances, numbers, proven
+
+
+def _limit(squared: np.ndarray, norms: np.ndarray, relative: float, absolute: float) -> np.ndarray:
+    """The largest score of a row at this squared distance of a query of this squared norm, or nearer."""
+    return squared * (1 + DIFFERENCE_ERROR) - norms + relative * (3 * norms + 2 * squared) + absolute
+
+
+def _by_place(places: np.ndarray, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Each place that is wanted, with the rows and columns of ``places`` that want it."""
+    which, group = np.nonzero(wanted)
+    place = places[which, group]
+    order = np.argsort(place, kind="stable")
+    edges = np.flatnonzero(np.diff(place[order])) + 1
+    for part in np.split(order, edges):
+        if part.size:
+            yield int(place[part[0]]), which[part], group[part]
+
+
+def _search(
+    queries: np.ndarray,
+    reference: np.ndarray,
+    which: np.ndarray,
+    centre: np.ndarray,
+    own: bool,
+    distances: np.ndarray,
+    numbers: np.ndarray,
+) -> None:
+    """Put into ``distances`` and ``numbers`` those of these queries, from all reference rows."""
+    k = distances.shape[1]
+    step, width = max(1, _TABLE // len(reference)), max(1, _TABLE // queries.shape[1])
+    for start in range(0, len(which), step):
+        chosen = which[start : start + step]
+        lower, upper = np.empty((2, len(chosen), len(reference)))
+        for first in range(0, len(reference), width):
+            of = slice(first, first + width)
+            lower[:, of], upper[:, of] = squared_bounds(queries[chosen], reference[of], centre)
+        if own:
+            lower[np.arange(len(chosen)), chosen] = upper[np.arange(len(chosen)), chosen] = np.inf
+        limit = np.partition(upper, k - 1, axis=1)[:, k - 1] * (1 + DIFFERENCE_ERROR)
+        for number, near in zip(chosen, lower <= limit[:, None]):
+            candidates = np.flatnonzero(near)
+            found = differences(reference, candidates, queries[number : number + 1])[:, 0]
+            order = np.argsort(found, kind="stable")[:k]
+            distances[number], numbers[number] = found[order], candidates[order]

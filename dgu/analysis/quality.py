@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Integer, Num, Shaped
 from scipy import stats
 
-from dgu.analysis.neighbours import ball_counts, k_nearest
+from dgu.analysis.neighbours import ball_counts, k_nearest, nearest_rows
 from dgu.analysis.resampling import Interval, t_interval
 from dgu.arrays import as_floats, as_labels, checked_rows
 from dgu.errors import require
@@ -96,6 +96,9 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
     ``sum_{i != j} [k(a_i, a_j) + k(b_i, b_j)] / (s (s - 1)) - 2 sum_ij k(a_i, b_j) / s^2``. Blocks share no row, so the
     t interval over them holds. 0 in expectation for equal distributions; may be negative.
 
+    Products and sums are in float64 on the host: the kernel is not that of differences, so features cannot be centred, and
+    of features with a large mean the terms are much larger than what is left of them.
+
     Args:
         a, b: features; rows are shuffled, those beyond a whole number of blocks are left out.
         key: of the shuffle.
@@ -111,11 +114,12 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
     require(block_size >= 2, "block_size", block_size, "2 or more")
     blocks = min(len(a), len(b)) // block_size
     require(blocks >= 2, "rows", (len(a), len(b)), f"at least {2 * block_size}: two blocks of {block_size}")
-    shuffled = []
-    for number, rows in enumerate((a, b)):
-        order = jax.random.permutation(jax.random.fold_in(key, number), len(rows))[: blocks * block_size]
-        shuffled.append(jnp.asarray(rows)[order].reshape(blocks, block_size, -1))
-    return t_interval(np.asarray(_block_mmd(*shuffled), np.float64))
+    orders = [
+        np.asarray(jax.random.permutation(jax.random.fold_in(key, number), len(rows)))[: blocks * block_size]
+        for number, rows in enumerate((a, b))
+    ]
+    chosen = zip(*(order.reshape(blocks, block_size) for order in orders))
+    return t_interval(np.array([_block_mmd(a[of_a], b[of_b]) for of_a, of_b in chosen]))
 
 
 def precision_recall(
@@ -123,8 +127,9 @@ def precision_recall(
 ) -> tuple[Estimate, Estimate]:
     """Improved precision and recall: the fraction of each set on the k-nearest-neighbour manifold of the other.
 
-    A row lies on a manifold if it is within the k-th neighbour distance of any of its rows (itself not counted). Both
-    grow with the number of rows: compare numbers of equal sizes only. Intervals are Wilson's, given the manifold.
+    A row lies on a manifold if it is within the k-th neighbour distance of any of its rows (itself not counted), at that
+    distance included; distances are compared in float64 (``ball_counts``). Both grow with the number of rows: compare
+    numbers of equal sizes only. Intervals are Wilson's, given the manifold.
 
     Args:
         generated, real: features.
@@ -143,7 +148,7 @@ def precision_recall(
     require(1 <= k < min(len(generated), len(real)), "k", k, "1 or more, below the number of rows")
     found = []
     for queries, manifold in ((generated, real), (real, generated)):
-        radii = k_nearest(manifold, manifold, k, own=True, block_size=block_size)[0][:, -1]
+        radii = nearest_rows(manifold, manifold, k, own=True, block_size=block_size)[0][:, -1]
         found.append(proportion(ball_counts(queries, manifold, radii, block_size=block_size) > 0))
     return found[0], found[1]
 
@@ -252,23 +257,17 @@ def _bootstrap(value: float | np.ndarray, draws: np.ndarray) -> Estimate:
     return Estimate(*(float(x) if np.ndim(x) == 0 else np.asarray(x) for x in results))
 
 
-@jax.jit
-def _block_mmd(a: Float[Array, "blocks s d"], b: Float[Array, "blocks s d"]) -> Float[Array, "blocks"]:
-    def kernel(x: Array, y: Array) -> Array:
-        return (jnp.matmul(x, y.T, precision=_HIGHEST) / x.shape[1] + 1) ** 3
-
-    def one(pair: tuple[Array, Array]) -> Array:
-        x, y = pair
-        size = len(x)
-        within, across = kernel(x, x) + kernel(y, y), kernel(x, y)
-        between = across + across.T
-        # The kernels' means are nearly equal, so they are subtracted entry by entry. The cross term of the unbiased
-        # estimate keeps its diagonal, hence the small second term.
-        off = jnp.where(jnp.eye(size, dtype=bool), jnp.zeros_like(within), within - between)
-        diagonal = (jnp.mean(between) - jnp.trace(between) / size) / (size - 1)
-        return jnp.sum(off) / (size * (size - 1)) + diagonal
-
-    return jax.lax.map(one, (a, b))
+def _block_mmd(x: Float[np.ndarray, "s d"], y: Float[np.ndarray, "s d"]) -> float:
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    size, width = x.shape
+    xx, yy, xy = ((left @ right.T / width + 1) ** 3 for left, right in ((x, x), (y, y), (x, y)))
+    within, between = xx + yy, xy + xy.T
+    # The kernels' means are nearly equal, so they are subtracted entry by entry. The cross term of the unbiased
+    # estimate keeps its diagonal, hence the small second term.
+    off = within - between
+    np.fill_diagonal(off, 0)
+    diagonal = (between.mean() - np.trace(between) / size) / (size - 1)
+    return float(off.sum() / (size * (size - 1)) + diagonal)
 
 
 @jax.jit

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Num
 
+from dgu.analysis.exact_distances import differences, squared_bounds
 from dgu.analysis.resampling import Interval, t_interval
 from dgu.arrays import as_doubles
 from dgu.errors import require
@@ -52,9 +53,12 @@ def same_noise_distances(first: Num[np.ndarray, "n *event"], second: Num[np.ndar
     require(len(first) >= 2, "number of samples", len(first), "2 or more")
     a, b = (as_doubles(name, part).reshape(len(part), -1) for name, part in (("first", first), ("second", second)))
     require(bool(np.isfinite(a).all() and np.isfinite(b).all()), "samples", "non-finite", "finite")
-    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * a @ b.T
-    distances = np.sqrt(np.maximum(squares, 0) / a.shape[1])
-    # Products cancel where images agree, so that the distances that matter most are taken directly.
+    lower, upper = squared_bounds(a, b, b.mean(axis=0))
+    distances = np.sqrt(np.maximum((lower + upper) / 2, 0))
+    # Products cancel where images agree: where that costs digits, and for the distances that matter most, differences.
+    for row, near in enumerate(upper - lower > 1e-9 * upper):
+        distances[row, near] = differences(b, np.flatnonzero(near), a[row : row + 1])[:, 0]
+    distances /= np.sqrt(a.shape[1])
     paired = np.sqrt(np.mean((a - b) ** 2, axis=1))
     null = (distances.sum(axis=1) - np.diag(distances)) / (len(a) - 1)
     require(bool(null.mean() > 0), "samples", "all the same image", "different images")

@@ -105,6 +105,25 @@ def test_planted_clusters_are_found_exactly(x64):
     assert found.inertia == pytest.approx(expected, rel=1e-12) and found.reseeded == 0
 
 
+@pytest.mark.parametrize("gap", [1e4, 3e5])
+def test_points_of_clusters_far_apart_go_to_the_nearest_centre(gap):
+    """Two pairs of clusters, 12 apart in each, whose norms leave products no digit of that: against float64's differences."""
+    rng = np.random.default_rng(4)
+    truth = np.repeat(np.arange(4), 100)
+    points = rng.normal(size=(400, 12))
+    points[:, 0] += 12 * (truth % 2)
+    points += gap * (truth // 2)[:, None]
+    points = points.astype(np.float32)
+    found = kmeans(points, 4, KEY)
+    squared = ((points[:, None].astype(np.float64) - found.centres[None]) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(found.labels, squared.argmin(axis=1))
+    assert len(set(zip(found.labels, truth))) == 4 and found.sizes.tolist() == [100] * 4
+    exact = sum(
+        np.square(points[truth == c] - points[truth == c].mean(axis=0, dtype=np.float64)).sum() for c in range(4)
+    )
+    assert found.inertia == pytest.approx(exact, rel=1e-3)
+
+
 def test_empty_clusters_move_to_the_farthest_points_and_are_counted(x64, monkeypatch):
     """From five centres in one place four are empty: they take the four farthest points, and the planted clusters are found."""
     points, _ = planted()

@@ -1,11 +1,12 @@
-"""Nearest neighbours against all pairs in float64, whatever the blocks; copies; balls."""
+"""Nearest neighbours and balls against all pairs in float64: exactly, whatever the data and the blocks; copies; ties."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
-from dgu.analysis import neighbours
+from dgu.analysis import density_coverage, neighbours, precision_recall
 from dgu.analysis.neighbours import ball_counts, k_nearest
 from dgu.errors import InputError
 
@@ -45,7 +46,7 @@ def test_own_rows_are_left_out_but_their_copies_are_not(block_size):
 
 def test_panels_are_put_together_in_order(monkeypatch):
     monkeypatch.setattr(neighbours, "_PANEL_BYTES", 2 * 32 * 5 * 4)
-    monkeypatch.setattr(neighbours, "_DIFFERENCES", 1000)
+    monkeypatch.setattr(neighbours, "_TABLE", 1000)
     queries = rows(3, 150)
     for own, reference in ((False, rows(4, 70)), (True, queries)):
         distances, found = k_nearest(queries, reference, 2, own=own, block_size=32)
@@ -77,16 +78,106 @@ def test_float64(x64):
     np.testing.assert_allclose(distances, expected, rtol=1e-14)
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from([1, 3]))
-def test_on_a_grid_with_many_ties_the_distances_are_exact(seed, k):
-    """Rows of small integers tie again and again; distances must still be the k smallest, and rows of that distance."""
-    rng = np.random.default_rng(seed)
-    queries, reference = (rng.integers(0, 3, (40, 4)).astype(np.float32) for _ in range(2))
-    distances, found = k_nearest(queries, reference, k, block_size=16)
-    np.testing.assert_allclose(distances, all_pairs(queries, reference, k)[0], rtol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(queries[:, None] - reference[found], axis=2), distances, rtol=1e-6)
-    assert all(len(set(each)) == k for each in found.tolist())
+def some_rows(rng, kind, n, d):
+    """Rows whose distances products get wrong: ties, copies, and norms far above the distances."""
+    normal = rng.normal(size=(n, d))
+    return {
+        "normal": lambda: normal,
+        "mean": lambda: normal + 3e3,
+        "binary": lambda: (normal > 0) * 1.0,
+        "two values": lambda: (normal > 0) * 0.1,
+        "grid": lambda: np.clip(np.rint(normal * 2), -3, 3),
+        "bytes": lambda: rng.integers(0, 256, (n, d)) * 1.0,
+        "copies": lambda: normal[rng.integers(0, n // 8, n)],
+        "one place": lambda: np.full((n, d), 0.3),
+        "two clusters": lambda: normal + 1e4 * rng.integers(0, 2, (n, 1)),
+        "three clusters": lambda: normal + 1e5 * rng.integers(0, 3, (n, 1)),
+        "outlier": lambda: np.where(np.arange(n)[:, None] == n // 2, 1e6, normal),
+        "far outlier": lambda: np.where(np.arange(n)[:, None] == n // 2, 1e30, normal),
+        "tiny": lambda: normal * 1e-25,
+        "huge": lambda: normal * 1e30,
+        "all sizes": lambda: normal * 10.0 ** rng.integers(-20, 20, (n, 1)),
+    }[kind]()
+
+
+KINDS = ("normal", "mean", "binary", "two values", "grid", "bytes", "copies", "one place", "two clusters",
+         "three clusters", "outlier", "far outlier", "tiny", "huge", "all sizes")  # fmt: skip
+
+
+def exact(queries, reference, k, own=False):
+    """SciPy's distances in float64, all pairs sorted: of equal ones the lower number first."""
+    table = cdist(queries.astype(np.float64), reference.astype(np.float64))
+    if own:
+        np.fill_diagonal(table, np.inf)
+    order = np.argsort(table, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(table, order, axis=1), order
+
+
+def check_exactly(rng, kind, n, m, d, k, dtype, block_size):
+    """Neighbours, balls, precision, recall, density and coverage equal float64's, ties and all."""
+    queries, reference = (some_rows(rng, kind, size, d).astype(dtype) for size in (n, m))
+    reference[:5] = queries[:5]  # Pairs of distance 0.
+    for asked, own in ((queries, False), (reference, True)):
+        distances, found = k_nearest(asked, reference, k, own=own, block_size=block_size)
+        expected, order = exact(asked, reference, k, own)
+        np.testing.assert_array_equal(found, order)
+        np.testing.assert_array_equal(distances, expected.astype(dtype))
+    table = cdist(queries.astype(np.float64), reference.astype(np.float64))
+    radii, of_queries = (exact(side, side, k, True)[0][:, -1] for side in (reference, queries))
+    for rounded in (radii.astype(np.float32), radii):
+        inside = table.astype(rounded.dtype) <= rounded
+        np.testing.assert_array_equal(
+            ball_counts(queries, reference, rounded, block_size=block_size), inside.sum(axis=1)
+        )
+    shares = precision_recall(queries, reference, k=k, block_size=block_size)
+    assert [share.value for share in shares] == [
+        inside.any(axis=1).mean(),
+        (table <= of_queries[:, None]).any(axis=0).mean(),
+    ]
+    density, coverage = density_coverage(queries, reference, k=k, block_size=block_size)
+    np.testing.assert_allclose(density.value, inside.sum() / (k * n), rtol=1e-13)
+    assert coverage.value == (table.min(axis=0) <= radii).mean()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("d", [1, 12, 300])
+def test_exact_for_any_data(kind, d):
+    """Groups are 7, so that rows of many ties need more than are kept."""
+    check_exactly(np.random.default_rng(d), kind, 90, 107, d, 3, np.float32, 48)
+
+
+@pytest.mark.parametrize("kind", ["binary", "two values", "two clusters", "far outlier", "huge"])
+def test_exact_for_float64_rows_on_a_float32_device(kind):
+    check_exactly(np.random.default_rng(1), kind, 90, 107, 12, 3, np.float64, 48)
+
+
+@pytest.mark.parametrize("kind", ["normal", "two values", "all sizes"])
+def test_exact_in_float64(x64, kind):
+    check_exactly(np.random.default_rng(2), kind, 90, 107, 12, 3, np.float64, 48)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(KINDS), st.sampled_from([1, 5, 39]), st.sampled_from([16, 1024]))
+def test_small_sets_are_exact(seed, kind, k, block_size):
+    check_exactly(np.random.default_rng(seed), kind, 40, 40, 4, k, np.float32, block_size)
+
+
+def test_a_second_pass_in_small_tables_is_the_same(monkeypatch):
+    from dgu.analysis import exact_distances
+
+    monkeypatch.setattr(neighbours, "_TABLE", 700)
+    monkeypatch.setattr(exact_distances, "_NUMBERS", 100)
+    for pairs in (0, 10**9):  # Differences alone, and products wherever there is a pair.
+        monkeypatch.setattr(exact_distances, "_PAIRS", pairs)
+        check_exactly(np.random.default_rng(3), "two clusters", 90, 107, 12, 20, np.float32, 48)
+
+
+def test_infinite_radii_hold_all():
+    radii = np.full(40, np.inf, np.float32)
+    radii[:10], radii[10:20] = 0, 1e30
+    queries = rows(11, 40, 4)
+    np.testing.assert_array_equal(ball_counts(queries, rows(12, 40, 4), radii), np.full(40, 30))
+    np.testing.assert_array_equal(ball_counts(queries, queries, radii), 30 + (np.arange(40) < 10))
 
 
 def test_balls_equal_all_pairs():

@@ -42,6 +42,21 @@ def test_kernel_distance_equals_loops_over_its_blocks(x64):
     np.testing.assert_allclose(result.standard_error, np.std(blocks, ddof=1) / np.sqrt(2), rtol=1e-10)
 
 
+@pytest.mark.parametrize(("mean", "rtol"), [(0.0, 1e-9), (1e3, 1e-7), (1e4, 1e-5)])
+def test_kernel_distance_of_features_with_a_large_mean(mean, rtol):
+    """Against sums in extended precision: in float32 a mean of 1,000 costs all digits. rtol follows from float64's eps."""
+    a, b = normal(40, 120, 1.1, mean), normal(41, 150, shift=mean)
+    orders = [np.asarray(jax.random.permutation(jax.random.fold_in(KEY, i), len(x))) for i, x in enumerate((a, b))]
+    blocks = []
+    for i in (0, 60):
+        x, y = (side[order[i : i + 60]].astype(np.longdouble) for side, order in zip((a, b), orders))
+        xx, yy, xy = ((left @ right.T / D + 1) ** 3 for left, right in ((x, x), (y, y), (x, y)))
+        off = ~np.eye(60, dtype=bool)
+        blocks.append(float((xx[off].sum() + yy[off].sum()) / (60 * 59) - 2 * xy.mean()))
+    found = kernel_distance(a, b, KEY, block_size=60)
+    np.testing.assert_allclose(found.estimate, np.mean(blocks), rtol=rtol)
+
+
 def test_kernel_distance_is_unbiased():
     same = kernel_distance(normal(2, 4000), normal(3, 4000), KEY, block_size=100)
     assert abs(same.estimate) < 3.5 * same.standard_error

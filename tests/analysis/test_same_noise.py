@@ -42,6 +42,19 @@ def test_same_models_score_0_and_unrelated_ones_1():
     assert free.low < 1 < free.high and free.high - free.low < 0.06
 
 
+def test_the_null_of_images_far_from_0_keeps_its_digits():
+    """Images that differ in the eighth digit; and copies of one image, whose null is 0, not the root of a rounding."""
+    rng = np.random.default_rng(2)
+    a, b = 1e6 + 1e-2 * rng.normal(size=(2, 20, 30))
+    a[3] = b[7]
+    table = np.sqrt(((a[:, None] - b[None]) ** 2).mean(axis=2))
+    expected = (table.sum(axis=1) - np.diag(table)) / 19
+    np.testing.assert_allclose(same_noise_distances(a, b).null, expected, rtol=1e-8)
+    copies = np.repeat(rng.normal(size=(1, 40)), 5, axis=0)
+    with pytest.raises(InputError, match="all the same image"):
+        same_noise_distances(copies, copies)
+
+
 def test_bad_input():
     good = np.ones((3, 4)) * np.arange(3)[:, None]
     for said, first in (

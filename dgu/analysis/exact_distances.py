@@ -1,0 +1,115 @@
+"""Distances of pairs of rows: by differences, which decide, and by products, with a proven bound on their rounding.
+
+``|q - r|^2 = |q|^2 - 2 q . r + |r|^2`` is one matrix product, but it rounds in proportion to the norms, which may be much
+larger than the distance. So products only tell which pairs are certainly near or certainly far; every other pair is decided
+by its differences. All distances that are compared with one another come from ``differences``: in float64, the squares
+summed in the order of the columns, so that equal distances come out equal whichever pair they belong to.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.spatial.distance import cdist
+
+from dgu.errors import require
+
+#: Numbers converted to float64 at a time.
+_NUMBERS = 2**22
+#: Pairs whose products take as long as the differences of one.
+_PAIRS = 64
+#: Distances by differences are right to within this fraction, and squares of them.
+DIFFERENCE_ERROR = 1e-9
+
+
+def differences(
+    rows: Float[np.ndarray, "n d"], numbers: Int[np.ndarray, "p"], others: Float[np.ndarray, "m d"]
+) -> Float[np.ndarray, "p m"]:
+    """Euclidean distances, in float64 by differences, of the rows of these numbers to all of the others."""
+    others = others.astype(np.float64, copy=False)
+    step = max(1, _NUMBERS // rows.shape[1])
+    found = np.empty((len(numbers), len(others)))
+    for start in range(0, len(numbers), step):
+        chosen = rows[numbers[start : start + step]].astype(np.float64, copy=False)
+        found[start : start + step] = cdist(chosen, others)
+    return found
+
+
+def rounding(dtype: np.dtype, width: int) -> tuple[float, float]:
+    """``(relative, absolute)``: products tell ``|q - r|^2`` to within ``relative (|q|^2 + |r|^2) + absolute``.
+
+    With u the unit roundoff and ``g = (width + 16) u`` the relative part is ``2 g (1 + 3 g)``. Sums of ``width`` products
+    round by no more than ``width u / (1 - width u)`` of the sum of their sizes, in whatever order they are added (Higham,
+    Accuracy and stability of numerical algorithms, section 3.1); for ``|q|^2``, ``|r|^2`` and ``2 q . r`` together that
+    is twice ``|q|^2 + |r|^2``. The 16 covers the rounding of the centred rows themselves (4 u), of the additions that
+    follow and of the bound (less than 12 u), the 3 g what is of second order for ``g`` up to 0.1. The absolute part is for
+    squares that underflow.
+
+    Raises:
+        InputError: rows of so many columns that ``g`` is above 0.1: 1.7 million in float32.
+    """
+    info = np.finfo(dtype)
+    u = float(info.eps) / 2
+    require(width <= int(0.1 / u) - 16, "width of the rows", width, f"at most {int(0.1 / u) - 16}")
+    g = (width + 16) * u
+    return 2 * g * (1 + 3 * g), 16 * (width + 16) * float(info.tiny)
+
+
+def squared_bounds(
+    queries: Float[np.ndarray, "n d"], rows: Float[np.ndarray, "m d"], centre: Float[np.ndarray, "d"]
+) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
+    """Lower and upper bounds of all squared distances, from products of the centred rows in float64."""
+    relative, absolute = rounding(np.dtype(np.float64), queries.shape[1])
+    sides = [np.subtract(side, centre, dtype=np.float64) for side in (queries, rows)]
+    square, other = (np.einsum("ij,ij->i", side, side) for side in sides)
+    total = square[:, None] + other[None]
+    slack = relative * total + absolute
+    total -= 2 * (sides[0] @ sides[1].T)
+    return total - slack, total + slack
+
+
+def mean_row(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d"]:
+    """Their mean, in their own dtype: where the norms of the products are taken from."""
+    return rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
+
+
+class Balls:
+    """Balls about rows, and which of the pairs given lie in them: at the edge, the distance rounded as the radii are decides.
+
+    Attributes:
+        middle: mean of the centres.
+        squares: of the radii.
+        edges: how far from that a squared distance must lie for its true value to decide.
+    """
+
+    def __init__(self, centres: Float[np.ndarray, "m d"], radii: Float[np.ndarray, "m"], exponent: int):
+        """``centres`` are in units of ``2**exponent``, ``radii`` in units of 1."""
+        self._centres, self._radii, self._exponent = centres, radii, exponent
+        self.middle = mean_row(centres)
+        with np.errstate(over="ignore"):
+            self.squares = np.square(np.ldexp(radii.astype(np.float64), -exponent))
+        self.edges = (4 * float(np.finfo(radii.dtype).eps) + DIFFERENCE_ERROR) * self.squares
+
+    def count(
+        self, queries: Float[np.ndarray, "n d"], which: Int[np.ndarray, "p"], near: Int[np.ndarray, "p"]
+    ) -> Int[np.ndarray, "n"]:
+        """How many of the pairs of query ``which`` (rising) and ball ``near`` are inside, for each query."""
+        if len(which) * _PAIRS > len(np.unique(which)) * len(np.unique(near)):
+            inside, unsure = self._by_products(queries, which, near)
+        else:
+            inside, unsure = np.zeros(len(which), bool), np.ones(len(which), bool)
+        for part in np.split(np.flatnonzero(unsure), np.flatnonzero(np.diff(which[unsure])) + 1):
+            if part.size:
+                query, balls = which[part[0]], near[part]
+                found = differences(self._centres, balls, queries[query : query + 1])[:, 0]
+                with np.errstate(over="ignore"):
+                    found = np.ldexp(found, self._exponent).astype(self._radii.dtype)
+                inside[part] = found <= self._radii[balls]
+        return np.bincount(which[inside], minlength=len(queries))
+
+    def _by_products(self, queries: np.ndarray, which: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the pairs are certainly inside, and which are not settled."""
+        (rows, row), (columns, column) = (np.unique(side, return_inverse=True) for side in (which, near))
+        lower, upper = squared_bounds(queries[rows], self._centres[columns], self.middle)
+        squares, edges = self.squares[columns], self.edges[columns]
+        with np.errstate(invalid="ignore"):  # Infinite radii less infinite edges.
+            inside = (upper < squares - edges)[row, column]
+        return inside, (lower <= squares + edges)[row, column] & ~inside
