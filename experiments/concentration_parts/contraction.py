@@ -321,7 +321,7 @@ def _claims(
     own = found[_own_arm(subject)]
     place = np.unravel_index(np.argmax(own["steps"]), own["steps"].shape)
     largest, error = float(own["steps"][place]), float(own["step_errors"][place])
-    shares = analysis.t_interval((own["steps"] <= 1).mean(axis=1))
+    shares = analysis.t_interval((own["steps"] <= 1).mean(axis=1), bounds=(0, 1))
     gains = found["churn off"]["generator"] / float(sigmas[0])
     whole = _log_interval(gains)
     # Logarithms: the constants differ between trajectories by factors. Jensen: their mean is below the root mean square's.
@@ -336,10 +336,12 @@ def _claims(
             figure="Theorem 2",
             statement="Every step of the sampler is a contraction: at no state visited is the top singular value of its Jacobian above 1.",
             value=largest,
+            # The largest of the states visited, known but for the error of the iteration.
             interval=(max(0.0, largest - error), largest + error),
+            exact=True,
             threshold=1.0,
             unit="",
-            note=f"the largest of {own['steps'].size} states, with the error of the iteration; the share of a trajectory's steps that contract is {float(shares.estimate):.1%} [{max(0.0, float(shares.low)):.1%}, {min(1.0, float(shares.high)):.1%}]",
+            note=f"the largest of {own['steps'].size} states, with the error of the iteration; the share of a trajectory's steps that contract is {float(shares.estimate):.1%} [{float(shares.low):.1%}, {float(shares.high):.1%}]",
         ),
         Claim.at_most(
             id="contraction-whole-map",
@@ -369,6 +371,7 @@ def _claims(
             statement="With a Gaussian's exact denoiser the measured gains of the steps, of the whole map and of the generator are the exact ones.",
             value=worst,
             interval=(worst, worst),
+            exact=True,  # The error of a deterministic computation.
             threshold=1e-6,
             unit="relative difference, the largest",
             note=f"every step contracts: the largest gain is 1 - {1 - float(control['largest']):.2g}",

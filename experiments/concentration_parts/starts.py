@@ -132,9 +132,15 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     return Section(
         TITLE,
         answer,
-        _claims(far, error),
+        _claims(config, far, error),
         [FigureEntry(FIGURE_FILES[0], caption)],
-        [Table("Tails by start (Hill's index with its 95 % interval; 3 for t with 3 degrees of freedom)", head, rows)],
+        [
+            Table(
+                f"Tails by start (Hill's index with its 95 % interval; {config.dof:g} for t with {config.dof:g} degrees of freedom)",
+                head,
+                rows,
+            )
+        ],
         {"share_beyond": {" / ".join(place): float(share.value) for place, share in far.items()}},
     )
 
@@ -222,7 +228,7 @@ def _difference(first: Any, second: Any) -> dict[str, Any]:
     return {"value": a - b, "interval": interval, "threshold": 0.0, "unit": "of samples"}
 
 
-def _claims(far: dict, error: float) -> list[Claim]:
+def _claims(config: Config, far: dict, error: float) -> list[Claim]:
     gaussian = far["trained", "churn off", "gaussian"]
     beyond = f"lie beyond {FAR:g} times the median distance from the class mean"
     return [
@@ -230,7 +236,7 @@ def _claims(far: dict, error: float) -> list[Claim]:
             id=f"starts-{word}",
             paper=PAPER,
             figure="Theorem 2, heavy-tailed base",
-            statement=f"With {word} Student-t starting noise more of the trained network's samples {beyond} than with Gaussian noise (churn off).",
+            statement=f"With {word} Student-t starting noise of {config.dof:g} degrees of freedom more of the trained network's samples {beyond} than with Gaussian noise (churn off).",
             **_difference(far["trained", "churn off", base], gaussian),
         )
         for word, base in (("multivariate", "multivariate_student_t"), ("elementwise", "student_t"))
@@ -249,6 +255,7 @@ def _claims(far: dict, error: float) -> list[Claim]:
             statement="With a Gaussian's exact denoiser, samples from any start are the exact linear image of it (without churn, in float32).",
             value=error,
             interval=(error, error),
+            exact=True,  # The error of a deterministic computation.
             threshold=1e-3,
             unit="of the largest value",
         ),

@@ -151,7 +151,8 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
 
 
 def _interval(mean: float, error: float) -> tuple[float, float]:
-    return mean - 1.96 * error, mean + 1.96 * error
+    """95 % interval of a difference in percentage points."""
+    return max(-100.0, mean - 1.96 * error), min(100.0, mean + 1.96 * error)
 
 
 def _falls(name: str, trend: GapTrend, last: tuple[float, float], config: Config, largest: str) -> Claim:
