@@ -13,6 +13,7 @@ from experiments import hidden_gaussian
 from experiments.harness.report import Section
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian import PARTS, PRESETS
+from tests.experiments.statements import check_statements
 from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
 
 TINY = (
@@ -52,6 +53,7 @@ def test_end_to_end_and_resumed(sources, tmp_path, capsys, hasty_compiler):
     assert all(claim in page for claim in CLAIM_IDS) and page.count("<img") == len(FIGURE_FILES)
     assert set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}, "the report must not need another file"
     assert "held-out images of class south" in page
+    check_statements(out, PRESETS["default"])
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["inputs"] == "held-out" and len(metrics["distillation"]["NMSE-to-Gaussian"]) == 2
     # Killed with some of its stages stored, it ends with the same numbers: here with all but one.
@@ -127,7 +129,7 @@ def distillation_verdicts(**changed):
     sigmas = karras_sigmas(10)[:-1]
     exact = {"nmse": np.linspace(0.02, 0.38, 10), "overlap": np.linspace(0.9, 1.0, 10),
              "asymmetry": np.full(10, 0.02), "to_adam": np.linspace(0.001, 0.5, 10)}  # fmt: skip
-    adam = {"moved": np.where(np.arange(10) < 1, 1e-3, 0.1)}
+    adam = {"moved": np.where(np.arange(10) < 1, 1e-3, 0.1), "epochs": np.array([12, 25])}
     own = {"nmse": np.full(10, 0.004)}
     for name, values in changed.items():
         found, measure = {"exact": exact, "adam": adam, "own": own}[name.split("_", 1)[0]], name.split("_", 1)[1]
@@ -158,6 +160,7 @@ def test_claims_of_the_distillation_follow_its_measures():
     verdicts = {name: claim.verdict for name, claim in changed.items()}
     assert verdicts == {"gaussian-weights": "supported", "singular-vectors": "not supported", "symmetric": "supported",
                         "adam": "not supported", "identity": "not supported"}  # fmt: skip
-    # Where nothing has converged there is no verdict, however far the maps are.
+    assert "7 of 10 stay within" in found["gaussian-weights"].statement
+    # Where nothing has converged there is nothing to test, however far the maps are.
     none = distillation_verdicts(adam_moved=np.ones(10), exact_to_adam=np.full(10, 0.7))["adam"]
-    assert none.verdict == "undecided" and none.interval[0] == 0 and "converged at 0 of 10" in none.note
+    assert none.verdict == "not applicable" and "in 25 epochs Adam has converged at no noise level" in none.note

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import molrg
 from experiments.molrg import PARTS
+from tests.experiments.statements import check_statements
 from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
 
 TINY = (
@@ -40,6 +41,7 @@ def test_end_to_end_and_resumed(sources, tmp_path, capsys):
     files = [file for name in OURS for file in PARTS[name].FIGURE_FILES]
     for file in files:
         assert (out / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    check_statements(out, molrg.PRESETS["default"], constants=[48])  # numbers of a point
     page = (out / "report.html").read_text()
     assert page.count("<img") == len(files) and set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}
     assert "given the classes in turn" in page and "U-Net, subspaces of dimension" not in page
