@@ -126,10 +126,13 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     whole, largest = off["generator"] / float(sigmas[0]), float(off["steps"].max())
     levels = sigmas[:-1][(expanding.any(axis=0)) | (off["steps"] > 1 + off["step_errors"]).any(axis=0)]
     where = f", at noise levels from {levels.min():.2g} to {levels.max():.2g}" if len(levels) else ""
+    most = max(largest, float(on["steps"].max()))
+    if len(levels):
+        steps = f"A step of the trained sampler expands some direction, by up to {most:.2f}, at {expanding.mean():.0%} of the states visited{where}"
+    else:
+        steps = f"No step of the trained sampler is found to expand a direction: the largest gain is {most:.2f}"
     answer = (
-        f"A step of the trained sampler expands some direction, by up to {max(largest, float(on['steps'].max())):.2f}, at "
-        f"{expanding.mean():.0%} of the states visited{where}. "
-        f"The whole map contracts all the same: without churn its top singular value is {np.median(whole):.4f} (median), "
+        f"{steps}. The whole map {'contracts' if np.median(whole) < 1 else 'expands'}: without churn its top singular value is {np.median(whole):.4f} (median), "
         f"which leaves a scale of {sigmas[0] * np.median(whole):.1f} of the start's {sigmas[0]:g}; the samples' leading "
         f"deviation is {output:.1f}, and the recursion over steps ends at {scales['churn off'][_WORST][-1]:.3g}."
     )

@@ -122,7 +122,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         f"Without churn {off['multivariate_student_t']} of the trained network's samples lie further from the class mean than "
         f"{FAR:g} times the median when the start is multivariate Student-t noise of {config.dof:g} degrees of freedom, "
         f"{off['student_t']} with elementwise Student-t noise and {off['gaussian']} with Gaussian noise. With churn it is "
-        f"{on['multivariate_student_t']}, {on['student_t']} and {on['gaussian']}: the noise that the steps add replaces the start."
+        f"{on['multivariate_student_t']}, {on['student_t']} and {on['gaussian']}."
     )  # fmt: skip
     head = ("denoiser", "sampler", "start", f"beyond {FAR:g} medians", "tail index of distance", "excess kurtosis of distance", "tail index of leading mode")  # fmt: skip
     caption = (

@@ -81,7 +81,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
         (width, float(np.median(level[at])), float(level[at].min()), float(level[at].max()), _median_epochs(reached[at]), int((~np.isfinite(reached[at])).sum()))
         for at, width in enumerate(widths)
     ]  # fmt: skip
-    answer = f"The KL falls from {rows[0][1]:.2g} nats with {widths[0]} units to {rows[-1][1]:.2g} with {widths[-1]}."
+    answer = f"The KL goes from {rows[0][1]:.2g} nats with {widths[0]} units to {rows[-1][1]:.2g} with {widths[-1]}."
     return Section(
         TITLE,
         answer,

@@ -120,7 +120,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     ]  # fmt: skip
     answer = (
         f"On {len(images) // 2} pairs of {subject.inputs} images the network's cosine score is at least {cosine.estimate[worst, equal]:.3f} "  # type: ignore[index]
-        f"(at sigma = {sigmas[worst]:.2g}); that of the multi-delta denoiser falls to {memorising.estimate[:, equal].min():.3f}. "  # type: ignore[index]
+        f"(at sigma = {sigmas[worst]:.2g}); that of the multi-delta denoiser is {memorising.estimate[:, equal].min():.3f}. "  # type: ignore[index]
     )
     return Section(
         "Linearity",
