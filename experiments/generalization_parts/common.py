@@ -131,7 +131,9 @@ def untrained(epochs: int) -> str:
 
 
 def unmeasured(epochs: np.ndarray, low: float, high: float) -> str:
-    """Why nothing can be said of the time from ``low`` to ``high`` epochs; empty where it was measured."""
+    """Why nothing can be said of the time from ``low`` to ``high`` epochs; empty where all of it was trained, and measured."""
+    if epochs[-1] < high:
+        return f"training ended after {epochs[-1]:g} of {high:g} epochs"
     inside = ((epochs >= low) & (epochs <= high)).any()
     return "" if inside else f"nothing was measured from epoch {low:g} to {high:g}"
 

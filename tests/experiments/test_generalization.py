@@ -68,6 +68,48 @@ def test_smoke_end_to_end(tmp_path, capsys):
     assert "already finished" in capsys.readouterr().out
 
 
+def learning(config):
+    """Claims on what is learned, of made-up curves that fall from 1 to 0.05 within half of the training."""
+    epochs = np.linspace(0, config.epochs, config.evaluations + 1)
+    fall = np.maximum(1 - 1.9 * epochs / config.epochs, 0.05)
+    kl = fall * np.linspace(0.9, 1.1, config.seeds)[:, None]
+    found = {"kl": kl, "epochs": epochs}
+    return stopping._learning(config, found, found)
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "why"),
+    [
+        ({}, "within 800 epochs of 1,100 examples", ""),
+        ({"sizes": (70, 300)}, "800 epochs of 300 examples", "trained on 300 examples, fewer than 1,000"),
+        ({"epochs": 600}, "800 epochs", "training ended after 600 of 800 epochs"),
+        ({"epochs": 50}, "800 epochs", "50 epochs train no network"),
+        ({"epochs": 3000, "evaluations": 2}, "800 epochs", "nothing was measured from epoch 400 to 800"),
+    ],
+)
+def test_what_is_learned_is_told_of_the_training_that_was(options, words, why):
+    config = Config(**{"epochs": 1230, "evaluations": 10, "seeds": 6, "sizes": (70, 1100)} | options)
+    sgd, adam = learning(config)
+    assert words in sgd.statement and (sgd.verdict == "not applicable") == bool(why)
+    if why:
+        assert why in sgd.note and sgd.value is None and adam.verdict == "not applicable"
+    else:
+        assert f"{max(config.sizes):,} examples" in adam.statement and adam.verdict == "supported"
+
+
+def test_a_rise_needs_measurements_and_a_rank_correlation_points():
+    enough = Config(epochs=1000, evaluations=10, sizes=(100,))
+    assert stopping.untested_rise(enough) == ""
+    few = stopping.untested_rise(Config(epochs=1000, evaluations=4, sizes=(100,)))
+    assert "5 measurements of a curve show no minimum" in few
+    assert common.few_ranked((2, 4, 8, 16), "widths") == "" and "over 2 widths" in common.few_ranked((2, 4), "widths")
+    # Seeds whose other half chose the end have a rise of 0, all of them: that decides nothing.
+    falling = {"kl": np.linspace(1, 0.1, 11) * np.linspace(0.9, 1.1, 6)[:, None], "epochs": np.arange(11) * 100,
+               "first_nonfinite": np.full(6, -1)}  # fmt: skip
+    claim = stopping._test(enough, falling, "sgd", 100)
+    assert (claim.value, claim.interval, claim.verdict) == (0, (0, 0), "undecided")
+
+
 def test_dry_run_counts_and_runs_nothing(capsys):
     assert study("--dry-run", "--preset", "paper", run=forbidden) == ()
     printed = capsys.readouterr().out

@@ -3,10 +3,12 @@
 import json
 import re
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from dgu import analysis
 from dgu.errors import InputError
 from dgu.samplers import karras_sigmas
 from experiments import hidden_gaussian
@@ -164,3 +166,24 @@ def test_claims_of_the_distillation_follow_its_measures():
     # Where nothing has converged there is nothing to test, however far the maps are.
     none = distillation_verdicts(adam_moved=np.ones(10), exact_to_adam=np.full(10, 0.7))["adam"]
     assert none.verdict == "not applicable" and "in 25 epochs Adam has converged at no noise level" in none.note
+
+
+def distance_claims(sigmas):
+    """Claims on distances between denoisers at these levels, the Gaussian's the smaller."""
+    rng = np.random.default_rng(0)
+    names = ("network", "Gaussian", "linear", "multi-delta")
+    differences = 0.01 * rng.uniform(1, 2, (len(sigmas), 4, 4, 5))
+    differences[:, 0, 3] += 1.0
+    found = analysis.ScoreDistances(names, np.asarray(sigmas), "held-out", 4, differences, np.ones((len(sigmas), 4, 5)))
+    rmse = {f"{a} - {b}": found.rmse(a, b) for a, b in (("network", "linear"), ("Gaussian", "linear"))}
+    subject = SimpleNamespace(sigmas=np.asarray(sigmas), inputs="held-out")
+    return {claim.id: claim for claim in PARTS["distances"]._claims(subject, found, rmse)}
+
+
+def test_levels_that_the_run_lacks_are_not_applicable():
+    every = distance_claims([80.0, 5.0, 0.05])
+    assert {claim.verdict for claim in every.values()} == {"supported"}
+    high, middle = distance_claims([80.0, 40.0]), distance_claims([10.0, 1.0])
+    assert high["distances-gaussian-closer"].verdict == middle["distances-regimes"].verdict == "not applicable"
+    assert "80, 40 none is intermediate" in high["distances-gaussian-closer"].note
+    assert high["distances-regimes"].verdict == middle["distances-gaussian-closer"].verdict == "supported"
