@@ -68,7 +68,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     claims = [claim for section in sections for claim in section.claims]
     metrics = {section.title: section.metrics for section in sections}
     metrics["claims"] = {
-        claim.id: {"value": claim.value, "interval": list(claim.interval), "verdict": claim.verdict} for claim in claims
+        claim.id: {"value": claim.value, "interval": claim.interval, "verdict": claim.verdict} for claim in claims
     }
     directory.write_json("metrics.json", metrics)
     return Report(

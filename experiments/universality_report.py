@@ -43,9 +43,15 @@ def compare_gaps(config: Any, gaps: np.ndarray, fresh: bool = False) -> Any:
     Replicates that split one pool get the corrected resampled t; ``fresh`` ones share nothing.
     """
     sizes = config.splits
-    shared = {} if fresh else {"n_train": sizes.fit + sizes.train + sizes.validation, "n_test": sizes.test}
+    shared: dict[str, Any] = (
+        {} if fresh else {"n_train": sizes.fit + sizes.train + sizes.validation, "n_test": sizes.test}
+    )
     return equivalence(
-        100 * np.asarray(gaps, float), config.margin, max_standard_error=config.max_standard_error, **shared
+        100 * np.asarray(gaps, float),
+        config.margin,
+        max_standard_error=config.max_standard_error,
+        bounds=(-100, 100),
+        **shared,
     )
 
 
@@ -347,7 +353,7 @@ def build(
             else None,
             "learning_rates": {task: _counts(results[f"{task}.rate"]) for task in counts},
             "claims": {
-                claim.id: {"value": claim.value, "interval": list(claim.interval), "verdict": claim.verdict}
+                claim.id: {"value": claim.value, "interval": claim.interval, "verdict": claim.verdict}
                 for claim in claims
             },
         },
@@ -374,6 +380,7 @@ def build(
 def _answer(claims: list[Claim], config: Any, images: Any) -> str:
     by_id = {claim.id: claim for claim in claims}
     main = by_id["universality-all-classes"]
+    assert main.value is not None and main.interval is not None  # Every replicate has accuracies.
     word = {"supported": "Yes", "not supported": "No", "undecided": "Undecided"}[main.verdict]
     return (
         f"{word}: with all {len(images.class_names)} classes, linear classifiers reach {abs(main.value):.2f} points {'more' if main.value > 0 else 'less'} on diffusion samples "

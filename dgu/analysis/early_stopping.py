@@ -21,7 +21,7 @@ class EarlyStopping:
 
     Attributes:
         rise: mean of the seeds' differences, smoothed value at the end minus smoothed value at the time that the other half
-            chose, with its t interval over seeds.
+            chose, with its t interval over seeds; 0 without width, which decides nothing, where both halves chose the end.
         differences: of each seed.
         minimum: index in time of the minimum of the median of all seeds' smoothed curves.
         apparent: end minus minimum of that curve: 0 or more by construction, for comparison.

@@ -61,11 +61,11 @@ class LinearityScores:
         """Mean cosine of given and target, ``(L, C)`` with 95 % intervals over pairs: its modulus in the paper's (11),
         with its sign in the paper's code."""
         values = self.products / (self.given * self.target)
-        return t_interval(np.abs(values) if _is_paper(form) else values)
+        return t_interval(np.abs(values), bounds=(0, 1)) if _is_paper(form) else t_interval(values, bounds=(-1, 1))
 
     def nmse(self, form: str = "paper") -> Interval:
         """Mean ratio of the difference's norm to that of given in the paper's (12), to that of target in its code."""
-        return t_interval(self.differences / (self.given if _is_paper(form) else self.target))
+        return t_interval(self.differences / (self.given if _is_paper(form) else self.target), bounds=(0, np.inf))
 
 
 def linearity(

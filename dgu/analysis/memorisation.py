@@ -11,11 +11,11 @@ from typing import Literal
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Integer, Num
-from scipy import stats
 
 from dgu.analysis.neighbours import k_nearest
 from dgu.analysis.quality import Estimate, proportion, wilson
 from dgu.analysis.ranking import auc
+from dgu.analysis.resampling import t_interval
 from dgu.arrays import as_floats, as_labels, checked_rows
 from dgu.errors import require
 
@@ -101,10 +101,8 @@ def relative_distance(samples: Num[np.ndarray, "n d"], distance: Num[np.ndarray,
     norms = np.linalg.norm(samples, axis=1)
     require(len(norms) >= 2, "number of samples", len(norms), "2 or more")
     require(bool((norms > 0).all()), "norm of a sample", 0, "above 0")
-    scores = distance / norms
-    value, error = float(scores.mean()), float(scores.std(ddof=1) / np.sqrt(len(scores)))
-    half = stats.t.ppf(0.975, len(scores) - 1) * error
-    return Estimate(value, error, value - half, value + half)
+    found = t_interval(distance / norms, bounds=(0, np.inf))
+    return Estimate(found.estimate, found.standard_error, found.low, found.high)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def falling_share(change: Num[np.ndarray, "n steps"]) -> tuple[Estimate, list[Es
     """The share of steps that decrease the norm: over all steps, and at each step.
 
     Steps of one trajectory depend on each other and trajectories don't: the first has a t interval over trajectories'
-    own shares (of no width where all agree), the second Wilson's interval of a proportion at each step.
+    own shares (of no width, which is no certainty, where all agree), the second Wilson's interval of a proportion at each step.
 
     Args:
         change: ``|x_{i+1}| - |x_i|`` of each trajectory and step.
@@ -99,9 +99,8 @@ def falling_share(change: Num[np.ndarray, "n steps"]) -> tuple[Estimate, list[Es
     require(len(change) >= 2, "trajectories", len(change), "2 or more")
     require(bool(np.isfinite(change).all()), "change", "an array with values that are not finite", "finite")
     falls = change < 0
-    overall = t_interval(falls.mean(axis=1))
-    low, high = (float(np.clip(end, 0, 1)) for end in (overall.low, overall.high))
-    share = Estimate(float(overall.estimate), float(overall.standard_error), low, high)
+    overall = t_interval(falls.mean(axis=1), bounds=(0, 1))
+    share = Estimate(overall.estimate, overall.standard_error, overall.low, overall.high)
     return share, [proportion(column) for column in falls.T]
 
 

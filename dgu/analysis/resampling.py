@@ -8,6 +8,9 @@ Replicates on truly fresh samples keep ``S^2 / J``.
 
 Equivalence turns the burden of proof round: two one-sided t tests (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987)
 reject "the difference is at least the margin". Two arms do not "match" because a test found no difference.
+
+Replicates that all agree, up to rounding, say nothing about how far others would lie: their standard error is 0 and their
+interval has no width, which is no certainty. ``equivalence`` leaves them undecided.
 """
 
 from collections.abc import Sequence
@@ -25,11 +28,16 @@ Verdict = Literal["supported", "not supported", "undecided"]
 
 #: Default bound on the standard error, in margins: 0.8 points for a margin of 2.5.
 STANDARD_ERROR_PER_MARGIN = 0.32
+#: Range of an interval that is cut to none.
+_UNBOUNDED = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its two-sided t interval: fields are floats, or arrays where ``values`` had leading axes."""
+    """A mean with its two-sided t interval: fields are floats, or arrays where ``values`` had leading axes.
+
+    An interval without width (``standard_error`` 0) comes from values that all agree: it is no certainty.
+    """
 
     estimate: float | np.ndarray
     standard_error: float | np.ndarray
@@ -39,10 +47,37 @@ class Interval:
     confidence: float
 
 
+def rounding(values: Sequence[float | int] | Num[ArrayLike, "..."]) -> float:
+    """The largest difference, relative to the values themselves, that counts as rounding: 1e-12, of single precision 5e-7."""
+    dtype = np.asarray(values).dtype
+    single = dtype.kind == "f" and dtype.itemsize <= 4
+    return 4 * float(np.finfo(np.float32).eps) if single else 1e-12
+
+
+def sample_deviation(
+    values: Sequence[float | int] | Num[ArrayLike, "*batch J"], scale: float | int = 0.0
+) -> Float[np.ndarray, "*batch"]:
+    """The sample standard deviation over the last axis (J - 1 degrees of freedom), 0 where the values differ by rounding alone.
+
+    Seven times 0.1 have a standard deviation of 1.5e-17 in floating point, which must not count as one. A range of up to
+    ``rounding(values)`` times the largest absolute value is rounding.
+
+    Args:
+        values: J at least 2, finite.
+        scale: size of the numbers that the values were computed from, where that is larger than the values: a difference
+            of two equal accuracies is rounded as the accuracies are.
+    """
+    relative, values = rounding(values), np.asarray(values, np.float64)
+    largest = np.maximum(np.abs(values).max(axis=-1), scale)
+    return np.where(np.ptp(values, axis=-1) <= relative * largest, 0.0, values.std(axis=-1, ddof=1))
+
+
 def resampled_standard_error(
     values: Sequence[float | int] | Num[ArrayLike, "*batch J"], test_per_train: float | int = 0.0
 ) -> Float[np.ndarray, "*batch"]:
     """``sqrt((1 / J + n_test / n_train) S^2)`` of the mean over the last axis, S^2 with J - 1 degrees of freedom.
+
+    Exactly 0 where the values differ by rounding alone (``sample_deviation``): then nothing is known of their spread.
 
     Args:
         values: one result per replicate along the last axis, J at least 2.
@@ -51,25 +86,45 @@ def resampled_standard_error(
     Raises:
         InputError: fewer than 2 replicates, non-finite values, or a negative ratio.
     """
-    values = np.asarray(values, np.float64)
+    return _standard_error(values, test_per_train, 0.0)
+
+
+def _standard_error(values: Sequence[float | int] | ArrayLike, test_per_train: float | int, scale: float) -> np.ndarray:
+    values = np.asarray(values)
     replicates = values.shape[-1]
     require(replicates >= 2, "replicates", replicates, "at least 2")
     require(bool(np.isfinite(values).all()), "values", "non-finite", "finite")
     require(0 <= test_per_train < float("inf"), "test_per_train", test_per_train, "n_test / n_train, 0 or more")
-    return np.asarray(np.sqrt(1 / replicates + test_per_train) * values.std(axis=-1, ddof=1))
+    return np.asarray(np.sqrt(1 / replicates + test_per_train) * sample_deviation(values, scale))
 
 
-def t_interval(values: Sequence[float | int] | Num[ArrayLike, "*batch J"], confidence: float = 0.95) -> Interval:
+def t_interval(
+    values: Sequence[float | int] | Num[ArrayLike, "*batch J"],
+    confidence: float = 0.95,
+    *,
+    bounds: tuple[float | int, float | int] = _UNBOUNDED,
+) -> Interval:
     """``mean +- t_{J-1} S / sqrt(J)`` over the last axis, for replicates that share nothing (fresh samples each).
 
+    Args:
+        values: one result per replicate along the last axis, J at least 2.
+        confidence: two-sided.
+        bounds: the range of what is estimated, to which the interval is cut: ``(0, 1)`` for a share, ``(-1, 1)`` for a
+            correlation, ``(-100, 100)`` for a difference of accuracies in percentage points.
+
     Raises:
-        InputError: fewer than 2 replicates, non-finite values, or ``confidence`` outside (0, 1).
+        InputError: fewer than 2 replicates, non-finite values, ``confidence`` outside (0, 1), or bounds that do not rise.
     """
-    return _interval(values, 0.0, confidence)
+    return _interval(values, 0.0, confidence, bounds)
 
 
 def corrected_t_interval(
-    values: Sequence[float | int] | Num[ArrayLike, "*batch J"], n_train: int, n_test: int, confidence: float = 0.95
+    values: Sequence[float | int] | Num[ArrayLike, "*batch J"],
+    n_train: int,
+    n_test: int,
+    confidence: float = 0.95,
+    *,
+    bounds: tuple[float | int, float | int] = _UNBOUNDED,
 ) -> Interval:
     """``mean +- t_{J-1} sqrt((1 / J + n_test / n_train) S^2)`` over the last axis, for new splits of one shared pool.
 
@@ -81,17 +136,21 @@ def corrected_t_interval(
         n_train: examples that a replicate's result is trained on.
         n_test: examples that it is tested on, disjoint from the training ones.
         confidence: two-sided.
+        bounds: the range of what is estimated, as of ``t_interval``.
 
     Raises:
-        InputError: sizes below 1, fewer than 2 replicates, non-finite values, or ``confidence`` outside (0, 1).
+        InputError: sizes below 1, fewer than 2 replicates, non-finite values, ``confidence`` outside (0, 1), or bounds
+            that do not rise.
     """
-    return _interval(values, _ratio(n_train, n_test), confidence)
+    return _interval(values, _ratio(n_train, n_test), confidence, bounds)
 
 
 def jackknife_interval(
     whole: float | Num[ArrayLike, "*batch"],
     without: Sequence[float | int] | Num[ArrayLike, "*batch J"],
     confidence: float = 0.95,
+    *,
+    bounds: tuple[float | int, float | int] = _UNBOUNDED,
 ) -> Interval:
     """``whole +- t_{J-1} se`` of a statistic by the delete-a-group jackknife: ``se^2 = (J - 1) / J sum (theta_j - mean)^2``.
 
@@ -99,21 +158,20 @@ def jackknife_interval(
         whole: the statistic of all examples.
         without: the statistic without each of J groups of equal size, along the last axis.
         confidence: two-sided.
+        bounds: the range of what is estimated, as of ``t_interval``.
 
     Raises:
-        InputError: fewer than 2 groups, non-finite values, shapes that do not fit, or ``confidence`` outside (0, 1).
+        InputError: fewer than 2 groups, non-finite values, shapes that do not fit, ``confidence`` outside (0, 1), or
+            bounds that do not rise.
 
     Efron and Tibshirani, An Introduction to the Bootstrap, chapter 11.
     """
-    require(0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
-    centre, values = np.asarray(whole, np.float64), np.asarray(without, np.float64)
+    centre, values = np.asarray(whole, np.float64), np.asarray(without)
     require(values.shape[:-1] == centre.shape, "without.shape", values.shape, f"({centre.shape}, J)")
     groups = values.shape[-1]
     # The standard error of independent values, times J - 1: these share all groups but two.
-    error = (groups - 1) * resampled_standard_error(values)
-    half = stats.t.ppf((1 + confidence) / 2, groups - 1) * error
-    mean, error, low, high = (float(x) if np.ndim(x) == 0 else x for x in (centre, error, centre - half, centre + half))
-    return Interval(mean, error, low, high, groups - 1, float(confidence))
+    error = np.asarray((groups - 1) * resampled_standard_error(values))
+    return _about(centre, error, groups - 1, confidence, bounds)
 
 
 def _ratio(n_train: int, n_test: int) -> float:
@@ -121,22 +179,36 @@ def _ratio(n_train: int, n_test: int) -> float:
     return n_test / n_train
 
 
-def _interval(values: Sequence[float | int] | ArrayLike, test_per_train: float, confidence: float) -> Interval:
-    require(0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
+def _interval(
+    values: Sequence[float | int] | ArrayLike,
+    test_per_train: float,
+    confidence: float,
+    bounds: tuple[float | int, float | int] = _UNBOUNDED,
+    scale: float = 0.0,
+) -> Interval:
+    error = _standard_error(values, test_per_train, scale)
     values = np.asarray(values, np.float64)
-    spread = resampled_standard_error(values, test_per_train)
-    centre = values.mean(axis=-1)
-    freedom = values.shape[-1] - 1
-    half = stats.t.ppf((1 + confidence) / 2, freedom) * spread
-    mean, error, low, high = (
-        float(x) if np.ndim(x) == 0 else x for x in (centre, spread, centre - half, centre + half)
-    )
-    return Interval(mean, error, low, high, freedom, float(confidence))
+    return _about(np.asarray(values.mean(axis=-1)), error, values.shape[-1] - 1, confidence, bounds)
+
+
+def _about(
+    centre: np.ndarray, error: np.ndarray, freedom: int, confidence: float, bounds: tuple[float | int, float | int]
+) -> Interval:
+    """``centre +- t_freedom error``, cut to ``bounds``."""
+    require(0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
+    require(bounds[0] < bounds[1], "bounds", bounds, "(low, high) with low < high")
+    half = stats.t.ppf((1 + confidence) / 2, freedom) * error
+    ends = (np.clip(centre - half, *bounds), np.clip(centre + half, *bounds))
+    mean, spread, low, high = (float(x) if np.ndim(x) == 0 else x for x in (centre, error, *ends))
+    return Interval(mean, spread, low, high, freedom, float(confidence))
 
 
 @dataclass(frozen=True)
 class Equivalence:
     """What a paired comparison of two arms found. All figures are in the unit of the differences.
+
+    Differences without spread, equal up to rounding, reject nothing: their p values are 1, and they are neither
+    equivalent nor different nor beyond.
 
     Fields:
         interval: of the mean difference, at the confidence asked for; the verdict's.
@@ -186,6 +258,7 @@ def equivalence(
     n_test: int | None = None,
     confidence: float = 0.95,
     max_standard_error: float | int | None = None,
+    bounds: tuple[float | int, float | int] = _UNBOUNDED,
 ) -> Equivalence:
     """Are two arms equivalent within ``margin``? From the paired difference of each replicate.
 
@@ -193,7 +266,8 @@ def equivalence(
 
     - *supported*: the interval lies inside ``(-margin, margin)``;
     - *not supported*: it lies wholly outside ``[-margin, margin]``, above or below;
-    - *undecided*: it straddles a margin, or its standard error exceeds ``max_standard_error``.
+    - *undecided*: it straddles a margin, or its standard error exceeds ``max_standard_error``, or is 0: differences that
+      are all equal, up to rounding, show no spread and decide nothing.
 
     An interval that leaves out 0 but stays within the margin is *supported*: such a difference is real and too small to
     matter (``different`` tells). One that leaves out 0 and straddles the margin is *undecided*: it agrees with both.
@@ -207,6 +281,7 @@ def equivalence(
         n_test: give both or neither; neither for replicates on fresh samples.
         confidence: above 0.5, so that the interval of the two one-sided tests exists.
         max_standard_error: ``0.32 * margin`` unless given (0.8 points for a margin of 2.5); ``inf`` for no bound.
+        bounds: the range of a difference, as of ``t_interval``.
 
     Raises:
         InputError: fewer than 2 differences or not in one axis, non-finite ones, a margin or bound that is not
@@ -220,41 +295,42 @@ def equivalence(
     require((n_train is None) == (n_test is None), "(n_train, n_test)", (n_train, n_test), "both given or neither")
     ratio = 0.0 if n_train is None or n_test is None else _ratio(n_train, n_test)
 
-    interval = _interval(differences, ratio, confidence)
-    low, high = float(interval.low), float(interval.high)
-    equivalent = -margin < low and high < margin
-    beyond = low > margin or high < -margin
-    decided = float(interval.standard_error) <= bound
+    # The differences may all be rounding of 0: the margin says what size of number they come from.
+    interval = _interval(differences, ratio, confidence, bounds, float(margin))
+    low, high, error = float(interval.low), float(interval.high), float(interval.standard_error)
+    known = error > 0
+    equivalent = known and -margin < low and high < margin
+    beyond = known and (low > margin or high < -margin)
+    decided = known and error <= bound
+
+    def above(value: float | int) -> float:
+        """One-sided p for ``mean > value``."""
+        return (
+            float(stats.t.sf((float(interval.estimate) - value) / error, interval.degrees_of_freedom)) if known else 1.0
+        )
+
+    def below(value: float | int) -> float:
+        """One-sided p for ``mean < value``."""
+        return (
+            float(stats.t.cdf((float(interval.estimate) - value) / error, interval.degrees_of_freedom))
+            if known
+            else 1.0
+        )
+
     return Equivalence(
         interval=interval,
-        tost_interval=_interval(differences, ratio, 2 * confidence - 1),
+        tost_interval=_interval(differences, ratio, 2 * confidence - 1, bounds, float(margin)),
         margin=float(margin),
         max_standard_error=bound,
-        p_equivalence=max(_p_above(interval, -margin), _p_below(interval, margin)),
-        p_difference=2 * min(_p_above(interval, 0.0), _p_below(interval, 0.0)),
-        p_beyond=min(1.0, 2 * min(_p_above(interval, margin), _p_below(interval, -margin))),
+        p_equivalence=max(above(-margin), below(margin)),
+        p_difference=min(1.0, 2 * min(above(0.0), below(0.0))),
+        p_beyond=min(1.0, 2 * min(above(margin), below(-margin))),
         equivalent=equivalent,
-        different=low > 0 or high < 0,
+        different=known and (low > 0 or high < 0),
         beyond=beyond,
         verdict=_verdict(decided, equivalent, beyond),
         difference_verdict=_verdict(decided, beyond, equivalent),
     )
-
-
-def _p_above(interval: Interval, value: float | int) -> float:
-    """One-sided p for ``mean > value``. Without spread it is 0 or 1, and a half at the value itself."""
-    gap, error = float(interval.estimate) - value, float(interval.standard_error)
-    if error == 0:
-        return 0.5 if gap == 0 else float(gap < 0)
-    return float(stats.t.sf(gap / error, interval.degrees_of_freedom))
-
-
-def _p_below(interval: Interval, value: float | int) -> float:
-    """One-sided p for ``mean < value``."""
-    gap, error = float(interval.estimate) - value, float(interval.standard_error)
-    if error == 0:
-        return 0.5 if gap == 0 else float(gap > 0)
-    return float(stats.t.cdf(gap / error, interval.degrees_of_freedom))
 
 
 def _verdict(decided: bool, holds: bool, fails: bool) -> Verdict:

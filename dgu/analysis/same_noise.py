@@ -36,7 +36,7 @@ class SameNoise:
     @property
     def ratio(self) -> Interval:
         """Mean ratio with its 95 % interval over samples: of these two models, not over trainings."""
-        return t_interval(self.ratios)
+        return t_interval(self.ratios, bounds=(0, np.inf))
 
 
 def same_noise_distances(first: Num[np.ndarray, "n *event"], second: Num[np.ndarray, "n *event"]) -> SameNoise:

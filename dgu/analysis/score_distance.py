@@ -50,11 +50,11 @@ class ScoreDistances:
 
     def rmse(self, first: str, second: str) -> Interval:
         """``E sqrt(|D_1 - D_2|^2 / d)`` at each level, with 95 % intervals over images. Li et al., (10)."""
-        return t_interval(self._between(first, second) / np.sqrt(self.dimension))
+        return t_interval(self._between(first, second) / np.sqrt(self.dimension), bounds=(0, np.inf))
 
     def nmse(self, first: str, second: str) -> Interval:
         """``E |D_1 - D_2| / |D_1|`` at each level, with 95 % intervals over images. Not symmetric. Li et al., (53)."""
-        return t_interval(self._between(first, second) / self.norms[:, self._place(first)])
+        return t_interval(self._between(first, second) / self.norms[:, self._place(first)], bounds=(0, np.inf))
 
     def _between(self, first: str, second: str) -> np.ndarray:
         return self.differences[:, self._place(first), self._place(second)]

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 from scipy import stats
 
 from dgu.analysis.quality import Estimate
+from dgu.analysis.resampling import rounding
 from dgu.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.errors import require
 from dgu.keys import threefry
@@ -131,8 +132,9 @@ class TailEstimates:
         psi2: sub-Gaussian norm ``inf{K : E exp((f - E f)^2 / K^2) <= 2}``; a Gaussian's is 1.633 times its standard deviation. The
             empirical one exists for any data; for Gaussian data ``exp(.)`` has no variance, so it converges slowly, from below.
         kurtosis: excess kurtosis, 0 for a Gaussian; its sampling deviation there is ``sqrt(24 / n)``.
-        hill: Hill's estimate of the index a in ``P(|f - E f| > t) ~ t^-a``, from the ``floor(sqrt(n))`` largest deviations. 3 for
-            Student-t with 3 degrees of freedom; of a Gaussian it grows with n without bound (about 7 at n = 2,000).
+        hill: Hill's estimate of the index a in ``P(|f - E f| > t) ~ t^-a``, from the ``floor(sqrt(n))`` largest deviations (or
+            more, where these are tied: see ``hill_index``). 3 for Student-t with 3 degrees of freedom; of a Gaussian it grows
+            with n without bound (about 7 at n = 2,000).
     """
 
     std: Estimate
@@ -147,7 +149,8 @@ def tail_estimates(values: Num[ArrayLike, "n functions"], key: Key, resamples: i
     The bootstrap cannot see tails that the data do not show: for heavy tails the intervals of psi_2 and kurtosis are too short.
 
     Raises:
-        InputError: fewer than 20 values, non-finite ones, a constant function, or fewer than 20 resamples.
+        InputError: fewer than 20 values, non-finite ones, a constant function, one whose deviations ``hill_index`` refuses,
+            or fewer than 20 resamples.
     """
     key = threefry(key)
     values = _checked(values)
@@ -158,8 +161,8 @@ def tail_estimates(values: Num[ArrayLike, "n functions"], key: Key, resamples: i
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     spread = draws.std(axis=0, ddof=1)
     std, psi2, kurtosis = (Estimate(point[i], spread[i], low[i], high[i]) for i in range(3))
-    index = hill_index(values)
-    error = index / sqrt(int(sqrt(len(values))))
+    index, used = _hill(values, int(sqrt(len(values))))
+    error = index / np.sqrt(used)
     hill = Estimate(index, error, index - 1.96 * error, index + 1.96 * error)
     return TailEstimates(std, psi2, kurtosis, hill)
 
@@ -198,6 +201,10 @@ def sub_gaussian_norm(
 def hill_index(values: Num[ArrayLike, "n functions"], count: int | None = None) -> Float[np.ndarray, "functions"]:
     """Hill's estimate ``1 / mean(log(y_(i) / y_(k+1)), i <= k)`` of the tail index of ``y = |f - mean f|`` in each column.
 
+    Where the k + 1 largest deviations are tied (up to rounding, as for values that crowd at a bound) their mean logarithm is 0 and
+    the estimate would be infinite. Then k grows to the number of deviations tied with the largest, so that ``y_(k+1)`` is the
+    largest of those below: with m of them at y and the next at z the estimate is ``1 / log(y / z)``, large, as for no tail at all.
+
     Source: Hill, Annals of Statistics 3 (1975).
 
     Args:
@@ -205,14 +212,44 @@ def hill_index(values: Num[ArrayLike, "n functions"], count: int | None = None) 
         count: k, ``floor(sqrt(n))`` unless given.
 
     Raises:
-        InputError: as ``tail_estimates``, or ``count`` not from 2 to n - 1.
+        InputError: as ``tail_curves``, ``count`` not from 2 to n - 1, or a column whose deviations are all equal (a fair coin's) or
+            are 0 from the threshold on.
     """
     values = _checked(values)
     count = int(sqrt(len(values))) if count is None else count
     require(2 <= count < len(values), "count", count, f"from 2 to {len(values) - 1}")
-    deviations = np.sort(np.abs(values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)), axis=0)[::-1]
-    ratios = np.log(deviations[:count] / deviations[count])
-    return 1 / np.maximum(ratios.mean(axis=0), np.finfo(float).tiny)
+    return _hill(values, count)[0]
+
+
+def one_sized(values: Num[ArrayLike, "n functions"]) -> Bool[np.ndarray, "functions"]:
+    """Which columns have deviations ``|f - mean f|`` that are all equal up to rounding: constants and fair coins, without a tail."""
+    return _one_sized(*_deviations(as_floats("values", values)))
+
+
+def _one_sized(deviations: np.ndarray, tied: np.ndarray) -> np.ndarray:
+    return deviations[0] - deviations[-1] <= tied
+
+
+def _deviations(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``|f - mean f|``, falling in each column, and the difference up to which two of a column count as tied."""
+    exact = values.astype(np.float64)
+    deviations = np.sort(np.abs(exact - exact.mean(axis=0)), axis=0)[::-1]
+    return deviations, rounding(values) * np.abs(exact).max(axis=0)
+
+
+def _hill(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The index of each column, and the number k of deviations that it comes from."""
+    deviations, tied = _deviations(values)
+    flat = np.flatnonzero(_one_sized(deviations, tied))
+    require(flat.size == 0, "values", f"of one size about the mean in column {flat[:1].tolist()}", "of different sizes")
+    # With the threshold below the largest deviation: at the count, or below the ties.
+    used = np.maximum(count, (deviations >= deviations[0] - tied).sum(axis=0))
+    threshold = np.take_along_axis(deviations, used[None], axis=0)
+    none = np.flatnonzero(threshold[0] <= 0)
+    require(none.size == 0, "count", f"{count}, with a deviation of 0 in column {none[:1].tolist()}", "smaller")
+    # Columns without ties use fewer deviations than others: what lies at the threshold or below it adds a logarithm of 0.
+    logs = np.log(np.maximum(deviations[: used.max()], threshold) / threshold)
+    return 1 / (logs.sum(axis=0) / used), used
 
 
 def concentration_scale(rows: Num[ArrayLike, "n *event"], folds: int = 10) -> Estimate:

@@ -103,6 +103,7 @@ def _ratios(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _measure(config: Any, sets: Sets) -> dict[str, np.ndarray]:
     from dgu.analysis import lipschitz_family, lipschitz_values, tail_estimates, tail_test
+    from dgu.analysis.tails import one_sized
 
     key = stream(seeded(config.seed), "audit", "tails")
     rng = np.random.default_rng([config.seed, 37])
@@ -112,6 +113,8 @@ def _measure(config: Any, sets: Sets) -> dict[str, np.ndarray]:
     # Pixels that hardly vary, such as the corners of drawings, say nothing; pixels at their bounds crowd there.
     spread = np.min([part.std(axis=0) for part in rows.values()], axis=0)
     lively = np.flatnonzero(spread >= 0.5 * np.median(spread))
+    # A pixel that is a fair coin in some set has no tail to describe.
+    lively = lively[~np.any([one_sized(part[:, lively]) for part in rows.values()], axis=0)]
     positions = np.sort(rng.permutation(lively)[:COORDINATES])
     family = lipschitz_family(
         stream(key, "family"), rows["reference"].shape[1], projections=PROJECTIONS, coordinates=positions.tolist(), maximum=False,

@@ -57,7 +57,7 @@ def section(config: Any, sets: Sets, directory: RunDirectory) -> Section:
     sizes = _sizes(sets, options.most_per_class)
     trained, tested = sum(sizes[part] for part in ("fit", "train", "validation")), sizes["test"]
     gaps = accuracy[:, 0, 0] - accuracy[:, 1, 1] - (accuracy[:, 1, 1] - accuracy[:, 2, 2])
-    compared = equivalence(gaps, options.margin, n_train=trained, n_test=tested)
+    compared = equivalence(gaps, options.margin, n_train=trained, n_test=tested, bounds=(-100, 100))
     interval = compared.interval
     claim = Claim.equivalent(
         id=CLAIM_IDS[0],
@@ -72,13 +72,11 @@ def section(config: Any, sets: Sets, directory: RunDirectory) -> Section:
         statement="Linear classifiers do as well on the samples as on a Gaussian mixture with their class means and covariances: "
         "difference of accuracy, less what the finite fit alone does (the mixture's less the null's).",
     )
-    found = corrected_t_interval(np.moveaxis(accuracy, 0, -1), trained, tested)
-    value, half = np.asarray(found.estimate), np.asarray(found.high) - np.asarray(found.estimate)
+    found = corrected_t_interval(np.moveaxis(accuracy, 0, -1), trained, tested, bounds=(0, 100))
+    value, low, high = (np.asarray(part) for part in (found.estimate, found.low, found.high))
+    half = (high - low) / 2
     directory.save_figure(FIGURE_FILES[0], plots.cross_matrix(value, half, ARMS, ARMS))
-    cells = [
-        [Estimate(value[i, j], 0.0, value[i, j] - half[i, j], value[i, j] + half[i, j]) for j in range(4)]
-        for i in range(4)
-    ]
+    cells = [[Estimate(value[i, j], 0.0, low[i, j], high[i, j]) for j in range(4)] for i in range(4)]
     word = {
         "supported": "the same",
         "not supported": "different",

@@ -126,10 +126,13 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     whole, largest = off["generator"] / float(sigmas[0]), float(off["steps"].max())
     levels = sigmas[:-1][(expanding.any(axis=0)) | (off["steps"] > 1 + off["step_errors"]).any(axis=0)]
     where = f", at noise levels from {levels.min():.2g} to {levels.max():.2g}" if len(levels) else ""
+    most = max(largest, float(on["steps"].max()))
+    if len(levels):
+        steps = f"A step of the trained sampler expands some direction, by up to {most:.2f}, at {expanding.mean():.0%} of the states visited{where}"
+    else:
+        steps = f"No step of the trained sampler is found to expand a direction: the largest gain is {most:.2f}"
     answer = (
-        f"A step of the trained sampler expands some direction, by up to {max(largest, float(on['steps'].max())):.2f}, at "
-        f"{expanding.mean():.0%} of the states visited{where}. "
-        f"The whole map contracts all the same: without churn its top singular value is {np.median(whole):.4f} (median), "
+        f"{steps}. The whole map {'contracts' if np.median(whole) < 1 else 'expands'}: without churn its top singular value is {np.median(whole):.4f} (median), "
         f"which leaves a scale of {sigmas[0] * np.median(whole):.1f} of the start's {sigmas[0]:g}; the samples' leading "
         f"deviation is {output:.1f}, and the recursion over steps ends at {scales['churn off'][_WORST][-1]:.3g}."
     )
@@ -321,7 +324,7 @@ def _claims(
     own = found[_own_arm(subject)]
     place = np.unravel_index(np.argmax(own["steps"]), own["steps"].shape)
     largest, error = float(own["steps"][place]), float(own["step_errors"][place])
-    shares = analysis.t_interval((own["steps"] <= 1).mean(axis=1))
+    shares = analysis.t_interval((own["steps"] <= 1).mean(axis=1), bounds=(0, 1))
     gains = found["churn off"]["generator"] / float(sigmas[0])
     whole = _log_interval(gains)
     # Logarithms: the constants differ between trajectories by factors. Jensen: their mean is below the root mean square's.
@@ -336,10 +339,12 @@ def _claims(
             figure="Theorem 2",
             statement="Every step of the sampler is a contraction: at no state visited is the top singular value of its Jacobian above 1.",
             value=largest,
+            # The largest of the states visited, known but for the error of the iteration.
             interval=(max(0.0, largest - error), largest + error),
+            exact=True,
             threshold=1.0,
             unit="",
-            note=f"the largest of {own['steps'].size} states, with the error of the iteration; the share of a trajectory's steps that contract is {float(shares.estimate):.1%} [{max(0.0, float(shares.low)):.1%}, {min(1.0, float(shares.high)):.1%}]",
+            note=f"the largest of {own['steps'].size} states, with the error of the iteration; the share of a trajectory's steps that contract is {float(shares.estimate):.1%} [{float(shares.low):.1%}, {float(shares.high):.1%}]",
         ),
         Claim.at_most(
             id="contraction-whole-map",
@@ -369,6 +374,7 @@ def _claims(
             statement="With a Gaussian's exact denoiser the measured gains of the steps, of the whole map and of the generator are the exact ones.",
             value=worst,
             interval=(worst, worst),
+            exact=True,  # The error of a deterministic computation.
             threshold=1e-6,
             unit="relative difference, the largest",
             note=f"every step contracts: the largest gain is 1 - {1 - float(control['largest']):.2g}",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from experiments.harness.rundir import RunDirectory
 TITLE = "The gap that a finite fit leaves"
 CLAIM_IDS = ("fit-size-shrinks", "fit-size-null", "fit-size-published")
 FIGURE_FILES = ("figures/fit_size.png",)
+#: The range of a difference of accuracies, in percentage points.
+POINTS = (-100, 100)
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,12 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         return np.stack(found)
 
     own, null = fit_gaps(accuracies(False)), fit_gaps(accuracies(True))
-    shared = {"n_train": sweep.total - sweep.test, "n_test": sweep.test}
+    shared: dict[str, Any] = {"n_train": sweep.total - sweep.test, "n_test": sweep.test}
 
     def interval(values: np.ndarray) -> Interval:
-        return corrected_t_interval(np.moveaxis(values, 0, -1), **shared)
+        return corrected_t_interval(np.moveaxis(values, 0, -1), **shared, bounds=POINTS)
 
-    gap, alone = interval(own), t_interval(null.T)
+    gap, alone = interval(own), t_interval(null.T, bounds=POINTS)
     n = np.asarray([*sweep.n_fit, count])
     arms = ("diffusion", "null")
     mean, low, high = (

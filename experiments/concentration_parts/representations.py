@@ -92,14 +92,14 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     }
     count = features["pixels"].shape[1]
     sizes = _sizes(count)
-    held = {"n_train": count - sizes["test"], "n_test": sizes["test"]}
+    held: dict[str, Any] = {"n_train": count - sizes["test"], "n_test": sizes["test"]}
 
     claims, gaps = [], {}
     for name in NAMES:
         # By replicate: accuracy of each arm on its own test images.
         own = np.einsum("raa->ra", results[name]["accuracy"].astype(np.float64))
         gaps[name] = [
-            equivalence(100 * (own[:, first] - own[:, first + 1]), config.margin, max_standard_error=config.max_standard_error, **held)
+            equivalence(100 * (own[:, first] - own[:, first + 1]), config.margin, max_standard_error=config.max_standard_error, bounds=(-100, 100), **held)
             for first in range(2)
         ]  # fmt: skip
         found = gaps[name][0]

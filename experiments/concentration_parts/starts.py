@@ -121,7 +121,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         f"Without churn {off['multivariate_student_t']} of the trained network's samples lie further from the class mean than "
         f"{FAR:g} times the median when the start is multivariate Student-t noise of {config.dof:g} degrees of freedom, "
         f"{off['student_t']} with elementwise Student-t noise and {off['gaussian']} with Gaussian noise. With churn it is "
-        f"{on['multivariate_student_t']}, {on['student_t']} and {on['gaussian']}: the noise that the steps add replaces the start."
+        f"{on['multivariate_student_t']}, {on['student_t']} and {on['gaussian']}."
     )  # fmt: skip
     head = ("denoiser", "sampler", "start", f"beyond {FAR:g} medians", "tail index of distance", "excess kurtosis of distance", "tail index of leading mode")  # fmt: skip
     caption = (
@@ -131,9 +131,15 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     return Section(
         TITLE,
         answer,
-        _claims(far, error),
+        _claims(config, far, error),
         [FigureEntry(FIGURE_FILES[0], caption)],
-        [Table("Tails by start (Hill's index with its 95 % interval; 3 for t with 3 degrees of freedom)", head, rows)],
+        [
+            Table(
+                f"Tails by start (Hill's index with its 95 % interval; {config.dof:g} for t with {config.dof:g} degrees of freedom)",
+                head,
+                rows,
+            )
+        ],
         {"share_beyond": {" / ".join(place): float(share.value) for place, share in far.items()}},
     )
 
@@ -221,7 +227,7 @@ def _difference(first: Any, second: Any) -> dict[str, Any]:
     return {"value": a - b, "interval": interval, "threshold": 0.0, "unit": "of samples"}
 
 
-def _claims(far: dict, error: float) -> list[Claim]:
+def _claims(config: Config, far: dict, error: float) -> list[Claim]:
     gaussian = far["trained", "churn off", "gaussian"]
     beyond = f"lie beyond {FAR:g} times the median distance from the class mean"
     return [
@@ -229,7 +235,7 @@ def _claims(far: dict, error: float) -> list[Claim]:
             id=f"starts-{word}",
             paper=PAPER,
             figure="Theorem 2, heavy-tailed base",
-            statement=f"With {word} Student-t starting noise more of the trained network's samples {beyond} than with Gaussian noise (churn off).",
+            statement=f"With {word} Student-t starting noise of {config.dof:g} degrees of freedom more of the trained network's samples {beyond} than with Gaussian noise (churn off).",
             **_difference(far["trained", "churn off", base], gaussian),
         )
         for word, base in (("multivariate", "multivariate_student_t"), ("elementwise", "student_t"))
@@ -248,6 +254,7 @@ def _claims(far: dict, error: float) -> list[Claim]:
             statement="With a Gaussian's exact denoiser, samples from any start are the exact linear image of it (without churn, in float32).",
             value=error,
             interval=(error, error),
+            exact=True,  # The error of a deterministic computation.
             threshold=1e-3,
             unit="of the largest value",
         ),

@@ -114,9 +114,9 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         ),
     ]
     answer = (
-        f"With {config.law} noise and n / d = {config.ratio:g}, |err X - err G| falls as d^{trends['bounded'].slope:.2f} for a bounded spectrum and as "
+        f"With {config.law} noise and n / d = {config.ratio:g}, |err X - err G| goes as d^{trends['bounded'].slope:.2f} for a bounded spectrum and as "
         f"d^{trends['power'].slope:.2f} for k^-2; at {largest} the mean differences are {last['bounded'][0]:+.2f} and {last['power'][0]:+.2f} "
-        f"percentage points. Examples of random length keep a difference of {last['radius'][0]:+.2f} points at every d."
+        f"percentage points. With examples of random length the difference is {last['radius'][0]:+.2f} points there."
     )
     rows = [
         (
@@ -150,7 +150,8 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
 
 
 def _interval(mean: float, error: float) -> tuple[float, float]:
-    return mean - 1.96 * error, mean + 1.96 * error
+    """95 % interval of a difference in percentage points."""
+    return max(-100.0, mean - 1.96 * error), min(100.0, mean + 1.96 * error)
 
 
 def _falls(name: str, trend: GapTrend, last: tuple[float, float], config: Config, largest: str) -> Claim:

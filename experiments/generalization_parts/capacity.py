@@ -17,6 +17,10 @@ TITLE = "Capacity"
 CLAIM_IDS = ("capacity-narrow", "capacity-middle", "capacity-wide", "capacity-ratio", "capacity-epochs")
 FIGURE_FILES = ("figures/capacity.png",)
 MU, GOAL = 3.0, 0.1
+#: Units of a network of middle size and its KL; units from which a network is wide, and its KL; the KL of the narrowest.
+MIDDLE, BETWEEN = 8, (0.15, 0.45)
+WIDE, LOW = 32, 0.16
+HIGH = 0.4
 
 
 def groups(widths: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -46,19 +50,26 @@ def run(config: Config, directory: RunDirectory) -> Section:
 
     reference = widths.index(64) if 64 in widths else len(widths) - 1
     ratio, interval = common.bootstrap(common.ratio_of_medians, level[0], level[reference])
-    middle = widths.index(8) if 8 in widths else len(widths) // 2
-    wide = [at for at, width in enumerate(widths) if width >= 32] or [len(widths) - 1]
+    middle = widths.index(MIDDLE) if MIDDLE in widths else len(widths) // 2
+    wide = [at for at, width in enumerate(widths) if width >= WIDE] or [len(widths) - 1]
+    short = common.untrained(config.capacity_epochs)
+    absent = {
+        "middle": ""
+        if MIDDLE in widths
+        else f"there is no network of {MIDDLE} units among {', '.join(map(str, widths))}",
+        "wide": "" if widths[-1] >= WIDE else f"the widest network has {widths[-1]} units",
+    }
     censored = np.where(np.isfinite(reached), reached, 10.0 * config.capacity_epochs)
     trend, trend_interval = common.bootstrap(partial(common.trend, widths), censored.T)
     about = {"figure": "Fig 11"}
     claims = [
-        common.median_claim(level[0], kind="at_least", id="capacity-narrow", statement=f"A network of {widths[0]} units stays at a KL of .4 or more.", threshold=0.4, unit="nats", **about),
-        common.median_claim(level[middle], kind="within", id="capacity-middle", statement=f"A network of {widths[middle]} units comes to a KL from .15 to .45.", low=0.15, high=0.45, unit="nats", **about),
+        common.median_claim(level[0], kind="at_least", id="capacity-narrow", statement=f"A network of {widths[0]} units stays at a KL of {HIGH:g} or more.", threshold=HIGH, unit="nats", **about).unless(short),
+        common.median_claim(level[middle], kind="within", id="capacity-middle", statement=f"A network of {MIDDLE} units comes to a KL from {BETWEEN[0]:g} to {BETWEEN[1]:g}.", low=BETWEEN[0], high=BETWEEN[1], unit="nats", **about).unless(short or absent["middle"]),
         Claim.all_of(
-            [common.median_claim(level[at], kind="at_most", id=f"capacity-{widths[at]}", statement=f"{widths[at]} units.", threshold=0.16, unit="nats", **about) for at in wide],
-            id="capacity-wide", paper=common.PAPER, statement="Networks of 32 units or more come to a KL of .16 or less.", **about),
-        Claim.at_least(unit="", id="capacity-ratio", paper=common.PAPER, statement=f"More units generalise better: KL of {widths[0]} over {widths[reference]} units.", value=ratio, interval=interval, threshold=3.0, **about),
-        Claim.at_most(unit="", id="capacity-epochs", paper=common.PAPER, statement="Wider networks reach a KL of .1 in fewer epochs: rank correlation of the median with the width.", value=trend, interval=trend_interval, threshold=-0.8, note=f"{int((~np.isfinite(reached)).sum())} of {reached.size} runs never reached it within {config.capacity_epochs} epochs and rank last", **about),
+            [common.median_claim(level[at], kind="at_most", id=f"capacity-{widths[at]}", statement=f"{widths[at]} units.", threshold=LOW, unit="nats", **about) for at in wide],
+            id="capacity-wide", paper=common.PAPER, statement=f"Networks of {WIDE} units or more come to a KL of {LOW:g} or less.", **about).unless(short or absent["wide"]),
+        Claim.at_least(unit="", id="capacity-ratio", paper=common.PAPER, statement=f"More units generalise better: KL of {widths[0]} over {widths[reference]} units.", value=ratio, interval=interval, threshold=3.0, **about).unless(short),
+        Claim.at_most(unit="", id="capacity-epochs", paper=common.PAPER, statement=f"Wider networks reach a KL of {GOAL:g} in fewer epochs: rank correlation of the median with the width.", value=trend, interval=trend_interval, threshold=-0.8, note=f"{int((~np.isfinite(reached)).sum())} of {reached.size} runs never reached it within {config.capacity_epochs} epochs and rank last", **about).unless(short or common.few_ranked(widths, "widths")),
     ]  # fmt: skip
     size = np.asarray(widths, float)
     panels = [
@@ -70,13 +81,13 @@ def run(config: Config, directory: RunDirectory) -> Section:
         (width, float(np.median(level[at])), float(level[at].min()), float(level[at].max()), _median_epochs(reached[at]), int((~np.isfinite(reached[at])).sum()))
         for at, width in enumerate(widths)
     ]  # fmt: skip
-    answer = f"The KL falls from {rows[0][1]:.2g} nats with {widths[0]} units to {rows[-1][1]:.2g} with {widths[-1]}."
+    answer = f"The KL goes from {rows[0][1]:.2g} nats with {widths[0]} units to {rows[-1][1]:.2g} with {widths[-1]}."
     return Section(
         TITLE,
         answer,
         claims,
-        [FigureEntry(FIGURE_FILES[0], "KL late in training, and epochs until it is first measured at .1 or less; crosses count the runs that never were (Fig 11).")],
-        [Table("Capacity, over seeds", ("units", "median KL", "least", "largest", "median epochs to .1", "never"), rows)],
+        [FigureEntry(FIGURE_FILES[0], f"KL late in training, and epochs until it is first measured at {GOAL:g} or less; crosses count the runs that never were (Fig 11).")],
+        [Table("Capacity, over seeds", ("units", "median KL", "least", "largest", f"median epochs to {GOAL:g}", "never"), rows)],
         {"median_kl": [row[1] for row in rows], "widths": list(widths), "censored": [row[5] for row in rows]},
     )  # fmt: skip
 

@@ -26,6 +26,10 @@ SDE = VESDE()
 MEASURE = KLMeasure()
 #: Where a diverged run counts when a median or a ratio must be finite, in nats.
 WORST = 100.0
+#: Fewer passes over the data than these are no training: what is said of trained networks is then not applicable.
+LEAST_EPOCHS = 100
+#: Points of which a rank correlation says something.
+LEAST_RANKED = 4
 #: What is known of a statistic when every seed has diverged: nothing.
 UNKNOWN = (0.0, (-WORST, WORST))
 
@@ -119,6 +123,25 @@ def window(epochs: np.ndarray, low: float, high: float) -> np.ndarray:
     """Which measurements lie from ``low`` to ``high`` epochs; the last one where none does."""
     inside = (epochs >= low) & (epochs <= high)
     return inside if inside.any() else epochs == epochs[-1]
+
+
+def untrained(epochs: int) -> str:
+    """Why nothing can be said of networks trained for so many epochs; empty where it can."""
+    return f"{epochs} epochs train no network: {LEAST_EPOCHS} or more are needed" if epochs < LEAST_EPOCHS else ""
+
+
+def unmeasured(epochs: np.ndarray, low: float, high: float) -> str:
+    """Why nothing can be said of the time from ``low`` to ``high`` epochs; empty where all of it was trained, and measured."""
+    if epochs[-1] < high:
+        return f"training ended after {epochs[-1]:g} of {high:g} epochs"
+    inside = ((epochs >= low) & (epochs <= high)).any()
+    return "" if inside else f"nothing was measured from epoch {low:g} to {high:g}"
+
+
+def few_ranked(points: Sequence[Any], what: str) -> str:
+    """Why a rank correlation over these points says nothing; empty where it does."""
+    few = len(points) < LEAST_RANKED
+    return f"a rank correlation over {len(points)} {what} says little: {LEAST_RANKED} or more are needed" if few else ""
 
 
 def bootstrap(

@@ -25,6 +25,8 @@ CLAIM_IDS = ("flow-argmin", "flow-u-shape", "flow-lemmas", "flow-rate", "bound-t
 FIGURE_FILES = ("figures/flow.png", "figures/flow_rates.png")
 MU, REACH, NODES, LEVELS = 3.0, 6.0, 12, 12
 TAUS = np.logspace(1, 8.5, 46)
+#: So many examples are few.
+FEW = 30
 
 
 def run(config: Config, directory: RunDirectory) -> Section:
@@ -35,7 +37,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
     best = TAUS[np.argmin(population, axis=2)]
     order = [common.bootstrap(common.median, np.log10(best[at + 1] / best[at])) for at in range(len(sizes) - 1)]
     rise = population[..., -1] / population.min(axis=2) - 1
-    few = [at for at, size in enumerate(sizes) if size <= 30] or [0]
+    few = [at for at, size in enumerate(sizes) if size <= FEW] or [0]
     slope = [float(np.polyfit(np.log(n), np.log(best[:, seed]), 1)[0]) for seed in range(best.shape[1])]
     value, interval = common.bootstrap(partial(np.mean, axis=0), np.asarray(slope))
     least = kl.min(axis=2)
@@ -46,17 +48,18 @@ def run(config: Config, directory: RunDirectory) -> Section:
     heights = theorem_one_bound(times, ns, ns).total
     time_slope, value_slope = (float(np.polyfit(np.log(ns), np.log(y), 1)[0]) for y in (times, heights))
     lemma = float(found["lemmas"].max())
+    # Exact: the bound is a closed form, and the lemmas hold of every flow or do not.
     claims = [
         Claim.all_of(
             [Claim.at_least(id=f"flow-argmin-{a}-{b}", paper=common.PAPER, figure="Theorem 1", statement=f"n = {a} to {b}.", value=v, interval=i, threshold=0.0, unit="decades") for (v, i), a, b in zip(order, sizes, sizes[1:])],
             id="flow-argmin", paper=common.PAPER, figure="Theorem 1", statement="The training time at which the population loss is least does not fall with the number of examples: median over seeds of the paired change."),
         Claim.all_of(
             [common.median_claim(rise[at], kind="at_least", id=f"flow-rise-{sizes[at]}", figure="Theorem 1", statement=f"n = {sizes[at]}.", threshold=0.01) for at in few],
-            id="flow-u-shape", paper=common.PAPER, figure="Theorem 1", statement="With few examples the population loss along the flow is U-shaped: at the end of the times shown it is above its least by 1 % or more."),
-        Claim.at_most(unit="", id="flow-lemmas", paper=common.PAPER, figure="Lemmas 4 and 5", statement="|theta(tau)| <= sqrt(tau L(0)) and L(tau) - L* <= |theta*|^2 / (2 tau) along every flow (the larger of the two ratios).", value=lemma, interval=(lemma, lemma), threshold=1.0),
+            id="flow-u-shape", paper=common.PAPER, figure="Theorem 1", statement=f"With {FEW} examples or fewer the population loss along the flow is U-shaped: at the end of the times shown it is above its least by 1 % or more.").unless("" if sizes[0] <= FEW else f"there are {sizes[0]:,} examples or more"),
+        Claim.at_most(unit="", id="flow-lemmas", paper=common.PAPER, figure="Lemmas 4 and 5", statement="|theta(tau)| <= sqrt(tau L(0)) and L(tau) - L* <= |theta*|^2 / (2 tau) along every flow (the larger of the two ratios).", value=lemma, interval=(lemma, lemma), exact=True, threshold=1.0),
         Claim.within(unit="", id="flow-rate", paper=common.PAPER, figure="equation 16", statement="The best stopping time of the flow grows with n as the bound's does, to the power .4 (exponent within .1).", value=value, interval=interval, low=0.3, high=0.5, note=f"m = {config.flow_features} is fixed, where the bound takes m ~ n; times end at {TAUS[-1]:.1g}; the least KL falls as n^{fall_value:.2f} [{fall_interval[0]:.2f}, {fall_interval[1]:.2f}]"),
-        Claim.within(unit="", id="bound-time", paper=common.PAPER, figure="equation 16", statement="With m = n the bound of Theorem 1 is least at a time that grows as n^.4.", value=time_slope, interval=(time_slope, time_slope), low=0.38, high=0.42),
-        Claim.within(unit="", id="bound-value", paper=common.PAPER, figure="equation 16", statement="With m = n the bound of Theorem 1 falls as n^-.4 at that time.", value=value_slope, interval=(value_slope, value_slope), low=-0.42, high=-0.38),
+        Claim.within(unit="", id="bound-time", paper=common.PAPER, figure="equation 16", statement="With m = n the bound of Theorem 1 is least at a time that grows as n^.4.", value=time_slope, interval=(time_slope, time_slope), exact=True, low=0.38, high=0.42),
+        Claim.within(unit="", id="bound-value", paper=common.PAPER, figure="equation 16", statement="With m = n the bound of Theorem 1 falls as n^-.4 at that time.", value=value_slope, interval=(value_slope, value_slope), exact=True, low=-0.42, high=-0.38),
     ]  # fmt: skip
     panels = [plots.SeedCurves(f"loss, n = {size}", TAUS, population[at]) for at, size in enumerate(sizes)]
     panels += [plots.SeedCurves(f"KL, n = {size}", TAUS, kl[at]) for at, size in enumerate(sizes)]

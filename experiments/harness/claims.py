@@ -1,16 +1,29 @@
-"""Claims: what a study says in the end, with a verdict that is computed from the interval and never written by hand."""
+"""Claims: what a study says in the end, with a verdict that is computed from the interval and never written by hand.
+
+An interval without width decides nothing, unless the value is marked as exact: replicates that all agree are too few or too
+much alike to show a spread, which is no certainty. A statement that the run could not test, because its configuration trains
+too little, has too few levels or no such images, is not applicable.
+"""
 
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
+
+from dgu.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from experiments.harness.rundir import RunDirectory
 
-SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
-_KINDS = ("equivalent", "within", "at least", "at most", "different", "all of")
+SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_APPLICABLE = "supported", "not supported", "undecided", "not applicable"
+#: Every verdict, in the order in which they are counted.
+VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_APPLICABLE)
+#: What of several parts decides, the first that occurs: one that fails refutes the whole, one that is not tested leaves it untested.
+_WORST = (NOT_SUPPORTED, NOT_APPLICABLE, UNDECIDED, SUPPORTED)
+_KINDS = ("equivalent", "within", "at least", "at most", "different", "all of", "not applicable")
+#: Width of an interval, relative to its ends and bounds, up to which it is none but for rounding.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -18,15 +31,16 @@ class Claim:
     """One statement, what was measured for it, and the bound it is held to. Make it with one of the constructors.
 
     A claim is *supported* if the whole 95 % interval satisfies the statement, *not supported* if the whole interval
-    violates it, and *undecided* otherwise, or whenever ``standard_error`` passes ``max_standard_error``.
+    violates it, and *undecided* otherwise, whenever ``standard_error`` passes ``max_standard_error``, and whenever the
+    interval has no width although the value is not ``exact``. It is *not applicable* if the run could not test it.
 
     Attributes:
         id: short name, unique in the study.
         paper: sheet the statement comes from, such as ``"concentration"``, or ``"own"``.
         figure: figure or theorem, such as ``"Fig 5"``.
         statement: the claim in one sentence.
-        value: point estimate, in ``unit``.
-        interval: its 95 % interval (low, high), in ``unit``.
+        value: point estimate, in ``unit``; None where the claim is not applicable.
+        interval: its 95 % interval (low, high), in ``unit``; None where the claim is not applicable.
         unit: unit of the value, ``""`` for a pure number.
         kind: which statement about the value is tested; it fixes the meaning of ``bounds``.
         bounds: the bounds of that statement, in ``unit``.
@@ -34,14 +48,16 @@ class Claim:
         max_standard_error: the largest standard error at which a verdict is given.
         note: anything a reader must know beside the numbers.
         parts: the claims that an "all of" claim joins.
+        exact: the value has no sampling error, as a closed form, a count, or the one result of a deterministic computation:
+            its interval may have no width. Never for a mean or median of replicates that happen to agree.
     """
 
     id: str
     paper: str
     figure: str
     statement: str
-    value: float
-    interval: tuple[float, float]
+    value: float | None
+    interval: tuple[float, float] | None
     unit: str
     kind: str
     bounds: tuple[float, ...]
@@ -49,22 +65,30 @@ class Claim:
     max_standard_error: float | None = None
     note: str = ""
     parts: tuple["Claim", ...] = ()
+    exact: bool = False
 
     def __post_init__(self) -> None:
         for name in ("value", "standard_error", "max_standard_error"):
             number = getattr(self, name)
             object.__setattr__(self, name, None if number is None else float(number))
         for name in ("interval", "bounds"):
-            object.__setattr__(self, name, tuple(float(number) for number in getattr(self, name)))
-        numbers = (self.value, *self.interval, *self.bounds, self.standard_error or 0.0, self.max_standard_error or 0.0)
-        if not all(math.isfinite(number) for number in numbers):
+            given = getattr(self, name)
+            object.__setattr__(self, name, None if given is None else tuple(float(number) for number in given))
+        object.__setattr__(self, "exact", bool(self.exact))
+        if self.kind not in _KINDS:
+            raise ValueError(f"claim {self.id!r}: kind = {self.kind!r}: must be one of {', '.join(_KINDS)}")
+        numbers = [self.value, self.standard_error, self.max_standard_error, *(self.interval or ()), *self.bounds]
+        if not all(math.isfinite(number) for number in numbers if number is not None):
             raise ValueError(
                 f"claim {self.id!r}: value, interval, bounds and standard errors must be finite: {numbers}"
             )
-        if len(self.interval) != 2 or self.interval[0] > self.interval[1]:
+        measured = (self.value is not None, self.interval is not None)
+        if measured != (True, True) and (any(measured) or self.kind not in ("all of", "not applicable")):
+            raise ValueError(f"claim {self.id!r}: value and interval must be given, unless it is not applicable")
+        if self.interval is not None and (len(self.interval) != 2 or self.interval[0] > self.interval[1]):
             raise ValueError(f"claim {self.id!r}: interval = {self.interval}: must be (low, high) with low <= high")
-        if self.kind not in _KINDS:
-            raise ValueError(f"claim {self.id!r}: kind = {self.kind!r}: must be one of {', '.join(_KINDS)}")
+        if self.kind == "not applicable" and (any(measured) or self.bounds or not self.note):
+            raise ValueError(f"claim {self.id!r}: not applicable: must have a note that says why, and no numbers")
         if self.kind in ("equivalent", "different") and self.bounds[0] < 0:
             raise ValueError(f"claim {self.id!r}: margin = {self.bounds[0]}: must be 0 or more")
         if self.kind == "within" and self.bounds[0] > self.bounds[1]:
@@ -100,16 +124,22 @@ class Claim:
         return cls(value=value, interval=interval, kind="at most", bounds=(threshold,), **about)
 
     @classmethod
+    def not_applicable(cls, *, why: str, **about: Any) -> "Claim":
+        """The run cannot test the statement, for the reason ``why``: there is neither value nor interval."""
+        return cls(value=None, interval=None, kind="not applicable", bounds=(), note=why, **{"unit": ""} | about)
+
+    @classmethod
     def all_of(cls, parts: Sequence["Claim"], **about: Any) -> "Claim":
-        """Every one of ``parts`` holds: not supported if one is not, else undecided if one is, else supported.
+        """Every one of ``parts`` holds: not supported if one is not, else not applicable or undecided if one is, else supported.
 
         As an intersection-union test it needs no correction for the number of parts. Shown are the value, the interval
         and the bound of the part that decides: the first with the worst verdict.
         """
         if not parts:
             raise ValueError("Claim.all_of needs at least one part")
-        worst = min(parts, key=lambda part: (NOT_SUPPORTED, UNDECIDED, SUPPORTED).index(part.verdict))
-        about.setdefault("note", f"decided by {worst.id}, one of {len(parts)}")
+        worst = min(parts, key=lambda part: _WORST.index(part.verdict))
+        why = f": {worst.note}" if worst.verdict == NOT_APPLICABLE else ""
+        about.setdefault("note", f"decided by {worst.id}, one of {len(parts)}{why}")
         return cls(
             value=worst.value,
             interval=worst.interval,
@@ -117,18 +147,30 @@ class Claim:
             kind="all of",
             bounds=(),
             parts=tuple(parts),
+            exact=worst.exact,
             **about,
         )
 
+    def unless(self, why: str) -> "Claim":
+        """The same statement as not applicable where there is a reason ``why`` that the run cannot test it; itself without one."""
+        if not why:
+            return self
+        about = {name: getattr(self, name) for name in ("id", "paper", "figure", "statement", "unit")}
+        return Claim.not_applicable(why=why, **about)
+
     @property
     def verdict(self) -> str:
-        """``"supported"``, ``"not supported"`` or ``"undecided"``, by the rule of the class."""
+        """``"supported"``, ``"not supported"``, ``"undecided"`` or ``"not applicable"``, by the rule of the class."""
         if self.kind == "all of":
             verdicts = {part.verdict for part in self.parts}
-            return next(word for word in (NOT_SUPPORTED, UNDECIDED, SUPPORTED) if word in verdicts)
+            return next(word for word in _WORST if word in verdicts)
+        if self.interval is None:
+            return NOT_APPLICABLE
         if self.standard_error is not None and self.standard_error > (self.max_standard_error or 0.0):
             return UNDECIDED
         (low, high), bound = self.interval, self.bounds[0]
+        if not self.exact and high - low <= _ROUNDING * max(map(abs, (low, high, *self.bounds))):
+            return UNDECIDED
         holds, fails = {
             "equivalent": (-bound < low and high < bound, low >= bound or high <= -bound),
             "different": (low > bound or high < -bound, -bound <= low and high <= bound),
@@ -142,7 +184,10 @@ class Claim:
     def threshold(self) -> str:
         """The bound in words."""
         if self.kind == "all of":
-            return f"all {len(self.parts)} of: " + "; ".join(dict.fromkeys(part.threshold for part in self.parts))
+            bounds = dict.fromkeys(part.threshold for part in self.parts if part.verdict != NOT_APPLICABLE)
+            return f"all {len(self.parts)} of: {'; '.join(bounds) or 'not tested'}"
+        if self.kind == "not applicable":
+            return "not tested"
         shown = [f"{bound:.4g}" for bound in self.bounds]
         text = {
             "equivalent": f"inside (-{shown[0]}, {shown[0]})",
@@ -158,24 +203,32 @@ class Claim:
     @property
     def measured(self) -> str:
         """The value with its interval, unit and standard error, as text."""
-        text = f"{self.value:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}]" + (
-            f" {self.unit}" if self.unit else ""
-        )
+        if self.interval is None:
+            return "-"
+        low, high = self.interval
+        spread = "(exact)" if self.exact and low == high else f"[{low:.4g}, {high:.4g}]"
+        text = f"{self.value:.4g} {spread}" + (f" {self.unit}" if self.unit else "")
         return text if self.standard_error is None else f"{text} (standard error {self.standard_error:.4g})"
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary with the fields, the threshold in words and the verdict."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
-        data["interval"], data["bounds"] = list(self.interval), list(self.bounds)
+        data["interval"] = None if self.interval is None else list(self.interval)
+        data["bounds"] = list(self.bounds)
         data["parts"] = [part.to_json() for part in self.parts]
         return data | {"threshold": self.threshold, "verdict": self.verdict}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Claim":
-        """The claim that ``to_json`` wrote. ``ValueError`` where a stored verdict is not what its numbers give."""
-        known = {field.name: data[field.name] for field in fields(cls)}
-        known["interval"], known["bounds"] = tuple(data["interval"]), tuple(data["bounds"])
-        known["parts"] = tuple(cls.from_json(part) for part in data["parts"])
+        """The claim that ``to_json`` wrote, by this version or by an older one, which knew no exact values.
+
+        ``ValueError`` where a field that has no default is missing, or a stored verdict is not what the numbers give.
+        """
+        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        known["parts"] = tuple(cls.from_json(part) for part in data.get("parts", ()))
+        missing = sorted({field.name for field in fields(cls) if field.default is MISSING} - set(known))
+        if missing or "verdict" not in data:
+            raise ValueError(f"claim {data.get('id')!r}: {', '.join(missing or ['verdict'])} missing")
         claim = cls(**known)
         if data["verdict"] != claim.verdict:
             raise ValueError(
@@ -189,11 +242,12 @@ def claims_table(claims: Sequence[Claim], width: int = 100) -> str:
     column = max((len(claim.id) for claim in claims), default=0)
     lines = []
     for claim in claims:
-        lines.append(f"{claim.id:<{column}}  {claim.verdict.upper():<13}  {claim.measured}")
+        lines.append(f"{claim.id:<{column}}  {claim.verdict.upper():<14}  {claim.measured}")
         source = f"{claim.paper}, {claim.figure}" if claim.figure else claim.paper
-        for text in (f"{claim.statement} ({source}) Wanted: {claim.threshold}.", claim.note):
+        wanted = "Not tested." if claim.kind == "not applicable" else f"Wanted: {claim.threshold}."
+        for text in (f"{claim.statement} ({source}) {wanted}", claim.note):
             lines += textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
-    counts = {word: sum(claim.verdict == word for claim in claims) for word in (SUPPORTED, NOT_SUPPORTED, UNDECIDED)}
+    counts = {word: sum(claim.verdict == word for claim in claims) for word in VERDICTS}
     lines.append(f"{len(claims)} claims: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
     return "\n".join(lines)
 
@@ -207,6 +261,14 @@ def write_claims(directory: "RunDirectory", claims: Sequence[Claim]) -> None:
 
 
 def read_claims(directory: "RunDirectory") -> tuple[Claim, ...] | None:
-    """The claims of a finished run, or None where there are none yet."""
+    """The claims of a finished run, or None where there are none yet.
+
+    ``InputError`` where they cannot be used, as those of an older version whose verdicts this one does not give.
+    """
     stored = directory.read_json("claims.json")
-    return None if stored is None else tuple(Claim.from_json(entry) for entry in stored)
+    try:
+        return None if stored is None else tuple(Claim.from_json(entry) for entry in stored)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        file = directory.path / "claims.json"
+        advice = "remove the file, and the same command makes the report again from what is stored"
+        raise InputError(f"{str(file)!r}: {one_line(error)}; {advice}") from error

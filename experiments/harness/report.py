@@ -81,12 +81,13 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bo
 td { font-variant-numeric: tabular-nums; } th { color: var(--soft); font-weight: 600; }
 caption { text-align: left; font-weight: 600; padding: .4rem 0; }
 .supported { color: var(--good); } .not-supported { color: var(--bad); } .undecided { color: var(--open); }
+.not-applicable { color: var(--soft); }
 .verdict { font-weight: 700; white-space: nowrap; } .note, figcaption, footer { color: var(--soft); font-size: .9rem; }
 code { font-size: .85em; } figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
 """
 
-_MARKS = {"supported": "✓", "not supported": "✗", "undecided": "?"}
+_MARKS = {"supported": "✓", "not supported": "✗", "undecided": "?", "not applicable": "–"}
 
 
 def write_report(directory: RunDirectory, report: Report, config: Mapping[str, Any]) -> None:

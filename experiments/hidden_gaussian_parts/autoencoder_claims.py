@@ -89,14 +89,14 @@ def jacobian_claims(nets: list[str], sigmas: np.ndarray, leading: Mapping[str, n
     low = low if low != high else len(sigmas) - 1
 
     def aligned(name: str, **about: Any) -> Claim:
-        weakest = analysis.t_interval(leading[name][high].T)
+        weakest = analysis.t_interval(leading[name][high].T, bounds=(0, 1))
         place = int(np.argmin(weakest.estimate))
         limits = (float(weakest.low[place]), float(weakest.high[place]))  # type: ignore[index]
         value = float(weakest.estimate[place])  # type: ignore[index]
         return Claim.at_least(value=value, interval=limits, threshold=0.95, note=f"vector {place + 1}", **about)
 
     def falls(name: str, **about: Any) -> Claim:
-        fall = analysis.t_interval(leading[name][high].mean(axis=1) - leading[name][low].mean(axis=1))
+        fall = analysis.t_interval(leading[name][high].mean(axis=1) - leading[name][low].mean(axis=1), bounds=(-1, 1))
         limits = (float(fall.low), float(fall.high))
         return Claim.at_least(value=float(fall.estimate), interval=limits, threshold=0.0, **about)
 

@@ -20,6 +20,8 @@ from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject, boun
 CLAIM_IDS = ("distances-gaussian-closer", "distances-regimes", "distances-linear-gaussian")
 FIGURE_FILES = ("figures/distances.png", "figures/trajectories.png", "figures/samples.png")
 NAMES = ("network", "Gaussian", "linear", "multi-delta")
+#: Noise levels between these are intermediate; those beyond them are high and low.
+MIDDLE = (0.1, 20.0)
 #: Beside these, the maps found by Adam.
 ADAM = "linear (Adam)"
 
@@ -102,23 +104,26 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
 
 def _claims(subject: Subject, found: analysis.ScoreDistances, rmse: dict) -> list[Claim]:
     sigmas, size = subject.sigmas, np.sqrt(found.dimension)
-    middle = (sigmas >= 0.1) & (sigmas <= 20.0)
+    low, high = MIDDLE
+    middle, outer = (sigmas >= low) & (sigmas <= high), np.flatnonzero((sigmas >= high) | (sigmas <= low))
+    levels = ", ".join(f"{sigma:.3g}" for sigma in sigmas)
+    absent = {"middle": "" if middle.any() else f"of the noise levels {levels} none is intermediate",
+              "outer": "" if len(outer) else f"of the noise levels {levels} none is high or low"}  # fmt: skip
     middle = middle if middle.any() else np.ones(len(sigmas), bool)
     gaussian, points = (found.differences[:, 0, found.names.index(name)] / size for name in ("Gaussian", "multi-delta"))
     closer = analysis.t_interval((points - gaussian)[middle].mean(axis=0))
-    outer = np.flatnonzero((sigmas >= 20.0) | (sigmas <= 0.1))
     outer = outer if len(outer) else np.arange(len(sigmas))
     worst = int(outer[np.argmax(rmse["network - linear"].estimate[outer])])
     apart = int(np.argmax(rmse["Gaussian - linear"].estimate))
     where = f"largest at sigma = {sigmas[apart]:.3g}"
     return [
         Claim.at_least(id="distances-gaussian-closer", paper=PAPER, figure="Fig 2", unit="(RMSE, pixel units)",
-                       statement="At intermediate noise (0.1 to 20) the network is nearer to the Gaussian denoiser than to the multi-delta one: the difference of their distances, mean over levels.",
+                       statement=f"At intermediate noise ({low:g} to {high:g}) the network is nearer to the Gaussian denoiser than to the multi-delta one: the difference of their distances, mean over levels.",
                        value=float(closer.estimate), interval=(float(closer.low), float(closer.high)), threshold=0.0,
-                       note=f"on {subject.inputs} images"),
+                       note=f"on {subject.inputs} images").unless(absent["middle"]),
         bounded("at_most", rmse["network - linear"], worst, 0.05, id="distances-regimes", figure="Fig 2", unit="(RMSE, pixel units)",
-                statement="At high (20 and more) and low noise (0.1 and less) the network and its best linear map nearly agree (the largest distance is shown).",
-                note=f"largest at sigma = {sigmas[worst]:.3g}"),
+                statement=f"At high ({high:g} and more) and low noise ({low:g} and less) the network and its best linear map nearly agree (the largest distance is shown).",
+                note=f"largest at sigma = {sigmas[worst]:.3g}").unless(absent["outer"]),
         bounded("at_most", rmse["Gaussian - linear"], apart, 0.05, id="distances-linear-gaussian", figure="Fig 2", unit="(RMSE, pixel units)",
                 statement="The network's best linear map nearly is the Gaussian denoiser at every noise level (the largest distance is shown).",
                 note=where),

@@ -34,6 +34,8 @@ FIGURE_FILES = (
 
 #: The share of the levels that the paper's "most" stands for.
 _MOST = 0.7
+#: Lowest noise at which singular vectors and symmetry are looked at.
+_FROM = 0.1
 
 
 @dataclass(frozen=True)
@@ -237,8 +239,8 @@ def _orthogonality(config: Config, subject: Subject, stored: dict, seed: int) ->
 
 def _interval(found: dict[str, np.ndarray], name: str) -> analysis.Interval:
     """The interval of a measure at every level, by leaving out groups; none of these measures is negative."""
-    one = analysis.jackknife_interval(found[name], found[f"{name}_without"])
-    return replace(one, low=np.maximum(one.low, 0.0))
+    bounds = (0.0, 1.0 if name == "overlap" else np.inf)
+    return analysis.jackknife_interval(found[name], found[f"{name}_without"], bounds=bounds)
 
 
 def _curves(sigmas: Any, exact: dict, adam: dict, own: dict, kept: int) -> Any:
@@ -262,35 +264,39 @@ def _curves(sigmas: Any, exact: dict, adam: dict, own: dict, kept: int) -> Any:
 
 
 def _claims(sigmas: Any, exact: dict, adam: dict, own: dict, kept: int) -> list[Claim]:
-    inner = np.flatnonzero((sigmas >= 0.1) & (sigmas <= 80.0))
+    inner = np.flatnonzero((sigmas >= _FROM) & (sigmas <= 80.0))
+    absent = (
+        ""
+        if len(inner)
+        else f"of the noise levels {', '.join(f'{sigma:.3g}' for sigma in sigmas)} none is from {_FROM:g} up"
+    )
     inner = inner if len(inner) else np.arange(len(sigmas))
     weakest, skewed = (inner[np.argmin(exact["overlap"][inner])], inner[np.argmax(exact["asymmetry"][inner])])
     # The distance that most levels stay within: an order statistic over levels, with each group left out.
     most = int(np.ceil(_MOST * len(sigmas))) - 1
-    within = analysis.jackknife_interval(np.sort(exact["nmse"])[most], np.sort(exact["nmse_without"], axis=0)[most])
+    within = analysis.jackknife_interval(
+        np.sort(exact["nmse"])[most], np.sort(exact["nmse_without"], axis=0)[most], bounds=(0, np.inf)
+    )
     # Converged, by the run itself: since half its epochs the weights moved by less than a hundredth of their squared length,
     # which of a steady approach leaves far less.
     settled = np.flatnonzero(adam["moved"] < 1e-2)
     agree = _interval(exact, "to_adam")
     furthest = settled[np.argmax(exact["to_adam"][settled])] if len(settled) else int(np.argmin(exact["to_adam"]))
     note = f"converged at {len(settled)} of {len(sigmas)} noise levels"
-    if not len(settled):
-        # A converged run would be no further than this; how near it would be is not known.
-        agree = replace(agree, low=np.zeros(len(sigmas)))
-        note += ": the least distance is shown, which says little"
+    restless = "" if len(settled) else f"in {adam['epochs'][-1]} epochs Adam has converged at no noise level"
     worst = int(np.argmax(own["nmse"]))
     return [
         bounded("at_most", within, (), 0.2, id="distillation-gaussian-weights", figure="Fig 4", unit="NMSE",
-                statement="The network's best linear map is close to the Gaussian's at most noise levels (the distance that seven of ten stay within is shown)."),
+                statement=f"The network's best linear map is close to the Gaussian's at most noise levels (the distance that {most + 1} of {len(sigmas)} stay within is shown)."),
         bounded("at_least", _interval(exact, "overlap"), weakest, 0.8, id="distillation-singular-vectors", figure="Fig 4", unit="",
-                statement=f"The span of the map's first {kept} singular vectors is that of as many principal components, from sigma = 0.1 up (the least overlap is shown).",
-                note=f"at sigma = {sigmas[weakest]:.3g}"),
+                statement=f"The span of the map's first {kept} singular vectors is that of as many principal components, from sigma = {_FROM:g} up (the least overlap is shown).",
+                note=f"at sigma = {sigmas[weakest]:.3g}").unless(absent),
         bounded("at_most", _interval(exact, "asymmetry"), skewed, 0.1, id="distillation-symmetric", figure="Fig 14", unit="",
-                statement="The network's best linear map is symmetric, from sigma = 0.1 up (the largest asymmetry is shown).",
-                note=f"at sigma = {sigmas[skewed]:.3g}"),
+                statement=f"The network's best linear map is symmetric, from sigma = {_FROM:g} up (the largest asymmetry is shown).",
+                note=f"at sigma = {sigmas[skewed]:.3g}").unless(absent),
         bounded("at_most", agree, furthest, 0.01, id="distillation-adam", figure="", unit="NMSE", paper="own",
                 statement="Adam's maps are the exact ones where Adam has converged (the largest distance is shown).",
-                note=f"at sigma = {sigmas[furthest]:.3g}; {note}"),
+                note=f"at sigma = {sigmas[furthest]:.3g}; {note}").unless(restless),
         bounded("at_most", _interval(own, "nmse"), worst, 0.01, id="distillation-identity", figure="", unit="NMSE", paper="own",
                 statement="Distilled on its own data, the multi-delta denoiser gives the Gaussian's maps at every noise level, whatever the data: a tautology of such inputs.",
                 note=f"at sigma = {sigmas[worst]:.3g}"),

@@ -93,18 +93,18 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
 
     # The highest level, and of the others the nearest to 1.
     high, low = 0, 1 + int(np.argmin(np.abs(np.log(sigmas[1:]))))
-    weakest = analysis.t_interval(leading[high].T)  # (vectors)
+    weakest = analysis.t_interval(leading[high].T, bounds=(0, 1))  # (vectors)
     vector = int(np.argmin(weakest.estimate))
-    fall = analysis.t_interval(leading[high].mean(axis=1) - leading[low].mean(axis=1))
+    fall = analysis.t_interval(leading[high].mean(axis=1) - leading[low].mean(axis=1), bounds=(-1, 1))
     claims = [
         Claim.at_least(
             id="jacobian-high-noise", paper=PAPER, figure="Fig 28", unit="|cosine|",
-            statement="At the highest noise the three leading singular vectors of the network's Jacobian are the first three principal components (the weakest is shown).",
+            statement=f"At the highest noise (sigma = {sigmas[high]:.3g}) the three leading singular vectors of the network's Jacobian are the first three principal components (the weakest is shown).",
             value=float(weakest.estimate[vector]), interval=(float(weakest.low[vector]), float(weakest.high[vector])), threshold=0.95,  # type: ignore[index]
             note=f"vector {vector + 1}, sigma = {sigmas[high]:.3g}, {config.trajectories} trajectories"),
         Claim.at_least(
             id="jacobian-adaptive", paper=PAPER, figure="Fig 28", unit="|cosine|",
-            statement="At intermediate noise they are adapted to the image: their correlation is lower than at the highest noise (the fall is shown).",
+            statement=f"At sigma = {sigmas[low]:.3g} they are adapted to the image: their correlation is lower than at the highest noise (the fall is shown).",
             value=float(fall.estimate), interval=(float(fall.low), float(fall.high)), threshold=0.0,
             note=f"from sigma = {sigmas[high]:.3g} to {sigmas[low]:.3g}, mean of three vectors"),
     ]  # fmt: skip

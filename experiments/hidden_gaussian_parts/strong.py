@@ -177,6 +177,9 @@ def _claims(
     def less(than: SameNoise, one: SameNoise) -> analysis.Interval:
         return analysis.t_interval(one.ratios - than.ratios)
 
+    kept = len(common.marks)
+    once = "" if kept > 1 else "networks were kept at the end of training alone"
+
     return [
         held("at_most", large.ratio, 0.5, id=CLAIM_IDS[0], figure="Fig 9",
              statement=f"Networks trained on disjoint sets of {sizes[-1]} images make nearly the same images from the same noise: their distance is at most half of that from different noise."),
@@ -185,7 +188,7 @@ def _claims(
         held("at_most", less(small, large), 0.0, id=CLAIM_IDS[2], figure="Fig 9",
              statement=f"The relative distance falls with the data-set size: that of {sizes[-1]} images less that of {sizes[0]}."),
         held("at_most", less(small, apart["early stopping"]), 0.0, id=CLAIM_IDS[3], figure="Fig 9",
-             statement=f"On {sizes[0]} images, stopping early (at the least held-out loss) brings the images nearer to each other: the difference to the end of training."),
+             statement=f"On {sizes[0]} images, stopping early (at the least held-out loss) brings the images nearer to each other: the difference to the end of training.").unless(once),
         held("at_most", less(small, apart["small capacity"]), 0.0, id=CLAIM_IDS[4], figure="Fig 9",
              statement=f"On {sizes[0]} images, {config.narrow} channels in place of {common.network.model_channels} bring them nearer, too: the difference to the wide networks."),
         held("at_most", to_whole.ratio, 0.2, id=CLAIM_IDS[5], figure="Fig 9",

@@ -22,6 +22,8 @@ from experiments.harness.pool import BUNDLED_IMAGES, load_images
 PAPER = "hidden_gaussian"
 #: The network of the paper's main figures: not in the package, but its costs are known.
 FFHQ_64 = "edm-ffhq-64x64-uncond-ve.pkl"
+#: The network in the package, which was trained on none of the bundled images.
+BUNDLED_NETWORK = "fashion-mnist-14"
 
 
 @dataclass(frozen=True)
@@ -226,11 +228,12 @@ def _images(config: Any, label: int | None, names: Sequence[str]) -> tuple[np.nd
         if "was not found" not in str(error):
             raise
     bundled = chosen("data", BUNDLED_IMAGES, "test")
+    unseen = ", none of which the network was trained on" if config.checkpoint == BUNDLED_NETWORK else ""
     return (
         *_halves(bundled, "data", "auto"),
         True,
         (
-            f"the bundled images{kind}, none of which the network was trained on: one half stands for the training images, and counts are cut to what there are"
+            f"the bundled images{kind}{unseen}: one half stands for the training images, and counts are cut to what there are"
         ),
     )
 

@@ -1,7 +1,7 @@
 """What the sweeps found, checkpoint by checkpoint, beside what closed forms show in a network's place."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -57,8 +57,7 @@ class Sweep:
     def rank(self, values: Sequence[Sequence[float]]) -> analysis.Interval:
         """Spearman's correlation of ``values[seed][size]`` with the size in each seed: mean, and 95 % interval over seeds
         within -1 to 1."""
-        found = analysis.t_interval([spearman(self.sizes, row) for row in values])
-        return replace(found, low=max(-1.0, float(found.low)), high=min(1.0, float(found.high)))
+        return analysis.t_interval([spearman(self.sizes, row) for row in values], bounds=(-1, 1))
 
     def by_seed(self, quantity: Any) -> list[list[float]]:
         """``quantity`` of the last checkpoints, ``[seed][size]``."""

@@ -200,7 +200,7 @@ def _claims(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.n
     """On the first level, ``(images, kinds, strengths)`` each."""
     first = f"sigma = {config.sigmas[0]:g}, {config.images} images"
     gain = analysis.t_interval(np.log(size[:, 0, 0]) - np.log(size[:, 1, 0]))
-    inside = analysis.t_interval(share[:, 0, 0])
+    inside = analysis.t_interval(share[:, 0, 0], bounds=(0, 1))
     misses = analysis.t_interval(curvature[:, 0, -1])
 
     def ends(found: Any, through: Any = float) -> dict[str, Any]:

@@ -84,11 +84,11 @@ def run(config: Config, subject: Subject | None, directory: RunDirectory, seed: 
         gl, dimension = pictures["gl"], pictures["dimension"]
         metrics["real"] = {"counts": list(config.unet.real_counts), "gl": gl, "dimension": dimension}
         answer += (
-            f" On {config.unet.real} scores rise from {gl[0]:.2f} to {gl[-1]:.2f}, "
+            f" On {config.unet.real} scores go from {gl[0]:.2f} to {gl[-1]:.2f}, "
             f"at an intrinsic dimension of {dimension:.1f}."
         )
     caption = (
-        "Share of samples at least as far from the training data as 95 % of fresh draws are (Fig 4). "
+        f"Share of samples at least as far from the training data as {config.level:.0%} of fresh draws are (Fig 4). "
         "Dense networks (MLPs) trained together, a point a seed; U-Nets trained one by one by the library's loop; "
         "dashed: fitted sigmoids (47)."
     )
@@ -108,11 +108,13 @@ def _rows(kind: str, ranks: Sequence[int], ratios: Sequence[float], curves: Sequ
 
 def _answer(config: Config, dense: Fits, unet: Fits, off: float, unet_off: float) -> str:
     shown, unet_shown = (
-        f"{2**fits.crossing.estimate:.0f} [{2**fits.crossing.low:.0f}, {2**fits.crossing.high:.0f}]"
+        "no N / ID of this run, as their scores do not cross 1/2"
+        if fits.pooled is None
+        else f"N / ID = {2**fits.crossing.estimate:.0f} [{2**fits.crossing.low:.0f}, {2**fits.crossing.high:.0f}]"
         for fits in (dense, unet)
     )
     answer = (
-        f"Dense networks reach the true law's score of {config.level:g} at N / ID = {shown}, the U-Net at {unet_shown} "
+        f"Dense networks reach the true law's score of {config.level:g} at {shown}; U-Nets at {unet_shown} "
         f"(the paper: about 50 for U-Nets). The midpoints of the curves spread by {dense.spread[0]:.2f} octaves over N "
         f"and {dense.spread[1]:.2f} over N / ID (U-Nets: {unet.spread[0]:.2f} and {unet.spread[1]:.2f}). "
         f"Samples lie off the subspaces by {off:.2f} of their squared length (median; U-Nets {unet_off:.2f}): "

@@ -77,15 +77,15 @@ def network_claims(config: Config, bracket: dict[str, np.ndarray], dense: Fits, 
     unet_training = f"{config.unet.steps:,} updates of {config.unet.batch_size} examples"
     return [
         *_bracket_claims(config, bracket),
-        _collapse_claim("networks-collapse", "dense networks", dense),
-        _collapse_claim("networks-collapse-unet", "U-Nets", unet),
+        _collapse_claim("networks-collapse", "dense networks", dense, config.ranks),
+        _collapse_claim("networks-collapse-unet", "U-Nets", unet, config.unet.ranks),
         _crossing_claim("networks-crossing", "Dense networks", dense, config.level, dense_training),
         _crossing_claim("networks-unet", "U-Nets", unet, config.level, unet_training),
     ]
 
 
 def _bracket_claims(config: Config, bracket: dict[str, np.ndarray]) -> list[Claim]:
-    law, copies = analysis.t_interval(bracket["true_law"]), float(bracket["copies"])
+    law, copies = analysis.t_interval(bracket["true_law"], bounds=(0, 1)), float(bracket["copies"])
     low, high = wilson(copies, config.samples)
     return [
         Claim.within(
@@ -114,8 +114,8 @@ def _bracket_claims(config: Config, bracket: dict[str, np.ndarray]) -> list[Clai
     ]
 
 
-def _collapse_claim(name: str, who: str, fits: Fits) -> Claim:
-    how = "one curve, or scores that do not cross 1/2: nothing can be said"
+def _collapse_claim(name: str, who: str, fits: Fits, ranks: Sequence[int]) -> Claim:
+    how = "scores do not cross 1/2: nothing can be said"
     if fits.exponent is not None:
         how = f"midpoints go as ID to the power {fits.exponent:.2f}"
     over_n, over_ratio = fits.spread
@@ -129,7 +129,7 @@ def _collapse_claim(name: str, who: str, fits: Fits) -> Claim:
         threshold=0.0,
         unit="octaves",
         note=f"spread {over_n:.2f} over log2 N (or N / n, as n is fixed), {over_ratio:.2f} over log2 N / ID; {how}",
-    )
+    ).unless("" if len(ranks) > 1 else "there is one curve alone, of one intrinsic dimension")
 
 
 def _crossing_claim(name: str, who: str, fits: Fits, level: float, trained: str) -> Claim:

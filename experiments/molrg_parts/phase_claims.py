@@ -76,7 +76,7 @@ def _held(
     statement: str,
     note: str = "",
 ) -> Claim:
-    """A share of trials, or a number without an error, against a threshold."""
+    """A share of trials, or the error of a deterministic computation, which is exact, against a threshold."""
     value = measured.value if isinstance(measured, Fraction) else measured
     interval = measured.interval if isinstance(measured, Fraction) else (measured, measured)
     return make(
@@ -86,6 +86,7 @@ def _held(
         statement=statement,
         value=value,
         interval=interval,
+        exact=not isinstance(measured, Fraction),
         threshold=threshold,
         unit="",
         note=note,
@@ -190,7 +191,10 @@ def sgd_claim(config: Config, sgd: dict[int, Arm]) -> Claim:
             _held(Claim.at_most, below, 0.05, f"{name}-below", figure, f"K = {k}: it fails at N = d - 1."),
             _held(Claim.at_least, above, 0.8, f"{name}-above", figure, late),
         ]
-    statement = "SGD on the denoising loss, for K > 1 from a start near the truth, has the phase transition of subspace clustering."
+    statement = (
+        f"{config.steps:,} steps of SGD on the denoising loss, for K > 1 from a start near the truth, have the phase transition of "
+        "subspace clustering."
+    )
     return joined(parts, "phase-sgd", "Figs 2, 3 and 6", statement)
 
 
@@ -207,7 +211,7 @@ def random_start_claims(config: Config, random: dict[str, Arm]) -> list[Claim]:
         by_rank = ", ".join(f"{100 * one:.0f} % at d = {d}" for d, one in zip(config.ranks, shares))
         note = f"by rank: {by_rank}; {100 * arm['diverged'].mean():.0f} % of runs diverged"
         statement = (
-            f"From a random start of {words} SGD does not find two subspaces, though N >= d: "
+            f"From a random start of {words} {config.steps:,} steps of SGD do not find two subspaces, though N >= d: "
             "the transition needs the start near the truth."
         )
         claims.append(_held(Claim.at_most, found(config, arm), 0.2, name, "equation 45", statement, note=note))
@@ -236,17 +240,19 @@ def samples_claim(checks: dict[str, np.ndarray]) -> Claim:
     name, figure = "phase-samples", "Lemma 1"
     near, first = float(checks["off"].max()), Fraction.of(checks["component"] == 0)
     weight = float(checks["weights"][0])
-    surplus = first.value - weight
+    low, high = (end - weight for end in first.interval)
+    error = float(np.sqrt(weight * (1 - weight) / first.total))
     parts = [
         _held(Claim.at_most, near, 0.01, f"{name}-near", figure, "Every sample lies on a subspace (largest distance)."),
         Claim.equivalent(
             id=f"{name}-share",
             paper=PAPER,
             figure=figure,
-            statement="Components come as often as their weights say, to 3 standard errors.",
-            estimate=surplus,
-            interval=(surplus, surplus),
-            margin=3 * float(np.sqrt(weight * (1 - weight) / first.total)),
+            # The difference lies within 3 standard errors: its 95 % interval inside 5.
+            statement=f"Components come as often as their weights say, to 3 standard errors ({first.total:,} samples).",
+            estimate=first.value - weight,
+            interval=(low, high),
+            margin=5 * error,
             unit="",
         ),
     ]

@@ -96,5 +96,8 @@ def _images(option: str, data: str, split: str, size: int | None) -> tuple[Any, 
     except InputError as error:
         if "was not found" not in str(error):
             raise
-    about = "the 2,000 bundled images of Fashion-MNIST's test file, for want of the training file"
-    return load_images(option, BUNDLED_IMAGES, "test", size), about
+    found = load_images(option, BUNDLED_IMAGES, "test", size)
+    return (
+        found,
+        f"the {len(found.images):,} bundled images of Fashion-MNIST's test file, for want of the training file",
+    )

@@ -13,6 +13,8 @@ from dgu.analysis.resampling import (
     equivalence,
     jackknife_interval,
     resampled_standard_error,
+    rounding,
+    sample_deviation,
     t_interval,
 )
 from dgu.errors import InputError
@@ -191,11 +193,59 @@ def test_verdicts(mean, spread, split, verdict, different):
     assert found.estimate == pytest.approx(mean)
 
 
-def test_differences_without_spread():
-    same = equivalence(np.zeros(5), 0.025)
-    assert same.verdict == "supported" and same.p_equivalence == 0 and same.p_difference == 1 and not same.different
-    apart = equivalence(np.full(5, 0.5), 0.025)
-    assert apart.verdict == "not supported" and apart.difference_verdict == "supported" and apart.p_beyond == 0
+#: Differences that agree, or differ by rounding alone: 0.1 seven times has a standard deviation of 1.5e-17.
+AGREE = {
+    "zeros": np.zeros(5),
+    "apart": np.full(5, 0.5),
+    "rounded mean": np.full(7, 0.1),
+    "rounded differences": np.array([0.3 - 0.2, 0.2 - 0.1, 0.9 - 0.8]),
+    "rounded zeros": np.array([0.1 + 0.2 - 0.3, 0.0, 0.0]),
+    "single precision": np.full(9, 0.1, np.float32),
+    "rounded in single precision": np.float32([0.1, np.nextafter(np.float32(0.1), np.float32(1)), 0.1]),
+    "whole numbers": np.array([3, 3, 3]),
+}
+
+
+@pytest.mark.parametrize("differences", AGREE.values(), ids=AGREE)
+def test_differences_without_spread_decide_nothing(differences):
+    for split in ({}, {"n_train": 4, "n_test": 1}):
+        for bound in (None, inf):
+            found = equivalence(differences, 0.025, max_standard_error=bound, **split)
+            assert (found.verdict, found.difference_verdict) == ("undecided", "undecided")
+            assert (found.p_equivalence, found.p_difference, found.p_beyond) == (1, 1, 1)
+            assert not (found.equivalent or found.different or found.beyond)
+            assert found.standard_error == 0 and found.interval.low == found.interval.high == found.estimate
+    # Ten thousand times the rounding is a spread again, and scipy's numbers hold.
+    spread = np.asarray(differences, np.float64) + 1e-8 * np.arange(len(differences)) ** 2
+    expected = stats.ttest_1samp(spread, 0).pvalue
+    assert equivalence(spread, 0.025).p_difference == pytest.approx(expected, rel=1e-6)
+
+
+def test_no_spread_is_found_row_by_row():
+    rows = np.array([[0.1] * 7, [0.1, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1]])
+    found = t_interval(rows)
+    assert found.standard_error[0] == 0 and found.low[0] == found.high[0] == pytest.approx(0.1)
+    low, high = stats.t.interval(0.95, 6, rows[1].mean(), stats.sem(rows[1]))
+    assert (found.low[1], found.high[1]) == pytest.approx((low, high), rel=1e-12)
+    assert jackknife_interval(0.3, [0.1] * 7).standard_error == 0
+    assert rounding(np.float32([1])) == pytest.approx(4.8e-7, rel=0.01) and rounding([1]) == rounding(1.0) == 1e-12
+    np.testing.assert_array_equal(sample_deviation(rows), [0, rows[1].std(ddof=1)])
+
+
+def test_intervals_stay_inside_the_range_of_what_they_estimate():
+    shares = [0.9, 1.0, 1.0]
+    wide, cut = t_interval(shares), t_interval(shares, bounds=(0, 1))
+    assert wide.high > 1 and (cut.low, cut.high, cut.standard_error) == (wide.low, 1.0, wide.standard_error)
+    points = [-90.0, -99.0]
+    assert corrected_t_interval(points, 3, 1, bounds=(-100, 100)).low == -100
+    assert equivalence(points, 2.5, n_train=3, n_test=1, bounds=(-100, 100)).interval.low == -100
+    correlation = jackknife_interval(
+        np.array([0.95, 0.1]), np.array([[0.9, 0.99, 0.93], [0.1, 0.12, 0.08]]), bounds=(-1, 1)
+    )
+    free = jackknife_interval(np.array([0.95, 0.1]), np.array([[0.9, 0.99, 0.93], [0.1, 0.12, 0.08]]))
+    assert free.high[0] > 1 == correlation.high[0] and correlation.high[1] == free.high[1]
+    with pytest.raises(InputError, match=r"bounds = \(1, 0\): must be \(low, high\) with low < high"):
+        t_interval(shares, bounds=(1, 0))
 
 
 def test_bad_input_is_named():

@@ -14,6 +14,7 @@ from dgu.analysis.tails import (
     concentration_scale,
     hill_index,
     left_over_mass,
+    one_sized,
     sub_gaussian_norm,
     tail_bound,
     tail_curves,
@@ -143,6 +144,47 @@ def test_hill_of_an_exact_pareto_sample():
     y = survival ** (-1 / 2.5)
     found = hill_index(np.concatenate([y, -y])[:, None], count=400)
     assert found[0] == pytest.approx(2.5, rel=0.03)
+
+
+def test_hill_with_ties_at_the_threshold():
+    """Normal values clipped at -1 and 1: a sixth of them crowd at a bound, more than the twenty largest deviations."""
+    rng = np.random.default_rng(3)
+    clipped = np.clip(rng.normal(size=(400, 1)), -1.0, 1.0)
+    deviations = np.sort(np.abs(clipped[:, 0] - clipped.mean()))[::-1]
+    tied = int((deviations >= deviations[0] - 1e-12).sum())
+    assert tied > 40
+    # Fewer deviations than are tied: as many as these, against the largest below.
+    assert hill_index(clipped)[0] == pytest.approx(1 / np.log(deviations[0] / deviations[tied]), rel=1e-12)
+    assert hill_index(clipped, count=tied)[0] == hill_index(clipped)[0]
+    # More: Hill's own formula, by hand.
+    k = tied + 30
+    expected = 1 / np.mean(np.log(deviations[:k] / deviations[k]))
+    assert hill_index(clipped, count=k)[0] == pytest.approx(expected, rel=1e-12)
+    # Two values, four times as often the one: deviations 4 and 1 about the mean, the index 1 / log 4 whatever the rounding.
+    two = np.repeat([[5.0], [0.0]], [10, 40], axis=0)
+    for scale in (1.0, 0.1, 1e-3):
+        for dtype in (np.float64, np.float32):
+            assert hill_index((scale * two).astype(dtype))[0] == pytest.approx(1 / np.log(4), rel=1e-5)
+    both = hill_index(np.concatenate([np.resize(clipped, (50, 1)), two], axis=1))
+    assert both[1] == pytest.approx(1 / np.log(4), rel=1e-12) and both[0] < 1e6
+    estimates = tail_estimates(np.float32(two), KEY, 20).hill
+    assert estimates.standard_error[0] == pytest.approx(1 / np.log(4) / np.sqrt(10), rel=1e-5)
+
+
+@pytest.mark.parametrize("low, high", [(-1.0, 1.0), (0.1, 0.3), (0.0, 1.0)])
+def test_hill_refuses_what_has_one_size(low, high):
+    coin = np.repeat([[low], [high]], 30, axis=0)
+    for dtype in (np.float64, np.float32):
+        values = np.concatenate([gaussian(60, 1), coin], axis=1).astype(dtype)
+        np.testing.assert_array_equal(one_sized(values), [False, True])
+        for index in (hill_index, lambda v: tail_estimates(v, KEY, 20)):
+            with pytest.raises(InputError, match=r"of one size about the mean in column \[1\].*of different sizes"):
+                index(values)
+    lonely = np.zeros((60, 1))
+    lonely[:4, 0] = -1, 1, -2, 2
+    with pytest.raises(InputError, match=r"count = '7, with a deviation of 0 in column \[0\]': must be smaller"):
+        hill_index(lonely)
+    assert hill_index(lonely, count=3)[0] == pytest.approx(3 / (2 * np.log(2)), rel=1e-12)
 
 
 def test_curves_and_bound():

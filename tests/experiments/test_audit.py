@@ -13,6 +13,7 @@ from experiments.audit import Config
 from experiments.audit_parts import balance, features, membership, memorisation, moments, tails, universality
 from experiments.audit_parts.images import Images, Sets
 from experiments.harness.rundir import RunDirectory
+from tests.experiments.statements import check_statements, exact_claims
 from tests.experiments.universality_study import CLASSES, contents, save_images, save_tiny_network
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
@@ -91,6 +92,8 @@ def finished(folder, tmp_path_factory):
 def test_a_whole_audit_leaves_a_report_with_every_claim_and_figure(finished):
     out, claims = finished
     assert {claim.id for claim in claims} == set(CLAIM_IDS)
+    check_statements(out, Config())
+    assert exact_claims(out) == set()
     verdicts = {claim.id: claim.verdict for claim in claims}
     # The samples are drawn from the reference's own law.
     assert "not supported" not in {verdicts[id] for id in CLAIM_IDS if id != "audit-membership"}

@@ -8,9 +8,12 @@ import pytest
 
 from experiments import concentration
 from experiments.concentration import PARTS
+from tests.experiments.statements import check_statements
 from tests.experiments.universality_study import CLASSES, contents, images, save_images
 
 ALL_CLAIMS = [claim for part in PARTS.values() for claim in part.CLAIM_IDS]
+#: Dimensions of the coupling, and rows of the test's controls: not among the options.
+CONSTANTS = (256, 2000)
 ALL_FIGURES = [file for part in PARTS.values() for file in part.FIGURE_FILES]
 
 
@@ -39,6 +42,7 @@ def test_no_two_parts_promise_the_same():
 def test_smoke_preset_and_its_second_invocation(tmp_path, capsys, monkeypatch):
     concentration.main(["--preset", "smoke", "--out", str(tmp_path / "run")])
     check_run(tmp_path / "run", [name for name in PARTS if name in concentration.PRESETS["smoke"].parts])
+    check_statements(tmp_path / "run", concentration.PRESETS["default"], constants=CONSTANTS)
     before = contents(tmp_path / "run")
     monkeypatch.setattr(concentration, "gather", None)  # a finished run must not run again
     concentration.main(["--preset", "smoke", "--out", str(tmp_path / "run")])
@@ -50,6 +54,7 @@ def test_the_parts_that_smoke_leaves_out(tmp_path):
     rest = [name for name in PARTS if name not in concentration.PRESETS["smoke"].parts]
     concentration.main(["--preset", "smoke", "--parts", *rest, "--out", str(tmp_path / "run")])
     check_run(tmp_path / "run", rest)
+    check_statements(tmp_path / "run", concentration.PRESETS["default"], constants=CONSTANTS)
 
 
 def test_given_images_leave_out_what_needs_a_network(tmp_path):

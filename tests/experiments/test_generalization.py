@@ -13,6 +13,7 @@ from experiments import generalization
 from experiments.generalization_parts import capacity, common, shift, stopping, three_ways
 from experiments.generalization_parts.config import Config
 from experiments.harness.cli import run_experiment
+from tests.experiments.statements import check_statements, exact_claims
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
@@ -50,15 +51,63 @@ def test_smoke_end_to_end(tmp_path, capsys):
     assert page.count("<img") == len(promised("FIGURE_FILES"))
     assert set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}
     by_id = {claim.id: claim for claim in claims}
-    # What needs no training holds at any size; what needs it does not after four epochs.
+    # What needs no training holds at any size; four epochs of a hundred examples cannot test what needs it.
     assert by_id["bound-time"].verdict == by_id["bound-value"].verdict == "supported"
     assert by_id["kl-floor"].verdict == by_id["flow-lemmas"].verdict == "supported"
     # A hundred examples are too few to tell whether estimates agree.
     assert by_id["kl-ways-exact"].verdict == "undecided"
-    assert by_id["capacity-wide"].verdict == "not supported" and by_id["adam-learns"].verdict == "not supported"
+    assert exact_claims(tmp_path) == {"bound-time", "bound-value", "flow-lemmas", "kl-floor"}
+    assert by_id["flow-u-shape"].verdict != "not applicable"
+    trained = [name for name in by_id if not name.startswith(("bound-", "flow-", "kl-"))]
+    assert {by_id[name].verdict for name in trained} == {"not applicable"}
+    assert "4 epochs train no network" in by_id["sgd-learns"].note
+    assert "800 epochs of 100 examples" in by_id["sgd-learns"].statement
+    check_statements(tmp_path, Config())
     capsys.readouterr()
     assert study("--preset", "smoke", "--out", tmp_path, run=forbidden) == claims
     assert "already finished" in capsys.readouterr().out
+
+
+def learning(config):
+    """Claims on what is learned, of made-up curves that fall from 1 to 0.05 within half of the training."""
+    epochs = np.linspace(0, config.epochs, config.evaluations + 1)
+    fall = np.maximum(1 - 1.9 * epochs / config.epochs, 0.05)
+    kl = fall * np.linspace(0.9, 1.1, config.seeds)[:, None]
+    found = {"kl": kl, "epochs": epochs}
+    return stopping._learning(config, found, found)
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "why"),
+    [
+        ({}, "within 800 epochs of 1,100 examples", ""),
+        ({"sizes": (70, 300)}, "800 epochs of 300 examples", "trained on 300 examples, fewer than 1,000"),
+        ({"epochs": 600}, "800 epochs", "training ended after 600 of 800 epochs"),
+        ({"epochs": 50}, "800 epochs", "50 epochs train no network"),
+        ({"epochs": 3000, "evaluations": 2}, "800 epochs", "nothing was measured from epoch 400 to 800"),
+    ],
+)
+def test_what_is_learned_is_told_of_the_training_that_was(options, words, why):
+    config = Config(**{"epochs": 1230, "evaluations": 10, "seeds": 6, "sizes": (70, 1100)} | options)
+    sgd, adam = learning(config)
+    assert words in sgd.statement and (sgd.verdict == "not applicable") == bool(why)
+    if why:
+        assert why in sgd.note and sgd.value is None and adam.verdict == "not applicable"
+    else:
+        assert f"{max(config.sizes):,} examples" in adam.statement and adam.verdict == "supported"
+
+
+def test_a_rise_needs_measurements_and_a_rank_correlation_points():
+    enough = Config(epochs=1000, evaluations=10, sizes=(100,))
+    assert stopping.untested_rise(enough) == ""
+    few = stopping.untested_rise(Config(epochs=1000, evaluations=4, sizes=(100,)))
+    assert "5 measurements of a curve show no minimum" in few
+    assert common.few_ranked((2, 4, 8, 16), "widths") == "" and "over 2 widths" in common.few_ranked((2, 4), "widths")
+    # Seeds whose other half chose the end have a rise of 0, all of them: that decides nothing.
+    falling = {"kl": np.linspace(1, 0.1, 11) * np.linspace(0.9, 1.1, 6)[:, None], "epochs": np.arange(11) * 100,
+               "first_nonfinite": np.full(6, -1)}  # fmt: skip
+    claim = stopping._test(enough, falling, "sgd", 100)
+    assert (claim.value, claim.interval, claim.verdict) == (0, (0, 0), "undecided")
 
 
 def test_dry_run_counts_and_runs_nothing(capsys):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dgu.errors import InputError
 from experiments.harness.claims import Claim, claims_table, read_claims, write_claims
 from experiments.harness.rundir import RunDirectory
 
@@ -15,14 +16,14 @@ NUMBER = st.floats(-10, 10).map(lambda value: round(value, 2))
 MARGIN = st.floats(0.1, 5).map(lambda value: round(value, 2))
 
 
-def make(kind, low, high, bound):
-    middle, interval = (low + high) / 2, (low, high)
+def make(kind, low, high, bound, **more):
+    middle, interval, about = (low + high) / 2, (low, high), ABOUT | more
     return {
-        "equivalent": lambda: Claim.equivalent(estimate=middle, interval=interval, margin=bound, **ABOUT),
-        "different": lambda: Claim.different(estimate=middle, interval=interval, margin=bound, **ABOUT),
-        "at least": lambda: Claim.at_least(value=middle, interval=interval, threshold=bound, **ABOUT),
-        "at most": lambda: Claim.at_most(value=middle, interval=interval, threshold=bound, **ABOUT),
-        "within": lambda: Claim.within(value=middle, interval=interval, low=-bound, high=bound, **ABOUT),
+        "equivalent": lambda: Claim.equivalent(estimate=middle, interval=interval, margin=bound, **about),
+        "different": lambda: Claim.different(estimate=middle, interval=interval, margin=bound, **about),
+        "at least": lambda: Claim.at_least(value=middle, interval=interval, threshold=bound, **about),
+        "at most": lambda: Claim.at_most(value=middle, interval=interval, threshold=bound, **about),
+        "within": lambda: Claim.within(value=middle, interval=interval, low=-bound, high=bound, **about),
     }[kind]()
 
 
@@ -52,7 +53,9 @@ def test_verdict_is_unanimous_or_undecided(kind, low, width, bound):
     }
     votes = {truth(kind, value, bound) for value in corners if low <= value <= high}
     expected = "undecided" if len(votes) == 2 else "supported" if votes == {True} else "not supported"
-    assert make(kind, low, high, bound).verdict == expected
+    assert make(kind, low, high, bound, exact=True).verdict == expected
+    # Without width an interval decides nothing, unless the value is exact.
+    assert make(kind, low, high, bound).verdict == (expected if width else "undecided")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,7 +69,7 @@ def test_moving_the_interval_across_the_threshold_flips_the_verdict(kind):
 @given(error=st.floats(0.0, 2.0), low=NUMBER)
 @settings(max_examples=50, deadline=None)
 def test_too_large_a_standard_error_leaves_it_undecided(error, low):
-    parts = dict(estimate=low, interval=(low, low), margin=2.5, **ABOUT)
+    parts = dict(estimate=low, interval=(low, low), margin=2.5, exact=True, **ABOUT)
     held = Claim.equivalent(standard_error=error, max_standard_error=0.8, **parts).verdict
     assert held == ("undecided" if error > 0.8 else Claim.equivalent(**parts).verdict)
 
@@ -79,6 +82,59 @@ def test_all_of_is_as_good_as_its_worst_part():
     joined = Claim.all_of([open_, bad, good], **named)
     assert joined.verdict == "not supported"
     assert (joined.value, joined.interval) == (bad.value, bad.interval)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("centre", [0.0, 0.1, -10.94, 4.0])
+def test_an_interval_of_rounding_decides_nothing(kind, centre):
+    """Seven times 0.1 have a mean and an interval that differ in the last digit."""
+    for high in (centre, centre + 3 * abs(centre) * 2.2e-16):
+        assert make(kind, centre, high, 2.0).verdict == "undecided"
+        assert make(kind, centre, high, 2.0, exact=True).verdict != "undecided"
+    assert make(kind, centre - 1e-9, centre + 1e-9, 2.0).verdict != "undecided"
+
+
+def test_what_was_not_tested_is_neither_supported_nor_undecided():
+    named = {key: value for key, value in ABOUT.items() if key != "unit"}
+    absent = Claim.not_applicable(why="four epochs are too few", **(named | {"id": "absent"}))
+    assert (absent.verdict, absent.value, absent.interval, absent.measured) == ("not applicable", None, None, "-")
+    good, open_, bad = (make("at least", low, low + 1, 2.0) for low in (3.0, 1.5, 0.0))
+    joined = Claim.all_of([good, open_, absent], **named)
+    assert joined.verdict == "not applicable" and joined.value is None
+    assert "four epochs are too few" in joined.note and "absent" in joined.note
+    assert joined.threshold == "all 3 of: at least 2" and Claim.all_of([absent], **named).threshold.endswith(
+        "not tested"
+    )
+    assert Claim.all_of([good, bad, absent], **named).verdict == "not supported"
+    for claim in (absent, joined):
+        assert Claim.from_json(json.loads(json.dumps(claim.to_json()))) == claim
+    text = claims_table([absent, joined, good])
+    assert "NOT APPLICABLE" in text and "It holds. (own, Fig 0) Not tested." in text and "four epochs" in text
+    assert "3 claims: 1 supported, 0 not supported, 0 undecided, 2 not applicable" in text
+    with pytest.raises(ValueError, match="says why"):
+        Claim.not_applicable(why="", **named)
+    with pytest.raises(ValueError, match="unless it is not applicable"):
+        Claim.at_least(value=None, interval=None, threshold=1.0, **ABOUT)
+
+
+def test_claims_of_an_older_version_are_read_or_refused_in_one_line(tmp_path):
+    def stored(claim, **changes):
+        return {name: value for name, value in claim.to_json().items() if name != "exact"} | changes
+
+    wide, narrow = make("at least", 3.0, 4.0, 2.0), make("at least", 3.0, 3.0, 2.0)
+    directory = RunDirectory.open(tmp_path / "run", {})
+    directory.write_json("claims.json", [stored(wide)])
+    assert read_claims(directory) == (wide,)
+    without_unit = {name: value for name, value in stored(wide).items() if name != "unit"}
+    for entries, why in (
+        ([stored(narrow, verdict="supported")], "stored verdict 'supported', but its numbers say 'undecided'"),
+        ([without_unit], "unit missing"),
+        (["text"], "no attribute"),
+    ):
+        (tmp_path / "run/claims.json").write_text(json.dumps(entries))
+        with pytest.raises(InputError, match=why) as error:
+            read_claims(directory)
+        assert "claims.json" in str(error.value) and "remove the file" in str(error.value)
 
 
 def test_the_verdict_cannot_be_written_by_hand():

@@ -3,16 +3,19 @@
 import json
 import re
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from dgu import analysis
 from dgu.errors import InputError
 from dgu.samplers import karras_sigmas
 from experiments import hidden_gaussian
 from experiments.harness.report import Section
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian import PARTS, PRESETS
+from tests.experiments.statements import check_statements
 from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
 
 TINY = (
@@ -52,6 +55,7 @@ def test_end_to_end_and_resumed(sources, tmp_path, capsys, hasty_compiler):
     assert all(claim in page for claim in CLAIM_IDS) and page.count("<img") == len(FIGURE_FILES)
     assert set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}, "the report must not need another file"
     assert "held-out images of class south" in page
+    check_statements(out, PRESETS["default"])
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["inputs"] == "held-out" and len(metrics["distillation"]["NMSE-to-Gaussian"]) == 2
     # Killed with some of its stages stored, it ends with the same numbers: here with all but one.
@@ -127,7 +131,7 @@ def distillation_verdicts(**changed):
     sigmas = karras_sigmas(10)[:-1]
     exact = {"nmse": np.linspace(0.02, 0.38, 10), "overlap": np.linspace(0.9, 1.0, 10),
              "asymmetry": np.full(10, 0.02), "to_adam": np.linspace(0.001, 0.5, 10)}  # fmt: skip
-    adam = {"moved": np.where(np.arange(10) < 1, 1e-3, 0.1)}
+    adam = {"moved": np.where(np.arange(10) < 1, 1e-3, 0.1), "epochs": np.array([12, 25])}
     own = {"nmse": np.full(10, 0.004)}
     for name, values in changed.items():
         found, measure = {"exact": exact, "adam": adam, "own": own}[name.split("_", 1)[0]], name.split("_", 1)[1]
@@ -158,6 +162,28 @@ def test_claims_of_the_distillation_follow_its_measures():
     verdicts = {name: claim.verdict for name, claim in changed.items()}
     assert verdicts == {"gaussian-weights": "supported", "singular-vectors": "not supported", "symmetric": "supported",
                         "adam": "not supported", "identity": "not supported"}  # fmt: skip
-    # Where nothing has converged there is no verdict, however far the maps are.
+    assert "7 of 10 stay within" in found["gaussian-weights"].statement
+    # Where nothing has converged there is nothing to test, however far the maps are.
     none = distillation_verdicts(adam_moved=np.ones(10), exact_to_adam=np.full(10, 0.7))["adam"]
-    assert none.verdict == "undecided" and none.interval[0] == 0 and "converged at 0 of 10" in none.note
+    assert none.verdict == "not applicable" and "in 25 epochs Adam has converged at no noise level" in none.note
+
+
+def distance_claims(sigmas):
+    """Claims on distances between denoisers at these levels, the Gaussian's the smaller."""
+    rng = np.random.default_rng(0)
+    names = ("network", "Gaussian", "linear", "multi-delta")
+    differences = 0.01 * rng.uniform(1, 2, (len(sigmas), 4, 4, 5))
+    differences[:, 0, 3] += 1.0
+    found = analysis.ScoreDistances(names, np.asarray(sigmas), "held-out", 4, differences, np.ones((len(sigmas), 4, 5)))
+    rmse = {f"{a} - {b}": found.rmse(a, b) for a, b in (("network", "linear"), ("Gaussian", "linear"))}
+    subject = SimpleNamespace(sigmas=np.asarray(sigmas), inputs="held-out")
+    return {claim.id: claim for claim in PARTS["distances"]._claims(subject, found, rmse)}
+
+
+def test_levels_that_the_run_lacks_are_not_applicable():
+    every = distance_claims([80.0, 5.0, 0.05])
+    assert {claim.verdict for claim in every.values()} == {"supported"}
+    high, middle = distance_claims([80.0, 40.0]), distance_claims([10.0, 1.0])
+    assert high["distances-gaussian-closer"].verdict == middle["distances-regimes"].verdict == "not applicable"
+    assert "80, 40 none is intermediate" in high["distances-gaussian-closer"].note
+    assert high["distances-regimes"].verdict == middle["distances-gaussian-closer"].verdict == "supported"

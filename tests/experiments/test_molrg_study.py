@@ -5,9 +5,12 @@ import re
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from experiments import molrg
 from experiments.molrg import PARTS
+from experiments.molrg_parts import dimension, networks_claims
+from tests.experiments.statements import check_statements
 from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
 
 TINY = (
@@ -31,6 +34,26 @@ def sources(tmp_path_factory):
     return ["--checkpoint", save_tiny_network(folder / "network.npz"), "--data", data]
 
 
+def test_draws_of_one_rank_have_an_interval_within_the_possible_ranks():
+    """A thousand ranks of 12, the largest there is: by Wilson at most z^2 / (n + z^2) of the draws have another."""
+    z2 = stats.norm.ppf(0.975) ** 2
+    low, high = dimension._mean_rank(np.full(1000, 12))
+    assert high == 12 and low == pytest.approx(12 * (1 - z2 / (1000 + z2)), rel=1e-12) and low > 11.9
+    low, high = dimension._mean_rank(np.full(8, 6))
+    assert low == pytest.approx(6 - 6 * z2 / (8 + z2)) and high == pytest.approx(6 + 6 * z2 / (8 + z2))
+    mixed = np.repeat([11, 12], [100, 900])
+    low, high = dimension._mean_rank(mixed)
+    assert (low + high) / 2 == pytest.approx(11.9, abs=0.005) and high - low == pytest.approx(
+        2 * 1.96 * 0.3 / 1000**0.5, rel=0.1
+    )
+
+
+def test_one_curve_cannot_show_a_collapse():
+    nothing = networks_claims.Fits.of([3], [2.0, 8.0], np.full((1, 2, 2), 0.2), 0.95)
+    claim = networks_claims._collapse_claim("networks-collapse", "dense networks", nothing, [3])
+    assert claim.verdict == "not applicable" and "one curve alone" in claim.note
+
+
 @pytest.mark.slow
 def test_end_to_end_and_resumed(sources, tmp_path, capsys):
     out, argv = tmp_path / "out", [*TINY, *sources, "--parts", *OURS]
@@ -40,6 +63,7 @@ def test_end_to_end_and_resumed(sources, tmp_path, capsys):
     files = [file for name in OURS for file in PARTS[name].FIGURE_FILES]
     for file in files:
         assert (out / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    check_statements(out, molrg.PRESETS["default"], constants=[48])  # numbers of a point
     page = (out / "report.html").read_text()
     assert page.count("<img") == len(files) and set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}
     assert "given the classes in turn" in page and "U-Net, subspaces of dimension" not in page

@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from experiments.universality import CLAIM_IDS, FIGURE_FILES
+from experiments.universality import CLAIM_IDS, FIGURE_FILES, Config
+from tests.experiments.statements import check_statements, exact_claims
 from tests.experiments.universality_study import (
     CLASSES,
     ROOT,
@@ -57,6 +58,8 @@ def test_end_to_end_on_given_images(tmp_path, capsys):
     command = [*TINY, "--samples", samples, "--real", real, "--real-split", "train", "--size", "None", "--out", out]
     claims = study(*command)
     metrics = check_run(out)
+    check_statements(out, Config())
+    assert exact_claims(out) == set()
     assert metrics["arms"] == ARMS and metrics["dimension"] == 36
     assert metrics["n"] == {
         "2-classes": [4, 10], "all-classes": [4, 12, 20], "pairs": [4, 10], "cross-entropy": [4, 12, 20]

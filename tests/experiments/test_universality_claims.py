@@ -226,6 +226,16 @@ def test_rates_are_counted_where_there_are_any():
     assert reporting._counts(rates) == {"0.03": 1, "0.1": 3}
 
 
+def test_splits_that_agree_decide_nothing():
+    """A spread of 0, and one of rounding: -10.94 in every split is no interval."""
+    for gap in (-10.94, 0.0, 0.1):
+        claims = verdicts(accuracy={task: {"gap": gap, "spread": 0.0} for task in (*LINEAR, "two-layer")})
+        for name in ("universality-subsets", "universality-all-classes", "universality-pairs", "two-layer-breaks"):
+            assert claims[name].verdict == "undecided" and claims[name].value == pytest.approx(gap, abs=1e-12)
+    wide = verdicts(accuracy={"all-classes": {"gap": -60.0, "spread": 60.0}})["universality-all-classes"]
+    assert wide.interval[0] == -100
+
+
 # --- problems ------------------------------------------------------------------------------------------------------
 
 
