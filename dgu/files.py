@@ -59,7 +59,8 @@ def advice(error: OSError) -> str:
 def remove_temporary(folder: Path) -> None:
     """Remove what killed processes were writing in ``folder`` and below. Nobody else may be writing there."""
     for rubbish in folder.rglob(f".*{TEMPORARY}"):
-        rubbish.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # On a read-only disk it stays, and does no harm.
+            rubbish.unlink()
 
 
 def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray], *, compress: bool = False) -> None:

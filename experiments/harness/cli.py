@@ -104,7 +104,7 @@ def _compilation(*, quick: bool) -> Iterator[None]:
 
 def _finished(directory: RunDirectory) -> tuple[Claim, ...] | None:
     """The stored claims. They are written last, so that where they are, everything else is."""
-    return read_claims(directory) if (directory.path / "report.html").exists() else None
+    return read_claims(directory) if directory.finished else None
 
 
 def _run(
