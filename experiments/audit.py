@@ -129,7 +129,8 @@ class Config:
         )
         for name in ("samples_range", "reference_range"):
             ends = getattr(self, name)
-            require(ends is None or ends[0] < ends[1], name, ends, "rising, or None")
+            rising = ends is None or (len(ends) == 2 and ends[0] < ends[1])
+            require(rising, name, ends, "two numbers, rising, or None")
         both = (self.features is None) == (self.reference_features is None)
         require(both, "reference_features", self.reference_features, "given with --features, and only then")
         fits = self.holdout_features is None or self.features is not None

@@ -125,7 +125,8 @@ class Config:
             self.two_layer_ratio,
             f"one of training_ratios {self.training_ratios}",
         )
-        require(self.pixel_range[0] < self.pixel_range[1], "pixel_range", self.pixel_range, "rising")
+        ends = self.pixel_range
+        require(len(ends) == 2 and ends[0] < ends[1], "pixel_range", ends, "two numbers, rising")
         fits = self.low_rank_fit == 0 or 2 <= self.low_rank_fit <= self.splits.fit
         require(fits, "low_rank_fit", self.low_rank_fit, f"0, or from 2 to splits.fit = {self.splits.fit}")
         require(not (self.train and self.samples), "train", self.train, "left out with --samples")

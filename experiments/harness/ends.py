@@ -99,3 +99,13 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def exit_code(command: Callable[[], object], name: str, *, again: str) -> int:
+    """Run ``command`` as ``in_one_line`` does, and return its exit code, 0 where nothing stops it."""
+    try:
+        with in_one_line(name, again=again):
+            command()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
