@@ -1,5 +1,7 @@
 """Files that appear whole or not at all, and npz archives whose bytes depend on their contents alone."""
 
+import contextlib
+import errno
 import os
 import zipfile
 from collections.abc import Callable, Mapping
@@ -13,6 +15,16 @@ from dgu.errors import InputError
 #: Ending of files that are being written; whatever carries it after a crash is rubbish.
 TEMPORARY = ".tmp"
 
+_ADVICE = {
+    errno.ENOSPC: "free space and run the same command again",
+    errno.EDQUOT: "free space and run the same command again",
+    errno.EROFS: "must be on a disk that is not read-only",
+    errno.EACCES: "must be in a folder that you may write to",
+    errno.EPERM: "must be in a folder that you may write to",
+    errno.ENOENT: "must be in a folder that exists, and stays while it is used",
+    errno.EIO: "the disk failed; use another one",
+}
+
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, force it to disk, and rename it to ``path``.
@@ -20,7 +32,8 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     A reader, or a run after a crash, sees the old file or the new one, never a part.
 
     Raises:
-        InputError: the folder is missing or cannot be written to.
+        InputError: it cannot be written: what the system says of it (no space left, a read-only disk, a folder that is missing or
+            was removed), and what to do.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
@@ -32,17 +45,22 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         if os.name == "posix":  # The rename itself must survive a power cut.
             _sync_folder(path.parent)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); must be in a writable folder"
-        ) from error
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); {advice(error)}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Where nothing can be written nothing is left, either.
+            temporary.unlink()
+
+
+def advice(error: OSError) -> str:
+    """What to do about an error of writing a file."""
+    return _ADVICE.get(error.errno or 0, "must be in a writable folder")
 
 
 def remove_temporary(folder: Path) -> None:
     """Remove what killed processes were writing in ``folder`` and below. Nobody else may be writing there."""
     for rubbish in folder.rglob(f".*{TEMPORARY}"):
-        rubbish.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # On a read-only disk it stays, and does no harm.
+            rubbish.unlink()
 
 
 def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray], *, compress: bool = False) -> None:

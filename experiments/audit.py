@@ -15,6 +15,7 @@ from dgu.analysis.arms import Recipe
 from dgu.errors import require
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.options import check_options
 from experiments.harness.pool import SamplerConfig
 from experiments.harness.report import Report, Table
 from experiments.harness.rundir import RunDirectory
@@ -36,8 +37,7 @@ class JudgeConfig:
     """Passes over them."""
 
     def __post_init__(self) -> None:
-        require(self.images >= 200, "judge.images", self.images, "at least 200")
-        require(self.epochs >= 1, "judge.epochs", self.epochs, "at least 1")
+        check_options(self, "judge", images=200, epochs=1)
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,8 @@ class UniversalityConfig:
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=40, learning_rates=(0.1, 0.3, 1.0)))
 
     def __post_init__(self) -> None:
-        require(
-            self.replicates == 0 or self.replicates >= 2, "universality.replicates", self.replicates, "0, or 2 or more"
-        )
-        require(self.most_per_class >= 12, "universality.most_per_class", self.most_per_class, "at least 12")
-        require(self.margin > 0, "universality.margin", self.margin, "positive")
+        check_options(self, "universality", replicates=0, most_per_class=12, margin="(0, inf)")
+        require(self.replicates != 1, "universality.replicates", self.replicates, "0, or 2 or more")
 
 
 @dataclass(frozen=True)
@@ -72,11 +69,8 @@ class MembershipConfig:
     """Draws of the noise for each image and level."""
 
     def __post_init__(self) -> None:
-        require(self.count >= 2, "membership.count", self.count, "at least 2")
-        require(
-            bool(self.sigmas) and min(self.sigmas) > 0, "membership.sigmas", self.sigmas, "one or more positive levels"
-        )
-        require(self.draws >= 1, "membership.draws", self.draws, "at least 1")
+        check_options(self, "membership", count=2, sigmas="(0, inf)", draws=1)
+        require(bool(self.sigmas), "membership.sigmas", self.sigmas, "one or more positive levels")
 
 
 @dataclass(frozen=True)
@@ -130,13 +124,13 @@ class Config:
     """Seed of sampling, splits and resampling."""
 
     def __post_init__(self) -> None:
-        require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
-        require(self.pca >= 1, "pca", self.pca, "at least 1")
-        require(self.most_features >= 50, "most_features", self.most_features, "at least 50")
-        require(self.per_class >= 1, "per_class", self.per_class, "at least 1")
-        require(0 <= self.copy_fraction < 1, "copy_fraction", self.copy_fraction, "0 or more, below 1")
-        require(self.copy_rms >= 0, "copy_rms", self.copy_rms, "0 or more")
-        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
+        check_options(
+            self, size=1, pca=1, most_features=50, per_class=1, copy_fraction="[0, 1)", copy_rms="[0, inf)", seed=0
+        )
+        for name in ("samples_range", "reference_range"):
+            ends = getattr(self, name)
+            rising = ends is None or (len(ends) == 2 and ends[0] < ends[1])
+            require(rising, name, ends, "two numbers, rising, or None")
         both = (self.features is None) == (self.reference_features is None)
         require(both, "reference_features", self.reference_features, "given with --features, and only then")
         fits = self.holdout_features is None or self.features is not None

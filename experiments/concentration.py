@@ -20,6 +20,7 @@ from experiments.harness import parts
 from experiments.harness.checkpoints import UNTRAINED, load, planned, sampling_cost
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.options import check_options
 from experiments.harness.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
 from experiments.harness.report import Report
 from experiments.harness.rundir import RunDirectory
@@ -71,10 +72,8 @@ class Config:
     """Seed of everything drawn."""
 
     def __post_init__(self) -> None:
-        require(self.per_class >= _FEWEST, "per_class", self.per_class, f"at least {_FEWEST}")
-        require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
+        check_options(self, size=1, classes=0, per_class=_FEWEST, seed=0)
         parts.check_each_once(self.parts)
-        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
 
 
 def _with_parts(preset: str, **options: Any) -> Config:

@@ -18,7 +18,7 @@ from experiments.harness import parts
 from experiments.harness.checkpoints import UNTRAINED
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 from experiments.harness.report import Report, Table
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.subject import FFHQ_64, Plan, Subject
@@ -78,11 +78,9 @@ class Config:
     """Seed of every draw."""
 
     def __post_init__(self) -> None:
-        at_least(self, levels=2, steps=2, batch_size=1, label=0)
-        require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
+        check_options(self, size=1, label=0, train_images=1, levels=2, steps=2, batch_size=1, seed=0)
         require(self.inputs in ("held-out", "training"), "inputs", self.inputs, "held-out or training")
         parts.check_each_once(self.parts)
-        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
 
 
 def _preset(name: str, **options: Any) -> Config:

@@ -11,12 +11,12 @@ are the 2048 pool features of the FID's own Inception network: no file can tell 
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 from dgu.analysis import (
     FeatureMoments,
@@ -30,9 +30,12 @@ from dgu.analysis import (
     write_statistics,
 )
 from dgu.analysis.frechet import INCEPTION_WIDTH, holds_statistics
-from dgu.errors import InputError, require
+from dgu.errors import require
 from dgu.files import write_atomic
 from dgu.keys import seeded, stream
+from experiments.harness.arguments import parse_alone
+from experiments.harness.ends import exit_code
+from experiments.harness.options import check_options
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,15 @@ class Config:
     save_reference: Path | None = None
     """npz file for the moments of the reference, readable as --reference."""
 
+    def __post_init__(self) -> None:
+        check_options(self, count=1, pca=1, block_size=2, seed=0)
 
-def run(config: Config) -> dict[str, Any]:
-    """The results by name; written to ``config.out`` where given."""
+
+def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda results: None) -> dict[str, Any]:
+    """The results by name; written to ``config.out`` where given, after ``show`` has been given them."""
+    for name in ("out", "save_reference"):
+        path = getattr(config, name)
+        require(path is None or path.parent.is_dir(), name, str(path), "a file in a folder that exists")
     key = seeded(config.seed)
     rows = read_features(config.features)
     if holds_statistics(config.reference):
@@ -98,6 +107,7 @@ def run(config: Config) -> dict[str, Any]:
         )
         values = (kid.estimate, kid.standard_error, kid.low, kid.high)
         results["KID"] = dict(zip(("value", "se", "low", "high"), map(float, values)))
+    show(results)
     if config.save_reference is not None:
         write_statistics(config.save_reference, reference)
     if config.out is not None:
@@ -106,18 +116,20 @@ def run(config: Config) -> dict[str, Any]:
     return results
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; bad input ends with one line on standard error and code 2."""
-    try:
-        results = run(tyro.cli(Config, args=argv, prog="python -m experiments.metrics"))
-    except InputError as error:
-        print(f"metrics: {error}", file=sys.stderr)
-        return 2
+def _show(results: dict[str, Any]) -> None:
     for name, value in results.items():
         if isinstance(value, dict):
             value = f"{value['value']:.6g} [{value['low']:.6g}, {value['high']:.6g}]"
-        print(f"{name}: {value:.8g}" if isinstance(value, float) else f"{name}: {value}")
-    return 0
+        print(f"{name}: {value:.8g}" if isinstance(value, float) else f"{name}: {value}", flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; whatever stops it is one line on standard error, see ``experiments.harness.ends``."""
+
+    def command() -> None:
+        run(parse_alone(Config, argv, name="metrics"), _show)
+
+    return exit_code(command, "metrics", again="the same command again starts over")
 
 
 if __name__ == "__main__":

@@ -8,16 +8,18 @@ precision and recall. Every number stands beside the same number for real traini
 column is what a perfect model would show.
 """
 
+import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
-import tyro
 
 from dgu.analysis.convnet import ConvNet, train_convnet
 from dgu.analysis.quality import (
@@ -31,10 +33,14 @@ from dgu.analysis.quality import (
 )
 from dgu.analysis.resampling import Interval
 from dgu.data import ImageSet, SampleStore, load
-from dgu.errors import InputError, require
+from dgu.errors import InputError, printable, require
+from dgu.files import write_atomic
 from dgu.keys import seeded, stream
 from dgu.plots import image_grid
 from dgu.typing import Key
+from experiments.harness.arguments import parse_alone
+from experiments.harness.ends import exit_code
+from experiments.harness.options import check_options
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,9 @@ class Config:
     """Epochs of the judging network."""
     seed: int = 0
     """Seed of every draw."""
+
+    def __post_init__(self) -> None:
+        check_options(self, count=1, steps=2, epochs=1, seed=0)
 
 
 def measure(
@@ -301,10 +310,12 @@ def _draw(config: Config, key: Key) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Measure and write ``card.json``, ``card.md`` and ``grid.png`` in ``config.out``."""
+    """Measure, print what is asked of a bundled model, and write ``card.json``, ``card.md`` and ``grid.png`` in ``config.out``."""
     given = [name for name in ("samples", "checkpoint") if getattr(config, name) is not None]
     require(len(given) == 1, "samples, checkpoint", given, "exactly one of them")
-    require(config.epochs >= 1, "epochs", config.epochs, "1 or more")
+    there = next(folder for folder in (config.out, *config.out.parents) if folder.exists())
+    writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    require(writable, "out", str(config.out), "a folder that can be written to")
     key = seeded(config.seed)
     if config.samples is not None:
         samples, labels = _read_samples(config.samples)
@@ -315,11 +326,22 @@ def run(config: Config) -> dict[str, Any]:
     card = measure(samples, labels, train, heldout, stream(key, "card"), epochs=config.epochs, say=print)
     source = config.checkpoint if config.samples is None else config.samples.name
     card = {"source": source, "settings": {"data": config.data, "seed": config.seed, "epochs": config.epochs}, **card}
+    for check in card["checks"]:
+        print(f"{'holds' if check['holds'] else 'FAILS'}: {check['check']}: {check['value']:.4g}", flush=True)
     config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-    (config.out / "card.md").write_text(card_markdown(card))
-    grid(samples, labels, heldout).savefig(config.out / "grid.png", dpi=150)
+    picture = io.BytesIO()
+    grid(samples, labels, heldout).savefig(picture, format="png", dpi=150)
+    for name, content in (
+        ("card.json", (json.dumps(card, indent=1) + "\n").encode()),
+        ("card.md", card_markdown(card).encode(errors="backslashreplace")),
+        ("grid.png", picture.getvalue()),
+    ):
+        write_atomic(config.out / name, partial(_put, content))
     return card
+
+
+def _put(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
 
 
 def grid(samples: np.ndarray, labels: np.ndarray, heldout: ImageSet, columns: int = 10) -> Any:
@@ -335,17 +357,14 @@ def grid(samples: np.ndarray, labels: np.ndarray, heldout: ImageSet, columns: in
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; bad input ends with one line on standard error and code 2."""
-    try:
-        config = tyro.cli(Config, args=argv, prog="python -m experiments.model_card")
-        card = run(config)
-    except InputError as error:
-        print(f"model_card: {error}", file=sys.stderr)
-        return 2
-    for check in card["checks"]:
-        print(f"{'holds' if check['holds'] else 'FAILS'}: {check['check']}: {check['value']:.4g}")
-    print(f"card: {(config.out / 'card.md').resolve()}")
-    return 0
+    """The command line; whatever stops it is one line on standard error, see ``experiments.harness.ends``."""
+
+    def command() -> None:
+        config = parse_alone(Config, argv, name="model_card")
+        run(config)
+        print(f"card: {printable(str((config.out / 'card.md').resolve()))}")
+
+    return exit_code(command, "model_card", again="the same command again starts over")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from dgu import parallel
-from dgu.errors import require
 from experiments import molrg_parts as study
 from experiments.harness import parts
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.options import check_options
 from experiments.harness.report import Report
 from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.subject import CIFAR_10, gather, planned
@@ -52,9 +52,8 @@ class Config:
     """Seed of everything drawn."""
 
     def __post_init__(self) -> None:
+        check_options(self, size=1, seed=0)
         parts.check_each_once(self.parts)
-        require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
-        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
 
 
 def _with_parts(preset: str, **options: Any) -> Config:

@@ -19,6 +19,7 @@ from dgu import parallel
 from dgu.errors import require
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -61,17 +62,13 @@ class SamplerConfig:
     """Of the ablation sampler: place of the second evaluation (1 Heun, 0.5 midpoint, 2/3 Ralston)."""
 
     def __post_init__(self) -> None:
-        require(self.num_steps >= 2, "sampler.num_steps", self.num_steps, "2 or more")
-        for name in ("sigma_min", "sigma_max"):
-            value = getattr(self, name)
-            require(value is None or 0 < value < math.inf, f"sampler.{name}", value, "positive and finite, or None")
+        check_options(
+            self, "sampler", num_steps=2, sigma_min="(0, inf)", sigma_max="(0, inf)", rho="(0, inf)", churn="[0, inf)", s_min="[0, inf)",
+            s_max="[0, inf]", s_noise="[0, inf)", alpha="(0, 1]",
+        )  # fmt: skip
         low, high = self.sigma_min or 0.0, self.sigma_max or math.inf
         require(low < high, "sampler.sigma_min", low, f"below sampler.sigma_max = {high:g}")
-        require(0 < self.rho < math.inf, "sampler.rho", self.rho, "positive and finite")
-        for name in ("churn", "s_min", "s_max", "s_noise"):
-            require(getattr(self, name) >= 0, f"sampler.{name}", getattr(self, name), "at least 0")
         require(self.method != "dpm-solver" or self.churn == 0, "sampler.churn", self.churn, "0 with dpm-solver")
-        require(0 < self.alpha <= 1, "sampler.alpha", self.alpha, "above 0, at most 1")
         default = SamplerConfig.__dataclass_fields__
         for name in ("solver", "disc", "schedule", "scaling", "alpha"):
             value = getattr(self, name)
@@ -100,9 +97,7 @@ class Config:
     """Another value gives every seed another image."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        require(self.class_ is None or self.class_ >= 0, "class", self.class_, "0 or more, or None")
-        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
+        check_options(self, class_=0, batch_size=1, seed=0)
         seeds = parse_seeds(self.seeds)
         if self.format == "store":
             from_zero = np.array_equal(seeds, np.arange(len(seeds)))

@@ -40,6 +40,7 @@ from dgu.training.loop import check_batch, check_data
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
+from experiments.harness.options import check_options
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
@@ -89,6 +90,11 @@ class NetworkConfig:
     """Compute the inside of each block again for its gradient: less memory, a third more arithmetic."""
 
     def __post_init__(self) -> None:
+        check_options(
+            self, model_channels=1, channel_mult=1, num_blocks=1, attn_resolutions=1, dropout="[0, 1)", label_dropout="[0, 1)",
+            sigma_data="(0, inf)",
+        )  # fmt: skip
+        require(bool(self.channel_mult), "channel_mult", self.channel_mult, "one or more, each 1 or more")
         usable = self.preconditioning == "edm" or self.sigma_data == 0.5
         require(usable, "sigma_data", self.sigma_data, f"left at 0.5: preconditioning {self.preconditioning} has none")
 
@@ -119,12 +125,7 @@ class Config:
     """Checkpoint (see --checkpoint of other commands) whose weights training starts from, with no ramp of the average."""
 
     def __post_init__(self) -> None:
-        for name in ("tick_kimg", "checkpoint_kimg"):
-            value = getattr(self, name)
-            require(0 < value < math.inf, name, value, "positive and finite")
-        for name in ("size", "max_size"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, name, value, "at least 1, or None")
+        check_options(self, size=1, max_size=1, tick_kimg="(0, inf)", checkpoint_kimg="(0, inf)")
 
 
 def _published(data: str, batch_size: int, learning_rate: float, augment: float, **network: Any) -> Config:

@@ -20,6 +20,7 @@ from dgu.errors import require
 from experiments import train as trainer
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.options import check_options
 from experiments.harness.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
 from experiments.harness.report import Report
 from experiments.harness.rundir import RunDirectory
@@ -111,35 +112,24 @@ class Config:
     """Seed of sampling, splits and classifiers."""
 
     def __post_init__(self) -> None:
-        require(self.replicates >= 2, "replicates", self.replicates, "at least 2")
-        factor = self.gaussian_test_factor
-        require(factor >= 1, "gaussian_test_factor", factor, "at least 1")
-        require(self.subsets >= 1, "subsets", self.subsets, "at least 1")
-        require(self.pairs >= 1, "pairs", self.pairs, "at least 1")
-        require(
-            bool(self.training_ratios) and min(self.training_ratios) > 0,
-            "training_ratios",
-            self.training_ratios,
-            "one or more positive numbers",
-        )
-        require(bool(self.subset_sizes) and min(self.subset_sizes) >= 2, "subset_sizes", self.subset_sizes, "2 or more")
+        check_options(
+            self, size=1, classes=0, low_rank_fit=0, gaussian_test_factor=1, replicates=2, training_ratios="(0, inf)", subset_sizes=2,
+            subsets=1, pairs=1, two_layer_ratio="(0, inf)", margin="(0, inf)", max_predicted_dimension=0, max_standard_error="(0, inf)",
+            seed=0,
+        )  # fmt: skip
+        require(bool(self.training_ratios), "training_ratios", self.training_ratios, "one or more positive numbers")
+        require(bool(self.subset_sizes), "subset_sizes", self.subset_sizes, "one or more, each 2 or more")
         require(
             self.two_layer_ratio in self.training_ratios,
             "two_layer_ratio",
             self.two_layer_ratio,
             f"one of training_ratios {self.training_ratios}",
         )
-        require(
-            self.max_predicted_dimension >= 0, "max_predicted_dimension", self.max_predicted_dimension, "at least 0"
-        )
-        require(self.margin > 0, "margin", self.margin, "positive")
-        require(self.max_standard_error > 0, "max_standard_error", self.max_standard_error, "positive")
-        require(self.pixel_range[0] < self.pixel_range[1], "pixel_range", self.pixel_range, "rising")
+        ends = self.pixel_range
+        require(len(ends) == 2 and ends[0] < ends[1], "pixel_range", ends, "two numbers, rising")
         fits = self.low_rank_fit == 0 or 2 <= self.low_rank_fit <= self.splits.fit
         require(fits, "low_rank_fit", self.low_rank_fit, f"0, or from 2 to splits.fit = {self.splits.fit}")
         require(not (self.train and self.samples), "train", self.train, "left out with --samples")
-        require(self.size is None or self.size >= 1, "size", self.size, "1 or more, or None")
-        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
 
 
 PRESETS = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dgu.errors import InputError, require
+from experiments.harness.options import check_options
 from experiments.harness.pool import load_images
 from experiments.harness.rundir import RunDirectory
 
@@ -34,8 +35,7 @@ class CnnConfig:
     """Channels of the first convolution."""
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "cnn.epochs", self.epochs, "at least 1")
-        require(self.width >= 1, "cnn.width", self.width, "at least 1")
+        check_options(self, "cnn", epochs=1, width=1)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ An arm is a source of labelled images: the diffusion samples, the Gaussian mixtu
 fitted again, with the same number of images, to samples of the mixture: what the finite fit alone does), real images.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -141,16 +142,17 @@ class Recipe:
     """Hidden units of the two-layer network."""
 
     def __post_init__(self) -> None:
-        require(len(self.learning_rates) >= 1 and min(self.learning_rates) > 0, "recipe.learning_rates",
-                self.learning_rates, "one or more positive numbers")  # fmt: skip
+        rates = self.learning_rates
+        sound = len(rates) >= 1 and all(0 < rate < math.inf for rate in rates)
+        require(sound, "recipe.learning_rates", rates, "one or more positive numbers")
         for name in ("epochs", "batch_size", "eval_interval", "width"):
-            require(getattr(self, name) >= 1, f"recipe.{name}", getattr(self, name), "at least 1")
+            require(1 <= getattr(self, name) < 2**31, f"recipe.{name}", getattr(self, name), "at least 1, below 2**31")
         require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "from 0 to below 1")
         require(self.init in INITS, "recipe.init", self.init, f"one of {', '.join(INITS)}")
         try:
             Schedule(self.schedule, self.period, self.eta_min)
         except InputError as error:
-            raise InputError(f"recipe.{error}") from error
+            raise InputError(f"recipe.{str(error).removeprefix('schedule.')}") from error
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Learning-rate schedules, stepped once per epoch as PyTorch's schedulers are."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 import optax
@@ -40,13 +41,14 @@ class Schedule:
 
     def __post_init__(self) -> None:
         require(self.name in SCHEDULES, "schedule", self.name, f"one of {', '.join(SCHEDULES)}")
-        require(self.period is None or self.period >= 1, "schedule.period", self.period, "at least 1")
+        period = self.period
+        require(period is None or 1 <= period < 2**31, "schedule.period", period, "at least 1, below 2**31")
         require(
             self.name != "cosine_restarts" or self.period is not None, "schedule.period", None, "given for restarts"
         )
         require(self.name != "constant" or (self.period is None and self.eta_min == 0.0), "schedule", self,
                 "without period and eta_min when it is constant")  # fmt: skip
-        require(self.eta_min >= 0.0, "schedule.eta_min", self.eta_min, "0 or more")
+        require(0.0 <= self.eta_min < math.inf, "schedule.eta_min", self.eta_min, "0 or more, and finite")
 
     def rate(self, base: Float[Array, "*runs"], epoch: Integer[ArrayLike, ""], epochs: int) -> Float[Array, "*runs"]:
         """Learning rate in ``epoch`` (0 for the first) of ``epochs``, for base rates of any shape."""

@@ -25,7 +25,7 @@ class SplitSizes:
 
     def __post_init__(self) -> None:
         for name in ("fit", "train", "validation", "test"):
-            require(getattr(self, name) >= 2, f"splits.{name}", getattr(self, name), "at least 2")
+            require(2 <= getattr(self, name) < 2**31, f"splits.{name}", getattr(self, name), "at least 2, below 2**31")
 
     @property
     def total(self) -> int:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullLocator
 
 from dgu.errors import require
-from dgu.plots.style import LOOKS, OKABE_ITO, legend_below, panel_grid, style
+from dgu.plots.style import LOOKS, OKABE_ITO, drawing, legend_below, panel_grid, style
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class ArmPanel:
     level: float | None = None
 
 
+@drawing
 def arm_curves(panels: Sequence[ArmPanel], *, title: str = "") -> Figure:
     """The mean over seeds of each arm, the range of the seeds as a band, and references dashed.
 

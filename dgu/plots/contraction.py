@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
+from dgu.plots.style import OKABE_ITO, drawing, legend_below, new_figure, style
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class GainPanel:
     pairs: Mapping[str, np.ndarray]
 
 
+@drawing
 def step_gains(panels: Sequence[GainPanel], *, title: str = "") -> Figure:
     """Top singular value of each step's Jacobian against the noise level, with its spread over states; 1 is marked.
 
@@ -79,6 +80,7 @@ class ScalePanel:
     measured: Mapping[str, float]
 
 
+@drawing
 def scale_recursions(panels: Sequence[ScalePanel], *, title: str = "") -> Figure:
     """The recursion ``s_{i+1}^2 = L_i^2 (s_i^2 + c_i^2)`` against the step, beside what was measured of the output.
 
@@ -113,6 +115,7 @@ def scale_recursions(panels: Sequence[ScalePanel], *, title: str = "") -> Figure
     return figure
 
 
+@drawing
 def counter_example(
     sigmas: Float[np.ndarray, "steps"],
     gains: Float[np.ndarray, "n steps"],

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, arm_style, legend_below, new_figure, panel_grid, style
+from dgu.plots.style import OKABE_ITO, arm_style, drawing, legend_below, new_figure, panel_grid, style
 
 #: Line styles of predictions, in turn: dashes and dots that no arm has.
 _PREDICTED: tuple[Any, ...] = ((0, (6, 2)), (0, (1, 1.2)))
@@ -44,6 +44,7 @@ class CurvePanel:
     predictions: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
+@drawing
 def learning_curves(
     panels: Sequence[CurvePanel],
     *,
@@ -110,6 +111,7 @@ def learning_curves(
     return figure
 
 
+@drawing
 def loss_curve(
     images_seen: Num[np.ndarray, "steps"],
     loss: Num[np.ndarray, "steps"],

@@ -7,9 +7,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import arm_style, legend_below, name_rows, new_figure, style
+from dgu.plots.style import arm_style, drawing, legend_below, name_rows, new_figure, style
 
 
+@drawing
 def interval_dots(
     rows: Sequence[str],
     series: Mapping[str, Float[np.ndarray, "rows 3"]],

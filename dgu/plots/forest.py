@@ -8,9 +8,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import VERDICTS, legend_below, name_rows, new_figure, style
+from dgu.plots.style import VERDICTS, drawing, legend_below, name_rows, new_figure, style
 
 
+@drawing
 def forest(
     labels: Sequence[str],
     estimates: Float[np.ndarray, "rows"],

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from dgu.errors import require
-from dgu.plots.style import LOOKS, OKABE_ITO, legend_below, panel_grid, style
+from dgu.plots.style import LOOKS, OKABE_ITO, drawing, legend_below, panel_grid, style
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class SeedCurves:
     marks: Mapping[str, float] = field(default_factory=dict)
 
 
+@drawing
 def seed_curves(
     panels: Sequence[SeedCurves],
     *,
@@ -83,6 +84,7 @@ def _finite(rows: np.ndarray, quantile: float) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
+@drawing
 def density_multiples(
     x: Float[np.ndarray, "points"],
     learned: Float[np.ndarray, "rows columns points"],
@@ -156,6 +158,7 @@ class SizePanel:
     lost: str = "never within the run"
 
 
+@drawing
 def against_size(panels: Sequence[SizePanel], *, title: str = "") -> Figure:
     """Every seed as a point, the median as a line, both axes logarithmic; crosses with their number at the ceiling: runs lost.
 
@@ -198,6 +201,7 @@ def against_size(panels: Sequence[SizePanel], *, title: str = "") -> Figure:
     return figure
 
 
+@drawing
 def score_panels(
     x: Float[np.ndarray, "points"],
     learned: Num[np.ndarray, "rows columns seeds points"],

@@ -8,9 +8,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import arm_style, legend_below, new_figure, style
+from dgu.plots.style import arm_style, drawing, legend_below, new_figure, style
 
 
+@drawing
 def histograms(
     series: Mapping[str, Float[np.ndarray, "_"]],
     *,

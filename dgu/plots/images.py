@@ -7,9 +7,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import new_figure, style
+from dgu.plots.style import drawing, new_figure, style
 
 
+@drawing
 def image_grid(
     images: Float[np.ndarray, "rows columns h w c"],
     row_labels: Sequence[str],

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import LOOKS, legend_below, panel_grid, style
+from dgu.plots.style import LOOKS, drawing, legend_below, panel_grid, style
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class LevelPanel:
     marks: Mapping[str, float] = field(default_factory=dict)
 
 
+@drawing
 def level_curves(panels: Sequence[LevelPanel], *, columns: int = 3, title: str = "") -> Figure:
     """Curves over noise levels, from high to low as a sampler takes them; a name has one look in all panels.
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Num
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import LOOKS, legend_below, new_figure, panel_grid, style
+from dgu.plots.style import LOOKS, drawing, legend_below, new_figure, panel_grid, style
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class MapPanel:
     alignment: np.ndarray
 
 
+@drawing
 def map_spectra_figure(panels: Sequence[MapPanel], *, columns: int = 4, title: str = "") -> Figure:
     """Singular values against rank, and below them whether left and right vectors agree (a symmetric map: 1 throughout).
 
@@ -66,6 +67,7 @@ def map_spectra_figure(panels: Sequence[MapPanel], *, columns: int = 4, title: s
     return figure
 
 
+@drawing
 def distillation_epochs(
     epochs: Num[np.ndarray, "snapshots"],
     nmse: Float[np.ndarray, "snapshots levels"],
@@ -101,6 +103,7 @@ def distillation_epochs(
     return figure
 
 
+@drawing
 def correlation_matrices(
     matrices: Float[np.ndarray, "panels k m"],
     titles: Sequence[str],

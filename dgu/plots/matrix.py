@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from dgu.plots.style import new_figure, style
+from dgu.plots.style import drawing, new_figure, style
 
 
+@drawing
 def cross_matrix(
     values: Float[np.ndarray, "train test"],
     errors: Float[np.ndarray, "train test"],

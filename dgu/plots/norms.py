@@ -11,13 +11,14 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dgu.analysis.quality import Estimate
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, legend_below, new_figure, panel_grid, style
+from dgu.plots.style import OKABE_ITO, drawing, legend_below, new_figure, panel_grid, style
 
 #: What the panel shows of a step, by the names of ``dgu.analysis.observe_norms``.
 QUANTITIES = {"x": "state $x_i$", "denoised": "denoised $D$", "slope": "slope $d_i$"}
 _COLORS = {"x": OKABE_ITO["blue"], "denoised": OKABE_ITO["green"], "slope": OKABE_ITO["purple"]}
 
 
+@drawing
 def norm_panel(
     sigmas: Float[np.ndarray, "levels"],
     steps: Sequence[int],
@@ -91,6 +92,7 @@ def _show(axes: Axes, picture: np.ndarray) -> None:
     axes.grid(False)
 
 
+@drawing
 def norm_changes(
     sigmas: Float[np.ndarray, "steps"],
     changes: Sequence[Float[np.ndarray, "n steps"]],

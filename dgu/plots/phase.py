@@ -9,9 +9,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import LOOKS, OKABE_ITO, legend_below, panel_grid, style
+from dgu.plots.style import LOOKS, OKABE_ITO, drawing, legend_below, panel_grid, style
 
 
+@drawing
 def phase_maps(
     panels: Mapping[str, Float[np.ndarray, "ranks sizes"]],
     ranks: Sequence[int],
@@ -65,6 +66,7 @@ def phase_maps(
     return figure
 
 
+@drawing
 def subspace_errors(
     panels: Mapping[str, Mapping[int, tuple[np.ndarray, np.ndarray, np.ndarray]]],
     bounds: Mapping[str, Mapping[int, np.ndarray]],

@@ -7,9 +7,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import arm_style, legend_below, new_figure, style
+from dgu.plots.style import arm_style, drawing, legend_below, new_figure, style
 
 
+@drawing
 def roc(scores: Mapping[str, tuple[Float[np.ndarray, "m"], Float[np.ndarray, "n"]]], *, title: str = "") -> Figure:
     """ROC curves of scores, beside the diagonal of a blind guess.
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from dgu.errors import require
-from dgu.plots.style import LOOKS, OKABE_ITO, legend_below, panel_grid, style
+from dgu.plots.style import LOOKS, OKABE_ITO, drawing, legend_below, panel_grid, style
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class ScorePanel:
     fits: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
+@drawing
 def score_curves(panels: Sequence[ScorePanel], *, level: float = 0.95, columns: int = 2, title: str = "") -> Figure:
     """Scores over sizes on axes of powers of two; a name has one look in all panels. The dotted line is ``level``.
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, arm_style, legend_below, name_rows, new_figure, panel_grid, style
+from dgu.plots.style import OKABE_ITO, arm_style, drawing, legend_below, name_rows, new_figure, panel_grid, style
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class SpectrumPanel:
     eigenvalues: Mapping[str, np.ndarray]
 
 
+@drawing
 def spectra(
     panels: Sequence[SpectrumPanel],
     *,
@@ -136,6 +137,7 @@ class PowerLawPanel:
     text: str
 
 
+@drawing
 def power_laws(
     panels: Sequence[PowerLawPanel], *, labels: Mapping[str, str] | None = None, columns: int = 5, floor: float = 1e-6
 ) -> Figure:
@@ -188,6 +190,7 @@ class WhitePanel:
     density: np.ndarray
 
 
+@drawing
 def white_spectra(panels: Sequence[WhitePanel]) -> Figure:
     """Histograms of white data's covariance eigenvalues with the Marchenko-Pastur density.
 
@@ -213,6 +216,7 @@ def white_spectra(panels: Sequence[WhitePanel]) -> Figure:
     return figure
 
 
+@drawing
 def assumption_ratios(
     names: Sequence[str],
     ratios: Float[np.ndarray, "classes assumptions 3"],

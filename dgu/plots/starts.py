@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, legend_below, new_figure, style
+from dgu.plots.style import OKABE_ITO, drawing, legend_below, new_figure, style
 
 _LOOKS = (
     (OKABE_ITO["black"], "-"),
@@ -34,6 +34,7 @@ class StartPanel:
     exact: Mapping[str, np.ndarray]
 
 
+@drawing
 def start_tails(
     panels: Sequence[Sequence[StartPanel]], *, quantity: str = "norm over its median", title: str = ""
 ) -> Figure:

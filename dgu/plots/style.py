@@ -1,15 +1,23 @@
 """One look for every figure: colours that colour-blind readers tell apart, markers and line styles for grey print."""
 
 import contextlib
+import dataclasses
+import functools
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from dgu.errors import printable, shortened
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
 
 #: The palette of Okabe and Ito (2008).
 OKABE_ITO = {
@@ -107,6 +115,45 @@ def style() -> Iterator[None]:
     settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, "backend": matplotlib.rcParams["backend"], **_RC}
     with matplotlib.rc_context(settings):
         yield
+
+
+#: Formulas in the text that the studies hand to figures; every other dollar sign there is one.
+_FORMULAS = re.compile(r"(\$\\sigma\$|\$\\alpha\^2\$|\$\\mu\^2\$|\$p_\{t_ε\}\$)")
+#: Longest text that is drawn in full: longer names would need a figure of metres.
+_LONGEST = 300
+
+
+def drawing(plot: Callable[Given, Made]) -> Callable[Given, Made]:
+    """Decorator of every function that draws: text in its arguments, such as names of classes or files, is shown as it is."""
+
+    @functools.wraps(plot)
+    def drawn(*args: Given.args, **kwargs: Given.kwargs) -> Made:
+        return plot(*map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})  # type: ignore[arg-type]
+
+    return drawn
+
+
+def plain_text(text: str) -> str:
+    """Text from outside as matplotlib draws it literally: dollar signs escaped, which would begin a formula, control characters
+    too; without its middle where it is very long; a leading ``_`` set apart, which would take it out of legends."""
+    lines = [line if line.isprintable() else printable(line) for line in shortened(text, _LONGEST).split("\n")]
+    parts = _FORMULAS.split("\n".join(lines))
+    shown = "".join(part if number % 2 else part.replace("$", "\\$") for number, part in enumerate(parts))
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with ``plain_text`` for every text inside."""
+    if isinstance(value, str):
+        return plain_text(value)
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    if isinstance(value, Mapping):
+        return {_plain(name): _plain(entry) for name, entry in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+        return dataclasses.replace(value, **{name: _plain(entry) for name, entry in fields.items()})
+    return value
 
 
 def new_figure(width: float, height: float) -> Figure:

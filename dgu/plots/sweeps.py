@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from dgu.errors import require
-from dgu.plots.style import LOOKS, legend_below, panel_grid, style
+from dgu.plots.style import LOOKS, drawing, legend_below, panel_grid, style
 
 #: Marks on an axis before some are left out.
 _TICKS = 8
@@ -39,6 +39,7 @@ class SweepPanel:
     falling: bool = False
 
 
+@drawing
 def sweep_curves(panels: Sequence[SweepPanel], *, columns: int = 3, title: str = "") -> Figure:
     """Curves with bands, a panel each; a name has one look in all panels.
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from dgu.errors import require
-from dgu.plots.style import OKABE_ITO, legend_below, name_rows, new_figure, panel_grid, style
+from dgu.plots.style import OKABE_ITO, drawing, legend_below, name_rows, new_figure, panel_grid, style
 
 #: Colour and line style of a kind of function, by the first word of its name: those of ``LipschitzFamily.names``, and "leading".
 _KINDS = {
@@ -45,6 +45,7 @@ class TailPanel:
     n: int
 
 
+@drawing
 def tail_panels(panels: Sequence[TailPanel], *, columns: int = 4, title: str = "") -> Figure:
     """``P(|f - E f| > t)`` of each function against t / s, logarithmic, with ``2 exp(-t^2 / 2 s^2)`` and a Gaussian of scale s.
 
@@ -90,6 +91,7 @@ def tail_panels(panels: Sequence[TailPanel], *, columns: int = 4, title: str = "
     return figure
 
 
+@drawing
 def kurtosis_rows(
     rows: Sequence[str],
     names: Sequence[str],
@@ -144,6 +146,7 @@ def kurtosis_rows(
     return figure
 
 
+@drawing
 def calibration(
     p_values: Float[np.ndarray, "sets"],
     degrees: Sequence[float | int],
@@ -189,6 +192,7 @@ def calibration(
     return figure
 
 
+@drawing
 def coupling_deviations(
     dimensions: Sequence[int],
     measured: Mapping[str, Float[np.ndarray, "dimensions 3"]],

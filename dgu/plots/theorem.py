@@ -7,9 +7,10 @@ from jaxtyping import Num
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from dgu.plots.style import arm_style, legend_below, new_figure, style
+from dgu.plots.style import arm_style, drawing, legend_below, new_figure, style
 
 
+@drawing
 def universality_trend(
     dimensions: Num[np.ndarray, "dimensions"],
     sizes: Mapping[str, tuple[np.ndarray, np.ndarray]],

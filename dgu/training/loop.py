@@ -72,7 +72,10 @@ class TrainingConfig:
         require(math.isfinite(self.p_mean), "p_mean", self.p_mean, "finite")
         probability = self.augment_probability
         require(0 <= probability <= 1, "augment_probability", probability, "in [0, 1]")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        require(1 <= self.batch_size < 2**31, "batch_size", self.batch_size, "at least 1, below 2**31")
+        countable = self.duration_kimg * 1000 >= 1 and self.duration_kimg * 1000 / self.batch_size < 2**31
+        allowed = "an image or more, and fewer than 2**31 updates of batch_size images"
+        require(countable, "duration_kimg", self.duration_kimg, allowed)
         divides = self.micro_batch is None or (self.micro_batch >= 1 and self.batch_size % self.micro_batch == 0)
         require(divides, "micro_batch", self.micro_batch, f"a divisor of batch_size {self.batch_size}")
         require(0 <= self.seed < 2**32, "seed", self.seed, "in 0..2^32 - 1")

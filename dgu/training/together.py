@@ -4,6 +4,7 @@
 convolutions it does not on CPU: those are trained one after another by ``dgu.training.train_steps``.)
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,9 +44,10 @@ class TogetherConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "chunk"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+            require(1 <= getattr(self, name) < 2**31, name, getattr(self, name), "1 or more, below 2**31")
         for name in ("learning_rate", "p_std"):
             require(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "positive and finite")
+        require(math.isfinite(self.p_mean), "p_mean", self.p_mean, "finite")
 
 
 def train_together(

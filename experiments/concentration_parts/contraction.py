@@ -19,7 +19,7 @@ from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.checkpoints import sampling_cost
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
@@ -66,14 +66,11 @@ class Config:
     """Steps of the sampler on it, 2 or more."""
 
     def __post_init__(self) -> None:
-        at_least(
-            self, "contraction", samples=2, pairs=2, max_products=3, batch_size=1,
-            two_point_trajectories=10, two_point_size=2, two_point_steps=2,
+        check_options(
+            self, "contraction", samples=2, whole=2, pairs=2, nearness="(0, 1]", tolerance="(0, 1)", max_products=3, batch_size=1,
+            two_point_trajectories=10, two_point_size=2, two_point_distance="(0, inf)", two_point_steps=2,
         )  # fmt: skip
         require(2 <= self.whole <= self.samples, "contraction.whole", self.whole, f"2 to {self.samples}")
-        require(0 < self.nearness <= 1, "contraction.nearness", self.nearness, "above 0 and at most 1")
-        require(0 < self.tolerance < 1, "contraction.tolerance", self.tolerance, "between 0 and 1")
-        require(0 < self.two_point_distance < math.inf, "contraction.two_point_distance", self.two_point_distance, "positive")  # fmt: skip
 
 
 PRESETS = {

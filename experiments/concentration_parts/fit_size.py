@@ -15,6 +15,7 @@ from dgu.errors import require
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -44,12 +45,10 @@ class Config:
     """Differences of accuracy below this count as none, in percentage points."""
 
     def __post_init__(self) -> None:
+        check_options(self, "fit_size", sizes=2, train=2, validation=2, test=2, replicates=2, margin="(0, inf)")
         rising = all(a < b for a, b in zip(self.sizes, self.sizes[1:]))
         sound = len(self.sizes) >= 2 and rising and self.sizes[0] >= 2
         require(sound, "fit_size.sizes", self.sizes, "two or more, increasing, each at least 2")
-        for name in ("train", "validation", "test", "replicates"):
-            require(getattr(self, name) >= 2, f"fit_size.{name}", getattr(self, name), "2 or more")
-        require(self.margin > 0, "fit_size.margin", self.margin, "positive")
 
     def sweep(self, per_class: int, shown: str = "per_class") -> FitSweep:
         """The sweep that a pool of so many images per class allows."""

@@ -15,7 +15,7 @@ from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.checkpoints import sampling_cost
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -42,10 +42,9 @@ class Config:
     """Share of steps that must decrease the norm, for the claim that norms fall."""
 
     def __post_init__(self) -> None:
-        at_least(self, "norms", trajectories=2, levels=2, control=100)
+        check_options(self, "norms", trajectories=2, histogram_trajectories=2, levels=2, control=100, falling="(0, 1]")
         enough = self.histogram_trajectories >= self.trajectories
         require(enough, "norms.histogram_trajectories", self.histogram_trajectories, f"{self.trajectories} or more")
-        require(0 < self.falling <= 1, "norms.falling", self.falling, "above 0 and at most 1")
 
 
 PRESETS = {

@@ -19,6 +19,7 @@ from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -56,19 +57,18 @@ class Config:
     """Differences between theory and images, beyond those of the null, below this count as none, in percentage points."""
 
     def __post_init__(self) -> None:
+        check_options(
+            self, "prediction", ratios="(0, inf)", between=2, simulations=2, replicates=2, max_dimension=1, tolerance="(0, inf)",
+            margin="(0, inf)", fit_share="(0, 1)", test_share="(0, 1)",
+        )  # fmt: skip
         rising = all(a < b for a, b in zip(self.ratios, self.ratios[1:]))
         sound = len(self.ratios) >= 1 and rising and self.ratios[0] > 0 and 1 not in self.ratios
         require(sound, "prediction.ratios", self.ratios, "one or more, increasing, positive, and not 1")
         far = any(max(ratio, 1 / ratio) >= AWAY for ratio in self.ratios)
         require(far, "prediction.ratios", self.ratios, f"with one at least a factor of {AWAY:g} away from 1")
-        for name in ("between", "simulations", "replicates"):
-            require(getattr(self, name) >= 2, f"prediction.{name}", getattr(self, name), "2 or more")
         shares = self.fit_share, self.test_share
         require(min(shares) > 0 and sum(shares) < 1, "(prediction.fit_share, prediction.test_share)", shares,
                 "positive, together below 1")  # fmt: skip
-        require(self.max_dimension >= 1, "prediction.max_dimension", self.max_dimension, "1 or more")
-        for name in ("tolerance", "margin"):
-            require(getattr(self, name) > 0, f"prediction.{name}", getattr(self, name), "positive")
 
     def parts(self, count: int, shown: str = "per_class") -> dict[str, int]:
         """Images per class for moments, tests and training."""

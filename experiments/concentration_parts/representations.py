@@ -17,7 +17,7 @@ from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -59,10 +59,9 @@ class Config:
     """A difference known less well than this is undecided, in percentage points."""
 
     def __post_init__(self) -> None:
-        at_least(self, "representations", replicates=2, epochs=1, width=1)
-        require(self.margin > 0, "representations.margin", self.margin, "positive")
-        bound = self.max_standard_error
-        require(bound > 0, "representations.max_standard_error", bound, "positive")
+        check_options(
+            self, "representations", replicates=2, epochs=1, width=1, margin="(0, inf)", max_standard_error="(0, inf)"
+        )
 
 
 PRESETS = {

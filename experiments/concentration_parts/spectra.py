@@ -15,7 +15,7 @@ from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -64,10 +64,10 @@ class Config:
     """Eigenvectors shown of each class, 1 or more."""
 
     def __post_init__(self) -> None:
-        at_least(self, "spectra", draws=10, planted=20, white_sets=2, eigenvectors=1)
-        require(self.straight > 0, "spectra.straight", self.straight, "positive")
-        require(self.exponent_margin > 0, "spectra.exponent_margin", self.exponent_margin, "positive")
-        require(self.factor > 1, "spectra.factor", self.factor, "above 1")
+        check_options(
+            self, "spectra", draws=10, planted=20, white_sets=2, straight="(0, inf)", exponent_margin="(0, inf)", factor="(1, inf)",
+            eigenvectors=1,
+        )  # fmt: skip
 
 
 PRESETS = {

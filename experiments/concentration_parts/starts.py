@@ -20,7 +20,7 @@ from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.checkpoints import sampling_cost
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -54,7 +54,7 @@ class Config:
     """Draws of the exact law that are shown for the Gaussian denoiser."""
 
     def __post_init__(self) -> None:
-        at_least(self, "starts", trajectories=20, rank=1, exact_draws=100)
+        check_options(self, "starts", trajectories=20, dof="(0, inf)", rank=1, exact_draws=100)
         least, why = (2, "above 2, where the variance is finite") if self.scale_matched else (0, "positive")
         require(least < self.dof < np.inf, "starts.dof", self.dof, why)
 

@@ -15,7 +15,7 @@ from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -68,10 +68,10 @@ class Config:
     """Pairs drawn from each coupling, 50 or more."""
 
     def __post_init__(self) -> None:
-        at_least(
-            self, "tails", projections=1, coordinates=0, resamples=20, control_rows=200, control_sets=100, power_sets=20, pairs=50
+        check_options(
+            self, "tails", projections=1, coordinates=0, resamples=20, left_over="(0, 1)", control_rows=200, control_sets=100,
+            power_sets=20, pairs=50,
         )  # fmt: skip
-        require(0 < self.left_over < 1, "tails.left_over", self.left_over, "between 0 and 1")
 
 
 PRESETS = {

@@ -13,6 +13,7 @@ from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 
@@ -43,16 +44,14 @@ class Config:
     """Differences of error below this count as none, in percentage points."""
 
     def __post_init__(self) -> None:
+        check_options(
+            self, "theorem", dimensions=8, replicates=4, fewest=4, ratio="(0, 1)", separation="(0, inf)", margin="(0, inf)"
+        )  # fmt: skip
         rising = all(a < b for a, b in zip(self.dimensions, self.dimensions[1:]))
         sound = len(self.dimensions) >= 2 and rising and self.dimensions[0] >= 8
         require(sound, "theorem.dimensions", self.dimensions, "two or more, increasing, each at least 8")
-        for name in ("replicates", "fewest"):
-            require(getattr(self, name) >= 4, f"theorem.{name}", getattr(self, name), "4 or more")
         laws = [law for law in LAWS if law != "radius"]
         require(self.law in laws, "theorem.law", self.law, f"one of {', '.join(laws)}")
-        require(0 < self.ratio < 1, "theorem.ratio", self.ratio, "above 0 and below 1")
-        require(0 < self.separation < float("inf"), "theorem.separation", self.separation, "positive and finite")
-        require(self.margin > 0, "theorem.margin", self.margin, "positive")
 
     def count(self, d: int) -> int:
         """Pairs of training sets in dimension d."""

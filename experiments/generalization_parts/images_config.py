@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dgu.errors import require
 from dgu.models import TutorialUNetConfig
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options, renamed
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,19 @@ class ImagesConfig:
     """Heun steps of a sample."""
 
     def __post_init__(self) -> None:
-        at_least(
-            self, "images", clusters=2, components=1, restarts=1, smallest=0, train=1, held_out=4, shifts=1, epochs=1, bins=1, batch_size=1,
-            seeds=2, levels=1, draws=1, likelihoods=4, probes=2, samples=16, steps=2,
+        check_options(
+            self, "images", size=1, clusters=2, components=1, restarts=1, smallest=0, train=1, held_out=4, shifts=1, channels=1, epochs=1,
+            bins=1, batch_size=1, rate="(0, inf)", seeds=2, levels=1, draws=1, likelihoods=4, probes=2, tolerance="(0, inf)", samples=16,
+            steps=2,
         )  # fmt: skip
-        require(self.size is None or self.size >= 1, "images.size", self.size, "1 or more, or None")
         require(self.epochs % self.bins == 0, "images.epochs", self.epochs, f"a multiple of images.bins = {self.bins}")
         steps = 2 * self.train * self.epochs // self.batch_size
         require(steps >= self.bins, "images.bins", self.bins, f"at most {steps}, the number of steps")
-        for name in ("rate", "tolerance"):
-            value = getattr(self, name)
-            require(0 < value < float("inf"), f"images.{name}", value, "positive and finite")
         few = self.likelihoods <= 2 * self.held_out
         require(few, "images.likelihoods", self.likelihoods, f"at most 2 images.held_out = {2 * self.held_out}")
         if self.size is not None:
-            self.unet(self.size, 1)
+            with renamed("images", channels="channels", img_resolution="size"):
+                self.unet(self.size, 1)
 
     def unet(self, side: int, channels: int) -> TutorialUNetConfig:
         """The network for square images of this size."""

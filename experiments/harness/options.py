@@ -1,12 +1,112 @@
-"""Checks that the options of many studies share."""
+"""What the options of every study must be, checked before any work: numbers within their bounds, text that is not empty."""
 
+import contextlib
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
 from typing import Any
 
-from dgu.errors import require
+import numpy as np
+
+from dgu.errors import InputError, require
+
+#: Largest count, size or seed: JAX counts in 32 bits.
+MOST = 2**31 - 1
+#: Largest magnitude of other numbers, and the smallest beside 0: float32 has none beyond, in which everything is computed.
+LARGEST, SMALLEST = 3.4e38, 1.2e-38
+#: ``field(default=..., metadata=MAY_BE_INFINITE)``: an option that takes ``inf`` though its default is another number.
+MAY_BE_INFINITE = {"may_be_infinite": True}
 
 
-def at_least(config: Any, part: str = "", /, **bounds: int) -> None:
-    """``InputError`` unless each of these options is its bound or more; they go by the name of the ``part`` they belong to."""
-    for name, bound in bounds.items():
-        value = getattr(config, name)
-        require(value >= bound, f"{part}.{name}" if part else name, value, f"{bound} or more")
+def check_options(config: Any, part: str = "", /, **bounds: int | str) -> None:
+    """``InputError`` unless every option of the dataclass ``config`` can be used. The first line of each ``__post_init__``.
+
+    No number is NaN, beyond ``LARGEST`` and ``SMALLEST`` or, where it is whole, beyond 64 bits; infinite is only what may be; no
+    text is empty.
+
+    Args:
+        config: the dataclass; those inside it have their own check.
+        part: its name in the study, for the names of options.
+        bounds: by the name of the option, its smallest value (counts, which then end at ``MOST``), or an interval such as ``"(0, 1]"``;
+            of a tuple, that of each entry. None, where an option takes it, has no bound.
+    """
+    for field in dataclasses.fields(config):
+        name, value = f"{part}.{field.name}" if part else field.name, getattr(config, field.name)
+        _check_sound(field, name, value)
+        if field.name in bounds:
+            _check_bound(bounds[field.name], name, value)
+
+
+def check_sound(config: Any, prefix: str = "") -> None:
+    """The part of ``check_options`` that needs no bounds, of ``config`` and every dataclass inside it."""
+    for field in dataclasses.fields(config):
+        name, value = f"{prefix}{field.name}", getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            check_sound(value, f"{name}.")
+        else:
+            _check_sound(field, name, value)
+
+
+@contextlib.contextmanager
+def renamed(part: str, **names: str) -> Iterator[None]:
+    """Complaints of what an option is handed on to, under the name of the option: ``names`` by those that the complaints have."""
+    try:
+        yield
+    except InputError as error:
+        field, equals, rest = str(error).partition(" = ")
+        raise InputError(f"{part}.{names[field]}{equals}{rest}" if field in names else str(error)) from error
+
+
+def as_typed(name: str) -> str:
+    """A field's name as its option is typed: ``"sampler.num_steps"`` is ``"--sampler.num-steps"``, ``"class_"`` is ``"--class"``."""
+    return "--" + ".".join(word.rstrip("_").replace("_", "-") for word in name.split("."))
+
+
+def _check_sound(field: dataclasses.Field, name: str, value: Any) -> None:
+    endless = field.default == math.inf or field.metadata.get("may_be_infinite", False)
+    for entry in _entries(value):
+        if isinstance(entry, int | np.integer):
+            require(-(2**63) <= entry < 2**63, name, value, "of 64 bits at most")
+        elif isinstance(entry, float | np.floating):
+            usable = entry == 0 or SMALLEST <= abs(float(entry)) <= LARGEST or (endless and math.isinf(entry))
+            require(bool(usable), name, value, f"0 or from {SMALLEST:g} to {LARGEST:g}{', or infinite' * endless}")
+        elif isinstance(entry, str):
+            require(entry != "", name, value, "left out or not empty")
+            require("\0" not in entry, name, value, "without null characters")
+
+
+def _check_bound(bound: int | str, name: str, value: Any) -> None:
+    low, high, open_low, open_high = _interval(bound)
+    for entry in _entries(value):
+        if entry is None:
+            continue
+        above = entry > low if open_low else entry >= low
+        below = entry < high if open_high else entry <= high
+        require(bool(above and below), name, value, _in_words(low, high, open_low, open_high))
+        require(not isinstance(entry, int | np.integer) or entry <= MOST, name, value, f"at most {MOST}")
+
+
+def _entries(value: Any) -> Iterator[Any]:
+    """The value, or those of a tuple of any depth."""
+    if isinstance(value, tuple | list):
+        for entry in value:
+            yield from _entries(entry)
+    else:
+        yield value
+
+
+def _interval(bound: int | str) -> tuple[float, float, bool, bool]:
+    if not isinstance(bound, str):
+        return bound, math.inf, False, True
+    found = re.fullmatch(r"([(\[])(\S+), (\S+)([)\]])", bound)
+    if found is None:
+        raise ValueError(f"bound = {bound!r}: must be an interval such as '[0, 1)'")
+    return float(found[2]), float(found[3]), found[1] == "(", found[4] == ")"
+
+
+def _in_words(low: float, high: float, open_low: bool, open_high: bool) -> str:
+    lower = ("positive" if low == 0 else f"above {low:g}") if open_low else f"{low:g} or more"
+    if high == math.inf:
+        return lower
+    return f"{lower} and {'below' if open_high else 'at most'} {high:g}"

@@ -1,7 +1,7 @@
 """The images that a study is about: samples of a network in the store of a run, images given in a file, and real ones."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from dgu import parallel
 from dgu.errors import InputError, require
 from experiments import sample as sampling
+from experiments.harness.options import MAY_BE_INFINITE, check_options
 from experiments.harness.rundir import RunDirectory
 
 #: The real images that ``--real auto`` thinks of.
@@ -33,7 +34,7 @@ class SamplerConfig:
     """S_churn: noise added per step; 2.8125 at 18 steps is the paper's gamma of 0.15625 (S_churn 40 at 256 steps)."""
     s_min: float = 0.05
     """Noise is added above this level."""
-    s_max: float = 50.0
+    s_max: float = field(default=50.0, metadata=MAY_BE_INFINITE)
     """Noise is added below this level."""
     s_noise: float = 1.003
     """Standard deviation of the noise added, relative to what the step removes."""
@@ -41,10 +42,10 @@ class SamplerConfig:
     """Images per device and chunk."""
 
     def __post_init__(self) -> None:
+        check_options(self, "sampler", batch_size=1)
         self._as_sampling()  # Checks what it shares.
         low, high = self.sigma_min or 0.002, self.sigma_max or 80.0
         require(low < high, "sampler.sigma_min", low, f"below sampler.sigma_max = {high:g}")
-        require(self.batch_size >= 1, "sampler.batch_size", self.batch_size, "at least 1")
 
     @property
     def evaluations(self) -> int:

@@ -1,5 +1,6 @@
 """Progress of the Python loops over batches: a bar on a terminal, a line now and then elsewhere; nothing inside jit."""
 
+import contextlib
 import os
 import sys
 import time
@@ -16,7 +17,8 @@ T = TypeVar("T")
 class Progress:
     """Counts ``total`` items of work: a tqdm bar on a terminal, else (or with ``CI`` set) a line each ``every`` s.
 
-    Of several processes the lead alone shows it.
+    Of several processes the lead alone shows it. Where it cannot be shown (the disk of a log is full, nobody reads the pipe any
+    more) the work goes on without.
 
     ``with Progress("sampling", total=17_000, unit="images") as bar: ... bar.update(len(batch))``
     """
@@ -35,26 +37,34 @@ class Progress:
         self.last_line = self.started
         self.silent = not is_lead()
         interactive = not self.silent and self.stream.isatty() and not os.environ.get("CI")
-        self.bar = (
-            tqdm(total=total, desc=description, unit=f" {unit}", file=self.stream, dynamic_ncols=True)
-            if interactive
-            else None
-        )
+        self.bar: tqdm | None = None
+        with self._if_possible():
+            if interactive:
+                self.bar = tqdm(total=total, desc=description, unit=f" {unit}", file=self.stream, dynamic_ncols=True)
 
     def update(self, count: int = 1) -> None:
         """``count`` more items are done."""
         self.done += count
-        if self.bar is not None:
-            self.bar.update(count)
-        elif not self.silent and time.monotonic() - self.last_line >= self.every:
-            self._line()
+        with self._if_possible():
+            if self.bar is not None:
+                self.bar.update(count)
+            elif not self.silent and time.monotonic() - self.last_line >= self.every:
+                self._line()
 
     def close(self) -> None:
         """End the bar. Work that never reached its first line stays silent."""
-        if self.bar is not None:
-            self.bar.close()
-        elif self.last_line > self.started:
-            self._line()
+        with self._if_possible():
+            if self.bar is not None:
+                self.bar.close()
+            elif not self.silent and self.last_line > self.started:
+                self._line()
+
+    @contextlib.contextmanager
+    def _if_possible(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.silent, self.bar = True, None
 
     def _line(self) -> None:
         self.last_line = time.monotonic()

@@ -17,7 +17,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from dgu.errors import InputError
-from dgu.files import TEMPORARY, remove_temporary, write_arrays, write_atomic
+from dgu.files import TEMPORARY, advice, remove_temporary, write_arrays, write_atomic
+from experiments.harness.options import as_typed
 from experiments.harness.processes import is_lead
 
 if TYPE_CHECKING:
@@ -61,9 +62,10 @@ class RunDirectory:
                 raise InputError(
                     f"--out = {str(out)!r}: must be new, empty, or a run's own directory (no config.json here)"
                 )
-            if not os.access(path, os.W_OK | os.X_OK):
-                raise PermissionError(13, "permission denied")
             directory = cls(path)
+            # A finished run is only read, on a read-only disk, too.
+            if not directory.finished and not os.access(path, os.W_OK | os.X_OK):
+                raise PermissionError(13, "permission denied")
             if not stored.exists():
                 directory.write_json("config.json", wanted | {"prng": _PRNG})
         except OSError as error:
@@ -72,6 +74,11 @@ class RunDirectory:
         except json.JSONDecodeError:
             raise InputError(f"--out = {str(out)!r}: must hold a readable config.json") from None
         return directory
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is done: its report is written after everything else but the claims."""
+        return (self.path / "report.html").exists()
 
     def discard(self, remove: bool) -> None:
         """Forget a run that stored nothing but its configuration; ``remove`` the directory, too."""
@@ -138,8 +145,7 @@ class RunDirectory:
         plain = _plain_json(data, name)
         if name == "metrics.json":
             _check_metrics(plain, name)
-        text = json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        self._write(self._file(name), lambda stream: stream.write(text.encode()))
+        self.write_text(name, json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> Any:
         """The contents of a JSON file of this directory, or None where it is missing."""
@@ -147,8 +153,8 @@ class RunDirectory:
         return json.loads(file.read_text()) if file.exists() else None
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file (UTF-8)."""
-        self._write(self._file(name), lambda stream: stream.write(text.encode()))
+        """Write a text file (UTF-8; what a file name may have that is no UTF-8 is escaped, as JSON does it)."""
+        self._write(self._file(name), lambda stream: stream.write(text.encode(errors="backslashreplace")))
 
     def save_figure(self, name: str, figure: "Figure") -> None:
         """Write a figure as PNG under ``name``, such as ``"figures/samples.png"``."""
@@ -166,7 +172,12 @@ class RunDirectory:
     def _write(self, file: Path, write: Callable[[IO[bytes]], Any]) -> None:
         if not is_lead():
             return
-        file.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.is_dir():  # Made again it would lack what it had.
+            raise InputError(f"{self.path}: was removed while the run went on; the same command again starts over")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{file.parent}: cannot be made ({error.strerror}); {advice(error)}") from error
         write_atomic(file, write)
 
     def _file(self, name: str) -> Path:
@@ -199,7 +210,7 @@ def config_to_json(config: Any) -> dict[str, Any]:
 def _options(tree: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, dict):
         return {key: leaf for name, entry in tree.items() for key, leaf in _options(entry, f"{prefix}.{name}").items()}
-    return {f"--{prefix.removeprefix('.').replace('_', '-')}": tree}
+    return {as_typed(prefix.removeprefix(".")): tree}
 
 
 def _check_generator(stored: dict[str, Any], file: Path) -> None:

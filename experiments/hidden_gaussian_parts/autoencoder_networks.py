@@ -20,6 +20,7 @@ from dgu.models import (
     SongUNetConfig,
 )
 from dgu.training import LevelTraining, initial_levels, train_levels, trains_together
+from experiments.harness.options import renamed
 from experiments.harness.progress import Progress
 from experiments.harness.rundir import RunDirectory
 
@@ -33,17 +34,22 @@ def build(config: Any, shape: tuple[int, ...]) -> dict[str, Network]:
     found: dict[str, Network] = {}
     for name in config.networks:
         if name == "ncsn":
-            unet = SongUNetConfig(
-                size, channels, channels, model_channels=config.ncsn_channels, channel_mult=config.ncsn_mult,
-                num_blocks=config.ncsn_blocks, attn_resolutions=(), dropout=0.0, **NCSNPP,
-            )  # fmt: skip
+            with renamed(
+                "autoencoders", model_channels="ncsn_channels", channel_mult="ncsn_mult", num_blocks="ncsn_blocks"
+            ):
+                unet = SongUNetConfig(
+                    size, channels, channels, model_channels=config.ncsn_channels, channel_mult=config.ncsn_mult,
+                    num_blocks=config.ncsn_blocks, attn_resolutions=(), dropout=0.0, **NCSNPP,
+                )  # fmt: skip
             found[name] = EDMNetwork(unet, DAEPreconditioning())
         elif name == "skip":
-            found[name] = SkipNetwork(size, channels, config.skip_channels)
+            with renamed("autoencoders", channels="skip_channels"):
+                found[name] = SkipNetwork(size, channels, config.skip_channels)
         else:
-            dit = DiTConfig(
-                size, channels, channels, patch=config.dit_patch, width=config.dit_width, depth=config.dit_depth, heads=config.dit_heads
-            )  # fmt: skip
+            with renamed("autoencoders", patch="dit_patch", width="dit_width", depth="dit_depth", heads="dit_heads"):
+                dit = DiTConfig(
+                    size, channels, channels, patch=config.dit_patch, width=config.dit_width, depth=config.dit_depth, heads=config.dit_heads
+                )  # fmt: skip
             # The patches are embedded with nothing in front that would take out the scale of the noise.
             found[name] = EDMNetwork(dit, DAEPreconditioning(input_std=0.5))
     return found | {"linear": LinearNetwork(tuple(shape))}

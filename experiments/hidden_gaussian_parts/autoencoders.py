@@ -23,7 +23,7 @@ from dgu.noisy import noisy_input
 from dgu.training import trains_together
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
@@ -107,17 +107,20 @@ class Config:
     """Rounds of the iteration at most."""
 
     def __post_init__(self) -> None:
+        check_options(
+            self, "autoencoders", sigmas="(0, inf)", steps=1, ncsn_steps=1, linear_steps=1, batch_size=2, learning_rate="(0, inf)",
+            save_every=1, ncsn_channels=1, ncsn_mult=1, ncsn_blocks=1, skip_channels="[1, 65536]", dit_patch="[1, 65536]",
+            dit_width="[1, 65536]", dit_depth="[1, 256]", dit_heads="[1, 65536]", images=4, points=2, vectors=3, components=3, tolerance="(0, 1)", max_rounds=1,
+        )  # fmt: skip
+        for name in ("ncsn_mult", "skip_channels"):
+            require(
+                bool(getattr(self, name)), f"autoencoders.{name}", getattr(self, name), "one or more, each 1 or more"
+            )
         known = bool(self.networks) and len(set(self.networks)) == len(self.networks)
         require(known, "autoencoders.networks", self.networks, "one or more, each once")
         levels = self.sigmas
         falling = levels is None or (len(levels) >= 2 and all(a > b > 0 for a, b in pairwise(levels)))
         require(falling, "autoencoders.sigmas", levels, "two or more, falling and positive, or None")
-        at_least(
-            self, "autoencoders", steps=1, ncsn_steps=1, linear_steps=1, save_every=1, max_rounds=1, batch_size=2, images=4, points=2,
-            vectors=3, components=3,
-        )  # fmt: skip
-        require(self.learning_rate > 0, "autoencoders.learning_rate", self.learning_rate, "positive")
-        require(0 < self.tolerance < 1, "autoencoders.tolerance", self.tolerance, "between 0 and 1")
 
 
 def check(config: Config, subject: Subject) -> None:

@@ -11,7 +11,7 @@ from dgu.denoisers import as_pytree, map_batch
 from dgu.keys import seeded, stream
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts import distillation
@@ -38,7 +38,7 @@ class Config:
     """Images at a time."""
 
     def __post_init__(self) -> None:
-        at_least(self, "distances", images=2, samples=1, batch_size=1)
+        check_options(self, "distances", images=2, samples=1, batch_size=1)
 
 
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:

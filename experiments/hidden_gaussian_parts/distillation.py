@@ -12,6 +12,7 @@ from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.training import distill_by_adam, distill_exactly
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import check_options
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
@@ -64,14 +65,12 @@ class Config:
     """Images at a time."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "identity_points", "groups"):
-            require(getattr(self, name) >= 2, f"distillation.{name}", getattr(self, name), "2 or more")
-        for name in ("draws", "adam_epochs", "adam_batch", "vectors", "identity_draws", "batch_size"):
-            require(getattr(self, name) >= 1, f"distillation.{name}", getattr(self, name), "1 or more")
+        check_options(
+            self, "distillation", images=2, draws=1, groups=2, adam_epochs=1, adam_batch=1, adam_rate="(0, inf)", vectors=1,
+            identity_points=2, identity_draws=1, batch_size=1,
+        )  # fmt: skip
         fewest = min(self.images, self.identity_draws)
         require(self.groups <= fewest, "distillation.groups", self.groups, f"at most {fewest}, the images or draws")
-        rate = self.adam_rate
-        require(rate is None or rate > 0, "distillation.adam_rate", rate, "positive, or None")
 
 
 def distilled(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> dict[str, dict[str, np.ndarray]]:

@@ -11,7 +11,7 @@ from dgu.errors import require
 from dgu.keys import seeded, stream
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
@@ -45,13 +45,12 @@ class Config:
     """States at a time."""
 
     def __post_init__(self) -> None:
-        at_least(self, "jacobians", trajectories=2, vectors=3, components=3, max_rounds=1, batch_size=1)
-        require(0 < self.tolerance < 1, "jacobians.tolerance", self.tolerance, "between 0 and 1")
-        positive = len(self.perturbed) > 0 and min(self.perturbed) > 0
-        require(positive, "jacobians.perturbed", self.perturbed, "one or more positive levels")
-        require(
-            len(self.lengths) > 0 and min(self.lengths) > 0, "jacobians.lengths", self.lengths, "one or more, positive"
-        )
+        check_options(
+            self, "jacobians", trajectories=2, vectors=3, components=3, tolerance="(0, 1)", max_rounds=1, perturbed="(0, inf)",
+            lengths="(0, inf)", directions=1, batch_size=1,
+        )  # fmt: skip
+        require(len(self.perturbed) > 0, "jacobians.perturbed", self.perturbed, "one or more positive levels")
+        require(len(self.lengths) > 0, "jacobians.lengths", self.lengths, "one or more, positive")
         fits = 1 <= self.directions <= self.vectors
         require(fits, "jacobians.directions", self.directions, f"from 1 to jacobians.vectors = {self.vectors}")
 

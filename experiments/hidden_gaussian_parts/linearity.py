@@ -11,7 +11,7 @@ from dgu.errors import require
 from dgu.keys import seeded, stream
 from dgu.samplers import karras_sigmas
 from experiments.harness.costs import Cost
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject, bounded, triple
@@ -38,10 +38,14 @@ class Config:
     """The paper's bound for networks that generalise: the cosine stays above it."""
 
     def __post_init__(self) -> None:
-        at_least(self, "linearity", pairs=2, levels=2)
-        inside = 0.5 in self.squares and all(0 <= value <= 1 for value in self.squares)
-        require(inside, "linearity.squares", self.squares, "in [0, 1], with 0.5 among them")
-        require(len(self.factors) >= 1, "linearity.factors", self.factors, "one or more")
+        check_options(self, "linearity", pairs=2, levels=2, squares="[0, 1]", least="[-1, 1]")
+        require(0.5 in self.squares, "linearity.squares", self.squares, "in [0, 1], with 0.5 among them")
+        require(
+            len(self.factors) >= 1 and all(self.factors),
+            "linearity.factors",
+            self.factors,
+            "one or more, none of them 0",
+        )
 
 
 def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:

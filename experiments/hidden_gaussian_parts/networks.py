@@ -19,7 +19,7 @@ from dgu.training import TrainingConfig
 from dgu.training.loop import check_batch
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 from experiments.harness.pool import BUNDLED_IMAGES, load_images
 from experiments.train import NetworkConfig, build_network
 
@@ -81,18 +81,13 @@ class Config:
     """Images at a time when measuring."""
 
     def __post_init__(self) -> None:
+        check_options(
+            self, "networks", pad="[0, 1024]", size=1, checkpoints="(0, 1)", checkpoint_minutes=0, seeds=2, held_out=2, pairs=2, samples=2, steps=2,
+            levels=2, batch_size=1,
+        )  # fmt: skip
         require(
             not self.network.conditional, "networks.network.conditional", True, "False: the networks have no classes"
         )
-        require(
-            all(0 < share < 1 for share in self.checkpoints),
-            "networks.checkpoints",
-            self.checkpoints,
-            "above 0 and below 1",
-        )
-        at_least(
-            self, "networks", pad=0, checkpoint_minutes=0, held_out=2, pairs=2, samples=2, steps=2, levels=2, seeds=2, batch_size=1
-        )  # fmt: skip
 
     @property
     def family(self) -> str:

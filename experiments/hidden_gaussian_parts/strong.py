@@ -15,6 +15,7 @@ from dgu.analysis import SameNoise
 from dgu.errors import require
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts import networks
@@ -47,9 +48,9 @@ class Config:
     """Channels of the network of small capacity, one of the two remedies on the smallest sets."""
 
     def __post_init__(self) -> None:
-        fine = 2 <= len(set(self.sizes)) == len(self.sizes) and min(self.sizes) >= 2
+        check_options(self, "strong", sizes=2, narrow=1)
+        fine = 2 <= len(set(self.sizes)) == len(self.sizes)
         require(fine, "strong.sizes", self.sizes, "two or more different ones, each 2 or more")
-        require(self.narrow >= 1, "strong.narrow", self.narrow, "1 or more")
 
 
 def check(config: Config, subject: Any) -> None:

@@ -16,6 +16,7 @@ from dgu import analysis
 from dgu.errors import require
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts import networks
@@ -57,20 +58,16 @@ class Config:
     """Noisy versions of each of these."""
 
     def __post_init__(self) -> None:
+        check_options(self, "sweeps", sizes=2, little=2, widths=1, linear_images=1, linear_draws=1)
         for name, most in (("sizes", 7), ("widths", 6), ("families", 6)):
             values = getattr(self, name)
             fine = len(values) <= most and len(set(values)) == len(values)
             require(fine, f"sweeps.{name}", values, f"at most {most}, each once")
-        require(
-            len(self.sizes) >= 2 and min(self.sizes) >= 2, "sweeps.sizes", self.sizes, "two or more, each 2 or more"
-        )
+        require(len(self.sizes) >= 2, "sweeps.sizes", self.sizes, "two or more, each 2 or more")
         require(len(self.widths) >= 1, "sweeps.widths", self.widths, "one or more")
-        require(self.little >= 2, "sweeps.little", self.little, "2 or more")
         known = {f"{a}-{p}" for a in ("ddpmpp", "ncsnpp", "adm") for p in ("edm", "vp", "ve")}
         for family in self.families:
             require(family in known, "sweeps.families", family, f"one of {', '.join(sorted(known))}")
-        for name in ("linear_images", "linear_draws"):
-            require(getattr(self, name) >= 1, f"sweeps.{name}", getattr(self, name), "1 or more")
 
 
 def check(config: Config, subject: Any) -> None:

@@ -18,6 +18,7 @@ from dgu.samplers import karras_sigmas
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
+from experiments.harness.options import check_options
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
@@ -67,16 +68,12 @@ class Config:
     """Points at a time."""
 
     def __post_init__(self) -> None:
-        require(self.trajectories >= 3, "dimension.trajectories", self.trajectories, "3 or more")
-        require(self.steps >= 4, "dimension.steps", self.steps, "4 or more")
+        check_options(
+            self, "dimension", trajectories=3, steps=4, eta="(0, 1)", dense=1, count=1, probes=2, compared=2, draws=4, trained_draws=4, batch_size=1
+        )  # fmt: skip
         share_wanted(self.eta, self.rule)
         most = self.trajectories
         require(2 <= self.compared <= most, "dimension.compared", self.compared, f"from 2 to trajectories = {most}")
-        for name in ("draws", "trained_draws"):
-            require(getattr(self, name) >= 4, f"dimension.{name}", getattr(self, name), "4 or more")
-        require(self.probes >= 2, "dimension.probes", self.probes, "2 or more")
-        for name in ("dense", "count", "batch_size"):
-            require(getattr(self, name) >= 1, f"dimension.{name}", getattr(self, name), "1 or more")
 
 
 PRESETS = {

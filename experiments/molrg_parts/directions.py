@@ -17,6 +17,7 @@ from dgu.samplers import invert, karras_sigmas
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
+from experiments.harness.options import check_options
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
@@ -52,18 +53,17 @@ class Config:
     """Vectors shown in the pictures."""
 
     def __post_init__(self) -> None:
+        check_options(
+            self, "directions", sigmas="(0, inf)", strengths="(0, inf)", images=3, vectors=2, steps=2, tolerance="(0, 1)", max_rounds=1,
+            shown=1,
+        )  # fmt: skip
         falling = all(a > b for a, b in zip(self.sigmas, self.sigmas[1:]))
-        require(
-            bool(self.sigmas) and falling and self.sigmas[-1] > 0, "directions.sigmas", self.sigmas, "positive, falling"
-        )
+        require(bool(self.sigmas) and falling, "directions.sigmas", self.sigmas, "positive, falling")
         rising = all(a < b for a, b in zip(self.strengths, self.strengths[1:]))
-        sound = bool(self.strengths) and rising and self.strengths[0] > 0
+        sound = bool(self.strengths) and rising
         require(sound, "directions.strengths", self.strengths, "positive, rising")
-        require(self.images >= 3, "directions.images", self.images, "3 or more")
-        require(self.vectors >= 2, "directions.vectors", self.vectors, "2 or more")
         shown = self.shown
         require(1 <= shown <= self.vectors, "directions.shown", shown, f"from 1 to directions.vectors = {self.vectors}")
-        require(self.steps >= 2 and self.max_rounds >= 1, "directions.steps", self.steps, "2 or more")
 
 
 PRESETS = {

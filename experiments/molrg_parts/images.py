@@ -15,6 +15,7 @@ from dgu.samplers import karras_sigmas, sample
 from experiments.harness.checkpoints import sampling_cost
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.options import check_options
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory
@@ -53,10 +54,7 @@ class Config:
     runs/mnist=mnist or runs/cifar=cifar10=200."""
 
     def __post_init__(self) -> None:
-        require(self.noises >= 8, "images.noises", self.noises, "8 or more")
-        require(self.steps >= 2, "images.steps", self.steps, "2 or more")
-        for name in ("rank", "components", "restarts", "batch_size"):
-            require(getattr(self, name) >= 1, f"images.{name}", getattr(self, name), "1 or more")
+        check_options(self, "images", noises=8, steps=2, rank=1, components=1, restarts=1, shown=2, batch_size=1)
         shown = self.shown
         require(2 <= shown <= self.noises, "images.shown", shown, f"from 2 to images.noises = {self.noises}")
         for pair in self.others:

@@ -8,8 +8,8 @@ import numpy as np
 
 from dgu.errors import require
 from dgu.training import TogetherConfig
-from experiments.harness.options import at_least
-from experiments.molrg_parts.training import COMPONENTS
+from experiments.harness.options import check_options, renamed
+from experiments.molrg_parts.training import COMPONENTS, SHAPE, small_unet
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,16 @@ class UNetConfig:
     sscd: str | None = None
     """ONNX file of SSCD."""
 
+    def __post_init__(self) -> None:
+        check_options(
+            self, "networks.unet", ranks=1, ratios="(0, inf)", channels=1, channel_mult=1, blocks=1, steps=1, batch_size=1,
+            learning_rate="(0, inf)", real_size=1, real_counts=2, real_heldout=1, real_steps=1, real_channels=1, components=1,
+        )  # fmt: skip
+        with renamed("networks.unet", model_channels="channels", channel_mult="channel_mult", num_blocks="blocks"):
+            small_unet(SHAPE, self.channels, self.channel_mult, self.blocks)
+        with renamed("networks.unet", model_channels="real_channels"):
+            small_unet((8, 8, 1), self.real_channels, (1, 2), 1)
+
 
 @dataclass(frozen=True)
 class Config:
@@ -79,6 +89,9 @@ class Config:
     """Score of the true law, from which on a network generalises."""
 
     def __post_init__(self) -> None:
+        check_options(
+            self, "networks", ranks=1, ratios="(0, inf)", seeds=1, width="[1, 65536]", depth="[1, 256]", samples=20, fresh=1, sampler_steps=2, level="(0.5, 1)"
+        )  # fmt: skip
         for name, values, lowest in (
             ("ranks", self.ranks, 1),
             ("ratios", self.ratios, 0),
@@ -97,8 +110,6 @@ class Config:
             ("unet.ratios", self.unet.ratios, self.unet.ranks),
         ):
             require(values[0] * 2 * ranks[0] >= 2, f"networks.{name}", values, "such that N is 2 or more")
-        at_least(self, "networks", seeds=1, samples=20, sampler_steps=2)
-        require(0.5 < self.level < 1, "networks.level", self.level, "above 0.5 and below 1")
         least = int(np.ceil(2 / (1 - self.level) - 1e-9))
         require(self.fresh >= least, "networks.fresh", self.fresh, f"{least} or more for this level")
         given = self.unet.sscd is not None

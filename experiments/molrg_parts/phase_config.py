@@ -1,11 +1,10 @@
 """Options of the phase transitions of subspace recovery."""
 
 from dataclasses import dataclass
-
-import numpy as np
+from itertools import pairwise
 
 from dgu.errors import require
-from experiments.harness.options import at_least
+from experiments.harness.options import check_options
 
 
 @dataclass(frozen=True)
@@ -44,29 +43,28 @@ class Config:
     """Samples of a mixture drawn by the sampler from its exact posterior mean."""
 
     def __post_init__(self) -> None:
+        check_options(
+            self, "phase", dimension=6, ranks=2, sizes=1, trials=1, bound_trials=10, noise="(0, inf)", threshold="(0, 1)",
+            clean_threshold="(0, 1)", sgd_trials=1, steps=1, batch=1, rate="(0, inf)", times=1, start="(0, inf)", samples=50,
+        )  # fmt: skip
         for name in ("ranks", "sizes"):
             values = getattr(self, name)
             require(
-                values == tuple(range(values[0], values[-1] + 1)) if values else False,
+                bool(values) and all(b == a + 1 for a, b in pairwise(values)),
                 f"phase.{name}",
                 values,
                 "consecutive",
             )
-        require(len(self.ranks) >= 3 and self.ranks[0] >= 2, "phase.ranks", self.ranks, "three or more, each 2 or more")
+        require(len(self.ranks) >= 3, "phase.ranks", self.ranks, "three or more, each 2 or more")
         reach = self.sizes[0] <= self.ranks[0] and self.sizes[-1] >= self.ranks[-1] + 3
         require(
-            reach and self.sizes[0] >= 1,
+            reach,
             "phase.sizes",
             self.sizes,
             f"from at most {self.ranks[0]} to at least {self.ranks[-1] + 3}",
         )
         fits = 3 * self.ranks[-1] <= self.dimension
         require(fits, "phase.dimension", self.dimension, f"at least {3 * self.ranks[-1]}, for three subspaces")
-        at_least(self, "phase", trials=1, sgd_trials=1, steps=1, batch=1, times=1, bound_trials=10, samples=50)
-        for name in ("noise", "rate", "start"):
-            require(0 < getattr(self, name) < np.inf, f"phase.{name}", getattr(self, name), "positive and finite")
-        for name in ("threshold", "clean_threshold"):
-            require(0 < getattr(self, name) < 1, f"phase.{name}", getattr(self, name), "between 0 and 1")
 
 
 PRESETS = {

@@ -1,0 +1,111 @@
+"""How a command ends: whatever stops it is one line on standard error and an exit code, never a traceback."""
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from dgu.errors import InputError, one_line
+from dgu.files import advice
+from experiments.harness.processes import is_lead
+
+#: What is said of a command that was interrupted, where what it has stored is used again.
+GOES_ON = "the same command again goes on from what is stored"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which unwinds as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def in_one_line(name: str, *, again: str = GOES_ON, explain: Callable[[str], str] = str) -> Iterator[None]:
+    """What is inside is the command ``name``; text that its terminal cannot show is printed escaped.
+
+    Exit codes: 2 for bad input, and files that cannot be written; 1 for numbers that are not finite, other errors of the
+    system, and too little memory; 130 after Ctrl-C and 143 after SIGTERM, with ``again``, how to go on; 141, without a word,
+    where nobody reads standard output any more. ``explain`` puts an ``InputError`` into the words of the command line.
+    """
+    with _escaping(), _terminable():
+        try:
+            yield
+            sys.stdout.flush()
+        except InputError as error:
+            _end(name, explain(str(error)) if is_lead() else "", 2)
+        except FloatingPointError as error:  # Of a network or a training; what is stored so far stays.
+            _end(name, one_line(error) if is_lead() else "", 1)
+        except KeyboardInterrupt as error:
+            ended = isinstance(error, Terminated)
+            word = "terminated" if ended else "interrupted"
+            _end(name, f"{word}; {again}" if is_lead() else "", 143 if ended else 130)
+        except BrokenPipeError:
+            _end(name, "", 141)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename is not None else ""
+            _end(name, str(InputError(f"{where}{error.strerror or one_line(error)}; {advice(error)}")), 1)
+        except MemoryError as error:
+            _end(name, f"not enough memory ({one_line(error)}); smaller sizes or batches need less", 1)
+        except RuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):  # JAX's word for too little memory of a device.
+                raise
+            _end(name, f"not enough memory ({one_line(error)}); smaller sizes or batches need less", 1)
+
+
+def _end(name: str, line: str, code: int) -> None:
+    with contextlib.suppress(OSError):
+        if line:
+            print(f"{name}: {line}", file=sys.stderr, flush=True)
+    try:
+        sys.stdout.flush()
+    except OSError:  # What is left in the buffer would be tried again, and complained of, when Python ends.
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+    raise SystemExit(code) from None
+
+
+@contextlib.contextmanager
+def _escaping() -> Iterator[None]:
+    """Print what the terminal's encoding lacks (names of files, mostly) escaped, not an error after all work is done."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before):
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors=errors)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises ``Terminated``, unless somebody else handles it already."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def exit_code(command: Callable[[], object], name: str, *, again: str) -> int:
+    """Run ``command`` as ``in_one_line`` does, and return its exit code, 0 where nothing stops it."""
+    try:
+        with in_one_line(name, again=again):
+            command()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0

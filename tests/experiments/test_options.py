@@ -1,0 +1,229 @@
+"""Every number of every study is bounded: what cannot be used is one line that names the option, before any work."""
+
+import dataclasses
+import importlib
+import math
+from typing import get_args, get_type_hints
+
+import pytest
+
+from dgu.analysis.arms import Recipe
+from dgu.errors import InputError
+from dgu.training import TogetherConfig, TrainingConfig
+from experiments import metrics, model_card
+from experiments.harness.arguments import parse
+from experiments.harness.options import as_typed, check_options, check_sound
+from experiments.harness.pool import SamplerConfig
+from experiments.hidden_gaussian_parts import linearity
+from experiments.train import NetworkConfig
+
+STUDIES = ("universality", "concentration", "hidden_gaussian", "generalization", "molrg", "audit", "train", "sample")
+#: Options that may be negative, and those that may be 0, by the end of their name; all others are refused.
+NEGATIVE = ("p_mean", "linearity.factors", "linearity.least", "pixel_range", "samples_range", "reference_range")
+ZERO = (
+    *(
+        "seed",
+        "dropout",
+        "label_dropout",
+        "rampup_kimg",
+        "ema_halflife_kimg",
+        "augment_probability",
+        "eta_min",
+        "momentum",
+    ),
+    *(
+        "churn",
+        "s_min",
+        "s_max",
+        "s_noise",
+        "copy_fraction",
+        "copy_rms",
+        "classes",
+        "label",
+        "class_",
+        "coordinates",
+        "pad",
+    ),
+    *(
+        "low_rank_fit",
+        "max_predicted_dimension",
+        "checkpoint_minutes",
+        "smallest",
+        "universality.replicates",
+        "squares",
+    ),
+    *("p_mean", "linearity.least", "pixel_range", "samples_range", "reference_range"),
+)
+
+
+def words(kind):
+    """The plain types in a type of an option."""
+    return {kind} if not get_args(kind) else set().union(*map(words, get_args(kind)))
+
+
+def numbers(config, path=()):
+    """(path, type, value) of every option of a number."""
+    hints = get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from numbers(value, (*path, field.name))
+        else:
+            found = words(hints[field.name])
+            if found & {int, float}:
+                yield (*path, field.name), float if float in found else int, value
+
+
+def changed(config, path, value):
+    first, *rest = path
+    return dataclasses.replace(config, **{first: changed(getattr(config, first), rest, value) if rest else value})
+
+
+def made(config, path, value):
+    """The configuration with one option changed, checked as the command line checks it."""
+    result = changed(config, path, value)
+    check_sound(result)
+    return result
+
+
+def at(value, entry):
+    """The option's value, or each place of its tuple in turn, replaced by ``entry``."""
+    if not isinstance(value, tuple):
+        return [entry]
+    return [(*value[:place], entry, *value[place + 1 :]) for place in range(len(value))] or [(entry,)]
+
+
+def ends_with(path, names):
+    return any(".".join(path).endswith(name) and (path[-1] == name.split(".")[-1]) for name in names)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_number_is_bounded_and_what_is_refused_is_named(study):
+    preset = importlib.import_module(f"experiments.{study}").PRESETS["smoke"]
+    seen = 0
+    for path, kind, value in numbers(preset):
+        ranges = path[-1].endswith("_range")
+        given = (-1.0, 1.0) if ranges and value is None else value
+        hopeless = [math.nan, -math.inf, -(10.0**39)] if kind is float else [10**20, -(10**20)]
+        if kind is float and path[-1] != "s_max":
+            hopeless += [math.inf, 1e308, 1e39]
+        if not ranges:
+            hopeless += [] if ends_with(path, NEGATIVE) else [kind(-1)]
+            hopeless += [] if ends_with(path, ZERO) else [kind(0)]
+        if isinstance(value, tuple) and kind is int:
+            hopeless += [] if ends_with(path, ZERO) else [-3]
+        for entry in hopeless:
+            for bad in at(given, entry):
+                with pytest.raises(InputError) as refused:
+                    made(preset, path, bad)
+                name = str(refused.value).split(" = ")[0].removeprefix("(")
+                assert path[-1] in name or (path[-1] == "class_" and name == "class"), (path, bad, str(refused.value))
+                assert "\n" not in str(refused.value)
+                seen += 1
+        # Whatever else is given is taken or refused, never another error.
+        for entry in [2**31 - 1, 10**18] if kind is int else [1e30, 1e-30, 1e-320]:
+            for odd in [*at(given, entry), *([()] if isinstance(value, tuple) else [])]:
+                try:
+                    made(preset, path, odd)
+                except InputError as error:
+                    assert " = " in str(error)
+    assert seen > 40
+
+
+def test_direct_construction_refuses_nan_too():
+    for build in (
+        lambda x: NetworkConfig(dropout=x),
+        lambda x: NetworkConfig(label_dropout=x),
+        lambda x: NetworkConfig(sigma_data=x),
+        lambda x: linearity.Config(factors=(x,)),
+        lambda x: linearity.Config(least=x),
+        lambda x: TrainingConfig(p_mean=x),
+        lambda x: TogetherConfig(p_mean=x),
+        lambda x: TogetherConfig(learning_rate=x),
+        lambda x: Recipe(learning_rates=(0.1, x)),
+        lambda x: Recipe(eta_min=x),
+        lambda x: SamplerConfig(churn=x),
+    ):
+        for value in (math.nan, math.inf):
+            with pytest.raises(InputError):
+                build(value)
+    assert SamplerConfig(s_max=math.inf).s_max == math.inf
+    with pytest.raises(InputError, match="duration_kimg"):
+        TrainingConfig(duration_kimg=1e308)
+
+
+def test_the_commands_without_presets():
+    for config in (
+        lambda **option: metrics.Config("a.npy", "b.npy", **option),
+        lambda **option: model_card.Config(**option),
+    ):
+        names = {field.name for field in dataclasses.fields(config())}
+        for name in names & {"count", "pca", "block_size", "seed", "steps", "epochs"}:
+            for value in (-1, 10**20, *([] if name == "seed" else [0])):
+                with pytest.raises(InputError, match=f"^{name} = "):
+                    config(**{name: value})
+
+
+def test_intervals_and_whole_words():
+    @dataclasses.dataclass
+    class Some:
+        share: float | None = None
+        counts: tuple[int, ...] = ()
+        name: str | None = None
+
+    check_options(Some(1.0, (1, 2)), share="(0, 1]", counts=1)
+    for bad, line in (
+        (Some(0.0), "part.share = 0.0: must be positive and at most 1"),
+        (Some(1.5), "part.share = 1.5: must be positive and at most 1"),
+        (Some(counts=(1, 0)), "part.counts = (1, 0): must be 1 or more"),
+        (Some(counts=(1, 2**31)), "part.counts = (1, 2147483648): must be at most 2147483647"),
+        (Some(name=""), "part.name = '': must be left out or not empty"),
+        (Some(name="a\0"), "part.name = 'a\\x00': must be without null characters"),
+    ):
+        with pytest.raises(InputError) as refused:
+            check_options(bad, "part", share="(0, 1]", counts=1)
+        assert str(refused.value) == line
+    assert as_typed("sampler.class_") == "--sampler.class" and as_typed("a_b.c_d") == "--a-b.c-d"
+
+
+def parsed(study, *argv):
+    presets = importlib.import_module(f"experiments.{study}").PRESETS
+    return parse(
+        presets, ["--preset", "smoke", *argv], name=study, default="default", description="", offer_dry_run=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("study", "arguments", "line"),
+    [
+        ("train", "--network.dropout nan", "--network.dropout = nan: must be"),
+        ("train", "--training.training.p-mean nan", "--training.training.p-mean = 'nan': must be an option"),
+        ("train", "--training.duration-kimg 1e308", "--training.duration-kimg = "),
+        (
+            "universality",
+            "--sampler.batch-size 5 --training.training.batch-size 0",
+            "--training.training.batch-size = 0",
+        ),
+        ("universality", "--training.training.seed -1", "--training.training.seed = -1"),
+        ("universality", "--size 100000000000000000000", "--size = 100000000000000000000: must be"),
+        ("universality", "--samples=", "--samples = '': must not be empty"),
+        ("universality", "--out=", "--out = '': must not be empty"),
+        ("sample", "--class -1", "--class = -1: must be 0 or more"),
+        ("sample", "--clas 1", "--clas = '1': must be an option, such as --class"),
+        ("molrg", "--phase.sizes 1 100000000000000000000", "--phase.sizes = (1, 100000000000000000000): must be"),
+        ("molrg", "--networks.unet.channels 0", "--networks.unet.channels = 0: must be 1 or more"),
+        ("molrg", "--networks.width -1", "--networks.width = -1: must be"),
+        ("hidden_gaussian", "--autoencoders.dit-width 0", "--autoencoders.dit-width = 0: must be"),
+    ],
+)
+def test_the_command_line_names_the_option_as_typed(study, arguments, line):
+    with pytest.raises(InputError) as refused:
+        parsed(study, *arguments.split(" "))
+    assert str(refused.value).startswith(line), str(refused.value)
+
+
+def test_a_megabyte_of_an_option_is_not_echoed():
+    for argv in (["--seed", "9" * 10**6], ["--features", "x", "y" * 10**6], ["--" + "q" * 10**6, "1"], ["z" * 10**6]):
+        with pytest.raises(InputError) as refused:
+            parsed("universality", *argv)
+        assert len(str(refused.value)) < 2_100 and "must" in str(refused.value)
