@@ -17,7 +17,7 @@ import tyro
 from dgu.errors import InputError
 from experiments.harness.claims import Claim, claims_table, read_claims, write_claims
 from experiments.harness.costs import Cost, cost_table
-from experiments.harness.processes import barrier, is_lead
+from experiments.harness.processes import is_lead
 from experiments.harness.report import Report, check_promises, write_report
 from experiments.harness.rundir import RunDirectory, config_to_json
 
@@ -67,9 +67,8 @@ def run_experiment(
             return ()
         out = options.out or Path("runs") / f"{name}-{options.preset}"
         existed = out.exists()
-        directory = RunDirectory.open(out, options.config)
-        with directory.lock(), contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO()):
-            barrier("opened")  # The lead may still be removing what a killed run was writing.
+        quiet = contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO())
+        with RunDirectory.hold(out, options.config) as directory, quiet:
             claims = _finished(directory)
             if claims is None:
                 print(f"{name}, preset {options.preset}, in {directory.path}", flush=True)

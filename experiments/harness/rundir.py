@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-import enum
+import functools
+import hashlib
 import io
 import json
 import math
@@ -18,18 +19,25 @@ import numpy as np
 
 from dgu.errors import InputError
 from dgu.files import TEMPORARY, remove_temporary, write_arrays, write_atomic
-from experiments.harness.processes import is_lead
+from dgu.reading import guarded, read_json, read_member, regular_file
+from experiments.harness.configuration import check_same, config_to_json, options, read_config
+from experiments.harness.inputs import RECORD, Inputs, recording
+from experiments.harness.lock import locked
+from experiments.harness.processes import from_lead, is_lead
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Words that have no place in the keys of ``metrics.json``: a resumed run must give the same bytes.
 _NOT_METRICS = {"seconds", "elapsed", "duration", "timestamp", "host"}
+#: Files that hold nothing computed: of the run, of its store of samples and of a training. A run that left no others stored nothing.
+_PREPARED = {"config.json", RECORD, "store.json", ".lock"}
 
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """A directory that holds one run of one configuration. Make it with ``RunDirectory.open``.
+    """A directory that holds one run of one configuration. Make it with ``RunDirectory.hold``, or ``open`` where no other
+    process can meet it.
 
     Where several processes run the experiment together they share the directory, and all but the lead write nothing.
 
@@ -40,69 +48,105 @@ class RunDirectory:
     path: Path
 
     @classmethod
+    @contextlib.contextmanager
+    def hold(cls, out: str | os.PathLike, config: Any) -> Iterator["RunDirectory"]:
+        """The directory ``out`` for ``config``, which belongs to this process inside (POSIX; released when the process ends,
+        however it ends). What the run is given is noted inside, too (``experiments.harness.inputs``).
+
+        It is locked before anything in it is looked at, so that of two processes that start together with different options
+        one has it and the other is refused. On file systems without locks there is no such protection. Of several processes
+        that run together the lead holds it, and the others go on when it does.
+
+        Raises:
+            InputError: another process holds it, ``open`` refuses it, or a file that the run was given holds something else
+                now. Nothing in it is touched then. Every process of a run raises what the lead does.
+        """
+        with contextlib.ExitStack() as stack:
+            problem = ""
+            if is_lead():
+                try:
+                    new = stack.enter_context(locked(Path(out), config))
+                    try:
+                        directory = cls.open(out, config)
+                        directory.inputs.check()
+                    except InputError:
+                        if new:
+                            with contextlib.suppress(OSError):
+                                os.rmdir(out)
+                        raise
+                    if os.access(out, os.W_OK):
+                        remove_temporary(Path(out))
+                except InputError as error:
+                    problem = str(error)
+            problem = from_lead(problem)
+            if problem:
+                raise InputError(problem)
+            if not is_lead():
+                directory = cls.open(out, config)
+            with recording(directory.inputs):
+                yield directory
+
+    @classmethod
     def open(cls, out: str | os.PathLike, config: Any) -> "RunDirectory":
         """The directory ``out`` for ``config``, a dataclass; made (parents too) where there is none.
 
         Raises:
-            InputError: ``out`` holds a run of another configuration (the first option that differs is named), holds
-                other files, is no directory, or cannot be written to. Nothing in it is touched then.
+            InputError: ``out`` holds a run of another configuration (the first option that differs is named) that stored
+                something, holds other files, is no directory, or cannot be written to though the run is not finished.
+                Nothing in it is touched then.
         """
         path, wanted = Path(out), config_to_json(config)
         stored = path / "config.json"
+        directory = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             if stored.exists():
-                _check_same(_options(json.loads(stored.read_text())), _options(wanted), stored)
+                there, given = options(read_config(stored)), options(wanted)
+                # A run that was killed before it stored anything refuses no other options.
+                fresh = there.keys() == given.keys() and there != given and _nothing_stored(path)
+                if not fresh:
+                    check_same(there, given, stored)
             elif any(not entry.name.endswith(TEMPORARY) for entry in path.iterdir()):
                 raise InputError(
                     f"--out = {str(out)!r}: must be new, empty, or a run's own directory (no config.json here)"
                 )
-            if not os.access(path, os.W_OK | os.X_OK):
+            else:
+                fresh = True
+            if not (path / "report.html").exists() and not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError(13, "permission denied")
-            directory = cls(path)
-            if not stored.exists():
-                directory.write_json("config.json", wanted)
+            if fresh and is_lead():
+                directory.discard(remove=False)
+                write_atomic(stored, lambda stream: stream.write(_json_bytes(_plain_json(wanted, "config.json"))))
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise InputError(f"--out = {str(out)!r}: must be a directory that can be written to ({reason})") from None
-        except json.JSONDecodeError:
-            raise InputError(f"--out = {str(out)!r}: must hold a readable config.json") from None
         return directory
 
     def discard(self, remove: bool) -> None:
         """Forget a run that stored nothing but its configuration; ``remove`` the directory, too."""
-        if is_lead() and [entry.name for entry in self.path.iterdir()] == ["config.json"]:
-            (self.path / "config.json").unlink()
-            if remove:
-                self.path.rmdir()
+        if not is_lead() or not _nothing_stored(self.path):
+            return
+        for folder, folders, files in os.walk(self.path, topdown=False):
+            for name in sorted(
+                files, key="config.json".__eq__
+            ):  # Last: what is left of a kill in between is a run's own.
+                Path(folder, name).unlink()
+            for name in folders:
+                Path(folder, name).rmdir()
+        if remove:
+            self.path.rmdir()
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the directory against a second run (POSIX; released when the process ends, however it ends)."""
-        if not is_lead():
-            yield
-            return
-        try:
-            import fcntl
-        except ImportError:  # No such lock on this platform.
-            yield
-            return
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise InputError(f"--out = {str(self.path)!r}: must not be in use by another process") from None
-        try:
-            remove_temporary(self.path)
-            yield
-        finally:
-            os.close(handle)
+    @functools.cached_property
+    def inputs(self) -> Inputs:
+        """What the run is given."""
+        return Inputs(self.path / RECORD, lambda record: self.write_json(RECORD, record))
 
     def stage(
         self, name: str, compute: Callable[[], Mapping[str, Any]], *, allow_nonfinite: bool = False
     ) -> dict[str, np.ndarray]:
         """The arrays of the stage ``name``: read from ``stages/NAME.npz`` if they are there, else computed and stored.
+
+        The file says which configuration and inputs it was computed from.
 
         Args:
             name: name of the stage, of letters, digits, ``.``, ``_`` and ``-``; ``/`` makes folders.
@@ -111,6 +155,9 @@ class RunDirectory:
 
         Returns:
             The stored arrays, the same on the run that computed them as on any later one; a scalar is a 0-d array.
+
+        Raises:
+            InputError: what is stored is damaged, or was computed from something else.
         """
         file = self._file(f"stages/{name}.npz")
         if not file.exists():
@@ -118,13 +165,39 @@ class RunDirectory:
             arrays = {key: _plain_array(name, key, value, allow_nonfinite) for key, value in compute().items()}
             if not is_lead():
                 return arrays
-            self._write(file, lambda stream: write_arrays(stream, arrays))
+            source = {"arrays": sorted(arrays), "config": self._config_sha256, "inputs": self.inputs.used}
+            comment = json.dumps(source, sort_keys=True).encode()
+            self._write(file, lambda stream: write_arrays(stream, arrays, comment=comment))
             self._record_time(name, time.perf_counter() - started)
-        try:
-            with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(f"stage {name!r} = {str(file)!r}: must be readable; remove it to compute again") from error
+        return self._read_stage(file)
+
+    def _read_stage(self, file: Path) -> dict[str, np.ndarray]:
+        allowed, advice = "a whole stage of this run", "remove it to compute again"
+        with guarded(file, allowed, advice=advice), open(regular_file(file), "rb") as stream:
+            with zipfile.ZipFile(stream) as archive:
+                # Stages are not compressed: nothing in the file is larger than the file.
+                names = [entry.filename.removesuffix(".npy") for entry in archive.infolist()]
+                arrays = {name: read_member(archive, name, file, os.fstat(stream.fileno()).st_size) for name in names}
+                source = json.loads(archive.comment)
+            there, own = source["arrays"], source["config"] == self._config_sha256
+            if there != sorted(arrays):
+                lacking = ", ".join(sorted(set(there) ^ set(arrays)))
+                raise InputError(f"{file}: lacks or has too many arrays ({lacking}); must be {allowed} ({advice})")
+            if not own:
+                raise InputError(f"{file}: was computed with other options; must be {allowed} ({advice})")
+            for shown, content in source["inputs"].items():
+                try:
+                    self.inputs.compare(shown, content)
+                except InputError:
+                    raise InputError(
+                        f"{file}: was computed from another {shown}; must be {allowed} ({advice})"
+                    ) from None
+                self.inputs.used[shown] = content
+        return arrays
+
+    @functools.cached_property
+    def _config_sha256(self) -> str:
+        return hashlib.sha256((self.path / "config.json").read_bytes()).hexdigest()
 
     def write_json(self, name: str, data: Any) -> None:
         """Write ``data`` as JSON: sorted keys, floats in full (their ``repr``), NumPy values as plain ones.
@@ -134,13 +207,20 @@ class RunDirectory:
         plain = _plain_json(data, name)
         if name == "metrics.json":
             _check_metrics(plain, name)
-        text = json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        self._write(self._file(name), lambda stream: stream.write(text.encode()))
+        self._write(self._file(name), lambda stream: stream.write(_json_bytes(plain)))
 
     def read_json(self, name: str) -> Any:
-        """The contents of a JSON file of this directory, or None where it is missing."""
+        """The contents of a JSON file of this directory, or None where it is missing.
+
+        Raises:
+            InputError: it cannot be read.
+        """
         file = self._file(name)
-        return json.loads(file.read_text()) if file.exists() else None
+        return (
+            read_json(file, "whole, as the run wrote it", advice="remove it to make it again")
+            if file.exists()
+            else None
+        )
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file (UTF-8)."""
@@ -153,8 +233,13 @@ class RunDirectory:
         self._write(self._file(name), lambda stream: stream.write(buffer.getvalue()))
 
     def timings(self) -> dict[str, float]:
-        """Seconds that each stage took when it was computed, from ``timings.json``."""
-        return self.read_json("timings.json") or {}
+        """Seconds that each stage took when it was computed, from ``timings.json``; of a damaged file nothing."""
+        try:
+            found = self.read_json("timings.json")
+        except InputError:
+            return {}
+        found = found if isinstance(found, dict) else {}
+        return {name: seconds for name, seconds in found.items() if isinstance(seconds, int | float) and seconds >= 0}
 
     def _record_time(self, name: str, seconds: float) -> None:
         self.write_json("timings.json", self.timings() | {name: round(seconds, 3)})
@@ -162,7 +247,15 @@ class RunDirectory:
     def _write(self, file: Path, write: Callable[[IO[bytes]], Any]) -> None:
         if not is_lead():
             return
-        file.parent.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "config.json").exists():
+            # Folders made anew here would hold a part of a run, which no command takes.
+            raise InputError(
+                f"--out = {str(self.path)!r}: must stay while the run goes on, but was removed; start it again"
+            )
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{file}: cannot be written ({error.strerror}); must be in a writable folder") from error
         write_atomic(file, write)
 
     def _file(self, name: str) -> Path:
@@ -171,41 +264,19 @@ class RunDirectory:
         return self.path / name
 
 
-def config_to_json(config: Any) -> dict[str, Any]:
-    """A (nested) dataclass as plain JSON: tuples as lists, paths and enums as text, infinities as ``"inf"``."""
-
-    def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        if isinstance(value, Mapping):
-            return {str(key): plain(entry) for key, entry in value.items()}
-        if isinstance(value, list | tuple | set | frozenset):
-            return [plain(entry) for entry in value]
-        if isinstance(value, enum.Enum):
-            return value.name
-        if isinstance(value, os.PathLike):
-            return os.fspath(value)
-        if isinstance(value, float) and math.isinf(value):
-            return "inf" if value > 0 else "-inf"
-        return value
-
-    return plain(config)
+def _nothing_stored(path: Path) -> bool:
+    """Whether a directory holds nothing that took any work: its configuration, empty folders, rubbish of a kill."""
+    files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    return all(
+        file.name in _PREPARED
+        or file.name.endswith(TEMPORARY)
+        or (file.name == "stats.jsonl" and not file.stat().st_size)
+        for file in files
+    )
 
 
-def _options(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(tree, dict):
-        return {key: leaf for name, entry in tree.items() for key, leaf in _options(entry, f"{prefix}.{name}").items()}
-    return {f"--{prefix.removeprefix('.').replace('_', '-')}": tree}
-
-
-def _check_same(stored: dict[str, Any], given: dict[str, Any], file: Path) -> None:
-    absent = "(no such option)"
-    for option in [*given, *(name for name in stored if name not in given)]:
-        there, here = stored.get(option, absent), given.get(option, absent)
-        if there != here or isinstance(there, bool) != isinstance(here, bool):
-            raise InputError(
-                f"{option} = {here!r}: must be {there!r} as stored in {str(file)!r}, or --out another directory"
-            )
+def _json_bytes(plain: Any) -> bytes:
+    return (json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _plain_array(stage: str, key: str, value: Any, allow_nonfinite: bool) -> np.ndarray:

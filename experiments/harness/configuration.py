@@ -1,0 +1,72 @@
+"""A study's options as plain JSON, stored in ``config.json`` of its run directory, and compared with those of a later command."""
+
+import dataclasses
+import enum
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dgu.errors import InputError
+from dgu.reading import read_json
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+    """A (nested) dataclass as plain JSON: tuples as lists, paths and enums as text, infinities as ``"inf"``."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if isinstance(value, Mapping):
+            return {str(key): plain(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [plain(entry) for entry in value]
+        if isinstance(value, enum.Enum):
+            return value.name
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, float) and math.isinf(value):
+            return "inf" if value > 0 else "-inf"
+        return value
+
+    return plain(config)
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """What ``config.json`` holds.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    allowed, advice = "the configuration of a run", "give --out another directory, or remove this one"
+    found = read_json(file, allowed, advice=advice)
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: holds a {type(found).__name__}; must be {allowed} ({advice})")
+    return found
+
+
+def options(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of a configuration by the names of their options, such as ``--sampler.num-steps``."""
+    if isinstance(tree, dict):
+        return {key: leaf for name, entry in tree.items() for key, leaf in options(entry, f"{prefix}.{name}").items()}
+    return {f"--{prefix.removeprefix('.').replace('_', '-')}": tree}
+
+
+class Different(InputError):
+    """A stored configuration that is not the one given: the first option that differs."""
+
+    def __init__(self, option: str, there: Any, here: Any, file: Path):
+        super().__init__(
+            f"{option} = {here!r}: must be {there!r} as stored in {str(file)!r}, or --out another directory"
+        )
+        self.option, self.there, self.here = option, there, here
+
+
+def check_same(stored: dict[str, Any], given: dict[str, Any], file: Path) -> None:
+    """``Different`` for the first option of ``given`` that is not as ``stored`` in ``file``, or else of those that are not given."""
+    absent = "(no such option)"
+    for option in [*given, *(name for name in stored if name not in given)]:
+        there, here = stored.get(option, absent), given.get(option, absent)
+        if there != here or isinstance(there, bool) != isinstance(here, bool):
+            raise Different(option, there, here, file)
