@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from dgu.reading import guarded
+
 if TYPE_CHECKING:
     from experiments.harness.rundir import RunDirectory
 
@@ -207,6 +209,13 @@ def write_claims(directory: "RunDirectory", claims: Sequence[Claim]) -> None:
 
 
 def read_claims(directory: "RunDirectory") -> tuple[Claim, ...] | None:
-    """The claims of a finished run, or None where there are none yet."""
+    """The claims of a finished run, or None where there are none yet.
+
+    Raises:
+        InputError: they cannot be read.
+    """
     stored = directory.read_json("claims.json")
-    return None if stored is None else tuple(Claim.from_json(entry) for entry in stored)
+    if stored is None:
+        return None
+    with guarded(directory.path / "claims.json", "the claims of a run", advice="remove it to make it again"):
+        return tuple(Claim.from_json(entry) for entry in stored)

@@ -39,10 +39,14 @@ def read_config(file: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read.
     """
-    allowed, advice = "the configuration of a run", "give --out another directory, or remove this one"
-    found = read_json(file, allowed, advice=advice)
+    try:
+        found = read_json(file, "the configuration of a run")
+    except InputError as error:
+        raise InputError(
+            f"--out = {str(file.parent)!r}: must hold a readable config.json, or give another ({error})"
+        ) from None
     if not isinstance(found, dict):
-        raise InputError(f"{file}: holds a {type(found).__name__}; must be {allowed} ({advice})")
+        raise InputError(f"--out = {str(file.parent)!r}: must hold the config.json of a run, or give another ({file})")
     return found
 
 

@@ -63,21 +63,12 @@ class RunDirectory:
         """
         with contextlib.ExitStack() as stack:
             problem = ""
-            if is_lead():
-                try:
+            try:
+                if is_lead():
                     new = stack.enter_context(locked(Path(out), config))
-                    try:
-                        directory = cls.open(out, config)
-                        directory.inputs.check()
-                    except InputError:
-                        if new:
-                            with contextlib.suppress(OSError):
-                                os.rmdir(out)
-                        raise
-                    if os.access(out, os.W_OK):
-                        remove_temporary(Path(out))
-                except InputError as error:
-                    problem = str(error)
+                    directory = cls._prepared(out, config, new)
+            except InputError as error:
+                problem = str(error)
             problem = from_lead(problem)
             if problem:
                 raise InputError(problem)
@@ -85,6 +76,21 @@ class RunDirectory:
                 directory = cls.open(out, config)
             with recording(directory.inputs):
                 yield directory
+
+    @classmethod
+    def _prepared(cls, out: str | os.PathLike, config: Any, new: bool) -> "RunDirectory":
+        """The locked directory, without what a killed run was writing; where it is refused and ``new``, it goes again."""
+        try:
+            directory = cls.open(out, config)
+            directory.inputs.check()
+        except InputError:
+            if new:
+                with contextlib.suppress(OSError):
+                    os.rmdir(out)
+            raise
+        if os.access(out, os.W_OK):
+            remove_temporary(Path(out))
+        return directory
 
     @classmethod
     def open(cls, out: str | os.PathLike, config: Any) -> "RunDirectory":
@@ -127,9 +133,8 @@ class RunDirectory:
         if not is_lead() or not _nothing_stored(self.path):
             return
         for folder, folders, files in os.walk(self.path, topdown=False):
-            for name in sorted(
-                files, key="config.json".__eq__
-            ):  # Last: what is left of a kill in between is a run's own.
+            # Last the configuration: what a kill in between leaves is still a run's own directory.
+            for name in sorted(files, key="config.json".__eq__):
                 Path(folder, name).unlink()
             for name in folders:
                 Path(folder, name).rmdir()
@@ -178,6 +183,8 @@ class RunDirectory:
                 # Stages are not compressed: nothing in the file is larger than the file.
                 names = [entry.filename.removesuffix(".npy") for entry in archive.infolist()]
                 arrays = {name: read_member(archive, name, file, os.fstat(stream.fileno()).st_size) for name in names}
+                if not archive.comment:
+                    raise InputError(f"{file}: does not say what it was computed from; must be {allowed} ({advice})")
                 source = json.loads(archive.comment)
             there, own = source["arrays"], source["config"] == self._config_sha256
             if there != sorted(arrays):
@@ -197,6 +204,7 @@ class RunDirectory:
 
     @functools.cached_property
     def _config_sha256(self) -> str:
+        self._check_there()
         return hashlib.sha256((self.path / "config.json").read_bytes()).hexdigest()
 
     def write_json(self, name: str, data: Any) -> None:
@@ -239,7 +247,11 @@ class RunDirectory:
         except InputError:
             return {}
         found = found if isinstance(found, dict) else {}
-        return {name: seconds for name, seconds in found.items() if isinstance(seconds, int | float) and seconds >= 0}
+        return {
+            name: seconds
+            for name, seconds in found.items()
+            if isinstance(seconds, int | float) and 0 <= seconds < math.inf
+        }
 
     def _record_time(self, name: str, seconds: float) -> None:
         self.write_json("timings.json", self.timings() | {name: round(seconds, 3)})
@@ -247,16 +259,19 @@ class RunDirectory:
     def _write(self, file: Path, write: Callable[[IO[bytes]], Any]) -> None:
         if not is_lead():
             return
-        if not (self.path / "config.json").exists():
-            # Folders made anew here would hold a part of a run, which no command takes.
-            raise InputError(
-                f"--out = {str(self.path)!r}: must stay while the run goes on, but was removed; start it again"
-            )
+        self._check_there()
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{file}: cannot be written ({error.strerror}); must be in a writable folder") from error
         write_atomic(file, write)
+
+    def _check_there(self) -> None:
+        """``InputError`` where the directory was removed: folders made anew would hold a part of a run, which no command takes."""
+        if not (self.path / "config.json").exists():
+            raise InputError(
+                f"--out = {str(self.path)!r}: was removed while the run went on; must stay (start the run again)"
+            )
 
     def _file(self, name: str) -> Path:
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name):
