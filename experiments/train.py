@@ -34,12 +34,15 @@ from dgu.models import (
     save_network,
 )
 from dgu.models.preconditioning import Preconditioning
+from dgu.models.pretrained import network_file
 from dgu.samplers import karras_sigmas, sample
 from dgu.training import AUGMENT_DIM, TrainingConfig, initial_state, train_steps
 from dgu.training.loop import check_batch, check_data
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
+from experiments.harness.inputs import reading
+from experiments.harness.pool import image_file
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
@@ -214,7 +217,8 @@ def build_network(config: NetworkConfig, side: int, channels: int, classes: int,
 def load_images(config: Config) -> data.ImageSet:
     """The training images; ``InputError`` in this command's words."""
     try:
-        images = data.load(config.data, config.split, config.size, max_size=config.max_size)
+        with reading("data", config.data, image_file(config.data)):
+            images = data.load(config.data, config.split, config.size, max_size=config.max_size)
     except InputError as error:
         raise InputError(str(error).replace("name_or_path = ", "data = ", 1)) from error
     _, height, width, _ = images.images.shape
@@ -229,7 +233,8 @@ _OPTIONAL = ("map_label", "map_augment")
 def _starting_point(name: str, network: EDMNetwork) -> tuple[Pretrained, dict[str, Any]]:
     """The checkpoint ``name``, and its layers that ``network`` has too: all, but for those in ``_OPTIONAL``."""
     try:
-        found = load_checkpoint(name)
+        with reading("init_from", name, network_file(name)):
+            found = load_checkpoint(name)
     except InputError as error:
         raise InputError(str(error).replace("checkpoint = ", "init_from = ", 1)) from error
     theirs, ours = found.denoiser.params, network.abstract_params

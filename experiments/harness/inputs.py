@@ -127,7 +127,7 @@ def reading(option: str, value: Any, file: str | os.PathLike | None) -> Iterator
     inputs.note(shown, name, content)
 
 
-def chosen(option: str, value: Any, name: str) -> None:
+def note_choice(option: str, value: Any, name: str) -> None:
     """Note what an option that leaves the choice to the study (``"auto"``) came to: it depends on what the machine holds.
 
     Raises:
