@@ -293,7 +293,7 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
     out.mkdir(parents=True, exist_ok=True)
     path, log = out / "network.npz", out / "stats.jsonl"
 
-    with TrainingCheckpoints(out / "checkpoints") as checkpoints:
+    with TrainingCheckpoints(out / "checkpoints", about=metadata) as checkpoints:
         state = initial_state(network, optimisation)
         state = {**state, "params": state["params"] | start, "ema": state["ema"] | jax.tree.map(jnp.copy, start)}
         state = parallel.put(state, parallel.replicated(mesh))
