@@ -35,6 +35,7 @@ from dgu.models import (
 )
 from dgu.models.preconditioning import Preconditioning
 from dgu.models.pretrained import network_file
+from dgu.reading import guarded
 from dgu.samplers import karras_sigmas, sample
 from dgu.training import AUGMENT_DIM, TrainingConfig, initial_state, train_steps
 from dgu.training.loop import check_batch, check_data
@@ -305,6 +306,11 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
             # The kill may have come between a checkpoint and its network.
             save_network(path, network, state["ema"], {**metadata, "images_seen": done * batch})
         kept = [json.dumps(line) + "\n" for line in read_log(log) if line["step"] <= done]
+        # The line of a tick is on disk before the checkpoint that follows it.
+        require(
+            len(kept) == -(-done // tick), f"{log}: lines up to step {done}", len(kept),
+            f"{-(-done // tick)} (remove {out / 'checkpoints'} to train from the start)",
+        )  # fmt: skip
         if lead:
             write_atomic(log, lambda file: file.write("".join(kept).encode()))
         losses: list[jax.Array] = []
@@ -342,16 +348,23 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The ticks in ``stats.jsonl``: complete lines only, for a kill may have cut off the last one."""
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    with guarded(path, "the log of a training", advice="remove it and checkpoints/ to train from the start"):
+        text = path.read_text("utf-8") if path.exists() else ""
+        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [{name: line[name] for name in ("step", "images_seen", "loss", "nonfinite")} for line in lines]
 
 
 def _append(path: Path, line: str) -> None:
     """A line that is on disk before the checkpoint that follows it."""
-    with path.open("a") as file:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("a") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); must stay and have room on its disk"
+        ) from error
 
 
 def run(config: Config, directory: RunDirectory) -> Report:

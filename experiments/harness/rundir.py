@@ -204,7 +204,7 @@ class RunDirectory:
 
     @functools.cached_property
     def _config_sha256(self) -> str:
-        self._check_there()
+        self.check_there()
         return hashlib.sha256((self.path / "config.json").read_bytes()).hexdigest()
 
     def write_json(self, name: str, data: Any) -> None:
@@ -259,14 +259,14 @@ class RunDirectory:
     def _write(self, file: Path, write: Callable[[IO[bytes]], Any]) -> None:
         if not is_lead():
             return
-        self._check_there()
+        self.check_there()
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{file}: cannot be written ({error.strerror}); must be in a writable folder") from error
         write_atomic(file, write)
 
-    def _check_there(self) -> None:
+    def check_there(self) -> None:
         """``InputError`` where the directory was removed: folders made anew would hold a part of a run, which no command takes."""
         if not (self.path / "config.json").exists():
             raise InputError(
