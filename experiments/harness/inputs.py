@@ -67,15 +67,20 @@ class Inputs:
             if entry["file"] and files_of(entry["file"]):
                 self.compare(shown, self.content(entry["file"]))
 
-    def compare(self, shown: str, content: str) -> None:
-        """``InputError`` where another content is on record, or in a stored stage, for ``shown``, an option with its value."""
+    def differs(self, shown: str, content: str) -> str:
+        """The other content that is on record, or in a stored stage, for ``shown``, an option with its value; else ``""``."""
         entry = self.stored().get(shown)
-        for known in (self.used.get(shown), None if entry is None else entry["content"]):
-            if known is not None and known != content:
-                raise InputError(
-                    f"{shown}: must be what the run in {str(self._record.parent)!r} was given, {known}, not {content};"
-                    " put it back, or give --out another directory"
-                )
+        known = self.used.get(shown) or ("" if entry is None else entry["content"])
+        return "" if known == content else known
+
+    def compare(self, shown: str, content: str) -> None:
+        """``InputError`` where it ``differs``."""
+        known = self.differs(shown, content)
+        if known:
+            raise InputError(
+                f"{shown}: must be what the run in {str(self._record.parent)!r} was given, {known}, not {content};"
+                " put it back, or give --out another directory"
+            )
 
     def note(self, shown: str, file: str, content: str) -> None:
         """Compare, and put on record what is new."""

@@ -130,7 +130,7 @@ class RunDirectory:
 
     def discard(self, remove: bool) -> None:
         """Forget a run that stored nothing but its configuration; ``remove`` the directory, too."""
-        if not is_lead() or not _nothing_stored(self.path):
+        if not is_lead() or not (self.path / "config.json").exists() or not _nothing_stored(self.path):
             return
         for folder, folders, files in os.walk(self.path, topdown=False):
             # Last the configuration: what a kill in between leaves is still a run's own directory.
@@ -177,29 +177,30 @@ class RunDirectory:
         return self._read_stage(file)
 
     def _read_stage(self, file: Path) -> dict[str, np.ndarray]:
-        allowed, advice = "a whole stage of this run", "remove it to compute again"
-        with guarded(file, allowed, advice=advice), open(regular_file(file), "rb") as stream:
-            with zipfile.ZipFile(stream) as archive:
-                # Stages are not compressed: nothing in the file is larger than the file.
-                names = [entry.filename.removesuffix(".npy") for entry in archive.infolist()]
-                arrays = {name: read_member(archive, name, file, os.fstat(stream.fileno()).st_size) for name in names}
-                if not archive.comment:
-                    raise InputError(f"{file}: does not say what it was computed from; must be {allowed} ({advice})")
-                source = json.loads(archive.comment)
-            there, own = source["arrays"], source["config"] == self._config_sha256
-            if there != sorted(arrays):
-                lacking = ", ".join(sorted(set(there) ^ set(arrays)))
-                raise InputError(f"{file}: lacks or has too many arrays ({lacking}); must be {allowed} ({advice})")
-            if not own:
-                raise InputError(f"{file}: was computed with other options; must be {allowed} ({advice})")
-            for shown, content in source["inputs"].items():
-                try:
-                    self.inputs.compare(shown, content)
-                except InputError:
-                    raise InputError(
-                        f"{file}: was computed from another {shown}; must be {allowed} ({advice})"
-                    ) from None
-                self.inputs.used[shown] = content
+        """The arrays of a stored stage; every line of refusal says what to do."""
+        try:
+            with guarded(file, "a whole stage of this run"):
+                return self._checked_stage(file)
+        except InputError as error:
+            raise InputError(f"{error} (remove it to compute again)") from error
+
+    def _checked_stage(self, file: Path) -> dict[str, np.ndarray]:
+        with open(regular_file(file), "rb") as stream, zipfile.ZipFile(stream) as archive:
+            # Stages are not compressed: nothing in the file is larger than the file.
+            names, size = [name.removesuffix(".npy") for name in archive.namelist()], os.fstat(stream.fileno()).st_size
+            arrays = {name: read_member(archive, name, file, size) for name in names}
+            if not archive.comment:
+                raise InputError(f"{file}: does not say what it was computed from; must be a stage that this run wrote")
+            source = json.loads(archive.comment)
+        other = sorted(set(source["arrays"]) ^ set(arrays))
+        if other:
+            raise InputError(f"{file}: lacks arrays or has too many ({', '.join(other)}); must be as it was written")
+        if source["config"] != self._config_sha256:
+            raise InputError(f"{file}: was computed with other options; must be a stage of this run")
+        for shown, content in source["inputs"].items():
+            if self.inputs.differs(shown, content):
+                raise InputError(f"{file}: was computed from another {shown}; must be a stage of this run")
+            self.inputs.used[shown] = content
         return arrays
 
     @functools.cached_property
