@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 
 from dgu.errors import InputError, one_line, require
 from dgu.files import TEMPORARY, remove_temporary, write_atomic
+from dgu.reading import guarded, read_json, regular_file
 
 MANIFEST = "store.json"
 #: What ``flock`` raises where the file system has no such locks (NFS: of a folder).
@@ -294,13 +295,13 @@ class SampleStore:
 
     def _open_shard(self, label: int, start: int, stop: int) -> np.ndarray:
         path = self._shard(label, start, stop)
-        try:
-            images = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: cannot be read ({one_line(error)}); must be a whole shard") from error
+        with guarded(path, "a whole shard", advice="delete it to make it again"):
+            images = np.load(regular_file(path), mmap_mode="r", allow_pickle=False)
         shape = (stop - start, *self.shape)
         if images.shape != shape or images.dtype != np.float32:
-            raise InputError(f"{path}: holds {images.dtype} {images.shape}; must be float32 {shape}")
+            raise InputError(
+                f"{path}: holds {images.dtype} {images.shape}; must be float32 {shape} (delete it to make it again)"
+            )
         state = path.stat()
         _check(path, shape, (state.st_ino, state.st_size, state.st_mtime_ns))
         return images
@@ -378,14 +379,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder / MANIFEST}: cannot be read ({one_line(error)}); must be the manifest of a store"
-        ) from error
-    if not isinstance(manifest, dict):
-        raise InputError(f"{folder / MANIFEST}: holds a {type(manifest).__name__}; must be the manifest of a store")
+    allowed = "the manifest of a store"
+    manifest = read_json(folder / MANIFEST, allowed)
+    shape = manifest.get("shape") if isinstance(manifest, dict) else None
+    lengths = isinstance(shape, list) and all(type(length) is int and length >= 1 for length in shape)
+    if not lengths or not isinstance(manifest.get("config"), dict):
+        raise InputError(f"{folder / MANIFEST}: holds something else; must be {allowed}")
     return manifest
 
 
