@@ -1,5 +1,6 @@
 """Checkpoints of a training run (Orbax), and networks as single safe files (npz)."""
 
+import errno
 import io
 import json
 import logging
@@ -17,30 +18,46 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from dgu.errors import InputError
+from dgu.errors import InputError, one_line
 from dgu.files import write_arrays, write_atomic
+from dgu.reading import guarded, read_json
 from dgu.typing import PyTree
 
 #: More than NumPy allows the header of an array to take.
 _MAX_HEADER = 1 << 14
+#: Name of the file with the checksums of a step's files.
+_CHECKSUMS = "checksums.json"
+_WHOLE, _ADVICE = "a whole checkpoint", "remove this folder to go on from the step before it, or else from the start"
 
 
 class TrainingCheckpoints:
     """The newest states of a run under ``directory``: numbered steps, each written under a temporary name and renamed.
 
+    With every step checksums of its files are stored, compared when the directory is opened, and ``about``, compared when the
+    step is loaded (steps that early versions wrote have neither).
+
     Args:
         directory: where the steps live; made when absent.
         keep: how many of the newest steps to keep.
+        about: what the states are computed from, of JSON's types; None compares nothing.
+
+    Raises:
+        InputError: the directory cannot be made or read, or the newest step in it is damaged.
     """
 
-    def __init__(self, directory: str | os.PathLike, keep: int = 2):
+    def __init__(self, directory: str | os.PathLike, keep: int = 2, about: Mapping[str, Any] | None = None):
         # Orbax logs every phase of every save at level INFO and some at WARNING.
         logging.getLogger("absl").setLevel(logging.ERROR)
-        self._checkpointer = ocp.training.Checkpointer(
-            Path(directory).resolve(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-            cleanup_tmp_directories=True,
-        )
+        self._directory = Path(directory).resolve()
+        self._about = None if about is None else json.loads(json.dumps(about, allow_nan=False))
+        # Before Orbax looks at it: what it cannot read leaves its threads complaining on their own.
+        _check_newest(self._directory)
+        with guarded(self._directory, "a directory of checkpoints that can be written to"):
+            self._checkpointer = ocp.training.Checkpointer(
+                self._directory,
+                preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+                cleanup_tmp_directories=True,
+            )
 
     def latest_step(self) -> int | None:
         """The newest complete step, or None."""
@@ -48,27 +65,48 @@ class TrainingCheckpoints:
         return None if latest is None else latest.step
 
     def save(self, step: int, state: PyTree) -> None:
-        """Write ``state`` as number ``step``; all processes of a multi-host run call this."""
-        if step != self.latest_step():
-            self._checkpointer.save(step, state, force=True)
+        """Write ``state`` as number ``step``; all processes of a multi-host run call this.
+
+        Raises:
+            InputError: it cannot be written, for the disk is full or the directory was removed.
+        """
+        if step == self.latest_step():
+            return
+        try:
+            if not self._directory.is_dir():  # Orbax would make it anew, without what else belongs to the run.
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            self._checkpointer.save(step, state, force=True, custom_metadata={"about": self._about})
+            folder = self._directory / str(step)
+            if jax.process_index() == 0:
+                sums = json.dumps(_checksums(folder), sort_keys=True, indent=1).encode()
+                write_atomic(folder / _CHECKSUMS, lambda file: file.write(sums))
+        except Exception as error:  # Of the file system as well as of what writes to it.
+            reason = (isinstance(error, OSError) and error.strerror) or one_line(error)
+            raise InputError(f"checkpoint {self._directory / str(step)}: cannot be written ({reason})") from error
 
     def load(self, like: PyTree) -> PyTree:
         """The newest state, with the structure, shapes and dtypes of ``like``.
 
         Raises:
-            InputError: there is none, or it belongs to another network.
+            InputError: there is none, it belongs to another network or training, or cannot be read.
         """
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         if self.latest_step() is None:
             raise InputError(f"checkpoint {self._checkpointer.directory}: must hold a step, but there is none")
-        # Compared here, for a load that fails leaves Orbax's threads complaining on their own.
-        stored, wanted = _described(self._checkpointer.metadata().metadata), _described(abstract)
+        path = self._directory / str(self.latest_step())
+        with guarded(f"checkpoint {path}", _WHOLE, advice=_ADVICE):
+            metadata = self._checkpointer.metadata()
+            stored, wanted = _described(metadata.metadata), _described(abstract)
+            about = (metadata.custom_metadata or {}).get("about")
         for name in sorted(stored.keys() | wanted.keys()):
             there, here = stored.get(name, "absent"), wanted.get(name, "absent")
             if there != here:
                 found = f"{name} is {there} there and {here} here"
                 raise InputError(f"checkpoint {self._checkpointer.directory}: not of this network ({found})")
-        return self._checkpointer.load(abstract_state=abstract)
+        if self._about is not None and about is not None:
+            _refuse_difference(path, about, self._about)
+        with guarded(f"checkpoint {path}", _WHOLE, advice=_ADVICE):
+            return self._checkpointer.load(abstract_state=abstract)
 
     def close(self) -> None:
         """Wait for what is being written."""
@@ -88,6 +126,45 @@ def _described(tree: PyTree) -> dict[str, str]:
         ".".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in leaves
     }
+
+
+def _checksums(folder: Path) -> dict[str, list[int]]:
+    """Size and CRC-32 of each file of a step, by its name in the folder."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != _CHECKSUMS]
+    return {str(file.relative_to(folder)): _checksum(file) for file in files}
+
+
+def _checksum(file: Path) -> list[int]:
+    size = checksum = 0
+    with open(file, "rb") as stream:
+        while part := stream.read(1 << 24):
+            size, checksum = size + len(part), zlib.crc32(part, checksum)
+    return [size, checksum]
+
+
+def _check_newest(directory: Path) -> None:
+    """Raise an ``InputError`` unless the files of the newest step are as they were written. (A kill may have come while an
+    older one was being deleted.)"""
+    steps = [entry for entry in directory.glob("*") if entry.name.isdecimal()]
+    folder = max(steps, key=lambda entry: int(entry.name), default=directory)
+    if not (folder / _CHECKSUMS).exists():
+        return
+    with guarded(f"checkpoint {folder}", _WHOLE, advice=_ADVICE):
+        stored = read_json(folder / _CHECKSUMS, "checksums", advice=_ADVICE)
+        bad = [
+            name for name, sums in stored.items() if not (folder / name).is_file() or _checksum(folder / name) != sums
+        ]
+        if bad:
+            raise InputError(f"checkpoint {folder}: {bad[0]} is damaged; must be {_WHOLE} ({_ADVICE})")
+
+
+def _refuse_difference(path: Path, stored: Any, given: Any, name: str = "") -> None:
+    """Raise an ``InputError`` that names the first entry in which two JSON values differ."""
+    if isinstance(stored, dict) and isinstance(given, dict):
+        for key in sorted(stored.keys() | given.keys()):
+            _refuse_difference(path, stored.get(key), given.get(key), f"{name}.{key}" if name else key)
+    elif stored != given:
+        raise InputError(f"checkpoint {path}: of another training ({name} is {stored!r} there and {given!r} here)")
 
 
 def save_arrays(

@@ -63,13 +63,17 @@ def remove_temporary(folder: Path) -> None:
             rubbish.unlink()
 
 
-def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray], *, compress: bool = False) -> None:
-    """An npz archive whose bytes depend on the arrays alone: sorted names, a fixed date, no pickles.
+def write_arrays(
+    file: IO[bytes], arrays: Mapping[str, np.ndarray], *, compress: bool = False, comment: bytes = b""
+) -> None:
+    """An npz archive whose bytes depend on the arrays and the archive's ``comment`` alone: sorted names, a fixed date, no
+    pickles.
 
     Raises:
         ValueError: an array of Python objects.
     """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED) as archive:
+        archive.comment = comment
         for name in sorted(arrays):
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = archive.compression

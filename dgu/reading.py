@@ -91,7 +91,7 @@ def read_json(path: str | os.PathLike, allowed: str, *, limit: int = MAX_JSON, a
         return json.loads(data.decode("utf-8"))
 
 
-def read_array(file: IO[bytes], size: int, source: str, limit: int) -> np.ndarray:
+def read_array(file: IO[bytes] | zipfile.ZipExtFile, size: int, source: str, limit: int) -> np.ndarray:
     """The array of an open npy file of ``size`` bytes; memory is taken only after its header was found to fit them.
 
     Call it inside ``guarded``. Nothing is unpickled.
@@ -130,7 +130,7 @@ def read_member(archive: zipfile.ZipFile, name: str, source: str | os.PathLike, 
         return read_array(file, entry.file_size, f"{os.fspath(source)}: {name}", limit)
 
 
-def _exactly(file: IO[bytes], count: int, source: str) -> bytearray:
+def _exactly(file: IO[bytes] | zipfile.ZipExtFile, count: int, source: str) -> bytearray:
     data = bytearray(count)
     view, at = memoryview(data), 0
     while at < count:

@@ -10,13 +10,15 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
 from dgu import parallel
-from dgu.errors import require
+from dgu.errors import InputError, require
+from dgu.reading import guarded
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
 from experiments.harness.options import check_options
@@ -167,7 +169,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
             pictures = _fill_store(config, directory, network.shape, labels, len(seeds), make, bar)[: len(shown)]
             pictures = to_uint8(pictures)
         else:
-            pictures = _write_images(config, directory, seeds, labels, make, bar)[: len(shown)]
+            pictures = _write_images(config, directory, network.shape, seeds, labels, make, bar)[: len(shown)]
     rows = -(-len(shown) // _GRID[1])
     blank = np.full((rows * _GRID[1] - len(shown), *network.shape), 255, np.uint8)
     grid = np.concatenate([pictures, blank]).reshape(rows, _GRID[1], *network.shape).astype(np.float32) / 127.5 - 1
@@ -301,9 +303,15 @@ def _fill_store(
 
 
 def _write_images(
-    config: Config, directory: RunDirectory, seeds: np.ndarray, labels: np.ndarray | None, make: Make, bar: Any
+    config: Config,
+    directory: RunDirectory,
+    shape: tuple,
+    seeds: np.ndarray,
+    labels: np.ndarray | None,
+    make: Make,
+    bar: Any,
 ) -> np.ndarray:
-    """Write the PNG files that are missing, each process its part, and pack them if asked; the bytes of the first ones."""
+    """Write the PNG files that are missing or damaged, each process its part, and pack them if asked; the bytes of the first ones."""
     import jax
 
     from dgu import data
@@ -313,12 +321,13 @@ def _write_images(
     if config.format != "zip" or not packed.exists():
         mine = np.arange(len(seeds))[jax.process_index() :: jax.process_count()]
         paths = {int(row): folder / image_name(int(seeds[row]), subdirs=config.subdirs) for row in mine}
-        missing = np.asarray([row for row in mine if not paths[int(row)].exists()], np.int64)
+        missing = np.asarray([row for row in mine if not _is_whole(paths[int(row)], shape)], np.int64)
         bar.update(len(mine) - len(missing))
         together = config.batch_size * jax.local_device_count()
         for at in range(0, len(missing), together):
             rows = missing[at : at + together]
             pixels = to_uint8(make(None if labels is None else labels[rows], seeds[rows]))
+            directory.check_there()
             for row, image in zip(rows, pixels):
                 write_png(paths[int(row)], image)
             bar.update(len(rows))
@@ -328,8 +337,24 @@ def _write_images(
     if parallel.is_lead():
         _pack(config, directory, seeds, labels)
     parallel.barrier("packed")
-    images = data.load(packed).images[: _GRID[0] * _GRID[1]]
+    try:
+        images = data.load(packed).images[: _GRID[0] * _GRID[1]]
+    except InputError as error:
+        raise InputError(f"{error} (remove it to make the images again)") from error
     return np.round((images + 1) * 127.5).astype(np.uint8)
+
+
+def _is_whole(path: Path, shape: tuple) -> bool:
+    """Whether a PNG file is there, has images' ``shape`` (H, W, C) and the checksums it was written with."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            size, mode = image.size, image.mode
+            image.verify()
+    except Exception:  # Whatever a damaged file makes the parser raise: the image is made again.
+        return False
+    return (size[1], size[0], len(mode)) == tuple(shape)
 
 
 def _read_images(config: Config, directory: RunDirectory, seeds: np.ndarray) -> np.ndarray:
@@ -338,8 +363,12 @@ def _read_images(config: Config, directory: RunDirectory, seeds: np.ndarray) -> 
 
     from dgu.data.export import image_name
 
+    def opened(file: Path) -> np.ndarray:
+        with guarded(file, "a whole PNG file", advice="remove it to make it again"), Image.open(file) as image:
+            return np.asarray(image)
+
     files = [directory.path / "images" / image_name(int(seed), subdirs=config.subdirs) for seed in seeds]
-    pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+    pixels = np.stack([opened(file) for file in files])
     return pixels if pixels.ndim == 4 else pixels[..., None]
 
 

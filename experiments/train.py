@@ -34,13 +34,17 @@ from dgu.models import (
     save_network,
 )
 from dgu.models.preconditioning import Preconditioning
+from dgu.models.pretrained import network_file
+from dgu.reading import guarded
 from dgu.samplers import karras_sigmas, sample
 from dgu.training import AUGMENT_DIM, TrainingConfig, initial_state, train_steps
 from dgu.training.loop import check_batch, check_data
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
+from experiments.harness.inputs import reading
 from experiments.harness.options import check_options
+from experiments.harness.pool import image_file
 from experiments.harness.progress import Progress
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
@@ -215,7 +219,8 @@ def build_network(config: NetworkConfig, side: int, channels: int, classes: int,
 def load_images(config: Config) -> data.ImageSet:
     """The training images; ``InputError`` in this command's words."""
     try:
-        images = data.load(config.data, config.split, config.size, max_size=config.max_size)
+        with reading("data", config.data, image_file(config.data)):
+            images = data.load(config.data, config.split, config.size, max_size=config.max_size)
     except InputError as error:
         raise InputError(str(error).replace("name_or_path = ", "data = ", 1)) from error
     _, height, width, _ = images.images.shape
@@ -230,7 +235,8 @@ _OPTIONAL = ("map_label", "map_augment")
 def _starting_point(name: str, network: EDMNetwork) -> tuple[Pretrained, dict[str, Any]]:
     """The checkpoint ``name``, and its layers that ``network`` has too: all, but for those in ``_OPTIONAL``."""
     try:
-        found = load_checkpoint(name)
+        with reading("init_from", name, network_file(name)):
+            found = load_checkpoint(name)
     except InputError as error:
         raise InputError(str(error).replace("checkpoint = ", "init_from = ", 1)) from error
     theirs, ours = found.denoiser.params, network.abstract_params
@@ -289,7 +295,7 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
     out.mkdir(parents=True, exist_ok=True)
     path, log = out / "network.npz", out / "stats.jsonl"
 
-    with TrainingCheckpoints(out / "checkpoints") as checkpoints:
+    with TrainingCheckpoints(out / "checkpoints", about=metadata) as checkpoints:
         state = initial_state(network, optimisation)
         state = {**state, "params": state["params"] | start, "ema": state["ema"] | jax.tree.map(jnp.copy, start)}
         state = parallel.put(state, parallel.replicated(mesh))
@@ -301,6 +307,11 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
             # The kill may have come between a checkpoint and its network.
             save_network(path, network, state["ema"], {**metadata, "images_seen": done * batch})
         kept = [json.dumps(line) + "\n" for line in read_log(log) if line["step"] <= done]
+        # The line of a tick is on disk before the checkpoint that follows it.
+        require(
+            len(kept) == -(-done // tick), f"{log}: lines up to step {done}", len(kept),
+            f"{-(-done // tick)} (remove {out / 'checkpoints'} to train from the start)",
+        )  # fmt: skip
         if lead:
             write_atomic(log, lambda file: file.write("".join(kept).encode()))
         losses: list[jax.Array] = []
@@ -338,16 +349,23 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The ticks in ``stats.jsonl``: complete lines only, for a kill may have cut off the last one."""
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    with guarded(path, "the log of a training", advice="remove it and checkpoints/ to train from the start"):
+        text = path.read_text("utf-8") if path.exists() else ""
+        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [{name: line[name] for name in ("step", "images_seen", "loss", "nonfinite")} for line in lines]
 
 
 def _append(path: Path, line: str) -> None:
     """A line that is on disk before the checkpoint that follows it."""
-    with path.open("a") as file:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("a") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); must stay and have room on its disk"
+        ) from error
 
 
 def run(config: Config, directory: RunDirectory) -> Report:

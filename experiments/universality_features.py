@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dgu.errors import InputError, require
+from experiments.harness.inputs import reading
 from experiments.harness.options import check_options
 from experiments.harness.pool import load_images
 from experiments.harness.rundir import RunDirectory
@@ -117,7 +118,8 @@ def read(file: str, count: int) -> np.ndarray:
 
     wanted = f"{PIXELS}, {CNN}, {RANDOM} or an npy file"
     try:
-        values = read_features(file)
+        with reading("features", file, file):
+            values = read_features(file)
     except InputError as error:
         raise InputError(f"features = {file!r}: must be {wanted} ({error})") from error
     return checked_features(values, count, f"features = {file!r}")

@@ -181,3 +181,79 @@ def test_checkpoints_keep_the_newest_and_refuse_another_network(tmp_path):
 
 def replace_params(state, params):
     return {**state, "params": params}
+
+
+@pytest.fixture
+def steps(tmp_path):
+    """A state, and a directory of checkpoints that holds its steps 1 and 2."""
+    rng = np.random.default_rng(0)
+    state = {"params": {"w": jnp.asarray(rng.normal(size=(32, 32)), jnp.float32)}, "step": jnp.asarray(0, jnp.int32)}
+    with TrainingCheckpoints(tmp_path / "c", about={"seed": 1, "data": {"sha256": "a"}}) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, state)
+    return state, tmp_path / "c"
+
+
+def test_no_damage_of_a_checkpoint_goes_unnoticed(steps, capfd):
+    """Of each file: a flipped bit, zeros in its place, nothing in it, half of it, and no such file."""
+    state, folder = steps
+    rng = np.random.default_rng(0)
+    for file in sorted(path for path in (folder / "2").rglob("*") if path.is_file()):
+        good = file.read_bytes()
+        flipped = bytearray(good)
+        flipped[rng.integers(len(good))] ^= 1 << rng.integers(8)
+        for damaged in (bytes(flipped), bytes(len(good)), b"", good[: len(good) // 2], None):
+            if damaged is None and file.name == "checksums.json":
+                continue  # As an early version left it.
+            file.unlink() if damaged is None else file.write_bytes(damaged)
+            with pytest.raises(InputError) as error:
+                TrainingCheckpoints(folder)
+            assert str(folder / "2") in str(error.value) and "remove this folder" in str(error.value)
+            file.write_bytes(good)
+    with TrainingCheckpoints(folder) as checkpoints:
+        chex.assert_trees_all_equal(checkpoints.load(state), state)
+    assert capfd.readouterr().err == ""  # Orbax was not asked, and did not complain.
+
+
+def test_a_step_that_a_kill_left_half_deleted_or_without_checksums_stops_nothing(steps):
+    state, folder = steps
+    next(path for path in (folder / "1").rglob("*") if path.is_file()).unlink()
+    (folder / "2/checksums.json").unlink()
+    with TrainingCheckpoints(folder) as checkpoints:
+        chex.assert_trees_all_equal(checkpoints.load(state), state)
+        checkpoints.save(3, state)
+    assert (folder / "3/checksums.json").exists()
+
+
+def test_a_checkpoint_of_another_training_is_refused(steps):
+    state, folder = steps
+    for about, words in (
+        ({"seed": 1, "data": {"sha256": "b"}}, "data.sha256 is 'a' there and 'b' here"),
+        ({"seed": 2, "data": {"sha256": "a"}}, "seed is 1 there and 2 here"),
+    ):
+        with TrainingCheckpoints(folder, about=about) as checkpoints, pytest.raises(InputError, match=words):
+            checkpoints.load(state)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(steps, monkeypatch):
+    """A full disk, and a directory that was removed, which is not made anew."""
+    import errno
+    import shutil
+
+    state, folder = steps
+    with TrainingCheckpoints(folder) as checkpoints:
+
+        def full(*_, **__):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(InputError, match=r"^checkpoint .*3: .*No space left") as error,
+        ):
+            patch.setattr(checkpoints._checkpointer, "save", full)
+            checkpoints.save(3, state)
+        assert "\n" not in str(error.value)
+        shutil.rmtree(folder)
+        with pytest.raises(InputError, match="cannot be written"):
+            checkpoints.save(3, state)
+    assert not folder.exists()

@@ -6,10 +6,11 @@ import json
 import math
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -21,9 +22,16 @@ from jaxtyping import Float, Integer, Num
 from dgu.arrays import as_floats
 from dgu.errors import InputError, one_line, require
 from dgu.files import TEMPORARY, remove_temporary, write_atomic
+from dgu.reading import guarded, read_json, regular_file
 
 MANIFEST = "store.json"
+#: What ``flock`` raises where the file system has no such locks (NFS: of a folder).
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF}
 _SHARD = re.compile(r"class-(\d{4,})_(\d{8,})-(\d{8,})\.npy")
+
+#: After the array a shard has these eight bytes and the CRC-32 of all before them, little-endian. Readers of npy files stop at
+#: the array's end.
+_MARK, _TRAILER = b"dgucrc32", 12
 
 #: ``make(labels, indices) -> images``, all with one leading axis: sample number ``indices[j]`` of class ``labels[j]``.
 Make = Callable[[np.ndarray, np.ndarray], Any]
@@ -37,6 +45,9 @@ class SampleStore:
     ``class-LLLL_START-STOP.npy``. It is written under a temporary name, forced to disk and renamed, so the names
     present say exactly what is there: a run that was killed goes on with what is missing, and asking for more samples
     later adds shards and rewrites none. ``store.json`` holds the config that the samples were made with.
+
+    A shard ends with a checksum, which is compared when a process first reads from it (one written by an early version has
+    none); damaged shards and values that are not finite are refused.
 
     Open a store by ``SampleStore.open``.
 
@@ -94,8 +105,11 @@ class SampleStore:
         except OSError as error:
             raise InputError(f"{folder}: cannot be made ({error.strerror}); must be in a writable folder") from error
         text = json.dumps(wanted, sort_keys=True, indent=1) + "\n"
-        write_atomic(folder / MANIFEST, lambda file: file.write(text.encode()))
-        return store
+        with _alone(folder):  # Of two processes with different configs one makes it, and the other is refused.
+            if not (folder / MANIFEST).is_file():
+                write_atomic(folder / MANIFEST, lambda file: file.write(text.encode()))
+                return store
+        return cls.open(path, config, shape, shard_size)
 
     @classmethod
     def existing(cls, path: str | os.PathLike) -> "SampleStore":
@@ -120,8 +134,8 @@ class SampleStore:
                 continue
             label, start, stop = (int(group) for group in match.groups())
             path = self.path / name
-            size, wanted = path.stat().st_size, _file_size((stop - start, *self.shape))
-            if size != wanted:
+            size, wanted = path.stat().st_size, _file_size((stop - start, *self.shape)) + _TRAILER
+            if size not in (wanted, wanted - _TRAILER):  # Without a checksum as early versions wrote it.
                 raise InputError(f"{path}: shard of {size} bytes; must be {wanted} (delete it to make it again)")
             present.setdefault(label, []).append((start, stop))
         for label, ranges in present.items():
@@ -176,15 +190,20 @@ class SampleStore:
             index = start + int(np.argmin(finite))
             raise InputError(f"sample {index} of class {label} holds NaN or infinite values; all must be finite")
         path = self._shard(label, start, start + len(images))
-        write_atomic(path, lambda file: np.save(file, images, allow_pickle=False))
+        whole = BytesIO()
+        np.save(whole, images, allow_pickle=False)
+        whole.write(_MARK + zlib.crc32(whole.getbuffer()).to_bytes(4, "little"))
+        write_atomic(path, lambda file: file.write(whole.getbuffer()))
 
     def read(self, label: int, which: int | Integer[np.ndarray, "n"]) -> Float[np.ndarray, "n *event"]:
         """Samples of a class, float32: the first ``which``, or those with the indices ``which``, in that order.
 
-        Only the pages that hold them are read from disk.
+        The first time a process reads from a shard all of it is checked; later only the pages that hold the samples are read
+        from disk.
 
         Raises:
-            InputError: samples that are not stored (class and first such index are named), a shard that cannot be read.
+            InputError: samples that are not stored (class and first such index are named), a shard that cannot be read, is
+                damaged or holds NaN or infinite values.
         """
         indices = np.arange(which) if isinstance(which, int) else np.asarray(which)
         require(isinstance(which, np.ndarray) or which >= 0, "which", which, "a count of 0 or more, or indices")
@@ -278,13 +297,15 @@ class SampleStore:
 
     def _open_shard(self, label: int, start: int, stop: int) -> np.ndarray:
         path = self._shard(label, start, stop)
-        try:
-            images = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: cannot be read ({one_line(error)}); must be a whole shard") from error
+        with guarded(path, "a whole shard", advice="delete it to make it again"):
+            images = np.load(regular_file(path), mmap_mode="r", allow_pickle=False)
         shape = (stop - start, *self.shape)
         if images.shape != shape or images.dtype != np.float32:
-            raise InputError(f"{path}: holds {images.dtype} {images.shape}; must be float32 {shape}")
+            raise InputError(
+                f"{path}: holds {images.dtype} {images.shape}; must be float32 {shape} (delete it to make it again)"
+            )
+        state = path.stat()
+        _check(path, shape, (state.st_ino, state.st_size, state.st_mtime_ns))
         return images
 
     @contextmanager
@@ -302,7 +323,7 @@ class SampleStore:
                 raise InputError(f"{self.path}: is being filled by another process; must be one at a time") from error
             except OSError as error:
                 # Some network file systems have no locks: samples are right without, only two fillers are not refused.
-                if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                if error.errno not in _NO_LOCKS:
                     raise
             yield
 
@@ -327,15 +348,45 @@ def _file_size(shape: tuple[int, ...]) -> int:
     return len(header.getvalue()) + 4 * math.prod(shape)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+@lru_cache(maxsize=65_536)
+def _check(path: Path, shape: tuple[int, ...], state: tuple[int, ...]) -> None:
+    """Raise an ``InputError`` unless a shard is whole and finite; once for each ``state`` of the file."""
+    data = path.read_bytes()
+    size = _file_size(shape)
+    if len(data) > size and data[size:] != _MARK + zlib.crc32(memoryview(data)[:size]).to_bytes(4, "little"):
         raise InputError(
-            f"{folder / MANIFEST}: cannot be read ({one_line(error)}); must be the manifest of a store"
-        ) from error
-    if not isinstance(manifest, dict):
-        raise InputError(f"{folder / MANIFEST}: holds a {type(manifest).__name__}; must be the manifest of a store")
+            f"{path}: is damaged (its checksum differs); must be as it was written (delete it to make it again)"
+        )
+    images = np.frombuffer(data, "<f4", math.prod(shape), size - 4 * math.prod(shape)).reshape(shape[0], -1)
+    finite = np.isfinite(images).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"{path}: image {int(np.argmin(finite))} holds NaN or infinite values; all must be finite (delete it to make it again)"
+        )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for the lock of a folder, where its file system has locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(handle)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    allowed = "the manifest of a store"
+    manifest = read_json(folder / MANIFEST, allowed)
+    shape = manifest.get("shape") if isinstance(manifest, dict) else None
+    lengths = isinstance(shape, list) and all(type(length) is int and length >= 1 for length in shape)
+    if not lengths or not isinstance(manifest.get("config"), dict):
+        raise InputError(f"{folder / MANIFEST}: holds something else; must be {allowed}")
     return manifest
 
 

@@ -75,18 +75,25 @@ def load_checkpoint(name_or_path: str | os.PathLike) -> Pretrained:
     Raises:
         InputError: no such name or file, or the file holds something else.
     """
-    text = os.fspath(name_or_path)
-    if text in BUNDLED:
+    text, path = os.fspath(name_or_path), network_file(name_or_path)
+    if path is None:
         with resources.as_file(resources.files("dgu.models") / "bundled" / f"{text}.npz") as path:
             return _read(path)
-    path = Path(text)
-    path = path / "network.npz" if path.is_dir() else path
     if not path.is_file():
         allowed = (
             f"one of {', '.join(BUNDLED)}, a network .npz, an EDM snapshot .pkl, or the directory of a training run"
         )
         raise InputError(f"checkpoint = {text!r}: must be {allowed}")
     return read_pickle(path) if path.suffix == ".pkl" else _read(path)
+
+
+def network_file(name_or_path: str | os.PathLike) -> Path | None:
+    """The file that ``load_checkpoint`` reads, whether it is there or not; None for a bundled network."""
+    text = os.fspath(name_or_path)
+    if text in BUNDLED:
+        return None
+    path = Path(text)
+    return path / "network.npz" if path.is_dir() else path
 
 
 def read_pickle(path: str | os.PathLike) -> Pretrained:

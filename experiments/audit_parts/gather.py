@@ -20,6 +20,7 @@ from experiments.audit_parts.images import (
     set_aside,
 )
 from experiments.harness.checkpoints import load as load_network
+from experiments.harness.inputs import note_choice, reading
 from experiments.harness.pool import sample_pool
 from experiments.harness.rundir import RunDirectory
 
@@ -131,7 +132,9 @@ def _held_out(config: Any, size: int | None, reference: Images) -> tuple[Images 
     try:
         held, _ = read("holdout", config.reference, config.holdout_split, size, config.reference_range)
     except InputError:  # It has no such split.
+        note_choice("holdout", "auto", "a part of the reference")
         return None, ""
+    note_choice("holdout", "auto", f"the split {config.holdout_split}")
     return held, "holdout (auto)"
 
 
@@ -139,7 +142,8 @@ def _features(option: str, path: str, count: int) -> Any:
     from dgu.analysis import read_features
 
     try:
-        found = read_features(path)
+        with reading(option, path, path):
+            found = read_features(path)
     except InputError as error:
         raise InputError(f"{option} = {path!r}: {error}") from error
     return check_features(f"{option} = {path!r}", found, count)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dgu.errors import InputError, require
+from experiments.harness.inputs import reading
 from experiments.harness.pool import load_images
 
 #: Least samples, reference and held-out images, and the statistic that needs them.
@@ -76,25 +77,20 @@ def read(
     option: str, value: str, split: str, size: int | None, value_range: Any = None
 ) -> tuple[Images, tuple[str, ...]]:
     """A set from a file, folder, name or sample store; labels are None where it has none, with the names of its classes."""
-    from dgu.data import SampleStore, load
+    from dgu.data import SampleStore
     from dgu.data.store import MANIFEST
 
     if (Path(value) / MANIFEST).is_file():
-        store = SampleStore.existing(value)
-        shards = store.shards()
-        require(len(shards) > 0, f"{option} = {value!r}: samples", 0, "1 or more")
-        count = min(sum(1 for _ in _indices(ranges)) for ranges in shards.values())
-        require(count > 0, f"{option} = {value!r}: samples number 0 on of every class", count, "1 or more")
-        pixels = np.concatenate([store.read(label, count) for label in sorted(shards)])
+        with reading(option, value, value):
+            store = SampleStore.existing(value)
+            shards = store.shards()
+            require(len(shards) > 0, f"{option} = {value!r}: samples", 0, "1 or more")
+            count = min(sum(1 for _ in _indices(ranges)) for ranges in shards.values())
+            require(count > 0, f"{option} = {value!r}: samples number 0 on of every class", count, "1 or more")
+            pixels = np.concatenate([store.read(label, count) for label in sorted(shards)])
         labels = np.repeat(np.asarray(sorted(shards), np.int32), count)
         return Images(clipped(pixels), labels if len(shards) > 1 else None), ()
-    if value_range is None:
-        found = load_images(option, value, split, size)
-    else:
-        try:
-            found = load(value, split, size, value_range=tuple(value_range))
-        except InputError as error:
-            raise InputError(f"{option} = {value!r}: {error}") from error
+    found = load_images(option, value, split, size, value_range=None if value_range is None else tuple(value_range))
     several = len(found.class_names) > 1
     return Images(found.images, found.labels if several else None), found.class_names if several else ()
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from dgu.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
-from dgu.models.pretrained import Pretrained
+from dgu.models.pretrained import Pretrained, network_file
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
+from experiments.harness.inputs import reading
 
 #: NVIDIA's ImageNet-64 network, which the paper on universality samples: not in the package, but its costs are known.
 IMAGENET_64 = "edm-imagenet-64x64-cond-adm.pkl"
@@ -27,7 +28,8 @@ def load(name: str, untrained_size: int | None = None) -> Any:
     if name == UNTRAINED:
         return _untrained(untrained_size or 8)
     try:
-        return load_checkpoint(name)
+        with reading("checkpoint", name, network_file(name)):
+            return load_checkpoint(name)
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith("checkpoint = ") else f"checkpoint = {name!r}: {text}") from error

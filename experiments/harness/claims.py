@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from dgu.errors import InputError, one_line
+from dgu.reading import guarded
 
 if TYPE_CHECKING:
     from experiments.harness.rundir import RunDirectory
@@ -263,12 +263,12 @@ def write_claims(directory: "RunDirectory", claims: Sequence[Claim]) -> None:
 def read_claims(directory: "RunDirectory") -> tuple[Claim, ...] | None:
     """The claims of a finished run, or None where there are none yet.
 
-    ``InputError`` where they cannot be used, as those of an older version whose verdicts this one does not give.
+    Raises:
+        InputError: they cannot be read, or are those of an older version whose verdicts this one does not give.
     """
     stored = directory.read_json("claims.json")
-    try:
-        return None if stored is None else tuple(Claim.from_json(entry) for entry in stored)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        file = directory.path / "claims.json"
-        advice = "remove the file, and the same command makes the report again from what is stored"
-        raise InputError(f"{str(file)!r}: {one_line(error)}; {advice}") from error
+    if stored is None:
+        return None
+    advice = "remove it, and the same command makes the report again from what is stored"
+    with guarded(directory.path / "claims.json", "the claims of a run", advice=advice):
+        return tuple(Claim.from_json(entry) for entry in stored)

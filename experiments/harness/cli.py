@@ -13,7 +13,7 @@ from experiments.harness.arguments import parse, under_its_option
 from experiments.harness.claims import Claim, claims_table, read_claims, write_claims
 from experiments.harness.costs import Cost, cost_table
 from experiments.harness.ends import in_one_line
-from experiments.harness.processes import barrier, is_lead
+from experiments.harness.processes import is_lead
 from experiments.harness.report import Report, check_promises, write_report
 from experiments.harness.rundir import RunDirectory, config_to_json
 
@@ -63,10 +63,9 @@ def run_experiment(
             return ()
         out = options.out or Path("runs") / f"{name}-{options.preset}"
         existed = out.exists()
-        directory = RunDirectory.open(out, options.config)
-        shown = printable(str(directory.path))
-        with directory.lock(), contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO()):
-            barrier("opened")  # The lead may still be removing what a killed run was writing.
+        quiet = contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO())
+        with RunDirectory.hold(out, options.config) as directory, quiet:
+            shown = printable(str(directory.path))
             claims = _finished(directory)
             if claims is None:
                 print(f"{name}, preset {options.preset}, in {shown}", flush=True)

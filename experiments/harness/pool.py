@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from dgu import parallel
 from dgu.errors import InputError, require
 from experiments import sample as sampling
+from experiments.harness.inputs import reading
 from experiments.harness.options import MAY_BE_INFINITE, check_options
 from experiments.harness.rundir import RunDirectory
 
@@ -112,14 +114,22 @@ def sample_pool(
     return np.stack([store.read(label, count) for label in labels])
 
 
-def load_images(option: str, value: str, split: str, size: int | None = None) -> Any:
-    """``dgu.data.load``, its complaints under the name of the option that brought them."""
+def load_images(option: str, value: str, split: str, size: int | None = None, **more: Any) -> Any:
+    """``dgu.data.load``, its complaints under the name of the option that brought them; what the file held is noted."""
     from dgu import data
 
     try:
-        return data.load(value, split, size)
+        with reading(option, value, image_file(value)):
+            return data.load(value, split, size, **more)
     except InputError as error:
         raise InputError(f"{option} = {value!r}: {error}") from error
+
+
+def image_file(value: str) -> Path | None:
+    """The file or folder that ``dgu.data.load`` reads; None for a set known by name, whose content is known, too."""
+    from dgu.data.named import NAMED_SETS
+
+    return None if value in NAMED_SETS else Path(value).expanduser()
 
 
 def class_list(classes: Sequence[int] | None, available: int, at_least: int = 1) -> tuple[int, ...]:

@@ -2,6 +2,10 @@
 
 import sys
 
+import numpy as np
+
+from dgu.errors import MAX_MESSAGE
+
 
 def is_lead() -> bool:
     """Whether this is process 0, which alone prints and writes."""
@@ -12,9 +16,12 @@ def is_lead() -> bool:
     return parallel.is_lead()
 
 
-def barrier(name: str) -> None:
-    """Wait for the other processes, if there are any."""
-    if "jax" in sys.modules:
-        from dgu import parallel
+def from_lead(text: str) -> str:
+    """The line ``text`` of process 0, on every process; all wait for it."""
+    jax = sys.modules.get("jax")
+    if jax is None or jax.process_count() == 1:
+        return text
+    from jax.experimental import multihost_utils
 
-        parallel.barrier(name)
+    line = np.frombuffer(text.encode().ljust(4 * MAX_MESSAGE), np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(line)).decode().rstrip()

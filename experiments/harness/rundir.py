@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-import enum
+import functools
+import hashlib
 import io
 import json
 import math
@@ -18,21 +19,32 @@ import numpy as np
 
 from dgu.errors import InputError
 from dgu.files import TEMPORARY, advice, remove_temporary, write_arrays, write_atomic
-from experiments.harness.options import as_typed
-from experiments.harness.processes import is_lead
+from dgu.reading import guarded, read_json, read_member, regular_file
+from experiments.harness.configuration import (
+    GENERATOR,
+    check_generator,
+    check_same,
+    config_to_json,
+    options,
+    read_config,
+)
+from experiments.harness.inputs import RECORD, Inputs, recording
+from experiments.harness.lock import locked
+from experiments.harness.processes import from_lead, is_lead
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Words that have no place in the keys of ``metrics.json``: a resumed run must give the same bytes.
 _NOT_METRICS = {"seconds", "elapsed", "duration", "timestamp", "host"}
-#: The generator of all keys, ``dgu.prng.GENERATOR`` (which would take JAX along), stored in ``config.json`` beside the options.
-_PRNG = "threefry2x32"
+#: Files that hold nothing computed: of the run, of its store of samples and of a training. A run that left no others stored nothing.
+_PREPARED = {"config.json", RECORD, "store.json", ".lock"}
 
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """A directory that holds one run of one configuration. Make it with ``RunDirectory.open``.
+    """A directory that holds one run of one configuration. Make it with ``RunDirectory.hold``, or ``open`` where no other
+    process can meet it.
 
     Where several processes run the experiment together they share the directory, and all but the lead write nothing.
 
@@ -43,36 +55,88 @@ class RunDirectory:
     path: Path
 
     @classmethod
+    @contextlib.contextmanager
+    def hold(cls, out: str | os.PathLike, config: Any) -> Iterator["RunDirectory"]:
+        """The directory ``out`` for ``config``, which belongs to this process inside (POSIX; released when the process ends,
+        however it ends). What the run is given is noted inside, too (``experiments.harness.inputs``).
+
+        It is locked before anything in it is looked at, so that of two processes that start together with different options
+        one has it and the other is refused. On file systems without locks there is no such protection. Of several processes
+        that run together the lead holds it, and the others go on when it does.
+
+        Raises:
+            InputError: another process holds it, ``open`` refuses it, or a file that the run was given holds something else
+                now. Nothing in it is touched then. Every process of a run raises what the lead does.
+        """
+        with contextlib.ExitStack() as stack:
+            problem = ""
+            try:
+                if is_lead():
+                    new = stack.enter_context(locked(Path(out), config))
+                    directory = cls._prepared(out, config, new)
+            except InputError as error:
+                problem = str(error)
+            problem = from_lead(problem)
+            if problem:
+                raise InputError(problem)
+            if not is_lead():
+                directory = cls.open(out, config)
+            with recording(directory.inputs):
+                yield directory
+
+    @classmethod
+    def _prepared(cls, out: str | os.PathLike, config: Any, new: bool) -> "RunDirectory":
+        """The locked directory, without what a killed run was writing; where it is refused and ``new``, it goes again."""
+        try:
+            directory = cls.open(out, config)
+            directory.inputs.check()
+        except InputError:
+            if new:
+                with contextlib.suppress(OSError):
+                    os.rmdir(out)
+            raise
+        if os.access(out, os.W_OK):
+            remove_temporary(Path(out))
+        return directory
+
+    @classmethod
     def open(cls, out: str | os.PathLike, config: Any) -> "RunDirectory":
         """The directory ``out`` for ``config``, a dataclass; made (parents too) where there is none.
 
         Raises:
-            InputError: ``out`` holds a run of another configuration (the first option that differs is named) or of
-                another random generator, holds other files, is no directory, or cannot be written to. Nothing in it is touched then.
+            InputError: ``out`` holds a run of another configuration (the first option that differs is named) that stored
+                something, or of another random generator, holds other files, is no directory, or cannot be written to though the
+                run is not finished. Nothing in it is touched then.
         """
         path, wanted = Path(out), config_to_json(config)
         stored = path / "config.json"
+        directory = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             if stored.exists():
-                there = json.loads(stored.read_text())
-                _check_generator(there, stored)
-                _check_same(_options(there), _options(wanted), stored)
+                found = read_config(stored)
+                check_generator(found, stored)
+                there, given = options(found), options(wanted)
+                # A run that was killed before it stored anything refuses no other options.
+                fresh = there.keys() == given.keys() and there != given and _nothing_stored(path)
+                if not fresh:
+                    check_same(there, given, stored)
             elif any(not entry.name.endswith(TEMPORARY) for entry in path.iterdir()):
                 raise InputError(
                     f"--out = {str(out)!r}: must be new, empty, or a run's own directory (no config.json here)"
                 )
-            directory = cls(path)
+            else:
+                fresh = True
             # A finished run is only read, on a read-only disk, too.
             if not directory.finished and not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError(13, "permission denied")
-            if not stored.exists():
-                directory.write_json("config.json", wanted | {"prng": _PRNG})
+            if fresh and is_lead():
+                directory.discard(remove=False)
+                plain = _plain_json(wanted | {"prng": GENERATOR}, "config.json")
+                write_atomic(stored, lambda stream: stream.write(_json_bytes(plain)))
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise InputError(f"--out = {str(out)!r}: must be a directory that can be written to ({reason})") from None
-        except json.JSONDecodeError:
-            raise InputError(f"--out = {str(out)!r}: must hold a readable config.json") from None
         return directory
 
     @property
@@ -82,38 +146,28 @@ class RunDirectory:
 
     def discard(self, remove: bool) -> None:
         """Forget a run that stored nothing but its configuration; ``remove`` the directory, too."""
-        if is_lead() and [entry.name for entry in self.path.iterdir()] == ["config.json"]:
-            (self.path / "config.json").unlink()
-            if remove:
-                self.path.rmdir()
+        if not is_lead() or not (self.path / "config.json").exists() or not _nothing_stored(self.path):
+            return
+        for folder, folders, files in os.walk(self.path, topdown=False):
+            # Last the configuration: what a kill in between leaves is still a run's own directory.
+            for name in sorted(files, key="config.json".__eq__):
+                Path(folder, name).unlink()
+            for name in folders:
+                Path(folder, name).rmdir()
+        if remove:
+            self.path.rmdir()
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the directory against a second run (POSIX; released when the process ends, however it ends)."""
-        if not is_lead():
-            yield
-            return
-        try:
-            import fcntl
-        except ImportError:  # No such lock on this platform.
-            yield
-            return
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise InputError(f"--out = {str(self.path)!r}: must not be in use by another process") from None
-        try:
-            remove_temporary(self.path)
-            yield
-        finally:
-            os.close(handle)
+    @functools.cached_property
+    def inputs(self) -> Inputs:
+        """What the run is given."""
+        return Inputs(self.path / RECORD, lambda record: self.write_json(RECORD, record))
 
     def stage(
         self, name: str, compute: Callable[[], Mapping[str, Any]], *, allow_nonfinite: bool = False
     ) -> dict[str, np.ndarray]:
         """The arrays of the stage ``name``: read from ``stages/NAME.npz`` if they are there, else computed and stored.
+
+        The file says which configuration and inputs it was computed from.
 
         Args:
             name: name of the stage, of letters, digits, ``.``, ``_`` and ``-``; ``/`` makes folders.
@@ -122,6 +176,9 @@ class RunDirectory:
 
         Returns:
             The stored arrays, the same on the run that computed them as on any later one; a scalar is a 0-d array.
+
+        Raises:
+            InputError: what is stored is damaged, or was computed from something else.
         """
         file = self._file(f"stages/{name}.npz")
         if not file.exists():
@@ -129,13 +186,43 @@ class RunDirectory:
             arrays = {key: _plain_array(name, key, value, allow_nonfinite) for key, value in compute().items()}
             if not is_lead():
                 return arrays
-            self._write(file, lambda stream: write_arrays(stream, arrays))
+            source = {"arrays": sorted(arrays), "config": self._config_sha256, "inputs": self.inputs.used}
+            comment = json.dumps(source, sort_keys=True).encode()
+            self._write(file, lambda stream: write_arrays(stream, arrays, comment=comment))
             self._record_time(name, time.perf_counter() - started)
+        return self._read_stage(file)
+
+    def _read_stage(self, file: Path) -> dict[str, np.ndarray]:
+        """The arrays of a stored stage; every line of refusal says what to do."""
         try:
-            with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(f"stage {name!r} = {str(file)!r}: must be readable; remove it to compute again") from error
+            with guarded(file, "a whole stage of this run"):
+                return self._checked_stage(file)
+        except InputError as error:
+            raise InputError(f"{error} (remove it to compute again)") from error
+
+    def _checked_stage(self, file: Path) -> dict[str, np.ndarray]:
+        with open(regular_file(file), "rb") as stream, zipfile.ZipFile(stream) as archive:
+            # Stages are not compressed: nothing in the file is larger than the file.
+            names, size = [name.removesuffix(".npy") for name in archive.namelist()], os.fstat(stream.fileno()).st_size
+            arrays = {name: read_member(archive, name, file, size) for name in names}
+            if not archive.comment:
+                raise InputError(f"{file}: does not say what it was computed from; must be a stage that this run wrote")
+            source = json.loads(archive.comment)
+        other = sorted(set(source["arrays"]) ^ set(arrays))
+        if other:
+            raise InputError(f"{file}: lacks arrays or has too many ({', '.join(other)}); must be as it was written")
+        if source["config"] != self._config_sha256:
+            raise InputError(f"{file}: was computed with other options; must be a stage of this run")
+        for shown, content in source["inputs"].items():
+            if self.inputs.differs(shown, content):
+                raise InputError(f"{file}: was computed from another {shown}; must be a stage of this run")
+            self.inputs.used[shown] = content
+        return arrays
+
+    @functools.cached_property
+    def _config_sha256(self) -> str:
+        self.check_there()
+        return hashlib.sha256((self.path / "config.json").read_bytes()).hexdigest()
 
     def write_json(self, name: str, data: Any) -> None:
         """Write ``data`` as JSON: sorted keys, floats in full (their ``repr``), NumPy values as plain ones.
@@ -145,12 +232,20 @@ class RunDirectory:
         plain = _plain_json(data, name)
         if name == "metrics.json":
             _check_metrics(plain, name)
-        self.write_text(name, json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        self._write(self._file(name), lambda stream: stream.write(_json_bytes(plain)))
 
     def read_json(self, name: str) -> Any:
-        """The contents of a JSON file of this directory, or None where it is missing."""
+        """The contents of a JSON file of this directory, or None where it is missing.
+
+        Raises:
+            InputError: it cannot be read.
+        """
         file = self._file(name)
-        return json.loads(file.read_text()) if file.exists() else None
+        return (
+            read_json(file, "whole, as the run wrote it", advice="remove it to make it again")
+            if file.exists()
+            else None
+        )
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file (UTF-8; what a file name may have that is no UTF-8 is escaped, as JSON does it)."""
@@ -163,8 +258,17 @@ class RunDirectory:
         self._write(self._file(name), lambda stream: stream.write(buffer.getvalue()))
 
     def timings(self) -> dict[str, float]:
-        """Seconds that each stage took when it was computed, from ``timings.json``."""
-        return self.read_json("timings.json") or {}
+        """Seconds that each stage took when it was computed, from ``timings.json``; of a damaged file nothing."""
+        try:
+            found = self.read_json("timings.json")
+        except InputError:
+            return {}
+        found = found if isinstance(found, dict) else {}
+        return {
+            name: seconds
+            for name, seconds in found.items()
+            if isinstance(seconds, int | float) and 0 <= seconds < math.inf
+        }
 
     def _record_time(self, name: str, seconds: float) -> None:
         self.write_json("timings.json", self.timings() | {name: round(seconds, 3)})
@@ -172,13 +276,19 @@ class RunDirectory:
     def _write(self, file: Path, write: Callable[[IO[bytes]], Any]) -> None:
         if not is_lead():
             return
-        if not self.path.is_dir():  # Made again it would lack what it had.
-            raise InputError(f"{self.path}: was removed while the run went on; the same command again starts over")
+        self.check_there()
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{file.parent}: cannot be made ({error.strerror}); {advice(error)}") from error
         write_atomic(file, write)
+
+    def check_there(self) -> None:
+        """``InputError`` where the directory was removed: folders made anew would hold a part of a run, which no command takes."""
+        if not (self.path / "config.json").exists():
+            raise InputError(
+                f"--out = {str(self.path)!r}: was removed while the run went on; must stay (start the run again)"
+            )
 
     def _file(self, name: str) -> Path:
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name):
@@ -186,50 +296,21 @@ class RunDirectory:
         return self.path / name
 
 
-def config_to_json(config: Any) -> dict[str, Any]:
-    """A (nested) dataclass as plain JSON: tuples as lists, paths and enums as text, infinities as ``"inf"``."""
-
-    def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        if isinstance(value, Mapping):
-            return {str(key): plain(entry) for key, entry in value.items()}
-        if isinstance(value, list | tuple | set | frozenset):
-            return [plain(entry) for entry in value]
-        if isinstance(value, enum.Enum):
-            return value.name
-        if isinstance(value, os.PathLike):
-            return os.fspath(value)
-        if isinstance(value, float) and math.isinf(value):
-            return "inf" if value > 0 else "-inf"
-        return value
-
-    return plain(config)
+def _nothing_stored(path: Path) -> bool:
+    """Whether a directory holds nothing that took any work: its configuration, empty folders, rubbish of a kill."""
+    files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    return all(
+        file.name in _PREPARED
+        or file.name.endswith(TEMPORARY)
+        or (file.name == "stats.jsonl" and not file.stat().st_size)
+        for file in files
+    )
 
 
-def _options(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(tree, dict):
-        return {key: leaf for name, entry in tree.items() for key, leaf in _options(entry, f"{prefix}.{name}").items()}
-    return {as_typed(prefix.removeprefix(".")): tree}
-
-
-def _check_generator(stored: dict[str, Any], file: Path) -> None:
-    """Take the generator's name out of what ``config.json`` holds; runs from before it was stored used this one, too."""
-    found = stored.pop("prng", _PRNG)
-    if found != _PRNG:
-        raise InputError(
-            f"{str(file)!r}: is of a run with the random generator {found!r}, not {_PRNG}; --out another directory"
-        )
-
-
-def _check_same(stored: dict[str, Any], given: dict[str, Any], file: Path) -> None:
-    absent = "(no such option)"
-    for option in [*given, *(name for name in stored if name not in given)]:
-        there, here = stored.get(option, absent), given.get(option, absent)
-        if there != here or isinstance(there, bool) != isinstance(here, bool):
-            raise InputError(
-                f"{option} = {here!r}: must be {there!r} as stored in {str(file)!r}, or --out another directory"
-            )
+def _json_bytes(plain: Any) -> bytes:
+    text = json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # What a file name may have that is no UTF-8 is escaped, as JSON does it.
+    return text.encode(errors="backslashreplace")
 
 
 def _plain_array(stage: str, key: str, value: Any, allow_nonfinite: bool) -> np.ndarray:

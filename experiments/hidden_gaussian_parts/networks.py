@@ -19,6 +19,7 @@ from dgu.training import TrainingConfig
 from dgu.training.loop import check_batch
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
+from experiments.harness.inputs import note_choice
 from experiments.harness.options import check_options
 from experiments.harness.pool import BUNDLED_IMAGES, load_images
 from experiments.train import NetworkConfig, build_network
@@ -171,9 +172,11 @@ def gather(config: Config) -> Images:
         try:
             train, held = (read("networks.data", "fashion-mnist", split) for split in ("train", "test"))
             about = "Fashion-MNIST: training file, and test file held out"
+            note_choice("networks.data", "auto", "fashion-mnist")
         except InputError as error:
             if "was not found" not in str(error):
                 raise
+            note_choice("networks.data", "auto", BUNDLED_IMAGES)
             train, held = halves("networks.data", BUNDLED_IMAGES, "test")
             bundled, about = True, "halves of the bundled images"
     fits = held.shape[1:] == train.shape[1:]

@@ -17,6 +17,7 @@ from dgu.samplers import karras_sigmas
 from experiments.harness import checkpoints
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
+from experiments.harness.inputs import note_choice
 from experiments.harness.pool import BUNDLED_IMAGES, load_images
 
 PAPER = "hidden_gaussian"
@@ -223,10 +224,12 @@ def _images(config: Any, label: int | None, names: Sequence[str]) -> tuple[np.nd
         return train, held, False, f"{config.data} ({config.train_split}) and held-out images{kind}"
     try:
         train, held = (chosen("data", "fashion-mnist", split) for split in ("train", "test"))
+        note_choice("data", config.data, "fashion-mnist")
         return train, held, False, f"Fashion-MNIST{kind}: training file, and test file held out"
     except InputError as error:
         if "was not found" not in str(error):
             raise
+    note_choice("data", config.data, BUNDLED_IMAGES)
     bundled = chosen("data", BUNDLED_IMAGES, "test")
     unseen = ", none of which the network was trained on" if config.checkpoint == BUNDLED_NETWORK else ""
     return (

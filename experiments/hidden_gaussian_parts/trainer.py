@@ -203,6 +203,7 @@ class Trainer(Design):
                     # Not the loss: a training that was killed knows it from its restart on only.
                     about = {"images_seen": step * training.batch_size, "images": arm.size, "seed": arm.seed}
                     if parallel.is_lead():
+                        self.directory.check_there()
                         save_network(self._file(arm, step), network, latest["ema"], about)
                 # After the network of this step, so that where a state is, the networks before it are.
                 if step < marks[-1] and time.monotonic() - saved >= 60 * config.checkpoint_minutes:

@@ -10,6 +10,7 @@ import numpy as np
 from dgu.errors import InputError, require
 from dgu.models import EDMNetwork, SongUNetConfig
 from experiments.harness import checkpoints
+from experiments.harness.inputs import note_choice
 from experiments.harness.pool import BUNDLED_IMAGES, load_images
 
 PAPER = "molrg"
@@ -92,10 +93,13 @@ def _images(option: str, data: str, split: str, size: int | None) -> tuple[Any, 
     if data != "auto":
         return load_images(option, data, split, size), f"{data} ({split})"
     try:
-        return load_images(option, "fashion-mnist", "train", size), "Fashion-MNIST, training file"
+        found = load_images(option, "fashion-mnist", "train", size)
+        note_choice(option, data, "fashion-mnist")
+        return found, "Fashion-MNIST, training file"
     except InputError as error:
         if "was not found" not in str(error):
             raise
+    note_choice(option, data, BUNDLED_IMAGES)
     found = load_images(option, BUNDLED_IMAGES, "test", size)
     return (
         found,

@@ -349,6 +349,82 @@ def test_damaged_shards_are_named(tmp_path, refused):
         store.read(0, 2)
 
 
+def test_no_flipped_bit_of_a_shard_goes_unnoticed(tmp_path, refused):
+    store = SampleStore.open(tmp_path, CONFIG, SHAPE, shard_size=4)
+    store.fill(make, [0], 4)
+    path = tmp_path / "class-0000_00000000-00000004.npy"
+    good = path.read_bytes()
+    for place in range(len(good)):
+        damaged = bytearray(good)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        with refused(path.name):
+            store.read(0, 4)
+    for damaged in (
+        good[:140] + bytes(20) + good[160:],
+        good[:-40] + bytes(40),
+    ):  # zeroed data, with and without the checksum
+        path.write_bytes(damaged)
+        with refused(path.name, "checksum differs", "delete it to make it again"):
+            store.read(0, 1)
+    path.unlink()
+    assert store.fill(make, [0], 4) == 4 and path.read_bytes() == good
+    np.testing.assert_array_equal(store.read(0, 4), expected(0, np.arange(4)))
+
+
+def test_shards_of_early_versions_are_read_unless_they_hold_nan(tmp_path, refused):
+    """They are the plain npy file, without a checksum."""
+    store = SampleStore.open(tmp_path, CONFIG, SHAPE, shard_size=4)
+    path = tmp_path / "class-0000_00000000-00000004.npy"
+    images = expected(0, np.arange(4))
+    np.save(path, images)
+    np.testing.assert_array_equal(store.read(0, 4), images)
+    for bad in (np.nan, np.inf):
+        images[2, 1, 1, 0] = bad
+        np.save(path, images)
+        with refused(path.name, "image 2", "NaN or infinite"):
+            store.read(0, np.asarray([0]))
+
+
+MAKER = """
+import sys
+sys.path[:0] = sys.argv[3:]
+import numpy as np
+from dgu.data.store import SampleStore
+from dgu.errors import InputError
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    store = SampleStore.open(sys.argv[1], {"seed": int(sys.argv[2])}, (1,), shard_size=2)
+    store.fill(lambda labels, indices: np.full((len(indices), 1), float(sys.argv[2]), np.float32), [int(sys.argv[2])], 4)
+except InputError as error:
+    raise SystemExit(f"refused: {error}")
+"""
+
+
+@pytest.mark.parametrize("pairs", [3, pytest.param(100, marks=pytest.mark.slow)])
+def test_of_two_processes_that_make_a_store_one_is_refused(tmp_path, pairs):
+    for number in range(pairs):
+        folder = tmp_path / str(number)
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-c", MAKER, str(folder), str(seed), ROOT],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for seed in (1, 2)
+        ]  # fmt: skip
+        for process in both:
+            process.stdout.readline()
+        for process in both:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        errors = [process.communicate(timeout=60)[1] for process in both]
+        codes = [process.returncode for process in both]
+        winner = codes.index(0) + 1
+        assert sorted(codes) == [0, 1] and errors[2 - winner].startswith("refused: config.seed"), errors
+        assert list(SampleStore.open(folder, {"seed": winner}, (1,)).shards()) == [winner]
+
+
 def test_folder_must_be_a_store_or_empty(tmp_path, refused):
     (tmp_path / "notes.txt").write_text("mine")
     with refused(tmp_path, MANIFEST, "empty"):

@@ -131,11 +131,16 @@ def test_read_only_directory_is_refused(tmp_path):
 
 
 def test_a_second_process_is_kept_out(tmp_path):
-    directory = RunDirectory.open(tmp_path, Config())
-    with directory.lock():
-        with pytest.raises(InputError, match="in use by another process"), directory.lock():
-            pass
-    with directory.lock():
+    with RunDirectory.hold(tmp_path / "run", Config()) as directory:
+        for other, words in (
+            (Config(), "in use by another process with the same options"),
+            (Config(fresh=True), "in use by another process with --fresh = False, not True"),
+        ):
+            before = contents(tmp_path)
+            with pytest.raises(InputError, match=words) as error, RunDirectory.hold(directory.path, other):
+                pass
+            assert "give --out another directory" in str(error.value) and contents(tmp_path) == before
+    with RunDirectory.hold(tmp_path / "run", Config()):
         pass
 
 

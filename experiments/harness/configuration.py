@@ -1,0 +1,89 @@
+"""A study's options as plain JSON, stored in ``config.json`` of its run directory, and compared with those of a later command."""
+
+import dataclasses
+import enum
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dgu.errors import InputError
+from dgu.reading import read_json
+from experiments.harness.options import as_typed
+
+#: The generator of all keys, ``dgu.prng.GENERATOR`` (which would take JAX along), stored in ``config.json`` beside the options.
+GENERATOR = "threefry2x32"
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+    """A (nested) dataclass as plain JSON: tuples as lists, paths and enums as text, infinities as ``"inf"``."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if isinstance(value, Mapping):
+            return {str(key): plain(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [plain(entry) for entry in value]
+        if isinstance(value, enum.Enum):
+            return value.name
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, float) and math.isinf(value):
+            return "inf" if value > 0 else "-inf"
+        return value
+
+    return plain(config)
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """What ``config.json`` holds.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        found = read_json(file, "the configuration of a run")
+    except InputError as error:
+        raise InputError(
+            f"--out = {str(file.parent)!r}: must hold a readable config.json, or give another ({error})"
+        ) from None
+    if not isinstance(found, dict):
+        raise InputError(f"--out = {str(file.parent)!r}: must hold the config.json of a run, or give another ({file})")
+    return found
+
+
+def options(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of a configuration by the names of their options, such as ``--sampler.num-steps``."""
+    if isinstance(tree, dict):
+        return {key: leaf for name, entry in tree.items() for key, leaf in options(entry, f"{prefix}.{name}").items()}
+    return {as_typed(prefix.removeprefix(".")): tree}
+
+
+def check_generator(stored: dict[str, Any], file: Path) -> None:
+    """Take the generator's name out of what ``config.json`` holds; runs from before it was stored used this one, too."""
+    found = stored.pop("prng", GENERATOR)
+    if found != GENERATOR:
+        raise InputError(
+            f"{str(file)!r}: is of a run with the random generator {found!r}, not {GENERATOR}; --out another directory"
+        )
+
+
+class Different(InputError):
+    """A stored configuration that is not the one given: the first option that differs."""
+
+    def __init__(self, option: str, there: Any, here: Any, file: Path):
+        super().__init__(
+            f"{option} = {here!r}: must be {there!r} as stored in {str(file)!r}, or --out another directory"
+        )
+        self.option, self.there, self.here = option, there, here
+
+
+def check_same(stored: dict[str, Any], given: dict[str, Any], file: Path) -> None:
+    """``Different`` for the first option of ``given`` that is not as ``stored`` in ``file``, or else of those that are not given."""
+    absent = "(no such option)"
+    for option in [*given, *(name for name in stored if name not in given)]:
+        there, here = stored.get(option, absent), given.get(option, absent)
+        if there != here or isinstance(there, bool) != isinstance(here, bool):
+            raise Different(option, there, here, file)
