@@ -154,17 +154,18 @@ def read_json(path: str | os.PathLike, allowed: str, *, limit: int = MAX_JSON, a
         return json.loads(data.decode("utf-8"))
 
 
-def read_array(file: Readable, size: int, source: str, limit: int, advice: str = "") -> np.ndarray:
-    """The array of an open npy file of ``size`` bytes; memory is taken only after its header was found to fit them.
+def read_header(
+    file: Readable, size: int, source: str, limit: int, advice: str = ""
+) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order (whether Fortran's) and dtype from an open npy file of ``size`` bytes; what follows are its entries.
 
-    Call it inside ``guarded``. Nothing is unpickled. Memory grows with the bytes that really come, since the size that
-    an archive states for a compressed member may be false. ``advice`` says how to raise ``limit``, if that is possible.
+    Call it inside ``guarded``. ``advice`` says how to raise ``limit``, if that is possible.
 
     Raises:
         InputError: Python objects, more than ``limit`` bytes, or a header that promises another number of bytes than
             there are.
     """
-    version = np.lib.format.read_magic(file)
+    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -186,6 +187,20 @@ def read_array(file: Readable, size: int, source: str, limit: int, advice: str =
         raise InputError(
             f"{source}: holds {size - file.tell():,} bytes of data; must be {promised:,} for shape {shape}"
         )
+    return shape, fortran, dtype
+
+
+def read_array(file: Readable, size: int, source: str, limit: int, advice: str = "") -> np.ndarray:
+    """The array of an open npy file of ``size`` bytes: its header is judged as ``read_header`` says, then it is read.
+
+    Call it inside ``guarded``. Nothing is unpickled. Memory grows with the bytes that really come, since the size that
+    an archive states for a compressed member may be false.
+
+    Raises:
+        InputError: what ``read_header`` refuses, or a file that ends early.
+    """
+    shape, fortran, dtype = read_header(file, size, source, limit, advice)
+    promised = math.prod(shape) * dtype.itemsize
     data = read_up_to(file, promised)
     if len(data) < promised:
         raise InputError(f"{source}: ends after {len(data):,} bytes of data; must be {promised:,}")

@@ -10,13 +10,14 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
 from dgu import parallel
-from dgu.errors import require
+from dgu.errors import InputError, require
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
 from experiments.harness.report import FigureEntry, Report, Table
@@ -174,7 +175,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
             pictures = _fill_store(config, directory, network.shape, labels, len(seeds), make, bar)[: len(shown)]
             pictures = to_uint8(pictures)
         else:
-            pictures = _write_images(config, directory, seeds, labels, make, bar)[: len(shown)]
+            pictures = _write_images(config, directory, network.shape, seeds, labels, make, bar)[: len(shown)]
     rows = -(-len(shown) // _GRID[1])
     blank = np.full((rows * _GRID[1] - len(shown), *network.shape), 255, np.uint8)
     grid = np.concatenate([pictures, blank]).reshape(rows, _GRID[1], *network.shape).astype(np.float32) / 127.5 - 1
@@ -308,19 +309,25 @@ def _fill_store(
 
 
 def _write_images(
-    config: Config, directory: RunDirectory, seeds: np.ndarray, labels: np.ndarray | None, make: Make, bar: Any
+    config: Config,
+    directory: RunDirectory,
+    shape: tuple,
+    seeds: np.ndarray,
+    labels: np.ndarray | None,
+    make: Make,
+    bar: Any,
 ) -> np.ndarray:
     """Write the PNG files that are missing, each process its part, and pack them if asked; the bytes of the first ones."""
     import jax
 
-    from dgu import data
     from dgu.data.export import image_name, to_uint8, write_png
+    from dgu.data.folders import first_images
 
     folder, packed = directory.path / "images", directory.path / "images.zip"
     if config.format != "zip" or not packed.exists():
         mine = np.arange(len(seeds))[jax.process_index() :: jax.process_count()]
         paths = {int(row): folder / image_name(int(seeds[row]), subdirs=config.subdirs) for row in mine}
-        missing = np.asarray([row for row in mine if not paths[int(row)].exists()], np.int64)
+        missing = np.asarray([row for row in mine if not _is_whole(paths[int(row)], shape)], np.int64)
         bar.update(len(mine) - len(missing))
         together = config.batch_size * jax.local_device_count()
         for at in range(0, len(missing), together):
@@ -335,19 +342,26 @@ def _write_images(
     if parallel.is_lead():
         _pack(config, directory, seeds, labels)
     parallel.barrier("packed")
-    images = data.load(packed).images[: _GRID[0] * _GRID[1]]
-    return np.round((images + 1) * 127.5).astype(np.uint8)
+    return first_images(packed, _GRID[0] * _GRID[1])
 
 
 def _read_images(config: Config, directory: RunDirectory, seeds: np.ndarray) -> np.ndarray:
     """Bytes (n, H, W, C) of the images of ``seeds``."""
-    from PIL import Image
-
     from dgu.data.export import image_name
+    from dgu.data.image_files import read_image
 
     files = [directory.path / "images" / image_name(int(seed), subdirs=config.subdirs) for seed in seeds]
-    pixels = np.stack([np.asarray(Image.open(file)) for file in files])
-    return pixels if pixels.ndim == 4 else pixels[..., None]
+    return np.stack([read_image(file) for file in files])
+
+
+def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether there is an image of the shape that can be read; one that was damaged is made again."""
+    from dgu.data.image_files import read_image
+
+    try:
+        return read_image(path).shape == tuple(shape)
+    except InputError:
+        return False
 
 
 def _pack(config: Config, directory: RunDirectory, seeds: np.ndarray, labels: np.ndarray | None) -> None:

@@ -104,6 +104,22 @@ def read_edm(path: Path, max_bytes: int | None = None) -> Decoded:
         return _edm(sorted(name for name in infos if checked_ending(name, path)), read, path, limit)
 
 
+def first_images(path: Path, count: int) -> UInt8[np.ndarray, "m h w c"]:
+    """The first images of EDM's zip, at most ``count``, once the checksums of all its members are found right.
+
+    Raises:
+        InputError: a zip that is damaged or holds something else.
+    """
+    allowed = "EDM's zip of images"
+    with guarded(path, "a whole zip file (delete it to make it again)"):
+        with zipfile.ZipFile(expect(path, ("zip",), allowed)) as archive:
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise InputError(f"{path}: {damaged} is damaged; must be whole (delete the zip to make it again)")
+            names = sorted(name for name in archive.namelist() if checked_ending(name, path))[:count]
+            return np.stack([decode_image(archive.read(name), name, path) for name in names])
+
+
 def _edm(names: list[str], read: Callable[[str, int], bytes], path: Path, limit: int) -> Decoded:
     where = f"{path}: dataset.json"
     # One short entry for each image.

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 
 from dgu.errors import InputError, one_line, require
 from dgu.files import TEMPORARY, remove_temporary, write_atomic
+from dgu.reading import read_json
 
 MANIFEST = "store.json"
 _SHARD = re.compile(r"class-(\d{4,})_(\d{8,})-(\d{8,})\.npy")
@@ -326,14 +327,12 @@ def _file_size(shape: tuple[int, ...]) -> int:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder / MANIFEST}: cannot be read ({one_line(error)}); must be the manifest of a store"
-        ) from error
-    if not isinstance(manifest, dict):
-        raise InputError(f"{folder / MANIFEST}: holds a {type(manifest).__name__}; must be the manifest of a store")
+    path = folder / MANIFEST
+    manifest = read_json(path, "the manifest of a store")
+    shape = manifest.get("shape") if isinstance(manifest, dict) else None
+    lengths = isinstance(shape, list) and all(type(length) is int and 1 <= length < 2**31 for length in shape)
+    if not lengths or not isinstance(manifest.get("config"), dict):
+        raise InputError(f"{path}: holds no config and shape; must be the manifest of a store")
     return manifest
 
 
