@@ -142,7 +142,7 @@ def load_arrays(path: str | os.PathLike, choose: Choose | None = None) -> tuple[
             arrays = {}
             for name in sorted(names - {"metadata"} if chosen is None else chosen):
                 entry = archive.getinfo(f"{name}.npy")
-                if entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1:
+                if entry.compress_type == zipfile.ZIP_STORED:
                     arrays[name] = _stored_array(mapped, entry, wrong)
                     continue
                 most, advice = (left, RAISE_LIMIT) if chosen is None else (8 * chosen[name] + _ROOM, "")

@@ -5,6 +5,7 @@ Every reader of the package goes through ``guarded``, so that whatever a damaged
 """
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -137,7 +138,7 @@ def read_bytes(path: str | os.PathLike, limit: int, allowed: str) -> bytes:
         InputError: the file is missing, larger, or no ordinary file.
     """
     with guarded(path, allowed), open(regular_file(path), "rb") as file:
-        data = file.read(limit + 1)
+        data = bytes(read_up_to(file, limit + 1))
     if len(data) > limit:
         raise InputError(f"{os.fspath(path)}: holds more than {limit:,} bytes; must be {allowed}")
     return data
@@ -165,14 +166,17 @@ def read_header(
         InputError: Python objects, more than ``limit`` bytes, or a header that promises another number of bytes than
             there are.
     """
-    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in readers:
-        raise InputError(f"{source}: is npy version {version}; must be 1.0 or 2.0")
-    shape, fortran, dtype = readers[version](file, max_header_size=MAX_HEADER)  # type: ignore[arg-type]
+    start = file.read(8)
+    if start[:6] != b"\x93NUMPY" or start[6:] not in (b"\1\0", b"\2\0"):
+        raise InputError(f"{source}: begins with bytes {start.hex()!r}; must be an npy file of version 1.0 or 2.0")
+    # NumPy would read as long a header as the file claims.
+    length = file.read(2 if start[6] == 1 else 4)
+    size_of_header = int.from_bytes(length, "little")
+    if size_of_header > MAX_HEADER:
+        raise InputError(f"{source}: has a header of {size_of_header:,} bytes; must be at most {MAX_HEADER:,}")
+    header = io.BytesIO(length + file.read(size_of_header))
+    read = np.lib.format.read_array_header_1_0 if start[6] == 1 else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(header, max_header_size=MAX_HEADER)
     if dtype.hasobject:
         raise InputError(f"{source}: is a pickled object array, which could run code; must be a plain array")
     if any(length < 0 for length in shape) or not dtype.itemsize:
@@ -215,6 +219,21 @@ def opened_npz(path: str | os.PathLike, allowed: str) -> Iterator[zipfile.ZipFil
         yield archive
 
 
+def opened_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: str | os.PathLike) -> zipfile.ZipExtFile:
+    """A member of a zip, opened, if it is stored or deflated: other methods unpack at once whatever they are given.
+
+    Raises:
+        InputError: another method, or an encrypted member.
+    """
+    name = f"{os.fspath(source)}: {entry.filename}"
+    if entry.flag_bits & 1:
+        raise InputError(f"{name} is encrypted; must not be")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        method = zipfile.compressor_names.get(entry.compress_type, str(entry.compress_type))
+        raise InputError(f"{name} is compressed by the method {method}; must be stored or deflated")
+    return archive.open(entry)
+
+
 def array_names(archive: zipfile.ZipFile) -> list[str]:
     """Names of the arrays in an open npz file, in its order."""
     return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
@@ -225,7 +244,7 @@ def read_member(
 ) -> np.ndarray:
     """The array ``name`` of an open npz file, and no other: see ``read_array``. Call it inside ``guarded``."""
     entry = archive.getinfo(f"{name}.npy")
-    with archive.open(entry) as file:
+    with opened_member(archive, entry, source) as file:
         return read_array(file, entry.file_size, f"{os.fspath(source)}: {name}", limit, advice)
 
 
@@ -233,7 +252,7 @@ def read_up_to(file: Readable, count: int) -> bytearray:
     """The next ``count`` bytes of an open file, or all that there are; memory grows with what comes."""
     data = bytearray()
     while len(data) < count:
-        part = file.read(min(count - len(data), 2**24))
+        part = file.read(min(count - len(data), 2**20))
         if not part:
             break
         data += part

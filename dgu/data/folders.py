@@ -17,9 +17,11 @@ from dgu.data.image_files import FORMATS, MAX_FILE, checked_ending, decode_image
 from dgu.errors import InputError, require
 from dgu.file_kinds import folder_kind
 from dgu.files import write_atomic
-from dgu.reading import MAX_JSON, RAISE_LIMIT, byte_limit, expect, guarded, read_bytes
+from dgu.reading import MAX_JSON, RAISE_LIMIT, byte_limit, expect, guarded, opened_member, read_bytes
 
 _SPLITS = ("train", "val", "test")
+#: Bytes of a file beside its pixels: colour profiles and the like.
+_METADATA = 2**22
 #: Bytes that dataset.json may take for each image beside its name, and beside them all.
 _JSON_ENTRY, _JSON_REST = 100, 2**20
 
@@ -99,7 +101,8 @@ def read_edm(path: Path, max_bytes: int | None = None) -> Decoded:
             size = infos[name].file_size
             if size > most:
                 raise InputError(f"{path}: {name} of {size} bytes; must be at most {most} bytes")
-            return archive.read(infos[name])
+            with opened_member(archive, infos[name], path) as file:
+                return file.read()
 
         return _edm(sorted(name for name in infos if checked_ending(name, path)), read, path, limit)
 
@@ -115,7 +118,7 @@ def first_images(path: Path, count: int) -> UInt8[np.ndarray, "m h w c"]:
         with zipfile.ZipFile(expect(path, ("zip",), allowed)) as archive:
             damaged = archive.testzip()
             if damaged is not None:
-                raise InputError(f"{path}: {damaged} is damaged; must be whole (delete the zip to make it again)")
+                raise InputError(f"{path}: {damaged} is damaged; must be a whole zip file (delete it to make it again)")
             names = sorted(name for name in archive.namelist() if checked_ending(name, path))[:count]
             return np.stack([decode_image(archive.read(name), name, path) for name in names])
 
@@ -194,8 +197,9 @@ def _decode_all(
         )
     images = np.empty((len(names), *first.shape), np.uint8)
     images[0] = first
+    most = min(MAX_FILE, 4 * first.size + _METADATA)
     for number, name in enumerate(names[1:], 1):
-        images[number] = decode_image(read(name, MAX_FILE), name, source, (names[0], first.shape))
+        images[number] = decode_image(read(name, most), name, source, (names[0], first.shape))
     return images
 
 

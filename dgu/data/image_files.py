@@ -31,6 +31,8 @@ OTHER_IMAGES = frozenset(
     (".gif", ".tif", ".tiff", ".apng", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".jfif", ".jpe", ".jif", ".pbm",
      ".pnm", ".pam", ".pfm", ".exr", ".hdr", ".dcm", ".tga", ".ico", ".svg", ".psd", ".mpo", ".dib", ".jpx")
 )  # fmt: skip
+#: Number of the format, width, height and the value of white, with comments between them.
+_PPM = re.compile(rb"P([2356])" + 3 * rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})" + rb"\s")
 _CHANNELS = {"L": 1, "RGB": 3}
 _ALLOWED = "gray or RGB of 8 bits"
 _MODES = {
@@ -113,8 +115,22 @@ def _check(
         raise _refusal(source, name, f"has {frames} frames", f"one frame of {_ALLOWED}")
     if form == "PNG" and content[24:25] == b"\x10":
         raise _refusal(source, name, "has 16 bits a channel")
-    if form == "PPM" and _largest_value(content) != 255:
-        raise _refusal(source, name, f"has the maximum {_largest_value(content)}", f"{_ALLOWED}, of the maximum 255")
+    if form == "PPM":
+        _check_ppm(content, name, source)
+
+
+def _check_ppm(content: bytes, name: str, source: str | Path) -> None:
+    """Pillow scales another maximum than 255 to it, and stops after the first image."""
+    header = _PPM.match(content[:4096])
+    if header is None:
+        raise _refusal(source, name, "has an unusual header")
+    form, *numbers = (int(group) for group in header.groups())
+    width, height, largest = numbers
+    if largest != 255:
+        raise _refusal(source, name, f"has the maximum {largest}", f"{_ALLOWED}, of the maximum 255")
+    end = header.end() + width * height * {5: 1, 6: 3}.get(form, len(content))
+    if content[end:].strip():
+        raise _refusal(source, name, f"holds more behind its {width}x{height} pixels", f"one image, {_ALLOWED}")
 
 
 def _refusal(source: str | Path, name: str, what: str, allowed: str = _ALLOWED) -> InputError:
@@ -125,11 +141,6 @@ def _other_shape(
     source: str | Path, name: str, shape: tuple[int, ...], like: tuple[str, tuple[int, int, int]]
 ) -> InputError:
     return InputError(f"{source}: {name} has shape {shape}, but {like[0]} {like[1]}; must all have one size")
-
-
-def _largest_value(content: bytes) -> int:
-    """The value of white in a PPM or PGM file: the third number of its header."""
-    return int(re.sub(rb"#[^\r\n]*", b" ", content[:4096]).split(maxsplit=4)[3])
 
 
 def _other_kind(content: bytes, form: str) -> str:

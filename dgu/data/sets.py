@@ -135,6 +135,7 @@ def _read_folder(path: Path, split: str, max_bytes: int | None) -> Decoded:
 
 
 def _read_file(path: Path, split: str, max_bytes: int | None) -> Decoded:
+    regular_file(path)
     if path.suffix == ".npz":
         return read_npz(path, split, max_bytes)
     if path.suffix == ".zip":
@@ -147,7 +148,7 @@ def _read_file(path: Path, split: str, max_bytes: int | None) -> Decoded:
     if "python" in path.name or path.suffix in (".pkl", ".pickle"):
         raise InputError(f"{path}: {PICKLES}")
     allowed = ".npz, .zip (EDM), *-images-idx3-ubyte[.gz], or a folder"
-    found = mismatch(regular_file(path), ())
+    found = mismatch(path, ())
     raise InputError(f"{path}: unknown file type (it {found}); must be {allowed}")
 
 

@@ -90,7 +90,7 @@ def read_snapshot(path: str | os.PathLike) -> Snapshot:
             raise _error(path, "no such file")
         size = regular_file(name, CheckpointError).stat().st_size
         if not 0 < size <= _MAX_BYTES:
-            raise _error(path, f"{size} bytes, must be 1 to {_MAX_BYTES}")
+            raise _error(path, f"{size} bytes{'' if size else ' (an empty file)'}, must be 1 to {_MAX_BYTES}")
         with open(name, "rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
