@@ -10,7 +10,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,28 @@ from orbax.checkpoint import v1 as ocp
 
 from dgu.errors import InputError, one_line
 from dgu.files import write_arrays, write_atomic
-from dgu.reading import guarded, read_json
+from dgu.reading import (
+    MAX_HEADER,
+    RAISE_LIMIT,
+    array_names,
+    byte_limit,
+    expect,
+    guarded,
+    read_header,
+    read_json,
+    read_member,
+)
 from dgu.typing import PyTree
 
-#: More than NumPy allows the header of an array to take.
-_MAX_HEADER = 1 << 14
 #: Name of the file with the checksums of a step's files.
 _CHECKSUMS = "checksums.json"
 _WHOLE, _ADVICE = "a whole checkpoint", "remove this folder to go on from the step before it, or else from the start"
+#: Bytes that the metadata of a network file may take, as text of four bytes a character.
+MAX_METADATA = 2**24
+#: Given a file's metadata and the names of its arrays: the arrays to read, each with the number of entries expected.
+Choose = Callable[[dict[str, Any], Collection[str]], Mapping[str, int]]
+#: Bytes that an array may take beyond the entries expected, so that a line about its shape can be written.
+_ROOM = 2**16
 
 
 class TrainingCheckpoints:
@@ -184,35 +198,46 @@ def save_arrays(
     write_atomic(path, lambda file: write_arrays(file, {**arrays, "metadata": np.asarray(text)}, compress=compress))
 
 
-def load_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load_arrays(path: str | os.PathLike, choose: Choose | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and metadata as ``save_arrays`` wrote them; nothing in the file is executed.
 
     Arrays stored without compression are read-only views of the file, mapped into memory (their checksums are compared).
 
+    Args:
+        path: the file.
+        choose: ``choose(metadata, names)``, called before any array is read, says which are, and how many entries each of
+            them should have; a compressed one with more is refused before it is unpacked. By default all are read, up
+            to ``byte_limit()`` together.
+
     Raises:
-        InputError: no such file, not an npz, or without readable metadata.
+        InputError: no such file, not an npz, or without readable metadata; arrays that are too large; what ``choose``
+            raises.
     """
-    try:
-        # Opened here, for np.load leaves a file that is no archive open.
-        with open(path, "rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
+    wrong = f"checkpoint {os.fspath(path)}: not a network file written by dgu"
+    allowed = "an npz file that dgu.models.save_network wrote"
+    with guarded(wrong, allowed):
+        expect(path, ("npz", "zip"), allowed, source=wrong)
+        with open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:
+            names = set(array_names(archive))
+            metadata = json.loads(read_member(archive, "metadata", wrong, MAX_METADATA).item())
+            if not isinstance(metadata, dict):
+                raise InputError(f"{wrong} (metadata)")
             mapped = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+            chosen = None if choose is None else choose(metadata, names - {"metadata"})
+            left = byte_limit()
             arrays = {}
-            for entry in file.zip.infolist():  # type: ignore[union-attr]
-                name, stored = entry.filename.removesuffix(".npy"), entry.compress_type == zipfile.ZIP_STORED
-                arrays[name] = _stored_array(mapped, entry) if stored else file[name]
-        metadata = json.loads(arrays.pop("metadata").item())
-    except (OSError, ValueError, KeyError, EOFError, TypeError, struct.error, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"checkpoint {os.fspath(path)}: not a network file written by dgu ({reason})") from error
-    if not isinstance(metadata, dict):
-        raise InputError(f"checkpoint {os.fspath(path)}: not a network file written by dgu (metadata)")
+            for name in sorted(names - {"metadata"} if chosen is None else chosen):
+                entry = archive.getinfo(f"{name}.npy")
+                if entry.compress_type == zipfile.ZIP_STORED:
+                    arrays[name] = _stored_array(mapped, entry, wrong)
+                    continue
+                most, advice = (left, RAISE_LIMIT) if chosen is None else (8 * chosen[name] + _ROOM, "")
+                arrays[name] = read_member(archive, name, wrong, most, advice)
+                left -= arrays[name].nbytes
     return arrays, metadata
 
 
-def _stored_array(mapped: memoryview, entry: zipfile.ZipInfo) -> np.ndarray:
+def _stored_array(mapped: memoryview, entry: zipfile.ZipInfo, source: str) -> np.ndarray:
     """A member of an npz that is not compressed, as a view of the file's bytes."""
     # The directory at the end of the archive says where a member's own header is; that says how long its two texts are.
     at = entry.header_offset
@@ -220,13 +245,10 @@ def _stored_array(mapped: memoryview, entry: zipfile.ZipInfo) -> np.ndarray:
     start = at + 30 + name_length + extra_length
     data = mapped[start : start + entry.file_size]
     if len(data) != entry.file_size or zlib.crc32(data) != entry.CRC:
-        raise ValueError(f"{entry.filename} is damaged")
-    head = io.BytesIO(data[:_MAX_HEADER])
-    version = np.lib.format.read_magic(head)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape, fortran, dtype = read(head)
-    if dtype.hasobject or dtype.itemsize * math.prod(shape) != len(data) - head.tell():
-        raise ValueError(f"{entry.filename} is not an array of plain numbers")
+        raise InputError(f"{source} ({entry.filename} is damaged)")
+    # The header decides where the numbers begin; they stay where they are.
+    head = io.BytesIO(data[: MAX_HEADER + 12])
+    shape, fortran, dtype = read_header(head, len(data), f"{source}: {entry.filename}", len(data))
     if not math.prod(shape):
         return np.zeros(shape, dtype)
     return np.frombuffer(data, dtype, offset=head.tell()).reshape(shape, order="F" if fortran else "C")

@@ -33,10 +33,11 @@ from dgu.analysis.quality import (
 )
 from dgu.analysis.resampling import Interval
 from dgu.data import ImageSet, SampleStore, load
-from dgu.errors import InputError, printable, require
+from dgu.errors import printable, require
 from dgu.files import write_atomic
 from dgu.keys import seeded, stream
 from dgu.plots import image_grid
+from dgu.reading import RAISE_LIMIT, array_names, byte_limit, opened_npz, read_member
 from dgu.typing import Key
 from experiments.harness.arguments import parse_alone
 from experiments.harness.ends import exit_code
@@ -268,16 +269,11 @@ def _read_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
         classes = sorted(store.shards())
         images = np.concatenate([store.read(label, count) for label in classes])
         return images, np.repeat(np.asarray(classes, np.int32), count)
-    require(path.is_file(), "samples", str(path), "an npz file or a folder of samples")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = set(file.files)
-            require({"samples", "labels"} <= names, "samples", sorted(names), "an npz with arrays samples and labels")
-            samples, labels = file["samples"], file["labels"]
-    except (ValueError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"samples = {str(path)!r}: must be an npz file that can be read ({error})") from error
+    with opened_npz(path, "an npz file with arrays samples and labels, or a folder of samples") as file:
+        names = set(array_names(file))
+        require({"samples", "labels"} <= names, "samples", sorted(names), "an npz with arrays samples and labels")
+        samples = read_member(file, "samples", path, byte_limit(), RAISE_LIMIT)
+        labels = read_member(file, "labels", path, byte_limit(), RAISE_LIMIT)
     floating = samples.ndim == 4 and samples.dtype.kind == "f" and len(samples) > 0
     require(floating, "samples", f"{samples.dtype} {samples.shape}", "a float array (n, h, w, c)")
     require(labels.dtype.kind in "iu" and labels.ndim == 1, "labels", f"{labels.dtype} {labels.shape}", "integers (n,)")

@@ -18,7 +18,6 @@ import tyro
 
 from dgu import parallel
 from dgu.errors import InputError, require
-from dgu.reading import guarded
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
 from experiments.harness.options import check_options
@@ -314,8 +313,8 @@ def _write_images(
     """Write the PNG files that are missing or damaged, each process its part, and pack them if asked; the bytes of the first ones."""
     import jax
 
-    from dgu import data
     from dgu.data.export import image_name, to_uint8, write_png
+    from dgu.data.folders import first_images
 
     folder, packed = directory.path / "images", directory.path / "images.zip"
     if config.format != "zip" or not packed.exists():
@@ -338,38 +337,28 @@ def _write_images(
         _pack(config, directory, seeds, labels)
     parallel.barrier("packed")
     try:
-        images = data.load(packed).images[: _GRID[0] * _GRID[1]]
+        return first_images(packed, _GRID[0] * _GRID[1])
     except InputError as error:
         raise InputError(f"{error} (remove it to make the images again)") from error
-    return np.round((images + 1) * 127.5).astype(np.uint8)
-
-
-def _is_whole(path: Path, shape: tuple) -> bool:
-    """Whether a PNG file is there, has images' ``shape`` (H, W, C) and the checksums it was written with."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            size, mode = image.size, image.mode
-            image.verify()
-    except Exception:  # Whatever a damaged file makes the parser raise: the image is made again.
-        return False
-    return (size[1], size[0], len(mode)) == tuple(shape)
 
 
 def _read_images(config: Config, directory: RunDirectory, seeds: np.ndarray) -> np.ndarray:
     """Bytes (n, H, W, C) of the images of ``seeds``."""
-    from PIL import Image
-
     from dgu.data.export import image_name
-
-    def opened(file: Path) -> np.ndarray:
-        with guarded(file, "a whole PNG file", advice="remove it to make it again"), Image.open(file) as image:
-            return np.asarray(image)
+    from dgu.data.image_files import read_image
 
     files = [directory.path / "images" / image_name(int(seed), subdirs=config.subdirs) for seed in seeds]
-    pixels = np.stack([opened(file) for file in files])
-    return pixels if pixels.ndim == 4 else pixels[..., None]
+    return np.stack([read_image(file) for file in files])
+
+
+def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether there is an image of the shape that can be read; one that was damaged is made again."""
+    from dgu.data.image_files import read_image
+
+    try:
+        return read_image(path).shape == tuple(shape)
+    except InputError:
+        return False
 
 
 def _pack(config: Config, directory: RunDirectory, seeds: np.ndarray, labels: np.ndarray | None) -> None:

@@ -5,11 +5,13 @@ components, another network) the number has another meaning and another scale. A
 SciPy's, on the host: accelerators lack float64, and the square root needs it.
 """
 
+import contextlib
+import os
 import zipfile
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +23,16 @@ from jaxtyping import Float, Float64, Num
 
 from dgu.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.errors import InputError, require
+from dgu.file_kinds import mismatch
 from dgu.files import write_arrays, write_atomic
 from dgu.keys import threefry
+from dgu.reading import RAISE_LIMIT, array_names, byte_limit, expect, guarded, read_array, read_member
 from dgu.typing import Key
 
 #: Columns of the pool features that alone make a Frechet distance an FID.
 INCEPTION_WIDTH = 2048
+#: Arrays of a file of moments.
+_STATISTICS = {"mu", "sigma"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,18 +169,20 @@ class PCAFeatures:
 def read_features(path: str | Path) -> Float[np.ndarray, "n ..."]:
     """Features of images from a file, ``(n, d)`` or ``(n, *event)``: npy, or npz with one array or one named features.
 
-    Integers, such as pixels, are returned as float32.
+    Integers, such as pixels, are returned as float32. Other arrays in an npz are not read.
 
     Raises:
-        InputError: no such file, another format, Python objects in it, or no rows.
+        InputError: no such file, another format, Python objects in it, more than ``dgu.reading.byte_limit``, or no rows.
     """
-    path = Path(path)
-    content = _load(path)
-    if isinstance(content, dict):
-        name = "features" if "features" in content else next(iter(content), "")
-        one = len(content) == 1 or name == "features"
-        require(one, f"{path}: arrays", sorted(content), "a single one, or one called features")
-        content = content[name]
+    with _opened(path) as file:
+        if isinstance(file, zipfile.ZipFile):
+            names = array_names(file)
+            name = "features" if "features" in names else next(iter(names), "")
+            one = len(names) == 1 or name == "features"
+            require(one, f"{path}: arrays", sorted(names), "a single one, or one called features")
+            content = read_member(file, name, path, byte_limit(), RAISE_LIMIT)
+        else:
+            content = read_array(file, os.fstat(file.fileno()).st_size, str(path), byte_limit(), RAISE_LIMIT)
     numeric = content.ndim >= 2 and len(content) > 0 and content.dtype.kind in "fiu"
     require(numeric, f"{path}", f"{content.dtype} {content.shape}", "numbers of shape (n, d) or (n, ...)")
     return content if content.dtype.kind == "f" else content.astype(np.float32)
@@ -186,10 +194,12 @@ def read_statistics(path: str | Path) -> FeatureMoments:
     Raises:
         InputError: no such file, arrays missing, or moments that ``FeatureMoments.from_moments`` refuses.
     """
-    content = _load(Path(path))
-    have = sorted(content) if isinstance(content, dict) else "one array"
-    require(isinstance(content, dict) and {"mu", "sigma"} <= set(content), str(path), have, "an npz with mu and sigma")
-    mean, covariance = (content[name] for name in ("mu", "sigma"))
+    with _opened(path) as file:
+        have = sorted(array_names(file)) if isinstance(file, zipfile.ZipFile) else "one array"
+        require(_STATISTICS <= set(have), str(path), have, "an npz with mu and sigma")
+        assert isinstance(file, zipfile.ZipFile)
+        mean = read_member(file, "mu", path, byte_limit(), RAISE_LIMIT)
+        covariance = read_member(file, "sigma", path, 16 * max(1, mean.size) ** 2)
     for name, array in (("mu", mean), ("sigma", covariance)):
         require(array.dtype.kind == "f", f"{path}: {name}.dtype", str(array.dtype), "a floating dtype")
     try:
@@ -204,8 +214,8 @@ def holds_statistics(path: str | Path) -> bool:
     Raises:
         InputError: no such file, or another format.
     """
-    content = _load(Path(path))
-    return isinstance(content, dict) and {"mu", "sigma"} <= set(content)
+    with _opened(path) as file:
+        return isinstance(file, zipfile.ZipFile) and _STATISTICS <= set(array_names(file))
 
 
 def write_statistics(path: str | Path, moments: FeatureMoments) -> None:
@@ -218,12 +228,13 @@ def write_statistics(path: str | Path, moments: FeatureMoments) -> None:
     write_atomic(Path(path), lambda file: write_arrays(file, arrays))
 
 
-def _load(path: Path) -> Any:
-    """The array of an npy file, or the arrays of an npz by name."""
-    try:
-        with open(path, "rb") as file:  # np.load leaves a file open that turns out to be damaged.
-            content = np.load(file, allow_pickle=False)
-            return content if isinstance(content, np.ndarray) else {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: cannot be read ({reason}); must be an npy or npz file of numbers") from None
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[zipfile.ZipFile | BinaryIO]:
+    """An npz file as its archive, or an npy file; whatever goes wrong with it inside the block is one line."""
+    allowed = "an npy or npz file of numbers"
+    with guarded(path, allowed), open(expect(path, ("npy", "npz", "zip"), allowed), "rb") as file:
+        if mismatch(path, ("npy",)):
+            with zipfile.ZipFile(file) as archive:
+                yield archive
+        else:
+            yield file

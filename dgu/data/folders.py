@@ -3,10 +3,8 @@
 import io
 import json
 import os
-import struct
 import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -14,51 +12,38 @@ import numpy as np
 from jaxtyping import Integer, Num, UInt8
 from PIL import Image
 
-from dgu.data.formats import MAX_BYTES, Decoded, decoded
-from dgu.errors import InputError, one_line, require
+from dgu.data.formats import Decoded, decoded
+from dgu.data.image_files import FORMATS, MAX_FILE, checked_ending, decode_image
+from dgu.errors import InputError, require
+from dgu.file_kinds import folder_kind
 from dgu.files import write_atomic
+from dgu.reading import MAX_JSON, RAISE_LIMIT, byte_limit, expect, guarded, opened_member, read_bytes
 
-#: Largest single image file, and largest dataset.json, that is read (bytes).
-MAX_FILE = 2**28
-#: Largest single image (pixels).
-MAX_PIXELS = 2**26
-
-_SUFFIXES = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-}
-_CHANNELS = {"L": 1, "RGB": 3}
 _SPLITS = ("train", "val", "test")
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)
+#: Bytes of a file beside its pixels: colour profiles and the like.
+_METADATA = 2**22
+#: Bytes that dataset.json may take for each image beside its name, and beside them all.
+_JSON_ENTRY, _JSON_REST = 100, 2**20
 
 
-def read_image_folder(folder: Path, split: str = "train") -> Decoded:
+def read_image_folder(folder: Path, split: str = "train", max_bytes: int | None = None) -> Decoded:
     """A folder with one sub-folder per class: class number = place of its name among the sorted names.
 
     Where the sub-folders are called train, val or test, ``split`` chooses one of them; otherwise the folder has no
     splits and ``split`` must be ``"train"``. Images in the folder itself, with no class folders, are one unlabelled
     class. Images are gray or RGB, all of one size, in the order of their sorted paths. Hidden files and files that
-    are not images by their ending are passed over.
+    are not images by their ending are passed over. Links to files and folders are followed.
 
     Raises:
-        InputError: no such split, no images, a class without images, images beside class folders, files that cannot be
-            read, mixed sizes or modes.
+        InputError: no such split, no images, a class without images, images beside class folders, mixed sizes or modes,
+            links to nothing, folders reached twice, all images together of more than ``max_bytes`` (``byte_limit``), and
+            what ``decode_image`` refuses.
     """
+    with guarded(folder, "a folder of images that can be read"):
+        return _image_folder(folder, split, byte_limit(max_bytes))
+
+
+def _image_folder(folder: Path, split: str, limit: int) -> Decoded:
     folders = _class_folders(folder)
     splits = [name for name in _SPLITS if name in folders]
     if folders and len(splits) == len(folders):
@@ -71,8 +56,10 @@ def read_image_folder(folder: Path, split: str = "train") -> Decoded:
         )
     names = _image_files(folder)
     if not names:
+        kind = folder_kind(folder)
+        found = "" if kind == "a folder" else f" (it is {kind})"
         raise InputError(
-            f"{folder}: holds no images; must hold files {', '.join(_SUFFIXES)} in one folder for each class"
+            f"{folder}: holds no images{found}; must hold files {', '.join(FORMATS)} in one folder for each class"
         )
     loose = next((name for name in names if "/" not in name), None)
     if folders and loose is not None:
@@ -81,14 +68,14 @@ def read_image_folder(folder: Path, split: str = "train") -> Decoded:
     for name in folders:
         if name not in filled:
             raise InputError(f"{folder / name}: holds no images; must hold some, as every class folder")
-    images = _decode_all(names, lambda name: _read_file(folder / name), folder)
+    images = _decode_all(names, lambda name, most: _read_file(folder / name, most), folder, limit)
     if not folders:
         return decoded(images, None, None, folder)
     number = {name: place for place, name in enumerate(folders)}
     return decoded(images, np.asarray([number[name.split("/")[0]] for name in names]), folders, folder)
 
 
-def read_edm(path: Path) -> Decoded:
+def read_edm(path: Path, max_bytes: int | None = None) -> Decoded:
     """EDM's (and StyleGAN's) data set: a zip, or a folder, of images and ``dataset.json``.
 
     ``dataset.json`` is ``{"labels": [["00000/img00000000.png", 6], ...]}`` or ``{"labels": null}``; the images are in
@@ -98,46 +85,56 @@ def read_edm(path: Path) -> Decoded:
         InputError: no or another ``dataset.json``, an image without a label or a label without an image, labels that
             are not integers, members with absolute or upward names, and all that an image folder is refused for.
     """
+    limit = byte_limit(max_bytes)
     if path.is_dir():
-        names = _image_files(path)
-        return _edm(names, lambda name: _read_file(path / name), path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-            for name in infos:
-                if name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts:
-                    raise InputError(f"{path}: member {name!r}; must be a relative path inside the zip")
+        with guarded(path, "a folder of images that can be read"):
+            return _edm(_image_files(path), lambda name, most: _read_file(path / name, most), path, limit)
+    with guarded(path, "a whole zip file"), zipfile.ZipFile(expect(path, ("zip",), "EDM's zip of images")) as archive:
+        infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        for name in infos:
+            if name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts:
+                raise InputError(f"{path}: member {name!r}; must be a relative path inside the zip")
 
-            def read(name: str) -> bytes:
-                if name not in infos:
-                    raise InputError(f"{path}: has no {name}; must hold images and a dataset.json")
-                size = infos[name].file_size
-                if size > MAX_FILE:
-                    raise InputError(f"{path}: {name} of {size} bytes; must be at most {MAX_FILE} bytes")
-                return archive.read(infos[name])
+        def read(name: str, most: int) -> bytes:
+            if name not in infos:
+                raise InputError(f"{path}: has no {name}; must hold images and a dataset.json")
+            size = infos[name].file_size
+            if size > most:
+                raise InputError(f"{path}: {name} of {size} bytes; must be at most {most} bytes")
+            with opened_member(archive, infos[name], path) as file:
+                return file.read()
 
-            names = sorted(name for name in infos if PurePosixPath(name).suffix.lower() in _SUFFIXES)
-            return _edm(names, read, path)
-    except _UNREADABLE as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); must be a whole zip file") from error
+        return _edm(sorted(name for name in infos if checked_ending(name, path)), read, path, limit)
 
 
-def _edm(names: list[str], read: Callable[[str], bytes], path: Path) -> Decoded:
+def first_images(path: Path, count: int) -> UInt8[np.ndarray, "m h w c"]:
+    """The first images of EDM's zip, at most ``count``, once the checksums of all its members are found right.
+
+    Raises:
+        InputError: a zip that is damaged or holds something else.
+    """
+    allowed = "EDM's zip of images"
+    with guarded(path, "a whole zip file (delete it to make it again)"):
+        with zipfile.ZipFile(expect(path, ("zip",), allowed)) as archive:
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise InputError(f"{path}: {damaged} is damaged; must be a whole zip file (delete it to make it again)")
+            names = sorted(name for name in archive.namelist() if checked_ending(name, path))[:count]
+            return np.stack([decode_image(archive.read(name), name, path) for name in names])
+
+
+def _edm(names: list[str], read: Callable[[str, int], bytes], path: Path, limit: int) -> Decoded:
     where = f"{path}: dataset.json"
-    try:
-        content = json.loads(read("dataset.json"))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{where} cannot be read ({one_line(error)}); must be JSON") from error
+    # One short entry for each image.
+    most = min(MAX_JSON, _JSON_REST + sum(2 * len(name.encode(errors="replace")) + _JSON_ENTRY for name in names))
+    with guarded(where, "JSON"):
+        content = json.loads(read("dataset.json", most))
     if not isinstance(content, dict) or "labels" not in content:
         raise InputError(f"{where} has no 'labels'; must be {{'labels': [[file, integer], ...]}} or {{'labels': null}}")
     if not names:
-        raise InputError(f"{path}: holds no images; must hold files {', '.join(_SUFFIXES)}")
+        raise InputError(f"{path}: holds no images; must hold files {', '.join(FORMATS)}")
     if content["labels"] is None:
-        return decoded(_decode_all(names, read, path), None, None, path)
+        return decoded(_decode_all(names, read, path, limit), None, None, path)
     labels: dict[str, int] = {}
     for entry in content["labels"] if isinstance(content["labels"], list) else [content["labels"]]:
         fine = isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
@@ -153,61 +150,56 @@ def _edm(names: list[str], read: Callable[[str], bytes], path: Path) -> Decoded:
     wrong = next((name for name, value in zip(names, values) if not 0 <= value < 2**31), None)
     if wrong is not None:
         raise InputError(f"{where}: label {labels[wrong]} of {wrong}; must be 0 or more")
-    return decoded(_decode_all(names, read, path), values.astype(np.int64), None, path)
+    return decoded(_decode_all(names, read, path, limit), values.astype(np.int64), None, path)
 
 
 def _class_folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
 
 
 def _image_files(folder: Path) -> list[str]:
     """Relative names, with forward slashes, of all image files below ``folder``, sorted."""
-    names = []
-    for root, directories, files in os.walk(folder):
-        directories[:] = [name for name in directories if not name.startswith(".")]
-        for name in files:
-            if Path(name).suffix.lower() in _SUFFIXES and not name.startswith("."):
-                names.append((Path(root) / name).relative_to(folder).as_posix())
-    return sorted(names)
+    return sorted(_walk(folder, "", set()))
 
 
-def _read_file(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); must be a readable file") from error
-    require(len(content) <= MAX_FILE, str(path), f"{len(content)} bytes", f"at most {MAX_FILE} bytes")
-    return content
+def _walk(root: Path, inside: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Names of the image files in ``root / inside`` and below; ``seen`` holds the folders that were entered."""
+    folder = root / inside
+    status = os.stat(folder)
+    place = (status.st_dev, status.st_ino)
+    if place in seen:  # A link to a folder above it would be followed for ever.
+        raise InputError(f"{folder}: leads to a folder that was read already; must be reached in one way only")
+    seen.add(place)
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        name = f"{inside}{entry.name}"
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            raise InputError(f"{folder / entry.name}: is a link to nothing; must lead to a file or folder")
+        if entry.is_dir():
+            yield from _walk(root, f"{name}/", seen)
+        elif checked_ending(name, root):
+            yield name
 
 
-def _decode_all(names: list[str], read: Callable[[str], bytes], source: Path) -> UInt8[np.ndarray, "n h w c"]:
+def _read_file(path: Path, most: int) -> bytes:
+    return read_bytes(path, most, f"a file of at most {most} bytes")
+
+
+def _decode_all(
+    names: list[str], read: Callable[[str, int], bytes], source: Path, limit: int
+) -> UInt8[np.ndarray, "n h w c"]:
     """All images, which must share one size and one mode, as one array. The first image sets both."""
-    images: np.ndarray | None = None
-    for number, name in enumerate(names):
-        try:
-            with Image.open(io.BytesIO(read(name)), formats=[_SUFFIXES[PurePosixPath(name).suffix.lower()]]) as image:
-                width, height = image.size
-                if image.mode not in _CHANNELS or width * height > MAX_PIXELS:
-                    found = f"mode {image.mode}, {width}x{height}"
-                    raise InputError(
-                        f"{source}: {name} has {found}; must be gray (L) or RGB, at most {MAX_PIXELS} pixels"
-                    )
-                shape = (height, width, _CHANNELS[image.mode])
-                if images is None:
-                    if len(names) * height * width * shape[2] > MAX_BYTES:
-                        raise InputError(f"{source}: {len(names)} images of {shape}; must be at most {MAX_BYTES} bytes")
-                    images = np.empty((len(names), *shape), np.uint8)
-                if shape != images.shape[1:]:
-                    raise InputError(
-                        f"{source}: {name} has shape {shape}, but {names[0]} {images.shape[1:]}; must all have one size"
-                    )
-                images[number] = np.asarray(image).reshape(shape)
-        except _UNREADABLE as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{source}: {name} cannot be read ({one_line(error)}); must be a whole image") from error
-    assert images is not None
+    first = decode_image(read(names[0], MAX_FILE), names[0], source)
+    if len(names) * first.size > limit:
+        raise InputError(
+            f"{source}: {len(names)} images of {first.shape}; must be at most {limit} bytes ({RAISE_LIMIT})"
+        )
+    images = np.empty((len(names), *first.shape), np.uint8)
+    images[0] = first
+    most = min(MAX_FILE, 4 * first.size + _METADATA)
+    for number, name in enumerate(names[1:], 1):
+        images[number] = decode_image(read(name, most), name, source, (names[0], first.shape))
     return images
 
 

@@ -2,24 +2,35 @@
 
 import gzip
 import math
+import os
 import re
-import zipfile
-import zlib
 from collections.abc import Iterable
-from io import BufferedIOBase
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
-from dgu.errors import InputError, one_line, require
+from dgu.errors import InputError, require
 from dgu.files import write_arrays, write_atomic
+from dgu.reading import (
+    RAISE_LIMIT,
+    Readable,
+    array_names,
+    byte_limit,
+    expect,
+    guarded,
+    opened_npz,
+    read_member,
+    read_up_to,
+)
 
-#: No set decoded in memory may be larger than this (bytes).
-MAX_BYTES = 2**36
 #: A label of this or more is taken for a mistake, not for a class.
 MAX_CLASSES = 100_000
+#: Bytes that labels may take beyond one for each image, so that a line about their number can be written.
+_ROOM = 2**20
+#: Bytes that the names of all classes may take in an npz file.
+MAX_NAMES = 2**24
 
 
 class Decoded(NamedTuple):
@@ -101,7 +112,7 @@ def find_idx(folder: Path, split: str) -> tuple[Path, Path] | None:
     def find(kind: str, ndim: int) -> Path | None:
         stem = f"{IDX_SPLITS.get(split, split)}-{kind}"
         names = [f"{stem}{mark}idx{ndim}-ubyte{end}" for mark in "-." for end in ("", ".gz")]
-        return next((folder / name for name in names if (folder / name).is_file()), None)
+        return next((folder / name for name in names if os.path.lexists(folder / name)), None)
 
     images, labels = find("images", 3), find("labels", 1)
     return None if images is None or labels is None else (images, labels)
@@ -111,7 +122,7 @@ def labels_beside(images: Path) -> Path:
     """The labels file that belongs to an IDX images file, by its name."""
     stem = re.sub(r"images([-.])idx3", r"labels\1idx1", images.name.removesuffix(".gz"))
     paths = [images.with_name(stem + end) for end in ("", ".gz")]
-    found = next((path for path in paths if path != images and path.is_file()), None)
+    found = next((path for path in paths if path != images and os.path.lexists(path)), None)
     if found is None:
         raise InputError(
             f"{images}: no labels file beside it; must be NAME-images-idx3-ubyte[.gz], with its labels file"
@@ -119,30 +130,30 @@ def labels_beside(images: Path) -> Path:
     return found
 
 
-def read_idx_pair(images: Path, labels: Path) -> Decoded:
+def read_idx_pair(images: Path, labels: Path, max_bytes: int | None = None) -> Decoded:
     """IDX images (n, h, w) and their labels (n,), both unsigned bytes, raw or gzipped."""
-    return decoded(read_idx(images, 3), read_idx(labels, 1), None, images)
+    pixels = read_idx(images, 3, max_bytes)
+    return decoded(pixels, read_idx(labels, 1, len(pixels) + _ROOM), None, images)
 
 
-def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "..."]:
-    """One IDX file of unsigned bytes with ``ndim`` axes, gzipped or not.
+def read_idx(path: Path, ndim: int, max_bytes: int | None = None) -> UInt8[np.ndarray, "..."]:
+    """One IDX file of unsigned bytes with ``ndim`` axes, gzipped or not, of at most ``max_bytes`` (``byte_limit``).
 
     Raises:
-        InputError: another magic number, or a file that is truncated, too long or unreadable.
+        InputError: another magic number, or a file that is truncated, too long, too large or unreadable.
     """
-    try:
+    allowed = "a whole IDX file, raw or gzipped"
+    with guarded(path, allowed):
+        expect(path, ("idx", "gzip"), allowed)
         with open(path, "rb") as probe:
             zipped = probe.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rb") if zipped else open(path, "rb") as file:
-            return parse_idx(file, ndim, path)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path}: cannot be read ({one_line(error)}); must be a whole IDX file, raw or gzipped"
-        ) from error
+            return parse_idx(file, ndim, path, max_bytes)
 
 
-def parse_idx(file: BufferedIOBase, ndim: int, source: str | Path) -> UInt8[np.ndarray, "..."]:
+def parse_idx(file: Readable, ndim: int, source: str | Path, max_bytes: int | None = None) -> UInt8[np.ndarray, "..."]:
     """``read_idx`` from an open binary file. Reads no more than the header promises, and one byte to see it end."""
+    limit = byte_limit(max_bytes)
     magic = file.read(4)
     if magic != bytes((0, 0, 8, ndim)):
         raise InputError(
@@ -151,9 +162,10 @@ def parse_idx(file: BufferedIOBase, ndim: int, source: str | Path) -> UInt8[np.n
     header = file.read(4 * ndim)
     shape = tuple(int.from_bytes(header[4 * axis : 4 * axis + 4], "big") for axis in range(ndim))
     size = math.prod(shape)
-    if len(header) < 4 * ndim or size > MAX_BYTES:
-        raise InputError(f"{source}: header says shape {shape}; must be complete and at most {MAX_BYTES} bytes")
-    body = file.read(size)
+    if len(header) < 4 * ndim or size > limit:
+        hint = f" ({RAISE_LIMIT})" if ndim > 1 else ""
+        raise InputError(f"{source}: header says shape {shape}; must be complete and at most {limit} bytes{hint}")
+    body = read_up_to(file, size)
     if len(body) < size or file.read(1):
         found = f"{len(body)}" if len(body) < size else f"more than {size}"
         raise InputError(f"{source}: holds {found} bytes of data; must be {size} for shape {shape}")
@@ -168,29 +180,27 @@ _PLAIN_KEYS = (("images", "labels"), ("samples", "labels"), ("arr_0", "arr_1"), 
 _SPLITS = ("train", "val", "test")
 
 
-def read_npz(path: Path, split: str = "train") -> Decoded:
+def read_npz(path: Path, split: str = "train", max_bytes: int | None = None) -> Decoded:
     """An npz file under any of the usual key names, whole or one split of it.
 
     ``x_train, y_train, x_test, ...`` (Keras), ``train_images, train_labels, val_images, ...`` (MedMNIST) have splits;
     ``images, labels``, ``samples[, labels]``, ``arr_0[, arr_1]`` (ADM) and ``data, labels`` (the downsampled ImageNet
     files: rows of planar c h w, labels from 1) have none: ``split`` must be ``"train"``, which is then all of it.
-    ``class_names`` (array of str) is read where present. NCHW or NHWC is told by the axis of size 1 or 3.
+    ``class_names`` (array of str) is read where present. NCHW or NHWC is told by the axis of size 1 or 3. Other arrays
+    in the file are not read.
 
     Raises:
-        InputError: unreadable or truncated, no such split, no or two sets of known keys, pickled arrays, and all that
-            ``decoded`` refuses.
+        InputError: unreadable or truncated, no such split, no or two sets of known keys, pickled arrays, images of more
+            than ``max_bytes`` (``byte_limit``), and all that ``decoded`` refuses.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            keys = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
-            images_key, labels_key = _npz_keys(keys, split, path)
-            images = _read_npy(archive, images_key, path)
-            labels = _read_npy(archive, labels_key, path) if labels_key in keys else None
-            names = _read_npy(archive, "class_names", path) if "class_names" in keys else None
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); must be a whole npz file") from error
+    limit = byte_limit(max_bytes)
+    with opened_npz(path, "a whole npz file") as archive:
+        keys = set(array_names(archive))
+        images_key, labels_key = _npz_keys(keys, split, path)
+        images = read_member(archive, images_key, path, limit, RAISE_LIMIT)
+        most = 8 * len(np.atleast_1d(images)) + _ROOM  # An integer for each image.
+        labels = read_member(archive, labels_key, path, most) if labels_key in keys else None
+        names = read_member(archive, "class_names", path, MAX_NAMES) if "class_names" in keys else None
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
         raise InputError(f"{path}: class_names of dtype {names.dtype}, shape {names.shape}; must be a list of strings")
     if images_key == "data" and images.ndim == 2:
@@ -219,20 +229,6 @@ def _npz_keys(keys: set[str], split: str, path: Path) -> tuple[str, str]:
         raise InputError(f"{path}: keys {sorted(keys)[:12]}; must be exactly one of the known sets: {known}")
     require(split == "train", "split", split, f"'train' (all of it) for {path}, which has no splits")
     return plain[0]
-
-
-def _read_npy(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
-    """One array; its header is judged before memory is taken for it."""
-    with archive.open(f"{key}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
-    if dtype.hasobject:
-        raise InputError(f"{path}: {key} is a pickled object array, which could run code; must be a plain array")
-    if math.prod(shape) * dtype.itemsize > MAX_BYTES:
-        raise InputError(f"{path}: {key} of shape {shape} and dtype {dtype}; must be at most {MAX_BYTES} bytes")
-    with archive.open(f"{key}.npy") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _planar_rows(rows: np.ndarray, path: Path) -> np.ndarray:

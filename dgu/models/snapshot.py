@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from dgu.errors import CheckpointError, InputError
+from dgu.file_kinds import mismatch
 from dgu.models.edm import EDMDenoiser
 from dgu.models.inert_pickle import Budget, Constructors, Machine, Malformed
 from dgu.models.preconditioning import PRECONDITIONINGS
 from dgu.models.torch_storage import TensorView, load_storage, rebuild_tensor
 from dgu.models.weights import network_from_arrays
+from dgu.reading import guarded, regular_file
 
 _MAX_BYTES = 8 << 30
 _NETWORKS = ("SongUNet", "DhariwalUNet")
@@ -70,7 +72,10 @@ def load_edm_pickle(path: str | os.PathLike) -> EDMDenoiser:
     """
     snapshot = read_snapshot(path)
     try:
-        return network_from_arrays(snapshot.config, snapshot.arrays)
+        with guarded(path, "a usable EDM snapshot", error=CheckpointError):
+            return network_from_arrays(snapshot.config, snapshot.arrays)
+    except CheckpointError:
+        raise
     except InputError as error:
         raise _error(path, str(error)) from error
 
@@ -81,18 +86,20 @@ def read_snapshot(path: str | os.PathLike) -> Snapshot:
     Raises:
         CheckpointError: no such file, not such a snapshot, or one that is damaged or asks for anything else than data.
     """
-    name = Path(path)
-    if not name.is_file():
-        raise _error(path, "no such file")
-    size = name.stat().st_size
-    if not 0 < size <= _MAX_BYTES:
-        raise _error(path, f"{size} bytes, must be 1 to {_MAX_BYTES}")
-    try:
+    with guarded(path, "a usable EDM snapshot", error=CheckpointError):
+        name = Path(path)
+        if not name.exists() or name.is_dir():
+            raise _error(path, "no such file")
+        size = regular_file(name, CheckpointError).stat().st_size
+        if not 0 < size <= _MAX_BYTES:
+            raise _error(path, f"{size} bytes{'' if size else ' (an empty file)'}, must be 1 to {_MAX_BYTES}")
         with open(name, "rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return _snapshot(memoryview(mapped))
-    except (Malformed, OSError) as error:
-        raise _error(path, str(error)) from error
+        try:
+            return _snapshot(memoryview(mapped))
+        except Malformed as error:
+            found = mismatch(name, ("pickle",))
+            raise _error(path, f"{error} (it {found})" if found else str(error)) from error
 
 
 def _error(path: str | os.PathLike, what: str) -> CheckpointError:

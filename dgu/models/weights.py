@@ -1,7 +1,7 @@
 """Networks under the names, configurations and layouts of the EDM reference."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -172,6 +172,24 @@ def params_to_arrays(params: PyTree) -> dict[str, np.ndarray]:
     return {_reference_name(p): _to_reference(p, np.asarray(leaf)) for p, leaf in zip(paths, leaves)}
 
 
+def expected_sizes(network: EDMNetwork, names: Collection[str]) -> dict[str, int]:
+    """How many entries each array of a file must have to give the network's parameters; ``names`` are those there are.
+
+    Raises:
+        InputError: one is missing or superfluous.
+    """
+    unet = _unet(network)
+    _check_blocks(unet, names)
+    paths, leaves, _ = _paths(network.abstract_params)
+    sizes = {_reference_name(path): math.prod(leaf.shape) for path, leaf in zip(paths, leaves)}
+    taps = len(getattr(unet, "resample_filter", (1, 1)))
+    sizes |= {name: taps**2 for name in _filter_names(unet) & set(names)}
+    for name in sorted(sizes.keys() ^ set(names)):
+        problem = "is missing: the weights are of another" if name in sizes else "does not belong to this"
+        raise InputError(f"arrays: {name} {problem} architecture")
+    return sizes
+
+
 def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> PyTree:
     """Parameters from arrays under the reference's names and layouts, as float32 (always copies).
 
@@ -181,14 +199,12 @@ def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> 
         InputError: a tensor is missing, superfluous, misshapen or not finite.
     """
     unet = _unet(network)
-    _check_blocks(unet, arrays)
+    expected_sizes(network, arrays)
     paths, leaves, treedef = _paths(network.abstract_params)
     rest = {name: np.asarray(array) for name, array in arrays.items()}
     values = []
     for path, leaf in zip(paths, leaves):
         name = _reference_name(path)
-        if name not in rest:
-            raise InputError(f"arrays: {name} is missing: the weights are of another architecture")
         value = rest.pop(name)
         expected = _reference_shape(path, leaf.shape)
         require(
@@ -200,17 +216,14 @@ def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> 
         require(finite, name, "non-finite", "finite numbers")
         # Copied and cast by NumPy: a file that is mapped may change later, and JAX would compile a cast for each shape.
         values.append(jax.device_put(np.array(_from_reference(path, value), np.float32, order="C")))
-    filters = _filter_names(unet)
     for name, value in rest.items():
-        if name not in filters:
-            raise InputError(f"arrays: {name} does not belong to this architecture")
         _check_filter(unet, name, value)
     return jax.tree_util.tree_unflatten(treedef, values)
 
 
-def _check_blocks(unet: UNetConfig | TutorialUNetConfig, arrays: Mapping[str, ArrayLike]) -> None:
+def _check_blocks(unet: UNetConfig | TutorialUNetConfig, names: Collection[str]) -> None:
     """Compare the names of blocks first: shapes of an absurdly deep network would take minutes to work out."""
-    present = {".".join(name.split(".")[:3]) for name in arrays}
+    present = {".".join(name.split(".")[:3]) for name in names}
     for name in [f"model.enc.{name}" for name, _ in unet.encoder] + [
         f"model.dec.{name}" for name, _, _ in unet.decoder
     ]:

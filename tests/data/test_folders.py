@@ -220,7 +220,7 @@ def test_damaged_zips(tmp_path, damage, refused):
 
 def test_images_and_members_are_bounded(tmp_path, refused, monkeypatch):
     """A PNG that declares a huge size, and a member larger than any image, are refused before they are decoded."""
-    monkeypatch.setattr("dgu.data.folders.MAX_PIXELS", 63)
+    monkeypatch.setattr("dgu.data.image_files.MAX_PIXELS", 63)
     make_zip(tmp_path / "x.zip", edm_members())
     with refused(FIRST, "8x8", "at most 63 pixels"):
         load(tmp_path / "x.zip")
@@ -228,10 +228,9 @@ def test_images_and_members_are_bounded(tmp_path, refused, monkeypatch):
     make_zip(tmp_path / "y.zip", {**edm_members(), FIRST: png(COLOUR[0]) + bytes(2000)})
     with refused(FIRST, "at most 1000 bytes"):
         load(tmp_path / "y.zip")
-    monkeypatch.setattr("dgu.data.folders.MAX_PIXELS", 64)
-    monkeypatch.setattr("dgu.data.folders.MAX_BYTES", 6 * 8 * 8 * 3 - 1)
-    with refused("6 images of (8, 8, 3)", "at most 1151 bytes"):
-        load(tmp_path / "x.zip")
+    monkeypatch.setattr("dgu.data.image_files.MAX_PIXELS", 64)
+    with refused("6 images of (8, 8, 3)", "at most 1151 bytes", "DGU_MAX_GIB"):
+        load(tmp_path / "x.zip", max_bytes=6 * 8 * 8 * 3 - 1)
 
 
 def test_edm_name_of_a_folder_that_is_not_there(tmp_path, refused):

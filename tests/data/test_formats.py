@@ -67,7 +67,7 @@ def test_idx_splits_and_labels_must_be_there(tmp_path, refused):
         (gzip.compress(idx(GRAY) + bytes(10**6)), ("more than 150",)),
         (idx(GRAY, code=13), ("'00000d03'", "'00000803'")),
         (idx(LABELS.astype(np.uint8)), ("'00000801'", "'00000803'")),
-        (b"", ("''", "'00000803'")),
+        (b"", ("an empty file", "IDX")),
         (idx(GRAY)[:9], ("header",)),
         (bytes([0, 0, 8, 3]) + b"\xff" * 12, ("4294967295", "at most")),
     ],

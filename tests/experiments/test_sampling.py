@@ -1,5 +1,7 @@
 """Sampling from the command line: images by seed, in three formats, resumed, and bad input refused."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +55,37 @@ def test_a_killed_run_makes_what_is_missing(network, tmp_path):
     sample.main(command)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert (folder / "000001.png").stat().st_mtime_ns == kept
+
+
+def test_damaged_images_are_made_again(network, tmp_path):
+    """Cut, empty, of another size, no image at all, or a pipe: the images that are asked for are there afterwards."""
+    command = [*FAST, "--checkpoint", network, "--seeds", "0-9", "--out", str(tmp_path / "a")]
+    sample.main(command)
+    folder = tmp_path / "a/images"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "000001.png").write_bytes(before["000001.png"][:60])
+    (folder / "000002.png").write_bytes(b"")
+    (folder / "000003.png").write_bytes(b"<html>404</html>")
+    Image.new("L", (3, 3)).save(folder / "000004.png")
+    (folder / "000005.png").unlink()
+    os.mkfifo(folder / "000005.png")
+    (tmp_path / "a/report.html").unlink()
+    sample.main(command)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_damaged_archive_of_images_is_one_line(network, tmp_path, capsys):
+    command = [*FAST, "--checkpoint", network, "--seeds", "0-3", "--format", "zip", "--out", str(tmp_path / "a")]
+    sample.main(command)
+    content = bytearray((tmp_path / "a/images.zip").read_bytes())
+    content[80] ^= 1
+    (tmp_path / "a/images.zip").write_bytes(content)
+    (tmp_path / "a/report.html").unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        sample.main(command)
+    text = capsys.readouterr().err
+    assert stop.value.code == 2 and "images.zip" in text and "delete" in text and "Traceback" not in text
 
 
 def test_formats_agree(network, tmp_path):
