@@ -16,7 +16,6 @@ Scalar: TypeAlias = Float[ArrayLike, ""]
 Event: TypeAlias = Float[Array, "*event"]
 Images: TypeAlias = Num[ArrayLike, "n h w c"]
 Labels: TypeAlias = Integer[ArrayLike, "n"]
-Key: TypeAlias = PRNGKeyArray
 PyTree: TypeAlias = Any
 if TYPE_CHECKING:
     Key: TypeAlias = PRNGKeyArray
