@@ -289,6 +289,6 @@ def mode_summary(log_q: Num[ArrayLike, "*runs points"], grid: Grid) -> Modes:
         low, middle, high = (np.take_along_axis(log_q, at + shift, axis=-1)[..., 0] for shift in (-1, 0, 1))
         bend = low - 2 * middle + high
         shift = np.where(bend < 0, (low - high) / np.where(bend < 0, 2 * bend, 1.0), 0.0)
-        return x[at[..., 0]] + grid.step * np.clip(shift, -1, 1)
+        return np.asarray(x[at[..., 0]] + grid.step * np.clip(shift, -1, 1))
 
     return Modes(weight, peak(x < 0), peak(x > 0))

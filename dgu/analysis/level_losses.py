@@ -44,7 +44,7 @@ def level_losses(
     Raises:
         InputError: as ``denoising_loss``.
     """
-    levels = [float(sigma) for sigma in sigmas]
+    levels = as_doubles("sigmas", sigmas).tolist()
     means = denoising_loss(
         as_pytree(denoiser), images, key, sigmas=levels, draws=draws, batch_size=batch_size, progress=progress
     )

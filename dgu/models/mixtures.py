@@ -139,6 +139,7 @@ class MoLRGDenoiser:
         It is of component ``draw_label(key)``, or of ``label`` where that is given.
         """
         _, inside, outside = jax.random.split(key, 3)
+        require_numbers(bases=self.bases, variances=self.variances, noise_std=self.noise_std)
         means = as_jax_floats("means", self.means)
         chosen = self.draw_label(key) if label is None else jnp.asarray(label)
         mean, basis, variances = (
