@@ -282,7 +282,7 @@ def mode_summary(log_q: Num[ArrayLike, "*runs points"], grid: Grid) -> Modes:
     """Mass and places of the two modes. Places are refined by the parabola through the logarithms of three points."""
     log_q, x = as_doubles("log_q", log_q), grid.coarse
     side = np.where(x > 0, 1.0, np.where(x < 0, 0.0, 0.5))
-    weight = np.exp(log_q) @ side
+    weight = np.asarray(np.exp(log_q) @ side)
 
     def peak(inside: np.ndarray) -> np.ndarray:
         at = np.clip(np.argmax(np.where(inside, log_q, -np.inf), axis=-1), 1, len(x) - 2)[..., None]

@@ -59,18 +59,16 @@ def vesde_sigma(uniform: Num[ArrayLike, "*b"], base: float = 25.0, epsilon_t: fl
 def _weighted_error(
     network: EDMNetwork,
     params: PyTree,
-    image: Num[ArrayLike, "*event"],
+    image: Event,
     sigma: Scalar,
     weight: Scalar,
-    noise: Num[ArrayLike, "*event"],
+    noise: Event,
     labels: ArrayLike | None,
     augment_labels: ArrayLike | None,
     key: Key | None,
 ) -> Event:
     """``weight (D(image + sigma noise; sigma, labels) - image)^2``."""
-    denoised = network.apply(
-        params, image + sigma * as_jax_floats("noise", noise), sigma, labels, augment_labels, key=key
-    )
+    denoised = network.apply(params, image + sigma * noise, sigma, labels, augment_labels, key=key)
     return jnp.square(denoised - image) * weight
 
 
@@ -101,7 +99,7 @@ def edm_loss(
         p_mean: mean of ``ln sigma``.
         p_std: standard deviation of ``ln sigma``.
     """
-    image = as_jax_floats("image", image)
+    image, noise = as_jax_floats("image", image), as_jax_floats("noise", noise)
     sigma = edm_sigma(normal, p_mean, p_std).astype(image.dtype)
     sd = network.sigma_data
     weight = (sigma**2 + sd**2) / (sigma * sd) ** 2
@@ -127,7 +125,7 @@ def vp_loss(
     Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the process: ``beta_d``,
     ``beta_min``, and the earliest time ``epsilon_t``.
     """
-    image = as_jax_floats("image", image)
+    image, noise = as_jax_floats("image", image), as_jax_floats("noise", noise)
     sigma = vp_sigma(uniform, beta_d, beta_min, epsilon_t).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 
@@ -149,7 +147,7 @@ def ve_loss(
 
     Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the range of ``sigma``.
     """
-    image = as_jax_floats("image", image)
+    image, noise = as_jax_floats("image", image), as_jax_floats("noise", noise)
     sigma = ve_sigma(uniform, sigma_min, sigma_max).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 
@@ -171,7 +169,7 @@ def vesde_loss(
 
     Equation 5 of arXiv 2311.01797 with ``lambda = std^2``, elementwise. Args are those of ``vp_loss``, but for the process.
     """
-    image = as_jax_floats("image", image)
+    image, noise = as_jax_floats("image", image), as_jax_floats("noise", noise)
     sigma = vesde_sigma(uniform, base, epsilon_t).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 
@@ -179,7 +177,7 @@ def vesde_loss(
 def sampled_loss(
     network: EDMNetwork,
     params: PyTree,
-    image: Num[ArrayLike, "*event"],
+    image: Event,
     labels: ArrayLike | None,
     key: Key,
     *,
