@@ -66,6 +66,17 @@ def as_doubles(name: str, value: Any) -> np.ndarray:
     return as_floats(name, value).astype(np.float64, copy=False)
 
 
+def as_examples(name: str, value: Any) -> np.ndarray:
+    """``as_floats`` for examples that JAX computes with: integers in its precision, float32 unless 64 bits are enabled.
+
+    Raises:
+        InputError: ``value`` is masked, ragged, or not of real numbers.
+    """
+    array = as_floats(name, value)
+    integers = not jnp.issubdtype(getattr(value, "dtype", array.dtype), jnp.floating)
+    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False) if integers else array
+
+
 def as_jax_floats(name: str, value: Any) -> Array:
     """``value`` as a JAX array of float32, or of float64 where 64 bits are enabled; traced arrays pass.
 
@@ -88,7 +99,7 @@ def at_least_single(closed_form: Callable[..., Any]) -> Callable[..., Any]:
     def wide(self: Any, x: ArrayLike, *rest: Any, **options: Any) -> Any:
         inside = as_jax_floats("x", x)
         found = closed_form(self, inside, *rest, **options)
-        given = jnp.result_type(getattr(x, "dtype", inside.dtype))
+        given = jax.dtypes.canonicalize_dtype(getattr(x, "dtype", inside.dtype))
         same = given == inside.dtype or not jnp.issubdtype(given, jnp.floating)
         return found if same else jax.tree.map(lambda part: part.astype(given), found)
 

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Float64, Int, Num
 
 from dgu import keys
-from dgu.arrays import as_doubles, as_floats, as_jax_floats
+from dgu.arrays import as_doubles, as_examples, as_jax_floats
 from dgu.denoisers import check_range
 from dgu.errors import InputError, require
 from dgu.typing import Denoiser, Event, Key, PyTree, Scalar
@@ -34,7 +34,7 @@ def noisy_input(
 
 def checked_images(images: Num[ArrayLike, "n *event"], at_least: int, name: str = "images") -> np.ndarray:
     """The images as an array of float32 or float64; ``InputError`` where they are too few, no numbers, or not finite."""
-    array = as_floats(name, images)
+    array = as_examples(name, images)
     require(array.ndim >= 2, f"{name}.shape", array.shape, "(n, *event)")
     require(len(array) >= at_least, name, f"{len(array)} images", f"at least {at_least}")
     require(bool(np.isfinite(array).all()), name, "non-finite", "finite")

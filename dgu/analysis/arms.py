@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from dgu.analysis.classifiers import choose_learning_rate, evaluate, fit_classifiers
 from dgu.analysis.linear import INITS
@@ -23,6 +23,7 @@ from dgu.analysis.mixture import class_key, draw_gaussian, fit_gaussian
 from dgu.analysis.runs import Runs
 from dgu.analysis.schedules import Schedule
 from dgu.analysis.two_layer import fit_two_layer
+from dgu.arrays import as_jax_floats
 from dgu.errors import InputError, require
 from dgu.keys import stream, threefry
 from dgu.typing import Key
@@ -45,7 +46,7 @@ def _gaussian_arm(rows: Array, keys: Array, *, count: int) -> Array:
 
 
 def gaussian_arms(
-    rows: Float[ArrayLike, "classes n d"], key: Key, count: int, *, low_rank: int = 0
+    rows: Num[ArrayLike, "classes n d"], key: Key, count: int, *, low_rank: int = 0
 ) -> dict[str, Float[Array, "classes count d"]]:
     """``count`` samples per class of the Gaussian mixture fitted to ``rows``, and of its null; one compiled program for both.
 
@@ -60,7 +61,7 @@ def gaussian_arms(
         ``"low rank"`` if asked for.
     """
     key = threefry(key)
-    rows = jnp.asarray(rows)
+    rows = as_jax_floats("rows", rows)
     require(low_rank == 0 or 2 <= low_rank <= rows.shape[1], "low_rank", low_rank, f"0, or from 2 to {rows.shape[1]}")
     names = ("mixture", "refit", "null", "low rank")
     classes = range(rows.shape[0])

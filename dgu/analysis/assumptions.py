@@ -29,7 +29,7 @@ from jaxtyping import Num
 
 from dgu.analysis.quality import Estimate
 from dgu.analysis.resampling import t_interval
-from dgu.arrays import as_floats
+from dgu.arrays import as_examples
 from dgu.errors import require
 from dgu.keys import stream, threefry
 from dgu.typing import Key
@@ -93,7 +93,7 @@ def theorem_assumptions(
         InputError: fewer than 40 rows or 4 numbers, constant or non-finite rows, options out of range.
     """
     key = threefry(key)
-    flat = as_floats("rows", rows).reshape(np.shape(rows)[0], -1)
+    flat = as_examples("rows", rows).reshape(np.shape(rows)[0], -1)
     n, d = flat.shape
     require(n >= MIN_ROWS and d >= 4, "rows.shape", (n, d), f"{MIN_ROWS} rows of 4 numbers, or more")
     require(bool(np.isfinite(flat).all()), "rows", "non-finite", "finite")

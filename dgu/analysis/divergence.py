@@ -287,13 +287,13 @@ def mode_summary(log_q: Num[ArrayLike, "*runs points"], grid: Grid) -> Modes:
     """Mass and places of the two modes. Places are refined by the parabola through the logarithms of three points."""
     log_q, x = as_doubles("log_q", log_q), grid.coarse
     side = np.where(x > 0, 1.0, np.where(x < 0, 0.0, 0.5))
-    weight = np.exp(log_q) @ side
+    weight = np.asarray(np.exp(log_q) @ side)
 
     def peak(inside: np.ndarray) -> np.ndarray:
         at = np.clip(np.argmax(np.where(inside, log_q, -np.inf), axis=-1), 1, len(x) - 2)[..., None]
         low, middle, high = (np.take_along_axis(log_q, at + shift, axis=-1)[..., 0] for shift in (-1, 0, 1))
         bend = low - 2 * middle + high
         shift = np.where(bend < 0, (low - high) / np.where(bend < 0, 2 * bend, 1.0), 0.0)
-        return x[at[..., 0]] + grid.step * np.clip(shift, -1, 1)
+        return np.asarray(x[at[..., 0]] + grid.step * np.clip(shift, -1, 1))
 
     return Modes(weight, peak(x < 0), peak(x > 0))

@@ -46,7 +46,7 @@ def level_losses(
         InputError: as ``denoising_loss``.
     """
     key = threefry(key)
-    levels = [float(sigma) for sigma in sigmas]
+    levels = as_doubles("sigmas", sigmas).tolist()
     means = denoising_loss(
         as_pytree(denoiser), images, key, sigmas=levels, draws=draws, batch_size=batch_size, progress=progress
     )

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, Integer, Num
 
 from dgu.analysis.quality import Estimate
 from dgu.analysis.ranking import auc
-from dgu.arrays import as_floats, as_labels
+from dgu.arrays import as_examples, as_floats, as_labels
 from dgu.errors import require
 from dgu.keys import draw_initial, example_key, stream, threefry
 from dgu.typing import Denoiser, Key
@@ -76,7 +76,7 @@ def denoising_loss(
         InputError: no images, levels that are not positive, or losses that are not finite.
     """
     key = threefry(key)
-    images = as_floats("images", images)
+    images = as_examples("images", images)
     marks = None if labels is None else as_labels("labels", labels, len(images))
     require(len(images) >= 1 and batch_size >= 1, "(images, batch_size)", (len(images), batch_size), "1 or more")
     require(len(sigmas) >= 1 and min(sigmas) > 0, "sigmas", tuple(sigmas), "one or more positive levels")

@@ -178,7 +178,7 @@ def nearest_neighbours(
     key = threefry(key)
     sample_distance, sample_index = nearest(samples, train, block_size)
     heldout_distance, _ = nearest(heldout, train, block_size)
-    quantiles = jnp.asarray([0.5, 0.01], sample_distance.dtype)
+    quantiles = jnp.asarray(np.asarray([0.5, 0.01], sample_distance.dtype))
     value = np.quantile(sample_distance, quantiles) / np.quantile(heldout_distance, quantiles)
     sides = (jnp.asarray(sample_distance), jnp.asarray(heldout_distance))
     draws = np.asarray(_quantile_ratios(*sides, quantiles, jax.random.split(key, replicates)), np.float64)

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num
 
 from dgu import keys
-from dgu.arrays import as_floats
+from dgu.arrays import as_examples, as_floats
 from dgu.denoisers import as_pytree
 from dgu.errors import require
 from dgu.samplers.heun import heun
@@ -69,7 +69,7 @@ def sample_from(
         FloatingPointError: a sample that is not finite, naming its number.
     """
     key = keys.threefry(key)
-    starts = as_floats("starts", starts)
+    starts = as_examples("starts", starts)
     check_sigmas(sigmas)
     check_churn(churn)
     require(len(starts) >= 1, "starts", f"{len(starts)} states", "1 or more")

@@ -93,6 +93,8 @@ def k_subspaces(
         InputError: more clusters than rows, or ``width`` above the dimension.
     """
     rows = as_jax_floats("rows", rows)
+    require(jnp.issubdtype(labels.dtype, jnp.integer), "labels.dtype", str(labels.dtype), "an integer type")
+    labels = jnp.asarray(labels, jnp.int32)
     m, n = rows.shape
     require(1 <= clusters <= m, "clusters", clusters, f"from 1 to the number of rows {m}")
     require(1 <= width <= n, "width", width, f"from 1 to the dimension {n}")

@@ -230,13 +230,14 @@ def gap_trend(dimensions: Num[np.ndarray, "D"], gaps: list[Num[np.ndarray, "_"]]
     """
     require(len(dimensions) >= 2, "number of dimensions", len(dimensions), "at least 2")
     require(len(gaps) == len(dimensions), "number of gaps", len(gaps), f"{len(dimensions)}, one for each dimension")
+    dimensions = as_doubles("dimensions", dimensions)
     sizes = [np.abs(as_doubles("gaps", gap)) for gap in gaps]
     for d, size in zip(dimensions, sizes):
         require(len(size) >= 2 and bool(size.max() > 0), f"gaps at d = {d:g}", len(size), "at least 2, not all 0")
     mean = np.asarray([size.mean() for size in sizes])
     error = np.asarray([size.std(ddof=1) / np.sqrt(len(size)) for size in sizes])
     weight = (mean / np.maximum(error, 1e-12 * mean)) ** 2
-    x = np.log(as_doubles("dimensions", dimensions))
+    x = np.log(dimensions)
     x = x - weight @ x / weight.sum()
     slope, half = weight * x @ np.log(mean) / (weight @ x**2), stats.norm.ppf(0.975) / np.sqrt(weight @ x**2)
     return GapTrend(mean, error, float(slope), (float(slope - half), float(slope + half)))

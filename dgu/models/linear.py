@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Num
 
-from dgu.arrays import as_doubles, as_floats, at_least_single
+from dgu.arrays import as_doubles, as_floats, at_least_single, require_numbers
 from dgu.errors import require
 from dgu.models.closed_form import GaussianDenoiser
 from dgu.typing import Event, Scalar
@@ -48,6 +48,7 @@ class LinearDenoiser:
         Raises:
             InputError: shapes that do not fit each other or ``x``.
         """
+        require_numbers(sigmas=self.sigmas, weights=self.weights, biases=self.biases)
         count, size = np.shape(self.sigmas)[0] if np.ndim(self.sigmas) == 1 else 0, x.size
         require(count >= 1, "sigmas.shape", np.shape(self.sigmas), "(L,), L at least 1")
         event = np.shape(self.biases)[1:]

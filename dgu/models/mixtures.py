@@ -141,6 +141,7 @@ class MoLRGDenoiser:
         """
         key = threefry(key)
         _, inside, outside = jax.random.split(key, 3)
+        require_numbers(bases=self.bases, variances=self.variances, noise_std=self.noise_std)
         means = as_jax_floats("means", self.means)
         chosen = self.draw_label(key) if label is None else jnp.asarray(label)
         mean, basis, variances = (

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Float64, Int, Num
 
-from dgu.arrays import as_floats
+from dgu.arrays import as_examples
 from dgu.denoisers import as_pytree
 from dgu.keys import threefry
 from dgu.noisy import noisy_input
@@ -52,7 +52,7 @@ def antithetic_moments(
     Hammersley and Morton, "A new Monte Carlo technique: antithetic variates", Proc. Camb. Phil. Soc. 52 (1956).
     """
     key = threefry(key)
-    images = as_floats("images", images)
+    images = as_examples("images", images)
     model, size = as_pytree(denoiser), images[0].size
     numbered = list(range(draws)) if isinstance(draws, int) else list(draws)
     place, noise = jnp.asarray(level, jnp.int32), jnp.asarray(sigma, images.dtype)

@@ -23,7 +23,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.arrays import as_floats, as_jax_floats
+from dgu.arrays import as_examples, as_jax_floats
 from dgu.errors import require
 from dgu.keys import threefry
 from dgu.models.shallow import ShallowNet, ShallowScore
@@ -152,7 +152,11 @@ def train_dynamics(
     Raises:
         InputError: shapes that do not fit each other, units that exceed the width, rates that are not positive, 2^31 steps.
     """
-    data, rates, units = as_floats("runs.data", runs.data), as_floats("runs.rates", runs.rates), np.asarray(runs.units)
+    data, rates, units = (
+        as_examples("runs.data", runs.data),
+        as_examples("runs.rates", runs.rates),
+        np.asarray(runs.units),
+    )
     runs = replace(runs, data=data, rates=rates)
     net, runs = recipe.net, replace(runs, keys=threefry(runs.keys, "runs.keys", shape=None))
     require(data.ndim == 3 and data.shape[1] >= 1, "runs.data.shape", data.shape, "(R, n, d), n at least 1")

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from dgu import keys, parallel
-from dgu.arrays import as_floats, as_labels
+from dgu.arrays import as_examples, as_labels
 from dgu.errors import InputError, require
 from dgu.models.edm import EDMNetwork, is_constant
 from dgu.training.augment import AUGMENT_DIM
@@ -231,7 +231,7 @@ def train_steps(
         InputError: images, labels or augmentation do not fit the network, or the devices do not divide the micro-batch.
     """
     mesh = parallel.data_mesh() if mesh is None else mesh
-    images = as_floats("images", images)
+    images = as_examples("images", images)
     labels = None if labels is None else as_labels("labels", labels)
     check_data(network, images, labels)
     check_batch(config, mesh)

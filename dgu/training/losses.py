@@ -69,18 +69,16 @@ def _weighted_error(
     key: Key | None,
 ) -> Event:
     """``weight (D(image + sigma noise; sigma, labels) - image)^2``."""
-    denoised = network.apply(
-        params, image + sigma * as_jax_floats("noise", noise), sigma, labels, augment_labels, key=key
-    )
+    denoised = network.apply(params, image + sigma * noise, sigma, labels, augment_labels, key=key)
     return jnp.square(denoised - image) * weight
 
 
 def edm_loss(
     network: EDMNetwork,
     params: PyTree,
-    image: Event,
+    image: Num[ArrayLike, "*event"],
     normal: Scalar,
-    noise: Event,
+    noise: Num[ArrayLike, "*event"],
     labels: ArrayLike | None = None,
     augment_labels: ArrayLike | None = None,
     *,
@@ -103,7 +101,7 @@ def edm_loss(
         p_std: standard deviation of ``ln sigma``.
     """
     key = None if key is None else threefry(key)
-    image = as_jax_floats("image", image)
+    image, noise = as_jax_floats("image", image), as_jax_floats("noise", noise)
     sigma = edm_sigma(normal, p_mean, p_std).astype(image.dtype)
     sd = network.sigma_data
     weight = (sigma**2 + sd**2) / (sigma * sd) ** 2
@@ -113,9 +111,9 @@ def edm_loss(
 def vp_loss(
     network: EDMNetwork,
     params: PyTree,
-    image: Event,
+    image: Num[ArrayLike, "*event"],
     uniform: Scalar,
-    noise: Event,
+    noise: Num[ArrayLike, "*event"],
     labels: ArrayLike | None = None,
     augment_labels: ArrayLike | None = None,
     *,
@@ -130,7 +128,7 @@ def vp_loss(
     ``beta_min``, and the earliest time ``epsilon_t``.
     """
     key = None if key is None else threefry(key)
-    image = as_jax_floats("image", image)
+    image, noise = as_jax_floats("image", image), as_jax_floats("noise", noise)
     sigma = vp_sigma(uniform, beta_d, beta_min, epsilon_t).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 
@@ -138,9 +136,9 @@ def vp_loss(
 def ve_loss(
     network: EDMNetwork,
     params: PyTree,
-    image: Event,
+    image: Num[ArrayLike, "*event"],
     uniform: Scalar,
-    noise: Event,
+    noise: Num[ArrayLike, "*event"],
     labels: ArrayLike | None = None,
     augment_labels: ArrayLike | None = None,
     *,
@@ -153,7 +151,7 @@ def ve_loss(
     Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the range of ``sigma``.
     """
     key = None if key is None else threefry(key)
-    image = as_jax_floats("image", image)
+    image, noise = as_jax_floats("image", image), as_jax_floats("noise", noise)
     sigma = ve_sigma(uniform, sigma_min, sigma_max).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 
@@ -161,9 +159,9 @@ def ve_loss(
 def vesde_loss(
     network: EDMNetwork,
     params: PyTree,
-    image: Event,
+    image: Num[ArrayLike, "*event"],
     uniform: Scalar,
-    noise: Event,
+    noise: Num[ArrayLike, "*event"],
     labels: ArrayLike | None = None,
     augment_labels: ArrayLike | None = None,
     *,
@@ -176,7 +174,7 @@ def vesde_loss(
     Equation 5 of arXiv 2311.01797 with ``lambda = std^2``, elementwise. Args are those of ``vp_loss``, but for the process.
     """
     key = None if key is None else threefry(key)
-    image = as_jax_floats("image", image)
+    image, noise = as_jax_floats("image", image), as_jax_floats("noise", noise)
     sigma = vesde_sigma(uniform, base, epsilon_t).astype(image.dtype)
     return _weighted_error(network, params, image, sigma, sigma**-2.0, noise, labels, augment_labels, key)
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, Num
 
-from dgu.arrays import as_floats
+from dgu.arrays import as_examples
 from dgu.denoisers import as_pytree
 from dgu.errors import InputError
 from dgu.keys import threefry
@@ -78,7 +78,7 @@ def cross_moments(
         InputError: an output of another shape than its input, or one that is not finite (it names level and example).
     """
     key = threefry(key)
-    images = as_floats("images", images)
+    images = as_examples("images", images)
     model, size = as_pytree(denoiser), images[0].size
     place, noise = jnp.asarray(level, jnp.int32), jnp.asarray(sigma, images.dtype)
     with jax.enable_x64(True):
