@@ -125,7 +125,7 @@ def test_integer_labels_equal_one_hot_rows_and_share_a_trace(denoiser):
 
 
 def test_ensemble_of_networks_by_vmap(tiny):
-    pair = [TINY.denoiser(tree).given(1) for tree in (tiny, jax.tree.map(lambda p: 0.9 * p, tiny))]
+    pair = [TINY.denoiser(tree).given(None) for tree in (tiny, jax.tree.map(lambda p: 0.9 * p, tiny))]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *pair)
     x = jax.random.normal(jax.random.key(2), (8, 8, 1))
     together = jax.jit(jax.vmap(lambda d, x: d(x, 0.7), in_axes=(0, None)))(stacked, x)
