@@ -205,8 +205,9 @@ def test_arrays_of_keys_are_converted_too():
     starts = analysis.random_starts(KEY, given.truth)
     data = np.stack([images(), images()])
 
+    networks = jax.vmap(lambda key: models.MLPDenoiser.init(key, SHAPE, width=8, depth=1))(jax.random.split(KEY, 2))
+
     def runs(of):
-        networks = jax.vmap(lambda key: models.MLPDenoiser.init(key, SHAPE, width=8, depth=1))(jax.random.split(KEY, 2))
         config = training.TogetherConfig(steps=2, batch_size=4)
         together = training.train_together(networks, data, np.array([16, 16]), of, config)
         return together, analysis.recover_by_sgd(of, given, starts, steps=2, batch_size=4)
@@ -216,7 +217,7 @@ def test_arrays_of_keys_are_converted_too():
         np.testing.assert_array_equal(got, wanted)
     for wrong in (converted[:1], jnp.arange(2), 3):
         with pytest.raises(InputError, match=r"^keys"):
-            training.train_together(half, data, np.array([16, 16]), wrong)
+            training.train_together(networks, data, np.array([16, 16]), wrong)
         with pytest.raises(InputError, match=r"^keys"):
             analysis.subspace_sgd.train_subspaces(wrong, given, jnp.zeros((2, 1, 1, 5, 1)))
 

@@ -55,6 +55,7 @@ class TutorialUNetConfig:
     frequency_scale: float = 30.0
     #: It is told of neither classes nor augmentation, and has no blocks of the other architectures.
     label_dim: ClassVar[int] = 0
+    label_dropout: ClassVar[float] = 0.0
     augment_dim: ClassVar[int] = 0
     encoder: ClassVar[tuple] = ()
     decoder: ClassVar[tuple] = ()

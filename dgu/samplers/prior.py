@@ -15,7 +15,7 @@ from scipy.special import ndtri
 
 from dgu.denoisers import as_pytree, check_range, map_batch
 from dgu.errors import PriorMismatchWarning, require
-from dgu.typing import Denoiser, Event, Scalar
+from dgu.typing import Denoiser, Event
 
 #: Nats above which ``log_likelihood`` and ``dgu.analysis.flow_kl`` warn.
 MAX_MISMATCH = 0.01
@@ -25,25 +25,28 @@ _MOST, _FEWEST, _ENTRIES = 16_384, 32, 16_384
 _POINTS, _WEIGHTS = (np.polynomial.legendre.leggauss(3)[0] + 1) / 2, np.polynomial.legendre.leggauss(3)[1] / 2
 #: Steps towards the mean of the data.
 _STEPS = 2
+#: Largest mean slope of the denoiser that draws are widened for.
+_STEEPEST = 2 / 3
 
 
-def prior_mismatch(
-    denoiser: Denoiser, shape: Sequence[int], sigma_max: Scalar | int, *, dtype: DTypeLike = float
-) -> float:
+def prior_mismatch(denoiser: Denoiser, shape: Sequence[int], sigma_max: Any, *, dtype: DTypeLike = float) -> float:
     """``KL(p || N(0, s^2 I))`` in nats, p the law of ``x0 + s eps`` at ``s = sigma_max``, from the denoiser at that level alone.
 
     What a likelihood of exact flow is off by on average, as the flow keeps the divergence: for Gaussian data of mean mu and
     covariance C it is ``(|mu|^2 / s^2 + tr C / s^2 - log det(I + C / s^2)) / 2``. In general, with draws ``x = m + s z`` of
-    ``N(m, s^2 I)`` about a point m near the mean, ``grad log p = (D(x; s) - x) / s^2`` gives, but for a constant,
+    a Gaussian about a point m near the mean, ``grad log p = (D(x; s) - x) / s^2`` gives, but for a constant,
 
         log p(x) / N(x; m, s^2 I) = w(z) = 1/s int_0^1 z . (D(m + t s z; s) - m) dt
 
-    and with weights ``r ~ exp w`` that make the draws those of p
+    and with weights ``r ~ exp w`` times ``N(x; m, s^2 I)`` over the density drawn from, which make the draws those of p,
 
-        KL = sum_i r_i w_i - log mean exp w + (2 m . sum_i r_i D(x_i; s) - |m|^2) / (2 s^2)
+        KL = sum_i r_i w_i - log mean r_i + (2 m . sum_i r_i D(x_i; s) - |m|^2) / (2 s^2)
 
-    The draws are fixed (32 or more, 4096 for small examples), the integral has three points: the value is within some ten per
-    cent of the divergence below one nat, and of its magnitude above. 130 evaluations of a network, or more of small examples.
+    with the mean of the weights before they are normalised. The draws are as wide as the mean slope of D says p is.
+
+    The draws are fixed (32 or more, 16,384 for one number), the integral has three points. The part of the mean is exact to per
+    mille; that of the spread is within some ten per cent below one nat in few dimensions, and rough with few draws or above.
+    130 evaluations of a network for a large example, more for a small one.
 
     Args:
         denoiser: ``denoiser(x, sigma) -> E[x0 | x]`` for one example.
@@ -81,11 +84,17 @@ def _mismatch(denoiser: Denoiser, z: Float[Array, "n *event"], sigma: Float[Arra
         return denoised(centre)
 
     centre = jax.lax.fori_loop(0, _STEPS, nearer, jnp.zeros((1, *z.shape[1:]), z.dtype))
-    ways = jax.lax.map(lambda t: denoised(centre + t * sigma * z) - centre, jnp.asarray([*_POINTS, 1.0], z.dtype))
-    slopes = jnp.sum((ways * z[None]).reshape(*ways.shape[:2], -1), axis=-1) / sigma
+    size = math.prod(z.shape[1:])
+    slope = jnp.sum((denoised(centre + sigma * z) - centre) * z) / (len(z) * size * sigma)
+    wider = 1 / jnp.sqrt(1 - jnp.clip(slope, 0, _STEEPEST))
+    ways = jax.lax.map(
+        lambda t: denoised(centre + t * wider * sigma * z) - centre, jnp.asarray([*_POINTS, 1.0], z.dtype)
+    )
+    slopes = jnp.sum((ways * z[None]).reshape(*ways.shape[:2], -1), axis=-1) * wider / sigma
     w = jnp.tensordot(jnp.asarray(_WEIGHTS, z.dtype), slopes[:-1], 1, precision=jax.lax.Precision.HIGHEST)
-    r = jax.nn.softmax(w)
-    about = jnp.sum(r * w) - jax.nn.logsumexp(w) + math.log(len(z))
+    thinned = (1 - jnp.square(wider)) * jnp.sum(jnp.square(z).reshape(len(z), -1), axis=1) / 2 + size * jnp.log(wider)
+    r = jax.nn.softmax(w + thinned)
+    about = jnp.sum(r * w) - jax.nn.logsumexp(w + thinned) + math.log(len(z))
     mean = centre[0] + jnp.tensordot(r, ways[-1], 1, precision=jax.lax.Precision.HIGHEST)
     shift = jnp.sum(centre[0] * (2 * mean - centre[0])) / (2 * jnp.square(sigma))
     return jnp.maximum(about + shift, 0)  # NaN stays.

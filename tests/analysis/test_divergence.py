@@ -22,7 +22,7 @@ from dgu.analysis import (
     target_log_density,
     theorem_one_bound,
 )
-from dgu.errors import InputError
+from dgu.errors import InputError, PriorMismatchWarning
 from dgu.models import gaussian_mixture, two_modes
 from dgu.samplers import VESDE, ScoreOfDensity, probability_flow
 
@@ -93,10 +93,26 @@ def test_likelihoods_of_a_wrong_model_are_those_of_its_law():
     low, high = float(SDE.std(T_EPS)) ** 2, float(SDE.std(1.0)) ** 2
     x = np.random.default_rng(0).normal(3.0, 1.0, size=(50, 1)).astype(np.float32)
     log_p = stats.norm.logpdf(x[:, 0], 3.0)
-    found = flow_kl(lambda x, t: -x / (10 + jnp.square(SDE.std(t))), SDE, x, log_p)
+    with pytest.warns(PriorMismatchWarning, match=r"is 0\.04\d+ nats"):  # Of a Gaussian of mean 3 and variance 1.
+        found = flow_kl(lambda x, t: -x / (10 + jnp.square(SDE.std(t))), SDE, x, log_p)
     expected = log_p - stats.norm.logpdf(x[:, 0], 0, np.sqrt(high * (10 + low) / (10 + high)))
     np.testing.assert_allclose(found.value, expected.mean(), atol=2e-3)
     np.testing.assert_allclose(found.standard_error, expected.std(ddof=1) / np.sqrt(50), rtol=0.02)
+
+
+def test_a_prior_far_from_the_target_is_told_of():
+    """Modes at +-15 under the exact score: all of the KL is the prior's, by quadrature 0.629 nats at sigma_max = 9.85."""
+    target, high = two_modes(15.0), float(SDE.sigma(1.0))
+    x = np.linspace(-120, 120, 24001)
+    p = (stats.norm.pdf(x, -15, np.hypot(1, high)) + stats.norm.pdf(x, 15, np.hypot(1, high))) / 2
+    exact = integrate.simpson(p * (np.log(p) - stats.norm.logpdf(x, 0, high)), x=x)
+    fresh = jax.jit(jax.vmap(target.draw))(jax.random.split(jax.random.key(0), 500))
+    log_p = jax.jit(jax.vmap(lambda x: target.log_density(x, 0.0)))(fresh)
+    with pytest.warns(PriorMismatchWarning, match="flow_kl: at sigma_max = 9.845") as caught:
+        found = flow_kl(ScoreOfDensity(target, SDE), SDE, fresh, log_p)
+    told = float(str(caught[0].message).split("is ")[1].split(" nats")[0])
+    assert abs(found.value - exact) < 3 * found.standard_error
+    np.testing.assert_allclose(told, exact, rtol=0.1)
 
 
 def test_neighbours_on_gaussians():

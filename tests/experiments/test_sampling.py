@@ -154,7 +154,7 @@ def test_evaluations_are_those_that_the_sampler_makes(network, config, expected)
 
     def counting(x, sigma):
         jax.debug.callback(lambda: levels.append(1))
-        return denoiser(x, sigma)
+        return denoiser.given(0)(x, sigma)
 
     jax.block_until_ready(solver(counting, jnp.ones((6, 6, 1)), sigmas))
     jax.effects_barrier()

@@ -1,6 +1,7 @@
 """The ADM network and its preconditioning against the reference's arrays."""
 
 from dataclasses import replace
+from functools import partial
 
 import chex
 import jax
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from dgu import samplers
 from dgu.errors import InputError
-from dgu.models import ADMConfig, EDMNetwork, edm_from_arrays
+from dgu.models import ADMConfig, DiTConfig, EDMNetwork, SongUNetConfig, edm_from_arrays, load_checkpoint
 from dgu.models.preconditioning import edm_coefficients
 from dgu.models.weights import network_config, network_from_config, params_from_arrays, params_to_arrays
 from tests import parity
@@ -79,7 +80,7 @@ def test_no_label_is_the_zero_row(denoiser, tiny, x64):
     x, sigma, labels = inputs(jnp.float64)
     denoised, _ = both(denoiser, x, sigma, jnp.zeros_like(labels))
     assert parity.relative(parity.nchw(denoised), ADM["D64_nolabel"]) < 1e-9
-    without, x = TINY.denoiser(tiny), jax.random.normal(jax.random.key(1), (8, 8, 1), jnp.float64)
+    without, x = TINY.denoiser(tiny).given(None), jax.random.normal(jax.random.key(1), (8, 8, 1), jnp.float64)
     np.testing.assert_allclose(DENOISE(without, x, 0.7), DENOISE(without.given(np.zeros(3)), x, 0.7), atol=1e-12)
 
 
@@ -124,7 +125,7 @@ def test_integer_labels_equal_one_hot_rows_and_share_a_trace(denoiser):
 
 
 def test_ensemble_of_networks_by_vmap(tiny):
-    pair = [TINY.denoiser(tiny), TINY.denoiser(jax.tree.map(lambda p: 0.9 * p, tiny))]
+    pair = [TINY.denoiser(tree).given(None) for tree in (tiny, jax.tree.map(lambda p: 0.9 * p, tiny))]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *pair)
     x = jax.random.normal(jax.random.key(2), (8, 8, 1))
     together = jax.jit(jax.vmap(lambda d, x: d(x, 0.7), in_axes=(0, None)))(stacked, x)
@@ -152,7 +153,7 @@ def test_initialisation_follows_the_reference(fresh):
     # The raw output is then zero, so the denoiser is c_skip x.
     x = jax.random.normal(jax.random.key(1), (8, 8, 1))
     expected = edm_coefficients(jnp.float32(2.0)).skip * x
-    np.testing.assert_allclose(DENOISE(TINY.denoiser(fresh), x, 2.0), expected, rtol=1e-6)
+    np.testing.assert_allclose(DENOISE(TINY.denoiser(fresh).given(1), x, 2.0), expected, rtol=1e-6)
 
 
 def test_published_parameter_count():
@@ -164,7 +165,7 @@ def test_published_parameter_count():
 def test_lowers_for_accelerators(label):
     denoiser = TINY.denoiser(TINY.abstract_params)
     image, sigma = jax.ShapeDtypeStruct(TINY.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    program = DENOISE if label is None else jax.jit(lambda denoiser, x, sigma: denoiser.given(label)(x, sigma))
+    program = jax.jit(lambda denoiser, x, sigma: denoiser.given(label)(x, sigma))
     exported = jax.export.export(program, platforms=["cuda", "tpu"])(denoiser, image, sigma)
     assert exported.platforms == ("cuda", "tpu") and exported.out_avals[0].shape == TINY.shape
 
@@ -177,8 +178,8 @@ def test_training_mode_drops_and_evaluation_does_not(tiny):
     np.testing.assert_array_equal(apply(tiny, x, jax.random.key(2)), one)
     # No key, no dropout: as a network without any.
     plain = replace(TINY, unet=replace(TINY.unet, dropout=0.0))
-    expected = DENOISE(plain.denoiser(tiny), x, 1.0)
-    np.testing.assert_array_equal(DENOISE(TINY.denoiser(tiny), x, 1.0), expected)
+    expected = DENOISE(plain.denoiser(tiny).given(None), x, 1.0)
+    np.testing.assert_array_equal(DENOISE(TINY.denoiser(tiny).given(None), x, 1.0), expected)
     assert np.abs(one - expected).max() > 1e-6
 
 
@@ -194,6 +195,42 @@ def test_label_dropout_drops_whole_rows(tiny):
     )
     assert (kept ^ dropped).all()
     assert abs(kept.sum() - 32) < 4 * 4  # four standard errors of 64 fair coins
+
+
+@pytest.mark.parametrize(
+    "unet",
+    [
+        TINY.unet,
+        SongUNetConfig(4, 1, 1, label_dim=2, model_channels=4, channel_mult=(1,), num_blocks=1, attn_resolutions=()),
+        DiTConfig(4, 1, 1, label_dim=3, width=8, depth=1, heads=2),
+    ],
+    ids=["adm", "songunet", "dit"],
+)
+def test_a_network_that_has_only_seen_classes_refuses_to_be_called_without(unet):
+    """The zero vector was never trained: at any use, and when it is traced, before anything is compiled."""
+    network = EDMNetwork(unet)
+    denoiser = network.denoiser(network.abstract_params)
+    x, sigma = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    call = partial(jax.eval_shape, lambda denoiser, x, sigma: denoiser(x, sigma))
+    with pytest.raises(InputError, match=r"^label: is missing; .* give labels= or take denoiser.given\(label\)"):
+        call(denoiser, x, sigma)
+    for allowed in (denoiser.given(1), denoiser.given(None), denoiser.given(np.zeros(unet.label_dim, np.float32))):
+        assert call(allowed, x, sigma).shape == network.shape
+    with pytest.raises(InputError, match=r"^label: is missing"):
+        samplers.sample(denoiser, jax.random.key(0), [0], samplers.karras_sigmas(2), shape=network.shape)
+    dropped = EDMNetwork(replace(unet, label_dropout=0.1))
+    assert call(dropped.denoiser(dropped.abstract_params), x, sigma).shape == network.shape
+    # As the reference does where class_labels is None: what its recordings are compared with.
+    assert edm_from_arrays(parity.config(ADM), parity.params(ADM)).zero_class
+
+
+def test_the_bundled_network_needs_a_class():
+    denoiser = load_checkpoint("fashion-mnist-14").denoiser
+    with pytest.raises(InputError, match=r"^label: is missing; this network has 10 classes") as error:
+        samplers.sample(denoiser, jax.random.key(0), [0], samplers.karras_sigmas(2), shape=(14, 14, 1))
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=r"^label: is missing"):
+        samplers.log_likelihood(denoiser, jnp.zeros((14, 14, 1)))
 
 
 def test_bfloat16_stays_near_float32(denoiser):

@@ -112,7 +112,7 @@ def test_outputs_of_a_genuine_snapshot(genuine, x64):
             raw = denoiser.network.raw(denoiser.params, c.inp * x, c.noise, label, augment)
             return (
                 raw,
-                denoiser(x, s),
+                denoiser.given(None)(x, s),
                 *(denoiser.given(*on)(x, s) for on in ((label, augment), (None, augment), (label, None))),
             )
 

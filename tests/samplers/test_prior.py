@@ -1,0 +1,80 @@
+"""The prior's divergence from the noised data against closed forms, and where it is told of."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dgu.errors import InputError, PriorMismatchWarning
+from dgu.models import GaussianDenoiser
+from dgu.samplers import MAX_MISMATCH, log_likelihood, prior_mismatch
+
+
+def gaussian(d, mean, largest):
+    """A Gaussian denoiser, and its divergence by sigma_max in closed form."""
+    rng = np.random.default_rng(1)
+    basis, variances = np.linalg.qr(rng.standard_normal((d, d)))[0], largest * np.geomspace(1, 1e-3, d)
+    centre = np.full(d, float(mean))
+
+    def exact(sigma):
+        ratios = variances / sigma**2
+        return 0.5 * (centre @ centre / sigma**2 + np.sum(ratios - np.log1p(ratios)))
+
+    return GaussianDenoiser(*(jnp.asarray(a, jnp.float32) for a in (centre, basis, variances))), exact
+
+
+@pytest.mark.parametrize(
+    ("d", "mean", "largest", "sigma", "rtol"),
+    [
+        (1, 0, 1.0, 2.0, 0.05), (1, 3, 1.0, 2.0, 0.01), (2, 1, 4.0, 2.0, 0.05), (6, 0.3, 1.0, 80.0, 0.05),
+        (16, 1, 1.0, 3.0, 0.01), (16, 0.5, 1.0, 1.0, 0.05), (196, -0.4, 0.3, 80.0, 0.01), (784, -0.7, 0.1, 10.0, 0.01),
+    ],
+)  # fmt: skip
+def test_a_gaussians_divergence_is_that_of_the_closed_form(d, mean, largest, sigma, rtol):
+    denoiser, exact = gaussian(d, mean, largest)
+    np.testing.assert_allclose(prior_mismatch(denoiser, (d,), sigma), exact(sigma), rtol=rtol)
+
+
+def test_likelihoods_are_off_by_the_mismatch_and_say_so():
+    """Over draws of the data, the density found is below the true one by the divergence on average."""
+    denoiser, exact = gaussian(4, 1.5, 0.5)
+    low, high = 0.01, 3.0
+    rng = np.random.default_rng(0)
+    basis, variances = np.asarray(denoiser.basis), np.asarray(denoiser.variances) + low**2
+    modes = rng.standard_normal((400, 4)) * np.sqrt(variances)
+    truth = -0.5 * np.sum(modes**2 / variances + np.log(2 * np.pi * variances), axis=1)
+    draws = jnp.asarray(1.5 + modes @ basis.T, jnp.float32)
+    with pytest.warns(PriorMismatchWarning, match=r"log_likelihood: at sigma_max = 3 the prior .* nats") as caught:
+        found = jax.jit(jax.vmap(lambda x: log_likelihood(denoiser, x, sigma_min=low, sigma_max=high)[0]))(draws)
+    off = truth - np.asarray(found, np.float64)
+    assert abs(off.mean() - exact(high)) < 4 * off.std() / 20
+    told = float(str(caught[0].message).split("is ")[1].split(" nats")[0])
+    np.testing.assert_allclose(told, exact(high), rtol=0.02)
+    assert len(caught) == 1
+
+
+def test_nothing_is_said_below_the_threshold_or_of_what_is_traced():
+    denoiser, exact = gaussian(4, 0.3, 0.5)
+    x = jnp.ones(4)
+    assert exact(80.0) < MAX_MISMATCH < exact(2.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        log_likelihood(denoiser, x)
+        jax.jit(lambda denoiser, x: log_likelihood(denoiser, x, sigma_max=2.0))(denoiser, x)
+        jax.jit(lambda d, x: log_likelihood(lambda y, s: d(y, s), x, sigma_max=2.0))(denoiser, x)
+        jax.vmap(lambda high: log_likelihood(denoiser, x, sigma_max=high)[0])(jnp.array([2.0]))
+    for call in (
+        lambda: log_likelihood(denoiser, x, sigma_max=2.0),
+        lambda: jax.vmap(lambda x: log_likelihood(denoiser, x, sigma_max=2.0)[0])(x[None]),
+        lambda: jax.grad(lambda x: log_likelihood(denoiser, x, sigma_max=2.0)[0])(x),
+    ):
+        with pytest.warns(PriorMismatchWarning):
+            call()
+
+
+def test_bad_input_is_named_and_what_is_not_finite_is_nan():
+    with pytest.raises(InputError, match=r"sigma_max = -1\.0: must be positive and finite"):
+        prior_mismatch(lambda x, sigma: 0.5 * x, (3,), -1.0)
+    assert np.isnan(prior_mismatch(lambda x, sigma: jnp.nan * x, (3,), 80.0))
