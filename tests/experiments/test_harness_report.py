@@ -55,6 +55,8 @@ def written(tmp_path_factory):
         Claim.at_least(id=f"claim-{word}", statement=EVIL, value=0.5, interval=(low, low + 1), threshold=2.0, **about)
         for word, low in (("yes", 3.0), ("no", 0.0), ("open", 1.5))
     ]
+    absent = {name: value for name, value in about.items() if name != "note"}
+    claims.append(Claim.not_applicable(id="claim-absent", statement=EVIL, why="four epochs are too few", **absent))
     joined = Claim.all_of(claims[:2], id="joined", paper="own", figure="", statement="Both.")
     tables = [Table(EVIL, ("n", EVIL), [(196, 0.123456), (EVIL, "x")])]
     report = Report(EVIL, f"Answer: {EVIL}", [*claims, joined], [FigureEntry("figures/eye.png", EVIL)], tables)
@@ -87,7 +89,8 @@ def test_verdicts_are_words_and_colours_and_all_sections_are_there(written):
     words = "".join(page.text)
     for claim in (*report.claims, *report.claims[-1].parts):
         assert claim.id in words and claim.measured in words and claim.threshold in words
-    for verdict in ("supported", "not supported", "undecided"):
+    assert "four epochs are too few" in words
+    for verdict in ("supported", "not supported", "undecided", "not applicable"):
         assert f'class="verdict {verdict.replace(" ", "-")}"' in text and verdict in words
         assert f".{verdict.replace(' ', '-')} {{ color:" in text
     for expected in ("sampler.steps", "18", "0.1235", "jax", "cpu", "draw", "total"):

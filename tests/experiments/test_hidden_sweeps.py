@@ -227,7 +227,8 @@ def swept(sources, folder, wide, narrow, last_score, by_size):
         for size, (own, cosine, score) in zip(sizes, by_size):
             sizes[size].append([fake(64, own * shift, score * shift, cosine)])
     courses = {
-        width: [[fake(k + 1, value * shift, 0.5 if k + 1 < len(course) else score) for k, value in enumerate(course)] for shift in shifts]
+        width: [[fake(k + 1, value * shift ** (k + 1), shift * (0.5 if k + 1 < len(course) else score)) for k, value in enumerate(course)]
+                for shift in shifts]
         for width, course, score in ((4, narrow, 0.5), (8, wide, last_score))
     }  # fmt: skip
     fresh = {size: np.full(3, 0.5) for size in sizes}
@@ -249,7 +250,9 @@ def test_verdicts_follow_the_numbers(sources, tmp_path):
     }
     assert found["sweeps-linearity-rises"].value == 1 and found["sweeps-distance-falls"].value == -1
     parts = {part.id: part.value for part in found["sweeps-wide-memorises"].parts}
-    assert parts["min-over-final"] == pytest.approx(0.4 / 0.7) and parts["min-over-first"] == pytest.approx(0.4)
+    assert parts["min-over-final"] == pytest.approx(0.4 / 0.7, rel=1e-3) and parts["min-over-first"] == pytest.approx(
+        0.4
+    )
     assert parts["gl-final"] == pytest.approx(0.05) and parts["gl-final-relative"] == pytest.approx(0.05 / 0.5)
     assert found["sweeps-narrow-stays"].value == pytest.approx(0.62 / 0.6)
     # A network that only ever comes nearer, or only ever leaves, passes through no minimum; a score that stays up is no collapse.
@@ -264,10 +267,11 @@ def test_verdicts_follow_the_numbers(sources, tmp_path):
         assert {part.id for part in found["sweeps-wide-memorises"].parts if part.verdict != "supported"} == set(
             fails.split()
         )
-        # The ratios of the courses agree from seed to seed.
         assert {found[name].verdict for name in ranks} == {"undecided"} and found["sweeps-linearity-rises"].value == -1
-        for name in ("wide-memorises", "narrow-stays"):
-            assert found[f"sweeps-{name}"].verdict == "not supported"
+        assert found["sweeps-narrow-stays"].verdict == "not supported"
+        # Without a minimum before the end, or after the start, the ratio is 1 in every seed, which shows no spread either.
+        expected = "undecided" if fails.startswith("min-over") else "not supported"
+        assert found["sweeps-wide-memorises"].verdict == expected
 
 
 def test_early_stopping_looks_at_held_out_loss_alone():
