@@ -3,11 +3,14 @@
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+from absl import logging
 
 from dgu.errors import InputError, one_line
 from dgu.files import advice
@@ -29,7 +32,7 @@ def in_one_line(name: str, *, again: str = GOES_ON, explain: Callable[[str], str
     system, and too little memory; 130 after Ctrl-C and 143 after SIGTERM, with ``again``, how to go on; 141, without a word,
     where nobody reads standard output any more. ``explain`` puts an ``InputError`` into the words of the command line.
     """
-    with _escaping(), _terminable():
+    with _escaping(), _terminable(), _orbax_silent():
         try:
             yield
             sys.stdout.flush()
@@ -43,15 +46,26 @@ def in_one_line(name: str, *, again: str = GOES_ON, explain: Callable[[str], str
             _end(name, f"{word}; {again}" if is_lead() else "", 143 if ended else 130)
         except BrokenPipeError:
             _end(name, "", 141)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename is not None else ""
-            _end(name, str(InputError(f"{where}{error.strerror or one_line(error)}; {advice(error)}")), 1)
-        except MemoryError as error:
-            _end(name, f"not enough memory ({one_line(error)}); smaller sizes or batches need less", 1)
-        except RuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):  # JAX's word for too little memory of a device.
+        except (OSError, MemoryError, RuntimeError, ValueError) as error:
+            line = _of_the_system(error)
+            if not line:
                 raise
-            _end(name, f"not enough memory ({one_line(error)}); smaller sizes or batches need less", 1)
+            _end(name, line, 1)
+
+
+def _of_the_system(error: Exception) -> str:
+    """The line about an error of files or memory, whichever library raised it; empty for any other."""
+    text = str(error)
+    code = re.search(r"os_error_code='(\d+)'", text)  # TensorStore's errors, of Orbax's checkpoints.
+    if code is not None:
+        file = re.search(r'"(/[^"]+)"', text)
+        error = OSError(int(code[1]), os.strerror(int(code[1])), file[1] if file else None)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return str(InputError(f"{where}{error.strerror or one_line(error)}; {advice(error)}"))
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:  # JAX's word, of the memory of a device.
+        return f"not enough memory ({one_line(error)}); smaller sizes or batches need less"
+    return ""
 
 
 def _end(name: str, line: str, code: int) -> None:
@@ -81,6 +95,17 @@ def _escaping() -> Iterator[None]:
         for stream, errors in zip(streams, before):
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors=errors)
+
+
+@contextlib.contextmanager
+def _orbax_silent() -> Iterator[None]:
+    """Each thread of Orbax logs the traceback of an error of writing, a thousand lines, that is raised in the main one as well."""
+    logger = logging.get_absl_logger()
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 @contextlib.contextmanager

@@ -231,6 +231,17 @@ def test_too_little_memory_is_one_line_and_other_errors_are_not_hidden(capsys, e
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_checkpoint_that_cannot_be_written_is_one_line(capsys):
+    with pytest.raises(SystemExit) as exit_, in_one_line("walk"):
+        raise ValueError(
+            'RESOURCE_EXHAUSTED: Failed writing: "/run/state/d/cff": Failed to write 6 bytes to file 8: No space left on device '
+            "[os_error_code='28']"
+        )
+    assert exit_.value.code == 1
+    line = "walk: /run/state/d/cff: No space left on device; free space and run the same command again\n"
+    assert capsys.readouterr().err == line
+
+
 def test_progress_that_cannot_be_shown_does_not_stop_the_work():
     class Full(io.StringIO):
         tty = False
