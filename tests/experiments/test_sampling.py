@@ -1,5 +1,7 @@
 """Sampling from the command line: images by seed, in three formats, resumed, and bad input refused."""
 
+import io
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 from dgu import data, samplers
 from dgu.data import SampleStore
 from dgu.data.export import image_name, to_uint8
-from dgu.models import load_checkpoint
+from dgu.models import load_checkpoint, save_network
 from experiments import sample
 from experiments.sample import SamplerConfig, build_sampler, parse_seeds
 from tests.experiments.universality_study import save_tiny_network
@@ -53,6 +55,46 @@ def test_a_killed_run_makes_what_is_missing(network, tmp_path):
     sample.main(command)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert (folder / "000001.png").stat().st_mtime_ns == kept
+
+
+def test_damaged_images_of_a_killed_run_are_made_again(network, tmp_path):
+    command = [*FAST, "--checkpoint", network, "--seeds", "0-5", "--out", str(tmp_path)]
+    sample.main(command)
+    files = sorted((tmp_path / "images").iterdir())
+    before = [path.read_bytes() for path in files]
+    flipped = bytearray(before[2])
+    flipped[len(flipped) // 2] ^= 4
+    for path, damaged in zip(files, (b"", before[1][:-30], flipped, bytes(len(before[3])), before[4] + b"more")):
+        path.write_bytes(damaged)
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(files[5])  # sound, but of another shape
+    (tmp_path / "report.html").unlink()
+    sample.main(command)
+    assert [path.read_bytes() for path in files[:4] + files[5:]] == before[:4] + before[5:]
+    np.testing.assert_array_equal(pixels(files[4]), np.asarray(Image.open(io.BytesIO(before[4]))))
+
+
+def test_a_network_that_training_has_rewritten_is_not_mixed_with_what_it_was(tmp_path, capsys):
+    save_tiny_network(tmp_path / "run/network.npz")
+    command = [*FAST, "--checkpoint", str(tmp_path / "run"), "--seeds", "0-5", "--out", str(tmp_path / "out")]
+    sample.main(command)
+    sample.main(command)  # read back
+    model = load_checkpoint(tmp_path / "run")
+    save_network(
+        tmp_path / "run/network.npz",
+        model.network,
+        jax.tree.map(lambda w: w * 1.5, model.denoiser.params),
+        model.metadata,
+    )
+    for name in (None, "report.html", "images/000003.png"):  # finished, and killed
+        if name is not None:
+            (tmp_path / "out" / name).unlink()
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            sample.main(command)
+        error = capsys.readouterr().err
+        assert exit_.value.code == 2 and error.count("\n") == 1
+        assert error.startswith(f"sample: --checkpoint = {str(tmp_path / 'run')!r}: must be what the run in")
+    assert not (tmp_path / "out/images/000003.png").exists()
 
 
 def test_formats_agree(network, tmp_path):
