@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Integer, Num
+from jaxtyping import Bool, Float, Int, Integer, Num
 
 from dgu.analysis.exact_distances import rounding
 from dgu.analysis.splits import digests

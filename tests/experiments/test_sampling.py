@@ -11,7 +11,7 @@ from PIL import Image
 from dgu import data, samplers
 from dgu.data import SampleStore
 from dgu.data.export import image_name, to_uint8
-from dgu.models import load_checkpoint
+from dgu.models import load_checkpoint, save_network
 from experiments import sample
 from experiments.sample import SamplerConfig, build_sampler, parse_seeds
 from tests.experiments.universality_study import save_tiny_network
@@ -67,6 +67,10 @@ def test_damaged_images_are_made_again(network, tmp_path):
     (folder / "000002.png").write_bytes(b"")
     (folder / "000003.png").write_bytes(b"<html>404</html>")
     Image.new("L", (3, 3)).save(folder / "000004.png")
+    flipped = bytearray(before["000006.png"])
+    flipped[len(flipped) // 2] ^= 4
+    (folder / "000006.png").write_bytes(flipped)
+    (folder / "000007.png").write_bytes(bytes(len(before["000007.png"])))
     (folder / "000005.png").unlink()
     os.mkfifo(folder / "000005.png")
     (tmp_path / "a/report.html").unlink()
@@ -86,6 +90,30 @@ def test_a_damaged_archive_of_images_is_one_line(network, tmp_path, capsys):
         sample.main(command)
     text = capsys.readouterr().err
     assert stop.value.code == 2 and "images.zip" in text and "delete" in text and "Traceback" not in text
+
+
+def test_a_network_that_training_has_rewritten_is_not_mixed_with_what_it_was(tmp_path, capsys):
+    save_tiny_network(tmp_path / "run/network.npz")
+    command = [*FAST, "--checkpoint", str(tmp_path / "run"), "--seeds", "0-5", "--out", str(tmp_path / "out")]
+    sample.main(command)
+    sample.main(command)  # read back
+    model = load_checkpoint(tmp_path / "run")
+    save_network(
+        tmp_path / "run/network.npz",
+        model.network,
+        jax.tree.map(lambda w: w * 1.5, model.denoiser.params),
+        model.metadata,
+    )
+    for name in (None, "report.html", "images/000003.png"):  # finished, and killed
+        if name is not None:
+            (tmp_path / "out" / name).unlink()
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            sample.main(command)
+        error = capsys.readouterr().err
+        assert exit_.value.code == 2 and error.count("\n") == 1
+        assert error.startswith(f"sample: --checkpoint = {str(tmp_path / 'run')!r}: must be what the run in")
+    assert not (tmp_path / "out/images/000003.png").exists()
 
 
 def test_formats_agree(network, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,6 +237,111 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys,
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and error.startswith(f"train: {line}") and error.count("\n") == 1
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def refusal(capsys, command):
+    """The line with which a command ends, its code being 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        trainer.main(command)
+    *progress, line = capsys.readouterr().err.splitlines()
+    assert exit_.value.code == 2 and line.startswith("train: "), line
+    assert all(other.startswith("training: ") for other in progress), progress
+    return line
+
+
+def test_data_replaced_between_a_kill_and_its_resume_are_noticed(tmp_path, monkeypatch, capsys):
+    """By the command, and by the function that other studies call, which has only its checkpoints to go by."""
+    path, out = tmp_path / "set.npz", tmp_path / "run"
+    # Of the shapes of the bundled images, so that nothing is compiled anew.
+    images, labels = (
+        np.random.default_rng(0).integers(0, 255, (64, 14, 14, 1), np.uint8),
+        np.arange(64, dtype=np.int32) % 10,
+    )
+    data.write_npz(path, images, labels)
+    good = path.read_bytes()
+    command = [*SMALL, "--data", str(path), "--split", "train", "--out", str(out)]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, trainer, "save_network", 1)
+        trainer.main(command)
+    data.write_npz(path, 255 - images, labels)
+    before = content(out)
+    assert refusal(capsys, command).startswith(
+        f"train: --data = {str(path)!r}: must be what the run in {str(out)!r} was"
+    )
+    config = replace(small_config(), data=str(path), split="train")
+    with pytest.raises(InputError, match=r"of another training \(data\.sha256 is"):
+        trainer.train(config, out, lambda seen, total: None)
+    assert content(out) == before
+    path.write_bytes(good)
+    trainer.main(command)
+    assert json.loads((out / "metrics.json").read_text())["data_sha256"] == data.load(path).sha256
+
+
+def test_a_directory_removed_while_training_is_one_line_and_is_not_made_anew(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    for owner, name in ((trainer, "_append"), (TrainingCheckpoints, "save")):
+        original = getattr(owner, name)
+
+        def removed(*args, original=original):
+            shutil.rmtree(out)
+            return original(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, removed)
+            assert str(out) in refusal(capsys, [*SMALL, "--out", str(out)])
+        assert not out.exists()
+
+
+def test_a_log_that_lacks_ticks_is_one_line(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, trainer, "save_network", 1)
+        trainer.main([*SMALL, "--out", str(tmp_path)])
+    log = tmp_path / "stats.jsonl"
+    good = log.read_bytes()
+    for damaged in (
+        b"",
+        good.splitlines(keepends=True)[1],
+        good.replace(b"{", b"("),
+        good.decode().encode("utf-16"),
+        b"3\n",
+    ):
+        log.write_bytes(damaged)
+        line = refusal(capsys, [*SMALL, "--out", str(tmp_path)])
+        assert str(log) in line and "to train from the start" in line
+    log.write_bytes(good)
+    trainer.main([*SMALL, "--out", str(tmp_path)])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs a small disk of its own")
+def test_a_full_disk_while_training_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
+    """Ever larger disks, so that it is full at ever later moments; at last the bytes of a run that had room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment |= {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir, "JAX_PLATFORMS": "cpu"}
+
+    def train(out):
+        command = [sys.executable, "-m", "experiments.train", *SMALL, "--out", str(out)]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+
+    assert train(tmp_path / "whole").returncode == 0
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(disk)], check=True)
+    try:
+        full = 0
+        for size in (4, 16, 48, 96, 128, 160, 192, 224, 256, 320, 400, 20_000):
+            subprocess.run(["mount", "-o", f"remount,size={size}k", str(disk)], check=True)
+            done = train(disk / "run")
+            if done.returncode == 0:
+                break
+            full += 1
+            *progress, line = done.stderr.splitlines()
+            assert done.returncode == 2 and line.startswith("train: ") and "No space left" in line, done.stderr
+            assert all(other.startswith("training: ") for other in progress), done.stderr
+        assert full >= 3 and content(disk / "run") == content(tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_checkpoint_of_another_network_is_refused_untouched(finished):
