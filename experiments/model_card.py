@@ -9,6 +9,7 @@ column is what a perfect model would show.
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -253,7 +254,7 @@ def card_markdown(card: dict[str, Any]) -> str:
 
 
 def _read_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if path.is_dir():
+    if os.path.isdir(path):
         store = SampleStore.existing(path)
         # As many of each class as every class has.
         count = min(max(stop for _, stop in shards) for shards in store.shards().values())
