@@ -178,7 +178,9 @@ def read_header(
     read = np.lib.format.read_array_header_1_0 if start[6] == 1 else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(header, max_header_size=MAX_HEADER)
     if dtype.hasobject:
-        raise InputError(f"{source}: is a pickled object array, which could run code; must be a plain array")
+        raise InputError(
+            f"{source}: cannot be read (a pickled object array, which could run code); must be a plain array"
+        )
     if any(length < 0 for length in shape) or not dtype.itemsize:
         raise InputError(f"{source}: has shape {shape}, dtype {dtype}; must have no negative lengths or empty entries")
     promised = math.prod(shape) * dtype.itemsize

@@ -262,18 +262,21 @@ def card_markdown(card: dict[str, Any]) -> str:
 
 
 def _read_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if path.is_dir():
+    if os.path.isdir(path):
         store = SampleStore.existing(path)
         # As many of each class as every class has.
         count = min(max(stop for _, stop in shards) for shards in store.shards().values())
         classes = sorted(store.shards())
         images = np.concatenate([store.read(label, count) for label in classes])
         return images, np.repeat(np.asarray(classes, np.int32), count)
-    with opened_npz(path, "an npz file with arrays samples and labels, or a folder of samples") as file:
-        names = set(array_names(file))
-        require({"samples", "labels"} <= names, "samples", sorted(names), "an npz with arrays samples and labels")
-        samples = read_member(file, "samples", path, byte_limit(), RAISE_LIMIT)
-        labels = read_member(file, "labels", path, byte_limit(), RAISE_LIMIT)
+    try:
+        with opened_npz(path, "an npz file with arrays samples and labels, or a folder of samples") as file:
+            names = sorted(array_names(file))
+            require({"samples", "labels"} <= set(names), "arrays", names, "samples and labels")
+            samples = read_member(file, "samples", path, byte_limit(), RAISE_LIMIT)
+            labels = read_member(file, "labels", path, byte_limit(), RAISE_LIMIT)
+    except InputError as error:
+        raise InputError(f"samples = {str(path)!r}: {error}") from error
     floating = samples.ndim == 4 and samples.dtype.kind == "f" and len(samples) > 0
     require(floating, "samples", f"{samples.dtype} {samples.shape}", "a float array (n, h, w, c)")
     require(labels.dtype.kind in "iu" and labels.ndim == 1, "labels", f"{labels.dtype} {labels.shape}", "integers (n,)")

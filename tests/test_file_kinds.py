@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from dgu.data import load
 from dgu.errors import InputError
 from dgu.file_kinds import HEAD, _masked_crc32c, kind_of
 from dgu.models import load_checkpoint
+from experiments.audit_parts import images as audit_images
+from experiments.model_card import _read_samples
 
 SAFETENSORS = (60).to_bytes(8, "little") + b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}      ' + bytes(4)
 #: The record "abc" as TensorFlow writes it: length, its masked CRC-32C, content and its checksum.
@@ -137,7 +140,9 @@ def test_named_pipes_and_devices_are_refused_at_once(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-of-this-name/x.npz", "x" * 5000 + ".npz"])
 def test_names_that_no_file_can_have(name):
-    for read in (load, load_checkpoint, read_features, read_statistics):
+    readers = (load, load_checkpoint, read_features, read_statistics)
+    readers += (lambda name: audit_images.read("samples", name, "train", None), lambda name: _read_samples(Path(name)))
+    for read in readers:
         with pytest.raises(InputError) as caught:
             read(name)
         assert "\n" not in str(caught.value) and len(str(caught.value)) <= 2000

@@ -75,8 +75,8 @@ def data_folder() -> Path | None:
     value = os.environ.get(DATA_VARIABLE)
     if not value:
         return None
-    folder = Path(value).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(value))
+    if not os.path.isdir(folder):
         raise InputError(f"${DATA_VARIABLE} = {value!r}: must be a folder that exists")
     return folder
 

@@ -1,7 +1,7 @@
 """The image sets of an audit: gathered, and refused in one line where they cannot be compared, before anything is computed."""
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def read(
     from dgu.data import SampleStore
     from dgu.data.store import MANIFEST
 
-    if (Path(value) / MANIFEST).is_file():
+    if os.path.isfile(os.path.join(value, MANIFEST)):
         with reading(option, value, value):
             store = SampleStore.existing(value)
             shards = store.shards()
