@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from dgu import linalg
 from dgu.errors import require
 
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -14,7 +15,7 @@ _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 @jax.jit
 def _interpolate(x: Array, targets: Array, initial: Array, rcond: Array) -> Array:
-    left, values, right = jnp.linalg.svd(x, full_matrices=False)
+    left, values, right = linalg.svd(x)
     keep = values > rcond * values[0]
     inverse = jnp.where(keep, 1 / jnp.where(keep, values, 1), jnp.zeros_like(values))
     residual = targets - _dot(x, initial)

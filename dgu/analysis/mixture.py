@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
+from dgu import linalg
 from dgu.errors import InputError, require
 from dgu.keys import stream
 from dgu.typing import Key
@@ -51,7 +52,7 @@ def fit_gaussian(rows: Float[Array, "n d"]) -> GaussianRoot:
     scaled = (rows - mean) / jnp.asarray((n - 1) ** 0.5, rows.dtype)
     if n < d:
         return GaussianRoot(mean[0], scaled)
-    values, vectors = jnp.linalg.eigh(jnp.matmul(scaled.T, scaled, precision=_HIGHEST))
+    values, vectors = linalg.eigh(jnp.matmul(scaled.T, scaled, precision=_HIGHEST))
     stretched = vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]
     return GaussianRoot(mean[0], jnp.matmul(stretched, vectors.T, precision=_HIGHEST))
 
