@@ -125,7 +125,7 @@ def _eigh_jvp(primals: Any, tangents: Any) -> Any:
 def _svd_jvp(primals: Any, tangents: Any) -> Any:
     (a,), (da,) = primals, tangents
     u, s, vt = _svd(a)
-    eye, m, n = jnp.eye(len(s), dtype=s.dtype), *a.shape
+    eye, (m, n) = jnp.eye(len(s), dtype=s.dtype), a.shape
     inner = _dot(_dot(u.T, da), vt.T)
     gaps = (s[None, :] + s[:, None]) * (s[None, :] - s[:, None])
     inverse_gaps = 1 / (gaps + eye) - eye

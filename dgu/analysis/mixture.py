@@ -22,6 +22,7 @@ from jaxtyping import Float, Integer, Num
 from dgu import linalg
 from dgu.errors import InputError, require
 from dgu.keys import stream
+from dgu.parallel import on_one_device
 from dgu.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -119,8 +120,7 @@ class GaussianMixtureSampler:
         classes, counts = np.unique(labels, return_counts=True)
         for label, count in zip(classes.tolist(), counts.tolist()):
             require(count >= 2, f"images of class {label}", count, "at least 2 for a covariance")
-        if not isinstance(images, Array):
-            images = np.asarray(images)
+        images = on_one_device(images) if isinstance(images, Array) else np.asarray(images)
         gaussians = []
         for label in classes.tolist():
             rows = jnp.asarray(images[np.flatnonzero(labels == label)]).reshape(-1, prod(shape))
