@@ -59,7 +59,7 @@ def gaussian_arms(
         In this order ``"mixture"``; ``"null"``, fitted with the same n to samples of the mixture (other samples than those returned); and
         ``"low rank"`` if asked for.
     """
-    rows = on_one_device(jnp.asarray(rows))
+    rows = jnp.asarray(on_one_device(rows))
     require(low_rank == 0 or 2 <= low_rank <= rows.shape[1], "low_rank", low_rank, f"0, or from 2 to {rows.shape[1]}")
     names = ("mixture", "refit", "null", "low rank")
     classes = range(rows.shape[0])
