@@ -97,3 +97,16 @@ def put(tree: PyTree, sharding: NamedSharding) -> PyTree:
         return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
 
     return jax.tree.map(one, tree)
+
+
+def on_one_device(value: Any) -> Any:
+    """A JAX array that is spread over several devices, on the first of this process; anything else as it is.
+
+    For functions that decompose matrices: split rows make their products ambiguous (axes of type Explicit are refused by
+    JAX), and every device would decompose the same matrices. An array spread over several hosts is brought to each of
+    them, which all must ask. Traced arrays pass.
+    """
+    if not isinstance(value, jax.Array) or isinstance(value, jax.core.Tracer) or len(value.sharding.device_set) == 1:
+        return value
+    whole = value if value.is_fully_addressable else multihost_utils.process_allgather(value, tiled=True)
+    return jax.device_put(np.asarray(whole), jax.local_devices()[0])

@@ -1,5 +1,6 @@
 """Several processes on one machine do what one process does."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -7,8 +8,11 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dgu import parallel
+from dgu.analysis import GaussianMixtureSampler
+from dgu.analysis.arms import gaussian_arms
 from dgu.data import SampleStore
 from dgu.errors import InputError
 from tests import two_processes
@@ -21,7 +25,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def run_together(command, count=2, devices=2):
+def run_together(command, count=2, devices=2, timeout=240):
     """The outputs of ``count`` processes of one cluster on the loopback interface."""
     port = free_port()
     running = []
@@ -44,7 +48,7 @@ def run_together(command, count=2, devices=2):
                 text=True,
             )
         )
-    done = [process.communicate(timeout=240) for process in running]
+    done = [process.communicate(timeout=timeout) for process in running]
     assert [process.returncode for process in running] == [0] * count, done
     return done
 
@@ -121,3 +125,41 @@ def test_one_process_joins_nothing(monkeypatch):
     assert not jax.distributed.is_initialized()
     assert parallel.is_lead()
     parallel.barrier("alone")
+
+
+def same_report(tmp_path, module, *options):
+    """The claims and metrics of a study run by two processes are those of one."""
+    command = [f"experiments.{module}", "--preset", "smoke", *options, "--out"]
+    run_together([*command, str(tmp_path / "two")], devices=4, timeout=1500)
+    alone = [sys.executable, "-m", *command, str(tmp_path / "one")]
+    own = {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "8"}
+    subprocess.run(alone, cwd=ROOT, env=environment() | own, check=True, capture_output=True, timeout=1500)
+    for name in ("claims.json", "metrics.json"):
+        one, two = (json.loads((tmp_path / which / name).read_text()) for which in ("one", "two"))
+        assert one == two, name
+
+
+def test_two_processes_find_the_claims_of_one(tmp_path):
+    same_report(tmp_path, "molrg", "--parts", "phase")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "module", ["universality", "concentration", "audit", "hidden_gaussian", "generalization", "molrg"]
+)
+def test_two_processes_find_the_claims_of_one_in_every_study(tmp_path, module):
+    same_report(tmp_path, module)
+
+
+def test_an_array_over_a_mesh_comes_to_one_device():
+    rows = np.random.default_rng(0).normal(size=(8, 12, 6)).astype(np.float32)
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+        split = jax.device_put(rows, NamedSharding(mesh, PartitionSpec("data")))
+        found = gaussian_arms(split, jax.random.key(0), 5, low_rank=4)
+        for name, expected in gaussian_arms(rows, jax.random.key(0), 5, low_rank=4).items():
+            np.testing.assert_array_equal(found[name], expected)
+        images, labels = rows.reshape(96, 6), np.repeat([0, 1], 48)
+        flat = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
+        for one, two in zip(*(GaussianMixtureSampler.fit(x, labels).gaussians for x in (images, flat))):
+            np.testing.assert_array_equal(one.root, two.root)

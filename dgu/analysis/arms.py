@@ -26,6 +26,7 @@ from dgu.analysis.two_layer import fit_two_layer
 from dgu.arrays import as_jax_floats
 from dgu.errors import InputError, require
 from dgu.keys import stream, threefry
+from dgu.parallel import on_one_device
 from dgu.typing import Key
 
 PARTS = ("train", "validation", "test")
@@ -61,15 +62,13 @@ def gaussian_arms(
         ``"low rank"`` if asked for.
     """
     key = threefry(key)
-    rows = as_jax_floats("rows", rows)
+    rows = as_jax_floats("rows", on_one_device(rows))
     require(low_rank == 0 or 2 <= low_rank <= rows.shape[1], "low_rank", low_rank, f"0, or from 2 to {rows.shape[1]}")
     names = ("mixture", "refit", "null", "low rank")
     classes = range(rows.shape[0])
     keys = {name: jnp.stack([class_key(stream(key, name), k) for k in classes]) for name in names}
     drawn = _gaussian_arms(rows, keys, count=count)
     if low_rank:
-        # After the others: two batches of decompositions side by side can wait for each other's threads for ever, on CPUs.
-        jax.block_until_ready(drawn)
         drawn["low rank"] = _gaussian_arm(rows[:, :low_rank], keys["low rank"], count=count)
     # A compiled function sorts the keys of a dict; arms have an order of their own.
     return {name: drawn[name] for name in names if name in drawn}

@@ -27,6 +27,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
+from dgu import linalg
 from dgu.analysis.quality import Estimate
 from dgu.analysis.resampling import t_interval
 from dgu.arrays import as_examples
@@ -106,7 +107,7 @@ def theorem_assumptions(
     first, second = jnp.asarray(flat[order[: n // 2]]), jnp.asarray(flat[order[n // 2 :]])
     unit = jax.random.normal(stream(key, "directions"), (d, directions + d // 2), flat.dtype)
     plain = unit[:, :directions] / jnp.linalg.norm(unit[:, :directions], axis=0, keepdims=True)
-    half = jnp.linalg.qr(unit[:, directions:])[0]
+    half = linalg.qr(unit[:, directions:])[0]
     eigen, trace = _leading(first, leading)
     eigen = eigen[:, ::-1]  # The leading one last, as the quadratic form takes it.
     count = resamples + 1
@@ -161,7 +162,7 @@ def _bootstrapped(value: float, draws: np.ndarray) -> Estimate:
 def _leading(rows: Array, count: int) -> tuple[Array, Array]:
     """Leading eigenvectors (d, count) and the trace of the covariance."""
     centred = rows - jnp.mean(rows, axis=0, keepdims=True)
-    _, singular, right = jnp.linalg.svd(centred, full_matrices=False)
+    _, singular, right = linalg.svd(centred)
     return right[:count].T, jnp.sum(singular**2) / (rows.shape[0] - 1)
 
 

@@ -8,6 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
+from dgu import linalg
 from dgu.arrays import as_jax_floats
 from dgu.errors import require
 
@@ -16,7 +17,7 @@ _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 @jax.jit
 def _interpolate(x: Array, targets: Array, initial: Array, rcond: Array) -> Array:
-    left, values, right = jnp.linalg.svd(x, full_matrices=False)
+    left, values, right = linalg.svd(x)
     keep = values > rcond * values[0]
     inverse = jnp.where(keep, 1 / jnp.where(keep, values, 1), jnp.zeros_like(values))
     residual = targets - _dot(x, initial)

@@ -19,9 +19,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
+from dgu import linalg
 from dgu.arrays import as_floats, as_jax_floats
 from dgu.errors import InputError, require
 from dgu.keys import stream, threefry
+from dgu.parallel import on_one_device
 from dgu.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -54,7 +56,7 @@ def fit_gaussian(rows: Num[ArrayLike, "n d"]) -> GaussianRoot:
     scaled = (rows - mean) / jnp.asarray((n - 1) ** 0.5, rows.dtype)
     if n < d:
         return GaussianRoot(mean[0], scaled)
-    _, deviations, directions = jnp.linalg.svd(scaled, full_matrices=False)
+    _, deviations, directions = linalg.svd(scaled)
     return GaussianRoot(mean[0], jnp.matmul(directions.T * deviations[None, :], directions, precision=_HIGHEST))
 
 
@@ -122,7 +124,9 @@ class GaussianMixtureSampler:
         classes, counts = np.unique(labels, return_counts=True)
         for label, count in zip(classes.tolist(), counts.tolist()):
             require(count >= 2, f"images of class {label}", count, "at least 2 for a covariance")
-        images = as_jax_floats("images", images) if isinstance(images, Array) else as_floats("images", images)
+        images = (
+            as_jax_floats("images", on_one_device(images)) if isinstance(images, Array) else as_floats("images", images)
+        )
         gaussians = []
         for label in classes.tolist():
             rows = jnp.asarray(images[np.flatnonzero(labels == label)]).reshape(-1, prod(shape))

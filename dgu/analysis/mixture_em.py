@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer, Num
 
+from dgu import linalg
 from dgu.analysis.kmeans import lloyd
 from dgu.analysis.subspace_clustering import k_subspaces, normalised
 from dgu.arrays import as_floats, as_jax_floats
@@ -239,7 +240,7 @@ def _maximised(rows: Array, member: Array, ranks: Array, rank: int, floor: Array
         share, mean, count = given
         centred = (rows - mean[None]) * jnp.sqrt(share)[:, None]
         turned = jax.lax.optimization_barrier(centred.T)  # XLA on CPUs is slow where it multiplies by a transpose.
-        values, vectors = jnp.linalg.eigh(jnp.matmul(turned, centred, precision=_HIGHEST) / jnp.maximum(count, 1e-6))
+        values, vectors = linalg.eigh(jnp.matmul(turned, centred, precision=_HIGHEST) / jnp.maximum(count, 1e-6))
         return jnp.maximum(values[::-1], 0), vectors[:, ::-1][:, :rank]
 
     values, bases = jax.lax.map(spectrum, (member.T, means, counts))

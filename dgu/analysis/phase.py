@@ -116,7 +116,7 @@ def recover_by_sgd(
     bases = train_subspaces(
         keys, *split, grid=grid, steps=steps, batch_size=batch_size, learning_rate=learning_rate
     ).reshape(starts.shape)
-    # Gathered: batches of decompositions that run on several CPU devices at once wait for each other's threads for ever.
+    # Gathered: every device would decompose all of them.
     bases = jax.device_put(bases, jax.local_devices()[0])
     diverged = ~jnp.all(jnp.isfinite(bases), axis=(1, 2, 3))
     finite = jnp.where(diverged[:, None, None, None], 0, bases)

@@ -29,6 +29,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 from scipy import stats
 
+from dgu import linalg
 from dgu.analysis.quality import Estimate
 from dgu.arrays import as_floats
 from dgu.errors import require
@@ -172,7 +173,7 @@ def _principal(rows: Array, last: int) -> tuple[Array, Array]:
     """Covariance eigenvalues (``ddof=1``) and the scores on the first ``last`` eigenvectors, of variance 1: (n, last)."""
     n = rows.shape[0]
     centred = rows - jnp.mean(rows, axis=0, keepdims=True)
-    left, singular, _ = jnp.linalg.svd(centred, full_matrices=False)
+    left, singular, _ = linalg.svd(centred)
     return singular**2 / (n - 1), left[:, :last] * jnp.asarray(sqrt(n - 1), rows.dtype)
 
 
@@ -192,7 +193,7 @@ def _simulate(key: Key, exponent: Array | float, n: int, d: int, last: int, draw
         else:
             root = jax.random.normal(below, (n - 1, d), rank.dtype) * scales[None, :]
         gram = jnp.matmul(root, root.T, precision=_HIGHEST)
-        return jnp.linalg.eigvalsh(gram)[::-1][:last] / (n - 1)
+        return linalg.eigvalsh(gram)[::-1][:last] / (n - 1)
 
     found = jax.lax.map(one, jax.random.split(key, draws))
     return jnp.maximum(found, jnp.finfo(found.dtype).tiny)

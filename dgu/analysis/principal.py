@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
+from dgu import linalg
 from dgu.arrays import as_floats
 from dgu.errors import require
 
@@ -55,6 +56,6 @@ def principal_images(images: Num[ArrayLike, "n *event"], count: int = 12) -> Pri
 def _principal(rows: Array, count: int) -> tuple[Array, Array, Array, Array]:
     mean = jnp.mean(rows, axis=0, keepdims=True)
     centred = rows - mean
-    _, singular, right = jnp.linalg.svd(centred, full_matrices=False)
+    _, singular, right = linalg.svd(centred)
     variances = singular**2 / (rows.shape[0] - 1)
     return mean[0], right[:count], variances[:count], jnp.sum(variances)

@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
+from dgu import linalg
 from dgu.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.errors import require
 
@@ -41,10 +42,10 @@ def squared_singular_values(
         rows = rows - jnp.mean(rows, axis=0, keepdims=True)
         rows = rows - jnp.mean(rows, axis=0, keepdims=True)
     if method == "svd":
-        return jnp.linalg.svd(rows, compute_uv=False) ** 2
+        return linalg.svdvals(rows) ** 2
     short = rows if rows.shape[0] <= rows.shape[1] else rows.T
     gram = jnp.matmul(short, short.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.maximum(jnp.linalg.eigvalsh(gram)[::-1], 0)
+    return jnp.maximum(linalg.eigvalsh(gram)[::-1], 0)
 
 
 def covariance_spectrum(

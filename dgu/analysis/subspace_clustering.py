@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Integer, Num
 
+from dgu import linalg
 from dgu.analysis.kmeans import lloyd
 from dgu.analysis.subspaces import principal_basis
 from dgu.arrays import as_jax_floats
@@ -65,7 +66,7 @@ def spectral_labels(
     graph = jnp.where(kept, (inner >= threshold).astype(rows.dtype), 0)
     # Absent rows would bring eigenvalues of 0: they are sent below all others.
     graph = graph - jnp.diag(jnp.where(present, 0, 2 * rows.shape[0]).astype(rows.dtype))
-    _, vectors = jnp.linalg.eigh(graph)
+    _, vectors = linalg.eigh(graph)
     return lloyd(vectors[:, -clusters:], clusters, key, present=present, restarts=40, max_iterations=20).labels
 
 

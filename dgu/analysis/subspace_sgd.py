@@ -131,7 +131,7 @@ def train_subspaces(
     Nothing keeps them orthonormal: ``orthonormalised`` does, which the test of success needs (the raw projector shrinks
     directions). Nor does anything keep them finite: the loss is of fourth order, and SGD may run away from it on a few
     long examples. Such a problem has bases that are not finite, and no others are touched by it. The problems of a group share their draws of times, noise and positions; groups share none. Groups are
-    spread over the devices of the mesh, one after the other on each; one compiled program.
+    spread over the devices of this process, one after the other on each; one compiled program.
 
     Args:
         keys: ``(T,)``, one for each group.
@@ -147,7 +147,7 @@ def train_subspaces(
     require(batch_size >= 1, "batch_size", batch_size, "1 or more")
     require(0 < learning_rate < np.inf, "learning_rate", learning_rate, "positive and finite")
     starts = as_jax_floats("starts", starts)
-    mesh = data_mesh()
+    mesh = data_mesh(jax.local_devices())  # Every process computes all of it, and so reads all of it.
     groups = starts.shape[0]
     keys = threefry(keys, "keys", shape=(groups,))
     padding = -groups % mesh.size

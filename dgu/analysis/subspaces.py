@@ -1,6 +1,5 @@
 """How far estimated subspaces are from the true ones, up to the order of components: angles, projectors, recovery."""
 
-from functools import partial
 from itertools import permutations
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
+from dgu import linalg
 from dgu.arrays import as_jax_floats
 from dgu.errors import require
 
@@ -48,10 +48,7 @@ def principal_angles(first: Num[ArrayLike, "n p"], second: Num[ArrayLike, "n q"]
 def _principal_angles(first: Array, second: Array) -> Array:
     narrow, wide = sorted((first, second), key=lambda basis: basis.shape[1])
     along = jnp.matmul(wide, jnp.matmul(wide.T, narrow, precision=_HIGHEST), precision=_HIGHEST)
-    # One after the other: XLA's CPU threads can wait for each other for ever where two batches of decompositions run side
-    # by side, as these would under vmap. (An optimization_barrier is gone before the program is scheduled.)
-    singular_values = partial(jnp.linalg.svd, compute_uv=False)
-    cosines, sines = jnp.clip(jax.lax.map(singular_values, jnp.stack([along, narrow - along])), 0, 1)
+    cosines, sines = jnp.clip(linalg.svdvals(jnp.stack([along, narrow - along])), 0, 1)
     return jnp.where(cosines > 0.5**0.5, jnp.arcsin(sines[::-1]), jnp.arccos(cosines))
 
 
@@ -67,7 +64,7 @@ def projector_distances(
     inner = jnp.einsum("knr,lns->klrs", estimate, truth, precision=_HIGHEST)
     off = truth[None] - jnp.einsum("knr,klrs->klns", estimate, inner, precision=_HIGHEST)
     gram = jnp.einsum("klnr,klns->klrs", off, off, precision=_HIGHEST)
-    largest = jnp.linalg.eigvalsh(gram)[..., -1]
+    largest = linalg.eigvalsh(gram)[..., -1]
     total = jnp.trace(gram, axis1=-2, axis2=-1)
     return jnp.sqrt(jnp.maximum(largest, 0)), jnp.sqrt(2 * jnp.maximum(total, 0))
 
@@ -99,7 +96,7 @@ def orthonormalised(bases: Num[ArrayLike, "*k n r"]) -> Float[Array, "*k n r"]:
     Columns of 0 stay so.
     """
     bases = as_jax_floats("bases", bases)
-    left, singular, right = jnp.linalg.svd(bases, full_matrices=False)
+    left, singular, right = linalg.svd(bases)
     rounding = 10 * bases.shape[-2] * jnp.finfo(bases.dtype).eps
     kept = (singular > rounding * singular[..., :1]).astype(bases.dtype)
     return jnp.matmul(left * kept[..., None, :], right, precision=_HIGHEST)
@@ -114,8 +111,8 @@ def principal_basis(rows: Num[ArrayLike, "m n"], rank: Integer[Array, ""] | int,
     """
     rows = as_jax_floats("rows", rows)
     if rows.shape[0] > rows.shape[1]:
-        rows = jnp.linalg.qr(rows, mode="r")  # The same right singular vectors, from a small matrix.
-    vectors, _, _ = jnp.linalg.svd(rows.T, full_matrices=rows.shape[0] < width)
+        rows = linalg.triangle(rows)  # The same right singular vectors, from a small matrix.
+    vectors = linalg.left_vectors(rows.T) if rows.shape[0] < width else linalg.svd(rows.T)[0]
     return vectors[:, :width] * (jnp.arange(width) < rank).astype(rows.dtype)[None]
 
 

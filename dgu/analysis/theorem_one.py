@@ -23,6 +23,7 @@ from jax import Array
 from jaxtyping import Float, Num
 from scipy import stats
 
+from dgu import linalg
 from dgu.arrays import as_doubles
 from dgu.errors import require
 from dgu.keys import stream, threefry
@@ -116,7 +117,6 @@ def _errors(key: Key, numbers: Array, root: Array, separation: Array, *, n: int,
         return _pair(jax.random.fold_in(key, number), root, separation, n, law, cosines)
 
     mean, x = jax.vmap(draw)(numbers)
-    # Both arms through one chain of batched solves: XLA's CPU threads can wait for each other for ever where two run side by side.
     w = jax.vmap(jax.vmap(interpolator, in_axes=(0, None)), in_axes=(0, None))(x, _labels(n, root.dtype))
     margin = jnp.sum(mean[:, None] * w, axis=-1)
     v = root[None, None] * w
@@ -153,11 +153,11 @@ def interpolator(x: Float[Array, "n d"], y: Float[Array, "n"]) -> Float[Array, "
     The Gram matrix itself is not formed, which would square the condition number: too much in float32 for a spectrum k^-2. One
     step of refinement makes up for the missing Q (corrected semi-normal equations; Björck, Linear Algebra Appl. 88, 1987).
     """
-    r = jnp.linalg.qr(x.T, mode="r")
+    r = linalg.triangle(x.T)
 
     def solve(right: Array) -> Array:
-        half = jax.scipy.linalg.solve_triangular(r, right, trans="T")
-        return _dot(x.T, jax.scipy.linalg.solve_triangular(r, half))
+        half = linalg.solve_triangular(r, right, transposed=True)
+        return _dot(x.T, linalg.solve_triangular(r, half))
 
     w = solve(y)
     return w + solve(y - _dot(x, w))

@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer, Num
 
+from dgu import linalg
 from dgu.arrays import as_floats, as_labels, at_least_single, rounding
 from dgu.errors import require
 from dgu.keys import example_key, threefry
@@ -214,7 +215,7 @@ def random_basis(key: Key, dimension: int, rank: int) -> Float[Array, "n r"]:
 
 def basis_of(draws: Float[Array, "n r"]) -> Float[Array, "n r"]:
     """The orthonormal columns Q of the QR decomposition whose R has a positive diagonal; uniform where ``draws`` are normal."""
-    q, r = jnp.linalg.qr(draws)
+    q, r = linalg.qr(draws)
     return q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0).astype(q.dtype)[None]
 
 

@@ -126,5 +126,5 @@ def costs(config: Config, subject: Any) -> list[Cost]:
     a_step = 2 * 2 * config.batch * config.dimension * columns
     # K = 1, 2, 3, and 2 from random starts.
     flop = float(config.sgd_trials) * config.steps * a_step * (1 + 2 + 3 + 2 * len(RANDOM_STARTS))
-    memory = 4.0 * 3 * columns * (config.dimension + 4 * config.batch) * jax.device_count()
+    memory = 4.0 * 3 * columns * (config.dimension + 4 * config.batch) * jax.local_device_count()
     return [Cost("phase: SGD", 0, flop, memory, 0)]

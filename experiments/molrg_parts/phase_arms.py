@@ -78,15 +78,10 @@ class Arms:
 
 
 def _problems(config: Config, key: Any, components: int, noise: float, dimension: int, trial: int) -> Problems:
-    """One trial of every cell: arms of any number of trials share the programs of one.
-
-    They are waited for, and so are results below: JAX would run the next program beside, and two programs that both
-    decompose batches of matrices wait for each other's threads for ever, on two cores.
-    """
+    """One trial of every cell: arms of any number of trials share the programs of one."""
     cells = grid_cells(config.ranks, config.sizes, [trial])
     own = stream(key, "problems", components)
-    found = low_rank_problems(own, *cells, dimension=dimension, components=components, noise=noise)
-    return jax.block_until_ready(found)
+    return low_rank_problems(own, *cells, dimension=dimension, components=components, noise=noise)
 
 
 def _shaped(config: Config, arrays: Sequence[Any]) -> np.ndarray:
@@ -132,7 +127,7 @@ def _sgd(config: Config, directory: RunDirectory, key: Any, components: int, kin
     """As many trials at a time as there are devices."""
 
     def compute() -> Arm:
-        at_once = jax.device_count()
+        at_once = jax.local_device_count()
         straight, raw, diverged = [], [], []
         grid = vp_grid(config.times)
         with Progress(f"SGD, K = {components}", config.sgd_trials, "trials") as bar:
