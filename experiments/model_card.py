@@ -33,7 +33,7 @@ from dgu.analysis.quality import (
 )
 from dgu.analysis.resampling import Interval
 from dgu.data import ImageSet, SampleStore, load
-from dgu.errors import printable, require
+from dgu.errors import InputError, printable, require
 from dgu.files import write_atomic
 from dgu.keys import seeded, stream
 from dgu.plots import image_grid
