@@ -231,9 +231,11 @@ def opened_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: str 
     if entry.flag_bits & 1:
         raise InputError(f"{name} is encrypted; must not be")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        method = zipfile.compressor_names.get(entry.compress_type, str(entry.compress_type))
+        method = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "LZMA"}.get(
+            entry.compress_type, str(entry.compress_type)
+        )
         raise InputError(f"{name} is compressed by the method {method}; must be stored or deflated")
-    return archive.open(entry)
+    return archive.open(entry)  # type: ignore[return-value]
 
 
 def array_names(archive: zipfile.ZipFile) -> list[str]:
