@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -11,7 +12,12 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compilation is most of a test's time: share it between workers and runs.
-jax.config.update("jax_compilation_cache_dir", os.path.join(tempfile.gettempdir(), f"dgu-test-xla-{os.getuid()}"))
+CACHE = Path(tempfile.gettempdir(), f"dgu-test-xla-{os.getuid()}")
+# What a killed process was writing has no time of access, without which JAX fails on every later entry.
+for entry in CACHE.glob("*-cache"):
+    if not entry.with_name(f"{entry.name.removesuffix('-cache')}-atime").exists():
+        entry.unlink(missing_ok=True)
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 # Only a cache of bounded size is locked: without a lock one worker may read what another has half written, and crash.
 jax.config.update("jax_compilation_cache_max_size", 2**31)
