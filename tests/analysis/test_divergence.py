@@ -93,7 +93,7 @@ def test_likelihoods_of_a_wrong_model_are_those_of_its_law():
     low, high = float(SDE.std(T_EPS)) ** 2, float(SDE.std(1.0)) ** 2
     x = np.random.default_rng(0).normal(3.0, 1.0, size=(50, 1)).astype(np.float32)
     log_p = stats.norm.logpdf(x[:, 0], 3.0)
-    with pytest.warns(PriorMismatchWarning, match=r"is 0\.04\d+ nats"):  # Of a Gaussian of mean 3 and variance 1.
+    with pytest.warns(PriorMismatchWarning, match=r"is 0\.0[45]\d* nats"):  # Of a Gaussian of mean 3 and variance 1.
         found = flow_kl(lambda x, t: -x / (10 + jnp.square(SDE.std(t))), SDE, x, log_p)
     expected = log_p - stats.norm.logpdf(x[:, 0], 0, np.sqrt(high * (10 + low) / (10 + high)))
     np.testing.assert_allclose(found.value, expected.mean(), atol=2e-3)

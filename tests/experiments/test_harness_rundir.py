@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import math
 import os
 import time
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from dgu.errors import InputError
+from dgu.prng import GENERATOR
 from experiments.harness import rundir
 from experiments.harness.progress import Progress, progress
 from experiments.harness.rundir import RunDirectory
@@ -47,6 +49,21 @@ def test_stage_is_computed_once_and_comes_back_bit_for_bit(tmp_path):
     for name in first:
         np.testing.assert_array_equal(first[name], again[name])
     assert list(directory.timings()) == ["draw/one"]
+
+
+def test_the_random_generator_is_stored_and_no_other_continued(tmp_path):
+    """Runs from before it was stored used the same one, and go on."""
+    RunDirectory.open(tmp_path, Config())
+    file = tmp_path / "config.json"
+    stored = json.loads(file.read_text())
+    assert stored.pop("prng") == GENERATOR
+    file.write_text(json.dumps(stored))
+    RunDirectory.open(tmp_path, Config())
+    file.write_text(json.dumps(stored | {"prng": "rbg"}))
+    with pytest.raises(
+        InputError, match=r"config.json': is of a run with the random generator 'rbg', not threefry2x32"
+    ):
+        RunDirectory.open(tmp_path, Config())
 
 
 @pytest.mark.parametrize("moment", ["compute", "write", "rename"])

@@ -216,8 +216,9 @@ def test_a_network_that_has_only_seen_classes_refuses_to_be_called_without(unet)
         call(denoiser, x, sigma)
     for allowed in (denoiser.given(1), denoiser.given(None), denoiser.given(np.zeros(unet.label_dim, np.float32))):
         assert call(allowed, x, sigma).shape == network.shape
+    zeros = network.denoiser(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), network.abstract_params))
     with pytest.raises(InputError, match=r"^label: is missing"):
-        samplers.sample(denoiser, jax.random.key(0), [0], samplers.karras_sigmas(2), shape=network.shape)
+        samplers.sample(zeros, jax.random.key(0), [0], samplers.karras_sigmas(2), shape=network.shape)
     dropped = EDMNetwork(replace(unet, label_dropout=0.1))
     assert call(dropped.denoiser(dropped.abstract_params), x, sigma).shape == network.shape
     # As the reference does where class_labels is None: what its recordings are compared with.
