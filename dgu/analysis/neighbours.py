@@ -311,9 +311,10 @@ def _refine(
             table[which, group, : len(there)] = differences(queries, first + which, there)
         if own:
             table[names == np.arange(rows.start, rows.stop)[:, None, None]] = np.inf
-        names, table = (part.reshape(len(lowest), -1) for part in (names, table))
-        order = np.lexsort((names, table), axis=1)[:, :k]
-        distances[rows], numbers[rows] = (np.take_along_axis(part, order, axis=1) for part in (table, names))
+        flat_names, flat = names.reshape(len(lowest), -1), table.reshape(len(lowest), -1)
+        order = np.lexsort((flat_names, flat), axis=1)[:, :k]
+        distances[rows] = np.take_along_axis(flat, order, axis=1)
+        numbers[rows] = np.take_along_axis(flat_names, order, axis=1)
         last = np.square(distances[rows, -1])
         proven[rows] = (groups * _GROUP >= len(reference)) | (lowest[:, -1] > _limit(last, norms, relative, absolute))
     return distances, numbers, proven
