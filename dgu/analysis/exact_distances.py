@@ -7,7 +7,7 @@ summed in the order of the columns, so that equal distances come out equal which
 """
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial.distance import cdist
 
 from dgu.errors import require
@@ -89,27 +89,24 @@ class Balls:
         self.edges = (4 * float(np.finfo(radii.dtype).eps) + DIFFERENCE_ERROR) * self.squares
 
     def count(
-        self, queries: Float[np.ndarray, "n d"], which: Int[np.ndarray, "p"], near: Int[np.ndarray, "p"]
+        self, queries: Float[np.ndarray, "n d"], first: int, unsure: Bool[np.ndarray, "n balls"]
     ) -> Int[np.ndarray, "n"]:
-        """How many of the pairs of query ``which`` (rising) and ball ``near`` are inside, for each query."""
-        if len(which) * _PAIRS > len(np.unique(which)) * len(np.unique(near)):
-            inside, unsure = self._by_products(queries, which, near)
-        else:
-            inside, unsure = np.zeros(len(which), bool), np.ones(len(which), bool)
-        for part in np.split(np.flatnonzero(unsure), np.flatnonzero(np.diff(which[unsure])) + 1):
-            if part.size:
-                query, balls = which[part[0]], near[part]
-                found = differences(self._centres, balls, queries[query : query + 1])[:, 0]
+        """How many of the pairs that are ``unsure`` are inside, for each query; balls are numbered from ``first``."""
+        rows, balls = (np.flatnonzero(unsure.any(axis=axis)) for axis in (1, 0))
+        counts = np.zeros(len(queries), np.int64)
+        unsure, balls = unsure[np.ix_(rows, balls)], first + balls
+        if np.count_nonzero(unsure) * _PAIRS > unsure.size:
+            lower, upper = squared_bounds(queries[rows], self._centres[balls], self.middle)
+            squares, edges = self.squares[balls], self.edges[balls]
+            with np.errstate(invalid="ignore"):  # Infinite radii less infinite edges.
+                inside = unsure & (upper < (squares - edges)[None])
+            counts[rows] = inside.sum(axis=1)
+            unsure = unsure & ~inside & (lower <= (squares + edges)[None])
+        for row, of in zip(rows, unsure):
+            near = balls[of]
+            if near.size:
+                found = differences(self._centres, near, queries[row : row + 1])[:, 0]
                 with np.errstate(over="ignore"):
                     found = np.ldexp(found, self._exponent).astype(self._radii.dtype)
-                inside[part] = found <= self._radii[balls]
-        return np.bincount(which[inside], minlength=len(queries))
-
-    def _by_products(self, queries: np.ndarray, which: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which of the pairs are certainly inside, and which are not settled."""
-        (rows, row), (columns, column) = (np.unique(side, return_inverse=True) for side in (which, near))
-        lower, upper = squared_bounds(queries[rows], self._centres[columns], self.middle)
-        squares, edges = self.squares[columns], self.edges[columns]
-        with np.errstate(invalid="ignore"):  # Infinite radii less infinite edges.
-            inside = (upper < squares - edges)[row, column]
-        return inside, (lower <= squares + edges)[row, column] & ~inside
+                counts[row] += np.count_nonzero(found <= self._radii[near])
+        return counts

@@ -47,9 +47,10 @@ def k_nearest(
     """Euclidean distances of each query to its k nearest reference rows, rising, and the numbers of those rows.
 
     Exact for any data: distances are computed by differences in float64 and rounded to the dtype of the rows, and no row
-    is left out without a proof that it is farther. Time: a matrix product of queries and reference; up to some five times
-    that where it proves nothing (norms about the mean of the reference that are 1,000 and more times the distances in
-    float32), and ``n m d`` differences, some ten times that again, where products in float64 prove nothing either.
+    is left out without a proof that it is farther. Time: a matrix product of queries and reference; some ten times that where
+    it proves nothing (rows at many equal distances, or norms about the mean of the reference that are 1,000 and more times
+    the distances in float32), and ``n m d`` differences in float64 at the worst, where products in float64 prove nothing
+    either.
 
     Args:
         queries: ``(n, d)``.
@@ -144,9 +145,11 @@ def ball_counts(
             for number, panel in enumerate(blocks):
                 held[number], unsure = _count_balls(held[number], panel, block, norms, squares, edges, relative)
                 first = rows.start + number * size
-                which, near = np.nonzero(np.asarray(unsure)[:, : rows.stop - first].T)
-                if which.size:
-                    counts[first : first + size] += balls.count(queries[first : first + size], which, start + near)
+                pairs = np.asarray(unsure)[: len(centres) - start, : rows.stop - first].T
+                if pairs.any():
+                    counts[first : first + size] += balls.count(queries[first : first + size], start, pairs).astype(
+                        np.int32
+                    )
         counts[rows] += np.concatenate([np.asarray(one) for one in held])[: rows.stop - rows.start]
     return counts
 
@@ -295,9 +298,10 @@ def _refine(
             table[which, group, : len(there)] = differences(queries, first + which, there)
         if own:
             table[names == np.arange(rows.start, rows.stop)[:, None, None]] = np.inf
-        names, table = (part.reshape(len(lowest), -1) for part in (names, table))
-        order = np.lexsort((names, table), axis=1)[:, :k]
-        distances[rows], numbers[rows] = (np.take_along_axis(part, order, axis=1) for part in (table, names))
+        flat_names, flat = names.reshape(len(lowest), -1), table.reshape(len(lowest), -1)
+        order = np.lexsort((flat_names, flat), axis=1)[:, :k]
+        distances[rows] = np.take_along_axis(flat, order, axis=1)
+        numbers[rows] = np.take_along_axis(flat_names, order, axis=1)
         last = np.square(distances[rows, -1])
         proven[rows] = (groups * _GROUP >= len(reference)) | (lowest[:, -1] > _limit(last, norms, relative, absolute))
     return distances, numbers, proven

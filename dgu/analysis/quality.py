@@ -260,7 +260,10 @@ def _bootstrap(value: float | np.ndarray, draws: np.ndarray) -> Estimate:
 def _block_mmd(x: Float[np.ndarray, "s d"], y: Float[np.ndarray, "s d"]) -> float:
     x, y = x.astype(np.float64), y.astype(np.float64)
     size, width = x.shape
-    xx, yy, xy = ((left @ right.T / width + 1) ** 3 for left, right in ((x, x), (y, y), (x, y)))
+    # Not ** 3, which takes longer than the product.
+    xx, yy, xy = (
+        base * base * base for base in (left @ right.T / width + 1 for left, right in ((x, x), (y, y), (x, y)))
+    )
     within, between = xx + yy, xy + xy.T
     # The kernels' means are nearly equal, so they are subtracted entry by entry. The cross term of the unbiased
     # estimate keeps its diagonal, hence the small second term.
