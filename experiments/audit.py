@@ -130,7 +130,7 @@ class Config:
         for name in ("samples_range", "reference_range"):
             ends = getattr(self, name)
             rising = ends is None or (len(ends) == 2 and ends[0] < ends[1])
-            require(rising, name, ends, "two numbers, rising, or None")
+            require(rising, name, ends, "rising, or None")
         both = (self.features is None) == (self.reference_features is None)
         require(both, "reference_features", self.reference_features, "given with --features, and only then")
         fits = self.holdout_features is None or self.features is not None

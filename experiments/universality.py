@@ -126,7 +126,7 @@ class Config:
             f"one of training_ratios {self.training_ratios}",
         )
         ends = self.pixel_range
-        require(len(ends) == 2 and ends[0] < ends[1], "pixel_range", ends, "two numbers, rising")
+        require(len(ends) == 2 and ends[0] < ends[1], "pixel_range", ends, "rising")
         fits = self.low_rank_fit == 0 or 2 <= self.low_rank_fit <= self.splits.fit
         require(fits, "low_rank_fit", self.low_rank_fit, f"0, or from 2 to splits.fit = {self.splits.fit}")
         require(not (self.train and self.samples), "train", self.train, "left out with --samples")

@@ -90,7 +90,7 @@ class Config:
     def __post_init__(self) -> None:
         check_options(
             self, epochs=1, evaluations=1, seeds=4, sizes=1, width=1, divisor="(0, inf)", sgd_rate="(0, inf)", adam_rate="(0, inf)",
-            batch_size=1, chunk_size=1, t_eps="(0, 1)", points=3, shift_points=3, modes="(0, inf)", shift_seeds=4, widths=1,
+            batch_size=1, chunk_size=1, points=3, shift_points=3, modes="(0, inf)", shift_seeds=4, widths=1,
             capacity_seeds=2, capacity_epochs=1, remark_epochs=1, remark_seeds=2, mode_widths="(0, inf)", input_scales="(0, inf)",
             box_dimensions=1, box_seeds=2, box_epochs=1, box_width=1, box_examples=20, flow_sizes=1, flow_features=1, flow_seeds=2,
             divergence_examples=100, divergence_networks=2, seed=0,
@@ -108,6 +108,7 @@ class Config:
         for name in ("widths", "mode_widths", "box_dimensions", "flow_sizes"):
             require(len(getattr(self, name)) >= 2, name, getattr(self, name), "two or more")
         scales = self.input_scales
+        require(0 < self.t_eps < 1, "t_eps", self.t_eps, "strictly between 0 and T = 1")
         require(len(scales) >= 2, "input_scales", scales, "two or more positive numbers")
         few = self.divergence_networks <= self.seeds
         require(few, "divergence_networks", self.divergence_networks, f"at most seeds = {self.seeds}")

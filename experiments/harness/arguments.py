@@ -170,7 +170,8 @@ def _blamed(line: str, argv: Sequence[str], attempt: Callable) -> str:
         (option, values) for option, values in _groups(argv) if re.fullmatch(rf"--(.*\.)?{re.escape(name)}", option)
     ]
     refused = [option for option, values in groups if len(groups) == 1 or _refused(attempt, option, values)]
-    return next(iter([*refused, *(option for option, _ in groups)]), found.group()) + line[found.end() :]
+    whole = [option for option, _ in groups if option == f"--{name}"]
+    return next(iter([*refused, *whole, *(option for option, _ in groups)]), found.group()) + line[found.end() :]
 
 
 def _refused(attempt: Callable, option: str, values: Sequence[str]) -> bool:

@@ -24,6 +24,10 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which unwinds as Ctrl-C does."""
 
 
+class Interrupted(SystemExit, KeyboardInterrupt):
+    """The exit after either; to those who run a study from Python the ``KeyboardInterrupt`` that it was."""
+
+
 @contextlib.contextmanager
 def in_one_line(name: str, *, again: str = GOES_ON, explain: Callable[[str], str] = str) -> Iterator[None]:
     """What is inside is the command ``name``; text that its terminal cannot show is printed escaped.
@@ -43,7 +47,7 @@ def in_one_line(name: str, *, again: str = GOES_ON, explain: Callable[[str], str
         except KeyboardInterrupt as error:
             ended = isinstance(error, Terminated)
             word = "terminated" if ended else "interrupted"
-            _end(name, f"{word}; {again}" if is_lead() else "", 143 if ended else 130)
+            _end(name, f"{word}; {again}" if is_lead() else "", 143 if ended else 130, Interrupted)
         except BrokenPipeError:
             _end(name, "", 141)
         except (OSError, MemoryError, RuntimeError, ValueError) as error:
@@ -68,7 +72,7 @@ def _of_the_system(error: Exception) -> str:
     return ""
 
 
-def _end(name: str, line: str, code: int) -> None:
+def _end(name: str, line: str, code: int, how: type[SystemExit] = SystemExit) -> None:
     with contextlib.suppress(OSError):
         if line:
             print(f"{name}: {line}", file=sys.stderr, flush=True)
@@ -79,7 +83,7 @@ def _end(name: str, line: str, code: int) -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
-    raise SystemExit(code) from None
+    raise how(code) from None
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ def check_options(config: Any, part: str = "", /, **bounds: int | str) -> None:
         name, value = f"{part}.{field.name}" if part else field.name, getattr(config, field.name)
         _check_sound(field, name, value)
         if field.name in bounds:
-            _check_bound(bounds[field.name], name, value)
+            _check_bound(bounds[field.name], name, value, ", or None" if "None" in str(field.type) else "")
 
 
 def check_sound(config: Any, prefix: str = "") -> None:
@@ -76,14 +76,14 @@ def _check_sound(field: dataclasses.Field, name: str, value: Any) -> None:
             require("\0" not in entry, name, value, "without null characters")
 
 
-def _check_bound(bound: int | str, name: str, value: Any) -> None:
+def _check_bound(bound: int | str, name: str, value: Any, otherwise: str) -> None:
     low, high, open_low, open_high = _interval(bound)
     for entry in _entries(value):
         if entry is None:
             continue
         above = entry > low if open_low else entry >= low
         below = entry < high if open_high else entry <= high
-        require(bool(above and below), name, value, _in_words(low, high, open_low, open_high))
+        require(bool(above and below), name, value, _in_words(low, high, open_low, open_high) + otherwise)
         require(not isinstance(entry, int | np.integer) or entry <= MOST, name, value, f"at most {MOST}")
 
 
@@ -106,7 +106,8 @@ def _interval(bound: int | str) -> tuple[float, float, bool, bool]:
 
 
 def _in_words(low: float, high: float, open_low: bool, open_high: bool) -> str:
-    lower = ("positive" if low == 0 else f"above {low:g}") if open_low else f"{low:g} or more"
     if high == math.inf:
-        return lower
-    return f"{lower} and {'below' if open_high else 'at most'} {high:g}"
+        return ("positive and finite" if low == 0 else f"above {low:g}, and finite") if open_low else f"{low:g} or more"
+    if open_low:
+        return f"above {low:g} and {'below' if open_high else 'at most'} {high:g}"
+    return f"in [{low:g}, {high:g}{')' if open_high else ']'}"

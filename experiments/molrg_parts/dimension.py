@@ -69,7 +69,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_options(
-            self, "dimension", trajectories=3, steps=4, eta="(0, 1)", dense=1, count=1, probes=2, compared=2, draws=4, trained_draws=4, batch_size=1
+            self, "dimension", trajectories=3, steps=4, dense=1, count=1, probes=2, compared=2, draws=4, trained_draws=4, batch_size=1
         )  # fmt: skip
         share_wanted(self.eta, self.rule)
         most = self.trajectories

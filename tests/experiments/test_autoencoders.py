@@ -34,7 +34,7 @@ def test_a_killed_training_goes_on_where_it_was(name, tmp_path):
 def test_networks_and_options_that_do_not_fit_are_refused():
     for said, options in (
         ("img_resolution = 7: must be a positive multiple of 2", {"networks": ("ncsn",)}),
-        ("patch = 2: must be a divisor of img_resolution = 7", {"networks": ("dit",), "dit_patch": 2}),
+        ("autoencoders.dit_patch = 2: must be a divisor of img_resolution = 7", {"networks": ("dit",), "dit_patch": 2}),
     ):
         with pytest.raises(InputError, match=said):
             build(autoencoders.Config(**options), (7, 7, 1))

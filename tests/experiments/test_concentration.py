@@ -72,7 +72,7 @@ def test_what_the_papers_run_would_cost(capsys):
 
 
 BAD = [
-    ("--per-class 2", "--per-class = 2: must be at least 8"),
+    ("--per-class 2", "--per-class = 2: must be 8 or more"),
     ("--per-class 40", "--per-class = 40: must be 64 or more for spectra"),
     ("--parts norms norms", "--parts = ('norms', 'norms'): must be one or more, each once"),
     ("--parts nothing", "--parts = 'nothing': must be a list"),

@@ -186,7 +186,7 @@ def test_the_part_is_left_out_unless_asked_for_and_says_what_it_would_take(capsy
         (("--images.epochs", "3"), "--images.epochs = 3: must be a multiple of images.bins = 2"),
         (("--images.likelihoods", "40"), "must be at most 2 images.held_out = 32"),
         (("--images.components", "50"), "images.components = 50: must be at most 49"),
-        (("--images.channels", "8", "8", "8"), "img_resolution = 7: must be at least 9 for 3 levels"),
+        (("--images.channels", "8", "8", "8"), "--images.size = 7: must be at least 9 for 3 levels"),
     ],
 )
 def test_bad_input_is_one_line(options, words, tmp_path, capsys):

@@ -173,8 +173,8 @@ def test_intervals_and_whole_words():
 
     check_options(Some(1.0, (1, 2)), share="(0, 1]", counts=1)
     for bad, line in (
-        (Some(0.0), "part.share = 0.0: must be positive and at most 1"),
-        (Some(1.5), "part.share = 1.5: must be positive and at most 1"),
+        (Some(0.0), "part.share = 0.0: must be above 0 and at most 1, or None"),
+        (Some(1.5), "part.share = 1.5: must be above 0 and at most 1, or None"),
         (Some(counts=(1, 0)), "part.counts = (1, 0): must be 1 or more"),
         (Some(counts=(1, 2**31)), "part.counts = (1, 2147483648): must be at most 2147483647"),
         (Some(name=""), "part.name = '': must be left out or not empty"),
