@@ -1,5 +1,6 @@
 """Checkpoints of a training run (Orbax), and networks as single safe files (npz)."""
 
+import contextlib
 import errno
 import io
 import json
@@ -7,6 +8,7 @@ import logging
 import math
 import mmap
 import os
+import shutil
 import struct
 import zipfile
 import zlib
@@ -35,6 +37,8 @@ from dgu.typing import PyTree
 
 #: Name of the file with the checksums of a step's files.
 _CHECKSUMS = "checksums.json"
+#: Room that a step takes beside its arrays (bytes).
+_SLACK = 2**17
 _WHOLE, _ADVICE = "a whole checkpoint", "remove this folder to go on from the step before it, or else from the start"
 #: Bytes that the metadata of a network file may take, as text of four bytes a character.
 MAX_METADATA = 2**24
@@ -60,8 +64,8 @@ class TrainingCheckpoints:
     """
 
     def __init__(self, directory: str | os.PathLike, keep: int = 2, about: Mapping[str, Any] | None = None):
-        # Orbax logs every phase of every save at level INFO and some at WARNING.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax logs every phase of every save at level INFO, some at WARNING, and tracebacks of what it raises anyway.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._directory = Path(directory).resolve()
         self._about = None if about is None else json.loads(json.dumps(about, allow_nan=False))
         # Before Orbax looks at it: what it cannot read leaves its threads complaining on their own.
@@ -89,6 +93,9 @@ class TrainingCheckpoints:
         try:
             if not self._directory.is_dir():  # Orbax would make it anew, without what else belongs to the run.
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            # Asked beforehand, for a disk that fills up meanwhile leaves Orbax's threads complaining on their own.
+            if shutil.disk_usage(self._directory).free < sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _SLACK:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._checkpointer.save(step, state, force=True, custom_metadata={"about": self._about})
             folder = self._directory / str(step)
             if jax.process_index() == 0:
@@ -129,8 +136,10 @@ class TrainingCheckpoints:
     def __enter__(self) -> "TrainingCheckpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # What could not be written is raised once.
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(Exception):
+            self.close()
 
 
 def _described(tree: PyTree) -> dict[str, str]:
