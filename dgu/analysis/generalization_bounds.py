@@ -57,7 +57,7 @@ def mixture_bound(tau: Real, n: Real, m: Real, mu: Real, *, degree: float | int 
         InputError: as ``theorem_one_bound``; ``mu`` not positive, ``degree`` negative.
     """
     mu = as_doubles("mu", mu)
-    require(bool(np.all(mu > 0)), "mu", mu, "positive")
+    require(bool(np.all(mu > 0)), "mu", mu.tolist(), "positive")
     require(degree >= 0, "degree", degree, "0 or more")
     return _bound(tau, n, m, mu**degree, mu**2, rest)
 
@@ -65,7 +65,7 @@ def mixture_bound(tau: Real, n: Real, m: Real, mu: Real, *, degree: float | int 
 def _bound(tau: Real, n: Real, m: Real, factor: Real, spread: Real, rest: float | int) -> Bound:
     tau, n, m = as_doubles("tau", tau), as_doubles("n", n), as_doubles("m", m)
     for name, value in (("tau", tau), ("n", n), ("m", m)):
-        require(bool(np.all(value >= 1)), name, value, "1 or more")
+        require(bool(np.all(value >= 1)), name, value.tolist(), "1 or more")
     require(rest >= 0, "rest", rest, "0 or more")
     estimation, optimisation, approximation = np.broadcast_arrays(
         factor * (tau**4 / (m * n) + tau**3 / m**2), 1 / tau, spread / m + rest

@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 from scipy import stats
 
+from dgu.arrays import as_doubles, as_floats
 from dgu.errors import require
 
 Verdict = Literal["supported", "not supported", "undecided"]
@@ -90,7 +91,7 @@ def resampled_standard_error(
 
 
 def _standard_error(values: Sequence[float | int] | ArrayLike, test_per_train: float | int, scale: float) -> np.ndarray:
-    values = np.asarray(values)
+    values = as_floats("values", values)
     replicates = values.shape[-1]
     require(replicates >= 2, "replicates", replicates, "at least 2")
     require(bool(np.isfinite(values).all()), "values", "non-finite", "finite")
@@ -166,7 +167,7 @@ def jackknife_interval(
 
     Efron and Tibshirani, An Introduction to the Bootstrap, chapter 11.
     """
-    centre, values = np.asarray(whole, np.float64), np.asarray(without)
+    centre, values = as_doubles("whole", whole), as_floats("without", without)
     require(values.shape[:-1] == centre.shape, "without.shape", values.shape, f"({centre.shape}, J)")
     groups = values.shape[-1]
     # The standard error of independent values, times J - 1: these share all groups but two.
@@ -187,7 +188,7 @@ def _interval(
     scale: float = 0.0,
 ) -> Interval:
     error = _standard_error(values, test_per_train, scale)
-    values = np.asarray(values, np.float64)
+    values = as_doubles("values", values)
     return _about(np.asarray(values.mean(axis=-1)), error, values.shape[-1] - 1, confidence, bounds)
 
 
