@@ -5,9 +5,16 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
+# Matrices of tests are small: several threads of BLAS only wait for each other, and on a busy machine for very long. This is
+# for the programs that tests start; here NumPy is loaded already.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import pytest
+import scipy.linalg  # noqa: F401  Its BLAS is the one that JAX calls on CPU, loaded now so that it is limited, too.
+from threadpoolctl import threadpool_limits
+
+threadpool_limits(1, user_api="blas")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
