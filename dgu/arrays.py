@@ -3,19 +3,22 @@
 Integers and float16 or bfloat16 become float32, or float64 where float32 does not hold all values of their dtype (32-bit
 integers and wider); float32 and float64 stay what they are. Booleans, text, complex numbers, Python objects and masked
 arrays are refused: a mask or an imaginary part would be lost without a word.
+
+JAX is imported by the functions that need it: what only reads and writes arrays starts without it.
 """
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jax.typing import ArrayLike
 
 from dgu.errors import InputError, require
+
+if TYPE_CHECKING:
+    from jax import Array
+else:
+    Array: TypeAlias = Any
 
 
 def working_dtype(name: str, dtype: Any) -> np.dtype:
@@ -25,9 +28,15 @@ def working_dtype(name: str, dtype: Any) -> np.dtype:
         InputError: ``dtype`` holds no real numbers.
     """
     dtype = np.dtype(dtype)
-    if dtype.kind in "iu" or jnp.issubdtype(dtype, jnp.floating):
+    if dtype.kind in "iu" or is_floating(dtype):
         return np.dtype(np.float64) if dtype.kind in "iu" and dtype.itemsize >= 4 else _at_least_single(dtype)
     raise InputError(f"{name}: has dtype {dtype}; must be integers or floating-point numbers")
+
+
+def is_floating(dtype: Any) -> bool:
+    """Whether a dtype is one of floating-point numbers, those of ``ml_dtypes`` (bfloat16 and smaller ones) included."""
+    dtype = np.dtype(dtype)
+    return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))
 
 
 def _at_least_single(dtype: np.dtype) -> np.dtype:
@@ -72,8 +81,10 @@ def as_examples(name: str, value: Any) -> np.ndarray:
     Raises:
         InputError: ``value`` is masked, ragged, or not of real numbers.
     """
+    import jax
+
     array = as_floats(name, value)
-    integers = not jnp.issubdtype(getattr(value, "dtype", array.dtype), jnp.floating)
+    integers = not is_floating(getattr(value, "dtype", array.dtype))
     return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False) if integers else array
 
 
@@ -83,8 +94,10 @@ def as_jax_floats(name: str, value: Any) -> Array:
     Raises:
         InputError: ``value`` is not of real numbers.
     """
+    import jax
+
     if not isinstance(value, jax.Array):
-        return jnp.asarray(as_floats(name, value))
+        return jax.numpy.asarray(as_floats(name, value))
     return value.astype(jax.dtypes.canonicalize_dtype(working_dtype(name, value.dtype)))
 
 
@@ -96,17 +109,19 @@ def at_least_single(closed_form: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @wraps(closed_form)
-    def wide(self: Any, x: ArrayLike, *rest: Any, **options: Any) -> Any:
+    def wide(self: Any, x: Any, *rest: Any, **options: Any) -> Any:
+        import jax
+
         inside = as_jax_floats("x", x)
         found = closed_form(self, inside, *rest, **options)
         given = jax.dtypes.canonicalize_dtype(getattr(x, "dtype", inside.dtype))
-        same = given == inside.dtype or not jnp.issubdtype(given, jnp.floating)
+        same = given == inside.dtype or not is_floating(given)
         return found if same else jax.tree.map(lambda part: part.astype(given), found)
 
     return wide
 
 
-def checked_rows(**sets: ArrayLike) -> list[np.ndarray]:
+def checked_rows(**sets: Any) -> list[np.ndarray]:
     """The sets as arrays ``(n, d)`` of float32 or float64, all of one width and finite, with a row each.
 
     Raises:
@@ -128,8 +143,10 @@ def checked_rows(**sets: ArrayLike) -> list[np.ndarray]:
 
 def rounding(given: Any) -> float:
     """The relative spacing of the numbers of an array as it was given, that of float64 for integers."""
+    import jax
+
     dtype = given.dtype if isinstance(given, jax.Array) else np.asarray(given).dtype
-    return float(jnp.finfo(dtype if jnp.issubdtype(dtype, jnp.floating) else np.float64).eps)
+    return float(jax.numpy.finfo(dtype if is_floating(dtype) else np.float64).eps)
 
 
 def as_labels(name: str, value: Any, count: int | None = None) -> np.ndarray:

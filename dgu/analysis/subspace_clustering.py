@@ -121,7 +121,7 @@ def k_subspaces(
 
     def update(state: tuple) -> tuple:
         labels, bases, energy, step, _, reseeded = state
-        assigned = jnp.argmax(energy, axis=1)
+        assigned = jnp.argmax(energy, axis=1).astype(labels.dtype)
         assigned, _, reseeded = jax.lax.fori_loop(0, clusters, reseed, (assigned, jnp.max(energy, axis=1), reseeded))
         bases, energy = fitted(assigned)
         changed = jnp.any((assigned != labels) & present)

@@ -143,7 +143,7 @@ def test_write_npz_round_trip(tmp_path):
 def test_write_npz_refuses(tmp_path, refused):
     with refused("label 3 of image 0", "0 to 2"):
         write_npz(tmp_path / "x.npz", COLOUR, LABELS, ["a", "b", "c"])
-    with refused("absent", "writable folder"):
+    with refused("absent", "folder that exists"):
         write_npz(tmp_path / "absent" / "x.npz", COLOUR, LABELS)
     assert not list(tmp_path.iterdir())
 
