@@ -165,17 +165,17 @@ def test_widths_are_padded_by_a_factor_of_four_at_most_beyond_32():
 
 
 def test_the_rise_claim_follows_the_data():
-    """A curve with a rise is supported, a falling one is not, and diverged seeds are left out and counted."""
+    """A curve with a rise is supported, a level one is not, and diverged seeds are left out and counted."""
     t = np.linspace(0, 1, 21)
     noise = 0.01 * np.random.default_rng(0).normal(size=(12, 21))
     about = {"epochs": np.arange(21), "first_nonfinite": np.full(12, -1)}
-    risen = stopping._test({"kl": np.exp(-8 * t) + 0.5 * t + noise, **about}, "sgd", 100)
-    fallen = stopping._test({"kl": np.exp(-2 * t) + noise, **about}, "sgd", 100)
-    assert (risen.verdict, fallen.verdict) == ("supported", "not supported")
-    lost = np.exp(-2 * t) + noise
+    risen = stopping._test(Config(), {"kl": np.exp(-8 * t) + 0.5 * t + noise, **about}, "sgd", 100)
+    level = stopping._test(Config(), {"kl": np.exp(-40 * t) + noise, **about}, "sgd", 100)
+    assert (risen.verdict, level.verdict) == ("supported", "not supported")
+    lost = np.exp(-40 * t) + noise
     lost[3, 5:] = np.nan
     about["first_nonfinite"] = np.where(np.arange(12) == 3, 77, -1)
-    found = stopping._test({"kl": lost, **about}, "sgd", 100)
+    found = stopping._test(Config(), {"kl": lost, **about}, "sgd", 100)
     assert "1 of 12 runs diverged, at steps 77" in found.note and found.verdict == "not supported"
 
 
@@ -213,7 +213,7 @@ def test_runs_that_never_reach_the_goal_are_shown_and_rank_last():
     section = capacity.run(config, shelf)
     assert [row[4:] for row in section.tables[0].rows] == [("never", 2), ("50", 0)]
     by_id = {claim.id: claim for claim in section.claims}
-    assert by_id["capacity-epochs"].value == -1 and "2 of 6 runs never reached it" in by_id["capacity-epochs"].note
+    assert by_id["capacity-epochs"].verdict == "not applicable" and "over 2 widths" in by_id["capacity-epochs"].note
     # The last 40 % are the measurement at 100 epochs alone: medians .5 and .09.
     np.testing.assert_allclose(by_id["capacity-ratio"].value, 0.5 / 0.09)
     axes = shelf.figures["figures/capacity.png"].axes[1]
@@ -229,11 +229,18 @@ def test_places_and_weights_of_modes_are_told_apart():
     one = np.exp(-((x - mu) ** 2) / 2) + 1e-6 * np.exp(-((x + mu) ** 2) / 2)
     both = np.exp(-((x - mu) ** 2) / 2) + np.exp(-((x + mu) ** 2) / 2)
     lost = np.full_like(x, np.nan)
-    for law, verdicts in ((one, ["supported"] * 3), (both, ["not supported", "supported", "not supported"])):
-        log_q = np.log(law / law.sum())
-        runs = np.array([[log_q, log_q], [log_q, log_q], [log_q, lost]])  # the last has diverged: left out, and said so
+    # Seeds differ a little: values that are all equal decide nothing.
+    tilt = np.exp(1e-3 * x)
+    # The share of measurements with one heavy mode is the same in both seeds, and so undecided.
+    for law, verdicts in (
+        (one, ["undecided", "supported", "supported"]),
+        (both, ["undecided", "supported", "not supported"]),
+    ):
+        log_q, other = (np.log(each / each.sum()) for each in (law, law * tilt))
+        runs = np.array([[log_q, log_q], [other, other], [log_q, lost]])  # the last has diverged: left out, and said so
         claims = shift._modes(runs, grid, mu)
         assert [claim.verdict for claim in claims] == verdicts and claims[0].note == "2 seeds"
+        assert claims[0].value == (law is one)
 
 
 def test_agreement_needs_small_errors():
@@ -247,7 +254,8 @@ def test_scores_of_exact_networks_have_slope_and_zero_one():
     grid, variance = common.grid_for(3.0, config.points), 1 + float(common.SDE.std(config.t_eps)) ** 2
     x = grid.coarse
     q = np.exp(-((x - 3) ** 2) / 2 / variance) + np.exp(-((x + 3) ** 2) / 2 / variance)
-    log_q = np.broadcast_to(np.log(q / q.sum()), (5, 1, len(x)))
+    # Seeds differ a little: values that are all equal decide nothing.
+    log_q = np.log(q / q.sum()) + 1e-4 * np.arange(5)[:, None, None] * np.stack([x**2 + x])[None]
     found = {(name, n): {"log_q": log_q} for name in common.OPTIMIZERS for n in config.sizes}
     slope, zero, rows, _ = stopping._scores(config, found)
     assert abs(slope.value - 1) < 0.02 and abs(zero.value - 1) < 0.01

@@ -127,7 +127,7 @@ def results(*, seeds, levels, bins, factor, bits, off):
 
 def test_claims_follow_the_data_and_each_network_is_judged_by_its_own_images(tmp_path):
     options = ImagesConfig(
-        size=5, channels=(4,), levels=3, bins=4, epochs=4, batch_size=8, train=8, held_out=4, likelihoods=4
+        size=5, channels=(4,), levels=3, bins=4, epochs=100, batch_size=8, train=8, held_out=4, likelihoods=4
     )
     config = Config(images=options)
     clusters = {

@@ -134,7 +134,7 @@ def test_claims_of_an_older_version_are_read_or_refused_in_one_line(tmp_path):
         (tmp_path / "run/claims.json").write_text(json.dumps(entries))
         with pytest.raises(InputError, match=why) as error:
             read_claims(directory)
-        assert "claims.json" in str(error.value) and "remove the file" in str(error.value)
+        assert "claims.json" in str(error.value) and "remove it" in str(error.value)
 
 
 def test_the_verdict_cannot_be_written_by_hand():

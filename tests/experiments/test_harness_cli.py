@@ -68,6 +68,7 @@ class Study:
             interval=(value, value),
             threshold=25,
             unit="",
+            exact=True,
         )
         return Report("Sizes", "They add up.", [claim])
 
