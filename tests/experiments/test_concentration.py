@@ -13,7 +13,7 @@ from tests.experiments.universality_study import CLASSES, contents, images, save
 
 ALL_CLAIMS = [claim for part in PARTS.values() for claim in part.CLAIM_IDS]
 #: Dimensions of the coupling, and rows of the test's controls: not among the options.
-CONSTANTS = (256, 2000)
+CONSTANTS = (40, 256, 2000)
 ALL_FIGURES = [file for part in PARTS.values() for file in part.FIGURE_FILES]
 
 
