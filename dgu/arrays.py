@@ -39,6 +39,11 @@ def is_floating(dtype: Any) -> bool:
     return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))
 
 
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is one real number: of Python, NumPy or JAX, and no truth value."""
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
+
+
 def _at_least_single(dtype: np.dtype) -> np.dtype:
     if dtype.itemsize > 8:  # Extended precision: nothing here computes in it.
         return np.dtype(np.float64)

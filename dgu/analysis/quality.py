@@ -13,17 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int, Integer, Num, Shaped
+from jaxtyping import Float, Int, Integer, Num, Shaped
 from scipy import stats
 
 from dgu.analysis.neighbours import ball_counts, k_nearest, nearest_rows
-from dgu.analysis.resampling import Interval, t_interval
+from dgu.analysis.resampling import Interval, sample_deviation, t_interval
 from dgu.arrays import as_floats, as_labels, checked_rows
-from dgu.errors import require
+from dgu.errors import InputError, require
 from dgu.keys import threefry
 from dgu.typing import Key, Labels
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+#: Variance of redrawn rows, in those of all, that is none but for rounding in single precision.
+_NO_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -204,8 +206,11 @@ def variance_ratio(
         key: of the bootstrap, which redraws rows within each class of each set.
         replicates: of the bootstrap.
 
+    A class whose samples are all one row has the ratio 0, with no width: it says nothing of what other samples would be.
+
     Raises:
-        InputError: a class with fewer than 2 rows, labels that do not fit, features of different width.
+        InputError: a class with fewer than 2 rows, reference rows of a class that do not vary (up to rounding) or so few
+            that redrawn ones may not, labels that do not fit, features of different width.
     """
     key = threefry(key)
     samples, reference = checked_rows(samples=samples, reference=reference)
@@ -221,16 +226,36 @@ def variance_ratio(
         padded = np.zeros((len(classes), counts.max(), rows.shape[1]), rows.dtype)
         for place, label in enumerate(classes):
             members = rows[row_labels == label]
-            padded[place, : len(members)] = members - members.mean(axis=0)
+            # Exactly 0 where a feature is constant: its mean is rounded.
+            same = members.min(axis=0) == members.max(axis=0)
+            padded[place, : len(members)] = np.where(same, 0, members - members.mean(axis=0))
+            if number and not sample_deviation(members.T).any():
+                raise InputError(
+                    f"reference rows of class {label}: are all equal; must vary, to be a measure of others"
+                )
         keys = jax.random.split(jax.random.fold_in(key, number), len(classes))
         draws = _bootstrap_traces(jnp.asarray(padded), jnp.asarray(counts), keys, replicates)
         traces.append(((padded.astype(np.float64) ** 2).sum(axis=(1, 2)) / (counts - 1), np.asarray(draws, np.float64)))
     (value, draws), (reference_value, reference_draws) = traces
+    single = np.flatnonzero((reference_draws <= _NO_VARIANCE * reference_value[:, None]).any(axis=1))
+    if single.size:
+        raise InputError(
+            f"reference rows of class {classes[single[0]]}: are all equal when redrawn; must be more rows that differ"
+        )
     return _bootstrap(value / reference_value, (draws / reference_draws).T)
 
 
-def proportion(hits: Bool[np.ndarray, "n"]) -> Estimate:
-    """A fraction of independent cases, with Wilson's 95 % interval."""
+def proportion(hits: Shaped[ArrayLike, "..."]) -> Estimate:
+    """A fraction of independent cases, ``(n,)`` of truth values, with Wilson's 95 % interval.
+
+    Raises:
+        InputError: no cases, or an array of something else than truth values.
+    """
+    hits = np.asarray(hits)
+    what = f"{hits.dtype} of shape {hits.shape}"
+    require(
+        hits.dtype == np.bool_ and hits.ndim == 1 and hits.size > 0, "hits", what, "(n,) of truth values, n 1 or more"
+    )
     count, total = int(hits.sum()), len(hits)
     value = count / total
     low, high = wilson(value, total)

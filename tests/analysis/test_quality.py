@@ -169,3 +169,23 @@ def test_features_are_applied_in_equal_blocks():
 def test_bad_input(call, text):
     with pytest.raises(InputError, match=text):
         call()
+
+
+def test_variance_ratio_of_rows_without_spread():
+    labels = np.arange(60) % 2
+    constant = np.full((60, D), 0.1, np.float32)
+    constant[labels == 0] = normal(3, 30)
+    ratio = variance_ratio(constant, labels, normal(4, 60), labels, KEY, replicates=20)
+    assert ratio.value[0] > 0.5
+    for field in (ratio.value, ratio.standard_error, ratio.low, ratio.high):
+        assert field[1] == 0  # Not the rounding of a mean.
+    with pytest.raises(InputError, match="reference rows of class 1: are all equal; must vary"):
+        variance_ratio(normal(4, 60), labels, constant, labels, KEY, replicates=20)
+    with pytest.raises(InputError, match="reference rows of class 0: are all equal when redrawn; must be more"):
+        variance_ratio(normal(4, 60), labels, normal(5, 4), labels[:4], KEY, replicates=20)
+
+
+@pytest.mark.parametrize("hits", [np.zeros(0, bool), np.array([0, 1, 2]), np.zeros((2, 3), bool), np.float32([0, 1])])
+def test_a_proportion_is_of_truth_values(hits):
+    with pytest.raises(InputError, match="hits = .*: must be \\(n,\\) of truth values"):
+        proportion(hits)
