@@ -187,5 +187,5 @@ def test_variance_ratio_of_rows_without_spread():
 
 @pytest.mark.parametrize("hits", [np.zeros(0, bool), np.array([0, 1, 2]), np.zeros((2, 3), bool), np.float32([0, 1])])
 def test_a_proportion_is_of_truth_values(hits):
-    with pytest.raises(InputError, match="hits = .*: must be \\(n,\\) of truth values"):
+    with pytest.raises(InputError, match=r"hits = .*: must be \(n,\) of truth values"):
         proportion(hits)
