@@ -24,6 +24,8 @@ from dgu.keys import threefry
 from dgu.typing import Key, Labels
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+#: Cubes of it, and squares of those, are far below the largest float64.
+_MAX_SQUARE = 1e45
 #: Variance of redrawn rows, in those of all, that is none but for rounding in single precision.
 _NO_VARIANCE = 1e-6
 
@@ -99,7 +101,10 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
     t interval over them holds. 0 in expectation for equal distributions; may be negative.
 
     Products and sums are in float64 on the host: the kernel is not that of differences, so features cannot be centred, and
-    of features with a large mean the terms are much larger than what is left of them.
+    of features with a large mean the terms are much larger than what is left of them. With ``M = max |x|^2 / d`` rounding
+    changes an estimate by less than ``sqrt(d) u (M + 1)^3 / 2``, ``u = 1.1e-16`` (a tenth of it was measured: roundings of
+    either sign, not the worst case). Where that is more than 1 % of the estimate and of its standard error, the larger of
+    them (and more than 1e-9), it is refused: that begins at means of some 3e5 spreads.
 
     Args:
         a, b: features; rows are shuffled, those beyond a whole number of blocks are left out.
@@ -107,7 +112,7 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
         block_size: rows of each set in a block.
 
     Raises:
-        InputError: fewer than two blocks, or features of different width.
+        InputError: fewer than two blocks, features of different width, or such whose kernels are rounded too much.
 
     Binkowski et al., Demystifying MMD GANs, ICLR 2018; Zaremba et al., B-tests, NIPS 2013.
     """
@@ -116,12 +121,22 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
     require(block_size >= 2, "block_size", block_size, "2 or more")
     blocks = min(len(a), len(b)) // block_size
     require(blocks >= 2, "rows", (len(a), len(b)), f"at least {2 * block_size}: two blocks of {block_size}")
+    with np.errstate(over="ignore"):
+        square = max(float(np.einsum("ij,ij->i", x, x, dtype=np.float64).max()) for x in (a, b)) / a.shape[1]
+    require(square < _MAX_SQUARE, "largest mean square of a row of features", square, f"below {_MAX_SQUARE:g}")
     orders = [
         np.asarray(jax.random.permutation(jax.random.fold_in(key, number), len(rows)))[: blocks * block_size]
         for number, rows in enumerate((a, b))
     ]
     chosen = zip(*(order.reshape(blocks, block_size) for order in orders))
-    return t_interval(np.array([_block_mmd(a[of_a], b[of_b]) for of_a, of_b in chosen]))
+    found = t_interval(np.array([_block_mmd(a[of_a], b[of_b]) for of_a, of_b in chosen]))
+    rounded = a.shape[1] ** 0.5 / 4 * float(np.finfo(np.float64).eps) * (square + 1) ** 3
+    if rounded > max(0.01 * abs(float(found.estimate)), 0.01 * float(found.standard_error), 1e-9):
+        raise InputError(
+            f"features: have a mean square of up to {square:.3g} a row, so that rounding may change the kernel distance "
+            f"{float(found.estimate):.3g} by {rounded:.2g}; must have a mean that is not as large beside their spread"
+        )
+    return found
 
 
 def precision_recall(
