@@ -28,8 +28,8 @@ def working_dtype(name: str, dtype: Any) -> np.dtype:
         InputError: ``dtype`` holds no real numbers.
     """
     dtype = np.dtype(dtype)
-    if dtype.kind in "iu" or is_floating(dtype):
-        return np.dtype(np.float64) if dtype.kind in "iu" and dtype.itemsize >= 4 else _at_least_single(dtype)
+    if is_integral(dtype) or is_floating(dtype):
+        return np.dtype(np.float64) if is_integral(dtype) and dtype.itemsize >= 4 else _at_least_single(dtype)
     raise InputError(f"{name}: has dtype {dtype}; must be integers or floating-point numbers")
 
 
@@ -37,6 +37,17 @@ def is_floating(dtype: Any) -> bool:
     """Whether a dtype is one of floating-point numbers, those of ``ml_dtypes`` (bfloat16 and smaller ones) included."""
     dtype = np.dtype(dtype)
     return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))
+
+
+def is_integral(dtype: Any) -> bool:
+    """Whether a dtype is one of integers, those of ``ml_dtypes`` (of 4 and 2 bits) included."""
+    dtype = np.dtype(dtype)
+    return dtype.kind in "iu" or dtype.name.startswith(("int", "uint"))
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is one real number: of Python, NumPy or JAX, and no truth value."""
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
 
 
 def _at_least_single(dtype: np.dtype) -> np.dtype:
@@ -159,9 +170,10 @@ def as_labels(name: str, value: Any, count: int | None = None) -> np.ndarray:
         raise InputError(f"{name}: is a masked array, whose mask would be lost; must be a plain array")
     labels = np.asarray(value)
     wanted = "integers (n,)" if count is None else f"{count} integers, one for each row"
-    if labels.dtype.kind not in "iu" or labels.ndim != 1 or (count is not None and len(labels) != count):
+    if not is_integral(labels.dtype) or labels.ndim != 1 or (count is not None and len(labels) != count):
         raise InputError(f"{name}: has dtype {labels.dtype} and shape {labels.shape}; must be {wanted}")
     if labels.size:
+        labels = labels if labels.dtype.kind in "iu" else labels.astype(np.int64)
         wrong = labels[(labels < 0) | (labels > np.iinfo(np.int32).max)]
         require(not wrong.size, name, wrong[:1].tolist(), "class labels, 0 or more")
     return labels.astype(np.int32)

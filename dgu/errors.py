@@ -57,5 +57,9 @@ def shortened(text: str, limit: int) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of a foreign exception on one line, or the name of its type where it has none."""
-    return shortened(printable(str(error)), MAX_VALUE) or type(error).__name__
+    """The message of a foreign exception on one line, or the name of its type where it has none.
+
+    Objects that it shows by their address in memory, as Pillow does with open files, are left out: they tell nothing.
+    """
+    text = re.sub(r"\s*<[^<>]* at 0x[0-9a-fA-F]+>", "", str(error))
+    return shortened(printable(text), MAX_VALUE) or type(error).__name__

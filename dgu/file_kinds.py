@@ -1,9 +1,11 @@
 """What a file is by its first bytes, whatever it is called: so that an error can name the format that was found."""
 
 import os
+import re
 import struct
+import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 #: Bytes that are looked at.
 HEAD = 512
@@ -29,6 +31,8 @@ _KINDS = {
         Kind("npy", "an npy file, a single array", "numpy.savez writes npz, numpy.save npy"),
         Kind("npz", "an npz file", "numpy.load and numpy.save extract one array"),
         Kind("zip", "a zip archive", _UNPACK),
+        Kind("empty zip", "an empty zip archive", _AGAIN),
+        Kind("keras", "a Keras file", f"{_ARRAYS} (keras.saving.load_model reads it)"),
         Kind("safetensors", "a safetensors file", f"{_ARRAYS} (safetensors.numpy.load_file reads it)"),
         Kind("pytorch", "a PyTorch file", f"{_ARRAYS} (torch.load reads it, and can run code)"),
         Kind("pickle", "a pickle", f"{_ARRAYS}; a pickle can run code when it is read"),
@@ -80,8 +84,16 @@ _MAGIC = (
     *((b"P%d" % digit + space, "ppm") for digit in range(1, 7) for space in (b"\n", b" ", b"\r", b"\t")),
     *((bytes([0, 0, code, axes]), "idx") for code in (8, 9, 11, 12, 13, 14) for axes in (1, 2, 3, 4)),
 )
+#: Members of PyTorch's zips, in the folder that is named as the file was; of TorchScript's, too.
+_TORCH_MEMBERS = ("/data.pkl", "/constants.pkl", "/.format_version", "/byteorder", "/.data/serialization_id")
 #: The number that begins PyTorch's legacy files, as a pickle of protocol 2.
 _TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+#: How pickles of the protocols 0 and 1 begin: a container, a global, or one number or text with the number of its place.
+_OLD_PICKLE = re.compile(
+    rb"\([dl]p\d+\n|[}\]]q\x00|\(?c[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n[(pq]"
+    rb"|\(*(?:I-?\d+\n|L-?\d+L\n|F-?[\d.]+(?:e[-+]?\d+)?\n|V[^\n]*\np\d+\n|S'[^\n]*'\np\d+\n)"
+)
+_ZIPS = ("zip", "npz", "pytorch", "empty zip")
 #: Files that only one kind of folder has.
 _FOLDERS = {
     "_CHECKPOINT_METADATA": "an Orbax checkpoint",
@@ -114,7 +126,7 @@ def _key(head: bytes, size: int) -> str | None:
         return "tar"
     if head.startswith(_TORCH):
         return "pytorch"
-    if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+    if (head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")) or _OLD_PICKLE.match(head):
         return "pickle"
     if len(head) >= 12:
         length = int.from_bytes(head[:8], "little")
@@ -126,11 +138,22 @@ def _key(head: bytes, size: int) -> str | None:
 
 
 def _key_of_zip(head: bytes) -> str:
-    """By the name of the first member."""
+    """By the name of the first member: all that the first bytes tell."""
+    if head.startswith(b"PK\x05\x06"):
+        return "empty zip"
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
-    if name.endswith((b"/data.pkl", b"/.format_version", b"/version")):
+    return _key_of_members([name.decode("utf-8", "replace")])
+
+
+def _key_of_members(names: list[str]) -> str:
+    """By the names of all members of a zip."""
+    if not names:
+        return "empty zip"
+    if any(name.endswith(_TORCH_MEMBERS) for name in names):
         return "pytorch"
-    return "npz" if name.endswith(b".npy") else "zip"
+    if "config.json" in names and any(name in ("model.weights.h5", "metadata.json") for name in names):
+        return "keras"
+    return "npz" if all(name.endswith((".npy", "/")) for name in names) else "zip"
 
 
 def _key_of_text(head: bytes) -> str | None:
@@ -165,12 +188,22 @@ def folder_kind(path: str | os.PathLike) -> str:
     return next(found, "a folder")
 
 
-def mismatch(path: str | os.PathLike, keys: tuple[str, ...]) -> str:
-    """What the ordinary file ``path`` is by its first bytes, where that is none of the formats ``keys``; else empty."""
+def _key_of_open_zip(file: BinaryIO) -> str | None:
+    """By all members of a zip, or None where its directory cannot be read: the reader says what is wrong with it."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return _key_of_members(archive.namelist())
+    except Exception:
+        return None
+
+
+def mismatch(path: str | os.PathLike, formats: tuple[str, ...]) -> str:
+    """What the ordinary file ``path`` is by its first bytes, where that is none of ``formats``; else empty."""
     with open(path, "rb") as file:
         head = file.read(HEAD)
-        size = os.fstat(file.fileno()).st_size
-    kind = kind_of(head, size)
+        kind = kind_of(head, os.fstat(file.fileno()).st_size)
+        if kind is not None and kind.key in _ZIPS:
+            kind = _KINDS[_key_of_open_zip(file) or kind.key]
     if kind is None:
         return f"begins with bytes {head[:8].hex()!r}, of no known format"
-    return "" if kind.key in keys else f"is {kind.name}: {kind.advice}"
+    return "" if kind.key in formats else f"is {kind.name}: {kind.advice}"

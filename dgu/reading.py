@@ -25,8 +25,10 @@ from dgu.file_kinds import folder_kind, mismatch
 MAX_JSON = 2**26
 #: Longest header of an npy file (bytes): NumPy's own limit.
 MAX_HEADER = 10_000
-#: Environment variable: how much a file of images or features may hold, decoded (GiB), and its default.
+#: Environment variable: how much memory what a file of images or features holds may take (GiB), and its default.
 LIMIT_VARIABLE, DEFAULT_GIB = "DGU_MAX_GIB", 2.0
+#: Bytes that a number takes at least, once it is read: images and features are computed with in float32.
+SINGLE = 4
 #: What a line says that refuses more.
 RAISE_LIMIT = f"{LIMIT_VARIABLE} in the environment allows more, in GiB"
 
@@ -40,7 +42,9 @@ class Readable(Protocol):
 
 
 def byte_limit(stated: int | None = None) -> int:
-    """How many bytes a file of images or features may hold when decoded: ``stated``, else ``$DGU_MAX_GIB``, else 2 GiB.
+    """How many bytes the numbers of a file of images or features may take: ``stated``, else ``$DGU_MAX_GIB``, else 2 GiB.
+
+    They count as they are in memory afterwards: in float32, 4 bytes each whatever the file has (8 where it has 8).
 
     Raises:
         InputError: a limit that is no positive number.
@@ -156,14 +160,14 @@ def read_json(path: str | os.PathLike, allowed: str, *, limit: int = MAX_JSON, a
 
 
 def read_header(
-    file: Readable, size: int, source: str, limit: int, advice: str = ""
+    file: Readable, size: int, source: str, limit: int, advice: str = "", least: int = 1
 ) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, order (whether Fortran's) and dtype from an open npy file of ``size`` bytes; what follows are its entries.
 
     Call it inside ``guarded``. ``advice`` says how to raise ``limit``, if that is possible.
 
     Raises:
-        InputError: Python objects, more than ``limit`` bytes, or a header that promises another number of bytes than
+        InputError: Python objects, more than ``limit`` bytes with at least ``least`` for each entry, or a header that promises another number of bytes than
             there are.
     """
     start = file.read(8)
@@ -184,11 +188,11 @@ def read_header(
     if any(length < 0 for length in shape) or not dtype.itemsize:
         raise InputError(f"{source}: has shape {shape}, dtype {dtype}; must have no negative lengths or empty entries")
     promised = math.prod(shape) * dtype.itemsize
-    if promised > limit:
+    taken = math.prod(shape) * max(dtype.itemsize, least)
+    if taken > limit:
         hint = f" ({advice})" if advice else ""
-        raise InputError(
-            f"{source}: holds {promised:,} bytes (shape {shape}, {dtype}); must be at most {limit:,}{hint}"
-        )
+        held = f"holds {promised:,} bytes" if taken == promised else f"takes {taken:,} bytes as float32"
+        raise InputError(f"{source}: {held} (shape {shape}, {dtype}); must be at most {limit:,}{hint}")
     if promised != size - file.tell():
         raise InputError(
             f"{source}: holds {size - file.tell():,} bytes of data; must be {promised:,} for shape {shape}"
@@ -196,7 +200,7 @@ def read_header(
     return shape, fortran, dtype
 
 
-def read_array(file: Readable, size: int, source: str, limit: int, advice: str = "") -> np.ndarray:
+def read_array(file: Readable, size: int, source: str, limit: int, advice: str = "", least: int = 1) -> np.ndarray:
     """The array of an open npy file of ``size`` bytes: its header is judged as ``read_header`` says, then it is read.
 
     Call it inside ``guarded``. Nothing is unpickled. Memory grows with the bytes that really come, since the size that
@@ -205,7 +209,7 @@ def read_array(file: Readable, size: int, source: str, limit: int, advice: str =
     Raises:
         InputError: what ``read_header`` refuses, or a file that ends early.
     """
-    shape, fortran, dtype = read_header(file, size, source, limit, advice)
+    shape, fortran, dtype = read_header(file, size, source, limit, advice, least)
     promised = math.prod(shape) * dtype.itemsize
     data = read_up_to(file, promised)
     if len(data) < promised:
@@ -244,12 +248,12 @@ def array_names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def read_member(
-    archive: zipfile.ZipFile, name: str, source: str | os.PathLike, limit: int, advice: str = ""
+    archive: zipfile.ZipFile, name: str, source: str | os.PathLike, limit: int, advice: str = "", least: int = 1
 ) -> np.ndarray:
     """The array ``name`` of an open npz file, and no other: see ``read_array``. Call it inside ``guarded``."""
     entry = archive.getinfo(f"{name}.npy")
     with opened_member(archive, entry, source) as file:
-        return read_array(file, entry.file_size, f"{os.fspath(source)}: {name}", limit, advice)
+        return read_array(file, entry.file_size, f"{os.fspath(source)}: {name}", limit, advice, least)
 
 
 def read_up_to(file: Readable, count: int) -> bytearray:

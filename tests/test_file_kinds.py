@@ -15,7 +15,7 @@ from PIL import Image
 from dgu.analysis import read_features, read_statistics
 from dgu.data import load
 from dgu.errors import InputError
-from dgu.file_kinds import HEAD, _masked_crc32c, kind_of
+from dgu.file_kinds import HEAD, _masked_crc32c, kind_of, mismatch
 from dgu.models import load_checkpoint
 from experiments.audit_parts import images as audit_images
 from experiments.model_card import _read_samples
@@ -25,10 +25,11 @@ SAFETENSORS = (60).to_bytes(8, "little") + b'{"w":{"dtype":"F32","shape":[1],"da
 TFRECORD = b"\3" + bytes(7) + struct.pack("<I", _masked_crc32c(b"\3" + bytes(7))) + b"abc" + bytes(4)
 
 
-def packed(name):
+def packed(*names):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(name, b"content")
+        for name in names:
+            archive.writestr(name, b"content")
     return buffer.getvalue()
 
 
@@ -81,6 +82,86 @@ def test_the_checksum_of_tfrecords():
     """Against the published check value of CRC-32C, the mask of TFRecord's specification undone."""
     turned = (_masked_crc32c(b"123456789") - 0xA282EAD8) % 2**32
     assert (turned >> 17 | turned << 15) % 2**32 == 0xE3069283
+
+
+ZIPS = {
+    "a PyTorch file": [
+        ("archive/byteorder", "archive/data.pkl", "archive/version"),
+        ("m/constants.pkl", "m/data.pkl"),
+        ("m/code/__torch__.py", "m/data/0", "m/constants.pkl"),
+        ("config.json", "m/data.pkl"),
+    ],
+    "a Keras file": [("metadata.json", "config.json", "model.weights.h5"), ("model.weights.h5", "config.json")],
+    "an empty zip archive": [()],
+}
+CASES = [(name, members) for name, cases in ZIPS.items() for members in cases]
+
+
+@pytest.mark.parametrize(("name", "members"), CASES)
+def test_zips_are_told_by_all_their_members(tmp_path, name, members):
+    for ending, readers in {
+        ".npz": (load, load_checkpoint, read_features, read_statistics),
+        ".zip": (load,),
+        ".pt": (load, load_checkpoint),
+        ".keras": (load, read_features),
+    }.items():
+        path = tmp_path / f"x{ending}"
+        path.write_bytes(packed(*members))
+        for read in readers:
+            with pytest.raises(InputError, match=f"it is {name}: ") as caught:
+                read(path)
+            assert "unpack" not in str(caught.value)
+
+
+def test_zips_of_arrays_and_of_other_files(tmp_path):
+    (tmp_path / "x").write_bytes(packed("a.npy", "b.npy"))
+    assert mismatch(tmp_path / "x", ("npz",)) == ""
+    (tmp_path / "x").write_bytes(packed("a.png", "dataset.json", "b.npy"))
+    assert mismatch(tmp_path / "x", ("zip",)) == ""
+    (tmp_path / "x").write_bytes(packed("a.npy", "b.npy")[:-10])  # Cut: its first member tells.
+    assert mismatch(tmp_path / "x", ("npz",)) == ""
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("value", [{"a": 1}, [1, 2], np.arange(3), {}, [], Path("a")])
+def test_pickles_of_every_protocol(tmp_path, protocol, value):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    with pytest.raises(InputError, match=r"it is a pickle: write its arrays with numpy\.savez") as caught:
+        load(path)
+    assert "cifar" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [(1, 2), 7, "text", 1.5, 10**20])
+def test_pickles_of_protocol_0_of_single_values(value):
+    content = pickle.dumps(value, protocol=0)
+    assert kind_of(content, len(content)).key == "pickle"
+
+
+@pytest.mark.parametrize("text", ["cat\ndog\nbird\n", "(I am a text)\nhello", "I1 is a name\n", "Vowels\nare\n", "}q"])
+def test_texts_are_no_pickles(text):
+    assert kind_of(text.encode(), len(text)).key == "text"
+
+
+def test_pickles_of_cifar_are_told_what_to_bring(tmp_path):
+    for name in ("cifar-10-python.tar.gz", "cifar10.pkl"):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(InputError, match="cifar-10-batches-bin"):
+            load(tmp_path / name)
+
+
+def test_lines_hold_no_addresses_and_no_endless_lists(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
+    with pytest.raises(
+        InputError, match=r"a\.png: cannot be read \(cannot identify image file\); must be a whole image"
+    ):
+        load(tmp_path / "set")
+    (tmp_path / "x.npz").write_bytes(packed(*(f"{number}.npy" for number in range(500))))
+    for read in (load, read_features, read_statistics):
+        with pytest.raises(InputError) as caught:
+            read(tmp_path / "x.npz")
+        assert len(str(caught.value)) < 350 + len(str(tmp_path))
 
 
 def test_unknown_bytes_have_no_format():

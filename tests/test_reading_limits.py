@@ -10,6 +10,7 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from dgu.analysis import read_features, read_statistics
 from dgu.checkpoint import load_arrays
@@ -198,6 +199,56 @@ def test_the_limit_is_stated_and_can_be_raised(tmp_path, monkeypatch):
     assert len(load(tmp_path / "x.npz", max_bytes=10**6)) == 40
     with pytest.raises(InputError, match="max_bytes = 0"):
         load(tmp_path / "x.npz", max_bytes=0)
+
+
+def write_set(folder, kind, count):
+    """Images of 8x8 bytes in a format, and the path to load."""
+    images, labels = np.zeros((count, 8, 8, 1), np.uint8), np.zeros(count, np.int64)
+    if kind == "npz":
+        write_npz(folder / "x.npz", images, labels)
+    elif kind == "zip":
+        write_edm_zip(folder / "x.zip", images, labels)
+    elif kind == "folder":
+        (folder / "x.folder").mkdir()
+        for number in range(count):
+            Image.new("L", (8, 8)).save(folder / f"x.folder/{number}.png")
+    else:
+        (folder / "x-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, count, 8, 8) + images.tobytes())
+        (folder / "x-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + bytes(count))
+        return folder / "x-images-idx3-ubyte"
+    return folder / f"x.{kind}"
+
+
+@pytest.mark.parametrize("kind", ["npz", "zip", "folder", "idx"])
+def test_the_limit_counts_the_float32_that_bytes_become(tmp_path, kind):
+    path = write_set(tmp_path, kind, 10)
+    taken = 4 * 10 * 64
+    assert load(path, max_bytes=taken).images.nbytes == taken
+    with pytest.raises(InputError, match=r"2,560 bytes.*at most 2,559.*float32|2,560 bytes as float32.*at most 2,559"):
+        load(path, max_bytes=taken - 1)
+
+
+@pytest.mark.parametrize(("dtype", "each"), [(np.uint8, 4), (np.float16, 4), (np.float32, 4), (np.float64, 8)])
+def test_the_limit_counts_what_numbers_take_in_memory(tmp_path, monkeypatch, dtype, each):
+    np.save(tmp_path / "x.npy", np.zeros((32, 32), dtype))
+    np.savez(tmp_path / "x.npz", np.zeros((32, 32), dtype))
+    for name in ("x.npy", "x.npz"):
+        monkeypatch.setenv("DGU_MAX_GIB", str(1024 * each / 2**30))
+        read_features(tmp_path / name)
+        monkeypatch.setenv("DGU_MAX_GIB", str((1024 * each - 1) / 2**30))
+        with pytest.raises(InputError, match=rf"{1024 * each:,} bytes.*at most {1024 * each - 1:,}"):
+            read_features(tmp_path / name)
+
+
+def test_a_set_takes_its_own_memory_and_that_of_its_file(tmp_path):
+    """Bytes are converted in blocks: beside the stored bytes and the set no third array of all images is made."""
+    path = write_set(tmp_path, "npz", 2**15)
+    load(path)
+    tracemalloc.start()
+    found = load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < found.images.nbytes * 1.25 + 2**21
 
 
 # --- what parsers stumble over ------------------------------------------------------------------------------------------

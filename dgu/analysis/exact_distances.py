@@ -14,6 +14,10 @@ from dgu.errors import require
 
 #: Numbers converted to float64 at a time.
 _NUMBERS = 2**22
+#: Distances from here on have no squares that are lost below the smallest float64.
+_LEAST = 2.0**-480
+#: Rows above 2 to the first power are divided by 2 to the second.
+_OVERFLOW, _SHIFT = 980, 44
 #: Pairs whose products take as long as the differences of one.
 _PAIRS = 64
 #: Distances by differences are right to within this fraction, and squares of them.
@@ -24,13 +28,40 @@ def differences(
     rows: Float[np.ndarray, "n d"], numbers: Int[np.ndarray, "p"], others: Float[np.ndarray, "m d"]
 ) -> Float[np.ndarray, "p m"]:
     """Euclidean distances, in float64 by differences, of the rows of these numbers to all of the others."""
+    single = rows.dtype.itemsize <= 4 and others.dtype.itemsize <= 4  # Its squares never leave the range of float64.
     others = others.astype(np.float64, copy=False)
     step = max(1, _NUMBERS // rows.shape[1])
     found = np.empty((len(numbers), len(others)))
     for start in range(0, len(numbers), step):
         chosen = rows[numbers[start : start + step]].astype(np.float64, copy=False)
         found[start : start + step] = cdist(chosen, others)
+        if not single:
+            _mend(found[start : start + step], chosen, others)
     return found
+
+
+def _mend(found: np.ndarray, rows: np.ndarray, others: np.ndarray) -> None:
+    """Put right the distances whose squares leave the range of float64, from differences brought near 1."""
+    first, second = np.nonzero((found < _LEAST) | np.isinf(found))
+    step = max(1, _NUMBERS // rows.shape[1])
+    for start in range(0, len(first), step):
+        pair = first[start : start + step], second[start : start + step]
+        gaps = (rows[pair[0]] - others[pair[1]]).T.copy()  # Columns first: they are added one after the other.
+        exponent = np.frexp(np.abs(gaps).max(axis=0))[1]
+        found[pair] = np.ldexp(np.sqrt(np.square(np.ldexp(gaps, -exponent[None])).sum(axis=0)), exponent)
+
+
+def below_overflow(*sides: Float[np.ndarray, "..."]) -> tuple[tuple[np.ndarray, ...], int]:
+    """The sets, and the power of two that they were divided by where distances might pass the largest float64."""
+    largest = max(float(np.abs(end)) for side in sides for end in (side.min(), side.max()))
+    if largest < 2.0**_OVERFLOW:
+        return sides, 0
+    return tuple(scaled(side, -_SHIFT) for side in sides), _SHIFT
+
+
+def scaled(rows: Float[np.ndarray, "n d"], exponent: int) -> Float[np.ndarray, "n d"]:
+    """``rows * 2**exponent`` in float64."""
+    return np.ldexp(rows.astype(np.float64, copy=False), exponent)
 
 
 def rounding(dtype: np.dtype, width: int) -> tuple[float, float]:
@@ -80,18 +111,33 @@ class Balls:
         edges: how far from that a squared distance must lie for its true value to decide.
     """
 
-    def __init__(self, centres: Float[np.ndarray, "m d"], radii: Float[np.ndarray, "m"], exponent: int):
-        """``centres`` are in units of ``2**exponent``, ``radii`` in units of 1."""
-        self._centres, self._radii, self._exponent = centres, radii, exponent
+    def __init__(
+        self,
+        exact: Float[np.ndarray, "m d"],
+        centres: Float[np.ndarray, "m d"],
+        radii: Float[np.ndarray, "m"],
+        shift: int,
+        exponent: int,
+    ):
+        """``radii`` are in units of 1, the centres ``exact`` in ``2**shift``, for differences, and ``centres`` the same in
+        ``2**(shift + exponent)``, for products."""
+        self._exact, self._centres, self._radii, self._shift = exact, centres, radii, shift
         self.middle = mean_row(centres)
         with np.errstate(over="ignore"):
-            self.squares = np.square(np.ldexp(radii.astype(np.float64), -exponent))
+            self.squares = np.square(np.ldexp(radii.astype(np.float64), -shift - exponent))
         self.edges = (4 * float(np.finfo(radii.dtype).eps) + DIFFERENCE_ERROR) * self.squares
 
     def count(
-        self, queries: Float[np.ndarray, "n d"], first: int, unsure: Bool[np.ndarray, "n balls"]
+        self,
+        exact: Float[np.ndarray, "n d"],
+        queries: Float[np.ndarray, "n d"],
+        first: int,
+        unsure: Bool[np.ndarray, "n balls"],
     ) -> Int[np.ndarray, "n"]:
-        """How many of the pairs that are ``unsure`` are inside, for each query; balls are numbered from ``first``."""
+        """How many of the pairs that are ``unsure`` are inside, for each query; balls are numbered from ``first``.
+
+        The queries are given twice, in the units of the centres: for differences and for products.
+        """
         rows, balls = (np.flatnonzero(unsure.any(axis=axis)) for axis in (1, 0))
         counts = np.zeros(len(queries), np.int64)
         unsure, balls = unsure[np.ix_(rows, balls)], first + balls
@@ -105,8 +151,8 @@ class Balls:
         for row, of in zip(rows, unsure):
             near = balls[of]
             if near.size:
-                found = differences(self._centres, near, queries[row : row + 1])[:, 0]
+                found = differences(self._exact, near, exact[row : row + 1])[:, 0]
                 with np.errstate(over="ignore"):
-                    found = np.ldexp(found, self._exponent).astype(self._radii.dtype)
+                    found = np.ldexp(found, self._shift).astype(self._radii.dtype)
                 counts[row] += np.count_nonzero(found <= self._radii[near])
         return counts

@@ -26,13 +26,15 @@ from dgu.errors import InputError, require
 from dgu.file_kinds import mismatch
 from dgu.files import write_arrays, write_atomic
 from dgu.keys import threefry
-from dgu.reading import RAISE_LIMIT, array_names, byte_limit, expect, guarded, read_array, read_member
+from dgu.reading import RAISE_LIMIT, SINGLE, array_names, byte_limit, expect, guarded, read_array, read_member
 from dgu.typing import Key
 
 #: Columns of the pool features that alone make a Frechet distance an FID.
 INCEPTION_WIDTH = 2048
 #: Arrays of a file of moments.
 _STATISTICS = {"mu", "sigma"}
+#: Names of arrays that an error shows.
+_SHOWN = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,17 +174,19 @@ def read_features(path: str | Path) -> Float[np.ndarray, "n ..."]:
     Integers, such as pixels, are returned as float32. Other arrays in an npz are not read.
 
     Raises:
-        InputError: no such file, another format, Python objects in it, more than ``dgu.reading.byte_limit``, or no rows.
+        InputError: no such file, another format, Python objects in it, more than ``dgu.reading.byte_limit`` as float32, or
+            no rows.
     """
     with _opened(path) as file:
         if isinstance(file, zipfile.ZipFile):
             names = array_names(file)
             name = "features" if "features" in names else next(iter(names), "")
             one = len(names) == 1 or name == "features"
-            require(one, f"{path}: arrays", sorted(names), "a single one, or one called features")
-            content = read_member(file, name, path, byte_limit(), RAISE_LIMIT)
+            shown = f"{len(names):,}: {', '.join(sorted(names)[:_SHOWN])}{', ...' * (len(names) > _SHOWN)}"
+            require(one, f"{path}: arrays", shown, "a single one, or one called features")
+            content = read_member(file, name, path, byte_limit(), RAISE_LIMIT, SINGLE)
         else:
-            content = read_array(file, os.fstat(file.fileno()).st_size, str(path), byte_limit(), RAISE_LIMIT)
+            content = read_array(file, os.fstat(file.fileno()).st_size, str(path), byte_limit(), RAISE_LIMIT, SINGLE)
     numeric = content.ndim >= 2 and len(content) > 0 and content.dtype.kind in "fiu"
     require(numeric, f"{path}", f"{content.dtype} {content.shape}", "numbers of shape (n, d) or (n, ...)")
     return content if content.dtype.kind == "f" else content.astype(np.float32)
@@ -196,7 +200,8 @@ def read_statistics(path: str | Path) -> FeatureMoments:
     """
     with _opened(path) as file:
         have = sorted(array_names(file)) if isinstance(file, zipfile.ZipFile) else "one array"
-        require(_STATISTICS <= set(have), str(path), have, "an npz with mu and sigma")
+        shown = have[:_SHOWN] if isinstance(have, list) else have
+        require(_STATISTICS <= set(have), str(path), shown, "an npz with mu and sigma")
         assert isinstance(file, zipfile.ZipFile)
         mean = read_member(file, "mu", path, byte_limit(), RAISE_LIMIT)
         covariance = read_member(file, "sigma", path, 16 * max(1, mean.size) ** 2)

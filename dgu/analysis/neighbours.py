@@ -19,7 +19,17 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Num
 
-from dgu.analysis.exact_distances import DIFFERENCE_ERROR, Balls, differences, mean_row, rounding, squared_bounds
+from dgu.analysis.distinct_rows import distinct, spread_out
+from dgu.analysis.exact_distances import (
+    DIFFERENCE_ERROR,
+    Balls,
+    below_overflow,
+    differences,
+    mean_row,
+    rounding,
+    scaled,
+    squared_bounds,
+)
 from dgu.arrays import as_floats, checked_rows
 from dgu.errors import require
 
@@ -47,7 +57,7 @@ def k_nearest(
     """Euclidean distances of each query to its k nearest reference rows, rising, and the numbers of those rows.
 
     Exact for any data: distances are computed by differences in float64 and rounded to the dtype of the rows, and no row
-    is left out without a proof that it is farther. Time: a matrix product of queries and reference; some ten times that where
+    is left out without a proof that it is farther. Equal rows are searched once. Time: a matrix product of queries and reference; some ten times that where
     it proves nothing (rows at many equal distances, or norms about the mean of the reference that are 1,000 and more times
     the distances in float32), and ``n m d`` differences in float64 at the worst, where products in float64 prove nothing
     either.
@@ -80,11 +90,32 @@ def nearest_rows(
     own: bool = False,
     block_size: int = 1024,
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
-    """``k_nearest`` of checked rows with the distances in float64, not rounded: what balls and their edges need."""
+    """``k_nearest`` of checked rows with the distances in float64, not rounded: what balls and their edges need.
+
+    Equal queries are asked once, and equal reference rows are looked at once.
+    """
     require(block_size >= 1, "block_size", block_size, "1 or more")
     require(not own or len(queries) == len(reference), "own", own, "False unless queries are the reference's rows")
     require(1 <= k <= len(reference) - own, "k", k, f"1 to {len(reference) - own}, the number of other rows")
-    queries, reference, exponent = _in_range(queries, reference)
+    (queries, reference), shift = below_overflow(queries, reference)
+    asked = distinct(queries)
+    there = asked if own else distinct(reference)
+    if there.repeated or (asked.repeated and not own):
+        most = min(k + own, len(there.rows))
+        distances, numbers = _nearest(asked.rows, there.rows, most, False, block_size)
+        distances, numbers = spread_out(distances, numbers, asked, there, k, own)
+    else:
+        distances, numbers = _nearest(queries, reference, k, own, block_size)
+    with np.errstate(over="ignore"):  # A distance above the largest float64 is infinite.
+        return np.ldexp(distances, shift), numbers
+
+
+def _nearest(
+    rows_of_queries: np.ndarray, rows_of_reference: np.ndarray, k: int, own: bool, block_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """``nearest_rows`` of rows that are not near the largest number: products are of rows in range, differences of the rows."""
+    exact = rows_of_queries, rows_of_reference
+    (queries, reference), exponent = _in_range(*exact)
     centre, dtype = mean_row(reference), _device_dtype(queries, reference)
     groups = min(k + _SPARE, -(-len(reference) // _GROUP))
     minima = np.empty((len(queries), groups), dtype)
@@ -102,9 +133,9 @@ def nearest_rows(
             jax.block_until_ready(best)  # Else the blocks of all steps to come would be held at once.
         minima[rows] = np.concatenate([np.asarray(one[0]).T for one in best])[: rows.stop - rows.start]
         places[rows] = np.concatenate([np.asarray(one[1]).T for one in best])[: rows.stop - rows.start]
-    distances, numbers, proven = _refine(queries, reference, minima, places, centre, k, own)
-    _search(queries, reference, np.flatnonzero(~proven), centre, own, distances, numbers)
-    return np.ldexp(distances, exponent), numbers
+    distances, numbers, proven = _refine(exact, queries, minima, places, centre, k, own, exponent)
+    _search(exact, queries, reference, np.flatnonzero(~proven), centre, own, distances, numbers)
+    return distances, numbers
 
 
 def ball_counts(
@@ -129,8 +160,17 @@ def ball_counts(
     require(radii.shape == (len(centres),), "radii.shape", radii.shape, f"({len(centres)},), one for each centre")
     require(bool((radii >= 0).all()), "radii", "negative or NaN", "0 or more")
     require(block_size >= 1, "block_size", block_size, "1 or more")
-    queries, centres, exponent = _in_range(queries, centres)
-    balls = Balls(centres, radii, exponent)
+    (queries, centres), shift = below_overflow(queries, centres)
+    asked = distinct(queries)
+    return _ball_counts(asked.rows, centres, radii, shift, block_size)[asked.number]
+
+
+def _ball_counts(
+    exact: np.ndarray, exact_centres: np.ndarray, radii: np.ndarray, shift: int, block_size: int
+) -> np.ndarray:
+    """``ball_counts`` of rows in units of ``2**shift``, that are not near the largest number."""
+    (queries, centres), exponent = _in_range(exact, exact_centres)
+    balls = Balls(exact_centres, centres, radii, shift, exponent)
     counts = np.zeros(len(queries), np.int32)
     dtype = _device_dtype(queries, centres)
     relative, absolute = rounding(dtype, queries.shape[1])
@@ -147,9 +187,8 @@ def ball_counts(
                 first = rows.start + number * size
                 pairs = np.asarray(unsure)[: len(centres) - start, : rows.stop - first].T
                 if pairs.any():
-                    counts[first : first + size] += balls.count(queries[first : first + size], start, pairs).astype(
-                        np.int32
-                    )
+                    here = slice(first, first + size)
+                    counts[here] += balls.count(exact[here], queries[here], start, pairs).astype(np.int32)
         counts[rows] += np.concatenate([np.asarray(one) for one in held])[: rows.stop - rows.start]
     return counts
 
@@ -158,14 +197,17 @@ def ball_counts(
 _FAR = np.iinfo(np.int32).min // 2
 
 
-def _in_range(queries: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """The rows, and the power of two that they were divided by where their squares would leave the range of float32."""
+def _in_range(queries: np.ndarray, reference: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], int]:
+    """The rows for products, and the power of two that they were divided by where squares would leave the range of float32.
+
+    Rows much smaller than the largest may become 0: then the products leave everything open, and differences of the rows
+    themselves decide.
+    """
     largest = max(float(np.abs(end)) for side in (queries, reference) for end in (side.min(), side.max()))
     if largest == 0 or 2.0**-_RANGE < largest < 2.0**_RANGE:
-        return queries, reference, 0
+        return (queries, reference), 0
     exponent = int(np.frexp(largest)[1])
-    queries, reference = (np.ldexp(side.astype(np.float64), -exponent) for side in (queries, reference))
-    return queries, reference, exponent
+    return (scaled(queries, -exponent), scaled(reference, -exponent)), exponent
 
 
 def _device_dtype(queries: np.ndarray, reference: np.ndarray) -> np.dtype:
@@ -269,15 +311,20 @@ def _count_balls(
 
 
 def _refine(
+    exact: tuple[np.ndarray, np.ndarray],
     queries: np.ndarray,
-    reference: np.ndarray,
     minima: np.ndarray,
     places: np.ndarray,
     centre: np.ndarray,
     k: int,
     own: bool,
+    exponent: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The k nearest rows of the groups found, and for which queries it is proven that no other group holds a nearer one."""
+    """The k nearest rows of the groups found, and for which queries it is proven that no other group holds a nearer one.
+
+    ``minima`` and ``queries`` are in units of ``2**exponent``, the rows ``exact`` and the distances in units of 1.
+    """
+    rows_of_queries, reference = exact
     n, groups = minima.shape
     distances, numbers, proven = np.empty((n, k)), np.empty((n, k), np.int32), np.empty(n, bool)
     relative, absolute = rounding(minima.dtype, queries.shape[1])
@@ -295,14 +342,14 @@ def _refine(
         table = np.full(names.shape, np.inf)
         for place, which, group in _by_place(places[rows], wanted):
             there = reference[place * _GROUP : (place + 1) * _GROUP]
-            table[which, group, : len(there)] = differences(queries, first + which, there)
+            table[which, group, : len(there)] = differences(rows_of_queries, first + which, there)
         if own:
             table[names == np.arange(rows.start, rows.stop)[:, None, None]] = np.inf
         flat_names, flat = names.reshape(len(lowest), -1), table.reshape(len(lowest), -1)
         order = np.lexsort((flat_names, flat), axis=1)[:, :k]
         distances[rows] = np.take_along_axis(flat, order, axis=1)
         numbers[rows] = np.take_along_axis(flat_names, order, axis=1)
-        last = np.square(distances[rows, -1])
+        last = np.square(np.ldexp(distances[rows, -1], -exponent))
         proven[rows] = (groups * _GROUP >= len(reference)) | (lowest[:, -1] > _limit(last, norms, relative, absolute))
     return distances, numbers, proven
 
@@ -324,6 +371,7 @@ def _by_place(places: np.ndarray, wanted: np.ndarray) -> Iterator[tuple[int, np.
 
 
 def _search(
+    exact: tuple[np.ndarray, np.ndarray],
     queries: np.ndarray,
     reference: np.ndarray,
     which: np.ndarray,
@@ -346,6 +394,6 @@ def _search(
         limit = np.partition(upper, k - 1, axis=1)[:, k - 1] * (1 + DIFFERENCE_ERROR)
         for number, near in zip(chosen, lower <= limit[:, None]):
             candidates = np.flatnonzero(near)
-            found = differences(reference, candidates, queries[number : number + 1])[:, 0]
+            found = differences(exact[1], candidates, exact[0][number : number + 1])[:, 0]
             order = np.argsort(found, kind="stable")[:k]
             distances[number], numbers[number] = found[order], candidates[order]

@@ -113,6 +113,16 @@ def norm_z_scores(
     Args:
         norms: ``|x_i|`` of each sample.
         expected: expectation and standard deviation of ``|x_i|^2``, as ``GaussianPath.squared_norm`` gives them.
+
+    Raises:
+        InputError: shapes that do not fit, or a standard deviation that is not positive.
     """
-    mean, deviation = (as_doubles("expected", part) for part in expected)
-    return (np.square(as_doubles("norms", norms)).mean(axis=0) - mean) / (deviation / np.sqrt(len(norms)))
+    norms, (mean, deviation) = as_doubles("norms", norms), (as_doubles("expected", part) for part in expected)
+    fits = norms.ndim == 2 and len(norms) > 0 and mean.shape == deviation.shape == norms.shape[1:]
+    require(fits, "shapes of norms and expected", (norms.shape, mean.shape, deviation.shape), "(n, k), (k,) and (k,)")
+    wrong = np.flatnonzero(~((deviation > 0) & np.isfinite(deviation)))
+    where = f"expected standard deviation of step {wrong[:1].tolist()}"
+    require(
+        not wrong.size, where, deviation[wrong[:1]].tolist(), "positive: a law without spread has no standard errors"
+    )
+    return (np.square(norms).mean(axis=0) - mean) / (deviation / np.sqrt(len(norms)))

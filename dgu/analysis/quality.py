@@ -13,17 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int, Integer, Num, Shaped
+from jaxtyping import Float, Int, Integer, Num, Shaped
 from scipy import stats
 
 from dgu.analysis.neighbours import ball_counts, k_nearest, nearest_rows
-from dgu.analysis.resampling import Interval, t_interval
+from dgu.analysis.resampling import Interval, sample_deviation, t_interval
 from dgu.arrays import as_floats, as_labels, checked_rows
-from dgu.errors import require
+from dgu.errors import InputError, require
 from dgu.keys import threefry
 from dgu.typing import Key, Labels
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+#: Cubes of it, and squares of those, are far below the largest float64.
+_MAX_SQUARE = 1e45
+#: Variance of redrawn rows, in those of all, that is none but for rounding in single precision.
+_NO_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,10 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
     t interval over them holds. 0 in expectation for equal distributions; may be negative.
 
     Products and sums are in float64 on the host: the kernel is not that of differences, so features cannot be centred, and
-    of features with a large mean the terms are much larger than what is left of them.
+    of features with a large mean the terms are much larger than what is left of them. With ``M = max |x|^2 / d`` rounding
+    changes an estimate by less than ``sqrt(d) u (M + 1)^3 / 2``, ``u = 1.1e-16`` (a tenth of it was measured: roundings of
+    either sign, not the worst case). Where that is more than 1 % of the estimate and of its standard error, the larger of
+    them (and more than 1e-9), it is refused: that begins at means of some 3e5 spreads.
 
     Args:
         a, b: features; rows are shuffled, those beyond a whole number of blocks are left out.
@@ -105,7 +112,7 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
         block_size: rows of each set in a block.
 
     Raises:
-        InputError: fewer than two blocks, or features of different width.
+        InputError: fewer than two blocks, features of different width, or such whose kernels are rounded too much.
 
     Binkowski et al., Demystifying MMD GANs, ICLR 2018; Zaremba et al., B-tests, NIPS 2013.
     """
@@ -114,12 +121,22 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
     require(block_size >= 2, "block_size", block_size, "2 or more")
     blocks = min(len(a), len(b)) // block_size
     require(blocks >= 2, "rows", (len(a), len(b)), f"at least {2 * block_size}: two blocks of {block_size}")
+    with np.errstate(over="ignore"):
+        square = max(float(np.einsum("ij,ij->i", x, x, dtype=np.float64).max()) for x in (a, b)) / a.shape[1]
+    require(square < _MAX_SQUARE, "largest mean square of a row of features", square, f"below {_MAX_SQUARE:g}")
     orders = [
         np.asarray(jax.random.permutation(jax.random.fold_in(key, number), len(rows)))[: blocks * block_size]
         for number, rows in enumerate((a, b))
     ]
     chosen = zip(*(order.reshape(blocks, block_size) for order in orders))
-    return t_interval(np.array([_block_mmd(a[of_a], b[of_b]) for of_a, of_b in chosen]))
+    found = t_interval(np.array([_block_mmd(a[of_a], b[of_b]) for of_a, of_b in chosen]))
+    rounded = a.shape[1] ** 0.5 / 4 * float(np.finfo(np.float64).eps) * (square + 1) ** 3
+    if rounded > max(0.01 * abs(float(found.estimate)), 0.01 * float(found.standard_error), 1e-9):
+        raise InputError(
+            f"features: have a mean square of up to {square:.3g} a row, so that rounding may change the kernel distance "
+            f"{float(found.estimate):.3g} by {rounded:.2g}; must have a mean that is not as large beside their spread"
+        )
+    return found
 
 
 def precision_recall(
@@ -204,8 +221,11 @@ def variance_ratio(
         key: of the bootstrap, which redraws rows within each class of each set.
         replicates: of the bootstrap.
 
+    A class whose samples are all one row has the ratio 0, with no width: it says nothing of what other samples would be.
+
     Raises:
-        InputError: a class with fewer than 2 rows, labels that do not fit, features of different width.
+        InputError: a class with fewer than 2 rows, reference rows of a class that do not vary (up to rounding) or so few
+            that redrawn ones may not, labels that do not fit, features of different width.
     """
     key = threefry(key)
     samples, reference = checked_rows(samples=samples, reference=reference)
@@ -221,16 +241,36 @@ def variance_ratio(
         padded = np.zeros((len(classes), counts.max(), rows.shape[1]), rows.dtype)
         for place, label in enumerate(classes):
             members = rows[row_labels == label]
-            padded[place, : len(members)] = members - members.mean(axis=0)
+            # Exactly 0 where a feature is constant: its mean is rounded.
+            same = members.min(axis=0) == members.max(axis=0)
+            padded[place, : len(members)] = np.where(same, 0, members - members.mean(axis=0))
+            if number and not sample_deviation(members.T).any():
+                raise InputError(
+                    f"reference rows of class {label}: are all equal; must vary, to be a measure of others"
+                )
         keys = jax.random.split(jax.random.fold_in(key, number), len(classes))
         draws = _bootstrap_traces(jnp.asarray(padded), jnp.asarray(counts), keys, replicates)
         traces.append(((padded.astype(np.float64) ** 2).sum(axis=(1, 2)) / (counts - 1), np.asarray(draws, np.float64)))
     (value, draws), (reference_value, reference_draws) = traces
+    single = np.flatnonzero((reference_draws <= _NO_VARIANCE * reference_value[:, None]).any(axis=1))
+    if single.size:
+        raise InputError(
+            f"reference rows of class {classes[single[0]]}: are all equal when redrawn; must be more rows that differ"
+        )
     return _bootstrap(value / reference_value, (draws / reference_draws).T)
 
 
-def proportion(hits: Bool[np.ndarray, "n"]) -> Estimate:
-    """A fraction of independent cases, with Wilson's 95 % interval."""
+def proportion(hits: Shaped[ArrayLike, "..."]) -> Estimate:
+    """A fraction of independent cases, ``(n,)`` of truth values, with Wilson's 95 % interval.
+
+    Raises:
+        InputError: no cases, or an array of something else than truth values.
+    """
+    hits = np.asarray(hits)
+    what = f"{hits.dtype} of shape {hits.shape}"
+    require(
+        hits.dtype == np.bool_ and hits.ndim == 1 and hits.size > 0, "hits", what, "(n,) of truth values, n 1 or more"
+    )
     count, total = int(hits.sum()), len(hits)
     value = count / total
     low, high = wilson(value, total)

@@ -22,13 +22,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 from scipy import stats
 
-from dgu.arrays import as_doubles, as_floats
+from dgu.arrays import as_doubles, as_floats, is_number
 from dgu.errors import require
 
 Verdict = Literal["supported", "not supported", "undecided"]
 
 #: Default bound on the standard error, in margins: 0.8 points for a margin of 2.5.
 STANDARD_ERROR_PER_MARGIN = 0.32
+#: Size of what is compared, in margins, where nothing else tells it: accuracies up to 100 for a margin of 2.5.
+_SIZE_PER_MARGIN = 40
 #: Range of an interval that is cut to none.
 _UNBOUNDED = (-np.inf, np.inf)
 
@@ -66,7 +68,7 @@ def sample_deviation(
     Args:
         values: J at least 2, finite.
         scale: size of the numbers that the values were computed from, where that is larger than the values: a difference
-            of two equal accuracies is rounded as the accuracies are.
+            of two equal accuracies is rounded as the accuracies are, by up to ``rounding(values)`` in units of 1.
     """
     relative, values = rounding(values), np.asarray(values, np.float64)
     largest = np.maximum(np.abs(values).max(axis=-1), scale)
@@ -92,6 +94,7 @@ def resampled_standard_error(
 
 def _standard_error(values: Sequence[float | int] | ArrayLike, test_per_train: float | int, scale: float) -> np.ndarray:
     values = as_floats("values", values)
+    require(values.ndim >= 1, "values.shape", values.shape, "(..., J), one result per replicate along the last axis")
     replicates = values.shape[-1]
     require(replicates >= 2, "replicates", replicates, "at least 2")
     require(bool(np.isfinite(values).all()), "values", "non-finite", "finite")
@@ -196,7 +199,7 @@ def _about(
     centre: np.ndarray, error: np.ndarray, freedom: int, confidence: float, bounds: tuple[float | int, float | int]
 ) -> Interval:
     """``centre +- t_freedom error``, cut to ``bounds``."""
-    require(0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
+    require(is_number(confidence) and 0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
     require(bounds[0] < bounds[1], "bounds", bounds, "(low, high) with low < high")
     half = stats.t.ppf((1 + confidence) / 2, freedom) * error
     ends = (np.clip(centre - half, *bounds), np.clip(centre + half, *bounds))
@@ -282,22 +285,27 @@ def equivalence(
         n_test: give both or neither; neither for replicates on fresh samples.
         confidence: above 0.5, so that the interval of the two one-sided tests exists.
         max_standard_error: ``0.32 * margin`` unless given (0.8 points for a margin of 2.5); ``inf`` for no bound.
-        bounds: the range of a difference, as of ``t_interval``.
+        bounds: the range of a difference, as of ``t_interval``. Its largest end is also taken for the size of what is
+            compared, to which its rounding is in proportion; without finite bounds that is 1 or 40 margins, the larger
+            (1 for accuracies, 100 for percentages with a margin of 2.5 points). Differences whose range is at most
+            1e-12 of that size (5e-7 in single precision) are equal: state bounds where everything compared is tiny.
 
     Raises:
         InputError: fewer than 2 differences or not in one axis, non-finite ones, a margin or bound that is not
             positive, one of ``n_train``, ``n_test`` without the other, or ``confidence`` outside (0.5, 1).
     """
     require(np.ndim(differences) == 1, "differences.shape", np.shape(differences), "(J,), one per replicate")
-    require(0 < margin < float("inf"), "margin", margin, "positive")
-    require(0.5 < confidence < 1, "confidence", confidence, "strictly between 0.5 and 1")
+    require(is_number(margin) and 0 < margin < float("inf"), "margin", margin, "positive")
+    require(is_number(confidence) and 0.5 < confidence < 1, "confidence", confidence, "strictly between 0.5 and 1")
     bound = float(STANDARD_ERROR_PER_MARGIN * margin if max_standard_error is None else max_standard_error)
     require(bound > 0, "max_standard_error", bound, "positive")
     require((n_train is None) == (n_test is None), "(n_train, n_test)", (n_train, n_test), "both given or neither")
     ratio = 0.0 if n_train is None or n_test is None else _ratio(n_train, n_test)
 
-    # The differences may all be rounding of 0: the margin says what size of number they come from.
-    interval = _interval(differences, ratio, confidence, bounds, float(margin))
+    # The differences may all be rounding of 0, in proportion to the numbers that they are differences of.
+    largest = max(map(abs, map(float, bounds)))
+    scale = largest if np.isfinite(largest) else max(1.0, _SIZE_PER_MARGIN * float(margin))
+    interval = _interval(differences, ratio, confidence, bounds, scale)
     low, high, error = float(interval.low), float(interval.high), float(interval.standard_error)
     known = error > 0
     equivalent = known and -margin < low and high < margin
@@ -320,7 +328,7 @@ def equivalence(
 
     return Equivalence(
         interval=interval,
-        tost_interval=_interval(differences, ratio, 2 * confidence - 1, bounds, float(margin)),
+        tost_interval=_interval(differences, ratio, 2 * confidence - 1, bounds, scale),
         margin=float(margin),
         max_standard_error=bound,
         p_equivalence=max(above(-margin), below(margin)),

@@ -24,7 +24,8 @@ from jaxtyping import Float, Num
 from scipy import stats
 
 from dgu import linalg
-from dgu.arrays import as_doubles
+from dgu.analysis.resampling import sample_deviation
+from dgu.arrays import as_doubles, as_floats
 from dgu.errors import require
 from dgu.keys import stream, threefry
 from dgu.typing import Key
@@ -205,10 +206,13 @@ def _log_characteristic(t: Array, law: str) -> tuple[Array, Array]:
 class GapTrend:
     """How a gap falls with the dimension.
 
+    Where the gaps of a dimension all agree, up to rounding, nothing is known of their spread: their standard error is 0 and
+    the slope's interval has no width, which is no certainty but leaves every claim about it undecided.
+
     Attributes:
         size: (D,) mean over replicates of |err_X - err_G| in each dimension.
         size_error: (D,) its standard error.
-        slope: of log size against log d, weighted by the standard errors.
+        slope: of log size against log d, weighted by the standard errors; unweighted where one of them is 0.
         slope_interval: its 95 % interval.
     """
 
@@ -231,13 +235,15 @@ def gap_trend(dimensions: Num[np.ndarray, "D"], gaps: list[Num[np.ndarray, "_"]]
     require(len(dimensions) >= 2, "number of dimensions", len(dimensions), "at least 2")
     require(len(gaps) == len(dimensions), "number of gaps", len(gaps), f"{len(dimensions)}, one for each dimension")
     dimensions = as_doubles("dimensions", dimensions)
-    sizes = [np.abs(as_doubles("gaps", gap)) for gap in gaps]
+    sizes = [np.abs(as_floats("gaps", gap)) for gap in gaps]
     for d, size in zip(dimensions, sizes):
         require(len(size) >= 2 and bool(size.max() > 0), f"gaps at d = {d:g}", len(size), "at least 2, not all 0")
-    mean = np.asarray([size.mean() for size in sizes])
-    error = np.asarray([size.std(ddof=1) / np.sqrt(len(size)) for size in sizes])
-    weight = (mean / np.maximum(error, 1e-12 * mean)) ** 2
+    mean = np.asarray([size.mean(dtype=np.float64) for size in sizes])
+    error = np.asarray([float(sample_deviation(size)) / np.sqrt(len(size)) for size in sizes])
+    known = bool((error > 0).all())
+    weight = (mean / error) ** 2 if known else np.ones_like(mean)
     x = np.log(dimensions)
     x = x - weight @ x / weight.sum()
-    slope, half = weight * x @ np.log(mean) / (weight @ x**2), stats.norm.ppf(0.975) / np.sqrt(weight @ x**2)
+    slope = weight * x @ np.log(mean) / (weight @ x**2)
+    half = stats.norm.ppf(0.975) / np.sqrt(weight @ x**2) if known else 0.0
     return GapTrend(mean, error, float(slope), (float(slope - half), float(slope + half)))

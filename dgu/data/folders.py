@@ -17,7 +17,7 @@ from dgu.data.image_files import FORMATS, MAX_FILE, checked_ending, decode_image
 from dgu.errors import InputError, require
 from dgu.file_kinds import folder_kind
 from dgu.files import write_atomic
-from dgu.reading import MAX_JSON, RAISE_LIMIT, byte_limit, expect, guarded, opened_member, read_bytes
+from dgu.reading import MAX_JSON, RAISE_LIMIT, SINGLE, byte_limit, expect, guarded, opened_member, read_bytes
 
 _SPLITS = ("train", "val", "test")
 #: Bytes of a file beside its pixels: colour profiles and the like.
@@ -36,7 +36,7 @@ def read_image_folder(folder: Path, split: str = "train", max_bytes: int | None 
 
     Raises:
         InputError: no such split, no images, a class without images, images beside class folders, mixed sizes or modes,
-            links to nothing, folders reached twice, all images together of more than ``max_bytes`` (``byte_limit``), and
+            links to nothing, folders reached twice, images that take more than ``max_bytes`` together as float32 (``byte_limit``), and
             what ``decode_image`` refuses.
     """
     with guarded(folder, "a folder of images that can be read"):
@@ -191,9 +191,11 @@ def _decode_all(
 ) -> UInt8[np.ndarray, "n h w c"]:
     """All images, which must share one size and one mode, as one array. The first image sets both."""
     first = decode_image(read(names[0], MAX_FILE), names[0], source)
-    if len(names) * first.size > limit:
+    taken = SINGLE * len(names) * first.size
+    if taken > limit:
         raise InputError(
-            f"{source}: {len(names)} images of {first.shape}; must be at most {limit} bytes ({RAISE_LIMIT})"
+            f"{source}: {len(names)} images of {first.shape} take {taken:,} bytes as float32; must be at most {limit:,}"
+            f" ({RAISE_LIMIT})"
         )
     images = np.empty((len(names), *first.shape), np.uint8)
     images[0] = first

@@ -15,6 +15,7 @@ from dgu.errors import InputError, require
 from dgu.files import write_arrays, write_atomic
 from dgu.reading import (
     RAISE_LIMIT,
+    SINGLE,
     Readable,
     array_names,
     byte_limit,
@@ -139,6 +140,8 @@ def read_idx_pair(images: Path, labels: Path, max_bytes: int | None = None) -> D
 def read_idx(path: Path, ndim: int, max_bytes: int | None = None) -> UInt8[np.ndarray, "..."]:
     """One IDX file of unsigned bytes with ``ndim`` axes, gzipped or not, of at most ``max_bytes`` (``byte_limit``).
 
+    Of images (more than one axis) each pixel counts as the 4 bytes that it takes in float32.
+
     Raises:
         InputError: another magic number, or a file that is truncated, too long, too large or unreadable.
     """
@@ -162,9 +165,11 @@ def parse_idx(file: Readable, ndim: int, source: str | Path, max_bytes: int | No
     header = file.read(4 * ndim)
     shape = tuple(int.from_bytes(header[4 * axis : 4 * axis + 4], "big") for axis in range(ndim))
     size = math.prod(shape)
-    if len(header) < 4 * ndim or size > limit:
-        hint = f" ({RAISE_LIMIT})" if ndim > 1 else ""
-        raise InputError(f"{source}: header says shape {shape}; must be complete and at most {limit} bytes{hint}")
+    taken, what = (SINGLE * size, f"bytes as float32 ({RAISE_LIMIT})") if ndim > 1 else (size, "bytes")
+    if len(header) < 4 * ndim or taken > limit:
+        raise InputError(
+            f"{source}: header says shape {shape}, {taken:,} bytes; must be complete and at most {limit:,} {what}"
+        )
     body = read_up_to(file, size)
     if len(body) < size or file.read(1):
         found = f"{len(body)}" if len(body) < size else f"more than {size}"
@@ -190,14 +195,14 @@ def read_npz(path: Path, split: str = "train", max_bytes: int | None = None) -> 
     in the file are not read.
 
     Raises:
-        InputError: unreadable or truncated, no such split, no or two sets of known keys, pickled arrays, images of more
-            than ``max_bytes`` (``byte_limit``), and all that ``decoded`` refuses.
+        InputError: unreadable or truncated, no such split, no or two sets of known keys, pickled arrays, images that take
+            more than ``max_bytes`` as float32 (``byte_limit``), and all that ``decoded`` refuses.
     """
     limit = byte_limit(max_bytes)
     with opened_npz(path, "a whole npz file") as archive:
         keys = set(array_names(archive))
         images_key, labels_key = _npz_keys(keys, split, path)
-        images = read_member(archive, images_key, path, limit, RAISE_LIMIT)
+        images = read_member(archive, images_key, path, limit, RAISE_LIMIT, SINGLE)
         most = 8 * len(np.atleast_1d(images)) + _ROOM  # An integer for each image.
         labels = read_member(archive, labels_key, path, most) if labels_key in keys else None
         names = read_member(archive, "class_names", path, MAX_NAMES) if "class_names" in keys else None

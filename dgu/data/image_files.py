@@ -128,9 +128,17 @@ def _check_ppm(content: bytes, name: str, source: str | Path) -> None:
     width, height, largest = numbers
     if largest != 255:
         raise _refusal(source, name, f"has the maximum {largest}", f"{_ALLOWED}, of the maximum 255")
-    end = header.end() + width * height * {5: 1, 6: 3}.get(form, len(content))
-    if content[end:].strip():
+    values = width * height * {2: 1, 3: 3, 5: 1, 6: 3}[form]
+    more = _numbers(content[header.end() :]) > values if form < 5 else content[header.end() + values :].strip()
+    if more:
         raise _refusal(source, name, f"holds more behind its {width}x{height} pixels", f"one image, {_ALLOWED}")
+
+
+def _numbers(text: bytes) -> int:
+    """How many words there are in a text, without its comments."""
+    letters = np.frombuffer(b" " + re.sub(rb"#[^\r\n]*", b"", text), np.uint8)
+    blank = np.isin(letters, np.frombuffer(b" \t\n\v\f\r", np.uint8))
+    return int(np.count_nonzero(blank[:-1] & ~blank[1:]))
 
 
 def _refusal(source: str | Path, name: str, what: str, allowed: str = _ALLOWED) -> InputError:

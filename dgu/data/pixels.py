@@ -10,6 +10,8 @@ from dgu.errors import InputError, require
 
 #: What black and white are.
 Range = tuple[float | int, float | int]
+#: Values that are converted at a time, so that no second array of them all is made.
+_BLOCK = 2**20
 #: Values may pass their range by this fraction of its width: resizing and samplers overshoot a little.
 OVERSHOOT = 0.1
 
@@ -55,12 +57,16 @@ def rescale(images: Shaped[np.ndarray, "n h w c"], old: Range, new: Range) -> Fl
 
     ``(x - old_low) / (old_width / new_width) + new_low``; for bytes and [-1, 1] that is ``x / 127.5 - 1``.
     """
-    scaled = images.astype(np.float32)
-    if old[0]:
-        scaled -= np.float32(old[0])
-    scaled /= np.float32((old[1] - old[0]) / (new[1] - new[0]))
-    if new[0]:
-        scaled += np.float32(new[0])
+    scaled = np.empty(images.shape, np.float32)
+    step = max(1, _BLOCK // max(1, images[:1].size))
+    for start in range(0, len(images), step):
+        block = scaled[start : start + step]
+        block[...] = images[start : start + step]
+        if old[0]:
+            block -= np.float32(old[0])
+        block /= np.float32((old[1] - old[0]) / (new[1] - new[0]))
+        if new[0]:
+            block += np.float32(new[0])
     return scaled
 
 

@@ -74,8 +74,9 @@ def load(
         value_range: what black and white are in float files, where it cannot be told from the values: [0, 1] when
             all lie in it; [-1, 1] when all lie in [-1.2, 1.2] and some below -0.5; [0, 255] when all lie in it and some
             above 64. Stated, 10 % of overshoot are let through.
-        max_bytes: how much the images of a file may take, decoded and before anything else is done to them; None: the
-            number of GiB in the environment variable ``DGU_MAX_GIB``, 2 by default. Found out before they are read.
+        max_bytes: how much memory all images of the file may take as float32, 4 bytes a value (8 where the file has 8),
+            before any of them are chosen or made smaller; None: the number of GiB in the environment variable
+            ``DGU_MAX_GIB``, 2 by default. Found out before they are read; while they are read the stored bytes come on top.
 
     Raises:
         InputError: unknown name, class, split or file type, a set that is not on this machine (with the commands that
@@ -145,7 +146,7 @@ def _read_file(path: Path, split: str, max_bytes: int | None) -> Decoded:
         held = "test" if path.name.startswith(IDX_SPLITS["test"]) else "train"
         require(split == held, "split", split, f"{held!r} for {path}")
         return read_idx_pair(path, labels_beside(path), max_bytes)
-    if "python" in path.name or path.suffix in (".pkl", ".pickle"):
+    if "cifar" in path.name.lower() and ("python" in path.name or path.suffix in (".pkl", ".pickle")):
         raise InputError(f"{path}: {PICKLES}")
     allowed = ".npz, .zip (EDM), *-images-idx3-ubyte[.gz], or a folder"
     found = mismatch(path, ())

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dgu import plots
+from dgu.analysis.resampling import sample_deviation
 from dgu.analysis.theorem_one import LAWS, GapTrend, TheoremDesign, gap_trend, universality_gap
 from dgu.errors import require
 from dgu.keys import seeded, stream
@@ -87,7 +88,11 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     dimensions = np.asarray(config.dimensions, float)
     trends = {name: gap_trend(dimensions, each) for name, each in gaps.items()}
     mean = {name: np.asarray([gap.mean() for gap in each]) for name, each in gaps.items()}
-    error = {name: np.asarray([gap.std(ddof=1) / np.sqrt(len(gap)) for gap in each]) for name, each in gaps.items()}
+    # Of no width where all replicates agree, up to rounding of the errors: such claims are undecided.
+    error = {
+        name: np.asarray([float(sample_deviation(gap, 100.0)) / np.sqrt(len(gap)) for gap in each])
+        for name, each in gaps.items()
+    }
     figure = plots.universality_trend(
         np.asarray(config.dimensions),
         {NAMES[name]: (trend.size, trend.size_error) for name, trend in trends.items()},

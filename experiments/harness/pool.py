@@ -1,5 +1,6 @@
 """The images that a study is about: samples of a network in the store of a run, images given in a file, and real ones."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,7 +130,7 @@ def image_file(value: str) -> Path | None:
     """The file or folder that ``dgu.data.load`` reads; None for a set known by name, whose content is known, too."""
     from dgu.data.named import NAMED_SETS
 
-    return None if value in NAMED_SETS else Path(value).expanduser()
+    return None if value in NAMED_SETS else Path(os.path.expanduser(value))
 
 
 def class_list(classes: Sequence[int] | None, available: int, at_least: int = 1) -> tuple[int, ...]:

@@ -201,3 +201,9 @@ def test_bad_input_is_named():
         spectrum_path(np.array([-1.0, 2.0]), GRID)
     with pytest.raises(InputError, match="of = 'y'"):
         gaussian_path(denoiser, GRID).squared_norm("y")
+
+
+def test_a_law_without_spread_has_no_z_scores():
+    spread = np.array([1.0, 0.0, 2.0])
+    with pytest.raises(InputError, match=r"standard deviation of step \[1\] = \[0.0\]: must be positive"):
+        norm_z_scores(np.ones((4, 3)), (np.ones(3), spread))

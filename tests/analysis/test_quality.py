@@ -169,3 +169,47 @@ def test_features_are_applied_in_equal_blocks():
 def test_bad_input(call, text):
     with pytest.raises(InputError, match=text):
         call()
+
+
+def test_variance_ratio_of_rows_without_spread():
+    labels = np.arange(60) % 2
+    constant = np.full((60, D), 0.1, np.float32)
+    constant[labels == 0] = normal(3, 30)
+    ratio = variance_ratio(constant, labels, normal(4, 60), labels, KEY, replicates=20)
+    assert ratio.value[0] > 0.5
+    for field in (ratio.value, ratio.standard_error, ratio.low, ratio.high):
+        assert field[1] == 0  # Not the rounding of a mean.
+    with pytest.raises(InputError, match="reference rows of class 1: are all equal; must vary"):
+        variance_ratio(normal(4, 60), labels, constant, labels, KEY, replicates=20)
+    with pytest.raises(InputError, match="reference rows of class 0: are all equal when redrawn; must be more"):
+        variance_ratio(normal(4, 60), labels, normal(5, 4), labels[:4], KEY, replicates=20)
+
+
+@pytest.mark.parametrize("hits", [np.zeros(0, bool), np.array([0, 1, 2]), np.zeros((2, 3), bool), np.float32([0, 1])])
+def test_a_proportion_is_of_truth_values(hits):
+    with pytest.raises(InputError, match=r"hits = .*: must be \(n,\) of truth values"):
+        proportion(hits)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e3, 1e5, 1e7, 1e8])
+def test_kernel_distance_is_right_or_refused(mean):
+    """Against extended precision: what is given is right to a hundredth of its standard error."""
+    a, b = (normal(40 + i, 120, shift=mean, dtype=np.float64) for i in range(2))
+    if mean >= 1e7:
+        with pytest.raises(InputError, match="so that rounding may change the kernel distance"):
+            kernel_distance(a, b, KEY, block_size=30)
+        return
+    found = kernel_distance(a, b, KEY, block_size=30)
+    orders = [np.asarray(jax.random.permutation(jax.random.fold_in(KEY, i), 120)).reshape(4, 30) for i in range(2)]
+    values = []
+    for x, y in zip(a.astype(np.longdouble)[orders[0]], b.astype(np.longdouble)[orders[1]]):
+        xx, yy, xy = (((left @ right.T) / D + 1) ** 3 for left, right in ((x, x), (y, y), (x, y)))
+        within = sum(table.sum() - np.trace(table) for table in (xx, yy))
+        values.append(float(within / (30 * 29) - 2 * xy.mean()))
+    assert abs(found.estimate - np.mean(values)) < 0.01 * found.standard_error
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [(1e37, np.float32), (1e200, np.float64)])
+def test_kernels_beyond_the_largest_number_are_refused(scale, dtype):
+    with pytest.raises(InputError, match=r"largest mean square of a row of features = .*: must be below 1e"):
+        kernel_distance(normal(0, 60, scale, dtype=dtype), normal(1, 60, scale, dtype=dtype), KEY, block_size=30)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from dgu.analysis import resampling
 from dgu.analysis.resampling import (
     corrected_t_interval,
     equivalence,
@@ -270,3 +271,31 @@ def test_bad_input_is_named():
         equivalence(good, 1, max_standard_error=-1)
     with pytest.raises(InputError, match="test_per_train = -1"):
         resampled_standard_error(good, -1)
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        (np.float32(1e-7), "undecided"),  # One rounding of accuracies in single precision.
+        (np.float64(1e-9), "supported"),  # A real difference in double precision.
+        (np.float64(1e-13), "undecided"),
+    ],
+)
+def test_differences_that_are_rounding_of_what_is_compared_decide_nothing(change, verdict):
+    accuracies = np.array([0.91234, 0.8123, 0.7123], change.dtype)
+    assert equivalence(accuracies - accuracies * (1 + change), 0.025).verdict == verdict
+    points = 100 * accuracies
+    assert equivalence(points - points * (1 + change), 2.5).verdict == verdict
+    assert equivalence(points - points * (1 + change), 2.5, bounds=(-100, 100)).verdict == verdict
+
+
+def test_bounds_say_the_size_of_what_is_compared():
+    """Tiny but real differences in single precision: only the caller knows that nothing larger was rounded."""
+    tiny = np.array([1e-9, 2e-9, 3e-9], np.float32)
+    assert equivalence(tiny, 1e-7).verdict == "undecided"
+    assert equivalence(tiny, 1e-7, bounds=(-1e-6, 1e-6)).verdict == "supported"
+
+
+def test_single_numbers_are_refused():
+    with pytest.raises(InputError, match=r"values.shape = \(\): must be"):
+        resampling._interval(3.0, 0.0, 0.95)

@@ -7,6 +7,7 @@ from scipy import stats
 from dgu.analysis import TheoremDesign, gap_trend, min_norm_interpolator, universality_gap
 from dgu.analysis import theorem_one as theorem
 from dgu.errors import InputError
+from experiments.harness.claims import Claim
 
 EXPONENTIAL = stats.expon(loc=-1)
 UNIFORM = stats.uniform(-(3**0.5), 2 * 3**0.5)
@@ -149,3 +150,18 @@ def test_bad_sizes():
         universality_gap(jax.random.key(0), 8, 0)
     with pytest.raises(InputError, match="number of dimensions = 1: must be at least 2"):
         gap_trend(np.ones(1), [np.ones(3)])
+
+
+@pytest.mark.parametrize("constant", [(0,), (0, 1, 2), (2,)])
+def test_gaps_without_spread_leave_the_slope_undecided(constant):
+    """A group of equal gaps has no weight of its own: the slope is that of least squares, and its interval decides nothing."""
+    rng = np.random.default_rng(1)
+    dimensions, means = np.asarray([10.0, 20.0, 40.0]), np.asarray([0.1, 0.07, 0.02])
+    gaps = [np.full(7, m) if i in constant else m + 0.01 * rng.normal(size=7) for i, m in enumerate(means)]
+    trend = gap_trend(dimensions, gaps)
+    sizes = [np.abs(gap).mean() for gap in gaps]
+    np.testing.assert_allclose(trend.slope, np.polyfit(np.log(dimensions), np.log(sizes), 1)[0], rtol=1e-12)
+    assert (trend.size_error == 0).nonzero()[0].tolist() == list(constant)
+    about = {"id": "a", "paper": "own", "figure": "", "statement": "falls", "unit": ""}
+    claim = Claim.at_most(value=trend.slope, interval=trend.slope_interval, threshold=-0.25, **about)
+    assert claim.verdict == "undecided"

@@ -229,8 +229,9 @@ def test_images_and_members_are_bounded(tmp_path, refused, monkeypatch):
     with refused(FIRST, "at most 1000 bytes"):
         load(tmp_path / "y.zip")
     monkeypatch.setattr("dgu.data.image_files.MAX_PIXELS", 64)
-    with refused("6 images of (8, 8, 3)", "at most 1151 bytes", "DGU_MAX_GIB"):
-        load(tmp_path / "x.zip", max_bytes=6 * 8 * 8 * 3 - 1)
+    with refused("6 images of (8, 8, 3)", "4,608 bytes as float32", "at most 4,607", "DGU_MAX_GIB"):
+        load(tmp_path / "x.zip", max_bytes=4 * 6 * 8 * 8 * 3 - 1)
+    load(tmp_path / "x.zip", max_bytes=4 * 6 * 8 * 8 * 3)
 
 
 def test_edm_name_of_a_folder_that_is_not_there(tmp_path, refused):

@@ -184,3 +184,15 @@ def test_a_folder_that_is_no_set_is_named(tmp_path):
     put(tmp_path / "run" / "config.json", b"{}")
     with pytest.raises(InputError, match=re.escape("holds no images (it is the directory of a run)")):
         load(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("form", "ending", "channels"), [(2, "pgm", 1), (3, "ppm", 3)])
+def test_plain_images_with_more_behind_are_refused(form, ending, channels):
+    numbers = " ".join(map(str, range(4 * channels)))
+    text = f"P{form}\n# plain\n2 2\n255\n{numbers}\n".encode()
+    expected = np.arange(4 * channels, dtype=np.uint8).reshape(2, 2, channels)
+    for end in (b"", b"# 7 8 9\n", b" \n\n"):
+        np.testing.assert_array_equal(decode_image(text + end, f"a.{ending}", "set"), expected)
+    for more in (text, b"7", b"7 # 8\n"):
+        with pytest.raises(InputError, match="holds more behind its 2x2 pixels; must be one image"):
+            decode_image(text + more, f"a.{ending}", "set")
