@@ -36,6 +36,7 @@ from dgu.keys import seeded, stream
 from experiments.harness.arguments import parse_alone
 from experiments.harness.ends import exit_code
 from experiments.harness.options import check_options
+from experiments.harness.outputs import check_files
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ class Config:
 
 def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda results: None) -> dict[str, Any]:
     """The results by name; written to ``config.out`` where given, after ``show`` has been given them."""
-    for name in ("out", "save_reference"):
-        path = getattr(config, name)
-        require(path is None or path.parent.is_dir(), name, str(path), "a file in a folder that exists")
+    check_files(
+        {name: getattr(config, name) for name in ("out", "save_reference")},
+        {name: getattr(config, name) for name in ("features", "reference")},
+    )
     key = seeded(config.seed)
     rows = read_features(config.features)
     if holds_statistics(config.reference):
@@ -107,6 +109,14 @@ def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda result
         )
         values = (kid.estimate, kid.standard_error, kid.low, kid.high)
         results["KID"] = dict(zip(("value", "se", "low", "high"), map(float, values)))
+    for what in (distance, "KID"):
+        values = results.get(what, 0.0)
+        for value in values.values() if isinstance(values, dict) else [values]:
+            if not np.isfinite(value):
+                largest = max(float(np.abs(each).max()) for each in (moments.mean, reference.mean))
+                raise FloatingPointError(
+                    f"{what} is {value}: features with means up to {largest:.3g} are too large; scale them down"
+                )
     show(results)
     if config.save_reference is not None:
         write_statistics(config.save_reference, reference)

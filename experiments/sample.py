@@ -148,6 +148,11 @@ def run(config: Config, directory: RunDirectory) -> Report:
     labels = classes_of(config, seeds, network.unet.label_dim)
     sigmas, solver, churn = build_sampler(config.sampler, denoiser)
     key = keys.stream(keys.seeded(config.seed), "sample")
+    # No image says which network made it.
+    made_by = str(directory.stage("network", lambda: {"sha256": pretrained.sha256})["sha256"])
+    if made_by != pretrained.sha256:
+        made = f"the network {made_by[:12]}..., which made the images stored so far, not {pretrained.sha256[:12]}..."
+        raise InputError(f"checkpoint = {config.checkpoint!r}: must be {made}; or give --out another directory")
 
     def make(of: np.ndarray | None, which: np.ndarray) -> np.ndarray:
         return samplers.sample(
@@ -328,6 +333,8 @@ def _write_images(
             pixels = to_uint8(make(None if labels is None else labels[rows], seeds[rows]))
             directory.check_there()
             for row, image in zip(rows, pixels):
+                if paths[int(row)].is_fifo():  # No image, and nothing that could be lost.
+                    paths[int(row)].unlink()
                 write_png(paths[int(row)], image)
             bar.update(len(rows))
         parallel.barrier("written")
