@@ -97,26 +97,18 @@ def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda result
         width, whole = moments.mean.size, config.pca is None
         require(whole and width == INCEPTION_WIDTH, "inception", f"{name} {width} wide", f"{INCEPTION_WIDTH} wide")
     distance = "FID" if config.inception else "frechet_distance"
-    results: dict[str, Any] = {
-        "features": "Inception" if config.inception else name,
-        "images": len(rows),
-        "width": moments.mean.size,
-        distance: frechet_distance(moments, reference),
-    }
-    if reference_rows is not None and min(len(rows), len(reference_rows)) >= 2 * config.block_size:
-        kid = kernel_distance(
-            rows.astype(np.float32), reference_rows.astype(np.float32), stream(key, "kid"), block_size=config.block_size
-        )
-        values = (kid.estimate, kid.standard_error, kid.low, kid.high)
-        results["KID"] = dict(zip(("value", "se", "low", "high"), map(float, values)))
-    for what in (distance, "KID"):
-        values = results.get(what, 0.0)
-        for value in values.values() if isinstance(values, dict) else [values]:
-            if not np.isfinite(value):
-                largest = max(float(np.abs(each).max()) for each in (moments.mean, reference.mean))
-                raise FloatingPointError(
-                    f"{what} is {value}: features with means up to {largest:.3g} are too large; scale them down"
-                )
+    with np.errstate(over="ignore", invalid="ignore"):  # ``_finite`` says so, in one line.
+        results: dict[str, Any] = {
+            "features": "Inception" if config.inception else name,
+            "images": len(rows),
+            "width": moments.mean.size,
+            distance: _finite(distance, frechet_distance(moments, reference)),
+        }
+        if reference_rows is not None and min(len(rows), len(reference_rows)) >= 2 * config.block_size:
+            ours, theirs = (_finite("KID", each.astype(np.float32)) for each in (rows, reference_rows))
+            kid = kernel_distance(ours, theirs, stream(key, "kid"), block_size=config.block_size)
+            values = (kid.estimate, kid.standard_error, kid.low, kid.high)
+            results["KID"] = dict(zip(("value", "se", "low", "high"), (_finite("KID", float(each)) for each in values)))
     show(results)
     if config.save_reference is not None:
         write_statistics(config.save_reference, reference)
@@ -124,6 +116,15 @@ def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda result
         text = json.dumps(results, indent=1) + "\n"
         write_atomic(config.out, lambda file: file.write(text.encode()))
     return results
+
+
+def _finite(what: str, value: Any) -> Any:
+    """``value``, for the metric ``what``; ``FloatingPointError`` where it, or an entry of it, is not finite."""
+    if not np.isfinite(value).all():
+        raise FloatingPointError(
+            f"{what} is not finite: the features are too large for it; divide both sets by a number"
+        )
+    return value
 
 
 def _show(results: dict[str, Any]) -> None:

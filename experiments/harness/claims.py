@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from dgu.errors import InputError, require
+from dgu.errors import InputError
 from dgu.reading import guarded, read_bytes
 
 if TYPE_CHECKING:
@@ -277,7 +277,8 @@ def read_claims(directory: "RunDirectory") -> tuple[Claim, ...] | None:
         return None
     advice = "remove it, and the same command makes the report again from what is stored"
     with guarded(directory.path / "claims.json", "the claims of a run", advice=advice):
-        require(isinstance(stored, list), "claims", stored, "a list")
+        if not isinstance(stored, list):
+            raise ValueError("no list of claims")
         claims = tuple(Claim.from_json(entry) for entry in stored)
     missing = _reported(directory) - {claim.id for claim in claims}
     if missing:
