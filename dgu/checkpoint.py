@@ -68,6 +68,8 @@ class TrainingCheckpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._directory = Path(directory).resolve()
         self._about = None if about is None else json.loads(json.dumps(about, allow_nan=False))
+        if os.path.lexists(directory) and not os.path.isdir(directory):
+            raise InputError(f"{directory}: is no folder; must be a directory of checkpoints, or new (remove it)")
         # Before Orbax looks at it: what it cannot read leaves its threads complaining on their own.
         _check_newest(self._directory)
         with guarded(self._directory, "a directory of checkpoints that can be written to"):

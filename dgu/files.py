@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,9 +33,11 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     A reader, or a run after a crash, sees the old file or the new one, never a part.
 
     Raises:
-        InputError: it cannot be written: what the system says of it (no space left, a read-only disk, a folder that is missing or
-            was removed), and what to do.
+        InputError: ``path`` has an ``obstacle``, or it cannot be written: what the system says of it (no space left, a read-only
+            disk, a folder that is missing or was removed), and what to do.
     """
+    if found := obstacle(path):
+        raise InputError(f"{path}: cannot be written ({found}); must be a new name, or an ordinary file to be replaced")
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         with open(temporary, "wb") as file:
@@ -49,6 +52,24 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     finally:
         with contextlib.suppress(OSError):  # Where nothing can be written nothing is left, either.
             temporary.unlink()
+
+
+def obstacle(path: Path) -> str:
+    """Why no file can be put at ``path``, whatever the disk: no name, a folder, a device or a pipe there; else empty."""
+    if path.name in ("", ".."):
+        return "it names no file"
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "it is a link to nothing" if os.path.islink(path) else ""
+    except (NotADirectoryError, PermissionError):  # What the disk says of these comes with the writing.
+        return ""
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name.
+        return getattr(error, "strerror", None) or str(error)
+    if stat.S_ISREG(mode):
+        return ""
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    return f"it is {kinds.get(stat.S_IFMT(mode), 'a device')}"
 
 
 def advice(error: OSError) -> str:

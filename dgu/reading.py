@@ -12,6 +12,7 @@ import os
 import stat
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -243,8 +244,16 @@ def opened_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: str 
 
 
 def array_names(archive: zipfile.ZipFile) -> list[str]:
-    """Names of the arrays in an open npz file, in its order."""
-    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    """Names of the arrays in an open npz file, in its order.
+
+    Raises:
+        InputError: a member that is there twice: of two programs one would read the first and one the last.
+    """
+    names = archive.namelist()
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise InputError(f"{archive.filename}: holds {twice} more than once; must hold each array once")
+    return [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
 
 
 def read_member(

@@ -36,6 +36,7 @@ from dgu.keys import seeded, stream
 from experiments.harness.arguments import parse_alone
 from experiments.harness.ends import exit_code
 from experiments.harness.options import check_options
+from experiments.harness.outputs import check_files
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ class Config:
 
 def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda results: None) -> dict[str, Any]:
     """The results by name; written to ``config.out`` where given, after ``show`` has been given them."""
-    for name in ("out", "save_reference"):
-        path = getattr(config, name)
-        require(path is None or path.parent.is_dir(), name, str(path), "a file in a folder that exists")
+    check_files(
+        {name: getattr(config, name) for name in ("out", "save_reference")},
+        {name: getattr(config, name) for name in ("features", "reference")},
+    )
     key = seeded(config.seed)
     rows = read_features(config.features)
     if holds_statistics(config.reference):
@@ -95,18 +97,18 @@ def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda result
         width, whole = moments.mean.size, config.pca is None
         require(whole and width == INCEPTION_WIDTH, "inception", f"{name} {width} wide", f"{INCEPTION_WIDTH} wide")
     distance = "FID" if config.inception else "frechet_distance"
-    results: dict[str, Any] = {
-        "features": "Inception" if config.inception else name,
-        "images": len(rows),
-        "width": moments.mean.size,
-        distance: frechet_distance(moments, reference),
-    }
-    if reference_rows is not None and min(len(rows), len(reference_rows)) >= 2 * config.block_size:
-        kid = kernel_distance(
-            rows.astype(np.float32), reference_rows.astype(np.float32), stream(key, "kid"), block_size=config.block_size
-        )
-        values = (kid.estimate, kid.standard_error, kid.low, kid.high)
-        results["KID"] = dict(zip(("value", "se", "low", "high"), map(float, values)))
+    with np.errstate(over="ignore", invalid="ignore"):  # ``_finite`` says so, in one line.
+        results: dict[str, Any] = {
+            "features": "Inception" if config.inception else name,
+            "images": len(rows),
+            "width": moments.mean.size,
+            distance: _finite(distance, frechet_distance(moments, reference)),
+        }
+        if reference_rows is not None and min(len(rows), len(reference_rows)) >= 2 * config.block_size:
+            ours, theirs = (_finite("KID", each.astype(np.float32)) for each in (rows, reference_rows))
+            kid = kernel_distance(ours, theirs, stream(key, "kid"), block_size=config.block_size)
+            values = (kid.estimate, kid.standard_error, kid.low, kid.high)
+            results["KID"] = dict(zip(("value", "se", "low", "high"), (_finite("KID", float(each)) for each in values)))
     show(results)
     if config.save_reference is not None:
         write_statistics(config.save_reference, reference)
@@ -114,6 +116,15 @@ def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda result
         text = json.dumps(results, indent=1) + "\n"
         write_atomic(config.out, lambda file: file.write(text.encode()))
     return results
+
+
+def _finite(what: str, value: Any) -> Any:
+    """``value``, for the metric ``what``; ``FloatingPointError`` where it, or an entry of it, is not finite."""
+    if not np.isfinite(value).all():
+        raise FloatingPointError(
+            f"{what} is not finite: the features are too large for it; divide both sets by a number"
+        )
+    return value
 
 
 def _show(results: dict[str, Any]) -> None:

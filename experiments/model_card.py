@@ -42,6 +42,7 @@ from dgu.typing import Key
 from experiments.harness.arguments import parse_alone
 from experiments.harness.ends import exit_code
 from experiments.harness.options import check_options
+from experiments.harness.outputs import check_files, folder_obstacle
 
 
 @dataclass(frozen=True)
@@ -312,9 +313,13 @@ def run(config: Config) -> dict[str, Any]:
     """Measure, print what is asked of a bundled model, and write ``card.json``, ``card.md`` and ``grid.png`` in ``config.out``."""
     given = [name for name in ("samples", "checkpoint") if getattr(config, name) is not None]
     require(len(given) == 1, "samples, checkpoint", given, "exactly one of them")
+    found = folder_obstacle(config.out)
+    require(not found, "out", str(config.out), f"a folder that can be written to ({found})")
     there = next(folder for folder in (config.out, *config.out.parents) if folder.exists())
-    writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-    require(writable, "out", str(config.out), "a folder that can be written to")
+    require(os.access(there, os.W_OK | os.X_OK), "out", str(config.out), "a folder that can be written to")
+    if there == config.out:
+        for name in ("card.json", "card.md", "grid.png"):
+            check_files({"out": config.out / name}, {"samples": config.samples})
     key = seeded(config.seed)
     if config.samples is not None:
         samples, labels = _read_samples(config.samples)

@@ -148,6 +148,12 @@ def run(config: Config, directory: RunDirectory) -> Report:
     labels = classes_of(config, seeds, network.unet.label_dim)
     sigmas, solver, churn = build_sampler(config.sampler, denoiser)
     key = keys.stream(keys.seeded(config.seed), "sample")
+    # No image says which network made it: where that is not on record, none is used again.
+    made_by = str(directory.stage("network", lambda: _begun(directory, pretrained.sha256))["sha256"])
+    parallel.barrier("begun")
+    if made_by != pretrained.sha256:
+        made = f"the network {made_by[:12]}..., which made the images stored so far, not {pretrained.sha256[:12]}..."
+        raise InputError(f"checkpoint = {config.checkpoint!r}: must be {made}; or give --out another directory")
 
     def make(of: np.ndarray | None, which: np.ndarray) -> np.ndarray:
         return samplers.sample(
@@ -196,6 +202,15 @@ def run(config: Config, directory: RunDirectory) -> Report:
         figures=[FigureEntry(FIGURE_FILES[0], caption)],
         tables=[Table("Result", ("", ""), shown_metrics)],
     )
+
+
+def _begun(directory: RunDirectory, sha256: str) -> dict[str, str]:
+    """What is on record of the network ``sha256`` that makes the images from now on; those of an unknown one go."""
+    if parallel.is_lead():
+        for folder in ("images", "samples"):
+            shutil.rmtree(directory.path / folder, ignore_errors=True)
+        (directory.path / "images.zip").unlink(missing_ok=True)
+    return {"sha256": sha256}
 
 
 def _name(config: Config) -> str:
@@ -328,6 +343,8 @@ def _write_images(
             pixels = to_uint8(make(None if labels is None else labels[rows], seeds[rows]))
             directory.check_there()
             for row, image in zip(rows, pixels):
+                if paths[int(row)].is_fifo():  # No image, and nothing that could be lost.
+                    paths[int(row)].unlink()
                 write_png(paths[int(row)], image)
             bar.update(len(rows))
         parallel.barrier("written")

@@ -35,7 +35,7 @@ from dgu.models import (
 )
 from dgu.models.preconditioning import Preconditioning
 from dgu.models.pretrained import network_file
-from dgu.reading import guarded
+from dgu.reading import MAX_JSON, guarded, read_bytes
 from dgu.samplers import karras_sigmas, sample
 from dgu.training import AUGMENT_DIM, TrainingConfig, initial_state, train_steps
 from dgu.training.loop import check_batch, check_data
@@ -349,10 +349,20 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The ticks in ``stats.jsonl``: complete lines only, for a kill may have cut off the last one."""
-    with guarded(path, "the log of a training", advice="remove it and checkpoints/ to train from the start"):
-        text = path.read_text("utf-8") if path.exists() else ""
+    allowed, remedy = "the log of a training", "remove it and checkpoints/ to train from the start"
+    with guarded(path, allowed, advice=remedy):
+        if not os.path.lexists(path):
+            return []
+        text = read_bytes(path, MAX_JSON, allowed).decode("utf-8")
         lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        return [{name: line[name] for name in ("step", "images_seen", "loss", "nonfinite")} for line in lines]
+        ticks = [{name: line[name] for name in ("step", "images_seen", "loss", "nonfinite")} for line in lines]
+        for number, tick in enumerate(ticks, 1):
+            for name, value in tick.items():
+                kind, wanted = (float, "a finite number") if name == "loss" else (int, "a whole number")
+                # The exact type: True is an int, too. JSON's reader makes nothing else of a number.
+                if type(value) is not kind or not math.isfinite(value):
+                    raise InputError(f"{path}: line {number}: {name} is {value!r}; must be {wanted} ({remedy})")
+        return ticks
 
 
 def _append(path: Path, line: str) -> None:
@@ -372,11 +382,14 @@ def run(config: Config, directory: RunDirectory) -> Report:
     """Train in ``directory``, sample the averaged network, and report."""
 
     def ticks() -> dict[str, Any]:
-        lines = read_log(train(config, directory.path).with_name("stats.jsonl"))
-        return {name: np.asarray([line[name] for line in lines]) for name in ("images_seen", "loss", "nonfinite")}
+        path = train(config, directory.path)
+        lines = read_log(path.with_name("stats.jsonl"))
+        columns = {name: np.asarray([line[name] for line in lines]) for name in ("images_seen", "loss", "nonfinite")}
+        return {**columns, "network": load_checkpoint(path).sha256}
 
     history = directory.stage("training", ticks)
     model = load_checkpoint(directory.path)
+    check_network(directory.path / "network.npz", model, str(history["network"]))
     names = model.class_names[: _GRID[0]] if config.network.conditional else ("samples",)
     grid = directory.stage("samples", lambda: {"images": sample_grid(model, len(names), config.training.seed)})[
         "images"
@@ -416,6 +429,15 @@ def run(config: Config, directory: RunDirectory) -> Report:
         figures=[FigureEntry(file, caption) for file, caption in zip(FIGURE_FILES, captions)],
         tables=[Table("Result", ("", ""), [(name.replace("_", " "), value) for name, value in metrics.items()])],
     )
+
+
+def check_network(path: Path, model: Pretrained, sha256: str) -> None:
+    """``InputError`` unless ``model``, read from ``path``, has the weights that the run trained."""
+    if model.sha256 != sha256:
+        raise InputError(
+            f"{path}: holds another network ({model.sha256[:12]}...) than the run's own, {sha256[:12]}...;"
+            " put it back, or give --out another directory"
+        )
 
 
 def sample_grid(model: Any, rows: int, seed: int) -> np.ndarray:

@@ -257,3 +257,9 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line(steps, monkeypatch):
         with pytest.raises(InputError, match="cannot be written"):
             checkpoints.save(3, state)
     assert not folder.exists()
+
+
+def test_a_file_in_the_place_of_the_checkpoints_is_found_before_the_training(tmp_path):
+    (tmp_path / "checkpoints").write_text("mine")
+    with pytest.raises(InputError, match=r"checkpoints: is no folder; must be"):
+        TrainingCheckpoints(tmp_path / "checkpoints")

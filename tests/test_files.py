@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,3 +50,21 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path):
     (tmp_path / "below" / "mine.tmp").write_bytes(b"no work of ours")
     remove_temporary(tmp_path)
     assert os.listdir(tmp_path / "below") == ["mine.tmp"]
+
+
+def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to("/dev/zero")
+    before = sorted(os.listdir(tmp_path))
+    for path, words in (
+        (tmp_path / "pipe", "it is a named pipe"),
+        (tmp_path / "folder", "it is a folder"),
+        (tmp_path / "device", "it is a device"),
+        (Path("."), "it names no file"),
+        (tmp_path / "..", "it names no file"),
+        (tmp_path / ("a" * 5000), "File name too long"),
+    ):
+        with pytest.raises(InputError, match=words):
+            write_atomic(path, lambda file: file.write(b"x"))
+    assert sorted(os.listdir(tmp_path)) == before and (tmp_path / "pipe").is_fifo()

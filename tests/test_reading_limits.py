@@ -5,6 +5,7 @@ import io
 import json
 import struct
 import tracemalloc
+import warnings
 import zipfile
 
 import jax
@@ -400,3 +401,18 @@ def test_arrays_come_out_as_numpy_reads_them(tmp_path):
         for name, array in arrays.items():
             found = read_member(archive, name, "x.npz", 1000)
             assert found.dtype == array.dtype and found.shape == array.shape and (found == array).all()
+
+
+def test_an_array_that_is_there_twice_is_refused(tmp_path):
+    """NumPy takes the last one, other programs the first."""
+    from dgu.analysis import read_features
+
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for value in (0, 1):
+            stream = io.BytesIO()
+            np.save(stream, np.full((4, 4, 4, 1), value, np.uint8))
+            archive.writestr("images.npy", stream.getvalue())
+    for read in (load, read_features):
+        assert "x.npz: holds images.npy more than once" in line_of(read, path)

@@ -70,22 +70,26 @@ def parse_alone(kind: type[ConfigT], argv: Sequence[str] | None, *, name: str) -
             option = as_typed(field.name)
             if field.default is dataclasses.MISSING and option not in typed:
                 raise InputError(f"{option}: needs a value, {_allowed(known[option], option)}")
-    config = _parsed(kind, argv, name, known)
+    needed = [as_typed(field.name) for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]  # type: ignore[arg-type]
+    config = _parsed(kind, argv, name, known, needed)
     check_sound(config)
     return config
 
 
-def _parsed(kind: Any, argv: Sequence[str], name: str, known: Mapping[str, Any]) -> Any:
-    """The arguments as an instance of the dataclass ``kind``, whose options are ``known``."""
+def _parsed(kind: Any, argv: Sequence[str], name: str, known: Mapping[str, Any], needed: Sequence[str] = ()) -> Any:
+    """The arguments as an instance of the dataclass ``kind``, whose options are ``known``; those ``needed`` have no default."""
     for option, values in _groups(argv):
         if "" in values:  # A path of no characters would be the current folder.
             raise InputError(f"{shortened(option, MAX_VALUE)} = '': must not be empty; leave the option out")
 
     def attempt(arguments: Sequence[str]) -> tuple[Any, list[str]]:
+        # An option is tried alone, too: what must be given beside it is then 1, which is text, a path and a number.
+        typed = {option for option, _ in _groups(arguments)}
+        others = [part for option in needed if option not in typed for part in (option, "1")]
         return tyro.cli(
             kind,
             prog=f"python -m experiments.{name}",
-            args=list(arguments),
+            args=[*arguments, *others],
             return_unknown_args=True,
             config=(tyro.conf.AvoidSubcommands,),
         )

@@ -5,13 +5,16 @@ much alike to show a spread, which is no certainty. A statement that the run cou
 too little, has too few levels or no such images, is not applicable.
 """
 
+import html
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from dgu.reading import guarded
+from dgu.errors import InputError
+from dgu.reading import guarded, read_bytes
 
 if TYPE_CHECKING:
     from experiments.harness.rundir import RunDirectory
@@ -24,6 +27,8 @@ _WORST = (NOT_SUPPORTED, NOT_APPLICABLE, UNDECIDED, SUPPORTED)
 _KINDS = ("equivalent", "within", "at least", "at most", "different", "all of", "not applicable")
 #: Width of an interval, relative to its ends and bounds, up to which it is none but for rounding.
 _ROUNDING = 1e-12
+#: Largest report that is looked at (bytes).
+_MOST = 2**28
 
 
 @dataclass(frozen=True)
@@ -264,11 +269,27 @@ def read_claims(directory: "RunDirectory") -> tuple[Claim, ...] | None:
     """The claims of a finished run, or None where there are none yet.
 
     Raises:
-        InputError: they cannot be read, or are those of an older version whose verdicts this one does not give.
+        InputError: they cannot be read, lack one that the report answers, or are those of an older version whose verdicts this
+            one does not give.
     """
     stored = directory.read_json("claims.json")
     if stored is None:
         return None
     advice = "remove it, and the same command makes the report again from what is stored"
     with guarded(directory.path / "claims.json", "the claims of a run", advice=advice):
-        return tuple(Claim.from_json(entry) for entry in stored)
+        if not isinstance(stored, list):
+            raise ValueError("no list of claims")
+        claims = tuple(Claim.from_json(entry) for entry in stored)
+    missing = _reported(directory) - {claim.id for claim in claims}
+    if missing:
+        raise InputError(f"{directory.path / 'claims.json'}: lacks {min(missing)!r}, which the report has ({advice})")
+    return claims
+
+
+def _reported(directory: "RunDirectory") -> set[str]:
+    """Ids of the claims that ``report.html`` answers."""
+    report = directory.path / "report.html"
+    if not report.exists():
+        return set()
+    page = read_bytes(report, _MOST, "the report of a run").decode(errors="replace")
+    return {html.unescape(name) for name in re.findall(r"<tr><td><code>([^<]*)</code><br>", page)}

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,7 +63,7 @@ def run_experiment(
             print(cost_table(dry_run(options.config)))
             return ()
         out = options.out or Path("runs") / f"{name}-{options.preset}"
-        existed = out.exists()
+        existed = os.path.exists(out)
         quiet = contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO())
         with RunDirectory.hold(out, options.config) as directory, quiet:
             shown = printable(str(directory.path))

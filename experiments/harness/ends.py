@@ -36,7 +36,7 @@ def in_one_line(name: str, *, again: str = GOES_ON, explain: Callable[[str], str
     system, and too little memory; 130 after Ctrl-C and 143 after SIGTERM, with ``again``, how to go on; 141, without a word,
     where nobody reads standard output any more. ``explain`` puts an ``InputError`` into the words of the command line.
     """
-    with _escaping(), _terminable(), _orbax_silent():
+    with _open(), _escaping(), _terminable(), _orbax_silent():
         try:
             yield
             sys.stdout.flush()
@@ -84,6 +84,17 @@ def _end(name: str, line: str, code: int, how: type[SystemExit] = SystemExit) ->
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
     raise how(code) from None
+
+
+@contextlib.contextmanager
+def _open() -> Iterator[None]:
+    """Where a standard stream is closed (``>&-``) Python has None in its place; what is printed there goes nowhere."""
+    with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
+        if sys.stdout is None:
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        if sys.stderr is None:
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
 
 
 @contextlib.contextmanager

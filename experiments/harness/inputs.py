@@ -19,7 +19,7 @@ from experiments.harness.processes import is_lead
 
 #: Name of the record in a run directory.
 RECORD = "inputs.json"
-_ADVICE = "remove it to have it written again: what is given now counts then"
+_ADVICE = "put it back, or give --out another directory"
 #: The inputs of the run that is going on in this process, if any.
 _current: ContextVar["Inputs | None"] = ContextVar("inputs", default=None)
 
@@ -51,7 +51,10 @@ class Inputs:
         allowed = "the record of what a run was given"
         found = read_json(self._record, allowed, advice=_ADVICE)
         sound = isinstance(found, dict) and all(
-            isinstance(entry, dict) and set(entry) == {"file", "content"} for entry in found.values()
+            isinstance(entry, dict)
+            and set(entry) == {"file", "content"}
+            and all(isinstance(value, str) for value in entry.values())
+            for entry in found.values()
         )
         if not sound:
             raise InputError(f"{self._record}: must be {allowed} ({_ADVICE})")

@@ -9,6 +9,7 @@ from typing import Any
 
 from dgu.errors import InputError
 from experiments.harness.configuration import Different, check_same, config_to_json, options, read_config
+from experiments.harness.outputs import unusable
 
 #: What ``flock`` raises where the file system has no such locks (NFS: a lock needs a file that is open for writing).
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF}
@@ -28,11 +29,11 @@ def locked(path: Path, config: Any) -> Iterator[bool]:
     except ImportError:
         fcntl = None  # type: ignore[assignment]
     while True:
-        new = not path.exists()
+        new = not os.path.exists(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unusable(path, error) from None
+            raise unusable(path, error) from None
         if fcntl is None:
             yield new
             return
@@ -41,7 +42,7 @@ def locked(path: Path, config: Any) -> Iterator[bool]:
         except FileNotFoundError:
             continue  # A process that was refused has just removed it.
         except OSError as error:
-            raise _unusable(path, error) from None
+            raise unusable(path, error) from None
         try:
             held = _hold(fcntl, handle)
             if not held:
@@ -67,11 +68,6 @@ def _hold(fcntl: Any, handle: int) -> bool:
     except OSError as error:
         return error.errno in _NO_LOCKS
     return True
-
-
-def _unusable(path: Path, error: OSError) -> InputError:
-    reason = error.strerror or type(error).__name__
-    return InputError(f"--out = {str(path)!r}: must be a directory that can be written to ({reason})")
 
 
 def _whose(path: Path, config: Any) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from dgu.errors import InputError
 from dgu.files import TEMPORARY, advice, remove_temporary, write_arrays, write_atomic
-from dgu.reading import guarded, read_json, read_member, regular_file
+from dgu.reading import array_names, guarded, read_json, read_member, regular_file
 from experiments.harness.configuration import (
     GENERATOR,
     check_generator,
@@ -30,6 +30,7 @@ from experiments.harness.configuration import (
 )
 from experiments.harness.inputs import RECORD, Inputs, recording
 from experiments.harness.lock import locked
+from experiments.harness.outputs import refuse_in_the_way, unusable
 from experiments.harness.processes import from_lead, is_lead
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 _NOT_METRICS = {"seconds", "elapsed", "duration", "timestamp", "host"}
 #: Files that hold nothing computed: of the run, of its store of samples and of a training. A run that left no others stored nothing.
 _PREPARED = {"config.json", RECORD, "store.json", ".lock"}
+#: Folders that the studies make in a run's directory.
+_FOLDERS = ("stages", "figures", "images", "samples", "checkpoints", "networks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +137,11 @@ class RunDirectory:
                 directory.discard(remove=False)
                 plain = _plain_json(wanted | {"prng": GENERATOR}, "config.json")
                 write_atomic(stored, lambda stream: stream.write(_json_bytes(plain)))
+            if not directory.finished:
+                for name in _FOLDERS:
+                    refuse_in_the_way(path / name)
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise InputError(f"--out = {str(out)!r}: must be a directory that can be written to ({reason})") from None
+            raise unusable(path, error) from None
         return directory
 
     @property
@@ -182,35 +187,46 @@ class RunDirectory:
         """
         file = self._file(f"stages/{name}.npz")
         if not file.exists():
+            refuse_in_the_way(file.parent)  # Before the work, not after it.
             started = time.perf_counter()
             arrays = {key: _plain_array(name, key, value, allow_nonfinite) for key, value in compute().items()}
             if not is_lead():
                 return arrays
-            source = {"arrays": sorted(arrays), "config": self._config_sha256, "inputs": self.inputs.used}
+            source = {
+                "stage": name,
+                "arrays": _kinds(arrays),
+                "config": self._config_sha256,
+                "inputs": self.inputs.used,
+            }
             comment = json.dumps(source, sort_keys=True).encode()
             self._write(file, lambda stream: write_arrays(stream, arrays, comment=comment))
             self._record_time(name, time.perf_counter() - started)
-        return self._read_stage(file)
+        return self._read_stage(name, file)
 
-    def _read_stage(self, file: Path) -> dict[str, np.ndarray]:
+    def _read_stage(self, name: str, file: Path) -> dict[str, np.ndarray]:
         """The arrays of a stored stage; every line of refusal says what to do."""
         try:
             with guarded(file, "a whole stage of this run"):
-                return self._checked_stage(file)
+                return self._checked_stage(name, file)
         except InputError as error:
             raise InputError(f"{error} (remove it to compute again)") from error
 
-    def _checked_stage(self, file: Path) -> dict[str, np.ndarray]:
+    def _checked_stage(self, name: str, file: Path) -> dict[str, np.ndarray]:
         with open(regular_file(file), "rb") as stream, zipfile.ZipFile(stream) as archive:
             # Stages are not compressed: nothing in the file is larger than the file.
-            names, size = [name.removesuffix(".npy") for name in archive.namelist()], os.fstat(stream.fileno()).st_size
-            arrays = {name: read_member(archive, name, file, size) for name in names}
+            size = os.fstat(stream.fileno()).st_size
+            arrays = {key: read_member(archive, key, file, size) for key in array_names(archive)}
+            strays = len(archive.namelist()) - len(arrays)
             if not archive.comment:
                 raise InputError(f"{file}: does not say what it was computed from; must be a stage that this run wrote")
             source = json.loads(archive.comment)
-        other = sorted(set(source["arrays"]) ^ set(arrays))
-        if other:
-            raise InputError(f"{file}: lacks arrays or has too many ({', '.join(other)}); must be as it was written")
+        if source.get("stage") != name:
+            raise InputError(f"{file}: is the stage {source.get('stage')!r}; must be {name!r} of this run")
+        there, here = source["arrays"], _kinds(arrays)
+        other = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+        if other or strays:
+            found = ", ".join(other) or "files that are no arrays"
+            raise InputError(f"{file}: lacks, changes or adds {found}; must be as it was written")
         if source["config"] != self._config_sha256:
             raise InputError(f"{file}: was computed with other options; must be a stage of this run")
         for shown, content in source["inputs"].items():
@@ -280,6 +296,7 @@ class RunDirectory:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            refuse_in_the_way(file.parent)
             raise InputError(f"{file.parent}: cannot be made ({error.strerror}); {advice(error)}") from error
         write_atomic(file, write)
 
@@ -305,6 +322,11 @@ def _nothing_stored(path: Path) -> bool:
         or (file.name == "stats.jsonl" and not file.stat().st_size)
         for file in files
     )
+
+
+def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
+    """Dtype and shape of each array, by its name."""
+    return {name: [array.dtype.str, list(array.shape)] for name, array in sorted(arrays.items())}
 
 
 def _json_bytes(plain: Any) -> bytes:

@@ -125,6 +125,20 @@ def test_nobody_reads_and_full_disks(start):
         assert process.wait(timeout=60) in (2, 120)
 
 
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_closed_stream_stops_no_run(tmp_path, capsys, monkeypatch, name):
+    """After ``>&-`` Python has None in its place."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, name, None)
+        assert invoke(study, "--out", tmp_path / "out") == ()
+        with pytest.raises(SystemExit) as exit_:
+            invoke(study, "--steps", "x")
+        assert exit_.value.code == 2
+    shown = capsys.readouterr()
+    assert (tmp_path / "out/report.html").exists()
+    assert shown.out == "" if name == "stdout" else "in" in shown.out and "must be" not in shown.out
+
+
 def test_a_finished_run_is_read_where_nothing_can_be_written(tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     invoke(study, "--out", out)

@@ -2,10 +2,12 @@
 
 import dataclasses
 import errno
+import io
 import json
 import os
 import subprocess
 import sys
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -335,6 +337,53 @@ def test_a_stage_that_is_not_whole_is_one_line(tmp_path, damage):
         directory.stage("draw", dict)
 
 
+def rewritten(file, change):
+    """The archive again, with ``change(members) -> pairs`` of names and bytes, and its comment."""
+    with zipfile.ZipFile(file) as archive:
+        comment, members = archive.comment, {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of the name that is there twice.
+        archive.comment = comment
+        for name, content in change(members):
+            archive.writestr(name, content)
+
+
+def npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda members: [("x.npy", npy(np.arange(6.0)[None]))], "changes or adds x;"),
+        (lambda members: [("x.npy", npy(np.arange(6)))], "changes or adds x;"),
+        (lambda members: [*members.items(), ("x.npy", npy(np.ones(6)))], "holds x.npy more than once"),
+        (lambda members: [*members.items(), ("note.txt", b"mine")], "files that are no arrays"),
+    ],
+)
+def test_a_stage_keeps_the_shapes_and_dtypes_that_were_written_each_array_once(tmp_path, change, words):
+    directory = RunDirectory.open(tmp_path, Config())
+    directory.stage("draw", lambda: {"x": np.arange(6.0)})
+    rewritten(tmp_path / "stages/draw.npz", change)
+    with pytest.raises(InputError, match=words) as error:
+        directory.stage("draw", dict)
+    assert "draw.npz: " in str(error.value) and "remove it to compute again" in str(error.value)
+
+
+def test_another_stage_of_the_same_run_is_refused(tmp_path):
+    directory = RunDirectory.open(tmp_path, Config())
+    for name in ("boxes/1", "boxes/2"):
+        directory.stage(name, lambda name=name: {"x": int(name[-1])})
+    one = tmp_path / "stages/boxes/1.npz"
+    one.write_bytes((tmp_path / "stages/boxes/2.npz").read_bytes())
+    with pytest.raises(InputError, match=r"1\.npz: is the stage 'boxes/2'; must be 'boxes/1'.*remove it"):
+        directory.stage("boxes/1", dict)
+    one.unlink()
+    assert int(directory.stage("boxes/1", lambda: {"x": 1})["x"]) == 1
+
+
 # --- other files, through the command line ---------------------------------------------------------------------------
 
 
@@ -466,3 +515,63 @@ def test_an_early_refusal_forgets_the_configuration_and_empty_folders(tmp_path, 
 
     assert "--seed = 0" in line_of(capsys, ["--out", str(tmp_path / "out")], run=run)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b'""', b"0"])
+def test_claims_that_lack_what_the_report_has_are_not_a_finished_run(tmp_path, capsys, command, content):
+    claims = tmp_path / "out/claims.json"
+    claims.write_bytes(content)
+    line = line_of(capsys, command)
+    assert str(claims) in line and "remove it" in line
+    claims.unlink()
+    assert invoke(*command)[0].id == "big"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b'{"x": {"file": 3, "content": 4}}',
+        b'{"x": {"file": ["a"], "content": null}}',
+        b'{"x": {"file": "a"}}',
+    ],
+)
+def test_a_damaged_record_of_inputs_is_not_to_be_removed(tmp_path, capsys, command, content):
+    (tmp_path / "out/inputs.json").write_bytes(content)
+    line = line_of(capsys, command)
+    assert "inputs.json" in line and "give --out another directory" in line and "remove" not in line
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("dangling", "dangling is a link to nothing"),
+        ("loop", "loop is a link in a circle"),
+        ("file", "file is a file"),
+        ("file/x/y", "file is a file"),
+        ("loop/x", "loop is a link in a circle"),
+        ("a" * 5000, "File name too long"),
+        ("abcdefgh/" * 600, "File name too long"),
+    ],
+)
+def test_directories_that_cannot_be_made_are_one_line_that_says_why(tmp_path, capsys, monkeypatch, kind, reason):
+    monkeypatch.chdir(tmp_path)
+    Path("dangling").symlink_to("nowhere")
+    Path("loop").symlink_to("loop")
+    Path("file").write_text("mine")
+    line = line_of(capsys, ["--out", kind])
+    assert line.startswith("fake: --out = ") and f"({reason})" in line and len(line) < 700
+    assert sorted(os.listdir()) == ["dangling", "file", "loop"] and Path("file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["stages", "figures", "images", "samples", "checkpoints"])
+def test_a_file_in_the_place_of_a_runs_folder_is_one_line_before_any_work(tmp_path, capsys, command, name):
+    import shutil
+
+    out = tmp_path / "out"
+    (out / "report.html").unlink()
+    shutil.rmtree(out / name, ignore_errors=True)
+    (out / name).write_text("mine")
+    line = line_of(capsys, command, run=lambda config, directory: pytest.fail("work was done"))
+    assert f"{out / name} is a file" in line and "must be a folder" in line

@@ -1,6 +1,7 @@
 """The command that measures features: its numbers are the library's, FID is said of declared Inception features only."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -86,3 +87,52 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(files, capsys, arguments,
     assert main([str(option) for option in options]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and text in error and not out.exists()
+
+
+def refused(folder, capsys, *options, code=2):
+    """The line with which the command ends; no file has changed."""
+    asked = ["--features", str(folder / "a.npy"), "--reference", str(folder / "b.npy")]
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    assert main([*asked, *map(str, options)]) == code
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_outputs_replace_neither_inputs_nor_each_other_nor_what_is_no_file(files, capsys, monkeypatch):
+    folder, _, _ = files
+    monkeypatch.chdir(folder)
+    (folder / "folder").mkdir()
+    os.link(folder / "a.npy", folder / "hard.npy")
+    (folder / "soft.npy").symlink_to("b.npy")
+    (folder / "dangling").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe")
+    same, wanted = "must be another file than that of", "must be a new name, or an ordinary file to be replaced"
+    for options, text in (
+        (("--out", folder / "b.npy"), f"{same} reference"),
+        (("--out", "folder/../a.npy"), f"{same} features"),
+        (("--out", "hard.npy"), f"{same} features"),
+        (("--out", "soft.npy"), f"{same} reference"),
+        (("--save-reference", "b.npy"), f"{same} reference"),
+        (("--out", "new", "--save-reference", "folder/../new"), f"{same} out"),
+        (("--out", "."), f"{wanted} (it names no file)"),
+        (("--out", "folder"), f"{wanted} (it is a folder)"),
+        (("--out", "pipe"), f"{wanted} (it is a named pipe)"),
+        (("--out", "dangling"), f"{wanted} (it is a link to nothing)"),
+        (("--out", "a" * 5000), f"{wanted} (File name too long)"),
+    ):
+        line = refused(folder, capsys, *options)
+        assert (text in line and "out = " in line) or "save_reference = " in line
+
+
+def test_the_option_that_is_wrong_is_named_beside_those_that_must_be_given(files, capsys):
+    assert refused(files[0], capsys, "--seed", "9" * 5000).startswith("metrics: --seed = '999")
+    assert refused(files[0], capsys, "--pca", "x").startswith("metrics: --pca = 'x': must be a whole number")
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e60])
+def test_results_that_are_not_finite_are_one_line(files, capsys, scale):
+    folder, a, _ = files
+    np.save(folder / "a.npy", a.astype(np.float64) * scale)
+    assert "is not finite" in refused(folder, capsys, "--block-size", 50, code=1)

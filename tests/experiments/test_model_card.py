@@ -106,3 +106,16 @@ def test_bad_samples_end_in_one_line_and_write_nothing(tmp_path, monkeypatch, ca
 def test_one_source_of_samples_is_needed(tmp_path, capsys):
     assert main(["--out", str(tmp_path / "card")]) == 2
     assert "exactly one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["file", "dangling", "folder", "a" * 5000])
+def test_a_card_that_cannot_be_written_is_one_line_before_any_work(tmp_path, monkeypatch, capsys, out):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(model_card, "load", lambda *_, **__: pytest.fail("work was done"))
+    np.savez("samples.npz", samples=np.zeros((4, 8, 8, 1), np.float32), labels=np.zeros(4, int))
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "folder/card.md").mkdir(parents=True)
+    assert main(["--samples", "samples.npz", "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("model_card: out = ")

@@ -212,3 +212,30 @@ def test_bad_input_is_one_line(network, tmp_path, capsys, options, line):
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and error.count("\n") == 1 and error.startswith(f"sample: {line}"), error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("record", [None, b"{}"])
+def test_images_of_two_networks_are_not_mixed_where_the_record_of_inputs_is_gone(tmp_path, capsys, record):
+    save_tiny_network(tmp_path / "net.npz")
+    command = [*FAST, "--checkpoint", str(tmp_path / "net.npz"), "--seeds", "0-3", "--out", str(tmp_path / "out")]
+    sample.main(command)
+    model = load_checkpoint(tmp_path / "net.npz")
+    other = jax.tree.map(lambda w: w * 1.5, model.denoiser.params)
+    save_network(tmp_path / "net.npz", model.network, other, model.metadata)
+    for name in ("inputs.json", "report.html", "claims.json", "images/000003.png"):
+        (tmp_path / "out" / name).unlink()
+    if record is not None:
+        (tmp_path / "out/inputs.json").write_bytes(record)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        sample.main(command)
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and error.count("\n") == 1
+    assert "network.npz: was computed from another checkpoint" in error and "remove it" in error
+    assert not (tmp_path / "out/images/000003.png").exists()
+    # As advised; then all images are of the network that is given now.
+    (tmp_path / "out/stages/network.npz").unlink()
+    sample.main(command)
+    sample.main([*command[:-1], str(tmp_path / "new")])
+    for image in (tmp_path / "new/images").iterdir():
+        assert (tmp_path / "out/images" / image.name).read_bytes() == image.read_bytes()

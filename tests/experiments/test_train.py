@@ -313,6 +313,41 @@ def test_a_log_that_lacks_ticks_is_one_line(tmp_path, monkeypatch, capsys):
     trainer.main([*SMALL, "--out", str(tmp_path)])
 
 
+def test_a_log_of_other_values_or_a_pipe_is_one_line(tmp_path):
+    log = tmp_path / "stats.jsonl"
+    good = {"step": 8, "images_seen": 128, "loss": 0.5, "nonfinite": 0}
+    log.write_text(json.dumps(good) + "\n")
+    assert trainer.read_log(log) == [good]
+    for wrong in (
+        {"loss": float("nan")},
+        {"loss": "a"},
+        {"step": "8"},
+        {"step": True},
+        {"images_seen": 1.5},
+        {"nonfinite": None},
+    ):
+        log.write_text(json.dumps(good) + "\n" + json.dumps(good | wrong) + "\n")
+        with pytest.raises(InputError, match=rf"stats\.jsonl: line 2: {next(iter(wrong))} is .*train from the start"):
+            trainer.read_log(log)
+    log.unlink()
+    os.mkfifo(log)
+    with pytest.raises(InputError, match=r"stats\.jsonl: is a named pipe"):
+        trainer.read_log(log)
+
+
+def test_a_network_that_is_not_the_runs_own_is_noticed(finished, tmp_path, capsys):
+    """Replaced between the training and what is measured of it."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    for name in ("report.html", "claims.json", "stages/samples.npz"):
+        (out / name).unlink()
+    model = load_checkpoint(out)
+    other = jax.tree.map(lambda leaf: 1.5 * leaf, model.denoiser.params)
+    trainer.save_network(out / "network.npz", model.network, other, model.metadata)
+    line = refusal(capsys, [*SMALL, "--out", str(out)])
+    assert f"{out / 'network.npz'}: holds another network" in line and "give --out another directory" in line
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs a small disk of its own")
 def test_a_full_disk_while_training_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):

@@ -1,0 +1,58 @@
+"""Where a command writes: what stands in the way is said before any work, and nothing that it reads is written over."""
+
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from dgu.errors import MAX_VALUE, InputError, require, shortened
+from dgu.files import obstacle
+
+
+def folder_obstacle(path: Path) -> str:
+    """Why ``path`` can be no folder: a file, or a link to nothing, at its place or above it; empty if none of these."""
+    for place in reversed((path, *path.parents)):
+        try:
+            mode = os.stat(place).st_mode
+        except FileNotFoundError:
+            if os.path.islink(place):
+                return f"{place} is a link to nothing"
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name.
+            circle = isinstance(error, OSError) and error.errno == errno.ELOOP
+            return f"{place} is a link in a circle" if circle else getattr(error, "strerror", None) or str(error)
+        else:
+            if not stat.S_ISDIR(mode):
+                return f"{place} is a file" if stat.S_ISREG(mode) else f"{place} is no folder"
+    return ""
+
+
+def unusable(path: Path, error: OSError) -> InputError:
+    """The line about a directory ``--out`` that cannot be made or written to."""
+    reason = folder_obstacle(path) or error.strerror or type(error).__name__
+    shown = shortened(repr(str(path)), MAX_VALUE)
+    return InputError(f"--out = {shown}: must be a directory that can be written to ({shortened(reason, MAX_VALUE)})")
+
+
+def refuse_in_the_way(folder: Path) -> None:
+    """``InputError`` where something stands in the way of a folder inside a run's directory."""
+    if found := folder_obstacle(folder):
+        raise InputError(f"{found}, where the run keeps a folder; must be a folder (remove it)")
+
+
+def check_files(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
+    """``InputError`` unless each of the ``outputs``, by option, is a file that can be written, in a folder that exists: new, or
+    an ordinary one, which is then replaced, but none of the ``inputs`` and no other output."""
+    others = {name: path for name, path in inputs.items() if path is not None}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        found = obstacle(path)
+        require(not found, name, str(path), f"a new name, or an ordinary file to be replaced ({found})")
+        require(os.path.isdir(path.parent), name, str(path), "a file in a folder that exists")
+        for other, its in others.items():
+            same = os.path.realpath(path) == os.path.realpath(its)
+            if not same and os.path.exists(path) and os.path.exists(its):
+                same = os.path.samefile(path, its)
+            require(not same, name, str(path), f"another file than that of {other}")
+        others[name] = path
