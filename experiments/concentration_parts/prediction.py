@@ -280,6 +280,11 @@ def _equivalent(
     ]
 
 
+def _span(ratios: np.ndarray) -> str:
+    """The least and the largest of rising ratios, or the one there is."""
+    return f"= {ratios[0]:.2g}" if ratios[0] == ratios[-1] else f"from {ratios[0]:.2g} to {ratios[-1]:.2g}"
+
+
 def _named(name: str, compute: Callable[[], np.ndarray]) -> dict[str, np.ndarray]:
     return {name: compute()}
 

@@ -130,7 +130,7 @@ def _answer(config: Config, dense: Fits, unet: Fits, off: float, unet_off: float
     if dense.pooled is not None:
         slope, midpoint = dense.pooled.slope, 2 ** dense.pooled.midpoints[0]
         sentences.append(
-            f"The sigmoid has slope {slope:.2f} and midpoint {midpoint:.0f} (log2 N/ID); the paper's (a, b) are not known."
+            f"The sigmoid has slope {slope:.2f} over log2 N / ID and its midpoint at N / ID = {midpoint:.0f}; the paper's (a, b) are not known."
         )
     return " ".join(sentences)
 
