@@ -1,6 +1,7 @@
 """One code path from one core to many hosts: a mesh over all devices with the single axis ``"data"``."""
 
 import os
+import re
 from typing import Any
 
 import jax
@@ -28,20 +29,28 @@ def initialize() -> None:
     process 0), ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` say so. Must be called before any JAX computation.
 
     Raises:
-        InputError: a coordinator without a number of processes or of this process.
+        InputError: a coordinator without a port, a number of processes or that of this process, or a number out of range.
     """
     if jax.distributed.is_initialized():
         return
     given = os.environ
     if "JAX_COORDINATOR_ADDRESS" in given:
-        numbers = []
-        for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
-            value = given.get(name, "")
-            require(value.isdecimal(), name, value, "a whole number, beside JAX_COORDINATOR_ADDRESS")
-            numbers.append(int(value))
-        jax.distributed.initialize(given["JAX_COORDINATOR_ADDRESS"], numbers[0], numbers[1])
-    elif any(int(given.get(name, 1)) > 1 for name in _TASKS) or "," in given.get("TPU_WORKER_HOSTNAMES", ""):
+        address = given["JAX_COORDINATOR_ADDRESS"]
+        require(re.fullmatch(r"\S+:\d{1,5}", address) is not None, "JAX_COORDINATOR_ADDRESS", address, "host:port")
+        beside = "a whole number, beside JAX_COORDINATOR_ADDRESS"
+        count, own = (_number(name, given.get(name, ""), beside) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
+        require(own < count, "JAX_PROCESS_ID", own, f"below JAX_NUM_PROCESSES = {count}")
+        jax.distributed.initialize(address, count, own)
+    elif any(_number(name, given.get(name, "1"), "a whole number") > 1 for name in _TASKS) or "," in given.get(
+        "TPU_WORKER_HOSTNAMES", ""
+    ):
         jax.distributed.initialize()
+
+
+def _number(name: str, value: str, allowed: str) -> int:
+    """A number of processes, or of one of them."""
+    require(re.fullmatch(r"[0-9]{1,9}", value) is not None, name, value, allowed)
+    return int(value)
 
 
 def is_lead() -> bool:

@@ -15,6 +15,7 @@ from dgu.analysis.arms import Recipe
 from dgu.errors import require
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.ends import begin
 from experiments.harness.options import check_options
 from experiments.harness.pool import SamplerConfig
 from experiments.harness.report import Report, Table
@@ -293,5 +294,5 @@ def main(argv: Sequence[str] | None = None) -> Any:
 
 
 if __name__ == "__main__":
-    parallel.start()
+    begin("audit", parallel.start)
     main()

@@ -20,6 +20,7 @@ from experiments.harness import parts
 from experiments.harness.checkpoints import UNTRAINED, load, planned, sampling_cost
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.ends import begin
 from experiments.harness.options import check_options
 from experiments.harness.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
 from experiments.harness.report import Report
@@ -197,5 +198,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    parallel.start()
+    begin("concentration", parallel.start)
     main()

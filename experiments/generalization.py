@@ -12,6 +12,7 @@ from experiments.generalization_parts.config import EVERY, Config
 from experiments.generalization_parts.images_config import ImagesConfig
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.ends import begin
 from experiments.harness.report import Report, check_promises
 from experiments.harness.rundir import RunDirectory
 
@@ -89,7 +90,7 @@ def dry_run(config: Config) -> list[Cost]:
 
 
 if __name__ == "__main__":
-    parallel.start()
+    begin("generalization", parallel.start)
     run_experiment(
         PRESETS,
         run,

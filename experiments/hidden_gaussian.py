@@ -18,6 +18,7 @@ from experiments.harness import parts
 from experiments.harness.checkpoints import UNTRAINED
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.ends import begin
 from experiments.harness.options import check_options
 from experiments.harness.report import Report, Table
 from experiments.harness.rundir import RunDirectory
@@ -144,5 +145,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    parallel.start()
+    begin("hidden_gaussian", parallel.start)
     main()

@@ -15,6 +15,7 @@ from experiments import molrg_parts as study
 from experiments.harness import parts
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.ends import begin
 from experiments.harness.options import check_options
 from experiments.harness.report import Report
 from experiments.harness.rundir import RunDirectory
@@ -100,5 +101,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    parallel.start()
+    begin("molrg", parallel.start)
     main()

@@ -20,6 +20,7 @@ from dgu import parallel
 from dgu.errors import InputError, require
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.ends import begin
 from experiments.harness.options import check_options
 from experiments.harness.report import FigureEntry, Report, Table
 from experiments.harness.rundir import RunDirectory
@@ -404,5 +405,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    parallel.start()
+    begin("sample", parallel.start)
     main()

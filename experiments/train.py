@@ -41,6 +41,7 @@ from dgu.training import AUGMENT_DIM, TrainingConfig, initial_state, train_steps
 from dgu.training.loop import check_batch, check_data
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.ends import begin
 from experiments.harness.flop import matmul_flop
 from experiments.harness.inputs import reading
 from experiments.harness.options import check_options
@@ -274,7 +275,7 @@ def train(config: Config, out: Path, progress: Callable[[int, int], object] | No
     augment = optimisation.augment_probability > 0
     network = build_network(config.network, side, channels, len(images.class_names), augment=augment)
     check_data(network, images.images, images.labels)
-    check_batch(optimisation, mesh)
+    check_batch(optimisation, mesh, images.images.shape[1:])
     start: dict[str, Any] = {}
     if config.init_from is not None:
         origin, start = _starting_point(config.init_from, network)
@@ -512,5 +513,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    parallel.initialize()
+    begin("train", parallel.initialize)
     main()

@@ -20,6 +20,7 @@ from dgu.errors import require
 from experiments import train as trainer
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost
+from experiments.harness.ends import begin
 from experiments.harness.options import check_options
 from experiments.harness.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
 from experiments.harness.report import Report
@@ -305,7 +306,7 @@ def _study_costs(config: Config, k: int, shape: tuple[int, ...]) -> list[Cost]:
 
 
 if __name__ == "__main__":
-    parallel.start()
+    begin("universality", parallel.start)
     run_experiment(
         PRESETS,
         run,

@@ -117,6 +117,37 @@ def test_a_coordinator_needs_numbers(monkeypatch, missing):
         parallel.initialize()
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"JAX_PROCESS_ID": "5"}, "JAX_PROCESS_ID = 5: must be below JAX_NUM_PROCESSES = 2"),
+        ({"JAX_NUM_PROCESSES": "0"}, "JAX_PROCESS_ID = 1: must be below JAX_NUM_PROCESSES = 0"),
+        ({"JAX_PROCESS_ID": "9" * 5000}, "JAX_PROCESS_ID = '99+ .*: must be a whole number"),
+        ({"JAX_COORDINATOR_ADDRESS": "127.0.0.1"}, "JAX_COORDINATOR_ADDRESS = '127.0.0.1': must be host:port"),
+        (
+            {"JAX_COORDINATOR_ADDRESS": None, "SLURM_STEP_NUM_TASKS": "two"},
+            "SLURM_STEP_NUM_TASKS = 'two': must be a whole",
+        ),
+        ({"JAX_COORDINATOR_ADDRESS": None, "OMPI_COMM_WORLD_SIZE": ""}, "OMPI_COMM_WORLD_SIZE = '': must be a whole"),
+    ],
+)
+def test_processes_that_cannot_be_are_named(monkeypatch, given, words):
+    usual = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    for name, value in (usual | given).items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *about: pytest.fail("joined"))
+    with pytest.raises(InputError, match=words):
+        parallel.initialize()
+
+
+def test_a_program_that_cannot_join_the_others_says_so_in_one_line():
+    command = [sys.executable, "-m", "experiments.molrg", "--preset", "smoke"]
+    own = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_PLATFORMS": "cpu"}
+    found = subprocess.run(command, cwd=ROOT, env=environment() | own, capture_output=True, text=True, timeout=120)
+    line = "molrg: JAX_NUM_PROCESSES = '': must be a whole number, beside JAX_COORDINATOR_ADDRESS\n"
+    assert (found.returncode, found.stdout, found.stderr) == (2, "", line)
+
+
 def test_one_process_joins_nothing(monkeypatch):
     """Also inside a SLURM allocation of many tasks, as long as this is no step of several."""
     monkeypatch.setenv("SLURM_JOB_ID", "1")

@@ -103,7 +103,7 @@ def step_expansion(
     values, errors = np.empty((2, n, num_steps))
     directions = np.empty(path.x_hat.shape, path.x_hat.dtype)
     done = 0
-    for rows, count in batches(np.arange(n * num_steps), batch_size):
+    for rows, count in batches(np.arange(n * num_steps), batch_size, path.x_hat.shape[2:]):
         program = _Program(as_pytree(denoiser), path, sample[rows])
         product = functools.partial(program.gram, steps=step[rows])
         top = top_eigenvalues(product, program.start(key, rows), tolerance=tolerance, max_products=max_products)
@@ -156,7 +156,7 @@ def _chain(
     values, errors = np.empty((2, n))
     directions = np.empty((n, *path.x_hat.shape[2:]), path.x_hat.dtype)
     done = 0
-    for rows, count in batches(np.arange(n), batch_size):
+    for rows, count in batches(np.arange(n), batch_size, path.x_hat.shape[2:]):
         program = _Program(as_pytree(denoiser), path, rows)
 
         def product(vectors: np.ndarray, program: Any = program) -> np.ndarray:

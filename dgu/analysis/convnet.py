@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer
 
 from dgu.arrays import as_floats, as_jax_floats, as_labels
+from dgu.chunks import check_chunk
 from dgu.errors import require
 from dgu.keys import threefry
 from dgu.typing import Images, Key, Labels, PyTree
@@ -67,6 +68,7 @@ class ConvNet:
     def predict(self, images: Images, block_size: int = 512) -> Int[np.ndarray, "n"]:
         """The class with the largest score, in blocks of fixed size."""
         images = as_floats("images", images)
+        check_chunk("block_size", block_size, images.shape[1:], images.dtype)
         found = []
         for start in range(0, len(images), block_size):
             block = images[start : start + block_size]

@@ -21,6 +21,7 @@ from jaxtyping import Float, Integer, Num
 
 from dgu import linalg
 from dgu.arrays import as_floats, as_jax_floats
+from dgu.chunks import check_chunk
 from dgu.errors import InputError, require
 from dgu.keys import stream, threefry
 from dgu.parallel import on_one_device
@@ -172,7 +173,7 @@ class GaussianMixtureSampler:
         """
         key = threefry(key)
         gaussian = self.gaussian(label)
-        require(batch_size >= 1, "batch_size", batch_size, "at least 1")
+        check_chunk("batch_size", batch_size, (prod(self.shape),), gaussian.mean.dtype)
         numbers = _checked_indices(indices)
         key = class_key(key, label)
         out = np.empty((numbers.size, prod(self.shape)), gaussian.mean.dtype)

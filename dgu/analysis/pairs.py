@@ -68,7 +68,7 @@ def pair_distances(
     wanted, given = np.asarray(indices, np.int32), None if labels is None else np.asarray(labels)
     denoiser = as_pytree(denoiser)
     distances = np.empty((len(wanted), num_steps + 1))
-    for rows, count in batches(np.arange(len(wanted)), batch_size):
+    for rows, count in batches(np.arange(len(wanted)), batch_size, tuple(shape)):
         numbers, own = jnp.asarray(wanted[rows]), None if given is None else jnp.asarray(given[rows])
         sources = (key, keys.stream(key, "partner"))
         first, other = (

@@ -19,6 +19,7 @@ from scipy import stats
 from dgu.analysis.neighbours import ball_counts, k_nearest, nearest_rows
 from dgu.analysis.resampling import Interval, sample_deviation, t_interval
 from dgu.arrays import as_floats, as_labels, checked_rows
+from dgu.chunks import check_chunk
 from dgu.errors import InputError, require
 from dgu.keys import threefry
 from dgu.typing import Key, Labels
@@ -77,7 +78,8 @@ def extract_features(
         InputError: no images, features of another number of rows, or non-finite features.
     """
     images = as_floats("images", images)
-    require(len(images) > 0 and block_size >= 1, "(images, block_size)", (len(images), block_size), "1 or more")
+    require(len(images) > 0, "images", len(images), "1 or more")
+    check_chunk("block_size", block_size, images.shape[1:], images.dtype)
     if features is None:
         rows = images.reshape(len(images), -1)
     else:

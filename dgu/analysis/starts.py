@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Num
 
 from dgu import keys
 from dgu.arrays import as_examples, as_floats
+from dgu.chunks import check_chunk
 from dgu.denoisers import as_pytree
 from dgu.errors import require
 from dgu.samplers.heun import heun
@@ -73,7 +74,7 @@ def sample_from(
     check_sigmas(sigmas)
     check_churn(churn)
     require(len(starts) >= 1, "starts", f"{len(starts)} states", "1 or more")
-    require(batch_size == int(batch_size) and batch_size >= 1, "batch_size", batch_size, "a whole number, 1 or more")
+    check_chunk("batch_size", batch_size, starts.shape[1:], starts.dtype)
     dtype = str(starts.dtype)
     amount = jax.tree.map(lambda value: np.asarray(value, starts.dtype), churn)
     grid = as_floats("sigmas", sigmas).astype(starts.dtype)

@@ -18,6 +18,7 @@ from jaxtyping import Float, Num
 
 from dgu.analysis.subspace_problems import Problems
 from dgu.arrays import as_jax_floats
+from dgu.chunks import check_chunk
 from dgu.errors import require
 from dgu.keys import threefry
 from dgu.parallel import data_mesh
@@ -144,11 +145,11 @@ def train_subspaces(
         InputError: ``steps`` or ``batch_size`` below 1, ``learning_rate`` not positive and finite; no keys, or not T.
     """
     require(steps >= 1, "steps", steps, "1 or more")
-    require(batch_size >= 1, "batch_size", batch_size, "1 or more")
     require(0 < learning_rate < np.inf, "learning_rate", learning_rate, "positive and finite")
     starts = as_jax_floats("starts", starts)
     mesh = data_mesh(jax.local_devices())  # Every process computes all of it, and so reads all of it.
     groups = starts.shape[0]
+    check_chunk("batch_size", batch_size, problems.rows.shape[-1:], starts.dtype)
     keys = threefry(keys, "keys", shape=(groups,))
     padding = -groups % mesh.size
     fill = np.concatenate([np.arange(groups), np.zeros(padding, int)])

@@ -18,8 +18,8 @@ from jaxtyping import Float, Int, Num
 
 from dgu import keys
 from dgu.analysis.gaussian_path import churn_levels
+from dgu.chunks import check_chunk
 from dgu.denoisers import as_pytree
-from dgu.errors import require
 from dgu.samplers.heun import denoise
 from dgu.samplers.schedules import Churn
 from dgu.typing import Denoiser, Event, Key, PyTree
@@ -78,7 +78,7 @@ def trace_trajectories(
     x_hat = np.empty((len(wanted), num_steps, *shape), dtype)
     samples = np.empty((len(wanted), *shape), dtype)
     denoiser = as_pytree(denoiser)
-    for rows, count in batches(np.arange(len(wanted)), batch_size):
+    for rows, count in batches(np.arange(len(wanted)), batch_size, tuple(shape)):
         numbers, own = jnp.asarray(wanted[rows]), None if given is None else jnp.asarray(given[rows])
         x = draw_starts(key, numbers, np.asarray(levels[0], dtype), shape=tuple(shape), base=base)
         for step in range(num_steps):
@@ -144,8 +144,8 @@ def advance(
     return jax.vmap(one)(x, indices, labels)
 
 
-def batches(rows: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, int]]:
+def batches(rows: np.ndarray, batch_size: int, shape: tuple[int, ...]) -> list[tuple[np.ndarray, int]]:
     """Rows in groups of one size, the last filled up by its own first row, and how many of each count."""
-    require(batch_size == int(batch_size) and batch_size >= 1, "batch_size", batch_size, "a whole number, 1 or more")
+    check_chunk("batch_size", batch_size, shape)
     groups = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
     return [(np.pad(group, (0, batch_size - len(group)), mode="edge"), len(group)) for group in groups]

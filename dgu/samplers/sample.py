@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 
 from dgu import keys
 from dgu.bases import named_base
+from dgu.chunks import check_chunk
 from dgu.errors import InputError, require
 from dgu.samplers.heun import StepState, heun
 from dgu.samplers.schedules import Churn, check_churn, check_sigmas
@@ -113,7 +114,7 @@ def sample(
         churn: how much noise is added at each step; none by default.
         base: law of the unit initial noise: ``"gaussian"``, ``"student_t"``, ``"multivariate_student_t"``, or a callable
             ``(key, shape) -> noise``, such as ``StudentT(dof=5, scale_matched=True)``.
-        batch_size: examples in a chunk, and so on a device at a time.
+        batch_size: examples in a chunk, and so on a device at a time; a chunk has at most 2^33 bytes.
         observe: ``observe(StepState) -> pytree``, run on every step of every example.
         solver: what is run on each example: ``heun``, ``Ablation(...)``, ``DPMSolver(...)``, or any hashable callable
             ``solver(denoiser, x_init, sigmas, *, observe)`` that also takes ``key`` and ``churn`` where noise is
@@ -137,10 +138,10 @@ def sample(
     check_churn(churn)
     shape, dtype = tuple(int(size) for size in shape), np.dtype(dtype)
     require(all(size >= 1 for size in shape), "shape", shape, "positive sizes")
-    require(int(batch_size) == batch_size and batch_size >= 1, "batch_size", batch_size, "a whole number, 1 or more")
     named_base(base)
     require(jnp.issubdtype(dtype, jnp.floating), "dtype", str(dtype), "a floating dtype")
     require(jax.dtypes.canonicalize_dtype(dtype) == dtype, "dtype", str(dtype), "float32 unless jax_enable_x64 is set")
+    check_chunk("batch_size", batch_size, shape, dtype)
     _check_denoiser(denoiser)
     _check_solver(solver, churn)
     if given is not None:

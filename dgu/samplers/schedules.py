@@ -34,7 +34,8 @@ def karras_sigmas(
         ``(num_steps + 1,)`` strictly falling, the last entry 0; NumPy float64 whatever JAX's default.
 
     Raises:
-        InputError: fewer than two steps, levels out of order, or a value that is not positive and finite.
+        InputError: fewer than two steps, levels out of order, a value that is not positive and finite, or a grid whose levels
+            are equal or not finite after rounding.
 
     Karras et al. 2022 (EDM), equation 5.
     """
@@ -43,8 +44,15 @@ def karras_sigmas(
     require(0 < sigma_min < sigma_max, "sigma_min", sigma_min, f"positive and below sigma_max = {sigma_max!r}")
     require(0 < rho < math.inf, "rho", rho, "positive and finite")
     ramp = np.linspace(0.0, 1.0, int(num_steps))
-    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return np.append(((1 - ramp) * high + ramp * low) ** rho, 0.0)
+    with np.errstate(all="ignore"):
+        high, low = np.float64(sigma_max) ** (1 / rho), np.float64(sigma_min) ** (1 / rho)
+        levels = np.append(((1 - ramp) * high + ramp * low) ** rho, 0.0)
+    if not (np.isfinite(levels).all() and (np.diff(levels) < 0).all()):
+        raise InputError(
+            f"rho = {rho!r}: must be one with which {num_steps} levels from sigma_max = {sigma_max!r} to "
+            f"sigma_min = {sigma_min!r} fall strictly in float64"
+        )
+    return levels
 
 
 @jax.tree_util.register_dataclass

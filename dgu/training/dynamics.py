@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.arrays import as_examples, as_jax_floats
+from dgu.chunks import check_chunk
 from dgu.errors import require
 from dgu.keys import threefry
 from dgu.models.shallow import ShallowNet, ShallowScore
@@ -172,6 +173,7 @@ def train_dynamics(
     require(inside, "runs.units", (int(units.min()), int(units.max())), f"from 1 to the width {net.width}")
     require(chunk_size == int(chunk_size) and chunk_size >= 1, "chunk_size", chunk_size, "a whole number, 1 or more")
 
+    check_chunk("recipe.batch_size", recipe.batch_size, data.shape[2:], data.dtype)
     steps = -(-data.shape[1] // recipe.batch_size) * recipe.epochs
     require(steps < 2**31, "steps of a run", steps, "below 2**31, to be counted")
 

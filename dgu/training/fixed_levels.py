@@ -27,6 +27,7 @@ from jaxtyping import Float, Int, Integer, Num
 
 from dgu import keys
 from dgu.arrays import as_doubles, as_jax_floats
+from dgu.chunks import check_chunk
 from dgu.errors import InputError, require
 from dgu.models.dit import DiTConfig
 from dgu.models.edm import EDMNetwork
@@ -131,6 +132,7 @@ def train_levels(
     """
     rows = checked_images(images, 2)
     require(rows.shape[1:] == network.shape, "images.shape[1:]", rows.shape[1:], f"{network.shape}, the network's")
+    check_chunk("config.batch_size", config.batch_size, rows.shape[1:], rows.dtype)
     levels = as_doubles("sigmas", sigmas)
     usable = levels.ndim == 1 and levels.size > 0 and bool((np.isfinite(levels) & (levels > 0)).all())
     require(usable, "sigmas", levels.tolist(), "one or more positive and finite levels")

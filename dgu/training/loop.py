@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from dgu import keys, parallel
 from dgu.arrays import as_examples, as_labels
+from dgu.chunks import check_chunk
 from dgu.errors import InputError, require
 from dgu.models.edm import EDMNetwork, is_constant
 from dgu.training.augment import AUGMENT_DIM
@@ -234,7 +235,7 @@ def train_steps(
     images = as_examples("images", images)
     labels = None if labels is None else as_labels("labels", labels)
     check_data(network, images, labels)
-    check_batch(config, mesh)
+    check_batch(config, mesh, images.shape[1:])
     check_augmentation(network, config)
     micro = config.micro_batch or config.batch_size
     whole, accumulate, finish = _compiled(network, config, mesh)
@@ -267,12 +268,14 @@ def train_steps(
         yield state, {"step": step + 1, "loss": loss}
 
 
-def check_batch(config: TrainingConfig, mesh: Mesh) -> None:
-    """Raise ``InputError`` unless the devices divide what is evaluated at once."""
+def check_batch(config: TrainingConfig, mesh: Mesh, shape: tuple[int, ...]) -> None:
+    """Raise ``InputError`` unless the devices divide the images of ``shape`` evaluated at once, and these are no more than fit."""
     name = "batch_size" if config.micro_batch is None else "micro_batch"
     require(
         getattr(config, name) % mesh.size == 0, name, getattr(config, name), f"a multiple of the {mesh.size} devices"
     )
+    check_chunk(name, getattr(config, name), shape)
+    check_chunk("batch_size", config.batch_size)
 
 
 def check_augmentation(network: EDMNetwork, config: TrainingConfig) -> None:

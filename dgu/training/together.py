@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
 from dgu.arrays import as_floats
+from dgu.chunks import check_chunk
 from dgu.errors import InputError, require
 from dgu.keys import threefry
 from dgu.training.losses import edm_sigma
@@ -83,6 +84,7 @@ def train_together(
     """
     rows, sizes = as_floats("data", data), np.asarray(counts)
     number = len(rows)
+    check_chunk("config.batch_size", config.batch_size, rows.shape[2:])
     leaves = jax.tree.leaves(denoisers)
     fits = rows.ndim >= 3 and all(leaf.shape[:1] == (number,) for leaf in leaves)
     require(fits, "data.shape", rows.shape, "(R, most, *event), R that of the denoisers")

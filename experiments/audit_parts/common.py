@@ -29,7 +29,9 @@ def unpacked(stored: np.ndarray) -> Estimate:
 
 
 def text(estimate: Estimate, digits: int = 3, scale: float = 1.0) -> str:
-    """``value [low, high]``."""
+    """``value [low, high]``; an interval without width is none: what was drawn or split anew all agreed, which is no certainty."""
+    if float(estimate.high) - float(estimate.low) <= 1e-12 * abs(float(estimate.value)):
+        return f"{scale * float(estimate.value):.{digits}g} (all alike: no interval)"
     value, low, high = (f"{scale * float(x):.{digits}g}" for x in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]"
 

@@ -157,10 +157,14 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
             unit="points",
         ),
     ]
-    gaps, alones = np.asarray(gap.estimate), np.asarray(alone.estimate)
+    alones = np.asarray(alone.estimate)
+    by_size = [
+        f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+        for value, low, high in zip(*(np.asarray(part) for part in (gap.estimate, gap.low, gap.high)))
+    ]
     answer = (
-        f"Classifiers do {abs(gaps[0]):.1f} points {'worse' if gaps[0] < 0 else 'better'} on the samples than on a mixture fitted to {first} images a class, "
-        f"{abs(gaps[-2]):.1f} {'worse' if gaps[-2] < 0 else 'better'} at {last}, and {abs(gaps[-1]):.1f} {'worse' if gaps[-1] < 0 else 'better'} by the published protocol. "
+        f"Accuracy on the samples, less that on the mixture, is {by_size[0]} points where the mixture is fitted to {first} images a class, "
+        f"{by_size[-2]} at {last}, and {by_size[-1]} by the published protocol. "
         f"Exactly Gaussian images give {alones[0]:+.1f}, {alones[-2]:+.1f} and {alones[-1]:+.1f}: that much is the finite fit alone."
     )
     rows = [

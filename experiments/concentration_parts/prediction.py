@@ -142,7 +142,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
 
     # Training sets of a pool too small for the ratios may all lie near the peak: then there is nothing to judge.
     far = np.flatnonzero(np.maximum(n / d, d / n) >= AWAY * 0.98)
-    near = "" if len(far) else f"all training sizes lie near the peak: n / d from {n[0] / d:.2g} to {n[-1] / d:.2g}"
+    near = "" if len(far) else f"all training sizes lie near the peak: n / d {_span(n / d)}"
     far = np.arange(len(n)) if near else far
     away = f"(n / d a factor of {AWAY:g} or more away from the peak at 1)"
     where = "near the peak at 1" if near else away[1:-1]
@@ -168,7 +168,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     worst = [float(np.abs(values[far]).max()) for values in offs]
     answer = (
         f"From means and covariances alone, the test error of least squares is predicted to within {worst[0]:.2f} points on samples of the Gaussian mixture "
-        f"(d = {d}, n / d from {n[0] / d:.2g} to {n[-1] / d:.2g}, with and without a ridge, {where}), and to within {worst[1]:.1f} points on the samples themselves; "
+        f"(d = {d}, n / d {_span(n / d)}, with and without a ridge, {where}), and to within {worst[1]:.1f} points on the samples themselves; "
         f"where the images are exactly Gaussian the moments of {parts['fit']} images a class leave it {worst[2]:.1f} points off."
     )
     table_rows = [
@@ -278,6 +278,11 @@ def _equivalent(
         for i, size in enumerate(n.tolist())
         for j, (line, text) in enumerate(LINES.items())
     ]
+
+
+def _span(ratios: np.ndarray) -> str:
+    """The least and the largest of rising ratios, or the one there is."""
+    return f"= {ratios[0]:.2g}" if ratios[0] == ratios[-1] else f"from {ratios[0]:.2g} to {ratios[-1]:.2g}"
 
 
 def _named(name: str, compute: Callable[[], np.ndarray]) -> dict[str, np.ndarray]:

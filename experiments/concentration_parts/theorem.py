@@ -117,9 +117,13 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
             unit="points",
         ),
     ]
+    slopes = {
+        name: f"d^{each.slope:.2f} [{each.slope_interval[0]:.2f}, {each.slope_interval[1]:.2f}]"
+        for name, each in trends.items()
+    }
     answer = (
-        f"With {config.law} noise and n / d = {config.ratio:g}, |err X - err G| goes as d^{trends['bounded'].slope:.2f} for a bounded spectrum and as "
-        f"d^{trends['power'].slope:.2f} for k^-2; at {largest} the mean differences are {last['bounded'][0]:+.2f} and {last['power'][0]:+.2f} "
+        f"With {config.law} noise and n / d = {config.ratio:g}, |err X - err G| goes as {slopes['bounded']} for a bounded spectrum and as "
+        f"{slopes['power']} for k^-2; at {largest} the mean differences are {last['bounded'][0]:+.2f} and {last['power'][0]:+.2f} "
         f"percentage points. With examples of random length the difference is {last['radius'][0]:+.2f} points there."
     )
     rows = [

@@ -50,8 +50,9 @@ def run(config: Config, directory: RunDirectory) -> Section:
         return np.log(common.median(rows)) @ x / np.sum(x**2)
 
     slope, interval = common.bootstrap(growth, np.maximum(values.T, 1e-4))
+    short = common.untrained(config.box_epochs)
     claims = [
-        Claim.at_most(unit="", id="boxes-dimension", paper=common.PAPER, figure="Theorem 1", statement="The KL of compact targets grows with the dimension no faster than the d log(d + 1) of the bound: exponent against it.", value=slope, interval=interval, threshold=1.0, note="slope of the log of the median over seeds").unless(common.untrained(config.box_epochs))
+        Claim.at_most(unit="", id="boxes-dimension", paper=common.PAPER, figure="Theorem 1", statement="The KL of compact targets grows with the dimension no faster than the d log(d + 1) of the bound: exponent against it.", value=slope, interval=interval, threshold=1.0, note="slope of the log of the median over seeds").unless(short)
     ]  # fmt: skip
     line = {"d log(d + 1), height free": factor / factor[0] * float(np.median(values[0]))}
     directory.save_figure(
@@ -66,6 +67,8 @@ def run(config: Config, directory: RunDirectory) -> Section:
         for at, d in enumerate(config.box_dimensions)
     ]  # fmt: skip
     answer = f"The KL for two boxes goes from {rows[0][1]:.2g} nats in {int(ds[0])} dimension{'s' if ds[0] > 1 else ''} to {rows[-1][1]:.2g} in {int(ds[-1])}: as (d log(d + 1))^{slope:.2f}."
+    if short:
+        answer = f"What the dimension of two boxes does to the KL was not tested: {short}."
     return Section(
         TITLE,
         answer,

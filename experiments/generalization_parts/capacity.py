@@ -82,6 +82,8 @@ def run(config: Config, directory: RunDirectory) -> Section:
         for at, width in enumerate(widths)
     ]  # fmt: skip
     answer = f"The KL goes from {rows[0][1]:.2g} nats with {widths[0]} units to {rows[-1][1]:.2g} with {widths[-1]}."
+    if short:
+        answer = f"What more units do to the KL was not tested: {short}."
     return Section(
         TITLE,
         answer,

@@ -90,7 +90,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
         (size, float(np.median(best[at])), float(np.median(rise[at])), float(np.median(least[at])), float(np.median(found["gap"][at, :, -1])))
         for at, size in enumerate(sizes)
     ]  # fmt: skip
-    answer = f"The best stopping time of the flow goes from {rows[0][1]:.2g} with {sizes[0]} examples to {rows[-1][1]:.2g} with {sizes[-1]}: as n^{value:.2f}, the bound's as n^{time_slope:.2f}."
+    answer = f"The best stopping time of the flow goes from {rows[0][1]:.2g} with {sizes[0]} examples to {rows[-1][1]:.2g} with {sizes[-1]}: as n^{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}], the bound's as n^{time_slope:.2f}."
     return Section(
         TITLE,
         answer,

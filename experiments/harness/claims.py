@@ -211,7 +211,8 @@ class Claim:
         if self.interval is None:
             return "-"
         low, high = self.interval
-        spread = "(exact)" if self.exact and low == high else f"[{low:.4g}, {high:.4g}]"
+        alike = "(exact)" if self.exact else "(all alike: no interval)"
+        spread = alike if low == high else f"[{low:.4g}, {high:.4g}]"
         text = f"{self.value:.4g} {spread}" + (f" {self.unit}" if self.unit else "")
         return text if self.standard_error is None else f"{text} (standard error {self.standard_error:.4g})"
 

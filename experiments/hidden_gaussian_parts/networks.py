@@ -196,7 +196,7 @@ def gather(config: Config) -> Images:
             getattr(config, name),
             f"at most {there}: there are {len(held)} held-out images",
         )
-    check_batch(config.training, parallel.data_mesh())
+    check_batch(config.training, parallel.data_mesh(), train.shape[1:])
     return Images(train, held, bundled, f"{about}, {train.shape[1]} x {train.shape[2]} pixels")
 
 

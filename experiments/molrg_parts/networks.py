@@ -72,7 +72,7 @@ def run(config: Config, subject: Subject | None, directory: RunDirectory, seed: 
         ("crossing_log2", fits.crossing),
         ("unet_crossing_log2", unet_fits.crossing),
     ):
-        metrics[name] = [bounded.estimate, bounded.low, bounded.high]
+        metrics[name] = None if bounded is None else [bounded.estimate, bounded.low, bounded.high]
     off, unet_off = (float(np.median([found["off"] for found in kind])) for kind in (dense, unets))
     answer = _answer(config, fits, unet_fits, off, unet_off)
     if pictures is None:
@@ -89,8 +89,8 @@ def run(config: Config, subject: Subject | None, directory: RunDirectory, seed: 
         )
     caption = (
         f"Share of samples at least as far from the training data as {config.level:.0%} of fresh draws are (Fig 4). "
-        "Dense networks (MLPs) trained together, a point a seed; U-Nets trained one by one by the library's loop; "
-        "dashed: fitted sigmoids (47)."
+        "Dense networks (MLPs) trained together, a point a seed; U-Nets trained one by one by the library's loop"
+        + ("." if fits.pooled is None and unet_fits.pooled is None else "; dashed: fitted sigmoids (47).")
     )
     claims = network_claims(config, laws, fits, unet_fits)
     return Section(TITLE, answer, claims, [FigureEntry(FIGURE_FILES[0], caption)], tables, metrics)
@@ -109,21 +109,30 @@ def _rows(kind: str, ranks: Sequence[int], ratios: Sequence[float], curves: Sequ
 def _answer(config: Config, dense: Fits, unet: Fits, off: float, unet_off: float) -> str:
     shown, unet_shown = (
         "no N / ID of this run, as their scores do not cross 1/2"
-        if fits.pooled is None
+        if fits.crossing is None
         else f"N / ID = {2**fits.crossing.estimate:.0f} [{2**fits.crossing.low:.0f}, {2**fits.crossing.high:.0f}]"
         for fits in (dense, unet)
     )
-    answer = (
+    sentences = [
         f"Dense networks reach the true law's score of {config.level:g} at {shown}; U-Nets at {unet_shown} "
-        f"(the paper: about 50 for U-Nets). The midpoints of the curves spread by {dense.spread[0]:.2f} octaves over N "
-        f"and {dense.spread[1]:.2f} over N / ID (U-Nets: {unet.spread[0]:.2f} and {unet.spread[1]:.2f}). "
+        "(the paper: about 50 for U-Nets)."
+    ]
+    for kind, fits in (("dense networks", dense), ("U-Nets", unet)):
+        if fits.spread is not None:
+            over_n, over_ratio = fits.spread
+            sentences.append(
+                f"The midpoints of the curves of {kind} spread by {over_n:.2f} octaves over N and {over_ratio:.2f} over N / ID."
+            )
+    sentences.append(
         f"Samples lie off the subspaces by {off:.2f} of their squared length (median; U-Nets {unet_off:.2f}): "
         "how far the training went."
     )
-    if dense.pooled is None:
-        return answer
-    slope, midpoint = dense.pooled.slope, 2 ** dense.pooled.midpoints[0]
-    return f"{answer} The sigmoid has slope {slope:.2f} and midpoint {midpoint:.0f} (log2 N/ID); the paper's (a, b) are not known."
+    if dense.pooled is not None:
+        slope, midpoint = dense.pooled.slope, 2 ** dense.pooled.midpoints[0]
+        sentences.append(
+            f"The sigmoid has slope {slope:.2f} over log2 N / ID and its midpoint at N / ID = {midpoint:.0f}; the paper's (a, b) are not known."
+        )
+    return " ".join(sentences)
 
 
 def _figure(

@@ -13,6 +13,9 @@ from experiments.molrg_parts.networks_config import Config
 from experiments.molrg_parts.subject import PAPER
 from experiments.molrg_parts.training import COMPONENTS
 
+#: Why no sigmoid is fitted.
+NO_CROSSING = "the scores of this run do not cross 1/2"
+
 
 @dataclass(frozen=True, eq=False)
 class Fits:
@@ -21,17 +24,17 @@ class Fits:
     Attributes:
         curves: sigmoids over log2 N, one for each dimension; None for one dimension, or scores that never cross 1/2.
         pooled: one sigmoid over log2 (N / ID) for all dimensions, or None.
-        gain: spread of the curves' midpoints over log2 N less that over log2 (N / ID), in octaves.
-        spread: the two.
-        crossing: log2 (N / ID) at which the level is reached.
+        gain: spread of the curves' midpoints over log2 N less that over log2 (N / ID), in octaves; None without ``curves``.
+        spread: the two, or None.
+        crossing: log2 (N / ID) at which the level is reached; None without ``pooled``.
         exponent: of the intrinsic dimension, as which the midpoints go; None without ``curves``.
     """
 
     curves: SigmoidFit | None
     pooled: SigmoidFit | None
-    gain: Bounded
-    spread: tuple[float, float]
-    crossing: Bounded
+    gain: Bounded | None
+    spread: tuple[float, float] | None
+    crossing: Bounded | None
     exponent: float | None
 
     @classmethod
@@ -43,9 +46,11 @@ class Fits:
         number = np.broadcast_to(np.arange(len(ranks))[:, None, None], scores.shape)
         curves = _fitted(log_count, scores, number) if len(ranks) > 1 else None
         pooled = _fitted(log_ratio, scores)
-        gain, spread = _collapse(curves, shift, log_count)
-        exponent = None if curves is None else curves.exponent(shift).estimate
-        return cls(curves, pooled, gain, spread, _crossing(pooled, level, log_ratio), exponent)
+        crossing = None if pooled is None else pooled.crossing(level)
+        if curves is None:
+            return cls(None, pooled, None, None, crossing, None)
+        spread = curves.spread().estimate, curves.spread(shift).estimate
+        return cls(curves, pooled, curves.spread_gain(shift), spread, crossing, curves.exponent(shift).estimate)
 
 
 def _fitted(x: np.ndarray, y: np.ndarray, curve: np.ndarray | None = None) -> SigmoidFit | None:
@@ -53,22 +58,6 @@ def _fitted(x: np.ndarray, y: np.ndarray, curve: np.ndarray | None = None) -> Si
     if not y.min() < 0.5 < y.max():
         return None
     return fit_sigmoids(x.ravel(), y.ravel(), None if curve is None else curve.ravel())
-
-
-def _crossing(fit: SigmoidFit | None, level: float, x: np.ndarray) -> Bounded:
-    """Where the level is reached; without a fit, anywhere within and around what was measured."""
-    if fit is not None:
-        return fit.crossing(level)
-    low, high = float(x.min()), float(x.max())
-    return Bounded((low + high) / 2, 2 * low - high, 2 * high - low)
-
-
-def _collapse(fit: SigmoidFit | None, shift: np.ndarray, x: np.ndarray) -> tuple[Bounded, tuple[float, float]]:
-    """Spread of the midpoints over log2 N less that over log2 (N / ID), in octaves, and the two."""
-    if fit is None:
-        width = float(x.max() - x.min())
-        return Bounded(0.0, -width, width), (0.0, 0.0)
-    return fit.spread_gain(shift), (fit.spread().estimate, fit.spread(shift).estimate)
 
 
 def network_claims(config: Config, bracket: dict[str, np.ndarray], dense: Fits, unet: Fits) -> list[Claim]:
@@ -79,8 +68,8 @@ def network_claims(config: Config, bracket: dict[str, np.ndarray], dense: Fits, 
         *_bracket_claims(config, bracket),
         _collapse_claim("networks-collapse", "dense networks", dense, config.ranks),
         _collapse_claim("networks-collapse-unet", "U-Nets", unet, config.unet.ranks),
-        _crossing_claim("networks-crossing", "Dense networks", dense, config.level, dense_training),
-        _crossing_claim("networks-unet", "U-Nets", unet, config.level, unet_training),
+        _crossing_claim("networks-crossing", "Dense networks", dense, config.ranks, config.level, dense_training),
+        _crossing_claim("networks-unet", "U-Nets", unet, config.unet.ranks, config.level, unet_training),
     ]
 
 
@@ -115,34 +104,44 @@ def _bracket_claims(config: Config, bracket: dict[str, np.ndarray]) -> list[Clai
 
 
 def _collapse_claim(name: str, who: str, fits: Fits, ranks: Sequence[int]) -> Claim:
-    how = "scores do not cross 1/2: nothing can be said"
-    if fits.exponent is not None:
-        how = f"midpoints go as ID to the power {fits.exponent:.2f}"
+    about = {
+        "id": name,
+        "paper": PAPER,
+        "figure": "Fig 4",
+        "unit": "octaves",
+        "statement": f"Scores of {who} agree better over N / ID than over N: the spread of the curves' midpoints falls.",
+    }
+    if fits.gain is None or fits.spread is None:
+        one = "there is one curve alone, of one intrinsic dimension"
+        return Claim.not_applicable(why=one if len(ranks) < 2 else NO_CROSSING, **about)
     over_n, over_ratio = fits.spread
     return Claim.at_least(
-        id=name,
-        paper=PAPER,
-        figure="Fig 4",
-        statement=f"Scores of {who} agree better over N / ID than over N: the spread of the curves' midpoints falls.",
         value=fits.gain.estimate,
         interval=(fits.gain.low, fits.gain.high),
         threshold=0.0,
-        unit="octaves",
-        note=f"spread {over_n:.2f} over log2 N (or N / n, as n is fixed), {over_ratio:.2f} over log2 N / ID; {how}",
-    ).unless("" if len(ranks) > 1 else "there is one curve alone, of one intrinsic dimension")
+        note=f"spread {over_n:.2f} over log2 N (or N / n, as n is fixed), {over_ratio:.2f} over log2 N / ID; "
+        f"midpoints go as ID to the power {fits.exponent:.2f}",
+        **about,
+    )
 
 
-def _crossing_claim(name: str, who: str, fits: Fits, level: float, trained: str) -> Claim:
+def _crossing_claim(name: str, who: str, fits: Fits, ranks: Sequence[int], level: float, trained: str) -> Claim:
+    about = {
+        "id": name,
+        "paper": PAPER,
+        "figure": "Fig 4",
+        "unit": "N / ID",
+        "statement": f"{who} reach {level:g} at some tens of examples a dimension (the paper: 50 to 60, U-Nets).",
+    }
     crossing = fits.crossing
+    if crossing is None:
+        return Claim.not_applicable(why=f"{NO_CROSSING}; {trained}", **about)
+    curves = "all curves together" if len(ranks) > 1 else "one curve"
     return Claim.within(
-        id=name,
-        paper=PAPER,
-        figure="Fig 4",
-        statement=f"{who} reach {level:g} at some tens of examples a dimension (the paper: 50 to 60, U-Nets).",
         value=2**crossing.estimate,
         interval=(2**crossing.low, 2**crossing.high),
         low=30,
         high=120,
-        unit="N / ID",
-        note=f"sigmoid in log2 N / ID, all curves together; {trained}",
+        note=f"sigmoid in log2 N / ID, {curves}; {trained}",
+        **about,
     )

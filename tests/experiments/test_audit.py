@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import pytest
 
+from dgu.analysis.quality import Estimate
 from dgu.data import SampleStore
 from experiments import audit
 from experiments.audit import Config
 from experiments.audit_parts import balance, features, membership, memorisation, moments, tails, universality
+from experiments.audit_parts.common import text
 from experiments.audit_parts.images import Images, Sets
 from experiments.harness.rundir import RunDirectory
 from tests.experiments.statements import check_statements, exact_claims
@@ -306,3 +308,9 @@ def test_dry_run_computes_nothing(folder, tmp_path, monkeypatch, capsys):
     assert "sampling" in printed and "192" in printed and "membership" in printed and "300" in printed
     assert not (tmp_path / "run").exists()
     assert jax.config.read("jax_disable_most_optimizations")
+
+
+def test_splits_that_all_agree_read_as_no_certainty():
+    assert text(Estimate(30.0, 0.0, 30.0, 30.0)) == "30 (all alike: no interval)"
+    assert text(Estimate(0.3, 0.0, 0.3, 0.3 + 1e-16), scale=100) == "30 (all alike: no interval)"
+    assert text(Estimate(0.0, 0.0, 0.0, 0.1)) == "0 [0, 0.1]"

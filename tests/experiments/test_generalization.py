@@ -10,7 +10,7 @@ from scipy import stats
 from dgu.errors import InputError
 from dgu.models import two_modes
 from experiments import generalization
-from experiments.generalization_parts import capacity, common, shift, stopping, three_ways
+from experiments.generalization_parts import boxes, capacity, common, shift, stopping, three_ways
 from experiments.generalization_parts.config import Config
 from experiments.harness.cli import run_experiment
 from tests.experiments.statements import check_statements, exact_claims
@@ -220,6 +220,28 @@ def test_runs_that_never_reach_the_goal_are_shown_and_rank_last():
     crosses = [line for line in axes.lines if line.get_marker() == "x"]
     assert [line.get_xydata().tolist() for line in crosses] == [[[4.0, 130.0]]]
     assert [text.get_text() for text in axes.texts] == ["2"]
+
+
+def test_networks_that_nothing_was_trained_of_have_no_results():
+    """Neither claims nor answers tell numbers of networks after 4 epochs; after 1,000 they do."""
+    stored = {"values": np.array([[0.001, 0.002, 0.01], [0.1, 0.43, 0.4]]), "errors": np.full((2, 3), 0.01)}
+    kl = {"epochs": np.array([0, 500, 1000]), "kl": np.repeat([[1.0, 0.9, 0.57]], 6, axis=0)}
+    box = {"kl": np.full(3, 0.57), "error": np.full(3, 0.1), "prior": np.array(0.0)}
+    for epochs, told in ((4, False), (1000, True)):
+        every = epochs // 2
+        kl["epochs"] = np.array([0, every, epochs])
+        config = Config(epochs=epochs, capacity_epochs=epochs, box_epochs=epochs, evaluations=2, widths=(4, 32),
+                        capacity_seeds=3, box_dimensions=(1, 2), sizes=(100,))  # fmt: skip
+        ways = three_ways.run(config, Shelf({"stopping/adam-100": {}, "three-ways": stored}))
+        by_id = {claim.id: claim for claim in ways.claims}
+        for name in ("kl-same-law", "kl-ways-trained"):
+            assert (by_id[name].verdict != "not applicable") == told
+        assert by_id["kl-ways-exact"].verdict != "not applicable"
+        assert ("+0.330" in ways.answer) == told
+        wide = capacity.run(config, Shelf({"capacity/32": kl}))
+        both = boxes.run(config, Shelf({"boxes/1": box, "boxes/2": box}))
+        for section in (wide, both):
+            assert ("0.57" in section.answer) == told == ("train no network" not in section.answer)
 
 
 def test_places_and_weights_of_modes_are_told_apart():

@@ -189,3 +189,9 @@ def test_table_names_each_claim_with_verdict_numbers_and_bound():
     ):
         assert words in text
     assert "2 claims: 1 supported, 1 not supported, 0 undecided" in text
+
+
+def test_an_interval_without_width_is_shown_as_none():
+    same = Claim.within(value=-10.9375, interval=(-10.9375, -10.9375), low=-1, high=1, **ABOUT)
+    assert same.measured.startswith("-10.94 (all alike: no interval)") and same.verdict == "undecided"
+    assert "(exact)" in dataclasses.replace(same, exact=True).measured

@@ -139,7 +139,7 @@ def distillation_verdicts(**changed):
     jitter = 1e-4 * np.array([-1.0, 1.0, 0.0, -1.0, 1.0])
     for found in (exact, own):
         found |= {f"{name}_without": values[:, None] + jitter for name, values in dict(found).items()}
-    claims = PARTS["distillation"]._claims(sigmas, exact, adam, own, 10)
+    claims = PARTS["distillation"]._claims(sigmas, exact, adam, own, 10, "")
     return {claim.id.removeprefix("distillation-"): claim for claim in claims}
 
 
@@ -166,6 +166,15 @@ def test_claims_of_the_distillation_follow_its_measures():
     # Where nothing has converged there is nothing to test, however far the maps are.
     none = distillation_verdicts(adam_moved=np.ones(10), exact_to_adam=np.full(10, 0.7))["adam"]
     assert none.verdict == "not applicable" and "in 25 epochs Adam has converged at no noise level" in none.note
+
+
+def test_a_map_from_few_noisy_images_decides_nothing():
+    """The preset smoke has 20 x 21 for 49 pixels; the default 200 x 304 for 196."""
+    part = PARTS["distillation"]
+    for preset, size, why in (("smoke", 7, "49 pixels from 420 noisy images"), ("default", 14, "")):
+        subject = SimpleNamespace(train=np.zeros((400, size, size, 1)))
+        few = part._few_draws(PRESETS[preset].distillation, subject)
+        assert (why in few) and bool(few) == bool(why)
 
 
 def distance_claims(sigmas):

@@ -1,5 +1,6 @@
 """The study of low-rank mixtures from the command line: end to end, resumed, refused, and what it would cost."""
 
+import dataclasses
 import json
 import re
 
@@ -9,7 +10,7 @@ from scipy import stats
 
 from experiments import molrg
 from experiments.molrg import PARTS
-from experiments.molrg_parts import dimension, networks_claims
+from experiments.molrg_parts import dimension, networks, networks_claims
 from tests.experiments.statements import check_statements
 from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
 
@@ -52,6 +53,48 @@ def test_one_curve_cannot_show_a_collapse():
     nothing = networks_claims.Fits.of([3], [2.0, 8.0], np.full((1, 2, 2), 0.2), 0.95)
     claim = networks_claims._collapse_claim("networks-collapse", "dense networks", nothing, [3])
     assert claim.verdict == "not applicable" and "one curve alone" in claim.note
+
+
+def network_texts(config, scores, unet_scores):
+    """The claims about curves, and the answer, of scores (ranks, ratios, runs) of dense networks and U-Nets."""
+    dense = networks_claims.Fits.of(config.ranks, config.ratios, scores, config.level)
+    unet = networks_claims.Fits.of(config.unet.ranks, config.unet.ratios, unet_scores, config.level)
+    laws = {"true_law": np.array([0.94, 0.96]), "copies": np.array(0)}
+    claims = {claim.id: claim for claim in networks_claims.network_claims(config, laws, dense, unet)}
+    return claims, networks._answer(config, dense, unet, 0.9, 0.8)
+
+
+def test_what_no_curve_crosses_is_no_number():
+    smoke = networks.PRESETS["smoke"]
+    low = np.full((len(smoke.ranks), len(smoke.ratios), 2), 0.1)
+    claims, answer = network_texts(smoke, low, np.full((len(smoke.unet.ranks), len(smoke.unet.ratios), 1), 0.1))
+    for name in ("networks-collapse", "networks-crossing", "networks-unet"):
+        assert (claims[name].verdict, claims[name].value) == ("not applicable", None)
+        assert "do not cross 1/2" in claims[name].note and "spread" not in claims[name].note
+    assert "octaves" not in answer and "sigmoid" not in answer and answer.count("do not cross 1/2") == 2
+
+
+def test_curves_that_cross_are_told_of_and_one_alone_is_one():
+    config = dataclasses.replace(networks.PRESETS["default"], ranks=(2, 4), ratios=(4.0, 16.0, 64.0, 256.0))
+    config = dataclasses.replace(config, unet=dataclasses.replace(config.unet, ranks=(3,), ratios=(4.0, 16.0, 64.0)))
+    curve = np.array([0.05, 0.2, 0.8, 0.97])[None, :, None] + 0.01 * np.arange(2)
+    claims, answer = network_texts(config, np.repeat(curve, 2, axis=0), curve[:, :3, :1])
+    assert "all curves together" in claims["networks-crossing"].note and "one curve;" in claims["networks-unet"].note
+    # Midpoints an octave apart over N: a standard deviation of 1 / sqrt(2).
+    assert "curves of dense networks spread by 0.71 octaves over N and 0.00 over N / ID" in answer
+    assert "curves of U-Nets" not in answer and claims["networks-collapse"].value == pytest.approx(0.5**0.5, abs=0.02)
+
+
+def test_few_draws_do_not_decide_the_rank_of_the_closed_form():
+    """So many draws that even if all agree the interval is a tenth wide, and the default's are more."""
+    few, least = ({"fixed": np.repeat([[6], [10], [12]], n, axis=1)} for n in (8, dimension._LEAST_DRAWS))
+    claim = dimension._closed_form(few)
+    assert (claim.verdict, claim.value) == ("not applicable", None) and "8 draws" in claim.note
+    least["fixed"][0, :20], least["fixed"][1, ::2] = 7, 9
+    assert dimension._closed_form(least).verdict == "supported"
+    fewer = {"fixed": least["fixed"][:, :-1]}
+    assert dimension._mean_rank(fewer["fixed"][2])[0] < 11.9 <= dimension._mean_rank(least["fixed"][2])[0]
+    assert dimension.PRESETS["default"].draws >= dimension._LEAST_DRAWS
 
 
 @pytest.mark.slow

@@ -66,3 +66,16 @@ def test_grid_falls_between_its_ends_evenly_in_the_bent_scale(num_steps, sigma_m
 def test_bad_grids_are_refused(arguments, name):
     with pytest.raises(InputError, match=f"^{name}: must be "):
         karras_sigmas(**arguments)
+
+
+@pytest.mark.parametrize("rho", [1e-37, 1e-300, 5e-324, 1e30, 1e300])
+def test_a_bend_that_no_grid_of_doubles_has_is_named(rho):
+    with pytest.raises(
+        InputError, match=rf"rho = {rho!r}: must be one with which 18 levels from sigma_max = 80.0".replace("+", r"\+")
+    ):
+        karras_sigmas(18, rho=rho)
+
+
+def test_levels_closer_than_doubles_are_named():
+    with pytest.raises(InputError, match=r"rho = 7.0: must be .* 50 levels from sigma_max = 1.0 to sigma_min = 0.99"):
+        karras_sigmas(50, sigma_min=1 - 2e-16, sigma_max=1.0)
