@@ -165,12 +165,12 @@ def folder_kind(path: str | os.PathLike) -> str:
     return next(found, "a folder")
 
 
-def mismatch(path: str | os.PathLike, keys: tuple[str, ...]) -> str:
-    """What the ordinary file ``path`` is by its first bytes, where that is none of the formats ``keys``; else empty."""
+def mismatch(path: str | os.PathLike, kinds: tuple[str, ...]) -> str:
+    """What the ordinary file ``path`` is by its first bytes, where that is none of the formats ``kinds``; else empty."""
     with open(path, "rb") as file:
         head = file.read(HEAD)
         size = os.fstat(file.fileno()).st_size
     kind = kind_of(head, size)
     if kind is None:
         return f"begins with bytes {head[:8].hex()!r}, of no known format"
-    return "" if kind.key in keys else f"is {kind.name}: {kind.advice}"
+    return "" if kind.key in kinds else f"is {kind.name}: {kind.advice}"

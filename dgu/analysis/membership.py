@@ -19,9 +19,10 @@ from jaxtyping import Float, Int, Integer, Num
 
 from dgu.analysis.quality import Estimate
 from dgu.analysis.ranking import auc
-from dgu.arrays import as_examples, as_floats, as_labels
+from dgu.arrays import as_examples, as_floats
 from dgu.errors import require
 from dgu.keys import draw_initial, example_key, stream, threefry
+from dgu.labels import checked_labels
 from dgu.typing import Denoiser, Key
 
 #: Noise levels at which the loss is taken: from fine texture to the shape of the whole.
@@ -73,11 +74,11 @@ def denoising_loss(
         progress: called as ``progress(done, n)``.
 
     Raises:
-        InputError: no images, levels that are not positive, or losses that are not finite.
+        InputError: no images, labels that are no classes of the denoiser, levels that are not positive, or losses that are not finite.
     """
     key = threefry(key)
     images = as_examples("images", images)
-    marks = None if labels is None else as_labels("labels", labels, len(images))
+    marks = checked_labels(denoiser, labels, len(images))
     require(len(images) >= 1 and batch_size >= 1, "(images, batch_size)", (len(images), batch_size), "1 or more")
     require(len(sigmas) >= 1 and min(sigmas) > 0, "sigmas", tuple(sigmas), "one or more positive levels")
     require(draws >= 1, "draws", draws, "1 or more")

@@ -10,9 +10,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num
 
 from dgu import keys
-from dgu.arrays import as_examples, as_floats
+from dgu.arrays import as_examples, as_floats, as_plain
 from dgu.denoisers import as_pytree
 from dgu.errors import require
+from dgu.labels import checked_labels
 from dgu.samplers.heun import heun
 from dgu.samplers.schedules import Churn, check_churn, check_sigmas
 from dgu.typing import Denoiser, Key, PyTree
@@ -65,7 +66,7 @@ def sample_from(
         devices: all local ones by default.
 
     Raises:
-        InputError: a grid, churn value or batch size out of range, or no starts.
+        InputError: a grid, churn value, class or batch size out of range, or no starts.
         FloatingPointError: a sample that is not finite, naming its number.
     """
     key = keys.threefry(key)
@@ -78,7 +79,8 @@ def sample_from(
     amount = jax.tree.map(lambda value: np.asarray(value, starts.dtype), churn)
     grid = as_floats("sigmas", sigmas).astype(starts.dtype)
     places = list(jax.local_devices() if devices is None else devices)
-    wanted = None if label is None else np.int32(label)
+    classes = None if label is None else checked_labels(denoiser, as_plain("label", label)[None], 1)
+    wanted = None if classes is None else classes[0]
     resident = [jax.device_put((as_pytree(denoiser), key, wanted, grid, amount), place) for place in places]
     results = []
     for number, first in enumerate(range(0, len(starts), batch_size)):
