@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int, Integer, Num
+from jaxtyping import Float, Int, Num
 
 from dgu.analysis.quality import Estimate
 from dgu.analysis.ranking import auc
@@ -52,7 +52,7 @@ def denoising_loss(
     images: Num[ArrayLike, "n *event"],
     key: Key,
     *,
-    labels: Integer[ArrayLike, "n"] | None = None,
+    labels: ArrayLike | Sequence | None = None,
     sigmas: Sequence[float | int] = SIGMAS,
     draws: int = 2,
     batch_size: int = 256,
@@ -67,7 +67,7 @@ def denoising_loss(
         denoiser: ``denoiser(x, sigma)`` on one image; with ``labels`` it has ``given(label)``.
         images: ``(n, *event)``.
         key: of the noise; give members and others different keys.
-        labels: (n,) classes for a conditional denoiser.
+        labels: (n,) classes for a conditional denoiser, or vectors as ``sample`` takes them.
         sigmas: noise levels, positive.
         draws: of the noise for each image and level.
         batch_size: images denoised at a time.

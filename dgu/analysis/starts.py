@@ -44,7 +44,7 @@ def sample_from(
     starts: Num[np.ndarray, "n *event"],
     sigmas: Num[np.ndarray, "levels"],
     *,
-    label: int | None = None,
+    label: ArrayLike | None = None,
     churn: Churn = Churn(),  # noqa: B008 - frozen
     batch_size: int = 64,
     devices: Sequence[jax.Device] | None = None,
@@ -60,7 +60,7 @@ def sample_from(
         key: of the noise of the steps.
         starts: states at ``sigmas[0]``, already scaled by it; their dtype is that of the computation.
         sigmas: noise levels falling to 0.
-        label: the class of all, for a denoiser with ``given(label)``.
+        label: the class of all, for a denoiser with ``given(label)``: an integer, or a vector as ``sample`` takes it.
         churn: how much noise is added.
         batch_size: examples on a device at a time.
         devices: all local ones by default.

@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from dgu.denoisers import as_pytree, check_range, map_batch
 from dgu.errors import PriorMismatchWarning, require
 from dgu.keys import seeded
-from dgu.typing import Denoiser, Event, Key, Scalar
+from dgu.typing import Denoiser, Event, Key
 
 #: Nats above which ``log_likelihood`` and ``dgu.analysis.flow_kl`` warn.
 MAX_MISMATCH = 0.01
@@ -111,19 +111,19 @@ def _mismatch(denoiser: Denoiser, z: Float[Array, "n *event"], sigma: Float[Arra
     return jnp.maximum(about + shift, 0)  # NaN stays.
 
 
-def _centre(denoiser: Denoiser, start: Event, sigma: Scalar) -> Event:
+def _centre(denoiser: Denoiser, start: Event, sigma: Float[Array, ""]) -> Event:
     """What the denoiser makes of ``start``, and of that: about the mean of the data that are near."""
     return jax.lax.fori_loop(0, _STEPS, lambda _, x: map_batch(denoiser, x[None], sigma[None])[0], start)
 
 
 @jax.jit
-def _shift(denoiser: Denoiser, x: Event, sigma: Scalar) -> Float[Array, ""]:
+def _shift(denoiser: Denoiser, x: Event, sigma: Float[Array, ""]) -> Float[Array, ""]:
     """``|c|^2 / (2 sigma^2)`` in nats for the centre c of the data near ``x``."""
     return jnp.sum(jnp.square(_centre(denoiser, x, sigma) / sigma)) / 2
 
 
 @jax.jit
-def _over_own_draws(denoiser: Any, keys: Key, sigma: Scalar) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def _over_own_draws(denoiser: Any, keys: Key, sigma: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The mean of ``log p(x) / N(x; 0, sigma^2 I)`` over draws of p, and its standard error."""
 
     def ratio(key: Key) -> Array:
