@@ -27,7 +27,7 @@ def working_dtype(name: str, dtype: Any) -> np.dtype:
     Raises:
         InputError: ``dtype`` holds no real numbers.
     """
-    dtype = np.dtype(dtype)
+    dtype = np.dtype(dtype).newbyteorder("=")  # JAX knows the machine's own order of bytes alone.
     if is_integral(dtype) or is_floating(dtype):
         return np.dtype(np.float64) if is_integral(dtype) and dtype.itemsize >= 4 else _at_least_single(dtype)
     raise InputError(f"{name}: has dtype {dtype}; must be integers or floating-point numbers")
@@ -62,18 +62,27 @@ def require_numbers(**arrays: Any) -> None:
         working_dtype(name, value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype)
 
 
+def as_plain(name: str, value: Any) -> np.ndarray:
+    """``value`` as a NumPy array of whatever dtype it has.
+
+    Raises:
+        InputError: ``value`` is masked or ragged.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"{name}: is a masked array, whose mask would be lost; must be a plain array")
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # Lists of unequal length.
+        raise InputError(f"{name}: is no array ({error}); must be a plain array of numbers") from None
+
+
 def as_floats(name: str, value: Any) -> np.ndarray:
     """``value`` as a NumPy array of float32 or float64; not copied where it is one already.
 
     Raises:
         InputError: ``value`` is masked, ragged, or not of real numbers.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise InputError(f"{name}: is a masked array, whose mask would be lost; must be a plain array")
-    try:
-        array = np.asarray(value)
-    except ValueError as error:  # Lists of unequal length.
-        raise InputError(f"{name}: is no array ({error}); must be a plain array of numbers") from None
+    array = as_plain(name, value)
     return array.astype(working_dtype(name, array.dtype), copy=False)
 
 
@@ -109,7 +118,36 @@ def as_jax_floats(name: str, value: Any) -> Array:
 
     if not isinstance(value, jax.Array):
         return jax.numpy.asarray(as_floats(name, value))
+    value = whole(value)
     return value.astype(jax.dtypes.canonicalize_dtype(working_dtype(name, value.dtype)))
+
+
+def whole(value: Array) -> Array:
+    """A JAX array whose rows are split over a mesh by its type (axes of type Explicit), on one device; others as they are.
+
+    JAX refuses products of such arrays as ambiguous. Those on a mesh of type Auto stay where they are, traced ones as well.
+    """
+    import jax
+
+    from dgu.parallel import on_one_device
+
+    split = not isinstance(value, jax.core.Tracer) and any(part is not None for part in jax.typeof(value).sharding.spec)
+    return on_one_device(value) if split else value
+
+
+def as_native(name: str, value: Any) -> Array:
+    """``value`` as a JAX array of the dtype it has, whatever its order of bytes.
+
+    Raises:
+        InputError: ``value`` is masked, ragged, or not of real numbers.
+    """
+    import jax
+
+    require_numbers(**{name: value})
+    if isinstance(value, jax.Array):
+        return whole(value)
+    array = as_plain(name, value)
+    return jax.numpy.asarray(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 def at_least_single(closed_form: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,7 +163,7 @@ def at_least_single(closed_form: Callable[..., Any]) -> Callable[..., Any]:
 
         inside = as_jax_floats("x", x)
         found = closed_form(self, inside, *rest, **options)
-        given = jax.dtypes.canonicalize_dtype(getattr(x, "dtype", inside.dtype))
+        given = jax.dtypes.canonicalize_dtype(np.dtype(getattr(x, "dtype", inside.dtype)).newbyteorder("="))
         same = given == inside.dtype or not is_floating(given)
         return found if same else jax.tree.map(lambda part: part.astype(given), found)
 
@@ -156,7 +194,7 @@ def rounding(given: Any) -> float:
     """The relative spacing of the numbers of an array as it was given, that of float64 for integers."""
     import jax
 
-    dtype = given.dtype if isinstance(given, jax.Array) else np.asarray(given).dtype
+    dtype = np.dtype(given.dtype if isinstance(given, jax.Array) else np.asarray(given).dtype).newbyteorder("=")
     return float(jax.numpy.finfo(dtype if is_floating(dtype) else np.float64).eps)
 
 
@@ -166,9 +204,7 @@ def as_labels(name: str, value: Any, count: int | None = None) -> np.ndarray:
     Raises:
         InputError: ``value`` is not one integer for each row, or holds negative or enormous ones.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise InputError(f"{name}: is a masked array, whose mask would be lost; must be a plain array")
-    labels = np.asarray(value)
+    labels = as_plain(name, value)
     wanted = "integers (n,)" if count is None else f"{count} integers, one for each row"
     if not is_integral(labels.dtype) or labels.ndim != 1 or (count is not None and len(labels) != count):
         raise InputError(f"{name}: has dtype {labels.dtype} and shape {labels.shape}; must be {wanted}")
@@ -177,3 +213,17 @@ def as_labels(name: str, value: Any, count: int | None = None) -> np.ndarray:
         wrong = labels[(labels < 0) | (labels > np.iinfo(np.int32).max)]
         require(not wrong.size, name, wrong[:1].tolist(), "class labels, 0 or more")
     return labels.astype(np.int32)
+
+
+def as_indices(name: str, value: Any) -> np.ndarray:
+    """Numbers of samples as int32 of shape ``(n,)``, one or more, from 0 to 2^31 - 1.
+
+    Raises:
+        InputError: ``value`` is masked, not a list of integers, or one of them is out of range.
+    """
+    values = as_plain(name, value)
+    if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iu":
+        raise InputError(f"{name} of shape {values.shape}, dtype {values.dtype}: must be one integer or more, (n,)")
+    require(values.min() >= 0, name, int(values.min()), "0 or more")
+    require(values.max() < 2**31, name, int(values.max()), "below 2^31")
+    return values.astype(np.int32)

@@ -59,16 +59,27 @@ def triangle(matrix: Float[Array, "*k m n"]) -> Float[Array, "*k n n"]:
 
 def solve_triangular(upper: Float[Array, "n n"], right: Float[Array, "n *p"], *, transposed: bool = False) -> Array:
     """The x with ``R x = right``, or ``R^T x = right``; R is the upper triangle of ``upper``."""
-    whole = jnp.triu(upper)
+    upper, right = _unsplit(upper, 2), _unsplit(right, right.ndim)
+    triangle = jnp.triu(upper)
     return jax.lax.custom_linear_solve(
-        lambda x: _dot(whole.T if transposed else whole, x),
+        lambda x: _dot(triangle.T if transposed else triangle, x),
         right,
         lambda _, b: (_solve_transposed if transposed else _solve)(upper, b),
         lambda _, b: (_solve if transposed else _solve_transposed)(upper, b),
     )
 
 
+def _unsplit(array: Array, count: int) -> Array:
+    """The array with its last ``count`` axes in one piece: products along axes that are split by their type are refused."""
+    placed = jax.typeof(array).sharding
+    kept = placed.spec[: array.ndim - count]
+    if placed.spec[len(kept) :] == (None,) * count:
+        return array
+    return jax.sharding.reshard(array, NamedSharding(placed.mesh, PartitionSpec(*kept)))
+
+
 def _over_leading_axes(function: Callable[..., Any], matrix: Array) -> Any:
+    matrix = _unsplit(matrix, 2)
     for _ in range(matrix.ndim - 2):
         function = jax.vmap(function)
     return function(matrix)

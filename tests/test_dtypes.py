@@ -475,7 +475,8 @@ TRACED = ("em_mixture", "k_subspaces", "lloyd", "spectral_labels", "squared_sing
 #: Those whose programs take seconds to compile: tried as slow tests.
 COSTLY = """BoxMixture EDMDenoiser antithetic_moments distill_by_adam edm_loss fit_mixture fit_size_accuracy fit_two_layer
     flow_kl population_loss recover_by_sgd score_log_density train_convnet train_dynamics train_subspaces train_together transform
-    ve_loss vesde_loss vp_loss train_steps MLPDenoiser tail_test_p_values theorem_assumptions""".split()
+    ve_loss vesde_loss vp_loss train_steps MLPDenoiser em_mixture lloyd fit_classes spectral_labels k_subspaces kmeans fit_classifiers
+    exact_loss empirical_loss gaussian_flow grid_kl RandomFeatures tail_test_p_values theorem_assumptions""".split()
 
 
 def whole(array):
@@ -495,6 +496,7 @@ FORMS = {
     "every second row": lambda array: np.repeat(whole(array), 2, axis=0)[::2],
     "reversed columns": lambda array: whole(array[..., ::-1])[..., ::-1],
     "uint8, every second row": lambda array: np.repeat(np.ascontiguousarray(array, np.uint8), 2, axis=0)[::2],
+    **{name: partial(np.ascontiguousarray, dtype=name) for name in (">f4", ">i2")},
 }
 
 
@@ -540,18 +542,24 @@ def marks_as(form):
 
 
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in COSTLY else ()) for name in CASES]
-FEW = ("uint8", "float16", "read-only")
+#: What the default run tries: the others are layouts and integers that NumPy brings to one of these.
+FEW = ("uint8", "float16", "reversed columns", ">i2")
+
+
+def forms_of(name, forms):
+    """JAX itself takes no arrays of a foreign byte order as arguments of compiled programs."""
+    return [form for form in forms if name not in TRACED or form[0] != ">"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_whole_numbers_in_any_form_give_the_same_numbers(name):
-    requires_same_in(name, FEW if name in TRACED else tuple(FORMS))
+def test_whole_numbers_in_a_few_forms_give_the_same_numbers(name):
+    requires_same_in(name, forms_of(name, FEW))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRACED)
-def test_whole_numbers_in_any_form_give_the_same_numbers_when_traced(name):
-    requires_same_in(name, tuple(FORMS))
+@pytest.mark.parametrize("name", CASES)
+def test_whole_numbers_in_any_form_give_the_same_numbers(name):
+    requires_same_in(name, forms_of(name, FORMS))
 
 
 def requires_same_in(name, forms):

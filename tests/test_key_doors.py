@@ -188,7 +188,16 @@ def as_tree(value):
     return value
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+#: Those whose programs take seconds to compile: tried as slow tests.
+COSTLY = """models.mixtures.MoLRGDenoiser.draw samplers.likelihood.log_likelihood samplers.ablation.Ablation.__call__ models.shallow.ShallowNet.init
+    analysis.tails.tail_estimates analysis.kmeans.kmeans testing.check_denoiser analysis.tail_test.tail_test models.mlp.MLPDenoiser.init
+    analysis.power_laws.power_law_fit samplers.heun.heun models.blocks.dropout analysis.mixture.GaussianMixtureSampler.sample
+    analysis.arms.gaussian_arms training.distillation.distill_exactly analysis.argmax.argmax_error""".split()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in COSTLY else ()) for name in sorted(CASES)]
+)
 def test_results_do_not_depend_on_the_keys_generator(name):
     assert name in DOORS
     expected = plain(CASES[name](KEY))
@@ -200,6 +209,7 @@ def test_results_do_not_depend_on_the_keys_generator(name):
             np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.slow
 def test_arrays_of_keys_are_converted_too():
     given = problems(KEY)
     starts = analysis.random_starts(KEY, given.truth)

@@ -170,10 +170,6 @@ def same_report(tmp_path, module, *options):
         assert one == two, name
 
 
-def test_two_processes_find_the_claims_of_one(tmp_path):
-    same_report(tmp_path, "molrg", "--parts", "phase")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["universality", "concentration", "audit", "hidden_gaussian", "generalization", "molrg"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.analysis.arms import PARTS, Recipe, Task, assemble, train_and_test
@@ -119,8 +120,8 @@ _fitted = jax.jit(jax.vmap(fit_gaussian))
 _drawn = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
 
 
-def mixture_samples(rows: Num[np.ndarray, "classes n d"], key: Key, count: int) -> Float[np.ndarray, "classes count d"]:
+def mixture_samples(rows: Num[ArrayLike, "classes n d"], key: Key, count: int) -> Float[np.ndarray, "classes count d"]:
     """``count`` samples of each class of the mixture fitted to its rows: number 0 .. count - 1 of ``class_key(key, label)``."""
     key = threefry(key)
-    keys = jnp.stack([class_key(key, label) for label in range(len(rows))])
+    keys = jnp.stack([class_key(key, label) for label in range(np.shape(rows)[0])])
     return np.asarray(_drawn(_fitted(as_jax_floats("rows", rows)), keys, jnp.arange(count)))

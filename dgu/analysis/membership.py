@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int, Integer, Num
+from jaxtyping import Float, Int, Num
 
 from dgu.analysis.quality import Estimate
 from dgu.analysis.ranking import auc
-from dgu.arrays import as_examples, as_floats, as_labels
+from dgu.arrays import as_examples, as_floats
 from dgu.errors import require
 from dgu.keys import draw_initial, example_key, stream, threefry
+from dgu.labels import checked_labels
 from dgu.typing import Denoiser, Key
 
 #: Noise levels at which the loss is taken: from fine texture to the shape of the whole.
@@ -51,7 +52,7 @@ def denoising_loss(
     images: Num[ArrayLike, "n *event"],
     key: Key,
     *,
-    labels: Integer[ArrayLike, "n"] | None = None,
+    labels: ArrayLike | Sequence | None = None,
     sigmas: Sequence[float | int] = SIGMAS,
     draws: int = 2,
     batch_size: int = 256,
@@ -66,18 +67,18 @@ def denoising_loss(
         denoiser: ``denoiser(x, sigma)`` on one image; with ``labels`` it has ``given(label)``.
         images: ``(n, *event)``.
         key: of the noise; give members and others different keys.
-        labels: (n,) classes for a conditional denoiser.
+        labels: (n,) classes for a conditional denoiser, or vectors as ``sample`` takes them.
         sigmas: noise levels, positive.
         draws: of the noise for each image and level.
         batch_size: images denoised at a time.
         progress: called as ``progress(done, n)``.
 
     Raises:
-        InputError: no images, levels that are not positive, or losses that are not finite.
+        InputError: no images, labels that are no classes of the denoiser, levels that are not positive, or losses that are not finite.
     """
     key = threefry(key)
     images = as_examples("images", images)
-    marks = None if labels is None else as_labels("labels", labels, len(images))
+    marks = checked_labels(denoiser, labels, len(images))
     require(len(images) >= 1 and batch_size >= 1, "(images, batch_size)", (len(images), batch_size), "1 or more")
     require(len(sigmas) >= 1 and min(sigmas) > 0, "sigmas", tuple(sigmas), "one or more positive levels")
     require(draws >= 1, "draws", draws, "1 or more")

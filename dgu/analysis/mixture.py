@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
 from dgu import linalg
-from dgu.arrays import as_floats, as_jax_floats
+from dgu.arrays import as_floats, as_jax_floats, as_plain
 from dgu.chunks import check_chunk
 from dgu.errors import InputError, require
 from dgu.keys import stream, threefry
@@ -186,7 +186,7 @@ class GaussianMixtureSampler:
 
 
 def _checked_indices(indices: Any) -> np.ndarray:
-    numbers = np.asarray(indices)
+    numbers = as_plain("indices", indices)
     if numbers.size == 0:
         numbers = numbers.astype(np.int64)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu":

@@ -10,10 +10,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num
 
 from dgu import keys
-from dgu.arrays import as_examples, as_floats
+from dgu.arrays import as_examples, as_floats, as_plain
 from dgu.chunks import check_chunk
 from dgu.denoisers import as_pytree
 from dgu.errors import require
+from dgu.labels import checked_labels
 from dgu.samplers.heun import heun
 from dgu.samplers.schedules import Churn, check_churn, check_sigmas
 from dgu.typing import Denoiser, Key, PyTree
@@ -44,7 +45,7 @@ def sample_from(
     starts: Num[np.ndarray, "n *event"],
     sigmas: Num[np.ndarray, "levels"],
     *,
-    label: int | None = None,
+    label: ArrayLike | None = None,
     churn: Churn = Churn(),  # noqa: B008 - frozen
     batch_size: int = 64,
     devices: Sequence[jax.Device] | None = None,
@@ -60,13 +61,13 @@ def sample_from(
         key: of the noise of the steps.
         starts: states at ``sigmas[0]``, already scaled by it; their dtype is that of the computation.
         sigmas: noise levels falling to 0.
-        label: the class of all, for a denoiser with ``given(label)``.
+        label: the class of all, for a denoiser with ``given(label)``: an integer, or a vector as ``sample`` takes it.
         churn: how much noise is added.
         batch_size: examples on a device at a time.
         devices: all local ones by default.
 
     Raises:
-        InputError: a grid, churn value or batch size out of range, or no starts.
+        InputError: a grid, churn value, class or batch size out of range, or no starts.
         FloatingPointError: a sample that is not finite, naming its number.
     """
     key = keys.threefry(key)
@@ -79,7 +80,8 @@ def sample_from(
     amount = jax.tree.map(lambda value: np.asarray(value, starts.dtype), churn)
     grid = as_floats("sigmas", sigmas).astype(starts.dtype)
     places = list(jax.local_devices() if devices is None else devices)
-    wanted = None if label is None else np.int32(label)
+    classes = None if label is None else checked_labels(denoiser, as_plain("label", label)[None], 1)
+    wanted = None if classes is None else classes[0]
     resident = [jax.device_put((as_pytree(denoiser), key, wanted, grid, amount), place) for place in places]
     results = []
     for number, first in enumerate(range(0, len(starts), batch_size)):

@@ -18,8 +18,10 @@ from jaxtyping import Float, Int, Num
 
 from dgu import keys
 from dgu.analysis.gaussian_path import churn_levels
+from dgu.arrays import as_indices
 from dgu.chunks import check_chunk
 from dgu.denoisers import as_pytree
+from dgu.labels import checked_labels
 from dgu.samplers.heun import denoise
 from dgu.samplers.schedules import Churn
 from dgu.typing import Denoiser, Event, Key, PyTree
@@ -68,13 +70,14 @@ def trace_trajectories(
         denoiser, key, indices, sigmas, shape, labels, churn, base, batch_size, dtype: as of ``sample``.
 
     Raises:
-        InputError: a grid, churn value or batch size out of range.
+        InputError: a grid, churn value, index, label or batch size out of range.
         FloatingPointError: a state that is not finite, naming its index and the step.
     """
     key = keys.threefry(key)
     sigma_hat, added = churn_levels(np.asarray(sigmas), churn)
     levels, num_steps = np.asarray(sigmas, np.float64), len(sigmas) - 1
-    wanted, given = np.asarray(indices, np.int32), None if labels is None else np.asarray(labels)
+    wanted = as_indices("indices", indices)
+    given = checked_labels(denoiser, labels, len(wanted))
     x_hat = np.empty((len(wanted), num_steps, *shape), dtype)
     samples = np.empty((len(wanted), *shape), dtype)
     denoiser = as_pytree(denoiser)

@@ -17,6 +17,7 @@ from dgu.arrays import as_jax_floats, at_least_single
 from dgu.denoisers import check_range
 from dgu.errors import InputError, require
 from dgu.keys import seeded, threefry
+from dgu.labels import checked_label
 from dgu.models.adm import ADM, ADMConfig
 from dgu.models.dit import DiT, DiTConfig
 from dgu.models.preconditioning import EDMPreconditioning, IDDPMPreconditioning, Preconditioning, nearest
@@ -255,19 +256,31 @@ class EDMDenoiser:
             return None
         return np.asarray(table, np.float64)
 
+    @property
+    def label_dim(self) -> int:
+        """How many classes there are, 0 where the network is unconditional."""
+        return self.network.unet.label_dim
+
+    @property
+    def needs_class(self) -> bool:
+        """Whether the network was never trained without a class; see ``EDMNetwork.needs_class``."""
+        return self.network.needs_class
+
     def given(self, label: ArrayLike | None, augment_labels: ArrayLike | None = None) -> "EDMDenoiser":
         """The denoiser conditioned on a class: an integer, or a vector of ``label_dim`` entries; None is the zero vector.
 
-        Integers of any kind become int32 and vectors float, so that ``3`` and an int32 array share a trace.
+        Integers of any kind become int32 and vectors float, so that ``3`` and an int32 array share a trace. A vector of zeros
+        is taken at its word, as None is. ``jax.vmap`` this over labels for an ensemble. Of a traced class the range cannot be
+        looked at: one outside it is the zero vector.
 
         Raises:
             InputError: the network has no classes or takes no augmentation labels, the class is out of range, or a
-                vector has another length.
+                vector has another length or is not finite.
         """
         unet = self.network.unet
         if label is not None:
             require(unet.label_dim > 0, "label", label, "left out: the network is unconditional")
-            label = _checked_label(jnp.asarray(label), unet.label_dim)
+            label = checked_label(label, unet.label_dim)
         if augment_labels is not None:
             shape = np.shape(augment_labels)
             require(unet.augment_dim > 0, "augment_labels", shape, "left out: the network takes none")
@@ -276,13 +289,3 @@ class EDMDenoiser:
             )
             augment_labels = jnp.asarray(augment_labels)
         return replace(self, label=label, augment_labels=augment_labels, zero_class=label is None)
-
-
-def _checked_label(label: Array, label_dim: int) -> Array:
-    if jnp.issubdtype(label.dtype, jnp.integer):
-        if not isinstance(label, jax.core.Tracer):
-            inside = bool(jnp.all((label >= 0) & (label < label_dim)))
-            require(inside, "label", label.tolist(), f"a class index in 0..{label_dim - 1}")
-        return label.astype(jnp.int32)
-    require(label.shape[-1:] == (label_dim,), "label", label.shape, f"a vector of {label_dim} entries")
-    return label

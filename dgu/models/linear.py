@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Num
 
-from dgu.arrays import as_doubles, as_floats, at_least_single, require_numbers
+from dgu.arrays import as_doubles, as_floats, as_native, at_least_single, require_numbers
 from dgu.errors import require
 from dgu.models.closed_form import GaussianDenoiser
 from dgu.typing import Event, Scalar
@@ -63,8 +63,8 @@ class LinearDenoiser:
         levels = jnp.log(jnp.asarray(self.sigmas, x.dtype))
         order = jnp.argsort(levels)
         levels = levels[order]
-        weights = jnp.asarray(self.weights).reshape(count, size, size)
-        biases = jnp.asarray(self.biases).reshape(count, size)
+        weights = as_native("weights", self.weights).reshape(count, size, size)
+        biases = as_native("biases", self.biases).reshape(count, size)
 
         def at(place: Array) -> Array:
             level = order[place]

@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer
 
-from dgu.arrays import as_jax_floats, at_least_single, require_numbers
+from dgu.arrays import as_jax_floats, as_native, at_least_single, require_numbers
 from dgu.errors import require
 from dgu.keys import threefry
 from dgu.typing import Event, Key, Scalar
@@ -244,16 +244,20 @@ class EmpiricalDenoiser:
         common = math.log(np.shape(self.data)[0]) + x.size * jnp.log(2 * jnp.pi * jnp.square(noise)) / 2
         return maximum + jnp.log(total) - common.astype(x.dtype)
 
+    def draw(self, key: Key) -> Float[Array, "*event"]:
+        """One of the points, each as likely, in the dtype of the data, float32 or wider: ``jax.vmap`` it over keys."""
+        rows = as_native("data", self.data)
+        return as_jax_floats("data", rows[jax.random.randint(threefry(key), (), 0, len(rows))])
+
     def _sums(self, x: Event, sigma: Scalar) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, "d"]]:
         """The largest exponent m, ``sum_j exp(l_j - m)`` and ``sum_j exp(l_j - m) data_j``."""
         shape = np.shape(self.data)
         require(len(shape) >= 1 and shape[0] >= 1, "data.shape", shape, "(N, *event), N at least 1")
         require(x.shape == shape[1:], "x.shape", x.shape, f"that of a point of data, {shape[1:]}")
-        require_numbers(data=self.data)
         require(self.block_size >= 1, "block_size", self.block_size, "1 or more")
         number = shape[0]
         size = min(self.block_size, number)
-        rows = jnp.asarray(self.data).reshape(number, x.size)
+        rows = as_native("data", self.data).reshape(number, x.size)
         flat = x.ravel()
         precision = 1 / (2 * _floored(jnp.square(jnp.asarray(sigma, x.dtype))))
 

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer, Num
 
 from dgu import linalg
-from dgu.arrays import as_floats, as_labels, at_least_single, rounding
+from dgu.arrays import as_floats, as_labels, as_plain, at_least_single, rounding
 from dgu.errors import require
 from dgu.keys import example_key, threefry
 from dgu.models.mixtures import MoLRGDenoiser
@@ -157,7 +157,7 @@ class MoLRG:
             InputError: as many ``labels`` as indices, or others than components.
         """
         key = threefry(key)
-        numbers = np.asarray(indices)
+        numbers = as_plain("indices", indices)
         chosen = self.labels(key, numbers) if labels is None else as_labels("labels", labels)
         count = len(np.asarray(self.weights))
         require(chosen.shape == numbers.shape, "labels.shape", chosen.shape, f"one for each index, {numbers.shape}")
@@ -168,7 +168,7 @@ class MoLRG:
     def labels(self, key: Key, indices: Integer[ArrayLike, "m"]) -> np.ndarray:
         """The components of ``sample(key, indices)``, ``(m,)``, 0 to K - 1."""
         key = threefry(key)
-        return np.asarray(_draw_labels(self.denoiser, key, jnp.asarray(np.asarray(indices))))
+        return np.asarray(_draw_labels(self.denoiser, key, jnp.asarray(as_plain("indices", indices))))
 
     @at_least_single
     def log_density(self, x: Event, noise: Scalar, scale: Scalar = 1.0) -> Float[Array, ""]:

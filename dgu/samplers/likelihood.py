@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
+from dgu.arrays import as_jax_floats
 from dgu.denoisers import as_pytree, check_range
 from dgu.errors import require
 from dgu.keys import threefry
@@ -49,8 +50,10 @@ def log_likelihood(
     over ``sigma_min`` to ``sigma_max`` along the path from ``x(sigma_min) = x``. For an exact denoiser p is the density
     of data plus noise of level ``sigma_min``, up to the prior: what it stands in for has the data's mean and covariance,
     too. A ``dgu.errors.PriorMismatchWarning`` says where that makes more than .01 nats of difference on average
-    (``prior_mismatch``, a hundred more evaluations or so); it is not looked for where the denoiser's arrays or ``sigma_max``
-    are traced: call ``prior_mismatch`` outside ``jit`` then. Integrated by diffrax (Dopri8, adaptive) over ``log sigma`` in the frame of a reference Gaussian,
+    (``prior_mismatch``, 164 more evaluations for a large example, at each call that is not compiled). An example that is not
+    traced is looked at as well: where the denoiser places it far from 0 at ``sigma_max``, the density there is off by
+    ``|D|^2 / (2 sigma_max^2)`` or so. Nothing is looked for, and nothing said, where the denoiser's arrays or ``sigma_max`` are
+    traced, as when the denoiser is an argument of ``jax.jit``: call ``prior_mismatch`` outside then. Integrated by diffrax (Dopri8, adaptive) over ``log sigma`` in the frame of a reference Gaussian,
     ``x / sqrt(1/4 + sigma^2)``, where state and integrand vary little.
 
     Works under ``jax.jit``, ``jax.grad`` and ``jax.vmap``; under ``vmap`` each example takes its own steps.
@@ -67,7 +70,8 @@ def log_likelihood(
         block_size: products ``J v`` made at a time; memory grows with it.
 
     Returns:
-        Nats, and the standard error over probes: 0 for the exact trace. Both scalars of the dtype of ``x``. Both are NaN
+        Nats, and the standard error over probes: 0 for the exact trace. Both scalars of the dtype of ``x``,
+            float32 where that is shorter, in which all is computed. Both are NaN
         if a value was not finite or the tolerances took more than 4096 steps.
 
     Raises:
@@ -77,7 +81,7 @@ def log_likelihood(
     Song et al. 2021 (score SDE), section 4.3; EDM, equation 1; Grathwohl et al. 2019 (FFJORD) for the probes.
     """
     key = None if key is None else threefry(key)
-    x = as_state("x", x)
+    x = as_jax_floats("x", as_state("x", x))
     require((key is None) == (probes is None), "probes", probes, "given together with key, for an estimated trace")
     if probes is not None:
         require(probes == int(probes) and probes >= 2, "probes", probes, "a whole number, 2 or more")

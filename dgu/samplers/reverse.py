@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from dgu import keys
+from dgu.arrays import as_jax_floats
 from dgu.denoisers import as_pytree
 from dgu.errors import require
 from dgu.samplers.schedules import is_concrete
@@ -54,7 +55,8 @@ def reverse_sde(
     Args:
         score: ``score(x, t)``.
         sde: the process.
-        x_init: the state at ``times[0]``, commonly ``sde.std(times[0])`` times a standard normal draw.
+        x_init: the state at ``times[0]``, commonly ``sde.std(times[0])`` times a standard normal draw. What is returned has
+            its dtype; half precision is computed in float32, where steps and tolerances are too small for it.
         times: falling, within (0, T], at least two.
         key: of this example.
         corrector_steps: Langevin steps a time, 0 for none.
@@ -67,7 +69,8 @@ def reverse_sde(
     _check_times(sde, times)
     require(corrector_steps == int(corrector_steps) >= 0, "corrector_steps", corrector_steps, "0 or more")
     require(not is_concrete(snr) or 0 < snr < float("inf"), "snr", snr, "positive and finite")
-    times = jnp.asarray(times, x_init.dtype)
+    state = as_jax_floats("x_init", x_init)
+    times = jnp.asarray(times, state.dtype)
 
     def predict(x: Array, t: Array, t_next: Array) -> Array:
         step = t - t_next
@@ -88,8 +91,8 @@ def reverse_sde(
         return x, None
 
     count = times.shape[0] - 1
-    x, _ = jax.lax.scan(advance, x_init, (jnp.arange(count - 1), times[:-2], times[1:-1]))
-    return predict(x, times[-2], times[-1])
+    x, _ = jax.lax.scan(advance, state, (jnp.arange(count - 1), times[:-2], times[1:-1]))
+    return predict(x, times[-2], times[-1]).astype(x_init.dtype)
 
 
 def probability_flow(
@@ -105,6 +108,7 @@ def probability_flow(
     """One example carried by the probability-flow ODE from ``t_start`` to ``t_end``, either way, by adaptive Dopri5.
 
     Forwards it encodes, backwards it samples. NaN where a value was not finite or 4096 steps did not do.
+    In the dtype of ``x_init``, half precision computed in float32.
 
     Raises:
         InputError: times outside (0, T].
@@ -112,8 +116,9 @@ def probability_flow(
     for name, t in (("t_start", t_start), ("t_end", t_end)):
         inside = not is_concrete(t) or 0 < float(np.asarray(t)) <= sde.t_max
         require(inside, name, t, f"above 0 and at most T = {sde.t_max:g}")
-    given = (jnp.asarray(value, x_init.dtype) for value in (t_start, t_end, rtol, atol))
-    return _flow(as_pytree(score), x_init, *given, sde=sde)
+    state = as_jax_floats("x_init", x_init)
+    given = (jnp.asarray(value, state.dtype) for value in (t_start, t_end, rtol, atol))
+    return _flow(as_pytree(score), state, *given, sde=sde).astype(x_init.dtype)
 
 
 @functools.partial(jax.jit, static_argnames="sde")

@@ -21,9 +21,11 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from dgu import keys
+from dgu.arrays import as_indices
 from dgu.bases import named_base
 from dgu.chunks import check_chunk
 from dgu.errors import InputError, require
+from dgu.labels import checked_labels
 from dgu.samplers.heun import StepState, heun
 from dgu.samplers.schedules import Churn, check_churn, check_sigmas
 from dgu.typing import Denoiser, Key, PyTree
@@ -110,7 +112,8 @@ def sample(
         indices: ``(n,)`` integers from 0 to 2^31 - 1, in any order.
         sigmas: ``(num_steps + 1,)`` noise levels falling to 0, such as ``karras_sigmas``.
         shape: shape of one example.
-        labels: ``(n,)`` integers or ``(n, label_dim)`` vectors, one for each of ``indices``; cast to int32, ``dtype``.
+        labels: ``(n,)`` integers or ``(n, label_dim)`` vectors, one for each of ``indices``; cast to int32, ``dtype``. A
+            network trained with a class for every image takes no vector of zeros here: it is asked for by ``given(None)``.
         churn: how much noise is added at each step; none by default.
         base: law of the unit initial noise: ``"gaussian"``, ``"student_t"``, ``"multivariate_student_t"``, or a callable
             ``(key, shape) -> noise``, such as ``StudentT(dof=5, scale_matched=True)``.
@@ -132,8 +135,8 @@ def sample(
         FloatingPointError: a sample that is not finite, naming its index and the step.
     """
     key = keys.threefry(key)
-    wanted = _check_indices(indices)
-    given = _check_labels(denoiser, labels, len(wanted))
+    wanted = as_indices("indices", indices)
+    given = checked_labels(denoiser, labels, len(wanted))
     check_sigmas(sigmas, None if hasattr(solver, "network_range") else denoiser)
     check_churn(churn)
     shape, dtype = tuple(int(size) for size in shape), np.dtype(dtype)
@@ -144,8 +147,8 @@ def sample(
     check_chunk("batch_size", batch_size, shape, dtype)
     _check_denoiser(denoiser)
     _check_solver(solver, churn)
-    if given is not None:
-        given = given.astype(np.int32 if given.ndim == 1 else dtype)
+    if given is not None and given.ndim == 2:
+        given = given.astype(dtype)
 
     chunks = _pack(wanted, int(batch_size))
     devices = list(jax.local_devices() if devices is None else devices)[: len(chunks)]
@@ -206,28 +209,6 @@ def _ahead(chunks: list[np.ndarray], dispatch: Callable, num_devices: int) -> It
         if len(pending) >= _IN_FLIGHT * num_devices:
             yield pending.popleft()
     yield from pending
-
-
-def _check_indices(indices: Any) -> np.ndarray:
-    values = np.asarray(indices)
-    if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iu":
-        raise InputError(f"indices of shape {values.shape}, dtype {values.dtype}: must be one integer or more, (n,)")
-    require(values.min() >= 0, "indices", int(values.min()), "0 or more")
-    require(values.max() < 2**31, "indices", int(values.max()), "below 2^31")
-    return values.astype(np.int32)
-
-
-def _check_labels(denoiser: Any, labels: Any, n: int) -> np.ndarray | None:
-    if labels is None:
-        return None
-    require(hasattr(denoiser, "given"), "labels", "given", "left out: this denoiser has no given(label)")
-    values = np.asarray(labels)
-    kind = (values.ndim == 1 and values.dtype.kind in "iu") or (values.ndim == 2 and values.dtype.kind in "iuf")
-    if not kind or len(values) != n:
-        raise InputError(
-            f"labels of shape {values.shape}, dtype {values.dtype}: must be ({n},) integers or ({n}, label_dim) vectors"
-        )
-    return values
 
 
 def _check_denoiser(denoiser: Any) -> None:

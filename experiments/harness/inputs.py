@@ -6,6 +6,7 @@ inside ``reading``, which compares or notes it.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -133,6 +134,12 @@ def reading(option: str, value: Any, file: str | os.PathLike | None) -> Iterator
     if _signature(name) != before:
         raise InputError(f"{shown}: {name} was written to while it was read; must stay as it is until it is loaded")
     inputs.note(shown, name, content)
+
+
+def once_a_run(load: Callable[..., Any]) -> Callable[..., Any]:
+    """A loader that keeps its last result for as long as the same run goes on: another run reads again, and notes what it read."""
+    kept = functools.lru_cache(maxsize=1)(lambda _, *given: load(*given))
+    return functools.wraps(load)(lambda *given: kept(_current.get(), *given))
 
 
 def note_choice(option: str, value: Any, name: str) -> None:

@@ -19,7 +19,7 @@ from dgu.training import TrainingConfig
 from dgu.training.loop import check_batch
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop
-from experiments.harness.inputs import note_choice
+from experiments.harness.inputs import note_choice, once_a_run
 from experiments.harness.options import check_options
 from experiments.harness.pool import BUNDLED_IMAGES, load_images
 from experiments.train import NetworkConfig, build_network
@@ -139,9 +139,9 @@ class Images:
     about: str
 
 
-@lru_cache(maxsize=1)
+@once_a_run
 def gather(config: Config) -> Images:
-    """The images of a ``Config``, read once; whatever can be refused is refused here."""
+    """The images of a ``Config``, read once a run; whatever can be refused is refused here."""
 
     def read(option: str, source: str, split: str) -> np.ndarray:
         found = load_images(option, source, split).images

@@ -15,6 +15,7 @@ from dgu import keys, parallel
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
 from dgu.training import loop
 from experiments import hidden_gaussian
+from experiments.harness.inputs import Inputs, recording
 from experiments.harness.progress import Progress
 from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts import networks, strong, sweep_results, sweeps, trainer
@@ -371,3 +372,15 @@ def test_padding_means_and_halves(sources):
     # The border is black, and means are over whole blocks.
     stored = np.load(sources[1])["images"]
     np.testing.assert_allclose(second.train[1, 0, 0, 0], (3 * -1 + stored[2, 0, 0, 0]) / 4, rtol=1e-5)
+
+
+def test_a_second_run_in_one_process_notes_what_it_reads(sources, tmp_path):
+    config = replace(
+        networks.Config(), data=sources[1], split="train", heldout_split="train", pad=0, size=None, held_out=4, pairs=2
+    )
+    records = {}
+    for name in ("one", "two"):
+        inputs = Inputs(tmp_path / f"{name}.json", lambda record, name=name: records.setdefault(name, record))
+        with recording(inputs):
+            assert networks.gather(config) is networks.gather(config)  # Read once.
+    assert records["one"] == records["two"] and sources[1] in str(records["two"])

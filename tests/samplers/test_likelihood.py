@@ -206,3 +206,13 @@ def test_bad_input_is_named():
     ]:
         with pytest.raises(InputError, match=said):
             call()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    x = jnp.array([0.5, -0.25], dtype)  # Exact in both.
+    denoiser = GaussianDenoiser.from_moments(np.zeros(2, np.float32), np.diag([1.0, 0.5]).astype(np.float32))
+    loose = {"rtol": 1e-2, "atol": 1e-2}
+    found, error = log_likelihood(denoiser, x, **loose)
+    assert found.dtype == error.dtype == jnp.float32
+    np.testing.assert_array_equal(found, log_likelihood(denoiser, x.astype(jnp.float32), **loose)[0])

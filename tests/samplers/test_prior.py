@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dgu.errors import InputError, PriorMismatchWarning
-from dgu.models import GaussianDenoiser
+from dgu.models import EmpiricalDenoiser, GaussianDenoiser
 from dgu.samplers import MAX_MISMATCH, log_likelihood, prior_mismatch
 
 
@@ -78,3 +78,28 @@ def test_bad_input_is_named_and_what_is_not_finite_is_nan():
     with pytest.raises(InputError, match=r"sigma_max = -1\.0: must be positive and finite"):
         prior_mismatch(lambda x, sigma: 0.5 * x, (3,), -1.0)
     assert np.isnan(prior_mismatch(lambda x, sigma: jnp.nan * x, (3,), 80.0))
+
+
+def test_a_rare_part_far_away_counts():
+    """One point of a hundred at 1000, 20 noise levels from the others: nothing of it is seen from there."""
+    others = 99
+    sigma, points = 50.0, np.zeros((others + 1, 1), np.float32)
+    points[-1] = 1000.0
+    grid = np.linspace(-600, 1600, 40_001)
+    logs = -((grid[:, None] - points[:, 0]) ** 2) / (2 * sigma**2)
+    density = np.exp(logs).mean(axis=1) / (sigma * np.sqrt(2 * np.pi))
+    ratio = np.logaddexp.reduce(logs, axis=1) - np.log(others + 1) + grid**2 / (2 * sigma**2)
+    exact = np.trapezoid(density * ratio, grid)
+    denoiser = EmpiricalDenoiser(points)
+    np.testing.assert_allclose(prior_mismatch(denoiser, (1,), sigma), exact, rtol=0.15)
+
+
+def test_an_example_of_a_part_far_away_is_evidence():
+    def network(x, sigma):  # Of one point in a hundred at 1000, the others at 0; it cannot be drawn from.
+        return 1000 * jax.nn.sigmoid(1000 * (x - 500) / sigma**2 - jnp.log(99.0))
+
+    assert prior_mismatch(network, (1,), 50.0) < MAX_MISMATCH
+    with pytest.warns(PriorMismatchWarning, match=r"is 200 nats from the data about this example"):
+        found, _ = log_likelihood(network, jnp.array([1000.0]), sigma_min=0.5, sigma_max=50.0)
+    truth = -np.log(100 * 0.5 * np.sqrt(2 * np.pi))
+    np.testing.assert_allclose(truth - found, 195.4, atol=0.5)  # What the warning spoke of, less log 100.

@@ -210,3 +210,17 @@ def test_bad_input_is_one_line(make, words):
     with pytest.raises(InputError, match=words) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_takes_the_steps_of_float32(dtype):
+    sde = VESDE()
+    score = ScoreFromDenoiser(GaussianDenoiser(np.zeros(2), np.eye(2), np.ones(2)), sde)
+    start, times = jnp.array([32.0, -48.0], dtype), np.linspace(1, 1e-3, 200).astype(np.float32)
+    for run in (
+        lambda x: probability_flow(score, sde, x, 1.0, 1e-3),
+        lambda x: reverse_sde(score, sde, x, times, jax.random.key(0)),
+    ):
+        found = run(start)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, run(start.astype(jnp.float32)).astype(dtype))
