@@ -136,6 +136,7 @@ CASES = {
     "samplers.likelihood.log_likelihood": lambda key: samplers.log_likelihood(gaussian(), images()[0], key=key, probes=3, rtol=1e-2, atol=1e-2),
     "samplers.likelihood.dequantize": lambda key: samplers.dequantize(np.arange(5, dtype=np.uint8), key),
     "samplers.reverse.reverse_sde": lambda key: samplers.reverse_sde(lambda x, t: -x, samplers.VESDE(), jnp.ones(3), np.linspace(1, 0.1, 4), key),
+    "models.mixtures.EmpiricalDenoiser.draw": lambda key: models.EmpiricalDenoiser(images()).draw(key),
     "models.mixtures.MoLRGDenoiser.draw": lambda key: jax.vmap(lambda i: mixture().denoiser.draw(jax.random.fold_in(keys.threefry(key), i)))(jnp.arange(3)),
     "models.mixtures.MoLRGDenoiser.draw_label": lambda key: mixture().denoiser.draw_label(key),
     "models.molrg.MoLRG.random": lambda key: models.MoLRG.random(key, (6,), (2, 1)),

@@ -246,8 +246,9 @@ class EmpiricalDenoiser:
 
     def draw(self, key: Key) -> Float[Array, "*event"]:
         """One of the points, each as likely, in the dtype of the data, float32 or wider: ``jax.vmap`` it over keys."""
+        key = threefry(key)
         rows = as_native("data", self.data)
-        return as_jax_floats("data", rows[jax.random.randint(threefry(key), (), 0, len(rows))])
+        return as_jax_floats("data", rows[jax.random.randint(key, (), 0, len(rows))])
 
     def _sums(self, x: Event, sigma: Scalar) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, "d"]]:
         """The largest exponent m, ``sum_j exp(l_j - m)`` and ``sum_j exp(l_j - m) data_j``."""

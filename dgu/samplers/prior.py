@@ -53,8 +53,8 @@ def prior_mismatch(denoiser: Denoiser, shape: Sequence[int], sigma_max: Any, *, 
 
     All draws lie about one centre: a part of the data that is many sigma_max away from it is not seen. Where the denoiser
     itself can be drawn from (``draw(key)`` and ``log_density(x, sigma)``, as mixtures in closed form), the mean of
-    ``log p(x) / N(x; 0, s^2 I)`` over such draws counts where it is larger beyond three standard errors; parts rarer than one
-    in a few hundred may still be missed. Of a network nothing shows such a part but an example of it (``log_likelihood``).
+    ``log p(x) / N(x; 0, s^2 I)`` over such draws counts where it is larger beyond three standard errors. A part that fewer than some ten of these
+    draws hit (n of them, 256 or more: one in 25 of a large example) is still missed. Of a network nothing shows such a part but an example of it (``log_likelihood``).
 
     Args:
         denoiser: ``denoiser(x, sigma) -> E[x0 | x]`` for one example.
