@@ -89,7 +89,12 @@ def start(tmp_path):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
         more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
         command = [sys.executable, "walk.py", *arguments]
-        started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, **more))
+        # As from a terminal: a test run in the background of a shell ignores Ctrl-C, and so would what it starts.
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        try:
+            started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, **more))
+        finally:
+            signal.signal(signal.SIGINT, before)
         return started[-1]
 
     yield begin

@@ -75,7 +75,7 @@ def test_fid_is_said_of_declared_inception_features_only(files, tmp_path, capsys
         (("a.npy", "wide.npy"), "features.shape = (300, 6)"),
         (("a.npy", "b.npz", "--pca", "2"), "pca = 2: must be left out"),
         (("a.npy", "b.npy", "--pca", "7"), "components = 7"),
-        (("b.npz", "b.npy"), "arrays = ['mu', 'sigma']"),
+        (("b.npz", "b.npy"), "arrays = '2: mu, sigma'"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_writes_nothing(files, capsys, arguments, text):
