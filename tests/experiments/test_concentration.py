@@ -65,6 +65,7 @@ def test_given_images_leave_out_what_needs_a_network(tmp_path):
     assert "do not allow them: norms." in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_what_the_papers_run_would_cost(capsys):
     concentration.main(["--preset", "paper", "--dry-run"])
     rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.strip()}

@@ -469,6 +469,7 @@ def test_published_presets_have_the_published_recipe():
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_papers_sizes_are_costed_without_the_data(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     costs = []

@@ -84,6 +84,7 @@ def test_network_trained_on_spared_or_on_other_real_images(folder, tmp_path):
     assert other.class_names == ("south", "north")
 
 
+@pytest.mark.slow
 def test_random_convolutions_through_the_whole_study(folder, tmp_path):
     command = ["--features", "random-conv", "--real", folder / "real.npz", "--real-split", "train", "--size", "None"]
     study(*TINY, "--samples", folder / "samples.npz", "--out", tmp_path, *command)

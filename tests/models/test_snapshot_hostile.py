@@ -275,6 +275,7 @@ def mutations(data, count, seed):
         yield bytes(changed)
 
 
+@pytest.mark.slow
 def test_damaged_files_end_in_one_line_or_in_a_network(tmp_path):
     genuine = lzma.decompress((parity.FIXTURES / "snapshot.pkl.xz").read_bytes())
     path, errors, loaded = tmp_path / "damaged.pkl", set(), 0

@@ -142,6 +142,7 @@ def test_the_draws_of_a_loss_are_addressed_and_augmented(params, draws, kind):
 KEPT_APART = {"xla_disable_hlo_passes": "cse_barrier_expander,optimization-barrier-expander"}
 
 
+@pytest.mark.slow
 def test_rematerialisation_saves_memory_and_changes_no_gradient():
     unet = SongUNetConfig(
         8, 1, 1, label_dim=2, model_channels=16, channel_mult=(1, 1), num_blocks=2, attn_resolutions=(4,), **NCSNPP

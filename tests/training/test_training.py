@@ -178,6 +178,7 @@ DDPMPP = EDMNetwork(SongUNetConfig(8, 1, 1, 2, 9, model_channels=8, channel_mult
 AUGMENTED = replace(CONFIG, augment_probability=0.3, loss="ve", duration_kimg=0.024, seed=3)
 
 
+@pytest.mark.slow
 def test_augmented_training_is_the_same_however_it_is_cut(tmp_path):
     whole, losses = run(AUGMENTED, DDPMPP)
     assert len(losses) == 3 and np.isfinite(losses).all()
