@@ -53,6 +53,7 @@ def run_together(command, count=2, devices=2, timeout=240):
     return done
 
 
+@pytest.mark.slow
 def test_two_processes_sample_and_train_like_one(tmp_path):
     outputs = run_together(["tests.two_processes", str(tmp_path)])
     assert [out.split()[-4:] for out, _ in outputs] == [["0", "2", "4", "2"], ["1", "2", "4", "2"]]
@@ -158,16 +159,23 @@ def test_one_process_joins_nothing(monkeypatch):
     parallel.barrier("alone")
 
 
-def same_report(tmp_path, module, *options):
+def same_report(tmp_path, module, *options, devices=4):
     """The claims and metrics of a study run by two processes are those of one."""
     command = [f"experiments.{module}", "--preset", "smoke", *options, "--out"]
-    run_together([*command, str(tmp_path / "two")], devices=4, timeout=1500)
+    run_together([*command, str(tmp_path / "two")], devices=devices, timeout=1500)
     alone = [sys.executable, "-m", *command, str(tmp_path / "one")]
-    own = {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "8"}
+    own = {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "8"}
     subprocess.run(alone, cwd=ROOT, env=environment() | own, check=True, capture_output=True, timeout=1500)
     for name in ("claims.json", "metrics.json"):
         one, two = (json.loads((tmp_path / which / name).read_text()) for which in ("one", "two"))
         assert one == two, name
+
+
+def test_two_processes_find_the_claims_of_one(tmp_path):
+    """Of the study whose work is spread over all devices of a process, as small as it can be."""
+    least = {"dimension": 12, "trials": 1, "bound-trials": 10, "sgd-trials": 1, "steps": 3, "samples": 50}
+    options = [part for name, value in least.items() for part in (f"--phase.{name}", str(value))]
+    same_report(tmp_path, "molrg", "--parts", "phase", *options, devices=1)
 
 
 @pytest.mark.slow
