@@ -112,7 +112,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     answers = [section.answer for section in sections.values()]
     left_out = [name for name in asked if name not in sections]
     if left_out:
-        answers.append(f"Left out, as these images or the want of a network do not allow them: {', '.join(left_out)}.")
+        answers.append(f"Skipped (they require a network or other images): {', '.join(left_out)}.")
     return parts.report("Concentration of measure", answers, sections)
 
 
