@@ -62,7 +62,7 @@ def test_given_images_leave_out_what_needs_a_network(tmp_path):
     given = ["--samples", samples, "--real", "None", "--parts", "norms", "spectra", "fit_size"]
     concentration.main(["--preset", "smoke", *given, "--out", str(tmp_path / "run")])
     check_run(tmp_path / "run", ["spectra", "fit_size"])
-    assert "do not allow them: norms." in (tmp_path / "run" / "report.html").read_text()
+    assert "they require a network or other images): norms." in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.slow
