@@ -38,13 +38,7 @@ GRAY = RNG.integers(0, 256, (4, 6, 6, 1), np.uint8)
 COLOUR = RNG.integers(0, 256, (4, 6, 6, 3), np.uint8)
 LABELS = np.asarray([0, 1, 1, 0])
 NETWORK = EDMNetwork(ADMConfig(4, 1, 1, 2, model_channels=4, channel_mult=(1,), num_blocks=1, attn_resolutions=()))
-SNAPSHOT = {
-    "precond": "EDMPrecond",
-    "kwargs": {
-        "img_resolution": 4, "img_channels": 1, "model_channels": 4, "channel_mult": [1], "num_blocks": 1, "label_dim": 2,
-        "attn_resolutions": [], "model_type": "SongUNet", "channel_mult_emb": 1, "embedding_type": "fourier",
-    },
-}  # fmt: skip
+SNAPSHOT = snapshots.TINY
 STATE = {"w": jnp.arange(6.0).reshape(2, 3), "step": jnp.asarray(3, jnp.int32)}
 MOST_BYTES, MOST_SECONDS = 2e9, 30
 

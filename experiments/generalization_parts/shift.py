@@ -122,7 +122,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
         [
             FigureEntry(FIGURE_FILES[0], "KL against the distance of the modes, a point a seed."),
             FigureEntry(FIGURE_FILES[1], "KL over training at a few distances."),
-            FigureEntry(FIGURE_FILES[2], "Densities learned with SGD, modes far apart (Fig 5, where the places are right and the weights are not)."),
+            FigureEntry(FIGURE_FILES[2], "Densities at the end of training with SGD, modes far apart (Fig 5 of the paper, where the places are right and the weights are not)."),
             FigureEntry(FIGURE_FILES[3], "The same with Adam (Fig 10)."),
             FigureEntry(FIGURE_FILES[4], "Far modes: inputs scaled down (Remark 7), and wider modes (Remark 6). The KL's noise is scaled with the data."),
         ],

@@ -123,7 +123,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
         [
             FigureEntry(FIGURE_FILES[0], "KL over training with SGD, a thin line a seed; as many steps for every number of examples (Fig 3)."),
             FigureEntry(FIGURE_FILES[1], "The same with Adam (Fig 8)."),
-            FigureEntry(FIGURE_FILES[2], "Densities learned with SGD, modes near: a row a seed; each panel says the mass of the right mode (Fig 4)."),
+            FigureEntry(FIGURE_FILES[2], f"Densities after {config.epochs:,} epochs of SGD, modes near: a row a seed; each panel says the mass of the right mode (Fig 4)."),
             FigureEntry(FIGURE_FILES[3], "The same with Adam (Fig 9)."),
             FigureEntry(FIGURE_FILES[4], "Scores learned, at the time that the KL is taken at, over the exact one (App. A.2)."),
         ],

@@ -190,7 +190,8 @@ class Claim:
         """The bound in words."""
         if self.kind == "all of":
             bounds = dict.fromkeys(part.threshold for part in self.parts if part.verdict != NOT_APPLICABLE)
-            return f"all {len(self.parts)} of: {'; '.join(bounds) or 'not tested'}"
+            shown = "; ".join(bounds) or "not tested"
+            return f"all {len(self.parts)} of: {shown}" if len(self.parts) > 1 else shown
         if self.kind == "not applicable":
             return "not tested"
         shown = [f"{bound:.4g}" for bound in self.bounds]

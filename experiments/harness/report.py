@@ -87,6 +87,14 @@ code { font-size: .85em; } figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
 """
 
+#: Said below the claims of every report, for as long as there are reports: two rules of verdict are younger than the studies.
+_RULES = (
+    "Claims, estimators and thresholds were declared before they were first measured. Two rules that apply to all of them came "
+    "later, after the studies had been run: an interval without width gives no verdict unless the value is exact (such a claim is "
+    "undecided and marked “all alike”), and a claim that the configuration of the run cannot test is not applicable. Before, the "
+    "first kind was supported or not supported by its value alone, and some of the second kind were not supported."
+)
+
 _MARKS = {"supported": "✓", "not supported": "✗", "undecided": "?", "not applicable": "–"}
 
 
@@ -144,7 +152,8 @@ def _claims(claims: Sequence[Claim]) -> str:
         f'<th scope="col">{name}</th>' for name in ("claim", "verdict", "measured [95 % interval]", "wanted", "source")
     )
     return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table></div>'
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table></div>\n'
+        f'<p class="note">{_RULES}</p>'
     )
 
 

@@ -250,8 +250,9 @@ def test_changed_config_is_refused_and_nothing_touched(tmp_path, change, fragmen
 
 
 def test_config_order_and_tuples_do_not_matter(tmp_path):
-    SampleStore.open(tmp_path, CONFIG, SHAPE)
-    SampleStore.open(tmp_path, {**dict(reversed(CONFIG.items())), "classes": [0, 1]}, SHAPE)
+    SampleStore.open(tmp_path, CONFIG, SHAPE).fill(make, [0], 3)
+    again = SampleStore.open(tmp_path, {**dict(reversed(CONFIG.items())), "classes": [0, 1]}, SHAPE)
+    assert not again.missing(0, 3)
 
 
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, np.float32(1)])

@@ -6,6 +6,15 @@ from typing import Any
 
 import numpy as np
 
+#: Configuration of the smallest snapshot: one level of 4 x 4 pixels, 4 channels, two classes.
+TINY = {
+    "precond": "EDMPrecond",
+    "kwargs": {
+        "img_resolution": 4, "img_channels": 1, "model_channels": 4, "channel_mult": [1], "num_blocks": 1, "label_dim": 2,
+        "attn_resolutions": [], "model_type": "SongUNet", "channel_mult_emb": 1, "embedding_type": "fourier",
+    },
+}  # fmt: skip
+
 
 @dataclass
 class Global:

@@ -19,13 +19,7 @@ from tests import parity
 from tests.models import networks, snapshots
 from tests.models.snapshots import Built, Call, Global, Persistent, Raw, dumps, module, parameter, storage, tensor
 
-CONFIG = {
-    "precond": "EDMPrecond",
-    "kwargs": {
-        "img_resolution": 4, "img_channels": 1, "model_channels": 4, "channel_mult": [1], "num_blocks": 1, "label_dim": 2,
-        "attn_resolutions": [], "model_type": "SongUNet", "channel_mult_emb": 1, "embedding_type": "fourier",
-    },
-}  # fmt: skip
+CONFIG = snapshots.TINY
 ARRAYS = networks.random_arrays(CONFIG)
 NAME = "model.enc.4x4_conv.weight"
 #: What must not happen while a file is read.
