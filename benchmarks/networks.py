@@ -36,7 +36,7 @@ from dgu.models import EDMNetwork
 from dgu.models.weights import params_to_arrays
 from dgu.training import TrainingConfig, initial_state, loop, train_steps
 from dgu.typing import PyTree
-from experiments.harness.flop import matmul_flop
+from experiments.study.flop import matmul_flop
 
 Dtype = Literal["float32", "bfloat16"]
 Pass = Literal["forward", "training"]

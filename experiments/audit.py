@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from dgu import parallel
 from dgu.analysis.arms import Recipe
 from dgu.errors import require
-from experiments.harness.cli import run_experiment
-from experiments.harness.costs import Cost
-from experiments.harness.ends import begin
-from experiments.harness.options import check_options
-from experiments.harness.pool import SamplerConfig
-from experiments.harness.report import Report, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.command_line import run_experiment
+from experiments.study.costs import Cost
+from experiments.study.ends import begin
+from experiments.study.options import check_options
+from experiments.study.pool import SamplerConfig
+from experiments.study.report import Report, Table
+from experiments.study.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from experiments.audit_parts.images import Sets
@@ -170,7 +170,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     from dgu import plots
     from experiments.audit_parts import balance, features, membership, memorisation, moments, tails, universality
     from experiments.audit_parts.gather import gather
-    from experiments.harness.report import FigureEntry, Section, check_promises
+    from experiments.study.report import FigureEntry, Section, check_promises
 
     sets = gather(config, directory)
     no_replicates = "" if config.universality.replicates else "no replicates were asked for (--universality.replicates)"
@@ -244,7 +244,7 @@ def dry_run(config: Config) -> list[Cost]:
     """What an audit would cost: the images are read and checked, nothing is computed."""
     from experiments.audit_parts import membership, universality
     from experiments.audit_parts.gather import gather
-    from experiments.harness.checkpoints import sampling_cost
+    from experiments.study.checkpoints import sampling_cost
 
     sets = gather(config, None)
     n, m, held = len(sets.samples), len(sets.reference), len(sets.held)

@@ -16,15 +16,15 @@ from dgu import parallel
 from dgu.errors import require
 from experiments import concentration_parts as study
 from experiments.concentration_parts.subject import Plan, Subject
-from experiments.harness import parts
-from experiments.harness.checkpoints import UNTRAINED, load, planned, sampling_cost
-from experiments.harness.cli import run_experiment
-from experiments.harness.costs import Cost
-from experiments.harness.ends import begin
-from experiments.harness.options import check_options
-from experiments.harness.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
-from experiments.harness.report import Report
-from experiments.harness.rundir import RunDirectory
+from experiments.study import parts
+from experiments.study.checkpoints import UNTRAINED, load, planned, sampling_cost
+from experiments.study.command_line import run_experiment
+from experiments.study.costs import Cost
+from experiments.study.ends import begin
+from experiments.study.options import check_options
+from experiments.study.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
+from experiments.study.report import Report
+from experiments.study.run_directory import RunDirectory
 
 #: Parts, in the order of the report.
 PartName = Literal[

@@ -10,11 +10,11 @@ from typing import Any
 from dgu import parallel
 from experiments.generalization_parts.config import EVERY, Config
 from experiments.generalization_parts.images_config import ImagesConfig
-from experiments.harness.cli import run_experiment
-from experiments.harness.costs import Cost
-from experiments.harness.ends import begin
-from experiments.harness.report import Report, check_promises
-from experiments.harness.rundir import RunDirectory
+from experiments.study.command_line import run_experiment
+from experiments.study.costs import Cost
+from experiments.study.ends import begin
+from experiments.study.report import Report, check_promises
+from experiments.study.run_directory import RunDirectory
 
 PRESETS = {
     # Trainings of the same shapes, eight at once, so that each optimiser is compiled once; a hundred examples everywhere.
@@ -52,7 +52,7 @@ def parts_of(config: Config) -> list[Any]:
 def run(config: Config, directory: RunDirectory) -> Report:
     """Every part asked for in turn; each stores what it computed."""
     from experiments.generalization_parts import shift
-    from experiments.harness.progress import Progress
+    from experiments.study.progress import Progress
 
     parts, sections = parts_of(config), []
     # What cannot be used is said before minutes of other work.

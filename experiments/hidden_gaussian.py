@@ -14,15 +14,15 @@ from typing import Any, Literal, get_args
 from dgu import parallel
 from dgu.errors import require
 from experiments import hidden_gaussian_parts as study
-from experiments.harness import parts
-from experiments.harness.checkpoints import UNTRAINED
-from experiments.harness.cli import run_experiment
-from experiments.harness.costs import Cost
-from experiments.harness.ends import begin
-from experiments.harness.options import check_options
-from experiments.harness.report import Report, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.subject import FFHQ_64, Plan, Subject
+from experiments.study import parts
+from experiments.study.checkpoints import UNTRAINED
+from experiments.study.command_line import run_experiment
+from experiments.study.costs import Cost
+from experiments.study.ends import begin
+from experiments.study.options import check_options
+from experiments.study.report import Report, Table
+from experiments.study.run_directory import RunDirectory
 
 #: Parts, in the order of the report.
 PartName = Literal["linearity", "distillation", "distances", "jacobians", "autoencoders", "sweeps", "strong"]

@@ -33,10 +33,10 @@ from dgu.analysis.frechet import INCEPTION_WIDTH, holds_statistics
 from dgu.errors import require
 from dgu.files import write_atomic
 from dgu.keys import seeded, stream
-from experiments.harness.arguments import parse_alone
-from experiments.harness.ends import exit_code
-from experiments.harness.options import check_options
-from experiments.harness.outputs import check_files
+from experiments.study.arguments import parse_alone
+from experiments.study.ends import exit_code
+from experiments.study.options import check_options
+from experiments.study.outputs import check_files
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _show(results: dict[str, Any]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; whatever stops it is one line on standard error, see ``experiments.harness.ends``."""
+    """The command line; whatever stops it is one line on standard error, see ``experiments.study.ends``."""
 
     def command() -> None:
         run(parse_alone(Config, argv, name="metrics"), _show)

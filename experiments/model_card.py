@@ -39,10 +39,10 @@ from dgu.keys import seeded, stream
 from dgu.plots import image_grid
 from dgu.reading import RAISE_LIMIT, array_names, byte_limit, opened_npz, read_member
 from dgu.typing import Key
-from experiments.harness.arguments import parse_alone
-from experiments.harness.ends import exit_code
-from experiments.harness.options import check_options
-from experiments.harness.outputs import check_files, folder_obstacle
+from experiments.study.arguments import parse_alone
+from experiments.study.ends import exit_code
+from experiments.study.options import check_options
+from experiments.study.outputs import check_files, folder_obstacle
 
 
 @dataclass(frozen=True)
@@ -361,7 +361,7 @@ def grid(samples: np.ndarray, labels: np.ndarray, heldout: ImageSet, columns: in
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; whatever stops it is one line on standard error, see ``experiments.harness.ends``."""
+    """The command line; whatever stops it is one line on standard error, see ``experiments.study.ends``."""
 
     def command() -> None:
         config = parse_alone(Config, argv, name="model_card")

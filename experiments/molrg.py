@@ -12,14 +12,14 @@ from typing import Any, Literal, get_args
 
 from dgu import parallel
 from experiments import molrg_parts as study
-from experiments.harness import parts
-from experiments.harness.cli import run_experiment
-from experiments.harness.costs import Cost
-from experiments.harness.ends import begin
-from experiments.harness.options import check_options
-from experiments.harness.report import Report
-from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.subject import CIFAR_10, gather, planned
+from experiments.study import parts
+from experiments.study.command_line import run_experiment
+from experiments.study.costs import Cost
+from experiments.study.ends import begin
+from experiments.study.options import check_options
+from experiments.study.report import Report
+from experiments.study.run_directory import RunDirectory
 
 #: Parts, in the order of the report; ``dimension`` looks at what ``networks`` has trained.
 PartName = Literal["phase", "images", "networks", "dimension", "directions"]

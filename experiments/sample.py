@@ -18,12 +18,12 @@ import tyro
 
 from dgu import parallel
 from dgu.errors import InputError, require
-from experiments.harness.cli import run_experiment
-from experiments.harness.costs import Cost
-from experiments.harness.ends import begin
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Report, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.command_line import run_experiment
+from experiments.study.costs import Cost
+from experiments.study.ends import begin
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Report, Table
+from experiments.study.run_directory import RunDirectory
 
 FIGURE_FILES = ("figures/samples.png",)
 #: Rows and columns of the picture, at most.
@@ -138,8 +138,8 @@ def run(config: Config, directory: RunDirectory) -> Report:
     """Make the images that are missing, write them as asked for, and show the first."""
     from dgu import keys, plots, samplers
     from dgu.data.export import to_uint8
-    from experiments.harness.checkpoints import load
-    from experiments.harness.progress import Progress
+    from experiments.study.checkpoints import load
+    from experiments.study.progress import Progress
 
     pretrained = load(config.checkpoint)
     network, denoiser = pretrained.network, pretrained.denoiser
@@ -226,7 +226,7 @@ def evaluations_of(config: SamplerConfig) -> int:
 
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost."""
-    from experiments.harness.checkpoints import planned, sampling_cost
+    from experiments.study.checkpoints import planned, sampling_cost
 
     network = planned(config.checkpoint)
     return [sampling_cost(network, len(parse_seeds(config.seeds)), evaluations_of(config.sampler), config.batch_size)]

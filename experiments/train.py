@@ -39,16 +39,16 @@ from dgu.reading import MAX_JSON, guarded, read_bytes
 from dgu.samplers import karras_sigmas, sample
 from dgu.training import AUGMENT_DIM, TrainingConfig, initial_state, train_steps
 from dgu.training.loop import check_batch, check_data
-from experiments.harness.cli import run_experiment
-from experiments.harness.costs import Cost
-from experiments.harness.ends import begin
-from experiments.harness.flop import matmul_flop
-from experiments.harness.inputs import reading
-from experiments.harness.options import check_options
-from experiments.harness.pool import image_file
-from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Report, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.command_line import run_experiment
+from experiments.study.costs import Cost
+from experiments.study.ends import begin
+from experiments.study.flop import matmul_flop
+from experiments.study.inputs import reading
+from experiments.study.options import check_options
+from experiments.study.pool import image_file
+from experiments.study.progress import Progress
+from experiments.study.report import FigureEntry, Report, Table
+from experiments.study.run_directory import RunDirectory
 
 FIGURE_FILES = ("figures/loss.png", "figures/samples.png")
 #: (side, channels, classes) of the sets known by name; what a file that is not here is taken for by ``--dry-run``, or else

@@ -18,13 +18,13 @@ from dgu.analysis.arms import Recipe
 from dgu.analysis.splits import SplitSizes
 from dgu.errors import require
 from experiments import train as trainer
-from experiments.harness.cli import run_experiment
-from experiments.harness.costs import Cost
-from experiments.harness.ends import begin
-from experiments.harness.options import check_options
-from experiments.harness.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
-from experiments.harness.report import Report
-from experiments.harness.rundir import RunDirectory
+from experiments.study.command_line import run_experiment
+from experiments.study.costs import Cost
+from experiments.study.ends import begin
+from experiments.study.options import check_options
+from experiments.study.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
+from experiments.study.report import Report
+from experiments.study.run_directory import RunDirectory
 from experiments.universality_features import CnnConfig, dimension, prepare, represent_images
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     from functools import partial
 
     from experiments import universality_report as reporting
-    from experiments.harness.progress import Progress
+    from experiments.study.progress import Progress
     from experiments.universality_predictions import predictions
     from experiments.universality_replicates import negative_control, positive_control, replicate
 
@@ -198,7 +198,7 @@ def gather(config: Config, directory: RunDirectory) -> "Images":
     Whatever can be refused is refused before a network is trained or sampled.
     """
     from dgu.analysis.splits import check_no_duplicates
-    from experiments.harness.checkpoints import load as load_network
+    from experiments.study.checkpoints import load as load_network
     from experiments.universality_replicates import Images
 
     if config.samples is not None:
@@ -271,7 +271,7 @@ def dry_run(config: Config) -> list[Cost]:
     if config.samples is not None:
         pool, labels, *_ = _given(config)
         return _study_costs(config, len(labels), pool.shape[2:])
-    from experiments.harness.checkpoints import planned, sampling_cost
+    from experiments.study.checkpoints import planned, sampling_cost
 
     network = _network_to_train(config)[0] if config.train else planned(config.checkpoint)
     labels, _ = _checked_classes(config, network.unet.label_dim, ())

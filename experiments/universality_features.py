@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dgu.errors import InputError, require
-from experiments.harness.inputs import reading
-from experiments.harness.options import check_options
-from experiments.harness.pool import load_images
-from experiments.harness.rundir import RunDirectory
+from experiments.study.inputs import reading
+from experiments.study.options import check_options
+from experiments.study.pool import load_images
+from experiments.study.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from experiments.universality_replicates import Images

@@ -7,9 +7,9 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis.resampling import corrected_t_interval, equivalence
-from experiments.harness.claims import Claim
-from experiments.harness.report import FigureEntry, Report, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import FigureEntry, Report, Table
+from experiments.study.run_directory import RunDirectory
 from experiments.universality_predictions import LINES, about_predictions, curve_tasks, predicted_lines
 from experiments.universality_replicates import pool_order, sizes_per_class, two_layer_size
 
@@ -55,9 +55,9 @@ def compare_gaps(config: Any, gaps: np.ndarray, fresh: bool = False) -> Any:
     )
 
 
-def equivalence_claim(compared: Any, **about: Any) -> Claim:
+def equivalence_claim(compared: Any, **about: Any) -> JudgedClaim:
     """The claim that two arms are equivalent, from ``dgu.analysis.equivalence`` in percentage points."""
-    return Claim.equivalent(
+    return JudgedClaim.equivalent(
         estimate=compared.estimate,
         interval=(compared.interval.low, compared.interval.high),
         margin=compared.margin,
@@ -68,9 +68,9 @@ def equivalence_claim(compared: Any, **about: Any) -> Claim:
     )
 
 
-def difference_claim(compared: Any, **about: Any) -> Claim:
+def difference_claim(compared: Any, **about: Any) -> JudgedClaim:
     """The claim that two arms differ by more than the margin."""
-    return Claim.different(
+    return JudgedClaim.different(
         estimate=compared.estimate,
         interval=(compared.interval.low, compared.interval.high),
         margin=compared.margin,
@@ -79,7 +79,7 @@ def difference_claim(compared: Any, **about: Any) -> Claim:
     )
 
 
-def spectrum_claim(results: dict[str, np.ndarray], kind: str, about: dict[str, str], sizes: Any) -> Claim:
+def spectrum_claim(results: dict[str, np.ndarray], kind: str, about: dict[str, str], sizes: Any) -> JudgedClaim:
     """Eigenvalues of the mixture over the diffusion images', divided by the null's over the mixture's, at three ranks."""
     log = {arm: np.log(np.maximum(results[f"{kind}.{arm}"], 1e-12)) for arm in ARMS}
     corrected = (log["mixture"] - log["diffusion"]) - (log["null"] - log["mixture"])
@@ -91,7 +91,7 @@ def spectrum_claim(results: dict[str, np.ndarray], kind: str, about: dict[str, s
         values = corrected[:, round(quantile * (ranks - 1))]
         found = corrected_t_interval(values, sizes.fit + sizes.train + sizes.validation, sizes.test)
         parts.append(
-            Claim.within(
+            JudgedClaim.within(
                 id=f"{about['id']}-{round(100 * quantile)}%",
                 paper=about["paper"],
                 figure=about["figure"],
@@ -103,13 +103,13 @@ def spectrum_claim(results: dict[str, np.ndarray], kind: str, about: dict[str, s
                 high=SPECTRUM_BOUNDS[1],
             )
         )
-    return Claim.all_of(parts, **about)
+    return JudgedClaim.all_of(parts, **about)
 
 
-def make_claims(config: Any, images: Any, results: dict, positive: dict, negative: dict) -> list[Claim]:
+def make_claims(config: Any, images: Any, results: dict, positive: dict, negative: dict) -> list[JudgedClaim]:
     """All claims of the study; each verdict is computed from its interval."""
 
-    def universality(task: str, **about: Any) -> Claim:
+    def universality(task: str, **about: Any) -> JudgedClaim:
         return equivalence_claim(compare_gaps(config, gap(results, task)), paper=PAPER, **about)
 
     same = "trained and tested on diffusion samples and on the Gaussian mixture, differ in accuracy by less than the margin"
@@ -123,7 +123,7 @@ def make_claims(config: Any, images: Any, results: dict, positive: dict, negativ
     two_layer = compare_gaps(config, gap(results, "two-layer"))
     # A control's replicates are fresh samples: they share no pool.
     return [
-        Claim.all_of(
+        JudgedClaim.all_of(
             subsets,
             id="universality-subsets",
             paper=PAPER,
@@ -377,7 +377,7 @@ def build(
     )
 
 
-def _answer(claims: list[Claim], config: Any, images: Any) -> str:
+def _answer(claims: list[JudgedClaim], config: Any, images: Any) -> str:
     by_id = {claim.id: claim for claim in claims}
     main = by_id["universality-all-classes"]
     assert main.value is not None and main.interval is not None  # Every replicate has accuracies.
@@ -406,7 +406,7 @@ def _counts(rates: np.ndarray) -> dict[str, int]:
     return {f"{value:g}": int(count) for value, count in zip(values, counts)}
 
 
-def _forest(claims: list[Claim], margin: float) -> Any:
+def _forest(claims: list[JudgedClaim], margin: float) -> Any:
     flat = [part for claim in claims[:5] for part in (claim.parts or (claim,))]
     return plots.forest(
         [part.id.removeprefix("universality-").replace("-", " ") for part in flat],

@@ -28,8 +28,8 @@ from dgu.data import SampleStore, load, write_edm_zip, write_npz
 from dgu.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
 from dgu.models.pretrained import save_network
-from experiments.harness.claims import Claim, read_claims, write_claims
-from experiments.harness.rundir import RunDirectory
+from experiments.study.judged import JudgedClaim, read_claims, write_claims
+from experiments.study.run_directory import RunDirectory
 from tests.models import networks, snapshots
 
 SEED = 20_261
@@ -118,7 +118,7 @@ def claims(folder):
     directory = RunDirectory.open(folder / "run", Settings())
     if not (folder / "run" / "claims.json").exists():
         about = {"id": "a", "paper": "own", "figure": "", "statement": "It is large.", "unit": ""}
-        write_claims(directory, [Claim.at_least(value=0.5, interval=(0.25, 0.75), threshold=0.2, **about)])
+        write_claims(directory, [JudgedClaim.at_least(value=0.5, interval=(0.25, 0.75), threshold=0.2, **about)])
     return read_claims(directory)
 
 

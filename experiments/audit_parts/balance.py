@@ -7,9 +7,9 @@ import numpy as np
 from dgu.keys import seeded, stream
 from experiments.audit_parts.common import plain, text, triples
 from experiments.audit_parts.images import Sets
-from experiments.harness.claims import Claim
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = ("audit-class-balance",)
 FIGURE_FILES = ("figures/class_balance.png",)
@@ -42,10 +42,10 @@ def section(config: Any, sets: Sets, directory: RunDirectory) -> Section:
     for place, name in enumerate(sets.class_names):
         value, low, high = differences[place].tolist()
         parts.append(
-            Claim.equivalent(id=f"class-{place}", paper="own", figure="", unit="", estimate=value, interval=(low, high),
+            JudgedClaim.equivalent(id=f"class-{place}", paper="own", figure="", unit="", estimate=value, interval=(low, high),
                              margin=MARGIN, statement=f"share of {name} in samples less that in held-out images")
         )  # fmt: skip
-    claim = Claim.all_of(parts, id=CLAIM_IDS[0], paper="own", figure="",
+    claim = JudgedClaim.all_of(parts, id=CLAIM_IDS[0], paper="own", figure="",
                          statement=f"Every class has the share in the samples that it has in held-out images, within {MARGIN:g} "
                          "(as a classifier trained on the reference sees them).")  # fmt: skip
     dots = {

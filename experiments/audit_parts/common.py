@@ -8,8 +8,8 @@ import numpy as np
 from dgu.analysis.quality import Estimate
 from dgu.analysis.resampling import Interval
 from experiments.audit_parts.images import Sets
-from experiments.harness.claims import Claim
-from experiments.harness.report import Table
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import Table
 
 #: More pixels than this are projected on so many principal components of the reference where d x d matrices are needed.
 MOST_COLUMNS, COMPONENTS = 2048, 512
@@ -51,10 +51,10 @@ def ends(estimate: Estimate) -> dict[str, Any]:
     return {"value": float(estimate.value), "interval": (float(estimate.low), float(estimate.high))}
 
 
-def own(kind: str, estimate: Estimate, id: str, statement: str, **about: Any) -> Claim:
+def own(kind: str, estimate: Estimate, id: str, statement: str, **about: Any) -> JudgedClaim:
     """A claim of the audit itself: ``kind`` is "at_most", "at_least" or "within", the bound goes by that constructor's name."""
     about = {"paper": "own", "figure": "", "unit": ""} | about
-    return getattr(Claim, kind)(id=id, statement=statement, **ends(estimate), **about)
+    return getattr(JudgedClaim, kind)(id=id, statement=statement, **ends(estimate), **about)
 
 
 def two_columns(title: str, rows: Mapping[str, Sequence[Estimate]], *more: str) -> Table:

@@ -7,8 +7,8 @@ import numpy as np
 from dgu.keys import seeded, stream
 from experiments.audit_parts.common import own, packed, plain, ratio, text, triples, two_columns, unpacked
 from experiments.audit_parts.images import Sets
-from experiments.harness.report import FigureEntry, Section
-from experiments.harness.rundir import RunDirectory
+from experiments.study.report import FigureEntry, Section
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = ("audit-frechet", "audit-precision", "audit-coverage")
 FIGURE_FILES = ("figures/fidelity.png",)

@@ -19,10 +19,10 @@ from experiments.audit_parts.images import (
     read,
     set_aside,
 )
-from experiments.harness.checkpoints import load as load_network
-from experiments.harness.inputs import note_choice, reading
-from experiments.harness.pool import sample_pool
-from experiments.harness.rundir import RunDirectory
+from experiments.study.checkpoints import load as load_network
+from experiments.study.inputs import note_choice, reading
+from experiments.study.pool import sample_pool
+from experiments.study.run_directory import RunDirectory
 
 #: The network that is sampled where no samples are given.
 BUNDLED = "fashion-mnist-14"

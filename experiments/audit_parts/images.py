@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from dgu.errors import InputError, require
-from experiments.harness.inputs import reading
-from experiments.harness.pool import load_images
+from experiments.study.inputs import reading
+from experiments.study.pool import load_images
 
 #: Least samples, reference and held-out images, and the statistic that needs them.
 NEEDS = {

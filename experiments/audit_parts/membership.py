@@ -7,9 +7,9 @@ import numpy as np
 from dgu.keys import seeded, stream
 from experiments.audit_parts.common import own, plain, text
 from experiments.audit_parts.images import Sets
-from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.progress import Progress
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = ("audit-membership",)
 FIGURE_FILES = ("figures/membership.png",)

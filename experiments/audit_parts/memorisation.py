@@ -6,9 +6,9 @@ import numpy as np
 
 from experiments.audit_parts.common import ends, own, plain, ratio, text
 from experiments.audit_parts.images import Sets
-from experiments.harness.claims import Claim
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = ("audit-not-memorised",)
 FIGURE_FILES = ("figures/distances.png", "figures/pairs.png")
@@ -58,15 +58,15 @@ def section(config: Any, sets: Sets, directory: RunDirectory) -> Section:
             "that among held-out images, is small.", threshold=0.005),
         own("at_most", test.closer, "closeness", "Samples are not closer to the reference than held-out images are "
             "(probability that one is closer; 1/2 for fresh images, 1 for copies).", threshold=0.6),
-        Claim.at_least(id="gl-share", paper="molrg", figure="equation 21", unit="", threshold=0.9, **ends(score.share),
+        JudgedClaim.at_least(id="gl-share", paper="molrg", figure="equation 21", unit="", threshold=0.9, **ends(score.share),
             statement="The share of samples farther from the reference than 5 % of fresh images are.",
             note="the published bound of 0.95 is the expected score of a perfect model, which half of its sample sets miss"),
-        Claim.at_least(id="gl-distance", paper="hidden_gaussian", figure="equation 14", unit="", threshold=0.9,
+        JudgedClaim.at_least(id="gl-distance", paper="hidden_gaussian", figure="equation 14", unit="", threshold=0.9,
             **ends(ratio_of_scores), statement="Mean relative distance to the nearest reference image over that of held-out images.",
             note=f"the score itself is {text(scores['samples'])}; the published bound of 0.6 belongs to that paper's data "
             f"(held-out images here: {text(scores['held'])})"),
     ]  # fmt: skip
-    claim = Claim.all_of(
+    claim = JudgedClaim.all_of(
         parts,
         id=CLAIM_IDS[0],
         paper="own",

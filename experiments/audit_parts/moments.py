@@ -7,9 +7,9 @@ import numpy as np
 from dgu.keys import seeded, stream
 from experiments.audit_parts.common import coordinates, own, packed, plain, text, triples, two_columns, unpacked
 from experiments.audit_parts.images import Sets
-from experiments.harness.claims import Claim
-from experiments.harness.report import FigureEntry, Section
-from experiments.harness.rundir import RunDirectory
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import FigureEntry, Section
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = ("audit-mean", "audit-second-moments", "audit-spectrum")
 FIGURE_FILES = ("figures/moments.png", "figures/spectra.png")
@@ -36,7 +36,7 @@ def section(config: Any, sets: Sets, directory: RunDirectory) -> Section:
     ratios = triples(spectrum["samples"])
     for rank, (value, low, high) in zip(ranks, ratios.tolist()):
         parts.append(
-            Claim.within(id=f"rank-{rank + 1}", paper="own", figure="", unit="", value=value, interval=(low, high),
+            JudgedClaim.within(id=f"rank-{rank + 1}", paper="own", figure="", unit="", value=value, interval=(low, high),
                          low=BOUNDS[0], high=BOUNDS[1], statement=f"eigenvalue number {rank + 1} over the reference's")
         )  # fmt: skip
     claims = [
@@ -44,7 +44,7 @@ def section(config: Any, sets: Sets, directory: RunDirectory) -> Section:
             f"total variance, is {bound}.", threshold=RELATIVE),
         own("at_most", second["samples"], CLAIM_IDS[1], "The squared distance of the second moments, relative to the squared "
             f"norm of the reference's covariance, is {bound}.", threshold=RELATIVE),
-        Claim.all_of(parts, id=CLAIM_IDS[2], paper="own", figure="",
+        JudgedClaim.all_of(parts, id=CLAIM_IDS[2], paper="own", figure="",
                      statement="Covariance eigenvalues of equally many samples and reference images agree at all ranks looked at."),
     ]  # fmt: skip
     _figures(sets, found, directory)

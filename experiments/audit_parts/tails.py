@@ -7,9 +7,9 @@ import numpy as np
 from dgu.keys import seeded, stream
 from experiments.audit_parts.common import coordinates, packed, text, unpacked
 from experiments.audit_parts.images import Sets
-from experiments.harness.claims import Claim
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = ("audit-tails",)
 FIGURE_FILES = ("figures/tails.png",)
@@ -30,10 +30,10 @@ def section(config: Any, sets: Sets, directory: RunDirectory) -> Section:
         ratios[column] = _ratios(found[f"{column}.psi2"], found["reference.psi2"])
     for place, (name, (value, low, high)) in enumerate(zip(names, ratios["samples"].tolist())):
         parts.append(
-            Claim.within(id=f"function-{place}", paper="own", figure="", unit="", value=value, interval=(low, high),
+            JudgedClaim.within(id=f"function-{place}", paper="own", figure="", unit="", value=value, interval=(low, high),
                          low=BOUNDS[0], high=BOUNDS[1], statement=f"sub-Gaussian norm of {name}, over the reference's")
         )  # fmt: skip
-    claim = Claim.all_of(parts, id=CLAIM_IDS[0], paper="own", figure="",
+    claim = JudgedClaim.all_of(parts, id=CLAIM_IDS[0], paper="own", figure="",
                          statement="Lipschitz functions of the samples have the sub-Gaussian norms that they have on the reference.")  # fmt: skip
     figure = plots.interval_dots(
         names,

@@ -10,10 +10,10 @@ from dgu.analysis.resampling import corrected_t_interval, equivalence
 from dgu.keys import seeded, stream
 from experiments.audit_parts.common import text
 from experiments.audit_parts.images import Sets
-from experiments.harness.claims import Claim
-from experiments.harness.progress import progress
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.judged import JudgedClaim
+from experiments.study.progress import progress
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = ("audit-universality",)
 FIGURE_FILES = ("figures/universality.png",)
@@ -59,7 +59,7 @@ def section(config: Any, sets: Sets, directory: RunDirectory) -> Section:
     gaps = accuracy[:, 0, 0] - accuracy[:, 1, 1] - (accuracy[:, 1, 1] - accuracy[:, 2, 2])
     compared = equivalence(gaps, options.margin, n_train=trained, n_test=tested, bounds=(-100, 100))
     interval = compared.interval
-    claim = Claim.equivalent(
+    claim = JudgedClaim.equivalent(
         id=CLAIM_IDS[0],
         paper="concentration",
         figure="Fig 5",

@@ -16,13 +16,13 @@ from dgu.models import EmpiricalDenoiser
 from dgu.samplers import Churn
 from experiments.concentration_parts.norms import fitted
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
-from experiments.harness.checkpoints import sampling_cost
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.checkpoints import sampling_cost
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.progress import Progress
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Is the sampler a contraction?"
 CLAIM_IDS = (
@@ -317,7 +317,7 @@ def _tables(sigmas: np.ndarray, found: dict, scales: dict) -> list[Table]:
 
 def _claims(
     sigmas: np.ndarray, subject: Subject, found: dict, control: dict, points: dict, output: float
-) -> list[Claim]:
+) -> list[JudgedClaim]:
     own = found[_own_arm(subject)]
     place = np.unravel_index(np.argmax(own["steps"]), own["steps"].shape)
     largest, error = float(own["steps"][place]), float(own["step_errors"][place])
@@ -330,7 +330,7 @@ def _claims(
     counter = analysis.proportion((gained & fell).any(axis=1))
     worst = max(float(control[name]) for name in ("steps", "whole", "generator"))
     return [
-        Claim.at_most(
+        JudgedClaim.at_most(
             id="contraction-every-step",
             paper=PAPER,
             figure="Theorem 2",
@@ -343,7 +343,7 @@ def _claims(
             unit="",
             note=f"the largest of {own['steps'].size} states, with the error of the iteration; the share of a trajectory's steps that contract is {float(shares.estimate):.1%} [{float(shares.low):.1%}, {float(shares.high):.1%}]",
         ),
-        Claim.at_most(
+        JudgedClaim.at_most(
             id="contraction-whole-map",
             paper=PAPER,
             figure="Theorem 2",
@@ -354,7 +354,7 @@ def _claims(
             unit="",
             note=f"the largest of {len(gains)} is {gains.max():.3g}",
         ),
-        Claim.at_most(
+        JudgedClaim.at_most(
             id="contraction-bounds-output",
             paper="own",
             figure="Theorem 2",
@@ -364,7 +364,7 @@ def _claims(
             threshold=1.0,
             unit="of the constant",
         ),
-        Claim.at_most(
+        JudgedClaim.at_most(
             id="contraction-gaussian-control",
             paper="own",
             figure="control",
@@ -376,7 +376,7 @@ def _claims(
             unit="relative difference, the largest",
             note=f"every step contracts: the largest gain is 1 - {1 - float(control['largest']):.2g}",
         ),
-        Claim.at_least(
+        JudgedClaim.at_least(
             id="contraction-two-points",
             paper="own",
             figure="counter-example",

@@ -13,11 +13,11 @@ from dgu.analysis.fit_size import FitSweep, fit_gaps, fit_size_accuracy
 from dgu.analysis.resampling import Interval, corrected_t_interval, t_interval
 from dgu.errors import require
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "The gap that a finite fit leaves"
 CLAIM_IDS = ("fit-size-shrinks", "fit-size-null", "fit-size-published")
@@ -126,7 +126,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     corrected = interval(own[:, -2] - null[:, -2])
     everything = interval(own[:, -1])
     claims = [
-        Claim.at_least(
+        JudgedClaim.at_least(
             id="fit-size-shrinks",
             paper=PAPER,
             figure="Fig 5",
@@ -136,7 +136,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
             threshold=0.0,
             unit="points",
         ),
-        Claim.equivalent(
+        JudgedClaim.equivalent(
             id="fit-size-null",
             paper="own",
             figure="",
@@ -146,7 +146,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
             margin=config.margin,
             unit="points",
         ),
-        Claim.equivalent(
+        JudgedClaim.equivalent(
             id="fit-size-published",
             paper=PAPER,
             figure="Fig 5",

@@ -12,12 +12,12 @@ from dgu.errors import require
 from dgu.keys import seeded, stream
 from dgu.models import GaussianDenoiser
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
-from experiments.harness.checkpoints import sampling_cost
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.checkpoints import sampling_cost
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Norms along the sampler"
 CLAIM_IDS = ("norms-fall", "norms-fall-on-average", "norms-gaussian-control")
@@ -95,7 +95,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     falls = [float(estimate.value) for estimate in shares]
     late = float(sigmas[:-1][np.array(falls) < config.falling].max(initial=0))
     claims = [
-        Claim.at_least(
+        JudgedClaim.at_least(
             id="norms-fall",
             paper=PAPER,
             figure="Fig 9, Empirical Observation 1",
@@ -106,7 +106,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
             unit="of steps",
             note=f"least often, {min(falls):.0%}, in the step from sigma = {sigmas[int(np.argmin(falls))]:.3g}",
         ),
-        Claim.at_most(
+        JudgedClaim.at_most(
             id="norms-fall-on-average",
             paper=PAPER,
             figure="Fig 9, Empirical Observation 1",
@@ -117,7 +117,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
             unit="standard errors",
             note=f"in the step from sigma = {sigmas[least]:.3g}",
         ),
-        Claim.at_most(
+        JudgedClaim.at_most(
             id="norms-gaussian-control",
             paper="own",
             figure="control",

@@ -17,11 +17,11 @@ from dgu.analysis.splits import class_splits
 from dgu.errors import require
 from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import Plan, Subject
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Test errors predicted from means and covariances"
 CLAIM_IDS = ("prediction-simulation", "prediction-images")
@@ -147,14 +147,14 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     away = f"(n / d a factor of {AWAY:g} or more away from the peak at 1)"
     where = "near the peak at 1" if near else away[1:-1]
     claims = [
-        Claim.all_of(
+        JudgedClaim.all_of(
             _equivalent("prediction-simulation", (simulation - theory["samples"])[far], n[far], config.tolerance, None),
             id="prediction-simulation",
             paper="own",
             figure="",
             statement=f"The asymptotic formula gives the error of least squares on samples of the mixture {away}.",
         ).unless(near),
-        Claim.all_of(
+        JudgedClaim.all_of(
             _equivalent("prediction-images", (off["samples"] - off["null"])[far], n[far], config.margin, shared),
             id="prediction-images",
             paper="concentration",
@@ -255,7 +255,7 @@ def _on_images(
 
 def _equivalent(
     name: str, differences: np.ndarray, n: np.ndarray, margin: float, shared: dict[str, Any] | None
-) -> list[Claim]:
+) -> list[JudgedClaim]:
     """A claim for each size and classifier from (sizes, lines, replicates) differences, in percentage points."""
     bounds = (-100, 100)
     found = (
@@ -265,7 +265,7 @@ def _equivalent(
     )
     estimate, low, high = (np.asarray(part) for part in (found.estimate, found.low, found.high))
     return [
-        Claim.equivalent(
+        JudgedClaim.equivalent(
             id=f"{name}-{size}-{line}",
             paper="own",
             figure="",

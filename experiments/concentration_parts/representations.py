@@ -15,11 +15,11 @@ from dgu.analysis.splits import class_splits
 from dgu.errors import require
 from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Representations"
 CLAIM_IDS = (
@@ -103,7 +103,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
         ]  # fmt: skip
         found = gaps[name][0]
         claims.append(
-            Claim.equivalent(
+            JudgedClaim.equivalent(
                 id=f"representations-{name}",
                 paper=PAPER,
                 figure="Fig 5" if name == "pixels" else "Section 4, features",
@@ -240,7 +240,7 @@ def _compare(config: Config, key: Any, rows: np.ndarray, seed: int) -> dict[str,
     return {"accuracy": np.stack(accuracy)} | {f"spectrum.{arm}": np.stack(found) for arm, found in spectra.items()}
 
 
-def _spectrum_claim(results: dict[str, dict[str, np.ndarray]], held: dict[str, int]) -> Claim:
+def _spectrum_claim(results: dict[str, dict[str, np.ndarray]], held: dict[str, int]) -> JudgedClaim:
     """Eigenvalues of the mixture over the samples', divided by the null's over the mixture's."""
     parts = []
     for name in NAMES:
@@ -250,7 +250,7 @@ def _spectrum_claim(results: dict[str, dict[str, np.ndarray]], held: dict[str, i
             values = corrected[:, round(quantile * (corrected.shape[1] - 1))]
             interval = corrected_t_interval(values, held["n_train"], held["n_test"])
             parts.append(
-                Claim.within(
+                JudgedClaim.within(
                     id=f"representations-spectra-{name}-{round(100 * quantile)}%",
                     paper=PAPER,
                     figure="Fig 8",
@@ -262,7 +262,7 @@ def _spectrum_claim(results: dict[str, dict[str, np.ndarray]], held: dict[str, i
                     unit="",
                 )
             )
-    return Claim.all_of(
+    return JudgedClaim.all_of(
         parts,
         id="representations-spectra",
         paper=PAPER,

@@ -13,11 +13,11 @@ from dgu.analysis.resampling import t_interval
 from dgu.errors import require
 from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Spectra and the assumptions of Theorem 1"
 CLAIM_IDS = (
@@ -291,14 +291,14 @@ def _shown_small(values: np.ndarray) -> str:
     return f"{values[0]:.3g} [{values[1]:.3g}, {values[2]:.3g}]"
 
 
-def _claims(config: Config, subject: Subject, found: list[dict], planted: dict, white: dict) -> list[Claim]:
+def _claims(config: Config, subject: Subject, found: list[dict], planted: dict, white: dict) -> list[JudgedClaim]:
     n, d, exponent = PLANTED
     covered = analysis.proportion((planted["intervals"][:, 0] <= exponent) & (exponent <= planted["intervals"][:, 1]))
     identity = float(white["identity"])
     return [
-        Claim.all_of(
+        JudgedClaim.all_of(
             [
-                Claim.equivalent(
+                JudgedClaim.equivalent(
                     id=f"spectra-power-law-{name}",
                     paper="own",
                     figure="",
@@ -316,7 +316,7 @@ def _claims(config: Config, subject: Subject, found: list[dict], planted: dict, 
             statement="The covariance spectrum of each class is a power law: its exponent is the same in both halves of the range of ranks.",
         ),
         _exponent_claim(config, found),
-        Claim.within(
+        JudgedClaim.within(
             id="spectra-planted",
             paper="own",
             figure="control",
@@ -328,7 +328,7 @@ def _claims(config: Config, subject: Subject, found: list[dict], planted: dict, 
             unit="of sets",
         ),
         _white_claim(white),
-        Claim.at_most(
+        JudgedClaim.at_most(
             id="spectra-gram-identity",
             paper="own",
             figure="control",
@@ -343,7 +343,7 @@ def _claims(config: Config, subject: Subject, found: list[dict], planted: dict, 
     ]
 
 
-def _exponent_claim(config: Config, found: list[dict]) -> Claim:
+def _exponent_claim(config: Config, found: list[dict]) -> JudgedClaim:
     """Mixture minus samples, less null minus mixture: a mean over classes; with one class its own standard errors stand in for the
     spread."""
     arms = {"mixture": 2.0, "samples": -1.0, "null": -1.0}
@@ -356,7 +356,7 @@ def _exponent_claim(config: Config, found: list[dict]) -> Claim:
         errors = [sign * np.ptp(found[0][f"{arm}.exponent"][1:]) / 2 for arm, sign in arms.items()]
         value, half = float(differences[0]), float(np.linalg.norm(errors))
         low, high = value - half, value + half
-    return Claim.equivalent(
+    return JudgedClaim.equivalent(
         id="spectra-exponent-mixture",
         paper=PAPER,
         figure="Fig 6",
@@ -368,7 +368,7 @@ def _exponent_claim(config: Config, found: list[dict]) -> Claim:
     )
 
 
-def _white_claim(white: dict) -> Claim:
+def _white_claim(white: dict) -> JudgedClaim:
     parts = []
     for name in ("more", "fewer"):
         n, d = (int(size) for size in white[f"{name}.sizes"])
@@ -376,7 +376,7 @@ def _white_claim(white: dict) -> Claim:
         for end, values in zip(("lower", "upper"), ends.T):
             interval = t_interval(values)
             parts.append(
-                Claim.within(
+                JudgedClaim.within(
                     id=f"spectra-white-{end}-{name}",
                     paper="own",
                     figure="",
@@ -388,7 +388,7 @@ def _white_claim(white: dict) -> Claim:
                     unit="of the edge",
                 )
             )
-    return Claim.all_of(
+    return JudgedClaim.all_of(
         parts,
         id="spectra-white-edges",
         paper="own",
@@ -397,7 +397,7 @@ def _white_claim(white: dict) -> Claim:
     )
 
 
-def _assumption_claims(config: Config, subject: Subject, found: list[dict]) -> list[Claim]:
+def _assumption_claims(config: Config, subject: Subject, found: list[dict]) -> list[JudgedClaim]:
     """For each kind the class and quantity farthest from what the theorem wants."""
     names = [str(name) for name in found[0]["assumption_names"]]
     white = found[0]["white"]
@@ -421,7 +421,7 @@ def _assumption_claims(config: Config, subject: Subject, found: list[dict]) -> l
         value, interval, where = worst(kind)
         bound = "" if kind == "mean" else f", within a factor {config.factor:g} of white Gaussian data"
         claims.append(
-            Claim.at_most(
+            JudgedClaim.at_most(
                 id=name,
                 paper=PAPER,
                 figure="Theorem 1, assumption",
@@ -435,7 +435,7 @@ def _assumption_claims(config: Config, subject: Subject, found: list[dict]) -> l
         )
     value, interval, where = worst("smallest", largest=False)
     claims.append(
-        Claim.at_least(
+        JudgedClaim.at_least(
             id="assumption-smallest-singular-value",
             paper=PAPER,
             figure="Theorem 1, assumption",

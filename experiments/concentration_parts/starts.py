@@ -17,12 +17,12 @@ from dgu.samplers import Churn, MultivariateStudentT, StudentT
 from experiments.concentration_parts.contraction import published_churn
 from experiments.concentration_parts.norms import fitted
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
-from experiments.harness.checkpoints import sampling_cost
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.checkpoints import sampling_cost
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Heavy-tailed starts"
 CLAIM_IDS = ("starts-multivariate", "starts-elementwise", "starts-churn-forgets", "starts-gaussian-control")
@@ -227,11 +227,11 @@ def _difference(first: Any, second: Any) -> dict[str, Any]:
     return {"value": a - b, "interval": interval, "threshold": 0.0, "unit": "of samples"}
 
 
-def _claims(config: Config, far: dict, error: float) -> list[Claim]:
+def _claims(config: Config, far: dict, error: float) -> list[JudgedClaim]:
     gaussian = far["trained", "churn off", "gaussian"]
     beyond = f"lie beyond {FAR:g} times the median distance from the class mean"
     return [
-        Claim.at_least(
+        JudgedClaim.at_least(
             id=f"starts-{word}",
             paper=PAPER,
             figure="Theorem 2, heavy-tailed base",
@@ -240,14 +240,14 @@ def _claims(config: Config, far: dict, error: float) -> list[Claim]:
         )
         for word, base in (("multivariate", "multivariate_student_t"), ("elementwise", "student_t"))
     ] + [
-        Claim.at_most(
+        JudgedClaim.at_most(
             id="starts-churn-forgets",
             paper="own",
             figure="starts",
             statement=f"Churn makes the sampler forget a heavy-tailed start: with it fewer of the samples from multivariate Student-t noise {beyond}.",
             **_difference(*(far["trained", arm, "multivariate_student_t"] for arm in reversed(ARMS))),
         ),
-        Claim.at_most(
+        JudgedClaim.at_most(
             id="starts-gaussian-control",
             paper="own",
             figure="control",

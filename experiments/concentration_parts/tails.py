@@ -13,11 +13,11 @@ from dgu.analysis.coupling import COUPLINGS, LARGEST_DEVIATION
 from dgu.errors import require
 from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Tails"
 CLAIM_IDS = (
@@ -343,7 +343,7 @@ def _coupling(config: Config, key: Any) -> dict[str, np.ndarray]:
 
 def _claims(
     config: Config, subject: Subject, found: list[dict], controls: dict, test: dict, pairs: dict, level: float
-) -> list[Claim]:
+) -> list[JudgedClaim]:
     deltas = np.stack([one["delta"].max(axis=1) for one in found])
     worst = int(deltas[:, 0].argmax())
     size = analysis.proportion(test["size_p"] <= 0.05)
@@ -354,7 +354,7 @@ def _claims(
     heavy = student["delta"][:, broken]
     deviations = {
         name: [
-            Claim.at_most(
+            JudgedClaim.at_most(
                 id=f"coupling-{name}-{d}",
                 paper=PAPER,
                 figure="Theorem 3",
@@ -369,7 +369,7 @@ def _claims(
         for name in COUPLINGS
     }
     return [
-        Claim.at_most(
+        JudgedClaim.at_most(
             id="tails-bound",
             paper=PAPER,
             figure="Definition 1, Theorem 2",
@@ -380,9 +380,9 @@ def _claims(
             unit="",
             note=f"upper limits hold for all functions, classes and t together; {int(found[0]['n'])} images of each class",
         ),
-        Claim.all_of(
+        JudgedClaim.all_of(
             [
-                Claim.at_least(
+                JudgedClaim.at_least(
                     id=f"tails-as-gaussian-{name}",
                     paper="own",
                     figure="",
@@ -400,7 +400,7 @@ def _claims(
             figure="",
             statement="Norm, projections and distances are no heavier-tailed than those of a Gaussian with the class's mean and covariance.",
         ),
-        Claim.within(
+        JudgedClaim.within(
             id="tails-test-size",
             paper="own",
             figure="control",
@@ -411,7 +411,7 @@ def _claims(
             high=0.07,
             unit="of sets",
         ),
-        Claim.at_least(
+        JudgedClaim.at_least(
             id="tails-test-power",
             paper="own",
             figure="control",
@@ -421,7 +421,7 @@ def _claims(
             threshold=0.95,
             unit="of sets",
         ),
-        Claim.within(
+        JudgedClaim.within(
             id="tails-scale",
             paper="own",
             figure="control",
@@ -432,7 +432,7 @@ def _claims(
             high=1.1,
             unit="of the true scale",
         ),
-        Claim.at_least(
+        JudgedClaim.at_least(
             id="tails-student-control",
             paper="own",
             figure="control",
@@ -443,7 +443,7 @@ def _claims(
             unit="left-over mass",
             note=f"in the function {student['names'][broken]!s}; {config.control_rows} rows",
         ),
-        Claim.all_of(
+        JudgedClaim.all_of(
             deviations["coin"],
             id="coupling-concentrates",
             paper=PAPER,
@@ -451,7 +451,7 @@ def _claims(
             statement="Any coupling of two concentrated vectors concentrates: the deviation of ||x - y|| / sqrt 2 stays below 2, what the marginals' constants allow, also for y = x or -x by a coin.",
             note="as stated in the paper; the proof takes the law of x given y for the marginal of x",
         ),
-        Claim.all_of(
+        JudgedClaim.all_of(
             deviations["independent"],
             id="coupling-independent",
             paper=PAPER,

@@ -12,11 +12,11 @@ from dgu.analysis.theorem_one import LAWS, GapTrend, TheoremDesign, gap_trend, u
 from dgu.errors import require
 from dgu.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Theorem 1, simulated"
 CLAIM_IDS = ("theorem-bounded", "theorem-power", "theorem-radius")
@@ -106,7 +106,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     claims = [
         _falls("bounded", trends["bounded"], last["bounded"], config, largest),
         _falls("power", trends["power"], last["power"], config, largest),
-        Claim.different(
+        JudgedClaim.different(
             id="theorem-radius",
             paper=PAPER,
             figure="Theorem 1",
@@ -162,12 +162,12 @@ def _interval(mean: float, error: float) -> tuple[float, float]:
     return max(-100.0, mean - 1.96 * error), min(100.0, mean + 1.96 * error)
 
 
-def _falls(name: str, trend: GapTrend, last: tuple[float, float], config: Config, largest: str) -> Claim:
+def _falls(name: str, trend: GapTrend, last: tuple[float, float], config: Config, largest: str) -> JudgedClaim:
     """The size falls at least half as fast as errors concentrate, and at the largest d no difference is left."""
     about: dict[str, Any] = {"paper": PAPER, "figure": "Theorem 1"}
     noise = "as its assumptions ask for" if name == "bounded" else "though its assumptions fail"
     parts = [
-        Claim.at_most(
+        JudgedClaim.at_most(
             id=f"theorem-{name}-slope",
             statement="|err X - err G| falls with the dimension (slope on logarithmic axes).",
             value=trend.slope,
@@ -176,7 +176,7 @@ def _falls(name: str, trend: GapTrend, last: tuple[float, float], config: Config
             unit="",
             **about,
         ),
-        Claim.equivalent(
+        JudgedClaim.equivalent(
             id=f"theorem-{name}-difference",
             statement=f"The mean of err X - err G at {largest} is less than the margin.",
             estimate=last[0],
@@ -186,7 +186,7 @@ def _falls(name: str, trend: GapTrend, last: tuple[float, float], config: Config
             **about,
         ),
     ]
-    return Claim.all_of(
+    return JudgedClaim.all_of(
         parts,
         id=f"theorem-{name}",
         statement=f"Theorem 1 holds for a {NAMES[name]}, {noise}: min-norm classifiers on X come to err as often as on G.",

@@ -16,10 +16,10 @@ from dgu.samplers import ScoreOfDensity
 from dgu.training import Recipe, Runs, train_dynamics
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Compact targets"
 CLAIM_IDS = ("boxes-dimension",)
@@ -52,7 +52,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
     slope, interval = common.bootstrap(growth, np.maximum(values.T, 1e-4))
     short = common.untrained(config.box_epochs)
     claims = [
-        Claim.at_most(unit="", id="boxes-dimension", paper=common.PAPER, figure="Theorem 1", statement="The KL of compact targets grows with the dimension no faster than the d log(d + 1) of the bound: exponent against it.", value=slope, interval=interval, threshold=1.0, note="slope of the log of the median over seeds").unless(short)
+        JudgedClaim.at_most(unit="", id="boxes-dimension", paper=common.PAPER, figure="Theorem 1", statement="The KL of compact targets grows with the dimension no faster than the d log(d + 1) of the bound: exponent against it.", value=slope, interval=interval, threshold=1.0, note="slope of the log of the median over seeds").unless(short)
     ]  # fmt: skip
     line = {"d log(d + 1), height free": factor / factor[0] * float(np.median(values[0]))}
     directory.save_figure(

@@ -8,10 +8,10 @@ from dgu import plots
 from dgu.models import two_modes
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Capacity"
 CLAIM_IDS = ("capacity-narrow", "capacity-middle", "capacity-wide", "capacity-ratio", "capacity-epochs")
@@ -65,11 +65,11 @@ def run(config: Config, directory: RunDirectory) -> Section:
     claims = [
         common.median_claim(level[0], kind="at_least", id="capacity-narrow", statement=f"A network of {widths[0]} units stays at a KL of {HIGH:g} or more.", threshold=HIGH, unit="nats", **about).unless(short),
         common.median_claim(level[middle], kind="within", id="capacity-middle", statement=f"A network of {MIDDLE} units comes to a KL from {BETWEEN[0]:g} to {BETWEEN[1]:g}.", low=BETWEEN[0], high=BETWEEN[1], unit="nats", **about).unless(short or absent["middle"]),
-        Claim.all_of(
+        JudgedClaim.all_of(
             [common.median_claim(level[at], kind="at_most", id=f"capacity-{widths[at]}", statement=f"{widths[at]} units.", threshold=LOW, unit="nats", **about) for at in wide],
             id="capacity-wide", paper=common.PAPER, statement=f"Networks of {WIDE} units or more come to a KL of {LOW:g} or less.", **about).unless(short or absent["wide"]),
-        Claim.at_least(unit="", id="capacity-ratio", paper=common.PAPER, statement=f"More units generalise better: KL of {widths[0]} over {widths[reference]} units.", value=ratio, interval=interval, threshold=3.0, **about).unless(short),
-        Claim.at_most(unit="", id="capacity-epochs", paper=common.PAPER, statement=f"Wider networks reach a KL of {GOAL:g} in fewer epochs: rank correlation of the median with the width.", value=trend, interval=trend_interval, threshold=-0.8, note=f"{int((~np.isfinite(reached)).sum())} of {reached.size} runs never reached it within {config.capacity_epochs} epochs and rank last", **about).unless(short or common.few_ranked(widths, "widths")),
+        JudgedClaim.at_least(unit="", id="capacity-ratio", paper=common.PAPER, statement=f"More units generalise better: KL of {widths[0]} over {widths[reference]} units.", value=ratio, interval=interval, threshold=3.0, **about).unless(short),
+        JudgedClaim.at_most(unit="", id="capacity-epochs", paper=common.PAPER, statement=f"Wider networks reach a KL of {GOAL:g} in fewer epochs: rank correlation of the median with the width.", value=trend, interval=trend_interval, threshold=-0.8, note=f"{int((~np.isfinite(reached)).sum())} of {reached.size} runs never reached it within {config.capacity_epochs} epochs and rank last", **about).unless(short or common.few_ranked(widths, "widths")),
     ]  # fmt: skip
     size = np.asarray(widths, float)
     panels = [

@@ -15,8 +15,8 @@ from dgu.models import ShallowNet
 from dgu.samplers import VESDE
 from dgu.training import Recipe, Runs, train_dynamics
 from experiments.generalization_parts.config import Config
-from experiments.harness.claims import Claim
-from experiments.harness.progress import Progress
+from experiments.study.judged import JudgedClaim
+from experiments.study.progress import Progress
 
 PAPER = "generalization"
 #: Optimisers, by the names that options use.
@@ -178,10 +178,10 @@ def trend(x: Sequence[float], rows: np.ndarray) -> Any:
     return np.where(norms > 0, np.sum(a * b, axis=-1) / np.where(norms > 0, norms, 1.0), 0.0)
 
 
-def median_claim(values: np.ndarray, *, kind: str, **about: Any) -> Claim:
+def median_claim(values: np.ndarray, *, kind: str, **about: Any) -> JudgedClaim:
     """A claim about the median over seeds, of a ``kind`` that ``Claim`` has a constructor for."""
     value, interval = bootstrap(median, values)
-    return getattr(Claim, kind)(value=value, interval=interval, paper=PAPER, **{"unit": "", **about})
+    return getattr(JudgedClaim, kind)(value=value, interval=interval, paper=PAPER, **{"unit": "", **about})
 
 
 def diverged_note(first: np.ndarray) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from dgu.errors import require
 from experiments.generalization_parts.images_config import ImagesConfig
-from experiments.harness.options import check_options
+from experiments.study.options import check_options
 
 #: The parts, in their order; the last is left out unless asked for.
 EVERY = ("stopping", "shift", "capacity", "flow", "boxes", "three_ways", "images")

@@ -15,10 +15,10 @@ from dgu.samplers import ScoreOfDensity
 from dgu.training import empirical_loss, flow_curves, gauss_hermite, gradient_flow, population_loss
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Random features and the bounds"
 CLAIM_IDS = ("flow-argmin", "flow-u-shape", "flow-lemmas", "flow-rate", "bound-time", "bound-value")
@@ -50,16 +50,16 @@ def run(config: Config, directory: RunDirectory) -> Section:
     lemma = float(found["lemmas"].max())
     # Exact: the bound is a closed form, and the lemmas hold of every flow or do not.
     claims = [
-        Claim.all_of(
-            [Claim.at_least(id=f"flow-argmin-{a}-{b}", paper=common.PAPER, figure="Theorem 1", statement=f"n = {a} to {b}.", value=v, interval=i, threshold=0.0, unit="decades") for (v, i), a, b in zip(order, sizes, sizes[1:])],
+        JudgedClaim.all_of(
+            [JudgedClaim.at_least(id=f"flow-argmin-{a}-{b}", paper=common.PAPER, figure="Theorem 1", statement=f"n = {a} to {b}.", value=v, interval=i, threshold=0.0, unit="decades") for (v, i), a, b in zip(order, sizes, sizes[1:])],
             id="flow-argmin", paper=common.PAPER, figure="Theorem 1", statement="The training time at which the population loss is least does not fall with the number of examples: median over seeds of the paired change."),
-        Claim.all_of(
+        JudgedClaim.all_of(
             [common.median_claim(rise[at], kind="at_least", id=f"flow-rise-{sizes[at]}", figure="Theorem 1", statement=f"n = {sizes[at]}.", threshold=0.01) for at in few],
             id="flow-u-shape", paper=common.PAPER, figure="Theorem 1", statement=f"With {FEW} examples or fewer the population loss along the flow is U-shaped: at the end of the times shown it is above its least by 1 % or more.").unless("" if sizes[0] <= FEW else f"there are {sizes[0]:,} examples or more"),
-        Claim.at_most(unit="", id="flow-lemmas", paper=common.PAPER, figure="Lemmas 4 and 5", statement="|theta(tau)| <= sqrt(tau L(0)) and L(tau) - L* <= |theta*|^2 / (2 tau) along every flow (the larger of the two ratios).", value=lemma, interval=(lemma, lemma), exact=True, threshold=1.0),
-        Claim.within(unit="", id="flow-rate", paper=common.PAPER, figure="equation 16", statement="The best stopping time of the flow grows with n as the bound's does, to the power .4 (exponent within .1).", value=value, interval=interval, low=0.3, high=0.5, note=f"m = {config.flow_features} is fixed, where the bound takes m ~ n; times end at {TAUS[-1]:.1g}; the least KL falls as n^{fall_value:.2f} [{fall_interval[0]:.2f}, {fall_interval[1]:.2f}]"),
-        Claim.within(unit="", id="bound-time", paper=common.PAPER, figure="equation 16", statement="With m = n the bound of Theorem 1 is least at a time that grows as n^.4.", value=time_slope, interval=(time_slope, time_slope), exact=True, low=0.38, high=0.42),
-        Claim.within(unit="", id="bound-value", paper=common.PAPER, figure="equation 16", statement="With m = n the bound of Theorem 1 falls as n^-.4 at that time.", value=value_slope, interval=(value_slope, value_slope), exact=True, low=-0.42, high=-0.38),
+        JudgedClaim.at_most(unit="", id="flow-lemmas", paper=common.PAPER, figure="Lemmas 4 and 5", statement="|theta(tau)| <= sqrt(tau L(0)) and L(tau) - L* <= |theta*|^2 / (2 tau) along every flow (the larger of the two ratios).", value=lemma, interval=(lemma, lemma), exact=True, threshold=1.0),
+        JudgedClaim.within(unit="", id="flow-rate", paper=common.PAPER, figure="equation 16", statement="The best stopping time of the flow grows with n as the bound's does, to the power .4 (exponent within .1).", value=value, interval=interval, low=0.3, high=0.5, note=f"m = {config.flow_features} is fixed, where the bound takes m ~ n; times end at {TAUS[-1]:.1g}; the least KL falls as n^{fall_value:.2f} [{fall_interval[0]:.2f}, {fall_interval[1]:.2f}]"),
+        JudgedClaim.within(unit="", id="bound-time", paper=common.PAPER, figure="equation 16", statement="With m = n the bound of Theorem 1 is least at a time that grows as n^.4.", value=time_slope, interval=(time_slope, time_slope), exact=True, low=0.38, high=0.42),
+        JudgedClaim.within(unit="", id="bound-value", paper=common.PAPER, figure="equation 16", statement="With m = n the bound of Theorem 1 falls as n^-.4 at that time.", value=value_slope, interval=(value_slope, value_slope), exact=True, low=-0.42, high=-0.38),
     ]  # fmt: skip
     panels = [plots.SeedCurves(f"loss, n = {size}", TAUS, population[at]) for at, size in enumerate(sizes)]
     panels += [plots.SeedCurves(f"KL, n = {size}", TAUS, kl[at]) for at, size in enumerate(sizes)]

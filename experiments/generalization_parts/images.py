@@ -34,14 +34,14 @@ from experiments.generalization_parts.common import untrained
 from experiments.generalization_parts.config import Config
 from experiments.generalization_parts.images_config import ImagesConfig
 from experiments.generalization_parts.images_training import train_side_by_side
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.flop import matmul_flop
-from experiments.harness.pool import load_images
-from experiments.harness.processes import is_lead
-from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.flop import matmul_flop
+from experiments.study.judged import JudgedClaim
+from experiments.study.pool import load_images
+from experiments.study.processes import is_lead
+from experiments.study.progress import Progress
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Real images"
 CLAIM_IDS = (
@@ -324,9 +324,9 @@ def _section(
 
     def claim(
         id: str, measured: tuple[float, tuple[float, float]], statement: str, threshold: float, **about: Any
-    ) -> Claim:
+    ) -> JudgedClaim:
         about = {"paper": "generalization", "figure": "Fig 6", "unit": ""} | about
-        return Claim.at_least(
+        return JudgedClaim.at_least(
             id=id, value=measured[0], interval=measured[1], statement=statement, threshold=threshold, **about
         )
 
@@ -346,9 +346,9 @@ def _section(
     off = np.abs(every["shares"] - 0.5)
     seeds = f"{options.seeds} seeds"
     claims = [
-        Claim.all_of(every_bin, id=CLAIM_IDS[0], paper="generalization", figure="Fig 6", statement="The training loss on the farthest pair of clusters is above that on the nearest throughout training: ratio in each part of it after the first twentieth."),
+        JudgedClaim.all_of(every_bin, id=CLAIM_IDS[0], paper="generalization", figure="Fig 6", statement="The training loss on the farthest pair of clusters is above that on the nearest throughout training: ratio in each part of it after the first twentieth."),
         claim(CLAIM_IDS[1], ratio(mean), "The loss on held-out images, each network on its own pair's, is larger for the farthest pair: ratio, mean over training's noise levels.", 1.0, note=seeds),
-        Claim.all_of(every_level, id=CLAIM_IDS[2], paper="generalization", figure="Fig 6", statement="The held-out loss on the farthest pair is above that on the nearest at every single noise level."),
+        JudgedClaim.all_of(every_level, id=CLAIM_IDS[2], paper="generalization", figure="Fig 6", statement="The held-out loss on the farthest pair is above that on the nearest at every single noise level."),
         claim(CLAIM_IDS[3], ratio(beyond), "Far clusters are harder than their variance makes them: ratio of held-out losses, each over that of the best linear denoiser for its pair's covariance.", 1.0, paper="own", figure="", note="1 where only the covariances matter"),
         claim(CLAIM_IDS[4], between(gap[:, 1] - gap[:, 0]), "Far clusters generalise worse: held-out loss minus the loss on the training images, farthest minus nearest.", 0.0, paper="own", figure="", unit="summed over pixels"),
         claim(CLAIM_IDS[5], between(bits[:, 1, 1] - bits[:, 0, 0]), "The farthest pair's held-out images have the lower likelihood: bits per dimension, farthest minus nearest, each under its own network.", 0.0, figure="section 4.2", unit="bits per dimension", note="of 8-bit pixels; the notebook's own figures, 13.5 and 10.2, are not on this scale"),

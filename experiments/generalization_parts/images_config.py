@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dgu.errors import require
 from dgu.models import TutorialUNetConfig
-from experiments.harness.options import check_options, renamed
+from experiments.study.options import check_options, renamed
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from dgu.models import two_modes
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
 from experiments.generalization_parts.stopping import RISE, WINDOW, density_figure, tested_rise, untested_rise
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Modes shift"
 CLAIM_IDS = (
@@ -61,12 +61,12 @@ def run(config: Config, directory: RunDirectory) -> Section:
     for optimizer, name, threshold in (("sgd", "modes-shift-ratio", 5.0), ("adam", "modes-shift-adam", 1.0)):
         value, interval = common.bootstrap(common.ratio_of_medians, level[optimizer][far], level[optimizer][near])
         claims.append(
-            Claim.at_least(unit="", id=name, paper=common.PAPER, figure="Fig 5" if optimizer == "sgd" else "Fig 10", statement=f"Far modes are learned worse: median KL half way through training with {common.NAMES[optimizer]}, modes at +-{mus[far]:g} over +-3.", value=value, interval=interval, threshold=threshold, note=common.diverged_note(results[optimizer]["first_nonfinite"])).unless(half_way)
+            JudgedClaim.at_least(unit="", id=name, paper=common.PAPER, figure="Fig 5" if optimizer == "sgd" else "Fig 10", statement=f"Far modes are learned worse: median KL half way through training with {common.NAMES[optimizer]}, modes at +-{mus[far]:g} over +-3.", value=value, interval=interval, threshold=threshold, note=common.diverged_note(results[optimizer]["first_nonfinite"])).unless(half_way)
         )  # fmt: skip
     value, interval = common.bootstrap(partial(common.trend, mus), level["sgd"].T)
     claims.insert(
         1,
-        Claim.at_least(unit="", id="modes-shift-trend", paper=common.PAPER, figure="Theorem 2", statement="The KL with SGD grows with the distance of the modes: rank correlation of the median over seeds.", value=value, interval=interval, threshold=0.9).unless(half_way or common.few_ranked(mus, "distances")),
+        JudgedClaim.at_least(unit="", id="modes-shift-trend", paper=common.PAPER, figure="Theorem 2", statement="The KL with SGD grows with the distance of the modes: rank correlation of the median over seeds.", value=value, interval=interval, threshold=0.9).unless(half_way or common.few_ranked(mus, "distances")),
     )  # fmt: skip
     grid = common.grid_for(mus[far], config.shift_points)
     late = epochs >= config.epochs / 2
@@ -74,7 +74,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
     first = results["sgd"]["first_nonfinite"].reshape(len(mus), seeds)[far]
     rise, rise_interval, note = tested_rise({"kl": kl["sgd"][far], "epochs": epochs, "first_nonfinite": first})
     claims.append(
-        Claim.at_least(id="modes-shift-early", paper=common.PAPER, figure="Fig 5", statement=f"With modes at +-{mus[far]:g} and SGD the KL is least early and rises after: the end lies above the time that the other half of the seeds chose.", value=rise, interval=rise_interval, threshold=RISE, unit="nats", note=note).unless(untested_rise(config))
+        JudgedClaim.at_least(id="modes-shift-early", paper=common.PAPER, figure="Fig 5", statement=f"With modes at +-{mus[far]:g} and SGD the KL is least early and rises after: the end lies above the time that the other half of the seeds chose.", value=rise, interval=rise_interval, threshold=RISE, unit="nats", note=note).unless(untested_rise(config))
     )  # fmt: skip
     widths, scales, panels = _remark_figures(config, remarks)
     claims += [widths, scales]
@@ -131,7 +131,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
     )  # fmt: skip
 
 
-def _modes(log_q: np.ndarray, grid: Grid, mu: float) -> list[Claim]:
+def _modes(log_q: np.ndarray, grid: Grid, mu: float) -> list[JudgedClaim]:
     """Mass and places of the modes over the second half of training, over the seeds that did not diverge."""
     log_q = log_q[np.isfinite(log_q).all(axis=(1, 2))]
     found = mode_summary(log_q, grid)
@@ -143,7 +143,7 @@ def _modes(log_q: np.ndarray, grid: Grid, mu: float) -> list[Claim]:
     off = np.median(heaviest - 0.5, axis=1)
     one, interval = common.bootstrap(partial(np.mean, axis=0), share)
     return [
-        Claim.at_least(id="modes-shift-one-mode", paper=common.PAPER, figure="Fig 5", statement=f"With modes at +-{mu:g} and SGD, at least half of the measurements of the second half of training put more than 90 % of the mass on one mode.", value=one, interval=interval, threshold=0.5, unit="of measurements", note=f"{len(share)} seeds"),
+        JudgedClaim.at_least(id="modes-shift-one-mode", paper=common.PAPER, figure="Fig 5", statement=f"With modes at +-{mu:g} and SGD, at least half of the measurements of the second half of training put more than 90 % of the mass on one mode.", value=one, interval=interval, threshold=0.5, unit="of measurements", note=f"{len(share)} seeds"),
         common.median_claim(error, kind="at_most", id="modes-shift-positions", figure="Fig 5", statement="The place of the heavier mode is learned: off by at most 10 % of mu.", threshold=0.1),
         common.median_claim(off, kind="at_least", id="modes-shift-weights", figure="Fig 5", statement="The weights are not learned: the heavier mode's is off by at least .25.", threshold=0.25),
     ]  # fmt: skip
@@ -208,7 +208,7 @@ def _trained(
 
 def _remark_figures(
     config: Config, remarks: dict[str, dict[str, np.ndarray]]
-) -> tuple[Claim, Claim, list[plots.SizePanel]]:
+) -> tuple[JudgedClaim, JudgedClaim, list[plots.SizePanel]]:
     wide, scaled = len(config.mode_widths), len(config.input_scales)
     short = common.untrained(config.remark_epochs)
     level = {}
@@ -217,10 +217,10 @@ def _remark_figures(
         kl = np.median(common.finite(found["kl"])[:, late], axis=1)
         level[name] = kl.reshape(wide + scaled, config.remark_seeds)
     value, interval = common.bootstrap(partial(common.trend, config.mode_widths), level["sgd"][:wide].T)
-    widths = Claim.at_most(unit="", id="mode-width", paper=common.PAPER, figure="Remark 6", statement="Wider modes at the same distance are learned better with SGD: rank correlation of KL and width.", value=value, interval=interval, threshold=0.0).unless(short or common.few_ranked(config.mode_widths, "widths"))  # fmt: skip
+    widths = JudgedClaim.at_most(unit="", id="mode-width", paper=common.PAPER, figure="Remark 6", statement="Wider modes at the same distance are learned better with SGD: rank correlation of KL and width.", value=value, interval=interval, threshold=0.0).unless(short or common.few_ranked(config.mode_widths, "widths"))  # fmt: skip
     value, interval = common.bootstrap(common.ratio_of_medians, level["sgd"][wide + scaled - 1], level["sgd"][wide])
     small, large = config.input_scales[-1], config.input_scales[0]
-    scales = Claim.at_most(unit="", id="inputs-scaled", paper=common.PAPER, figure="Remark 7", statement=f"Scaling the inputs down makes far modes easier with SGD: KL at factor {small:g} over {large:g}.", value=value, interval=interval, threshold=1.0, note="noise at the KL's time scaled with the data").unless(short)  # fmt: skip
+    scales = JudgedClaim.at_most(unit="", id="inputs-scaled", paper=common.PAPER, figure="Remark 7", statement=f"Scaling the inputs down makes far modes easier with SGD: KL at factor {small:g} over {large:g}.", value=value, interval=interval, threshold=1.0, note="noise at the KL's time scaled with the data").unless(short)  # fmt: skip
     names = common.NAMES
     panels = [
         plots.SizePanel("Remark 6", "standard deviation of the modes", "KL, nats", np.asarray(config.mode_widths), {names[k]: common.shown(v[:wide]) for k, v in level.items()}, ceiling=common.WORST, lost="diverged"),

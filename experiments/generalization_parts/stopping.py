@@ -10,10 +10,10 @@ from dgu.analysis import Grid, early_stopping, mode_summary, proportion
 from dgu.models import two_modes
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Early stopping"
 CLAIM_IDS = (
@@ -68,7 +68,7 @@ def run(config: Config, directory: RunDirectory) -> Section:
     claims += _learning(config, results["sgd", largest], results["adam", largest])
     for optimizer, figure in zip(common.OPTIMIZERS, ("Figs 3 and 4", "Figs 8 and 9")):
         claims.append(
-            Claim.all_of(
+            JudgedClaim.all_of(
                 tests[optimizer],
                 id=f"early-stopping-{optimizer}",
                 paper=common.PAPER,
@@ -147,7 +147,7 @@ def _train(config: Config, grid: Grid, optimizer: str, n: int) -> dict[str, np.n
     return common.train(config, runs, name=name, optimizer=optimizer, epochs=epochs, every=every, width=config.width)
 
 
-def _shown(part: Claim) -> str:
+def _shown(part: JudgedClaim) -> str:
     if part.value is None or part.interval is None:
         return "not tested"
     return f"{part.value:+.2f} [{part.interval[0]:+.2f}, {part.interval[1]:+.2f}]"
@@ -160,10 +160,10 @@ def untested_rise(config: Config) -> str:
     return common.untrained(config.epochs) or (few if measured < LEAST_MEASURED else "")
 
 
-def _test(config: Config, found: dict[str, np.ndarray], optimizer: str, n: int) -> Claim:
+def _test(config: Config, found: dict[str, np.ndarray], optimizer: str, n: int) -> JudgedClaim:
     """The rise after the minimum at one size."""
     value, interval, note = tested_rise(found)
-    return Claim.at_least(
+    return JudgedClaim.at_least(
         id=f"early-stopping-{optimizer}-{n}",
         paper=common.PAPER,
         figure="Figs 3 and 8",
@@ -189,7 +189,7 @@ def tested_rise(found: dict[str, np.ndarray]) -> tuple[float, tuple[float, float
     return float(tested.rise.estimate), interval, "; ".join(filter(None, (note, lost)))
 
 
-def _learning(config: Config, sgd: dict[str, np.ndarray], adam: dict[str, np.ndarray]) -> list[Claim]:
+def _learning(config: Config, sgd: dict[str, np.ndarray], adam: dict[str, np.ndarray]) -> list[JudgedClaim]:
     """The figures of the sheet's replication."""
     largest = max(config.sizes)
     few = f"it was trained on {largest:,} examples, fewer than {EXAMPLES:,}" if largest < EXAMPLES else ""
@@ -199,24 +199,24 @@ def _learning(config: Config, sgd: dict[str, np.ndarray], adam: dict[str, np.nda
     about = {"paper": common.PAPER, "figure": "Fig 3", "note": f"{len(kl)} seeds"}
     start = common.bootstrap(common.median, kl[:, 0])
     parts = [
-        Claim.within(id="sgd-start", statement=f"The median KL at the start is from {START[0]:g} to {START[1]:g}.", value=start[0], interval=start[1], low=START[0], high=START[1], unit="nats", **about),
+        JudgedClaim.within(id="sgd-start", statement=f"The median KL at the start is from {START[0]:g} to {START[1]:g}.", value=start[0], interval=start[1], low=START[0], high=START[1], unit="nats", **about),
         common.median_claim(middle, kind="at_most", id="sgd-middle", figure="Fig 3", statement=f"The median KL at epochs {SGD_EPOCHS[0]} to {SGD_EPOCHS[1]} is at most {MIDDLE:g}.", threshold=MIDDLE, unit="nats"),
-        Claim.at_least(id="sgd-least", statement=f"At least four seeds in five reach a KL of {LEAST:g}.", value=float(reached.value), interval=(float(reached.low), float(reached.high)), threshold=0.8, unit="of seeds", **about),
+        JudgedClaim.at_least(id="sgd-least", statement=f"At least four seeds in five reach a KL of {LEAST:g}.", value=float(reached.value), interval=(float(reached.low), float(reached.high)), threshold=0.8, unit="of seeds", **about),
     ]  # fmt: skip
     late = np.median(common.finite(adam["kl"])[:, common.window(adam["epochs"], *ADAM_EPOCHS)], axis=1)
     trained = common.untrained(config.epochs) or few
     return [
-        Claim.all_of(parts, id="sgd-learns", paper=common.PAPER, figure="Fig 3", statement=f"SGD brings the KL for modes at +-{MU:g} from about 1 to below {MIDDLE:g} within {SGD_EPOCHS[1]} epochs of {largest:,} examples.").unless(trained or common.unmeasured(epochs, *SGD_EPOCHS)),
+        JudgedClaim.all_of(parts, id="sgd-learns", paper=common.PAPER, figure="Fig 3", statement=f"SGD brings the KL for modes at +-{MU:g} from about 1 to below {MIDDLE:g} within {SGD_EPOCHS[1]} epochs of {largest:,} examples.").unless(trained or common.unmeasured(epochs, *SGD_EPOCHS)),
         common.median_claim(late, kind="at_most", id="adam-learns", figure="Fig 8", statement=f"With Adam the median KL at epochs {ADAM_EPOCHS[0]} to {ADAM_EPOCHS[1]} of {largest:,} examples is at most {ADAM:g}.", threshold=ADAM, unit="nats").unless(trained or common.unmeasured(adam["epochs"], *ADAM_EPOCHS)),
     ]  # fmt: skip
 
 
-def _sample_size(config: Config, results: dict[tuple[str, int], dict[str, np.ndarray]]) -> Claim:
+def _sample_size(config: Config, results: dict[tuple[str, int], dict[str, np.ndarray]]) -> JudgedClaim:
     """Adam at the end: fewest against most examples."""
     least, most = config.sizes[0], config.sizes[-1]
     ends = [np.median(common.finite(results["adam", n]["kl"])[:, -3:], axis=1) for n in (least, most)]
     value, interval = common.bootstrap(common.ratio_of_medians, *ends)
-    return Claim.at_least(
+    return JudgedClaim.at_least(
         unit="",
         id="sample-size",
         paper=common.PAPER,
@@ -231,7 +231,7 @@ def _sample_size(config: Config, results: dict[tuple[str, int], dict[str, np.nda
     )
 
 
-def _scores(config: Config, results: dict) -> tuple[Claim, Claim, list[tuple], tuple]:
+def _scores(config: Config, results: dict) -> tuple[JudgedClaim, JudgedClaim, list[tuple], tuple]:
     """Slope and zero of the learned score about each mode: from ``log q`` by central differences, least squares near it."""
     grid = common.grid_for(MU, config.points)
     x = (grid.coarse[1:] + grid.coarse[:-1]) / 2
@@ -266,7 +266,7 @@ def _scores(config: Config, results: dict) -> tuple[Claim, Claim, list[tuple], t
         best = values["adam", max(config.sizes)]
         value, interval = common.bootstrap(common.median, best[np.isfinite(best)])
         claims.append(
-            Claim.within(unit="", id=f"score-{name}", statement=f"About the modes the {what} of the score learned with Adam is that of the exact score, within {100 * OFF:.0f} %, after {config.epochs:,} epochs of {max(config.sizes):,} examples.", value=value, interval=interval, note="ratio, mean of both modes, median over seeds", **about).unless(common.untrained(config.epochs))
+            JudgedClaim.within(unit="", id=f"score-{name}", statement=f"About the modes the {what} of the score learned with Adam is that of the exact score, within {100 * OFF:.0f} %, after {config.epochs:,} epochs of {max(config.sizes):,} examples.", value=value, interval=interval, note="ratio, mean of both modes, median over seeds", **about).unless(common.untrained(config.epochs))
         )  # fmt: skip
     return claims[0], claims[1], rows, (x, exact, np.array(learned))
 

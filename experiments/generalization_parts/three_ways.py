@@ -15,10 +15,10 @@ from dgu.models.shallow import ShallowScore
 from dgu.samplers import ScoreOfDensity, probability_flow
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "The KL three ways"
 CLAIM_IDS = ("kl-ways-exact", "kl-same-law", "kl-ways-trained", "kl-floor")
@@ -48,10 +48,10 @@ def run(config: Config, directory: RunDirectory) -> Section:
     about = {"paper": "own", "figure": "equation 11"}
     # The floor is exact: a quadrature of the exact score.
     claims = [
-        Claim.all_of(parts[:3], id="kl-ways-exact", statement=f"On the exact score the three estimates of the KL agree: they differ by less than {OFFSET:g} beside three standard errors, and these are {COARSE:g} or less.", **about),
-        Claim.all_of(parts[5::3], id="kl-same-law", statement="On trained networks the two estimates of one law, likelihoods and samples of the probability flow, agree by the same rule.", **about).unless(short),
-        Claim.all_of(parts[3:], id="kl-ways-trained", statement="On trained networks all three agree: integrating the score at one time tells what the model samples.", **about).unless(short),
-        Claim.within(id="kl-floor", paper="own", figure="section 4.1", statement=f"On the exact score the paper's protocol has the floor that noise at t_eps gives, {sum(FLOOR) / 2:g} for t_eps = {FLOOR_TIME:g}.", value=floor, interval=(floor, floor), exact=True, low=FLOOR[0], high=FLOOR[1], unit="nats").unless("" if config.t_eps == FLOOR_TIME else f"the KL was taken at t_eps = {config.t_eps:g}"),
+        JudgedClaim.all_of(parts[:3], id="kl-ways-exact", statement=f"On the exact score the three estimates of the KL agree: they differ by less than {OFFSET:g} beside three standard errors, and these are {COARSE:g} or less.", **about),
+        JudgedClaim.all_of(parts[5::3], id="kl-same-law", statement="On trained networks the two estimates of one law, likelihoods and samples of the probability flow, agree by the same rule.", **about).unless(short),
+        JudgedClaim.all_of(parts[3:], id="kl-ways-trained", statement="On trained networks all three agree: integrating the score at one time tells what the model samples.", **about).unless(short),
+        JudgedClaim.within(id="kl-floor", paper="own", figure="section 4.1", statement=f"On the exact score the paper's protocol has the floor that noise at t_eps gives, {sum(FLOOR) / 2:g} for t_eps = {FLOOR_TIME:g}.", value=floor, interval=(floor, floor), exact=True, low=FLOOR[0], high=FLOOR[1], unit="nats").unless("" if config.t_eps == FLOOR_TIME else f"the KL was taken at t_eps = {config.t_eps:g}"),
     ]  # fmt: skip
     directory.save_figure(
         FIGURE_FILES[0],
@@ -86,9 +86,9 @@ def _absent() -> dict[str, np.ndarray]:
     raise RuntimeError("the basic study must run before the three estimates")
 
 
-def _agree(difference: float, error: float, name: str, statement: str) -> Claim:
+def _agree(difference: float, error: float, name: str, statement: str) -> JudgedClaim:
     """The difference is within ``OFFSET`` beside 3 standard errors: its 95 % interval lies inside OFFSET and 5 of them."""
-    return Claim.equivalent(id=name, paper="own", figure="equation 11", statement=statement, estimate=float(difference), interval=(float(difference - 1.96 * error), float(difference + 1.96 * error)), margin=OFFSET + 5 * error, standard_error=error, max_standard_error=COARSE, unit="nats")  # fmt: skip
+    return JudgedClaim.equivalent(id=name, paper="own", figure="equation 11", statement=statement, estimate=float(difference), interval=(float(difference - 1.96 * error), float(difference + 1.96 * error)), margin=OFFSET + 5 * error, standard_error=error, max_standard_error=COARSE, unit="nats")  # fmt: skip
 
 
 def _estimates(config: Config, stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

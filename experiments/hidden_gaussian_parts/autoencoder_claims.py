@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis
-from experiments.harness.claims import Claim
 from experiments.hidden_gaussian_parts.autoencoder_networks import SHOWN
 from experiments.hidden_gaussian_parts.subject import PAPER, bounded
+from experiments.study.judged import JudgedClaim
 
 #: Names of the denoisers that are not autoencoders.
 EDM, GAUSSIAN, POINTS = "network", "Gaussian", "multi-delta"
@@ -22,15 +22,15 @@ def middle_levels(sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(inside), np.flatnonzero(~inside)
 
 
-def _all_of(nets: list[str], one: Any, **about: Any) -> Claim:
+def _all_of(nets: list[str], one: Any, **about: Any) -> JudgedClaim:
     """A claim on every network: ``one(name, **about)`` makes that of each."""
     parts = [one(name, **about | {"id": f"{about['id']}-{name}", "statement": f"{name}."}) for name in nets]
-    return Claim.all_of(parts, **{name: about[name] for name in ("id", "paper", "figure", "statement")})  # fmt: skip
+    return JudgedClaim.all_of(parts, **{name: about[name] for name in ("id", "paper", "figure", "statement")})  # fmt: skip
 
 
 def distance_claims(
     nets: list[str], sigmas: np.ndarray, found: analysis.ScoreDistances, rmse: Mapping[str, Any], straight: Mapping[str, Any]
-) -> list[Claim]:  # fmt: skip
+) -> list[JudgedClaim]:  # fmt: skip
     middle, others = middle_levels(sigmas)
     where = f"sigma = {', '.join(f'{sigma:.3g}' for sigma in sigmas[middle])}"
 
@@ -39,31 +39,31 @@ def distance_claims(
         pair = found.differences[:, found.names.index(a), found.names.index(b)]
         return pair[places].mean(axis=0) / np.sqrt(found.dimension)
 
-    def mean(kind: str, values: np.ndarray, bound: float, **about: Any) -> Claim:
+    def mean(kind: str, values: np.ndarray, bound: float, **about: Any) -> JudgedClaim:
         interval = analysis.t_interval(values)
         limits = (float(interval.low), float(interval.high))
         if kind == "equivalent":
-            return Claim.equivalent(estimate=float(interval.estimate), interval=limits, margin=bound, **about)
-        return Claim.at_least(value=float(interval.estimate), interval=limits, threshold=bound, **about)
+            return JudgedClaim.equivalent(estimate=float(interval.estimate), interval=limits, margin=bound, **about)
+        return JudgedClaim.at_least(value=float(interval.estimate), interval=limits, threshold=bound, **about)
 
-    def peak(name: str, **about: Any) -> Claim:
+    def peak(name: str, **about: Any) -> JudgedClaim:
         return mean("at_least", each(name, GAUSSIAN, middle) - each(name, GAUSSIAN, others), 0.0, **about)
 
-    def like(name: str, **about: Any) -> Claim:
+    def like(name: str, **about: Any) -> JudgedClaim:
         return mean("equivalent", each(name, GAUSSIAN, middle) - each(EDM, GAUSSIAN, middle), 0.05, **about)
 
-    def new(name: str, **about: Any) -> Claim:
+    def new(name: str, **about: Any) -> JudgedClaim:
         return mean("at_least", each(name, POINTS, middle) - each(name, GAUSSIAN, middle), 0.0, **about)
 
-    def agree(name: str, **about: Any) -> Claim:
+    def agree(name: str, **about: Any) -> JudgedClaim:
         return mean("at_least", each(GAUSSIAN, EDM, middle) - each(name, EDM, middle), 0.0, **about)
 
-    def linear(name: str, **about: Any) -> Claim:
+    def linear(name: str, **about: Any) -> JudgedClaim:
         cosine = straight[name].cosine()
         worst = int(np.argmin(cosine.estimate[:, 0]))
         low, high = float(cosine.low[worst, 0]), float(cosine.high[worst, 0])
         note = f"least at sigma = {sigmas[worst]:.3g}"
-        return Claim.at_least(value=float(cosine.estimate[worst, 0]), interval=(low, high), threshold=0.96, note=note, **about)  # fmt: skip
+        return JudgedClaim.at_least(value=float(cosine.estimate[worst, 0]), interval=(low, high), threshold=0.96, note=note, **about)  # fmt: skip
 
     pixels = {"unit": "(RMSE, pixel units)", "figure": "Fig 24"}
     name = SHOWN["linear"]
@@ -84,21 +84,21 @@ def distance_claims(
     ]  # fmt: skip
 
 
-def jacobian_claims(nets: list[str], sigmas: np.ndarray, leading: Mapping[str, np.ndarray]) -> list[Claim]:
+def jacobian_claims(nets: list[str], sigmas: np.ndarray, leading: Mapping[str, np.ndarray]) -> list[JudgedClaim]:
     high, low = 0, int(np.argmin(np.abs(np.log(sigmas / 1.5))))
     low = low if low != high else len(sigmas) - 1
 
-    def aligned(name: str, **about: Any) -> Claim:
+    def aligned(name: str, **about: Any) -> JudgedClaim:
         weakest = analysis.t_interval(leading[name][high].T, bounds=(0, 1))
         place = int(np.argmin(weakest.estimate))
         limits = (float(weakest.low[place]), float(weakest.high[place]))  # type: ignore[index]
         value = float(weakest.estimate[place])  # type: ignore[index]
-        return Claim.at_least(value=value, interval=limits, threshold=0.95, note=f"vector {place + 1}", **about)
+        return JudgedClaim.at_least(value=value, interval=limits, threshold=0.95, note=f"vector {place + 1}", **about)
 
-    def falls(name: str, **about: Any) -> Claim:
+    def falls(name: str, **about: Any) -> JudgedClaim:
         fall = analysis.t_interval(leading[name][high].mean(axis=1) - leading[name][low].mean(axis=1), bounds=(-1, 1))
         limits = (float(fall.low), float(fall.high))
-        return Claim.at_least(value=float(fall.estimate), interval=limits, threshold=0.0, **about)
+        return JudgedClaim.at_least(value=float(fall.estimate), interval=limits, threshold=0.0, **about)
 
     about = {"paper": PAPER, "figure": "Fig 29", "unit": "|cosine|"}
     return [

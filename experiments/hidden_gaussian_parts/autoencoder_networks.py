@@ -20,9 +20,9 @@ from dgu.models import (
     SongUNetConfig,
 )
 from dgu.training import LevelTraining, initial_levels, train_levels, trains_together
-from experiments.harness.options import renamed
-from experiments.harness.progress import Progress
-from experiments.harness.rundir import RunDirectory
+from experiments.study.options import renamed
+from experiments.study.progress import Progress
+from experiments.study.run_directory import RunDirectory
 
 #: Names in figures and tables.
 SHOWN = {"ncsn": "DAE-NCSN", "skip": "DAE-Skip", "dit": "DAE-DiT", "linear": "DAE-linear"}

@@ -21,12 +21,6 @@ from dgu.keys import seeded, stream
 from dgu.models import EDMNetwork
 from dgu.noisy import noisy_input
 from dgu.training import trains_together
-from experiments.harness.costs import Cost
-from experiments.harness.flop import matmul_flop
-from experiments.harness.options import check_options
-from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.autoencoder_claims import (
     EDM,
     GAUSSIAN,
@@ -37,6 +31,12 @@ from experiments.hidden_gaussian_parts.autoencoder_claims import (
 )
 from experiments.hidden_gaussian_parts.autoencoder_networks import SHOWN, build, optimisation, trained
 from experiments.hidden_gaussian_parts.subject import Plan, Subject, triple
+from experiments.study.costs import Cost
+from experiments.study.flop import matmul_flop
+from experiments.study.options import check_options
+from experiments.study.progress import Progress
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = (
     "autoencoders-linear",

@@ -9,13 +9,13 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.denoisers import as_pytree, map_batch
 from dgu.keys import seeded, stream
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts import distillation
 from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject, bounded, triple
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = ("distances-gaussian-closer", "distances-regimes", "distances-linear-gaussian")
 FIGURE_FILES = ("figures/distances.png", "figures/trajectories.png", "figures/samples.png")
@@ -102,7 +102,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     )  # fmt: skip
 
 
-def _claims(subject: Subject, found: analysis.ScoreDistances, rmse: dict) -> list[Claim]:
+def _claims(subject: Subject, found: analysis.ScoreDistances, rmse: dict) -> list[JudgedClaim]:
     sigmas, size = subject.sigmas, np.sqrt(found.dimension)
     low, high = MIDDLE
     middle, outer = (sigmas >= low) & (sigmas <= high), np.flatnonzero((sigmas >= high) | (sigmas <= low))
@@ -117,7 +117,7 @@ def _claims(subject: Subject, found: analysis.ScoreDistances, rmse: dict) -> lis
     apart = int(np.argmax(rmse["Gaussian - linear"].estimate))
     where = f"largest at sigma = {sigmas[apart]:.3g}"
     return [
-        Claim.at_least(id="distances-gaussian-closer", paper=PAPER, figure="Fig 2", unit="(RMSE, pixel units)",
+        JudgedClaim.at_least(id="distances-gaussian-closer", paper=PAPER, figure="Fig 2", unit="(RMSE, pixel units)",
                        statement=f"At intermediate noise ({low:g} to {high:g}) the network is nearer to the Gaussian denoiser than to the multi-delta one: the difference of their distances, mean over levels.",
                        value=float(closer.estimate), interval=(float(closer.low), float(closer.high)), threshold=0.0,
                        note=f"on {subject.inputs} images").unless(absent["middle"]),

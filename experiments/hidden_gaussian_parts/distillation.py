@@ -10,13 +10,13 @@ from dgu.errors import require
 from dgu.keys import seeded, stream
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.training import distill_by_adam, distill_exactly
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.subject import Plan, Subject, bounded, triple
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.progress import Progress
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = (
     "distillation-gaussian-weights",
@@ -272,7 +272,7 @@ def _few_draws(config: Config, subject: Subject) -> str:
     return few if rows < _ROWS * size else ""
 
 
-def _claims(sigmas: Any, exact: dict, adam: dict, own: dict, kept: int, few: str) -> list[Claim]:
+def _claims(sigmas: Any, exact: dict, adam: dict, own: dict, kept: int, few: str) -> list[JudgedClaim]:
     inner = np.flatnonzero((sigmas >= _FROM) & (sigmas <= 80.0))
     absent = (
         ""

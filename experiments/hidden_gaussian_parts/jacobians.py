@@ -9,13 +9,13 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.errors import require
 from dgu.keys import seeded, stream
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.progress import Progress
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = ("jacobian-high-noise", "jacobian-adaptive")
 FIGURE_FILES = ("figures/jacobian_correlation.png", "figures/jacobian_overlap.png", "figures/jacobian_vectors.png", "figures/jacobian_perturbations.png")  # fmt: skip
@@ -96,12 +96,12 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     vector = int(np.argmin(weakest.estimate))
     fall = analysis.t_interval(leading[high].mean(axis=1) - leading[low].mean(axis=1), bounds=(-1, 1))
     claims = [
-        Claim.at_least(
+        JudgedClaim.at_least(
             id="jacobian-high-noise", paper=PAPER, figure="Fig 28", unit="|cosine|",
             statement=f"At the highest noise (sigma = {sigmas[high]:.3g}) the three leading singular vectors of the network's Jacobian are the first three principal components (the weakest is shown).",
             value=float(weakest.estimate[vector]), interval=(float(weakest.low[vector]), float(weakest.high[vector])), threshold=0.95,  # type: ignore[index]
             note=f"vector {vector + 1}, sigma = {sigmas[high]:.3g}, {config.trajectories} trajectories"),
-        Claim.at_least(
+        JudgedClaim.at_least(
             id="jacobian-adaptive", paper=PAPER, figure="Fig 28", unit="|cosine|",
             statement=f"At sigma = {sigmas[low]:.3g} they are adapted to the image: their correlation is lower than at the highest noise (the fall is shown).",
             value=float(fall.estimate), interval=(float(fall.low), float(fall.high)), threshold=0.0,

@@ -10,11 +10,11 @@ from dgu import analysis, plots
 from dgu.errors import require
 from dgu.keys import seeded, stream
 from dgu.samplers import karras_sigmas
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject, bounded, triple
+from experiments.study.costs import Cost
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = ("linearity-network", "linearity-multi-delta", "linearity-equal-weights")
 #: Noise up to which the multi-delta denoiser should be far from linear.

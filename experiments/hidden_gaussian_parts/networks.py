@@ -17,11 +17,11 @@ from dgu.models import EDMNetwork
 from dgu.samplers import karras_sigmas
 from dgu.training import TrainingConfig
 from dgu.training.loop import check_batch
-from experiments.harness.costs import Cost
-from experiments.harness.flop import matmul_flop
-from experiments.harness.inputs import note_choice, once_a_run
-from experiments.harness.options import check_options
-from experiments.harness.pool import BUNDLED_IMAGES, load_images
+from experiments.study.costs import Cost
+from experiments.study.flop import matmul_flop
+from experiments.study.inputs import note_choice, once_a_run
+from experiments.study.options import check_options
+from experiments.study.pool import BUNDLED_IMAGES, load_images
 from experiments.train import NetworkConfig, build_network
 
 

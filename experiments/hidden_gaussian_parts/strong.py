@@ -13,15 +13,15 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.analysis import SameNoise
 from dgu.errors import require
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts import networks
 from experiments.hidden_gaussian_parts.networks import Arm, Design, Images
 from experiments.hidden_gaussian_parts.subject import PAPER
 from experiments.hidden_gaussian_parts.trainer import Measured, Trainer
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = (
     "strong-generalising-same",
@@ -161,12 +161,12 @@ def _stopped(course: list[Measured]) -> Measured:
 
 def _claims(
     config: Config, common: networks.Config, sizes: tuple[int, ...], apart: dict[str, SameNoise], to_whole: SameNoise, enough: int, over: str
-) -> list[Claim]:  # fmt: skip
+) -> list[JudgedClaim]:  # fmt: skip
     large, small = apart[_named(sizes[-1])], apart[_named(sizes[0])]
 
-    def held(kind: str, found: analysis.Interval, bound: float, **about: Any) -> Claim:
+    def held(kind: str, found: analysis.Interval, bound: float, **about: Any) -> JudgedClaim:
         interval = (float(found.low), float(found.high))
-        return getattr(Claim, kind)(
+        return getattr(JudgedClaim, kind)(
             value=float(found.estimate),
             interval=interval,
             threshold=bound,

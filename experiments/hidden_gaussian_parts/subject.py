@@ -14,11 +14,11 @@ from dgu.errors import InputError, require
 from dgu.keys import seeded, stream
 from dgu.models import NCSNPP, EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, SongUNetConfig
 from dgu.samplers import karras_sigmas
-from experiments.harness import checkpoints
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.inputs import note_choice
-from experiments.harness.pool import BUNDLED_IMAGES, load_images
+from experiments.study import checkpoints
+from experiments.study.costs import Cost
+from experiments.study.inputs import note_choice
+from experiments.study.judged import JudgedClaim
+from experiments.study.pool import BUNDLED_IMAGES, load_images
 
 PAPER = "hidden_gaussian"
 #: The network of the paper's main figures: not in the package, but its costs are known.
@@ -246,10 +246,10 @@ def _halves(images: np.ndarray, option: str, value: str) -> tuple[np.ndarray, np
     return images[::2], images[1::2]
 
 
-def bounded(kind: str, found: Any, place: Any, bound: float, **about: Any) -> Claim:
+def bounded(kind: str, found: Any, place: Any, bound: float, **about: Any) -> JudgedClaim:
     """A claim ("at_least" or "at_most") on one entry of an ``Interval`` of arrays."""
     value, low, high = (float(np.asarray(part)[place]) for part in (found.estimate, found.low, found.high))
-    return getattr(Claim, kind)(value=value, interval=(low, high), threshold=bound, **{"paper": PAPER, **about})
+    return getattr(JudgedClaim, kind)(value=value, interval=(low, high), threshold=bound, **{"paper": PAPER, **about})
 
 
 def triple(found: Any, place: Any = slice(None)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

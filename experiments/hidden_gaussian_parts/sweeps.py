@@ -14,11 +14,6 @@ import numpy as np
 
 from dgu import analysis
 from dgu.errors import require
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts import networks
 from experiments.hidden_gaussian_parts.networks import Arm, Design, Images
 from experiments.hidden_gaussian_parts.subject import PAPER
@@ -26,6 +21,11 @@ from experiments.hidden_gaussian_parts.sweep_figures import FIGURE_FILES as FIGU
 from experiments.hidden_gaussian_parts.sweep_figures import draw
 from experiments.hidden_gaussian_parts.sweep_results import Sweep, fresh_scores, linear_distances, reference
 from experiments.hidden_gaussian_parts.trainer import Trainer, intermediate
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 CLAIM_IDS = (
     "sweeps-linearity-rises",
@@ -172,12 +172,12 @@ def _tables(sweep: Sweep) -> tuple[Table, Table]:
     )  # fmt: skip
 
 
-def _claims(sweep: Sweep) -> list[Claim]:
+def _claims(sweep: Sweep) -> list[JudgedClaim]:
     seeds, sizes = sweep.trainer.config.seeds, sweep.sizes
 
-    def held(kind: str, found: analysis.Interval, bound: float, **about: Any) -> Claim:
+    def held(kind: str, found: analysis.Interval, bound: float, **about: Any) -> JudgedClaim:
         interval = (float(found.low), float(found.high))
-        return getattr(Claim, kind)(
+        return getattr(JudgedClaim, kind)(
             value=float(found.estimate), interval=interval, threshold=bound, **({"paper": PAPER, "unit": ""} | about)
         )
 
@@ -220,7 +220,7 @@ def _claims(sweep: Sweep) -> list[Claim]:
              statement="The minimum linearity over noise levels rises with the data-set size (Spearman's correlation).", note=over).unless(few),
         held("at_most", sweep.rank(sweep.by_seed(lambda one, size: one.middle())), -0.8, id=CLAIM_IDS[1], figure="Fig 6",
              statement="On held-out inputs the distance to the Gaussian denoiser of the training images falls with the data-set size (Spearman's correlation; mean over intermediate noise levels).", note=over).unless(few),
-        Claim.all_of(memorises, id=CLAIM_IDS[2], paper=PAPER, figure="Fig 8",
+        JudgedClaim.all_of(memorises, id=CLAIM_IDS[2], paper=PAPER, figure="Fig 8",
                      statement=f"On {sweep.little} images the wide network ({sweep.wide} channels) comes near to the Gaussian denoiser and leaves it again while its samples become training images.").unless(once),
         held("at_most", analysis.t_interval(narrow[:, -1] / narrow.min(axis=1)), 1.1, id=CLAIM_IDS[3], figure="Fig 7",
              statement=f"The narrow network ({sweep.narrow} channels) on the same images does not leave it: the last distance (the peak among intermediate noise levels) is at most 1.1 of the least.",

@@ -21,9 +21,9 @@ from dgu.keys import seeded, stream
 from dgu.models import GaussianDenoiser, load_checkpoint, save_network
 from dgu.samplers import sample
 from dgu.training import TrainingConfig, initial_state, train_steps
-from experiments.harness.progress import Progress
-from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts.networks import Arm, Design
+from experiments.study.progress import Progress
+from experiments.study.run_directory import RunDirectory
 
 #: Over these levels the paper's intermediate regime is averaged.
 MIDDLE = (0.116, 20.0)

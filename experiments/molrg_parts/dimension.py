@@ -15,16 +15,16 @@ from dgu.keys import seeded, stream
 from dgu.models import MoLRG, load_checkpoint
 from dgu.noisy import noisy_input
 from dgu.samplers import karras_sigmas
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.flop import matmul_flop
-from experiments.harness.options import check_options
-from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.networks_arms import LARGEST
 from experiments.molrg_parts.subject import PAPER, Subject
 from experiments.molrg_parts.training import COMPONENTS, SHAPE, planted
+from experiments.study.costs import Cost
+from experiments.study.flop import matmul_flop
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.progress import Progress
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Intrinsic dimension"
 CLAIM_IDS = (
@@ -240,7 +240,7 @@ def _compare(config: Config, subject: Subject, found: dict[str, np.ndarray], siz
     return {"exact": exact, "products": rough, "low": low, "high": high}
 
 
-def _closed_form(ideal: dict[str, np.ndarray]) -> Claim:
+def _closed_form(ideal: dict[str, np.ndarray]) -> JudgedClaim:
     """The rank of one subspace where the component is settled, of both where it is open, to a tenth, and the mean between."""
     parts = []
     draws = len(ideal["fixed"][0])
@@ -248,11 +248,11 @@ def _closed_form(ideal: dict[str, np.ndarray]) -> Claim:
     bounds = ((_SETTLED, one, one + _ROOM), (_BETWEEN, one + 3, two - 1), (_MIXED, two - _ROOM, two))
     for (level, low, high), ranks in zip(bounds, ideal["fixed"]):
         interval = _mean_rank(ranks)
-        parts.append(Claim.within(
+        parts.append(JudgedClaim.within(
             id=f"dimension-closed-form-{level:g}", paper=PAPER, figure="Fig 7", unit="",
             statement=f"Mean numerical rank of the exact posterior mean at sigma = {level:g}.",
             value=float(ranks.mean()), interval=interval, low=low, high=high))  # fmt: skip
-    return Claim.all_of(
+    return JudgedClaim.all_of(
         parts, id="dimension-closed-form", paper=PAPER, figure="Fig 7",
         statement=f"The exact posterior mean of two orthogonal subspaces of dimension {_RANK} has rank {_RANK} at low noise and {COMPONENTS * _RANK} at high noise (means to a tenth), and between them in the mean.",
     ).unless("" if draws >= _LEAST_DRAWS else f"{draws} draws a level leave a mean uncertain by more than {_ROOM:g}: {_LEAST_DRAWS} or more are needed")  # fmt: skip
@@ -272,28 +272,28 @@ def _mean_rank(ranks: np.ndarray) -> tuple[float, float]:
     return value - other * value, value + other * (most - value)
 
 
-def _u_curve(ranks: np.ndarray, levels: np.ndarray, lowest: int, uncertain: np.ndarray) -> Claim:
+def _u_curve(ranks: np.ndarray, levels: np.ndarray, lowest: int, uncertain: np.ndarray) -> JudgedClaim:
     """The rank rises from its least value towards both ends of the noise levels."""
     parts = []
     for name, end in (("high", 0), ("low", -1)):
         # Where the level of least rank is the end itself, the difference is 0 without spread, which decides nothing.
         rise = analysis.t_interval(ranks[end] - ranks[lowest])
-        parts.append(Claim.at_least(
+        parts.append(JudgedClaim.at_least(
             id=f"dimension-u-curve-{name}", paper=PAPER, figure="Fig 7", unit="",
             statement=f"The rank at the {name}est level exceeds that at the level of least rank by one or more.",
             value=float(rise.estimate), interval=(float(rise.low), float(rise.high)), threshold=1.0,
             note=f"sigma = {levels[end]:.3g} against {levels[lowest]:.3g}; ranks are known to within {uncertain.max():.0f}"))  # fmt: skip
-    return Claim.all_of(
+    return JudgedClaim.all_of(
         parts, id="dimension-u-curve", paper=PAPER, figure="Fig 7",
         statement="Over the noise levels the numerical rank of the network's Jacobian is lowest in between (a U-shaped curve).",
     )  # fmt: skip
 
 
-def _products(both: dict[str, np.ndarray]) -> Claim:
+def _products(both: dict[str, np.ndarray]) -> JudgedClaim:
     """Whether the interval that products give holds the exact rank."""
     held = (both["low"] <= both["exact"]) & (both["exact"] <= both["high"])
     share = analysis.proportion(held)
-    return Claim.at_least(
+    return JudgedClaim.at_least(
         id="dimension-products", paper="own", figure="", unit="of points",
         statement="The interval of the rank that leading values and the energy of the rest give (95 %) holds the rank of the whole Jacobian.",
         value=float(share.value), interval=(float(share.low), float(share.high)), threshold=0.3,

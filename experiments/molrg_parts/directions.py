@@ -14,14 +14,14 @@ from dgu.errors import require
 from dgu.keys import seeded, stream
 from dgu.noisy import noisy_input
 from dgu.samplers import invert, karras_sigmas
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.flop import matmul_flop
-from experiments.harness.options import check_options
-from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.subject import PAPER, Subject
+from experiments.study.costs import Cost
+from experiments.study.flop import matmul_flop
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.progress import Progress
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Semantic directions"
 CLAIM_IDS = ("directions-larger", "directions-inside", "directions-linear")
@@ -196,7 +196,7 @@ def _edited(config: Config, subject: Subject, place: int, key: Any) -> dict[str,
     return {name: np.stack(each) for name, each in parts.items()}
 
 
-def _claims(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.ndarray) -> list[Claim]:
+def _claims(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.ndarray) -> list[JudgedClaim]:
     """On the first level, ``(images, kinds, strengths)`` each."""
     first = f"sigma = {config.sigmas[0]:g}, {config.images} images"
     gain = analysis.t_interval(np.log(size[:, 0, 0]) - np.log(size[:, 1, 0]))
@@ -207,14 +207,14 @@ def _claims(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.n
         return {"value": through(found.estimate), "interval": (through(found.low), through(found.high))}
 
     return [
-        Claim.at_least(
+        JudgedClaim.at_least(
             id="directions-larger", paper=PAPER, figure="Fig 5", unit="times", threshold=2.0, note=first,
             statement=f"At strength {config.strengths[0]:g} leading singular vectors change the denoised image at least twice as much as random directions (ratio of geometric means, paired by image).",
             **ends(gain, lambda value: float(np.exp(value)))),
-        Claim.at_least(
+        JudgedClaim.at_least(
             id="directions-inside", paper=PAPER, figure="Fig 5", unit="of the squared change", threshold=0.9, note=first,
             statement=f"At strength {config.strengths[0]:g} the change along leading right vectors lies in the span of the {config.vectors} left vectors.", **ends(inside)),
-        Claim.at_most(
+        JudgedClaim.at_most(
             id="directions-linear", paper=PAPER, figure="Fig 8", unit="relative", threshold=0.2, note=first,
             statement=f"Up to strength {config.strengths[-1]:g} the change along leading vectors is its linear prediction alpha s p.", **ends(misses)),
     ]  # fmt: skip

@@ -12,14 +12,14 @@ from dgu.errors import InputError, require
 from dgu.keys import seeded, stream
 from dgu.models import GaussianDenoiser, MoLRG, MoLRGDenoiser
 from dgu.samplers import karras_sigmas, sample
-from experiments.harness.checkpoints import sampling_cost
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost
-from experiments.harness.options import check_options
-from experiments.harness.progress import Progress
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.subject import PAPER, Subject, gather, planned
+from experiments.study.checkpoints import sampling_cost
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import check_options
+from experiments.study.progress import Progress
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Images against the mixture and the Gaussian"
 CLAIM_IDS = ("images-order", "images-order-blind")
@@ -148,10 +148,10 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     quantity = "Euclidean distance to the network's image from the same noise"
     directory.save_figure(FIGURE_FILES[1], plots.interval_dots(names, series, quantity=quantity))
     claims = [
-        Claim.all_of(
+        JudgedClaim.all_of(
             parts, id="images-order", paper=PAPER, figure="Table 1",
             statement="The mixture of low-rank Gaussians is nearer to the network than one Gaussian, on every data set (told the class where the network is)."),
-        Claim.all_of(
+        JudgedClaim.all_of(
             blinds, id="images-order-blind", paper=PAPER, figure="Table 1",
             statement="So it is where only the network is told a class, and the mixture must find one by itself (without classes: the same comparison)."),
     ]  # fmt: skip
@@ -179,14 +179,14 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
     )  # fmt: skip
 
 
-def _order(place: str, name: str, distances: dict, arm: str, subject: Subject, noises: int) -> Claim:
+def _order(place: str, name: str, distances: dict, arm: str, subject: Subject, noises: int) -> JudgedClaim:
     """The paired difference of the Gaussian's and the mixture's distances is positive."""
     gain = analysis.t_interval(distances[GAUSSIAN] - distances[arm])
     share = 100 * float(gain.estimate) / distances[GAUSSIAN].mean()
     told = (
         " (told the class)" if arm == GIVEN else " (told no class, unlike the network)" if subject.conditional else ""
     )
-    return Claim.at_least(
+    return JudgedClaim.at_least(
         id=place, paper=PAPER, figure="Table 1", unit="Euclidean distance", threshold=0.0,
         statement=f"On {name} images of the mixture{told} are nearer to the network's than those of one Gaussian, from the same noise (paired difference).",
         value=float(gain.estimate), interval=(float(gain.low), float(gain.high)), note=f"{share:.1f} % of the Gaussian's distance, {noises:,} noises",

@@ -11,10 +11,6 @@ from matplotlib.figure import Figure
 from dgu import plots
 from dgu.keys import seeded, stream
 from dgu.models import EDMNetwork
-from experiments.harness.costs import Cost
-from experiments.harness.flop import matmul_flop
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.networks_arms import bracket, dense_curve, mixture_unet, unet_curve
 from experiments.molrg_parts.networks_claims import Fits, network_claims
 from experiments.molrg_parts.networks_config import PRESETS as PRESETS
@@ -22,6 +18,10 @@ from experiments.molrg_parts.networks_config import Config as Config
 from experiments.molrg_parts.networks_real import real_curve, real_images, real_unet
 from experiments.molrg_parts.subject import Subject
 from experiments.molrg_parts.training import COMPONENTS, SHAPE
+from experiments.study.costs import Cost
+from experiments.study.flop import matmul_flop
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Generalisation of trained networks"
 CLAIM_IDS = (

@@ -9,8 +9,6 @@ import numpy as np
 from dgu.keys import stream
 from dgu.models import EDMNetwork, EmpiricalDenoiser, save_network
 from dgu.samplers import karras_sigmas, sample
-from experiments.harness.progress import Progress
-from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.networks_config import Config, UNetConfig
 from experiments.molrg_parts.training import (
     COMPONENTS,
@@ -25,6 +23,8 @@ from experiments.molrg_parts.training import (
     train_unet,
     training_for,
 )
+from experiments.study.progress import Progress
+from experiments.study.run_directory import RunDirectory
 
 #: Where a U-Net's parameters are kept for the part ``dimension``.
 LARGEST = "networks/largest.npz"

@@ -8,10 +8,10 @@ import numpy as np
 from dgu import analysis
 from dgu.analysis.quality import wilson
 from dgu.analysis.sigmoids import Bounded, SigmoidFit, fit_sigmoids
-from experiments.harness.claims import Claim
 from experiments.molrg_parts.networks_config import Config
 from experiments.molrg_parts.subject import PAPER
 from experiments.molrg_parts.training import COMPONENTS
+from experiments.study.judged import JudgedClaim
 
 #: Why no sigmoid is fitted.
 NO_CROSSING = "the scores of this run do not cross 1/2"
@@ -60,7 +60,7 @@ def _fitted(x: np.ndarray, y: np.ndarray, curve: np.ndarray | None = None) -> Si
     return fit_sigmoids(x.ravel(), y.ravel(), None if curve is None else curve.ravel())
 
 
-def network_claims(config: Config, bracket: dict[str, np.ndarray], dense: Fits, unet: Fits) -> list[Claim]:
+def network_claims(config: Config, bracket: dict[str, np.ndarray], dense: Fits, unet: Fits) -> list[JudgedClaim]:
     """The laws that bracket the scores; whether curves collapse, and where they cross."""
     dense_training = f"{config.optimisation.steps:,} updates of {config.width} x {config.depth} units"
     unet_training = f"{config.unet.steps:,} updates of {config.unet.batch_size} examples"
@@ -73,11 +73,11 @@ def network_claims(config: Config, bracket: dict[str, np.ndarray], dense: Fits, 
     ]
 
 
-def _bracket_claims(config: Config, bracket: dict[str, np.ndarray]) -> list[Claim]:
+def _bracket_claims(config: Config, bracket: dict[str, np.ndarray]) -> list[JudgedClaim]:
     law, copies = analysis.t_interval(bracket["true_law"], bounds=(0, 1)), float(bracket["copies"])
     low, high = wilson(copies, config.samples)
     return [
-        Claim.within(
+        JudgedClaim.within(
             id="networks-true-law",
             paper=PAPER,
             figure="(46)",
@@ -89,7 +89,7 @@ def _bracket_claims(config: Config, bracket: dict[str, np.ndarray]) -> list[Clai
             unit="",
             note=f"{bracket['true_law'].size} training sets, {config.fresh:,} draws each",
         ),
-        Claim.at_most(
+        JudgedClaim.at_most(
             id="networks-multi-delta",
             paper=PAPER,
             figure="(21)",
@@ -103,7 +103,7 @@ def _bracket_claims(config: Config, bracket: dict[str, np.ndarray]) -> list[Clai
     ]
 
 
-def _collapse_claim(name: str, who: str, fits: Fits, ranks: Sequence[int]) -> Claim:
+def _collapse_claim(name: str, who: str, fits: Fits, ranks: Sequence[int]) -> JudgedClaim:
     about = {
         "id": name,
         "paper": PAPER,
@@ -113,9 +113,9 @@ def _collapse_claim(name: str, who: str, fits: Fits, ranks: Sequence[int]) -> Cl
     }
     if fits.gain is None or fits.spread is None:
         one = "there is one curve alone, of one intrinsic dimension"
-        return Claim.not_applicable(why=one if len(ranks) < 2 else NO_CROSSING, **about)
+        return JudgedClaim.not_applicable(why=one if len(ranks) < 2 else NO_CROSSING, **about)
     over_n, over_ratio = fits.spread
-    return Claim.at_least(
+    return JudgedClaim.at_least(
         value=fits.gain.estimate,
         interval=(fits.gain.low, fits.gain.high),
         threshold=0.0,
@@ -125,7 +125,7 @@ def _collapse_claim(name: str, who: str, fits: Fits, ranks: Sequence[int]) -> Cl
     )
 
 
-def _crossing_claim(name: str, who: str, fits: Fits, ranks: Sequence[int], level: float, trained: str) -> Claim:
+def _crossing_claim(name: str, who: str, fits: Fits, ranks: Sequence[int], level: float, trained: str) -> JudgedClaim:
     about = {
         "id": name,
         "paper": PAPER,
@@ -135,9 +135,9 @@ def _crossing_claim(name: str, who: str, fits: Fits, ranks: Sequence[int], level
     }
     crossing = fits.crossing
     if crossing is None:
-        return Claim.not_applicable(why=f"{NO_CROSSING}; {trained}", **about)
+        return JudgedClaim.not_applicable(why=f"{NO_CROSSING}; {trained}", **about)
     curves = "all curves together" if len(ranks) > 1 else "one curve"
-    return Claim.within(
+    return JudgedClaim.within(
         value=2**crossing.estimate,
         interval=(2**crossing.low, 2**crossing.high),
         low=30,

@@ -8,8 +8,8 @@ import numpy as np
 
 from dgu.errors import require
 from dgu.training import TogetherConfig
-from experiments.harness.options import check_options, renamed
 from experiments.molrg_parts.training import COMPONENTS, SHAPE, small_unet
+from experiments.study.options import check_options, renamed
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from dgu.errors import InputError, require
 from dgu.keys import stream
 from dgu.models import EDMNetwork
 from dgu.samplers import karras_sigmas
-from experiments.harness.pool import load_images
-from experiments.harness.progress import Progress
-from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.networks_config import Config, UNetConfig
 from experiments.molrg_parts.training import sampled, score, small_unet, train_unet, training_for
+from experiments.study.pool import load_images
+from experiments.study.progress import Progress
+from experiments.study.run_directory import RunDirectory
 
 _CHANNEL_MULT = (1, 2)
 

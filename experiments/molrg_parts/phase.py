@@ -7,9 +7,6 @@ import jax
 
 from dgu import plots
 from dgu.keys import seeded, stream
-from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Section, Table
-from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.phase_arms import LONG, RANDOM_STARTS, SHORT, Arm, Arms, bound_errors
 from experiments.molrg_parts.phase_bounds import Bound, error_figure
 from experiments.molrg_parts.phase_checks import checks
@@ -23,6 +20,9 @@ from experiments.molrg_parts.phase_claims import (
 )
 from experiments.molrg_parts.phase_config import PRESETS as PRESETS
 from experiments.molrg_parts.phase_config import Config as Config
+from experiments.study.costs import Cost
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
 
 TITLE = "Phase transitions of subspace recovery"
 CLAIM_IDS = (

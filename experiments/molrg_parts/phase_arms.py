@@ -12,9 +12,9 @@ from dgu.analysis import vp_grid
 from dgu.analysis.phase import gap_to_bound, grid_cells, recover_by_k_subspaces, recover_by_pca, recover_by_sgd
 from dgu.analysis.subspace_problems import Problems, low_rank_problems, random_starts, truth_starts
 from dgu.keys import stream
-from experiments.harness.progress import Progress
-from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts.phase_config import Config
+from experiments.study.progress import Progress
+from experiments.study.run_directory import RunDirectory
 
 #: Random starts by what is said of them: the standard deviation of their entries, None for columns of length about 1.
 SHORT, LONG = "random unit columns", "random normal entries"

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dgu import plots
-from experiments.harness.claims import Claim
 from experiments.molrg_parts.phase_claims import Fraction, joined, normal_interval
 from experiments.molrg_parts.phase_config import Config
 from experiments.molrg_parts.subject import PAPER
+from experiments.study.judged import JudgedClaim
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Bound:
             float(relative.std(ddof=1) / np.sqrt(len(relative))),
         )
 
-    def claim(self, name: str, figure: str, method: str) -> Claim:
+    def claim(self, name: str, figure: str, method: str) -> JudgedClaim:
         """Both sides of the transition."""
         low, high = self.broken.interval
         about: dict[str, Any] = {"paper": PAPER, "figure": figure, "unit": ""}
         parts = [
-            Claim.at_most(
+            JudgedClaim.at_most(
                 id=f"{name}-above",
                 value=self.broken.value - self.promised,
                 interval=(low - self.promised, high - self.promised),
@@ -69,7 +69,7 @@ class Bound:
                 statement=f"N >= d: with the constant {self.constant:.2f} of the smaller ranks, the larger ones break the bound no more often than promised (difference of shares).",
                 **about,
             ),
-            Claim.within(
+            JudgedClaim.within(
                 id=f"{name}-below",
                 value=self.ratio,
                 interval=normal_interval(self.ratio, self.ratio_error),

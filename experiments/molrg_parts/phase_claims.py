@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from experiments.harness.claims import Claim
 from experiments.molrg_parts.phase_arms import LONG, SHORT, Arm, Arms
 from experiments.molrg_parts.phase_config import Config
 from experiments.molrg_parts.subject import PAPER
+from experiments.study.judged import JudgedClaim
 
 
 @dataclass(frozen=True)
@@ -62,20 +62,20 @@ def normal_interval(value: float, error: float) -> tuple[float, float]:
     return value - 1.96 * error, value + 1.96 * error
 
 
-def joined(parts: Sequence[Claim], name: str, figure: str, statement: str) -> Claim:
+def joined(parts: Sequence[JudgedClaim], name: str, figure: str, statement: str) -> JudgedClaim:
     """All parts hold."""
-    return Claim.all_of(parts, id=name, paper=PAPER, figure=figure, statement=statement)
+    return JudgedClaim.all_of(parts, id=name, paper=PAPER, figure=figure, statement=statement)
 
 
 def _held(
-    make: Callable[..., Claim],
+    make: Callable[..., JudgedClaim],
     measured: Fraction | float,
     threshold: float,
     name: str,
     figure: str,
     statement: str,
     note: str = "",
-) -> Claim:
+) -> JudgedClaim:
     """A share of trials, or the error of a deterministic computation, which is exact, against a threshold."""
     value = measured.value if isinstance(measured, Fraction) else measured
     interval = measured.interval if isinstance(measured, Fraction) else (measured, measured)
@@ -93,18 +93,18 @@ def _held(
     )
 
 
-def exact_claims(checks: dict[str, np.ndarray]) -> list[Claim]:
+def exact_claims(checks: dict[str, np.ndarray]) -> list[JudgedClaim]:
     """Tweedie's identity, and what the loss is that training lowers."""
     difference, error = float(checks["loss_difference"]), float(checks["loss_error"])
     tweedie = _held(
-        Claim.at_most,
+        JudgedClaim.at_most,
         float(checks["tweedie"]),
         1e-10,
         "phase-tweedie",
         "equation 4",
         "Posterior mean and density of a mixture of unequal ranks, means and variances satisfy Tweedie's identity in float64.",
     )
-    drawn = Claim.equivalent(
+    drawn = JudgedClaim.equivalent(
         id="phase-exact-loss-drawn",
         paper=PAPER,
         figure="Theorem 1",
@@ -115,7 +115,7 @@ def exact_claims(checks: dict[str, np.ndarray]) -> list[Claim]:
         unit="",
     )
     minimum = _held(
-        Claim.at_most,
+        JudgedClaim.at_most,
         float(checks["minimum_distance"].max()),
         0.01,
         "phase-exact-loss-minimum",
@@ -126,7 +126,7 @@ def exact_claims(checks: dict[str, np.ndarray]) -> list[Claim]:
     return [tweedie, loss]
 
 
-def transition_claims(config: Config, arms: Arms) -> list[Claim]:
+def transition_claims(config: Config, arms: Arms) -> list[JudgedClaim]:
     """Where each method succeeds."""
     return [
         pca_claim(config, arms.pca),
@@ -138,7 +138,7 @@ def transition_claims(config: Config, arms: Arms) -> list[Claim]:
     ]
 
 
-def pca_claim(config: Config, pca: dict[float, Arm]) -> Claim:
+def pca_claim(config: Config, pca: dict[float, Arm]) -> JudgedClaim:
     """At N = d, with noise a little later."""
     name, figure, noisy = "phase-pca", "Fig 2", pca[config.noise]
     wrong = Fraction.of(against_theory(config, pca[0.0]))
@@ -146,17 +146,17 @@ def pca_claim(config: Config, pca: dict[float, Arm]) -> Claim:
     clean = "Without noise PCA succeeds exactly where N >= d (share of trials that do otherwise)."
     late, early = (f"With noise {config.noise:g} it {end}." for end in ("succeeds at N = d + 2", "fails where N < d"))
     parts = [
-        _held(Claim.at_most, wrong, 0.005, f"{name}-clean", figure, clean),
-        _held(Claim.at_least, share(config, noisy, 2), 0.95, f"{name}-above", figure, late),
-        _held(Claim.at_most, below, 0.01, f"{name}-below", figure, early),
+        _held(JudgedClaim.at_most, wrong, 0.005, f"{name}-clean", figure, clean),
+        _held(JudgedClaim.at_least, share(config, noisy, 2), 0.95, f"{name}-above", figure, late),
+        _held(JudgedClaim.at_most, below, 0.01, f"{name}-below", figure, early),
     ]
     return joined(parts, name, figure, "PCA finds a subspace of rank d from N points if and only if N >= d.")
 
 
-def dimension_claim(config: Config, usual: Arm, wide: Arm) -> Claim:
+def dimension_claim(config: Config, usual: Arm, wide: Arm) -> JudgedClaim:
     """The dimension of the space plays no part."""
     return _held(
-        Claim.at_most,
+        JudgedClaim.at_most,
         Fraction.of((usual["success"] != wide["success"]).any(axis=0)),
         0.05,
         "phase-dimension",
@@ -165,7 +165,7 @@ def dimension_claim(config: Config, usual: Arm, wide: Arm) -> Claim:
     )
 
 
-def k_subspaces_claim(config: Config, many: dict[tuple[int, float], Arm]) -> Claim:
+def k_subspaces_claim(config: Config, many: dict[tuple[int, float], Arm]) -> JudgedClaim:
     """At N = d for two and three subspaces, without noise for ranks of 3 or more."""
     parts, high = [], np.asarray(config.ranks) >= 3
     for k, figure in ((2, "Fig 3"), (3, "Fig 6")):
@@ -174,22 +174,22 @@ def k_subspaces_claim(config: Config, many: dict[tuple[int, float], Arm]) -> Cla
         clean = f"K = {k}, no noise, d >= 3: success exactly where N >= d (share of trials that do otherwise)."
         late = f"K = {k}, noise {config.noise:g}: success at N = d + 2."
         parts += [
-            _held(Claim.at_most, wrong, 0.01, f"{name}-clean", figure, clean),
-            _held(Claim.at_least, noisy, 0.9, f"{name}-noisy", figure, late),
+            _held(JudgedClaim.at_most, wrong, 0.01, f"{name}-clean", figure, clean),
+            _held(JudgedClaim.at_least, noisy, 0.9, f"{name}-noisy", figure, late),
         ]
     statement = "K-subspaces find K subspaces of rank d from N points on each if and only if N >= d."
     return joined(parts, "phase-k-subspaces", "Figs 3 and 6", statement)
 
 
-def sgd_claim(config: Config, sgd: dict[int, Arm]) -> Claim:
+def sgd_claim(config: Config, sgd: dict[int, Arm]) -> JudgedClaim:
     """Between N = d - 1 and N = d + 3."""
     parts = []
     for k, figure in ((1, "Fig 2"), (2, "Fig 3"), (3, "Fig 6")):
         below, above = share(config, sgd[k], -1), share(config, sgd[k], 3)
         name, late = f"phase-sgd-{k}", f"K = {k}: it succeeds at N = d + 3."
         parts += [
-            _held(Claim.at_most, below, 0.05, f"{name}-below", figure, f"K = {k}: it fails at N = d - 1."),
-            _held(Claim.at_least, above, 0.8, f"{name}-above", figure, late),
+            _held(JudgedClaim.at_most, below, 0.05, f"{name}-below", figure, f"K = {k}: it fails at N = d - 1."),
+            _held(JudgedClaim.at_least, above, 0.8, f"{name}-above", figure, late),
         ]
     statement = (
         f"{config.steps:,} steps of SGD on the denoising loss, for K > 1 from a start near the truth, have the phase transition of "
@@ -198,7 +198,7 @@ def sgd_claim(config: Config, sgd: dict[int, Arm]) -> Claim:
     return joined(parts, "phase-sgd", "Figs 2, 3 and 6", statement)
 
 
-def random_start_claims(config: Config, random: dict[str, Arm]) -> list[Claim]:
+def random_start_claims(config: Config, random: dict[str, Arm]) -> list[JudgedClaim]:
     """From either random start, hardly anywhere; by rank, and with how many runs diverged."""
     said = (
         (SHORT, "phase-random-start", "columns of unit length"),
@@ -214,16 +214,16 @@ def random_start_claims(config: Config, random: dict[str, Arm]) -> list[Claim]:
             f"From a random start of {words} {config.steps:,} steps of SGD do not find two subspaces, though N >= d: "
             "the transition needs the start near the truth."
         )
-        claims.append(_held(Claim.at_most, found(config, arm), 0.2, name, "equation 45", statement, note=note))
+        claims.append(_held(JudgedClaim.at_most, found(config, arm), 0.2, name, "equation 45", statement, note=note))
     return claims
 
 
-def straighten_claim(config: Config, arm: Arm) -> Claim:
+def straighten_claim(config: Config, arm: Arm) -> JudgedClaim:
     """At the largest rank and size, each trial with and without orthonormal columns."""
     straight, raw = (arm[name][:, -1, -1].astype(float) for name in ("success", "raw"))
     gain = straight - raw
     error = float(np.sqrt(max(gain.var(), 0.25 / len(gain)) / len(gain)))
-    return Claim.at_least(
+    return JudgedClaim.at_least(
         id="phase-straighten",
         paper="own",
         figure="Algorithm 1",
@@ -235,7 +235,7 @@ def straighten_claim(config: Config, arm: Arm) -> Claim:
     )
 
 
-def samples_claim(checks: dict[str, np.ndarray]) -> Claim:
+def samples_claim(checks: dict[str, np.ndarray]) -> JudgedClaim:
     """Samples lie on the subspaces, as many on each as its weight says."""
     name, figure = "phase-samples", "Lemma 1"
     near, first = float(checks["off"].max()), Fraction.of(checks["component"] == 0)
@@ -243,8 +243,15 @@ def samples_claim(checks: dict[str, np.ndarray]) -> Claim:
     low, high = (end - weight for end in first.interval)
     error = float(np.sqrt(weight * (1 - weight) / first.total))
     parts = [
-        _held(Claim.at_most, near, 0.01, f"{name}-near", figure, "Every sample lies on a subspace (largest distance)."),
-        Claim.equivalent(
+        _held(
+            JudgedClaim.at_most,
+            near,
+            0.01,
+            f"{name}-near",
+            figure,
+            "Every sample lies on a subspace (largest distance).",
+        ),
+        JudgedClaim.equivalent(
             id=f"{name}-share",
             paper=PAPER,
             figure=figure,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from dgu.errors import require
-from experiments.harness.options import check_options
+from experiments.study.options import check_options
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 
 from dgu.errors import InputError, require
 from dgu.models import EDMNetwork, SongUNetConfig
-from experiments.harness import checkpoints
-from experiments.harness.inputs import note_choice
-from experiments.harness.pool import BUNDLED_IMAGES, load_images
+from experiments.study import checkpoints
+from experiments.study.inputs import note_choice
+from experiments.study.pool import BUNDLED_IMAGES, load_images
 
 PAPER = "molrg"
 #: NVIDIA's CIFAR-10 network: not in the package, but its costs are known.

@@ -7,7 +7,7 @@ from scipy import stats
 from dgu.analysis import TheoremDesign, gap_trend, min_norm_interpolator, universality_gap
 from dgu.analysis import theorem_one as theorem
 from dgu.errors import InputError
-from experiments.harness.claims import Claim
+from experiments.study.judged import JudgedClaim
 
 EXPONENTIAL = stats.expon(loc=-1)
 UNIFORM = stats.uniform(-(3**0.5), 2 * 3**0.5)
@@ -163,5 +163,5 @@ def test_gaps_without_spread_leave_the_slope_undecided(constant):
     np.testing.assert_allclose(trend.slope, np.polyfit(np.log(dimensions), np.log(sizes), 1)[0], rtol=1e-12)
     assert (trend.size_error == 0).nonzero()[0].tolist() == list(constant)
     about = {"id": "a", "paper": "own", "figure": "", "statement": "falls", "unit": ""}
-    claim = Claim.at_most(value=trend.slope, interval=trend.slope_interval, threshold=-0.25, **about)
+    claim = JudgedClaim.at_most(value=trend.slope, interval=trend.slope_interval, threshold=-0.25, **about)
     assert claim.verdict == "undecided"

@@ -14,7 +14,7 @@ from experiments.audit import Config
 from experiments.audit_parts import balance, features, membership, memorisation, moments, tails, universality
 from experiments.audit_parts.common import text
 from experiments.audit_parts.images import Images, Sets
-from experiments.harness.rundir import RunDirectory
+from experiments.study.run_directory import RunDirectory
 from tests.experiments.statements import check_statements, exact_claims
 from tests.experiments.universality_study import CLASSES, contents, save_images, save_tiny_network
 

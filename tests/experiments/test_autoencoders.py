@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from dgu.errors import InputError
-from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts import autoencoders
 from experiments.hidden_gaussian_parts.autoencoder_networks import build, trained
+from experiments.study.run_directory import RunDirectory
 
 SMOKE = autoencoders.PRESETS["smoke"]
 SIGMAS = np.array([5.0, 0.5])

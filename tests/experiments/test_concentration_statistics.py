@@ -10,7 +10,7 @@ import pytest
 from dgu.errors import InputError
 from dgu.samplers import Churn
 from experiments.concentration_parts.subject import Plan, Subject
-from experiments.harness.rundir import RunDirectory
+from experiments.study.run_directory import RunDirectory
 
 PARTS = ("tails", "spectra", "representations")
 SHAPE = (8, 8, 1)
@@ -71,7 +71,7 @@ def test_what_is_promised_is_there(sections, name, monkeypatch):
     plan = Plan(None, SHAPE, 2, 64, 18, 100)
     assert all(cost.flop > 0 and cost.memory > 0 for cost in module.costs(module.PRESETS["paper"], plan))
     # The second time everything is read.
-    monkeypatch.setattr("experiments.harness.rundir.RunDirectory._write", lambda *_: None)
+    monkeypatch.setattr("experiments.study.run_directory.RunDirectory._write", lambda *_: None)
     again = module.run(module.PRESETS["smoke"], subject(gaussian_images(), gaussian_images(n=40, seed=1)), directory, 0)
     assert [claim.to_json() for claim in again.claims] == [claim.to_json() for claim in section.claims]
 

@@ -9,7 +9,7 @@ from dgu.errors import InputError
 from dgu.samplers import Churn
 from experiments.concentration_parts import fit_size, prediction, theorem
 from experiments.concentration_parts.subject import Plan, Subject
-from experiments.harness.rundir import RunDirectory
+from experiments.study.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 PARTS = {"theorem": theorem, "prediction": prediction, "fit_size": fit_size}

@@ -12,7 +12,7 @@ from dgu.models import two_modes
 from experiments import generalization
 from experiments.generalization_parts import boxes, capacity, common, shift, stopping, three_ways
 from experiments.generalization_parts.config import Config
-from experiments.harness.cli import run_experiment
+from experiments.study.command_line import run_experiment
 from tests.experiments.statements import check_statements, exact_claims
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")

@@ -18,8 +18,8 @@ from experiments.generalization_parts import images
 from experiments.generalization_parts.config import EVERY, Config
 from experiments.generalization_parts.images_config import ImagesConfig
 from experiments.generalization_parts.images_training import train_side_by_side
-from experiments.harness.cli import run_experiment
-from experiments.harness.rundir import RunDirectory
+from experiments.study.command_line import run_experiment
+from experiments.study.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 NETWORK = EDMNetwork(TutorialUNetConfig(5, 1, 1, channels=(4,), embedding=4), VESDEPreconditioning())

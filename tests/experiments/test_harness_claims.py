@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgu.errors import InputError
-from experiments.harness.claims import Claim, claims_table, read_claims, write_claims
-from experiments.harness.rundir import RunDirectory
+from experiments.study.judged import JudgedClaim, claims_table, read_claims, write_claims
+from experiments.study.run_directory import RunDirectory
 
 ABOUT = dict(id="c", paper="own", figure="Fig 0", statement="It holds.", unit="points")
 NUMBER = st.floats(-10, 10).map(lambda value: round(value, 2))
@@ -19,11 +19,11 @@ MARGIN = st.floats(0.1, 5).map(lambda value: round(value, 2))
 def make(kind, low, high, bound, **more):
     middle, interval, about = (low + high) / 2, (low, high), ABOUT | more
     return {
-        "equivalent": lambda: Claim.equivalent(estimate=middle, interval=interval, margin=bound, **about),
-        "different": lambda: Claim.different(estimate=middle, interval=interval, margin=bound, **about),
-        "at least": lambda: Claim.at_least(value=middle, interval=interval, threshold=bound, **about),
-        "at most": lambda: Claim.at_most(value=middle, interval=interval, threshold=bound, **about),
-        "within": lambda: Claim.within(value=middle, interval=interval, low=-bound, high=bound, **about),
+        "equivalent": lambda: JudgedClaim.equivalent(estimate=middle, interval=interval, margin=bound, **about),
+        "different": lambda: JudgedClaim.different(estimate=middle, interval=interval, margin=bound, **about),
+        "at least": lambda: JudgedClaim.at_least(value=middle, interval=interval, threshold=bound, **about),
+        "at most": lambda: JudgedClaim.at_most(value=middle, interval=interval, threshold=bound, **about),
+        "within": lambda: JudgedClaim.within(value=middle, interval=interval, low=-bound, high=bound, **about),
     }[kind]()
 
 
@@ -70,16 +70,16 @@ def test_moving_the_interval_across_the_threshold_flips_the_verdict(kind):
 @settings(max_examples=50, deadline=None)
 def test_too_large_a_standard_error_leaves_it_undecided(error, low):
     parts = dict(estimate=low, interval=(low, low), margin=2.5, exact=True, **ABOUT)
-    held = Claim.equivalent(standard_error=error, max_standard_error=0.8, **parts).verdict
-    assert held == ("undecided" if error > 0.8 else Claim.equivalent(**parts).verdict)
+    held = JudgedClaim.equivalent(standard_error=error, max_standard_error=0.8, **parts).verdict
+    assert held == ("undecided" if error > 0.8 else JudgedClaim.equivalent(**parts).verdict)
 
 
 def test_all_of_is_as_good_as_its_worst_part():
     good, open_, bad = (make("at least", low, low + 1, 2.0) for low in (3.0, 1.5, 0.0))
     named = {key: value for key, value in ABOUT.items() if key != "unit"}
-    assert Claim.all_of([good, good], **named).verdict == "supported"
-    assert Claim.all_of([good, open_], **named).verdict == "undecided"
-    joined = Claim.all_of([open_, bad, good], **named)
+    assert JudgedClaim.all_of([good, good], **named).verdict == "supported"
+    assert JudgedClaim.all_of([good, open_], **named).verdict == "undecided"
+    joined = JudgedClaim.all_of([open_, bad, good], **named)
     assert joined.verdict == "not supported"
     assert (joined.value, joined.interval) == (bad.value, bad.interval)
 
@@ -96,25 +96,25 @@ def test_an_interval_of_rounding_decides_nothing(kind, centre):
 
 def test_what_was_not_tested_is_neither_supported_nor_undecided():
     named = {key: value for key, value in ABOUT.items() if key != "unit"}
-    absent = Claim.not_applicable(why="four epochs are too few", **(named | {"id": "absent"}))
+    absent = JudgedClaim.not_applicable(why="four epochs are too few", **(named | {"id": "absent"}))
     assert (absent.verdict, absent.value, absent.interval, absent.measured) == ("not applicable", None, None, "-")
     good, open_, bad = (make("at least", low, low + 1, 2.0) for low in (3.0, 1.5, 0.0))
-    joined = Claim.all_of([good, open_, absent], **named)
+    joined = JudgedClaim.all_of([good, open_, absent], **named)
     assert joined.verdict == "not applicable" and joined.value is None
     assert "four epochs are too few" in joined.note and "absent" in joined.note
-    assert joined.threshold == "all 3 of: at least 2" and Claim.all_of([absent], **named).threshold.endswith(
+    assert joined.threshold == "all 3 of: at least 2" and JudgedClaim.all_of([absent], **named).threshold.endswith(
         "not tested"
     )
-    assert Claim.all_of([good, bad, absent], **named).verdict == "not supported"
+    assert JudgedClaim.all_of([good, bad, absent], **named).verdict == "not supported"
     for claim in (absent, joined):
-        assert Claim.from_json(json.loads(json.dumps(claim.to_json()))) == claim
+        assert JudgedClaim.from_json(json.loads(json.dumps(claim.to_json()))) == claim
     text = claims_table([absent, joined, good])
     assert "NOT APPLICABLE" in text and "It holds. (own, Fig 0) Not tested." in text and "four epochs" in text
     assert "3 claims: 1 supported, 0 not supported, 0 undecided, 2 not applicable" in text
     with pytest.raises(ValueError, match="says why"):
-        Claim.not_applicable(why="", **named)
+        JudgedClaim.not_applicable(why="", **named)
     with pytest.raises(ValueError, match="unless it is not applicable"):
-        Claim.at_least(value=None, interval=None, threshold=1.0, **ABOUT)
+        JudgedClaim.at_least(value=None, interval=None, threshold=1.0, **ABOUT)
 
 
 def test_claims_of_an_older_version_are_read_or_refused_in_one_line(tmp_path):
@@ -140,13 +140,13 @@ def test_claims_of_an_older_version_are_read_or_refused_in_one_line(tmp_path):
 def test_the_verdict_cannot_be_written_by_hand():
     claim = make("equivalent", -1.0, 1.0, 2.5)
     with pytest.raises(TypeError):
-        Claim.equivalent(estimate=0, interval=(-9, 9), margin=1, verdict="supported", **ABOUT)
+        JudgedClaim.equivalent(estimate=0, interval=(-9, 9), margin=1, verdict="supported", **ABOUT)
     with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
         claim.verdict = "not supported"
     with pytest.raises(ValueError, match="stored verdict"):
-        Claim.from_json(claim.to_json() | {"verdict": "not supported"})
+        JudgedClaim.from_json(claim.to_json() | {"verdict": "not supported"})
     with pytest.raises(ValueError, match="stored verdict"):
-        Claim.from_json(claim.to_json() | {"interval": [-1.0, 9.0]})
+        JudgedClaim.from_json(claim.to_json() | {"interval": [-1.0, 9.0]})
 
 
 @pytest.mark.parametrize(
@@ -161,13 +161,13 @@ def test_the_verdict_cannot_be_written_by_hand():
 )
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="claim 'c'"):
-        Claim.equivalent(**wrong, **ABOUT)
+        JudgedClaim.equivalent(**wrong, **ABOUT)
 
 
 def test_round_trip_through_the_run_directory(tmp_path):
     directory = RunDirectory.open(tmp_path / "run", {})
     part = make("within", -0.1, 1 / 3, 2.0)
-    claims = (part, Claim.all_of([part], id="all", paper="own", figure="", statement="All."))
+    claims = (part, JudgedClaim.all_of([part], id="all", paper="own", figure="", statement="All."))
     assert read_claims(directory) is None
     write_claims(directory, claims)
     assert read_claims(directory) == claims
@@ -192,6 +192,6 @@ def test_table_names_each_claim_with_verdict_numbers_and_bound():
 
 
 def test_an_interval_without_width_is_shown_as_none():
-    same = Claim.within(value=-10.9375, interval=(-10.9375, -10.9375), low=-1, high=1, **ABOUT)
+    same = JudgedClaim.within(value=-10.9375, interval=(-10.9375, -10.9375), low=-1, high=1, **ABOUT)
     assert same.measured.startswith("-10.94 (all alike: no interval)") and same.verdict == "undecided"
     assert "(exact)" in dataclasses.replace(same, exact=True).measured

@@ -11,10 +11,10 @@ from typing import Literal
 import pytest
 
 from dgu.errors import require
-from experiments.harness.claims import Claim
-from experiments.harness.cli import run_experiment
-from experiments.harness.costs import Cost
-from experiments.harness.report import Report
+from experiments.study.command_line import run_experiment
+from experiments.study.costs import Cost
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import Report
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +59,7 @@ class Study:
         draws = directory.stage("draw", lambda: {"total": sum(config.sizes)})
         directory.write_json("metrics.json", {"total": draws["total"]})
         value = float(draws["total"])
-        claim = Claim.at_least(
+        claim = JudgedClaim.at_least(
             id="big",
             paper="own",
             figure="",
@@ -202,7 +202,7 @@ def test_a_study_must_keep_its_promises(tmp_path):
 FAKE = textwrap.dedent(
     '''
     import dataclasses, sys
-    from experiments.harness.cli import run_experiment
+    from experiments.study.command_line import run_experiment
 
     @dataclasses.dataclass(frozen=True)
     class Config:

@@ -19,11 +19,11 @@ import tyro
 from dgu import files
 from dgu.errors import InputError, require
 from experiments import metrics
-from experiments.harness import rundir
-from experiments.harness.cli import run_experiment
-from experiments.harness.ends import in_one_line
-from experiments.harness.progress import Progress
-from experiments.harness.report import Report
+from experiments.study import run_directory
+from experiments.study.command_line import run_experiment
+from experiments.study.ends import in_one_line
+from experiments.study.progress import Progress
+from experiments.study.report import Report
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,8 +62,8 @@ def ended(capsys, run, *argv):
 FAKE = textwrap.dedent(
     '''
     import dataclasses, time
-    from experiments.harness.cli import run_experiment
-    from experiments.harness.costs import Cost
+    from experiments.study.command_line import run_experiment
+    from experiments.study.costs import Cost
 
     @dataclasses.dataclass(frozen=True)
     class Config:
@@ -154,7 +154,7 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(tmp_path, capsys, m
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(os, "access", lambda path, mode: mode & os.W_OK == 0)
-    monkeypatch.setattr(rundir, "write_atomic", refuse)
+    monkeypatch.setattr(run_directory, "write_atomic", refuse)
     monkeypatch.setattr(Path, "unlink", refuse)
     assert invoke(study, "--out", out) == ()
     assert capsys.readouterr().out.splitlines()[-1] == printed

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from dgu.models.resampling import upsample, upsampled_conv
-from experiments.harness.flop import matmul_flop
+from experiments.study.flop import matmul_flop
 
 
 def shape(*lengths):

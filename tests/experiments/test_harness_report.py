@@ -10,10 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.harness.claims import Claim
-from experiments.harness.costs import Cost, cost_table, scaled
-from experiments.harness.report import FigureEntry, Report, Table, write_report
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost, cost_table, scaled
+from experiments.study.judged import JudgedClaim
+from experiments.study.report import FigureEntry, Report, Table, write_report
+from experiments.study.run_directory import RunDirectory
 
 EVIL = 'a <script>alert("x")</script> & b'
 
@@ -52,12 +52,16 @@ def written(tmp_path_factory):
     directory.stage("draw", lambda: {"x": 1})
     about = dict(paper="concentration", figure="Fig 5", unit="points", note=EVIL)
     claims = [
-        Claim.at_least(id=f"claim-{word}", statement=EVIL, value=0.5, interval=(low, low + 1), threshold=2.0, **about)
+        JudgedClaim.at_least(
+            id=f"claim-{word}", statement=EVIL, value=0.5, interval=(low, low + 1), threshold=2.0, **about
+        )
         for word, low in (("yes", 3.0), ("no", 0.0), ("open", 1.5))
     ]
     absent = {name: value for name, value in about.items() if name != "note"}
-    claims.append(Claim.not_applicable(id="claim-absent", statement=EVIL, why="four epochs are too few", **absent))
-    joined = Claim.all_of(claims[:2], id="joined", paper="own", figure="", statement="Both.")
+    claims.append(
+        JudgedClaim.not_applicable(id="claim-absent", statement=EVIL, why="four epochs are too few", **absent)
+    )
+    joined = JudgedClaim.all_of(claims[:2], id="joined", paper="own", figure="", statement="Both.")
     tables = [Table(EVIL, ("n", EVIL), [(196, 0.123456), (EVIL, "x")])]
     report = Report(EVIL, f"Answer: {EVIL}", [*claims, joined], [FigureEntry("figures/eye.png", EVIL)], tables)
     write_report(directory, report, {"sampler": {"steps": 18}, "name": EVIL})

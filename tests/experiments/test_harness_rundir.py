@@ -12,9 +12,9 @@ import pytest
 
 from dgu.errors import InputError
 from dgu.prng import GENERATOR
-from experiments.harness import rundir
-from experiments.harness.progress import Progress, progress
-from experiments.harness.rundir import RunDirectory
+from experiments.study import run_directory
+from experiments.study.progress import Progress, progress
+from experiments.study.run_directory import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +80,12 @@ def test_a_killed_stage_leaves_nothing_and_the_next_run_equals_an_undisturbed_on
         with monkeypatch.context() as patch:
             if kill == "write":
                 patch.setattr(
-                    rundir.np.lib.format, "write_array", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+                    run_directory.np.lib.format,
+                    "write_array",
+                    lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt),
                 )
             if kill == "rename":
-                patch.setattr(rundir.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+                patch.setattr(run_directory.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             y = directory.stage("second", second)["y"]
         directory.write_json("metrics.json", {"sum": y.sum()})
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from dgu.errors import InputError
-from experiments.harness import inputs
-from experiments.harness.claims import Claim
-from experiments.harness.cli import run_experiment
-from experiments.harness.inputs import content_of, files_of, note_choice, reading
-from experiments.harness.pool import load_images
-from experiments.harness.report import Report
-from experiments.harness.rundir import RunDirectory
+from experiments.study import inputs
+from experiments.study.command_line import run_experiment
+from experiments.study.inputs import content_of, files_of, note_choice, reading
+from experiments.study.judged import JudgedClaim
+from experiments.study.pool import load_images
+from experiments.study.report import Report
+from experiments.study.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +54,7 @@ PAIR = """
 import dataclasses, sys, time
 import numpy as np
 from dgu.errors import InputError
-from experiments.harness.rundir import RunDirectory
+from experiments.study.run_directory import RunDirectory
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -183,7 +183,7 @@ def test_a_network_is_known_by_its_file_in_a_directory_that_training_rewrites(tm
     import jax
 
     from dgu.models import save_network
-    from experiments.harness import checkpoints
+    from experiments.study import checkpoints
 
     untrained = checkpoints.load(checkpoints.UNTRAINED)
     save = lambda scale: save_network(  # noqa: E731
@@ -393,7 +393,7 @@ def study(config, directory):
     total = directory.stage("draw", lambda: {"total": config.seed})["total"]
     directory.stage("more", lambda: {"total": config.seed})
     directory.write_json("metrics.json", {"total": total})
-    claim = Claim.at_least(
+    claim = JudgedClaim.at_least(
         id="big",
         paper="own",
         figure="",

@@ -12,9 +12,9 @@ from dgu import analysis
 from dgu.errors import InputError
 from dgu.samplers import karras_sigmas
 from experiments import hidden_gaussian
-from experiments.harness.report import Section
-from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian import PARTS, PRESETS
+from experiments.study.report import Section
+from experiments.study.run_directory import RunDirectory
 from tests.experiments.statements import check_statements
 from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
 

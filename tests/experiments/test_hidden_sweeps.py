@@ -15,11 +15,11 @@ from dgu import keys, parallel
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
 from dgu.training import loop
 from experiments import hidden_gaussian
-from experiments.harness.inputs import Inputs, recording
-from experiments.harness.progress import Progress
-from experiments.harness.rundir import RunDirectory
 from experiments.hidden_gaussian_parts import networks, strong, sweep_results, sweeps, trainer
 from experiments.hidden_gaussian_parts.trainer import Measured, Trainer, identity
+from experiments.study.inputs import Inputs, recording
+from experiments.study.progress import Progress
+from experiments.study.run_directory import RunDirectory
 from tests.experiments.universality_study import contents, images, save_images
 
 TINY = (

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from dgu.errors import InputError
-from experiments.harness.report import check_promises
-from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts import phase
 from experiments.molrg_parts import phase_claims as claims
 from experiments.molrg_parts.phase_arms import LONG, SHORT
 from experiments.molrg_parts.phase_bounds import Bound
+from experiments.study.report import check_promises
+from experiments.study.run_directory import RunDirectory
 
 CONFIG = phase.Config()
 THEORY = np.asarray(CONFIG.sizes)[None] >= np.asarray(CONFIG.ranks)[:, None]

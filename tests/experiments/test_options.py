@@ -11,10 +11,10 @@ from dgu.analysis.arms import Recipe
 from dgu.errors import InputError
 from dgu.training import TogetherConfig, TrainingConfig
 from experiments import metrics, model_card
-from experiments.harness.arguments import parse
-from experiments.harness.options import as_typed, check_options, check_sound
-from experiments.harness.pool import SamplerConfig
 from experiments.hidden_gaussian_parts import linearity
+from experiments.study.arguments import parse
+from experiments.study.options import as_typed, check_options, check_sound
+from experiments.study.pool import SamplerConfig
 from experiments.train import NetworkConfig
 
 STUDIES = ("universality", "concentration", "hidden_gaussian", "generalization", "molrg", "audit", "train", "sample")

@@ -22,7 +22,7 @@ from dgu.errors import InputError
 from dgu.models import load_checkpoint
 from dgu.training import initial_state
 from experiments import train as trainer
-from experiments.harness.flop import matmul_flop
+from experiments.study.flop import matmul_flop
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--preset", "smoke", "--network.model-channels", "4", "--network.channel-mult", "1"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from dgu.models import ADMConfig, EDMNetwork, save_network
 from experiments import universality
-from experiments.harness.cli import run_experiment
+from experiments.study.command_line import run_experiment
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("north", "east", "south", "west")

@@ -17,7 +17,7 @@ from dgu.errors import InputError
 from dgu.reading import guarded, read_bytes
 
 if TYPE_CHECKING:
-    from experiments.harness.rundir import RunDirectory
+    from experiments.study.run_directory import RunDirectory
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_APPLICABLE = "supported", "not supported", "undecided", "not applicable"
 #: Every verdict, in the order in which they are counted.
@@ -32,7 +32,7 @@ _MOST = 2**28
 
 
 @dataclass(frozen=True)
-class Claim:
+class JudgedClaim:
     """One statement, what was measured for it, and the bound it is held to. Make it with one of the constructors.
 
     A claim is *supported* if the whole 95 % interval satisfies the statement, *not supported* if the whole interval
@@ -69,7 +69,7 @@ class Claim:
     standard_error: float | None = None
     max_standard_error: float | None = None
     note: str = ""
-    parts: tuple["Claim", ...] = ()
+    parts: tuple["JudgedClaim", ...] = ()
     exact: bool = False
 
     def __post_init__(self) -> None:
@@ -104,44 +104,50 @@ class Claim:
             raise ValueError(f"claim {self.id!r}: parts must be given for an 'all of' claim, and for no other")
 
     @classmethod
-    def equivalent(cls, *, estimate: float, interval: tuple[float, float], margin: float, **about: Any) -> "Claim":
+    def equivalent(
+        cls, *, estimate: float, interval: tuple[float, float], margin: float, **about: Any
+    ) -> "JudgedClaim":
         """Two arms do not differ by ``margin`` or more: the interval of the difference lies in (-margin, margin)."""
         return cls(value=estimate, interval=interval, kind="equivalent", bounds=(margin,), **about)
 
     @classmethod
-    def different(cls, *, estimate: float, interval: tuple[float, float], margin: float = 0.0, **about: Any) -> "Claim":
+    def different(
+        cls, *, estimate: float, interval: tuple[float, float], margin: float = 0.0, **about: Any
+    ) -> "JudgedClaim":
         """Two arms differ by more than ``margin``: the interval of the difference lies outside [-margin, margin]."""
         return cls(value=estimate, interval=interval, kind="different", bounds=(margin,), **about)
 
     @classmethod
-    def within(cls, *, value: float, interval: tuple[float, float], low: float, high: float, **about: Any) -> "Claim":
+    def within(
+        cls, *, value: float, interval: tuple[float, float], low: float, high: float, **about: Any
+    ) -> "JudgedClaim":
         """The value lies in [low, high]."""
         return cls(value=value, interval=interval, kind="within", bounds=(low, high), **about)
 
     @classmethod
-    def at_least(cls, *, value: float, interval: tuple[float, float], threshold: float, **about: Any) -> "Claim":
+    def at_least(cls, *, value: float, interval: tuple[float, float], threshold: float, **about: Any) -> "JudgedClaim":
         """The value is ``threshold`` or more."""
         return cls(value=value, interval=interval, kind="at least", bounds=(threshold,), **about)
 
     @classmethod
-    def at_most(cls, *, value: float, interval: tuple[float, float], threshold: float, **about: Any) -> "Claim":
+    def at_most(cls, *, value: float, interval: tuple[float, float], threshold: float, **about: Any) -> "JudgedClaim":
         """The value is ``threshold`` or less."""
         return cls(value=value, interval=interval, kind="at most", bounds=(threshold,), **about)
 
     @classmethod
-    def not_applicable(cls, *, why: str, **about: Any) -> "Claim":
+    def not_applicable(cls, *, why: str, **about: Any) -> "JudgedClaim":
         """The run cannot test the statement, for the reason ``why``: there is neither value nor interval."""
         return cls(value=None, interval=None, kind="not applicable", bounds=(), note=why, **{"unit": ""} | about)
 
     @classmethod
-    def all_of(cls, parts: Sequence["Claim"], **about: Any) -> "Claim":
+    def all_of(cls, parts: Sequence["JudgedClaim"], **about: Any) -> "JudgedClaim":
         """Every one of ``parts`` holds: not supported if one is not, else not applicable or undecided if one is, else supported.
 
         As an intersection-union test it needs no correction for the number of parts. Shown are the value, the interval
         and the bound of the part that decides: the first with the worst verdict.
         """
         if not parts:
-            raise ValueError("Claim.all_of needs at least one part")
+            raise ValueError("JudgedClaim.all_of needs at least one part")
         worst = min(parts, key=lambda part: _WORST.index(part.verdict))
         why = f": {worst.note}" if worst.verdict == NOT_APPLICABLE else ""
         about.setdefault("note", f"decided by {worst.id}, one of {len(parts)}{why}")
@@ -156,12 +162,12 @@ class Claim:
             **about,
         )
 
-    def unless(self, why: str) -> "Claim":
+    def unless(self, why: str) -> "JudgedClaim":
         """The same statement as not applicable where there is a reason ``why`` that the run cannot test it; itself without one."""
         if not why:
             return self
         about = {name: getattr(self, name) for name in ("id", "paper", "figure", "statement", "unit")}
-        return Claim.not_applicable(why=why, **about)
+        return JudgedClaim.not_applicable(why=why, **about)
 
     @property
     def verdict(self) -> str:
@@ -190,8 +196,8 @@ class Claim:
         """The bound in words."""
         if self.kind == "all of":
             bounds = dict.fromkeys(part.threshold for part in self.parts if part.verdict != NOT_APPLICABLE)
-            shown = "; ".join(bounds) or "not tested"
-            return f"all {len(self.parts)} of: {shown}" if len(self.parts) > 1 else shown
+            every = "; ".join(bounds) or "not tested"
+            return f"all {len(self.parts)} of: {every}" if len(self.parts) > 1 else every
         if self.kind == "not applicable":
             return "not tested"
         shown = [f"{bound:.4g}" for bound in self.bounds]
@@ -226,7 +232,7 @@ class Claim:
         return data | {"threshold": self.threshold, "verdict": self.verdict}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Claim":
+    def from_json(cls, data: dict[str, Any]) -> "JudgedClaim":
         """The claim that ``to_json`` wrote, by this version or by an older one, which knew no exact values.
 
         ``ValueError`` where a field that has no default is missing, or a stored verdict is not what the numbers give.
@@ -244,7 +250,7 @@ class Claim:
         return claim
 
 
-def claims_table(claims: Sequence[Claim], width: int = 100) -> str:
+def claims_table(claims: Sequence[JudgedClaim], width: int = 100) -> str:
     """The claims as text for a terminal: id, verdict and measurement on a line, the statement below, ``width`` wide."""
     column = max((len(claim.id) for claim in claims), default=0)
     lines = []
@@ -259,7 +265,7 @@ def claims_table(claims: Sequence[Claim], width: int = 100) -> str:
     return "\n".join(lines)
 
 
-def write_claims(directory: "RunDirectory", claims: Sequence[Claim]) -> None:
+def write_claims(directory: "RunDirectory", claims: Sequence[JudgedClaim]) -> None:
     """Write ``claims.json``. ``ValueError`` if two claims share an id."""
     ids = [claim.id for claim in claims]
     if len(set(ids)) < len(ids):
@@ -267,7 +273,7 @@ def write_claims(directory: "RunDirectory", claims: Sequence[Claim]) -> None:
     directory.write_json("claims.json", [claim.to_json() for claim in claims])
 
 
-def read_claims(directory: "RunDirectory") -> tuple[Claim, ...] | None:
+def read_claims(directory: "RunDirectory") -> tuple[JudgedClaim, ...] | None:
     """The claims of a finished run, or None where there are none yet.
 
     Raises:
@@ -281,7 +287,7 @@ def read_claims(directory: "RunDirectory") -> tuple[Claim, ...] | None:
     with guarded(directory.path / "claims.json", "the claims of a run", advice=advice):
         if not isinstance(stored, list):
             raise ValueError("no list of claims")
-        claims = tuple(Claim.from_json(entry) for entry in stored)
+        claims = tuple(JudgedClaim.from_json(entry) for entry in stored)
     missing = _reported(directory) - {claim.id for claim in claims}
     if missing:
         raise InputError(f"{directory.path / 'claims.json'}: lacks {min(missing)!r}, which the report has ({advice})")

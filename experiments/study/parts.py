@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import Any
 
 from dgu.errors import require
-from experiments.harness.costs import Cost
-from experiments.harness.report import FigureEntry, Report, Section, Table, check_promises
-from experiments.harness.rundir import RunDirectory
+from experiments.study.costs import Cost
+from experiments.study.report import FigureEntry, Report, Section, Table, check_promises
+from experiments.study.run_directory import RunDirectory
 
 #: Modules of parts by name, in the order of the report.
 Parts = Mapping[str, Any]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dgu.errors import InputError
-from experiments.harness.configuration import Different, check_same, config_to_json, options, read_config
-from experiments.harness.outputs import unusable
+from experiments.study.configuration import Different, check_same, config_to_json, options, read_config
+from experiments.study.outputs import unusable
 
 #: What ``flock`` raises where the file system has no such locks (NFS: a lock needs a file that is open for writing).
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF}

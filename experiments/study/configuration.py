@@ -10,7 +10,7 @@ from typing import Any
 
 from dgu.errors import InputError
 from dgu.reading import read_json
-from experiments.harness.options import as_typed
+from experiments.study.options import as_typed
 
 #: The generator of all keys, ``dgu.prng.GENERATOR`` (which would take JAX along), stored in ``config.json`` beside the options.
 GENERATOR = "threefry2x32"

@@ -20,7 +20,7 @@ import numpy as np
 from dgu.errors import InputError
 from dgu.files import TEMPORARY, advice, remove_temporary, write_arrays, write_atomic
 from dgu.reading import array_names, guarded, read_json, read_member, regular_file
-from experiments.harness.configuration import (
+from experiments.study.configuration import (
     GENERATOR,
     check_generator,
     check_same,
@@ -28,10 +28,10 @@ from experiments.harness.configuration import (
     options,
     read_config,
 )
-from experiments.harness.inputs import RECORD, Inputs, recording
-from experiments.harness.lock import locked
-from experiments.harness.outputs import refuse_in_the_way, unusable
-from experiments.harness.processes import from_lead, is_lead
+from experiments.study.inputs import RECORD, Inputs, recording
+from experiments.study.lock import locked
+from experiments.study.outputs import refuse_in_the_way, unusable
+from experiments.study.processes import from_lead, is_lead
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ class RunDirectory:
     @contextlib.contextmanager
     def hold(cls, out: str | os.PathLike, config: Any) -> Iterator["RunDirectory"]:
         """The directory ``out`` for ``config``, which belongs to this process inside (POSIX; released when the process ends,
-        however it ends). What the run is given is noted inside, too (``experiments.harness.inputs``).
+        however it ends). What the run is given is noted inside, too (``experiments.study.inputs``).
 
         It is locked before anything in it is looked at, so that of two processes that start together with different options
         one has it and the other is refused. On file systems without locks there is no such protection. Of several processes

@@ -9,7 +9,7 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
-from experiments.harness.processes import is_lead
+from experiments.study.processes import is_lead
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from absl import logging
 
 from dgu.errors import InputError, one_line
 from dgu.files import advice
-from experiments.harness.processes import is_lead
+from experiments.study.processes import is_lead
 
 #: What is said of a command that was interrupted, where what it has stored is used again.
 GOES_ON = "the same command again goes on from what is stored"

@@ -16,7 +16,7 @@ from typing import Any
 
 from dgu.errors import InputError
 from dgu.reading import read_json
-from experiments.harness.processes import is_lead
+from experiments.study.processes import is_lead
 
 #: Name of the record in a run directory.
 RECORD = "inputs.json"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-from experiments.harness.claims import Claim
-from experiments.harness.rundir import RunDirectory
+from experiments.study.judged import JudgedClaim
+from experiments.study.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Report:
 
     title: str
     answer: str
-    claims: Sequence[Claim]
+    claims: Sequence[JudgedClaim]
     figures: Sequence[FigureEntry] = ()
     tables: Sequence[Table] = ()
 
@@ -46,7 +46,7 @@ class Section:
 
     title: str
     answer: str
-    claims: Sequence[Claim] = ()
+    claims: Sequence[JudgedClaim] = ()
     figures: Sequence[FigureEntry] = ()
     tables: Sequence[Table] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -143,7 +143,7 @@ def environment() -> list[tuple[str, str]]:
     ]
 
 
-def _claims(claims: Sequence[Claim]) -> str:
+def _claims(claims: Sequence[JudgedClaim]) -> str:
     rows = []
     for claim in claims:
         rows.append(_claim_row(claim))
@@ -157,7 +157,7 @@ def _claims(claims: Sequence[Claim]) -> str:
     )
 
 
-def _claim_row(claim: Claim, prefix: str = "") -> str:
+def _claim_row(claim: JudgedClaim, prefix: str = "") -> str:
     note = f'<br><span class="note">{html.escape(claim.note)}</span>' if claim.note else ""
     word = claim.verdict
     return (

@@ -10,9 +10,9 @@ import numpy as np
 from dgu.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
 from dgu.models.pretrained import Pretrained, network_file
-from experiments.harness.costs import Cost
-from experiments.harness.flop import matmul_flop
-from experiments.harness.inputs import reading
+from experiments.study.costs import Cost
+from experiments.study.flop import matmul_flop
+from experiments.study.inputs import reading
 
 #: NVIDIA's ImageNet-64 network, which the paper on universality samples: not in the package, but its costs are known.
 IMAGENET_64 = "edm-imagenet-64x64-cond-adm.pkl"

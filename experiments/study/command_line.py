@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from dgu.errors import InputError, printable
-from experiments.harness.arguments import parse, under_its_option
-from experiments.harness.claims import Claim, claims_table, read_claims, write_claims
-from experiments.harness.costs import Cost, cost_table
-from experiments.harness.ends import in_one_line
-from experiments.harness.processes import is_lead
-from experiments.harness.report import Report, check_promises, write_report
-from experiments.harness.rundir import RunDirectory, config_to_json
+from experiments.study.arguments import parse, under_its_option
+from experiments.study.costs import Cost, cost_table
+from experiments.study.ends import in_one_line
+from experiments.study.judged import JudgedClaim, claims_table, read_claims, write_claims
+from experiments.study.processes import is_lead
+from experiments.study.report import Report, check_promises, write_report
+from experiments.study.run_directory import RunDirectory, config_to_json
 
 ConfigT = TypeVar("ConfigT")
 
@@ -32,7 +32,7 @@ def run_experiment(
     claim_ids: Sequence[str] | None = None,
     figure_files: Sequence[str] | None = None,
     argv: Sequence[str] | None = None,
-) -> tuple[Claim, ...]:
+) -> tuple[JudgedClaim, ...]:
     """Parse the command line, run the experiment in its directory, and print its claims and the report's path.
 
     A finished run is read, not repeated; an unfinished one continues. Failing claims are results: the exit code is 0.
@@ -102,7 +102,7 @@ def _compilation(*, quick: bool) -> Iterator[None]:
         jax.config.update("jax_disable_most_optimizations", before)
 
 
-def _finished(directory: RunDirectory) -> tuple[Claim, ...] | None:
+def _finished(directory: RunDirectory) -> tuple[JudgedClaim, ...] | None:
     """The stored claims. They are written last, so that where they are, everything else is."""
     return read_claims(directory) if directory.finished else None
 
@@ -113,7 +113,7 @@ def _run(
     directory: RunDirectory,
     claim_ids: Sequence[str] | None,
     figure_files: Sequence[str] | None,
-) -> tuple[Claim, ...]:
+) -> tuple[JudgedClaim, ...]:
     report = run(config, directory)
     check_promises("the study", report, claim_ids, figure_files)
     if not is_lead():

@@ -11,9 +11,9 @@ import numpy as np
 from dgu import parallel
 from dgu.errors import InputError, require
 from experiments import sample as sampling
-from experiments.harness.inputs import reading
-from experiments.harness.options import MAY_BE_INFINITE, check_options
-from experiments.harness.rundir import RunDirectory
+from experiments.study.inputs import reading
+from experiments.study.options import MAY_BE_INFINITE, check_options
+from experiments.study.run_directory import RunDirectory
 
 #: The real images that ``--real auto`` thinks of.
 BUNDLED_IMAGES = "fashion-mnist-mini"
@@ -74,7 +74,7 @@ def sample_pool(
 
     from dgu import keys, samplers
     from dgu.data import SampleStore
-    from experiments.harness.progress import Progress
+    from experiments.study.progress import Progress
 
     sigmas, solver, churn = config.built(pretrained.denoiser)
     shape, conditional = pretrained.network.shape, pretrained.network.unet.label_dim > 0
