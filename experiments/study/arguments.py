@@ -17,6 +17,11 @@ from dgu.errors import MAX_VALUE, InputError, shortened
 from experiments.study.options import as_typed, check_sound
 
 ConfigT = TypeVar("ConfigT")
+#: Help of the switches that a study may offer.
+_SWITCHES = {
+    "dry_run": "Print what the run would cost, and stop.",
+    "report_only": "Make the figures, claims and report of a finished run again from what it stored, without measuring anything.",
+}
 
 
 def parse(
@@ -26,9 +31,9 @@ def parse(
     name: str,
     default: str,
     description: str,
-    offer_dry_run: bool,
+    offered: Sequence[str] = (),
 ) -> Any:
-    """The options: an object with ``config``, ``preset``, ``out`` and (where offered) ``dry_run``.
+    """The options: an object with ``config``, ``preset``, ``out`` and, where ``offered``, ``dry_run`` and ``report_only``.
 
     The preset is found first and gives the defaults that the other options override.
 
@@ -42,8 +47,7 @@ def parse(
         ("preset", Annotated[Literal[tuple(presets)], tyro.conf.arg(help="Defaults of all other options.")], preset),  # type: ignore[misc]
         ("out", Annotated[Path | None, tyro.conf.arg(help=out_help, help_behavior_hint="")], None),
     ]
-    if offer_dry_run:
-        entries.append(("dry_run", Annotated[bool, tyro.conf.arg(help="Print what it would cost and stop.")], False))
+    entries += [(switch, Annotated[bool, tyro.conf.arg(help=_SWITCHES[switch])], False) for switch in offered]
     entries.append(("config", Annotated[type(config), tyro.conf.arg(name="")], config))
     options = dataclasses.make_dataclass(
         "Options", [(field, kind, dataclasses.field(default=value)) for field, kind, value in entries], frozen=True
@@ -226,6 +230,13 @@ def _allowed(kind: Any, option: str) -> str:
     if kind is bool:
         return f"given as {option} or --no-{option.removeprefix('--')}, without a value"
     return words.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def refuse_renamed(argv: Sequence[str], renamed: Mapping[str, str]) -> None:
+    """``InputError`` where an option is typed by a name that it no longer has; ``renamed`` has the new name by the old one."""
+    for option, _ in _groups(argv):
+        if option in renamed:
+            raise InputError(f"{option}: is called {renamed[option]} now")
 
 
 def _unknown(unknown: Sequence[str], argv: Sequence[str], known: Mapping[str, Any]) -> str:

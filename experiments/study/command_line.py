@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dgu.errors import InputError, printable
-from experiments.study.arguments import parse, under_its_option
+from experiments.study.arguments import parse, refuse_renamed, under_its_option
 from experiments.study.costs import Cost, cost_table
 from experiments.study.ends import in_one_line
 from experiments.study.judged import JudgedClaim, claims_table, read_claims, write_claims
@@ -31,6 +31,8 @@ def run_experiment(
     description: str = "",
     claim_ids: Sequence[str] | None = None,
     figure_files: Sequence[str] | None = None,
+    report_only: bool = False,
+    renamed: Mapping[str, str] | None = None,
     argv: Sequence[str] | None = None,
 ) -> tuple[JudgedClaim, ...]:
     """Parse the command line, run the experiment in its directory, and print its claims and the report's path.
@@ -48,6 +50,9 @@ def run_experiment(
         default: the preset used without ``--preset``.
         description: what the study asks, for ``--help``.
         claim_ids, figure_files: what the study promises; ``RuntimeError`` if its report holds others.
+        report_only: whether the command line has ``--report-only``, which makes figures, claims and report of a finished run again
+            from its stored stages.
+        renamed: options that have another name now; the old one is refused with the new one.
         argv: the arguments, by default those of the process.
 
     Returns:
@@ -55,19 +60,24 @@ def run_experiment(
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     with in_one_line(name, explain=lambda line: under_its_option(line, argv, presets[default])):
-        options = parse(
-            presets, argv, name=name, default=default, description=description, offer_dry_run=dry_run is not None
-        )
+        refuse_renamed(argv, renamed or {})
+        offered = ["dry_run"] * (dry_run is not None) + ["report_only"] * report_only
+        options = parse(presets, argv, name=name, default=default, description=description, offered=offered)
+        again = report_only and options.report_only
         if dry_run is not None and options.dry_run:
             print(f"{name}, preset {options.preset}: what it would cost (nothing was run)")
             print(cost_table(dry_run(options.config)))
             return ()
         out = options.out or Path("runs") / f"{name}-{options.preset}"
         existed = os.path.exists(out)
+        if again and not (Path(out) / "report.html").exists():
+            raise InputError(
+                f"--out = {str(out)!r}: must be the directory of a finished run (--report-only measures nothing)"
+            )
         quiet = contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO())
-        with RunDirectory.hold(out, options.config) as directory, quiet:
+        with RunDirectory.hold(out, options.config, only_reports=again) as directory, quiet:
             shown = printable(str(directory.path))
-            claims = _finished(directory)
+            claims = None if again else _finished(directory)
             if claims is None:
                 print(f"{name}, preset {options.preset}, in {shown}", flush=True)
                 if dry_run is not None and options.preset == "paper" and is_lead():

@@ -4,12 +4,14 @@ import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from dgu.errors import InputError, require
+
+T = TypeVar("T")
 
 #: Largest count, size or seed: JAX counts in 32 bits.
 MOST = 2**31 - 1
@@ -36,6 +38,66 @@ def check_options(config: Any, part: str = "", /, **bounds: int | str) -> None:
         _check_sound(field, name, value)
         if field.name in bounds:
             _check_bound(bounds[field.name], name, value, ", or None" if "None" in str(field.type) else "")
+
+
+def option(
+    default: T,
+    *,
+    ge: float | str | None = None,
+    gt: float | str | None = None,
+    le: float | str | None = None,
+    lt: float | str | None = None,
+    may_be_infinite: bool = False,
+) -> T:
+    """A field of ``Options`` with its default and its bounds: at least ``ge``, above ``gt``, at most ``le``, below ``lt``.
+
+    A bound is a number, or the name of another option of the same dataclass. It holds for each entry of a tuple, and not for
+    None. A whole number with a bound is at most ``MOST``.
+    """
+    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    given = {kind: bound for kind, bound in bounds.items() if bound is not None}
+    if may_be_infinite and given and not given.keys() & {"le", "lt"}:
+        given["le"] = math.inf
+    metadata = {"bounds": given} | (MAY_BE_INFINITE if may_be_infinite else {})
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Options:
+    """Base of every dataclass of options: checks each field when one is made, so that bad options never reach any work.
+
+    Subclasses are frozen dataclasses whose fields are made by ``option`` or have plain defaults; the docstring below a field is
+    its help text. ``class Config(Options, prefix="norms")`` names the options ``norms.NAME`` in complaints. What concerns
+    several fields at once is checked by a method ``check``.
+    """
+
+    _prefix: ClassVar[str] = ""
+
+    def __init_subclass__(cls, prefix: str = "") -> None:
+        super().__init_subclass__()
+        cls._prefix = prefix or cls._prefix
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, name = getattr(self, field.name), self.name(field.name)
+            _check_sound(field, name, value)
+            bounds = field.metadata.get("bounds", {})
+            if bounds:
+                otherwise = ", or None" if "None" in str(field.type) else ""
+                _check_interval(self._interval(bounds), name, value, otherwise)
+        self.check()
+
+    def check(self) -> None:
+        """What must hold between several options; ``InputError`` where it does not. Nothing by default."""
+
+    def name(self, field: str) -> str:
+        """The name of a field in a complaint, such as ``"norms.trajectories"``."""
+        return f"{self._prefix}.{field}" if self._prefix else field
+
+    def _interval(self, bounds: Mapping[str, float | str]) -> tuple[float, float, bool, bool]:
+        numbers = {kind: getattr(self, at) if isinstance(at, str) else at for kind, at in bounds.items()}
+        low = numbers.get("ge", numbers.get("gt", -math.inf))
+        high = numbers.get("le", numbers.get("lt", math.inf))
+        return low, high, "gt" in numbers, "le" not in numbers
 
 
 def check_sound(config: Any, prefix: str = "") -> None:
@@ -77,7 +139,11 @@ def _check_sound(field: dataclasses.Field, name: str, value: Any) -> None:
 
 
 def _check_bound(bound: int | str, name: str, value: Any, otherwise: str) -> None:
-    low, high, open_low, open_high = _interval(bound)
+    _check_interval(_interval(bound), name, value, otherwise)
+
+
+def _check_interval(interval: tuple[float, float, bool, bool], name: str, value: Any, otherwise: str) -> None:
+    low, high, open_low, open_high = interval
     for entry in _entries(value):
         if entry is None:
             continue
@@ -106,6 +172,8 @@ def _interval(bound: int | str) -> tuple[float, float, bool, bool]:
 
 
 def _in_words(low: float, high: float, open_low: bool, open_high: bool) -> str:
+    if low == -math.inf:
+        return f"{'below' if open_high else 'at most'} {high:g}"
     if high == math.inf:
         return ("positive and finite" if low == 0 else f"above {low:g}, and finite") if open_low else f"{low:g} or more"
     if open_low:

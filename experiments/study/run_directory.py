@@ -53,13 +53,18 @@ class RunDirectory:
 
     Every file is written under a temporary name (``*.tmp``), synchronised and renamed, so that what lies under its own
     name is whole; the bytes depend on the contents alone.
+
+    Attributes:
+        path: the directory.
+        only_reports: nothing is measured: a stage that is not stored is refused.
     """
 
     path: Path
+    only_reports: bool = False
 
     @classmethod
     @contextlib.contextmanager
-    def hold(cls, out: str | os.PathLike, config: Any) -> Iterator["RunDirectory"]:
+    def hold(cls, out: str | os.PathLike, config: Any, *, only_reports: bool = False) -> Iterator["RunDirectory"]:
         """The directory ``out`` for ``config``, which belongs to this process inside (POSIX; released when the process ends,
         however it ends). What the run is given is noted inside, too (``experiments.study.inputs``).
 
@@ -84,6 +89,7 @@ class RunDirectory:
                 raise InputError(problem)
             if not is_lead():
                 directory = cls.open(out, config)
+            directory = dataclasses.replace(directory, only_reports=only_reports)
             with recording(directory.inputs):
                 yield directory
 
@@ -187,6 +193,10 @@ class RunDirectory:
         """
         file = self._file(f"stages/{name}.npz")
         if not file.exists():
+            if self.only_reports:
+                raise InputError(
+                    f"{file}: is missing; must be there for --report-only (without it the stage is made again)"
+                )
             refuse_in_the_way(file.parent)  # Before the work, not after it.
             started = time.perf_counter()
             arrays = {key: _plain_array(name, key, value, allow_nonfinite) for key, value in compute().items()}

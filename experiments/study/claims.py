@@ -1,0 +1,181 @@
+"""Claims: what a study sets out to test, declared with its threshold before anything is measured.
+
+A part of a study lists its claims; what it measures for each (an ``Estimate``, or ``NotTested``) is filled in afterwards, and
+the verdict is computed from the interval (see ``judged``).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dgu.analysis.estimate import Estimate
+from experiments.study.judged import JudgedClaim
+
+#: A threshold: a number, or a function of the estimate where the tolerance is a multiple of its standard error.
+Bound = float | Callable[[Estimate], float]
+
+
+@dataclass(frozen=True)
+class Test:
+    """The statement that is made about an estimate. Made by ``at_least``, ``at_most``, ``within``, ``equivalent``, ``different``.
+
+    Attributes:
+        kind: the statement, as ``JudgedClaim.kind`` has it.
+        bounds: its thresholds, in the unit of the claim.
+        max_standard_error: the largest standard error at which a verdict is given; None for any.
+    """
+
+    __test__ = False  # Not a test of pytest's.
+
+    kind: str
+    bounds: tuple[Bound, ...]
+    max_standard_error: float | None = None
+
+
+def at_least(bound: Bound, *, max_standard_error: float | None = None) -> Test:
+    """The value is ``bound`` or more."""
+    return Test("at least", (bound,), max_standard_error)
+
+
+def at_most(bound: Bound, *, max_standard_error: float | None = None) -> Test:
+    """The value is ``bound`` or less."""
+    return Test("at most", (bound,), max_standard_error)
+
+
+def within(low: Bound, high: Bound, *, max_standard_error: float | None = None) -> Test:
+    """The value lies in [low, high]."""
+    return Test("within", (low, high), max_standard_error)
+
+
+def equivalent(margin: Bound, *, max_standard_error: float | None = None) -> Test:
+    """A difference is smaller than ``margin`` in magnitude."""
+    return Test("equivalent", (margin,), max_standard_error)
+
+
+def different(margin: Bound = 0.0, *, max_standard_error: float | None = None) -> Test:
+    """A difference is larger than ``margin`` in magnitude."""
+    return Test("different", (margin,), max_standard_error)
+
+
+@dataclass(frozen=True)
+class Each:
+    """The same test of each of several estimates, whose names the measurement gives. Made by ``each``."""
+
+    test: Test
+
+
+def each(test: Test) -> Each:
+    """Every one of the measured estimates passes ``test``, such as one a class; measured as a mapping from name to estimate."""
+    return Each(test)
+
+
+@dataclass(frozen=True)
+class AllOf:
+    """Several claims that must all hold. Made by ``all_of``."""
+
+    claims: tuple["Claim", ...]
+
+
+def all_of(*claims: "Claim") -> AllOf:
+    """Every one of ``claims`` holds; measured as a mapping from the id of each to what was measured for it."""
+    return AllOf(claims)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement and the test that it must pass.
+
+    Attributes:
+        id: short name, unique in the study.
+        statement: the claim in one whole sentence that can be read alone.
+        test: what the estimate must satisfy; a joint claim (``each``, ``all_of``) is an intersection-union test, and needs no
+            correction for the number of its parts.
+        source: figure or theorem of the paper, such as ``"Fig 9"``; ``""`` for a claim of our own.
+        unit: unit of the value; ``""`` for a pure number.
+        paper: sheet that the claim comes from, where that is not the paper of its part.
+        note: what a reader must know about the declaration itself, such as a threshold that was changed after the data were seen.
+    """
+
+    id: str
+    statement: str
+    test: Test | Each | AllOf
+    source: str = ""
+    unit: str = ""
+    paper: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What was measured for a claim, with a note for its reader; ``statement`` and ``unit`` replace those of a part of a joint claim."""
+
+    measured: "Measured"
+    note: str = ""
+    statement: str = ""
+
+
+@dataclass(frozen=True)
+class NotTested:
+    """The run could not test the claim, for this ``reason``: its verdict is *not applicable*."""
+
+    reason: str
+
+
+#: What may be measured for a claim: an estimate, either with a note, no test, or a mapping of these for joint claims.
+Measured = Estimate | Noted | NotTested | Mapping[str, Any]
+
+
+def judge(claim: Claim, measured: Measured, paper: str) -> JudgedClaim:
+    """The claim with what was measured for it, and its verdict. ``paper`` is that of the part."""
+    note, statement = claim.note, claim.statement
+    if isinstance(measured, Noted):
+        note = " ".join(filter(None, (note, measured.note)))
+        statement, measured = measured.statement or statement, measured.measured
+    about: dict[str, Any] = {
+        "id": claim.id,
+        "paper": claim.paper or (paper if claim.source else "own"),
+        "figure": claim.source,
+        "statement": statement,
+    }
+    if isinstance(measured, NotTested):
+        return JudgedClaim.not_applicable(why=measured.reason, **about, unit=claim.unit)
+    if isinstance(claim.test, Test):
+        if not isinstance(measured, Estimate):
+            raise TypeError(f"claim {claim.id!r}: measured = {type(measured).__name__}: must be an Estimate")
+        return _tested(claim.test, measured, about | {"unit": claim.unit, "note": note})
+    if not isinstance(measured, Mapping):
+        raise TypeError(
+            f"claim {claim.id!r}: measured = {type(measured).__name__}: must be a mapping, it is a joint claim"
+        )
+    parts = [judge(part, measured[name], paper) for name, part in _parts(claim, measured).items()]
+    return JudgedClaim.all_of(parts, **about, **({"note": note} if note else {}))
+
+
+def _parts(claim: Claim, measured: Mapping[str, Any]) -> dict[str, Claim]:
+    """The claims that a joint claim consists of, by the name that each has among what was measured."""
+    if isinstance(claim.test, AllOf):
+        parts = {part.id: part for part in claim.test.claims}
+        if parts.keys() != measured.keys():
+            raise ValueError(f"claim {claim.id!r}: measured {sorted(measured)}: must be {sorted(parts)}")
+        return parts
+    assert isinstance(claim.test, Each)
+    source, paper, test = claim.source, claim.paper, claim.test.test
+    return {
+        name: Claim(f"{claim.id}-{name}", f"{claim.statement} ({name})", test, source, claim.unit, paper)
+        for name in measured
+    }
+
+
+def _tested(test: Test, estimate: Estimate, about: Mapping[str, Any]) -> JudgedClaim:
+    bounds = tuple(bound(estimate) if callable(bound) else bound for bound in test.bounds)
+    bounded = test.max_standard_error is not None
+    return JudgedClaim(
+        value=float(estimate.value),
+        interval=(float(estimate.low), float(estimate.high)),
+        kind=test.kind,
+        bounds=bounds,
+        standard_error=estimate.standard_error if bounded else None,  # type: ignore[arg-type]
+        max_standard_error=test.max_standard_error,
+        exact=estimate.exact,
+        **about,
+    )

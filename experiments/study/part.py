@@ -1,0 +1,137 @@
+"""A part of a study: options, claims and figures declared first; then ``measure``, slow and stored; then ``report``, pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+
+from dgu.keys import seeded, stream
+from dgu.typing import Key
+from experiments.study.claims import Claim, Measured, judge
+from experiments.study.costs import Cost
+from experiments.study.figures import Figure
+from experiments.study.options import Options
+from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+ConfigT = TypeVar("ConfigT", bound=Options)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a part reports.
+
+    Attributes:
+        answer: one to three plain sentences with the numbers measured.
+        claims: what was measured for each declared claim, by its id.
+        figures: each declared figure, by its name; with a further sentence for its caption where this run needs one.
+        tables: tables of the report.
+        metrics: the numbers of ``metrics.json``, under the name of the part.
+    """
+
+    answer: str
+    claims: Mapping[str, Measured] = field(default_factory=dict)
+    figures: Mapping[str, "Drawing | tuple[Drawing, str]"] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a part computes: its stored stages, and its own stream of random keys.
+
+    Attributes:
+        directory: the run directory.
+        seed: the seed of the study.
+        part: name of the part.
+    """
+
+    directory: RunDirectory
+    seed: int
+    part: str
+
+    @property
+    def key(self) -> Key:
+        """The part's own random key."""
+        return stream(seeded(self.seed), self.part)
+
+    def stage(
+        self, name: str, compute: Callable[..., Mapping[str, Any]], *args: Any, allow_nonfinite: bool = False
+    ) -> dict[str, np.ndarray]:
+        """``compute(*args)``, arrays by name, stored as the stage ``PART/name``; read back where it is stored already."""
+        return self.directory.stage(f"{self.part}/{name}", lambda: compute(*args), allow_nonfinite=allow_nonfinite)
+
+
+def no_costs(config: Any, plan: Any) -> list[Cost]:
+    """The costs of a part that takes next to nothing."""
+    return []
+
+
+def no_check(config: Any, subject: Any) -> None:
+    """The check of a part that any subject suits."""
+
+
+def never(subject: Any) -> str:
+    """Why a part skips a subject, for one that skips none."""
+    return ""
+
+
+@dataclass(frozen=True)
+class Part(Generic[ConfigT]):
+    """One section of a study's report, and what it takes to make it.
+
+    Attributes:
+        name: name of the part, of its options (``--NAME.option``) and of its stages.
+        title: heading of its section, which also begins the captions of its figures.
+        question: what it asks, in one line; printed when it starts, and shown by ``--help``.
+        paper: sheet that its claims come from.
+        presets: its options in each preset of the study.
+        claims: its claims, or a function that makes them from its options: nothing measured enters.
+        figures: its figures.
+        measure: ``measure(options, subject, run)``: everything slow, as stages of ``run``.
+        report: ``report(options, subject, measured)``: pure and quick; made again at will from what ``measure`` returns.
+        costs: ``costs(options, plan)``, for a dry run.
+        check: ``check(options, subject)`` refuses, before any work, what the part cannot use.
+        skips: ``skips(subject)``: why the part does not apply to a subject, or ``""``.
+    """
+
+    name: str
+    title: str
+    question: str
+    paper: str
+    presets: Mapping[str, ConfigT]
+    claims: Sequence[Claim] | Callable[[ConfigT], Sequence[Claim]]
+    figures: Sequence[Figure]
+    measure: Callable[[ConfigT, Any, Run], Any]
+    report: Callable[[ConfigT, Any, Any], Findings]
+    costs: Callable[[ConfigT, Any], list[Cost]] = no_costs
+    check: Callable[[ConfigT, Any], None] = no_check
+    skips: Callable[[Any], str] = never
+
+    def declared(self, config: ConfigT) -> tuple[Claim, ...]:
+        """The claims that these options declare."""
+        return tuple(self.claims(config) if callable(self.claims) else self.claims)
+
+    def section(self, config: ConfigT, subject: Any, directory: RunDirectory, seed: int) -> Section:
+        """Measure, report, write the figures and judge the claims. ``RuntimeError`` where findings are not those declared."""
+        found = self.report(config, subject, self.measure(config, subject, Run(directory, seed, self.name)))
+        claims = self.declared(config)
+        for what, declared, given in (
+            ("claims", [claim.id for claim in claims], found.claims),
+            ("figures", [figure.name for figure in self.figures], found.figures),
+        ):
+            if sorted(declared) != sorted(given):
+                different = sorted(set(declared) ^ set(given))
+                raise RuntimeError(f"the part {self.name}: its {what} differ from those declared: {different}")
+        entries = []
+        for figure in self.figures:
+            drawn = found.figures[figure.name]
+            drawing, note = drawn if isinstance(drawn, tuple) else (drawn, "")
+            directory.save_figure(figure.file, drawing)
+            entries.append(FigureEntry(figure.file, f"{figure.caption} {note}".strip()))
+        judged = [judge(claim, found.claims[claim.id], self.paper) for claim in claims]
+        return Section(self.title, found.answer, judged, entries, found.tables, dict(found.metrics))

@@ -1,0 +1,147 @@
+"""A study: parts that look at one subject; its command line, run directory and report follow from the declarations."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from dgu import parallel
+from dgu.errors import require
+from experiments.study.command_line import run_experiment
+from experiments.study.costs import Cost
+from experiments.study.ends import begin
+from experiments.study.judged import JudgedClaim
+from experiments.study.options import Options
+from experiments.study.part import Findings, Part
+from experiments.study.report import FigureEntry, Report, Section, Table
+from experiments.study.run_directory import RunDirectory
+
+
+def no_introduction(config: Any, subject: Any) -> Findings:
+    """The introduction of a report that begins with its first part."""
+    return Findings("")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One question, asked of one subject in several parts; run by ``python -m experiments.NAME``.
+
+    Attributes:
+        name: name of the package, and of the command.
+        title: title of the report.
+        question: what the study asks, for ``--help``.
+        options: the options that its parts share, a frozen dataclass of ``Options`` with a field ``seed``.
+        parts: its parts, in the order of the report.
+        gather: ``gather(config, directory)`` makes the subject: it loads what the options name and refuses what cannot be used;
+            long computations wait until a part needs them.
+        plan: ``plan(config)`` says what a dry run knows of the subject, and what making the subject costs.
+        overrides: by preset, the options that differ from their defaults; those of the parts come from ``Part.presets``, in the
+            preset of the same name. ``"parts"`` names the parts that run.
+        introduce: ``introduce(config, subject)``: what the report says of the subject before its parts: answer, tables, metrics.
+        renamed: options that have another name now, for those who still type the old one: ``{"--epochs": "--stopping.epochs"}``.
+    """
+
+    name: str
+    title: str
+    question: str
+    options: type[Options]
+    parts: tuple[Part[Any], ...]
+    gather: Callable[[Any, RunDirectory], Any]
+    plan: Callable[[Any], tuple[Any, list[Cost]]]
+    overrides: Mapping[str, Mapping[str, Any]]
+    introduce: Callable[[Any, Any], Findings] = no_introduction
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def config(self) -> type[Options]:
+        """The dataclass of all options: those shared, ``parts``, and those of each part under its name."""
+        names = tuple(part.name for part in self.parts)
+        chosen = Annotated[
+            tuple[Literal[names], ...],  # type: ignore[valid-type]
+            tyro.conf.arg(help="Parts of the study to run."),
+        ]
+        default = tuple(self.overrides.get("default", {}).get("parts", names))
+        fields: list[Any] = [("parts", chosen, dataclasses.field(default=default))]
+        for part in self.parts:
+            own = part.presets["default"]
+            fields.append((part.name, type(own), dataclasses.field(default=own)))
+
+        def check(config: Any) -> None:
+            self.options.check(config)
+            once = bool(config.parts) and len(set(config.parts)) == len(config.parts)
+            require(once, "parts", config.parts, "one or more, each once")
+
+        made = dataclasses.make_dataclass(
+            "Config", fields, bases=(self.options,), frozen=True, namespace={"check": check}
+        )
+        made.__doc__ = self.options.__doc__
+        return made
+
+    @functools.cached_property
+    def presets(self) -> dict[str, Any]:
+        """Every preset's options."""
+        return {
+            preset: self.config(**{part.name: part.presets[preset] for part in self.parts} | dict(own))
+            for preset, own in self.overrides.items()
+        }
+
+    def chosen(self, config: Any) -> list[Part[Any]]:
+        """The parts that ``config`` asks for, in the order of the report."""
+        return [part for part in self.parts if part.name in config.parts]
+
+    def run(self, config: Any, directory: RunDirectory) -> Report:
+        """The report of the parts asked for, one after the other; every stage is stored, so a run that was killed goes on."""
+        subject = self.gather(config, directory)
+        asked = self.chosen(config)
+        for part in asked:
+            part.check(getattr(config, part.name), subject)
+        sections: dict[str, Section] = {}
+        skipped: dict[str, str] = {}
+        for part in asked:
+            why = part.skips(subject)
+            if why:
+                skipped[part.name] = why
+                continue
+            print(f"{part.name}: {part.question}", flush=True)
+            sections[part.name] = part.section(getattr(config, part.name), subject, directory, config.seed)
+        first = self.introduce(config, subject)
+        metrics = {name: section.metrics for name, section in sections.items()}
+        directory.write_json("metrics.json", metrics | dict(first.metrics))
+        every = list(sections.values())
+        answers = [first.answer, *(section.answer for section in every)]
+        answers += [f"Skipped {name}: {why}." for name, why in skipped.items()]
+        return Report(
+            self.title,
+            "\n".join(filter(None, answers)),
+            claims=[claim for section in every for claim in section.claims],
+            figures=[FigureEntry(f.file, f"{s.title}. {f.caption}") for s in every for f in s.figures],
+            tables=[
+                *first.tables,
+                *(Table(f"{s.title}: {t.title}", t.header, t.rows) for s in every for t in s.tables),
+            ],
+        )
+
+    def dry_run(self, config: Any) -> list[Cost]:
+        """What a run would cost."""
+        plan, costs = self.plan(config)
+        return costs + [cost for part in self.chosen(config) for cost in part.costs(getattr(config, part.name), plan)]
+
+    def main(self, argv: Sequence[str] | None = None) -> tuple[JudgedClaim, ...]:
+        """The command line; ``argv`` is that of the process by default."""
+        return run_experiment(
+            self.presets,
+            self.run,
+            name=self.name,
+            description=self.question,
+            dry_run=self.dry_run,
+            report_only=True,
+            renamed=self.renamed,
+            argv=argv,
+        )
+
+    def __call__(self) -> None:
+        """What ``python -m experiments.NAME`` does: join the other processes, if any, and run the command line."""
+        begin(self.name, parallel.start)
+        self.main()
