@@ -41,5 +41,6 @@ from dgu.training.losses import vesde_loss as vesde_loss
 from dgu.training.losses import vesde_sigma as vesde_sigma
 from dgu.training.losses import vp_loss as vp_loss
 from dgu.training.losses import vp_sigma as vp_sigma
+from dgu.training.side_by_side import train_side_by_side as train_side_by_side
 from dgu.training.together import TogetherConfig as TogetherConfig
 from dgu.training.together import train_together as train_together

@@ -13,7 +13,7 @@ from dgu.data import PixelScale
 from dgu.errors import InputError
 from dgu.models import GaussianDenoiser
 from dgu.samplers import log_likelihood
-from experiments.generalization_parts.images import pixel_bits
+from experiments.generalization.images_networks import pixel_bits
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 RNG = np.random.default_rng(0)

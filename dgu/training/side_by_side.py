@@ -1,4 +1,4 @@
-"""Two networks trained side by side, one a device, from checkpoint to checkpoint."""
+"""Networks trained side by side, each on its own images and device, with checkpoints to resume from."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ import numpy as np
 from dgu import parallel
 from dgu.checkpoint import TrainingCheckpoints
 from dgu.models import EDMNetwork
-from dgu.training import TrainingConfig, initial_state, train_steps
+from dgu.training.loop import TrainingConfig, initial_state, train_steps
 
-#: Checkpoints of a training.
+#: Checkpoints written during one training.
 _CHECKPOINTS = 4
 
 
@@ -25,21 +25,22 @@ def train_side_by_side(
     checkpoints: Path,
     progress: Callable[[int], object] = lambda steps: None,
 ) -> tuple[list[Any], np.ndarray]:
-    """Networks of one architecture, seed and optimisation, one for each set of images: averaged parameters, and losses.
+    """Train one network for each set of images, all with the same architecture, seed and optimisation.
 
-    They take turns step by step, each on a device of its own where there are so many. Draws are the same for all. A run that
-    was killed goes on where its last checkpoint was, to the same parameters.
+    The networks take turns step by step, each on a device of its own where there are enough devices. They share every
+    random draw, so that networks with the same images are the same. A training that was killed resumes from its last
+    checkpoint and ends with the same parameters.
 
     Args:
-        network: their architecture.
-        sets: images (n, H, W, C) of each.
-        optimisation: of all.
-        bins: parts of the training, equally long, whose mean loss is kept.
-        checkpoints: their folder.
+        network: the architecture.
+        sets: training images (n, H, W, C) of each network.
+        optimisation: the optimisation of every network.
+        bins: number of equally long parts of the training; the mean loss of each part is returned.
+        checkpoints: folder of the checkpoints.
         progress: called with the number of steps done since the last call.
 
     Returns:
-        Parameters, and losses (sets, bins), means over pixels.
+        The averaged parameters of each network, and its training losses, (sets, bins), means over pixels.
 
     Raises:
         FloatingPointError: a loss is not finite.
