@@ -98,13 +98,13 @@ def claims(config: Config) -> tuple[Claim, ...]:
         Claim(
             "flow-u-shape",
             f"With {FEW} examples or fewer, the population loss along the gradient flow is U-shaped: at the end of the "
-            f"times shown it exceeds its minimum by {RISE:.0%} or more.",
+            f"times shown it exceeds its minimum by {100 * RISE:g} % or more.",
             all_of(
                 *(
                     Claim(
                         f"flow-rise-{n}",
                         f"With {n} examples, the population loss at the end of the gradient flow exceeds its minimum "
-                        f"by {RISE:.0%} or more.",
+                        f"by {100 * RISE:g} % or more.",
                         at_least(RISE),
                         source="Theorem 1",
                     )

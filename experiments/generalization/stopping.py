@@ -99,21 +99,22 @@ CLAIMS = (
         all_of(
             Claim(
                 "sgd-start",
-                f"The median KL before training lies between {START[0]:g} and {START[1]:g} nats.",
+                f"For modes at +-{MU:g}, the median KL before training lies between {START[0]:g} and {START[1]:g} nats.",
                 within(*START),
                 source="Fig 3",
                 unit="nats",
             ),
             Claim(
                 "sgd-middle",
-                f"The median KL at epochs {SGD_EPOCHS[0]} to {SGD_EPOCHS[1]} of SGD is at most {MIDDLE:g} nats.",
+                f"For modes at +-{MU:g}, the median KL at epochs {SGD_EPOCHS[0]} to {SGD_EPOCHS[1]} of SGD is at most "
+                f"{MIDDLE:g} nats.",
                 at_most(MIDDLE),
                 source="Fig 3",
                 unit="nats",
             ),
             Claim(
                 "sgd-least",
-                f"With SGD, at least four seeds in five reach a KL of {LEAST:g} nats at some time.",
+                f"For modes at +-{MU:g}, at least four seeds in five reach a KL of {LEAST:g} nats at some time of SGD.",
                 at_least(0.8),
                 source="Fig 3",
                 unit="of seeds",
@@ -187,7 +188,7 @@ def report(config: Config, subject: Subject, results: Results) -> Findings:
         + ", ".join(f"n = {n} {'not tested' if untested else _signed(rises[optimizer, n][0])}" for n in sizes)
         for optimizer in OPTIMIZERS
     ]
-    trained = f"They were trained on {largest:,} examples for {options.epochs:,} epochs."
+    trained = f"The networks were trained on {largest:,} examples for {options.epochs:,} epochs."
     rows = [_curve_row(optimizer, n, found) for (optimizer, n), found in results.items()]
     return Findings(
         "Rise of the KL from its minimum to the end of training, in nats, free of selection: " + "; ".join(parts) + ".",

@@ -157,8 +157,8 @@ def agreement(number: int, pair: Pair) -> Claim:
     model = f"trained network {number}" if number else "the exact score"
     return Claim(
         f"kl-{number}-{pair.name}",
-        f"On {model}, the estimate of the KL from {_SOURCES[pair.first]} agrees with that from "
-        f"{_SOURCES[pair.second]}.",
+        f"On {model}, the estimate of the KL from {_SOURCES[pair.first]} is that from {_SOURCES[pair.second]}, within "
+        f"{OFFSET:g} nats beside three standard errors.",
         equivalent(_margin, max_standard_error=COARSE),
         source="equation 11",
         paper="own",
