@@ -19,6 +19,15 @@ from experiments.study.report import FigureEntry, Report, Section, Table
 from experiments.study.run_directory import RunDirectory
 
 
+#: Presets of a study that names no others.
+PRESETS = ("smoke", "default", "paper")
+
+
+def no_plan(config: Any) -> tuple[None, list[Cost]]:
+    """What a dry run knows of a subject whose parts need to know nothing."""
+    return None, []
+
+
 def no_introduction(config: Any, subject: Any) -> Findings:
     """The introduction of a report that begins with its first part."""
     return Findings("")
@@ -49,8 +58,8 @@ class Study:
     options: type[Options]
     parts: tuple[Part[Any], ...]
     gather: Callable[[Any, RunDirectory], Any]
-    plan: Callable[[Any], tuple[Any, list[Cost]]]
-    overrides: Mapping[str, Mapping[str, Any]]
+    plan: Callable[[Any], tuple[Any, list[Cost]]] = no_plan
+    overrides: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=lambda: {name: {} for name in PRESETS})
     introduce: Callable[[Any, Any], Findings] = no_introduction
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
