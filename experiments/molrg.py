@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from dgu import parallel
+from dgu.core import parallel
 from experiments import molrg_parts as study
 from experiments.harness import parts
 from experiments.harness.cli import run_experiment

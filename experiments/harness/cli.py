@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from dgu.errors import InputError, printable
+from dgu.core.errors import InputError, printable
 from experiments.harness.arguments import parse, under_its_option
 from experiments.harness.claims import Claim, claims_table, read_claims, write_claims
 from experiments.harness.costs import Cost, cost_table

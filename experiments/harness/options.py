@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.errors import InputError, require
+from dgu.core.errors import InputError, require
 
 #: Largest count, size or seed: JAX counts in 32 bits.
 MOST = 2**31 - 1

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.harness.costs import Cost
 from experiments.harness.report import FigureEntry, Report, Section, Table, check_promises
 from experiments.harness.rundir import RunDirectory

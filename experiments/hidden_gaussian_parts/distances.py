@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.denoisers import as_pytree, map_batch
-from dgu.keys import seeded, stream
+from dgu.core.denoisers import as_pytree, map_batch
+from dgu.core.keys import seeded, stream
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
 from experiments.harness.options import check_options

@@ -12,7 +12,7 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis import SameNoise
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
 from experiments.harness.options import check_options

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.harness.claims import Claim
 from experiments.harness.costs import Cost
 from experiments.harness.options import check_options

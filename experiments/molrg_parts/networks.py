@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dgu import plots
-from dgu.keys import seeded, stream
+from dgu.core.keys import seeded, stream
 from dgu.models import EDMNetwork
 from experiments.harness.costs import Cost
 from experiments.harness.flop import matmul_flop

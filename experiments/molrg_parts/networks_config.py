@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.training import TogetherConfig
 from experiments.harness.options import check_options, renamed
 from experiments.molrg_parts.training import COMPONENTS, SHAPE, small_unet

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from dgu import plots
-from dgu.keys import seeded, stream
+from dgu.core.keys import seeded, stream
 from experiments.harness.costs import Cost
 from experiments.harness.report import FigureEntry, Section, Table
 from experiments.harness.rundir import RunDirectory

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.errors import InputError, require
+from dgu.core.errors import InputError, require
 from dgu.models import EDMNetwork, SongUNetConfig
 from experiments.harness import checkpoints
 from experiments.harness.inputs import note_choice

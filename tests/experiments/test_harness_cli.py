@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.harness.claims import Claim
 from experiments.harness.cli import run_experiment
 from experiments.harness.costs import Cost

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import tyro
 
-from dgu import files
-from dgu.errors import InputError, require
+from dgu.core import files
+from dgu.core.errors import InputError, require
 from experiments import metrics
 from experiments.harness import rundir
 from experiments.harness.cli import run_experiment

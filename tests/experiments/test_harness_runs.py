@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from experiments.harness import inputs
 from experiments.harness.claims import Claim
 from experiments.harness.cli import run_experiment

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from experiments.harness.report import check_promises
 from experiments.harness.rundir import RunDirectory
 from experiments.molrg_parts import phase
