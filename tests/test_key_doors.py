@@ -203,10 +203,12 @@ def as_tree(value):
 
 
 #: Those whose programs take seconds to compile: tried as slow tests.
-COSTLY = """models.mixtures.MoLRGDenoiser.draw samplers.likelihood.log_likelihood samplers.ablation.Ablation.__call__ models.shallow.ShallowNet.init
-    analysis.concentration.tails.tail_estimates analysis.subspaces.kmeans.kmeans testing.check_denoiser analysis.concentration.tail_test.tail_test models.mlp.MLPDenoiser.init
-    analysis.moments.power_laws.power_law_fit samplers.heun.heun models.blocks.dropout distributions.class_gaussians.GaussianMixtureSampler.sample
-    analysis.universality.arms.gaussian_arms training.distillation.distill_exactly analysis.universality.argmax.argmax_error""".split()
+COSTLY = """models.mixtures.MoLRGDenoiser.draw samplers.likelihood.log_likelihood samplers.ablation.Ablation.__call__
+    models.shallow.ShallowNet.init analysis.concentration.tails.tail_estimates analysis.subspaces.kmeans.kmeans
+    testing.check_denoiser analysis.concentration.tail_test.tail_test models.mlp.MLPDenoiser.init
+    analysis.moments.power_laws.power_law_fit samplers.heun.heun models.blocks.dropout
+    distributions.class_gaussians.GaussianMixtureSampler.sample analysis.universality.arms.gaussian_arms
+    training.distillation.distill_exactly analysis.universality.argmax.argmax_error""".split()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How many rows may be computed at a time: a chunk has memory for each of them, wanted or not."""
+"""Limit on the rows computed at a time: a chunk takes memory for all of its rows, padding included."""
 
 import math
 from typing import Any

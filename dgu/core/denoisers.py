@@ -1,4 +1,4 @@
-"""Taking hold of any denoiser: as an argument of compiled programs, over a batch, and what is inside it."""
+"""Helpers for denoisers: arguments of ``jax.jit``, ranges of noise levels, batching, detecting hidden randomness."""
 
 from functools import partial
 from typing import Any
@@ -47,7 +47,7 @@ def map_batch(
 
 
 def random_draws(denoiser: Denoiser, x: Event, sigma: Scalar) -> tuple[str, ...]:
-    """Names of the primitives by which ``denoiser(x, sigma)`` draws random numbers: none, if it is one."""
+    """Names of the primitives by which ``denoiser(x, sigma)`` draws random numbers: none if it is deterministic."""
     return tuple(sorted(_primitives(jax.make_jaxpr(denoiser)(x, sigma).jaxpr) & _DRAWS))
 
 

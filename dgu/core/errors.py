@@ -1,4 +1,4 @@
-"""The exception raised for all invalid input, and how values from outside are shown in its one line."""
+"""The exception raised for all invalid input, and helpers that show foreign values and messages on one line."""
 
 import re
 from typing import Any

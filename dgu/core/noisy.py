@@ -1,4 +1,4 @@
-"""Noisy versions of given images with addressed noise, and what every study of denoisers on them checks."""
+"""Noisy versions of given images with addressed noise, and the checks and loops shared by measurements on them."""
 
 import math
 from collections.abc import Callable, Mapping

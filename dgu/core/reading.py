@@ -115,7 +115,7 @@ def expect(
     source: str | None = None,
     error: type[InputError] = InputError,
 ) -> Path:
-    """``path`` itself, if it is an ordinary file that begins like one of the formats ``kinds`` (see ``dgu.core.file_kinds``).
+    """``path`` itself, if it is an ordinary file that begins like one of the formats ``kinds`` (see ``file_kinds``).
 
     Args:
         path: the file.

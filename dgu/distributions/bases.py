@@ -1,4 +1,4 @@
-"""Laws of the unit noise that a sampler starts from: Gaussian, or heavy-tailed by Student's t, and their names.
+"""Distributions of unit initial noise (Gaussian, or heavy-tailed by Student's t), and addressed draws from them.
 
 A base is ``(key, shape) -> noise`` and is given as ``base=`` to ``dgu.samplers.sample`` or ``dgu.keys.initial_noise``.
 These are frozen dataclasses, equal where their values are, so that a new one of the same values compiles nothing anew.
@@ -89,7 +89,7 @@ class MultivariateStudentT(_StudentT):
         return normal * (self.scale * jnp.sqrt(self.dof / chi2))
 
 
-#: The laws with a name, with their default values.
+#: The named distributions, with their default values.
 NAMED: dict[str, Callable[[Key, Sequence[int]], Array]] = {
     "gaussian": jax.random.normal,
     "student_t": StudentT(),
@@ -98,7 +98,7 @@ NAMED: dict[str, Callable[[Key, Sequence[int]], Array]] = {
 
 
 def named_base(base: str | Callable[[Key, Sequence[int]], Array]) -> Callable[[Key, Sequence[int]], Array]:
-    """The law of a name, or the callable itself. ``InputError`` for anything else."""
+    """The distribution of a name, or the callable itself. ``InputError`` for anything else."""
     if callable(base):
         return base
     if not (isinstance(base, str) and base in NAMED):

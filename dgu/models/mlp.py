@@ -1,4 +1,4 @@
-"""A small fully connected denoiser: where a U-Net has no picture to see, and where many are to be trained at once."""
+"""A small fully connected denoiser, for non-image data and for training many networks at once."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What every posterior mean satisfies, as measured numbers: Jacobian, Tweedie's identity, Wiener orthogonality."""
+"""Identities of every posterior mean, as measured defects: Jacobian, Tweedie's identity, Wiener orthogonality."""
 
 from collections.abc import Callable, Sequence
 

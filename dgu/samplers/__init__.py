@@ -1,4 +1,7 @@
-"""Noise grids and samplers: the Heun step, the scan over it, other solvers, many addressed samples, inversion, likelihood."""
+"""Noise grids and samplers: the Heun step, the scan over it, other solvers, many addressed samples.
+
+Also likelihood, inversion, trajectories and their pairs, and the exact solutions for a Gaussian.
+"""
 
 from dgu.distributions.bases import MultivariateStudentT as MultivariateStudentT
 from dgu.distributions.bases import StudentT as StudentT

@@ -1,4 +1,4 @@
-"""Samples from given starts, whatever their law: one compiled program for Gaussian and heavy-tailed ones, churn and none."""
+"""Samples from given initial noise: one compiled program for any distribution of the noise, with churn and without."""
 
 import functools
 from collections.abc import Sequence
@@ -52,9 +52,9 @@ def sample_from(
 ) -> Float[np.ndarray, "n *event"]:
     """The Heun sampler from n given starts, which ``dgu.samplers.sample`` would draw by itself.
 
-    Start i is followed with the noise of sample i, ``dgu.keys.step_noise(key, i, step, shape)``. ``sample`` compiles for
-    each law of the start and for churn or none; here both are data, and one program serves. Over all local devices,
-    chunks of ``batch_size`` in turn.
+    Start i is followed with the noise of sample i, ``dgu.keys.step_noise(key, i, step, shape)``. ``sample`` compiles
+    for each distribution of the initial noise and for churn or none; here both are data, and one program serves. Over
+    all local devices, chunks of ``batch_size`` in turn.
 
     Args:
         denoiser: as of ``sample``.

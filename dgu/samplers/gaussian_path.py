@@ -1,4 +1,4 @@
-"""What the Heun sampler does to a Gaussian, exactly: the gain of every step and mode, and the law of every state.
+"""The Heun sampler on a Gaussian, exactly: the gain of every step and mode, and the distribution of every state.
 
 With a ``GaussianDenoiser`` of mean m and eigenvalues lam the sampler is linear in each mode. Let y be the coordinate of
 ``x - m`` in a mode, ``a(s) = s / (lam + s^2)`` the slope's factor and ``h = sigma_next - sigma_hat``. A step is

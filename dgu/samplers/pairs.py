@@ -1,4 +1,4 @@
-"""Pairs of trajectories with the same noise in every step: how far apart the sampler carries two starts."""
+"""Pairs of trajectories with the same noise in every step: how far apart two draws of initial noise are carried."""
 
 import math
 from collections.abc import Sequence

@@ -12,7 +12,8 @@ from dgu.core.errors import InputError
 from dgu.core.reading import read_json
 from experiments.harness.options import as_typed
 
-#: The generator of all keys, ``dgu.core.prng.GENERATOR`` (which would take JAX along), stored in ``config.json`` beside the options.
+#: The generator of all keys, stored in ``config.json`` beside the options: ``dgu.core.prng.GENERATOR``, copied
+#: here because importing it would import JAX.
 GENERATOR = "threefry2x32"
 
 

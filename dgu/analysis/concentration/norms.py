@@ -1,7 +1,8 @@
 """Norms along the sampler: observers that keep numbers and never images, and what the norms say.
 
 Ghane et al. (arXiv 2501.07741) observe that ``|x_{i+1}| < |x_i|`` along the whole reverse process (Empirical
-Observation 1, Figs 4 and 9). A falling norm doesn't make a step a contraction: see ``dgu.analysis.concentration.contraction``.
+Observation 1, Figs 4 and 9). A falling norm doesn't make a step a contraction: see
+``dgu.analysis.concentration.contraction``.
 """
 
 from collections.abc import Sequence

@@ -5,9 +5,9 @@ scale s if for every 1-Lipschitz f and every t > 0
 
     P(|f(x) - E f(x)| > t) <= 2 exp(-t^2 / (2 s^2)).
 
-For x ~ N(mu, Sigma) it holds with ``s^2 = ||Sigma||_op``, whatever the dimension. Values come as ``(n, functions)``, a column a
-function (``dgu.analysis.concentration.lipschitz``). ``E f`` is replaced by the mean of the column, which moves a centre by about
-``std / sqrt(n)``. A calibrated test is in ``dgu.analysis.tail_test``.
+For x ~ N(mu, Sigma) it holds with ``s^2 = ||Sigma||_op``, whatever the dimension. Values come as ``(n, functions)``,
+one column for each function (``dgu.analysis.concentration.lipschitz``). ``E f`` is replaced by the mean of the
+column, which moves a centre by about ``std / sqrt(n)``. A calibrated test is ``dgu.analysis.tail_test``.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Density and coverage: how much of the generated set lies among the real images, and how many of those it reaches.
 
-They stand beside precision and recall (``dgu.analysis.quality.distances.precision_recall``): one outlier among the real images
-makes a large ball that precision counts as manifold, which density, a mean over balls, hardly sees.
+They stand beside precision and recall (``dgu.analysis.precision_recall``): one outlier among the real images makes a
+large ball that precision counts as manifold, which density, a mean over balls, hardly sees.
 """
 
 import numpy as np

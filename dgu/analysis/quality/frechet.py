@@ -174,8 +174,8 @@ def read_features(path: str | Path) -> Float[np.ndarray, "n ..."]:
     Integers, such as pixels, are returned as float32. Other arrays in an npz are not read.
 
     Raises:
-        InputError: no such file, another format, Python objects in it, more than ``dgu.core.reading.byte_limit`` as float32, or
-            no rows.
+        InputError: no such file, another format, Python objects in it, more than ``dgu.core.reading.byte_limit`` as
+            float32, or no rows.
     """
     with _opened(path) as file:
         if isinstance(file, zipfile.ZipFile):

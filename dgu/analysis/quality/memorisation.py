@@ -1,6 +1,6 @@
 """Does a model repeat its training images? Distances to the nearest training image, beside those of images it never saw.
 
-Every measure takes distances that ``dgu.analysis.quality.neighbours.k_nearest`` found, so that they are found once. A distance
+Every measure takes distances that ``dgu.analysis.k_nearest`` found, so that they are found once. A distance
 means nothing by itself: it depends on the data, on their number and on the size of the images. The yardstick is what fresh
 images of the same source (held out, or training images against the *other* ones) show.
 """

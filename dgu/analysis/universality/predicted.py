@@ -64,7 +64,8 @@ def predicted_curve(
 ) -> PredictedCurve:
     """Errors of one-vs-all least squares on each subset of the classes at each size, averaged over the subsets.
 
-    ``dgu.analysis.universality.theory`` for each; equal subsets are computed once. The ridge of a size is the best one for the first subset.
+    Each is ``dgu.analysis.asymptotic_error``; equal subsets are computed once. The ridge of a size is the best one for
+    the first subset.
 
     Args:
         means, covariances: of all classes.

@@ -1,4 +1,4 @@
-"""A small convolutional classifier of images: a judge of generated ones, and the features they are compared on."""
+"""A small convolutional classifier of images: evaluates generated images, and gives features to compare them on."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -1,4 +1,4 @@
-"""Checks and normal forms of what the training functions are given; on the host, before any work."""
+"""Checks and normal forms of the inputs of batched classifier training, on the host and before any work."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The classifier that a long raw-logit run ends in: the interpolator nearest to where it started."""
+"""The min-norm interpolator: the linear classifier that long training on raw logits converges to."""
 
 from functools import partial
 

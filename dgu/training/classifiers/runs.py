@@ -1,4 +1,4 @@
-"""What many small trainings are asked for and what they give back."""
+"""Inputs and outputs of batched classifier training."""
 
 import dataclasses
 from functools import partial

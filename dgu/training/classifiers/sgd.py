@@ -33,7 +33,7 @@ from dgu.training.classifiers.schedules import Schedule
 @partial(jax.tree_util.register_dataclass, data_fields=["design", "labels"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Rows of a run as a space wants them (``design``) and their labels, -1 where there is no row."""
+    """One run's rows in the layout its training method needs (``design``), and their labels: -1 for padding."""
 
     design: Any
     labels: Any
