@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from dgu.arrays import is_number
-from dgu.errors import require
+from dgu.core.arrays import is_number
+from dgu.core.errors import require
 
 
 @dataclass(frozen=True)
