@@ -10,12 +10,12 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis import flow_kl
-from dgu.errors import PriorMismatchWarning
-from dgu.keys import stream
+from dgu.core.errors import PriorMismatchWarning
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from dgu.models import BoxMixture, ShallowNet
 from dgu.samplers import ScoreOfDensity
 from dgu.training import Recipe, Runs, train_dynamics
-from dgu.typing import Key
 from experiments.generalization.statistics import bootstrap, median, unless, untrained
 from experiments.generalization.subject import PAPER, Options, Subject, check_rising
 from experiments.generalization.trainings import SDE, draw, log_density

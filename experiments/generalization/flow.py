@@ -10,13 +10,13 @@ from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
 from dgu.analysis import optimal_stopping, theorem_one_bound
-from dgu.analysis.divergence import grid_kl, score_log_density
-from dgu.analysis.estimate import Estimate, exactly
-from dgu.keys import stream
+from dgu.analysis.divergence.kl import grid_kl, score_log_density
+from dgu.analysis.stats.estimate import Estimate, exactly
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from dgu.models import RandomFeatures, RandomFeatureScore
 from dgu.samplers import ScoreOfDensity
 from dgu.training import QuadraticLoss, empirical_loss, flow_curves, gauss_hermite, gradient_flow, population_loss
-from dgu.typing import Key
 from experiments.generalization.statistics import bootstrap, mean, median, unless
 from experiments.generalization.subject import MU, PAPER, Options, Subject, check_rising
 from experiments.generalization.trainings import MEASURE, SDE, draw

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu.analysis import PCAFeatures, cluster_pairs, extract_features, kmeans, linear_level_loss
-from dgu.analysis.splits import class_splits, digests
+from dgu.core.errors import require
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from dgu.data.scaling import PixelScale
-from dgu.errors import require
-from dgu.keys import stream
+from dgu.data.splits import class_splits, digests
 from dgu.samplers import dequantize
-from dgu.typing import Key
 from experiments.generalization.images_options import Config
 from experiments.study import Run
 from experiments.study.pool import load_images

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from dgu import plots
 from dgu.analysis import corrected_t_interval
-from dgu.analysis.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimate import Estimate, as_estimate
 from experiments.generalization.images_networks import PAIRS
 from experiments.generalization.images_options import Config
 

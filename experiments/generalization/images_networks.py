@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu.analysis import level_losses
+from dgu.core.errors import require
+from dgu.core.keys import stream
+from dgu.core.typing import PyTree
 from dgu.data.scaling import PixelScale
-from dgu.errors import require
-from dgu.keys import stream
 from dgu.models import EDMNetwork, save_network
 from dgu.models.weights import params_from_arrays, params_to_arrays
 from dgu.samplers import bits_per_dim, karras_sigmas, log_likelihood, sample
 from dgu.training import train_side_by_side
-from dgu.typing import PyTree
 from experiments.generalization.images_data import Split
 from experiments.generalization.images_options import Config
 from experiments.generalization.trainings import SDE

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.models import EDMNetwork, TutorialUNetConfig, VESDEPreconditioning
 from dgu.training import TrainingConfig
 from experiments.generalization.trainings import SDE

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dgu.analysis import early_stopping
-from dgu.analysis.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimate import Estimate, as_estimate
 from experiments.generalization.statistics import WORST, diverged_note, untrained
 
 #: A rise of the KL below this, in nats, counts as none.

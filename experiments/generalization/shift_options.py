@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.generalization.subject import MU, check_rising
 from experiments.study import Options, option
 

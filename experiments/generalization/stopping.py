@@ -8,7 +8,7 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis import early_stopping, proportion
-from dgu.analysis.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimate import Estimate, as_estimate
 from experiments.generalization.densities import density_figure
 from experiments.generalization.rise import RISE, WINDOW, rise, untested_rise
 from experiments.generalization.scores import LearnedScores, learned_scores

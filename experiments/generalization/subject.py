@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 
 from dgu.analysis import Grid, target_log_density
-from dgu.errors import InputError, require
-from dgu.keys import seeded, stream
+from dgu.core.errors import InputError, require
+from dgu.core.keys import seeded, stream
+from dgu.core.typing import Key
 from dgu.models import ShallowNet, two_modes
 from dgu.training import Recipe, Runs, train_dynamics
-from dgu.typing import Key
 from experiments.generalization.trainings import MEASURE, NAMES, SDE, Arm, grid_for, make_runs
 from experiments.study import Cost, RunDirectory, option
 from experiments.study import Options as BaseOptions

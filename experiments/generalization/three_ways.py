@@ -11,9 +11,9 @@ from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
 from dgu.analysis import flow_kl, knn_kl, score_kl
-from dgu.analysis.estimate import Estimate, exactly, normal_estimate
-from dgu.errors import require
-from dgu.keys import stream
+from dgu.analysis.stats.estimate import Estimate, exactly, normal_estimate
+from dgu.core.errors import require
+from dgu.core.keys import stream
 from dgu.models import ShallowNet
 from dgu.models.shallow import ShallowScore
 from dgu.samplers import ScoreOfDensity, probability_flow

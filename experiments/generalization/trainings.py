@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu.analysis import Grid, KLMeasure
-from dgu.keys import stream
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from dgu.samplers import VESDE
 from dgu.training import Runs
-from dgu.typing import Key
 
 #: Names of the optimisers in text, by their names in stages and metrics.
 NAMES = {"sgd": "SGD", "adam": "Adam"}

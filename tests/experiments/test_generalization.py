@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from dgu.analysis import Grid
-from dgu.analysis.estimate import normal_estimate
-from dgu.errors import InputError
-from dgu.keys import seeded
+from dgu.analysis.stats.estimate import normal_estimate
+from dgu.core.errors import InputError
+from dgu.core.keys import seeded
 from dgu.models import two_modes
 from experiments.generalization import STUDY, boxes, capacity, shift, statistics, stopping, three_ways
 from experiments.generalization.rise import rise, untested_rise

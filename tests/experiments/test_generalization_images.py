@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dgu import plots
+from dgu.core.errors import InputError
 from dgu.data.scaling import PixelScale
-from dgu.errors import InputError
 from dgu.samplers import VESDE
 from experiments.generalization import STUDY, images, images_data, images_figures
 from experiments.generalization.images_options import Config
