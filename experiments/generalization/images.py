@@ -1,8 +1,8 @@
 """Real images (Figs 6 and 7): networks trained on the nearest and on the farthest pair of clusters of a data set.
 
 It runs only where ``--parts`` asks for it. Clusters are those of standardised pixels, as in the authors' notebook, and
-the networks see standardised pixels. Unlike the notebook, which judges both networks by the farthest pair, each network
-is judged on held-out images of its own pair, and the other pair's are labelled as such; losses are compared at equal
+the networks see standardised pixels. Unlike the notebook, which evaluates both networks on the farthest pair, each network
+is evaluated on held-out images of its own pair, and the other pair's are labelled as such; losses are compared at equal
 noise levels and with the best linear denoiser for the pair's own covariance, since the pairs' variances differ; and
 bits per dimension are those of 8-bit pixels.
 """
@@ -19,7 +19,7 @@ from dgu.analysis.stats.estimate import Estimate
 from experiments.generalization import images_figures as figures
 from experiments.generalization.images_data import Pool, find_clusters, linear_losses, load, split_pair
 from experiments.generalization.images_figures import Found, over_seeds
-from experiments.generalization.images_networks import PAIRS, judge, train
+from experiments.generalization.images_networks import PAIRS, evaluate, train
 from experiments.generalization.images_options import PRESETS, Config
 from experiments.generalization.statistics import unless, untrained
 from experiments.generalization.subject import PAPER, Options, Subject
@@ -162,7 +162,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             "on the images of the farthest pair than that pair's own network (difference of bits per dimension).",
             at_least(0.0),
             unit="bits per dimension",
-            note="This is what judging both networks by one test set amounts to.",
+            note="This is what evaluating both networks on one test set amounts to.",
         ),
         Claim(
             "images-mode-weights",
@@ -190,9 +190,9 @@ def measure(config: Config, subject: Subject, run: Run) -> Found:
             own = partial(train, seed=seed, progress=bar.update)
             trained = run.stage(f"networks-{seed}", own, config, run, sets)
             bar.update((seed + 1) * steps - bar.done)
-            judging = partial(judge, seed=seed, scale=pool.scale)
+            evaluating = partial(evaluate, seed=seed, scale=pool.scale)
             stored.append(
-                {"losses": trained["losses"]} | run.stage(f"judged-{seed}", judging, config, run, trained, sets)
+                {"losses": trained["losses"]} | run.stage(f"evaluated-{seed}", evaluating, config, run, trained, sets)
             )
             if seed < SHOWN:
                 n = config.train
@@ -310,9 +310,13 @@ def check(config: Config, subject: Subject) -> None:
 
 
 def costs(config: Config, plan: Options) -> list[Cost]:
-    """Clusters, training, and judging. The images are read and checked, nothing is computed."""
-    clusters, networks, judged = found = _costs(config, load(config))
-    return [clusters, networks, replace(judged, stage=f"images judged (all of images: about {_minutes(found)})")]
+    """Clusters, training, and evaluation. The images are read and checked, nothing is computed."""
+    clusters, networks, evaluated = found = _costs(config, load(config))
+    return [
+        clusters,
+        networks,
+        replace(evaluated, stage=f"images evaluated (in all about {_minutes(found)} on two cores)"),
+    ]
 
 
 def _costs(config: Config, pool: Pool) -> list[Cost]:
@@ -325,7 +329,7 @@ def _costs(config: Config, pool: Pool) -> list[Cost]:
     images = 4 * config.held_out + 4 * config.train
     likelihoods = 2 * config.likelihoods * _STAGES * _ODE_STEPS * (1 + _PRODUCT * config.probes)
     samples = config.samples * (2 * config.steps - 1)
-    judged = 2 * config.seeds * (images * config.levels * config.draws + likelihoods + samples)
+    evaluations = 2 * config.seeds * (images * config.levels * config.draws + likelihoods + samples)
     iterations = 60 * config.restarts
     cluster_flop = 4.0 * count * config.components * config.clusters * iterations
     held = 8.0 * count * (pixels + config.restarts * config.clusters)
@@ -334,7 +338,9 @@ def _costs(config: Config, pool: Pool) -> list[Cost]:
     return [
         Cost("image clusters", 0, cluster_flop, held, 4.0 * count),
         Cost("image networks", visits, 3 * visits * forward, memory, disk),
-        Cost("images judged", judged, judged * forward, 4 * pool.images.nbytes, 8.0 * config.seeds * images),
+        Cost(
+            "images evaluated", evaluations, evaluations * forward, 4 * pool.images.nbytes, 8.0 * config.seeds * images
+        ),
     ]
 
 

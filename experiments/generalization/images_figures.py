@@ -19,7 +19,7 @@ class Found:
 
     Attributes:
         clusters: ``sizes``, the two ``pairs``, their ``distances``, and how k-means ended.
-        every: arrays of ``images_networks.train`` and ``judge`` with a leading axis of seeds.
+        every: arrays of ``images_networks.train`` and ``evaluate`` with a leading axis of seeds.
         linear: (pairs, levels) loss of the best linear denoiser.
         real: (seeds, pairs, 16, H, W, C) training images of the first seeds, 8 of each cluster.
     """

@@ -54,14 +54,14 @@ def stored_params(network: EDMNetwork, arrays: Mapping[str, np.ndarray], name: s
     return params_from_arrays(network, own)
 
 
-def judge(
+def evaluate(
     config: Config, run: Run, trained: Mapping[str, np.ndarray], sets: Sequence[Split], *, seed: int, scale: PixelScale
 ) -> dict[str, np.ndarray]:
     """Losses at each level, bits per dimension and samples: ``[i, j]`` is network i on the images of pair j."""
     shape = sets[0].first.shape[1:]
     network, levels, key = config.network(shape), config.level_grid, stream(run.key, "judge", seed)
     denoisers = [network.denoiser(stored_params(network, trained, name)) for name in PAIRS]
-    with Progress(f"judging networks of seed {seed}", 4 * len(PAIRS), "evaluations") as bar:
+    with Progress(f"evaluating networks of seed {seed}", 4 * len(PAIRS), "evaluations") as bar:
         # On all devices at once; they are collected last.
         densities = _log_densities(config, key, denoisers, sets)
         held, errors = [], []

@@ -99,7 +99,8 @@ CLAIMS = (
         all_of(
             Claim(
                 "sgd-start",
-                f"For modes at +-{MU:g}, the median KL before training lies between {START[0]:g} and {START[1]:g} nats.",
+                f"For modes at +-{MU:g}, the median KL before training lies between {START[0]:g} and {START[1]:g} "
+                "nats.",
                 within(*START),
                 source="Fig 3",
                 unit="nats",

@@ -51,7 +51,7 @@ def test_splits_are_equal_in_number_disjoint_and_shared_by_clusters_of_both_pair
                 size,
                 size,
             ]
-    # Cluster 0 is in both pairs: what one network is trained on, the other is not judged by.
+    # Cluster 0 is in both pairs: what one network is trained on, the other is not evaluated on.
     assert set(levels[0]["held_out"][:4]) == set(levels[1]["held_out"][:4])
     assert not set(levels[0]["first"]) & set(levels[1]["held_out"])
     other = images_data.split_pair(config, pool, clusters, run=run, pair=0, seed=1)
@@ -89,7 +89,7 @@ def results(*, seeds, levels, bins, factor, bits, off):
     }
 
 
-def test_claims_follow_the_data_and_each_network_is_judged_by_its_own_images():
+def test_claims_follow_the_data_and_each_network_is_evaluated_on_its_own_images():
     config = Config(
         size=5, channels=(4,), levels=3, bins=4, epochs=100, batch_size=8, train=8, held_out=4, likelihoods=4
     )
@@ -137,7 +137,7 @@ def test_the_part_is_left_out_unless_asked_for_and_says_what_it_would_take(capsy
     assert "--parts = 'x': must be " in capsys.readouterr().err
     assert study("--dry-run", "--preset", "smoke", "--parts", "images") == ()
     printed = capsys.readouterr().out
-    assert "all of images: about 0." in printed and "image networks" in printed and "early stopping" not in printed
+    assert "in all about 0." in printed and "image networks" in printed and "early stopping" not in printed
     # FLOP of training: three evaluations an image, of what the trace of the network counts.
     config = images.PRESETS["smoke"]
     training = images.costs(config, Options())[1]
@@ -179,17 +179,17 @@ def test_curves_of_arms_are_those_given():
 @pytest.mark.slow
 def test_smoke_end_to_end_and_resumed_after_a_kill(tmp_path, monkeypatch):
     study("--preset", "smoke", "--parts", "images", "--out", tmp_path / "whole")
-    judge_networks = images.judge
+    evaluate = images.evaluate
 
     def once(*args, seed, **options):
         if seed == 1:
             raise Killed
-        return judge_networks(*args, seed=seed, **options)
+        return evaluate(*args, seed=seed, **options)
 
-    monkeypatch.setattr(images, "judge", once)
+    monkeypatch.setattr(images, "evaluate", once)
     with pytest.raises(Killed):
         study("--preset", "smoke", "--parts", "images", "--out", tmp_path / "cut")
-    monkeypatch.setattr(images, "judge", judge_networks)
+    monkeypatch.setattr(images, "evaluate", evaluate)
     study("--preset", "smoke", "--parts", "images", "--out", tmp_path / "cut")
     for name in ("metrics.json", "claims.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
