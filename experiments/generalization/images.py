@@ -1,10 +1,10 @@
 """Real images (Figs 6 and 7): networks trained on the nearest and on the farthest pair of clusters of a data set.
 
 It runs only where ``--parts`` asks for it. Clusters are those of standardised pixels, as in the authors' notebook, and
-the networks see standardised pixels. Unlike the notebook, which evaluates both networks on the farthest pair, each network
-is evaluated on held-out images of its own pair, and the other pair's are labelled as such; losses are compared at equal
-noise levels and with the best linear denoiser for the pair's own covariance, since the pairs' variances differ; and
-bits per dimension are those of 8-bit pixels.
+the networks see standardised pixels. Unlike the notebook, which evaluates both networks on the farthest pair, each
+network is evaluated on held-out images of its own pair, and the other pair's are labelled as such; losses are compared
+at equal noise levels and with the best linear denoiser for the pair's own covariance, since the pairs' variances
+differ; and bits per dimension are those of 8-bit pixels.
 """
 
 from collections.abc import Sequence
