@@ -146,5 +146,5 @@ def test_parts_without_a_network_load_none():
         if part.name not in needing:
             part.check(getattr(config, part.name), subject)
             continue
-        with pytest.raises(InputError, match="checkpoint = 'no-such-network.npz'"):
+        with pytest.raises(InputError, match="checkpoint = 'no-such-network"):
             part.check(getattr(config, part.name), subject)
