@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from dgu import analysis, plots
-from dgu.analysis.estimate import as_estimate
-from dgu.analysis.numerical_rank import Rule, share_wanted
-from dgu.keys import seeded, stream
+from dgu.analysis.stats.estimate import as_estimate
+from dgu.analysis.subspaces.numerical_rank import Rule, share_wanted
+from dgu.core.keys import seeded, stream
+from dgu.core.noisy import noisy_input
+from dgu.core.typing import Key
 from dgu.models import MoLRG, load_checkpoint
-from dgu.noisy import noisy_input
 from dgu.samplers import karras_sigmas
-from dgu.typing import Key
 from experiments.molrg.dimension_claims import AMBIENT, BOTH, CLAIMS, FIXED, RANK, closed_form_ranks, contained, rises
 from experiments.molrg.networks_arms import LARGEST
 from experiments.molrg.subject import PAPER, Plan, Subject

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import stats
 
 from dgu import analysis
-from dgu.analysis.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimate import Estimate, as_estimate
 from experiments.molrg.training import COMPONENTS, SHAPE
 from experiments.study import Claim, Noted, NotTested, all_of, at_least, within
 from experiments.study.claims import Measured

@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from dgu import analysis, plots
-from dgu.analysis.edits import edit, random_directions, split_by_subspace
-from dgu.analysis.estimate import Estimate, as_estimate
-from dgu.errors import require
-from dgu.keys import stream
-from dgu.noisy import noisy_input
+from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.subspaces.edits import edit, random_directions, split_by_subspace
+from dgu.core.errors import require
+from dgu.core.keys import stream
+from dgu.core.noisy import noisy_input
+from dgu.core.typing import Key
 from dgu.samplers import invert, karras_sigmas
-from dgu.typing import Key
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import (
     Claim,

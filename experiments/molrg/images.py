@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from dgu import analysis, plots
-from dgu.analysis.estimate import Estimate, as_estimate
-from dgu.errors import InputError, require
-from dgu.keys import seeded
+from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.core.errors import InputError, require
+from dgu.core.keys import seeded
 from dgu.models import GaussianDenoiser, MoLRG, MoLRGDenoiser
 from dgu.samplers import karras_sigmas, sample
 from experiments.molrg.subject import PAPER, Plan, Subject, planned

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dgu.keys import stream
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from dgu.models import EDMNetwork, EmpiricalDenoiser, save_network
 from dgu.samplers import karras_sigmas, sample
-from dgu.typing import Key
 from experiments.molrg.networks_config import Config, UNetConfig
 from experiments.molrg.training import (
     COMPONENTS,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgu import analysis
-from dgu.analysis.estimate import Estimate, as_estimate
-from dgu.analysis.quality import wilson
-from dgu.analysis.sigmoids import Bounded, SigmoidFit, fit_sigmoids
+from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimates import wilson
+from dgu.analysis.stats.sigmoids import Bounded, SigmoidFit, fit_sigmoids
 from experiments.molrg.networks_config import Config
 from experiments.molrg.training import COMPONENTS
 from experiments.study import Claim, Noted, NotTested, at_least, at_most, within

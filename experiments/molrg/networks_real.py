@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from dgu import analysis
-from dgu.analysis.descriptors import SSCD
-from dgu.errors import InputError, require
-from dgu.keys import stream
+from dgu.analysis.quality.descriptors import SSCD
+from dgu.core.errors import InputError, require
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from dgu.models import EDMNetwork
 from dgu.samplers import karras_sigmas
-from dgu.typing import Key
 from experiments.molrg.networks_config import Config, UNetConfig
 from experiments.molrg.training import Features, sampled, score, small_unet, train_unet, training_for
 from experiments.study import Run

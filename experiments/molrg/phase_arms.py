@@ -9,11 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu.analysis import vp_grid
-from dgu.analysis.phase import gap_to_bound, grid_cells, recover_by_k_subspaces, recover_by_pca, recover_by_sgd
-from dgu.analysis.subspace_problems import Problems, low_rank_problems, random_starts, truth_starts
-from dgu.analysis.subspaces import Recovery
-from dgu.keys import stream
-from dgu.typing import Key
+from dgu.analysis.subspaces.distances import Recovery
+from dgu.analysis.subspaces.phase import (
+    gap_to_bound,
+    grid_cells,
+    recover_by_k_subspaces,
+    recover_by_pca,
+    recover_by_sgd,
+)
+from dgu.core.keys import stream
+from dgu.core.typing import Key
+from dgu.training.subspaces.problems import Problems, low_rank_problems, random_starts, truth_starts
 from experiments.molrg.phase_config import Config
 from experiments.study import Run
 from experiments.study.progress import Progress

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.errors import InputError, require
+from dgu.core.errors import InputError, require
 from dgu.models import EDMNetwork, SongUNetConfig
 from experiments.study import Cost, RunDirectory, checkpoints, option
 from experiments.study import Options as BaseOptions

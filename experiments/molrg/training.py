@@ -10,11 +10,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dgu import analysis
-from dgu.keys import initial_noise, stream
+from dgu.core.keys import stream
+from dgu.core.typing import Key
+from dgu.distributions.bases import initial_noise
 from dgu.models import EDMNetwork, MLPDenoiser, MoLRG, SongUNetConfig
 from dgu.samplers import heun, karras_sigmas, sample
 from dgu.training import TogetherConfig, TrainingConfig, initial_state, train_steps, train_together
-from dgu.typing import Key
 
 #: Features of images, (n, *event) to (n, d).
 Features = Callable[[jax.Array], ArrayLike]

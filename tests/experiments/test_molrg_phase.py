@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from experiments.molrg import STUDY, phase
 from experiments.molrg import phase_claims as claims
 from experiments.molrg.phase_arms import LONG, SHORT, Arms
