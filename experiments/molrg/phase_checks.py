@@ -1,7 +1,5 @@
 """Checks of what the phase transitions rest on: closed forms against each other, and samples of a mixture."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,19 +7,23 @@ import numpy as np
 from dgu.analysis import exact_loss, vp_grid
 from dgu.analysis.subspaces.distances import orthonormalised, principal_basis, projector_distances
 from dgu.core.keys import stream
+from dgu.core.typing import Key
 from dgu.models import HardmaxNetwork, MoLRG, random_basis
 from dgu.samplers import karras_sigmas, sample
 from dgu.training.subspaces.problems import low_rank_problems
-from experiments.molrg_parts.phase_config import Config
+from experiments.molrg.phase_config import Config
+
+#: Weights of the two components of the mixture that is sampled.
+WEIGHTS = (0.3, 0.7)
 
 
-def checks(config: Config, key: Any) -> dict[str, np.ndarray]:
+def checks(config: Config, key: Key) -> dict[str, np.ndarray]:
     """Closed forms against each other, and samples of a mixture from its exact posterior mean."""
     tweedie, loss = _tweedie(stream(key, "tweedie")), _loss(config, stream(key, "loss"))
     return tweedie | loss | _samples(config, stream(key, "samples"))
 
 
-def _tweedie(key: Any) -> dict[str, np.ndarray]:
+def _tweedie(key: Key) -> dict[str, np.ndarray]:
     """Largest defect of ``s E[x0 | x] = x + gamma^2 grad log p(x)`` in float64, the gradient by differentiation."""
     with jax.enable_x64(True):
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
@@ -47,7 +49,7 @@ def _tweedie(key: Any) -> dict[str, np.ndarray]:
         return {"tweedie": np.asarray(jax.jit(over_levels)(law, x, levels, scales).max())}
 
 
-def _loss(config: Config, key: Any) -> dict[str, np.ndarray]:
+def _loss(config: Config, key: Key) -> dict[str, np.ndarray]:
     """The network's loss by drawing noise, less the exact one; and how far from PCA the exact loss is smallest."""
     rank, size, draws = config.ranks[-1], config.sizes[-1], 4000
     keys = jax.random.split(key, 4)
@@ -102,9 +104,10 @@ def _loss(config: Config, key: Any) -> dict[str, np.ndarray]:
     }
 
 
-def _samples(config: Config, key: Any) -> dict[str, np.ndarray]:
-    """Heun's method on the exact posterior mean: the distance of each sample to its nearest subspace, and which that is."""
-    ranks, weights = (config.ranks[-1], config.ranks[0]), np.asarray([0.3, 0.7])
+def _samples(config: Config, key: Key) -> dict[str, np.ndarray]:
+    """Heun's method on the exact posterior mean: the distance of each sample to its nearest subspace, and which that
+    is."""
+    ranks, weights = (config.ranks[-1], config.ranks[0]), np.asarray(WEIGHTS)
     law = MoLRG.random(stream(key, "law"), (config.dimension,), ranks, weights=weights)
     found = sample(
         law.denoiser,

@@ -1,4 +1,4 @@
-"""Networks trained on mixtures of low-rank Gaussians and on images: their samples and generalisation scores."""
+"""Training of networks on mixtures of low-rank Gaussians and on images; their samples and generalisation scores."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,34 +7,40 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from dgu import analysis
 from dgu.core.keys import stream
+from dgu.core.typing import Key
 from dgu.distributions.bases import initial_noise
 from dgu.models import EDMNetwork, MLPDenoiser, MoLRG, SongUNetConfig
 from dgu.samplers import heun, karras_sigmas, sample
 from dgu.training import TogetherConfig, TrainingConfig, initial_state, train_steps, train_together
 
+#: Features of images, (n, *event) to (n, d).
+Features = Callable[[jax.Array], ArrayLike]
+
 #: The ambient space of the paper: 48 numbers as an image of 4 x 4 pixels in three colours; two components.
 SHAPE, COMPONENTS = (4, 4, 3), 2
-#: Draws of a law at a time.
+#: Draws of a mixture at a time.
 _BLOCK = 1024
 
 
-def planted(key: Any, rank: int) -> MoLRG:
-    """Two orthogonal subspaces of dimension ``rank`` in 48 numbers, standard normal on each (intrinsic dimension 2 rank)."""
+def planted(key: Key, rank: int) -> MoLRG:
+    """Two orthogonal subspaces of dimension ``rank`` in 48 dimensions, standard normal on each (intrinsic dimension 2
+    rank)."""
     return MoLRG.random(stream(key, "law", rank), SHAPE, (rank,) * COMPONENTS)
 
 
-def draws(law: MoLRG, key: Any, name: str, count: int) -> np.ndarray:
+def draws(mixture: MoLRG, key: Key, name: str, count: int) -> np.ndarray:
     """``count`` draws of the stream ``name``, equally many of each component."""
     # Whole blocks are drawn, so that few sizes are compiled; draws are addressed, so that the first ones stay the same.
     numbers = np.arange(-(-count // _BLOCK) * _BLOCK)
-    return np.asarray(law.sample(stream(key, name), numbers, numbers % COMPONENTS))[:count]
+    return np.asarray(mixture.sample(stream(key, name), numbers, numbers % COMPONENTS))[:count]
 
 
 def score(
-    samples: np.ndarray, training: np.ndarray, fresh: np.ndarray, level: float, features: Callable | None = None
+    samples: np.ndarray, training: np.ndarray, fresh: np.ndarray, level: float, features: Features | None = None
 ) -> dict[str, float]:
     """The generalisation score (21) of samples, its threshold (46) calibrated by fresh draws (or held-out images)."""
     rows = [analysis.extract_features(images, features) for images in (samples, training, fresh)]
@@ -43,17 +49,17 @@ def score(
     return {"gl": float(found.share.value), "threshold": found.threshold}
 
 
-def off_subspaces(samples: np.ndarray, law: MoLRG) -> float:
-    """Median share of the squared length off the nearest subspace: 0 for draws of the law."""
+def off_subspaces(samples: np.ndarray, mixture: MoLRG) -> float:
+    """Median share of the squared length off the nearest subspace: 0 for draws of the mixture."""
     rows = samples.reshape(len(samples), -1).astype(np.float64)
-    bases = np.asarray(law.bases, np.float64).reshape(COMPONENTS, rows.shape[1], -1)
+    bases = np.asarray(mixture.bases, np.float64).reshape(COMPONENTS, rows.shape[1], -1)
     inside = np.square(np.einsum("nd,kdr->nkr", rows, bases)).sum(axis=2).max(axis=1)
     total = np.square(rows).sum(axis=1)
     return float(np.median(1 - inside / np.maximum(total, np.finfo(float).tiny)))
 
 
 def train_mlps(
-    key: Any,
+    key: Key,
     rank: int,
     ratios: Sequence[float],
     seeds: int,
@@ -68,15 +74,19 @@ def train_mlps(
     level: float,
     progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Dense networks for every ratio N / ID and seed, in one program: scores ``(ratios, seeds)`` and what belongs to them."""
-    keys, laws, training, counts = [], [], [], []
+    """Dense networks for every ratio N / ID and seed, trained in one program.
+
+    Returns: Scores ``gl`` with their ``threshold``, the share ``off`` the subspaces and the ``loss``, each ``(ratios,
+    seeds)``.
+    """
+    keys, mixtures, training, counts = [], [], [], []
     for seed in range(seeds):
         for ratio in ratios:
             own = stream(key, "mlp", rank, seed, round(8 * ratio))
-            laws.append(planted(stream(key, "mlp", seed), rank))
+            mixtures.append(planted(stream(key, "mlp", seed), rank))
             counts.append(round(ratio * COMPONENTS * rank))
             # Repeated rows pad the data to one shape; they change no nearest neighbour.
-            training.append(np.resize(draws(laws[-1], own, "training", counts[-1]), (most, *SHAPE)))
+            training.append(np.resize(draws(mixtures[-1], own, "training", counts[-1]), (most, *SHAPE)))
             keys.append(own)
     together = jnp.stack(keys)
     start = jax.vmap(partial(MLPDenoiser.init, shape=SHAPE, width=width, depth=depth))(together)
@@ -85,10 +95,10 @@ def train_mlps(
         _sample_all(trained, together, jnp.arange(samples), jnp.asarray(karras_sigmas(steps), jnp.float32))
     )
     scores = [
-        score(images, data, draws(law, own, "fresh", fresh), level)
-        for images, data, law, own in zip(made, training, laws, keys)
+        score(images, data, draws(mixture, own, "fresh", fresh), level)
+        for images, data, mixture, own in zip(made, training, mixtures, keys)
     ]
-    off = [off_subspaces(images, law) for images, law in zip(made, laws)]
+    off = [off_subspaces(images, mixture) for images, mixture in zip(made, mixtures)]
     table = {name: [found[name] for found in scores] for name in ("gl", "threshold")} | {"off": off, "loss": losses}
     return {name: np.asarray(values).reshape(seeds, len(ratios)).T for name, values in table.items()}
 
@@ -120,7 +130,8 @@ def small_unet(shape: tuple[int, ...], channels: int, channel_mult: tuple[int, .
 
 
 def training_for(steps: int, batch_size: int, learning_rate: float) -> TrainingConfig:
-    """The library's training for so many updates; warm-up and averaging take the same part of it whatever its length."""
+    """The options of the library's training loop for ``steps`` updates; warm-up and averaging take the same share of
+    any length."""
     kimg = steps * batch_size / 1000
     return TrainingConfig(
         duration_kimg=kimg,
@@ -146,7 +157,7 @@ def train_unet(
     return jax.device_get(state["ema"]), float(np.mean(tail))
 
 
-def sampled(denoiser: Any, key: Any, count: int, steps: int, batch_size: int) -> np.ndarray:
+def sampled(denoiser: Any, key: Key, count: int, steps: int, batch_size: int) -> np.ndarray:
     """Samples of an unconditional network."""
     numbers, shape = np.arange(count), denoiser.network.shape
     return sample(denoiser, stream(key, "samples"), numbers, karras_sigmas(steps), shape=shape, batch_size=batch_size)

@@ -8,54 +8,53 @@ import numpy as np
 
 from dgu.core.errors import require
 from dgu.training import TogetherConfig
-from experiments.molrg_parts.training import COMPONENTS, SHAPE, small_unet
-from experiments.study.options import check_options, renamed
+from experiments.molrg.training import COMPONENTS, SHAPE, small_unet
+from experiments.study import Options, option
+from experiments.study.options import renamed
 
 
 @dataclass(frozen=True)
-class UNetConfig:
-    """A small DDPM++ with EDM's preconditioning, trained by the library's loop."""
+class UNetConfig(Options, prefix="networks.unet"):
+    """Small U-Nets (DDPM++ with EDM's preconditioning), trained one by one by the library's loop."""
 
-    ranks: tuple[int, ...] = (3, 6)
+    ranks: tuple[int, ...] = option((3, 6), ge=1)
     """Dimensions of the subspaces of its curves (ID is twice that)."""
-    ratios: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-    """N / ID of a curve, rising."""
-    channels: int = 16
+    ratios: tuple[float, ...] = option((2.0, 4.0, 8.0, 16.0, 32.0, 64.0), gt=0.0)
+    """N / ID of the points of a curve, rising."""
+    channels: int = option(16, ge=1)
     """Channels of the first level (the released code: 128)."""
-    channel_mult: tuple[int, ...] = (2, 2)
+    channel_mult: tuple[int, ...] = option((2, 2), ge=1)
     """Multiple of these at each level (the released code: 2 2 2)."""
-    blocks: int = 1
+    blocks: int = option(1, ge=1)
     """Blocks a level (the released code: 4)."""
-    steps: int = 500
+    steps: int = option(500, ge=1)
     """Parameter updates (the released code: 11,700)."""
-    batch_size: int = 128
+    batch_size: int = option(128, ge=1)
     """Examples an update (the released code: 512)."""
-    learning_rate: float = 3e-3
+    learning_rate: float = option(3e-3, gt=0.0)
     """Adam's step size."""
     real: str | None = None
-    """Real images to train on as well (a data set or a path); None leaves them out."""
-    real_size: int | None = 14
-    """Reduce these to this size by area means; None keeps them."""
-    real_counts: tuple[int, ...] = (64, 256, 1024, 4096)
+    """Real images to train on as well (a data set or a path); None trains on none."""
+    real_size: int | None = option(14, ge=1)
+    """Side to which the real images are reduced by averaging over areas; None keeps their size."""
+    real_counts: tuple[int, ...] = option((64, 256, 1024, 4096), ge=2)
     """Numbers of training images N, rising."""
-    real_heldout: int = 2000
-    """Further images, not trained on, for the threshold."""
-    real_steps: int = 4000
+    real_heldout: int = option(2000, ge=1)
+    """Further images, held out of training, for the threshold."""
+    real_steps: int = option(4000, ge=1)
     """Parameter updates on real images."""
-    real_channels: int = 32
-    """Channels of the first level for real images; (1, 2) times them on two levels."""
+    real_channels: int = option(32, ge=1)
+    """Channels of the first of two levels for real images; the second has twice as many."""
     descriptor: Literal["identity", "pca", "sscd"] = "identity"
-    """What real images are compared by: pixels, principal components, or SSCD's embedding (colour photographs only)."""
-    components: int = 64
+    """Features by which real images are compared: pixels, principal components, or SSCD's embedding (colour photographs
+    only)."""
+    components: int = option(64, ge=1)
     """Principal components, of the held-out images."""
     sscd: str | None = None
     """ONNX file of SSCD."""
 
-    def __post_init__(self) -> None:
-        check_options(
-            self, "networks.unet", ranks=1, ratios="(0, inf)", channels=1, channel_mult=1, blocks=1, steps=1, batch_size=1,
-            learning_rate="(0, inf)", real_size=1, real_counts=2, real_heldout=1, real_steps=1, real_channels=1, components=1,
-        )  # fmt: skip
+    def check(self) -> None:
+        """U-Nets of these sizes can be made."""
         with renamed("networks.unet", model_channels="channels", channel_mult="channel_mult", num_blocks="blocks"):
             small_unet(SHAPE, self.channels, self.channel_mult, self.blocks)
         with renamed("networks.unet", model_channels="real_channels"):
@@ -63,58 +62,54 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Options, prefix="networks"):
     """Networks trained on N draws of a mixture, for several N and dimensions."""
 
-    ranks: tuple[int, ...] = (3, 4, 6, 8)
+    ranks: tuple[int, ...] = option((3, 4, 6, 8), ge=1)
     """Dimensions d of the two subspaces, two or more, rising; the intrinsic dimension ID is 2 d."""
-    ratios: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+    ratios: tuple[float, ...] = option((2.0, 4.0, 8.0, 16.0, 32.0, 64.0), gt=0.0)
     """N / ID of the dense networks, rising."""
-    seeds: int = 2
-    """Laws, data and starts for each of these."""
-    width: int = 128
+    seeds: int = option(2, ge=1)
+    """Repetitions of each dense network, with another mixture, training set and initialisation."""
+    width: int = option(128, ge=1, le=65536)
     """Width of the dense networks."""
-    depth: int = 3
-    """Hidden layers."""
+    depth: int = option(3, ge=1, le=256)
+    """Hidden layers of the dense networks."""
     optimisation: TogetherConfig = field(default_factory=lambda: TogetherConfig(steps=8000, learning_rate=4e-3))
     """Training of the dense networks."""
     unet: UNetConfig = field(default_factory=UNetConfig)
-    samples: int = 1000
+    samples: int = option(1000, ge=20)
     """Samples of each network."""
-    fresh: int = 5000
-    """Fresh draws that calibrate the threshold, and that the true law's score is measured on."""
-    sampler_steps: int = 18
+    fresh: int = option(5000, ge=1)
+    """Fresh draws that calibrate the threshold, and for which the score of the true distribution is measured."""
+    sampler_steps: int = option(18, ge=2)
     """Heun steps."""
-    level: float = 0.95
-    """Score of the true law, from which on a network generalises."""
+    level: float = option(0.95, gt=0.5, lt=1.0)
+    """Score of the true distribution; a network that reaches it generalises."""
 
-    def __post_init__(self) -> None:
-        check_options(
-            self, "networks", ranks=1, ratios="(0, inf)", seeds=1, width="[1, 65536]", depth="[1, 256]", samples=20, fresh=1, sampler_steps=2, level="(0.5, 1)"
-        )  # fmt: skip
-        for name, values, lowest in (
-            ("ranks", self.ranks, 1),
-            ("ratios", self.ratios, 0),
+    def check(self) -> None:
+        """Curves of two points or more, data that fit into the space, and enough draws for the threshold."""
+        for name, values, fewest in (
+            ("ranks", self.ranks, 2),
+            ("ratios", self.ratios, 2),
             ("unet.ranks", self.unet.ranks, 1),
-            ("unet.ratios", self.unet.ratios, 0),
+            ("unet.ratios", self.unet.ratios, 2),
             ("unet.real_counts", self.unet.real_counts, 2),
         ):
-            rising = all(a < b for a, b in pairwise(values))
-            sound = len(values) >= (1 if name == "unet.ranks" else 2) and rising and values[0] >= lowest
-            require(sound, f"networks.{name}", values, f"two or more, rising, each at least {lowest}")
-        for name, ranks in (("ranks", self.ranks), ("unet.ranks", self.unet.ranks)):
-            room = 2 * ranks[-1] <= 48
-            require(room, f"networks.{name}", ranks, "at most 24, for two orthogonal subspaces of 48 numbers")
-        for name, values, ranks in (
-            ("ratios", self.ratios, self.ranks),
-            ("unet.ratios", self.unet.ratios, self.unet.ranks),
+            sound = len(values) >= fewest and all(a < b for a, b in pairwise(values))
+            require(sound, self.name(name), values, f"{'two' if fewest == 2 else 'one'} or more, rising")
+        for prefix, ranks, ratios in (
+            ("", self.ranks, self.ratios),
+            ("unet.", self.unet.ranks, self.unet.ratios),
         ):
-            require(values[0] * 2 * ranks[0] >= 2, f"networks.{name}", values, "such that N is 2 or more")
+            room = 2 * ranks[-1] <= 48
+            wanted = "at most 24, for two orthogonal subspaces of 48 dimensions"
+            require(room, self.name(f"{prefix}ranks"), ranks, wanted)
+            require(ratios[0] * 2 * ranks[0] >= 2, self.name(f"{prefix}ratios"), ratios, "such that N is 2 or more")
         least = int(np.ceil(2 / (1 - self.level) - 1e-9))
         require(self.fresh >= least, "networks.fresh", self.fresh, f"{least} or more for this level")
-        given = self.unet.sscd is not None
-        wanted = self.unet.descriptor == "sscd"
-        require(given or not wanted, "networks.unet.sscd", self.unet.sscd, "an ONNX file, for the descriptor sscd")
+        given = self.unet.descriptor != "sscd" or self.unet.sscd is not None
+        require(given, "networks.unet.sscd", self.unet.sscd, "an ONNX file, for the descriptor sscd")
 
     @property
     def most(self) -> int:
