@@ -6,7 +6,8 @@ distances to the Gaussian, linear and multi-delta denoisers on the same noisy im
 Jacobian beside the principal components; the same of autoencoders that it trains at one noise level each. Of networks
 that it trains itself: how they change from memorising to generalising over training-set size, width and training time,
 and whether two that were trained on disjoint data make the same images of the same noise. Source: Li, Dai and Qu, arXiv
-2410.24060."""
+2410.24060.
+"""
 
 from typing import Any
 

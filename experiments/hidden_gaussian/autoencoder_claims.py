@@ -85,8 +85,7 @@ CLAIMS = (
 
 
 def middle_levels(sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the levels from 1.5 to 10, or of the level nearest to 4 if these are none or all; and of the
-    others."""
+    """Indices of the levels from 1.5 to 10 (of the level nearest to 4, if these are none or all); and of the others."""
     inside = (sigmas >= 1.5 * (1 - 1e-6)) & (sigmas <= 10.0)
     if not inside.any() or inside.all():
         inside = np.arange(len(sigmas)) == np.argmin(np.abs(np.log(sigmas / 4.0)))

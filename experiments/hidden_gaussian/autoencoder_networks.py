@@ -1,5 +1,4 @@
-"""The denoising autoencoders of the study: their options, and their training at each noise level, stored stage by
-stage."""
+"""The denoising autoencoders of the study: their options, and their training at each noise level, in stages."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -188,7 +187,8 @@ def trained(
     """A network for each level as one denoiser, and the losses of all steps ``(levels, steps)``.
 
     Networks without convolutions are trained for all levels at once, the others level by level; every ``save_every``
-    steps of either are a stage, from which a run that was killed goes on."""
+    steps of either are a stage, from which a run that was killed goes on.
+    """
     training = optimisation(config, name, run.seed)
     every = np.arange(len(sigmas))
     groups = [every] if trains_together(network) else [*every[:, None]]

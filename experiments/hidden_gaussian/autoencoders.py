@@ -1,8 +1,8 @@
-"""Do autoencoders trained at one noise level each come as near to the Gaussian denoiser as the network? (Figs 24 and
-29)
+"""Autoencoders trained at one noise level each: are they as near to the Gaussian as the network? (Figs 24 and 29)
 
 A Skip-Net, a DiT, an NCSN++ and a linear map, each predicting the image itself, are trained for every noise level
-separately, by plain denoising score matching on the training images."""
+separately, by plain denoising score matching on the training images.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -185,8 +185,7 @@ def _noisy(images: np.ndarray, sigma: float, level: int, key: Key) -> jax.Array:
 
 
 def _at(model: Any, level: int) -> Any:
-    """The denoiser of one level, if each level has its own: its parameters alone, not those of all levels for each
-    image."""
+    """The denoiser of one level, if each level has its own: with its parameters alone, not those of all levels."""
     return model.at(level) if hasattr(model, "at") else model
 
 

@@ -1,5 +1,4 @@
-"""Linear distillation of the network, exactly and by Adam, beside the Gaussian's maps (Figs 4, 14 and 22 of the
-paper)."""
+"""Linear distillation of the network, exactly and by Adam, beside the Gaussian's maps (Figs 4, 14 and 22)."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -238,16 +237,14 @@ def tested(sigmas: np.ndarray, exact: Arrays, adam: Arrays, own: Arrays, kept: i
 
 
 def few_draws(config: Config, points: int, size: int) -> str:
-    """Why the map that the multi-delta denoiser of at most ``points`` points is distilled to is a noisy one, or
-    ``""``."""
+    """Why the map of the multi-delta denoiser (of at most ``points`` points) is a noisy one, or ``""``."""
     rows = min(config.identity_points, points) * config.identity_draws
     few = f"a map of {size} pixels from {rows:,} noisy images is uncertain: {_ROWS} or more a pixel are needed"
     return few if rows < _ROWS * size else ""
 
 
 def _identity(config: Config, subject: Subject, key: Key) -> Arrays:
-    """The multi-delta denoiser of a few points distilled on these very points: the Gaussian's maps, whatever they
-    are."""
+    """The multi-delta denoiser of a few points distilled on these very points, beside the Gaussian's maps."""
     points = subject.train[: config.identity_points]
     expected = LinearDenoiser.of_gaussian(GaussianDenoiser.fit(points), subject.sigmas)
 

@@ -19,8 +19,12 @@ Read = Callable[[str, str, str], np.ndarray]
 class Images:
     """Two sets of images of one distribution.
 
-    Attributes: train: the training set, (n, H, W, C). held: held-out images. bundled: both are halves of the bundled
-        images, because no others were found: counts that exceed them are reduced. about: a description in words."""
+    Attributes:
+        train: the training set, (n, H, W, C).
+        held: held-out images.
+        bundled: both are halves of the bundled images, because no others were found; larger counts are reduced.
+        about: a description in words.
+    """
 
     train: np.ndarray
     held: np.ndarray
@@ -32,9 +36,12 @@ class Images:
 class Sources:
     """The options that name both sets.
 
-    Attributes: data, split: of the training images; ``"auto"`` is Fashion-MNIST or, where it is not on this machine,
-        the bundled images. heldout_data, heldout_split: of the held-out images; None takes the same data. prefix: what
-        the names of these options begin with, such as ``"networks."``."""
+    Attributes:
+        data, split: the training images; the data ``"auto"`` are Fashion-MNIST or, if it is not on this machine, the
+            bundled images.
+        heldout_data, heldout_split: the held-out images; None takes the same data.
+        prefix: what the names of these options begin with, such as ``"networks."``.
+    """
 
     data: str
     split: str

@@ -50,10 +50,9 @@ class Config(Options, prefix="distillation"):
 
 
 def maps(config: Config, subject: Subject, run: Run) -> dict[str, Arrays]:
-    """The maps found exactly (``"exact"``) and by Adam (``"adam"``) with their measures, which other parts compare,
-    too.
+    """The maps found exactly (``"exact"``) and by Adam (``"adam"``), with their measures.
 
-    They are stored with this part whichever asks for them.
+    They are stored with the part ``distillation``, whichever part asks for them.
     """
     own = replace(run, part="distillation")
     adam = own.stage("adam", _adam, config, subject, stream(seeded(run.seed), "adam"))
@@ -79,8 +78,7 @@ def compared(count: int) -> int:
 
 
 def _measured(config: Config, subject: Subject, found: LinearDenoiser) -> Arrays:
-    """Distance to the Gaussian's maps, asymmetry, and overlap of the leading left singular vectors with the
-    components."""
+    """Distance to the Gaussian's maps, asymmetry, and overlap of leading singular vectors with the components."""
     kept = compared(min(most_vectors(config, subject), subject.gaussian.basis.shape[1]))
     spectra = analysis.map_spectra(found, kept)
     reference = LinearDenoiser.of_gaussian(subject.gaussian, found.sigmas)

@@ -30,8 +30,7 @@ class Config(Options, prefix="networks"):
     """The networks of the sweeps and of strong generalisation, and how they are measured."""
 
     data: str = "auto"
-    """Images to train on. "auto" takes Fashion-MNIST or, where it is not on this machine, half of the bundled
-    images."""
+    """Images to train on. "auto" takes Fashion-MNIST or, if it is not on this machine, half of the bundled images."""
     split: str = "train"
     """Split of the training images."""
     heldout_data: str | None = None
@@ -112,8 +111,7 @@ class Config(Options, prefix="networks"):
 
 @dataclass(frozen=True)
 class Arm:
-    """One training: the number of images, the width of the network, the seed (and with it which images), the kind of
-    network."""
+    """One training: its number of images, its width and kind of network, and its seed (and so which images)."""
 
     size: int
     width: int
@@ -153,8 +151,11 @@ def gather(config: Config) -> Images:
 
 
 def usable_sizes(option: str, sizes: Sequence[int], images: Images, most: int, why: str = "") -> tuple[int, ...]:
-    """Sizes of training sets, rising, of at most ``most`` images; of the bundled images larger ones are left out,
-    others refused."""
+    """Sizes of training sets, rising.
+
+    Raises:
+        InputError: one is above ``most``, under the name of the option; sizes above the bundled images are left out.
+    """
     kept = tuple(sorted(size for size in sizes if size <= most or not images.bundled))
     allowed = f"at most {most}: there are {len(images.train)} images{why}"
     require(len(kept) > 0 and kept[-1] <= most, option, max(sizes), allowed)

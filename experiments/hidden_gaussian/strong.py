@@ -1,9 +1,9 @@
-"""Strong generalisation: networks trained on disjoint data, and the images that they make of the same noise (Figs 9 and
-26).
+"""Strong generalisation: networks trained on disjoint data make images of the same noise (Figs 9 and 26).
 
 The pairs are the seeds of the sweeps' networks, whose images are disjoint, so that both parts share their trainings.
 Sample number i has the same initial noise in every network and Gaussian; the null is the distance of samples from
-different noise."""
+different noise.
+"""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -235,8 +235,7 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
 def tested(
     common: networks.Config, sizes: tuple[int, ...], apart: dict[str, SameNoise], to_whole: SameNoise
 ) -> dict[str, Outcome]:
-    """What was measured for each claim: distances between two networks (``apart``), and of a Gaussian to that of all
-    images."""
+    """What was measured for each claim, from distances between two networks, and from a Gaussian to that of all."""
     small, large = apart[_named(sizes[0])], apart[_named(sizes[-1])]
     pairs = common.seeds * (common.seeds - 1) // 2
     over = f"{common.samples} samples, {pairs} pairs of networks"

@@ -73,8 +73,7 @@ class Options(BaseOptions):
 
 
 class AllOptions(Options):
-    """The options of the whole study: the shared ones, the parts to run, and those options of a part that others need,
-    too."""
+    """The options of the whole study: the shared ones, the parts to run, and those of parts that others need, too."""
 
     parts: tuple[str, ...]
     distillation: "linear_maps.Config"
@@ -188,16 +187,16 @@ class Subject:
         return EmpiricalDenoiser(self.train)
 
     def components(self, most: int) -> dict[str, np.ndarray]:
-        """The first principal components of ``train``: ``basis`` (pixels, k), k at most ``most``, and ``variances``
-        (k,)."""
+        """At most ``most`` leading principal components of ``train``: ``basis`` (pixels, k), ``variances`` (k,)."""
         basis, variances = np.asarray(self.gaussian.basis), np.asarray(self.gaussian.variances)
         return {"basis": basis[:, :most].astype(np.float64), "variances": variances[:most].astype(np.float64)}
 
     def some(self, option: str, count: int, each: int = 1, last: bool = False) -> np.ndarray:
         """The first (or last) ``count * each`` images.
 
-        Raises: InputError: there are fewer, under the name of the option; of the bundled images as many as there are
-            are returned."""
+        Raises:
+            InputError: there are fewer, under the name of the option; of the bundled images all are returned.
+        """
         available = len(self.images)
         count = min(count, available // each) if self._images.bundled else count
         allowed = f"at most {available // each}: there are {available} {self.inputs} images"

@@ -1,5 +1,4 @@
-"""What the study says of its sweeps: ranks over training-set sizes, the course of training on little data, linear
-maps."""
+"""Claims on the sweeps: ranks over training-set sizes, the course of training on little data, linear maps."""
 
 from collections.abc import Callable
 

@@ -167,8 +167,7 @@ def _level(
 
 
 def _distance_panels(lasts: Mapping[str, list[Measured]]) -> list[plots.LevelPanel]:
-    """Enlarged: the levels at which the rank of the Gaussian shows, and at which networks of every size should
-    agree."""
+    """Enlarged: levels at which the rank of the Gaussian shows, and at which all networks should agree."""
     low, high = slice(-4, None), slice(0, 4)
     return [
         _level(_OWN, _RMSE, lasts, "own"),
@@ -275,8 +274,7 @@ def _strip(sweep: Sweep, rows: list[tuple[str, np.ndarray]]) -> Any:
 
 
 def _own(sweep: Sweep) -> list[tuple[str, np.ndarray]]:
-    """Rows under a strip of the sweeps on little data: the Gaussian's samples, and the wide network's nearest
-    images."""
+    """Rows under a strip of networks on little data: the Gaussian's samples, and the wide network's nearest images."""
     arm = sweep.trainer.arm(sweep.little, 0)
     nearest = sweep.trainer.subset(arm)[sweep.widths_found[sweep.wide][0][-1].nearest]
     return [("Gaussian", sweep.references[sweep.little]["Gaussian"].samples), ("nearest image", nearest)]

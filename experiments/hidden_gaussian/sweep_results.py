@@ -78,8 +78,7 @@ class Sweep:
         return self.trainer.sigmas(self.trainer.arm(2, 0))[:-1]
 
     def rank(self, values: Sequence[Sequence[float]]) -> analysis.Interval:
-        """Spearman's correlation of ``values[seed][size]`` with the size in each seed: mean, and 95 % interval over
-        seeds within -1 to 1."""
+        """Spearman's correlation of ``values[seed][size]`` with the size: mean and 95 % interval over seeds."""
         return analysis.t_interval([spearman(self.sizes, row) for row in values], bounds=(-1, 1))
 
     def by_seed(self, quantity: Callable[[Measured, int], float]) -> list[list[float]]:
@@ -98,8 +97,7 @@ def spearman(sizes: Sequence[int], values: Sequence[float]) -> float:
 
 
 def reference(trainer: Trainer, run: Run, size: int, largest: int) -> dict[str, Measured]:
-    """The multi-delta and the Gaussian denoiser of a training set (that of the first seed), measured in place of a
-    network."""
+    """The multi-delta and the Gaussian denoiser of the first seed's training set, measured in place of a network."""
     arm = trainer.arm(size, 0)
     points = trainer.subset(arm)
     # Points that are all repeated as often leave the multi-delta denoiser as it is, and all sizes share a program.
@@ -129,10 +127,9 @@ def fresh_scores(trainer: Trainer, run: Run, sizes: set[int]) -> dict[int, np.nd
 
 
 def linear_distances(trainer: Trainer, run: Run, arm: Arm, count: int, draws: int) -> dict[str, np.ndarray]:
-    """Distances among the network of an arm, its best linear map on held-out images, and its Gaussian, on other such
-    images.
+    """Distances among the network of an arm, its best linear map and its Gaussian, on held-out images.
 
-    The map is made of ``count`` images, ``draws`` noisy versions of each; ``(L, held out)`` distances by name.
+    The map is made of ``count`` other held-out images, ``draws`` noisy versions of each. Arrays ``(L, held out)``.
     """
     images, sigmas, used = trainer.images.held, trainer.sigmas(arm)[:-1], trainer.config.held_out
 
@@ -152,8 +149,7 @@ def linear_distances(trainer: Trainer, run: Run, arm: Arm, count: int, draws: in
 
 
 def denoised(trainer: Trainer, run: Run, sizes: tuple[int, int]) -> Denoised:
-    """Noisy held-out images denoised by the first network, and by the Gaussian, of the smallest and the largest
-    training set."""
+    """Noisy held-out images denoised by a network and the Gaussian of the smallest and the largest training set."""
     few, many = (trainer.arm(size, 0) for size in sizes)
     grid = trainer.sigmas(few)[:-1]
     sigma = float(grid[np.argmin(np.abs(grid - DENOISED_AT))])

@@ -2,7 +2,8 @@
 
 One convolutional network is trained after another: batched over their parameters they train many times slower on CPUs.
 Networks that differ in their images and seed alone share their compiled programs. Every checkpoint is a network file
-that ``--checkpoint`` takes."""
+that ``--checkpoint`` takes.
+"""
 
 import shutil
 import time
@@ -44,12 +45,16 @@ def identity(x: Any, sigma: Any) -> Any:
 class Measured:
     """A checkpoint of an arm.
 
-    Attributes: seen: images seen in training. sigmas: ``(L,)`` noise levels. cosine, nmse: linearity scores (11) and
-        (12) at equal weights, ``(L, pairs)``. own, whole: root-mean-square distance to the Gaussian denoiser of the
-        arm's images and of all, ``(L, held out)``. moved: that of the denoised image to its input. loss: denoising loss
-        of held-out images at three noise levels, ``(held out, 3)``. samples: ``(n, H, W, C)``, number i from the same
-        initial noise in all arms. distance, nearest: Euclidean distance of each sample to the nearest of the arm's
-        images, and the row of that image, ``(n,)``."""
+    Attributes:
+        seen: images seen in training.
+        sigmas: ``(L,)`` noise levels.
+        cosine, nmse: linearity scores (11) and (12) at equal weights, ``(L, pairs)``.
+        own, whole: root-mean-square distance to the Gaussian of the arm's images and of all, ``(L, held out)``.
+        moved: that of the denoised image to its input.
+        loss: denoising loss of held-out images at three noise levels, ``(held out, 3)``.
+        samples: ``(n, H, W, C)``, number i from the same initial noise in all arms.
+        distance, nearest: Euclidean distance of each sample to the nearest of the arm's images, and its row, ``(n,)``.
+    """
 
     seen: int
     sigmas: np.ndarray
@@ -79,8 +84,7 @@ class Measured:
 
     @property
     def peak(self) -> float:
-        """The largest distance to the Gaussian denoiser of the arm's images among the intermediate levels, as read off
-        a curve."""
+        """The largest distance to the Gaussian denoiser of the arm's images among the intermediate levels."""
         return float(self.own[intermediate(self.sigmas)].mean(axis=1).max())
 
 
@@ -92,16 +96,14 @@ class Trainer(Design):
     seed: int
 
     def training(self, arm: Arm) -> TrainingConfig:
-        """The optimisation of an arm. With another preconditioning than the configured one it has the loss that belongs
-        to it."""
+        """The optimisation of an arm; another preconditioning than the configured one brings its own loss."""
         base, preconditioning = self.config.training, arm.family.split("-")[1]
         seed = int(np.random.SeedSequence([base.seed, self.seed, arm.seed]).generate_state(1)[0])
         own: Any = base.loss if preconditioning == self.config.network.preconditioning else preconditioning
         return replace(base, seed=seed, loss=own)
 
     def subset(self, arm: Arm) -> np.ndarray:
-        """The images of an arm: nested over sizes; those of different seeds are disjoint up to a size of ``1 / seeds``
-        of all."""
+        """The images of an arm: nested over sizes; those of different seeds are disjoint up to ``1 / seeds`` of all."""
         count = len(self.images.train)
         order = np.random.default_rng([self.seed, 1]).permutation(count)
         start = arm.seed * (count // self.config.seeds)
@@ -113,8 +115,7 @@ class Trainer(Design):
         return GaussianDenoiser.fit(self.images.train)
 
     def gaussian(self, arm: Arm) -> GaussianDenoiser:
-        """The Gaussian denoiser of the arm's images, of the same shape for every size: further directions have variance
-        0."""
+        """The Gaussian denoiser of the arm's images, padded to the same shape with directions of variance 0."""
         found = GaussianDenoiser.fit(self.subset(arm))
         more = max(0, self.whole.basis.shape[1] - found.basis.shape[1])
         basis, variances = np.pad(found.basis, ((0, 0), (0, more))), np.pad(found.variances, (0, more))

@@ -11,7 +11,7 @@ from dgu.analysis.arms import Recipe
 from dgu.errors import InputError
 from dgu.training import TogetherConfig, TrainingConfig
 from experiments import metrics, model_card
-from experiments.hidden_gaussian_parts import linearity
+from experiments.hidden_gaussian import linearity
 from experiments.study.arguments import parse
 from experiments.study.options import as_typed, check_options, check_sound
 from experiments.study.pool import SamplerConfig
@@ -54,6 +54,12 @@ ZERO = (
     ),
     *("p_mean", "linearity.least", "pixel_range", "samples_range", "reference_range"),
 )
+
+
+def presets(study):
+    """The options of every preset of a study."""
+    module = importlib.import_module(f"experiments.{study}")
+    return module.STUDY.presets if hasattr(module, "STUDY") else module.PRESETS
 
 
 def words(kind):
@@ -99,7 +105,7 @@ def ends_with(path, names):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_number_is_bounded_and_what_is_refused_is_named(study):
-    preset = importlib.import_module(f"experiments.{study}").PRESETS["smoke"]
+    preset = presets(study)["smoke"]
     seen = 0
     for path, kind, value in numbers(preset):
         ranges = path[-1].endswith("_range")
@@ -187,9 +193,13 @@ def test_intervals_and_whole_words():
 
 
 def parsed(study, *argv):
-    presets = importlib.import_module(f"experiments.{study}").PRESETS
     return parse(
-        presets, ["--preset", "smoke", *argv], name=study, default="default", description="", offer_dry_run=True
+        presets(study),
+        ["--preset", "smoke", *argv],
+        name=study,
+        default="default",
+        description="",
+        offered=("dry_run",),
     )
 
 
