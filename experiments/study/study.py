@@ -92,7 +92,9 @@ class Study:
     def presets(self) -> dict[str, Any]:
         """Every preset's options."""
         return {
-            preset: self.config(**{part.name: part.presets[preset] for part in self.parts} | dict(own))
+            preset: self.config(
+                **{part.name: part.presets[preset] for part in self.parts if part.name not in own}, **own
+            )
             for preset, own in self.overrides.items()
         }
 

@@ -1,7 +1,8 @@
-"""Networks trained on subsets of one set of images, one after another, and what is measured of each on its way.
+"""Networks trained on subsets of one set of images, and what is measured of each during its training.
 
-One convolutional network after another: batched over their parameters they train many times slower on CPUs. All that differ
-in their images and seed only share their compiled programs. Every checkpoint is a network file that ``--checkpoint`` takes.
+One convolutional network is trained after another: batched over their parameters they train many times slower on CPUs.
+Networks that differ in their images and seed alone share their compiled programs. Every checkpoint is a network file
+that ``--checkpoint`` takes.
 """
 
 import shutil
@@ -22,22 +23,22 @@ from dgu.core.keys import seeded, stream
 from dgu.models import GaussianDenoiser, load_checkpoint, save_network
 from dgu.samplers import sample
 from dgu.training import TrainingConfig, initial_state, train_steps
-from experiments.hidden_gaussian_parts.networks import Arm, Design
+from experiments.hidden_gaussian.networks import Arm, Design
+from experiments.study import RunDirectory
 from experiments.study.progress import Progress
-from experiments.study.run_directory import RunDirectory
 
-#: Over these levels the paper's intermediate regime is averaged.
+#: The paper's intermediate noise levels, over which distances are averaged.
 MIDDLE = (0.116, 20.0)
 
 
 def intermediate(sigmas: np.ndarray) -> np.ndarray:
-    """Which levels are in the intermediate regime; all where none is."""
+    """Which levels are intermediate; all if none is."""
     inside = (sigmas >= MIDDLE[0]) & (sigmas <= MIDDLE[1])
     return inside if inside.any() else np.ones(len(sigmas), bool)
 
 
 def identity(x: Any, sigma: Any) -> Any:
-    """The denoiser that leaves its input alone."""
+    """The denoiser that returns its input."""
     return x
 
 
@@ -49,11 +50,11 @@ class Measured:
         seen: images seen in training.
         sigmas: ``(L,)`` noise levels.
         cosine, nmse: linearity scores (11) and (12) at equal weights, ``(L, pairs)``.
-        own, whole: root-mean-square distance to the Gaussian denoiser of the arm's images and of all, ``(L, held out)``.
+        own, whole: root-mean-square distance to the Gaussian of the arm's images and of all, ``(L, held out)``.
         moved: that of the denoised image to its input.
         loss: denoising loss of held-out images at three noise levels, ``(held out, 3)``.
-        samples: ``(n, H, W, C)``, number i from the same noise in all arms.
-        distance, nearest: to the arm's nearest training image (Euclidean), and its row among the arm's images, ``(n,)``.
+        samples: ``(n, H, W, C)``, number i from the same initial noise in all arms.
+        distance, nearest: Euclidean distance of each sample to the nearest of the arm's images, and its row, ``(n,)``.
     """
 
     seen: int
@@ -84,27 +85,26 @@ class Measured:
 
     @property
     def peak(self) -> float:
-        """The largest distance to the Gaussian denoiser of the arm's images among the intermediate levels, as it is read off a
-        curve over noise levels."""
+        """The largest distance to the Gaussian denoiser of the arm's images among the intermediate levels."""
         return float(self.own[intermediate(self.sigmas)].mean(axis=1).max())
 
 
 @dataclass(frozen=True, eq=False)
 class Trainer(Design):
-    """Trains and measures arms in a run directory; what is there is read."""
+    """Trains and measures arms in a run directory; what is stored there is read."""
 
     directory: RunDirectory
     seed: int
 
     def training(self, arm: Arm) -> TrainingConfig:
-        """Its optimisation. Networks of another preconditioning than the configured one have the loss that goes with it."""
+        """The optimisation of an arm; another preconditioning than the configured one brings its own loss."""
         base, preconditioning = self.config.training, arm.family.split("-")[1]
         seed = int(np.random.SeedSequence([base.seed, self.seed, arm.seed]).generate_state(1)[0])
         own: Any = base.loss if preconditioning == self.config.network.preconditioning else preconditioning
         return replace(base, seed=seed, loss=own)
 
     def subset(self, arm: Arm) -> np.ndarray:
-        """Its images: nested over sizes; those of different seeds are disjoint up to a size of one part in ``seeds`` of all."""
+        """The images of an arm: nested over sizes; those of different seeds are disjoint up to ``1 / seeds`` of all."""
         count = len(self.images.train)
         order = np.random.default_rng([self.seed, 1]).permutation(count)
         start = arm.seed * (count // self.config.seeds)
@@ -116,33 +116,37 @@ class Trainer(Design):
         return GaussianDenoiser.fit(self.images.train)
 
     def gaussian(self, arm: Arm) -> GaussianDenoiser:
-        """The Gaussian denoiser of the arm's images, of the same shape for every size: further directions have variance 0."""
+        """The Gaussian denoiser of the arm's images, padded to the same shape with directions of variance 0."""
         found = GaussianDenoiser.fit(self.subset(arm))
         more = max(0, self.whole.basis.shape[1] - found.basis.shape[1])
         basis, variances = np.pad(found.basis, ((0, 0), (0, more))), np.pad(found.variances, (0, more))
         return GaussianDenoiser(np.asarray(found.mean), basis, variances)
 
     def key(self, name: str) -> Any:
-        """Of what all arms share: the noise of held-out images, and that samples start from."""
+        """Random keys that all arms share: of the noise of held-out images, and of the initial noise of samples."""
         return stream(seeded(self.seed), "networks", name)
 
     def draw(self, denoiser: Any, arm: Arm) -> np.ndarray:
-        """Samples from the noise that all arms share, addressed by their number alone."""
+        """Samples from the initial noise that all arms share, addressed by their number alone."""
         config = self.config
         return sample(
-            denoiser, self.key("samples"), np.arange(config.samples), self.sigmas(arm, config.steps),
-            shape=self.images.train.shape[1:], batch_size=min(config.batch_size, config.samples),
-        )  # fmt: skip
+            denoiser,
+            self.key("samples"),
+            np.arange(config.samples),
+            self.sigmas(arm, config.steps),
+            shape=self.images.train.shape[1:],
+            batch_size=min(config.batch_size, config.samples),
+        )
 
     def load(self, arm: Arm, step: int | None = None) -> Any:
         """The denoiser of a checkpoint, by default the last."""
         return load_checkpoint(self._file(arm, step or self.config.marks[-1])).denoiser
 
     def measured(self, arms: Iterable[Arm], name: str) -> dict[Arm, list[Measured]]:
-        """The checkpoints of all arms; those not yet trained or measured are, under one progress bar."""
+        """The checkpoints of all arms; arms that are not yet trained or measured are so now, under one progress bar."""
         config = self.config
         arms, marks, per_step = list(dict.fromkeys(arms)), config.marks, 3 * config.training.batch_size
-        # Only what is left counts, or the time that remains would be guessed too low.
+        # Only what is left counts, or the remaining time would be estimated too low.
         work = {
             arm: sum(not self._stage(arm, step).exists() for step in marks) * config.evaluations
             + (marks[-1] - self._done(arm)) * per_step
@@ -152,7 +156,8 @@ class Trainer(Design):
         title = f"{name}: {sum(left > 0 for left in work.values())} networks"
         with Progress(title, sum(work.values()), "evaluations") as bar:
             for arm in arms:
-                self._train(arm, bar)
+                if not self.directory.only_reports:
+                    self._train(arm, bar)
                 for step in marks:
                     new = not self._stage(arm, step).exists()
                     stored = self.directory.stage(f"networks/{arm.name}/{step}", partial(self._measure, arm, step))
@@ -241,14 +246,17 @@ class Trainer(Design):
         samples, images = self.draw(denoiser, arm), self.subset(arm)
         distance, nearest = analysis.k_nearest(samples.reshape(len(samples), -1), images.reshape(len(images), -1))
         levels = np.clip((0.1, 0.3, 1.0), sigmas[-1], sigmas[0])
+        loss = analysis.denoising_loss(
+            denoiser, held[: config.held_out], self.key("loss"), sigmas=levels.tolist(), draws=1
+        )
         return {
             "cosine": np.abs(linear.products / (linear.given * linear.target))[:, 0],
             "nmse": (linear.differences / linear.given)[:, 0],
             "own": apart.differences[:, 0, 1] * scale,
             "whole": apart.differences[:, 0, 2] * scale,
             "moved": apart.differences[:, 0, 3] * scale,
-            "loss": analysis.denoising_loss(denoiser, held[: config.held_out], self.key("loss"), sigmas=levels.tolist(), draws=1),
+            "loss": loss,
             "samples": samples,
             "distance": distance[:, 0],
             "nearest": nearest[:, 0],
-        }  # fmt: skip
+        }
