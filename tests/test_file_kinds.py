@@ -17,7 +17,7 @@ from dgu.data import load
 from dgu.errors import InputError
 from dgu.file_kinds import HEAD, _masked_crc32c, kind_of, mismatch
 from dgu.models import load_checkpoint
-from experiments.audit_parts import images as audit_images
+from experiments.audit import sets as audit_images
 from experiments.model_card import _read_samples
 
 SAFETENSORS = (60).to_bytes(8, "little") + b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}      ' + bytes(4)

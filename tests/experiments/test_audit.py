@@ -10,17 +10,16 @@ import pytest
 from dgu.analysis.quality import Estimate
 from dgu.data import SampleStore
 from experiments import audit
-from experiments.audit import Config
-from experiments.audit_parts import balance, features, membership, memorisation, moments, tails, universality
-from experiments.audit_parts.common import text
-from experiments.audit_parts.images import Images, Sets
+from experiments.audit import Config, balance, fidelity, membership, memorisation, moments, tails, universality
+from experiments.audit.common import text
+from experiments.audit.sets import Images, Sets
 from experiments.study.run_directory import RunDirectory
 from tests.experiments.statements import check_statements, exact_claims
 from tests.experiments.universality_study import CLASSES, contents, save_images, save_tiny_network
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
-PARTS = (memorisation, moments, tails, features, balance, universality, membership)
+PARTS = (memorisation, moments, tails, fidelity, balance, universality, membership)
 CLAIM_IDS = tuple(id for part in PARTS for id in part.CLAIM_IDS)
 FIGURE_FILES = (*audit.FIGURE_FILES, *(file for part in PARTS for file in part.FIGURE_FILES))
 #: Small where the smoke preset is not: an audit of a second or two, compilation aside.
@@ -286,7 +285,7 @@ def test_a_missing_set_says_what_to_install(tmp_path, monkeypatch, capsys):
 
 
 def test_a_sample_store_is_read_class_by_class(folder, tmp_path):
-    from experiments.audit_parts.images import read
+    from experiments.audit.sets import read
 
     store = SampleStore.open(tmp_path / "store", {}, (6, 6, 1), shard_size=8)
     pixels, _ = draw(10, 12)

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.audit_parts.common import ends, own, plain, ratio, text
-from experiments.audit_parts.images import Sets
+from experiments.audit.common import ends, own, plain, ratio, text
+from experiments.audit.sets import Sets
 from experiments.study.judged import JudgedClaim
 from experiments.study.report import FigureEntry, Section, Table
 from experiments.study.run_directory import RunDirectory

@@ -7,7 +7,7 @@ import numpy as np
 
 from dgu.analysis.quality import Estimate
 from dgu.analysis.resampling import Interval
-from experiments.audit_parts.images import Sets
+from experiments.audit.sets import Sets
 from experiments.study.judged import JudgedClaim
 from experiments.study.report import Table
 

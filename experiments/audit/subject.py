@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dgu.errors import InputError, require
-from experiments.audit_parts.images import (
+from experiments.audit.sets import (
     NEEDS,
     Images,
     Sets,

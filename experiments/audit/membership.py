@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from dgu.keys import seeded, stream
-from experiments.audit_parts.common import own, plain, text
-from experiments.audit_parts.images import Sets
+from experiments.audit.common import own, plain, text
+from experiments.audit.sets import Sets
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Section, Table
 from experiments.study.run_directory import RunDirectory

@@ -10,19 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from dgu import parallel
 from dgu.analysis.arms import Recipe
 from dgu.errors import require
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
-from experiments.study.ends import begin
 from experiments.study.options import check_options
 from experiments.study.pool import SamplerConfig
 from experiments.study.report import Report, Table
 from experiments.study.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from experiments.audit_parts.images import Sets
+    from experiments.audit.sets import Sets
 
 #: Of the audit itself; each part names its own claims and figures, and leaves them out, with its reason, where it cannot be made.
 FIGURE_FILES = ("figures/samples.png",)
@@ -168,8 +166,8 @@ PRESETS = {
 def run(config: Config, directory: RunDirectory) -> Report:
     """The audit, section by section; every stage is stored, so a run that was killed goes on."""
     from dgu import plots
-    from experiments.audit_parts import balance, features, membership, memorisation, moments, tails, universality
-    from experiments.audit_parts.gather import gather
+    from experiments.audit import balance, fidelity, membership, memorisation, moments, tails, universality
+    from experiments.audit.subject import gather
     from experiments.study.report import FigureEntry, Section, check_promises
 
     sets = gather(config, directory)
@@ -178,7 +176,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
         ("Memorisation", "", memorisation),
         ("Moments and spectra", "", moments),
         ("Tails", "", tails),
-        ("Fidelity and coverage", "", features),
+        ("Fidelity and coverage", "", fidelity),
         ("Class balance", balance.obstacle(sets), balance),
         ("Universality", no_replicates or universality.obstacle(sets), universality),
         ("Membership inference", membership.obstacle(sets), membership),
@@ -242,8 +240,8 @@ def _grid(sets: "Sets", plots: Any) -> Any:
 
 def dry_run(config: Config) -> list[Cost]:
     """What an audit would cost: the images are read and checked, nothing is computed."""
-    from experiments.audit_parts import membership, universality
-    from experiments.audit_parts.gather import gather
+    from experiments.audit import membership, universality
+    from experiments.audit.subject import gather
     from experiments.study.checkpoints import sampling_cost
 
     sets = gather(config, None)
@@ -291,8 +289,3 @@ def main(argv: Sequence[str] | None = None) -> Any:
         dry_run=dry_run,
         argv=argv,
     )
-
-
-if __name__ == "__main__":
-    begin("audit", parallel.start)
-    main()

@@ -8,8 +8,8 @@ import numpy as np
 from dgu.analysis.quality import Estimate
 from dgu.analysis.resampling import corrected_t_interval, equivalence
 from dgu.keys import seeded, stream
-from experiments.audit_parts.common import text
-from experiments.audit_parts.images import Sets
+from experiments.audit.common import text
+from experiments.audit.sets import Sets
 from experiments.study.judged import JudgedClaim
 from experiments.study.progress import progress
 from experiments.study.report import FigureEntry, Section, Table

@@ -1,0 +1,6 @@
+from dgu import parallel
+from experiments.audit import main
+from experiments.study.ends import begin
+
+begin("audit", parallel.start)
+main()
