@@ -1,6 +1,3 @@
-from dgu import parallel
-from experiments.audit import main
-from experiments.study.ends import begin
+from experiments.audit import STUDY
 
-begin("audit", parallel.start)
-main()
+STUDY()

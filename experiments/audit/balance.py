@@ -1,105 +1,136 @@
-"""Does the set hold its classes in the proportions of the reference, and does it show what it was asked for?"""
+"""Do the samples hold their classes in the proportions of held-out images, and show the classes asked for?"""
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from dgu.keys import seeded, stream
-from experiments.audit.common import plain, text, triples
-from experiments.audit.sets import Sets
-from experiments.study.judged import JudgedClaim
-from experiments.study.report import FigureEntry, Section, Table
-from experiments.study.run_directory import RunDirectory
+from dgu import analysis, plots
+from dgu.analysis.estimate import as_estimate
+from experiments.audit.common import OWN, each_of, key_of, plain, text, triples
+from experiments.audit.subject import Subject
+from experiments.study import Claim, Figure, Findings, Noted, Options, Part, Run, Table, each, equivalent, option
 
-CLAIM_IDS = ("audit-class-balance",)
-FIGURE_FILES = ("figures/class_balance.png",)
-#: Shares of the classes may differ by so much.
+FIGURES = (
+    Figure(
+        "class_balance",
+        "Share of each class in the samples and in held-out images, as an evaluation classifier sees them.",
+    ),
+)
+#: Shares of the classes may differ by this much.
 MARGIN = 0.03
-#: Least images that train the judge.
-_JUDGE_LEAST = 200
+#: Fewest images that train the evaluation classifier, fewest pixels of a side, and its batch size.
+_FEWEST, _SIDE, _BATCH = 200, 4, 128
+CLAIM = Claim(
+    "audit-class-balance",
+    f"Every class has the same share in the samples as in the held-out images, within {MARGIN:g}, as an evaluation "
+    "classifier trained on the reference sees them.",
+    each(equivalent(MARGIN)),
+)
 
 
-def obstacle(sets: Sets) -> str:
-    """Why there is no class balance; empty where there is."""
-    if not sets.class_names or sets.reference.labels is None:
+@dataclass(frozen=True)
+class Config(Options, prefix="balance"):
+    """The evaluation classifier, which says which class an image shows."""
+
+    images: int = option(20_000, ge=_FEWEST)
+    """Reference images that it is trained on, at most."""
+    epochs: int = option(6, ge=1)
+    """Passes over them."""
+
+
+PRESETS = {"smoke": Config(images=600, epochs=1), "default": Config(), "paper": Config(images=60_000, epochs=12)}
+
+
+def skips(subject: Subject) -> str:
+    """Why no class balance can be measured; empty where it can."""
+    if not subject.class_names or subject.reference.labels is None:
         return "the reference has no labels of two or more classes"
-    if min(sets.reference.pixels.shape[1:3]) < 4 or len(sets.rest) < _JUDGE_LEAST:
-        return f"the judge needs {_JUDGE_LEAST} reference images of 4 x 4 pixels or more"
+    if min(subject.reference.pixels.shape[1:3]) < _SIDE or len(subject.rest) < _FEWEST:
+        return f"the evaluation classifier needs {_FEWEST} reference images of {_SIDE} x {_SIDE} pixels or more"
     return ""
 
 
-def section(config: Any, sets: Sets, directory: RunDirectory) -> Section:
-    """Shares of the classes that a judge sees in samples and in held-out images: its errors are the same for both."""
-    from dgu import plots
-    from dgu.analysis import class_balance, proportion
+def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
+    """The class that the evaluation classifier sees in each sample and held-out image."""
+    return run.stage("classes", classes, config, subject, run.seed)
 
-    found = directory.stage("judge", lambda: _judge(config, sets))
-    seen, held = found["samples"], found["held"]
-    classes = len(sets.class_names)
-    measured = class_balance(seen, held, classes)
-    differences = triples(measured.differences)
-    parts = []
-    for place, name in enumerate(sets.class_names):
-        value, low, high = differences[place].tolist()
-        parts.append(
-            JudgedClaim.equivalent(id=f"class-{place}", paper="own", figure="", unit="", estimate=value, interval=(low, high),
-                             margin=MARGIN, statement=f"share of {name} in samples less that in held-out images")
-        )  # fmt: skip
-    claim = JudgedClaim.all_of(parts, id=CLAIM_IDS[0], paper="own", figure="",
-                         statement=f"Every class has the share in the samples that it has in held-out images, within {MARGIN:g} "
-                         "(as a classifier trained on the reference sees them).")  # fmt: skip
-    dots = {
-        column: triples(shares)
-        for column, shares in (("samples", measured.shares), ("held out", measured.reference_shares))
+
+def report(config: Config, subject: Subject, seen: dict[str, np.ndarray]) -> Findings:
+    """Shares of the classes in samples and in held-out images: the classifier's errors are the same for both."""
+    names = subject.class_names
+    found = analysis.class_balance(seen["samples"], seen["held"], len(names))
+    difference = as_estimate(found.differences)
+    rows = triples(difference)
+    worst = int(np.argmax(np.abs(rows[:, 0])))
+    points = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in (100 * rows).tolist()]
+    accuracy = {
+        side: as_estimate(analysis.proportion(seen[side] == images.labels))
+        for side, images in (("samples", subject.samples), ("held", subject.held))
+        if images.labels is not None
     }
-    figure = plots.interval_dots(sets.class_names, dots, quantity="share of the images (simultaneous 95 % intervals)")
-    directory.save_figure(FIGURE_FILES[0], figure)
-    worst = int(np.argmax(np.abs(differences[:, 0])))
-    points = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in (100 * differences).tolist()]
-    accuracy = {}
-    for name, images, predicted in (("samples", sets.samples, seen), ("held", sets.held, held)):
-        if images.labels is not None:
-            accuracy[name] = proportion(predicted == images.labels)
-    asked = (
-        f" It reads {text(accuracy['samples'])} of the samples as the class asked for" if "samples" in accuracy else ""
+    asked = ""
+    if "samples" in accuracy:
+        held = f" (held-out images: {text(accuracy['held'])})" if "held" in accuracy else ""
+        asked = f" It reads {text(accuracy['samples'])} of the samples as the class asked for{held}."
+    shares = {"samples": triples(as_estimate(found.shares)), "held out": triples(as_estimate(found.reference_shares))}
+    figure = plots.interval_dots(names, shares, quantity="share of the images (simultaneous 95 % intervals)")
+    return Findings(
+        "Class shares, as an evaluation classifier sees them, differ from those of held-out images by at most "
+        f"{100 * abs(rows[worst, 0]):.1f} percentage points ({names[worst]}: {points[worst]}); chi-square "
+        f"{found.chi2:.1f} with {found.degrees_of_freedom} degrees of freedom, p = {found.p_value:.2g}.{asked}",
+        claims={
+            CLAIM.id: {
+                f"class-{place}": Noted(one, statement=f"Share of {name} in the samples less that in held-out images.")
+                for place, (name, one) in enumerate(zip(names, each_of(difference)))
+            }
+        },
+        figures={"class_balance": figure},
+        tables=[_table(names, (found.counts, found.reference_counts), points)],
+        metrics={
+            "differences": plain(difference),
+            "chi2": found.chi2,
+            "p_value": found.p_value,
+            "accuracy": {side: plain(one) for side, one in accuracy.items()},
+        },
     )
-    asked += f" (held-out images: {text(accuracy['held'])})." if asked and "held" in accuracy else "." if asked else ""
-    answer = (
-        f"Class shares differ from those of held-out images by at most {100 * abs(differences[worst, 0]):.1f} percentage points "
-        f"({sets.class_names[worst]}: {points[worst]}); chi-square {measured.chi2:.1f} with {measured.degrees_of_freedom} degrees "
-        f"of freedom, p = {measured.p_value:.2g}." + asked
-    )
-    shares = [
-        [f"{count} ({100 * count / counts.sum():.1f} %)" for count in counts.tolist()]
-        for counts in (measured.counts, measured.reference_counts)
-    ]
-    rows = list(zip(sets.class_names, *shares, points))
-    table = Table(
-        "Class balance, as the judge sees the images", ("class", "samples", "held out", "difference (points)"), rows
-    )
-    metrics = {
-        "differences": plain(measured.differences),
-        "chi2": measured.chi2,
-        "p_value": measured.p_value,
-        "accuracy": {name: plain(each) for name, each in accuracy.items()},
-    }
-    caption = "Share of each class in the samples and in held-out images, as the judge sees them."
-    return Section("Class balance", answer, [claim], [FigureEntry(FIGURE_FILES[0], caption)], [table], metrics)
 
 
-def _judge(config: Any, sets: Sets) -> dict[str, np.ndarray]:
+def _table(names: tuple[str, ...], counts: tuple[np.ndarray, np.ndarray], points: list[str]) -> Table:
+    shares = [[f"{count} ({100 * count / of.sum():.1f} %)" for count in of.tolist()] for of in counts]
+    return Table(
+        "Class balance, as the evaluation classifier sees the images",
+        ("class", "samples", "held out", "difference (points)"),
+        list(zip(names, *shares, points)),
+    )
+
+
+def classes(config: Config, subject: Subject, seed: int) -> dict[str, np.ndarray]:
     """Classes that a small network trained on the reference sees in samples and held-out images."""
-    from dgu.analysis import train_convnet
-
-    rng = np.random.default_rng([config.seed, 31])
-    rest = sets.rest
-    rows = np.sort(rest[rng.permutation(len(rest))[: config.judge.images]])
-    judge = train_convnet(
-        sets.reference.pixels[rows],
-        sets.reference.labels[rows],  # type: ignore[index]
-        stream(seeded(config.seed), "audit", "judge"),
-        epochs=config.judge.epochs,
-        batch_size=min(128, len(rows)),
-        classes=len(sets.class_names),
+    labels = subject.reference.labels
+    assert labels is not None
+    rng = np.random.default_rng([seed, 31])
+    rest = subject.rest
+    rows = np.sort(rest[rng.permutation(len(rest))[: config.images]])
+    classifier = analysis.train_convnet(
+        subject.reference.pixels[rows],
+        labels[rows],
+        key_of(seed, "judge"),
+        epochs=config.epochs,
+        batch_size=min(_BATCH, len(rows)),
+        classes=len(subject.class_names),
     )
-    return {"samples": judge.predict(sets.samples.pixels), "held": judge.predict(sets.held.pixels)}
+    return {"samples": classifier.predict(subject.samples.pixels), "held": classifier.predict(subject.held.pixels)}
+
+
+PART = Part(
+    name="balance",
+    title="Class balance",
+    question="Do the samples hold their classes in the proportions of held-out images, and show those asked for?",
+    paper=OWN,
+    presets=PRESETS,
+    claims=(CLAIM,),
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    skips=skips,
+)

@@ -1,35 +1,46 @@
-"""What the sections of an audit share: estimates as arrays and as text, and the rows that moments are taken of."""
+"""What the parts of an audit share: estimates as arrays and as text, and the rows that moments are taken of."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dgu.analysis.quality import Estimate
-from dgu.analysis.resampling import Interval
-from experiments.audit.sets import Sets
-from experiments.study.judged import JudgedClaim
-from experiments.study.report import Table
+from dgu import analysis
+from dgu.analysis.estimate import Estimate, as_estimate, normal_estimate
+from dgu.keys import seeded, stream
+from dgu.typing import Key
+from experiments.audit.subject import Subject
+from experiments.study import Table
 
-#: More pixels than this are projected on so many principal components of the reference where d x d matrices are needed.
+#: Paper of the claims: none, the audit is our own.
+OWN = "own"
+#: Where d x d matrices are needed, images of more pixels than this are projected onto this many principal components of
+#: the reference.
 MOST_COLUMNS, COMPONENTS = 2048, 512
-#: The two columns of most tables: generated images, and the yardstick.
+#: The two columns of most tables: generated images, and the images that they are measured against.
 COLUMNS = ("samples", "held out")
 
 
-def packed(found: Estimate | Interval) -> np.ndarray:
-    """(4, ...) value, standard error, low, high: what a stage stores."""
-    value = found.estimate if isinstance(found, Interval) else found.value
-    return np.stack([np.asarray(x, np.float64) for x in (value, found.standard_error, found.low, found.high)])
+def key_of(seed: int, *names: str | int) -> Key:
+    """The random key of a computation of the audit."""
+    return stream(seeded(seed), "audit", *names)
+
+
+def packed(found: object) -> np.ndarray:
+    """(4, ...) value, standard error, low, high of an estimate: what a stage stores."""
+    estimate = as_estimate(found)
+    parts = (estimate.value, estimate.standard_error, estimate.low, estimate.high)
+    return np.stack([np.asarray(part, np.float64) for part in parts])
 
 
 def unpacked(stored: np.ndarray) -> Estimate:
     """The estimate that ``packed`` stored."""
-    return Estimate(*(float(x) if np.ndim(x) == 0 else np.asarray(x) for x in stored))
+    value, error, low, high = (float(part) if np.ndim(part) == 0 else np.asarray(part) for part in stored)
+    return Estimate(value, low, high, standard_error=error)
 
 
 def text(estimate: Estimate, digits: int = 3, scale: float = 1.0) -> str:
-    """``value [low, high]``; an interval without width is none: what was drawn or split anew all agreed, which is no certainty."""
+    """``value [low, high]``; an interval without width is none: every replicate agreed, which is no certainty."""
     if float(estimate.high) - float(estimate.low) <= 1e-12 * abs(float(estimate.value)):
         return f"{scale * float(estimate.value):.{digits}g} (all alike: no interval)"
     value, low, high = (f"{scale * float(x):.{digits}g}" for x in (estimate.value, estimate.low, estimate.high))
@@ -46,41 +57,43 @@ def triples(estimate: Estimate) -> np.ndarray:
     return np.stack([np.asarray(part, float) for part in (estimate.value, estimate.low, estimate.high)], axis=-1)
 
 
-def ends(estimate: Estimate) -> dict[str, Any]:
-    """The value and interval of a ``Claim``."""
-    return {"value": float(estimate.value), "interval": (float(estimate.low), float(estimate.high))}
+def each_of(estimate: Estimate) -> list[Estimate]:
+    """An estimate of several values as one estimate a value."""
+    return [Estimate(*row) for row in triples(estimate).tolist()]
 
 
-def own(kind: str, estimate: Estimate, id: str, statement: str, **about: Any) -> JudgedClaim:
-    """A claim of the audit itself: ``kind`` is "at_most", "at_least" or "within", the bound goes by that constructor's name."""
-    about = {"paper": "own", "figure": "", "unit": ""} | about
-    return getattr(JudgedClaim, kind)(id=id, statement=statement, **ends(estimate), **about)
-
-
-def two_columns(title: str, rows: Mapping[str, Sequence[Estimate]], *more: str) -> Table:
-    """A table of estimates for samples and for held-out images (and ``more`` columns)."""
-    return Table(title, ("", *COLUMNS, *more), [(name, *(text(each) for each in row)) for name, row in rows.items()])
+def two_columns(title: str, rows: Mapping[str, Sequence[Estimate]]) -> Table:
+    """A table of estimates for samples and for held-out images."""
+    return Table(title, ("", *COLUMNS), [(name, *(text(each) for each in row)) for name, row in rows.items()])
 
 
 def ratio(a: Estimate, b: Estimate) -> Estimate:
-    """``a / b`` of independent positive estimates; the interval is that of the log ratio, from relative standard errors."""
-    value = float(a.value / b.value)
-    error = float(np.hypot(a.standard_error / max(a.value, 1e-300), b.standard_error / b.value))
-    if value <= 0:
-        return Estimate(0.0, 0.0, 0.0, float(a.high / b.value))
-    half = 1.959963984540054 * error
-    return Estimate(value, value * error, value * float(np.exp(-half)), value * float(np.exp(half)))
+    """``a / b`` of independent positive estimates, with the interval of its logarithm (relative errors)."""
+    if np.ndim(a.value) == 0 and a.value <= 0:
+        return Estimate(0.0, 0.0, float(a.high / b.value), standard_error=0.0)
+    value = a.value / b.value
+    relative = np.hypot(_error(a) / a.value, _error(b) / b.value)
+    log = normal_estimate(np.zeros(np.shape(value)), relative)
+    return Estimate(value, value * np.exp(log.low), value * np.exp(log.high), standard_error=value * relative)
 
 
-def coordinates(sets: Sets) -> tuple[dict[str, np.ndarray], str]:
+def difference(a: Estimate, b: Estimate, scale: float) -> Estimate:
+    """``(a - b) / scale`` of independent estimates."""
+    return normal_estimate(float(a.value - b.value) / scale, float(np.hypot(_error(a), _error(b))) / scale)
+
+
+def _error(estimate: Estimate) -> float | np.ndarray:
+    assert estimate.standard_error is not None
+    return estimate.standard_error
+
+
+def coordinates(subject: Subject) -> tuple[dict[str, np.ndarray], str]:
     """Rows of samples, reference (without what was set aside) and held-out images, and what the columns are."""
-    from dgu.analysis import PCAFeatures, extract_features
-
-    rest = sets.reference.rows(sets.rest)
-    found = {"samples": sets.samples, "reference": rest, "held": sets.held}
+    rest = subject.reference.rows(subject.rest)
+    found = {"samples": subject.samples, "reference": rest, "held": subject.held}
     if rest.flat.shape[1] <= MOST_COLUMNS:
         return {name: images.flat for name, images in found.items()}, "pixels"
     count = min(COMPONENTS, len(rest) - 1)
-    basis = PCAFeatures.fit(rest.pixels[: 8 * count], count)
-    rows = {name: extract_features(images.pixels, basis) for name, images in found.items()}
+    basis = analysis.PCAFeatures.fit(rest.pixels[: 8 * count], count)
+    rows = {name: analysis.extract_features(images.pixels, basis) for name, images in found.items()}
     return rows, f"{count} principal components of the reference"

@@ -1,189 +1,272 @@
 """Do samples and reference have the same mean, the same second moments and the same spectra?"""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dgu.keys import seeded, stream
-from experiments.audit.common import coordinates, own, packed, plain, text, triples, two_columns, unpacked
-from experiments.audit.sets import Sets
-from experiments.study.judged import JudgedClaim
-from experiments.study.report import FigureEntry, Section
-from experiments.study.run_directory import RunDirectory
+from dgu import analysis, plots
+from dgu.analysis.estimate import Estimate
+from dgu.analysis.spectra import covariance_spectrum
+from dgu.keys import stream
+from dgu.typing import Key
+from experiments.audit.common import (
+    MOST_COLUMNS,
+    OWN,
+    coordinates,
+    each_of,
+    key_of,
+    packed,
+    plain,
+    text,
+    triples,
+    two_columns,
+    unpacked,
+)
+from experiments.audit.subject import Subject
+from experiments.study import (
+    Claim,
+    Cost,
+    Figure,
+    Findings,
+    Noted,
+    Options,
+    Part,
+    Run,
+    Table,
+    at_most,
+    each,
+    within,
+)
+from experiments.study.claims import Measured, judge
 
-CLAIM_IDS = ("audit-mean", "audit-second-moments", "audit-spectrum")
-FIGURE_FILES = ("figures/moments.png", "figures/spectra.png")
+FIGURES = (
+    Figure(
+        "moments",
+        "Mean image and standard deviation of each pixel, of samples and of the reference, and four times their "
+        "difference (grey: no difference).",
+    ),
+    Figure(
+        "spectra",
+        "Covariance eigenvalues of equally many images of each set, and their ratio to those of the reference; also "
+        "class by class if there are labels.",
+    ),
+)
 #: Names of the sets in figures, and in what is stored.
 ARMS = {"samples": "samples", "reference": "reference", "held out": "held"}
+#: Sets that are compared with the reference.
+SIDES = ("samples", "held")
 #: Quantiles of the rank at which eigenvalues are compared, and the ratios that count as equal.
 QUANTILES, BOUNDS = (0.0, 0.25, 0.5, 0.75, 0.9), (0.8, 1.25)
 #: Bound on the squared distances, relative to the reference's own size: 10 % of it in the norm.
 RELATIVE = 0.01
-#: Images of each class and set that the class-wise spectra and variances use, and classes drawn.
-_PER_CLASS, _PANELS = 1000, 10
+#: Images of each class and set that the class-wise spectra and variances use, fewest of a class, classes drawn, and
+#: draws of the bootstrap.
+_PER_CLASS, _FEWEST, _PANELS, _REPLICATES = 1000, 20, 10, 200
+
+MEAN = Claim(
+    "audit-mean",
+    "The mean image of the samples differs from that of the reference by at most a tenth of a standard deviation: "
+    f"their squared distance, relative to the reference's total variance, is at most {RELATIVE:g}.",
+    at_most(RELATIVE),
+)
+SECOND = Claim(
+    "audit-second-moments",
+    "The second moments of the samples differ from those of the reference by at most a tenth of the norm of its "
+    f"covariance: their squared distance, relative to the squared norm, is at most {RELATIVE:g}.",
+    at_most(RELATIVE),
+)
+SPECTRUM = Claim(
+    "audit-spectrum",
+    f"The covariance eigenvalues of the samples are {BOUNDS[0]:g} to {BOUNDS[1]:g} times those of equally many "
+    "reference images, at all ranks compared.",
+    each(within(*BOUNDS)),
+)
 
 
-def section(config: Any, sets: Sets, directory: RunDirectory) -> Section:
+@dataclass(frozen=True)
+class Config(Options, prefix="moments"):
+    """First and second moments, and spectra."""
+
+
+PRESETS = {"smoke": Config(), "default": Config(), "paper": Config()}
+
+
+def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
+    """Distances of the moments, and spectra."""
+    return run.stage("moments", moments, subject, run.seed)
+
+
+def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Findings:
     """Distances of the first two moments, spectra, and how the held-out images compare."""
-    found = directory.stage("moments", lambda: _measure(config, sets))
-    what = str(found["columns"])
-    mean, second, variance = ({k: unpacked(found[f"{k}.{name}"]) for k in ("samples", "held")}
-                              for name in ("mean", "second", "variance"))  # fmt: skip
-    spectrum = {k: unpacked(found[f"{k}.ratios"]) for k in ("samples", "held")}
-    ranks = found["samples.ranks"]
-    bound = f"at most {RELATIVE:g}: a tenth of it in the norm"
-    parts = []
-    ratios = triples(spectrum["samples"])
-    for rank, (value, low, high) in zip(ranks, ratios.tolist()):
-        parts.append(
-            JudgedClaim.within(id=f"rank-{rank + 1}", paper="own", figure="", unit="", value=value, interval=(low, high),
-                         low=BOUNDS[0], high=BOUNDS[1], statement=f"eigenvalue number {rank + 1} over the reference's")
-        )  # fmt: skip
-    claims = [
-        own("at_most", mean["samples"], CLAIM_IDS[0], f"The squared distance of the mean images, relative to the reference's "
-            f"total variance, is {bound}.", threshold=RELATIVE),
-        own("at_most", second["samples"], CLAIM_IDS[1], "The squared distance of the second moments, relative to the squared "
-            f"norm of the reference's covariance, is {bound}.", threshold=RELATIVE),
-        JudgedClaim.all_of(parts, id=CLAIM_IDS[2], paper="own", figure="",
-                     statement="Covariance eigenvalues of equally many samples and reference images agree at all ranks looked at."),
-    ]  # fmt: skip
-    _figures(sets, found, directory)
-    same = all(claim.verdict == "supported" for claim in claims[:2])
-    answer = (
-        f"The first two moments are {'those of the reference' if same else 'not shown to be those of the reference'}: the "
-        f"mean images differ by {_root(mean['samples'])} % of a standard deviation in the root mean square (held-out images: "
-        f"{_root(mean['held'])} %), the second moments by {_root(second['samples'])} % of the covariance's norm (held-out images: "
-        f"{_root(second['held'])} %); the total variance is {text(variance['samples'])} times the reference's. Eigenvalues "
-        f"are {ratios[:, 0].min():.2f} to {ratios[:, 0].max():.2f} times the reference's."
+    columns = str(found["columns"])
+    mean, second, variance = (
+        {side: unpacked(found[f"{side}.{name}"]) for side in SIDES} for name in ("mean", "second", "variance")
     )
+    spectrum = {side: unpacked(found[f"{side}.ratios"]) for side in SIDES}
+    ratios = triples(spectrum["samples"])[:, 0]
+    by_rank: Measured = {
+        f"rank-{rank + 1}": Noted(
+            one, statement=f"Eigenvalue number {rank + 1} of the samples' covariance over that of the reference's."
+        )
+        for rank, one in zip(found["samples.ranks"].tolist(), each_of(spectrum["samples"]))
+    }
+    verdicts = [judge(claim, one["samples"], OWN).verdict for claim, one in ((MEAN, mean), (SECOND, second))]
+    same = all(verdict == "supported" for verdict in verdicts)
     rows = {
         "squared distance of means / total variance": (mean["samples"], mean["held"]),
         "squared distance of second moments / squared norm of the covariance": (second["samples"], second["held"]),
         "total variance / reference's": (variance["samples"], variance["held"]),
     }
-    tables = [two_columns(f"First two moments against the reference ({what})", rows)]
-    if "class_variance" in found:
-        each = found["class_variance"]
-        by_class = {
-            str(name): tuple(unpacked(each[side][:, place]) for side in range(2))
-            for place, name in enumerate(found["classes"])
-        }
-        tables.append(two_columns("Total variance of each class / reference's", by_class))
-    metrics = {
-        "columns": what,
-        "mean": {k: plain(v) for k, v in mean.items()},
-        "second": {k: plain(v) for k, v in second.items()},
-        "variance": {k: plain(v) for k, v in variance.items()},
-        "spectrum": {k: plain(v) for k, v in spectrum.items()},
-        "ranks": ranks,
+    return Findings(
+        f"The first two moments are {'those of the reference' if same else 'not shown to be those of the reference'}: "
+        f"the mean images differ by {_root(mean['samples'])} % of a standard deviation in the root mean square "
+        f"(held-out images: {_root(mean['held'])} %), the second moments by {_root(second['samples'])} % of the "
+        f"covariance's norm (held-out images: {_root(second['held'])} %); the total variance is "
+        f"{text(variance['samples'])} times the reference's. Eigenvalues are {ratios.min():.2f} to {ratios.max():.2f} "
+        "times the reference's.",
+        claims={MEAN.id: mean["samples"], SECOND.id: second["samples"], SPECTRUM.id: by_rank},
+        figures={"moments": _images(subject), "spectra": (_spectra(found), f"The covariances are those of {columns}.")},
+        tables=[two_columns(f"First two moments against the reference ({columns})", rows), *_by_class(found)],
+        metrics={
+            "columns": columns,
+            "mean": {side: plain(one) for side, one in mean.items()},
+            "second": {side: plain(one) for side, one in second.items()},
+            "variance": {side: plain(one) for side, one in variance.items()},
+            "spectrum": {side: plain(one) for side, one in spectrum.items()},
+            "ranks": found["samples.ranks"],
+        },
+    )
+
+
+def _by_class(found: dict[str, np.ndarray]) -> list[Table]:
+    """The variance of each class, if there are labels."""
+    if "class_variance" not in found:
+        return []
+    stored = found["class_variance"]
+    rows = {
+        str(name): tuple(unpacked(stored[side][:, place]) for side in range(len(SIDES)))
+        for place, name in enumerate(found["classes"])
     }
-    figures = [
-        FigureEntry(FIGURE_FILES[0], "Mean image and standard deviation of each pixel of samples and reference, and four times "
-                    "their difference (grey: none)."),
-        FigureEntry(FIGURE_FILES[1], f"Covariance eigenvalues ({what}) of equally many images of each set, and their ratio to the "
-                    "reference's; class by class where there are labels."),
-    ]  # fmt: skip
-    return Section("Moments and spectra", answer, claims, figures, tables, metrics)
+    return [two_columns("Total variance of each class / reference's", rows)]
 
 
-def _root(squared: Any) -> str:
+def _root(squared: Estimate) -> str:
     """A squared relative distance as a percentage of its root: ``value [low, high]``."""
-    value, low, high = (100 * float(np.sqrt(max(float(x), 0.0))) for x in (squared.value, squared.low, squared.high))
+    ends = (squared.value, squared.low, squared.high)
+    value, low, high = (100 * float(np.sqrt(max(float(x), 0.0))) for x in ends)
     return f"{value:.2g} [{low:.2g}, {high:.2g}]"
 
 
-def _measure(config: Any, sets: Sets) -> dict[str, np.ndarray]:
-    from dgu.analysis import compare_spectra, moment_distances, variance_ratio
-    from dgu.analysis.spectra import covariance_spectrum
-
-    rows, what = coordinates(sets)
-    key = stream(seeded(config.seed), "audit", "moments")
+def moments(subject: Subject, seed: int) -> dict[str, np.ndarray]:
+    """Distances of the moments of samples and held-out images to the reference's, and spectra of all three."""
+    rows, columns = coordinates(subject)
+    key = key_of(seed, "moments")
     size = min(map(len, rows.values()))
-    found: dict[str, Any] = {"columns": what}
-    for name in ("samples", "held"):
-        distances = moment_distances(rows[name], rows["reference"], stream(key, name))
-        for field in ("mean", "second"):
-            found[f"{name}.{field}"] = packed(getattr(distances, field))
-        found[f"{name}.variance"] = packed(distances.variance_ratio)
-        # Of every set as many rows: sample eigenvalues are spread by their number.
-        spectra = compare_spectra(rows[name][:size], rows["reference"], stream(key, name), quantiles=QUANTILES)
+    found: dict[str, Any] = {"columns": columns}
+    for side in SIDES:
+        distances = analysis.moment_distances(rows[side], rows["reference"], stream(key, side))
+        for name in ("mean", "second"):
+            found[f"{side}.{name}"] = packed(getattr(distances, name))
+        found[f"{side}.variance"] = packed(distances.variance_ratio)
+        # Equally many rows of every set: sample eigenvalues are spread by their number.
+        spectra = analysis.compare_spectra(rows[side][:size], rows["reference"], stream(key, side), quantiles=QUANTILES)
         found |= {
-            f"{name}.ratios": packed(spectra.ratios),
-            f"{name}.ranks": spectra.ranks,
-            f"{name}.eigenvalues": spectra.eigenvalues,
-            f"{name}.reference": spectra.reference_eigenvalues,
+            f"{side}.ratios": packed(spectra.ratios),
+            f"{side}.ranks": spectra.ranks,
+            f"{side}.eigenvalues": spectra.eigenvalues,
+            f"{side}.reference": spectra.reference_eigenvalues,
         }
-    labelled = {"samples": sets.samples, "reference": sets.reference.rows(sets.rest), "held": sets.held}
-    if not sets.class_names or any(images.labels is None for images in labelled.values()):
-        return found
-    kept = [k for k in range(len(sets.class_names))
-            if min(int((images.labels == k).sum()) for images in labelled.values()) >= 20]  # fmt: skip
+    return found | _class_moments(subject, rows, key)
+
+
+def _class_moments(subject: Subject, rows: dict[str, np.ndarray], key: Key) -> dict[str, Any]:
+    """Variances and spectra class by class; nothing without labels, or with fewer than two classes of enough images."""
+    sets = {"samples": subject.samples, "reference": subject.reference.rows(subject.rest), "held": subject.held}
+    labels = {name: images.labels for name, images in sets.items() if images.labels is not None}
+    if not subject.class_names or len(labels) < len(sets):
+        return {}
+    classes = range(len(subject.class_names))
+    kept = [k for k in classes if min(int((of == k).sum()) for of in labels.values()) >= _FEWEST]
     if len(kept) < 2:
-        return found
-    chosen = {name: _of_classes(images.labels, kept) for name, images in labelled.items()}
-    reference = rows["reference"][chosen["reference"]], labelled["reference"].labels[chosen["reference"]]
+        return {}
+    first = {name: _of_classes(of, kept) for name, of in labels.items()}
+    reference = rows["reference"][first["reference"]], labels["reference"][first["reference"]]
     ratios = [
-        variance_ratio(
-            rows[name][chosen[name]],
-            labelled[name].labels[chosen[name]],
+        analysis.variance_ratio(
+            rows[side][first[side]],
+            labels[side][first[side]],
             *reference,
-            stream(key, "class", name),
-            replicates=200,
+            stream(key, "class", side),
+            replicates=_REPLICATES,
         )
-        for name in ("samples", "held")
+        for side in SIDES
     ]
-    found["class_variance"] = np.stack([packed(each) for each in ratios])
-    found["classes"] = np.asarray([sets.class_names[k] for k in kept])
+    found: dict[str, Any] = {
+        "class_variance": np.stack([packed(one) for one in ratios]),
+        "classes": np.asarray([subject.class_names[k] for k in kept]),
+    }
     for place, k in enumerate(kept[:_PANELS]):
-        members = {name: np.flatnonzero(images.labels == k) for name, images in labelled.items()}
+        members = {name: np.flatnonzero(of == k) for name, of in labels.items()}
         count = min(_PER_CLASS, min(map(len, members.values())))
-        for name, of in members.items():
-            found[f"class.{place}.{name}"] = covariance_spectrum(rows[name][of[:count]], method="eigh", dtype="float64")
+        for name, chosen in members.items():
+            spectrum = covariance_spectrum(rows[name][chosen[:count]], method="eigh", dtype="float64")
+            found[f"class.{place}.{name}"] = spectrum
     return found
 
 
-def _of_classes(labels: Any, kept: list[int]) -> np.ndarray:
+def _of_classes(labels: np.ndarray, kept: list[int]) -> np.ndarray:
     """The first rows of each class."""
     return np.sort(np.concatenate([np.flatnonzero(labels == k)[:_PER_CLASS] for k in kept]))
 
 
-def _figures(sets: Sets, found: dict[str, np.ndarray], directory: RunDirectory) -> None:
-    from dgu import plots
-
-    rest = sets.reference.pixels[sets.rest]
+def _images(subject: Subject) -> Any:
+    """Means and standard deviations of the pixels as images."""
+    rest = subject.reference.pixels[subject.rest]
     rows = []
     for statistic in (np.mean, np.std):
-        a, b = (statistic(x, axis=0, dtype=np.float64) for x in (sets.samples.pixels, rest))
-        level = 0.0 if statistic is np.mean else -1.0  # a deviation of 0 is black
+        a, b = (statistic(x, axis=0, dtype=np.float64) for x in (subject.samples.pixels, rest))
+        level = 0.0 if statistic is np.mean else -1.0  # A deviation of 0 is black.
         rows.append([a + level, b + level, 4 * (a - b)])
     grid = np.asarray(rows, np.float32)
     if grid.shape[-1] not in (1, 3):
         grid = grid[..., :1]
-    columns = ["samples", "reference", "4 x diff."]
-    directory.save_figure("figures/moments.png", plots.image_grid(grid, ["mean", "std"], columns))
-    panels = [
-        plots.SpectrumPanel(
-            "all images",
-            {
-                "samples": found["samples.eigenvalues"],
-                "reference": found["samples.reference"],
-                "held out": found["held.eigenvalues"],
-            },
-        )
-    ]
+    return plots.image_grid(grid, ["mean", "std"], ["samples", "reference", "4 x diff."])
+
+
+def _spectra(found: dict[str, np.ndarray]) -> Any:
+    """Spectra of all images, and of each class."""
+    together = {
+        "samples": found["samples.eigenvalues"],
+        "reference": found["samples.reference"],
+        "held out": found["held.eigenvalues"],
+    }
+    panels = [plots.SpectrumPanel("all images", together)]
     for place, title in enumerate(found.get("classes", ())[:_PANELS]):
-        panels.append(
-            plots.SpectrumPanel(
-                str(title),
-                {arm: found[f"class.{place}.{name}"] for arm, name in ARMS.items()},
-            )
-        )
+        of_class = {arm: found[f"class.{place}.{name}"] for arm, name in ARMS.items()}
+        panels.append(plots.SpectrumPanel(str(title), of_class))
     same = all(len({len(values) for values in panel.eigenvalues.values()}) == 1 for panel in panels)
-    directory.save_figure(
-        "figures/spectra.png",
-        plots.spectra(
-            panels,
-            ratios=(("samples", "reference"), ("held out", "reference")) if same else (),
-            columns=4,
-        ),
-    )
+    ratios = (("samples", "reference"), ("held out", "reference")) if same else ()
+    return plots.spectra(panels, ratios=ratios, columns=4)
+
+
+def costs(config: Config, subject: Subject) -> list[Cost]:
+    """Covariances of each set and their eigenvalues."""
+    rows = len(subject.samples) + 2 * len(subject.reference) + len(subject.held)
+    columns = min(subject.reference.flat.shape[1], MOST_COLUMNS)
+    flop = 2.0 * columns**2 * rows + 400.0 * columns**3
+    return [Cost("moments and spectra", 0, flop, subject.memory + 160 * columns**2)]
+
+
+PART = Part(
+    name="moments",
+    title="Moments and spectra",
+    question="Do samples and reference have the same mean, the same second moments and the same spectra?",
+    paper=OWN,
+    presets=PRESETS,
+    claims=(MEAN, SECOND, SPECTRUM),
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+)
