@@ -9,8 +9,8 @@ the reference): what a perfect model would show.
 """
 
 from experiments.audit import balance, fidelity, images, membership, memorisation, moments, tails, universality
-from experiments.audit.subject import Options, Subject, gather, plan
-from experiments.study import Findings, Study
+from experiments.audit.subject import Options, gather, plan
+from experiments.study import Study
 from experiments.study.pool import SamplerConfig
 
 _PARTS = (
@@ -23,12 +23,6 @@ _PARTS = (
     universality.PART,
     membership.PART,
 )
-
-
-def introduce(config: Options, subject: Subject) -> Findings:
-    """Which parts these sets do not suit, and why."""
-    reasons = {part.name: part.skips(subject) for part in _PARTS}
-    return Findings("", metrics={"left_out": {name: why for name, why in reasons.items() if why}})
 
 
 STUDY = Study(
@@ -50,7 +44,6 @@ STUDY = Study(
         "default": {},
         "paper": {"per_class": 1000},
     },
-    introduce=introduce,
     renamed={
         "--copy-fraction": "--memorisation.copy-fraction",
         "--copy-rms": "--memorisation.copy-rms",

@@ -41,7 +41,7 @@ class Config(Options, prefix="balance"):
 PRESETS = {"smoke": Config(images=600, epochs=1), "default": Config(), "paper": Config(images=60_000, epochs=12)}
 
 
-def skips(subject: Subject) -> str:
+def skips(config: Config, subject: Subject) -> str:
     """Why no class balance can be measured; empty where it can."""
     if not subject.class_names or subject.reference.labels is None:
         return "the reference has no labels of two or more classes"

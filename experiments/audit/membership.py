@@ -50,7 +50,7 @@ class Config(Options, prefix="membership"):
 PRESETS = {"smoke": Config(count=64, draws=1), "default": Config(), "paper": Config(count=10_000, draws=8)}
 
 
-def skips(subject: Subject) -> str:
+def skips(config: Config, subject: Subject) -> str:
     """Why the attack cannot be made; empty where it can."""
     if subject.network is None:
         return "no network was given (--checkpoint)"
@@ -134,7 +134,7 @@ def _count(config: Config, subject: Subject) -> int:
 
 def costs(config: Config, subject: Subject) -> list[Cost]:
     """Evaluations of the network."""
-    if skips(subject):
+    if skips(config, subject):
         return []
     assert subject.network is not None
     images, evaluations = 2 * _count(config, subject), len(config.sigmas) * config.draws

@@ -9,6 +9,7 @@ from dgu.analysis.arms import PARTS, Recipe, Task, assemble, gaussian_arms, trai
 from dgu.analysis.estimate import Estimate, as_estimate
 from dgu.analysis.resampling import STANDARD_ERROR_PER_MARGIN, corrected_t_interval, equivalence
 from dgu.analysis.splits import class_splits
+from dgu.errors import require
 from experiments.audit.common import OWN, key_of, text
 from experiments.audit.sets import Images
 from experiments.audit.subject import Subject
@@ -37,13 +38,17 @@ ARMS = ("samples", "mixture", "null", "reference")
 class Config(Options, prefix="universality"):
     """Linear classifiers on samples and on a Gaussian mixture with their class moments."""
 
-    replicates: int = option(20, ge=2)
-    """Random splits of the samples. (--parts leaves the comparison out.)"""
+    replicates: int = option(20, ge=0)
+    """Random splits of the samples; 0 skips the comparison."""
     most_per_class: int = option(1000, ge=_LEAST_PER_CLASS)
     """Images of each class and set that are used, at most."""
     margin: float = option(2.5, gt=0.0)
     """Differences of accuracy below this count as none, in percentage points."""
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=40, learning_rates=(0.1, 0.3, 1.0)))
+
+    def check(self) -> None:
+        """One split has no spread."""
+        require(self.replicates != 1, self.name("replicates"), self.replicates, "0, or 2 or more")
 
 
 PRESETS = {
@@ -70,8 +75,10 @@ def claims(config: Config) -> tuple[Claim, ...]:
     )
 
 
-def skips(subject: Subject) -> str:
+def skips(config: Config, subject: Subject) -> str:
     """Why the classifiers cannot be trained; empty where they can."""
+    if config.replicates == 0:
+        return "no replicates were asked for (--universality.replicates)"
     if subject.samples.labels is None or subject.reference.labels is None:
         return "samples or reference have no labels"
     if len(subject.class_names) < 2:
@@ -175,7 +182,7 @@ def replicate(config: Config, subject: Subject, seed: int, number: int) -> dict[
 
 def costs(config: Config, subject: Subject) -> list[Cost]:
     """Passes of the classifiers over the training images of the four arms."""
-    if skips(subject):
+    if skips(config, subject):
         return []
     classes, d = len(subject.class_names), subject.reference.flat.shape[1]
     images = classes * min(config.most_per_class, len(subject.samples) // classes)
