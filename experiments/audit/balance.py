@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.estimate import as_estimate
+from dgu.analysis.stats.estimate import as_estimate
 from experiments.audit.common import OWN, each_of, key_of, plain, text, triples
 from experiments.audit.subject import Subject
 from experiments.study import Claim, Figure, Findings, Noted, Options, Part, Run, Table, each, equivalent, option

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis
-from dgu.analysis.estimate import Estimate, as_estimate, normal_estimate
-from dgu.keys import seeded, stream
-from dgu.typing import Key
+from dgu.analysis.stats.estimate import Estimate, as_estimate, normal_estimate
+from dgu.core.keys import seeded, stream
+from dgu.core.typing import Key
 from experiments.audit.subject import Subject
 from experiments.study import Table
 

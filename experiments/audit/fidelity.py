@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.keys import stream
+from dgu.core.keys import stream
 from experiments.audit.common import (
     OWN,
     difference,

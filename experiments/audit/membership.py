@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.estimate import as_estimate
-from dgu.errors import require
-from dgu.keys import stream
+from dgu.analysis.stats.estimate import as_estimate
+from dgu.core.errors import require
+from dgu.core.keys import stream
 from experiments.audit.common import OWN, key_of, plain, text
 from experiments.audit.subject import Subject
 from experiments.study import Claim, Cost, Figure, Findings, Options, Part, Run, Table, at_most, option

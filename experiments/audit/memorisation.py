@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.estimate import Estimate, as_estimate
-from dgu.analysis.memorisation import NearDuplicates
+from dgu.analysis.quality.memorisation import NearDuplicates
+from dgu.analysis.stats.estimate import Estimate, as_estimate
 from experiments.audit.common import OWN, plain, ratio, text
 from experiments.audit.subject import Subject
 from experiments.study import (

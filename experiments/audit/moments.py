@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.estimate import Estimate
-from dgu.analysis.spectra import covariance_spectrum
-from dgu.keys import stream
-from dgu.typing import Key
+from dgu.analysis.moments.spectra import covariance_spectrum
+from dgu.analysis.stats.estimate import Estimate
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from experiments.audit.common import (
     MOST_COLUMNS,
     OWN,

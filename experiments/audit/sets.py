@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgu.analysis.splits import digests
+from dgu.core.errors import InputError, require
 from dgu.data import SampleStore
+from dgu.data.splits import digests
 from dgu.data.store import MANIFEST
-from dgu.errors import InputError, require
 from experiments.study.inputs import reading
 from experiments.study.pool import load_images
 

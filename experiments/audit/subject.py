@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dgu import analysis
-from dgu.errors import InputError, require
+from dgu.core.errors import InputError, require
 from dgu.models.pretrained import Pretrained
 from experiments.audit.sets import (
     NEEDS,

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.tails import one_sized
-from dgu.keys import stream
+from dgu.analysis.concentration.tails import one_sized
+from dgu.core.keys import stream
 from experiments.audit.common import OWN, coordinates, each_of, key_of, packed, ratio, text, triples, unpacked
 from experiments.audit.subject import Subject
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Options, Part, Run, Table, each, within

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.arms import PARTS, Recipe, Task, assemble, gaussian_arms, train_and_test
-from dgu.analysis.estimate import Estimate, as_estimate
-from dgu.analysis.resampling import STANDARD_ERROR_PER_MARGIN, corrected_t_interval, equivalence
-from dgu.analysis.splits import class_splits
-from dgu.errors import require
+from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.resampling import STANDARD_ERROR_PER_MARGIN, corrected_t_interval, equivalence
+from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, gaussian_arms, train_and_test
+from dgu.core.errors import require
+from dgu.data.splits import class_splits
 from experiments.audit.common import OWN, key_of, text
 from experiments.audit.sets import Images
 from experiments.audit.subject import Subject

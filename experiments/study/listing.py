@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import experiments
-from dgu.errors import InputError
-from dgu.files import write_atomic
+from dgu.core.errors import InputError
+from dgu.core.files import write_atomic
 from experiments.study.arguments import parse_alone
 from experiments.study.ends import in_one_line
 from experiments.study.study import Study

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from experiments.study import Figure
 from experiments.study.listing import HOME, Entry, claims, figures, index, main, named, papers, read_paper, studies
 
