@@ -1,24 +1,27 @@
-"""The image sets of an audit: gathered, and refused in one line where they cannot be compared, before anything is computed."""
+"""Sets of images: read, and refused in one line where they cannot be compared, before anything is computed."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from dgu.core.errors import InputError, require
+from dgu.data import SampleStore
+from dgu.data.splits import digests
+from dgu.data.store import MANIFEST
 from experiments.study.inputs import reading
 from experiments.study.pool import load_images
 
-#: Least samples, reference and held-out images, and the statistic that needs them.
+#: Fewest samples, reference and held-out images, and the statistic that needs them.
 NEEDS = {
     "samples": (50, "two blocks of 25 of the kernel distance"),
     "reference": (100, "the nearest neighbours, and as many rows as the samples"),
     "holdout": (50, "the 5 % quantile of its distances, and two blocks of 25 of the kernel distance"),
 }
-#: Without held-out images this part of the reference is set aside, at most so many images.
+#: Without held-out images this share of the reference is set aside, and at most this many images.
 ASIDE, MOST_ASIDE = 1 / 6, 10_000
-#: Quantiles of all pixels whose distance is a set's contrast, and how far the contrasts of two sets may be apart.
+#: Quantiles of all pixels whose distance is a set's contrast, and the largest ratio of the contrasts of two sets.
 _CONTRAST, _CONTRAST_RATIO = (0.001, 0.999), 2.5
 
 
@@ -27,8 +30,8 @@ class Images:
     """A set of images (n, h, w, c) in [-1, 1], labels or None, and features (n, d) where files gave them."""
 
     pixels: np.ndarray
-    labels: Any
-    features: Any = None
+    labels: np.ndarray | None
+    features: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -39,63 +42,36 @@ class Images:
         return self.pixels.reshape(len(self.pixels), -1)
 
     def rows(self, chosen: np.ndarray) -> "Images":
-        """These rows of it."""
+        """The images of these rows."""
         labels, features = (None if part is None else part[chosen] for part in (self.labels, self.features))
         return Images(self.pixels[chosen], labels, features)
 
 
-@dataclass(frozen=True)
-class Sets:
-    """What an audit compares.
-
-    Attributes:
-        samples: generated images.
-        reference: those that they are compared with, the training images.
-        held: images of the reference's source that were not trained on: the yardstick.
-        aside: the rows of the reference that ``held`` was taken from, or None where it came by itself.
-        class_names: of the labels; empty where there are none.
-        network: ``Pretrained``, or None.
-    """
-
-    samples: Images
-    reference: Images
-    held: Images
-    aside: np.ndarray | None
-    class_names: tuple[str, ...]
-    network: Any
-
-    @property
-    def rest(self) -> np.ndarray:
-        """Rows of the reference that are not set aside."""
-        kept = np.ones(len(self.reference), bool)
-        if self.aside is not None:
-            kept[self.aside] = False
-        return np.flatnonzero(kept)
-
-
 def read(
-    option: str, value: str, split: str, size: int | None, value_range: Any = None
+    option: str, value: str, split: str, size: int | None, value_range: tuple[float, float] | None = None
 ) -> tuple[Images, tuple[str, ...]]:
-    """A set from a file, folder, name or sample store; labels are None where it has none, with the names of its classes."""
-    from dgu.data import SampleStore
-    from dgu.data.store import MANIFEST
-
+    """A set from a file, folder, name or sample store, and the names of its classes; labels are None if it has none."""
     if os.path.isfile(os.path.join(value, MANIFEST)):
-        with reading(option, value, value):
-            store = SampleStore.existing(value)
-            shards = store.shards()
-            require(len(shards) > 0, f"{option} = {value!r}: samples", 0, "1 or more")
-            count = min(sum(1 for _ in _indices(ranges)) for ranges in shards.values())
-            require(count > 0, f"{option} = {value!r}: samples number 0 on of every class", count, "1 or more")
-            pixels = np.concatenate([store.read(label, count) for label in sorted(shards)])
-        labels = np.repeat(np.asarray(sorted(shards), np.int32), count)
-        return Images(clipped(pixels), labels if len(shards) > 1 else None), ()
+        return _read_store(option, value), ()
     found = load_images(option, value, split, size, value_range=None if value_range is None else tuple(value_range))
     several = len(found.class_names) > 1
     return Images(found.images, found.labels if several else None), found.class_names if several else ()
 
 
-def _indices(ranges: list[tuple[int, int]]) -> Any:
+def _read_store(option: str, value: str) -> Images:
+    """Equally many samples of each class of a store."""
+    with reading(option, value, value):
+        store = SampleStore.existing(value)
+        shards = store.shards()
+        require(len(shards) > 0, f"{option} = {value!r}: samples", 0, "1 or more")
+        count = min(sum(1 for _ in _indices(ranges)) for ranges in shards.values())
+        require(count > 0, f"{option} = {value!r}: samples number 0 on of every class", count, "1 or more")
+        pixels = np.concatenate([store.read(label, count) for label in sorted(shards)])
+    labels = np.repeat(np.asarray(sorted(shards), np.int32), count)
+    return Images(clipped(pixels), labels if len(shards) > 1 else None)
+
+
+def _indices(ranges: list[tuple[int, int]]) -> Iterator[int]:
     """The sample numbers from 0 on without a gap."""
     at = 0
     for start, stop in ranges:
@@ -106,12 +82,12 @@ def _indices(ranges: list[tuple[int, int]]) -> Any:
 
 
 def clipped(pixels: np.ndarray) -> np.ndarray:
-    """Cut at black and white, as any image file does to samples."""
+    """Samples cut at black and white, as any image file does."""
     return np.clip(pixels, -1.0, 1.0).astype(np.float32)
 
 
 def check_set(option: str, images: Images, kind: str) -> None:
-    """Enough images, finite, and none of a single colour; features finite and one for each image."""
+    """Enough images, all finite, hardly any of a single colour, and not all the same."""
     least, statistic = NEEDS[kind]
     require(len(images) >= least, f"{option}: number of images", len(images), f"{least} or more: {statistic}")
     finite = np.isfinite(images.flat).all(axis=1)
@@ -137,7 +113,7 @@ def check_features(option: str, features: np.ndarray, count: int) -> np.ndarray:
 
 
 def check_pair(first: tuple[str, Images], second: tuple[str, Images]) -> None:
-    """Two sets can be compared: one shape, and about one contrast."""
+    """Two sets can be compared: their images have the same shape, and about the same contrast."""
     (name, a), (other, b) = first, second
     shape = b.pixels.shape[1:]
     require(
@@ -150,8 +126,12 @@ def check_pair(first: tuple[str, Images], second: tuple[str, Images]) -> None:
     contrast = [float(high - low) for low, high in spans]
     fits = max(contrast) <= _CONTRAST_RATIO * min(contrast)
     shown = [f"{low:.3g} to {high:.3g}" for low, high in spans]
-    require(fits, f"{name}: range of the pixels (black -1, white 1)", shown[0],
-            f"about that of {other}, {shown[1]} (--samples-range, --reference-range say what black and white are)")  # fmt: skip
+    require(
+        fits,
+        f"{name}: range of the pixels (black -1, white 1)",
+        shown[0],
+        f"about that of {other}, {shown[1]} (--samples-range, --reference-range say what black and white are)",
+    )
 
 
 def check_apart(first: tuple[str, Images], second: tuple[str, Images]) -> None:
@@ -160,8 +140,6 @@ def check_apart(first: tuple[str, Images], second: tuple[str, Images]) -> None:
     Both consist of exact copies. Those of a mistake come in the order of the other set, or are many without any twice;
     draws at random from m images repeat one among some sqrt(2 m).
     """
-    from dgu.data.splits import digests
-
     (name, a), (other, b) = first, second
     hashes = digests(b.pixels)
     order = np.argsort(hashes, kind="stable")
@@ -181,6 +159,6 @@ def set_aside(reference: Images, seed: int) -> np.ndarray:
     """Rows of the reference that stand in for held-out images, sorted."""
     count = min(MOST_ASIDE, int(len(reference) * ASIDE))
     least, statistic = NEEDS["holdout"]
-    shown = "reference: images to set aside for want of --holdout"
+    shown = "reference: images to set aside without --holdout"
     require(count >= least, shown, count, f"{least} or more, a sixth of the reference: {statistic}")
     return np.sort(np.random.default_rng([seed, 17]).permutation(len(reference))[:count])
