@@ -16,7 +16,7 @@ from dgu.analysis.resampling import corrected_t_interval, t_interval
 from dgu.analysis.splits import class_splits
 from dgu.errors import require
 from dgu.keys import seeded, stream
-from experiments.concentration_parts.subject import Plan, Subject
+from experiments.concentration.subject import Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim
 from experiments.study.options import check_options

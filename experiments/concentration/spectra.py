@@ -12,7 +12,7 @@ from dgu.analysis.arms import gaussian_arms
 from dgu.analysis.resampling import t_interval
 from dgu.errors import require
 from dgu.keys import seeded, stream
-from experiments.concentration_parts.subject import PAPER, Plan, Subject
+from experiments.concentration.subject import PAPER, Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim
 from experiments.study.options import check_options

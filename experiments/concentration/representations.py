@@ -14,7 +14,7 @@ from dgu.analysis.spectra import squared_singular_values
 from dgu.analysis.splits import class_splits
 from dgu.errors import require
 from dgu.keys import seeded, stream
-from experiments.concentration_parts.subject import PAPER, Plan, Subject
+from experiments.concentration.subject import PAPER, Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim
 from experiments.study.options import check_options

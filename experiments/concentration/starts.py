@@ -14,9 +14,9 @@ from dgu.errors import require
 from dgu.keys import seeded, stream
 from dgu.models import MoLRGDenoiser
 from dgu.samplers import Churn, MultivariateStudentT, StudentT
-from experiments.concentration_parts.contraction import published_churn
-from experiments.concentration_parts.norms import fitted
-from experiments.concentration_parts.subject import PAPER, Plan, Subject
+from experiments.concentration.contraction import published_churn
+from experiments.concentration.norms import fitted
+from experiments.concentration.subject import PAPER, Plan, Subject
 from experiments.study.checkpoints import sampling_cost
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim

@@ -12,7 +12,7 @@ from dgu import analysis, plots
 from dgu.analysis.coupling import COUPLINGS, LARGEST_DEVIATION
 from dgu.errors import require
 from dgu.keys import seeded, stream
-from experiments.concentration_parts.subject import PAPER, Plan, Subject
+from experiments.concentration.subject import PAPER, Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim
 from experiments.study.options import check_options

@@ -11,7 +11,7 @@ from dgu.analysis.resampling import sample_deviation
 from dgu.analysis.theorem_one import LAWS, GapTrend, TheoremDesign, gap_trend, universality_gap
 from dgu.errors import require
 from dgu.keys import seeded, stream
-from experiments.concentration_parts.subject import PAPER, Plan, Subject
+from experiments.concentration.subject import PAPER, Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim
 from experiments.study.options import check_options

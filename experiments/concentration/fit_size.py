@@ -12,7 +12,7 @@ from dgu.analysis.arms import Recipe
 from dgu.analysis.fit_size import FitSweep, fit_gaps, fit_size_accuracy
 from dgu.analysis.resampling import Interval, corrected_t_interval, t_interval
 from dgu.errors import require
-from experiments.concentration_parts.subject import PAPER, Plan, Subject
+from experiments.concentration.subject import PAPER, Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim
 from experiments.study.options import check_options
