@@ -113,7 +113,7 @@ def measure(config: Config, subject: Subject, run: Run) -> dict[str, Any]:
 
 def report(config: Config, subject: Subject, found: dict[str, Any]) -> Findings:
     """The measured norms beside those of the Gaussian."""
-    sigmas, steps, exact = _sigmas(subject), list(shown_steps(config, subject)), found["exact"]
+    sigmas, steps, exact = subject.sigmas, list(shown_steps(config, subject)), found["exact"]
     changes = [norms["change"][: config.trajectories] for norms in found["classes"]]
     pooled = np.concatenate(changes)
     share, by_step = analysis.falling_share(pooled)
@@ -172,13 +172,8 @@ def report(config: Config, subject: Subject, found: dict[str, Any]) -> Findings:
 
 def shown_steps(config: Config, subject: Subject) -> tuple[int, ...]:
     """Steps shown in the panel."""
-    num_steps = len(_sigmas(subject)) - 1
+    num_steps = len(subject.sigmas) - 1
     return tuple(analysis.panel_steps(num_steps, min(config.levels, num_steps)))
-
-
-def _sigmas(subject: Subject) -> np.ndarray:
-    assert subject.sigmas is not None  # The part skips subjects without a network.
-    return subject.sigmas
 
 
 def _sampling(subject: Subject, number: int, count: int) -> dict[str, Any]:
@@ -196,7 +191,7 @@ def trajectories(config: Config, subject: Subject, key: Key, number: int) -> dic
     """Norms along new trajectories of class number ``number``."""
     count = config.histogram_trajectories if number == 0 else config.trajectories
     options = _sampling(subject, number, count) | {"batch_size": min(subject.batch_size, config.trajectories)}
-    own, sigmas = stream(key, "class", subject.labels[number]), _sigmas(subject)
+    own, sigmas = stream(key, "class", subject.labels[number]), subject.sigmas
     _, seen = samplers.sample(subject.denoiser, own, range(count), sigmas, observe=analysis.observe_norms, **options)
     return seen
 
@@ -204,7 +199,7 @@ def trajectories(config: Config, subject: Subject, key: Key, number: int) -> dic
 def pictures(config: Config, subject: Subject, key: Key) -> dict[str, np.ndarray]:
     """The images along one trajectory of the first class."""
     own, options = stream(key, "class", subject.labels[0]), _sampling(subject, 0, 1) | {"batch_size": 1}
-    shown = analysis.snapshots(subject.denoiser, own, [0], _sigmas(subject), shown_steps(config, subject), **options)
+    shown = analysis.snapshots(subject.denoiser, own, [0], subject.sigmas, shown_steps(config, subject), **options)
     return {name: value[0] for name, value in shown.items()}
 
 
@@ -217,13 +212,13 @@ def fitted(subject: Subject, number: int, dtype: Any = np.float32) -> GaussianDe
 def expected(subject: Subject) -> dict[str, np.ndarray]:
     """Exact expected norms under the Gaussian of each class with the same steps."""
     classes = range(len(subject.labels))
-    paths = [analysis.gaussian_path(fitted(subject, k), _sigmas(subject), subject.churn) for k in classes]
+    paths = [analysis.gaussian_path(fitted(subject, k), subject.sigmas, subject.churn) for k in classes]
     return {name: np.stack([path.norm(name) for path in paths]) for name in QUANTITIES}
 
 
 def control(config: Config, subject: Subject, key: Key) -> dict[str, np.ndarray]:
     """Standard scores of the mean squared norms if the Gaussian itself is the denoiser: (quantities, steps)."""
-    gaussian, sigmas = fitted(subject, 0), _sigmas(subject)
+    gaussian, sigmas = fitted(subject, 0), subject.sigmas
     num_steps = len(sigmas) - 1
     _, seen = samplers.sample(
         gaussian,

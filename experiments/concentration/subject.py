@@ -57,19 +57,19 @@ class Subject:
         class_names: their names.
         per_class: images of each class, and what bounds that number: the option, or the smallest class.
         bounded_by: see ``per_class``.
-        sigmas, churn, solver, batch_size: how ``images`` were sampled; ``sigmas`` is None without a denoiser.
+        noise_levels, churn, solver, batch_size: how ``images`` were sampled; ``noise_levels`` is None without a denoiser.
         real: real images of the same classes that the model was not trained on, (K, m, H, W, C), or None.
         draw: returns the images; see ``images``.
     """
 
-    denoiser: Any | None
+    denoiser: Any
     conditional: bool
     shape: tuple[int, ...]
     labels: tuple[int, ...]
     class_names: tuple[str, ...]
     per_class: int
     bounded_by: str
-    sigmas: np.ndarray | None
+    noise_levels: np.ndarray | None
     churn: Churn
     solver: Callable[..., Any]
     batch_size: int
@@ -81,9 +81,14 @@ class Subject:
         """The samples, (K, n, H, W, C) float32 in [-1, 1], as many of each class; sampled when first asked for."""
         return self.draw()
 
+    @property
+    def sigmas(self) -> np.ndarray:
+        """The noise levels of the sampler, falling to 0; only for a subject with a network."""
+        assert self.noise_levels is not None
+        return self.noise_levels
+
     def of_class(self, number: int) -> Any:
         """The denoiser of class number ``number`` among ``labels``."""
-        assert self.denoiser is not None
         return self.denoiser.given(self.labels[number]) if self.conditional else self.denoiser
 
 
@@ -131,7 +136,7 @@ def _given(config: Options) -> Subject:
         class_names=tuple(names[label] for label in labels),
         per_class=count,
         bounded_by=shown,
-        sigmas=None,
+        noise_levels=None,
         churn=Churn(),
         solver=heun,
         batch_size=config.sampler.batch_size,
@@ -155,7 +160,7 @@ def _network(config: Options, directory: RunDirectory) -> Subject:
         class_names=tuple(names[label] for label in labels),
         per_class=config.per_class,
         bounded_by="per_class",
-        sigmas=sigmas,
+        noise_levels=sigmas,
         churn=churn,
         solver=solver,
         batch_size=config.sampler.batch_size,
