@@ -66,3 +66,11 @@ def normal_estimate(
     if np.ndim(value) == 0:
         low, high = float(low), float(high)
     return Estimate(value, low, high, level, "normal", n, standard_error)
+
+
+def as_estimate(found: object) -> Estimate:
+    """An ``Estimate`` of what an older analysis returns, which has ``low``, ``high`` and ``estimate`` or ``value``."""
+    if isinstance(found, Estimate):
+        return found
+    value = found.estimate if hasattr(found, "estimate") else found.value  # type: ignore[attr-defined]
+    return Estimate(value, found.low, found.high, standard_error=getattr(found, "standard_error", None))  # type: ignore[attr-defined]
