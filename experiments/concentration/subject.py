@@ -109,7 +109,7 @@ def gather(config: Options, directory: RunDirectory) -> Subject:
     return _given(config) if config.samples is not None else _network(config, directory)
 
 
-def no_network(subject: Subject) -> str:
+def no_network(config: BaseOptions, subject: Subject) -> str:
     """Why a part that looks inside the sampler skips a subject, or ``""``."""
     return "" if subject.denoiser is not None else "it requires a network"
 

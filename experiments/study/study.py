@@ -100,7 +100,7 @@ class Study:
         sections: dict[str, Section] = {}
         skipped: dict[str, str] = {}
         for part in asked:
-            why = part.skips(subject)
+            why = part.skips(getattr(config, part.name), subject)
             if why:
                 skipped[part.name] = why
                 continue
