@@ -8,7 +8,6 @@ import numpy as np
 from dgu import analysis, plots, samplers
 from dgu.analysis.estimate import Estimate, exactly, normal_estimate
 from dgu.keys import stream
-from dgu.models import GaussianDenoiser
 from dgu.typing import Key
 from experiments.concentration.subject import PAPER, Plan, Subject, no_network
 from experiments.study import (
@@ -33,14 +32,14 @@ QUANTITIES = ("x", "denoised", "slope")
 FIGURES = (
     Figure(
         "norm_panel",
-        "Norms of states, denoised images and slopes at selected noise levels, with the images of one trajectory, each stretched "
-        "to its own range (Fig 4 of the paper).",
+        "Norms of states, denoised images and slopes at selected noise levels, with the images of one trajectory, "
+        "each stretched to its own range (Fig 4 of the paper).",
         "fig-4",
     ),
     Figure(
         "norm_changes",
-        "Change of the norm at each step, by class, with its exact expectation for the class's Gaussian, and the share of "
-        "trajectories whose norm decreases (Fig 9 of the paper).",
+        "Change of the norm at each step, by class, with its exact expectation for the class's Gaussian, and the "
+        "share of trajectories whose norm decreases (Fig 9 of the paper).",
         "fig-9",
     ),
 )
@@ -81,15 +80,16 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
         Claim(
             "norms-fall-on-average",
-            "The mean norm decreases at every step (shown: the step closest to failing, in standard errors of its mean change).",
+            "The mean norm decreases at every step (shown: the step closest to failing, in standard errors of its "
+            "mean change).",
             at_most(0.0),
             source="Fig 9, Empirical Observation 1",
             unit="standard errors",
         ),
         Claim(
             "norms-gaussian-control",
-            "With the exact denoiser of a Gaussian, the mean squared norms of states, denoised images and slopes match their exact "
-            "expectations at every step, within 3 standard errors.",
+            "With the exact denoiser of a Gaussian, the mean squared norms of states, denoised images and slopes "
+            "match their exact expectations at every step, within 3 standard errors.",
             at_most(3.0),
             source="control",
             unit="standard errors, the largest",
@@ -149,8 +149,9 @@ def report(config: Config, subject: Subject, found: dict[str, Any]) -> Findings:
     return Findings(
         f"{share.value:.1%} of steps [{share.low:.1%}, {share.high:.1%}] decrease the norm of the state"
         + (f"; below sigma = {late:.2g} fewer do, as the noise barely contributes to the norm. " if late else ". ")
-        + f"At every step the mean norm is within {100 * np.abs(ratio - 1).max():.1f} % of its exact expectation for a Gaussian "
-        f"with the moments of the {'held-out real images' if subject.real is not None else 'samples themselves'}.",
+        + f"At every step the mean norm is within {100 * np.abs(ratio - 1).max():.1f} % of its exact expectation for a "
+        "Gaussian with the moments of the "
+        f"{'held-out real images' if subject.real is not None else 'samples themselves'}.",
         claims={
             "norms-fall": Noted(Estimate(float(share.value), float(share.low), float(share.high)), least),
             "norms-fall-on-average": Noted(
@@ -203,22 +204,16 @@ def pictures(config: Config, subject: Subject, key: Key) -> dict[str, np.ndarray
     return {name: value[0] for name, value in shown.items()}
 
 
-def fitted(subject: Subject, number: int, dtype: Any = np.float32) -> GaussianDenoiser:
-    """The Gaussian with the moments of a class's held-out real images, or of its samples if there are none."""
-    images = subject.images if subject.real is None else subject.real
-    return GaussianDenoiser.fit(images[number].astype(dtype))
-
-
 def expected(subject: Subject) -> dict[str, np.ndarray]:
     """Exact expected norms under the Gaussian of each class with the same steps."""
     classes = range(len(subject.labels))
-    paths = [analysis.gaussian_path(fitted(subject, k), subject.sigmas, subject.churn) for k in classes]
+    paths = [analysis.gaussian_path(subject.gaussian(k), subject.sigmas, subject.churn) for k in classes]
     return {name: np.stack([path.norm(name) for path in paths]) for name in QUANTITIES}
 
 
 def control(config: Config, subject: Subject, key: Key) -> dict[str, np.ndarray]:
     """Standard scores of the mean squared norms if the Gaussian itself is the denoiser: (quantities, steps)."""
-    gaussian, sigmas = fitted(subject, 0), subject.sigmas
+    gaussian, sigmas = subject.gaussian(0), subject.sigmas
     num_steps = len(sigmas) - 1
     _, seen = samplers.sample(
         gaussian,
