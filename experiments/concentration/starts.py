@@ -1,7 +1,7 @@
-"""Heavy-tailed starts: what Student-t noise in place of Gaussian noise does to the tails of the samples."""
+"""Heavy-tailed initial noise: what Student-t noise in place of Gaussian noise does to the tails of the samples."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,60 +9,76 @@ import numpy as np
 from scipy import stats
 
 from dgu import analysis, plots
+from dgu.analysis.estimate import Estimate, as_estimate, exactly, normal_estimate
 from dgu.analysis.trajectories import draw_starts
 from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.keys import Base, stream
 from dgu.models import MoLRGDenoiser
 from dgu.samplers import Churn, MultivariateStudentT, StudentT
-from experiments.concentration.contraction import published_churn
-from experiments.concentration.norms import fitted
-from experiments.concentration.subject import PAPER, Plan, Subject
+from dgu.typing import Key
+from experiments.concentration.subject import ARMS, PAPER, Plan, Subject, no_network
+from experiments.study import (
+    Claim,
+    Cost,
+    Figure,
+    Findings,
+    Measured,
+    Options,
+    Part,
+    Run,
+    Table,
+    at_least,
+    at_most,
+    option,
+)
 from experiments.study.checkpoints import sampling_cost
-from experiments.study.costs import Cost
-from experiments.study.judged import JudgedClaim
-from experiments.study.options import check_options
-from experiments.study.report import FigureEntry, Section, Table
-from experiments.study.run_directory import RunDirectory
 
-TITLE = "Heavy-tailed starts"
-CLAIM_IDS = ("starts-multivariate", "starts-elementwise", "starts-churn-forgets", "starts-gaussian-control")
-FIGURE_FILES = ("figures/start_tails.png",)
 STARTS = {
     "gaussian": "Gaussian",
     "student_t": "Student-t, elementwise",
     "multivariate_student_t": "Student-t, multivariate",
 }
 DENOISERS = {"gaussian": "Gaussian", "molrg": "low-rank mixture", "trained": "trained network"}
-ARMS = ("churn off", "churn on")
 #: Samples count as far out beyond this multiple of the median distance from the class mean.
 FAR = 2.0
 
+FIGURES = (
+    Figure(
+        "start_tails",
+        "Share of samples whose distance from the class mean exceeds a multiple of the median, by denoiser and "
+        "initial noise; dashed, the exact distribution for the Gaussian denoiser. A power-law tail is straight.",
+    ),
+)
+
 
 @dataclass(frozen=True)
-class Config:
-    """Samples of the first class from Gaussian noise and from Student-t noise, by three denoisers."""
+class Config(Options, prefix="starts"):
+    """Samples of the first class from Gaussian and from Student-t initial noise, by three denoisers."""
 
-    trajectories: int = 400
-    """Samples of each denoiser, start and setting; 20 or more."""
+    trajectories: int = option(400, ge=20)
+    """Samples for each denoiser, initial noise and setting of churn."""
     dof: float = 3.0
     """Degrees of freedom of Student's t."""
     scale_matched: bool = True
-    """Scale Student-t noise to unit variance, so that tails alone differ; the original does not (its variance is 3)."""
-    rank: int = 8
+    """Scale Student-t noise to unit variance, so that only the tails differ; the original does not (its variance is
+    3)."""
+    rank: int = option(8, ge=1)
     """Rank of each class in the low-rank mixture."""
-    exact_draws: int = 10_000
-    """Draws of the exact law that are shown for the Gaussian denoiser."""
+    exact_draws: int = option(10_000, ge=100)
+    """Draws from the exact distribution that are shown for the Gaussian denoiser."""
 
-    def __post_init__(self) -> None:
-        check_options(self, "starts", trajectories=20, dof="(0, inf)", rank=1, exact_draws=100)
+    def check(self) -> None:
         least, why = (2, "above 2, where the variance is finite") if self.scale_matched else (0, "positive")
         require(least < self.dof < np.inf, "starts.dof", self.dof, why)
 
     @property
-    def bases(self) -> dict[str, Any]:
-        """The laws of the starts, by the names of ``STARTS``."""
-        laws = {"student_t": StudentT, "multivariate_student_t": MultivariateStudentT}
-        return {"gaussian": "gaussian"} | {name: law(self.dof, self.scale_matched) for name, law in laws.items()}
+    def bases(self) -> dict[str, Base]:
+        """The distributions of the initial noise, by the names of ``STARTS``."""
+        return {
+            "gaussian": "gaussian",
+            "student_t": StudentT(self.dof, self.scale_matched),
+            "multivariate_student_t": MultivariateStudentT(self.dof, self.scale_matched),
+        }
 
 
 PRESETS = {
@@ -72,119 +88,165 @@ PRESETS = {
 }
 
 
-def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section | None:
-    """Tails of the norm about the class's mean, and of its leading mode; None without a denoiser."""
-    if subject.denoiser is None or subject.sigmas is None:
-        return None
-    key = stream(seeded(seed), "starts")
-    churns = dict(zip(ARMS, (Churn(), published_churn(subject))))
-    bases = config.bases
-    found, exact = {}, {}
-    for arm, churn in churns.items():
-        for name in DENOISERS:
-            stage = f"starts/{name}-{arm.replace(' ', '-')}"
-            found[name, arm] = directory.stage(stage, partial(_measure, config, subject, key, name, churn))
-        exact[arm] = directory.stage(
-            f"starts/exact-{arm.replace(' ', '-')}", partial(_exact, config, subject, key, churn)
-        )
-    far = {
-        (name, arm, base): analysis.proportion(_over_median(values[f"{base}.norm"]) > FAR)
-        for (name, arm), values in found.items()
-        for base in bases
-    }
-    error = max(float(found["gaussian", "churn off"][f"{base}.error"]) for base in bases)
+def claims(config: Config) -> tuple[Claim, ...]:
+    """What is tested."""
+    beyond = f"beyond {FAR:g} times the median distance from the class mean"
+    return (
+        *(
+            Claim(
+                f"starts-{word}",
+                f"With {word} Student-t initial noise of {config.dof:g} degrees of freedom, more of the trained "
+                f"network's samples lie {beyond} than with Gaussian initial noise (without churn).",
+                at_least(0.0),
+                source="Theorem 2, heavy-tailed base",
+                unit="of samples",
+            )
+            for word in ("multivariate", "elementwise")
+        ),
+        Claim(
+            "starts-churn-forgets",
+            "Churn makes the sampler forget heavy-tailed initial noise: of the samples from multivariate Student-t "
+            f"noise, fewer lie {beyond} with churn than without.",
+            at_most(0.0),
+            source="starts",
+            unit="of samples",
+            paper="own",
+        ),
+        Claim(
+            "starts-gaussian-control",
+            "With the exact denoiser of a Gaussian, samples from any initial noise equal its exact linear image "
+            "(without churn, in float32).",
+            at_most(1e-3),
+            source="control",
+            unit="of the largest value",
+            paper="own",
+        ),
+    )
 
+
+def measure(config: Config, subject: Subject, run: Run) -> dict[str, dict[Any, dict[str, np.ndarray]]]:
+    """Samples of each denoiser without churn and with it, and draws from the exact distribution of the Gaussian's."""
+    measured, exact = {}, {}
+    for arm, churn in subject.arms.items():
+        stage = arm.replace(" ", "-")
+        for name in DENOISERS:
+            measured[name, arm] = run.stage(f"{name}-{stage}", tails_of, config, subject, run.key, name, churn)
+        exact[arm] = run.stage(f"exact-{stage}", exact_distances, config, subject, run.key, churn)
+    return {"samples": measured, "exact": exact}
+
+
+def report(config: Config, subject: Subject, found: Mapping[str, Mapping[Any, dict[str, np.ndarray]]]) -> Findings:
+    """Tails of the distance from the class's mean, and of the leading mode."""
+    samples, exact = found["samples"], found["exact"]
+    far = {
+        (name, arm, base): as_estimate(analysis.proportion(_over_median(values[f"{base}.norm"]) > FAR))
+        for (name, arm), values in samples.items()
+        for base in STARTS
+    }
     panels = [
         [
             plots.StartPanel(
                 f"{label}, {arm}",
-                {STARTS[base]: found[name, arm][f"{base}.norm"] for base in bases},
-                {STARTS[base]: exact[arm][base] for base in bases} if name == "gaussian" else {},
+                {STARTS[base]: samples[name, arm][f"{base}.norm"] for base in STARTS},
+                {STARTS[base]: exact[arm][base] for base in STARTS} if name == "gaussian" else {},
             )
             for name, label in DENOISERS.items()
         ]
         for arm in ARMS
     ]
-    directory.save_figure(
-        FIGURE_FILES[0], plots.start_tails(panels, quantity="distance from the class mean over its median")
-    )
-
+    figure = plots.start_tails(panels, quantity="distance from the class mean over its median")
     rows = [
-        (label, arm, STARTS[base], *_cells(found[name, arm], base, far[name, arm, base]))
+        (label, arm, STARTS[base], *_cells(samples[name, arm], base, far[name, arm, base]))
         for name, label in DENOISERS.items()
         for arm in ARMS
-        for base in bases
+        for base in STARTS
     ]
-    shown = {(arm, base): f"{float(far['trained', arm, base].value):.1%}" for arm in ARMS for base in bases}
-    off, on = ({base: shown[arm, base] for base in bases} for arm in ARMS)
-    answer = (
-        f"Without churn {off['multivariate_student_t']} of the trained network's samples lie further from the class mean than "
-        f"{FAR:g} times the median when the start is multivariate Student-t noise of {config.dof:g} degrees of freedom, "
-        f"{off['student_t']} with elementwise Student-t noise and {off['gaussian']} with Gaussian noise. With churn it is "
-        f"{on['multivariate_student_t']}, {on['student_t']} and {on['gaussian']}."
-    )  # fmt: skip
-    head = ("denoiser", "sampler", "start", f"beyond {FAR:g} medians", "tail index of distance", "excess kurtosis of distance", "tail index of leading mode")  # fmt: skip
-    caption = (
-        "Share of samples whose distance from the class mean exceeds a multiple of the median, by denoiser and start; "
-        "dashed, the exact law for the Gaussian denoiser. A power-law tail is straight."
+    head = (
+        *("denoiser", "sampler", "initial noise", f"beyond {FAR:g} medians", "tail index of distance"),
+        *("excess kurtosis of distance", "tail index of leading mode"),
     )
-    return Section(
-        TITLE,
-        answer,
-        _claims(config, far, error),
-        [FigureEntry(FIGURE_FILES[0], caption)],
-        [
-            Table(
-                f"Tails by start (Hill's index with its 95 % interval; {config.dof:g} for t with {config.dof:g} degrees of freedom)",
-                head,
-                rows,
-            )
-        ],
-        {"share_beyond": {" / ".join(place): float(share.value) for place, share in far.items()}},
+    title = f"Hill's index with its 95 % interval; {config.dof:g} for t with {config.dof:g} degrees of freedom"
+    off, on = ({base: f"{far['trained', arm, base].value:.1%}" for base in STARTS} for arm in ARMS)
+    return Findings(
+        f"Without churn, {off['multivariate_student_t']} of the trained network's samples lie further from the class "
+        f"mean than {FAR:g} times the median if the initial noise is multivariate Student-t with {config.dof:g} "
+        f"degrees of freedom, {off['student_t']} if it is elementwise Student-t and {off['gaussian']} if it is "
+        f"Gaussian. With churn, the shares are {on['multivariate_student_t']}, {on['student_t']} and {on['gaussian']}.",
+        claims=_measured(samples, far),
+        figures={"start_tails": figure},
+        tables=[Table(f"Tails by initial noise ({title})", head, rows)],
+        metrics={"share_beyond": {" / ".join(place): share.value for place, share in far.items()}},
     )
+
+
+def _measured(
+    samples: Mapping[Any, dict[str, np.ndarray]], far: Mapping[tuple[str, str, str], Estimate]
+) -> dict[str, Measured]:
+    off, on = ARMS
+    gaussian, heavy = far["trained", off, "gaussian"], far["trained", off, "multivariate_student_t"]
+    return {
+        "starts-multivariate": _difference(heavy, gaussian),
+        "starts-elementwise": _difference(far["trained", off, "student_t"], gaussian),
+        "starts-churn-forgets": _difference(far["trained", on, "multivariate_student_t"], heavy),
+        # The error of a deterministic computation.
+        "starts-gaussian-control": exactly(max(float(samples["gaussian", off][f"{base}.error"]) for base in STARTS)),
+    }
+
+
+def _difference(first: Estimate, second: Estimate) -> Estimate:
+    """Difference of two shares with Newcombe's interval, from Wilson's of each."""
+    (a, la, ha), (b, lb, hb) = ((float(of.value), float(of.low), float(of.high)) for of in (first, second))
+    low, high = a - b - float(np.hypot(a - la, hb - b)), a - b + float(np.hypot(ha - a, b - lb))
+    return Estimate(a - b, low, high, method="Newcombe")
 
 
 def _over_median(values: np.ndarray) -> np.ndarray:
     return values / np.median(values)
 
 
-def _cells(values: dict[str, np.ndarray], base: str, far: Any) -> list[str]:
+def _cells(values: Mapping[str, np.ndarray], base: str, far: Estimate) -> list[str]:
+    """A row of the table: share far out, Hill's index and kurtosis of the distance, Hill's index of the leading
+    mode."""
     distance, leading = values[f"{base}.norm"], values[f"{base}.leading"]
-    half = 1.96 / np.sqrt(int(np.sqrt(len(distance))))
-    indices = [float(analysis.hill_index(column[:, None])[0]) for column in (distance, leading)]
-    first, second = (f"{index:.2f} [{index * (1 - half):.2f}, {index * (1 + half):.2f}]" for index in indices)
-    share = f"{float(far.value):.1%} [{float(far.low):.1%}, {float(far.high):.1%}]"
-    return [share, first, f"{stats.kurtosis(distance):.2f}", second]
+    indices = []
+    for column in (distance, leading):
+        index = float(analysis.hill_index(column[:, None])[0])
+        hill = normal_estimate(index, index / np.sqrt(int(np.sqrt(len(column)))))
+        indices.append(f"{hill.value:.2f} [{hill.low:.2f}, {hill.high:.2f}]")
+    share = f"{far.value:.1%} [{far.low:.1%}, {far.high:.1%}]"
+    return [share, indices[0], f"{stats.kurtosis(distance):.2f}", indices[1]]
 
 
-def _mixture(config: Config, subject: Subject) -> MoLRGDenoiser:
-    """A low-rank Gaussian a class: its leading directions, and what is left spread evenly over the others."""
-    gaussians = [fitted(subject, number) for number in range(len(subject.labels))]
-    size = int(np.prod(subject.shape))
+def mixture(config: Config, subject: Subject) -> MoLRGDenoiser:
+    """A low-rank Gaussian for each class: its leading directions, and the remaining variance spread evenly over
+    others."""
+    gaussians = [subject.gaussian(number) for number in range(len(subject.labels))]
     rank = min(config.rank, *(len(gaussian.variances) for gaussian in gaussians))
-    left = np.mean([np.asarray(gaussian.variances)[rank:].sum() for gaussian in gaussians]) / max(1, size - rank)
+    left = np.mean([np.asarray(gaussian.variances)[rank:].sum() for gaussian in gaussians])
     return MoLRGDenoiser(
         jnp.full(len(gaussians), 1 / len(gaussians)),
         jnp.stack([gaussian.mean for gaussian in gaussians]),
         jnp.stack([gaussian.basis[:, :rank].reshape(*subject.shape, rank) for gaussian in gaussians]),
         jnp.stack([gaussian.variances[:rank] for gaussian in gaussians]),
-        jnp.asarray(np.sqrt(left), jnp.float32),
+        jnp.asarray(np.sqrt(left / max(1, subject.dimension - rank)), jnp.float32),
     )
 
 
-def _measure(config: Config, subject: Subject, key: Any, name: str, churn: Churn) -> dict[str, np.ndarray]:
-    """Distance from the class mean and coordinate along its leading mode, of samples from every start."""
-    assert subject.sigmas is not None
-    gaussian, count = fitted(subject, 0), config.trajectories
-    denoiser = {"gaussian": gaussian, "molrg": None, "trained": subject.denoiser}[name] or _mixture(config, subject)
+def tails_of(config: Config, subject: Subject, key: Key, name: str, churn: Churn) -> dict[str, np.ndarray]:
+    """Distance from the class mean, and coordinate along its leading mode, of samples from each initial noise.
+
+    For the Gaussian denoiser without churn also the largest relative error of the samples.
+    """
+    gaussian, count = subject.gaussian(0), config.trajectories
+    denoiser = {"gaussian": gaussian, "molrg": None, "trained": subject.denoiser}[name] or mixture(config, subject)
     options: dict[str, Any] = {"churn": churn, "batch_size": min(subject.batch_size, count)}
     if name == "trained" and subject.conditional:
         options["label"] = subject.labels[0]
     values = {}
-    for base in config.bases:
-        # Each start has its own draws; the denoisers share them, so that they can be compared.
+    for base in STARTS:
+        # Each initial noise has its own draws; the denoisers share them, so that they can be compared.
         own = stream(key, base)
-        start = _starts(config, subject, own, base, count)
+        start = initial_states(config, subject, own, base, count)
         x0 = analysis.sample_from(denoiser, own, start, subject.sigmas, **options)
         centred = (x0 - np.asarray(gaussian.mean)).reshape(count, -1)
         values[f"{base}.norm"] = np.linalg.norm(centred, axis=1)
@@ -196,75 +258,49 @@ def _measure(config: Config, subject: Subject, key: Any, name: str, churn: Churn
     return values
 
 
-def _starts(config: Config, subject: Subject, key: Any, base: str, count: int) -> np.ndarray:
-    """Starts number 0 to ``count`` of a law, drawn in chunks of one size."""
-    assert subject.sigmas is not None
-    size, level, law = config.trajectories, np.float32(subject.sigmas[0]), config.bases[base]
+def initial_states(config: Config, subject: Subject, key: Key, base: str, count: int) -> np.ndarray:
+    """Initial states number 0 to ``count`` - 1 from a distribution, drawn in chunks of one size."""
+    size, level, noise = config.trajectories, np.float32(subject.sigmas[0]), config.bases[base]
     chunks = [
-        np.asarray(draw_starts(key, first + jnp.arange(size), level, shape=subject.shape, base=law))
+        np.asarray(draw_starts(key, first + jnp.arange(size), level, shape=subject.shape, base=noise))
         for first in range(0, count, size)
     ]
     return np.concatenate(chunks)[:count]
 
 
-def _exact(config: Config, subject: Subject, key: Any, churn: Churn) -> dict[str, np.ndarray]:
-    """Distances from the mean under the exact law of the Gaussian denoiser's samples, without running the sampler."""
-    gaussian = fitted(subject, 0)
-    path = analysis.gaussian_path(gaussian, np.asarray(subject.sigmas), churn)
+def exact_distances(config: Config, subject: Subject, key: Key, churn: Churn) -> dict[str, np.ndarray]:
+    """Draws of the distance from the mean under the exact distribution of the Gaussian's samples, without the
+    sampler."""
+    gaussian = subject.gaussian(0)
+    path = analysis.gaussian_path(gaussian, subject.sigmas, churn)
     values = {}
-    for base in config.bases:
+    for base in STARTS:
         own = stream(key, "exact", base)
-        start = _starts(config, subject, own, base, config.exact_draws)
+        start = initial_states(config, subject, own, base, config.exact_draws)
         outputs = analysis.gaussian_outputs(gaussian, path, start, stream(own, "noise"))
         values[base] = np.linalg.norm((outputs - np.asarray(gaussian.mean)).reshape(config.exact_draws, -1), axis=1)
     return values
 
 
-def _difference(first: Any, second: Any) -> dict[str, Any]:
-    """Difference of two shares with Newcombe's interval, from Wilson's of each."""
-    (a, la, ha), (b, lb, hb) = ((float(of.value), float(of.low), float(of.high)) for of in (first, second))
-    interval = a - b - float(np.hypot(a - la, hb - b)), a - b + float(np.hypot(ha - a, b - lb))
-    return {"value": a - b, "interval": interval, "threshold": 0.0, "unit": "of samples"}
-
-
-def _claims(config: Config, far: dict, error: float) -> list[JudgedClaim]:
-    gaussian = far["trained", "churn off", "gaussian"]
-    beyond = f"lie beyond {FAR:g} times the median distance from the class mean"
-    return [
-        JudgedClaim.at_least(
-            id=f"starts-{word}",
-            paper=PAPER,
-            figure="Theorem 2, heavy-tailed base",
-            statement=f"With {word} Student-t starting noise of {config.dof:g} degrees of freedom more of the trained network's samples {beyond} than with Gaussian noise (churn off).",
-            **_difference(far["trained", "churn off", base], gaussian),
-        )
-        for word, base in (("multivariate", "multivariate_student_t"), ("elementwise", "student_t"))
-    ] + [
-        JudgedClaim.at_most(
-            id="starts-churn-forgets",
-            paper="own",
-            figure="starts",
-            statement=f"Churn makes the sampler forget a heavy-tailed start: with it fewer of the samples from multivariate Student-t noise {beyond}.",
-            **_difference(*(far["trained", arm, "multivariate_student_t"] for arm in reversed(ARMS))),
-        ),
-        JudgedClaim.at_most(
-            id="starts-gaussian-control",
-            paper="own",
-            figure="control",
-            statement="With a Gaussian's exact denoiser, samples from any start are the exact linear image of it (without churn, in float32).",
-            value=error,
-            interval=(error, error),
-            exact=True,  # The error of a deterministic computation.
-            threshold=1e-3,
-            unit="of the largest value",
-        ),
-    ]  # fmt: skip
-
-
 def costs(config: Config, plan: Plan) -> list[Cost]:
-    """Samples of the trained network from three starts, churn off and on."""
+    """Samples of the trained network from three kinds of initial noise, without churn and with it."""
     if plan.network is None:
         return []
     count = 2 * len(STARTS) * config.trajectories
     cost = sampling_cost(plan.network, count, 2 * plan.num_steps - 1, min(plan.batch_size, config.trajectories))
     return [replace(cost, stage="starts", disk=6 * count * 4 * len(DENOISERS))]
+
+
+PART = Part(
+    name="starts",
+    title="Heavy-tailed initial noise",
+    question="What does Student-t initial noise in place of Gaussian noise do to the tails of the samples?",
+    paper=PAPER,
+    presets=PRESETS,
+    claims=claims,
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+    skips=no_network,
+)
