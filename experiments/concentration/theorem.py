@@ -1,55 +1,73 @@
-"""Theorem 1, simulated: does the gap between X and Gaussian G close as d grows, and stay open where an assumption fails?"""
+"""Theorem 1, simulated: does the gap between X and Gaussian G close as d grows, and stay open if an assumption
+fails?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from dgu import plots
+from dgu.analysis.estimate import Estimate, normal_estimate
 from dgu.analysis.resampling import sample_deviation
-from dgu.analysis.theorem_one import LAWS, GapTrend, TheoremDesign, gap_trend, universality_gap
+from dgu.analysis.theorem_one import LAWS, TheoremDesign, gap_trend, universality_gap
 from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.keys import stream
 from experiments.concentration.subject import PAPER, Plan, Subject
-from experiments.study.costs import Cost
-from experiments.study.judged import JudgedClaim
-from experiments.study.options import check_options
-from experiments.study.report import FigureEntry, Section, Table
-from experiments.study.run_directory import RunDirectory
+from experiments.study import (
+    Claim,
+    Cost,
+    Figure,
+    Findings,
+    Options,
+    Part,
+    Run,
+    Table,
+    all_of,
+    at_most,
+    different,
+    equivalent,
+    option,
+)
 
-TITLE = "Theorem 1, simulated"
-CLAIM_IDS = ("theorem-bounded", "theorem-power", "theorem-radius")
-FIGURE_FILES = ("figures/theorem_one.png",)
 #: What the designs are called in figures.
 NAMES = {"bounded": "bounded spectrum", "power": "spectrum k^-2", "radius": "bounded spectrum, random radius"}
+#: Slope, on logarithmic axes, at which the gap must fall: half that of errors that concentrate.
+_SLOPE = -0.25
+
+FIGURES = (
+    Figure(
+        "theorem_one",
+        "Test error of the min-norm classifier of two classes trained on noise that is not Gaussian (X) minus that "
+        "trained on Gaussian noise (G), against the dimension; errors are exact given each classifier. Left the mean "
+        "size of the difference, right its mean with sign; bars: 95 % intervals.",
+    ),
+)
 
 
 @dataclass(frozen=True)
-class Config:
-    """Min-norm classifiers of two classes on noise that is not Gaussian, against Gaussian noise of the same covariance."""
+class Config(Options, prefix="theorem"):
+    """Min-norm classifiers of two classes on noise that is not Gaussian, and on Gaussian noise of the same
+    covariance."""
 
-    dimensions: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
-    """Dimensions d, increasing, two or more, each at least 8."""
-    replicates: int = 256
-    """Pairs of training sets where d is at most 128, 4 or more; above, in proportion to 128 / d."""
-    fewest: int = 12
-    """Pairs of training sets at the least, 4 or more."""
+    dimensions: tuple[int, ...] = option((64, 128, 256, 512, 1024, 2048), ge=8)
+    """Dimensions d, two or more, increasing."""
+    replicates: int = option(256, ge=4)
+    """Pairs of training sets if d is at most 128; above, in proportion to 128 / d."""
+    fewest: int = option(12, ge=4)
+    """Smallest number of pairs of training sets."""
     law: str = "exponential"
-    """Law of the noise: exponential (less 1), rademacher (+-1) or uniform."""
-    ratio: float = 0.5
-    """Training examples n over d, above 0 and below 1."""
-    separation: float = 2.0
+    """Distribution of the noise: exponential (minus 1), rademacher (+-1) or uniform."""
+    ratio: float = option(0.5, gt=0.0, lt=1.0)
+    """Training examples n over d."""
+    separation: float = option(2.0, gt=0.0)
     """Mahalanobis distance of each class mean from the border between the classes."""
-    margin: float = 1.0
+    margin: float = option(1.0, gt=0.0)
     """Differences of error below this count as none, in percentage points."""
 
-    def __post_init__(self) -> None:
-        check_options(
-            self, "theorem", dimensions=8, replicates=4, fewest=4, ratio="(0, 1)", separation="(0, inf)", margin="(0, inf)"
-        )  # fmt: skip
-        rising = all(a < b for a, b in zip(self.dimensions, self.dimensions[1:]))
-        sound = len(self.dimensions) >= 2 and rising and self.dimensions[0] >= 8
+    def check(self) -> None:
+        sound = len(self.dimensions) >= 2 and all(a < b for a, b in pairwise(self.dimensions))
         require(sound, "theorem.dimensions", self.dimensions, "two or more, increasing, each at least 8")
         laws = [law for law in LAWS if law != "radius"]
         require(self.law in laws, "theorem.law", self.law, f"one of {', '.join(laws)}")
@@ -75,126 +93,119 @@ PRESETS = {
 }
 
 
-def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section:
-    """The three designs in every dimension; the subject's images take no part."""
-    key = stream(seeded(seed), "theorem")
+def claims(config: Config) -> tuple[Claim, ...]:
+    """What is tested."""
+    largest = f"d = {config.dimensions[-1]:,}"
+    return (
+        _closes(config, "bounded", "a bounded spectrum, for which its assumptions hold"),
+        _closes(config, "power", "a spectrum k^-2, for which its assumptions fail"),
+        Claim(
+            "theorem-radius",
+            "Examples of random length, which violate an assumption of Theorem 1, keep the test errors on X and on "
+            f"Gaussian G (same means and covariances) more than {config.margin:g} percentage points apart at "
+            f"{largest}.",
+            different(config.margin),
+            source="Theorem 1",
+            unit="points",
+        ),
+    )
+
+
+def _closes(config: Config, name: str, design: str) -> Claim:
+    """The gap falls at least half as fast as errors concentrate, and at the largest d no difference remains."""
+    return Claim(
+        f"theorem-{name}",
+        f"Theorem 1 holds for {design}: as the dimension grows, the test error of min-norm classifiers on X "
+        "approaches that on Gaussian G.",
+        all_of(
+            Claim(
+                f"theorem-{name}-slope",
+                "|err X - err G| falls with the dimension at least half as fast as errors concentrate: its slope on "
+                f"logarithmic axes is at most {_SLOPE:g}.",
+                at_most(_SLOPE),
+                source="Theorem 1",
+            ),
+            Claim(
+                f"theorem-{name}-difference",
+                f"The mean of err X - err G at d = {config.dimensions[-1]:,} is smaller than {config.margin:g} "
+                "percentage points.",
+                equivalent(config.margin),
+                source="Theorem 1",
+                unit="points",
+            ),
+        ),
+        source="Theorem 1",
+    )
+
+
+def measure(config: Config, subject: Subject, run: Run) -> dict[str, list[np.ndarray]]:
+    """Differences of test error (percentage points) by design, an array for each dimension; no images are used."""
     gaps: dict[str, list[np.ndarray]] = {}
     for name, design in config.designs().items():
-        gaps[name] = []
+        key, gaps[name] = stream(run.key, name), []
         for d in config.dimensions:
-            compute = partial(universality_gap, stream(key, name), d, config.count(d), design)
-            found = directory.stage(f"theorem/{name}-{d}", compute)
+            found = run.stage(f"{name}-{d}", universality_gap, key, d, config.count(d), design)
             gaps[name].append(100 * (found["x"].astype(float) - found["gaussian"]))
-    dimensions = np.asarray(config.dimensions, float)
-    trends = {name: gap_trend(dimensions, each) for name, each in gaps.items()}
+    return gaps
+
+
+def report(config: Config, subject: Subject, gaps: Mapping[str, list[np.ndarray]]) -> Findings:
+    """How the gap falls with the dimension, by design."""
+    dimensions = np.asarray(config.dimensions)
+    trends = {name: gap_trend(dimensions.astype(float), each) for name, each in gaps.items()}
     mean = {name: np.asarray([gap.mean() for gap in each]) for name, each in gaps.items()}
-    # Of no width where all replicates agree, up to rounding of the errors: such claims are undecided.
-    error = {
-        name: np.asarray([float(sample_deviation(gap, 100.0)) / np.sqrt(len(gap)) for gap in each])
-        for name, each in gaps.items()
-    }
+    error = {name: np.asarray([_standard_error(gap) for gap in each]) for name, each in gaps.items()}
     figure = plots.universality_trend(
-        np.asarray(config.dimensions),
+        dimensions,
         {NAMES[name]: (trend.size, trend.size_error) for name, trend in trends.items()},
         {NAMES[name]: (mean[name], error[name]) for name in gaps},
         margin=config.margin,
     )
-    directory.save_figure(FIGURE_FILES[0], figure)
-
-    last = {name: (float(mean[name][-1]), float(error[name][-1])) for name in gaps}
-    largest = f"d = {config.dimensions[-1]:,}"
-    claims = [
-        _falls("bounded", trends["bounded"], last["bounded"], config, largest),
-        _falls("power", trends["power"], last["power"], config, largest),
-        JudgedClaim.different(
-            id="theorem-radius",
-            paper=PAPER,
-            figure="Theorem 1",
-            statement=f"Examples of random length, which break an assumption, keep err X and err G apart at {largest} (same means and covariances).",
-            estimate=last["radius"][0],
-            interval=_interval(*last["radius"]),
-            margin=config.margin,
-            unit="points",
-        ),
-    ]
     slopes = {
-        name: f"d^{each.slope:.2f} [{each.slope_interval[0]:.2f}, {each.slope_interval[1]:.2f}]"
-        for name, each in trends.items()
+        name: Estimate(trend.slope, *trend.slope_interval, method="normal, weighted least squares")
+        for name, trend in trends.items()
     }
-    answer = (
-        f"With {config.law} noise and n / d = {config.ratio:g}, |err X - err G| goes as {slopes['bounded']} for a bounded spectrum and as "
-        f"{slopes['power']} for k^-2; at {largest} the mean differences are {last['bounded'][0]:+.2f} and {last['power'][0]:+.2f} "
-        f"percentage points. With examples of random length the difference is {last['radius'][0]:+.2f} points there."
-    )
+    last = {name: normal_estimate(mean[name][-1], error[name][-1], bounds=(-100.0, 100.0)) for name in gaps}
+    shown = {name: f"d^{slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}]" for name, slope in slopes.items()}
     rows = [
         (
             NAMES[name],
-            size,
-            config.count(size),
+            d,
+            config.count(d),
             *(float(part[at]) for part in (trends[name].size, mean[name], error[name])),
         )
         for name in gaps
-        for at, size in enumerate(config.dimensions)
+        for at, d in enumerate(config.dimensions)
     ]
-    return Section(
-        TITLE,
-        answer,
-        claims,
-        [
-            FigureEntry(
-                FIGURE_FILES[0],
-                f"Test error of the min-norm classifier trained on noise that is not Gaussian (X) less that on Gaussian noise (G), {config.law} noise, two "
-                f"classes, n / d = {config.ratio:g}; errors are exact given each classifier. Left its size, right its mean with sign; bars: 95 % intervals.",
-            )
-        ],
-        [Table("Theorem 1: differences of test error (points)", ("design", "d", "replicates", "mean size", "mean", "standard error"), rows)],
-        {
-            "dimensions": list(config.dimensions),
-            "slope": {name: [trend.slope, *trend.slope_interval] for name, trend in trends.items()},
-            "mean_difference": {name: values.tolist() for name, values in mean.items()},
-            "standard_error": {name: values.tolist() for name, values in error.items()},
+    header = ("design", "d", "replicates", "mean size", "mean", "standard error")
+    noise = f"{config.law} noise and n / d = {config.ratio:g}"
+    return Findings(
+        f"With {noise}, |err X - err G| goes as {shown['bounded']} for a bounded spectrum and as {shown['power']} for "
+        f"k^-2; at d = {dimensions[-1]:,} the mean differences are {last['bounded'].value:+.2f} and "
+        f"{last['power'].value:+.2f} percentage points. With examples of random length the difference is "
+        f"{last['radius'].value:+.2f} points there.",
+        claims={
+            f"theorem-{name}": {f"theorem-{name}-slope": slopes[name], f"theorem-{name}-difference": last[name]}
+            for name in ("bounded", "power")
+        }
+        | {"theorem-radius": last["radius"]},
+        figures={"theorem_one": (figure, f"Here with {noise}.")},
+        tables=[Table("Theorem 1: differences of test error (points)", header, rows)],
+        metrics={
+            "dimensions": dimensions,
+            "slope": {name: [slope.value, slope.low, slope.high] for name, slope in slopes.items()},
+            "mean_difference": mean,
+            "standard_error": error,
         },
-    )  # fmt: skip
-
-
-def _interval(mean: float, error: float) -> tuple[float, float]:
-    """95 % interval of a difference in percentage points."""
-    return max(-100.0, mean - 1.96 * error), min(100.0, mean + 1.96 * error)
-
-
-def _falls(name: str, trend: GapTrend, last: tuple[float, float], config: Config, largest: str) -> JudgedClaim:
-    """The size falls at least half as fast as errors concentrate, and at the largest d no difference is left."""
-    about: dict[str, Any] = {"paper": PAPER, "figure": "Theorem 1"}
-    noise = "as its assumptions ask for" if name == "bounded" else "though its assumptions fail"
-    parts = [
-        JudgedClaim.at_most(
-            id=f"theorem-{name}-slope",
-            statement="|err X - err G| falls with the dimension (slope on logarithmic axes).",
-            value=trend.slope,
-            interval=trend.slope_interval,
-            threshold=-0.25,
-            unit="",
-            **about,
-        ),
-        JudgedClaim.equivalent(
-            id=f"theorem-{name}-difference",
-            statement=f"The mean of err X - err G at {largest} is less than the margin.",
-            estimate=last[0],
-            interval=_interval(*last),
-            margin=config.margin,
-            unit="points",
-            **about,
-        ),
-    ]
-    return JudgedClaim.all_of(
-        parts,
-        id=f"theorem-{name}",
-        statement=f"Theorem 1 holds for a {NAMES[name]}, {noise}: min-norm classifiers on X come to err as often as on G.",
-        **about,
     )
 
 
-def costs(config: Config, subject: Plan) -> list[Cost]:
+def _standard_error(gap: np.ndarray) -> float:
+    """Of the mean; 0 if all replicates agree, up to rounding of the errors: claims about it are then undecided."""
+    return float(sample_deviation(gap, 100.0)) / np.sqrt(len(gap))
+
+
+def costs(config: Config, plan: Plan) -> list[Cost]:
     """A QR factorisation of both training sets of each pair: ``2 n^2 (d - n / 3)`` operations."""
     flop, memory = 0.0, 0.0
     for d in config.dimensions:
@@ -202,3 +213,17 @@ def costs(config: Config, subject: Plan) -> list[Cost]:
         flop += 3 * config.count(d) * 2 * 2 * n**2 * (d - n / 3)
         memory = max(memory, 4 * 2 * 4 * n * d)
     return [Cost("theorem 1", 0, flop, memory, 0)]
+
+
+PART = Part(
+    name="theorem",
+    title="Theorem 1, simulated",
+    question="Does the gap between X and Gaussian G close as the dimension grows, and stay open if an assumption fails?",
+    paper=PAPER,
+    presets=PRESETS,
+    claims=claims,
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+)
