@@ -1,213 +1,237 @@
-"""The gap the paper puts down to estimation: mixtures fitted to n_fit images, n_fit swept, and the published protocol."""
+"""The gap that the paper attributes to estimation: mixtures fitted to n_fit images, and the published protocol."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from dgu import plots
 from dgu.analysis.arms import Recipe
+from dgu.analysis.estimate import Estimate, as_estimate
 from dgu.analysis.fit_size import FitSweep, fit_gaps, fit_size_accuracy
-from dgu.analysis.resampling import Interval, corrected_t_interval, t_interval
+from dgu.analysis.resampling import corrected_t_interval, t_interval
 from dgu.errors import require
-from experiments.concentration.subject import PAPER, Plan, Subject
-from experiments.study.costs import Cost
-from experiments.study.judged import JudgedClaim
-from experiments.study.options import check_options
-from experiments.study.report import FigureEntry, Section, Table
-from experiments.study.run_directory import RunDirectory
+from experiments.concentration.subject import PAPER, Plan, Subject, single_class
+from experiments.study import (
+    Claim,
+    Cost,
+    Figure,
+    Findings,
+    Noted,
+    Options,
+    Part,
+    Run,
+    Table,
+    at_least,
+    equivalent,
+    option,
+)
 
-TITLE = "The gap that a finite fit leaves"
-CLAIM_IDS = ("fit-size-shrinks", "fit-size-null", "fit-size-published")
-FIGURE_FILES = ("figures/fit_size.png",)
 #: The range of a difference of accuracies, in percentage points.
-POINTS = (-100, 100)
+_POINTS = (-100, 100)
+
+FIGURES = (
+    Figure(
+        "fit_size",
+        "Test accuracy of linear classifiers (softmax + MSE) trained and tested on the samples, minus that of "
+        "classifiers trained and tested on the mixture, against the number of images that the mixture is fitted to. "
+        "The classifiers see none of these images, except at the last point, where the mixture is fitted to all "
+        "images, the test images included (the published protocol). Null: the same with images drawn from a Gaussian "
+        "mixture. Bands: 95 % intervals.",
+    ),
+)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Options, prefix="fit_size"):
     """Linear classifiers on the samples and on mixtures fitted to n_fit of them."""
 
-    sizes: tuple[int, ...] = (50, 100, 200, 400, 800, 1600, 3200, 6400)
-    """Images per class that mixtures are fitted to, increasing, two or more; those that the pool has enough images for are used."""
-    train: int = 200
+    sizes: tuple[int, ...] = option((50, 100, 200, 400, 800, 1600, 3200, 6400), ge=2)
+    """Images per class that mixtures are fitted to, two or more, increasing; those for which there are enough images
+    are used."""
+    train: int = option(200, ge=2)
     """Images per class that classifiers are trained on."""
-    validation: int = 60
-    """Images per class that choose the rate and the stopping epoch."""
-    test: int = 200
-    """Images per class that accuracy is measured on."""
-    replicates: int = 12
-    """New splits of the pool, 2 or more."""
+    validation: int = option(60, ge=2)
+    """Images per class by which the learning rate and the stopping epoch are chosen."""
+    test: int = option(200, ge=2)
+    """Images per class on which accuracy is measured."""
+    replicates: int = option(12, ge=2)
+    """Random splits of the images."""
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=30, learning_rates=(0.1, 0.3, 1.0)))
-    margin: float = 2.5
+    """Training of the linear classifiers."""
+    margin: float = option(2.5, gt=0.0)
     """Differences of accuracy below this count as none, in percentage points."""
 
-    def __post_init__(self) -> None:
-        check_options(self, "fit_size", sizes=2, train=2, validation=2, test=2, replicates=2, margin="(0, inf)")
-        rising = all(a < b for a, b in zip(self.sizes, self.sizes[1:]))
-        sound = len(self.sizes) >= 2 and rising and self.sizes[0] >= 2
+    def check(self) -> None:
+        sound = len(self.sizes) >= 2 and all(a < b for a, b in pairwise(self.sizes))
         require(sound, "fit_size.sizes", self.sizes, "two or more, increasing, each at least 2")
 
     def sweep(self, per_class: int, shown: str = "per_class") -> FitSweep:
-        """The sweep that a pool of so many images per class allows."""
-        left = per_class - self.train - self.validation - self.test
-        fits = tuple(n for n in self.sizes if n <= left)
-        need = self.sizes[1] + self.train + self.validation + self.test
-        require(
-            len(fits) >= 2,
-            shown,
-            per_class,
-            f"at least {need} for fit_size (two sizes, train, validation and test)",
-        )
+        """The sweep that ``per_class`` images of each class allow; they are called ``shown`` if they are too few."""
+        held_out = self.train + self.validation + self.test
+        fits = tuple(n for n in self.sizes if n <= per_class - held_out)
+        least = f"at least {self.sizes[1] + held_out} for fit_size (two sizes, train, validation and test)"
+        require(len(fits) >= 2, shown, per_class, least)
         return FitSweep(fits, self.train, self.validation, self.test)
 
 
 PRESETS = {
     "smoke": Config(
-        sizes=(2, 6), train=6, validation=2, test=4, replicates=2,
+        sizes=(2, 6),
+        train=6,
+        validation=2,
+        test=4,
+        replicates=2,
         recipe=Recipe(epochs=2, learning_rates=(1.0,), eval_interval=1),
     ),
     "default": Config(),
     "paper": Config(
-        train=2048, validation=512, test=1024, replicates=10,
+        train=2048,
+        validation=512,
+        test=1024,
+        replicates=10,
         recipe=Recipe(epochs=600, learning_rates=(0.01, 0.03, 0.1), batch_size=128, momentum=0.0),
     ),
-}  # fmt: skip
+}
 
 
-def check(config: Config, per_class: int, shown: str = "per_class") -> None:
-    """``InputError`` where there are too few images of each class."""
-    config.sweep(per_class, shown)
-
-
-def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) -> Section | None:
-    """The sweep on the subject's samples and on samples of their mixture; None for a single class."""
-    k, count = subject.images.shape[:2]
-    if k < 2:
-        return None
-    sweep = config.sweep(count)
-    flat = subject.images.reshape(k, count, -1)
-
-    def accuracies(null: bool) -> np.ndarray:
-        found = []
-        for number in range(config.replicates):
-            compute = partial(
-                fit_size_accuracy, flat, sweep, config.recipe, seed=seed, replicate=number, null=null
-            )  # fmt: skip
-            stage = f"fit_size/{'null' if null else 'images'}-{number:03d}"
-            found.append(directory.stage(stage, partial(_named, "accuracy", compute))["accuracy"])
-        return np.stack(found)
-
-    own, null = fit_gaps(accuracies(False)), fit_gaps(accuracies(True))
-    shared: dict[str, Any] = {"n_train": sweep.total - sweep.test, "n_test": sweep.test}
-
-    def interval(values: np.ndarray) -> Interval:
-        return corrected_t_interval(np.moveaxis(values, 0, -1), **shared, bounds=POINTS)
-
-    gap, alone = interval(own), t_interval(null.T, bounds=POINTS)
-    n = np.asarray([*sweep.n_fit, count])
-    arms = ("diffusion", "null")
-    mean, low, high = (
-        np.stack([np.asarray(getattr(each, part)) for each in (gap, alone)]) for part in ("estimate", "low", "high")
+def claims(config: Config) -> tuple[Claim, ...]:
+    """What is tested."""
+    margin = f"less than {config.margin:g} percentage points"
+    return (
+        Claim(
+            "fit-size-shrinks",
+            "The difference of accuracy between samples and mixture is smaller if the mixture is fitted to the "
+            "largest number of images than if it is fitted to the smallest, as an estimation error must be.",
+            at_least(0.0),
+            source="Fig 5",
+            unit="points",
+        ),
+        Claim(
+            "fit-size-null",
+            "With the mixture fitted to the largest number of images that classifiers do not see, the difference of "
+            "accuracy between samples and mixture is that of exactly Gaussian images, the effect of the finite fit "
+            f"alone: to {margin}.",
+            equivalent(config.margin),
+            unit="points",
+        ),
+        Claim(
+            "fit-size-published",
+            "By the published protocol, with a mixture fitted to all images, the test images included, accuracies on "
+            f"samples and on the mixture differ by {margin}.",
+            equivalent(config.margin),
+            source="Fig 5",
+            unit="points",
+        ),
     )
-    panel = plots.CurvePanel("", n, mean, low, high, arms, dimension=flat.shape[-1])
-    figure = plots.learning_curves(
-        [panel],
+
+
+def check(config: Config, subject: Subject) -> None:
+    """Refuses subjects with too few images of a class."""
+    config.sweep(subject.per_class, subject.bounded_by)
+
+
+def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
+    """Accuracies (replicates, arms) on the subject's samples, and on samples of their mixture."""
+    return {
+        pool: np.stack(
+            [
+                run.stage(f"{pool}-{number:03d}", accuracy, config, subject, run.seed, number, pool)["accuracy"]
+                for number in range(config.replicates)
+            ]
+        )
+        for pool in ("images", "null")
+    }
+
+
+def accuracy(config: Config, subject: Subject, seed: int, replicate: int, pool: str) -> dict[str, np.ndarray]:
+    """Accuracies of the classifiers of one split of ``"images"``, or of the ``"null"``."""
+    sweep, null = config.sweep(subject.per_class), pool == "null"
+    return {
+        "accuracy": fit_size_accuracy(subject.rows, sweep, config.recipe, seed=seed, replicate=replicate, null=null)
+    }
+
+
+def report(config: Config, subject: Subject, found: Mapping[str, np.ndarray]) -> Findings:
+    """Differences of accuracy against the number of images that the mixture is fitted to."""
+    sweep, count = config.sweep(subject.per_class), subject.per_class
+    own, null = fit_gaps(found["images"]), fit_gaps(found["null"])
+
+    def over_splits(values: np.ndarray) -> Estimate:
+        n_train = sweep.total - sweep.test
+        return as_estimate(
+            corrected_t_interval(np.moveaxis(values, 0, -1), n_train=n_train, n_test=sweep.test, bounds=_POINTS)
+        )
+
+    gap, alone = over_splits(own), as_estimate(t_interval(null.T, bounds=_POINTS))
+    columns = [np.asarray(part) for one in (gap, alone) for part in (one.value, one.low, one.high)]
+    gaps = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in zip(*columns[:3])]
+    alones = columns[3]
+    first, last = sweep.n_fit[0], sweep.n_fit[-1]
+    sizes = f"The smallest and the largest number are {first} and {last} images of each class."
+    header = ("mixture", "samples", "low", "high", "null", "low", "high")
+    rows = [(arm, *(float(column[at]) for column in columns)) for at, arm in enumerate(sweep.arms[1:])]
+    return Findings(
+        f"Accuracy on the samples, minus that on the mixture, is {gaps[0]} points if the mixture is fitted to {first} "
+        f"images of each class, {gaps[-2]} at {last}, and {gaps[-1]} by the published protocol. Exactly Gaussian "
+        f"images give {alones[0]:+.1f}, {alones[-2]:+.1f} and {alones[-1]:+.1f}, the effect of the finite fit alone.",
+        claims={
+            "fit-size-shrinks": Noted(over_splits(np.abs(own[:, 0]) - np.abs(own[:, -2])), sizes),
+            "fit-size-null": Noted(
+                over_splits(own[:, -2] - null[:, -2]), f"That number is {last} images of each class."
+            ),
+            "fit-size-published": over_splits(own[:, -1]),
+        },
+        figures={
+            "fit_size": (
+                _figure(np.asarray([*sweep.n_fit, count]), subject.dimension, gap, alone),
+                f"All images are {count} of each class.",
+            )
+        },
+        tables=[Table("Accuracy on images minus that on the mixture (points)", header, rows)],
+        metrics={"n_fit": sweep.n_fit, "gaps": own, "null_gaps": null},
+    )
+
+
+def _figure(n: np.ndarray, dimension: int, gap: Estimate, alone: Estimate) -> Any:
+    mean, low, high = (
+        np.stack([np.asarray(getattr(one, part)) for one in (gap, alone)]) for part in ("value", "low", "high")
+    )
+    return plots.learning_curves(
+        [plots.CurvePanel("", n, mean, low, high, ("diffusion", "null"), dimension=dimension)],
         quantity="accuracy on images - on mixture (points)",
         xlabel="images a class that the mixture is fitted to",
         labels={"diffusion": "samples", "null": "null: exactly Gaussian images"},
     )
-    directory.save_figure(FIGURE_FILES[0], figure)
-
-    first, last = sweep.n_fit[0], sweep.n_fit[-1]
-    shrinks = interval(np.abs(own[:, 0]) - np.abs(own[:, -2]))
-    corrected = interval(own[:, -2] - null[:, -2])
-    everything = interval(own[:, -1])
-    claims = [
-        JudgedClaim.at_least(
-            id="fit-size-shrinks",
-            paper=PAPER,
-            figure="Fig 5",
-            statement=f"The difference of accuracy between samples and mixture shrinks from n_fit = {first} to {last} images a class, as an error of estimation must.",
-            value=float(shrinks.estimate),
-            interval=(float(shrinks.low), float(shrinks.high)),
-            threshold=0.0,
-            unit="points",
-        ),
-        JudgedClaim.equivalent(
-            id="fit-size-null",
-            paper="own",
-            figure="",
-            statement=f"At n_fit = {last} the difference is that of exactly Gaussian images: what the finite fit alone does.",
-            estimate=float(corrected.estimate),
-            interval=(float(corrected.low), float(corrected.high)),
-            margin=config.margin,
-            unit="points",
-        ),
-        JudgedClaim.equivalent(
-            id="fit-size-published",
-            paper=PAPER,
-            figure="Fig 5",
-            statement="By the published protocol, a mixture fitted to all images and the test images among them, accuracies on samples and mixture differ by less than the margin.",
-            estimate=float(everything.estimate),
-            interval=(float(everything.low), float(everything.high)),
-            margin=config.margin,
-            unit="points",
-        ),
-    ]
-    alones = np.asarray(alone.estimate)
-    by_size = [
-        f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-        for value, low, high in zip(*(np.asarray(part) for part in (gap.estimate, gap.low, gap.high)))
-    ]
-    answer = (
-        f"Accuracy on the samples, less that on the mixture, is {by_size[0]} points where the mixture is fitted to {first} images a class, "
-        f"{by_size[-2]} at {last}, and {by_size[-1]} by the published protocol. "
-        f"Exactly Gaussian images give {alones[0]:+.1f}, {alones[-2]:+.1f} and {alones[-1]:+.1f}: that much is the finite fit alone."
-    )
-    rows = [
-        (
-            arm,
-            *(
-                float(np.asarray(part)[at])
-                for found in (gap, alone)
-                for part in (found.estimate, found.low, found.high)
-            ),
-        )
-        for at, arm in enumerate(sweep.arms[1:])
-    ]
-    return Section(
-        TITLE,
-        answer,
-        claims,
-        [
-            FigureEntry(
-                FIGURE_FILES[0],
-                "Test accuracy of linear classifiers (softmax + MSE) trained and tested on the samples, less that of classifiers trained and tested on the mixture, against "
-                f"the number of images that the mixture is fitted to: other images than the classifiers see, but for the last point, {count} images, which are all of them, "
-                "the test images included (the published protocol). Null: the same with images drawn from a Gaussian mixture. Bands: 95 % intervals.",
-            )
-        ],
-        [Table("Accuracy on images less that on the mixture (points)", ("mixture", "samples", "low", "high", "null", "low", "high"), rows)],
-        {"n_fit": list(sweep.n_fit), "gaps": own.tolist(), "null_gaps": null.tolist()},
-    )  # fmt: skip
 
 
-def _named(name: str, compute: Callable[[], np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: compute()}
-
-
-def costs(config: Config, subject: Plan) -> list[Cost]:
+def costs(config: Config, plan: Plan) -> list[Cost]:
     """Fits, draws and classifiers of all replicates, images and null."""
-    if subject.classes < 2:
+    if plan.classes < 2:
         return []
-    sweep = config.sweep(subject.per_class)
-    d, k = int(np.prod(subject.shape)), subject.classes
+    sweep = config.sweep(plan.per_class)
+    d, k = plan.dimension, plan.classes
     arms = len(sweep.arms)
     drawn = sweep.train + sweep.validation + sweep.test * sweep.test_factor
-    fits = sum(2 * n * d * min(n, d) + 2 * drawn * min(n, d) * d for n in (*sweep.n_fit, subject.per_class))
+    fits = sum(2 * n * d * min(n, d) + 2 * drawn * min(n, d) * d for n in (*sweep.n_fit, plan.per_class))
     sgd = arms * len(config.recipe.learning_rates) * config.recipe.epochs * sweep.train * k * 4 * d * k
     images = arms * drawn * k * d * 4
     return [Cost("fit size", 0, 2 * config.replicates * (k * fits + sgd), images, 0)]
+
+
+PART = Part(
+    name="fit_size",
+    title="The gap that a finite fit leaves",
+    question="Is the gap between samples and mixture an estimation error, which vanishes with more images for the fit?",
+    paper=PAPER,
+    presets=PRESETS,
+    claims=claims,
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+    check=check,
+    skips=single_class,
+)
