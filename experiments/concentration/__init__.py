@@ -43,8 +43,8 @@ _PUBLISHED_CLASSES = (
 STUDY = Study(
     name="concentration",
     title="Concentration of measure",
-    question="Do these samples obey concentration of measure, is the sampler a contraction, how heavy are the tails, and "
-    "how far do Gaussian predictions carry?",
+    question="Do these samples obey concentration of measure, is the sampler a contraction, how heavy are the tails, "
+    "and how far do Gaussian predictions carry?",
     options=Options,
     parts=_PARTS,
     gather=gather,

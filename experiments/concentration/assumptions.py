@@ -79,7 +79,7 @@ def measured(found: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str]) 
         scaled = values[:, places] / np.where(white[places] > 0, white[places], 1.0)[None, :, None]
         centre = scaled[..., 0]
         farthest = centre.argmin() if kind == "smallest" else centre.argmax()
-        k, place = np.unravel_index(farthest, centre.shape)
+        k, place = (int(at) for at in np.unravel_index(farthest, centre.shape))
         value, low, high = (float(part) for part in scaled[k, place])
         claimed[claim] = Noted(Estimate(value, low, high), f"Farthest: {names[places[place]]}, {classes[k]}.")
     return claimed

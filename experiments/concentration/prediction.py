@@ -184,7 +184,7 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
     }
     expected = theory["samples"][..., 0]
     offs = (drawn.value - expected, seen.value - expected, alone.value)
-    worst = [float(np.abs(values[far]).max()) for values in offs]
+    worst = [float(np.abs(np.asarray(values)[far]).max()) for values in offs]
     return Findings(
         f"From means and covariances alone, the test error of least squares is predicted to within {worst[0]:.2f} "
         f"points on samples of the Gaussian mixture (d = {d}, n / d {_span(n / d)}, with and without a ridge, "

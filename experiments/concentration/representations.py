@@ -270,7 +270,7 @@ def _spectrum_ratios(compared: Mapping[str, Mapping[str, np.ndarray]], held: Map
         corrected = 2 * log["mixture"] - log["diffusion"] - log["null"]
         for quantile in QUANTILES:
             values = corrected[:, round(quantile * (corrected.shape[1] - 1))]
-            interval = corrected_t_interval(values, **held)
+            interval = corrected_t_interval(values, held["n_train"], held["n_test"])
             ratio, low, high = (float(np.exp(part)) for part in (interval.estimate, interval.low, interval.high))
             measured[f"representations-spectra-{name}-{round(100 * quantile)}%"] = Estimate(ratio, low, high)
     return measured

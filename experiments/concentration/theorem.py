@@ -217,7 +217,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
 PART = Part(
     name="theorem",
     title="Theorem 1, simulated",
-    question="Does the gap between X and Gaussian G close as the dimension grows, and stay open if an assumption fails?",
+    question="Does the gap between X and Gaussian G close as d grows, and stay open if an assumption fails?",
     paper=PAPER,
     presets=PRESETS,
     claims=claims,
