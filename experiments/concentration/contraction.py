@@ -156,7 +156,7 @@ def measure(config: Config, subject: Subject, run: Run) -> dict[str, Any]:
     """Gains of the trained sampler without churn and with it, their references, and the controls."""
     return {
         "arms": {
-            name: run.stage(name.replace(" ", "-"), gains, config, subject, run.key, churn)
+            name: run.stage(_stored(name), gains, config, subject, run.key, churn)
             for name, churn in subject.arms.items()
         },
         "control": run.stage("gaussian", gaussian_errors, subject, run.key),
@@ -259,10 +259,15 @@ def references(subject: Subject) -> dict[str, np.ndarray]:
     centred = flat - flat.mean(axis=1, keepdims=True)
     top = [np.linalg.norm(rows, 2) ** 2 / (flat.shape[1] - 1) for rows in centred]
     exact = {
-        name: analysis.gaussian_path(gaussian, subject.sigmas, churn).step_expansion
+        _stored(name): analysis.gaussian_path(gaussian, subject.sigmas, churn).step_expansion
         for name, churn in subject.arms.items()
     }
     return exact | {"output": np.sqrt(np.mean(top))}
+
+
+def _stored(arm: str) -> str:
+    """The name of an arm in names of stages and arrays."""
+    return arm.replace(" ", "-")
 
 
 def _shown_by(bar: Progress) -> Callable[[int, int], None]:
@@ -339,7 +344,7 @@ def _figures(
     arms, points, sigmas, exact = found["arms"], found["points"], subject.sigmas, found["references"]
     near, far = f"pairs of near starts (distance {config.nearness:g})", "pairs of independent starts"
     gained = [
-        plots.GainPanel(name, sigmas[:-1], arm["steps"], exact[name], {near: arm["near"], far: arm["far"]})
+        plots.GainPanel(name, sigmas[:-1], arm["steps"], exact[_stored(name)], {near: arm["near"], far: arm["far"]})
         for name, arm in arms.items()
     ]
     distance, grid = config.two_point_distance, samplers.karras_sigmas(config.two_point_steps)
