@@ -383,7 +383,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
 
 PART = Part(
     name="contraction",
-    title="Is the sampler a contraction?",
+    title="Contraction of the sampler",
     question="Is every step of the sampler a contraction, and is the whole map from initial noise to sample?",
     paper=PAPER,
     presets=PRESETS,

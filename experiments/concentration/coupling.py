@@ -26,8 +26,8 @@ def _parts(coupling: str) -> tuple[Claim, ...]:
     return tuple(
         Claim(
             f"coupling-{coupling}-{d}",
-            f"At dimension {d:,}, the standard deviation of ||x - y|| / sqrt 2 is at most {LARGEST_DEVIATION:g} with "
-            f"{_LABELS[coupling]}.",
+            f"For {_LABELS[coupling]}, at dimension {d:,}, the standard deviation of ||x - y|| / sqrt 2 is at most "
+            f"{LARGEST_DEVIATION:g}.",
             at_most(LARGEST_DEVIATION),
             source="Theorem 3",
         )

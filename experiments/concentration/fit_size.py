@@ -13,7 +13,7 @@ from dgu.analysis.estimate import Estimate, as_estimate
 from dgu.analysis.fit_size import FitSweep, fit_gaps, fit_size_accuracy
 from dgu.analysis.resampling import corrected_t_interval, t_interval
 from dgu.errors import require
-from experiments.concentration.subject import PAPER, Plan, Subject, single_class
+from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
 from experiments.study import (
     Claim,
     Cost,
@@ -99,7 +99,7 @@ PRESETS = {
 
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
-    margin = f"less than {config.margin:g} percentage points"
+    margin = f"less than {points(config.margin)}"
     return (
         Claim(
             "fit-size-shrinks",
@@ -170,7 +170,7 @@ def report(config: Config, subject: Subject, found: Mapping[str, np.ndarray]) ->
     gaps = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in zip(*columns[:3])]
     alones = columns[3]
     first, last = sweep.n_fit[0], sweep.n_fit[-1]
-    sizes = f"The smallest and the largest number are {first} and {last} images of each class."
+    sizes = f"The mixtures compared are fitted to {first} and {last} images of each class."
     header = ("mixture", "samples", "low", "high", "null", "low", "high")
     rows = [(arm, *(float(column[at]) for column in columns)) for at, arm in enumerate(sweep.arms[1:])]
     return Findings(
@@ -180,7 +180,7 @@ def report(config: Config, subject: Subject, found: Mapping[str, np.ndarray]) ->
         claims={
             "fit-size-shrinks": Noted(over_splits(np.abs(own[:, 0]) - np.abs(own[:, -2])), sizes),
             "fit-size-null": Noted(
-                over_splits(own[:, -2] - null[:, -2]), f"That number is {last} images of each class."
+                over_splits(own[:, -2] - null[:, -2]), f"The mixture is fitted to {last} images of each class."
             ),
             "fit-size-published": over_splits(own[:, -1]),
         },

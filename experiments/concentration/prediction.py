@@ -18,7 +18,7 @@ from dgu.analysis.splits import class_splits
 from dgu.errors import require
 from dgu.keys import stream
 from dgu.typing import Key
-from experiments.concentration.subject import PAPER, Plan, Subject, single_class
+from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
 from experiments.study import (
     Claim,
     Cost,
@@ -115,14 +115,14 @@ def claims(config: Config) -> tuple[Claim, ...]:
         Claim(
             "prediction-simulation",
             "The asymptotic formula predicts the test error of least squares on samples of the Gaussian mixture within "
-            f"{config.tolerance:g} percentage points {away}.",
+            f"{points(config.tolerance)} {away}.",
             each(equivalent(config.tolerance)),
             unit="points",
         ),
         Claim(
             "prediction-images",
             "The asymptotic formula predicts the test error of least squares on the samples from the moments of other "
-            f"samples: the difference is within {config.margin:g} percentage points of that for the same number of "
+            f"samples: the difference is within {points(config.margin)} of that for the same number of "
             f"exactly Gaussian images {away}.",
             each(equivalent(config.margin)),
             source="Theorem 1",
@@ -303,7 +303,7 @@ def _by_size(estimate: Estimate, n: np.ndarray) -> dict[str, Measured]:
     return {
         f"{size}-{line}": Noted(
             Estimate(float(value[i, j]), float(low[i, j]), float(high[i, j])),
-            statement=f"At n = {size}, with {text}, the error does not differ from the prediction.",
+            statement=f"At n = {size} ({text}), the error does not differ from the prediction.",
         )
         for i, size in enumerate(n.tolist())
         for j, (line, text) in enumerate(LINES.items())

@@ -17,7 +17,7 @@ from dgu.analysis.spectra import squared_singular_values
 from dgu.analysis.splits import class_splits
 from dgu.keys import stream
 from dgu.typing import Key
-from experiments.concentration.subject import PAPER, Plan, Subject, require_images, single_class
+from experiments.concentration.subject import PAPER, Plan, Subject, points, require_images, single_class
 from experiments.study import (
     Claim,
     Cost,
@@ -92,7 +92,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             Claim(
                 f"representations-{name}",
                 f"Linear classifiers of all classes on {words}, trained and tested on samples and on their Gaussian "
-                f"mixture, differ in accuracy by less than {config.margin:g} percentage points.",
+                f"mixture, differ in accuracy by less than {points(config.margin)}.",
                 equivalent(config.margin, max_standard_error=config.max_standard_error),
                 source="Fig 5" if name == "pixels" else "Section 4, features",
                 unit="points",

@@ -151,6 +151,11 @@ def single_class(config: BaseOptions, subject: Subject) -> str:
     return "" if len(subject.labels) > 1 else "it requires two or more classes"
 
 
+def points(value: float) -> str:
+    """A difference of shares in words: ``"1 percentage point"``, ``"2.5 percentage points"``."""
+    return f"{value:g} percentage point{'' if value == 1 else 's'}"
+
+
 def require_images(subject: Subject, fewest: int, part: str) -> None:
     """``InputError`` if the subject has fewer than ``fewest`` images of each class, which ``part`` needs."""
     require(subject.per_class >= fewest, subject.bounded_by, subject.per_class, f"{fewest} or more for {part}")

@@ -13,7 +13,7 @@ from dgu.analysis.resampling import sample_deviation
 from dgu.analysis.theorem_one import LAWS, TheoremDesign, gap_trend, universality_gap
 from dgu.errors import require
 from dgu.keys import stream
-from experiments.concentration.subject import PAPER, Plan, Subject
+from experiments.concentration.subject import PAPER, Plan, Subject, points
 from experiments.study import (
     Claim,
     Cost,
@@ -101,8 +101,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
         Claim(
             "theorem-radius",
             "Examples of random length, which violate an assumption of Theorem 1, keep the test errors on X and on "
-            f"Gaussian G (same means and covariances) more than {config.margin:g} percentage points apart at "
-            f"{largest}.",
+            f"Gaussian G (same means and covariances) more than {points(config.margin)} apart at {largest}.",
             different(config.margin),
             source="Theorem 1",
             unit="points",
@@ -126,8 +125,7 @@ def _closes(config: Config, name: str, design: str) -> Claim:
             ),
             Claim(
                 f"theorem-{name}-difference",
-                f"The mean of err X - err G at d = {config.dimensions[-1]:,} is smaller than {config.margin:g} "
-                "percentage points.",
+                f"The mean of err X - err G at d = {config.dimensions[-1]:,} is smaller than {points(config.margin)}.",
                 equivalent(config.margin),
                 source="Theorem 1",
                 unit="points",

@@ -1,4 +1,4 @@
-"""Tails, spectra and representations of the study of concentration, on small Gaussian images: all declared, and right."""
+"""Tails, spectra and representations of the study of concentration, on small Gaussian images."""
 
 import json
 
@@ -133,14 +133,14 @@ def test_too_few_images_are_refused_before_the_work(name):
 @pytest.mark.parametrize(
     ("name", "option", "value"),
     [
-        ("tails", "projections", 0), ("tails", "coordinates", -1), ("tails", "resamples", 19), ("tails", "left_over", 0.0),
-        ("tails", "control_rows", 199), ("tails", "control_sets", 99), ("tails", "power_sets", 19), ("tails", "pairs", 49),
-        ("spectra", "draws", 9), ("spectra", "planted", 19), ("spectra", "white_sets", 1), ("spectra", "straight", 0.0),
-        ("spectra", "exponent_margin", 0.0), ("spectra", "factor", 1.0), ("spectra", "eigenvectors", 0),
-        ("representations", "replicates", 1), ("representations", "epochs", 0), ("representations", "width", 0),
-        ("representations", "margin", 0.0), ("representations", "max_standard_error", 0.0),
+        *(("tails", *bad) for bad in (("projections", 0), ("coordinates", -1), ("resamples", 19), ("left_over", 0.0))),
+        *(("tails", *bad) for bad in (("control_rows", 199), ("control_sets", 99), ("power_sets", 19), ("pairs", 49))),
+        *(("spectra", *bad) for bad in (("draws", 9), ("planted", 19), ("white_sets", 1), ("straight", 0.0))),
+        *(("spectra", *bad) for bad in (("exponent_margin", 0.0), ("factor", 1.0), ("eigenvectors", 0))),
+        *(("representations", *bad) for bad in (("replicates", 1), ("epochs", 0), ("width", 0), ("margin", 0.0))),
+        ("representations", "max_standard_error", 0.0),
     ],
-)  # fmt: skip
+)
 def test_options_out_of_range(name, option, value):
     with pytest.raises(InputError, match=rf"{name}\.{option} = {value}: must be "):
         PARTS[name].Config(**{option: value})
