@@ -9,7 +9,6 @@ import numpy as np
 
 from dgu import analysis, plots, samplers
 from dgu.analysis.estimate import Estimate, as_estimate, exactly
-from dgu.errors import require
 from dgu.keys import stream
 from dgu.samplers import Churn
 from dgu.typing import Key
@@ -111,8 +110,8 @@ class Config(Options, prefix="contraction"):
 
     samples: int = option(20, ge=2)
     """Trajectories at whose states steps are measured, dealt to the classes in turn."""
-    whole: int = 20
-    """Trajectories among them along which the whole map is measured, 2 or more."""
+    whole: int = option(20, ge=2, le="samples")
+    """Trajectories among them along which the whole map is measured."""
     pairs: int = option(40, ge=2)
     """Pairs of trajectories with the same noise in their steps."""
     nearness: float = option(0.01, gt=0.0, le=1.0)
@@ -131,9 +130,6 @@ class Config(Options, prefix="contraction"):
     """a, of points at +a and -a on the first axis."""
     two_point_steps: int = option(40, ge=2)
     """Steps of the sampler of the two-point mixture."""
-
-    def check(self) -> None:
-        require(2 <= self.whole <= self.samples, "contraction.whole", self.whole, f"2 to {self.samples}")
 
 
 PRESETS = {
