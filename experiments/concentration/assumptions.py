@@ -6,8 +6,8 @@ import matplotlib.figure
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.estimate import Estimate
-from dgu.typing import Key
+from dgu.analysis.stats.estimate import Estimate
+from dgu.core.typing import Key
 from experiments.study import Claim, Figure, Measured, Noted, Table, at_least, at_most
 
 FIGURE = Figure(

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots, samplers
-from dgu.analysis.estimate import Estimate, as_estimate, exactly
-from dgu.keys import stream
+from dgu.analysis.stats.estimate import Estimate, as_estimate, exactly
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from dgu.samplers import Churn
-from dgu.typing import Key
 from experiments.concentration import scales
 from experiments.concentration.contraction_controls import gaussian_errors, halfway_gains, two_points
 from experiments.concentration.subject import ARMS, PAPER, Plan, Subject, no_network

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, samplers
-from dgu.keys import stream
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from dgu.models import EmpiricalDenoiser
-from dgu.typing import Key
 from experiments.concentration.subject import Subject
 
 

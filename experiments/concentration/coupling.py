@@ -6,10 +6,10 @@ import matplotlib.figure
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.coupling import COUPLINGS, LARGEST_DEVIATION
-from dgu.analysis.estimate import Estimate, normal_estimate
-from dgu.keys import stream
-from dgu.typing import Key
+from dgu.analysis.concentration.coupling import COUPLINGS, LARGEST_DEVIATION
+from dgu.analysis.stats.estimate import Estimate, normal_estimate
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from experiments.study import Claim, Figure, all_of, at_most
 
 DIMENSIONS = (16, 256, 4096)

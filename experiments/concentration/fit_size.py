@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.arms import Recipe
-from dgu.analysis.estimate import Estimate, as_estimate
-from dgu.analysis.fit_size import FitSweep, fit_gaps, fit_size_accuracy
-from dgu.analysis.resampling import corrected_t_interval, t_interval
-from dgu.errors import require
+from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.resampling import corrected_t_interval, t_interval
+from dgu.analysis.universality.arms import Recipe
+from dgu.analysis.universality.fit_size import FitSweep, fit_gaps, fit_size_accuracy
+from dgu.core.errors import require
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
 from experiments.study import (
     Claim,

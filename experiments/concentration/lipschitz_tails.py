@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from dgu import analysis
-from dgu.analysis.tails import one_sized
-from dgu.keys import stream
-from dgu.typing import Key
+from dgu.analysis.concentration.tails import one_sized
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from experiments.concentration.subject import Subject
 
 #: Images of each class to which the distance is measured. An eighth of a class's images, these among them, are set

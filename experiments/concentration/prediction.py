@@ -9,15 +9,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dgu import plots
-from dgu.analysis.estimate import Estimate, as_estimate
-from dgu.analysis.fit_size import mixture_samples
-from dgu.analysis.least_squares import least_squares_classifier, simulated_errors
-from dgu.analysis.predicted import class_moments, predicted_curve
-from dgu.analysis.resampling import corrected_t_interval, t_interval
-from dgu.analysis.splits import class_splits
-from dgu.errors import require
-from dgu.keys import stream
-from dgu.typing import Key
+from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.resampling import corrected_t_interval, t_interval
+from dgu.analysis.universality.fit_size import mixture_samples
+from dgu.analysis.universality.least_squares import least_squares_classifier, simulated_errors
+from dgu.analysis.universality.predicted import class_moments, predicted_curve
+from dgu.core.errors import require
+from dgu.core.keys import stream
+from dgu.core.typing import Key
+from dgu.data.splits import class_splits
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
 from experiments.study import (
     Claim,

@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.arms import PARTS, Recipe, Task, assemble, gaussian_arms, train_and_test
-from dgu.analysis.estimate import Estimate, as_estimate
-from dgu.analysis.resampling import Equivalence, corrected_t_interval, equivalence
-from dgu.analysis.spectra import squared_singular_values
-from dgu.analysis.splits import class_splits
-from dgu.keys import stream
-from dgu.typing import Key
+from dgu.analysis.moments.spectra import squared_singular_values
+from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.resampling import Equivalence, corrected_t_interval, equivalence
+from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, gaussian_arms, train_and_test
+from dgu.core.keys import stream
+from dgu.core.typing import Key
+from dgu.data.splits import class_splits
 from experiments.concentration.subject import PAPER, Plan, Subject, points, require_images, single_class
 from experiments.study import (
     Claim,

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.arms import gaussian_arms
-from dgu.analysis.estimate import Estimate, as_estimate, exactly
-from dgu.analysis.resampling import t_interval
-from dgu.keys import stream
-from dgu.typing import Key
+from dgu.analysis.stats.estimate import Estimate, as_estimate, exactly
+from dgu.analysis.stats.resampling import t_interval
+from dgu.analysis.universality.arms import gaussian_arms
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from experiments.concentration import assumptions, spectra_controls
 from experiments.concentration.spectra_controls import PLANTED, planted, white
 from experiments.concentration.subject import PAPER, Plan, Subject, require_images

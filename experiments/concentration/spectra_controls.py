@@ -7,10 +7,10 @@ import matplotlib.figure
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.estimate import as_estimate
-from dgu.analysis.resampling import t_interval
-from dgu.keys import stream
-from dgu.typing import Key
+from dgu.analysis.stats.estimate import as_estimate
+from dgu.analysis.stats.resampling import t_interval
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from experiments.concentration.subject import Subject
 from experiments.study import Claim, Figure, Noted, all_of, within
 

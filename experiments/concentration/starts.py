@@ -9,13 +9,14 @@ import numpy as np
 from scipy import stats
 
 from dgu import analysis, plots
-from dgu.analysis.estimate import Estimate, as_estimate, exactly, normal_estimate
-from dgu.analysis.trajectories import draw_starts
-from dgu.errors import require
-from dgu.keys import Base, stream
+from dgu.analysis.stats.estimate import Estimate, as_estimate, exactly, normal_estimate
+from dgu.core.errors import require
+from dgu.core.keys import stream
+from dgu.core.typing import Key
+from dgu.distributions.bases import Base
 from dgu.models import MoLRGDenoiser
 from dgu.samplers import Churn, MultivariateStudentT, StudentT
-from dgu.typing import Key
+from dgu.samplers.trajectories import draw_starts
 from experiments.concentration.subject import ARMS, PAPER, Plan, Subject, no_network
 from experiments.study import (
     Claim,

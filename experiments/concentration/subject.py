@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jax.typing import DTypeLike
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.models import EDMNetwork, GaussianDenoiser
 from dgu.samplers import Churn, heun
 from experiments.study import Cost, RunDirectory, option

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from dgu import analysis
-from dgu.keys import stream
-from dgu.typing import Key
+from dgu.core.keys import stream
+from dgu.core.typing import Key
 from experiments.concentration.lipschitz_tails import Sizes, describe
 from experiments.concentration.subject import Subject
 

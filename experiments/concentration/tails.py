@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.estimate import Estimate, as_estimate, normal_estimate
-from dgu.analysis.tails import GAUSSIAN_PSI2
+from dgu.analysis.concentration.tails import GAUSSIAN_PSI2
+from dgu.analysis.stats.estimate import Estimate, as_estimate, normal_estimate
 from experiments.concentration import coupling
 from experiments.concentration.lipschitz_tails import ANCHORS, Sizes, class_tails, null_draws
 from experiments.concentration.subject import PAPER, Plan, Subject, require_images

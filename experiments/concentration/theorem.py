@@ -8,11 +8,11 @@ from itertools import pairwise
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.estimate import Estimate, normal_estimate
-from dgu.analysis.resampling import sample_deviation
-from dgu.analysis.theorem_one import LAWS, TheoremDesign, gap_trend, universality_gap
-from dgu.errors import require
-from dgu.keys import stream
+from dgu.analysis.stats.estimate import Estimate, normal_estimate
+from dgu.analysis.stats.resampling import sample_deviation
+from dgu.analysis.universality.theorem_one import LAWS, TheoremDesign, gap_trend, universality_gap
+from dgu.core.errors import require
+from dgu.core.keys import stream
 from experiments.concentration.subject import PAPER, Plan, Subject, points
 from experiments.study import (
     Claim,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dgu.errors import InputError, require
-from dgu.files import write_atomic
+from dgu.core.errors import InputError, require
+from dgu.core.files import write_atomic
 from experiments.study.arguments import parse_alone
 from experiments.study.configuration import read_config
 from experiments.study.ends import in_one_line

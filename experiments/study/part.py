@@ -16,7 +16,7 @@ from experiments.study.run_directory import RunDirectory
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-    from dgu.typing import Key
+    from dgu.core.typing import Key
 
 ConfigT = TypeVar("ConfigT", bound=Options)
 
@@ -57,7 +57,7 @@ class Run:
     @property
     def key(self) -> "Key":
         """The part's own random key."""
-        from dgu.keys import seeded, stream  # Which take JAX along: not for the help of the command line.
+        from dgu.core.keys import seeded, stream  # Which take JAX along: not for the help of the command line.
 
         return stream(seeded(self.seed), self.part)
 

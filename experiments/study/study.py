@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
@@ -152,7 +152,7 @@ class Study:
 
     def __call__(self) -> None:
         """What ``python -m experiments.NAME`` does: join the other processes, if any, and run the command line."""
-        from dgu import parallel
+        from dgu.core import parallel
 
         begin(self.name, parallel.start)
         self.main()

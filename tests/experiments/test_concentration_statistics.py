@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from experiments.concentration import representations, spectra, tails
 from experiments.concentration.lipschitz_tails import class_tails
 from experiments.concentration.subject import Plan, images_only

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from experiments.concentration import fit_size, prediction, theorem
 from experiments.concentration.subject import Plan, images_only
 from experiments.study import RunDirectory

@@ -1,80 +1,43 @@
-"""The part on real images: splits without leaks, training that resumes, claims that follow the data, bad input; end to end (slow)."""
+"""The part on real images: splits without leaks, claims that follow the data, bad input; end to end (slow)."""
 
 import json
 import re
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 
 from dgu import plots
-from dgu.errors import InputError
-from dgu.models import EDMNetwork, TutorialUNetConfig, VESDEPreconditioning
+from dgu.core.errors import InputError
+from dgu.data.scaling import PixelScale
 from dgu.samplers import VESDE
-from dgu.training import TrainingConfig
-from experiments import generalization
-from experiments.generalization_parts import images
-from experiments.generalization_parts.config import EVERY, Config
-from experiments.generalization_parts.images_config import ImagesConfig
-from experiments.generalization_parts.images_training import train_side_by_side
-from experiments.study.command_line import run_experiment
-from experiments.study.run_directory import RunDirectory
+from experiments.generalization import STUDY, images, images_data, images_figures
+from experiments.generalization.images_options import Config
+from experiments.generalization.subject import Options, Subject
+from experiments.study import Run
+from experiments.study.claims import judge
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
-NETWORK = EDMNetwork(TutorialUNetConfig(5, 1, 1, channels=(4,), embedding=4), VESDEPreconditioning())
-OPTIMISATION = TrainingConfig(
-    duration_kimg=0.064, batch_size=8, learning_rate=1e-2, rampup_kimg=0.0, loss="vesde", seed=3
-)
-SETS = [np.random.default_rng(seed).normal(size=(12, 5, 5, 1)).astype(np.float32) for seed in range(2)]
 
 
 def study(*argv):
-    return run_experiment(
-        generalization.PRESETS,
-        generalization.run,
-        name="generalization",
-        dry_run=generalization.dry_run,
-        argv=[str(argument) for argument in argv],
-    )
+    return STUDY.main([str(argument) for argument in argv])
 
 
 class Killed(Exception):
     """What ends a training in the middle."""
 
 
-def test_a_killed_training_goes_on_to_the_same_parameters(tmp_path):
-    whole, losses = train_side_by_side(NETWORK, SETS, OPTIMISATION, 4, tmp_path / "whole")
-    seen = []
-
-    def kill(steps):
-        seen.append(steps)
-        if sum(seen) == 5:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train_side_by_side(NETWORK, SETS, OPTIMISATION, 4, tmp_path / "cut", kill)
-    seen.clear()
-    again, found = train_side_by_side(NETWORK, SETS, OPTIMISATION, 4, tmp_path / "cut", seen.append)
-    assert seen[0] == 4 and sum(seen) == 8  # From the second checkpoint of four.
-    jax.tree.map(np.testing.assert_array_equal, again, whole)
-    np.testing.assert_array_equal(found, losses)
-    assert losses.shape == (2, 4) and (losses > 0).all()
-    # Networks differ by their images alone: with the same images they are the same.
-    same, _ = train_side_by_side(NETWORK, [SETS[0], SETS[0]], OPTIMISATION, 4, tmp_path / "same")
-    jax.tree.map(np.testing.assert_array_equal, same[0], same[1])
-    jax.tree.map(np.testing.assert_array_equal, same[0], whole[0])
-
-
 def test_splits_are_equal_in_number_disjoint_and_shared_by_clusters_of_both_pairs():
-    options = ImagesConfig(train=6, held_out=4, shifts=2, likelihoods=4, epochs=20, bins=4)
-    config = Config(images=options)
+    config = Config(train=6, held_out=4, shifts=2, likelihoods=4, epochs=20, bins=4)
+    run = Run(None, 0, "images")
     pool = np.arange(60, dtype=np.float32).reshape(60, 1, 1, 1) / 127.5 - 1
-    scale = images.PixelScale(np.zeros((1, 1, 1), np.float32), np.full((1, 1, 1), 0.5, np.float32))
+    scale = PixelScale(np.zeros((1, 1, 1), np.float32), np.full((1, 1, 1), 0.5, np.float32))
+    pool = images_data.Pool(pool, scale)
     clusters = {"labels": np.repeat(np.arange(3), 20), "pairs": np.array([[0, 1], [0, 2]])}
     levels = {}
     for pair in range(2):
-        found = images._split(config, pool, scale, clusters, pair, 0)
+        found = vars(images_data.split_pair(config, pool, clusters, run=run, pair=pair, seed=0))
         assert len(found["train"]) == 2 * 12 and len(found["first"]) == 12 and len(found["held_out"]) == 8
         # Dequantised within the cell, and standardised.
         values = (found["train"].ravel() * 0.5 + 1) * 127.5
@@ -91,20 +54,21 @@ def test_splits_are_equal_in_number_disjoint_and_shared_by_clusters_of_both_pair
     # Cluster 0 is in both pairs: what one network is trained on, the other is not judged by.
     assert set(levels[0]["held_out"][:4]) == set(levels[1]["held_out"][:4])
     assert not set(levels[0]["first"]) & set(levels[1]["held_out"])
-    other = images._split(config, pool, scale, clusters, 0, 1)
-    assert not np.array_equal(np.round((other["first"].ravel() * 0.5 + 1) * 127.5).astype(int), levels[0]["first"])
+    other = images_data.split_pair(config, pool, clusters, run=run, pair=0, seed=1)
+    assert not np.array_equal(np.round((other.first.ravel() * 0.5 + 1) * 127.5).astype(int), levels[0]["first"])
 
 
 def test_the_best_linear_denoiser_is_that_of_both_clusters_together():
     """Two points a cluster: variance within, distance between and the cell, by hand."""
-    options = replace(ImagesConfig(), levels=2)
+    config = Config(levels=2)
     pool = np.array([-0.5, -0.3, 0.3, 0.9], np.float32).reshape(4, 1, 1, 1)
-    scale = images.PixelScale(np.zeros((1, 1, 1), np.float32), np.full((1, 1, 1), 0.1, np.float32))
+    scale = PixelScale(np.zeros((1, 1, 1), np.float32), np.full((1, 1, 1), 0.1, np.float32))
     clusters = {"labels": np.array([0, 0, 1, 1]), "pairs": np.array([[0, 1], [0, 1]])}
     lam = (1.0 + 9.0) / 2 + (10.0**2) / 4 + (2 / 255 / 0.1) ** 2 / 12
     sigmas = np.asarray(VESDE().std(np.array([0.25, 0.75])))
-    np.testing.assert_allclose(images.level_grid(options), sigmas)
-    np.testing.assert_allclose(images._linear(options, pool, scale, clusters, 0), lam / (lam + sigmas**2), rtol=1e-5)
+    np.testing.assert_allclose(config.level_grid, sigmas)
+    pool = images_data.Pool(pool, scale)
+    np.testing.assert_allclose(images_data.linear_loss(config, pool, clusters, 0), lam / (lam + sigmas**2), rtol=1e-5)
 
 
 def results(*, seeds, levels, bins, factor, bits, off):
@@ -125,30 +89,25 @@ def results(*, seeds, levels, bins, factor, bits, off):
     }
 
 
-def test_claims_follow_the_data_and_each_network_is_judged_by_its_own_images(tmp_path):
-    options = ImagesConfig(
+def test_claims_follow_the_data_and_each_network_is_judged_by_its_own_images():
+    config = Config(
         size=5, channels=(4,), levels=3, bins=4, epochs=100, batch_size=8, train=8, held_out=4, likelihoods=4
     )
-    config = Config(images=options)
     clusters = {
         "pairs": np.array([[0, 1], [1, 2]]), "sizes": np.array([20, 21, 22]), "distances": np.array([2.0, 6.0]),
         "inertia": np.asarray(1.0), "converged": np.asarray(True), "reseeded": np.asarray(0),
     }  # fmt: skip
-    scale = images.PixelScale(np.zeros((5, 5, 1), np.float32), np.ones((5, 5, 1), np.float32))
-    shown = [[{"first": np.zeros((16, 5, 5, 1), np.float32)}] * 2] * 3
-    linear = np.array([[4.0] * 3, [5.0] * 3])
+    real, linear = np.zeros((3, 2, 16, 5, 5, 1), np.float32), np.array([[4.0] * 3, [5.0] * 3])
     about = {"seeds": 3, "levels": 3, "bins": 4}
-    for number, (values, word) in enumerate(
-        ((dict(factor=1.5, bits=0.7, off=0.3), "supported"), (dict(factor=0.8, bits=-0.7, off=-0.0), "not supported"))
+    for values, word in (
+        (dict(factor=1.5, bits=0.7, off=0.3), "supported"),
+        (dict(factor=0.8, bits=-0.7, off=-0.0), "not supported"),
     ):
-        directory = RunDirectory.open(tmp_path / str(number), config)
-        section = images._section(config, directory, clusters, scale, results(**about, **values), linear, shown)
-        by_id = {claim.id: claim for claim in section.claims}
-        assert tuple(by_id) == images.CLAIM_IDS and [entry.file for entry in section.figures] == list(
-            images.FIGURE_FILES
-        )
-        for file in images.FIGURE_FILES:
-            assert (directory.path / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        found = images_figures.Found(clusters, results(**about, **values), linear, real)
+        findings = images.report(config, Subject(Options(), None), found)
+        by_id = {claim.id: judge(claim, findings.claims[claim.id], "") for claim in images.claims(config)}
+        assert set(by_id) == set(findings.claims)
+        assert set(findings.figures) == {figure.name for figure in images.FIGURES}
         for name in ("images-training-loss", "images-held-out-loss", "images-every-level", "images-bits"):
             assert by_id[name].verdict == word, name
         assert by_id["images-held-out-loss"].value == pytest.approx(values["factor"], rel=0.02)
@@ -160,21 +119,30 @@ def test_claims_follow_the_data_and_each_network_is_judged_by_its_own_images(tmp
         gap = 10 * values["factor"] - 10
         assert by_id["images-gap"].value == pytest.approx(gap, abs=0.3)
         assert by_id["images-mode-weights"].value == pytest.approx(values["off"], abs=0.01)
-    assert json.dumps({k: np.asarray(v).tolist() for k, v in section.metrics["training_loss"].items()})
+    assert json.dumps({k: np.asarray(v).tolist() for k, v in findings.metrics["training_loss"].items()})
+
+
+def test_every_noise_level_has_a_claim_of_its_own():
+    for levels in (8, 200):
+        config = Config(levels=levels)
+        (claim,) = (claim for claim in images.claims(config) if claim.id == "images-every-level")
+        assert len({part.id for part in claim.test.claims}) == levels
 
 
 def test_the_part_is_left_out_unless_asked_for_and_says_what_it_would_take(capsys):
-    assert "images" not in Config().parts and Config().parts == EVERY[:-1]
-    with pytest.raises(InputError, match=r"parts = \('x',\): must be one or more of"):
-        Config(parts=("x",))
+    names = [part.name for part in STUDY.parts]
+    assert [part.name for part in STUDY.chosen(STUDY.presets["default"])] == names[:-1] and names[-1] == "images"
+    with pytest.raises(SystemExit):
+        study("--parts", "x")
+    assert "--parts = 'x': must be " in capsys.readouterr().err
     assert study("--dry-run", "--preset", "smoke", "--parts", "images") == ()
     printed = capsys.readouterr().out
-    assert "Real images: about 0." in printed and "image networks" in printed and "early stopping" not in printed
+    assert "all of images: about 0." in printed and "image networks" in printed and "early stopping" not in printed
     # FLOP of training: three evaluations an image, of what the trace of the network counts.
-    config = generalization.PRESETS["smoke"]
-    training = images.costs(config)[1]
-    steps = 2 * config.images.train * config.images.epochs // config.images.batch_size
-    assert training.network_evaluations == 2 * config.images.seeds * steps * config.images.batch_size
+    config = images.PRESETS["smoke"]
+    training = images.costs(config, Options())[1]
+    steps = 2 * config.train * config.epochs // config.batch_size
+    assert training.network_evaluations == 2 * config.seeds * steps * config.batch_size
 
 
 @pytest.mark.parametrize(
@@ -211,17 +179,17 @@ def test_curves_of_arms_are_those_given():
 @pytest.mark.slow
 def test_smoke_end_to_end_and_resumed_after_a_kill(tmp_path, monkeypatch):
     study("--preset", "smoke", "--parts", "images", "--out", tmp_path / "whole")
-    judged = images._judge
+    judge_networks = images.judge
 
-    def once(config, network, networks, sets, scale, seed):
+    def once(*args, seed, **options):
         if seed == 1:
             raise Killed
-        return judged(config, network, networks, sets, scale, seed)
+        return judge_networks(*args, seed=seed, **options)
 
-    monkeypatch.setattr(images, "_judge", once)
+    monkeypatch.setattr(images, "judge", once)
     with pytest.raises(Killed):
         study("--preset", "smoke", "--parts", "images", "--out", tmp_path / "cut")
-    monkeypatch.setattr(images, "_judge", judged)
+    monkeypatch.setattr(images, "judge", judge_networks)
     study("--preset", "smoke", "--parts", "images", "--out", tmp_path / "cut")
     for name in ("metrics.json", "claims.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from dgu.analysis.estimate import Estimate, exactly, normal_estimate
-from dgu.errors import InputError
+from dgu.analysis.stats.estimate import Estimate, exactly, normal_estimate
+from dgu.core.errors import InputError
 from experiments import study
 from experiments.study import (
     Claim,

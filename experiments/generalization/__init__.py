@@ -1,0 +1,55 @@
+"""How does a diffusion model's distance from its target develop in training? ``python -m experiments.generalization``
+
+The KL divergence between the target and the modelled distribution is followed through training, over seeds,
+training-set sizes, distances of modes, capacities and optimisers, and compared with the bounds of Li et al., arXiv
+2311.01797. Every statement is about the distribution over seeds, since single runs with SGD mostly show its noise.
+"""
+
+from experiments.generalization import boxes, capacity, flow, images, shift, stopping, three_ways
+from experiments.generalization.subject import Options, gather, plan
+from experiments.study import Study
+
+_PARTS = (
+    stopping.PART, shift.PART, capacity.PART, flow.PART, boxes.PART, three_ways.PART, images.PART,
+)  # fmt: skip
+
+STUDY = Study(
+    name="generalization",
+    title="Generalisation in training time",
+    question="How does a diffusion model's distance from its target develop in training, over seeds, training-set "
+    "sizes, distances of modes and capacities? The part images runs only where --parts asks for it: it takes minutes "
+    "more, and --dry-run says how many.",
+    options=Options,
+    parts=_PARTS,
+    gather=gather,
+    plan=plan,
+    overrides={
+        "default": {"parts": tuple(part.name for part in _PARTS if part is not images.PART)},
+        # Trainings of the same shapes, eight at once, so that each optimiser is compiled once; a hundred examples
+        # everywhere.
+        "smoke": {"epochs": 4, "evaluations": 2, "seeds": 8, "sizes": (100,), "chunk_size": 8},
+        "paper": {"seeds": 100, "evaluations": 100},
+    },
+    renamed={
+        "--shift-points": "--shift.points",
+        "--modes": "--shift.modes",
+        "--shift-seeds": "--shift.seeds",
+        "--remark-epochs": "--shift.remark-epochs",
+        "--remark-seeds": "--shift.remark-seeds",
+        "--mode-widths": "--shift.mode-widths",
+        "--input-scales": "--shift.input-scales",
+        "--widths": "--capacity.widths",
+        "--capacity-seeds": "--capacity.seeds",
+        "--capacity-epochs": "--capacity.epochs",
+        "--box-dimensions": "--boxes.dimensions",
+        "--box-seeds": "--boxes.seeds",
+        "--box-epochs": "--boxes.epochs",
+        "--box-width": "--boxes.width",
+        "--box-examples": "--boxes.examples",
+        "--flow-sizes": "--flow.sizes",
+        "--flow-features": "--flow.features",
+        "--flow-seeds": "--flow.seeds",
+        "--divergence-examples": "--three-ways.examples",
+        "--divergence-networks": "--three-ways.networks",
+    },
+)

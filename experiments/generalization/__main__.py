@@ -1,0 +1,3 @@
+from experiments.generalization import STUDY
+
+STUDY()

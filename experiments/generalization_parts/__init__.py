@@ -1,1 +1,0 @@
-"""The parts of the study of generalisation in training time."""
