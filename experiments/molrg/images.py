@@ -206,10 +206,7 @@ def compared(config: Config, subject: Subject, run: Run, place: int, name: str) 
         arms = {MIXTURE: arms[MIXTURE], GIVEN: lambda: _ByClass(mixture), GAUSSIAN: gaussian}
     for number, (arm, denoiser) in enumerate(arms.items()):
         images[arm] = _samples(config, subject, run, f"{place}/arm-{number}", denoiser, labelled=arm == GIVEN)
-    numbers, size = (
-        sum(stored[part].size for part in ("means", "bases", "variances", "weights")),
-        subject.images[0].size,
-    )
+    numbers, size = sum(values.size for leaf, values in stored.items() if leaf != "noise_std"), subject.images[0].size
     counts = {NETWORK: subject.pretrained.network.parameter_count, GAUSSIAN: size + size * (size + 1) // 2}
     return Compared(name, subject, images, counts | {MIXTURE: numbers, GIVEN: numbers})
 

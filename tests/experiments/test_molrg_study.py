@@ -149,7 +149,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         ("identity or pca for images that are not in colour", ["--networks.unet.descriptor", "sscd", "--networks.unet.sscd", "no.onnx", "--networks.unet.real", sources[-1]]),
         ("56: the largest of real_counts and real_heldout", ["--networks.unet.real", "FEW"]),
         ("--directions.sigmas = (90.0,): must be above 0.002, at most 80", ["--directions.sigmas", 90]),
-        ("--directions.shown = 3: must be from 1 to directions.vectors = 2", ["--directions.shown", 3]),
+        ("--directions.shown = 3: must be in [1, 2]", ["--directions.shown", 3]),
         ("--dimension.eta = 1.0: must be strictly between 0 and 1", ["--dimension.eta", 1]),
         ("--dimension.rule = 'paper': must be one of code, text", ["--dimension.rule", "paper"]),
         ("images of shape = (14, 14, 1): must be (6, 6, 1)", ["--data", "fashion-mnist-mini", "--split", "test", "--size", 14]),
