@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dgu import parallel
-from dgu.analysis.arms import Recipe
-from dgu.analysis.splits import SplitSizes
-from dgu.errors import require
+from dgu.analysis.universality.arms import Recipe
+from dgu.core import parallel
+from dgu.core.errors import require
+from dgu.data.splits import SplitSizes
 from experiments import train as trainer
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
@@ -197,7 +197,7 @@ def gather(config: Config, directory: RunDirectory) -> "Images":
 
     Whatever can be refused is refused before a network is trained or sampled.
     """
-    from dgu.analysis.splits import check_no_duplicates
+    from dgu.data.splits import check_no_duplicates
     from experiments.study.checkpoints import load as load_network
     from experiments.universality_replicates import Images
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dgu.errors import InputError, require
+from dgu.core.errors import InputError, require
 from experiments.study.inputs import reading
 from experiments.study.options import check_options
 from experiments.study.pool import load_images
@@ -113,8 +113,8 @@ def prepare(
 
 def read(file: str, count: int) -> np.ndarray:
     """Features in a file, one row for each of ``count`` images."""
-    from dgu.analysis.frechet import read_features
-    from dgu.analysis.representations import checked_features
+    from dgu.analysis.quality.frechet import read_features
+    from dgu.analysis.quality.representations import checked_features
 
     wanted = f"{PIXELS}, {CNN}, {RANDOM} or an npy file"
     try:
@@ -133,7 +133,7 @@ def dimension(config: Any, shape: tuple[int, ...]) -> int:
         return 8 * config.cnn.width
     if config.features == RANDOM:
         return 128
-    from dgu.analysis.frechet import read_features
+    from dgu.analysis.quality.frechet import read_features
 
     return int(np.prod(read_features(config.features).shape[1:]))
 
@@ -163,9 +163,9 @@ def represent_images(config: Any, directory: RunDirectory, images: "Images", sou
 def _apply(config: Any, source: Source, arms: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     import jax
 
-    from dgu.analysis.convnet import train_convnet
-    from dgu.analysis.representations import RandomConvolutions, random_convolutions, represent
-    from dgu.keys import seeded, stream
+    from dgu.analysis.quality.representations import RandomConvolutions, random_convolutions, represent
+    from dgu.core.keys import seeded, stream
+    from dgu.training.classifiers.convnet import train_convnet
 
     key = stream(seeded(config.seed), "features", source.kind)
     if source.kind == RANDOM:

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from dgu.analysis.predicted import class_moments, predicted_curve
-from dgu.analysis.splits import class_splits
+from dgu.analysis.universality.predicted import class_moments, predicted_curve
+from dgu.data.splits import class_splits
 from experiments.universality_replicates import Images, tasks
 
 #: How the lines of ``PredictedCurve`` are called in figures.

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu.analysis.arms import PARTS, Task, assemble, gaussian_arms, train_and_test
-from dgu.analysis.features import quadratic_features
-from dgu.analysis.mixture import class_key, draw_gaussian, fit_gaussian
-from dgu.analysis.spectra import squared_singular_values
-from dgu.analysis.splits import check_disjoint, class_splits, digests
-from dgu.keys import seeded, stream
+from dgu.analysis.moments.spectra import squared_singular_values
+from dgu.analysis.universality.arms import PARTS, Task, assemble, gaussian_arms, train_and_test
+from dgu.analysis.universality.features import quadratic_features
+from dgu.core.keys import seeded, stream
+from dgu.data.splits import check_disjoint, class_splits, digests
+from dgu.distributions.class_gaussians import class_key, draw_gaussian, fit_gaussian
 
 #: Images of each class and source in the picture of samples.
 SHOWN = 4

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.resampling import corrected_t_interval, equivalence
+from dgu.analysis.stats.resampling import corrected_t_interval, equivalence
 from experiments.study.judged import JudgedClaim
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from dgu import analysis
-from dgu.analysis.estimate import Estimate
+from dgu.analysis.stats.estimate import Estimate
 from experiments.hidden_gaussian.autoencoder_networks import SHOWN
 from experiments.hidden_gaussian.estimates import entry, values
 from experiments.study import Claim, Measured, Noted, at_least, at_most, each, equivalent

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.models import (
     NCSNPP,
     DAEPreconditioning,

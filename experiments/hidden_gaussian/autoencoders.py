@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.denoisers import Denoiser, map_batch
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.core.denoisers import map_batch
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
+from dgu.core.noisy import noisy_input
+from dgu.core.typing import Denoiser, Key
 from dgu.models import EDMNetwork
-from dgu.noisy import noisy_input
 from dgu.training import trains_together
-from dgu.typing import Key
 from experiments.hidden_gaussian.autoencoder_claims import CLAIMS, EDM, GAUSSIAN, POINTS, middle_levels, tested
 from experiments.hidden_gaussian.autoencoder_networks import PRESETS, SHOWN, Config, build, optimisation, trained
 from experiments.hidden_gaussian.estimates import triple, values

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.denoisers import Denoiser, as_pytree, map_batch
-from dgu.typing import Key
+from dgu.core.denoisers import as_pytree, map_batch
+from dgu.core.typing import Denoiser, Key
 from experiments.hidden_gaussian import distillation, linear_maps
 from experiments.hidden_gaussian.estimates import entry, triple, values
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.keys import seeded, stream
+from dgu.core.keys import seeded, stream
+from dgu.core.typing import Key
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.training import distill_exactly
-from dgu.typing import Key
 from experiments.hidden_gaussian.estimates import entry, triple
 from experiments.hidden_gaussian.linear_maps import Arrays, Config, compared, linear_denoiser, maps, most_vectors
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject

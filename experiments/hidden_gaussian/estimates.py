@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.analysis.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimate import Estimate, as_estimate
 
 #: An index of an array; ``()`` for a number.
 Place = Any

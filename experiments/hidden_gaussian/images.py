@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgu.errors import InputError, require
+from dgu.core.errors import InputError, require
 from experiments.study.inputs import note_choice
 from experiments.study.pool import BUNDLED_IMAGES
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.errors import require
-from dgu.typing import Key
+from dgu.core.errors import require
+from dgu.core.typing import Key
 from experiments.hidden_gaussian.estimates import entry, values
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.study import (

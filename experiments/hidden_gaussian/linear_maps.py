@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dgu import analysis
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
+from dgu.core.typing import Key
 from dgu.models import LinearDenoiser
 from dgu.training import distill_by_adam, distill_exactly
-from dgu.typing import Key
 from experiments.hidden_gaussian.subject import Subject
 from experiments.study import Options, Run, option
 from experiments.study.progress import Progress

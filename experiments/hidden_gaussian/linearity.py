@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.denoisers import Denoiser
-from dgu.errors import require
+from dgu.core.errors import require
+from dgu.core.typing import Denoiser, Key
 from dgu.samplers import karras_sigmas
-from dgu.typing import Key
 from experiments.hidden_gaussian.estimates import entry, triple, values
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.study import (

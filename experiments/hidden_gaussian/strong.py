@@ -13,8 +13,8 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis import SameNoise
-from dgu.analysis.estimate import Estimate
-from dgu.errors import require
+from dgu.analysis.stats.estimate import Estimate
+from dgu.core.errors import require
 from experiments.hidden_gaussian import networks
 from experiments.hidden_gaussian.estimates import entry
 from experiments.hidden_gaussian.images import Images

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from dgu import analysis
-from dgu.denoisers import Denoiser
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
+from dgu.core.typing import Denoiser
 from dgu.models import NCSNPP, EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, Pretrained, SongUNetConfig
 from dgu.samplers import karras_sigmas
 from experiments.hidden_gaussian.images import Images, Sources

@@ -8,8 +8,8 @@ import numpy as np
 from scipy import stats
 
 from dgu import analysis
-from dgu.denoisers import map_batch
-from dgu.keys import initial_noise
+from dgu.core.denoisers import map_batch
+from dgu.distributions.bases import initial_noise
 from dgu.models import EmpiricalDenoiser
 from dgu.training import distill_exactly
 from experiments.hidden_gaussian.networks import Arm

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.hidden_gaussian import networks
 from experiments.hidden_gaussian.images import Images
 from experiments.hidden_gaussian.networks import Arm, Design

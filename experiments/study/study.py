@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from dgu import parallel
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
@@ -17,6 +16,14 @@ from experiments.study.options import Options
 from experiments.study.part import Findings, Part
 from experiments.study.report import FigureEntry, Report, Section, Table
 from experiments.study.run_directory import RunDirectory
+
+#: Presets of a study that names no others.
+PRESETS = ("smoke", "default", "paper")
+
+
+def no_plan(config: Any) -> tuple[None, list[Cost]]:
+    """What a dry run knows of a subject whose parts need to know nothing."""
+    return None, []
 
 
 def no_introduction(config: Any, subject: Any) -> Findings:
@@ -49,8 +56,10 @@ class Study:
     options: type[Options]
     parts: tuple[Part[Any], ...]
     gather: Callable[[Any, RunDirectory], Any]
-    plan: Callable[[Any], tuple[Any, list[Cost]]]
-    overrides: Mapping[str, Mapping[str, Any]]
+    plan: Callable[[Any], tuple[Any, list[Cost]]] = no_plan
+    overrides: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=lambda: {name: {} for name in PRESETS}
+    )
     introduce: Callable[[Any, Any], Findings] = no_introduction
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -145,5 +154,7 @@ class Study:
 
     def __call__(self) -> None:
         """What ``python -m experiments.NAME`` does: join the other processes, if any, and run the command line."""
+        from dgu.core import parallel
+
         begin(self.name, parallel.start)
         self.main()

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from experiments.hidden_gaussian.autoencoder_networks import PRESETS, Config, build, trained
 from experiments.study import Run, RunDirectory
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dgu import analysis
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.samplers import karras_sigmas
 from experiments.hidden_gaussian import STUDY, distances, distillation
 from experiments.hidden_gaussian.subject import PAPER, gather

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dgu.analysis.splits import SplitSizes
+from dgu.data.splits import SplitSizes
 from experiments import universality_report as reporting
 from experiments.universality import CLAIM_IDS, Config
 from experiments.universality_replicates import sizes_per_class, tasks, two_layer_size
