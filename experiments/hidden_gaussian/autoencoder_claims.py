@@ -9,10 +9,9 @@ from dgu import analysis
 from dgu.analysis.stats.estimate import Estimate
 from experiments.hidden_gaussian.autoencoder_networks import SHOWN
 from experiments.hidden_gaussian.estimates import entry, values
+from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, POINTS
 from experiments.study import Claim, Measured, Noted, at_least, at_most, each, equivalent
 
-#: Names of the denoisers that are not autoencoders.
-EDM, GAUSSIAN, POINTS = "network", "Gaussian", "multi-delta"
 _UNIT = "(RMSE, pixel units)"
 _MIDDLE = "At intermediate noise (sigma from 1.5 to 10, or the level nearest to 4)"
 #: Noise level below the highest at which Jacobians are compared.
@@ -115,9 +114,11 @@ def tested(
     return {
         "autoencoders-linear": Noted(entry(linear, worst), f"largest at sigma = {sigmas[worst]:.3g}"),
         "autoencoders-peak": each_net(lambda net: apart(net, GAUSSIAN, middle) - apart(net, GAUSSIAN, others)),
-        "autoencoders-like-network": each_net(lambda net: apart(net, GAUSSIAN, middle) - apart(EDM, GAUSSIAN, middle)),
+        "autoencoders-like-network": each_net(
+            lambda net: apart(net, GAUSSIAN, middle) - apart(NETWORK, GAUSSIAN, middle)
+        ),
         "autoencoders-not-memorising": each_net(lambda net: apart(net, POINTS, middle) - apart(net, GAUSSIAN, middle)),
-        "autoencoders-agree": each_net(lambda net: apart(GAUSSIAN, EDM, middle) - apart(net, EDM, middle)),
+        "autoencoders-agree": each_net(lambda net: apart(GAUSSIAN, NETWORK, middle) - apart(net, NETWORK, middle)),
         "autoencoders-linearity": {name: _least_cosine(straight[name]) for name in nets},
         "autoencoders-jacobian-high-noise": {name: _weakest(leading[name]) for name in nets},
         "autoencoders-jacobian-adaptive": {name: _fall(leading[name], sigmas) for name in nets},

@@ -13,20 +13,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.core.denoisers import Denoiser, map_batch
+from dgu.core.denoisers import map_batch
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream
 from dgu.core.noisy import noisy_input
-from dgu.core.typing import Key
+from dgu.core.typing import Denoiser, Key
 from dgu.models import EDMNetwork
 from dgu.training import trains_together
-from experiments.hidden_gaussian.autoencoder_claims import CLAIMS, EDM, GAUSSIAN, POINTS, middle_levels, tested
+from experiments.hidden_gaussian.autoencoder_claims import CLAIMS, middle_levels, tested
 from experiments.hidden_gaussian.autoencoder_networks import PRESETS, SHOWN, Config, build, optimisation, trained
 from experiments.hidden_gaussian.estimates import triple, values
-from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
+from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
 from experiments.study import Cost, Figure, Findings, Part, Run, Table
 from experiments.study.flop import matmul_flop
 from experiments.study.progress import Progress
+
+#: The denoisers that autoencoders are compared with.
+_OTHERS = (NETWORK, POINTS, GAUSSIAN)
 
 FIGURES = (
     Figure(
@@ -94,9 +97,8 @@ def measure(config: Config, subject: Subject, run: Run) -> Compared:
     curves = {}
     for kind, network in build(config, subject.shape).items():
         models[SHOWN[kind]], curves[SHOWN[kind]] = trained(config, kind, network, subject.train, sigmas, run=run)
-    compared = models | {EDM: subject.denoiser, POINTS: subject.points, GAUSSIAN: subject.gaussian}
-    adaptive = models | {EDM: subject.denoiser}
-    distances = run.stage("distances", _distances, compared, subject, images, sigmas, run.key)
+    adaptive = models | {NETWORK: subject.denoiser}
+    distances = run.stage("distances", _distances, models, subject, images, sigmas, run.key)
     weights = analysis.mixing_weights()
     straight, triplets = {}, {}
     for number, (name, model) in enumerate(adaptive.items()):
@@ -108,11 +110,11 @@ def measure(config: Config, subject: Subject, run: Run) -> Compared:
         )
     return Compared(
         curves,
-        analysis.ScoreDistances(tuple(compared), sigmas, subject.inputs, images[0].size, **distances),
+        analysis.ScoreDistances((*models, *_OTHERS), sigmas, subject.inputs, images[0].size, **distances),
         straight,
         triplets,
         run.stage("components", subject.components, config.components)["basis"],
-        run.stage("images", _shown, compared, images, sigmas, run.key)["images"],
+        run.stage("images", _shown, models, subject, images, sigmas, run.key)["images"],
     )
 
 
@@ -147,7 +149,7 @@ def report(config: Config, subject: Subject, found: Compared) -> Findings:
         metrics={
             "sigmas": sigmas,
             "rmse": {name: values(one) for name, one in rmse.items()},
-            "rmse_to_network": {name: values(distances.rmse(name, EDM)) for name in (*found.curves, GAUSSIAN)},
+            "rmse_to_network": {name: values(distances.rmse(name, NETWORK)) for name in (*found.curves, GAUSSIAN)},
             "nmse": {name: values(distances.nmse(GAUSSIAN, name)) for name in found.curves},
             "linearity": {name: values(one.cosine())[:, 0] for name, one in found.straight.items()},
             "correlation": {name: each.mean(axis=(1, 2)) for name, each in leading.items()},
@@ -165,10 +167,16 @@ def _levels(config: Config, subject: Subject) -> np.ndarray:
     return np.asarray(config.sigmas, np.float64)
 
 
+def _with_others(models: Mapping[str, Denoiser], subject: Subject) -> dict[str, Denoiser]:
+    """The autoencoders, and the denoisers that they are compared with."""
+    return {**models, **{name: subject.model(name) for name in _OTHERS}}
+
+
 def _distances(
     models: Mapping[str, Denoiser], subject: Subject, images: np.ndarray, sigmas: np.ndarray, key: Key
 ) -> dict[str, np.ndarray]:
-    found = analysis.score_distances(models, images, sigmas, stream(key, "distances"), inputs=subject.inputs)
+    every = _with_others(models, subject)
+    found = analysis.score_distances(every, images, sigmas, stream(key, "distances"), inputs=subject.inputs)
     return {"differences": found.differences, "norms": found.norms}
 
 
@@ -209,13 +217,16 @@ def _triplets(config: Config, subject: Subject, title: str, model: Denoiser, key
     return {name: np.stack(part) for name, part in zip(("values", "left", "residuals"), zip(*parts))}
 
 
-def _shown(models: Mapping[str, Denoiser], images: np.ndarray, sigmas: np.ndarray, key: Key) -> dict[str, np.ndarray]:
+def _shown(
+    models: Mapping[str, Denoiser], subject: Subject, images: np.ndarray, sigmas: np.ndarray, key: Key
+) -> dict[str, np.ndarray]:
     """Two images and what every denoiser makes of them."""
+    every = _with_others(models, subject)
     clean, columns = images[:2], []
     for level, sigma in enumerate(sigmas):
         x = _noisy(clean, sigma, level, stream(key, "shown"))
         levels = jnp.full(len(clean), sigma, x.dtype)
-        outputs = [np.asarray(map_batch(_at(model, level), x, levels)) for model in models.values()]
+        outputs = [np.asarray(map_batch(_at(model, level), x, levels)) for model in every.values()]
         columns.append(np.stack([clean, np.asarray(x), *outputs]))
     return {"images": np.concatenate(columns, axis=1)}
 
@@ -224,7 +235,7 @@ def _curves(found: analysis.ScoreDistances, straight: Mapping[str, analysis.Line
     sigmas, others = found.sigmas, [name for name in found.names if name != GAUSSIAN]
     rmse = {name: triple(found.rmse(name, GAUSSIAN)) for name in others}
     nmse = {name: triple(found.nmse(GAUSSIAN, name)) for name in others}
-    to_network = {name: triple(found.rmse(name, EDM)) for name in found.names if name != EDM}
+    to_network = {name: triple(found.rmse(name, NETWORK)) for name in found.names if name != NETWORK}
     cosine = {name: triple(one.cosine(), (slice(None), 0)) for name, one in straight.items()}
     gaussian, pixels = "to the Gaussian denoiser", "RMSE (pixel units)"
     return plots.level_curves(
@@ -272,7 +283,7 @@ def _table(found: Compared, leading: Mapping[str, np.ndarray]) -> Table:
         measured = (
             values(distances.rmse(name, GAUSSIAN)),
             values(distances.nmse(GAUSSIAN, name)),
-            values(distances.rmse(name, EDM)),
+            values(distances.rmse(name, NETWORK)),
             values(found.straight[name].cosine())[:, 0],
             leading[name].mean(axis=(1, 2)),
         )

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.core.denoisers import Denoiser, as_pytree, map_batch
-from dgu.core.typing import Key
+from dgu.core.denoisers import as_pytree, map_batch
+from dgu.core.typing import Denoiser, Key
 from experiments.hidden_gaussian import distillation, linear_maps
 from experiments.hidden_gaussian.estimates import entry, triple, values
-from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
+from experiments.hidden_gaussian.linear_maps import Arrays
+from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
 from experiments.study import (
     Claim,
     Cost,
@@ -29,17 +30,17 @@ from experiments.study import (
     option,
 )
 
-#: The denoisers that are sampled, too.
-NAMES = ("network", "Gaussian", "linear", "multi-delta")
-#: Beside these, the maps found by Adam.
-ADAM = "linear (Adam)"
+#: The network's best linear maps, found exactly and by Adam.
+LINEAR, ADAM = "linear", "linear (Adam)"
+#: The denoisers that are sampled, too; only distances are taken of the maps found by Adam.
+NAMES = (NETWORK, GAUSSIAN, LINEAR, POINTS)
 #: Pairs of denoisers whose distances are shown.
 _PAIRS = (
-    ("network", "Gaussian"),
-    ("network", "linear"),
-    ("network", ADAM),
-    ("network", "multi-delta"),
-    ("Gaussian", "linear"),
+    (NETWORK, GAUSSIAN),
+    (NETWORK, LINEAR),
+    (NETWORK, ADAM),
+    (NETWORK, POINTS),
+    (GAUSSIAN, LINEAR),
 )
 #: Noise levels between these are intermediate; those beyond them are high and low.
 MIDDLE = (0.1, 20.0)
@@ -124,13 +125,10 @@ class Apart:
 def measure(config: Config, subject: Subject, run: Run) -> Apart:
     """All denoisers on the same noisy images; the linear ones have the maps of the part ``distillation``."""
     maps = linear_maps.maps(subject.config.distillation, subject, run)
-    linear, adam = (linear_maps.linear_denoiser(maps[name], subject) for name in ("exact", "adam"))
-    sampled = dict(zip(NAMES, (subject.denoiser, subject.gaussian, linear, subject.points)))
-    models = sampled | {ADAM: adam}
-    stored = run.stage("differences", _differences, config, subject, models, run.key)
+    stored = run.stage("differences", _differences, config, subject, maps, run.key)
     size = int(np.prod(subject.shape))
-    found = analysis.ScoreDistances(tuple(models), subject.sigmas, subject.inputs, size, **stored)
-    return Apart(found, run.stage("samples", _samples, config, subject, sampled, run.seed))
+    found = analysis.ScoreDistances((*NAMES, ADAM), subject.sigmas, subject.inputs, size, **stored)
+    return Apart(found, run.stage("samples", _samples, config, subject, maps, run.seed))
 
 
 def report(config: Config, subject: Subject, found: Apart) -> Findings:
@@ -177,7 +175,7 @@ def tested(found: analysis.ScoreDistances) -> dict[str, Measured]:
     sigmas, (low, high) = found.sigmas, MIDDLE
     levels = ", ".join(f"{sigma:.3g}" for sigma in sigmas)
     middle, outer = (sigmas >= low) & (sigmas <= high), np.flatnonzero((sigmas >= high) | (sigmas <= low))
-    to_linear, apart = found.rmse("network", "linear"), found.rmse("Gaussian", "linear")
+    to_linear, apart = found.rmse(NETWORK, LINEAR), found.rmse(GAUSSIAN, LINEAR)
     furthest = int(np.argmax(values(apart)))
     tests: dict[str, Measured] = {
         "distances-gaussian-closer": NotTested(f"of the noise levels {levels} none is intermediate"),
@@ -186,8 +184,7 @@ def tested(found: analysis.ScoreDistances) -> dict[str, Measured]:
     }
     if middle.any():
         gaussian, points = (
-            found.differences[:, 0, found.names.index(name)] / np.sqrt(found.dimension)
-            for name in ("Gaussian", "multi-delta")
+            found.differences[:, 0, found.names.index(name)] / np.sqrt(found.dimension) for name in (GAUSSIAN, POINTS)
         )
         closer = analysis.t_interval((points - gaussian)[middle].mean(axis=0))
         tests["distances-gaussian-closer"] = Noted(entry(closer), f"on {found.inputs} images")
@@ -207,7 +204,14 @@ def _curves(sigmas: np.ndarray, rmse: dict[str, Any], nmse: dict[str, Any]) -> A
     return plots.level_curves(panels, columns=2)
 
 
-def _differences(config: Config, subject: Subject, models: dict[str, Denoiser], key: Key) -> dict[str, np.ndarray]:
+def _model(subject: Subject, maps: dict[str, Arrays], name: str) -> Denoiser:
+    if name in (LINEAR, ADAM):
+        return linear_maps.linear_denoiser(maps["exact" if name == LINEAR else "adam"], subject)
+    return subject.model(name)
+
+
+def _differences(config: Config, subject: Subject, maps: dict[str, Arrays], key: Key) -> dict[str, np.ndarray]:
+    models = {name: _model(subject, maps, name) for name in (*NAMES, ADAM)}
     images = subject.some("distances.images", config.images, last=True)
     found = analysis.score_distances(
         models, images, subject.sigmas, key, inputs=subject.inputs, batch_size=config.batch_size
@@ -215,10 +219,11 @@ def _differences(config: Config, subject: Subject, models: dict[str, Denoiser], 
     return {"differences": found.differences, "norms": found.norms}
 
 
-def _samples(config: Config, subject: Subject, models: dict[str, Denoiser], seed: int) -> dict[str, np.ndarray]:
+def _samples(config: Config, subject: Subject, maps: dict[str, Arrays], seed: int) -> dict[str, np.ndarray]:
     """Samples of each denoiser, and the denoised images along the path of the first one."""
     shown: dict[str, np.ndarray] = {}
-    for name, model in models.items():
+    for name in NAMES:
+        model = _model(subject, maps, name)
         path = subject.trajectories(model, config.samples, seed)
         states = subject.states(path, subject.sigmas)[:, 0]
         levels = subject.sigmas.astype(states.dtype)

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.core.denoisers import Denoiser
 from dgu.core.errors import require
 from dgu.core.typing import Key
 from dgu.samplers import karras_sigmas
 from experiments.hidden_gaussian.estimates import entry, triple, values
-from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
+from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
 from experiments.study import (
     Claim,
     Cost,
@@ -105,21 +104,16 @@ def claims(config: Config) -> tuple[Claim, ...]:
 
 def measure(config: Config, subject: Subject, run: Run) -> dict[str, analysis.LinearityScores]:
     """Scores of the three denoisers on the same noisy pairs."""
-    models = {"network": subject.denoiser, "Gaussian": subject.gaussian, "multi-delta": subject.points}
     sigmas, coefficients = _sigmas(config, subject), _coefficients(config)
-    return {
-        name: analysis.LinearityScores(
-            sigmas, coefficients, **run.stage(name, _scores, config, subject, model, run.key)
-        )
-        for name, model in models.items()
-    }
+    stored = {name: run.stage(name, _scores, config, subject, name, run.key) for name in (NETWORK, GAUSSIAN, POINTS)}
+    return {name: analysis.LinearityScores(sigmas, coefficients, **scores) for name, scores in stored.items()}
 
 
 def report(config: Config, subject: Subject, scores: dict[str, analysis.LinearityScores]) -> Findings:
     """Linearity at equal weights, over mixing weights, and in its two halves."""
-    sigmas, network, mixes = _sigmas(config, subject), scores["network"], len(config.squares)
+    sigmas, network, mixes = _sigmas(config, subject), scores[NETWORK], len(config.squares)
     equal, pairs = config.squares.index(0.5), network.given.shape[-1]
-    cosine, memorising = network.cosine(), scores["multi-delta"].cosine()
+    cosine, memorising = network.cosine(), scores[POINTS].cosine()
     worst = int(np.argmin(values(cosine)[:, equal]))
     low = np.flatnonzero(sigmas <= LOW_NOISE)
     # Over the levels: how far the cosine at equal weights lies above the least over all weights, image pair by image
@@ -176,17 +170,17 @@ def _coefficients(config: Config) -> np.ndarray:
     return np.concatenate([analysis.mixing_weights(config.squares), scaled, np.ones((1, 2))])
 
 
-def _scores(config: Config, subject: Subject, model: Denoiser, key: Key) -> dict[str, np.ndarray]:
-    images = subject.some("linearity.pairs", config.pairs, each=2)
+def _scores(config: Config, subject: Subject, name: str, key: Key) -> dict[str, np.ndarray]:
+    images, sigmas = subject.some("linearity.pairs", config.pairs, each=2), _sigmas(config, subject)
     found = analysis.combination_scores(
-        model, images, _sigmas(config, subject), key, _coefficients(config), pairs=len(images) // 2
+        subject.model(name), images, sigmas, key, _coefficients(config), pairs=len(images) // 2
     )
-    return {name: getattr(found, name) for name in ("products", "differences", "given", "target")}
+    return {part: getattr(found, part) for part in ("products", "differences", "given", "target")}
 
 
 def _panels(scores: dict[str, analysis.LinearityScores], equal: int, form: str) -> list[plots.LevelPanel]:
     """Both scores at equal weights, in the form of the ``"paper"`` or of its ``"code"``."""
-    sigmas = scores["network"].sigmas
+    sigmas = scores[NETWORK].sigmas
     cosine = {name: triple(found.cosine(form), (slice(None), equal)) for name, found in scores.items()}
     nmse = {name: triple(found.nmse(form), (slice(None), equal)) for name, found in scores.items()}
     signed = "|cosine|" if form == "paper" else "cosine"
@@ -210,7 +204,7 @@ def _mixing(config: Config, network: analysis.LinearityScores) -> list[plots.Lev
 
 def _halves(config: Config, scores: dict[str, analysis.LinearityScores]) -> list[plots.LevelPanel]:
     """A panel for each factor of the homogeneity score, and one for additivity."""
-    first, sigmas = len(config.squares), scores["network"].sigmas
+    first, sigmas = len(config.squares), scores[NETWORK].sigmas
     titles = [f"homogeneity, c = {factor:g}" for factor in config.factors] + ["additivity"]
     panels = []
     for k, title in enumerate(titles):

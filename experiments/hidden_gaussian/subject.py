@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from dgu import analysis
-from dgu.core.denoisers import Denoiser
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream
+from dgu.core.typing import Denoiser
 from dgu.models import NCSNPP, EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, Pretrained, SongUNetConfig
 from dgu.samplers import karras_sigmas
 from experiments.hidden_gaussian.images import Images, Sources
@@ -28,6 +28,8 @@ PAPER = "hidden_gaussian"
 FFHQ_64 = "edm-ffhq-64x64-uncond-ve.pkl"
 #: The network in the package, which was trained on none of the bundled images.
 _BUNDLED_NETWORK = "fashion-mnist-14"
+#: Names of the network and of the reference denoisers in figures and tables.
+NETWORK, GAUSSIAN, POINTS = "network", "Gaussian", "multi-delta"
 #: Parts that train networks of their own, and need neither a checkpoint nor its images.
 TRAIN_THEIR_OWN = ("sweeps", "strong")
 
@@ -185,6 +187,12 @@ class Subject:
     def points(self) -> EmpiricalDenoiser:
         """The multi-delta denoiser of ``train``."""
         return EmpiricalDenoiser(self.train)
+
+    def model(self, name: str) -> Denoiser:
+        """The network or one of the reference denoisers, ``"network"``, ``"Gaussian"`` or ``"multi-delta"``."""
+        if name == NETWORK:
+            return self.denoiser
+        return self.gaussian if name == GAUSSIAN else self.points
 
     def components(self, most: int) -> dict[str, np.ndarray]:
         """At most ``most`` leading principal components of ``train``: ``basis`` (pixels, k), ``variances`` (k,)."""

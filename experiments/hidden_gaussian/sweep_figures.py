@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
+from experiments.hidden_gaussian.subject import GAUSSIAN, POINTS
 from experiments.hidden_gaussian.sweep_results import DENOISED_AT, Sweep
 from experiments.hidden_gaussian.trainer import Measured
 from experiments.study import Figure
@@ -114,7 +115,7 @@ def draw(sweep: Sweep) -> dict[str, Any]:
     kept = sorted({round(place) for place in np.linspace(0, len(wide[0]) - 1, min(7, len(wide[0])))})
     course = {f"{wide[0][place].seen:,} seen": [one[place] for one in wide] for place in kept}
     largest = sweep.sizes[-1]
-    gaussian = sweep.references[largest]["Gaussian"].samples
+    gaussian = sweep.references[largest][GAUSSIAN].samples
     little, many = f"The training set has {sweep.little:,} images.", f"The largest set has {largest:,} images."
     return {
         "sweep_linearity": plots.level_curves(
@@ -143,7 +144,7 @@ def draw(sweep: Sweep) -> dict[str, Any]:
         "sweep_neighbours": _neighbours(sweep),
         "sweep_families": (plots.sweep_curves(_family_panels(kinds), columns=2), many),
         "sweep_family_samples": _strip(
-            sweep, [*((kind, found[-1].samples) for kind, found in kinds.items()), ("Gaussian", gaussian)]
+            sweep, [*((kind, found[-1].samples) for kind, found in kinds.items()), (GAUSSIAN, gaussian)]
         ),
         "sweep_linear": _linear_figure(sweep),
         "sweep_moved": _moved(sweep),
@@ -195,9 +196,9 @@ def _size_panels(sweep: Sweep) -> list[plots.SweepPanel]:
 
     label = "training images"
     fresh = np.stack([sweep.fresh[size] for size in sweep.sizes], axis=1)
-    linearity = curves(lambda one: one.least_cosine, "multi-delta", "Gaussian")
-    distance = curves(lambda one: one.middle(), "multi-delta")
-    score = curves(lambda one: float(one.score.value), "multi-delta", "Gaussian")
+    linearity = curves(lambda one: one.least_cosine, POINTS, GAUSSIAN)
+    distance = curves(lambda one: one.middle(), POINTS)
+    score = curves(lambda one: float(one.score.value), POINTS, GAUSSIAN)
     return [
         plots.SweepPanel("least linearity", label, "least |cosine|", linearity),
         plots.SweepPanel(_OWN, label, _RMSE, distance),
@@ -258,9 +259,9 @@ def _moved(sweep: Sweep) -> Any:
     movers = {
         f"network, {few:,}": [one[-1] for one in sweep.sizes_found[few]],
         f"network, {many:,}": [one[-1] for one in sweep.sizes_found[many]],
-        f"Gaussian, {few:,}": [sweep.references[few]["Gaussian"]],
-        f"Gaussian, {many:,}": [sweep.references[many]["Gaussian"]],
-        f"multi-delta, {few:,}": [sweep.references[few]["multi-delta"]],
+        f"Gaussian, {few:,}": [sweep.references[few][GAUSSIAN]],
+        f"Gaussian, {many:,}": [sweep.references[many][GAUSSIAN]],
+        f"multi-delta, {few:,}": [sweep.references[few][POINTS]],
     }
     panel = replace(_level("denoised against its input", _RMSE, movers, "moved"), log=True)
     return plots.level_curves([panel])
@@ -277,7 +278,7 @@ def _own(sweep: Sweep) -> list[tuple[str, np.ndarray]]:
     """Rows under a strip of networks on little data: the Gaussian's samples, and the wide network's nearest images."""
     arm = sweep.trainer.arm(sweep.little, 0)
     nearest = sweep.trainer.subset(arm)[sweep.widths_found[sweep.wide][0][-1].nearest]
-    return [("Gaussian", sweep.references[sweep.little]["Gaussian"].samples), ("nearest image", nearest)]
+    return [(GAUSSIAN, sweep.references[sweep.little][GAUSSIAN].samples), ("nearest image", nearest)]
 
 
 def _neighbours(sweep: Sweep) -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -13,6 +12,7 @@ from dgu.distributions.bases import initial_noise
 from dgu.models import EmpiricalDenoiser
 from dgu.training import distill_exactly
 from experiments.hidden_gaussian.networks import Arm
+from experiments.hidden_gaussian.subject import GAUSSIAN, POINTS
 from experiments.hidden_gaussian.trainer import Measured, Trainer
 from experiments.study import Run
 
@@ -102,12 +102,11 @@ def reference(trainer: Trainer, run: Run, size: int, largest: int) -> dict[str, 
     points = trainer.subset(arm)
     # Points that are all repeated as often leave the multi-delta denoiser as it is, and all sizes share a program.
     points = np.tile(points, (largest // size, 1, 1, 1)) if largest % size == 0 else points
-    models: dict[str, Any] = {"multi-delta": EmpiricalDenoiser(points), "Gaussian": trainer.gaussian(arm)}
-    found = {}
-    for name, model in models.items():
-        stored = run.stage(f"{name}-{size}", trainer.measure, model, arm)
-        found[name] = Measured(0, trainer.sigmas(arm)[:-1], **stored)
-    return found
+    stored = {
+        POINTS: run.stage(f"{POINTS}-{size}", lambda: trainer.measure(EmpiricalDenoiser(points), arm)),
+        GAUSSIAN: run.stage(f"{GAUSSIAN}-{size}", lambda: trainer.measure(trainer.gaussian(arm), arm)),
+    }
+    return {name: Measured(0, trainer.sigmas(arm)[:-1], **arrays) for name, arrays in stored.items()}
 
 
 def fresh_scores(trainer: Trainer, run: Run, sizes: set[int]) -> dict[int, np.ndarray]:
