@@ -8,6 +8,7 @@ informative on images that the denoisers have not seen. So the caller says which
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +118,7 @@ def score_distances(
 
 @jax.jit
 def _outputs(
-    denoisers: tuple,
+    denoisers: tuple[Any, ...],
     blocks: Float[Array, "blocks size *event"],
     numbers: Int[Array, "blocks size"],
     sigmas: Float[Array, "levels"],
