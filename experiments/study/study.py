@@ -68,7 +68,7 @@ class Study:
         """The dataclass of all options: those shared, ``parts``, and those of each part under its name."""
         names = tuple(part.name for part in self.parts)
         chosen = Annotated[
-            tuple[Literal[names], ...],  # type: ignore[valid-type]
+            tuple[Literal[names], ...],
             tyro.conf.arg(help="Parts of the study to run."),
         ]
         default = tuple(self.overrides.get("default", {}).get("parts", names))

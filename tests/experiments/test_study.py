@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from dgu.analysis.stats.estimate import Estimate, exactly, normal_estimate
+from dgu.analysis.stats.estimates import Estimate, exactly, normal_estimate
 from dgu.core.errors import InputError
 from experiments import study
 from experiments.study import (
