@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.stats.estimate import as_estimate
 from experiments.audit.common import OWN, each_of, key_of, plain, text, triples
 from experiments.audit.subject import Subject
 from experiments.study import Claim, Figure, Findings, Noted, Options, Part, Run, Table, each, equivalent, option
@@ -59,12 +58,12 @@ def report(config: Config, subject: Subject, seen: dict[str, np.ndarray]) -> Fin
     """Shares of the classes in samples and in held-out images: the classifier's errors are the same for both."""
     names = subject.class_names
     found = analysis.class_balance(seen["samples"], seen["held"], len(names))
-    difference = as_estimate(found.differences)
+    difference = found.differences
     rows = triples(difference)
     worst = int(np.argmax(np.abs(rows[:, 0])))
     points = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in (100 * rows).tolist()]
     accuracy = {
-        side: as_estimate(analysis.proportion(seen[side] == images.labels))
+        side: analysis.proportion(seen[side] == images.labels)
         for side, images in (("samples", subject.samples), ("held", subject.held))
         if images.labels is not None
     }
@@ -72,7 +71,7 @@ def report(config: Config, subject: Subject, seen: dict[str, np.ndarray]) -> Fin
     if "samples" in accuracy:
         held = f" (held-out images: {text(accuracy['held'])})" if "held" in accuracy else ""
         asked = f" It reads {text(accuracy['samples'])} of the samples as the class asked for{held}."
-    shares = {"samples": triples(as_estimate(found.shares)), "held out": triples(as_estimate(found.reference_shares))}
+    shares = {"samples": triples(found.shares), "held out": triples(found.reference_shares)}
     figure = plots.interval_dots(names, shares, quantity="share of the images (simultaneous 95 % intervals)")
     return Findings(
         "Class shares, as an evaluation classifier sees them, differ from those of held-out images by at most "

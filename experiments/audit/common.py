@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis
-from dgu.analysis.stats.estimate import Estimate, as_estimate, normal_estimate
+from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Key
 from experiments.audit.subject import Subject
@@ -26,9 +26,8 @@ def key_of(seed: int, *names: str | int) -> Key:
     return stream(seeded(seed), "audit", *names)
 
 
-def packed(found: object) -> np.ndarray:
+def packed(estimate: Estimate) -> np.ndarray:
     """(4, ...) value, standard error, low, high of an estimate: what a stage stores."""
-    estimate = as_estimate(found)
     parts = (estimate.value, estimate.standard_error, estimate.low, estimate.high)
     return np.stack([np.asarray(part, np.float64) for part in parts])
 

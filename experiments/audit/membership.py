@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.stats.estimate import as_estimate
 from dgu.core.errors import require
 from dgu.core.keys import stream
 from experiments.audit.common import OWN, key_of, plain, text
@@ -79,13 +78,13 @@ def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Fi
     members, others = (-np.log(found[side]) for side in ("members", "others"))
     scores = {f"sigma = {sigma:g}": (members[:, k], others[:, k]) for k, sigma in enumerate(config.sigmas)}
     scores["together"] = (members.mean(axis=1), others.mean(axis=1))
-    areas = {name: as_estimate(area) for name, area in zip(scores, (*attack.at_level, attack.together))}
+    areas = {name: area for name, area in zip(scores, (*attack.at_level, attack.together))}
     enough = len(found["others"]) >= 1 / FALSE_POSITIVES
     rows = [
         (
             name,
             text(area),
-            text(as_estimate(analysis.hits_at(*scores[name], FALSE_POSITIVES))) if enough else "too few images",
+            text(analysis.hits_at(*scores[name], FALSE_POSITIVES)) if enough else "too few images",
         )
         for name, area in areas.items()
     ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis.quality.memorisation import NearDuplicates
-from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimates import Estimate
 from experiments.audit.common import OWN, plain, ratio, text
 from experiments.audit.subject import Subject
 from experiments.study import (
@@ -135,11 +135,11 @@ def report(config: Config, subject: Subject, found: Distances) -> Findings:
     test = analysis.copying_test(found.distance, found.held_distance, found.copies.found, found.held_copies.found)
     novelty = analysis.novelty(found.distance, found.held_distance)
     relative = {
-        "samples": as_estimate(analysis.relative_distance(subject.samples.flat, found.distance)),
-        "held": as_estimate(analysis.relative_distance(subject.held.flat, found.held_distance)),
+        "samples": analysis.relative_distance(subject.samples.flat, found.distance),
+        "held": analysis.relative_distance(subject.held.flat, found.held_distance),
     }
-    closer, excess, share = (as_estimate(each) for each in (test.closer, test.excess, novelty.share))
-    duplicates = {"samples": as_estimate(found.copies.share), "held": as_estimate(found.held_copies.share)}
+    closer, excess, share = (each for each in (test.closer, test.excess, novelty.share))
+    duplicates = {"samples": found.copies.share, "held": found.held_copies.share}
     scores = f"The score itself is {text(relative['samples'])} (held-out images: {text(relative['held'])})."
     measured: Measured = {
         "copies": excess,

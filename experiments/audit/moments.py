@@ -7,7 +7,7 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis.moments.spectra import covariance_spectrum
-from dgu.analysis.stats.estimate import Estimate
+from dgu.analysis.stats.estimates import Estimate
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from experiments.audit.common import (

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import STANDARD_ERROR_PER_MARGIN, corrected_t_interval, equivalence
 from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, gaussian_arms, train_and_test
 from dgu.core.errors import require
@@ -120,7 +120,7 @@ def report(config: Config, subject: Subject, replicates: list[dict[str, np.ndarr
     trained, tested = sum(sizes[part] for part in ("fit", "train", "validation")), sizes["test"]
     gaps = accuracy[:, 0, 0] - accuracy[:, 1, 1] - (accuracy[:, 1, 1] - accuracy[:, 2, 2])
     compared = equivalence(gaps, config.margin, n_train=trained, n_test=tested, bounds=(-100, 100))
-    gap = as_estimate(compared.interval)
+    gap = compared.interval
     (claim,) = claims(config)
     verdict = judge(claim, gap, OWN).verdict
     word = {
@@ -128,7 +128,7 @@ def report(config: Config, subject: Subject, replicates: list[dict[str, np.ndarr
         "not supported": "different",
         "undecided": "not decided to be the same or different",
     }
-    found = as_estimate(corrected_t_interval(np.moveaxis(accuracy, 0, -1), trained, tested, bounds=(0, 100)))
+    found = corrected_t_interval(np.moveaxis(accuracy, 0, -1), trained, tested, bounds=(0, 100))
     value, low, high = (np.asarray(part) for part in (found.value, found.low, found.high))
     half = (high - low) / 2
     cells = [[Estimate(value[i, j], low[i, j], high[i, j]) for j in range(len(ARMS))] for i in range(len(ARMS))]

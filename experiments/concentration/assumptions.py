@@ -6,7 +6,7 @@ import matplotlib.figure
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.stats.estimate import Estimate
+from dgu.analysis.stats.estimates import Estimate
 from dgu.core.typing import Key
 from experiments.study import Claim, Figure, Measured, Noted, Table, at_least, at_most
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots, samplers
-from dgu.analysis.stats.estimate import Estimate, as_estimate, exactly
+from dgu.analysis.stats.estimates import Estimate, exactly
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from dgu.samplers import Churn
@@ -307,7 +307,7 @@ def _measured(subject: Subject, found: Mapping[str, Any], whole: np.ndarray) -> 
         "contraction-every-step": Noted(
             Estimate(largest, max(0.0, largest - error), largest + error, exact=True),
             f"The largest of {own['steps'].size} states, with the error of the iteration; the share of a trajectory's "
-            f"steps that contract is {shares.estimate:.1%} [{shares.low:.1%}, {shares.high:.1%}].",
+            f"steps that contract is {shares.value:.1%} [{shares.low:.1%}, {shares.high:.1%}].",
         ),
         "contraction-whole-map": Noted(
             _geometric_mean(whole), f"The largest value of {len(whole)} trajectories is {whole.max():.3g}."
@@ -320,7 +320,7 @@ def _measured(subject: Subject, found: Mapping[str, Any], whole: np.ndarray) -> 
             f"Every step contracts: the largest gain is 1 - {1 - float(control['largest']):.2g}.",
         ),
         "contraction-two-points": Noted(
-            as_estimate(analysis.proportion((gained & fell).any(axis=1))),
+            analysis.proportion((gained & fell).any(axis=1)),
             f"{int((gained & fell).sum())} of {int(gained.sum())} expanding steps shorten the state; the largest gain "
             f"is {points['gains'].max():.3g}.",
         ),
@@ -330,7 +330,7 @@ def _measured(subject: Subject, found: Mapping[str, Any], whole: np.ndarray) -> 
 def _geometric_mean(values: np.ndarray) -> Estimate:
     """Geometric mean with its 95 % interval, from logarithms: constants of trajectories differ by factors."""
     found = analysis.t_interval(np.log(values))
-    mean, low, high = (math.exp(float(part)) for part in (found.estimate, found.low, found.high))
+    mean, low, high = (math.exp(float(part)) for part in (found.value, found.low, found.high))
     return Estimate(mean, low, high, method="t of the logarithms over trajectories", n=len(values))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis.concentration.coupling import COUPLINGS, LARGEST_DEVIATION
-from dgu.analysis.stats.estimate import Estimate, normal_estimate
+from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from experiments.study import Claim, Figure, all_of, at_most

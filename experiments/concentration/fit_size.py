@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import corrected_t_interval, t_interval
 from dgu.analysis.universality.arms import Recipe
 from dgu.analysis.universality.fit_size import FitSweep, fit_gaps, fit_size_accuracy
@@ -161,11 +161,9 @@ def report(config: Config, subject: Subject, found: Mapping[str, np.ndarray]) ->
 
     def over_splits(values: np.ndarray) -> Estimate:
         n_train = sweep.total - sweep.test
-        return as_estimate(
-            corrected_t_interval(np.moveaxis(values, 0, -1), n_train=n_train, n_test=sweep.test, bounds=_POINTS)
-        )
+        return corrected_t_interval(np.moveaxis(values, 0, -1), n_train=n_train, n_test=sweep.test, bounds=_POINTS)
 
-    gap, alone = over_splits(own), as_estimate(t_interval(null.T, bounds=_POINTS))
+    gap, alone = over_splits(own), t_interval(null.T, bounds=_POINTS)
     columns = [np.asarray(part) for one in (gap, alone) for part in (one.value, one.low, one.high)]
     gaps = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in zip(*columns[:3])]
     alones = columns[3]

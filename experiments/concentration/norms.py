@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots, samplers
-from dgu.analysis.stats.estimate import Estimate, exactly, normal_estimate
+from dgu.analysis.stats.estimates import Estimate, exactly, normal_estimate
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from experiments.concentration.subject import PAPER, Plan, Subject, no_network

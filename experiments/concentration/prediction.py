@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dgu import plots
-from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import corrected_t_interval, t_interval
 from dgu.analysis.universality.fit_size import mixture_samples
 from dgu.analysis.universality.least_squares import least_squares_classifier, simulated_errors
@@ -167,9 +167,9 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
     simulation = 100 * np.moveaxis(found["simulated"], 1, -1)
     off = {name: errors[name] - theory[name] for name in theory}
     shared: dict[str, Any] = {"n_train": parts["train"], "n_test": parts["test"]}
-    drawn = as_estimate(t_interval(simulation, bounds=(0, 100)))
-    seen = as_estimate(corrected_t_interval(errors["samples"], **shared, bounds=(0, 100)))
-    alone = as_estimate(corrected_t_interval(off["null"], **shared, bounds=_POINTS))
+    drawn = t_interval(simulation, bounds=(0, 100))
+    seen = corrected_t_interval(errors["samples"], **shared, bounds=(0, 100))
+    alone = corrected_t_interval(off["null"], **shared, bounds=_POINTS)
 
     # Training sets of a pool too small for the ratios may all lie near the peak: then no claim is tested.
     far = np.flatnonzero(np.maximum(n / d, d / n) >= AWAY * 0.98)
@@ -177,10 +177,8 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
     far = np.arange(len(n)) if near else far
     where = "near the peak at 1" if near else f"n / d a factor of {AWAY:g} or more away from the peak at 1"
     compared: dict[str, Estimate] = {
-        "prediction-simulation": as_estimate(t_interval((simulation - theory["samples"])[far], bounds=_POINTS)),
-        "prediction-images": as_estimate(
-            corrected_t_interval((off["samples"] - off["null"])[far], **shared, bounds=_POINTS)
-        ),
+        "prediction-simulation": t_interval((simulation - theory["samples"])[far], bounds=_POINTS),
+        "prediction-images": corrected_t_interval((off["samples"] - off["null"])[far], **shared, bounds=_POINTS),
     }
     expected = theory["samples"][..., 0]
     offs = (drawn.value - expected, seen.value - expected, alone.value)

@@ -11,7 +11,7 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis.moments.spectra import squared_singular_values
-from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import Equivalence, corrected_t_interval, equivalence
 from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, gaussian_arms, train_and_test
 from dgu.core.keys import stream
@@ -162,9 +162,7 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
         f"{config.margin:g}; equivalent on {', '.join(equal) if equal else 'none of them'}). The network was trained "
         f"on {trained} and classifies {found['cnn_accuracy']:.0%} of the samples as their own class.",
         claims={
-            f"representations-{name}": Noted(
-                as_estimate(own.interval), f"Mixture minus null: {null.estimate:+.2f} points."
-            )
+            f"representations-{name}": Noted(own.interval, f"Mixture minus null: {null.estimate:+.2f} points.")
             for name, (own, null) in gaps.items()
         }
         | {"representations-spectra": _spectrum_ratios(compared, held)},
@@ -271,7 +269,7 @@ def _spectrum_ratios(compared: Mapping[str, Mapping[str, np.ndarray]], held: Map
         for quantile in QUANTILES:
             values = corrected[:, round(quantile * (corrected.shape[1] - 1))]
             interval = corrected_t_interval(values, held["n_train"], held["n_test"])
-            ratio, low, high = (float(np.exp(part)) for part in (interval.estimate, interval.low, interval.high))
+            ratio, low, high = (float(np.exp(part)) for part in (interval.value, interval.low, interval.high))
             measured[f"representations-spectra-{name}-{round(100 * quantile)}%"] = Estimate(ratio, low, high)
     return measured
 

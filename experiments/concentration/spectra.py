@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.stats.estimate import Estimate, as_estimate, exactly
+from dgu.analysis.stats.estimates import Estimate, exactly
 from dgu.analysis.stats.resampling import t_interval
 from dgu.analysis.universality.arms import gaussian_arms
 from dgu.core.keys import stream
@@ -242,7 +242,7 @@ def _corrected(classes: Sequence[Mapping[str, np.ndarray]]) -> Estimate:
     signs = {"mixture": 2.0, "samples": -1.0, "null": -1.0}
     values = np.array([sum(sign * one[f"{arm}.exponent"][0] for arm, sign in signs.items()) for one in classes])
     if len(values) > 1:
-        return as_estimate(t_interval(values))
+        return t_interval(values)
     errors = [sign * np.ptp(classes[0][f"{arm}.exponent"][1:]) / 2 for arm, sign in signs.items()]
     value, half = float(values[0]), float(np.linalg.norm(errors))
     return Estimate(value, value - half, value + half)
@@ -257,7 +257,7 @@ def _measured(subject: Subject, found: Mapping[str, Any], corrected: Estimate) -
     return {
         "spectra-power-law": {name: Estimate(*bend) for name, bend in bends},
         "spectra-exponent-mixture": Noted(corrected, alone),
-        "spectra-planted": as_estimate(analysis.proportion((low <= PLANTED[2]) & (PLANTED[2] <= high))),
+        "spectra-planted": analysis.proportion((low <= PLANTED[2]) & (PLANTED[2] <= high)),
         "spectra-white-edges": spectra_controls.edges(found["white"]),
         # The error of a deterministic computation.
         "spectra-gram-identity": exactly(float(found["white"]["identity"])),

@@ -7,7 +7,6 @@ import matplotlib.figure
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.stats.estimate import as_estimate
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.keys import stream
 from dgu.core.typing import Key
@@ -100,7 +99,7 @@ def edges(found: Mapping[str, np.ndarray]) -> dict[str, Noted]:
         for edge, place in _EDGES.items():
             values = found[f"{name}.eigenvalues"][:, place] / exact[edge]
             measured[f"spectra-white-{edge}-{name}"] = Noted(
-                as_estimate(t_interval(values)), f"White data with n = {n + 1}, d = {d}."
+                t_interval(values), f"White data with n = {n + 1}, d = {d}."
             )
     return measured
 

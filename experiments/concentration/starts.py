@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from dgu import analysis, plots
-from dgu.analysis.stats.estimate import Estimate, as_estimate, exactly, normal_estimate
+from dgu.analysis.stats.estimates import Estimate, exactly, normal_estimate
 from dgu.core.errors import require
 from dgu.core.keys import stream
 from dgu.core.typing import Key
@@ -140,7 +140,7 @@ def report(config: Config, subject: Subject, found: Mapping[str, Mapping[Any, di
     """Tails of the distance from the class's mean, and of the leading mode."""
     samples, exact = found["samples"], found["exact"]
     far = {
-        (name, arm, base): as_estimate(analysis.proportion(_over_median(values[f"{base}.norm"]) > FAR))
+        (name, arm, base): analysis.proportion(_over_median(values[f"{base}.norm"]) > FAR)
         for (name, arm), values in samples.items()
         for base in STARTS
     }

@@ -8,7 +8,7 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis.concentration.tails import GAUSSIAN_PSI2
-from dgu.analysis.stats.estimate import Estimate, as_estimate, normal_estimate
+from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from experiments.concentration import coupling
 from experiments.concentration.lipschitz_tails import ANCHORS, Sizes, class_tails, null_draws
 from experiments.concentration.subject import PAPER, Plan, Subject, require_images
@@ -195,7 +195,7 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
     classes, test = found["classes"], found["test"]
     deltas = np.stack([one["delta"].max(axis=1) for one in classes])
     heavier = sum(float(one["p"]) < _LEVEL / len(classes) for one in classes)
-    size = as_estimate(analysis.proportion(test["size_p"] <= 0.05))
+    size = analysis.proportion(test["size_p"] <= 0.05)
     return Findings(
         f"All tails of {len(classes[0]['names'])} Lipschitz functions lie below 2 exp(-t^2 / 2 s^2) with s^2 the "
         f"largest variance in any direction, but for a probability of {deltas[:, 0].max():.2g} (at most "

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.stats.estimate import Estimate, normal_estimate
+from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.analysis.stats.resampling import sample_deviation
 from dgu.analysis.universality.theorem_one import LAWS, TheoremDesign, gap_trend, universality_gap
 from dgu.core.errors import require

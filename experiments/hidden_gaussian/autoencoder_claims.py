@@ -6,9 +6,8 @@ from functools import partial
 import numpy as np
 
 from dgu import analysis
-from dgu.analysis.stats.estimate import Estimate
+from dgu.analysis.stats.estimates import Estimate
 from experiments.hidden_gaussian.autoencoder_networks import SHOWN
-from experiments.hidden_gaussian.estimates import entry, values
 from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, POINTS
 from experiments.study import Claim, Measured, Noted, at_least, at_most, each, equivalent
 
@@ -104,15 +103,15 @@ def tested(
     middle, others = middle_levels(sigmas)
     where = f"at sigma = {', '.join(f'{sigma:.3g}' for sigma in sigmas[middle])}"
     linear = found.rmse(SHOWN["linear"], GAUSSIAN)
-    worst = int(np.argmax(values(linear)))
+    worst = int(np.argmax(np.asarray(linear.value)))
     apart = partial(_mean_distance, found)
 
     def each_net(difference: Callable[[str], np.ndarray]) -> dict[str, Noted]:
         """The mean over images of a difference of distances, for each autoencoder."""
-        return {name: Noted(entry(analysis.t_interval(difference(name))), where) for name in nets}
+        return {name: Noted(analysis.t_interval(difference(name)), where) for name in nets}
 
     return {
-        "autoencoders-linear": Noted(entry(linear, worst), f"largest at sigma = {sigmas[worst]:.3g}"),
+        "autoencoders-linear": Noted(linear[worst], f"largest at sigma = {sigmas[worst]:.3g}"),
         "autoencoders-peak": each_net(lambda net: apart(net, GAUSSIAN, middle) - apart(net, GAUSSIAN, others)),
         "autoencoders-like-network": each_net(
             lambda net: apart(net, GAUSSIAN, middle) - apart(NETWORK, GAUSSIAN, middle)
@@ -133,19 +132,19 @@ def _mean_distance(found: analysis.ScoreDistances, a: str, b: str, levels: np.nd
 
 def _least_cosine(scores: analysis.LinearityScores) -> Noted:
     cosine = scores.cosine()
-    worst = int(np.argmin(values(cosine)[:, 0]))
-    return Noted(entry(cosine, (worst, 0)), f"least at sigma = {scores.sigmas[worst]:.3g}")
+    worst = int(np.argmin(np.asarray(cosine.value)[:, 0]))
+    return Noted(cosine[worst, 0], f"least at sigma = {scores.sigmas[worst]:.3g}")
 
 
 def _weakest(leading: np.ndarray) -> Noted:
     """Of the leading vectors at the highest level."""
     weakest = analysis.t_interval(leading[0].T, bounds=(0, 1))
-    place = int(np.argmin(values(weakest)))
-    return Noted(entry(weakest, place), f"vector {place + 1}")
+    place = int(np.argmin(np.asarray(weakest.value)))
+    return Noted(weakest[place], f"vector {place + 1}")
 
 
 def _fall(leading: np.ndarray, sigmas: np.ndarray) -> Noted:
     """From the highest level to that nearest to ``_LOWER``, or to the lowest if these are the same."""
     low = int(np.argmin(np.abs(np.log(sigmas / _LOWER)))) or len(sigmas) - 1
-    fall: Estimate = entry(analysis.t_interval(leading[0].mean(axis=1) - leading[low].mean(axis=1), bounds=(-1, 1)))
+    fall: Estimate = analysis.t_interval(leading[0].mean(axis=1) - leading[low].mean(axis=1), bounds=(-1, 1))
     return Noted(fall, f"from sigma = {sigmas[0]:.3g} to {sigmas[low]:.3g}")

@@ -22,7 +22,7 @@ from dgu.models import EDMNetwork
 from dgu.training import trains_together
 from experiments.hidden_gaussian.autoencoder_claims import CLAIMS, middle_levels, tested
 from experiments.hidden_gaussian.autoencoder_networks import PRESETS, SHOWN, Config, build, optimisation, trained
-from experiments.hidden_gaussian.estimates import triple, values
+from experiments.hidden_gaussian.estimates import triple
 from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
 from experiments.study import Cost, Figure, Findings, Part, Run, Table
 from experiments.study.flop import matmul_flop
@@ -127,7 +127,7 @@ def report(config: Config, subject: Subject, found: Compared) -> Findings:
     levels = [f"$\\sigma$ = {sigma:.3g}" for sigma in sigmas]
     titles = [f"{name}\n{level}" for name in found.straight for level in levels]
     middle, _ = middle_levels(sigmas)
-    peaks = ", ".join(f"{values(rmse[name])[middle].mean():.3f} ({name})" for name in rmse)
+    peaks = ", ".join(f"{np.asarray(rmse[name].value)[middle].mean():.3f} ({name})" for name in rmse)
     return Findings(
         "Trained at one noise level each, the autoencoders are this far from the Gaussian denoiser at intermediate "
         f"noise (RMSE on {count} {subject.inputs} images): {peaks}.",
@@ -148,10 +148,12 @@ def report(config: Config, subject: Subject, found: Compared) -> Findings:
         tables=[_table(found, leading)],
         metrics={
             "sigmas": sigmas,
-            "rmse": {name: values(one) for name, one in rmse.items()},
-            "rmse_to_network": {name: values(distances.rmse(name, NETWORK)) for name in (*found.curves, GAUSSIAN)},
-            "nmse": {name: values(distances.nmse(GAUSSIAN, name)) for name in found.curves},
-            "linearity": {name: values(one.cosine())[:, 0] for name, one in found.straight.items()},
+            "rmse": {name: np.asarray(one.value) for name, one in rmse.items()},
+            "rmse_to_network": {
+                name: np.asarray(distances.rmse(name, NETWORK).value) for name in (*found.curves, GAUSSIAN)
+            },
+            "nmse": {name: np.asarray(distances.nmse(GAUSSIAN, name).value) for name in found.curves},
+            "linearity": {name: np.asarray(one.cosine().value)[:, 0] for name, one in found.straight.items()},
             "correlation": {name: each.mean(axis=(1, 2)) for name, each in leading.items()},
         },
     )
@@ -281,10 +283,10 @@ def _table(found: Compared, leading: Mapping[str, np.ndarray]) -> Table:
     for name, curve in found.curves.items():
         tenth = max(1, curve.shape[1] // 10)
         measured = (
-            values(distances.rmse(name, GAUSSIAN)),
-            values(distances.nmse(GAUSSIAN, name)),
-            values(distances.rmse(name, NETWORK)),
-            values(found.straight[name].cosine())[:, 0],
+            np.asarray(distances.rmse(name, GAUSSIAN).value),
+            np.asarray(distances.nmse(GAUSSIAN, name).value),
+            np.asarray(distances.rmse(name, NETWORK).value),
+            np.asarray(found.straight[name].cosine().value)[:, 0],
             leading[name].mean(axis=(1, 2)),
         )
         for k, sigma in enumerate(distances.sigmas):

@@ -10,7 +10,7 @@ from dgu import analysis, plots
 from dgu.core.denoisers import as_pytree, map_batch
 from dgu.core.typing import Denoiser, Key
 from experiments.hidden_gaussian import distillation, linear_maps
-from experiments.hidden_gaussian.estimates import entry, triple, values
+from experiments.hidden_gaussian.estimates import triple
 from experiments.hidden_gaussian.linear_maps import Arrays
 from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
 from experiments.study import (
@@ -141,8 +141,11 @@ def report(config: Config, subject: Subject, found: Apart) -> Findings:
     nmse = {f"{a} - {b}": distances.nmse(a, b) for a, b in _PAIRS}
     paths = np.stack([found.shown[f"{name}-path"] for name in (*NAMES, "exact")])
     samples = np.stack([found.shown[name] for name in NAMES])
-    peak = {name: float(values(one).max()) for name, one in rmse.items()}
-    rows = [tuple(map(float, row)) for row in zip(sigmas, *(values(one) for one in (*rmse.values(), *nmse.values())))]
+    peak = {name: float(np.asarray(one.value).max()) for name, one in rmse.items()}
+    rows = [
+        tuple(map(float, row))
+        for row in zip(sigmas, *(np.asarray(one.value) for one in (*rmse.values(), *nmse.values())))
+    ]
     return Findings(
         f"On {images} {subject.inputs} images the network's distance to the Gaussian denoiser is at most "
         f"{peak['network - Gaussian']:.3f} (RMSE), to the multi-delta denoiser {peak['network - multi-delta']:.3f}.",
@@ -164,8 +167,8 @@ def report(config: Config, subject: Subject, found: Apart) -> Findings:
             )
         ],
         metrics={
-            "rmse": {name: values(one) for name, one in rmse.items()},
-            "nmse": {name: values(one) for name, one in nmse.items()},
+            "rmse": {name: np.asarray(one.value) for name, one in rmse.items()},
+            "nmse": {name: np.asarray(one.value) for name, one in nmse.items()},
         },
     )
 
@@ -176,21 +179,21 @@ def tested(found: analysis.ScoreDistances) -> dict[str, Measured]:
     levels = ", ".join(f"{sigma:.3g}" for sigma in sigmas)
     middle, outer = (sigmas >= low) & (sigmas <= high), np.flatnonzero((sigmas >= high) | (sigmas <= low))
     to_linear, apart = found.rmse(NETWORK, LINEAR), found.rmse(GAUSSIAN, LINEAR)
-    furthest = int(np.argmax(values(apart)))
+    furthest = int(np.argmax(np.asarray(apart.value)))
     tests: dict[str, Measured] = {
         "distances-gaussian-closer": NotTested(f"of the noise levels {levels} none is intermediate"),
         "distances-regimes": NotTested(f"of the noise levels {levels} none is high or low"),
-        "distances-linear-gaussian": Noted(entry(apart, furthest), f"largest at sigma = {sigmas[furthest]:.3g}"),
+        "distances-linear-gaussian": Noted(apart[furthest], f"largest at sigma = {sigmas[furthest]:.3g}"),
     }
     if middle.any():
         gaussian, points = (
             found.differences[:, 0, found.names.index(name)] / np.sqrt(found.dimension) for name in (GAUSSIAN, POINTS)
         )
         closer = analysis.t_interval((points - gaussian)[middle].mean(axis=0))
-        tests["distances-gaussian-closer"] = Noted(entry(closer), f"on {found.inputs} images")
+        tests["distances-gaussian-closer"] = Noted(closer, f"on {found.inputs} images")
     if len(outer):
-        worst = int(outer[np.argmax(values(to_linear)[outer])])
-        tests["distances-regimes"] = Noted(entry(to_linear, worst), f"largest at sigma = {sigmas[worst]:.3g}")
+        worst = int(outer[np.argmax(np.asarray(to_linear.value)[outer])])
+        tests["distances-regimes"] = Noted(to_linear[worst], f"largest at sigma = {sigmas[worst]:.3g}")
     return tests
 
 

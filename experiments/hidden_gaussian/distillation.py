@@ -10,7 +10,7 @@ from dgu.core.keys import seeded, stream
 from dgu.core.typing import Key
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.training import distill_exactly
-from experiments.hidden_gaussian.estimates import entry, triple
+from experiments.hidden_gaussian.estimates import triple
 from experiments.hidden_gaussian.linear_maps import Arrays, Config, compared, linear_denoiser, maps, most_vectors
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.study import (
@@ -206,7 +206,7 @@ def tested(sigmas: np.ndarray, exact: Arrays, adam: Arrays, own: Arrays, kept: i
         np.sort(exact["nmse"])[most], np.sort(exact["nmse_without"], axis=0)[most], bounds=(0, np.inf)
     )
     found: dict[str, Measured] = {
-        "distillation-gaussian-weights": Noted(entry(within), f"{most + 1} of {len(sigmas)} levels stay within"),
+        "distillation-gaussian-weights": Noted(within, f"{most + 1} of {len(sigmas)} levels stay within"),
         "distillation-adam": NotTested(f"in {adam['epochs'][-1]} epochs Adam has converged at no noise level"),
         "distillation-identity": NotTested(few),
     }
@@ -214,10 +214,10 @@ def tested(sigmas: np.ndarray, exact: Arrays, adam: Arrays, own: Arrays, kept: i
     if len(inner):
         weakest, skewed = inner[np.argmin(exact["overlap"][inner])], inner[np.argmax(exact["asymmetry"][inner])]
         found["distillation-singular-vectors"] = Noted(
-            entry(_interval(exact, "overlap"), weakest), f"the first {kept} vectors, at sigma = {sigmas[weakest]:.3g}"
+            _interval(exact, "overlap")[weakest], f"the first {kept} vectors, at sigma = {sigmas[weakest]:.3g}"
         )
         found["distillation-symmetric"] = Noted(
-            entry(_interval(exact, "asymmetry"), skewed), f"at sigma = {sigmas[skewed]:.3g}"
+            _interval(exact, "asymmetry")[skewed], f"at sigma = {sigmas[skewed]:.3g}"
         )
     else:
         levels = ", ".join(f"{sigma:.3g}" for sigma in sigmas)
@@ -229,10 +229,10 @@ def tested(sigmas: np.ndarray, exact: Arrays, adam: Arrays, own: Arrays, kept: i
     if len(settled):
         furthest = settled[np.argmax(exact["to_adam"][settled])]
         note = f"at sigma = {sigmas[furthest]:.3g}; converged at {len(settled)} of {len(sigmas)} noise levels"
-        found["distillation-adam"] = Noted(entry(_interval(exact, "to_adam"), furthest), note)
+        found["distillation-adam"] = Noted(_interval(exact, "to_adam")[furthest], note)
     if not few:
         worst = int(np.argmax(own["nmse"]))
-        found["distillation-identity"] = Noted(entry(_interval(own, "nmse"), worst), f"at sigma = {sigmas[worst]:.3g}")
+        found["distillation-identity"] = Noted(_interval(own, "nmse")[worst], f"at sigma = {sigmas[worst]:.3g}")
     return found
 
 

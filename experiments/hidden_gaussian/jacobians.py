@@ -9,7 +9,6 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.core.errors import require
 from dgu.core.typing import Key
-from experiments.hidden_gaussian.estimates import entry, values
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.study import (
     Claim,
@@ -196,15 +195,15 @@ def _compared(sigmas: np.ndarray) -> tuple[int, int]:
 def _tested(config: Config, sigmas: np.ndarray, leading: np.ndarray) -> dict[str, Measured]:
     high, low = _compared(sigmas)
     weakest = analysis.t_interval(leading[high].T, bounds=(0, 1))  # (vectors)
-    vector = int(np.argmin(values(weakest)))
+    vector = int(np.argmin(np.asarray(weakest.value)))
     fall = analysis.t_interval(leading[high].mean(axis=1) - leading[low].mean(axis=1), bounds=(-1, 1))
     return {
         "jacobian-high-noise": Noted(
-            entry(weakest, vector),
+            weakest[vector],
             f"vector {vector + 1}, sigma = {sigmas[high]:.3g}, {config.trajectories} trajectories",
         ),
         "jacobian-adaptive": Noted(
-            entry(fall), f"from sigma = {sigmas[high]:.3g} to {sigmas[low]:.3g}, mean of three vectors"
+            fall, f"from sigma = {sigmas[high]:.3g} to {sigmas[low]:.3g}, mean of three vectors"
         ),
     }
 

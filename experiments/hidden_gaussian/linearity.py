@@ -9,7 +9,7 @@ from dgu import analysis, plots
 from dgu.core.errors import require
 from dgu.core.typing import Key
 from dgu.samplers import karras_sigmas
-from experiments.hidden_gaussian.estimates import entry, triple, values
+from experiments.hidden_gaussian.estimates import triple
 from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
 from experiments.study import (
     Claim,
@@ -114,7 +114,7 @@ def report(config: Config, subject: Subject, scores: dict[str, analysis.Linearit
     sigmas, network, mixes = _sigmas(config, subject), scores[NETWORK], len(config.squares)
     equal, pairs = config.squares.index(0.5), network.given.shape[-1]
     cosine, memorising = network.cosine(), scores[POINTS].cosine()
-    worst = int(np.argmin(values(cosine)[:, equal]))
+    worst = int(np.argmin(np.asarray(cosine.value)[:, equal]))
     low = np.flatnonzero(sigmas <= LOW_NOISE)
     # Over the levels: how far the cosine at equal weights lies above the least over all weights, image pair by image
     # pair.
@@ -123,21 +123,21 @@ def report(config: Config, subject: Subject, scores: dict[str, analysis.Linearit
     gap = moduli[:, equal] - np.take_along_axis(moduli, lowest[:, None, None], axis=1)[:, 0]
     above = analysis.t_interval(gap.mean(axis=0), bounds=(-1, 1))
     found: dict[str, Any] = {
-        "linearity-network": Noted(entry(cosine, (worst, equal)), f"least at sigma = {sigmas[worst]:.3g}"),
+        "linearity-network": Noted(cosine[worst, equal], f"least at sigma = {sigmas[worst]:.3g}"),
         "linearity-multi-delta": NotTested(f"the lowest noise level is {sigmas[-1]:.3g}"),
         "linearity-equal-weights": NotTested("equal weights are the only ones"),
     }
     if len(low):
-        highest = int(low[np.argmax(values(memorising)[low, equal])])
+        highest = int(low[np.argmax(np.asarray(memorising.value)[low, equal])])
         found["linearity-multi-delta"] = Noted(
-            entry(memorising, (highest, equal)),
+            memorising[highest, equal],
             f"at sigma = {sigmas[highest]:.3g}; exact for {len(subject.train)} images; the scores are not centred: "
             "images that share most of their mean score high whatever the denoiser",
         )
     if len(set(config.squares)) > 1:
-        found["linearity-equal-weights"] = entry(above)
+        found["linearity-equal-weights"] = above
     at_equal = {
-        name: {"cosine": values(one.cosine())[:, equal], "nmse": values(one.nmse())[:, equal]}
+        name: {"cosine": np.asarray(one.cosine().value)[:, equal], "nmse": np.asarray(one.nmse().value)[:, equal]}
         for name, one in scores.items()
     }
     columns = [at_equal[name][score] for score in ("cosine", "nmse") for name in scores]
@@ -145,8 +145,8 @@ def report(config: Config, subject: Subject, scores: dict[str, analysis.Linearit
     rows = [tuple(map(float, row)) for row in zip(sigmas, *columns)]
     return Findings(
         f"On {pairs} pairs of {subject.inputs} images the network's cosine score of linearity is at least "
-        f"{values(cosine)[worst, equal]:.3f} (at sigma = {sigmas[worst]:.2g}); that of the multi-delta denoiser is as "
-        f"low as {values(memorising)[:, equal].min():.3f}.",
+        f"{np.asarray(cosine.value)[worst, equal]:.3f} (at sigma = {sigmas[worst]:.2g}); that of the multi-delta denoiser is as "
+        f"low as {np.asarray(memorising.value)[:, equal].min():.3f}.",
         claims=found,
         figures={
             "linearity": plots.level_curves(

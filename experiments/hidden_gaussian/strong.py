@@ -13,10 +13,9 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis import SameNoise
-from dgu.analysis.stats.estimate import Estimate
+from dgu.analysis.stats.estimates import Estimate
 from dgu.core.errors import require
 from experiments.hidden_gaussian import networks
-from experiments.hidden_gaussian.estimates import entry
 from experiments.hidden_gaussian.images import Images
 from experiments.hidden_gaussian.networks import Arm, Design
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
@@ -202,7 +201,7 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
     }
     nearest = found.samples[f"Gaussian, {_named(_nearest(sizes))}"]
     to_whole = analysis.mean_over_pairs([analysis.same_noise_distances(one, found.whole) for one in nearest])
-    ratios = {name: entry(one.ratio) for name, one in apart.items()}
+    ratios = {name: one.ratio for name, one in apart.items()}
     rows = [
         (name, float(one.paired.mean()), float(one.null.mean()), ratio.value, ratio.low, ratio.high)
         for (name, one), ratio in zip(apart.items(), ratios.values())
@@ -227,7 +226,7 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
         metrics={
             "ratio": {name: ratio.value for name, ratio in ratios.items()},
             "stopped": found.stops,
-            "gaussian_to_whole": float(entry(to_whole.ratio).value),
+            "gaussian_to_whole": float(to_whole.ratio.value),
         },
     )
 
@@ -243,17 +242,17 @@ def tested(
 
     def less(one: SameNoise, note: str) -> Noted:
         """The difference to the smallest sets, sample by sample."""
-        return Noted(entry(analysis.t_interval(one.ratios - small.ratios)), f"{over}; {note}")
+        return Noted(analysis.t_interval(one.ratios - small.ratios), f"{over}; {note}")
 
     fewest, most = f"{sizes[0]:,} images", f"{sizes[-1]:,} images"
     found: dict[str, Outcome] = {
-        "strong-generalising-same": Noted(entry(large.ratio), f"{over}; {most}"),
-        "strong-memorising-apart": Noted(entry(small.ratio), f"{over}; {fewest}"),
+        "strong-generalising-same": Noted(large.ratio, f"{over}; {most}"),
+        "strong-memorising-apart": Noted(small.ratio, f"{over}; {fewest}"),
         "strong-size": less(large, f"from {fewest} to {most}"),
         "strong-early-stopping": NotTested("networks were kept at the end of training alone"),
         "strong-small-capacity": less(apart["small capacity"], f"{fewest}; {wide}"),
         "strong-gaussians": Noted(
-            entry(to_whole.ratio), f"{common.samples} samples, {common.seeds} sets of {_nearest(sizes):,} images"
+            to_whole.ratio, f"{common.samples} samples, {common.seeds} sets of {_nearest(sizes):,} images"
         ),
     }
     if len(common.marks) > 1:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 
 from dgu import analysis
-from experiments.hidden_gaussian.estimates import entry
 from experiments.hidden_gaussian.sweep_results import Sweep
 from experiments.hidden_gaussian.trainer import Measured, intermediate
 from experiments.study import Claim, Noted, NotTested, all_of, at_least, at_most
@@ -107,9 +106,9 @@ def tested(sweep: Sweep) -> dict[str, Outcome]:
     common, sizes = sweep.trainer.config, sweep.sizes
     over = f"{common.seeds} seeds; {len(sizes)} sizes from {sizes[0]} to {sizes[-1]}"
     found: dict[str, Outcome] = {
-        "sweeps-linearity-rises": Noted(entry(sweep.rank(sweep.by_seed(lambda one, size: one.least_cosine))), over),
-        "sweeps-distance-falls": Noted(entry(sweep.rank(sweep.by_seed(lambda one, size: one.middle()))), over),
-        "sweeps-generalisation-rises": Noted(entry(sweep.rank(sweep.by_seed(sweep.relative_score))), over),
+        "sweeps-linearity-rises": Noted(sweep.rank(sweep.by_seed(lambda one, size: one.least_cosine)), over),
+        "sweeps-distance-falls": Noted(sweep.rank(sweep.by_seed(lambda one, size: one.middle())), over),
+        "sweeps-generalisation-rises": Noted(sweep.rank(sweep.by_seed(sweep.relative_score)), over),
     }
     if len(sizes) < _RANKED:
         few = NotTested(f"a rank correlation over {len(sizes)} sizes says little: {_RANKED} or more are needed")
@@ -127,9 +126,9 @@ def tested(sweep: Sweep) -> dict[str, Outcome]:
         float((one["linear_gaussian"] - one["network_gaussian"])[middle].mean()) for one in linear["generalising"]
     ]
     seeds, largest = f"{common.seeds} seeds", f"the largest training set has {sizes[-1]:,} images"
-    found["sweeps-linear-nearer"] = Noted(entry(analysis.t_interval(nearer)), f"{seeds}; {largest}")
+    found["sweeps-linear-nearer"] = Noted(analysis.t_interval(nearer), f"{seeds}; {largest}")
     further = analysis.t_interval(memorising - generalising)
-    found["sweeps-linear-memorising"] = Noted(entry(further), f"{seeds}; {largest}")
+    found["sweeps-linear-memorising"] = Noted(further, f"{seeds}; {largest}")
     return found
 
 
@@ -147,10 +146,10 @@ def _memorises(sweep: Sweep) -> dict[str, Outcome]:
     of_means = f"of the mean over these levels {(mean.min(axis=1) / mean[:, -1]).mean():.3f}"
     fresh = f"held-out images score {float(np.mean(sweep.fresh[sweep.little])):.3f}"
     return {
-        "min-over-final": Noted(entry(analysis.t_interval(peak.min(axis=1) / peak[:, -1])), of_means),
-        "min-over-first": entry(analysis.t_interval(peak.min(axis=1) / peak[:, 0])),
-        "gl-final": entry(analysis.t_interval(scores)),
-        "gl-final-relative": Noted(entry(analysis.t_interval(relative)), fresh),
+        "min-over-final": Noted(analysis.t_interval(peak.min(axis=1) / peak[:, -1]), of_means),
+        "min-over-first": analysis.t_interval(peak.min(axis=1) / peak[:, 0]),
+        "gl-final": analysis.t_interval(scores),
+        "gl-final-relative": Noted(analysis.t_interval(relative), fresh),
     }
 
 
@@ -159,4 +158,4 @@ def _stays(sweep: Sweep) -> Noted:
     mean = _course(sweep, sweep.narrow, lambda one: one.middle())
     of_means = f"of the mean over these levels {(mean[:, -1] / mean.min(axis=1)).mean():.3f}"
     seeds = f"{sweep.trainer.config.seeds} seeds"
-    return Noted(entry(analysis.t_interval(peak[:, -1] / peak.min(axis=1))), f"{seeds}; {of_means}")
+    return Noted(analysis.t_interval(peak[:, -1] / peak.min(axis=1)), f"{seeds}; {of_means}")

@@ -231,7 +231,7 @@ def _family_panels(kinds: Mapping[str, list[Measured]]) -> list[plots.SweepPanel
         found = {}
         for kind, measured in kinds.items():
             interval = analysis.t_interval(getattr(measured[-1], name))
-            found[kind] = (measured[-1].sigmas, interval.estimate, interval.low, interval.high)
+            found[kind] = (measured[-1].sigmas, interval.value, interval.low, interval.high)
         return found
 
     label = "noise level $\\sigma$"

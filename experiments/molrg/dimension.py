@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from dgu import analysis, plots
-from dgu.analysis.stats.estimate import as_estimate
 from dgu.analysis.subspaces.numerical_rank import Rule, share_wanted
 from dgu.core.keys import seeded, stream
 from dgu.core.noisy import noisy_input
@@ -119,7 +118,7 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
     low, high, ranks = (found.network[name] for name in ("low", "high", "ranks"))
     mean = ranks.mean(axis=1)
     lowest = int(mean.argmin())
-    dimension = as_estimate(analysis.t_interval(ranks[lowest], bounds=(0, width)))
+    dimension = analysis.t_interval(ranks[lowest], bounds=(0, width))
     value, least, most = (float(number) for number in (dimension.value, dimension.low, dimension.high))
     synthetic, real = _NEEDED
     answer = (

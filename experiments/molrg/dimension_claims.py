@@ -4,7 +4,7 @@ import numpy as np
 from scipy import stats
 
 from dgu import analysis
-from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimates import Estimate
 from experiments.molrg.training import COMPONENTS, SHAPE
 from experiments.study import Claim, Noted, NotTested, all_of, at_least, within
 from experiments.study.claims import Measured
@@ -103,7 +103,7 @@ def rises(ranks: np.ndarray, levels: np.ndarray, lowest: int, uncertain: np.ndar
     return {
         # Where the level of least rank is the end itself, the difference is 0 without spread, which decides nothing.
         f"dimension-u-curve-{name}": Noted(
-            as_estimate(analysis.t_interval(ranks[end] - ranks[lowest])),
+            analysis.t_interval(ranks[end] - ranks[lowest]),
             f"sigma = {levels[end]:.3g} against {levels[lowest]:.3g}; ranks are known to within {uncertain.max():.0f}",
         )
         for name, end in (("high", 0), ("low", -1))
@@ -115,4 +115,4 @@ def contained(both: dict[str, np.ndarray]) -> Measured:
     held = (both["low"] <= both["exact"]) & (both["exact"] <= both["high"])
     exact, rough, low, high = (both[name].tolist() for name in ("exact", "products", "low", "high"))
     note = f"{len(held)} points; exact {exact}, by products {rough}, low {low}, high {high}"
-    return Noted(as_estimate(analysis.proportion(held)), note)
+    return Noted(analysis.proportion(held), note)

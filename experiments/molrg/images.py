@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from dgu import analysis, plots
-from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimates import Estimate
 from dgu.core.errors import InputError, require
 from dgu.core.keys import seeded
 from dgu.models import GaussianDenoiser, MoLRG, MoLRGDenoiser
@@ -251,7 +251,7 @@ def report(config: Config, subject: Subject, found: list[Compared]) -> Findings:
         distances = one.distances
         order[one.name] = _order(one, distances, GIVEN if one.subject.conditional else MIXTURE)
         blind[one.name] = _order(one, distances, MIXTURE)
-        bars[one.name] = own = {arm: as_estimate(analysis.t_interval(values)) for arm, values in distances.items()}
+        bars[one.name] = own = {arm: analysis.t_interval(values) for arm, values in distances.items()}
         rows.append((one.name, NETWORK, f"{one.counts[NETWORK]:,}", "", "", ""))
         rows += [
             (one.name, arm, f"{one.counts.get(arm, one.counts[NETWORK]):,}", *_ends(own[arm])) for arm in distances
@@ -278,7 +278,7 @@ def _ends(estimate: Estimate) -> tuple[float, float, float]:
 
 def _order(one: Compared, distances: dict[str, np.ndarray], arm: str) -> Noted:
     """The Gaussian's distances less those of ``arm``, paired by noise."""
-    gain = as_estimate(analysis.t_interval(distances[GAUSSIAN] - distances[arm]))
+    gain = analysis.t_interval(distances[GAUSSIAN] - distances[arm])
     share = 100 * float(gain.value) / distances[GAUSSIAN].mean()
     given = ", which is given the class," if arm == GIVEN else ""
     if arm == MIXTURE and one.subject.conditional:

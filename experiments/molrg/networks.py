@@ -85,7 +85,7 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
         ("crossing_log2", fits.crossing),
         ("unet_crossing_log2", unet_fits.crossing),
     ):
-        metrics[name] = None if bounded is None else [bounded.estimate, bounded.low, bounded.high]
+        metrics[name] = None if bounded is None else [bounded.value, bounded.low, bounded.high]
     off, unet_off = (float(np.median([curve["off"] for curve in kind])) for kind in (found.dense, found.unets))
     answer, real = answered(config, fits, unet_fits, off, unet_off), found.real
     if real is None:
@@ -137,7 +137,7 @@ def answered(config: Config, dense: Fits, unet: Fits, off: float, unet_off: floa
     shown, unet_shown = (
         "no N / ID of this run, as their scores do not cross 1/2"
         if fits.crossing is None
-        else f"N / ID = {2**fits.crossing.estimate:.0f} [{2**fits.crossing.low:.0f}, {2**fits.crossing.high:.0f}]"
+        else f"N / ID = {2**fits.crossing.value:.0f} [{2**fits.crossing.low:.0f}, {2**fits.crossing.high:.0f}]"
         for fits in (dense, unet)
     )
     sentences = [

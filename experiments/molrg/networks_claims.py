@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgu import analysis
-from dgu.analysis.stats.estimate import Estimate, as_estimate
-from dgu.analysis.stats.estimates import wilson
-from dgu.analysis.stats.sigmoids import Bounded, SigmoidFit, fit_sigmoids
+from dgu.analysis.stats.estimates import Estimate, wilson
+from dgu.analysis.stats.sigmoids import SigmoidFit, fit_sigmoids
 from experiments.molrg.networks_config import Config
 from experiments.molrg.training import COMPONENTS
 from experiments.study import Claim, Noted, NotTested, at_least, at_most, within
@@ -35,9 +34,9 @@ class Fits:
 
     curves: SigmoidFit | None
     pooled: SigmoidFit | None
-    gain: Bounded | None
+    gain: Estimate | None
     spread: tuple[float, float] | None
-    crossing: Bounded | None
+    crossing: Estimate | None
     exponent: float | None
 
     @classmethod
@@ -52,8 +51,8 @@ class Fits:
         crossing = None if pooled is None else pooled.crossing(level)
         if curves is None:
             return cls(None, pooled, None, None, crossing, None)
-        spread = curves.spread().estimate, curves.spread(shift).estimate
-        return cls(curves, pooled, curves.spread_gain(shift), spread, crossing, curves.exponent(shift).estimate)
+        spread = curves.spread().value, curves.spread(shift).value
+        return cls(curves, pooled, curves.spread_gain(shift), spread, crossing, curves.exponent(shift).value)
 
 
 def _fitted(x: np.ndarray, y: np.ndarray, curve: np.ndarray | None = None) -> SigmoidFit | None:
@@ -108,7 +107,7 @@ def measured(config: Config, bracket: dict[str, np.ndarray], dense: Fits, unet: 
     """What was measured for ``claims``, from the scores that bracket those of networks, and from these."""
     dense_training = f"{config.optimisation.steps:,} updates of {config.width} x {config.depth} units"
     unet_training = f"{config.unet.steps:,} updates of {config.unet.batch_size} examples"
-    true, copies = as_estimate(analysis.t_interval(bracket["true_law"], bounds=(0, 1))), float(bracket["copies"])
+    true, copies = analysis.t_interval(bracket["true_law"], bounds=(0, 1)), float(bracket["copies"])
     low, high = wilson(copies, config.samples)
     copied = Estimate(copies, float(low), float(high), method="Wilson", n=config.samples)
     return {
@@ -126,7 +125,7 @@ def _collapse(fits: Fits, ranks: Sequence[int]) -> Measured:
         return NotTested("only one curve, of one intrinsic dimension" if len(ranks) < 2 else NO_CROSSING)
     over_n, over_ratio = fits.spread
     return Noted(
-        as_estimate(fits.gain),
+        fits.gain,
         f"spread {over_n:.2f} over log2 N (or N / n, as n is fixed), {over_ratio:.2f} over log2 N / ID; "
         f"midpoints are proportional to ID to the power {fits.exponent:.2f}",
     )
@@ -137,5 +136,5 @@ def _crossing(fits: Fits, ranks: Sequence[int], trained: str) -> Measured:
         return NotTested(f"{NO_CROSSING}; {trained}")
     curves = "all curves together" if len(ranks) > 1 else "one curve"
     crossing = fits.crossing
-    at = Estimate(2**crossing.estimate, 2**crossing.low, 2**crossing.high, method="wild bootstrap")
+    at = Estimate(2**crossing.value, 2**crossing.low, 2**crossing.high, method="wild bootstrap")
     return Noted(at, f"sigmoid in log2 N / ID, {curves}; {trained}")

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dgu import plots
-from dgu.analysis.stats.estimate import Estimate, normal_estimate
+from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from experiments.molrg.phase_claims import share, shifted
 from experiments.molrg.phase_config import Config
 from experiments.study import Claim, Noted, all_of, at_most, within

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from dgu.analysis.stats.estimate import Estimate, exactly, normal_estimate
+from dgu.analysis.stats.estimates import Estimate, exactly, normal_estimate
 from experiments.molrg.phase_arms import LONG, SHORT, Arm, Arms
 from experiments.molrg.phase_checks import WEIGHTS
 from experiments.molrg.phase_config import Config

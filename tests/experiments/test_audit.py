@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from dgu.analysis.stats.estimate import Estimate
+from dgu.analysis.stats.estimates import Estimate
 from dgu.data import SampleStore
 from experiments.audit import STUDY, memorisation
 from experiments.audit.common import ratio, text

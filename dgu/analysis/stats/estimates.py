@@ -116,7 +116,3 @@ def wilson(
     # Exactly 0 and 1 at the ends, where the two terms cancel but for rounding.
     low, high = np.where(share == 0, 0.0, centre - half), np.where(share == 1, 1.0, centre + half)
     return low, high
-
-
-def as_estimate(found: Estimate) -> Estimate:
-    return found
