@@ -107,7 +107,7 @@ def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda result
         if reference_rows is not None and min(len(rows), len(reference_rows)) >= 2 * config.block_size:
             ours, theirs = (_finite("KID", each.astype(np.float32)) for each in (rows, reference_rows))
             kid = kernel_distance(ours, theirs, stream(key, "kid"), block_size=config.block_size)
-            values = (kid.estimate, kid.standard_error, kid.low, kid.high)
+            values = (kid.value, kid.standard_error, kid.low, kid.high)
             results["KID"] = dict(zip(("value", "se", "low", "high"), (_finite("KID", float(each)) for each in values)))
     show(results)
     if config.save_reference is not None:

@@ -29,7 +29,6 @@ from dgu.analysis.quality.distances import (
     variance_ratio,
 )
 from dgu.analysis.stats.estimates import Estimate, proportion
-from dgu.analysis.stats.resampling import Interval
 from dgu.core.errors import InputError, printable, require
 from dgu.core.files import write_atomic
 from dgu.core.keys import seeded, stream
@@ -206,9 +205,8 @@ def _checks(column: dict[str, Any], heldout: dict[str, Any]) -> list[dict[str, A
     ]
 
 
-def _plain(estimate: Estimate | Interval) -> dict[str, Any]:
-    value = estimate.estimate if isinstance(estimate, Interval) else estimate.value
-    numbers = {"value": value, "se": estimate.standard_error, "low": estimate.low, "high": estimate.high}
+def _plain(estimate: Estimate) -> dict[str, Any]:
+    numbers = {"value": estimate.value, "se": estimate.standard_error, "low": estimate.low, "high": estimate.high}
     return {name: np.asarray(number, float).tolist() for name, number in numbers.items()}
 
 

@@ -255,7 +255,7 @@ def classes_of(config: Config, seeds: np.ndarray, label_dim: int) -> np.ndarray 
     return np.asarray(draw(seeds.astype(np.uint32)), np.int32)
 
 
-def build_sampler(config: SamplerConfig, denoiser: Any) -> tuple[np.ndarray, Callable, Any]:
+def build_sampler(config: SamplerConfig, denoiser: Any) -> tuple[np.ndarray, Callable[..., Any], Any]:
     """Noise levels within the network's range, the solver of ``dgu.samplers.sample``, and the churn.
 
     Raises:
@@ -297,7 +297,13 @@ Make = Callable[[np.ndarray | None, np.ndarray], np.ndarray]
 
 
 def _fill_store(
-    config: Config, directory: RunDirectory, shape: tuple, labels: np.ndarray | None, count: int, make: Make, bar: Any
+    config: Config,
+    directory: RunDirectory,
+    shape: tuple[Any, ...],
+    labels: np.ndarray | None,
+    count: int,
+    make: Make,
+    bar: Any,
 ) -> np.ndarray:
     """The first images of the store ``samples/``, filled by all processes."""
     import jax
@@ -321,7 +327,7 @@ def _fill_store(
 def _write_images(
     config: Config,
     directory: RunDirectory,
-    shape: tuple,
+    shape: tuple[Any, ...],
     seeds: np.ndarray,
     labels: np.ndarray | None,
     make: Make,

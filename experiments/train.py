@@ -195,7 +195,7 @@ def build_network(config: NetworkConfig, side: int, channels: int, classes: int,
 
     With ``augment`` it takes the labels of augmented images.
     """
-    kind: Callable = ADMConfig if config.architecture == "adm" else SongUNetConfig
+    kind: Callable[..., Any] = ADMConfig if config.architecture == "adm" else SongUNetConfig
     unet = kind(
         img_resolution=side,
         in_channels=channels,

@@ -106,7 +106,9 @@ def spectrum_claim(results: dict[str, np.ndarray], kind: str, about: dict[str, s
     return JudgedClaim.all_of(parts, **about)
 
 
-def make_claims(config: Any, images: Any, results: dict, positive: dict, negative: dict) -> list[JudgedClaim]:
+def make_claims(
+    config: Any, images: Any, results: dict[str, Any], positive: dict[str, Any], negative: dict
+) -> list[JudgedClaim]:
     """All claims of the study; each verdict is computed from its interval."""
 
     def universality(task: str, **about: Any) -> JudgedClaim:
@@ -212,7 +214,9 @@ def intervals(values: np.ndarray, sizes: Any) -> tuple[np.ndarray, np.ndarray, n
     return mean, low, high
 
 
-def curve_panel(results: dict, task: str, what: str, arms: tuple[str, ...], n: np.ndarray, d: int, sizes: Any) -> Any:
+def curve_panel(
+    results: dict[str, Any], task: str, what: str, arms: tuple[str, ...], n: np.ndarray, d: int, sizes: Any
+) -> Any:
     """One panel of accuracy (%) or loss of every arm on its own test images against training size."""
     values = np.einsum("raasz->raz", results[f"{task}.{what}"]) / results[f"{task}.{what}"].shape[3]
     mean, low, high = intervals(values * (100 if what == "accuracy" else 1), sizes)
@@ -223,9 +227,9 @@ def build(
     config: Any,
     directory: RunDirectory,
     images: Any,
-    results: dict,
-    positive: dict,
-    negative: dict,
+    results: dict[str, Any],
+    positive: dict[str, Any],
+    negative: dict[str, Any],
     predicted: dict[str, np.ndarray] | None,
 ) -> Report:
     """Write metrics and figures and return the report; ``predicted`` as ``predictions`` returns it, None where not computed."""
@@ -391,7 +395,7 @@ def _answer(claims: list[JudgedClaim], config: Any, images: Any) -> str:
     )
 
 
-def _lists(found: tuple[np.ndarray, ...]) -> dict[str, list]:
+def _lists(found: tuple[np.ndarray, ...]) -> dict[str, list[Any]]:
     """Mean and interval as nested lists."""
     return {name: _plain(part.tolist()) for name, part in zip(("mean", "low", "high"), found)}
 
@@ -417,7 +421,7 @@ def _forest(claims: list[JudgedClaim], margin: float) -> Any:
     )
 
 
-def _two_layer(results: dict, config: Any, images: Any) -> Any:
+def _two_layer(results: dict[str, Any], config: Any, images: Any) -> Any:
 
     task = f"{config.subset_sizes[0]}-classes"
     d = images.dimension
@@ -442,7 +446,7 @@ def _two_layer(results: dict, config: Any, images: Any) -> Any:
     )
 
 
-def _class_spectra(images: Any, results: dict) -> Any:
+def _class_spectra(images: Any, results: dict[str, Any]) -> Any:
     panels = [
         plots.SpectrumPanel(name, {arm: results[f"covariance.{arm}"][:, label] for arm in ARMS})
         for label, name in enumerate(images.class_names)

@@ -63,7 +63,7 @@ class TrainingCheckpoints:
         InputError: the directory cannot be made or read, or the newest step in it is damaged.
     """
 
-    def __init__(self, directory: str | os.PathLike, keep: int = 2, about: Mapping[str, Any] | None = None):
+    def __init__(self, directory: str | os.PathLike[str], keep: int = 2, about: Mapping[str, Any] | None = None):
         # Orbax logs every phase of every save at level INFO, some at WARNING, and tracebacks of what it raises anyway.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._directory = Path(directory).resolve()
@@ -193,7 +193,11 @@ def _refuse_difference(path: Path, stored: Any, given: Any, name: str = "") -> N
 
 
 def save_arrays(
-    path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any], *, compress: bool = True
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any],
+    *,
+    compress: bool = True,
 ) -> None:
     """Write arrays and JSON metadata as one ``.npz``, whole or not at all; folders are made.
 
@@ -209,7 +213,9 @@ def save_arrays(
     write_atomic(path, lambda file: write_arrays(file, {**arrays, "metadata": np.asarray(text)}, compress=compress))
 
 
-def load_arrays(path: str | os.PathLike, choose: Choose | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load_arrays(
+    path: str | os.PathLike[str], choose: Choose | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and metadata as ``save_arrays`` wrote them; nothing in the file is executed.
 
     Arrays stored without compression are read-only views of the file, mapped into memory (their checksums are compared).

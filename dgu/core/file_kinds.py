@@ -182,7 +182,7 @@ def _masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def folder_kind(path: str | os.PathLike) -> str:
+def folder_kind(path: str | os.PathLike[str]) -> str:
     """What a folder is: "an Orbax checkpoint" ..., or just "a folder"."""
     found = (name for mark, name in _FOLDERS.items() if os.path.lexists(Path(path) / mark))
     return next(found, "a folder")
@@ -197,7 +197,7 @@ def _key_of_open_zip(file: BinaryIO) -> str | None:
         return None
 
 
-def mismatch(path: str | os.PathLike, formats: tuple[str, ...]) -> str:
+def mismatch(path: str | os.PathLike[str], formats: tuple[str, ...]) -> str:
     """What the ordinary file ``path`` is by its first bytes, where that is none of ``formats``; else empty."""
     with open(path, "rb") as file:
         head = file.read(HEAD)

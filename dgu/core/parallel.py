@@ -74,7 +74,7 @@ def use_every_core() -> None:
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
 
-def data_mesh(devices: list | None = None) -> Mesh:
+def data_mesh(devices: list[Any] | None = None) -> Mesh:
     """A mesh of ``devices`` (all by default) with one axis ``"data"`` of type Auto; one CPU is a mesh of size one.
 
     Auto, not Explicit: covariances ``X.T @ X`` and gathers of sharded arrays are ambiguous under explicit sharding.

@@ -64,7 +64,7 @@ def byte_limit(stated: int | None = None) -> int:
 
 @contextlib.contextmanager
 def guarded(
-    source: str | os.PathLike, allowed: str, *, advice: str = "", error: type[InputError] = InputError
+    source: str | os.PathLike[str], allowed: str, *, advice: str = "", error: type[InputError] = InputError
 ) -> Iterator[None]:
     """Turn every exception that reading ``source`` raises into one ``InputError`` line.
 
@@ -90,7 +90,7 @@ def guarded(
         raise error(f"{os.fspath(source)}: cannot be read ({reason}); must be {allowed}{hint}") from problem
 
 
-def regular_file(path: str | os.PathLike, error: type[InputError] = InputError) -> Path:
+def regular_file(path: str | os.PathLike[str], error: type[InputError] = InputError) -> Path:
     """``path`` itself, if it is an ordinary file or a link to one.
 
     Raises:
@@ -108,7 +108,7 @@ def regular_file(path: str | os.PathLike, error: type[InputError] = InputError) 
 
 
 def expect(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     kinds: tuple[str, ...],
     allowed: str,
     *,
@@ -136,7 +136,7 @@ def expect(
     return Path(path)
 
 
-def read_bytes(path: str | os.PathLike, limit: int, allowed: str) -> bytes:
+def read_bytes(path: str | os.PathLike[str], limit: int, allowed: str) -> bytes:
     """The whole of an ordinary file of at most ``limit`` bytes.
 
     Raises:
@@ -149,7 +149,7 @@ def read_bytes(path: str | os.PathLike, limit: int, allowed: str) -> bytes:
     return data
 
 
-def read_json(path: str | os.PathLike, allowed: str, *, limit: int = MAX_JSON, advice: str = "") -> Any:
+def read_json(path: str | os.PathLike[str], allowed: str, *, limit: int = MAX_JSON, advice: str = "") -> Any:
     """The value in a JSON file (UTF-8) of at most ``limit`` bytes.
 
     Raises:
@@ -220,13 +220,15 @@ def read_array(file: Readable, size: int, source: str, limit: int, advice: str =
 
 
 @contextlib.contextmanager
-def opened_npz(path: str | os.PathLike, allowed: str) -> Iterator[zipfile.ZipFile]:
+def opened_npz(path: str | os.PathLike[str], allowed: str) -> Iterator[zipfile.ZipFile]:
     """An npz file, opened; whatever goes wrong with it inside the block is one line. Arrays are read by ``read_member``."""
     with guarded(path, allowed), zipfile.ZipFile(expect(path, ("npz", "zip"), allowed)) as archive:
         yield archive
 
 
-def opened_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: str | os.PathLike) -> zipfile.ZipExtFile:
+def opened_member(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: str | os.PathLike[str]
+) -> zipfile.ZipExtFile:
     """A member of a zip, opened, if it is stored or deflated: other methods unpack at once whatever they are given.
 
     Raises:
@@ -257,7 +259,7 @@ def array_names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def read_member(
-    archive: zipfile.ZipFile, name: str, source: str | os.PathLike, limit: int, advice: str = "", least: int = 1
+    archive: zipfile.ZipFile, name: str, source: str | os.PathLike[str], limit: int, advice: str = "", least: int = 1
 ) -> np.ndarray:
     """The array ``name`` of an open npz file, and no other: see ``read_array``. Call it inside ``guarded``."""
     entry = archive.getinfo(f"{name}.npy")

@@ -44,7 +44,7 @@ class ImageSet:
 
 
 def load(
-    name_or_path: str | os.PathLike,
+    name_or_path: str | os.PathLike[str],
     split: str = "train",
     size: int | None = None,
     *,

@@ -63,7 +63,7 @@ class SampleStore:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike, config: Mapping[str, Any], shape: tuple[int, ...], shard_size: int = 250
+        cls, path: str | os.PathLike[str], config: Mapping[str, Any], shape: tuple[int, ...], shard_size: int = 250
     ) -> "SampleStore":
         """The store at ``path``, made there if the folder is empty or absent.
 
@@ -112,7 +112,7 @@ class SampleStore:
         return cls.open(path, config, shape, shard_size)
 
     @classmethod
-    def existing(cls, path: str | os.PathLike) -> "SampleStore":
+    def existing(cls, path: str | os.PathLike[str]) -> "SampleStore":
         """The store at ``path`` as it was made, whatever its config: for reading.
 
         Raises:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +31,10 @@ class Initialisers:
     the last layer of each residual branch and of the network, ``attention_kernel`` for queries, keys and values.
     """
 
-    kernel: Callable
-    bias: Callable[[int], Callable]
-    zero_kernel: Callable
-    attention_kernel: Callable
+    kernel: Callable[..., Any]
+    bias: Callable[[int], Callable[..., Any]]
+    zero_kernel: Callable[..., Any]
+    attention_kernel: Callable[..., Any]
 
 
 def _uniform(key: Key, shape: tuple[int, ...], dtype: DTypeLike, bound: float) -> Array:
@@ -55,11 +56,11 @@ def _uniform_kernel(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array
     return _uniform(key, shape, dtype, math.prod(shape[:-1]) ** -0.5)
 
 
-def _uniform_bias(fan_in: int) -> Callable:
+def _uniform_bias(fan_in: int) -> Callable[..., Any]:
     return lambda key, shape, dtype: _uniform(key, shape, dtype, fan_in**-0.5)
 
 
-def _xavier(scale: float) -> Callable:
+def _xavier(scale: float) -> Callable[..., Any]:
     def kernel(key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         area = math.prod(shape[:-2])
         return _uniform(key, shape, dtype, scale * math.sqrt(6 / (area * (shape[-2] + shape[-1]))))

@@ -101,7 +101,7 @@ class GaussianDenoiser:
 
     @classmethod
     def _of(
-        cls, mean: np.ndarray, covariance: np.ndarray, event: tuple, dtype: Any, tolerance: float = math.inf
+        cls, mean: np.ndarray, covariance: np.ndarray, event: tuple[Any, ...], dtype: Any, tolerance: float = math.inf
     ) -> "GaussianDenoiser":
         variances, basis = scipy.linalg.eigh(covariance)
         lowest, highest = float(variances[0]), float(np.abs(variances).max())
@@ -110,6 +110,8 @@ class GaussianDenoiser:
         return cls._cast(mean, basis[:, ::-1], np.maximum(variances[::-1], 0), event, dtype)
 
     @classmethod
-    def _cast(cls, mean: np.ndarray, basis: np.ndarray, variances: np.ndarray, event: tuple, dtype: Any) -> Any:
+    def _cast(
+        cls, mean: np.ndarray, basis: np.ndarray, variances: np.ndarray, event: tuple[Any, ...], dtype: Any
+    ) -> Any:
         dtype = jax.dtypes.canonicalize_dtype(dtype)
         return cls(jnp.asarray(mean.reshape(event), dtype), jnp.asarray(basis, dtype), jnp.asarray(variances, dtype))

@@ -15,7 +15,7 @@ from dgu.core.errors import InputError
 from dgu.models.pretrained import read_pickle, save_network
 
 
-def convert(snapshot: str | os.PathLike, out: str | os.PathLike) -> Path:
+def convert(snapshot: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
     """Read the snapshot and write the network file; returns its path. Nothing is written where the snapshot is unusable.
 
     Raises:

@@ -265,7 +265,7 @@ class EmpiricalDenoiser:
         # Larger than any distance, and yet finite: derivatives multiply it by a weight of 0.
         far = jnp.asarray(jnp.finfo(x.dtype).max, x.dtype)
 
-        def add(carry: tuple, block: Array) -> tuple[tuple, None]:
+        def add(carry: tuple[Any, ...], block: Array) -> tuple[tuple[Any, ...], None]:
             nearest, total, weighted = carry
             # The last block is moved back to end with the data; its rows that an earlier block had count for nothing.
             start = jnp.minimum(block * size, number - size)

@@ -259,7 +259,7 @@ def _tolerance(given: ArrayLike) -> float:
 
 
 def _check_component(
-    number: int, basis: np.ndarray, variance: np.ndarray, event: tuple, size: int, tolerance: float
+    number: int, basis: np.ndarray, variance: np.ndarray, event: tuple[Any, ...], size: int, tolerance: float
 ) -> None:
     """One component's basis and variances."""
     name = f"bases[{number}]"

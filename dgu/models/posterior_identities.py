@@ -1,6 +1,7 @@
 """Identities of every posterior mean, as measured defects: Jacobian, Tweedie's identity, Wiener orthogonality."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,7 @@ def jacobian_defects(
 
 
 @jax.jit
-def tweedie_error(denoiser: Denoiser, log_density: Callable, x: Event, sigma: Scalar) -> Float[Array, ""]:
+def tweedie_error(denoiser: Denoiser, log_density: Callable[..., Any], x: Event, sigma: Scalar) -> Float[Array, ""]:
     return jnp.abs(denoiser(x, sigma) - (x + sigma**2 * jax.grad(log_density)(x, sigma))).max()
 
 

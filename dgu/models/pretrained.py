@@ -57,7 +57,7 @@ class Pretrained:
 
 
 def save_network(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     network: EDMNetwork,
     params: PyTree,
     metadata: Mapping[str, Any],
@@ -76,7 +76,7 @@ def save_network(
     )
 
 
-def load_checkpoint(name_or_path: str | os.PathLike) -> Pretrained:
+def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Pretrained:
     """A network with its metadata: bundled, by name (``"fashion-mnist-14"``); a network file ``.npz``; the directory of a
     training run; or one of NVIDIA's EDM snapshots ``.pkl`` (see ``load_edm_pickle``).
 
@@ -95,7 +95,7 @@ def load_checkpoint(name_or_path: str | os.PathLike) -> Pretrained:
         return read_pickle(path) if path.suffix == ".pkl" else _read(path)
 
 
-def network_file(name_or_path: str | os.PathLike) -> Path | None:
+def network_file(name_or_path: str | os.PathLike[str]) -> Path | None:
     """The file that ``load_checkpoint`` reads, whether it is there or not; None for a bundled network."""
     text = os.fspath(name_or_path)
     if text in BUNDLED:
@@ -104,7 +104,7 @@ def network_file(name_or_path: str | os.PathLike) -> Path | None:
     return path / "network.npz" if os.path.isdir(path) else path
 
 
-def read_pickle(path: str | os.PathLike) -> Pretrained:
+def read_pickle(path: str | os.PathLike[str]) -> Pretrained:
     """One of NVIDIA's EDM snapshots; ``metadata["source"]`` has its name and hash.
 
     Raises:

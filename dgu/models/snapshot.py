@@ -42,7 +42,7 @@ class _Node:
     """An object of the reference: its class by name and its attributes. Made afresh by each load."""
 
     class_name: str
-    state: dict | None
+    state: dict[str, Any] | None
     source: str = ""
 
 
@@ -54,7 +54,7 @@ class _NumpyType:
     order: str = "="
 
 
-def load_edm_pickle(path: str | os.PathLike) -> EDMDenoiser:
+def load_edm_pickle(path: str | os.PathLike[str]) -> EDMDenoiser:
     """The averaged network of one of NVIDIA's EDM snapshots as a denoiser.
 
     The file is a pickle whose official loader imports PyTorch and executes Python source that it carries. Here it is taken
@@ -80,7 +80,7 @@ def load_edm_pickle(path: str | os.PathLike) -> EDMDenoiser:
         raise _error(path, str(error)) from error
 
 
-def read_snapshot(path: str | os.PathLike) -> Snapshot:
+def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
     """Configuration and tensors of the snapshot's averaged network (``ema``); the arrays are views of the mapped file.
 
     Raises:
@@ -102,7 +102,7 @@ def read_snapshot(path: str | os.PathLike) -> Snapshot:
             raise _error(path, f"{error} (it {found})" if found else str(error)) from error
 
 
-def _error(path: str | os.PathLike, what: str) -> CheckpointError:
+def _error(path: str | os.PathLike[str], what: str) -> CheckpointError:
     line = " ".join(what.split())
     return CheckpointError(
         f"{os.fspath(path)}: not a usable EDM snapshot: {line if len(line) < 300 else line[:297] + '...'}"
@@ -147,7 +147,7 @@ def _machine(data: memoryview) -> Machine:
     return Machine(data, calls, build=_set_state, budget=budget)
 
 
-def _empty() -> dict:
+def _empty() -> dict[str, Any]:
     return {}
 
 
@@ -205,7 +205,7 @@ def _collect(node: _Node, prefix: str, tensors: dict[str, TensorView], seen: set
         _collect(child, f"{prefix}{name}.", tensors, seen, depth + 1)
 
 
-def _group(state: dict, group: str, prefix: str) -> dict:
+def _group(state: dict[str, Any], group: str, prefix: str) -> dict[str, Any]:
     entries = state.get(group)
     if type(entries) is not dict or not all(type(name) is str and len(name) <= 200 for name in entries):
         raise Malformed(f"module {prefix or 'ema'} has no usable {group}")

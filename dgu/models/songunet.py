@@ -90,7 +90,7 @@ NCSNPP: dict[str, Any] = {
 }
 
 
-class Constant(nnx.Variable):
+class Constant(nnx.Variable[Any]):
     """A number of the network that training leaves as it is."""
 
 

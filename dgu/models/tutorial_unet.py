@@ -12,7 +12,7 @@ other. Used by Li et al., arXiv 2311.01797, section 4.2, on images of 28 x 28 pi
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +57,8 @@ class TutorialUNetConfig:
     label_dim: ClassVar[int] = 0
     label_dropout: ClassVar[float] = 0.0
     augment_dim: ClassVar[int] = 0
-    encoder: ClassVar[tuple] = ()
-    decoder: ClassVar[tuple] = ()
+    encoder: ClassVar[tuple[Any, ...]] = ()
+    decoder: ClassVar[tuple[Any, ...]] = ()
 
     def __post_init__(self) -> None:
         for name in ("img_resolution", "in_channels", "out_channels", "embedding"):
@@ -124,7 +124,7 @@ class TutorialUNet(nnx.Module):
         """
         key = None if key is None else threefry(key)
 
-        def run(layer: Callable, x: Array, e: Array, size: int) -> Array:
+        def run(layer: Callable[..., Any], x: Array, e: Array, size: int) -> Array:
             return (jax.checkpoint(layer, static_argnums=2) if remat else layer)(x, e, size)
 
         sizes, levels = self.config.sizes, len(self.config.channels)

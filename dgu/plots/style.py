@@ -128,7 +128,7 @@ def drawing(plot: Callable[Given, Made]) -> Callable[Given, Made]:
 
     @functools.wraps(plot)
     def drawn(*args: Given.args, **kwargs: Given.kwargs) -> Made:
-        return plot(*map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})  # type: ignore[arg-type]
+        return plot(*map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})
 
     return drawn
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Num
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from scipy import stats
 
 from dgu.plots.style import arm_style, drawing, legend_below, new_figure, style
 
@@ -35,7 +36,7 @@ def universality_trend(
                 axes.errorbar(
                     dimensions,
                     mean,
-                    1.96 * np.asarray(error),
+                    stats.norm.ppf(0.975) * np.asarray(error),
                     color=look.color,
                     marker=look.marker,
                     linestyle=look.linestyle,

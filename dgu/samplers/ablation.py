@@ -196,7 +196,7 @@ class Ablation:
         grid = jax.tree.map(lambda a: jnp.asarray(a, x_init.dtype), self._grid(sigmas, churn, x_init.dtype))
         alpha = self.alpha
 
-        def advance(x: Event, at: tuple, last: bool) -> tuple[Event, StepState]:
+        def advance(x: Event, at: tuple[Any, ...], last: bool) -> tuple[Event, StepState]:
             step, g, noise = at
             if key is not None:
                 noise = draw_step_noise(key, step, x)

@@ -75,7 +75,9 @@ class DPMSolver:
         ratio, weight = self._coefficients(sigmas, x_init.dtype)
         levels = jnp.asarray(sigmas, x_init.dtype)
 
-        def advance(carry: tuple[Event, Event], at: tuple, last: bool) -> tuple[tuple[Event, Event], StepState]:
+        def advance(
+            carry: tuple[Event, Event], at: tuple[Any, ...], last: bool
+        ) -> tuple[tuple[Event, Event], StepState]:
             x, before = carry
             step, sigma, sigma_next, ratio, weight = at
             now = denoise(denoiser, x, sigma)

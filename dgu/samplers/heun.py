@@ -173,7 +173,7 @@ def heun(
     sigmas = jnp.asarray(sigmas, x_init.dtype)
     gammas = churn.gamma(sigmas[:-1], num_steps)
 
-    def advance(x: Event, at: tuple, last: bool) -> tuple[Event, StepState]:
+    def advance(x: Event, at: tuple[Any, ...], last: bool) -> tuple[Event, StepState]:
         step, sigma, sigma_next, gamma, noise = at
         if key is not None:
             noise = draw_step_noise(key, step, x)

@@ -1,6 +1,7 @@
 """From an image to the noise that the deterministic sampler makes it from: the same ODE, run upwards."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ def invert(
     zero = levels[0]
     latent, first = seen(StepState(jnp.int32(0), zero, zero, levels[1], x, x, denoised, x + (x - denoised)))
 
-    def climb(x: Event, at: tuple) -> tuple[Event, PyTree]:
+    def climb(x: Event, at: tuple[Any, ...]) -> tuple[Event, PyTree]:
         step, sigma, sigma_next = at
         state = step_from(denoiser, x, step, sigma, sigma_next, None, 0.0, 1.0, True)
         for _ in range(int(refine)):

@@ -118,7 +118,7 @@ def _integrate(
     d = x.size
     weights = None if key is None else _rademacher(key, probes or 0, x)
 
-    def field(log_sigma: Any, state: tuple, args: Any) -> tuple:
+    def field(log_sigma: Any, state: tuple[Any, ...], args: Any) -> tuple[Any, ...]:
         """Slopes of ``z = x / c`` and of the traces' integral, ``c = sqrt(spread^2 + sigma^2)``, by log sigma.
 
         The flow of N(0, spread^2 I) leaves z as it is and has the trace ``d spread^2 / c^2``: both are subtracted.
@@ -134,7 +134,7 @@ def _integrate(
         )
         return gain * z - denoised / c, excess
 
-    def norm(error: tuple) -> Array:
+    def norm(error: tuple[Any, ...]) -> Array:
         """The larger of the state's error in length and the log density's.
 
         Nats err by the sum over entries of the state: its mean square would let them drift by d times the tolerance.

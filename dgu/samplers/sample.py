@@ -61,15 +61,15 @@ def sample_chunk(
     """
     key = keys.threefry(key)
 
-    def one(index: Int[Array, ""], label: PyTree) -> tuple:
+    def one(index: Int[Array, ""], label: PyTree) -> tuple[Any, ...]:
         example = keys.example_key(key, index)
         conditioned: Any = denoiser if label is None else denoiser.given(label)  # type: ignore[attr-defined]
         x_init = sigmas[0] * jax.lax.optimization_barrier(draw_initial(example, shape, dtype, base))
 
-        def record(state: StepState) -> tuple:
+        def record(state: StepState) -> tuple[Any, ...]:
             return jnp.isfinite(state.x_next).all(), None if observe is None else observe(state)
 
-        noise: dict = {"key": example, "churn": churn} if stochastic else {}
+        noise: dict[str, Any] = {"key": example, "churn": churn} if stochastic else {}
         x0, (finite, observed) = solver(conditioned, x_init, sigmas, observe=record, **noise)
         return x0, finite, observed
 
@@ -83,7 +83,7 @@ def sample(
     sigmas: Float[ArrayLike, "..."],
     *,
     shape: Sequence[int],
-    labels: ArrayLike | Sequence | None = None,
+    labels: ArrayLike | Sequence[Any] | None = None,
     churn: Churn = Churn(),  # noqa: B008 - frozen
     base: Base = "gaussian",
     batch_size: int = 64,
@@ -201,9 +201,11 @@ def _pack(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return list(slots)
 
 
-def _ahead(chunks: list[np.ndarray], dispatch: Callable, num_devices: int) -> Iterator[tuple[np.ndarray, PyTree]]:
+def _ahead(
+    chunks: list[np.ndarray], dispatch: Callable[..., Any], num_devices: int
+) -> Iterator[tuple[np.ndarray, PyTree]]:
     """The results of all chunks in order, dealt to the devices in turn and dispatched a bounded number ahead."""
-    pending: deque = deque()
+    pending: deque[Any] = deque()
     for slots, place in zip(chunks, itertools.cycle(range(num_devices))):
         pending.append((slots, dispatch(slots, place)))
         if len(pending) >= _IN_FLIGHT * num_devices:

@@ -135,7 +135,12 @@ def draw_starts(
 
 @jax.jit
 def advance(
-    denoiser: Denoiser, x: Float[Array, "b *event"], key: Key, indices: Int[Array, "b"], labels: PyTree, at: tuple
+    denoiser: Denoiser,
+    x: Float[Array, "b *event"],
+    key: Key,
+    indices: Int[Array, "b"],
+    labels: PyTree,
+    at: tuple[Any, ...],
 ) -> tuple[Float[Array, "b *event"], Float[Array, "b *event"]]:
     """One step of the sampler from each row, with the addressed noise of ``indices``: ``(x_hat, x_next)``."""
     key = keys.threefry(key)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,11 +107,11 @@ def _evaluate(
 
 @partial(jax.jit, donate_argnums=0)
 def _add_odd(
-    state: tuple,
+    state: tuple[Any, ...],
     inputs: Float[Array, "2 b d"],
     outputs: Float[Array, "2 b d"],
     counts: Bool[Array, "b"],
-) -> tuple[tuple, Float64[Array, "b d"]]:
+) -> tuple[tuple[Any, ...], Float64[Array, "b d"]]:
     """The noises' products with themselves and with b added, and ``|a|^2 + |b|^2``; and a."""
     scatter, cross, square = state
     weights = counts.astype(jnp.float64)[:, None]
@@ -122,8 +123,8 @@ def _add_odd(
 
 @partial(jax.jit, static_argnames="pairs", donate_argnums=(0, 1))
 def _add_even(
-    state: tuple, odd_state: tuple, images: Float[Array, "b *event"], even: Float64[Array, "b d"], pairs: int, counts: Bool[Array, "b"]
-) -> tuple[tuple, tuple]:  # fmt: skip
+    state: tuple[Any, ...], odd_state: tuple[Any, ...], images: Float[Array, "b *event"], even: Float64[Array, "b d"], pairs: int, counts: Bool[Array, "b"]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:  # fmt: skip
     """The images and the mean of their a added; of the squares of a, those of its mean are counted there."""
     mean = even / pairs
     scatter, cross, square = odd_state

@@ -286,7 +286,7 @@ def _adam_epoch(
     """One epoch of every level: the new state and the mean loss of each level."""
     root = blocks[0, 0].size ** 0.5
 
-    def step(state: PyTree, batch: tuple) -> tuple[PyTree, Array]:
+    def step(state: PyTree, batch: tuple[Any, ...]) -> tuple[PyTree, Array]:
         images, number, count = batch
         weights = count.astype(images.dtype)
 
@@ -296,7 +296,7 @@ def _adam_epoch(
             targets = jax.vmap(lambda x: denoise(denoiser, x, sigma))(noisy).reshape(len(images), -1)
             return noisy.reshape(targets.shape) / root, targets
 
-        def one_level(params: PyTree, adam: PyTree, scaled: Array, targets: Array, rate: Array) -> tuple:
+        def one_level(params: PyTree, adam: PyTree, scaled: Array, targets: Array, rate: Array) -> tuple[Any, ...]:
             def loss(params: PyTree) -> Array:
                 out = jnp.matmul(scaled, params["v"].T, precision=_HIGHEST) + params["b"][None]
                 each = jnp.mean(jnp.square(out - targets), axis=1)

@@ -196,12 +196,12 @@ def train_dynamics(
 
 
 @functools.partial(jax.jit, static_argnames=("recipe", "measure"))
-def _train_chunk(runs: Runs, *, recipe: Recipe, measure: Measure) -> tuple:
+def _train_chunk(runs: Runs, *, recipe: Recipe, measure: Measure) -> tuple[Any, ...]:
     """(measured, losses, first_nonfinite, params, frozen) of a chunk of runs."""
     return jax.vmap(lambda run: _train(run, recipe, measure))(runs)
 
 
-def _train(run: Runs, recipe: Recipe, measure: Measure) -> tuple:
+def _train(run: Runs, recipe: Recipe, measure: Measure) -> tuple[Any, ...]:
     """One run. Everything random of an epoch is drawn at its start, so that a step is arithmetic alone."""
     net, sde = recipe.net, recipe.sde
     init_key, epoch_key = (jax.random.fold_in(run.keys, number) for number in range(2))
@@ -215,7 +215,7 @@ def _train(run: Runs, recipe: Recipe, measure: Measure) -> tuple:
         out = jax.vmap(lambda x, embedding: net.apply(params, frozen, x, embedding))(batch["x"], batch["embedding"])
         return jnp.sum(batch["weight"] * jnp.sum(jnp.square(out + batch["eps"]), axis=1))
 
-    def step(carry: tuple, batch: dict[str, Array]) -> tuple[tuple, Array]:
+    def step(carry: tuple[Any, ...], batch: dict[str, Array]) -> tuple[tuple[Any, ...], Array]:
         params, state, number, first = carry
         value, gradient = jax.value_and_grad(loss)(params, batch)
         updates, state = direction.update(gradient, state)
@@ -224,12 +224,12 @@ def _train(run: Runs, recipe: Recipe, measure: Measure) -> tuple:
         first = jnp.where((first < 0) & ~finite, number, first)
         return (params, state, number + 1, first), value
 
-    def epoch(carry: tuple, number: Array) -> tuple[tuple, Array]:
+    def epoch(carry: tuple[Any, ...], number: Array) -> tuple[tuple[Any, ...], Array]:
         batches = _epoch_batches(jax.random.fold_in(epoch_key, number), run.data, frozen, recipe)
         carry, values = jax.lax.scan(step, carry, batches)
         return carry, jnp.mean(values)
 
-    def interval(carry: tuple, number: Array) -> tuple[tuple, tuple]:
+    def interval(carry: tuple[Any, ...], number: Array) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         numbers = number * recipe.every + jnp.arange(recipe.every)
         carry, values = jax.lax.scan(epoch, carry, numbers)
         return carry, (observe(carry[0]), jnp.mean(values))

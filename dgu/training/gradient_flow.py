@@ -91,7 +91,7 @@ def _sums(
         padded = jnp.pad(leaf, [(0, extra)] + [(0, 0)] * (leaf.ndim - 1))
         return padded.reshape(blocks, block_size, *leaf.shape[1:])
 
-    def add(sums: tuple, block: tuple) -> tuple[tuple, None]:
+    def add(sums: tuple[Any, ...], block: tuple[Any, ...]) -> tuple[tuple[Any, ...], None]:
         x, t, y, w = block
         phi = jax.vmap(features)(x, t)
         weighted = phi * w[:, None]

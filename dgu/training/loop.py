@@ -167,7 +167,9 @@ def _gradients(
     return loss, gradients
 
 
-def _compiled(network: EDMNetwork, config: TrainingConfig, mesh: Mesh) -> tuple[Callable, Callable, Callable]:
+def _compiled(
+    network: EDMNetwork, config: TrainingConfig, mesh: Mesh
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """The jitted programs of a run: a whole step; and for micro-batches, a gradient that accumulates, and an update.
 
     Neither seed nor length is in them: runs of one network that differ in these (and in their images) share the programs.
@@ -176,7 +178,9 @@ def _compiled(network: EDMNetwork, config: TrainingConfig, mesh: Mesh) -> tuple[
 
 
 @lru_cache(maxsize=8)
-def _programs(network: EDMNetwork, config: TrainingConfig, mesh: Mesh) -> tuple[Callable, Callable, Callable]:
+def _programs(
+    network: EDMNetwork, config: TrainingConfig, mesh: Mesh
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     everywhere, batch = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     inputs = (batch, batch, batch, everywhere)
 

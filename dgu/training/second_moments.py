@@ -117,7 +117,7 @@ def require_finite_outputs(
         raise InputError(f"denoiser {type(denoiser).__name__!r}: non-finite output {where}: must be finite")
 
 
-def nothing(size: int) -> tuple:
+def nothing(size: int) -> tuple[Any, ...]:
     """The state before the first block: count, both means, both scatters, and the outputs' squares."""
     zero = partial(jnp.zeros, dtype=jnp.float64)
     return zero(()), zero((size,)), zero((size,)), zero((size, size)), zero((size, size)), zero(())
@@ -146,8 +146,8 @@ def _evaluate(
 
 @partial(jax.jit, donate_argnums=0)
 def add_block(
-    state: tuple, inputs: Float[Array, "b d"], outputs: Float[Array, "b d"], counts: Bool[Array, "b"]
-) -> tuple:
+    state: tuple[Any, ...], inputs: Float[Array, "b d"], outputs: Float[Array, "b d"], counts: Bool[Array, "b"]
+) -> tuple[Any, ...]:
     """The state with the rows that count added: Chan's rule, with this block's moments about its own means."""
     count, mean_input, mean_output, scatter, cross, square = state
     weights = counts.astype(jnp.float64)

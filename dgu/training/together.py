@@ -111,7 +111,7 @@ def train_together(
 
 
 @lru_cache(maxsize=8)
-def _programs(config: TogetherConfig) -> tuple[Callable, Callable]:
+def _programs(config: TogetherConfig) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The optimiser's start, and the compiled chunk of steps."""
     optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
 
@@ -136,7 +136,7 @@ def _programs(config: TogetherConfig) -> tuple[Callable, Callable]:
     @jax.jit
     def chunk(state: PyTree, data: Array, counts: Array, keys: Array, first: Array) -> tuple[PyTree, Array]:
         def step(carry: PyTree, number: Array) -> tuple[PyTree, tuple[Array, Array]]:
-            def one(denoiser: Any, moments: Any, data: Array, count: Array, key: Key) -> tuple:
+            def one(denoiser: Any, moments: Any, data: Array, count: Array, key: Key) -> tuple[Any, ...]:
                 value, gradient = jax.value_and_grad(loss)(denoiser, data, count, jax.random.fold_in(key, number))
                 change, moved = optimizer.update(gradient, moments, denoiser)
                 return (optax.apply_updates(denoiser, change), moved), value

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from dgu import plots
 from dgu.analysis import optimal_stopping, theorem_one_bound
 from dgu.analysis.divergence.kl import grid_kl, score_log_density
-from dgu.analysis.stats.estimate import Estimate, exactly
+from dgu.analysis.stats.estimates import Estimate, exactly
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from dgu.models import RandomFeatures, RandomFeatureScore

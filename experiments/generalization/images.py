@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu.analysis.stats.estimate import Estimate
+from dgu.analysis.stats.estimates import Estimate
 from experiments.generalization import images_figures as figures
 from experiments.generalization.images_data import Pool, find_clusters, linear_losses, load, split_pair
 from experiments.generalization.images_figures import Found, over_seeds

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from dgu import plots
 from dgu.analysis import corrected_t_interval
-from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimates import Estimate
 from experiments.generalization.images_networks import PAIRS
 from experiments.generalization.images_options import Config
 
@@ -47,7 +47,7 @@ class Found:
 
 def over_seeds(config: Config, values: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
     """Mean and 95 % interval over seeds: new networks on new splits of the same images."""
-    return as_estimate(corrected_t_interval(values, config.train, config.held_out, bounds=bounds))
+    return corrected_t_interval(values, config.train, config.held_out, bounds=bounds)
 
 
 def training(config: Config, found: Found) -> Figure:

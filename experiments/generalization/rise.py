@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dgu.analysis import early_stopping
-from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimates import Estimate
 from experiments.generalization.statistics import WORST, diverged_note, untrained
 
 #: A rise of the KL below this, in nats, counts as none.
@@ -30,7 +30,7 @@ def rise(found: Mapping[str, np.ndarray]) -> tuple[Estimate, str]:
         f"The median over seeds is least at epoch {at} of {last}; "
         f"with the seeds that chose it the rise would be {tested.apparent:.3f}"
     )
-    return as_estimate(tested.rise), "; ".join(filter(None, (note, lost)))
+    return tested.rise, "; ".join(filter(None, (note, lost)))
 
 
 def untested_rise(epochs: int, evaluations: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from dgu.analysis.stats.estimate import Estimate
+from dgu.analysis.stats.estimates import Estimate
 from experiments.study import Measured, NotTested
 
 #: Where a diverged run counts when a median or a ratio must be finite, in nats.

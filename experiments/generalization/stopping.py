@@ -8,7 +8,7 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis import early_stopping, proportion
-from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.estimates import Estimate
 from experiments.generalization.densities import density_figure
 from experiments.generalization.rise import RISE, WINDOW, rise, untested_rise
 from experiments.generalization.scores import LearnedScores, learned_scores
@@ -250,7 +250,7 @@ def learning(options: Options, sgd: Mapping[str, np.ndarray], adam: Mapping[str,
     parts: dict[str, Measured] = {
         "sgd-start": Noted(bootstrap(median, kl[:, 0]), note),
         "sgd-middle": Noted(bootstrap(median, middle), note),
-        "sgd-least": Noted(as_estimate(proportion(kl.min(axis=1) <= LEAST)), note),
+        "sgd-least": Noted(proportion(kl.min(axis=1) <= LEAST), note),
     }
     return {
         "sgd-learns": unless(short or unmeasured(sgd["epochs"], *SGD_EPOCHS), parts),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
 from dgu.analysis import flow_kl, knn_kl, score_kl
-from dgu.analysis.stats.estimate import Estimate, exactly, normal_estimate
+from dgu.analysis.stats.estimates import Estimate, exactly, normal_estimate
 from dgu.core.errors import require
 from dgu.core.keys import stream
 from dgu.models import ShallowNet

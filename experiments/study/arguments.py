@@ -44,7 +44,7 @@ def parse(
     config = presets[preset]
     out_help = f"Directory of the run, made or continued. (default: runs/{name}-{preset})"
     entries: list[tuple[str, Any, Any]] = [
-        ("preset", Annotated[Literal[tuple(presets)], tyro.conf.arg(help="Defaults of all other options.")], preset),  # type: ignore[misc]
+        ("preset", Annotated[Literal[tuple(presets)], tyro.conf.arg(help="Defaults of all other options.")], preset),
         ("out", Annotated[Path | None, tyro.conf.arg(help=out_help, help_behavior_hint="")], None),
     ]
     entries += [(switch, Annotated[bool, tyro.conf.arg(help=_SWITCHES[switch])], False) for switch in offered]
@@ -167,7 +167,7 @@ def under_its_option(line: str, argv: Sequence[str], config: Any) -> str:
     return next(iter([*known, *typed]), found.group()) + line[found.end() :]
 
 
-def _blamed(line: str, argv: Sequence[str], attempt: Callable) -> str:
+def _blamed(line: str, argv: Sequence[str], attempt: Callable[..., Any]) -> str:
     """The complaint of a configuration, with its field called as it was typed; of several that may be meant the one that is
     refused alone."""
     found = _field(line)
@@ -182,7 +182,7 @@ def _blamed(line: str, argv: Sequence[str], attempt: Callable) -> str:
     return next(iter([*refused, *whole, *(option for option, _ in groups)]), found.group()) + line[found.end() :]
 
 
-def _refused(attempt: Callable, option: str, values: Sequence[str]) -> bool:
+def _refused(attempt: Callable[..., Any], option: str, values: Sequence[str]) -> bool:
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             attempt([option, *values] if option else values)
@@ -191,7 +191,7 @@ def _refused(attempt: Callable, option: str, values: Sequence[str]) -> bool:
     return False
 
 
-def _why(exit_: BaseException, argv: Sequence[str], attempt: Callable, known: Mapping[str, Any]) -> str:
+def _why(exit_: BaseException, argv: Sequence[str], attempt: Callable[..., Any], known: Mapping[str, Any]) -> str:
     """Why the arguments were refused: the configuration's own complaint, or the first option that is refused alone."""
     cause: BaseException | None = exit_
     while cause is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 from experiments.study.judged import JudgedClaim
 
 if TYPE_CHECKING:  # Which would take JAX along, and keep the command line's help waiting.
-    from dgu.analysis.stats.estimate import Estimate
+    from dgu.analysis.stats.estimates import Estimate
 
 #: A threshold: a number, or a function of the estimate where the tolerance is a multiple of its standard error.
 Bound: TypeAlias = float | Callable[["Estimate"], float]

@@ -11,12 +11,13 @@ from typing import TypeVar
 
 from dgu.core.errors import InputError, printable
 from experiments.study.arguments import parse, refuse_renamed, under_its_option
+from experiments.study.configuration import config_to_json
 from experiments.study.costs import Cost, cost_table
 from experiments.study.ends import in_one_line
 from experiments.study.judged import JudgedClaim, claims_table, read_claims, write_claims
 from experiments.study.processes import is_lead
 from experiments.study.report import Report, check_promises, write_report
-from experiments.study.run_directory import RunDirectory, config_to_json
+from experiments.study.run_directory import RunDirectory
 
 ConfigT = TypeVar("ConfigT")
 

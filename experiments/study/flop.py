@@ -12,7 +12,7 @@ from jax.extend import core
 PUBLISHED_OVER_OURS = {"conv_of_doubled": 9 / 4, "pointwise_before_doubling": 4.0}
 
 
-def matmul_flop(function: Callable, *arguments: Any) -> float:
+def matmul_flop(function: Callable[..., Any], *arguments: Any) -> float:
     """Floating-point operations of the convolutions and matrix products in one call, two for each multiply-add.
 
     Taps of a convolution that fall on padding are counted, as papers count them (XLA's own analysis leaves them out);

@@ -114,7 +114,7 @@ def recording(inputs: Inputs) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reading(option: str, value: Any, file: str | os.PathLike | None) -> Iterator[None]:
+def reading(option: str, value: Any, file: str | os.PathLike[str] | None) -> Iterator[None]:
     """Inside, ``file`` is read, which ``option`` named by ``value``; nothing to do where no run goes on or there is no file.
 
     The content is put on record once it was read without complaint.
@@ -153,7 +153,7 @@ def note_choice(option: str, value: Any, name: str) -> None:
         inputs.note(f"{option} = {value!r}", "", name)
 
 
-def files_of(path: str | os.PathLike) -> list[Path]:
+def files_of(path: str | os.PathLike[str]) -> list[Path]:
     """The ordinary files that an input consists of, sorted: itself, all that a folder holds (hidden files apart, links
     followed), or IDX images with their labels; none where there is nothing."""
     path = Path(path)
@@ -177,7 +177,7 @@ def files_of(path: str | os.PathLike) -> list[Path]:
     return [path]
 
 
-def content_of(path: str | os.PathLike) -> str:
+def content_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 (hex) of an input: of the bytes of a single file, else of the names and hashes of all of its files."""
     files = files_of(path)
     if files == [Path(path)]:
@@ -195,7 +195,7 @@ def _sha256(file: Path) -> str:
         raise InputError(f"{file}: cannot be read ({error.strerror}); must be a readable file") from error
 
 
-def _signature(path: str | os.PathLike) -> list[tuple[int, ...]]:
+def _signature(path: str | os.PathLike[str]) -> list[tuple[int, ...]]:
     """What changes whenever a file is written to or replaced."""
     try:
         states = [os.stat(file) for file in files_of(path)]

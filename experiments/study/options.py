@@ -125,7 +125,7 @@ def as_typed(name: str) -> str:
     return "--" + ".".join(word.rstrip("_").replace("_", "-") for word in name.split("."))
 
 
-def _check_sound(field: dataclasses.Field, name: str, value: Any) -> None:
+def _check_sound(field: dataclasses.Field[Any], name: str, value: Any) -> None:
     endless = field.default == math.inf or field.metadata.get("may_be_infinite", False)
     for entry in _entries(value):
         if isinstance(entry, int | np.integer):

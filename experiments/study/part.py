@@ -77,7 +77,7 @@ def no_check(config: Any, subject: Any) -> None:
     """The check of a part that any subject suits."""
 
 
-def never(subject: Any) -> str:
+def never(config: Any, subject: Any) -> str:
     """Why a part skips a subject, for one that skips none."""
     return ""
 
@@ -98,7 +98,7 @@ class Part(Generic[ConfigT]):
         report: ``report(options, subject, measured)``: pure and quick; made again at will from what ``measure`` returns.
         costs: ``costs(options, plan)``, for a dry run.
         check: ``check(options, subject)`` refuses, before any work, what the part cannot use.
-        skips: ``skips(subject)``: why the part does not apply to a subject, or ``""``.
+        skips: ``skips(options, subject)``: why the part does not apply to a subject, or ``""``.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Part(Generic[ConfigT]):
     report: Callable[[ConfigT, Any, Any], Findings]
     costs: Callable[[ConfigT, Any], list[Cost]] = no_costs
     check: Callable[[ConfigT, Any], None] = no_check
-    skips: Callable[[Any], str] = never
+    skips: Callable[[ConfigT, Any], str] = never
 
     def declared(self, config: ConfigT) -> tuple[Claim, ...]:
         """The claims that these options declare."""

@@ -55,7 +55,7 @@ class SamplerConfig:
         """Evaluations of the network an image."""
         return 2 * self.num_steps - 1
 
-    def built(self, denoiser: Any) -> tuple[np.ndarray, Callable, Any]:
+    def built(self, denoiser: Any) -> tuple[np.ndarray, Callable[..., Any], Any]:
         """Noise levels, solver and churn for ``dgu.samplers.sample``; see ``experiments.sample.build_sampler``."""
         return sampling.build_sampler(self._as_sampling(), denoiser)
 

@@ -64,7 +64,7 @@ class RunDirectory:
 
     @classmethod
     @contextlib.contextmanager
-    def hold(cls, out: str | os.PathLike, config: Any, *, only_reports: bool = False) -> Iterator["RunDirectory"]:
+    def hold(cls, out: str | os.PathLike[str], config: Any, *, only_reports: bool = False) -> Iterator["RunDirectory"]:
         """The directory ``out`` for ``config``, which belongs to this process inside (POSIX; released when the process ends,
         however it ends). What the run is given is noted inside, too (``experiments.study.inputs``).
 
@@ -94,7 +94,7 @@ class RunDirectory:
                 yield directory
 
     @classmethod
-    def _prepared(cls, out: str | os.PathLike, config: Any, new: bool) -> "RunDirectory":
+    def _prepared(cls, out: str | os.PathLike[str], config: Any, new: bool) -> "RunDirectory":
         """The locked directory, without what a killed run was writing; where it is refused and ``new``, it goes again."""
         try:
             directory = cls.open(out, config)
@@ -109,7 +109,7 @@ class RunDirectory:
         return directory
 
     @classmethod
-    def open(cls, out: str | os.PathLike, config: Any) -> "RunDirectory":
+    def open(cls, out: str | os.PathLike[str], config: Any) -> "RunDirectory":
         """The directory ``out`` for ``config``, a dataclass; made (parents too) where there is none.
 
         Raises:

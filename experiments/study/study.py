@@ -68,7 +68,7 @@ class Study:
         """The dataclass of all options: those shared, ``parts``, and those of each part under its name."""
         names = tuple(part.name for part in self.parts)
         chosen = Annotated[
-            tuple[Literal[names], ...],  # type: ignore[valid-type]
+            tuple[Literal[names], ...],
             tyro.conf.arg(help="Parts of the study to run."),
         ]
         default = tuple(self.overrides.get("default", {}).get("parts", names))
@@ -92,7 +92,9 @@ class Study:
     def presets(self) -> dict[str, Any]:
         """Every preset's options."""
         return {
-            preset: self.config(**{part.name: part.presets[preset] for part in self.parts} | dict(own))
+            preset: self.config(
+                **{part.name: part.presets[preset] for part in self.parts if part.name not in own}, **own
+            )
             for preset, own in self.overrides.items()
         }
 
@@ -109,7 +111,7 @@ class Study:
         sections: dict[str, Section] = {}
         skipped: dict[str, str] = {}
         for part in asked:
-            why = part.skips(subject)
+            why = part.skips(getattr(config, part.name), subject)
             if why:
                 skipped[part.name] = why
                 continue

@@ -17,7 +17,7 @@ from dgu.core.errors import InputError
 from dgu.core.file_kinds import HEAD, _masked_crc32c, kind_of, mismatch
 from dgu.data import load
 from dgu.models import load_checkpoint
-from experiments.audit_parts import images as audit_images
+from experiments.audit import sets as audit_sets
 from experiments.model_card import _read_samples
 
 SAFETENSORS = (60).to_bytes(8, "little") + b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}      ' + bytes(4)
@@ -222,7 +222,7 @@ def test_named_pipes_and_devices_are_refused_at_once(tmp_path, name):
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-of-this-name/x.npz", "x" * 5000 + ".npz"])
 def test_names_that_no_file_can_have(name):
     readers = (load, load_checkpoint, read_features, read_statistics)
-    readers += (lambda name: audit_images.read("samples", name, "train", None), lambda name: _read_samples(Path(name)))
+    readers += (lambda name: audit_sets.read("samples", name, "train", None), lambda name: _read_samples(Path(name)))
     for read in readers:
         with pytest.raises(InputError) as caught:
             read(name)

@@ -9,23 +9,25 @@ import pytest
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.data import SampleStore
-from experiments import audit
-from experiments.audit import Config
-from experiments.audit_parts import balance, features, membership, memorisation, moments, tails, universality
-from experiments.audit_parts.common import text
-from experiments.audit_parts.images import Images, Sets
+from experiments.audit import STUDY, memorisation
+from experiments.audit.common import ratio, text
+from experiments.audit.sets import Images, read
+from experiments.audit.subject import Subject
+from experiments.study import Study
 from experiments.study.run_directory import RunDirectory
 from tests.experiments.statements import check_statements, exact_claims
 from tests.experiments.universality_study import CLASSES, contents, save_images, save_tiny_network
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
-PARTS = (memorisation, moments, tails, features, balance, universality, membership)
-CLAIM_IDS = tuple(id for part in PARTS for id in part.CLAIM_IDS)
-FIGURE_FILES = (*audit.FIGURE_FILES, *(file for part in PARTS for file in part.FIGURE_FILES))
+DEFAULT = STUDY.presets["default"]
+CLAIM_IDS = tuple(claim.id for part in STUDY.parts for claim in part.declared(part.presets["default"]))
+FIGURE_FILES = tuple(figure.file for part in STUDY.parts for figure in part.figures)
+#: Parts of the study without the slow one.
+QUICK = ("--parts", *(part.name for part in STUDY.parts if part.name != "universality"))
 #: Small where the smoke preset is not: an audit of a second or two, compilation aside.
 TINY = (
-    "--preset smoke --pca 8 --judge.images 200 --universality.recipe.epochs 2 --sampler.num-steps 2 --sampler.batch-size 16 "
+    "--preset smoke --fidelity.pca 8 --balance.images 200 --universality.recipe.epochs 2 --sampler.num-steps 2 --sampler.batch-size 16 "
     "--membership.count 50"
 ).split()
 
@@ -81,7 +83,7 @@ def command(
 ):
     """Paths of ``folder`` go by their file name."""
     words = [str(folder / word) if re.fullmatch(r"[\w-]+\.np[yz]", word) else word for word in (*base, *options)]
-    return audit.main([*TINY, "--reference-split", "train", "--holdout-split", "train", "--out", str(out), *words])
+    return STUDY.main([*TINY, "--reference-split", "train", "--holdout-split", "train", "--out", str(out), *words])
 
 
 @pytest.fixture(scope="module")
@@ -94,31 +96,37 @@ def finished(folder, tmp_path_factory):
 def test_a_whole_audit_leaves_a_report_with_every_claim_and_figure(finished):
     out, claims = finished
     assert {claim.id for claim in claims} == set(CLAIM_IDS)
-    check_statements(out, Config())
+    check_statements(out, DEFAULT)
     assert exact_claims(out) == set()
     verdicts = {claim.id: claim.verdict for claim in claims}
-    # The samples are drawn from the reference's own law.
+    # The samples are drawn from the reference's own distribution.
     assert "not supported" not in {verdicts[id] for id in CLAIM_IDS if id != "audit-membership"}
     for file in FIGURE_FILES:
         assert (out / file).read_bytes()[:4] == b"\x89PNG"
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(FIGURE_FILES) and "<script" not in page and "http" not in page
     for title in ("Memorisation", "Moments and spectra", "Tails", "Class balance", "Universality", "Membership"):
-        assert f"<p>{title}" in page
+        assert f">{title}" in page
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["left_out"] == {} and metrics["Memorisation"]["near_duplicates"] == 0
+    assert metrics["memorisation"]["near_duplicates"] == 0 and "Skipped" not in page
     assert json.loads((out / "near_duplicates.json").read_text()) == []
 
 
 def test_a_killed_audit_goes_on_and_gives_the_same(finished, folder, tmp_path, capsys):
     out, _ = finished
     before = contents(out)
-    for name in ("report.html", "claims.json", "metrics.json", "figures/tails.png", "stages/features.npz"):
+    for name in ("report.html", "claims.json", "metrics.json", "figures/tails.png", "stages/fidelity/measures.npz"):
         (out / name).unlink()
     kept = (out / "stages/universality/001.npz").stat().st_mtime_ns
     command(folder, out, "--checkpoint", "network.npz")
     after = contents(out)
-    for name in ("claims.json", "metrics.json", "figures/tails.png", "figures/fidelity.png", "stages/features.npz"):
+    for name in (
+        "claims.json",
+        "metrics.json",
+        "figures/tails.png",
+        "figures/fidelity.png",
+        "stages/fidelity/measures.npz",
+    ):
         assert after[name] == before[name], name
     assert (out / "stages/universality/001.npz").stat().st_mtime_ns == kept
     capsys.readouterr()
@@ -131,16 +139,17 @@ def test_features_from_files_and_sections_that_cannot_be_made(folder, tmp_path):
     base = ("--samples", "unlabelled.npz", "--reference", "reference.npz", "--holdout", "None")
     claims = command(folder, tmp_path / "run", *files, "--universality.replicates", "0", base=base)
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
-    assert metrics["Fidelity and coverage"]["features"] == "the features given"
-    assert set(metrics["left_out"]) == {"Universality", "Membership inference"}
+    assert metrics["fidelity"]["features"] == "the features given"
+    assert metrics.keys() == {part.name for part in STUDY.parts} - {"universality", "membership"}
     assert {claim.id for claim in claims} == set(CLAIM_IDS) - {"audit-universality", "audit-membership"}
     page = (tmp_path / "run/report.html").read_text()
-    assert "no network was given" in page and "50 (set aside from the reference)" in page
+    assert "Skipped universality: no replicates" in page and "Skipped membership: no network was given" in page
+    assert "50 (set aside from the reference)" in page
 
 
 def test_the_network_is_sampled_where_no_samples_are_given(folder, tmp_path):
     base = ("--checkpoint", "network.npz", "--reference", "reference.npz", "--holdout", "held.npz", "--per-class", "16")
-    options = ("--universality.replicates", "0", "--membership.count", "20")
+    options = (*QUICK, "--membership.count", "20")
     claims = command(folder, tmp_path / "run", *options, base=base)
     store = SampleStore.existing(tmp_path / "run/samples")
     assert {label: ranges[-1][1] for label, ranges in store.shards().items()} == dict.fromkeys(range(4), 16)
@@ -158,9 +167,9 @@ REFERENCE, FRESH, HELD = (draw(count, seed)[0] for count, seed in ((250, 5), (10
 def memorised(tmp_path, samples, aside=None):
     """The claim, and the pairs that were listed."""
     held = Images(HELD if aside is None else REFERENCE[aside], None)
-    sets = Sets(Images(samples, None), Images(REFERENCE, None), held, aside, (), None)
-    directory = RunDirectory.open(tmp_path / "run", Config())
-    section = memorisation.section(Config(), sets, directory)
+    subject = Subject(Images(samples, None), Images(REFERENCE, None), held, aside)
+    directory = RunDirectory.open(tmp_path / "run", DEFAULT)
+    section = memorisation.PART.section(DEFAULT.memorisation, subject, directory, 0)
     assert (tmp_path / "run/figures/pairs.png").exists()
     return section, directory.read_json("near_duplicates.json")
 
@@ -205,30 +214,25 @@ def test_one_per_cent_of_near_duplicates_are_listed_and_nothing_else(tmp_path):
 @pytest.fixture
 def refused(folder, tmp_path, capsys, monkeypatch):
     """The line of a refused command, after making sure that nothing was computed or left."""
-    monkeypatch.setattr(audit, "run", guarded := Guard(audit.run))
+    stages = []
+
+    def guarded(study, config, directory, run=Study.run):
+        try:
+            return run(study, config, directory)
+        finally:
+            stages.extend(directory.path.glob("stages/*"))
+
+    monkeypatch.setattr(Study, "run", guarded)
 
     def check(*options, **base):
         with pytest.raises(SystemExit) as exit_:
             command(folder, tmp_path / "run", *options, **base)
         error = capsys.readouterr().err
         assert exit_.value.code == 2 and error.count("\n") == 1 and error.startswith("audit: ")
-        assert not (tmp_path / "run").exists() and not guarded.stages
+        assert not (tmp_path / "run").exists() and not stages
         return error
 
     return check
-
-
-class Guard:
-    """``run`` with the stages that it computed."""
-
-    def __init__(self, run):
-        self.run, self.stages = run, []
-
-    def __call__(self, config, directory):
-        try:
-            return self.run(config, directory)
-        finally:
-            self.stages = list(directory.path.glob("stages/*"))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +250,7 @@ class Guard:
         ("--samples few.npz", "samples: number of images = 40: must be 50 or more: two blocks of 25 of the kernel distance"),
         ("--holdout few.npz", "holdout: number of images = 40"),
         ("--reference few.npz", "reference: number of images = 40: must be 100 or more: the nearest neighbours"),
-        ("--reference unlabelled.npz --holdout None", "images to set aside for want of --holdout = 20"),
+        ("--reference unlabelled.npz --holdout None", "images to set aside without --holdout = 20"),
         ("--samples grey.npz", "samples: images of a single colour = 9: must be 0 (the first is number 120)"),
         ("--samples same.npz", "samples: images = 'all the same'"),
         ("--samples absent.npz", "samples = "),
@@ -261,7 +265,9 @@ class Guard:
          "number of rows = 100: must be 300"),
         ("--features samples-features.npy --reference-features reference-features.npy", "holdout-features = None"),
         ("--checkpoint nothing", "checkpoint = 'nothing'"),
-        ("--pca 0", "pca = 0"),
+        ("--fidelity.pca 0", "fidelity.pca = 0"),
+        ("--pca 8", "--pca: is called --fidelity.pca now"),
+        ("--judge.epochs 2", "--judge.epochs: is called --balance.epochs now"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_before_the_work(refused, options, text):
@@ -280,14 +286,12 @@ def test_a_missing_set_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("dgu.data.named.NAMED_SETS", {**(named := __import__("dgu.data.named", fromlist=["x"]).NAMED_SETS),
         "fashion-mnist": __import__("dataclasses").replace(named["fashion-mnist"], places=lambda split: iter(()))})  # fmt: skip
     with pytest.raises(SystemExit):
-        audit.main(["--out", str(tmp_path / "run")])
+        STUDY.main(["--out", str(tmp_path / "run")])
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "'fashion-mnist' (train) was not found" in error and "bring it with" in error
 
 
 def test_a_sample_store_is_read_class_by_class(folder, tmp_path):
-    from experiments.audit_parts.images import read
-
     store = SampleStore.open(tmp_path / "store", {}, (6, 6, 1), shard_size=8)
     pixels, _ = draw(10, 12)
     for label in (0, 2):
@@ -311,6 +315,24 @@ def test_dry_run_computes_nothing(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_splits_that_all_agree_read_as_no_certainty():
-    assert text(Estimate(30.0, 0.0, 30.0, 30.0)) == "30 (all alike: no interval)"
-    assert text(Estimate(0.3, 0.0, 0.3, 0.3 + 1e-16), scale=100) == "30 (all alike: no interval)"
-    assert text(Estimate(0.0, 0.0, 0.0, 0.1)) == "0 [0, 0.1]"
+    assert text(Estimate(30.0, 30.0, 30.0)) == "30 (all alike: no interval)"
+    assert text(Estimate(0.3, 0.3, 0.3 + 1e-16), scale=100) == "30 (all alike: no interval)"
+    assert text(Estimate(0.0, 0.0, 0.1)) == "0 [0, 0.1]"
+
+
+def test_a_ratio_has_the_interval_of_its_logarithm():
+    b = Estimate(2.0, 1.8, 2.2, standard_error=0.1)
+    found = ratio(Estimate(np.asarray([1.0, 3.0]), 0.0, 4.0, standard_error=np.asarray([0.05, 0.0])), b)
+    np.testing.assert_allclose(np.log(found.high / found.value), 1.96 * np.hypot([0.05, 0.0], 0.05), rtol=1e-4)
+    np.testing.assert_allclose(found.low * found.high, np.square(found.value))
+    assert ratio(Estimate(0.0, 0.0, 0.5, standard_error=0.0), b).high == 0.25
+
+
+def test_a_report_is_made_again_from_what_was_stored(finished, folder, capsys, monkeypatch):
+    out, claims = finished
+    before = contents(out)
+    for file in ("near_duplicates.json", "figures/pairs.png"):
+        (out / file).unlink()
+    monkeypatch.setattr("dgu.analysis.k_nearest", None)
+    again = command(folder, out, "--checkpoint", "network.npz", "--report-only")
+    assert again == claims and contents(out) == before

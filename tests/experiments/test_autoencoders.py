@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 
 from dgu.core.errors import InputError
-from experiments.hidden_gaussian_parts import autoencoders
-from experiments.hidden_gaussian_parts.autoencoder_networks import build, trained
-from experiments.study.run_directory import RunDirectory
+from experiments.hidden_gaussian.autoencoder_networks import PRESETS, Config, build, trained
+from experiments.study import Run, RunDirectory
 
-SMOKE = autoencoders.PRESETS["smoke"]
+SMOKE = PRESETS["smoke"]
 SIGMAS = np.array([5.0, 0.5])
 
 
@@ -17,14 +16,14 @@ SIGMAS = np.array([5.0, 0.5])
 def test_a_killed_training_goes_on_where_it_was(name, tmp_path):
     images = np.random.default_rng(0).normal(size=(20, 4, 4, 1)).astype(np.float32)
     network = build(SMOKE, (4, 4, 1))[name]
-    directory = RunDirectory.open(tmp_path / "out", SMOKE)
-    whole, curve = trained(SMOKE, name, network, images, SIGMAS, directory, 0)
+    run = Run(RunDirectory.open(tmp_path / "out", SMOKE), 0, "autoencoders")
+    whole, curve = trained(SMOKE, name, network, images, SIGMAS, run=run)
     files = sorted((tmp_path / "out" / "stages" / "autoencoders").iterdir())
     # Four steps, two a stage; one training for all levels without convolutions, one a level with them.
     assert len(files) == (2 if name == "linear" else 4) and curve.shape == (2, 4)
     kept = [file.read_bytes() for file in files]
     files[-1].unlink()
-    again, same = trained(SMOKE, name, network, images, SIGMAS, directory, 0)
+    again, same = trained(SMOKE, name, network, images, SIGMAS, run=run)
     assert [file.read_bytes() for file in files] == kept
     np.testing.assert_array_equal(same, curve)
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(whole)):
@@ -37,12 +36,12 @@ def test_networks_and_options_that_do_not_fit_are_refused():
         ("autoencoders.dit_patch = 2: must be a divisor of img_resolution = 7", {"networks": ("dit",), "dit_patch": 2}),
     ):
         with pytest.raises(InputError, match=said):
-            build(autoencoders.Config(**options), (7, 7, 1))
+            build(Config(**options), (7, 7, 1))
     for said, options in (
         ("autoencoders.networks = (): must be one or more", {"networks": ()}),
         ("autoencoders.sigmas = (1.0, 2.0): must be two or more, falling", {"sigmas": (1.0, 2.0)}),
         ("autoencoders.vectors = 2: must be 3 or more", {"vectors": 2}),
     ):
         with pytest.raises(InputError) as error:
-            autoencoders.Config(**options)
+            Config(**options)
         assert said in str(error.value)

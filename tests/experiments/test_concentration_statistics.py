@@ -1,6 +1,5 @@
-"""Tails, spectra and representations of the study of concentration, on small Gaussian images: what is promised is there and is right."""
+"""Tails, spectra and representations of the study of concentration, on small Gaussian images."""
 
-import importlib
 import json
 
 import jax
@@ -8,18 +7,18 @@ import numpy as np
 import pytest
 
 from dgu.core.errors import InputError
-from dgu.samplers import Churn
-from experiments.concentration_parts.subject import Plan, Subject
-from experiments.study.run_directory import RunDirectory
+from experiments.concentration import representations, spectra, tails
+from experiments.concentration.lipschitz_tails import class_tails
+from experiments.concentration.subject import Plan, images_only
+from experiments.study import RunDirectory
 
-PARTS = ("tails", "spectra", "representations")
+PARTS = {module.PART.name: module for module in (tails, spectra, representations)}
 SHAPE = (8, 8, 1)
 
 
 def subject(images, real=None):
     classes = tuple(range(len(images)))
-    names = tuple(f"class {k}" for k in classes)
-    return Subject(None, False, SHAPE, classes, names, None, Churn(), None, 100, images, real)
+    return images_only(images, real, labels=classes, class_names=tuple(f"class {k}" for k in classes))
 
 
 def gaussian_images(classes=2, n=64, seed=0, nu=None):
@@ -34,45 +33,39 @@ def gaussian_images(classes=2, n=64, seed=0, nu=None):
     return (means + rows).reshape(classes, n, *SHAPE).astype(np.float32)
 
 
-def part(name):
-    return importlib.import_module(f"experiments.concentration_parts.{name}")
-
-
 @pytest.fixture(scope="module")
 def sections(tmp_path_factory):
     """Each part's smoke preset, once, and its directory."""
     jax.config.update("jax_disable_most_optimizations", True)
     found = {}
     try:
-        for name in PARTS:
-            config = part(name).PRESETS["smoke"]
+        for name, module in PARTS.items():
+            config = module.PRESETS["smoke"]
             directory = RunDirectory.open(tmp_path_factory.mktemp(name) / "out", config)
-            found[name] = (
-                part(name).run(config, subject(gaussian_images(), gaussian_images(n=40, seed=1)), directory, 0),
-                directory,
-            )
+            looked_at = subject(gaussian_images(), gaussian_images(n=40, seed=1))
+            found[name] = module.PART.section(config, looked_at, directory, 0), directory
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
     return found
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_what_is_promised_is_there(sections, name, monkeypatch):
+def test_what_is_declared_is_there(sections, name, monkeypatch):
     section, directory = sections[name]
-    module = part(name)
-    assert tuple(claim.id for claim in section.claims) == module.CLAIM_IDS
-    assert tuple(figure.file for figure in section.figures) == module.FIGURE_FILES
-    for file in module.FIGURE_FILES:
-        assert (directory.path / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    part, config = PARTS[name].PART, PARTS[name].PRESETS["smoke"]
+    assert [claim.id for claim in section.claims] == [claim.id for claim in part.declared(config)]
+    assert [figure.file for figure in section.figures] == [figure.file for figure in part.figures]
+    for figure in section.figures:
+        assert (directory.path / figure.file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     for table in section.tables:
         assert all(len(row) == len(table.header) for row in table.rows) and table.rows
     directory.write_json("metrics.json", section.metrics)
     assert json.loads((directory.path / "metrics.json").read_text())
     plan = Plan(None, SHAPE, 2, 64, 18, 100)
-    assert all(cost.flop > 0 and cost.memory > 0 for cost in module.costs(module.PRESETS["paper"], plan))
+    assert all(cost.flop > 0 and cost.memory > 0 for cost in part.costs(part.presets["paper"], plan))
     # The second time everything is read.
     monkeypatch.setattr("experiments.study.run_directory.RunDirectory._write", lambda *_: None)
-    again = module.run(module.PRESETS["smoke"], subject(gaussian_images(), gaussian_images(n=40, seed=1)), directory, 0)
+    again = part.section(config, subject(gaussian_images(), gaussian_images(n=40, seed=1)), directory, 0)
     assert [claim.to_json() for claim in again.claims] == [claim.to_json() for claim in section.claims]
 
 
@@ -89,8 +82,8 @@ def test_gaussian_images_have_gaussian_tails(sections):
 
 
 def test_heavy_tails_are_found():
-    module, heavy = part("tails"), gaussian_images(1, n=160, nu=2.5)[0]
-    found = module._class_tails(module.PRESETS["smoke"], jax.random.key(0), heavy, 0, 2)
+    heavy = subject(gaussian_images(n=160, nu=2.5))
+    found = class_tails(tails.PRESETS["smoke"].sizes, jax.random.key(0), heavy, 0)
     assert found["p"] == 1 / 200 and found["function_p"].min() == found["p"] and len(found["test_names"]) == 6
 
 
@@ -113,13 +106,12 @@ def test_representations_compare_three(sections):
     assert all(-60 < gap < 60 for gaps in section.metrics["gaps"].values() for gap in gaps)
 
 
-def test_representations_need_two_classes_and_do_without_real_images(tmp_path):
-    module = part("representations")
-    config = module.PRESETS["smoke"]
-    assert module.run(config, subject(gaussian_images(1)), RunDirectory.open(tmp_path / "one", config), 0) is None
-    assert module.costs(config, Plan(None, SHAPE, 1, 64, 18, 100)) == []
-    directory = RunDirectory.open(tmp_path / "two", config)
-    found = module._features(config, jax.random.key(0), subject(gaussian_images()))
+def test_representations_need_two_classes_and_do_without_real_images():
+    part, config = representations.PART, representations.PRESETS["smoke"]
+    assert part.skips(config, subject(gaussian_images(1))) == "it requires two or more classes"
+    assert not part.skips(config, subject(gaussian_images()))
+    assert part.costs(config, Plan(None, SHAPE, 1, 64, 18, 100)) == []
+    found = representations.features(config, subject(gaussian_images()), jax.random.key(0))
     # A third of the samples trains the network and is left out.
     assert found["pixels"].shape == (2, 43, 64) and found["cnn"].shape == (2, 43, 16)
     np.testing.assert_allclose(
@@ -127,29 +119,28 @@ def test_representations_need_two_classes_and_do_without_real_images(tmp_path):
         gaussian_images()[:, 21:].reshape(2, 43, 64) / gaussian_images()[0, 21, 0, 0, 0],
         rtol=1e-4,
     )
-    assert not (directory.path / "stages").exists()
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_too_few_images_are_refused_before_the_work(name):
-    module = part(name)
+    module = PARTS[name]
     least, config = module.MIN_IMAGES, module.PRESETS["smoke"]
-    module.check(config, least)
+    module.PART.check(config, subject(gaussian_images(n=least)))
     with pytest.raises(InputError, match=f"^per_class = {least - 1}: must be {least} or more for {name}$"):
-        module.check(config, least - 1)
+        module.PART.check(config, subject(gaussian_images(n=least - 1)))
 
 
 @pytest.mark.parametrize(
     ("name", "option", "value"),
     [
-        ("tails", "projections", 0), ("tails", "coordinates", -1), ("tails", "resamples", 19), ("tails", "left_over", 0.0),
-        ("tails", "control_rows", 199), ("tails", "control_sets", 99), ("tails", "power_sets", 19), ("tails", "pairs", 49),
-        ("spectra", "draws", 9), ("spectra", "planted", 19), ("spectra", "white_sets", 1), ("spectra", "straight", 0.0),
-        ("spectra", "exponent_margin", 0.0), ("spectra", "factor", 1.0), ("spectra", "eigenvectors", 0),
-        ("representations", "replicates", 1), ("representations", "epochs", 0), ("representations", "width", 0),
-        ("representations", "margin", 0.0), ("representations", "max_standard_error", 0.0),
+        *(("tails", *bad) for bad in (("projections", 0), ("coordinates", -1), ("resamples", 19), ("left_over", 0.0))),
+        *(("tails", *bad) for bad in (("control_rows", 199), ("control_sets", 99), ("power_sets", 19), ("pairs", 49))),
+        *(("spectra", *bad) for bad in (("draws", 9), ("planted", 19), ("white_sets", 1), ("straight", 0.0))),
+        *(("spectra", *bad) for bad in (("exponent_margin", 0.0), ("factor", 1.0), ("eigenvectors", 0))),
+        *(("representations", *bad) for bad in (("replicates", 1), ("epochs", 0), ("width", 0), ("margin", 0.0))),
+        ("representations", "max_standard_error", 0.0),
     ],
-)  # fmt: skip
+)
 def test_options_out_of_range(name, option, value):
     with pytest.raises(InputError, match=rf"{name}\.{option} = {value}: must be "):
-        part(name).Config(**{option: value})
+        PARTS[name].Config(**{option: value})

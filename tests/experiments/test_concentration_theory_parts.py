@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from dgu.core.errors import InputError
-from dgu.samplers import Churn
-from experiments.concentration_parts import fit_size, prediction, theorem
-from experiments.concentration_parts.subject import Plan, Subject
-from experiments.study.run_directory import RunDirectory
+from experiments.concentration import fit_size, prediction, theorem
+from experiments.concentration.subject import Plan, images_only
+from experiments.study import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
-PARTS = {"theorem": theorem, "prediction": prediction, "fit_size": fit_size}
+PARTS = {module.PART.name: module.PART for module in (theorem, prediction, fit_size)}
 
 
 def subject(classes=3, count=60, side=4):
@@ -21,7 +20,7 @@ def subject(classes=3, count=60, side=4):
     means = 0.2 * rng.normal(size=(classes, 1, side, side, 1))
     images = (means + 0.3 * rng.normal(size=(classes, count, side, side, 1))).astype(np.float32)
     names = tuple(f"class {k}" for k in range(classes))
-    return Subject(None, False, (side, side, 1), tuple(range(classes)), names, None, Churn(), None, 1, images, None)
+    return images_only(images, labels=tuple(range(classes)), class_names=names)
 
 
 CONFIGS = {
@@ -34,40 +33,42 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", list(PARTS))
-def test_a_part_keeps_its_promises_and_resumes(name, tmp_path):
+def test_a_part_makes_what_it_declares_and_resumes(name, tmp_path):
     part, config = PARTS[name], CONFIGS[name]
     directory = RunDirectory.open(tmp_path, config)
-    section = part.run(config, subject(), directory, 0)
-    assert tuple(claim.id for claim in section.claims) == part.CLAIM_IDS
-    assert tuple(figure.file for figure in section.figures) == part.FIGURE_FILES
-    for file in part.FIGURE_FILES:
-        assert (tmp_path / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    section = part.section(config, subject(), directory, 0)
+    assert [claim.id for claim in section.claims] == [claim.id for claim in part.declared(config)]
+    assert [figure.file for figure in section.figures] == [figure.file for figure in part.figures]
+    for figure in section.figures:
+        assert (tmp_path / figure.file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert section.answer and section.tables[0].rows
     assert all(len(row) == len(section.tables[0].header) for row in section.tables[0].rows)
     directory.write_json("metrics.json", section.metrics)
     # Every stage is stored: a second run computes nothing and says the same.
-    times = directory.timings()
-    again = part.run(config, subject(), directory, 0)
-    assert directory.timings() == times and again.answer == section.answer and again.metrics == section.metrics
+    times, metrics = directory.timings(), directory.read_json("metrics.json")
+    again = part.section(config, subject(), directory, 0)
+    directory.write_json("metrics.json", again.metrics)
+    assert directory.timings() == times and again.answer == section.answer
+    assert directory.read_json("metrics.json") == metrics
     plan = Plan(None, (4, 4, 1), 3, 60, 18, 10)
     assert all(cost.flop > 0 for cost in part.costs(config, plan)) and len(part.costs(config, plan)) == 1
 
 
 def test_prediction_agrees_with_its_simulation(tmp_path):
     config = CONFIGS["prediction"]
-    section = prediction.run(config, subject(), RunDirectory.open(tmp_path, config), 0)
+    section = prediction.PART.section(config, subject(), RunDirectory.open(tmp_path, config), 0)
     differences = np.asarray(section.metrics["simulated"]) - np.asarray(section.metrics["theory"])
     assert np.abs(differences).max() < 4 and np.asarray(section.metrics["theory"]).min() > 5
 
 
-def test_one_class_or_large_images_have_nothing_to_tell_apart(tmp_path):
-    directory = RunDirectory.open(tmp_path, CONFIGS["prediction"])
-    assert prediction.run(CONFIGS["prediction"], subject(1), directory, 0) is None
-    assert fit_size.run(CONFIGS["fit_size"], subject(1), directory, 0) is None
+def test_one_class_or_large_images_are_skipped():
+    one_class = "it requires two or more classes"
+    assert prediction.PART.skips(CONFIGS["prediction"], subject(1)) == one_class
+    assert fit_size.PART.skips(CONFIGS["fit_size"], subject(1)) == one_class
+    assert not prediction.PART.skips(CONFIGS["prediction"], subject())
     small = dataclasses.replace(CONFIGS["prediction"], max_dimension=15)
-    assert prediction.run(small, subject(), directory, 0) is None and not prediction.costs(
-        small, Plan(None, (4, 4, 1), 3, 60, 18, 10)
-    )
+    assert prediction.PART.skips(small, subject()) == "it requires images of at most 15 pixels"
+    assert not prediction.PART.costs(small, Plan(None, (4, 4, 1), 3, 60, 18, 10))
 
 
 @pytest.mark.parametrize(

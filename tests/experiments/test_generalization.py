@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from dgu.analysis import Grid
-from dgu.analysis.stats.estimate import normal_estimate
+from dgu.analysis.stats.estimates import normal_estimate
 from dgu.core.errors import InputError
 from dgu.core.keys import seeded
 from dgu.models import two_modes

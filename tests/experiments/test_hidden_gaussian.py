@@ -1,9 +1,8 @@
-"""The study of hidden Gaussian structure from the command line: end to end, resumed, refused, and what it would cost."""
+"""The study of hidden Gaussian structure from the command line: end to end, resumed, refused, and its costs."""
 
 import json
 import re
-from dataclasses import fields, replace
-from types import SimpleNamespace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -11,10 +10,10 @@ import pytest
 from dgu import analysis
 from dgu.core.errors import InputError
 from dgu.samplers import karras_sigmas
-from experiments import hidden_gaussian
-from experiments.hidden_gaussian import PARTS, PRESETS
-from experiments.study.report import Section
-from experiments.study.run_directory import RunDirectory
+from experiments.hidden_gaussian import STUDY, distances, distillation
+from experiments.hidden_gaussian.subject import PAPER, gather
+from experiments.study import Findings, Options, Part, RunDirectory, Study
+from experiments.study.claims import judge
 from tests.experiments.statements import check_statements
 from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
 
@@ -25,12 +24,18 @@ TINY = (
 ).split()
 
 
-CLAIM_IDS = [claim for part in PRESETS["smoke"].parts for claim in PARTS[part].CLAIM_IDS]
-FIGURE_FILES = [file for part in PRESETS["smoke"].parts for file in PARTS[part].FIGURE_FILES]
+PRESETS = STUDY.presets
+CLAIM_IDS = [claim.id for part in STUDY.chosen(PRESETS["smoke"]) for claim in part.declared(part.presets["smoke"])]
+FIGURE_FILES = [figure.file for part in STUDY.chosen(PRESETS["smoke"]) for figure in part.figures]
 
 
 def study(*argv):
-    hidden_gaussian.main([str(argument) for argument in argv])
+    STUDY.main([str(argument) for argument in argv])
+
+
+def judged(claims, found):
+    """The claims with what was measured for them, by id."""
+    return {claim.id: judge(claim, found[claim.id], PAPER) for claim in claims}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +83,8 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         ("--linearity.squares = (0.9,): must be in [0, 1], with 0.5 among them", ["--linearity.squares", 0.9]),
         ("--parts = ('linearity', 'linearity'): must be one or more, each once", ["--parts", "linearity", "linearity"]),
         ("--jacobians.directions = 4: must be from 1 to jacobians.vectors = 3", ["--jacobians.directions", 4]),
-        ("images of the network's classes, north, east, south, west", ["--data", "fashion-mnist-mini", "--train-split", "test"]),
+        ("images of the network's classes, north, east, south, west",
+         ["--data", "fashion-mnist-mini", "--train-split", "test"]),
     ):  # fmt: skip
         out = tmp_path / "refused"
         with pytest.raises(SystemExit) as error:
@@ -88,27 +94,28 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         assert not out.exists()
 
 
-def test_parts_run_alone_and_without_a_checkpoint_where_they_need_none(tmp_path, monkeypatch):
+@dataclass(frozen=True)
+class NoOptions(Options):
+    """Nothing to choose."""
+
+
+def test_parts_run_alone_and_without_a_checkpoint_where_they_need_none(tmp_path):
     """A part that asks the subject for nothing is not in the way of a checkpoint that is not there; another one is."""
     asked = []
 
-    class Part:
-        """Asks for nothing."""
+    def part(name, measure):
+        return Part(name, name, "?", PAPER, {"default": NoOptions()}, (), (), measure, lambda *_: Findings("Measured."))
 
-        CLAIM_IDS, FIGURE_FILES = (), ()
-
-        @staticmethod
-        def run(config, subject, directory, seed):
-            asked.append((config, seed))
-            return Section("Part", "Nothing was asked.")
-
-    monkeypatch.setitem(PARTS, "linearity", Part)
-    monkeypatch.setattr(hidden_gaussian, "NEED_NETWORK", ("distances",))
-    config = replace(PRESETS["smoke"], checkpoint="nowhere.pkl", parts=("linearity",), seed=3)
-    report = hidden_gaussian.run(config, RunDirectory.open(tmp_path / "out", config))
-    assert asked == [(config.linearity, 3)] and report.answer == "Nothing was asked." and not report.tables
+    lazy = part("sweeps", lambda config, subject, run: asked.append((config, run.seed)))
+    eager = part("linearity", lambda config, subject, run: subject.denoiser)
+    fakes = Study(
+        "some", "Some", "?", STUDY.options, (lazy, eager), gather, STUDY.plan, {"default": {}}, STUDY.introduce
+    )
+    config = replace(fakes.presets["default"], checkpoint="nowhere.pkl", parts=("sweeps",), seed=3)
+    report = fakes.run(config, RunDirectory.open(tmp_path / "out", config))
+    assert asked == [(NoOptions(), 3)] and report.answer == "Measured." and not report.tables
     with pytest.raises(InputError, match=r"checkpoint = 'nowhere\.pkl'"):
-        hidden_gaussian.run(replace(config, parts=("linearity", "distances")), RunDirectory(tmp_path))
+        fakes.run(replace(config, parts=("linearity",)), RunDirectory(tmp_path))
     assert len(asked) == 1
 
 
@@ -139,8 +146,8 @@ def distillation_verdicts(**changed):
     jitter = 1e-4 * np.array([-1.0, 1.0, 0.0, -1.0, 1.0])
     for found in (exact, own):
         found |= {f"{name}_without": values[:, None] + jitter for name, values in dict(found).items()}
-    claims = PARTS["distillation"]._claims(sigmas, exact, adam, own, 10, "")
-    return {claim.id.removeprefix("distillation-"): claim for claim in claims}
+    claims = judged(distillation.CLAIMS, distillation.tested(sigmas, exact, adam, own, 10, ""))
+    return {name.removeprefix("distillation-"): claim for name, claim in claims.items()}
 
 
 def test_claims_of_the_distillation_follow_its_measures():
@@ -157,12 +164,13 @@ def test_claims_of_the_distillation_follow_its_measures():
     np.testing.assert_allclose(found["gaussian-weights"].interval, (0.26 - half, 0.26 + half), rtol=1e-6)
     changed = distillation_verdicts(
         exact_nmse=np.linspace(0.02, 0.2, 10), exact_asymmetry=np.r_[np.full(8, 0.02), 0.9, 0.9],
-        exact_overlap=np.r_[0.5, np.ones(9)], adam_moved=np.r_[1e-3, 1e-3, np.ones(8)], own_nmse=np.r_[np.zeros(9), 0.02],
+        exact_overlap=np.r_[0.5, np.ones(9)], adam_moved=np.r_[1e-3, 1e-3, np.ones(8)],
+        own_nmse=np.r_[np.zeros(9), 0.02],
     )  # fmt: skip
     verdicts = {name: claim.verdict for name, claim in changed.items()}
     assert verdicts == {"gaussian-weights": "supported", "singular-vectors": "not supported", "symmetric": "supported",
                         "adam": "not supported", "identity": "not supported"}  # fmt: skip
-    assert "7 of 10 stay within" in found["gaussian-weights"].statement
+    assert "7 of 10 levels stay within" in found["gaussian-weights"].note
     # Where nothing has converged there is nothing to test, however far the maps are.
     none = distillation_verdicts(adam_moved=np.ones(10), exact_to_adam=np.full(10, 0.7))["adam"]
     assert none.verdict == "not applicable" and "in 25 epochs Adam has converged at no noise level" in none.note
@@ -170,10 +178,8 @@ def test_claims_of_the_distillation_follow_its_measures():
 
 def test_a_map_from_few_noisy_images_decides_nothing():
     """The preset smoke has 20 x 21 for 49 pixels; the default 200 x 304 for 196."""
-    part = PARTS["distillation"]
     for preset, size, why in (("smoke", 7, "49 pixels from 420 noisy images"), ("default", 14, "")):
-        subject = SimpleNamespace(train=np.zeros((400, size, size, 1)))
-        few = part._few_draws(PRESETS[preset].distillation, subject)
+        few = distillation.few_draws(PRESETS[preset].distillation, 400, size**2)
         assert (why in few) and bool(few) == bool(why)
 
 
@@ -184,9 +190,7 @@ def distance_claims(sigmas):
     differences = 0.01 * rng.uniform(1, 2, (len(sigmas), 4, 4, 5))
     differences[:, 0, 3] += 1.0
     found = analysis.ScoreDistances(names, np.asarray(sigmas), "held-out", 4, differences, np.ones((len(sigmas), 4, 5)))
-    rmse = {f"{a} - {b}": found.rmse(a, b) for a, b in (("network", "linear"), ("Gaussian", "linear"))}
-    subject = SimpleNamespace(sigmas=np.asarray(sigmas), inputs="held-out")
-    return {claim.id: claim for claim in PARTS["distances"]._claims(subject, found, rmse)}
+    return judged(distances.CLAIMS, distances.tested(found))
 
 
 def test_levels_that_the_run_lacks_are_not_applicable():

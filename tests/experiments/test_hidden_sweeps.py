@@ -1,4 +1,4 @@
-"""Sweeps and strong generalisation: the arms, what is measured of them, the verdicts, and the two parts from the command line."""
+"""Sweeps and strong generalisation: arms, measures, verdicts, and the two parts from the command line."""
 
 import json
 import re
@@ -15,18 +15,20 @@ from dgu.core import parallel
 from dgu.distributions.bases import initial_noise
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
 from dgu.training import loop
-from experiments import hidden_gaussian
-from experiments.hidden_gaussian_parts import networks, strong, sweep_results, sweeps, trainer
-from experiments.hidden_gaussian_parts.trainer import Measured, Trainer, identity
+from experiments.hidden_gaussian import STUDY, networks, strong, sweep_claims, sweep_results, sweeps, trainer
+from experiments.hidden_gaussian.subject import PAPER
+from experiments.hidden_gaussian.trainer import Measured, Trainer, identity
+from experiments.study.claims import judge
 from experiments.study.inputs import Inputs, recording
 from experiments.study.progress import Progress
 from experiments.study.run_directory import RunDirectory
 from tests.experiments.universality_study import contents, images, save_images
 
 TINY = (
-    "--preset smoke --parts sweeps strong --networks.pad 0 --networks.size None --networks.training.duration-kimg 0.064 "
-    "--networks.training.batch-size 8 --networks.held-out 6 --networks.pairs 3 --networks.samples 3 --networks.levels 2 "
-    "--networks.steps 2 --sweeps.sizes 4 20 --sweeps.linear-images 10 --strong.sizes 4 20"
+    "--preset smoke --parts sweeps strong --networks.pad 0 --networks.size None "
+    "--networks.training.duration-kimg 0.064 --networks.training.batch-size 8 --networks.held-out 6 --networks.pairs 3 "
+    "--networks.samples 3 --networks.levels 2 --networks.steps 2 "
+    "--sweeps.sizes 4 20 --sweeps.linear-images 10 --strong.sizes 4 20"
 ).split()
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 #: Updates of one training, 8 images each.
@@ -34,7 +36,7 @@ STEPS = 8
 
 
 def study(*argv):
-    hidden_gaussian.main([str(argument) for argument in argv])
+    STUDY.main([str(argument) for argument in argv])
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +72,23 @@ def counted(train_steps, steps, kill_at=None):
 
 def tiny(folder, sources, **changed):
     """A trainer of tiny networks, and its images."""
-    config = networks.Config(
-        **{"data": sources[1], "heldout_data": sources[3], "heldout_split": "train", "pad": 0, "size": None, "network": networks.PRESETS["smoke"].network,
-           "training": networks.PRESETS["smoke"].training, "held_out": 12, "pairs": 6, "samples": 5, "steps": 8, "levels": 4, "seeds": 2} | changed
-    )  # fmt: skip
+    smoke = networks.PRESETS["smoke"]
+    own = {
+        "data": sources[1],
+        "heldout_data": sources[3],
+        "heldout_split": "train",
+        "pad": 0,
+        "size": None,
+        "network": smoke.network,
+        "training": smoke.training,
+        "held_out": 12,
+        "pairs": 6,
+        "samples": 5,
+        "steps": 8,
+        "levels": 4,
+        "seeds": 2,
+    }
+    config = networks.Config(**own | changed)
     return Trainer(config, networks.gather(config), RunDirectory.open(folder, config), 0)
 
 
@@ -81,10 +96,11 @@ def tiny(folder, sources, **changed):
 def test_end_to_end(finished):
     out, steps = finished
     claims = [claim["id"] for claim in json.loads((out / "claims.json").read_text())]
-    assert tuple(claims) == sweeps.CLAIM_IDS + strong.CLAIM_IDS
+    parts = (sweeps.PART, strong.PART)
+    assert claims == [claim.id for part in parts for claim in part.declared(part.presets["smoke"])]
     page = (out / "report.html").read_text()
-    for file in sweeps.FIGURE_FILES + strong.FIGURE_FILES:
-        assert (out / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and file in page
+    for figure in (figure for part in parts for figure in part.figures):
+        assert (out / figure.file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and figure.file in page
     # Of two sizes a rank correlation says nothing.
     verdicts = {claim["id"]: claim["verdict"] for claim in json.loads((out / "claims.json").read_text())}
     assert verdicts["sweeps-linearity-rises"] == verdicts["sweeps-distance-falls"] == "not applicable"
@@ -216,8 +232,20 @@ def fake(seen, own, score=0.5, cosine=0.9, loss=1.0):
     """A checkpoint with these numbers."""
     ones = np.ones((1, 2))
     samples = np.ones((3, 2, 2, 1), np.float32)
-    return Measured(seen, np.array([1.0]), cosine * ones, ones, own * ones, own * ones, ones, loss * np.ones((2, 3)), samples,
-                    np.full(3, 2 * score) * [0.999, 1, 1.001], np.zeros(3, int))  # fmt: skip
+    distance = np.full(3, 2 * score) * [0.999, 1, 1.001]
+    return Measured(
+        seen=seen,
+        sigmas=np.array([1.0]),
+        cosine=cosine * ones,
+        nmse=ones,
+        own=own * ones,
+        whole=own * ones,
+        moved=ones,
+        loss=loss * np.ones((2, 3)),
+        samples=samples,
+        distance=distance,
+        nearest=np.zeros(3, int),
+    )
 
 
 def swept(sources, folder, wide, narrow, last_score, by_size):
@@ -228,15 +256,31 @@ def swept(sources, folder, wide, narrow, last_score, by_size):
     for shift in shifts:
         for size, (own, cosine, score) in zip(sizes, by_size):
             sizes[size].append([fake(64, own * shift, score * shift, cosine)])
+
+    def course(values, score, shift):
+        """Checkpoints with these distances, of which the last has the score."""
+        scores = [0.5] * (len(values) - 1) + [score]
+        return [fake(k + 1, value * shift ** (k + 1), shift * scores[k]) for k, value in enumerate(values)]
+
     courses = {
-        width: [[fake(k + 1, value * shift ** (k + 1), shift * (0.5 if k + 1 < len(course) else score)) for k, value in enumerate(course)]
-                for shift in shifts]
-        for width, course, score in ((4, narrow, 0.5), (8, wide, last_score))
-    }  # fmt: skip
+        width: [course(values, score, shift) for shift in shifts]
+        for width, values, score in ((4, narrow, 0.5), (8, wide, last_score))
+    }
     fresh = {size: np.full(3, 0.5) for size in sizes}
-    apart = {name: [{key: shift * value * np.ones((4, 2)) for key, value in (("linear_gaussian", near), ("network_gaussian", 0.5))} for shift in shifts]
-             for name, near in (("memorising", 0.3), ("generalising", 0.1))}  # fmt: skip
-    return sweep_results.Sweep(lab, sizes, courses, {}, {}, fresh, 4, apart)
+    apart = {
+        name: [
+            {"linear_gaussian": shift * near * np.ones((4, 2)), "network_gaussian": shift * 0.5 * np.ones((4, 2))}
+            for shift in shifts
+        ]
+        for name, near in (("memorising", 0.3), ("generalising", 0.1))
+    }
+    return sweep_results.Sweep(lab, sizes, courses, {}, {}, fresh, 4, apart, sweep_results.Denoised(4.0, {}))
+
+
+def judged(sweep):
+    """The claims on a sweep, by id."""
+    found = sweep_claims.tested(sweep)
+    return {claim.id: judge(claim, found[claim.id], PAPER) for claim in sweep_claims.declared(4, 4)}
 
 
 RISING = ((0.4, 0.8, 0.1), (0.3, 0.85, 0.3), (0.2, 0.9, 0.4), (0.1, 0.95, 0.5))
@@ -244,7 +288,7 @@ RISING = ((0.4, 0.8, 0.1), (0.3, 0.85, 0.3), (0.2, 0.9, 0.4), (0.1, 0.95, 0.5))
 
 def test_verdicts_follow_the_numbers(sources, tmp_path):
     good = swept(sources, tmp_path / "a", (1.0, 0.4, 0.7), (1.0, 0.6, 0.62), 0.05, RISING)
-    found = {claim.id: claim for claim in sweeps._claims(good)}
+    found = judged(good)
     # Three seeds of one and the same rank correlation show no spread: they decide nothing.
     ranks = {"sweeps-linearity-rises", "sweeps-distance-falls", "sweeps-generalisation-rises"}
     assert {name: claim.verdict for name, claim in found.items()} == {
@@ -257,7 +301,8 @@ def test_verdicts_follow_the_numbers(sources, tmp_path):
     )
     assert parts["gl-final"] == pytest.approx(0.05) and parts["gl-final-relative"] == pytest.approx(0.05 / 0.5)
     assert found["sweeps-narrow-stays"].value == pytest.approx(0.62 / 0.6)
-    # A network that only ever comes nearer, or only ever leaves, passes through no minimum; a score that stays up is no collapse.
+    # A network that only ever comes nearer, or only ever leaves, passes through no minimum; a score that stays up is no
+    # collapse.
     for course, score, fails in (
         ((1.0, 0.6, 0.5), 0.05, "min-over-final"),
         ((0.4, 0.5, 0.7), 0.05, "min-over-first"),
@@ -265,20 +310,20 @@ def test_verdicts_follow_the_numbers(sources, tmp_path):
         ((1.0, 0.4, 0.7), 0.45, "gl-final gl-final-relative"),
     ):
         bad = swept(sources, tmp_path / fails, course, (1.0, 0.6, 0.8), score, RISING[::-1])
-        found = {claim.id: claim for claim in sweeps._claims(bad)}
+        found = judged(bad)
         assert {part.id for part in found["sweeps-wide-memorises"].parts if part.verdict != "supported"} == set(
             fails.split()
         )
         assert {found[name].verdict for name in ranks} == {"undecided"} and found["sweeps-linearity-rises"].value == -1
         assert found["sweeps-narrow-stays"].verdict == "not supported"
-        # Without a minimum before the end, or after the start, the ratio is 1 in every seed, which shows no spread either.
+        # Without a minimum before the end, or after the start, the ratio is 1 in every seed: no spread either.
         expected = "undecided" if fails.startswith("min-over") else "not supported"
         assert found["sweeps-wide-memorises"].verdict == expected
 
 
 def test_early_stopping_looks_at_held_out_loss_alone():
     course = [fake(seen, own, loss=loss) for seen, own, loss in ((1, 0.1, 3.0), (2, 0.9, 1.0), (4, 0.2, 2.0))]
-    assert strong._stopped(course).seen == 2
+    assert strong.stopped(course).seen == 2
 
 
 def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsys, monkeypatch):
@@ -295,7 +340,8 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         ("--strong.narrow = 8: must be below", ["--strong.narrow", 8]),
         ("--networks.checkpoints = (1.5,): must be above 0 and below 1", ["--networks.checkpoints", 1.5]),
         ("--networks.size = 4: must be one of [6, 3, 2, 1]", ["--networks.size", 4]),
-        ("img_resolution = 6: must be a positive multiple of 4 for 3 levels", ["--networks.network.channel-mult", 1, 1, 1]),
+        ("img_resolution = 6: must be a positive multiple of 4 for 3 levels",
+         ["--networks.network.channel-mult", 1, 1, 1]),
     ):  # fmt: skip
         out = tmp_path / "refused"
         with pytest.raises(SystemExit) as error:
@@ -325,11 +371,11 @@ def test_a_run_costs_what_it_says(sources, capsys):
 
 
 def test_paper_presets_have_its_lists():
-    paper = hidden_gaussian.PRESETS["paper"]
+    paper = STUDY.presets["paper"]
     assert max(paper.sweeps.sizes) == 70_000 and paper.sweeps.widths == (4, 8, 16, 32, 64)
     epochs = np.array(paper.networks.marks) * paper.networks.training.batch_size / 1094
     np.testing.assert_allclose(epochs, [187, 468, 841, 2293, 9173, 32105, 64210], rtol=0.01)
-    assert hidden_gaussian.PRESETS["paper-cifar10"].sweeps.sizes[0] == 50_000 // 2**6 + 1
+    assert STUDY.presets["paper-cifar10"].sweeps.sizes[0] == 50_000 // 2**6 + 1
 
 
 PAPERS = ["paper", "paper-cifar10", "paper-afhqv2", "paper-churches"]
@@ -337,17 +383,17 @@ PAPERS = ["paper", "paper-cifar10", "paper-afhqv2", "paper-churches"]
 
 @pytest.mark.parametrize("preset", PAPERS)
 def test_paper_presets_ask_for_what_there_is(preset, monkeypatch):
-    config = hidden_gaussian.PRESETS[preset]
+    config = STUDY.presets[preset]
     images = networks.planned(config.networks)
     monkeypatch.setattr(networks, "gather", lambda _: images)
-    for part in (sweeps, strong):
-        part.check(getattr(config, part.__name__.rpartition(".")[2]), SimpleNamespace(config=config))
+    for part in (sweeps.PART, strong.PART):
+        part.check(getattr(config, part.name), SimpleNamespace(config=config))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PAPERS)
 def test_paper_presets_can_be_built(preset, capsys):
-    config = hidden_gaussian.PRESETS[preset]
+    config = STUDY.presets[preset]
     found = costs(capsys, "--preset", preset, "--parts", "sweeps", "strong")
     arms = config.networks.seeds * (len(config.sweeps.sizes) + len(config.sweeps.widths)) + len(config.sweeps.families)
     assert (

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from dgu.core.errors import InputError
-from experiments.molrg_parts import phase
-from experiments.molrg_parts import phase_claims as claims
-from experiments.molrg_parts.phase_arms import LONG, SHORT
-from experiments.molrg_parts.phase_bounds import Bound
-from experiments.study.report import check_promises
+from experiments.molrg import STUDY, phase
+from experiments.molrg import phase_claims as claims
+from experiments.molrg.phase_arms import LONG, SHORT, Arms
+from experiments.molrg.phase_bounds import Bound, bound_claim
+from experiments.study.claims import judge
 from experiments.study.run_directory import RunDirectory
 
 CONFIG = phase.Config()
@@ -26,47 +26,64 @@ def parts(claim):
     return {part.id.removeprefix(claim.id + "-"): part.verdict for part in claim.parts}
 
 
+def judged(name, **arms):
+    """The claim ``name`` of arms that succeed exactly where N >= d, but for those given."""
+    noises, usual = (0.0, CONFIG.noise), arm(THEORY)
+    right = {
+        "pca": {noise: usual for noise in noises},
+        "wide": usual,
+        "k_subspaces": {(k, noise): usual for k in (2, 3) for noise in noises},
+        "sgd": {k: usual for k in (1, 2, 3)},
+        "random": {SHORT: usual, LONG: usual},
+    }
+    whole = Arms(**{kind: right[kind] | arms.get(kind, {}) for kind in right})
+    declared = {claim.id: claim for claim in claims.transition_claims(CONFIG)}
+    return judge(declared[name], claims.transitions(CONFIG, whole)[name], "molrg")
+
+
+def bounded(bound):
+    return judge(bound_claim("b", "Theorem 2", "PCA"), bound.measured("b"), "molrg")
+
+
 def test_claims_on_the_transition_follow_its_place():
     late = np.asarray(CONFIG.sizes)[None] >= np.asarray(CONFIG.ranks)[:, None] + 4
     early = np.asarray(CONFIG.sizes)[None] >= np.asarray(CONFIG.ranks)[:, None] - 1
-    right = {0.0: arm(THEORY), CONFIG.noise: arm(THEORY)}
-    assert claims.pca_claim(CONFIG, right).verdict == "supported"
-    assert parts(claims.pca_claim(CONFIG, right | {CONFIG.noise: arm(late)})) == {
+    noise = CONFIG.noise
+    assert judged("phase-pca").verdict == "supported"
+    assert parts(judged("phase-pca", pca={noise: arm(late)})) == {
         "clean": "supported",
         "above": "not supported",
         "below": "supported",
     }
-    assert parts(claims.pca_claim(CONFIG, {0.0: arm(early), CONFIG.noise: arm(early)})) == {
+    assert parts(judged("phase-pca", pca={0.0: arm(early), noise: arm(early)})) == {
         "clean": "not supported",
         "above": "supported",
         "below": "not supported",
     }
-    assert claims.dimension_claim(CONFIG, arm(THEORY), arm(THEORY)).verdict == "supported"
-    assert claims.dimension_claim(CONFIG, arm(THEORY), arm(late)).verdict == "not supported"
-    many = {(k, noise): arm(THEORY) for k in (2, 3) for noise in (0.0, CONFIG.noise)}
-    assert claims.k_subspaces_claim(CONFIG, many).verdict == "supported"
+    assert judged("phase-dimension").verdict == "supported"
+    assert judged("phase-dimension", wide=arm(late)).verdict == "not supported"
+    assert judged("phase-k-subspaces").verdict == "supported"
     # Ranks below 3 are not held to it without noise.
     second = THEORY.copy()
     second[0] = False
-    assert claims.k_subspaces_claim(CONFIG, many | {(3, 0.0): arm(second)}).verdict == "supported"
-    assert claims.k_subspaces_claim(CONFIG, many | {(3, 0.0): arm(late)}).verdict == "not supported"
-    sgd = {k: arm(THEORY) for k in (1, 2, 3)}
-    assert claims.sgd_claim(CONFIG, sgd).verdict == "supported"
-    assert claims.sgd_claim(CONFIG, sgd | {2: arm(late)}).verdict == "not supported"
-    assert claims.sgd_claim(CONFIG, sgd | {3: arm(early)}).verdict == "not supported"
-    starts = {SHORT: arm(np.zeros_like(THEORY)), LONG: arm(late)}
-    short, long = claims.random_start_claims(CONFIG, starts)
-    assert (short.verdict, long.verdict) == ("supported", "not supported")
-    short, long = claims.random_start_claims(CONFIG, {SHORT: arm(THEORY), LONG: starts[SHORT]})
-    assert (short.verdict, long.verdict) == ("not supported", "supported")
-    told = claims.random_start_claims(CONFIG, starts)[1].note
-    assert told.startswith("by rank: 71 % at d = 2, 69 % at d = 3") and told.endswith(
-        f"{100 * (1 - late.mean()):.0f} % of runs diverged"
-    )
-    assert claims.straighten_claim(CONFIG, arm(THEORY, raw=np.zeros_like(THEORY))).verdict == "supported"
-    assert claims.straighten_claim(CONFIG, arm(THEORY)).verdict == "not supported"
+    assert judged("phase-k-subspaces", k_subspaces={(3, 0.0): arm(second)}).verdict == "supported"
+    assert judged("phase-k-subspaces", k_subspaces={(3, 0.0): arm(late)}).verdict == "not supported"
+    assert judged("phase-sgd").verdict == "supported"
+    assert judged("phase-sgd", sgd={2: arm(late)}).verdict == "not supported"
+    assert judged("phase-sgd", sgd={3: arm(early)}).verdict == "not supported"
+    names, never = ("phase-random-start", "phase-random-start-long"), arm(np.zeros_like(THEORY))
+    for random, verdicts in (
+        ({SHORT: never, LONG: arm(late)}, ("supported", "not supported")),
+        ({SHORT: arm(THEORY), LONG: never}, ("not supported", "supported")),
+    ):
+        assert tuple(judged(name, random=random).verdict for name in names) == verdicts
+    note = judged(names[1], random={LONG: arm(late)}).note
+    assert note.startswith("by rank: 71 % at d = 2, 69 % at d = 3")
+    assert note.endswith(f"{100 * (1 - late.mean()):.0f} % of runs diverged")
+    assert judged("phase-straighten", sgd={1: arm(THEORY, raw=np.zeros_like(THEORY))}).verdict == "supported"
+    assert judged("phase-straighten").verdict == "not supported"
     # The same shares from two trials say nothing yet.
-    assert claims.sgd_claim(CONFIG, {k: arm(THEORY, trials=1) for k in (1, 2, 3)}).verdict == "undecided"
+    assert judged("phase-sgd", sgd={k: arm(THEORY, trials=1) for k in (1, 2, 3)}).verdict == "undecided"
 
 
 def test_bounds_are_fitted_on_small_ranks_and_tested_on_large_ones():
@@ -80,13 +97,13 @@ def test_bounds_are_fitted_on_small_ranks_and_tested_on_large_ones():
     exact = np.sqrt(2.0 * np.maximum(ranks - sizes, 1))[None, :, :, None]
     distance = np.where(THEORY[None, :, :, None], ratio * unit, 0.97 * exact * (1 + 1e-6 * rng.normal(size=shape)))
     bound = Bound.fitted(CONFIG, {"distance": distance, "unit": unit})
-    assert 1.5 < bound.constant <= 5 and bound.claim("b", "Theorem 2", "PCA").verdict == "supported"
-    np.testing.assert_allclose(bound.ratio, 0.97, rtol=1e-5)
+    assert 1.5 < bound.constant <= 5 and bounded(bound).verdict == "supported"
+    np.testing.assert_allclose(bound.ratio.value, 0.97, rtol=1e-5)
     # A constant that grows with the rank is found out, and so is an error that does not stay below N = d.
     growing = Bound.fitted(CONFIG, {"distance": distance * np.where(ranks > 5, 4, 1)[None, :, :, None], "unit": unit})
-    assert parts(growing.claim("b", "Theorem 2", "PCA"))["above"] == "not supported"
+    assert parts(bounded(growing))["above"] == "not supported"
     small = Bound.fitted(CONFIG, {"distance": np.where(THEORY[None, :, :, None], distance, 0.5 * unit), "unit": unit})
-    assert parts(small.claim("b", "Theorem 2", "PCA")) == {"above": "supported", "below": "not supported"}
+    assert parts(bounded(small)) == {"above": "supported", "below": "not supported"}
 
 
 @pytest.mark.parametrize(
@@ -110,12 +127,24 @@ def test_bad_options_are_named(options, message):
 def test_the_part_keeps_its_promises_and_resumes(tmp_path):
     config = phase.PRESETS["smoke"]
     directory = RunDirectory.open(tmp_path / "run", config)
-    section = phase.run(config, None, directory, 0)
-    check_promises("phase", section, phase.CLAIM_IDS, phase.FIGURE_FILES)
-    assert all((directory.path / file).stat().st_size > 10_000 for file in phase.FIGURE_FILES)
+    section = phase.PART.section(config, None, directory, 0)
+    assert all((directory.path / figure.file).stat().st_size > 10_000 for figure in phase.FIGURES)
     # From what is stored, whatever else was lost.
     times = directory.timings()
     (directory.path / "stages/phase/pca-24-clean.npz").unlink()
-    again = phase.run(config, None, directory, 0)
+    again = phase.PART.section(config, None, directory, 0)
     assert [claim.to_json() for claim in again.claims] == [claim.to_json() for claim in section.claims]
     assert {name for name, seconds in directory.timings().items() if seconds != times[name]} == {"phase/pca-24-clean"}
+
+
+def test_parts_without_a_network_load_none():
+    """A checkpoint that is not there is refused by the parts that look at it, and by no other."""
+    config = dataclasses.replace(STUDY.presets["smoke"], checkpoint="no-such-network.npz")
+    subject = STUDY.gather(config, None)
+    needing = {"images", "dimension", "directions"}
+    for part in STUDY.parts:
+        if part.name not in needing:
+            part.check(getattr(config, part.name), subject)
+            continue
+        with pytest.raises(InputError, match="checkpoint = 'no-such-network"):
+            part.check(getattr(config, part.name), subject)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import molrg
-from experiments.molrg import PARTS
-from experiments.molrg_parts import dimension, networks, networks_claims
+from experiments.molrg import STUDY, dimension, dimension_claims, networks, networks_claims
+from experiments.study.claims import judge
 from tests.experiments.statements import check_statements
 from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
 
@@ -23,7 +22,7 @@ OURS = ("images", "networks", "dimension", "directions")
 
 
 def study(*argv):
-    molrg.main([str(argument) for argument in argv])
+    STUDY.main([str(argument) for argument in argv])
 
 
 @pytest.fixture(scope="module")
@@ -35,33 +34,44 @@ def sources(tmp_path_factory):
     return ["--checkpoint", save_tiny_network(folder / "network.npz"), "--data", data]
 
 
+def mean_rank(ranks):
+    """The interval of the mean rank."""
+    found = dimension_claims.mean_rank(ranks)
+    return found.low, found.high
+
+
 def test_draws_of_one_rank_have_an_interval_within_the_possible_ranks():
     """A thousand ranks of 12, the largest there is: by Wilson at most z^2 / (n + z^2) of the draws have another."""
     z2 = stats.norm.ppf(0.975) ** 2
-    low, high = dimension._mean_rank(np.full(1000, 12))
+    low, high = mean_rank(np.full(1000, 12))
     assert high == 12 and low == pytest.approx(12 * (1 - z2 / (1000 + z2)), rel=1e-12) and low > 11.9
-    low, high = dimension._mean_rank(np.full(8, 6))
+    low, high = mean_rank(np.full(8, 6))
     assert low == pytest.approx(6 - 6 * z2 / (8 + z2)) and high == pytest.approx(6 + 6 * z2 / (8 + z2))
     mixed = np.repeat([11, 12], [100, 900])
-    low, high = dimension._mean_rank(mixed)
-    assert (low + high) / 2 == pytest.approx(11.9, abs=0.005) and high - low == pytest.approx(
-        2 * 1.96 * 0.3 / 1000**0.5, rel=0.1
-    )
+    low, high = mean_rank(mixed)
+    assert (low + high) / 2 == pytest.approx(11.9, abs=0.005)
+    assert high - low == pytest.approx(2 * 1.96 * 0.3 / 1000**0.5, rel=0.1)
+
+
+def network_claims(config, dense, unet):
+    """The claims about networks by their ids, of the fits to their scores."""
+    laws = {"true_law": np.array([0.94, 0.96]), "copies": np.array(0)}
+    found = networks_claims.measured(config, laws, dense, unet)
+    return {claim.id: judge(claim, found[claim.id], "molrg") for claim in networks_claims.claims(config)}
 
 
 def test_one_curve_cannot_show_a_collapse():
+    config = networks.PRESETS["smoke"]
     nothing = networks_claims.Fits.of([3], [2.0, 8.0], np.full((1, 2, 2), 0.2), 0.95)
-    claim = networks_claims._collapse_claim("networks-collapse", "dense networks", nothing, [3])
-    assert claim.verdict == "not applicable" and "one curve alone" in claim.note
+    claim = network_claims(config, nothing, nothing)["networks-collapse-unet"]
+    assert claim.verdict == "not applicable" and "only one curve" in claim.note
 
 
 def network_texts(config, scores, unet_scores):
     """The claims about curves, and the answer, of scores (ranks, ratios, runs) of dense networks and U-Nets."""
     dense = networks_claims.Fits.of(config.ranks, config.ratios, scores, config.level)
     unet = networks_claims.Fits.of(config.unet.ranks, config.unet.ratios, unet_scores, config.level)
-    laws = {"true_law": np.array([0.94, 0.96]), "copies": np.array(0)}
-    claims = {claim.id: claim for claim in networks_claims.network_claims(config, laws, dense, unet)}
-    return claims, networks._answer(config, dense, unet, 0.9, 0.8)
+    return network_claims(config, dense, unet), networks.answered(config, dense, unet, 0.9, 0.8)
 
 
 def test_what_no_curve_crosses_is_no_number():
@@ -87,14 +97,14 @@ def test_curves_that_cross_are_told_of_and_one_alone_is_one():
 
 def test_few_draws_do_not_decide_the_rank_of_the_closed_form():
     """So many draws that even if all agree the interval is a tenth wide, and the default's are more."""
-    few, least = ({"fixed": np.repeat([[6], [10], [12]], n, axis=1)} for n in (8, dimension._LEAST_DRAWS))
-    claim = dimension._closed_form(few)
+    declared = dimension_claims.CLAIMS[0]
+    few, least = (np.repeat([[6], [10], [12]], n, axis=1) for n in (8, dimension_claims.LEAST_DRAWS))
+    claim = judge(declared, dimension_claims.closed_form_ranks(few), "molrg")
     assert (claim.verdict, claim.value) == ("not applicable", None) and "8 draws" in claim.note
-    least["fixed"][0, :20], least["fixed"][1, ::2] = 7, 9
-    assert dimension._closed_form(least).verdict == "supported"
-    fewer = {"fixed": least["fixed"][:, :-1]}
-    assert dimension._mean_rank(fewer["fixed"][2])[0] < 11.9 <= dimension._mean_rank(least["fixed"][2])[0]
-    assert dimension.PRESETS["default"].draws >= dimension._LEAST_DRAWS
+    least[0, :20], least[1, ::2] = 7, 9
+    assert judge(declared, dimension_claims.closed_form_ranks(least), "molrg").verdict == "supported"
+    assert mean_rank(least[2, :-1])[0] < 11.9 <= mean_rank(least[2])[0]
+    assert dimension.PRESETS["default"].draws >= dimension_claims.LEAST_DRAWS
 
 
 @pytest.mark.slow
@@ -102,11 +112,13 @@ def test_end_to_end_and_resumed(sources, tmp_path, capsys):
     out, argv = tmp_path / "out", [*TINY, *sources, "--parts", *OURS]
     study(*argv, "--out", out)
     claims = json.loads((out / "claims.json").read_text())
-    assert [claim["id"] for claim in claims] == [claim for name in OURS for claim in PARTS[name].CLAIM_IDS]
-    files = [file for name in OURS for file in PARTS[name].FIGURE_FILES]
+    parts = [part for part in STUDY.parts if part.name in OURS]
+    declared = [claim.id for part in parts for claim in part.declared(part.presets["smoke"])]
+    assert [claim["id"] for claim in claims] == declared
+    files = [figure.file for part in parts for figure in part.figures]
     for file in files:
         assert (out / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    check_statements(out, molrg.PRESETS["default"], constants=[48])  # numbers of a point
+    check_statements(out, STUDY.presets["default"], constants=[48])  # numbers of a point
     page = (out / "report.html").read_text()
     assert page.count("<img") == len(files) and set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}
     assert "given the classes in turn" in page and "U-Net, subspaces of dimension" not in page
@@ -137,7 +149,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         ("identity or pca for images that are not in colour", ["--networks.unet.descriptor", "sscd", "--networks.unet.sscd", "no.onnx", "--networks.unet.real", sources[-1]]),
         ("56: the largest of real_counts and real_heldout", ["--networks.unet.real", "FEW"]),
         ("--directions.sigmas = (90.0,): must be above 0.002, at most 80", ["--directions.sigmas", 90]),
-        ("--directions.shown = 3: must be from 1 to directions.vectors = 2", ["--directions.shown", 3]),
+        ("--directions.shown = 3: must be in [1, 2]", ["--directions.shown", 3]),
         ("--dimension.eta = 1.0: must be strictly between 0 and 1", ["--dimension.eta", 1]),
         ("--dimension.rule = 'paper': must be one of code, text", ["--dimension.rule", "paper"]),
         ("images of shape = (14, 14, 1): must be (6, 6, 1)", ["--data", "fashion-mnist-mini", "--split", "test", "--size", 14]),

@@ -11,7 +11,7 @@ from dgu.analysis.universality.arms import Recipe
 from dgu.core.errors import InputError
 from dgu.training import TogetherConfig, TrainingConfig
 from experiments import metrics, model_card
-from experiments.hidden_gaussian_parts import linearity
+from experiments.hidden_gaussian import linearity
 from experiments.study.arguments import parse
 from experiments.study.options import as_typed, check_options, check_sound
 from experiments.study.pool import SamplerConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from dgu.analysis.stats.estimate import Estimate, exactly, normal_estimate
+from dgu.analysis.stats.estimates import Estimate, exactly, normal_estimate
 from dgu.core.errors import InputError
 from experiments import study
 from experiments.study import (
@@ -164,7 +164,7 @@ def drawn():
     return figure
 
 
-def make(computed, *, findings=None, skips=lambda subject: ""):
+def make(computed, *, findings=None, skips=lambda config, subject: ""):
     def draw(config, offset, key):
         computed.append(config.count)
         return {"x": offset + np.arange(config.count, dtype=float)}
@@ -267,7 +267,7 @@ def test_options_of_parts_and_of_the_study_are_checked(tmp_path, capsys):
 
 def test_a_part_that_skips_its_subject_says_so(tmp_path, capsys):
     computed: list[int] = []
-    claims = make(computed, skips=lambda offset: "it requires a network").main(["--out", str(tmp_path / "run")])
+    claims = make(computed, skips=lambda config, offset: "it requires a network").main(["--out", str(tmp_path / "run")])
     assert claims == () and computed == []
     assert "Skipped draws: it requires a network." in (tmp_path / "run" / "report.html").read_text()
     capsys.readouterr()

@@ -49,11 +49,15 @@ class Expansion:
 
 @jax.jit
 def _push(
-    denoiser: Denoiser, x: Float[Array, "b *event"], levels: tuple, labels: PyTree, vectors: Float[Array, "b *event"]
+    denoiser: Denoiser,
+    x: Float[Array, "b *event"],
+    levels: tuple[Any, ...],
+    labels: PyTree,
+    vectors: Float[Array, "b *event"],
 ) -> Float[Array, "b *event"]:
     """``J v`` of the step at each row."""
 
-    def one(x: Event, levels: tuple, label: PyTree, vector: Event) -> Event:
+    def one(x: Event, levels: tuple[Any, ...], label: PyTree, vector: Event) -> Event:
         return jax.jvp(step_function(denoiser, label, *levels), (x,), (vector,))[1]
 
     return jax.vmap(one)(x, levels, labels, vectors)
@@ -61,11 +65,15 @@ def _push(
 
 @jax.jit
 def _pull(
-    denoiser: Denoiser, x: Float[Array, "b *event"], levels: tuple, labels: PyTree, vectors: Float[Array, "b *event"]
+    denoiser: Denoiser,
+    x: Float[Array, "b *event"],
+    levels: tuple[Any, ...],
+    labels: PyTree,
+    vectors: Float[Array, "b *event"],
 ) -> Float[Array, "b *event"]:
     """``J^T u`` of the step at each row."""
 
-    def one(x: Event, levels: tuple, label: PyTree, vector: Event) -> Event:
+    def one(x: Event, levels: tuple[Any, ...], label: PyTree, vector: Event) -> Event:
         return jax.vjp(step_function(denoiser, label, *levels), x)[1](vector)[0]
 
     return jax.vmap(one)(x, levels, labels, vectors)
@@ -193,7 +201,7 @@ class _Program:
         draw = jax.vmap(lambda address: jax.random.normal(jax.random.fold_in(key, address), (size,)))
         return np.asarray(draw(jnp.asarray(addresses)))
 
-    def apply(self, program: Callable, vectors: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    def apply(self, program: Callable[..., Any], vectors: np.ndarray, steps: np.ndarray) -> np.ndarray:
         x = self.path.x_hat[self.rows, steps]
         second_order = steps < len(self.path.sigma_hat) - 1
         levels = (self.path.sigma_hat[steps], self.path.sigma_next[steps], second_order)

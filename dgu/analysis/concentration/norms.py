@@ -100,9 +100,7 @@ def falling_share(change: Num[np.ndarray, "n steps"]) -> tuple[Estimate, list[Es
     require(len(change) >= 2, "trajectories", len(change), "2 or more")
     require(bool(np.isfinite(change).all()), "change", "an array with values that are not finite", "finite")
     falls = change < 0
-    overall = t_interval(falls.mean(axis=1), bounds=(0, 1))
-    share = Estimate(overall.estimate, overall.standard_error, overall.low, overall.high)
-    return share, [proportion(column) for column in falls.T]
+    return t_interval(falls.mean(axis=1), bounds=(0, 1)), [proportion(column) for column in falls.T]
 
 
 def norm_z_scores(

@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num
 from scipy import stats
 
-from dgu.analysis.stats.estimates import Estimate
+from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.analysis.stats.resampling import rounding
 from dgu.core.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.core.errors import require
@@ -117,9 +117,12 @@ def left_over_mass(
     worst = np.take_along_axis(survival, excess.argmax(axis=1)[:, None], axis=1)[:, 0]
     return Estimate(
         np.maximum(excess.max(axis=1), 0.0),
-        np.sqrt(worst * (1 - worst) / n),
         np.maximum((low - bound).max(axis=1), 0.0),
         np.maximum((high - following).max(axis=1), 0.0),
+        confidence,
+        "Clopper-Pearson",
+        n,
+        np.sqrt(worst * (1 - worst) / n),
     )
 
 
@@ -144,7 +147,7 @@ class TailEstimates:
 
 
 def tail_estimates(values: Num[ArrayLike, "n functions"], key: Key, resamples: int = 200) -> TailEstimates:
-    """Estimates with 95 % intervals: of the bootstrap over rows (percentiles), for Hill's index ``a (1 -+ 1.96 / sqrt(k))``.
+    """Estimates with 95 % intervals: of the bootstrap over rows (percentiles), for Hill's index ``a (1 -+ z / sqrt(k))``.
 
     The bootstrap cannot see tails that the data do not show: for heavy tails the intervals of psi_2 and kurtosis are too short.
 
@@ -160,10 +163,12 @@ def tail_estimates(values: Num[ArrayLike, "n functions"], key: Key, resamples: i
     draws = np.asarray(_bootstrap_statistics(columns, key, resamples), np.float64)
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     spread = draws.std(axis=0, ddof=1)
-    std, psi2, kurtosis = (Estimate(point[i], spread[i], low[i], high[i]) for i in range(3))
+    std, psi2, kurtosis = (
+        Estimate(point[i], low[i], high[i], method="bootstrap percentiles", n=len(values), standard_error=spread[i])
+        for i in range(3)
+    )
     index, used = _hill(values, int(sqrt(len(values))))
-    error = index / np.sqrt(used)
-    hill = Estimate(index, error, index - 1.96 * error, index + 1.96 * error)
+    hill = normal_estimate(index, index / np.sqrt(used))
     return TailEstimates(std, psi2, kurtosis, hill)
 
 
@@ -275,8 +280,8 @@ def concentration_scale(rows: Num[ArrayLike, "n *event"], folds: int = 10) -> Es
     value = squares.mean()
     require(value > 0, "rows", "constant", "rows that differ")
     error = squares.std(ddof=1) / sqrt(len(squares))
-    ends = np.sqrt(np.maximum([value - 1.96 * error, value + 1.96 * error], 0.0))
-    return Estimate(float(np.sqrt(value)), float(error / (2 * np.sqrt(value))), float(ends[0]), float(ends[1]))
+    mean = normal_estimate(float(value), float(error), n=len(squares), bounds=(0.0, np.inf))
+    return replace(mean.map(np.sqrt), standard_error=float(error / (2 * np.sqrt(value))))
 
 
 @partial(jax.jit, static_argnums=2)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Num
 
-from dgu.analysis.stats.resampling import Interval, t_interval
+from dgu.analysis.stats.estimates import Estimate
+from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_doubles
 from dgu.core.errors import require
 
@@ -28,7 +29,7 @@ class EarlyStopping:
         median: that curve.
     """
 
-    rise: Interval
+    rise: Estimate
     differences: np.ndarray
     minimum: int
     apparent: float

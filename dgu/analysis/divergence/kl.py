@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 from scipy.spatial import cKDTree
 
-from dgu.analysis.stats.estimates import Estimate
+from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.core.arrays import as_doubles, as_jax_floats
 from dgu.core.denoisers import as_pytree
 from dgu.core.errors import require
@@ -254,7 +254,7 @@ def knn_kl(p: Num[ArrayLike, "n d"], q: Num[ArrayLike, "m e"], *, k: int = 5, bl
     value = _knn(p, q, k)
     parts = [_knn(p[number::blocks], q[number::blocks], k) for number in range(blocks)]
     error = float(np.std(parts, ddof=1) / np.sqrt(blocks))
-    return Estimate(value, error, value - 1.96 * error, value + 1.96 * error)
+    return normal_estimate(value, error)
 
 
 def _knn(p: np.ndarray, q: np.ndarray, k: int) -> float:
@@ -266,7 +266,7 @@ def _knn(p: np.ndarray, q: np.ndarray, k: int) -> float:
 
 def _mean(values: np.ndarray) -> Estimate:
     value, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
-    return Estimate(value, error, value - 1.96 * error, value + 1.96 * error)
+    return normal_estimate(value, error)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def singular_triplets(
     return SingularTriplets(values, (left * signs).reshape(shape), (right * signs).reshape(shape), residuals, products)
 
 
-def _iterate(push: _Product, pull: _Product, start: np.ndarray, tolerance: float, max_rounds: int) -> tuple:
+def _iterate(push: _Product, pull: _Product, start: np.ndarray, tolerance: float, max_rounds: int) -> tuple[Any, ...]:
     """Values, left and right vectors ``(b, d, k)``, residuals, and rounds; ``push`` and ``pull`` map ``(b, d, k)``."""
     size, wanted = start.shape[1:]
     block = np.linalg.qr(start)[0]
@@ -152,7 +152,7 @@ def _iterate(push: _Product, pull: _Product, start: np.ndarray, tolerance: float
     return values[:, :wanted], left[:, :, :wanted], right, residuals, rounds
 
 
-def _columns(program: Callable, at: tuple, numbers: np.ndarray) -> _Product:
+def _columns(program: Callable[..., Any], at: tuple[Any, ...], numbers: np.ndarray) -> _Product:
     """Products with the Jacobians at a batch of points, for blocks of columns ``(b, d, k)`` of NumPy float64."""
     shape, dtype = at[1].shape, at[1].dtype
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Num
 
-from dgu.analysis.stats.resampling import Interval, t_interval
+from dgu.analysis.stats.estimates import Estimate
+from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_doubles
 from dgu.core.errors import require
 from dgu.core.exact_distances import differences, squared_bounds
@@ -34,7 +35,7 @@ class SameNoise:
         return self.paired / self.null.mean()
 
     @property
-    def ratio(self) -> Interval:
+    def ratio(self) -> Estimate:
         """Mean ratio with its 95 % interval over samples: of these two models, not over trainings."""
         return t_interval(self.ratios, bounds=(0, np.inf))
 

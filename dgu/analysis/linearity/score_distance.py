@@ -8,6 +8,7 @@ informative on images that the denoisers have not seen. So the caller says which
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num
 
-from dgu.analysis.stats.resampling import Interval, t_interval
+from dgu.analysis.stats.estimates import Estimate
+from dgu.analysis.stats.resampling import t_interval
 from dgu.core.denoisers import as_pytree
 from dgu.core.errors import InputError, require
 from dgu.core.keys import threefry
@@ -48,11 +50,11 @@ class ScoreDistances:
     differences: np.ndarray
     norms: np.ndarray
 
-    def rmse(self, first: str, second: str) -> Interval:
+    def rmse(self, first: str, second: str) -> Estimate:
         """``E sqrt(|D_1 - D_2|^2 / d)`` at each level, with 95 % intervals over images. Li et al., (10)."""
         return t_interval(self._between(first, second) / np.sqrt(self.dimension), bounds=(0, np.inf))
 
-    def nmse(self, first: str, second: str) -> Interval:
+    def nmse(self, first: str, second: str) -> Estimate:
         """``E |D_1 - D_2| / |D_1|`` at each level, with 95 % intervals over images. Not symmetric. Li et al., (53)."""
         return t_interval(self._between(first, second) / self.norms[:, self._place(first)], bounds=(0, np.inf))
 
@@ -116,7 +118,7 @@ def score_distances(
 
 @jax.jit
 def _outputs(
-    denoisers: tuple,
+    denoisers: tuple[Any, ...],
     blocks: Float[Array, "blocks size *event"],
     numbers: Int[Array, "blocks size"],
     sigmas: Float[Array, "levels"],

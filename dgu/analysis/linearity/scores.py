@@ -15,7 +15,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num
 
-from dgu.analysis.stats.resampling import Interval, t_interval
+from dgu.analysis.stats.estimates import Estimate
+from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_doubles
 from dgu.core.denoisers import as_pytree
 from dgu.core.errors import InputError, require
@@ -57,13 +58,13 @@ class LinearityScores:
     given: np.ndarray
     target: np.ndarray
 
-    def cosine(self, form: str = "paper") -> Interval:
+    def cosine(self, form: str = "paper") -> Estimate:
         """Mean cosine of given and target, ``(L, C)`` with 95 % intervals over pairs: its modulus in the paper's (11),
         with its sign in the paper's code."""
         values = self.products / (self.given * self.target)
         return t_interval(np.abs(values), bounds=(0, 1)) if _is_paper(form) else t_interval(values, bounds=(-1, 1))
 
-    def nmse(self, form: str = "paper") -> Interval:
+    def nmse(self, form: str = "paper") -> Estimate:
         """Mean ratio of the difference's norm to that of given in the paper's (12), to that of target in its code."""
         return t_interval(self.differences / (self.given if _is_paper(form) else self.target), bounds=(0, np.inf))
 

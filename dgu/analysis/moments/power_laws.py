@@ -137,7 +137,10 @@ def power_law_fit(
     inflation = np.sqrt(np.maximum(influence / (2 * np.sum(lines**2, axis=1)), 1.0))
     errors = errors * inflation
     half = stats.t.ppf(0.975, draws - 1) * errors
-    estimates = [Estimate(*(float(v) for v in (b, e, b - h, b + h))) for b, e, h in zip(slope, errors, half)]
+    estimates = [
+        Estimate(float(b), float(b - h), float(b + h), method="parametric bootstrap", n=draws, standard_error=float(e))
+        for b, e, h in zip(slope, errors, half)
+    ]
     log_rank = np.log(np.arange(first, last + 1))
     centre = log.mean() + found[0] * log_rank.mean()
     residual = log - centre + found[0] * log_rank

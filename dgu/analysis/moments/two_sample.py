@@ -16,7 +16,7 @@ from scipy import stats
 
 from dgu.analysis.quality.frechet import FeatureMoments, frechet_distance
 from dgu.analysis.stats.estimates import Estimate
-from dgu.analysis.stats.resampling import Interval, t_interval
+from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import checked_rows
 from dgu.core.errors import require
 from dgu.core.keys import threefry
@@ -33,9 +33,9 @@ class MomentDistances:
         variance_ratio: ``tr Sigma_a / tr Sigma_b``.
     """
 
-    mean: Interval
-    second: Interval
-    variance_ratio: Interval
+    mean: Estimate
+    second: Estimate
+    variance_ratio: Estimate
 
 
 def moment_distances(
@@ -130,7 +130,7 @@ def frechet_interval(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Ke
     draws = np.asarray([distance(block) for block in range(blocks)])
     error = float(np.sqrt((blocks - 1) * np.square(draws - draws.mean()).mean()))
     half = float(stats.t.ppf(0.975, blocks - 1)) * error
-    return Estimate(value, error, max(0.0, value - half), value + half)
+    return Estimate(value, max(0.0, value - half), value + half, method="jackknife", n=blocks, standard_error=error)
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,8 @@ def compare_spectra(
     error = np.sqrt((blocks - 1) * np.square(draws - draws.mean(axis=0)).mean(axis=0))
     half = stats.t.ppf(0.975, blocks - 1) * error
     value = np.exp(log_ratio)
-    ratios = Estimate(value, value * error, np.exp(log_ratio - half), np.exp(log_ratio + half))
+    low, high = np.exp(log_ratio - half), np.exp(log_ratio + half)
+    ratios = Estimate(value, low, high, method="jackknife", n=blocks, standard_error=value * error)
     return SpectrumComparison(whole[0], whole[1], ranks, ratios)
 
 

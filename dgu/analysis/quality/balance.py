@@ -77,4 +77,6 @@ def _shares(counts: np.ndarray, confidence: float) -> Estimate:
     """Wilson's interval of each count's share of the total."""
     total = int(counts.sum())
     value = counts / total
-    return Estimate(value, np.sqrt(value * (1 - value) / total), *wilson(value, total, confidence))
+    error = np.sqrt(value * (1 - value) / total)
+    low, high = wilson(value, total, confidence)
+    return Estimate(value, low, high, confidence, "Wilson", total, error)

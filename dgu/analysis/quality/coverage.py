@@ -49,7 +49,8 @@ def density_coverage(
     value, error = float(counts.mean()), float(counts.std(ddof=1) / np.sqrt(len(counts)))
     half = stats.t.ppf(0.975, len(counts) - 1) * error
     reached = nearest_rows(real, generated, block_size=block_size)[0][:, 0] <= radii
-    return Estimate(value, error, max(0.0, value - half), value + half), proportion(reached)
+    density = Estimate(value, max(0.0, value - half), value + half, method="t", n=len(counts), standard_error=error)
+    return density, proportion(reached)
 
 
 def expected_coverage(generated: int, real: int, k: int = 5) -> float:

@@ -28,7 +28,7 @@ class SSCD:
         size: side to which images are enlarged, by whole factors where it can be, else by nearest pixels.
     """
 
-    path: str | os.PathLike
+    path: str | os.PathLike[str]
     size: int = 128
     _session: Any = field(default=None, repr=False, compare=False)
 

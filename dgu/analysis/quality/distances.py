@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, Integer, Num, Shaped
 
 from dgu.analysis.quality.neighbours import ball_counts, k_nearest, nearest_rows
 from dgu.analysis.stats.estimates import Estimate, proportion
-from dgu.analysis.stats.resampling import Interval, sample_deviation, t_interval
+from dgu.analysis.stats.resampling import sample_deviation, t_interval
 from dgu.core.arrays import as_floats, as_labels, checked_rows
 from dgu.core.chunks import check_chunk
 from dgu.core.errors import InputError, require
@@ -85,7 +85,7 @@ def extract_features(
     return rows
 
 
-def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key, *, block_size: int = 500) -> Interval:
+def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key, *, block_size: int = 500) -> Estimate:
     """KID: the unbiased squared MMD with kernel ``k(x, y) = (x . y / d + 1)^3``, averaged over disjoint random blocks.
 
     In a block of ``s`` rows of each,
@@ -123,10 +123,10 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
     chosen = zip(*(order.reshape(blocks, block_size) for order in orders))
     found = t_interval(np.array([_block_mmd(a[of_a], b[of_b]) for of_a, of_b in chosen]))
     rounded = a.shape[1] ** 0.5 / 4 * float(np.finfo(np.float64).eps) * (square + 1) ** 3
-    if rounded > max(0.01 * abs(float(found.estimate)), 0.01 * float(found.standard_error), 1e-9):
+    if rounded > max(0.01 * abs(float(found.value)), 0.01 * float(found.standard_error), 1e-9):
         raise InputError(
             f"features: have a mean square of up to {square:.3g} a row, so that rounding may change the kernel distance "
-            f"{float(found.estimate):.3g} by {rounded:.2g}; must have a mean that is not as large beside their spread"
+            f"{float(found.value):.3g} by {rounded:.2g}; must have a mean that is not as large beside their spread"
         )
     return found
 
@@ -255,8 +255,9 @@ def variance_ratio(
 def _bootstrap(value: float | np.ndarray, draws: np.ndarray) -> Estimate:
     """Percentile interval over the leading axis of ``draws``."""
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    results = (value, draws.std(axis=0, ddof=1), low, high)
-    return Estimate(*(float(x) if np.ndim(x) == 0 else np.asarray(x) for x in results))
+    results = (value, low, high, draws.std(axis=0, ddof=1))
+    value, low, high, error = (float(x) if np.ndim(x) == 0 else np.asarray(x) for x in results)
+    return Estimate(value, low, high, method="bootstrap percentiles", n=len(draws), standard_error=error)
 
 
 def _block_mmd(x: Float[np.ndarray, "s d"], y: Float[np.ndarray, "s d"]) -> float:

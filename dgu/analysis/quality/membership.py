@@ -53,7 +53,7 @@ def denoising_loss(
     images: Num[ArrayLike, "n *event"],
     key: Key,
     *,
-    labels: ArrayLike | Sequence | None = None,
+    labels: ArrayLike | Sequence[Any] | None = None,
     sigmas: Sequence[float | int] = SIGMAS,
     draws: int = 2,
     batch_size: int = 256,

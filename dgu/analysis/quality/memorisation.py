@@ -101,8 +101,7 @@ def relative_distance(samples: Num[np.ndarray, "n d"], distance: Num[np.ndarray,
     norms = np.linalg.norm(samples, axis=1)
     require(len(norms) >= 2, "number of samples", len(norms), "2 or more")
     require(bool((norms > 0).all()), "norm of a sample", 0, "above 0")
-    found = t_interval(distance / norms, bounds=(0, np.inf))
-    return Estimate(found.estimate, found.standard_error, found.low, found.high)
+    return t_interval(distance / norms, bounds=(0, np.inf))
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,8 @@ def novelty(distance: Num[np.ndarray, "n"], fresh_distance: Num[np.ndarray, "m"]
     value = float(np.mean(distance >= threshold))
     low, high = wilson(value, 1 / (1 / len(distance) + 1 / len(fresh_distance)))
     error = np.sqrt(value * (1 - value) / len(distance) + level * (1 - level) / len(fresh_distance))
-    return Novelty(Estimate(value, float(error), float(low), float(high)), threshold, level)
+    share = Estimate(value, float(low), float(high), method="Wilson", n=len(distance), standard_error=float(error))
+    return Novelty(share, threshold, level)
 
 
 Verdict = Literal["memorised", "not memorised", "undecided"]
@@ -210,5 +210,5 @@ def share_difference(a: Estimate, b: Estimate) -> Estimate:
     low = value - np.hypot(a.value - a.low, b.high - b.value)
     high = value + np.hypot(a.high - a.value, b.value - b.low)
     error = np.hypot(a.standard_error, b.standard_error)
-    plain = (float(x) if np.ndim(x) == 0 else np.asarray(x) for x in (value, error, low, high))
-    return Estimate(*plain)
+    value, low, high, error = (float(x) if np.ndim(x) == 0 else np.asarray(x) for x in (value, low, high, error))
+    return Estimate(value, low, high, method="Newcombe", standard_error=error)

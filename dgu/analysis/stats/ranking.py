@@ -35,9 +35,8 @@ def auc(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"]) -> Est
     if error == 0:
         low, high = (float(end) for end in wilson(value, min(m, n)))
     else:
-        half = stats.norm.ppf(0.975) * error
-        low, high = max(0.0, value - half), min(1.0, value + half)
-    return Estimate(value, error, low, high)
+        return normal_estimate(value, error, n=m + n, bounds=(0.0, 1.0))
+    return Estimate(value, low, high, method="Wilson", n=min(m, n), standard_error=error)
 
 
 def hits_at(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"], false_alarms: float = 0.01) -> Estimate:

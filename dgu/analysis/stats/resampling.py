@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 from scipy import stats
 
+from dgu.analysis.stats.estimates import Estimate
 from dgu.core.arrays import as_doubles, as_floats, is_number
 from dgu.core.errors import require
 
@@ -33,21 +34,6 @@ STANDARD_ERROR_PER_MARGIN = 0.32
 _SIZE_PER_MARGIN = 40
 #: Range of an interval that is cut to none.
 _UNBOUNDED = (-np.inf, np.inf)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its two-sided t interval: fields are floats, or arrays where ``values`` had leading axes.
-
-    An interval without width (``standard_error`` 0) comes from values that all agree: it is no certainty.
-    """
-
-    estimate: float | np.ndarray
-    standard_error: float | np.ndarray
-    low: float | np.ndarray
-    high: float | np.ndarray
-    degrees_of_freedom: int
-    confidence: float
 
 
 def rounding(values: Sequence[float | int] | Num[ArrayLike, "..."]) -> float:
@@ -107,7 +93,7 @@ def t_interval(
     confidence: float = 0.95,
     *,
     bounds: tuple[float | int, float | int] = _UNBOUNDED,
-) -> Interval:
+) -> Estimate:
     """``mean +- t_{J-1} S / sqrt(J)`` over the last axis, for replicates that share nothing (fresh samples each).
 
     Args:
@@ -129,7 +115,7 @@ def corrected_t_interval(
     confidence: float = 0.95,
     *,
     bounds: tuple[float | int, float | int] = _UNBOUNDED,
-) -> Interval:
+) -> Estimate:
     """``mean +- t_{J-1} sqrt((1 / J + n_test / n_train) S^2)`` over the last axis, for new splits of one shared pool.
 
     It covers the variation over pools, which J cannot reduce: the width tends to ``2 t S sqrt(n_test / n_train)``.
@@ -155,7 +141,7 @@ def jackknife_interval(
     confidence: float = 0.95,
     *,
     bounds: tuple[float | int, float | int] = _UNBOUNDED,
-) -> Interval:
+) -> Estimate:
     """``whole +- t_{J-1} se`` of a statistic by the delete-a-group jackknife: ``se^2 = (J - 1) / J sum (theta_j - mean)^2``.
 
     Args:
@@ -189,7 +175,7 @@ def _interval(
     confidence: float,
     bounds: tuple[float | int, float | int] = _UNBOUNDED,
     scale: float = 0.0,
-) -> Interval:
+) -> Estimate:
     error = _standard_error(values, test_per_train, scale)
     values = as_doubles("values", values)
     return _about(np.asarray(values.mean(axis=-1)), error, values.shape[-1] - 1, confidence, bounds)
@@ -197,14 +183,14 @@ def _interval(
 
 def _about(
     centre: np.ndarray, error: np.ndarray, freedom: int, confidence: float, bounds: tuple[float | int, float | int]
-) -> Interval:
+) -> Estimate:
     """``centre +- t_freedom error``, cut to ``bounds``."""
     require(is_number(confidence) and 0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
     require(bounds[0] < bounds[1], "bounds", bounds, "(low, high) with low < high")
     half = stats.t.ppf((1 + confidence) / 2, freedom) * error
     ends = (np.clip(centre - half, *bounds), np.clip(centre + half, *bounds))
     mean, spread, low, high = (float(x) if np.ndim(x) == 0 else x for x in (centre, error, *ends))
-    return Interval(mean, spread, low, high, freedom, float(confidence))
+    return Estimate(mean, low, high, float(confidence), "t", freedom + 1, spread)
 
 
 @dataclass(frozen=True)
@@ -230,8 +216,8 @@ class Equivalence:
         difference_verdict: on "the arms differ by more than the margin" (what a negative control must show).
     """
 
-    interval: Interval
-    tost_interval: Interval
+    interval: Estimate
+    tost_interval: Estimate
     margin: float
     max_standard_error: float
     p_equivalence: float
@@ -246,7 +232,7 @@ class Equivalence:
     @property
     def estimate(self) -> float:
         """The mean difference."""
-        return float(self.interval.estimate)
+        return float(self.interval.value)
 
     @property
     def standard_error(self) -> float:
@@ -307,24 +293,18 @@ def equivalence(
     scale = largest if np.isfinite(largest) else max(1.0, _SIZE_PER_MARGIN * float(margin))
     interval = _interval(differences, ratio, confidence, bounds, scale)
     low, high, error = float(interval.low), float(interval.high), float(interval.standard_error)
-    known = error > 0
+    known, freedom = error > 0, np.shape(differences)[0] - 1
     equivalent = known and -margin < low and high < margin
     beyond = known and (low > margin or high < -margin)
     decided = known and error <= bound
 
     def above(value: float | int) -> float:
         """One-sided p for ``mean > value``."""
-        return (
-            float(stats.t.sf((float(interval.estimate) - value) / error, interval.degrees_of_freedom)) if known else 1.0
-        )
+        return float(stats.t.sf((float(interval.value) - value) / error, freedom)) if known else 1.0
 
     def below(value: float | int) -> float:
         """One-sided p for ``mean < value``."""
-        return (
-            float(stats.t.cdf((float(interval.estimate) - value) / error, interval.degrees_of_freedom))
-            if known
-            else 1.0
-        )
+        return float(stats.t.cdf((float(interval.value) - value) / error, freedom)) if known else 1.0
 
     return Equivalence(
         interval=interval,

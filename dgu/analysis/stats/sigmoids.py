@@ -10,20 +10,12 @@ from jaxtyping import Float, Integer, Num
 from scipy import optimize
 from scipy.special import expit, logit
 
+from dgu.analysis.stats.estimates import Estimate
 from dgu.core.arrays import as_doubles, as_labels
 from dgu.core.errors import require
 
 #: Bound of the natural logarithm of the slope: a step and a straight line within any range of sizes.
 _MOST = 5.0
-
-
-@dataclass(frozen=True)
-class Bounded:
-    """An estimate and its 95 % interval."""
-
-    estimate: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,28 +39,29 @@ class SigmoidFit:
         """The fitted score of one curve."""
         return expit(self.slope * (as_doubles("x", x) - self.midpoints[curve]))
 
-    def of(self, quantity: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Bounded:
+    def of(self, quantity: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Estimate:
         """``quantity(slope (...), midpoints (..., C))`` with the percentile interval of its bootstrap draws."""
         value = float(quantity(np.asarray(self.slope), self.midpoints))
         low, high = np.quantile(quantity(self.slope_draws, self.midpoint_draws), [0.025, 0.975])
-        return Bounded(value, float(low), float(high))
+        draws = len(self.slope_draws)
+        return Estimate(value, float(low), float(high), method="bootstrap percentiles", n=draws)
 
-    def crossing(self, level: float | int = 0.95, curve: int = 0) -> Bounded:
+    def crossing(self, level: float | int = 0.95, curve: int = 0) -> Estimate:
         """Where a curve reaches ``level``: ``b + log(level / (1 - level)) / a``."""
         require(0 < level < 1, "level", level, "strictly between 0 and 1")
         return self.of(lambda slope, midpoints: midpoints[..., curve] + logit(level) / slope)
 
-    def spread(self, shift: Num[ArrayLike, "C"] | None = None) -> Bounded:
+    def spread(self, shift: Num[ArrayLike, "C"] | None = None) -> Estimate:
         """Standard deviation (``ddof=1``) of the curves' midpoints over the abscissa ``x - shift_c``; two curves or more."""
         moved = self._shift(shift)
         return self.of(lambda _, midpoints: (midpoints - moved).std(axis=-1, ddof=1))
 
-    def spread_gain(self, shift: Num[ArrayLike, "C"]) -> Bounded:
+    def spread_gain(self, shift: Num[ArrayLike, "C"]) -> Estimate:
         """Spread over ``x`` less the spread over ``x - shift_c``: positive where the shift brings the curves together."""
         moved = self._shift(shift)
         return self.of(lambda _, midpoints: midpoints.std(axis=-1, ddof=1) - (midpoints - moved).std(axis=-1, ddof=1))
 
-    def exponent(self, shift: Num[ArrayLike, "C"]) -> Bounded:
+    def exponent(self, shift: Num[ArrayLike, "C"]) -> Estimate:
         """Slope of the midpoints on ``shift``: 1 where curves agree over ``x - shift``, 0 where they agree over ``x``."""
         moved = self._shift(shift)
         centred = moved - moved.mean()

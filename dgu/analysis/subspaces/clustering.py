@@ -1,7 +1,7 @@
 """K-subspaces with a spectral start: what training the hard-max network amounts to (Theorem 3)."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +119,7 @@ def k_subspaces(
         best = best.at[nearest].set(jnp.where(given, jnp.inf, best[nearest]))
         return labels, best, count + empty
 
-    def update(state: tuple) -> tuple:
+    def update(state: tuple[Any, ...]) -> tuple[Any, ...]:
         labels, bases, energy, step, _, reseeded = state
         assigned = jnp.argmax(energy, axis=1).astype(labels.dtype)
         assigned, _, reseeded = jax.lax.fori_loop(0, clusters, reseed, (assigned, jnp.max(energy, axis=1), reseeded))

@@ -173,11 +173,11 @@ def _run(
         unsure = (jnp.sum(possible, axis=1) > 1) & (weight > 0)
         return _by_differences(x, centres, labels, unsure), jnp.min(found, axis=1)
 
-    def going(state: tuple) -> Array:
+    def going(state: tuple[Any, ...]) -> Array:
         _, _, iterations, moved, _ = state
         return (moved > still) & (iterations < most)
 
-    def update(state: tuple) -> tuple:
+    def update(state: tuple[Any, ...]) -> tuple[Any, ...]:
         centres, before, iterations, _, reseeded = state
         labels, squared = assign(centres)
         own = jax.nn.one_hot(labels, clusters, dtype=x.dtype) * weight[:, None]
@@ -226,7 +226,7 @@ def _start(x: Float[Array, "n d"], key: Key, clusters: int, weight: Float[Array,
     first = jax.random.categorical(jax.random.fold_in(key, 0), jnp.log(weight))
     centres = jnp.zeros((clusters, x.shape[1]), x.dtype).at[0].set(x[first])
 
-    def draw(number: Array, state: tuple) -> tuple:
+    def draw(number: Array, state: tuple[Any, ...]) -> tuple[Any, ...]:
         centres, nearest = state
         odds = nearest * weight
         # All points on chosen centres: any of them will do.

@@ -7,7 +7,7 @@ component analysers", Neural Computation 1999, have a noise for each.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -197,7 +197,7 @@ def em_mixture(
     limit = jnp.maximum(jnp.asarray(tolerance, rows.dtype), rounding)
     floor = jnp.square(jnp.asarray(noise_floor, rows.dtype))
 
-    def update(carry: tuple) -> tuple:
+    def update(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         _, member, density, trace, seeds, step, _ = carry
         member, moved = _reseeded(rows, member, density)
         after = _maximised(rows, member, ranks, rank, floor)

@@ -61,11 +61,10 @@ class Assumption:
     def ratio(self) -> Estimate | None:
         """In units of white Gaussian data; None where theirs is 0."""
         e = self.estimate
-        return (
-            None
-            if self.white == 0
-            else Estimate(*(part / self.white for part in (e.value, e.standard_error, e.low, e.high)))
-        )
+        if self.white == 0:
+            return None
+        parts = {name: getattr(e, name) / self.white for name in ("value", "low", "high", "standard_error")}
+        return replace(e, **parts)
 
 
 def theorem_assumptions(
@@ -147,15 +146,18 @@ def _smallest_singular_value(rows: np.ndarray, trace: float, aspect: float) -> A
     n, d = rows.shape
     m = max(2, min(round(aspect * d), n // 2))
     blocks = rows[: n // m * m].reshape(-1, m, d) / sqrt(trace)
-    interval = t_interval(np.square(np.linalg.svd(blocks.astype(np.float64), compute_uv=False)[:, -1]))
-    low, high, error = (float(part) for part in (interval.low, interval.high, interval.standard_error))
-    estimate = Estimate(float(interval.estimate), error, max(low, 0.0), high)
-    return Assumption(f"smallest singular value, {m} rows", "Omega(1)", estimate, (1 - sqrt(m / d)) ** 2)
+    interval = t_interval(
+        np.square(np.linalg.svd(blocks.astype(np.float64), compute_uv=False)[:, -1]), bounds=(0, np.inf)
+    )
+    return Assumption(f"smallest singular value, {m} rows", "Omega(1)", interval, (1 - sqrt(m / d)) ** 2)
 
 
 def _bootstrapped(value: float, draws: np.ndarray) -> Estimate:
     low, high = np.quantile(draws, [0.025, 0.975])
-    return Estimate(float(value), float(draws.std(ddof=1)), float(low), float(high))
+    error = float(draws.std(ddof=1))
+    return Estimate(
+        float(value), float(low), float(high), method="bootstrap percentiles", n=len(draws), standard_error=error
+    )
 
 
 @partial(jax.jit, static_argnums=1)

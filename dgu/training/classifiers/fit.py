@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ METHODS = ("auto", "weight", "gram")
 def fit_classifiers(
     x: Num[ArrayLike, "n *event"],
     y: Integer[ArrayLike, "n"],
-    runs: Runs | Mapping,
+    runs: Runs | Mapping[str, Any],
     *,
     loss: str,
     schedule: str | Schedule,

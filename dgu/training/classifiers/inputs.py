@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def require_members(name: str, rows: np.ndarray, y: np.ndarray, classes: np.ndar
                 f"rows of the run's classes {known.tolist()}")  # fmt: skip
 
 
-def as_runs(runs: Runs | Mapping, x: Array, y: Array, num_classes: int | None) -> Runs:
+def as_runs(runs: Runs | Mapping[str, Any], x: Array, y: Array, num_classes: int | None) -> Runs:
     """Runs with every leaf checked, as NumPy arrays and with ``classes`` filled in."""
     runs = Runs(**runs) if isinstance(runs, Mapping) else runs
     labels = np.asarray(y)
@@ -107,7 +108,12 @@ def as_recipe(
 
 
 def prepare(
-    x: ArrayLike, y: ArrayLike, runs: Runs | Mapping, validation: ArrayLike, num_classes: int | None, loss: str
+    x: ArrayLike,
+    y: ArrayLike,
+    runs: Runs | Mapping[str, Any],
+    validation: ArrayLike,
+    num_classes: int | None,
+    loss: str,
 ) -> tuple[Array, Array, Runs, np.ndarray, int]:
     """Pool, labels, runs, validation rows and the number of outputs."""
     x, y = flat_pool(x, y)

@@ -41,7 +41,7 @@ def uniform_init(seed: Array, name: str, shape: tuple[int, ...], fan_in: int, dt
     return jax.random.uniform(seed_key(seed, name), shape, dtype, -bound, bound)
 
 
-def initial_params(run: Runs, num_features: int, num_outputs: int, bias: bool, init: str, dtype: Any) -> dict:
+def initial_params(run: Runs, num_features: int, num_outputs: int, bias: bool, init: str, dtype: Any) -> dict[str, Any]:
     """``weights`` (outputs, d), the layout a CPU multiplies fastest, and ``bias`` if there is one."""
     if run.initial is not None:
         weights = jnp.asarray(run.initial, dtype).T
@@ -59,7 +59,7 @@ def initial_params(run: Runs, num_features: int, num_outputs: int, bias: bool, i
     return params
 
 
-def add_bias(out: Array, params: dict) -> Array:
+def add_bias(out: Array, params: dict[str, Any]) -> Array:
     """``out + b`` where there is a bias."""
     return out + params["bias"][None, :] if "bias" in params else out
 

@@ -23,7 +23,7 @@ from dgu.training.classifiers.sgd import default_chunk, fit_runs
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
-def _network(params: dict, x: Array) -> Array:
+def _network(params: dict[str, Any], x: Array) -> Array:
     hidden = _dot(x, params["hidden"].T)
     hidden = jax.nn.relu(hidden + jnp.broadcast_to(params["hidden_bias"], hidden.shape))
     out = _dot(hidden, params["readout"].T)
@@ -75,7 +75,7 @@ class TwoLayerSpace(RowSpace):
 def fit_two_layer(
     x: Num[ArrayLike, "n *event"],
     y: Integer[ArrayLike, "n"],
-    runs: Runs | Mapping,
+    runs: Runs | Mapping[str, Any],
     *,
     loss: str,
     schedule: str | Schedule,

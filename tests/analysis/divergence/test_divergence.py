@@ -190,12 +190,12 @@ def test_a_rise_is_found_and_noise_is_none():
     """With noise alone the apparent rise is above 0 nearly always, the tested one covers 0 as often as it should."""
     found = early_stopping(curves(0.3))
     # exp(-8 t) + .3 max(t - .4, 0) is least, .047, near t = .5; over the last three times it is .165.
-    assert found.rise.low > 0.08 and abs(found.rise.estimate - 0.12) < 0.02 and 8 <= found.minimum <= 11
+    assert found.rise.low > 0.08 and abs(found.rise.value - 0.12) < 0.02 and 8 <= found.minimum <= 11
     flat = [early_stopping(1 + 0.05 * np.random.default_rng(seed).normal(size=(20, 21))) for seed in range(60)]
     assert sum(none.rise.low <= 0 <= none.rise.high for none in flat) >= 50
     assert sum(none.apparent > 0 for none in flat) >= 40
     # Free of selection: a seed that had chosen the time of its own minimum would seem to rise on average.
-    rises = np.array([float(none.rise.estimate) for none in flat])
+    rises = np.array([float(none.rise.value) for none in flat])
     assert abs(rises.mean()) < 3 * rises.std() / np.sqrt(60)
 
 

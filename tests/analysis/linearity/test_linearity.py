@@ -28,8 +28,8 @@ def test_a_linear_map_is_linear_in_every_sense():
         additivity(affine(0.0), held, GRID, KEY, pairs=10),
     ):
         for form in ("paper", "code"):
-            np.testing.assert_allclose(scores.cosine(form).estimate, 1, atol=1e-6)
-            np.testing.assert_allclose(scores.nmse(form).estimate, 0, atol=3e-6)
+            np.testing.assert_allclose(scores.cosine(form).value, 1, atol=1e-6)
+            np.testing.assert_allclose(scores.nmse(form).value, 0, atol=3e-6)
 
 
 def test_scores_of_an_affine_map_are_its_biases_share(x64):
@@ -60,15 +60,15 @@ def test_scores_of_an_affine_map_are_its_biases_share(x64):
                     paper[level, mix, pair] = off / np.linalg.norm(given)
                     code[level, mix, pair] = off / np.linalg.norm(target)
                     cosine[level, mix, pair] = given @ target / np.linalg.norm(given) / np.linalg.norm(target)
-        np.testing.assert_allclose(scores.nmse().estimate, paper.mean(-1), rtol=1e-9)
-        np.testing.assert_allclose(scores.nmse("code").estimate, code.mean(-1), rtol=1e-9)
-        np.testing.assert_allclose(scores.cosine("code").estimate, cosine.mean(-1), rtol=1e-9)
-        np.testing.assert_allclose(scores.cosine().estimate, np.abs(cosine).mean(-1), rtol=1e-9)
+        np.testing.assert_allclose(scores.nmse().value, paper.mean(-1), rtol=1e-9)
+        np.testing.assert_allclose(scores.nmse("code").value, code.mean(-1), rtol=1e-9)
+        np.testing.assert_allclose(scores.cosine("code").value, cosine.mean(-1), rtol=1e-9)
+        np.testing.assert_allclose(scores.cosine().value, np.abs(cosine).mean(-1), rtol=1e-9)
         half = 2.5705818366147395 * cosine.std(-1, ddof=1) / np.sqrt(6)  # t of 5 degrees of freedom
         np.testing.assert_allclose(scores.cosine("code").high, cosine.mean(-1) + half, rtol=1e-9)
     # The cosine keeps its sign in the code's form alone.
     turned = homogeneity(lambda x, sigma: jnp.abs(x), held, sigmas, KEY, pairs=6, factors=(-1.0,))
-    np.testing.assert_allclose([turned.cosine("code").estimate, turned.cosine().estimate], [[[-1]] * 2, [[1]] * 2])
+    np.testing.assert_allclose([turned.cosine("code").value, turned.cosine().value], [[[-1]] * 2, [[1]] * 2])
 
 
 def test_the_memorising_denoiser_is_not_linear_at_middle_and_low_noise_and_least_so_at_equal_weights():
@@ -76,8 +76,8 @@ def test_the_memorising_denoiser_is_not_linear_at_middle_and_low_noise_and_least
     train = train - train.mean(0)  # a bias would be a defect of its own
     mixes = mixing_weights(ALPHAS)
     sigmas = GRID[[0, 5, 6, 7, 9]]
-    points = linearity(EmpiricalDenoiser(train), held, sigmas, KEY, pairs=600, weights=mixes).cosine().estimate
-    gaussian = linearity(GaussianDenoiser.fit(train), held, sigmas, KEY, weights=mixes).cosine().estimate
+    points = linearity(EmpiricalDenoiser(train), held, sigmas, KEY, pairs=600, weights=mixes).cosine().value
+    gaussian = linearity(GaussianDenoiser.fit(train), held, sigmas, KEY, weights=mixes).cosine().value
     assert points[0, -1] > 0.99 and (points[sigmas <= 0.12, -1] < 0.9).all(), points[:, -1]
     np.testing.assert_allclose(gaussian, 1, atol=1e-5)
     # By symmetry the curve over alpha is flat at equal weights: least there, up to its error of about 0.005.

@@ -17,7 +17,7 @@ def test_distances_and_null_against_loops():
         distance = [np.sqrt(((a[i] - b[j]) ** 2).mean()) for j in range(5)]
         assert found.paired[i] == pytest.approx(distance[i], abs=1e-12)
         assert found.null[i] == pytest.approx(np.mean(distance[:i] + distance[i + 1 :]), abs=1e-10)
-    assert found.ratio.estimate == pytest.approx(found.paired.mean() / found.null.mean())
+    assert found.ratio.value == pytest.approx(found.paired.mean() / found.null.mean())
     both = mean_over_pairs([found, same_noise_distances(b, a)])
     np.testing.assert_allclose(both.null, (found.null + same_noise_distances(b, a).null) / 2)
     np.testing.assert_allclose(both.paired, found.paired)
@@ -37,7 +37,7 @@ def test_same_models_score_0_and_unrelated_ones_1():
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(2, 200, 40)).astype(np.float32)
     # Exactly, though the squares of the products would leave rounding of single precision.
-    assert same_noise_distances(1e3 + a, 1e3 + a).ratio.estimate == 0
+    assert same_noise_distances(1e3 + a, 1e3 + a).ratio.value == 0
     free = same_noise_distances(a, b).ratio
     assert free.low < 1 < free.high and free.high - free.low < 0.06
 
@@ -66,4 +66,4 @@ def test_bad_input():
             same_noise_distances(first, first)
     with pytest.raises(InputError, match="number of pairs"):
         mean_over_pairs([])
-    assert SameNoise(np.ones(3), np.full(3, 2.0)).ratio.estimate == 0.5
+    assert SameNoise(np.ones(3), np.full(3, 2.0)).ratio.value == 0.5

@@ -58,10 +58,10 @@ def test_equals_a_plain_loop_over_levels_pairs_and_images(x64):
             ratios[:, level, row] = distance / np.sqrt(D), distance / np.sqrt((two**2).sum())
             np.testing.assert_allclose(found.norms[level, 2, row], np.linalg.norm(x), rtol=1e-12)
     rmse, nmse = found.rmse("points", "gaussian"), found.nmse("gaussian", "points")
-    np.testing.assert_allclose(rmse.estimate, ratios[0].mean(axis=1), rtol=1e-9)
-    np.testing.assert_allclose(nmse.estimate, ratios[1].mean(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(rmse.value, ratios[0].mean(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(nmse.value, ratios[1].mean(axis=1), rtol=1e-9)
     half = 2.2281388519649385 * ratios[0].std(axis=1, ddof=1) / np.sqrt(11)  # t of 10 degrees of freedom
-    np.testing.assert_allclose(rmse.high - rmse.estimate, half, rtol=1e-6)
+    np.testing.assert_allclose(rmse.high - rmse.value, half, rtol=1e-6)
     assert found.inputs == "held-out"
     # The noise of an image is its own: other batches, or fewer denoisers, change nothing.
     fewer = score_distances(
@@ -95,7 +95,7 @@ def test_rank_gap_at_no_noise(x64):
         train = scale_mixture(n, 0, np.float64)
         models = {"gaussian": GaussianDenoiser.fit(train), "identity": Identity()}
         found = score_distances(models, held, np.array([0.002, 0.0]), KEY, inputs="held-out")
-        measured = found.rmse("gaussian", "identity").estimate
+        measured = found.rmse("gaussian", "identity").value
         centred = train - train.mean(0)
         off = (held - train.mean(0)) @ (np.eye(D) - np.linalg.pinv(centred) @ centred)
         expected = np.linalg.norm(off, axis=1).mean() / np.sqrt(D)

@@ -36,8 +36,8 @@ def test_equals_sums_over_pairs():
             ]
             into.append(sum(within) - 2 * sum(kernel(u, v) for u in x for v in y) / (len(x) * len(y)))
         covariance += y.T @ y / len(y) / 2
-    np.testing.assert_allclose(found.mean.estimate, np.mean(means) / np.trace(covariance), rtol=1e-10)
-    np.testing.assert_allclose(found.second.estimate, np.mean(seconds) / (covariance**2).sum(), rtol=1e-10)
+    np.testing.assert_allclose(found.mean.value, np.mean(means) / np.trace(covariance), rtol=1e-10)
+    np.testing.assert_allclose(found.second.value, np.mean(seconds) / (covariance**2).sum(), rtol=1e-10)
 
 
 def test_equal_laws_give_zero_and_unequal_ones_their_distance():
@@ -47,9 +47,9 @@ def test_equal_laws_give_zero_and_unequal_ones_their_distance():
     assert same.variance_ratio.low < 1 < same.variance_ratio.high
     moved = moment_distances(rows(4, 4000, shift=0.5), rows(5, 9000), KEY)
     trace, square = (SCALES**2).sum(), (SCALES**4).sum()
-    assert abs(moved.mean.estimate - 0.25 / trace) < 4 * moved.mean.standard_error < 0.06
+    assert abs(moved.mean.value - 0.25 / trace) < 4 * moved.mean.standard_error < 0.06
     # About the reference's mean the shift adds its square to one second moment.
-    assert abs(moved.second.estimate - 0.25**2 / square) < 4 * moved.second.standard_error
+    assert abs(moved.second.value - 0.25**2 / square) < 4 * moved.second.standard_error
     mirrored = rows(6, 4000)
     mirrored[:, 2] = (
         mirrored[:, 1] - 5 + mirrored[:, 2]
@@ -63,7 +63,7 @@ def test_intervals_cover():
     for name in ("mean", "second"):
         held = sum(getattr(each, name).low <= 0 <= getattr(each, name).high for each in found)
         assert 68 <= held, name
-        values = np.array([getattr(each, name).estimate for each in found])
+        values = np.array([getattr(each, name).value for each in found])
         assert abs(values.mean()) < 3.5 * values.std(ddof=1) / np.sqrt(len(values))
 
 

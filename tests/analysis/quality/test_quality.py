@@ -38,7 +38,7 @@ def test_kernel_distance_equals_loops_over_its_blocks(x64):
     result = kernel_distance(a, b, KEY, block_size=20)
     orders = [np.asarray(jax.random.permutation(jax.random.fold_in(KEY, i), len(x))) for i, x in enumerate((a, b))]
     blocks = [slow_mmd(a[orders[0][i : i + 20]], b[orders[1][i : i + 20]]) for i in (0, 20)]
-    np.testing.assert_allclose(result.estimate, np.mean(blocks), rtol=1e-11)
+    np.testing.assert_allclose(result.value, np.mean(blocks), rtol=1e-11)
     np.testing.assert_allclose(result.standard_error, np.std(blocks, ddof=1) / np.sqrt(2), rtol=1e-10)
 
 
@@ -54,17 +54,17 @@ def test_kernel_distance_of_features_with_a_large_mean(mean, rtol):
         off = ~np.eye(60, dtype=bool)
         blocks.append(float((xx[off].sum() + yy[off].sum()) / (60 * 59) - 2 * xy.mean()))
     found = kernel_distance(a, b, KEY, block_size=60)
-    np.testing.assert_allclose(found.estimate, np.mean(blocks), rtol=rtol)
+    np.testing.assert_allclose(found.value, np.mean(blocks), rtol=rtol)
 
 
 def test_kernel_distance_is_unbiased():
     same = kernel_distance(normal(2, 4000), normal(3, 4000), KEY, block_size=100)
-    assert abs(same.estimate) < 3.5 * same.standard_error
+    assert abs(same.value) < 3.5 * same.standard_error
     assert same.low < 0 < same.high
     # y = N(0, s^2 I): with u = x.x'/d, E(u+1)^3 = 1 + 3 E u^2 and E u^2 is 1/d, s^4/d and s^2/d for the three pairs.
     scaled = kernel_distance(normal(2, 20000), normal(4, 20000, 1.5), KEY, block_size=100)
     exact = 3 / D * (1 + 1.5**4 - 2 * 1.5**2)
-    assert abs(scaled.estimate - exact) < 3.5 * scaled.standard_error
+    assert abs(scaled.value - exact) < 3.5 * scaled.standard_error
     assert scaled.standard_error < 0.05 * exact
 
 
@@ -206,7 +206,7 @@ def test_kernel_distance_is_right_or_refused(mean):
         xx, yy, xy = (((left @ right.T) / D + 1) ** 3 for left, right in ((x, x), (y, y), (x, y)))
         within = sum(table.sum() - np.trace(table) for table in (xx, yy))
         values.append(float(within / (30 * 29) - 2 * xy.mean()))
-    assert abs(found.estimate - np.mean(values)) < 0.01 * found.standard_error
+    assert abs(found.value - np.mean(values)) < 0.01 * found.standard_error
 
 
 @pytest.mark.parametrize(("scale", "dtype"), [(1e37, np.float32), (1e200, np.float64)])

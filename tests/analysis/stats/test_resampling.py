@@ -35,8 +35,8 @@ def test_plain_interval_equals_scipy(confidence):
     found = t_interval(data, confidence)
     expected = stats.ttest_1samp(data, 0).confidence_interval(confidence)
     np.testing.assert_allclose((found.low, found.high), (expected.low, expected.high), rtol=1e-12)
-    assert found.estimate == pytest.approx(0.3) and found.standard_error == pytest.approx(2 / sqrt(J))
-    assert found.degrees_of_freedom == J - 1 and found.confidence == confidence
+    assert found.value == pytest.approx(0.3) and found.standard_error == pytest.approx(2 / sqrt(J))
+    assert found.n == J and found.level == confidence
     assert t_interval(data.tolist(), confidence) == found
 
 
@@ -57,7 +57,7 @@ def test_leading_axes_are_a_loop():
     assert resampled_standard_error(data).shape == (2, 3)
     for index in np.ndindex(2, 3):
         one = corrected_t_interval(data[index], 100, 30)
-        for name in ("estimate", "standard_error", "low", "high"):
+        for name in ("value", "standard_error", "low", "high"):
             assert getattr(found, name)[index] == pytest.approx(getattr(one, name), rel=1e-12)
 
 
@@ -65,9 +65,9 @@ def test_the_jackknife_of_a_mean_is_the_t_interval_of_its_groups():
     groups = np.random.default_rng(1).normal(2.0, 1.0, (3, 8, 5))
     without = np.stack([np.delete(groups, g, axis=1).mean(axis=(1, 2)) for g in range(8)], axis=1)
     found, expected = jackknife_interval(groups.mean(axis=(1, 2)), without), t_interval(groups.mean(axis=2))
-    for name in ("estimate", "standard_error", "low", "high"):
+    for name in ("value", "standard_error", "low", "high"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12)
-    assert found.degrees_of_freedom == 7
+    assert found.n == 8
     assert jackknife_interval(float(groups[0].mean()), without[0]).low == pytest.approx(found.low[0])
     with pytest.raises(InputError, match=r"without\.shape = \(3, 8\)"):
         jackknife_interval(0.0, without)
@@ -160,7 +160,7 @@ def test_intervals_p_values_and_verdicts_agree(mean, spread, shared):
     assert found.different == (found.p_difference < 0.05)
     assert found.beyond == (found.p_beyond < 0.05)
     inside = -0.025 < found.tost_interval.low and found.tost_interval.high < 0.025
-    assert inside == (found.p_equivalence < 0.05) and found.tost_interval.confidence == pytest.approx(0.9)
+    assert inside == (found.p_equivalence < 0.05) and found.tost_interval.level == pytest.approx(0.9)
     assert found.standard_error == pytest.approx(spread * sqrt(1 / J + (0.25 if shared else 0)))
     expected = "supported" if found.equivalent else "not supported" if found.beyond else "undecided"
     reverse = {"supported": "not supported", "not supported": "supported", "undecided": "undecided"}

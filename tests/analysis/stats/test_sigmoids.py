@@ -14,7 +14,7 @@ def test_exact_scores_give_the_parameters_and_the_crossing():
     found = fit_sigmoids(X, expit(1.7 * (X - 4.2)), resamples=5)
     np.testing.assert_allclose([found.slope, found.midpoints[0], found.rmse], [1.7, 4.2, 0], atol=1e-6)
     # 2.944 = log(.95 / .05): the sheet's x* = b + 2.944 / a.
-    np.testing.assert_allclose(found.crossing().estimate, 4.2 + 2.9444390 / 1.7, rtol=1e-6)
+    np.testing.assert_allclose(found.crossing().value, 4.2 + 2.9444390 / 1.7, rtol=1e-6)
     np.testing.assert_allclose(found(np.array([4.2])), 0.5, atol=1e-6)
 
 
@@ -46,7 +46,7 @@ def test_curves_collapse_over_the_abscissa_that_they_were_made_on():
         gain, power = found.spread_gain(np.log2(ids)), found.exponent(np.log2(ids))
         assert power.low <= exponent <= power.high and power.high - power.low < 0.4
         assert (gain.low > 0.5) if exponent else (gain.high < -0.5)
-        np.testing.assert_allclose(gain.estimate, found.spread().estimate - found.spread(np.log2(ids)).estimate)
+        np.testing.assert_allclose(gain.value, found.spread().value - found.spread(np.log2(ids)).value)
 
 
 @pytest.mark.parametrize(

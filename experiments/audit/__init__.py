@@ -1,0 +1,55 @@
+"""Do generated images match those that their model was trained on?
+
+``python -m experiments.audit --samples A --reference B``
+
+One report about two sets: memorisation, first and second moments, spectra, tails, Frechet distance and KID, precision,
+recall, density and coverage, class balance, universality and, given the network, membership inference. Every number has
+an interval, and beside it stands the same number for real images that the model never saw (``--holdout``, or a part of
+the reference): what a perfect model would show.
+"""
+
+from experiments.audit import balance, fidelity, images, membership, memorisation, moments, tails, universality
+from experiments.audit.subject import Options, gather, plan
+from experiments.study import Study
+from experiments.study.pool import SamplerConfig
+
+_PARTS = (
+    images.PART,
+    memorisation.PART,
+    moments.PART,
+    tails.PART,
+    fidelity.PART,
+    balance.PART,
+    universality.PART,
+    membership.PART,
+)
+
+
+STUDY = Study(
+    name="audit",
+    title="Audit of generated images",
+    question="Do generated images match the images that their model was trained on, and does it repeat them?",
+    options=Options,
+    parts=_PARTS,
+    gather=gather,
+    plan=plan,
+    overrides={
+        "smoke": {
+            "reference": "fashion-mnist-mini",
+            "reference_split": "test",
+            "holdout": None,
+            "per_class": 24,
+            "sampler": SamplerConfig(num_steps=4, churn=0.625, batch_size=24),
+        },
+        "default": {},
+        "paper": {"per_class": 1000},
+    },
+    renamed={
+        "--copy-fraction": "--memorisation.copy-fraction",
+        "--copy-rms": "--memorisation.copy-rms",
+        "--pca": "--fidelity.pca",
+        "--most-features": "--fidelity.most-images",
+        "--judge.images": "--balance.images",
+        "--judge.epochs": "--balance.epochs",
+    },
+)

@@ -1,0 +1,3 @@
+from experiments.audit import STUDY
+
+STUDY()

@@ -1,0 +1,135 @@
+"""Do the samples hold their classes in the proportions of held-out images, and show the classes asked for?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dgu import analysis, plots
+from experiments.audit.common import OWN, each_of, key_of, plain, text, triples
+from experiments.audit.subject import Subject
+from experiments.study import Claim, Figure, Findings, Noted, Options, Part, Run, Table, each, equivalent, option
+
+FIGURES = (
+    Figure(
+        "class_balance",
+        "Share of each class in the samples and in held-out images, as an evaluation classifier sees them.",
+    ),
+)
+#: Shares of the classes may differ by this much.
+MARGIN = 0.03
+#: Fewest images that train the evaluation classifier, fewest pixels of a side, and its batch size.
+_FEWEST, _SIDE, _BATCH = 200, 4, 128
+CLAIM = Claim(
+    "audit-class-balance",
+    f"Every class has the same share in the samples as in the held-out images, within {MARGIN:g}, as an evaluation "
+    "classifier trained on the reference sees them.",
+    each(equivalent(MARGIN)),
+)
+
+
+@dataclass(frozen=True)
+class Config(Options, prefix="balance"):
+    """The evaluation classifier, which says which class an image shows."""
+
+    images: int = option(20_000, ge=_FEWEST)
+    """Reference images that it is trained on, at most."""
+    epochs: int = option(6, ge=1)
+    """Passes over them."""
+
+
+PRESETS = {"smoke": Config(images=600, epochs=1), "default": Config(), "paper": Config(images=60_000, epochs=12)}
+
+
+def skips(config: Config, subject: Subject) -> str:
+    """Why no class balance can be measured; empty where it can."""
+    if not subject.class_names or subject.reference.labels is None:
+        return "the reference has no labels of two or more classes"
+    if min(subject.reference.pixels.shape[1:3]) < _SIDE or len(subject.rest) < _FEWEST:
+        return f"the evaluation classifier needs {_FEWEST} reference images of {_SIDE} x {_SIDE} pixels or more"
+    return ""
+
+
+def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
+    """The class that the evaluation classifier sees in each sample and held-out image."""
+    return run.stage("classes", classes, config, subject, run.seed)
+
+
+def report(config: Config, subject: Subject, seen: dict[str, np.ndarray]) -> Findings:
+    """Shares of the classes in samples and in held-out images: the classifier's errors are the same for both."""
+    names = subject.class_names
+    found = analysis.class_balance(seen["samples"], seen["held"], len(names))
+    difference = found.differences
+    rows = triples(difference)
+    worst = int(np.argmax(np.abs(rows[:, 0])))
+    points = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in (100 * rows).tolist()]
+    accuracy = {
+        side: analysis.proportion(seen[side] == images.labels)
+        for side, images in (("samples", subject.samples), ("held", subject.held))
+        if images.labels is not None
+    }
+    asked = ""
+    if "samples" in accuracy:
+        held = f" (held-out images: {text(accuracy['held'])})" if "held" in accuracy else ""
+        asked = f" It reads {text(accuracy['samples'])} of the samples as the class asked for{held}."
+    shares = {"samples": triples(found.shares), "held out": triples(found.reference_shares)}
+    figure = plots.interval_dots(names, shares, quantity="share of the images (simultaneous 95 % intervals)")
+    return Findings(
+        "Class shares, as an evaluation classifier sees them, differ from those of held-out images by at most "
+        f"{100 * abs(rows[worst, 0]):.1f} percentage points ({names[worst]}: {points[worst]}); chi-square "
+        f"{found.chi2:.1f} with {found.degrees_of_freedom} degrees of freedom, p = {found.p_value:.2g}.{asked}",
+        claims={
+            CLAIM.id: {
+                f"class-{place}": Noted(one, statement=f"Share of {name} in the samples less that in held-out images.")
+                for place, (name, one) in enumerate(zip(names, each_of(difference)))
+            }
+        },
+        figures={"class_balance": figure},
+        tables=[_table(names, (found.counts, found.reference_counts), points)],
+        metrics={
+            "differences": plain(difference),
+            "chi2": found.chi2,
+            "p_value": found.p_value,
+            "accuracy": {side: plain(one) for side, one in accuracy.items()},
+        },
+    )
+
+
+def _table(names: tuple[str, ...], counts: tuple[np.ndarray, np.ndarray], points: list[str]) -> Table:
+    shares = [[f"{count} ({100 * count / of.sum():.1f} %)" for count in of.tolist()] for of in counts]
+    return Table(
+        "Class balance, as the evaluation classifier sees the images",
+        ("class", "samples", "held out", "difference (points)"),
+        list(zip(names, *shares, points)),
+    )
+
+
+def classes(config: Config, subject: Subject, seed: int) -> dict[str, np.ndarray]:
+    """Classes that a small network trained on the reference sees in samples and held-out images."""
+    labels = subject.reference.labels
+    assert labels is not None
+    rng = np.random.default_rng([seed, 31])
+    rest = subject.rest
+    rows = np.sort(rest[rng.permutation(len(rest))[: config.images]])
+    classifier = analysis.train_convnet(
+        subject.reference.pixels[rows],
+        labels[rows],
+        key_of(seed, "judge"),
+        epochs=config.epochs,
+        batch_size=min(_BATCH, len(rows)),
+        classes=len(subject.class_names),
+    )
+    return {"samples": classifier.predict(subject.samples.pixels), "held": classifier.predict(subject.held.pixels)}
+
+
+PART = Part(
+    name="balance",
+    title="Class balance",
+    question="Do the samples hold their classes in the proportions of held-out images, and show those asked for?",
+    paper=OWN,
+    presets=PRESETS,
+    claims=(CLAIM,),
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    skips=skips,
+)

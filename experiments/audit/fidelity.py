@@ -1,0 +1,171 @@
+"""How far are samples from the reference on features, and how much of each set does the other cover?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dgu import analysis, plots
+from dgu.core.keys import stream
+from experiments.audit.common import (
+    OWN,
+    difference,
+    key_of,
+    packed,
+    plain,
+    ratio,
+    text,
+    triples,
+    two_columns,
+    unpacked,
+)
+from experiments.audit.subject import Subject
+from experiments.study import Claim, Cost, Figure, Findings, Options, Part, Run, at_least, at_most, option
+from experiments.study.claims import judge
+
+FIGURES = (
+    Figure("fidelity", "Precision, recall, density and coverage; a perfect model shows what the held-out images show."),
+)
+MEASURES = ("precision", "recall", "density", "coverage")
+#: Sets that are compared with the reference.
+SIDES = ("samples", "held")
+#: Neighbours of precision and recall, and of density and coverage: their authors' choices.
+NEAREST, NEAREST_BALLS = 3, 5
+#: Images of one block of the kernel distance.
+_BLOCK = 500
+
+FRECHET = Claim(
+    "audit-frechet",
+    "The Frechet distance of the samples to the reference exceeds that of equally many held-out images by at most "
+    "0.05 of the total variance of the features.",
+    at_most(0.05),
+)
+PRECISION = Claim(
+    "audit-precision",
+    "Samples lie among the reference images at least 0.9 times as often as held-out images do (ratio of precisions).",
+    at_least(0.9),
+)
+COVERAGE = Claim(
+    "audit-coverage",
+    "Samples reach at least 0.9 times as much of the reference as equally many held-out images do (ratio of "
+    "coverages).",
+    at_least(0.9),
+)
+
+
+@dataclass(frozen=True)
+class Config(Options, prefix="fidelity"):
+    """Frechet distance, KID, precision, recall, density and coverage."""
+
+    pca: int = option(64, ge=1)
+    """Principal components of the reference's pixels that serve as features if --features gives none."""
+    most_images: int = option(5000, ge=50)
+    """Images of each set that are compared, at most."""
+
+
+PRESETS = {"smoke": Config(), "default": Config(), "paper": Config(most_images=10_000)}
+
+
+def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
+    """All measures, for samples and for held-out images."""
+    return run.stage("measures", measures, config, subject, run.seed)
+
+
+def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Findings:
+    """Frechet distance, KID, precision, recall, density and coverage, for samples and for held-out images."""
+    what, size = str(found["features"]), int(found["size"])
+    values = {
+        name: {side: unpacked(found[f"{side}.{name}"]) for side in SIDES} for name in ("frechet", "kid", *MEASURES)
+    }
+    shown = {name: {side: text(one) for side, one in both.items()} for name, both in values.items()}
+    frechet, precision, coverage = (values[name] for name in ("frechet", "precision", "coverage"))
+    reached = ratio(coverage["samples"], coverage["held"])
+    enough = judge(COVERAGE, reached, OWN).verdict == "supported"
+    verdict = "nearly as much as" if enough else "less than, or not shown to be as much as,"
+    figure = plots.interval_dots(
+        MEASURES,
+        {
+            column: np.stack([triples(values[name][side]) for name in MEASURES])
+            for column, side in (("samples", "samples"), ("held out", "held"))
+        },
+        quantity=f"share (density: ratio), {size:,} images of each set",
+    )
+    titles = {"frechet": "Frechet distance", "kid": "KID"}
+    rows = {titles.get(name, name): (both["samples"], both["held"]) for name, both in values.items()}
+    return Findings(
+        f"On {what}, the Frechet distance to the reference is {shown['frechet']['samples']} (held-out images: "
+        f"{shown['frechet']['held']}) and KID {shown['kid']['samples']} (held-out: {shown['kid']['held']}). "
+        f"{shown['precision']['samples']} of the samples lie among the reference images (held-out: "
+        f"{shown['precision']['held']}), and samples reach {shown['coverage']['samples']} of the reference: "
+        f"{verdict} held-out images do ({shown['coverage']['held']}).",
+        claims={
+            FRECHET.id: difference(frechet["samples"], frechet["held"], float(found["variance"])),
+            PRECISION.id: ratio(precision["samples"], precision["held"]),
+            COVERAGE.id: reached,
+        },
+        figures={"fidelity": figure},
+        tables=[two_columns(f"On {what}; {size:,} images of each set", rows)],
+        metrics={
+            "features": what,
+            "images": size,
+            "expected_coverage": analysis.expected_coverage(size, size, min(NEAREST_BALLS, size - 1)),
+            **{name: {side: plain(one) for side, one in both.items()} for name, both in values.items()},
+        },
+    )
+
+
+def rows_of(config: Config, subject: Subject) -> tuple[dict[str, np.ndarray], str]:
+    """Feature rows of each set, and what they are: the files', or principal components of the reference's pixels."""
+    rest = subject.reference.rows(subject.rest)
+    sets = {"samples": subject.samples, "reference": rest, "held": subject.held}
+    given = {name: images.features for name, images in sets.items() if images.features is not None}
+    if len(given) == len(sets):
+        return given, "the features given"
+    count = min(config.pca, rest.flat.shape[1], len(rest) - 1)
+    # From part of a large reference: its leading components need no more.
+    basis = analysis.PCAFeatures.fit(rest.pixels[: max(20_000, 4 * count)], count)
+    rows = {name: analysis.extract_features(images.pixels, basis) for name, images in sets.items()}
+    return rows, f"the first {count} principal components of the reference's pixels"
+
+
+def measures(config: Config, subject: Subject, seed: int) -> dict[str, np.ndarray]:
+    """Every measure of equally many images of each set."""
+    rows, what = rows_of(config, subject)
+    key = key_of(seed, "features")
+    size = min(config.most_images, *map(len, rows.values()))
+    rng = np.random.default_rng([seed, 23])
+    chosen = {name: each[np.sort(rng.permutation(len(each))[:size])] for name, each in rows.items()}
+    real = chosen["reference"]
+    variance = float(np.var(real.astype(np.float64), axis=0, ddof=1).sum())
+    found: dict[str, Any] = {"features": what, "size": size, "variance": variance}
+    for side in SIDES:
+        found[f"{side}.frechet"] = packed(analysis.frechet_interval(chosen[side], real, stream(key, "frechet")))
+        block = min(_BLOCK, size // 2)
+        kid = analysis.kernel_distance(chosen[side], real, stream(key, "kid"), block_size=block)
+        found[f"{side}.kid"] = packed(kid)
+        pair = analysis.precision_recall(chosen[side], real, k=min(NEAREST, size - 1))
+        balls = analysis.density_coverage(chosen[side], real, k=min(NEAREST_BALLS, size - 1))
+        found |= {f"{side}.{name}": packed(each) for name, each in zip(MEASURES, (*pair, *balls))}
+    return found
+
+
+def costs(config: Config, subject: Subject) -> list[Cost]:
+    """Distances between the rows of the sets, and covariances of the features."""
+    features, d = subject.samples.features, subject.reference.flat.shape[1]
+    width = min(config.pca, d) if features is None else features.shape[1]
+    rows = min(config.most_images, len(subject.samples), len(subject.held), len(subject.reference))
+    return [Cost("fidelity", 0, 2.0 * width * rows**2 * 14 + 44.0 * rows * width**2, subject.memory)]
+
+
+PART = Part(
+    name="fidelity",
+    title="Fidelity and coverage",
+    question="How far are samples from the reference on features, and how much of each set does the other cover?",
+    paper=OWN,
+    presets=PRESETS,
+    claims=(FRECHET, PRECISION, COVERAGE),
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+)

@@ -1,0 +1,272 @@
+"""Do samples and reference have the same mean, the same second moments and the same spectra?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dgu import analysis, plots
+from dgu.analysis.moments.spectra import covariance_spectrum
+from dgu.analysis.stats.estimates import Estimate
+from dgu.core.keys import stream
+from dgu.core.typing import Key
+from experiments.audit.common import (
+    MOST_COLUMNS,
+    OWN,
+    coordinates,
+    each_of,
+    key_of,
+    packed,
+    plain,
+    text,
+    triples,
+    two_columns,
+    unpacked,
+)
+from experiments.audit.subject import Subject
+from experiments.study import (
+    Claim,
+    Cost,
+    Figure,
+    Findings,
+    Noted,
+    Options,
+    Part,
+    Run,
+    Table,
+    at_most,
+    each,
+    within,
+)
+from experiments.study.claims import Measured, judge
+
+FIGURES = (
+    Figure(
+        "moments",
+        "Mean image and standard deviation of each pixel, of samples and of the reference, and four times their "
+        "difference (grey: no difference).",
+    ),
+    Figure(
+        "spectra",
+        "Covariance eigenvalues of equally many images of each set, and their ratio to those of the reference; also "
+        "class by class if there are labels.",
+    ),
+)
+#: Names of the sets in figures, and in what is stored.
+ARMS = {"samples": "samples", "reference": "reference", "held out": "held"}
+#: Sets that are compared with the reference.
+SIDES = ("samples", "held")
+#: Quantiles of the rank at which eigenvalues are compared, and the ratios that count as equal.
+QUANTILES, BOUNDS = (0.0, 0.25, 0.5, 0.75, 0.9), (0.8, 1.25)
+#: Bound on the squared distances, relative to the reference's own size: 10 % of it in the norm.
+RELATIVE = 0.01
+#: Images of each class and set that the class-wise spectra and variances use, fewest of a class, classes drawn, and
+#: draws of the bootstrap.
+_PER_CLASS, _FEWEST, _PANELS, _REPLICATES = 1000, 20, 10, 200
+
+MEAN = Claim(
+    "audit-mean",
+    "The mean image of the samples differs from that of the reference by at most a tenth of a standard deviation: "
+    f"their squared distance, relative to the reference's total variance, is at most {RELATIVE:g}.",
+    at_most(RELATIVE),
+)
+SECOND = Claim(
+    "audit-second-moments",
+    "The second moments of the samples differ from those of the reference by at most a tenth of the norm of its "
+    f"covariance: their squared distance, relative to the squared norm, is at most {RELATIVE:g}.",
+    at_most(RELATIVE),
+)
+SPECTRUM = Claim(
+    "audit-spectrum",
+    f"The covariance eigenvalues of the samples are {BOUNDS[0]:g} to {BOUNDS[1]:g} times those of equally many "
+    "reference images, at all ranks compared.",
+    each(within(*BOUNDS)),
+)
+
+
+@dataclass(frozen=True)
+class Config(Options, prefix="moments"):
+    """First and second moments, and spectra."""
+
+
+PRESETS = {"smoke": Config(), "default": Config(), "paper": Config()}
+
+
+def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
+    """Distances of the moments, and spectra."""
+    return run.stage("moments", moments, subject, run.seed)
+
+
+def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Findings:
+    """Distances of the first two moments, spectra, and how the held-out images compare."""
+    columns = str(found["columns"])
+    mean, second, variance = (
+        {side: unpacked(found[f"{side}.{name}"]) for side in SIDES} for name in ("mean", "second", "variance")
+    )
+    spectrum = {side: unpacked(found[f"{side}.ratios"]) for side in SIDES}
+    ratios = triples(spectrum["samples"])[:, 0]
+    by_rank: Measured = {
+        f"rank-{rank + 1}": Noted(
+            one, statement=f"Eigenvalue number {rank + 1} of the samples' covariance over that of the reference's."
+        )
+        for rank, one in zip(found["samples.ranks"].tolist(), each_of(spectrum["samples"]))
+    }
+    verdicts = [judge(claim, one["samples"], OWN).verdict for claim, one in ((MEAN, mean), (SECOND, second))]
+    same = all(verdict == "supported" for verdict in verdicts)
+    rows = {
+        "squared distance of means / total variance": (mean["samples"], mean["held"]),
+        "squared distance of second moments / squared norm of the covariance": (second["samples"], second["held"]),
+        "total variance / reference's": (variance["samples"], variance["held"]),
+    }
+    return Findings(
+        f"The first two moments are {'those of the reference' if same else 'not shown to be those of the reference'}: "
+        f"the mean images differ by {_root(mean['samples'])} % of a standard deviation in the root mean square "
+        f"(held-out images: {_root(mean['held'])} %), the second moments by {_root(second['samples'])} % of the "
+        f"covariance's norm (held-out images: {_root(second['held'])} %); the total variance is "
+        f"{text(variance['samples'])} times the reference's. Eigenvalues are {ratios.min():.2f} to {ratios.max():.2f} "
+        "times the reference's.",
+        claims={MEAN.id: mean["samples"], SECOND.id: second["samples"], SPECTRUM.id: by_rank},
+        figures={"moments": _images(subject), "spectra": (_spectra(found), f"The covariances are those of {columns}.")},
+        tables=[two_columns(f"First two moments against the reference ({columns})", rows), *_by_class(found)],
+        metrics={
+            "columns": columns,
+            "mean": {side: plain(one) for side, one in mean.items()},
+            "second": {side: plain(one) for side, one in second.items()},
+            "variance": {side: plain(one) for side, one in variance.items()},
+            "spectrum": {side: plain(one) for side, one in spectrum.items()},
+            "ranks": found["samples.ranks"],
+        },
+    )
+
+
+def _by_class(found: dict[str, np.ndarray]) -> list[Table]:
+    """The variance of each class, if there are labels."""
+    if "class_variance" not in found:
+        return []
+    stored = found["class_variance"]
+    rows = {
+        str(name): tuple(unpacked(stored[side][:, place]) for side in range(len(SIDES)))
+        for place, name in enumerate(found["classes"])
+    }
+    return [two_columns("Total variance of each class / reference's", rows)]
+
+
+def _root(squared: Estimate) -> str:
+    """A squared relative distance as a percentage of its root: ``value [low, high]``."""
+    ends = (squared.value, squared.low, squared.high)
+    value, low, high = (100 * float(np.sqrt(max(float(x), 0.0))) for x in ends)
+    return f"{value:.2g} [{low:.2g}, {high:.2g}]"
+
+
+def moments(subject: Subject, seed: int) -> dict[str, np.ndarray]:
+    """Distances of the moments of samples and held-out images to the reference's, and spectra of all three."""
+    rows, columns = coordinates(subject)
+    key = key_of(seed, "moments")
+    size = min(map(len, rows.values()))
+    found: dict[str, Any] = {"columns": columns}
+    for side in SIDES:
+        distances = analysis.moment_distances(rows[side], rows["reference"], stream(key, side))
+        for name in ("mean", "second"):
+            found[f"{side}.{name}"] = packed(getattr(distances, name))
+        found[f"{side}.variance"] = packed(distances.variance_ratio)
+        # Equally many rows of every set: sample eigenvalues are spread by their number.
+        spectra = analysis.compare_spectra(rows[side][:size], rows["reference"], stream(key, side), quantiles=QUANTILES)
+        found |= {
+            f"{side}.ratios": packed(spectra.ratios),
+            f"{side}.ranks": spectra.ranks,
+            f"{side}.eigenvalues": spectra.eigenvalues,
+            f"{side}.reference": spectra.reference_eigenvalues,
+        }
+    return found | _class_moments(subject, rows, key)
+
+
+def _class_moments(subject: Subject, rows: dict[str, np.ndarray], key: Key) -> dict[str, Any]:
+    """Variances and spectra class by class; nothing without labels, or with fewer than two classes of enough images."""
+    sets = {"samples": subject.samples, "reference": subject.reference.rows(subject.rest), "held": subject.held}
+    labels = {name: images.labels for name, images in sets.items() if images.labels is not None}
+    if not subject.class_names or len(labels) < len(sets):
+        return {}
+    classes = range(len(subject.class_names))
+    kept = [k for k in classes if min(int((of == k).sum()) for of in labels.values()) >= _FEWEST]
+    if len(kept) < 2:
+        return {}
+    first = {name: _of_classes(of, kept) for name, of in labels.items()}
+    reference = rows["reference"][first["reference"]], labels["reference"][first["reference"]]
+    ratios = [
+        analysis.variance_ratio(
+            rows[side][first[side]],
+            labels[side][first[side]],
+            *reference,
+            stream(key, "class", side),
+            replicates=_REPLICATES,
+        )
+        for side in SIDES
+    ]
+    found: dict[str, Any] = {
+        "class_variance": np.stack([packed(one) for one in ratios]),
+        "classes": np.asarray([subject.class_names[k] for k in kept]),
+    }
+    for place, k in enumerate(kept[:_PANELS]):
+        members = {name: np.flatnonzero(of == k) for name, of in labels.items()}
+        count = min(_PER_CLASS, min(map(len, members.values())))
+        for name, chosen in members.items():
+            spectrum = covariance_spectrum(rows[name][chosen[:count]], method="eigh", dtype="float64")
+            found[f"class.{place}.{name}"] = spectrum
+    return found
+
+
+def _of_classes(labels: np.ndarray, kept: list[int]) -> np.ndarray:
+    """The first rows of each class."""
+    return np.sort(np.concatenate([np.flatnonzero(labels == k)[:_PER_CLASS] for k in kept]))
+
+
+def _images(subject: Subject) -> Any:
+    """Means and standard deviations of the pixels as images."""
+    rest = subject.reference.pixels[subject.rest]
+    rows = []
+    for statistic in (np.mean, np.std):
+        a, b = (statistic(x, axis=0, dtype=np.float64) for x in (subject.samples.pixels, rest))
+        level = 0.0 if statistic is np.mean else -1.0  # A deviation of 0 is black.
+        rows.append([a + level, b + level, 4 * (a - b)])
+    grid = np.asarray(rows, np.float32)
+    if grid.shape[-1] not in (1, 3):
+        grid = grid[..., :1]
+    return plots.image_grid(grid, ["mean", "std"], ["samples", "reference", "4 x diff."])
+
+
+def _spectra(found: dict[str, np.ndarray]) -> Any:
+    """Spectra of all images, and of each class."""
+    together = {
+        "samples": found["samples.eigenvalues"],
+        "reference": found["samples.reference"],
+        "held out": found["held.eigenvalues"],
+    }
+    panels = [plots.SpectrumPanel("all images", together)]
+    for place, title in enumerate(found.get("classes", ())[:_PANELS]):
+        of_class = {arm: found[f"class.{place}.{name}"] for arm, name in ARMS.items()}
+        panels.append(plots.SpectrumPanel(str(title), of_class))
+    same = all(len({len(values) for values in panel.eigenvalues.values()}) == 1 for panel in panels)
+    ratios = (("samples", "reference"), ("held out", "reference")) if same else ()
+    return plots.spectra(panels, ratios=ratios, columns=4)
+
+
+def costs(config: Config, subject: Subject) -> list[Cost]:
+    """Covariances of each set and their eigenvalues."""
+    rows = len(subject.samples) + 2 * len(subject.reference) + len(subject.held)
+    columns = min(subject.reference.flat.shape[1], MOST_COLUMNS)
+    flop = 2.0 * columns**2 * rows + 400.0 * columns**3
+    return [Cost("moments and spectra", 0, flop, subject.memory + 160 * columns**2)]
+
+
+PART = Part(
+    name="moments",
+    title="Moments and spectra",
+    question="Do samples and reference have the same mean, the same second moments and the same spectra?",
+    paper=OWN,
+    presets=PRESETS,
+    claims=(MEAN, SECOND, SPECTRUM),
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+)

@@ -1,0 +1,3 @@
+from experiments.concentration import STUDY
+
+STUDY()

@@ -1,0 +1,365 @@
+"""Universality applied: test errors of least squares predicted from means and covariances, simulated and on images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from dgu import plots
+from dgu.analysis.stats.estimates import Estimate
+from dgu.analysis.stats.resampling import corrected_t_interval, t_interval
+from dgu.analysis.universality.fit_size import mixture_samples
+from dgu.analysis.universality.least_squares import least_squares_classifier, simulated_errors
+from dgu.analysis.universality.predicted import class_moments, predicted_curve
+from dgu.core.errors import require
+from dgu.core.keys import stream
+from dgu.core.typing import Key
+from dgu.data.splits import class_splits
+from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
+from experiments.study import (
+    Claim,
+    Cost,
+    Figure,
+    Findings,
+    Measured,
+    Noted,
+    NotTested,
+    Options,
+    Part,
+    Run,
+    Table,
+    each,
+    equivalent,
+    option,
+)
+
+#: The two classifiers, and what they are called.
+LINES = {"ridge": "best ridge", "min_norm": "no ridge"}
+#: Without a ridge the error peaks at n = d, and a finite d rounds the peak off: claims are about sizes n for which n /
+#: d is at least this factor away from 1.
+AWAY = 1.5
+#: The range of a difference of errors, in percentage points.
+_POINTS = (-100, 100)
+
+FIGURES = (
+    Figure(
+        "prediction",
+        "Test error of one-vs-all least squares against training size (upper axis: n over d): theory from the moments "
+        "of a part of the samples (grey), simulation on the Gaussian mixture with these moments, and training and "
+        "testing on other samples. Bands: 95 % intervals. The moments are themselves estimates, which makes the "
+        "classes of the mixture easier to tell apart than those of the samples.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Config(Options, prefix="prediction"):
+    """One-vs-all least squares: asymptotic theory, simulation on the mixture, and training on the samples."""
+
+    ratios: tuple[float, ...] = option((0.5, 0.8, 1.25, 2.0, 4.0), gt=0.0)
+    """Training sizes as multiples of d, increasing, not 1; those at least a factor of 1.5 away from 1 enter the
+    claims."""
+    between: int = option(9, ge=2)
+    """Further sizes at which theory is drawn, evenly spread on a logarithmic axis."""
+    simulations: int = option(200, ge=2)
+    """Training sets drawn from the mixture at each size."""
+    replicates: int = option(20, ge=2)
+    """Random splits of the samples at each size."""
+    fit_share: float = option(0.4, gt=0.0, lt=1.0)
+    """Share of the samples that means and covariances are computed from."""
+    test_share: float = option(0.2, gt=0.0, lt=1.0)
+    """Share of the samples that classifiers are tested on."""
+    max_dimension: int = option(1600, ge=1)
+    """Largest number of pixels: theory and simulation use a d x d matrix for each class."""
+    tolerance: float = option(1.0, gt=0.0)
+    """Differences between theory and simulation below this count as none, in percentage points."""
+    margin: float = option(2.5, gt=0.0)
+    """Differences between theory and images, beyond those of the null, below this count as none, in percentage
+    points."""
+
+    def check(self) -> None:
+        sound = len(self.ratios) >= 1 and all(a < b for a, b in pairwise(self.ratios)) and 1 not in self.ratios
+        require(sound, "prediction.ratios", self.ratios, "one or more, increasing, positive, and not 1")
+        far = any(max(ratio, 1 / ratio) >= AWAY for ratio in self.ratios)
+        require(far, "prediction.ratios", self.ratios, f"with one at least a factor of {AWAY:g} away from 1")
+        shares = self.fit_share, self.test_share
+        require(sum(shares) < 1, "(prediction.fit_share, prediction.test_share)", shares, "positive, together below 1")
+
+    def parts(self, count: int, shown: str = "per_class") -> dict[str, int]:
+        """Images per class for moments, tests and training, of ``count``, which is called ``shown`` if it is too
+        small."""
+        fit, test = (max(2, round(share * count)) for share in (self.fit_share, self.test_share))
+        require(count - fit - test >= 1, shown, count, "6 or more for prediction")
+        return {"fit": fit, "test": test, "train": count - fit - test}
+
+    def sizes(self, d: int, k: int, train: int) -> np.ndarray:
+        """Training images per class at the ratios that the samples reach; all of them if they reach none."""
+        asked = sorted({max(1, round(ratio * d / k)) for ratio in self.ratios})
+        return np.asarray([n for n in asked if n <= train] or [train])
+
+
+PRESETS = {
+    "smoke": Config(ratios=(0.25,), between=2, simulations=2, replicates=2),
+    "default": Config(),
+    "paper": Config(replicates=20, simulations=20),
+}
+
+
+def claims(config: Config) -> tuple[Claim, ...]:
+    """What is tested."""
+    away = f"(n / d a factor of {AWAY:g} or more away from the peak at 1)"
+    return (
+        Claim(
+            "prediction-simulation",
+            "The asymptotic formula predicts the test error of least squares on samples of the Gaussian mixture within "
+            f"{points(config.tolerance)} {away}.",
+            each(equivalent(config.tolerance)),
+            unit="points",
+        ),
+        Claim(
+            "prediction-images",
+            "The asymptotic formula predicts the test error of least squares on the samples from the moments of other "
+            f"samples: the difference is within {points(config.margin)} of that for the same number of "
+            f"exactly Gaussian images {away}.",
+            each(equivalent(config.margin)),
+            source="Theorem 1",
+            unit="points",
+        ),
+    )
+
+
+def check(config: Config, subject: Subject) -> None:
+    """Refuses subjects with too few images of a class."""
+    config.parts(subject.per_class, subject.bounded_by)
+
+
+def skips(config: Config, subject: Subject) -> str:
+    """Skips a single class, and large images."""
+    largest = f"it requires images of at most {config.max_dimension} pixels"
+    return single_class(config, subject) or (largest if subject.dimension > config.max_dimension else "")
+
+
+def measure(config: Config, subject: Subject, run: Run) -> dict[str, Any]:
+    """Theory and errors on samples and on the null, exactly Gaussian images; and simulations at each training size."""
+    pools = {
+        name: run.stage(name, predict, config, subject, run.seed, null, allow_nonfinite=True)
+        for name, null in (("samples", None), ("null", stream(run.key, "null")))
+    }
+    n, predicted = len(subject.labels) * _per_class(config, subject), pools["samples"]
+    ridges = predicted["best"][predicted["at"]].tolist()
+    simulated = [
+        run.stage(f"simulated-{size}", simulate, config, predicted, size, ridge, stream(run.key, size))["errors"]
+        for size, ridge in zip(n.tolist(), ridges)
+    ]
+    return pools | {"simulated": np.stack(simulated)}
+
+
+def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findings:
+    """Theory beside simulation and images, at each training size."""
+    n, d = len(subject.labels) * _per_class(config, subject), subject.dimension
+    parts = config.parts(subject.per_class)
+    # In percentage points, (sizes, lines, replicates).
+    theory = {name: 100 * found[name]["theory"][..., None] for name in ("samples", "null")}
+    errors = {name: 100 * found[name]["errors"] for name in theory}
+    simulation = 100 * np.moveaxis(found["simulated"], 1, -1)
+    off = {name: errors[name] - theory[name] for name in theory}
+    shared: dict[str, Any] = {"n_train": parts["train"], "n_test": parts["test"]}
+    drawn = t_interval(simulation, bounds=(0, 100))
+    seen = corrected_t_interval(errors["samples"], **shared, bounds=(0, 100))
+    alone = corrected_t_interval(off["null"], **shared, bounds=_POINTS)
+
+    # Training sets of a pool too small for the ratios may all lie near the peak: then no claim is tested.
+    far = np.flatnonzero(np.maximum(n / d, d / n) >= AWAY * 0.98)
+    near = "" if len(far) else f"All training sizes lie near the peak: n / d {_span(n / d)}."
+    far = np.arange(len(n)) if near else far
+    where = "near the peak at 1" if near else f"n / d a factor of {AWAY:g} or more away from the peak at 1"
+    compared: dict[str, Estimate] = {
+        "prediction-simulation": t_interval((simulation - theory["samples"])[far], bounds=_POINTS),
+        "prediction-images": corrected_t_interval((off["samples"] - off["null"])[far], **shared, bounds=_POINTS),
+    }
+    expected = theory["samples"][..., 0]
+    offs = (drawn.value - expected, seen.value - expected, alone.value)
+    worst = [float(np.abs(np.asarray(values)[far]).max()) for values in offs]
+    return Findings(
+        f"From means and covariances alone, the test error of least squares is predicted to within {worst[0]:.2f} "
+        f"points on samples of the Gaussian mixture (d = {d}, n / d {_span(n / d)}, with and without a ridge, "
+        f"{where}), and to within {worst[1]:.1f} points on the samples themselves; if the images are exactly "
+        f"Gaussian, the moments of {parts['fit']} images of each class leave it {worst[2]:.1f} points off.",
+        claims={name: NotTested(near) if near else _by_size(estimate, n[far]) for name, estimate in compared.items()},
+        figures={
+            "prediction": (
+                _figure(n, d, found["samples"], (drawn, seen)),
+                f"The moments are those of {parts['fit']} samples of each class.",
+            )
+        },
+        tables=[_table(n, expected, (drawn, seen), alone)],
+        metrics={
+            "n": n,
+            "theory": expected,
+            "simulated": drawn.value,
+            "samples": seen.value,
+            "null_minus_theory": alone.value,
+        },
+    )
+
+
+def predict(config: Config, subject: Subject, seed: int, null: Key | None) -> dict[str, np.ndarray]:
+    """Moments of a part of the images, the theory from them, and errors of least squares on the other images.
+
+    Args:
+        config: the options.
+        subject: its samples are the images.
+        seed: of the splits.
+        null: if given, the images are draws with this key from the Gaussian mixture with the moments of all samples.
+
+    Returns:
+        ``means`` and ``covariances``; ``n``, ``ridge``, ``min_norm`` and ``best`` at the training sizes and between
+        them, ``at`` the places of the training sizes there; at these ``theory`` (sizes, lines) and ``errors`` (sizes,
+        lines, replicates).
+    """
+    images = subject.rows if null is None else mixture_samples(subject.rows, null, subject.per_class)
+    return _predicted(config, images, _per_class(config, subject), seed)
+
+
+@threadpool_limits.wrap(limits=1)  # Matrices this small only wait for a second BLAS thread.
+def _predicted(config: Config, images: np.ndarray, per_class: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    k, count, _ = images.shape
+    parts = config.parts(count)
+    cut = {"fit": parts["fit"], "rest": count - parts["fit"]}
+    split = [class_splits(count, cut, seed, 0, label) for label in range(k)]
+    fitted, rest = (np.stack([images[label, rows[part]] for label, rows in enumerate(split)]) for part in cut)
+    means, covariances = class_moments(fitted)
+    n = k * per_class
+    # Between the sizes too, so that the line shows how the error peaks at n = d without a ridge.
+    fine = np.unique(np.concatenate([n, np.geomspace(n[0], n[-1], config.between)]).round(6))
+    curve = predicted_curve(means, covariances, np.arange(k)[None], fine)
+    at = np.searchsorted(fine, n)
+    errors = [
+        _on_images(rest, parts, size, (ridge, 0.0), config.replicates, seed).T
+        for size, ridge in zip(per_class.tolist(), curve.best[at].tolist())
+    ]
+    return {
+        "means": means,
+        "covariances": covariances,
+        "n": fine,
+        "at": at,
+        "ridge": curve.ridge,
+        "min_norm": curve.min_norm,
+        "best": curve.best,
+        "theory": np.stack([curve.ridge[at], curve.min_norm[at]], axis=1),
+        "errors": np.stack(errors),
+    }
+
+
+def _on_images(
+    images: np.ndarray,
+    parts: Mapping[str, int],
+    per_class: int,
+    ridges: Sequence[float],
+    replicates: int,
+    seed: int,
+) -> np.ndarray:
+    """Errors (replicates, ridges) of least squares trained on images (K, n, d) and tested on others of a random
+    split."""
+    k, count, _ = images.shape
+    sizes = {part: parts[part] for part in ("train", "test")}
+    labels, truth = np.repeat(np.arange(k), per_class), np.repeat(np.arange(k), parts["test"])
+    errors = np.empty((replicates, len(ridges)))
+    for number in range(replicates):
+        rows = [class_splits(count, sizes, seed, 1 + number, label) for label in range(k)]
+        train = np.concatenate([images[label, split["train"][:per_class]] for label, split in enumerate(rows)])
+        test = np.concatenate([images[label, split["test"]] for label, split in enumerate(rows)]).astype(np.float64)
+        for place, ridge in enumerate(ridges):
+            scores = test @ least_squares_classifier(train, labels, k, ridge=ridge)
+            errors[number, place] = np.mean(np.argmax(scores, axis=1) != truth)
+    return errors
+
+
+def simulate(
+    config: Config, predicted: Mapping[str, np.ndarray], n: int, ridge: float, key: Key
+) -> dict[str, np.ndarray]:
+    """Errors (simulations, lines) of least squares trained on n draws from the mixture with the predicted moments.
+
+    Each size has its own key: intervals at different sizes are independent.
+    """
+    means, covariances = predicted["means"], predicted["covariances"]
+    return {"errors": simulated_errors(means, covariances, n, (ridge, 0.0), key, config.simulations)}
+
+
+def _per_class(config: Config, subject: Subject) -> np.ndarray:
+    """Training sizes: images of each class."""
+    train = config.parts(subject.per_class)["train"]
+    return config.sizes(subject.dimension, len(subject.labels), train)
+
+
+def _by_size(estimate: Estimate, n: np.ndarray) -> dict[str, Measured]:
+    """The entries of arrays (sizes, lines), by size and classifier."""
+    value, low, high = (np.asarray(part) for part in (estimate.value, estimate.low, estimate.high))
+    return {
+        f"{size}-{line}": Noted(
+            Estimate(float(value[i, j]), float(low[i, j]), float(high[i, j])),
+            statement=f"At n = {size} ({text}), the error does not differ from the prediction.",
+        )
+        for i, size in enumerate(n.tolist())
+        for j, (line, text) in enumerate(LINES.items())
+    }
+
+
+def _figure(n: np.ndarray, d: int, predicted: Mapping[str, np.ndarray], found: Sequence[Estimate]) -> Any:
+    panels = []
+    for place, (line, text) in enumerate(LINES.items()):
+        mean, low, high = (
+            np.stack([np.asarray(getattr(one, part))[:, place] for one in found]) for part in ("value", "low", "high")
+        )
+        curve = {"theory for the mixture": (predicted["n"], 100 * predicted[line])}
+        panels.append(plots.CurvePanel(text, n, mean, low, high, ("mixture", "diffusion"), d, curve))
+    labels = {"mixture": "simulation on the mixture", "diffusion": "trained and tested on samples"}
+    return plots.learning_curves(panels, quantity="test error (%)", labels=labels)
+
+
+def _table(n: np.ndarray, expected: np.ndarray, found: Sequence[Estimate], alone: Estimate) -> Table:
+    columns = [np.asarray(part) for one in found for part in (one.value, one.low, one.high)]
+    rows = [
+        (int(size), text, *(float(column[i, j]) for column in (expected, *columns, np.asarray(alone.value))))
+        for i, size in enumerate(n)
+        for j, text in enumerate(LINES.values())
+    ]
+    header = ("n", "classifier", "theory", "mixture", "low", "high", "samples", "low", "high", "null - its theory")
+    return Table("Test error of least squares (%)", header, rows)
+
+
+def _span(ratios: np.ndarray) -> str:
+    """The least and the largest of rising ratios, or the only one."""
+    return f"= {ratios[0]:.2g}" if ratios[0] == ratios[-1] else f"from {ratios[0]:.2g} to {ratios[-1]:.2g}"
+
+
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """Products of d x d matrices for the theory; Gram matrices and their solution for the classifiers."""
+    d, k = plan.dimension, plan.classes
+    if k < 2 or d > config.max_dimension:
+        return []
+    parts = config.parts(plan.per_class)
+    n = k * config.sizes(d, k, parts["train"]).astype(float)
+    theory = (len(n) + config.between) * 12 * 6 * (2 * k + 2) * float(d) ** 3
+    fits = sum(2 * size * d * min(size, d) + min(size, d) ** 3 for size in n)
+    flop = 2 * theory + 2 * (config.simulations + 2 * config.replicates) * fits
+    return [Cost("prediction", 0, flop, 8 * (4 * k * d * d + max(n) * d), 0)]
+
+
+PART = Part(
+    name="prediction",
+    title="Test errors predicted from means and covariances",
+    question="Do means and covariances alone predict the test error of least squares, on mixture and samples?",
+    paper=PAPER,
+    presets=PRESETS,
+    claims=claims,
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+    check=check,
+    skips=skips,
+)

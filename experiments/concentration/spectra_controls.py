@@ -1,0 +1,115 @@
+"""Controls of the analysis of spectra: planted power laws, white data, and the Gram matrix beside the covariance."""
+
+from collections.abc import Mapping
+
+import jax
+import matplotlib.figure
+import numpy as np
+
+from dgu import analysis, plots
+from dgu.analysis.stats.resampling import t_interval
+from dgu.core.keys import stream
+from dgu.core.typing import Key
+from experiments.concentration.subject import Subject
+from experiments.study import Claim, Figure, Noted, all_of, within
+
+#: Rows, dimension and exponent of the planted power law.
+PLANTED = (160, 40, 1.2)
+#: White data with more rows than dimensions, and with fewer.
+_WHITE = {"more": "more rows than dimensions", "fewer": "fewer rows than dimensions"}
+#: The edges of the spectrum and the place of the eigenvalues at them, largest first.
+_EDGES = {"lower": -1, "upper": 0}
+
+FIGURE = Figure(
+    "white_spectra",
+    "Eigenvalues of white data with the Marchenko-Pastur density, for more rows than dimensions and for fewer.",
+)
+
+WHITE_EDGES = Claim(
+    "spectra-white-edges",
+    "The extreme covariance eigenvalues of white data lie at the Marchenko-Pastur edges, within 10 % (finite n).",
+    all_of(
+        *(
+            Claim(
+                f"spectra-white-{edge}-{name}",
+                f"With {_WHITE[name]}, the extreme eigenvalue of white data is within 10 % of the {edge} "
+                "Marchenko-Pastur edge.",
+                within(0.9, 1.1),
+                unit="of the edge",
+            )
+            for name in _WHITE
+            for edge in _EDGES
+        )
+    ),
+    source="control",
+    paper="own",
+)
+
+
+def planted(key: Key, sets: int, draws: int) -> dict[str, np.ndarray]:
+    """Intervals of the exponent of Gaussian data sets with a planted power law: (sets, 2).
+
+    Args:
+        key: of the data and the fits.
+        sets: number of data sets.
+        draws: simulated spectra in each round of a fit.
+    """
+    n, d, exponent = PLANTED
+    own, scales = stream(key, "planted"), np.arange(1, d + 1) ** (-exponent / 2)
+    normal = np.asarray(jax.random.normal(own, (sets, n, d)))
+    fits = [
+        analysis.power_law_fit((rows * scales).astype(np.float32), stream(own, number), draws=draws).exponent
+        for number, rows in enumerate(normal)
+    ]
+    return {"intervals": np.array([[fit.low, fit.high] for fit in fits])}
+
+
+def white(subject: Subject, sets: int) -> dict[str, np.ndarray]:
+    """Eigenvalues of ``sets`` white data sets of about the samples' dimension; and how far Gram and covariance
+    disagree.
+
+    ``identity`` is the largest relative difference between (n - 1) times covariance eigenvalues of the first class and
+    the eigenvalues of its centred Gram matrix, in float64.
+    """
+    d = min(subject.dimension, 200)
+    out: dict[str, np.ndarray] = {}
+    for name, (n, width) in {"more": (4 * d + 1, d), "fewer": (d + 1, 4 * d)}.items():
+        rng = np.random.default_rng(11)
+        rows = rng.normal(size=(sets, n, width))
+        short = rows - rows.mean(axis=1, keepdims=True)
+        gram = short.transpose(0, 2, 1) @ short if n > width else short @ short.transpose(0, 2, 1)
+        out[f"{name}.eigenvalues"] = np.linalg.eigvalsh(gram)[:, ::-1][:, : min(n - 1, width)] / (n - 1)
+        out[f"{name}.sizes"] = np.array([n - 1, width])
+    rows = subject.rows[0].astype(np.float64)
+    rows = rows[: min(len(rows), 500)]
+    spectrum = analysis.covariance_spectrum(rows, dtype="float64")
+    centred = rows - rows.mean(axis=0)
+    gram = np.linalg.eigvalsh(centred @ centred.T)[::-1][: len(spectrum)]
+    # Pixels that are the same in every image leave eigenvalues that are zero but for rounding.
+    kept = spectrum > 1e-6 * spectrum[0]
+    return out | {"identity": np.abs(spectrum[kept] * (len(rows) - 1) / gram[kept] - 1).max()}
+
+
+def edges(found: Mapping[str, np.ndarray]) -> dict[str, Noted]:
+    """What was measured for ``WHITE_EDGES``: extreme eigenvalues in units of the edge, mean over data sets."""
+    measured = {}
+    for name in _WHITE:
+        n, d = (int(size) for size in found[f"{name}.sizes"])
+        exact = dict(zip(_EDGES, analysis.marchenko_pastur_edges(n, d)))
+        for edge, place in _EDGES.items():
+            values = found[f"{name}.eigenvalues"][:, place] / exact[edge]
+            measured[f"spectra-white-{edge}-{name}"] = Noted(
+                t_interval(values), f"White data with n = {n + 1}, d = {d}."
+            )
+    return measured
+
+
+def drawn(found: Mapping[str, np.ndarray]) -> matplotlib.figure.Figure:
+    """Eigenvalues of white data beside their density."""
+    panels = []
+    for name, title in (("more", "more rows than numbers"), ("fewer", "fewer rows than numbers")):
+        n, d = (int(size) for size in found[f"{name}.sizes"])
+        x = np.linspace(*analysis.marchenko_pastur_edges(n, d), 400)
+        density = analysis.marchenko_pastur_density(x, n, d)
+        panels.append(plots.WhitePanel(f"{title}: n = {n + 1}, d = {d}", found[f"{name}.eigenvalues"], x, density))
+    return plots.white_spectra(panels)

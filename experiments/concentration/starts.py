@@ -1,0 +1,307 @@
+"""Heavy-tailed initial noise: what Student-t noise in place of Gaussian noise does to the tails of the samples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from dgu import analysis, plots
+from dgu.analysis.stats.estimates import Estimate, exactly, normal_estimate
+from dgu.core.errors import require
+from dgu.core.keys import stream
+from dgu.core.typing import Key
+from dgu.distributions.bases import Base
+from dgu.models import MoLRGDenoiser
+from dgu.samplers import Churn, MultivariateStudentT, StudentT
+from dgu.samplers.trajectories import draw_starts
+from experiments.concentration.subject import ARMS, PAPER, Plan, Subject, no_network
+from experiments.study import (
+    Claim,
+    Cost,
+    Figure,
+    Findings,
+    Measured,
+    Options,
+    Part,
+    Run,
+    Table,
+    at_least,
+    at_most,
+    option,
+)
+from experiments.study.checkpoints import sampling_cost
+
+STARTS = {
+    "gaussian": "Gaussian",
+    "student_t": "Student-t, elementwise",
+    "multivariate_student_t": "Student-t, multivariate",
+}
+DENOISERS = {"gaussian": "Gaussian", "molrg": "low-rank mixture", "trained": "trained network"}
+#: Samples count as far out beyond this multiple of the median distance from the class mean.
+FAR = 2.0
+
+FIGURES = (
+    Figure(
+        "start_tails",
+        "Share of samples whose distance from the class mean exceeds a multiple of the median, by denoiser and "
+        "initial noise; dashed, the exact distribution for the Gaussian denoiser. A power-law tail is straight.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Config(Options, prefix="starts"):
+    """Samples of the first class from Gaussian and from Student-t initial noise, by three denoisers."""
+
+    trajectories: int = option(400, ge=20)
+    """Samples for each denoiser, initial noise and setting of churn."""
+    dof: float = 3.0
+    """Degrees of freedom of Student's t."""
+    scale_matched: bool = True
+    """Scale Student-t noise to unit variance, so that only the tails differ; the original does not (its variance is
+    3)."""
+    rank: int = option(8, ge=1)
+    """Rank of each class in the low-rank mixture."""
+    exact_draws: int = option(10_000, ge=100)
+    """Draws from the exact distribution that are shown for the Gaussian denoiser."""
+
+    def check(self) -> None:
+        least, why = (2, "above 2, where the variance is finite") if self.scale_matched else (0, "positive")
+        require(least < self.dof < np.inf, "starts.dof", self.dof, why)
+
+    @property
+    def bases(self) -> dict[str, Base]:
+        """The distributions of the initial noise, by the names of ``STARTS``."""
+        return {
+            "gaussian": "gaussian",
+            "student_t": StudentT(self.dof, self.scale_matched),
+            "multivariate_student_t": MultivariateStudentT(self.dof, self.scale_matched),
+        }
+
+
+PRESETS = {
+    "smoke": Config(trajectories=20, rank=2, exact_draws=200),
+    "default": Config(),
+    "paper": Config(trajectories=10_240, rank=64, scale_matched=False),
+}
+
+
+def claims(config: Config) -> tuple[Claim, ...]:
+    """What is tested."""
+    beyond = f"beyond {FAR:g} times the median distance from the class mean"
+    return (
+        *(
+            Claim(
+                f"starts-{word}",
+                f"With {word} Student-t initial noise of {config.dof:g} degrees of freedom, more of the trained "
+                f"network's samples lie {beyond} than with Gaussian initial noise (without churn).",
+                at_least(0.0),
+                source="Theorem 2, heavy-tailed base",
+                unit="of samples",
+            )
+            for word in ("multivariate", "elementwise")
+        ),
+        Claim(
+            "starts-churn-forgets",
+            "Churn makes the sampler forget heavy-tailed initial noise: of the samples from multivariate Student-t "
+            f"noise, fewer lie {beyond} with churn than without.",
+            at_most(0.0),
+            source="starts",
+            unit="of samples",
+            paper="own",
+        ),
+        Claim(
+            "starts-gaussian-control",
+            "With the exact denoiser of a Gaussian, samples from any initial noise equal its exact linear image "
+            "(without churn, in float32).",
+            at_most(1e-3),
+            source="control",
+            unit="of the largest value",
+            paper="own",
+        ),
+    )
+
+
+def measure(config: Config, subject: Subject, run: Run) -> dict[str, dict[Any, dict[str, np.ndarray]]]:
+    """Samples of each denoiser without churn and with it, and draws from the exact distribution of the Gaussian's."""
+    measured, exact = {}, {}
+    for arm, churn in subject.arms.items():
+        stage = arm.replace(" ", "-")
+        for name in DENOISERS:
+            measured[name, arm] = run.stage(f"{name}-{stage}", tails_of, config, subject, run.key, name, churn)
+        exact[arm] = run.stage(f"exact-{stage}", exact_distances, config, subject, run.key, churn)
+    return {"samples": measured, "exact": exact}
+
+
+def report(config: Config, subject: Subject, found: Mapping[str, Mapping[Any, dict[str, np.ndarray]]]) -> Findings:
+    """Tails of the distance from the class's mean, and of the leading mode."""
+    samples, exact = found["samples"], found["exact"]
+    far = {
+        (name, arm, base): analysis.proportion(_over_median(values[f"{base}.norm"]) > FAR)
+        for (name, arm), values in samples.items()
+        for base in STARTS
+    }
+    panels = [
+        [
+            plots.StartPanel(
+                f"{label}, {arm}",
+                {STARTS[base]: samples[name, arm][f"{base}.norm"] for base in STARTS},
+                {STARTS[base]: exact[arm][base] for base in STARTS} if name == "gaussian" else {},
+            )
+            for name, label in DENOISERS.items()
+        ]
+        for arm in ARMS
+    ]
+    figure = plots.start_tails(panels, quantity="distance from the class mean over its median")
+    rows = [
+        (label, arm, STARTS[base], *_cells(samples[name, arm], base, far[name, arm, base]))
+        for name, label in DENOISERS.items()
+        for arm in ARMS
+        for base in STARTS
+    ]
+    head = (
+        *("denoiser", "sampler", "initial noise", f"beyond {FAR:g} medians", "tail index of distance"),
+        *("excess kurtosis of distance", "tail index of leading mode"),
+    )
+    title = f"Hill's index with its 95 % interval; {config.dof:g} for t with {config.dof:g} degrees of freedom"
+    off, on = ({base: f"{far['trained', arm, base].value:.1%}" for base in STARTS} for arm in ARMS)
+    return Findings(
+        f"Without churn, {off['multivariate_student_t']} of the trained network's samples lie further from the class "
+        f"mean than {FAR:g} times the median if the initial noise is multivariate Student-t with {config.dof:g} "
+        f"degrees of freedom, {off['student_t']} if it is elementwise Student-t and {off['gaussian']} if it is "
+        f"Gaussian. With churn, the shares are {on['multivariate_student_t']}, {on['student_t']} and {on['gaussian']}.",
+        claims=_measured(samples, far),
+        figures={"start_tails": figure},
+        tables=[Table(f"Tails by initial noise ({title})", head, rows)],
+        metrics={"share_beyond": {" / ".join(place): share.value for place, share in far.items()}},
+    )
+
+
+def _measured(
+    samples: Mapping[Any, dict[str, np.ndarray]], far: Mapping[tuple[str, str, str], Estimate]
+) -> dict[str, Measured]:
+    off, on = ARMS
+    gaussian, heavy = far["trained", off, "gaussian"], far["trained", off, "multivariate_student_t"]
+    return {
+        "starts-multivariate": _difference(heavy, gaussian),
+        "starts-elementwise": _difference(far["trained", off, "student_t"], gaussian),
+        "starts-churn-forgets": _difference(far["trained", on, "multivariate_student_t"], heavy),
+        # The error of a deterministic computation.
+        "starts-gaussian-control": exactly(max(float(samples["gaussian", off][f"{base}.error"]) for base in STARTS)),
+    }
+
+
+def _difference(first: Estimate, second: Estimate) -> Estimate:
+    """Difference of two shares with Newcombe's interval, from Wilson's of each."""
+    (a, la, ha), (b, lb, hb) = ((float(of.value), float(of.low), float(of.high)) for of in (first, second))
+    low, high = a - b - float(np.hypot(a - la, hb - b)), a - b + float(np.hypot(ha - a, b - lb))
+    return Estimate(a - b, low, high, method="Newcombe")
+
+
+def _over_median(values: np.ndarray) -> np.ndarray:
+    return values / np.median(values)
+
+
+def _cells(values: Mapping[str, np.ndarray], base: str, far: Estimate) -> list[str]:
+    """A row of the table: share far out, Hill's index and kurtosis of the distance, Hill's index of the leading
+    mode."""
+    distance, leading = values[f"{base}.norm"], values[f"{base}.leading"]
+    indices = []
+    for column in (distance, leading):
+        index = float(analysis.hill_index(column[:, None])[0])
+        hill = normal_estimate(index, index / np.sqrt(int(np.sqrt(len(column)))))
+        indices.append(f"{hill.value:.2f} [{hill.low:.2f}, {hill.high:.2f}]")
+    share = f"{far.value:.1%} [{far.low:.1%}, {far.high:.1%}]"
+    return [share, indices[0], f"{stats.kurtosis(distance):.2f}", indices[1]]
+
+
+def mixture(config: Config, subject: Subject) -> MoLRGDenoiser:
+    """A low-rank Gaussian for each class: its leading directions, and the remaining variance spread evenly over
+    others."""
+    gaussians = [subject.gaussian(number) for number in range(len(subject.labels))]
+    rank = min(config.rank, *(len(gaussian.variances) for gaussian in gaussians))
+    left = np.mean([np.asarray(gaussian.variances)[rank:].sum() for gaussian in gaussians])
+    return MoLRGDenoiser(
+        jnp.full(len(gaussians), 1 / len(gaussians)),
+        jnp.stack([gaussian.mean for gaussian in gaussians]),
+        jnp.stack([gaussian.basis[:, :rank].reshape(*subject.shape, rank) for gaussian in gaussians]),
+        jnp.stack([gaussian.variances[:rank] for gaussian in gaussians]),
+        jnp.asarray(np.sqrt(left / max(1, subject.dimension - rank)), jnp.float32),
+    )
+
+
+def tails_of(config: Config, subject: Subject, key: Key, name: str, churn: Churn) -> dict[str, np.ndarray]:
+    """Distance from the class mean, and coordinate along its leading mode, of samples from each initial noise.
+
+    For the Gaussian denoiser without churn also the largest relative error of the samples.
+    """
+    gaussian, count = subject.gaussian(0), config.trajectories
+    denoiser = {"gaussian": gaussian, "molrg": None, "trained": subject.denoiser}[name] or mixture(config, subject)
+    options: dict[str, Any] = {"churn": churn, "batch_size": min(subject.batch_size, count)}
+    if name == "trained" and subject.conditional:
+        options["label"] = subject.labels[0]
+    values = {}
+    for base in STARTS:
+        # Each initial noise has its own draws; the denoisers share them, so that they can be compared.
+        own = stream(key, base)
+        start = initial_states(config, subject, own, base, count)
+        x0 = analysis.sample_from(denoiser, own, start, subject.sigmas, **options)
+        centred = (x0 - np.asarray(gaussian.mean)).reshape(count, -1)
+        values[f"{base}.norm"] = np.linalg.norm(centred, axis=1)
+        values[f"{base}.leading"] = centred @ np.asarray(gaussian.basis)[:, 0]
+        if name == "gaussian" and churn.rate == 0:
+            path = analysis.gaussian_path(gaussian, subject.sigmas)
+            expected = analysis.gaussian_outputs(gaussian, path, start, own)
+            values[f"{base}.error"] = np.abs(x0 - expected).max() / np.abs(expected).max()
+    return values
+
+
+def initial_states(config: Config, subject: Subject, key: Key, base: str, count: int) -> np.ndarray:
+    """Initial states number 0 to ``count`` - 1 from a distribution, drawn in chunks of one size."""
+    size, level, noise = config.trajectories, np.float32(subject.sigmas[0]), config.bases[base]
+    chunks = [
+        np.asarray(draw_starts(key, first + jnp.arange(size), level, shape=subject.shape, base=noise))
+        for first in range(0, count, size)
+    ]
+    return np.concatenate(chunks)[:count]
+
+
+def exact_distances(config: Config, subject: Subject, key: Key, churn: Churn) -> dict[str, np.ndarray]:
+    """Draws of the distance from the mean under the exact distribution of the Gaussian's samples, without the
+    sampler."""
+    gaussian = subject.gaussian(0)
+    path = analysis.gaussian_path(gaussian, subject.sigmas, churn)
+    values = {}
+    for base in STARTS:
+        own = stream(key, "exact", base)
+        start = initial_states(config, subject, own, base, config.exact_draws)
+        outputs = analysis.gaussian_outputs(gaussian, path, start, stream(own, "noise"))
+        values[base] = np.linalg.norm((outputs - np.asarray(gaussian.mean)).reshape(config.exact_draws, -1), axis=1)
+    return values
+
+
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """Samples of the trained network from three kinds of initial noise, without churn and with it."""
+    if plan.network is None:
+        return []
+    count = 2 * len(STARTS) * config.trajectories
+    cost = sampling_cost(plan.network, count, 2 * plan.num_steps - 1, min(plan.batch_size, config.trajectories))
+    return [replace(cost, stage="starts", disk=6 * count * 4 * len(DENOISERS))]
+
+
+PART = Part(
+    name="starts",
+    title="Heavy-tailed initial noise",
+    question="What does Student-t initial noise in place of Gaussian noise do to the tails of the samples?",
+    paper=PAPER,
+    presets=PRESETS,
+    claims=claims,
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+    skips=no_network,
+)

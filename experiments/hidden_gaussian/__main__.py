@@ -1,0 +1,3 @@
+from experiments.hidden_gaussian import STUDY
+
+STUDY()

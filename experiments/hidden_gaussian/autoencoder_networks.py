@@ -1,0 +1,229 @@
+"""The denoising autoencoders of the study: their options, and their training at each noise level, in stages."""
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dgu.core.errors import require
+from dgu.models import (
+    NCSNPP,
+    DAEPreconditioning,
+    DiTConfig,
+    EDMNetwork,
+    LevelDenoisers,
+    LinearNetwork,
+    Network,
+    NetworkDenoiser,
+    SkipNetwork,
+    SongUNetConfig,
+)
+from dgu.training import LevelTraining, initial_levels, train_levels, trains_together
+from experiments.study import Options, Run, option
+from experiments.study.options import renamed
+from experiments.study.progress import Progress
+
+#: Names in figures and tables.
+SHOWN = {"ncsn": "DAE-NCSN", "skip": "DAE-Skip", "dit": "DAE-DiT", "linear": "DAE-linear"}
+
+
+@dataclass(frozen=True)
+class Config(Options, prefix="autoencoders"):
+    """Denoising autoencoders."""
+
+    networks: tuple[Literal["ncsn", "skip", "dit"], ...] = ("ncsn", "skip", "dit")
+    """Networks to train, in addition to the linear one."""
+    sigmas: tuple[float, ...] | None = option((21.1, 1.5, 0.117), gt=0.0)
+    """Noise levels, a network for each; None takes those of the study."""
+    steps: int = option(500, ge=1)
+    """Updates of the Skip-Net and of the DiT at each level; Adam's learning rate falls to 0 over them."""
+    ncsn_steps: int = option(250, ge=1)
+    """Updates of the NCSN++ at each level: one costs several of the others'."""
+    linear_steps: int = option(3000, ge=1)
+    """Updates of the linear map at each level."""
+    batch_size: int = option(128, ge=2)
+    """Images in an update."""
+    learning_rate: float = option(1e-3, gt=0.0)
+    """Adam's learning rate at the start."""
+    save_every: int = option(5000, ge=1)
+    """Updates between stages of a training, from which a killed run goes on."""
+    ncsn_channels: int = option(8, ge=1)
+    """Channels of the NCSN++."""
+    ncsn_mult: tuple[int, ...] = option((1, 2), ge=1)
+    """Multiples of the channels of the NCSN++ at each resolution."""
+    ncsn_blocks: int = option(1, ge=1)
+    """Residual blocks of the NCSN++ at each resolution."""
+    skip_channels: tuple[int, ...] = option((16, 32), ge=1, le=65536)
+    """Channels of the Skip-Net at each resolution."""
+    dit_patch: int = option(2, ge=1, le=65536)
+    """Height and width of the DiT's patches."""
+    dit_width: int = option(32, ge=1, le=65536)
+    """Width of the DiT's tokens."""
+    dit_depth: int = option(2, ge=1, le=256)
+    """Blocks of the DiT."""
+    dit_heads: int = option(4, ge=1, le=65536)
+    """Attention heads of the DiT."""
+    images: int = option(200, ge=4)
+    """Images whose noisy versions are denoised."""
+    points: int = option(4, ge=2)
+    """Noisy images at which Jacobians are taken, at each level."""
+    vectors: int = option(5, ge=3)
+    """Leading singular vectors."""
+    components: int = option(10, ge=3)
+    """Principal components that they are compared with."""
+    tolerance: float = option(1e-3, gt=0.0, lt=1.0)
+    """Largest residual of a singular triplet, relative to the largest singular value."""
+    max_rounds: int = option(30, ge=1)
+    """Rounds of the iteration at most."""
+
+    def check(self) -> None:
+        """No list is empty, and noise levels fall."""
+        for name in ("ncsn_mult", "skip_channels"):
+            value = getattr(self, name)
+            require(bool(value), f"autoencoders.{name}", value, "one or more, each 1 or more")
+        once = bool(self.networks) and len(set(self.networks)) == len(self.networks)
+        require(once, "autoencoders.networks", self.networks, "one or more, each once")
+        levels = self.sigmas
+        falling = levels is None or (len(levels) >= 2 and all(a > b > 0 for a, b in pairwise(levels)))
+        require(falling, "autoencoders.sigmas", levels, "two or more, falling and positive, or None")
+
+    @property
+    def shown(self) -> list[str]:
+        """The networks' names in figures and tables, without the linear one."""
+        return [SHOWN[name] for name in self.networks]
+
+
+PRESETS = {
+    "smoke": Config(
+        networks=("skip",),
+        sigmas=(20.0, 1.5),
+        steps=4,
+        linear_steps=4,
+        batch_size=8,
+        save_every=2,
+        skip_channels=(8,),
+        images=8,
+        points=2,
+        vectors=3,
+        components=6,
+        max_rounds=2,
+    ),
+    "default": Config(),
+    "paper": Config(
+        sigmas=None,
+        steps=50_000,
+        ncsn_steps=50_000,
+        linear_steps=50_000,
+        batch_size=256,
+        ncsn_channels=128,
+        ncsn_mult=(1, 2, 2, 2),
+        ncsn_blocks=4,
+        skip_channels=(64, 128, 256, 512),
+        dit_patch=4,
+        dit_width=384,
+        dit_depth=12,
+        dit_heads=6,
+        images=1000,
+        points=16,
+        vectors=20,
+        components=100,
+    ),
+}
+
+
+def build(config: Config, shape: tuple[int, ...]) -> dict[str, Network]:
+    """The networks for images of ``shape``, the linear one last; ``InputError`` if one does not fit."""
+    return {name: _network(config, name, shape) for name in config.networks} | {"linear": LinearNetwork(tuple(shape))}
+
+
+def _network(config: Config, name: str, shape: tuple[int, ...]) -> Network:
+    size, _, channels = shape
+    if name == "ncsn":
+        with renamed(
+            "autoencoders", model_channels="ncsn_channels", channel_mult="ncsn_mult", num_blocks="ncsn_blocks"
+        ):
+            unet = SongUNetConfig(
+                size,
+                channels,
+                channels,
+                model_channels=config.ncsn_channels,
+                channel_mult=config.ncsn_mult,
+                num_blocks=config.ncsn_blocks,
+                attn_resolutions=(),
+                dropout=0.0,
+                **NCSNPP,
+            )
+        return EDMNetwork(unet, DAEPreconditioning())
+    if name == "skip":
+        with renamed("autoencoders", channels="skip_channels"):
+            return SkipNetwork(size, channels, config.skip_channels)
+    with renamed("autoencoders", patch="dit_patch", width="dit_width", depth="dit_depth", heads="dit_heads"):
+        dit = DiTConfig(
+            size,
+            channels,
+            channels,
+            patch=config.dit_patch,
+            width=config.dit_width,
+            depth=config.dit_depth,
+            heads=config.dit_heads,
+        )
+    # The patches are embedded with nothing in front that would remove the scale of the noise.
+    return EDMNetwork(dit, DAEPreconditioning(input_std=0.5))
+
+
+def optimisation(config: Config, name: str, seed: int) -> LevelTraining:
+    """The training of one kind of network."""
+    steps = {"linear": config.linear_steps, "ncsn": config.ncsn_steps}.get(name, config.steps)
+    return LevelTraining(steps, config.batch_size, config.learning_rate, seed)
+
+
+def trained(
+    config: Config, name: str, network: Network, images: np.ndarray, sigmas: np.ndarray, *, run: Run
+) -> tuple[LevelDenoisers, np.ndarray]:
+    """A network for each level as one denoiser, and the losses of all steps ``(levels, steps)``.
+
+    Networks without convolutions are trained for all levels at once, the others level by level; every ``save_every``
+    steps of either are a stage, from which a run that was killed goes on.
+    """
+    training = optimisation(config, name, run.seed)
+    every = np.arange(len(sigmas))
+    groups = [every] if trains_together(network) else [*every[:, None]]
+    alike = initial_levels(network, 1, training)
+    structure: Any = jax.tree.structure(alike)
+
+    def advanced(state: Any, group: np.ndarray, start: int, until: int) -> dict[str, Any]:
+        """The leaves of the state after the updates from ``start`` to ``until``, and the losses of these."""
+        where = f"{len(group)} levels" if len(group) > 1 else f"sigma = {sigmas[group[0]]:.3g}"
+        with Progress(f"{SHOWN[name]}, {where}", total=(until - start) * len(group), unit="steps") as bar:
+            state, seen = train_levels(
+                network,
+                state,
+                images,
+                sigmas[group],
+                training,
+                places=group,
+                until=until,
+                progress=lambda done, total: bar.update(done - bar.done),
+            )
+        return {f"leaf{number}": leaf for number, leaf in enumerate(jax.tree.leaves(state))} | {"losses": seen}
+
+    params, losses = [], []
+    for group in groups:
+        state: Any = jax.tree.map(partial(jnp.repeat, repeats=len(group), axis=0), alike)
+        for part, start in enumerate(range(0, training.steps, config.save_every)):
+            stage = f"{name}-{'all' if len(groups) == 1 else group[0]}-{part}"
+            until = min(start + config.save_every, training.steps)
+            stored = run.stage(stage, advanced, state, group, start, until)
+            state = jax.tree.unflatten(structure, [stored[f"leaf{number}"] for number in range(structure.num_leaves)])
+            losses.append((group, start, stored["losses"]))
+        params.append(state["params"])
+    together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *params)
+    curve = np.empty((len(sigmas), training.steps))
+    for group, start, seen in losses:
+        curve[group, start : start + seen.shape[1]] = seen
+    one = network.denoiser(together) if isinstance(network, EDMNetwork) else NetworkDenoiser(together, network)
+    return LevelDenoisers(sigmas, one), curve

@@ -1,0 +1,267 @@
+"""Distances of the network to the Gaussian, linear and multi-delta denoisers, and their samples (Figs 2, 3 and 27)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from dgu import analysis, plots
+from dgu.core.denoisers import as_pytree, map_batch
+from dgu.core.typing import Denoiser, Key
+from experiments.hidden_gaussian import distillation, linear_maps
+from experiments.hidden_gaussian.estimates import triple
+from experiments.hidden_gaussian.linear_maps import Arrays
+from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
+from experiments.study import (
+    Claim,
+    Cost,
+    Figure,
+    Findings,
+    Measured,
+    Noted,
+    NotTested,
+    Options,
+    Part,
+    Run,
+    Table,
+    at_least,
+    at_most,
+    option,
+)
+
+#: The network's best linear maps, found exactly and by Adam.
+LINEAR, ADAM = "linear", "linear (Adam)"
+#: The denoisers that are sampled, too; only distances are taken of the maps found by Adam.
+NAMES = (NETWORK, GAUSSIAN, LINEAR, POINTS)
+#: Pairs of denoisers whose distances are shown.
+_PAIRS = (
+    (NETWORK, GAUSSIAN),
+    (NETWORK, LINEAR),
+    (NETWORK, ADAM),
+    (NETWORK, POINTS),
+    (GAUSSIAN, LINEAR),
+)
+#: Noise levels between these are intermediate; those beyond them are high and low.
+MIDDLE = (0.1, 20.0)
+_UNIT = "(RMSE, pixel units)"
+
+FIGURES = (
+    Figure(
+        "distances",
+        "Distances between denoisers on the same noisy images, in two norms; bands: 95 % intervals over images (Figs "
+        "2 and 27).",
+        "fig-2 fig-27",
+    ),
+    Figure(
+        "trajectories",
+        "Denoised images along the sampling paths of these denoisers from one initial noise, a column for each noise "
+        "level; last row: the Gaussian's by its closed form (Figs 2 and 3).",
+        "fig-2",
+    ),
+    Figure(
+        "samples",
+        "Samples of the network and of the Gaussian, linear and multi-delta denoisers from the same initial noise "
+        "(Fig 3).",
+        "fig-3",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Config(Options, prefix="distances"):
+    """Distances between denoisers."""
+
+    images: int = option(400, ge=2)
+    """Images whose noisy versions are denoised, the last ones: not those of the distillation, if there are enough."""
+    samples: int = option(10, ge=1)
+    """Samples of each denoiser from the same initial noise, for the figure."""
+    batch_size: int = option(64, ge=1)
+    """Images computed at once."""
+
+
+PRESETS = {
+    "smoke": Config(images=24, samples=4, batch_size=24),
+    "default": Config(),
+    "paper": Config(images=1000),
+}
+
+CLAIMS = (
+    Claim(
+        "distances-gaussian-closer",
+        f"At intermediate noise ({MIDDLE[0]:g} to {MIDDLE[1]:g}) the network is nearer to the Gaussian denoiser than "
+        "to the multi-delta denoiser (shown: the difference of the two distances, mean over noise levels).",
+        at_least(0.0),
+        source="Fig 2",
+        unit=_UNIT,
+    ),
+    Claim(
+        "distances-regimes",
+        f"At high noise ({MIDDLE[1]:g} or more) and at low noise ({MIDDLE[0]:g} or less) the network and its best "
+        "linear map nearly agree (the largest distance is shown).",
+        at_most(0.05),
+        source="Fig 2",
+        unit=_UNIT,
+    ),
+    Claim(
+        "distances-linear-gaussian",
+        "At every noise level the network's best linear map nearly equals the Gaussian denoiser (the largest "
+        "distance is shown).",
+        at_most(0.05),
+        source="Fig 2",
+        unit=_UNIT,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """What was measured: distances between all denoisers, and the images that they make, by name."""
+
+    distances: analysis.ScoreDistances
+    shown: dict[str, np.ndarray]
+
+
+def measure(config: Config, subject: Subject, run: Run) -> Apart:
+    """All denoisers on the same noisy images; the linear ones have the maps of the part ``distillation``."""
+    maps = linear_maps.maps(subject.config.distillation, subject, run)
+    stored = run.stage("differences", _differences, config, subject, maps, run.key)
+    size = int(np.prod(subject.shape))
+    found = analysis.ScoreDistances((*NAMES, ADAM), subject.sigmas, subject.inputs, size, **stored)
+    return Apart(found, run.stage("samples", _samples, config, subject, maps, run.seed))
+
+
+def report(config: Config, subject: Subject, found: Apart) -> Findings:
+    """Distances in two norms, samples, and the images on the way to them."""
+    sigmas, distances = subject.sigmas, found.distances
+    images = len(subject.some("distances.images", config.images, last=True))
+    used = len(subject.some("distillation.images", subject.config.distillation.images))
+    seen = max(0, used + images - len(subject.images))
+    rmse = {f"{a} - {b}": distances.rmse(a, b) for a, b in _PAIRS}
+    nmse = {f"{a} - {b}": distances.nmse(a, b) for a, b in _PAIRS}
+    paths = np.stack([found.shown[f"{name}-path"] for name in (*NAMES, "exact")])
+    samples = np.stack([found.shown[name] for name in NAMES])
+    peak = {name: float(np.asarray(one.value).max()) for name, one in rmse.items()}
+    rows = [
+        tuple(map(float, row))
+        for row in zip(sigmas, *(np.asarray(one.value) for one in (*rmse.values(), *nmse.values())))
+    ]
+    return Findings(
+        f"On {images} {subject.inputs} images the network's distance to the Gaussian denoiser is at most "
+        f"{peak['network - Gaussian']:.3f} (RMSE), to the multi-delta denoiser {peak['network - multi-delta']:.3f}.",
+        claims=tested(distances),
+        figures={
+            "distances": (
+                _curves(sigmas, rmse, nmse),
+                f"The images are {subject.inputs} images; {seen} of the {images} are among the {used} that the maps "
+                "were distilled on.",
+            ),
+            "trajectories": plots.image_grid(paths, [*NAMES, "exact flow"], [f"{sigma:.2g}" for sigma in sigmas]),
+            "samples": plots.image_grid(samples, NAMES, ["from the same noise"]),
+        },
+        tables=[
+            Table(
+                f"Distances ({subject.inputs} images)",
+                ("sigma", *(f"RMSE {name}" for name in rmse), *(f"NMSE {name}" for name in nmse)),
+                rows,
+            )
+        ],
+        metrics={
+            "rmse": {name: np.asarray(one.value) for name, one in rmse.items()},
+            "nmse": {name: np.asarray(one.value) for name, one in nmse.items()},
+        },
+    )
+
+
+def tested(found: analysis.ScoreDistances) -> dict[str, Measured]:
+    """What was measured for each claim."""
+    sigmas, (low, high) = found.sigmas, MIDDLE
+    levels = ", ".join(f"{sigma:.3g}" for sigma in sigmas)
+    middle, outer = (sigmas >= low) & (sigmas <= high), np.flatnonzero((sigmas >= high) | (sigmas <= low))
+    to_linear, apart = found.rmse(NETWORK, LINEAR), found.rmse(GAUSSIAN, LINEAR)
+    furthest = int(np.argmax(np.asarray(apart.value)))
+    tests: dict[str, Measured] = {
+        "distances-gaussian-closer": NotTested(f"of the noise levels {levels} none is intermediate"),
+        "distances-regimes": NotTested(f"of the noise levels {levels} none is high or low"),
+        "distances-linear-gaussian": Noted(apart[furthest], f"largest at sigma = {sigmas[furthest]:.3g}"),
+    }
+    if middle.any():
+        gaussian, points = (
+            found.differences[:, 0, found.names.index(name)] / np.sqrt(found.dimension) for name in (GAUSSIAN, POINTS)
+        )
+        closer = analysis.t_interval((points - gaussian)[middle].mean(axis=0))
+        tests["distances-gaussian-closer"] = Noted(closer, f"on {found.inputs} images")
+    if len(outer):
+        worst = int(outer[np.argmax(np.asarray(to_linear.value)[outer])])
+        tests["distances-regimes"] = Noted(to_linear[worst], f"largest at sigma = {sigmas[worst]:.3g}")
+    return tests
+
+
+def _curves(sigmas: np.ndarray, rmse: dict[str, Any], nmse: dict[str, Any]) -> Any:
+    first = {name: triple(one) for name, one in rmse.items()}
+    second = {name: triple(one) for name, one in nmse.items()}
+    panels = [
+        plots.LevelPanel("RMSE (10)", "RMSE (pixel units)", sigmas, first, log=True, marks={"0.05": 0.05}),
+        plots.LevelPanel("NMSE (53)", "NMSE (by the first one)", sigmas, second, log=True),
+    ]
+    return plots.level_curves(panels, columns=2)
+
+
+def _model(subject: Subject, maps: dict[str, Arrays], name: str) -> Denoiser:
+    if name in (LINEAR, ADAM):
+        return linear_maps.linear_denoiser(maps["exact" if name == LINEAR else "adam"], subject)
+    return subject.model(name)
+
+
+def _differences(config: Config, subject: Subject, maps: dict[str, Arrays], key: Key) -> dict[str, np.ndarray]:
+    models = {name: _model(subject, maps, name) for name in (*NAMES, ADAM)}
+    images = subject.some("distances.images", config.images, last=True)
+    found = analysis.score_distances(
+        models, images, subject.sigmas, key, inputs=subject.inputs, batch_size=config.batch_size
+    )
+    return {"differences": found.differences, "norms": found.norms}
+
+
+def _samples(config: Config, subject: Subject, maps: dict[str, Arrays], seed: int) -> dict[str, np.ndarray]:
+    """Samples of each denoiser, and the denoised images along the path of the first one."""
+    shown: dict[str, np.ndarray] = {}
+    for name in NAMES:
+        model = _model(subject, maps, name)
+        path = subject.trajectories(model, config.samples, seed)
+        states = subject.states(path, subject.sigmas)[:, 0]
+        levels = subject.sigmas.astype(states.dtype)
+        shown |= {name: path.samples, f"{name}-path": np.asarray(map_batch(as_pytree(model), states, levels))}
+    # All start from the same noise: the first state of any of them.
+    noise = jnp.asarray(states[0])
+    exact = analysis.gaussian_flow(subject.gaussian, noise, subject.sigmas[0], subject.sigmas)[1]
+    return shown | {"exact-path": np.asarray(exact)}
+
+
+def check(config: Config, subject: Subject) -> None:
+    """Refuse what cannot be used before any work."""
+    subject.some("distances.images", config.images)
+    distillation.check(subject.config.distillation, subject)
+
+
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """Evaluations of the network, without those for the linear maps."""
+    samples = config.samples * (2 * plan.steps - 1) + plan.config.levels
+    return [
+        plan.cost("distances", config.images * plan.config.levels, config.batch_size),
+        plan.cost("samples", samples, plan.config.batch_size),
+    ]
+
+
+PART = Part(
+    name="distances",
+    title="Distances between denoisers",
+    question="How far is the network from the Gaussian, linear and multi-delta denoisers over noise levels?",
+    paper=PAPER,
+    presets=PRESETS,
+    claims=CLAIMS,
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+    check=check,
+)

@@ -1,0 +1,348 @@
+"""Linear distillation of the network, exactly and by Adam, beside the Gaussian's maps (Figs 4, 14 and 22)."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dgu import analysis, plots
+from dgu.core.keys import seeded, stream
+from dgu.core.typing import Key
+from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
+from dgu.training import distill_exactly
+from experiments.hidden_gaussian.estimates import triple
+from experiments.hidden_gaussian.linear_maps import Arrays, Config, compared, linear_denoiser, maps, most_vectors
+from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
+from experiments.study import (
+    Claim,
+    Cost,
+    Figure,
+    Findings,
+    Measured,
+    Noted,
+    NotTested,
+    Part,
+    Run,
+    Table,
+    at_least,
+    at_most,
+)
+
+#: The share of the noise levels that the paper's "most" stands for.
+_MOST = 0.7
+#: Noisy images for each pixel, from which on a distilled map is known to a hundredth of its squared length.
+_ROWS = 100
+#: Lowest noise level at which singular vectors and symmetry are looked at.
+_FROM = 0.1
+
+FIGURES = (
+    Figure(
+        "weights",
+        "Distance of the distilled weights to the Gaussian's, exactly and after training by Adam; the multi-delta "
+        "denoiser distilled on its own data; asymmetry; overlap of the leading singular vectors with the principal "
+        "components (Figs 4 and 22). Bands: 95 % intervals by leaving out groups of images.",
+        "fig-4",
+    ),
+    Figure(
+        "map_spectra",
+        "Singular values of the distilled maps and of the Gaussian's; below, whether left and right singular vectors "
+        "agree, as those of a symmetric map do (Fig 14).",
+        "fig-14",
+    ),
+    Figure(
+        "map_vectors",
+        "Correlation of the distilled maps' left singular vectors with the principal components of the training "
+        "images (Figs 4 and 14).",
+        "fig-4 fig-14",
+    ),
+    Figure(
+        "distillation_epochs",
+        "Training by Adam: distance of the weights to the Gaussian's, and the loss, at each noise level (Figs 4 and "
+        "22).",
+        "fig-4 fig-22",
+    ),
+)
+
+
+PRESETS = {
+    "smoke": Config(
+        images=32,
+        draws=10,
+        groups=3,
+        adam_epochs=2,
+        adam_batch=8,
+        identity_points=20,
+        identity_draws=21,
+        batch_size=32,
+    ),
+    "default": Config(),
+    "paper": Config(
+        images=30_000,
+        draws=1,
+        groups=4,
+        adam_epochs=100,
+        adam_batch=256,
+        identity_points=2000,
+        identity_draws=12_000,
+        batch_size=64,
+    ),
+}
+
+CLAIMS = (
+    Claim(
+        "distillation-gaussian-weights",
+        "The network's best linear map is close to the Gaussian's at most noise levels (shown: the distance within "
+        f"which {_MOST:.0%} of the levels stay).",
+        at_most(0.2),
+        source="Fig 4",
+        unit="NMSE",
+    ),
+    Claim(
+        "distillation-singular-vectors",
+        "The leading singular vectors of the network's best linear map span the same space as the leading principal "
+        f"components, at every noise level from {_FROM:g} up (the least overlap is shown).",
+        at_least(0.8),
+        source="Fig 4",
+    ),
+    Claim(
+        "distillation-symmetric",
+        f"The network's best linear map is symmetric at every noise level from {_FROM:g} up (the largest asymmetry is "
+        "shown).",
+        at_most(0.1),
+        source="Fig 14",
+    ),
+    Claim(
+        "distillation-adam",
+        "Where Adam has converged, its linear maps are the exact ones (the largest distance is shown).",
+        at_most(0.01),
+        unit="NMSE",
+    ),
+    Claim(
+        "distillation-identity",
+        "Distilled on its own data, the multi-delta denoiser gives the Gaussian's maps at every noise level, "
+        "whatever the data: on such inputs this is a tautology.",
+        at_most(0.01),
+        unit="NMSE",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What was measured of the maps.
+
+    Attributes:
+        exact, adam: the maps found exactly and by Adam, with their measures (``maps``).
+        own: the multi-delta denoiser distilled on its own data.
+        orthogonality: residual of each denoiser's orthogonality principle, by name.
+        spectra: leading singular triplets of the exact maps.
+        components: principal components of the training images.
+    """
+
+    exact: Arrays
+    adam: Arrays
+    own: Arrays
+    orthogonality: Arrays
+    spectra: Arrays
+    components: Arrays
+
+
+def measure(config: Config, subject: Subject, run: Run) -> Distilled:
+    """Both distillations, and the identity on a denoiser's own data."""
+    found, key = maps(config, subject, run), seeded(run.seed)
+    own = run.stage("identity", _identity, config, subject, stream(key, "identity"))
+    residuals = run.stage("orthogonality", _orthogonality, config, subject, found, stream(key, "orthogonality"))
+    components = run.stage("components", subject.components, most_vectors(config, subject))
+    spectra = run.stage("spectra", _spectra, linear_denoiser(found["exact"], subject), components["basis"].shape[1])
+    return Distilled(found["exact"], found["adam"], own, residuals, spectra, components)
+
+
+def report(config: Config, subject: Subject, found: Distilled) -> Findings:
+    """Both distillations beside the Gaussian."""
+    sigmas, exact, adam, basis = subject.sigmas, found.exact, found.adam, found.components["basis"]
+    kept = compared(basis.shape[1])
+    columns = {
+        "sigma": sigmas,
+        "NMSE to Gaussian": exact["nmse"],
+        "Adam's": adam["nmse"],
+        "Adam to exact": exact["to_adam"],
+        "Adam moved": adam["moved"],
+        "asymmetry": exact["asymmetry"],
+        "Adam's asymmetry": adam["asymmetry"],
+        f"overlap, first {kept}": exact["overlap"],
+        "Adam's overlap": adam["overlap"],
+        "ridge": exact["ridges"],
+        "orthogonality (51)": found.orthogonality["exact"],
+        "that of Adam's": found.orthogonality["adam"],
+        "that of the Gaussian": found.orthogonality["gaussian"],
+        "identity": found.own["nmse"],
+    }
+    rows = [tuple(map(float, row)) for row in zip(*columns.values())]
+    close, used = int((exact["nmse"] < 0.2).sum()), len(subject.some("distillation.images", config.images))
+    correlation = analysis.vector_correlation(found.spectra["left"], basis)
+    titles = [f"$\\sigma$ = {sigma:.3g}" for sigma in sigmas]
+    return Findings(
+        f"The best linear map of the network on {used} {subject.inputs} images is within 0.2 (NMSE of weights) of the "
+        f"Gaussian's at {close} of {len(sigmas)} noise levels.",
+        claims=tested(sigmas, exact, adam, found.own, kept, few_draws(config, len(subject.train), basis.shape[0])),
+        figures={
+            "weights": _curves(sigmas, found, kept),
+            "map_spectra": plots.map_spectra_figure(_spectra_panels(sigmas, found)),
+            "map_vectors": plots.correlation_matrices(
+                correlation, titles, rows_are="distilled map", columns_are="principal component"
+            ),
+            "distillation_epochs": plots.distillation_epochs(adam["epochs"], adam["course"], adam["losses"], sigmas),
+        },
+        tables=[Table(f"Distilled maps ({subject.inputs} images)", tuple(columns), rows)],
+        metrics={name.replace(" ", "-"): measured for name, measured in columns.items()},
+    )
+
+
+def tested(sigmas: np.ndarray, exact: Arrays, adam: Arrays, own: Arrays, kept: int, few: str) -> dict[str, Measured]:
+    """What was measured for each claim; ``few`` says why the identity cannot be tested, or is empty."""
+    # The distance that most levels stay within: an order statistic over levels, with each group left out.
+    most = int(np.ceil(_MOST * len(sigmas))) - 1
+    within = analysis.jackknife_interval(
+        np.sort(exact["nmse"])[most], np.sort(exact["nmse_without"], axis=0)[most], bounds=(0, np.inf)
+    )
+    found: dict[str, Measured] = {
+        "distillation-gaussian-weights": Noted(within, f"{most + 1} of {len(sigmas)} levels stay within"),
+        "distillation-adam": NotTested(f"in {adam['epochs'][-1]} epochs Adam has converged at no noise level"),
+        "distillation-identity": NotTested(few),
+    }
+    inner = np.flatnonzero((sigmas >= _FROM) & (sigmas <= 80.0))
+    if len(inner):
+        weakest, skewed = inner[np.argmin(exact["overlap"][inner])], inner[np.argmax(exact["asymmetry"][inner])]
+        found["distillation-singular-vectors"] = Noted(
+            _interval(exact, "overlap")[weakest], f"the first {kept} vectors, at sigma = {sigmas[weakest]:.3g}"
+        )
+        found["distillation-symmetric"] = Noted(
+            _interval(exact, "asymmetry")[skewed], f"at sigma = {sigmas[skewed]:.3g}"
+        )
+    else:
+        levels = ", ".join(f"{sigma:.3g}" for sigma in sigmas)
+        absent = NotTested(f"of the noise levels {levels} none is from {_FROM:g} up")
+        found |= {"distillation-singular-vectors": absent, "distillation-symmetric": absent}
+    # Converged, by the run itself: since half its epochs the weights moved by less than a hundredth of their squared
+    # length, which of a steady approach leaves far less.
+    settled = np.flatnonzero(adam["moved"] < 1e-2)
+    if len(settled):
+        furthest = settled[np.argmax(exact["to_adam"][settled])]
+        note = f"at sigma = {sigmas[furthest]:.3g}; converged at {len(settled)} of {len(sigmas)} noise levels"
+        found["distillation-adam"] = Noted(_interval(exact, "to_adam")[furthest], note)
+    if not few:
+        worst = int(np.argmax(own["nmse"]))
+        found["distillation-identity"] = Noted(_interval(own, "nmse")[worst], f"at sigma = {sigmas[worst]:.3g}")
+    return found
+
+
+def few_draws(config: Config, points: int, size: int) -> str:
+    """Why the map of the multi-delta denoiser (of at most ``points`` points) is a noisy one, or ``""``."""
+    rows = min(config.identity_points, points) * config.identity_draws
+    few = f"a map of {size} pixels from {rows:,} noisy images is uncertain: {_ROWS} or more a pixel are needed"
+    return few if rows < _ROWS * size else ""
+
+
+def _identity(config: Config, subject: Subject, key: Key) -> Arrays:
+    """The multi-delta denoiser of a few points distilled on these very points, beside the Gaussian's maps."""
+    points = subject.train[: config.identity_points]
+    expected = LinearDenoiser.of_gaussian(GaussianDenoiser.fit(points), subject.sigmas)
+
+    def without(level: int, weight: np.ndarray) -> float:
+        off = weight - np.asarray(expected.weights[level], np.float64)
+        return float((off**2).sum() / np.square(expected.weights[level], dtype=np.float64).sum())
+
+    found = distill_exactly(
+        EmpiricalDenoiser(points),
+        points,
+        subject.sigmas,
+        key,
+        draws=config.identity_draws,
+        groups=config.groups,
+        groups_of="draws",
+        observe=without,
+    )
+    return {"nmse": analysis.weight_nmse(found.denoiser, expected), "nmse_without": np.array(found.observed)}
+
+
+def _orthogonality(config: Config, subject: Subject, stored: dict[str, Arrays], key: Key) -> Arrays:
+    images = subject.some("distillation.images", config.images)
+    models: dict[str, Any] = {name: linear_denoiser(found, subject) for name, found in stored.items()}
+    models["gaussian"] = subject.gaussian
+    return {name: analysis.orthogonality_residual(model, images, subject.sigmas, key) for name, model in models.items()}
+
+
+def _spectra(found: LinearDenoiser, count: int) -> Arrays:
+    spectra = analysis.map_spectra(found, count)
+    return {"values": spectra.values, "left": spectra.left, "alignment": spectra.alignment}
+
+
+def _interval(found: Arrays, name: str) -> analysis.Interval:
+    """The interval of a measure at every level, by leaving out groups; none of these measures is negative."""
+    bounds = (0.0, 1.0 if name == "overlap" else np.inf)
+    return analysis.jackknife_interval(found[name], found[f"{name}_without"], bounds=bounds)
+
+
+def _curves(sigmas: np.ndarray, found: Distilled, kept: int) -> Any:
+    last = found.adam["epochs"][-1]
+
+    def panel(title: str, quantity: str, name: str, **options: Any) -> plots.LevelPanel:
+        plain = found.adam[name]
+        curves = {"exactly": triple(_interval(found.exact, name)), f"Adam, {last} epochs": (plain, plain, plain)}
+        if name == "nmse":
+            curves["identity: own data"] = triple(_interval(found.own, name))
+        return plots.LevelPanel(title, quantity, sigmas, curves, **options)
+
+    weights = panel("weights against the Gaussian's", "NMSE of weights", "nmse", log=True, marks={"0.2": 0.2})
+    symmetry = panel("symmetry", "|W - W'| / 2 |W|", "asymmetry")
+    return plots.level_curves(
+        [weights, symmetry, panel("singular vectors", f"overlap with the first {kept} components", "overlap")]
+    )
+
+
+def _spectra_panels(sigmas: np.ndarray, found: Distilled) -> list[plots.MapPanel]:
+    """At most eight levels."""
+    shown = np.unique(np.linspace(0, len(sigmas) - 1, min(len(sigmas), 8)).round().astype(int))
+    spectra, theirs = found.spectra, found.components["variances"]
+    return [
+        plots.MapPanel(
+            f"$\\sigma$ = {sigmas[k]:.3g}",
+            {"distilled": spectra["values"][k], "Gaussian": theirs / (theirs + sigmas[k] ** 2)},
+            spectra["alignment"][k],
+        )
+        for k in shown
+    ]
+
+
+def check(config: Config, subject: Subject) -> None:
+    """Refuse what cannot be used before any work."""
+    subject.some("distillation.images", config.images)
+
+
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """Evaluations of the network, and products of matrices."""
+    levels, size = plan.config.levels, plan.size
+    rows = config.images * (config.draws + config.adam_epochs)
+    found = plan.cost("distillation", levels * rows, max(config.batch_size, config.adam_batch))
+    products = 4.0 * size**2 * (rows + config.identity_points * config.identity_draws)
+    solutions = 25.0 * size**3 * 2 * (config.groups + 1)
+    # Exactly: two matrices a group and a few more; by Adam: the maps of all levels with two moments and a gradient, in
+    # float32.
+    matrix = 8 * size**2
+    memory = found.memory + max(2 * config.groups + 6, 2 * levels) * matrix
+    return [replace(found, flop=found.flop + levels * (products + solutions), memory=memory, disk=levels * matrix)]
+
+
+PART = Part(
+    name="distillation",
+    title="Linear distillation",
+    question="Are the network's best linear maps those of the Gaussian?",
+    paper=PAPER,
+    presets=PRESETS,
+    claims=CLAIMS,
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+    check=check,
+)

@@ -1,0 +1,295 @@
+"""The network's Jacobian along sampling paths: its singular vectors beside principal components (Figs 28 and 30)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from dgu import analysis, plots
+from dgu.core.errors import require
+from dgu.core.typing import Key
+from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
+from experiments.study import (
+    Claim,
+    Cost,
+    Figure,
+    Findings,
+    Measured,
+    Noted,
+    Options,
+    Part,
+    Run,
+    Table,
+    at_least,
+    option,
+)
+from experiments.study.progress import Progress
+
+FIGURES = (
+    Figure(
+        "jacobian_correlation",
+        "Correlation of the left singular vectors of the network's Jacobian, along sampling paths, with the "
+        "principal components (Fig 28).",
+        "fig-28",
+    ),
+    Figure(
+        "jacobian_overlap",
+        "Correlation of the first three left singular vectors with the first three principal components, overlap of "
+        "the spans of all of them, and singular values. Bands: the range over trajectories.",
+        "fig-28",
+    ),
+    Figure(
+        "jacobian_vectors",
+        "The left singular vectors of one trajectory as images, each stretched to its own range (Fig 28).",
+        "fig-28",
+    ),
+    Figure(
+        "jacobian_perturbations",
+        "Images that follow when a state is moved along its singular vectors, by the length given in units of the "
+        "noise level (Fig 30).",
+        "fig-30",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Config(Options, prefix="jacobians"):
+    """Singular vectors of the denoiser's Jacobian."""
+
+    trajectories: int = option(5, ge=2)
+    """Samples at whose states the Jacobian is taken."""
+    vectors: int = option(10, ge=3)
+    """Leading singular vectors."""
+    components: int = option(20, ge=3)
+    """Principal components that they are compared with, fewer if the training images span fewer."""
+    tolerance: float = option(1e-3, gt=0.0, lt=1.0)
+    """Largest residual of a singular triplet, relative to the largest singular value."""
+    max_rounds: int = option(12, ge=1)
+    """Rounds of the iteration at most."""
+    perturbed: tuple[float, ...] = option((22.79, 1.979, 0.002), gt=0.0)
+    """Noise levels at which states are perturbed (the paper's three)."""
+    lengths: tuple[float, ...] = option((2.0, 5.0, 10.0), gt=0.0)
+    """Lengths of the perturbations, in units of the noise level."""
+    directions: int = option(2, ge=1)
+    """Singular vectors along which states are perturbed."""
+    batch_size: int = option(8, ge=1)
+    """States computed at once."""
+
+    def check(self) -> None:
+        """There are levels, lengths and vectors for the perturbations."""
+        require(len(self.perturbed) > 0, "jacobians.perturbed", self.perturbed, "one or more positive levels")
+        require(len(self.lengths) > 0, "jacobians.lengths", self.lengths, "one or more, positive")
+        fits = 1 <= self.directions <= self.vectors
+        require(fits, "jacobians.directions", self.directions, f"from 1 to jacobians.vectors = {self.vectors}")
+
+
+PRESETS = {
+    "smoke": Config(
+        trajectories=2, vectors=3, components=6, max_rounds=2, perturbed=(2.0,), lengths=(5.0,), directions=1
+    ),
+    "default": Config(),
+    "paper": Config(trajectories=16, vectors=20, components=100, batch_size=4),
+}
+
+CLAIMS = (
+    Claim(
+        "jacobian-high-noise",
+        "At the highest noise level the three leading singular vectors of the network's Jacobian are the first three "
+        "principal components of the training images (the weakest correlation is shown).",
+        at_least(0.95),
+        source="Fig 28",
+        unit="|cosine|",
+    ),
+    Claim(
+        "jacobian-adaptive",
+        "At the noise level nearest to 1 the three leading singular vectors of the network's Jacobian are adapted to "
+        "the image: they correlate less with the principal components than at the highest noise level (the fall is "
+        "shown).",
+        at_least(0.0),
+        source="Fig 28",
+        unit="|cosine|",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What was measured.
+
+    Attributes:
+        triplets: singular triplets with the states, at the levels of the study and then at those of the perturbations.
+        perturbed: images that follow from perturbed states, ``(levels, directions, lengths, *event)``.
+        basis: the principal components, ``(pixels, components)``.
+    """
+
+    triplets: dict[str, np.ndarray]
+    perturbed: np.ndarray
+    basis: np.ndarray
+
+
+def measure(config: Config, subject: Subject, run: Run) -> Vectors:
+    """Triplets at the states of a few trajectories, at all levels; and what perturbing the states along them does."""
+    triplets = run.stage("triplets", _triplets, config, subject, run.seed, run.key)
+    moved = run.stage("perturbed", _perturbed, config, subject, triplets)
+    return Vectors(triplets, moved["images"], run.stage("components", subject.components, config.components)["basis"])
+
+
+def report(config: Config, subject: Subject, found: Vectors) -> Findings:
+    """Correlation of the singular vectors with the principal components, over noise levels."""
+    sigmas, basis = subject.sigmas, found.basis
+    stored = {name: each[: len(sigmas)] for name, each in found.triplets.items()}
+    # (levels, trajectories, pixels, vectors), and then (levels, trajectories, vectors, components).
+    left = np.swapaxes(stored["left"].reshape(len(sigmas), config.trajectories, config.vectors, -1), 2, 3)
+    correlation = analysis.vector_correlation(left, basis)
+    leading = np.einsum("ltii->lti", correlation[:, :, :3, :3])
+    first = min(config.vectors, basis.shape[1])
+    overlap = analysis.subspace_overlap(left[..., :first], basis[:, :first])
+    titles = [f"$\\sigma$ = {sigma:.3g}" for sigma in sigmas]
+    # Each vector is stretched to its own range: its sign means nothing.
+    vectors = stored["left"][:, 0]
+    scaled = vectors / np.maximum(np.abs(vectors).max(axis=(2, 3, 4), keepdims=True), 1e-12)
+    high, low = _compared(sigmas)
+    residuals = (stored["residuals"] / stored["values"][:, :, :1]).max(axis=(1, 2))
+    columns = {
+        "sigma": sigmas,
+        "|cosine|, first 3": leading.mean(axis=(1, 2)),
+        f"overlap, first {first}": overlap.mean(axis=1),
+        "largest value": stored["values"][:, :, 0].mean(axis=1),
+        f"value {config.vectors}": stored["values"][:, :, -1].mean(axis=1),
+        "largest residual": residuals,
+    }
+    return Findings(
+        "The first three singular vectors of the Jacobian match the principal components with |cosine| "
+        f"{leading[high].mean():.2f} at sigma = {sigmas[high]:.3g} and {leading[low].mean():.2f} at sigma = "
+        f"{sigmas[low]:.2g}.",
+        claims=_tested(config, sigmas, leading),
+        figures={
+            "jacobian_correlation": plots.correlation_matrices(
+                correlation.mean(axis=1), titles, rows_are="left singular vector", columns_are="principal component"
+            ),
+            "jacobian_overlap": _curves(sigmas, leading, overlap, stored["values"], first),
+            "jacobian_vectors": plots.image_grid(scaled, titles, [f"singular vectors 1 to {config.vectors}"]),
+            "jacobian_perturbations": _moved(config, subject.perturbed, found.perturbed),
+        },
+        tables=[
+            Table(
+                "Singular vectors of the Jacobian",
+                tuple(columns),
+                [tuple(map(float, row)) for row in zip(*columns.values())],
+            )
+        ],
+        metrics={
+            "correlation": leading.mean(axis=(1, 2)),
+            "overlap": overlap.mean(axis=1),
+            "largest_value": columns["largest value"],
+        },
+    )
+
+
+def _compared(sigmas: np.ndarray) -> tuple[int, int]:
+    """The highest level, and of the others the nearest to 1."""
+    return 0, 1 + int(np.argmin(np.abs(np.log(sigmas[1:]))))
+
+
+def _tested(config: Config, sigmas: np.ndarray, leading: np.ndarray) -> dict[str, Measured]:
+    high, low = _compared(sigmas)
+    weakest = analysis.t_interval(leading[high].T, bounds=(0, 1))  # (vectors)
+    vector = int(np.argmin(np.asarray(weakest.value)))
+    fall = analysis.t_interval(leading[high].mean(axis=1) - leading[low].mean(axis=1), bounds=(-1, 1))
+    return {
+        "jacobian-high-noise": Noted(
+            weakest[vector],
+            f"vector {vector + 1}, sigma = {sigmas[high]:.3g}, {config.trajectories} trajectories",
+        ),
+        "jacobian-adaptive": Noted(
+            fall, f"from sigma = {sigmas[high]:.3g} to {sigmas[low]:.3g}, mean of three vectors"
+        ),
+    }
+
+
+def _triplets(config: Config, subject: Subject, seed: int, key: Key) -> dict[str, np.ndarray]:
+    """Triplets at the states of the first samples, and these states, ``(levels, trajectories, ...)``.
+
+    The levels are those of the study, then those of the perturbations: one batch of states, compiled once.
+    """
+    levels = np.concatenate([subject.sigmas, subject.perturbed])
+    states = subject.states(subject.trajectories(subject.denoiser, config.trajectories, seed), levels)
+    points = states.reshape(-1, *subject.shape)
+    with Progress("singular vectors", total=len(points), unit="states") as bar:
+        found = analysis.singular_triplets(
+            subject.denoiser,
+            points,
+            np.repeat(levels, config.trajectories),
+            config.vectors,
+            key,
+            tolerance=config.tolerance,
+            max_rounds=config.max_rounds,
+            batch_size=config.batch_size,
+            progress=lambda done, total: bar.update(done - bar.done),
+        )
+    parts = {"values": found.values, "left": found.left, "residuals": found.residuals}
+    return {name: part.reshape(*states.shape[:2], *part.shape[1:]) for name, part in parts.items()} | {"states": states}
+
+
+def _perturbed(config: Config, subject: Subject, measured: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Images after perturbations of the first sample's states, ``(levels, directions, lengths, *event)``."""
+    count, images = len(subject.perturbed), []
+    for sigma, left, states in zip(subject.perturbed, measured["left"][-count:], measured["states"][-count:]):
+        grid = subject.grid[subject.grid <= sigma]
+        moves = left[0, : config.directions]
+        ends = analysis.perturbed_images(subject.denoiser, jnp.asarray(states[0]), moves, _signed(config), grid)
+        images.append(np.asarray(ends))
+    return {"images": np.stack(images)}
+
+
+def _signed(config: Config) -> np.ndarray:
+    """Lengths of the perturbations in both directions, and 0."""
+    return np.array(sorted([-length for length in config.lengths] + [0.0] + list(config.lengths)))
+
+
+def _moved(config: Config, levels: np.ndarray, images: np.ndarray) -> Any:
+    names = [f"$\\sigma$ = {sigma:.3g}, vector {k + 1}" for sigma in levels for k in range(config.directions)]
+    lengths = [f"{value:+g}" if value else "0" for value in _signed(config)]
+    return plots.image_grid(images.reshape(-1, *images.shape[2:]), names, lengths)
+
+
+def _curves(sigmas: np.ndarray, leading: np.ndarray, overlap: np.ndarray, singular: np.ndarray, first: int) -> Any:
+    def over(measured: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return measured.mean(axis=1), measured.min(axis=1), measured.max(axis=1)
+
+    each = {f"vector {k + 1}": over(leading[:, :, k]) for k in range(3)}
+    spread = {"largest": over(singular[:, :, 0]), "smallest wanted": over(singular[:, :, -1])}
+    return plots.level_curves(
+        [
+            plots.LevelPanel("single vectors", "|cosine| with the component of its rank", sigmas, each),
+            plots.LevelPanel("spans", f"overlap of the first {first}", sigmas, {"span": over(overlap)}),
+            plots.LevelPanel("singular values", "singular value of the Jacobian", sigmas, spread, log=True),
+        ]
+    )
+
+
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """Evaluations of the network; one of its linearisation counts as one."""
+    evaluations_a_sample = 2 * plan.steps - 1
+    rounds = config.max_rounds * 2 * (config.vectors + 1)
+    products = config.trajectories * (plan.config.levels + len(config.perturbed)) * rounds
+    ends = len(config.perturbed) * config.directions * (2 * len(config.lengths) + 1)
+    return [
+        plan.cost("trajectories", config.trajectories * evaluations_a_sample, plan.config.batch_size),
+        plan.cost("jacobians", products + ends * evaluations_a_sample, config.batch_size * config.vectors),
+    ]
+
+
+PART = Part(
+    name="jacobians",
+    title="Adaptive bases",
+    question="Are the singular vectors of the network's Jacobian principal components, or adapted to the image?",
+    paper=PAPER,
+    presets=PRESETS,
+    claims=CLAIMS,
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+)

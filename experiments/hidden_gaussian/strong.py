@@ -1,0 +1,325 @@
+"""Strong generalisation: networks trained on disjoint data make images of the same noise (Figs 9 and 26).
+
+The pairs are the seeds of the sweeps' networks, whose images are disjoint, so that both parts share their trainings.
+Sample number i has the same initial noise in every network and Gaussian; the null is the distance of samples from
+different noise.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from dgu import analysis, plots
+from dgu.analysis import SameNoise
+from dgu.analysis.stats.estimates import Estimate
+from dgu.core.errors import require
+from experiments.hidden_gaussian import networks
+from experiments.hidden_gaussian.images import Images
+from experiments.hidden_gaussian.networks import Arm, Design
+from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
+from experiments.hidden_gaussian.trainer import Measured, Trainer
+from experiments.study import (
+    Claim,
+    Cost,
+    Figure,
+    Findings,
+    Noted,
+    NotTested,
+    Options,
+    Part,
+    Run,
+    Table,
+    at_least,
+    at_most,
+    option,
+)
+from experiments.study import Measured as Outcome
+
+#: Columns of a strip of samples.
+_SHOWN = 12
+#: Training images at which Gaussians of subsets should nearly be that of all (the sheet's check).
+_ENOUGH = 1000
+
+FIGURES = (
+    Figure(
+        "strong_similarity",
+        "Distance of samples from the same initial noise relative to that of samples from different noise, for "
+        "networks (and Gaussians) of disjoint training sets; bars: 95 % intervals over samples, means over pairs of "
+        "networks (Figs 9 and 26).",
+        "fig-9 fig-26",
+    ),
+    Figure(
+        "strong_samples",
+        "Samples of two networks, and of the Gaussians of their images, from the same initial noise (Figs 9 and 26).",
+        "fig-9 fig-26",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Config(Options, prefix="strong"):
+    """Strong generalisation: do networks trained on disjoint data make the same images?"""
+
+    sizes: tuple[int, ...] = option((32, 1024, 8192), ge=2)
+    """Images in each of the disjoint sets: the network memorises the smallest, but not the largest."""
+    narrow: int = option(4, ge=1)
+    """Channels of the network of small capacity, one of the two remedies on the smallest sets."""
+
+    def check(self) -> None:
+        """At least two sizes are compared."""
+        fine = 2 <= len(set(self.sizes)) == len(self.sizes)
+        require(fine, "strong.sizes", self.sizes, "two or more different ones, each 2 or more")
+
+
+PRESETS = {
+    "smoke": Config(sizes=(4, 16)),
+    "default": Config(),
+    "paper": Config(sizes=(1094, 35000), narrow=8),
+    "paper-cifar10": Config(sizes=(782, 25000)),
+    "paper-afhqv2": Config(sizes=(123, 3950), narrow=8),
+    "paper-churches": Config(sizes=(1094, 31000), narrow=8),
+}
+
+
+def claims(config: Config) -> tuple[Claim, ...]:
+    """What is tested."""
+    share = "the distance of their samples from the same initial noise is at {} half of that from different noise"
+    return (
+        Claim(
+            "strong-generalising-same",
+            "Networks trained on disjoint sets of the largest size make nearly the same images: "
+            f"{share.format('most')}.",
+            at_most(0.5),
+            source="Fig 9",
+        ),
+        Claim(
+            "strong-memorising-apart",
+            f"Networks trained on disjoint sets of the smallest size make different images: {share.format('least')}.",
+            at_least(0.5),
+            source="Fig 9",
+        ),
+        Claim(
+            "strong-size",
+            "The relative distance of samples from the same initial noise falls with the size of the training sets "
+            "(shown: that of the largest size less that of the smallest).",
+            at_most(0.0),
+            source="Fig 9",
+        ),
+        Claim(
+            "strong-early-stopping",
+            "On training sets of the smallest size, early stopping (at the least held-out loss) brings the images of "
+            "two networks nearer to each other (shown: the relative distance less that at the end of training).",
+            at_most(0.0),
+            source="Fig 9",
+        ),
+        Claim(
+            "strong-small-capacity",
+            f"On training sets of the smallest size, small capacity ({config.narrow} channels) brings the images of "
+            "two networks nearer to each other (shown: the relative distance less that of the wide networks).",
+            at_most(0.0),
+            source="Fig 9",
+        ),
+        Claim(
+            "strong-gaussians",
+            f"The Gaussian of some images (of the sizes studied, the one nearest to {_ENOUGH}) makes nearly the same "
+            "images as the Gaussian of all: their distance is at most a fifth of that from different noise.",
+            at_most(0.2),
+            source="Fig 9",
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured.
+
+    Attributes:
+        samples: samples of each kind of model, seed by seed, by the name of the kind.
+        whole: samples of the Gaussian of all images.
+        stops: images seen up to early stopping, of each seed.
+        sizes: sizes of the training sets, rising.
+    """
+
+    samples: dict[str, list[np.ndarray]]
+    whole: np.ndarray
+    stops: list[int]
+    sizes: tuple[int, ...]
+
+
+def check(config: Config, subject: Subject) -> None:
+    """Before any work: are there disjoint sets of every size, and can the networks be built?"""
+    common = subject.config.networks
+    wide = common.network.model_channels
+    require(config.narrow < wide, "strong.narrow", config.narrow, f"below networks.network.model_channels = {wide}")
+    design = Design(common, networks.gather(common))
+    for arm in arms(config, design):
+        design.network(arm)
+
+
+def _sizes(config: Config, common: networks.Config, images: Images) -> tuple[int, ...]:
+    most = len(images.train) // common.seeds
+    sizes = networks.usable_sizes("strong.sizes", config.sizes, images, most, f" for {common.seeds} disjoint sets")
+    allowed = f"two or more up to {most}, the images available for each of {common.seeds} disjoint sets"
+    require(len(sizes) >= 2, "strong.sizes", config.sizes, allowed)
+    return sizes
+
+
+def arms(config: Config, design: Design) -> list[Arm]:
+    """Networks of every size, and narrow ones of the smallest, for each seed."""
+    sizes, seeds = _sizes(config, design.config, design.images), range(design.config.seeds)
+    return [design.arm(size, seed) for size in sizes for seed in seeds] + [
+        design.arm(sizes[0], seed, config.narrow) for seed in seeds
+    ]
+
+
+def measure(config: Config, subject: Subject, run: Run) -> Found:
+    """Train what is not trained yet, and sample the networks and the Gaussians."""
+    common = subject.config.networks
+    trainer = Trainer(common, networks.gather(common), run.directory, run.seed)
+    sizes, seeds = _sizes(config, common, trainer.images), range(common.seeds)
+    found = trainer.measured(arms(config, trainer), "strong generalisation")
+    gaussians = {size: run.stage(f"gaussian-{size}", _gaussians, trainer, size) for size in sizes}
+    whole = run.stage("whole", lambda: {"samples": trainer.draw(trainer.whole, trainer.arm(sizes[0], 0))})["samples"]
+    early = [stopped(found[trainer.arm(sizes[0], seed)]) for seed in seeds]
+    samples = {
+        **{_named(size): [found[trainer.arm(size, seed)][-1].samples for seed in seeds] for size in sizes},
+        "early stopping": [one.samples for one in early],
+        "small capacity": [found[trainer.arm(sizes[0], seed, config.narrow)][-1].samples for seed in seeds],
+        **{f"Gaussian, {_named(size)}": [gaussians[size][f"s{seed}"] for seed in seeds] for size in sizes},
+    }
+    return Found(samples, whole, [one.seen for one in early], sizes)
+
+
+def report(config: Config, subject: Subject, found: Found) -> Findings:
+    """Distances of samples from the same noise, relative to those from different noise."""
+    common, sizes = subject.config.networks, found.sizes
+    apart = {
+        name: analysis.mean_over_pairs([analysis.same_noise_distances(a, b) for a, b in combinations(each, 2)])
+        for name, each in found.samples.items()
+    }
+    nearest = found.samples[f"Gaussian, {_named(_nearest(sizes))}"]
+    to_whole = analysis.mean_over_pairs([analysis.same_noise_distances(one, found.whole) for one in nearest])
+    ratios = {name: one.ratio for name, one in apart.items()}
+    rows = [
+        (name, float(one.paired.mean()), float(one.null.mean()), ratio.value, ratio.low, ratio.high)
+        for (name, one), ratio in zip(apart.items(), ratios.values())
+    ]
+    stops = ", ".join(f"{stop:,}" for stop in found.stops)
+    over = f"{common.samples} samples, {common.seeds * (common.seeds - 1) // 2} pairs of networks"
+    columns = ("models", "RMSE, same noise", "RMSE, different noise", "ratio", "low", "high")
+    return Findings(
+        f"From the same initial noise, networks trained on disjoint sets of {sizes[-1]} images make images whose "
+        f"distance is {ratios[_named(sizes[-1])].value:.2f} of that from different noise; on {sizes[0]} images it is "
+        f"{ratios[_named(sizes[0])].value:.2f}, stopped early {ratios['early stopping'].value:.2f}, with "
+        f"{config.narrow} channels {ratios['small capacity'].value:.2f}.",
+        claims=tested(common, sizes, apart, to_whole),
+        figures={
+            "strong_similarity": (_similarity(ratios, sizes), f"Here: {over}."),
+            "strong_samples": (
+                _strips(found.samples, sizes),
+                f"Stopped early: at the least held-out loss, after {stops} images seen.",
+            ),
+        },
+        tables=[Table("Samples from the same noise, disjoint training sets", columns, rows)],
+        metrics={
+            "ratio": {name: ratio.value for name, ratio in ratios.items()},
+            "stopped": found.stops,
+            "gaussian_to_whole": float(to_whole.ratio.value),
+        },
+    )
+
+
+def tested(
+    common: networks.Config, sizes: tuple[int, ...], apart: dict[str, SameNoise], to_whole: SameNoise
+) -> dict[str, Outcome]:
+    """What was measured for each claim, from distances between two networks, and from a Gaussian to that of all."""
+    small, large = apart[_named(sizes[0])], apart[_named(sizes[-1])]
+    pairs = common.seeds * (common.seeds - 1) // 2
+    over = f"{common.samples} samples, {pairs} pairs of networks"
+    wide = f"{common.network.model_channels} channels of the wide networks"
+
+    def less(one: SameNoise, note: str) -> Noted:
+        """The difference to the smallest sets, sample by sample."""
+        return Noted(analysis.t_interval(one.ratios - small.ratios), f"{over}; {note}")
+
+    fewest, most = f"{sizes[0]:,} images", f"{sizes[-1]:,} images"
+    found: dict[str, Outcome] = {
+        "strong-generalising-same": Noted(large.ratio, f"{over}; {most}"),
+        "strong-memorising-apart": Noted(small.ratio, f"{over}; {fewest}"),
+        "strong-size": less(large, f"from {fewest} to {most}"),
+        "strong-early-stopping": NotTested("networks were kept at the end of training alone"),
+        "strong-small-capacity": less(apart["small capacity"], f"{fewest}; {wide}"),
+        "strong-gaussians": Noted(
+            to_whole.ratio, f"{common.samples} samples, {common.seeds} sets of {_nearest(sizes):,} images"
+        ),
+    }
+    if len(common.marks) > 1:
+        found["strong-early-stopping"] = less(apart["early stopping"], fewest)
+    return found
+
+
+def stopped(course: list[Measured]) -> Measured:
+    """Early stopping: the checkpoint of the least held-out loss, which needs no look at the samples."""
+    return min(course, key=lambda one: float(one.loss.mean()))
+
+
+def _nearest(sizes: tuple[int, ...]) -> int:
+    """The size nearest to ``_ENOUGH``, on a logarithmic scale."""
+    return min(sizes, key=lambda size: abs(np.log(size / _ENOUGH)))
+
+
+def _named(size: int) -> str:
+    return f"{size:,} images"
+
+
+def _gaussians(trainer: Trainer, size: int) -> dict[str, np.ndarray]:
+    """Samples of the Gaussian of each seed's images, ``s0``, ``s1`` ..."""
+    every = [trainer.arm(size, seed) for seed in range(trainer.config.seeds)]
+    return {f"s{arm.seed}": trainer.draw(trainer.gaussian(arm), arm) for arm in every}
+
+
+def _similarity(ratios: dict[str, Estimate], sizes: tuple[int, ...]) -> Any:
+    rows = [*(_named(size) for size in sizes), "early stopping", "small capacity"]
+
+    def values(names: list[str]) -> np.ndarray:
+        found = [ratios.get(name) for name in names]
+        return np.array([(np.nan,) * 3 if one is None else (one.value, one.low, one.high) for one in found], np.float64)
+
+    return plots.interval_dots(
+        [row if row.endswith("images") else f"{row}, {_named(sizes[0])}" for row in rows],
+        {"networks": values(rows), "Gaussians": values([f"Gaussian, {row}" for row in rows])},
+        quantity="distance from the same noise / from different noise",
+        marks={"different noise": 1.0},
+    )
+
+
+def _strips(samples: dict[str, list[np.ndarray]], sizes: tuple[int, ...]) -> Any:
+    """Samples of the first two models of each kind."""
+    small, large = _named(sizes[0]), _named(sizes[-1])
+    shown = [large, f"Gaussian, {large}", small, "early stopping", "small capacity", f"Gaussian, {small}"]
+    rows = [(f"{name} ({part})", samples[name][place][:_SHOWN]) for name in shown for place, part in enumerate("AB")]
+    title = "the same noise in each column; A and B: disjoint training sets"
+    return plots.image_grid(np.stack([row for _, row in rows]), [name for name, _ in rows], [title])
+
+
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """Training and measuring every arm by itself; with the sweeps it shares most of them."""
+    design = Design(plan.config.networks, networks.planned(plan.config.networks))
+    return networks.costs("strong", design, arms(config, design))
+
+
+PART = Part(
+    name="strong",
+    title="Strong generalisation",
+    question="Do networks that were trained on disjoint data make the same images of the same noise?",
+    paper=PAPER,
+    presets=PRESETS,
+    claims=claims,
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+    check=check,
+)

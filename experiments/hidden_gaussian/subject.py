@@ -1,0 +1,309 @@
+"""What the parts of the study are given: a denoiser, images, and the reference denoisers of the training images."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import numpy as np
+
+from dgu import analysis
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
+from dgu.core.typing import Denoiser
+from dgu.models import NCSNPP, EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, Pretrained, SongUNetConfig
+from dgu.samplers import karras_sigmas
+from experiments.hidden_gaussian.images import Images, Sources
+from experiments.hidden_gaussian.networks import Config as NetworksConfig
+from experiments.study import Cost, Findings, RunDirectory, Table, checkpoints, option
+from experiments.study import Options as BaseOptions
+from experiments.study.pool import load_images
+
+if TYPE_CHECKING:  # These modules import this one.
+    from experiments.hidden_gaussian import jacobians, linear_maps
+
+PAPER = "hidden_gaussian"
+#: The network of the paper's main figures: not in the package, but its costs are known.
+FFHQ_64 = "edm-ffhq-64x64-uncond-ve.pkl"
+#: The network in the package, which was trained on none of the bundled images.
+_BUNDLED_NETWORK = "fashion-mnist-14"
+#: Names of the network and of the reference denoisers in figures and tables.
+NETWORK, GAUSSIAN, POINTS = "network", "Gaussian", "multi-delta"
+#: Parts that train networks of their own, and need neither a checkpoint nor its images.
+TRAIN_THEIR_OWN = ("sweeps", "strong")
+
+
+@dataclass(frozen=True)
+class Options(BaseOptions):
+    """The study of hidden Gaussian structure."""
+
+    checkpoint: str = "fashion-mnist-14"
+    """Network to study: the bundled fashion-mnist-14, a network.npz, the directory of a training run, or one of
+    NVIDIA's snapshots (.pkl); "untrained" is a tiny network with random weights, for trying things out."""
+    data: str = "auto"
+    """Images that the network was trained on, for the Gaussian and the multi-delta denoiser. "auto" takes Fashion-MNIST
+    or, where it is not on this machine, half of the bundled images."""
+    train_split: str = "train"
+    """Split of the training images."""
+    heldout_data: str | None = None
+    """Images that the network was not trained on; None takes another split of the same data."""
+    heldout_split: str = "test"
+    """Split of the held-out images; if data and split are those of the training images, each gets every other image."""
+    size: int | None = option(14, ge=1)
+    """Side to which images are reduced by averaging over areas; None keeps their size."""
+    label: int = option(0, ge=0)
+    """Class at which a class-conditional network is studied."""
+    train_images: int | None = option(None, ge=1)
+    """Number of training images to use, the first ones; None uses all."""
+    inputs: Literal["held-out", "training"] = "held-out"
+    """Images on which denoisers are compared and distilled. On its own training data the exact posterior mean has the
+    Gaussian's best linear maps, whatever the data are; held-out images tell more."""
+    levels: int = option(10, ge=2)
+    """Noise levels of maps, distances and Jacobians: the authors' grid from 80 to 0.002, within the network's range."""
+    steps: int = option(18, ge=2)
+    """Heun steps of the sampler, in addition to those at the levels studied."""
+    batch_size: int = option(10, ge=1)
+    """Samples computed at once."""
+    networks: NetworksConfig = field(default_factory=NetworksConfig)
+    seed: int = option(0, ge=0)
+    """Seed of every random draw."""
+
+    def check(self) -> None:
+        """Only the two kinds of inputs exist."""
+        require(self.inputs in ("held-out", "training"), "inputs", self.inputs, "held-out or training")
+
+
+class AllOptions(Options):
+    """The options of the whole study: the shared ones, the parts to run, and those of parts that others need, too."""
+
+    parts: tuple[str, ...]
+    distillation: "linear_maps.Config"
+    jacobians: "jacobians.Config"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The network that ``--checkpoint`` names, images of its training distribution, and images to measure on.
+
+    Nothing is loaded before a part asks for it, so that parts that train networks of their own run without a
+    checkpoint.
+
+    Attributes:
+        config: the options of the whole study.
+    """
+
+    config: AllOptions
+
+    @cached_property
+    def _pretrained(self) -> Pretrained:
+        found: Pretrained = checkpoints.load(self.config.checkpoint, self.config.size)
+        return found
+
+    @cached_property
+    def _label(self) -> int | None:
+        return _label(self.config, self._pretrained.network.unet.label_dim)
+
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """A pytree ``denoiser(x, sigma)``; of a class-conditional network, that of one class."""
+        denoiser: Any = self._pretrained.denoiser
+        return denoiser if self._label is None else denoiser.given(self._label)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image, (H, W, C)."""
+        return tuple(self._pretrained.network.shape)
+
+    @cached_property
+    def _images(self) -> Images:
+        config = self.config
+        # The classes of the untrained network are no classes of any images.
+        names = () if config.checkpoint == checkpoints.UNTRAINED else tuple(self._pretrained.class_names)
+        found = _load(config, self._label, names)
+        for given, images in (("data", found.train), ("heldout_data", found.held)):
+            shown = f"{given} = {getattr(config, given)!r}: images of shape"
+            allowed = f"{self.shape}, the network's (see --size)"
+            require(images.shape[1:] == self.shape, shown, images.shape[1:], allowed)
+        if config.train_images is None:
+            return found
+        enough, most = 2 <= config.train_images <= len(found.train), len(found.train)
+        require(enough, "train_images", config.train_images, f"from 2 to {most}, the number of training images")
+        return Images(found.train[: config.train_images], found.held, found.bundled, found.about)
+
+    @property
+    def train(self) -> np.ndarray:
+        """Training images, of which the Gaussian and the multi-delta denoiser are made, (n, H, W, C)."""
+        return self._images.train
+
+    @property
+    def images(self) -> np.ndarray:
+        """Images to measure on, (m, H, W, C)."""
+        return self._images.held if self.inputs == "held-out" else self.train
+
+    @property
+    def inputs(self) -> str:
+        """What ``images`` are to the denoisers: ``"held-out"`` or ``"training"``."""
+        return self.config.inputs
+
+    @property
+    def about(self) -> str:
+        """A description of the images in words."""
+        found = self._images
+        if not found.bundled:
+            return found.about
+        unseen = ", none of which the network was trained on" if self.config.checkpoint == _BUNDLED_NETWORK else ""
+        return f"{found.about}{unseen}; one half stands for the training images, and counts are limited to their number"
+
+    @property
+    def batch_size(self) -> int:
+        """Samples computed at once."""
+        return self.config.batch_size
+
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        """The noise levels studied, falling, ten by default."""
+        network = self._pretrained.denoiser
+        low, high = max(0.002, network.sigma_min), min(80.0, network.sigma_max)
+        return karras_sigmas(self.config.levels, low, high)[:-1]
+
+    @property
+    def perturbed(self) -> np.ndarray:
+        """Noise levels at which states are perturbed."""
+        return np.clip(self.config.jacobians.perturbed, self.sigmas[-1], self.sigmas[0])
+
+    @cached_property
+    def grid(self) -> np.ndarray:
+        """Noise levels of the sampler, falling to 0, with those of ``sigmas`` and of ``perturbed`` among them."""
+        steps = karras_sigmas(self.config.steps, self.sigmas[-1], self.sigmas[0])[:-1]
+        return np.append(np.unique(np.concatenate([steps, self.sigmas, self.perturbed]))[::-1], 0.0)
+
+    @cached_property
+    def gaussian(self) -> GaussianDenoiser:
+        """The Gaussian denoiser of ``train``."""
+        return GaussianDenoiser.fit(self.train)
+
+    @cached_property
+    def points(self) -> EmpiricalDenoiser:
+        """The multi-delta denoiser of ``train``."""
+        return EmpiricalDenoiser(self.train)
+
+    def model(self, name: str) -> Denoiser:
+        """The network or one of the reference denoisers, ``"network"``, ``"Gaussian"`` or ``"multi-delta"``."""
+        if name == NETWORK:
+            return self.denoiser
+        return self.gaussian if name == GAUSSIAN else self.points
+
+    def components(self, most: int) -> dict[str, np.ndarray]:
+        """At most ``most`` leading principal components of ``train``: ``basis`` (pixels, k), ``variances`` (k,)."""
+        basis, variances = np.asarray(self.gaussian.basis), np.asarray(self.gaussian.variances)
+        return {"basis": basis[:, :most].astype(np.float64), "variances": variances[:most].astype(np.float64)}
+
+    def some(self, option: str, count: int, each: int = 1, last: bool = False) -> np.ndarray:
+        """The first (or last) ``count * each`` images.
+
+        Raises:
+            InputError: there are fewer, under the name of the option; of the bundled images all are returned.
+        """
+        available = len(self.images)
+        count = min(count, available // each) if self._images.bundled else count
+        allowed = f"at most {available // each}: there are {available} {self.inputs} images"
+        require(count * each <= available, option, count, allowed)
+        return self.images[available - count * each :] if last else self.images[: count * each]
+
+    def trajectories(self, denoiser: Denoiser, count: int, seed: int) -> analysis.Trajectories:
+        """The first ``count`` samples of a denoiser with their states: the same noise for every denoiser and part."""
+        key = stream(seeded(seed), "samples")
+        return analysis.trace_trajectories(
+            denoiser, key, range(count), self.grid, shape=self.shape, batch_size=self.batch_size
+        )
+
+    def states(self, path: analysis.Trajectories, levels: np.ndarray) -> np.ndarray:
+        """States at some levels of the grid, ``(levels, samples, H, W, C)``."""
+        places = [int(np.flatnonzero(self.grid == level)[0]) for level in levels]
+        return np.moveaxis(path.x_hat[:, places], 1, 0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a dry run knows: the options of the whole study and, if a part asks for it, the sizes of the network."""
+
+    config: AllOptions
+
+    @cached_property
+    def network(self) -> EDMNetwork:
+        """The network of the checkpoint; the paper's, whose sizes are known, needs no file."""
+        name = self.config.checkpoint
+        if name == FFHQ_64 and not Path(FFHQ_64).exists():
+            return EDMNetwork(SongUNetConfig(64, 3, 3, **{**NCSNPP, "channel_mult": (1, 2, 2, 2)}))
+        network: EDMNetwork = checkpoints.load(name, self.config.size).network
+        _label(self.config, network.unet.label_dim)
+        return network
+
+    @property
+    def size(self) -> int:
+        """Number of values in an image."""
+        return int(np.prod(self.network.shape))
+
+    @property
+    def steps(self) -> int:
+        """Heun steps of a sample, at most."""
+        return self.config.steps + self.config.levels + len(self.config.jacobians.perturbed)
+
+    def cost(self, stage: str, evaluations: int, batch: int) -> Cost:
+        """The cost of evaluations of the network, ``batch`` images at a time."""
+        one, weights = self._evaluation
+        memory = weights + batch * (one.memory - weights)
+        return Cost(stage, evaluations, evaluations * one.flop, memory)
+
+    @cached_property
+    def _evaluation(self) -> tuple[Cost, int]:
+        """The cost of one evaluation, and the bytes of the weights, computed once."""
+        weights = sum(leaf.size for leaf in jax.tree.leaves(self.network.abstract_params)) * 4
+        return checkpoints.sampling_cost(self.network, 1, 1, 1), weights
+
+
+def gather(config: AllOptions, directory: RunDirectory) -> Subject:
+    """The subject of the study, of which nothing is loaded yet."""
+    return Subject(config)
+
+
+def plan(config: AllOptions) -> tuple[Plan, list[Cost]]:
+    """What a dry run knows; the subject itself costs nothing."""
+    return Plan(config), []
+
+
+def introduce(config: AllOptions, subject: Subject) -> Findings:
+    """The network and its images, if a part looks at them."""
+    if not set(config.parts) - set(TRAIN_THEIR_OWN):
+        return Findings("")
+    train, measured = len(subject.train), len(subject.images)
+    rows = [("training, for the Gaussian and multi-delta denoisers", train), (subject.inputs, measured)]
+    return Findings(
+        f"The network {config.checkpoint}, with {subject.about}.",
+        tables=[Table("Images", ("what", "images"), rows)],
+        metrics={"inputs": subject.inputs, "images": {"train": train, "inputs": measured}},
+    )
+
+
+def _label(config: Options, classes: int) -> int | None:
+    """The class at which a class-conditional network is studied; None for a network without classes."""
+    if not classes:
+        return None
+    require(0 <= config.label < classes, "label", config.label, f"a class of the network, 0 to {classes - 1}")
+    return config.label
+
+
+def _load(config: Options, label: int | None, names: tuple[str, ...]) -> Images:
+    """Training and held-out images, those of class ``label`` of a network whose classes have these ``names``."""
+
+    def read(option: str, source: str, split: str) -> np.ndarray:
+        found = load_images(option, source, split, config.size)
+        if label is None:
+            return found.images
+        fits = not names or names == tuple(found.class_names)
+        require(fits, option, source, f"images of the network's classes, {', '.join(names)}")
+        return found.images[found.labels == label]
+
+    sources = Sources(config.data, config.train_split, config.heldout_data, config.heldout_split)
+    return sources.load(read, "" if label is None else f" of class {names[label] if names else label}")

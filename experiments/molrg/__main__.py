@@ -1,0 +1,3 @@
+from experiments.molrg import STUDY
+
+STUDY()

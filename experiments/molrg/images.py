@@ -1,0 +1,349 @@
+"""Does a network make the images of a mixture of low-rank Gaussians from the same noise? Compared with one Gaussian."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+
+from dgu import analysis, plots
+from dgu.analysis.stats.estimates import Estimate
+from dgu.core.errors import InputError, require
+from dgu.core.keys import seeded
+from dgu.models import GaussianDenoiser, MoLRG, MoLRGDenoiser
+from dgu.samplers import karras_sigmas, sample
+from experiments.molrg.subject import PAPER, Plan, Subject, planned
+from experiments.study import (
+    Claim,
+    Cost,
+    Figure,
+    Findings,
+    Noted,
+    Options,
+    Part,
+    Run,
+    Table,
+    at_least,
+    each,
+    option,
+)
+from experiments.study.checkpoints import sampling_cost
+from experiments.study.progress import Progress
+
+NETWORK, MIXTURE, GIVEN, GAUSSIAN, OTHER = (
+    "U-Net", "MoLRG", "MoLRG, class given", "one Gaussian", "U-Net, other noise",
+)  # fmt: skip
+#: Samples of a stage: what a killed run loses at most.
+_BLOCK = 500
+
+FIGURES = (
+    Figure(
+        "molrg_images",
+        "Images of the network, of the mixture of low-rank Gaussians fitted to its training set and of one Gaussian, "
+        "from the same noise; classes in turn where the network is class-conditional (Fig 1 of the paper).",
+        "fig-1",
+    ),
+    Figure(
+        "molrg_distances",
+        "Mean distance to the network's image from the same noise, with 95 % intervals (Table 1 of the paper). For "
+        "scale: the distance between the network's own images of the same class from two noises.",
+        "table-1",
+    ),
+)
+
+_CLOSER = "are closer to the network's images from the same noise than those of one Gaussian are"
+CLAIMS = (
+    Claim(
+        "images-order",
+        f"On every data set, images of the fitted mixture of low-rank Gaussians {_CLOSER}; the mixture is given the "
+        "class where the network is class-conditional.",
+        each(at_least(0.0)),
+        source="Table 1",
+        unit="Euclidean distance",
+    ),
+    Claim(
+        "images-order-blind",
+        f"On every data set, images of the fitted mixture of low-rank Gaussians {_CLOSER}, even where the network is "
+        "given a class and the mixture must infer it.",
+        each(at_least(0.0)),
+        source="Table 1",
+        unit="Euclidean distance",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Config(Options, prefix="images"):
+    """Images of the network, of the mixture fitted to its training set and of one Gaussian, from the same noise."""
+
+    noises: int = option(2500, ge=8)
+    """Draws of initial noise, shared by all denoisers (the paper: 10,000)."""
+    steps: int = option(35, ge=2)
+    """Heun steps."""
+    rank: int = option(50, ge=1)
+    """Rank of each component (the paper's, for 28 x 28 pixels, as far as is known)."""
+    components: int = option(10, ge=1)
+    """Components of the mixture for images without classes, which EM finds."""
+    restarts: int = option(2, ge=1)
+    """Starts of EM, from k-means and from K-subspaces in turn."""
+    shown: int = option(12, ge=2, le="noises")
+    """Draws of noise whose images are shown."""
+    batch_size: int = option(125, ge=1)
+    """Samples at a time."""
+    others: tuple[str, ...] = ()
+    """Further networks with their training data, each CHECKPOINT=DATA or, for another rank, CHECKPOINT=DATA=RANK, such
+    as runs/mnist=mnist or runs/cifar=cifar10=200."""
+
+    def check(self) -> None:
+        """The other networks are named as they must be."""
+        for pair in self.others:
+            _other(pair)
+
+
+PRESETS = {
+    "smoke": Config(noises=8, steps=3, rank=3, components=2, shown=4, batch_size=8),
+    "default": Config(),
+    "paper": Config(noises=10_000),
+}
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class _ByClass:
+    """A mixture as a class-conditional denoiser, whose classes are its components."""
+
+    mixture: MoLRGDenoiser
+
+    def __call__(self, x: Any, sigma: Any) -> Any:
+        return self.mixture(x, sigma)
+
+    def given(self, label: Any) -> MoLRGDenoiser:
+        mixture = self.mixture
+        weights, means, bases, variances = (
+            leaf[label][None] for leaf in (mixture.weights, mixture.means, mixture.bases, mixture.variances)
+        )
+        return MoLRGDenoiser(weights, means, bases, variances, mixture.noise_std)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One network with its data, and what was measured for it.
+
+    Attributes:
+        name: of the data, with its place among the networks where several have data of this name.
+        subject: the network and its data.
+        images: images of the network and of each closed form, from the same noise.
+        counts: numbers that each denoiser stores.
+    """
+
+    name: str
+    subject: Subject
+    images: dict[str, np.ndarray]
+    counts: dict[str, int]
+
+    @property
+    def distances(self) -> dict[str, np.ndarray]:
+        """Distance of each image to the network's from the same noise, and between the network's from two noises."""
+        flat = {arm: found.reshape(len(found), -1).astype(np.float64) for arm, found in self.images.items()}
+        # A sample of the same class from another noise: classes come in turn, so it is a whole turn further on.
+        classes, noises = len(self.subject.class_names), len(flat[NETWORK])
+        turn = classes if self.subject.conditional and noises > classes else 1
+        flat[OTHER] = np.roll(flat[NETWORK], turn, axis=0)
+        return {arm: np.linalg.norm(rows - flat[NETWORK], axis=1) for arm, rows in flat.items() if arm != NETWORK}
+
+
+def check(config: Config, subject: Subject) -> None:
+    """Whether the data allow the ranks."""
+    for own, one in _all(config, subject):
+        one.check()
+        counts = np.bincount(one.labels, minlength=len(one.class_names))
+        most = min(int(counts.min()) - 1, one.images[0].size)
+        allowed = f"at most {most}: the pixels, and n - 1 of the smallest class of {one.name}"
+        require(own.rank <= most, "images.rank", own.rank, allowed)
+
+
+def _other(pair: str) -> tuple[str, str, int | None]:
+    """Checkpoint, data and rank (None: that of the first network) of one of ``others``."""
+    parts = pair.split("=")
+    sound = len(parts) in (2, 3) and all(parts) and (len(parts) == 2 or (parts[2].isdecimal() and int(parts[2]) >= 1))
+    require(sound, "images.others", pair, "CHECKPOINT=DATA or CHECKPOINT=DATA=RANK")
+    return parts[0], parts[1], int(parts[2]) if len(parts) == 3 else None
+
+
+def _all(config: Config, subject: Subject) -> list[tuple[Config, Subject]]:
+    """Every network with its data, and the options with its rank."""
+    found = [(config, subject)]
+    for pair in config.others:
+        checkpoint, data, rank = _other(pair)
+        try:
+            size = planned(checkpoint).shape[0]
+        except InputError as error:
+            raise InputError(f"images.others = {pair!r}: {error}") from error
+        other = Subject(checkpoint, data, "train", size, "images.others")
+        found.append((config if rank is None else replace(config, rank=rank), other))
+    return found
+
+
+def measure(config: Config, subject: Subject, run: Run) -> list[Compared]:
+    """Every network with its data, one after the other."""
+    every = _all(config, subject)
+    names = [one.name for _, one in every]
+    shown = [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names)]
+    return [compared(own, one, run, place, shown[place]) for place, (own, one) in enumerate(every)]
+
+
+def compared(config: Config, subject: Subject, run: Run, place: int, name: str) -> Compared:
+    """Images of the network and of each closed form, in stages of blocks, and the numbers that each denoiser stores."""
+    stored = run.stage(f"{place}/mixture", fitted, config, subject)
+    mixture = MoLRG(**stored).denoiser
+    gaussian = cache(lambda: GaussianDenoiser.fit(subject.images))  # Only fitted where images are missing.
+    images = {NETWORK: _samples(config, subject, run, f"{place}/network", lambda: subject.denoiser, labelled=True)}
+    arms: dict[str, Callable[[], Any]] = {MIXTURE: lambda: mixture, GAUSSIAN: gaussian}
+    if subject.conditional:
+        arms = {MIXTURE: arms[MIXTURE], GIVEN: lambda: _ByClass(mixture), GAUSSIAN: gaussian}
+    for number, (arm, denoiser) in enumerate(arms.items()):
+        images[arm] = _samples(config, subject, run, f"{place}/arm-{number}", denoiser, labelled=arm == GIVEN)
+    numbers, size = sum(values.size for leaf, values in stored.items() if leaf != "noise_std"), subject.images[0].size
+    counts = {NETWORK: subject.pretrained.network.parameter_count, GAUSSIAN: size + size * (size + 1) // 2}
+    return Compared(name, subject, images, counts | {MIXTURE: numbers, GIVEN: numbers})
+
+
+def fitted(config: Config, subject: Subject) -> dict[str, Any]:
+    """The mixture of the data: by its classes, or by EM where it has none."""
+    images = subject.images
+    if len(subject.class_names) > 1:
+        return vars(analysis.fit_classes(images, subject.labels, config.rank))
+    print(f"fitting {config.components} components to {len(images):,} images of {subject.name} by EM ...", flush=True)
+    found = analysis.fit_mixture(images, config.components, config.rank, seeded(0), restarts=config.restarts)
+    return vars(found.law)
+
+
+def _samples(
+    config: Config, subject: Subject, run: Run, name: str, denoiser: Callable[[], Any], *, labelled: bool
+) -> np.ndarray:
+    """Samples of a denoiser from the shared noise, a stage for each block."""
+    sigmas = karras_sigmas(config.steps, *subject.sigma_range)
+
+    def block(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        labels = subject.label_of(numbers) if labelled else None
+        shape, size = subject.shape, config.batch_size
+        return {"images": sample(denoiser(), run.key, numbers, sigmas, shape=shape, labels=labels, batch_size=size)}
+
+    parts = []
+    with Progress(f"samples of {run.part}/{name}", total=config.noises, unit="images") as bar:
+        for first in range(0, config.noises, _BLOCK):
+            numbers = np.arange(first, min(first + _BLOCK, config.noises))
+            parts.append(run.stage(f"{name}-{first}", block, numbers)["images"])
+            bar.update(len(numbers))
+    return np.concatenate(parts)
+
+
+def report(config: Config, subject: Subject, found: list[Compared]) -> Findings:
+    """Distances of the closed forms' images to the network's."""
+    order: dict[str, Noted] = {}
+    blind: dict[str, Noted] = {}
+    bars: dict[str, dict[str, Estimate]] = {}
+    rows: list[tuple[Any, ...]] = []
+    for one in found:
+        distances = one.distances
+        order[one.name] = _order(one, distances, GIVEN if one.subject.conditional else MIXTURE)
+        blind[one.name] = _order(one, distances, MIXTURE)
+        bars[one.name] = own = {arm: analysis.t_interval(values) for arm, values in distances.items()}
+        rows.append((one.name, NETWORK, f"{one.counts[NETWORK]:,}", "", "", ""))
+        rows += [
+            (one.name, arm, f"{one.counts.get(arm, one.counts[NETWORK]):,}", *_ends(own[arm])) for arm in distances
+        ]
+    header = ("data", "denoiser", "numbers", "distance", "low", "high")
+    return Findings(
+        _answer(found[0], bars[found[0].name]),
+        claims={"images-order": order, "images-order-blind": blind},
+        figures={
+            "molrg_images": (_pictures(config, found), f"{config.shown} draws of noise, {config.steps} Heun steps."),
+            "molrg_distances": (_distances(bars), f"{config.noises:,} draws of noise."),
+        },
+        tables=[Table("Distance to the network's images (8), and numbers that each denoiser stores", header, rows)],
+        metrics={
+            name: {arm: {"distance": _ends(own[arm])[0], "interval": _ends(own[arm])[1:]} for arm in own}
+            for name, own in bars.items()
+        },
+    )
+
+
+def _ends(estimate: Estimate) -> tuple[float, float, float]:
+    return float(estimate.value), float(estimate.low), float(estimate.high)
+
+
+def _order(one: Compared, distances: dict[str, np.ndarray], arm: str) -> Noted:
+    """The Gaussian's distances less those of ``arm``, paired by noise."""
+    gain = analysis.t_interval(distances[GAUSSIAN] - distances[arm])
+    share = 100 * float(gain.value) / distances[GAUSSIAN].mean()
+    given = ", which is given the class," if arm == GIVEN else ""
+    if arm == MIXTURE and one.subject.conditional:
+        given = ", which unlike the network is not given the class,"
+    return Noted(
+        gain,
+        f"{share:.1f} % of the Gaussian's distance, {len(distances[arm]):,} draws of noise",
+        f"On {one.name}, images of the fitted mixture of low-rank Gaussians{given} {_CLOSER} (shown: the paired "
+        "difference of the distances).",
+    )
+
+
+def _pictures(config: Config, found: list[Compared]) -> Drawing:
+    """Images from the same noise, a row each; of further networks those of the first one's shape."""
+    rows, labels = [], []
+    alike = [one for one in found if one.images[NETWORK].shape[1:] == found[0].images[NETWORK].shape[1:]]
+    for one in alike:
+        rows += [images[: config.shown] for images in one.images.values()]
+        labels += [f"{one.name}: {arm}" if len(alike) > 1 else arm for arm in one.images]
+    head = "from the same noises" if len(alike) > 1 else f"{found[0].name}, from the same noises"
+    return plots.image_grid(np.stack(rows), labels, [head])
+
+
+def _distances(bars: dict[str, dict[str, Estimate]]) -> Drawing:
+    every = list(dict.fromkeys(arm for own in bars.values() for arm in own))
+    absent = (np.nan, np.nan, np.nan)
+    series = {arm: np.array([_ends(own[arm]) if arm in own else absent for own in bars.values()]) for arm in every}
+    return plots.interval_dots(
+        list(bars), series, quantity="Euclidean distance to the network's image from the same noise"
+    )
+
+
+def _answer(first: Compared, bars: dict[str, Estimate]) -> str:
+    distance = {arm: f"{float(estimate.value):.2f}" for arm, estimate in bars.items()}
+    given = f" ({distance[GIVEN]} where it is given the class)" if GIVEN in distance else ""
+    answer = (
+        f"On {first.name} ({first.subject.about}) the images of the mixture are {distance[MIXTURE]} from the "
+        f"network's{given}, those of one Gaussian {distance[GAUSSIAN]}, and further samples of the network "
+        f"{distance[OTHER]} (Euclidean distance, pixels in [-1, 1])."
+    )
+    if first.subject.conditional:
+        answer += (
+            " The network is class-conditional and was given the classes in turn; the paper's networks are "
+            "unconditional. So the mixture is measured twice: without a class, like the Gaussian, and with the "
+            "component of the class."
+        )
+    return answer
+
+
+def costs(config: Config, plan: Plan) -> list[Cost]:
+    """The network's samples; those of the closed forms are next to nothing."""
+    drawn = config.noises * (1 + len(config.others))
+    return [replace(sampling_cost(plan.network, drawn, 2 * config.steps - 1, config.batch_size), stage="images")]
+
+
+PART = Part(
+    name="images",
+    title="Images of the network, the mixture and one Gaussian",
+    question="Does a network make the images of a mixture of low-rank Gaussians from the same noise?",
+    paper=PAPER,
+    presets=PRESETS,
+    claims=CLAIMS,
+    figures=FIGURES,
+    measure=measure,
+    report=report,
+    costs=costs,
+    check=check,
+)

@@ -1,0 +1,179 @@
+"""What the study of mixtures of low-rank Gaussians looks at: a network and the images it was trained on; options that
+say which."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dgu.core.errors import InputError, require
+from dgu.models import EDMNetwork, SongUNetConfig
+from experiments.study import Cost, RunDirectory, checkpoints, option
+from experiments.study import Options as BaseOptions
+from experiments.study.inputs import note_choice
+from experiments.study.pool import BUNDLED_IMAGES, load_images
+
+PAPER = "molrg"
+#: NVIDIA's CIFAR-10 network: not in the package, but its costs are known.
+CIFAR_10 = "edm-cifar10-32x32-uncond-vp.pkl"
+
+
+@dataclass(frozen=True)
+class Options(BaseOptions):
+    """The study of mixtures of low-rank Gaussians."""
+
+    checkpoint: str = "fashion-mnist-14"
+    """Network to study: the bundled fashion-mnist-14, a network.npz, the directory of a training run, or one of
+    NVIDIA's snapshots (.pkl)."""
+    data: str = "auto"
+    """Images that the network was trained on; auto is Fashion-MNIST, or the bundled images where that is not on this
+    machine."""
+    split: str = "train"
+    """Split of these images."""
+    size: int | None = option(14, ge=1)
+    """Side to which the images are reduced by averaging over areas; None keeps their size."""
+    seed: int = option(0, ge=0)
+    """Seed of every random draw."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network, and images of what it was trained on; both are loaded when first used.
+
+    Attributes:
+        checkpoint, data, split, size: as in ``Options``.
+        option: name of the option that gave ``data``, for complaints.
+    """
+
+    checkpoint: str
+    data: str
+    split: str
+    size: int | None
+    option: str = "data"
+
+    @cached_property
+    def pretrained(self) -> Any:
+        """The network with what is known of it."""
+        return checkpoints.load(self.checkpoint)
+
+    @cached_property
+    def _found(self) -> tuple[Any, str]:
+        """The set of images and a description of it; ``InputError`` unless they suit the network."""
+        shape, classes = self.shape, self.pretrained.network.unet.label_dim
+        found, about = _images(self.option, self.data, self.split, self.size)
+        given = f"{self.option} = {self.data!r}"
+        wanted = f"{shape}, the network's (see --size)"
+        require(found.images.shape[1:] == shape, f"{given}: images of shape", found.images.shape[1:], wanted)
+        if classes:
+            names, own = tuple(found.class_names), self.pretrained.class_names
+            same = len(names) == classes and (not own or names == own)
+            require(same, f"{given}: classes", names, f"the network's {classes}: {', '.join(own) or 'unnamed'}")
+        return found, about
+
+    def check(self) -> None:
+        """Load both; ``InputError`` where they cannot be read or do not suit each other."""
+        _ = self._found
+
+    @property
+    def name(self) -> str:
+        """Name of the data."""
+        return Path(self._found[0].name).name
+
+    @property
+    def about(self) -> str:
+        """Which images these are, in words."""
+        return self._found[1]
+
+    @property
+    def images(self) -> np.ndarray:
+        """(n, H, W, C)."""
+        return self._found[0].images
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,), the network's classes, if it has any."""
+        return self._found[0].labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of the labels."""
+        return tuple(self._found[0].class_names)
+
+    @property
+    def denoiser(self) -> Any:
+        """The network without a class."""
+        return self.pretrained.denoiser
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one image, (H, W, C)."""
+        return self.pretrained.network.shape
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the network is class-conditional, and so is never used without a class."""
+        return self.pretrained.network.unet.label_dim > 0
+
+    def of_class(self, label: int) -> Any:
+        """The denoiser of one class; the network itself where it is unconditional."""
+        return self.denoiser.given(label) if self.conditional else self.denoiser
+
+    def label_of(self, indices: Sequence[int] | np.ndarray) -> np.ndarray | None:
+        """The class of each sample: all classes in turn; None for an unconditional network."""
+        return np.asarray(indices) % len(self.class_names) if self.conditional else None
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """Smallest and largest noise level of the sampler that the network takes."""
+        return max(0.002, self.denoiser.sigma_min), min(80.0, self.denoiser.sigma_max)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a dry run knows of a subject."""
+
+    checkpoint: str
+
+    @cached_property
+    def network(self) -> EDMNetwork:
+        """The network of the checkpoint."""
+        return planned(self.checkpoint)
+
+
+def planned(name: str) -> EDMNetwork:
+    """The network of a dry run: that of the checkpoint, or NVIDIA's CIFAR-10 network where its file is not on this
+    machine."""
+    if name != CIFAR_10 or Path(name).exists():
+        return checkpoints.load(name).network
+    return EDMNetwork(SongUNetConfig(32, 3, 3, channel_mult=(2, 2, 2), augment_dim=9))
+
+
+def gather(config: Options, directory: RunDirectory) -> Subject:
+    """The network and its images, loaded by the first part that needs them: ``phase`` and ``networks`` do not."""
+    return Subject(config.checkpoint, config.data, config.split, config.size)
+
+
+def plan(config: Options) -> tuple[Plan, list[Cost]]:
+    """The network for a dry run; loading it costs nothing."""
+    return Plan(config.checkpoint), []
+
+
+def _images(option: str, data: str, split: str, size: int | None) -> tuple[Any, str]:
+    if data != "auto":
+        return load_images(option, data, split, size), f"{data} ({split})"
+    try:
+        found = load_images(option, "fashion-mnist", "train", size)
+        note_choice(option, data, "fashion-mnist")
+        return found, "Fashion-MNIST, training file"
+    except InputError as error:
+        if "was not found" not in str(error):
+            raise
+    note_choice(option, data, BUNDLED_IMAGES)
+    found = load_images(option, BUNDLED_IMAGES, "test", size)
+    described = (
+        f"the {len(found.images):,} bundled images of Fashion-MNIST's test file, as the training file is missing"
+    )
+    return found, described
