@@ -56,6 +56,12 @@ ZERO = (
 )
 
 
+def presets(study):
+    """The presets of a study or a command."""
+    module = importlib.import_module(f"experiments.{study}")
+    return module.STUDY.presets if hasattr(module, "STUDY") else module.PRESETS
+
+
 def words(kind):
     """The plain types in a type of an option."""
     return {kind} if not get_args(kind) else set().union(*map(words, get_args(kind)))
@@ -99,7 +105,7 @@ def ends_with(path, names):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_number_is_bounded_and_what_is_refused_is_named(study):
-    preset = importlib.import_module(f"experiments.{study}").PRESETS["smoke"]
+    preset = presets(study)["smoke"]
     seen = 0
     for path, kind, value in numbers(preset):
         ranges = path[-1].endswith("_range")
@@ -187,10 +193,8 @@ def test_intervals_and_whole_words():
 
 
 def parsed(study, *argv):
-    presets = importlib.import_module(f"experiments.{study}").PRESETS
-    return parse(
-        presets, ["--preset", "smoke", *argv], name=study, default="default", description="", offer_dry_run=True
-    )
+    options = ["--preset", "smoke", *argv]
+    return parse(presets(study), options, name=study, default="default", description="", offered=["dry_run"])
 
 
 @pytest.mark.parametrize(
