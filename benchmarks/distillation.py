@@ -22,7 +22,7 @@ import tyro
 
 from benchmarks.timing import seconds, use_cores
 from dgu.analysis import score_distances, weight_nmse
-from dgu.keys import seeded
+from dgu.core.keys import seeded
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.samplers import karras_sigmas
 from dgu.training import distill_by_adam, distill_exactly

@@ -26,7 +26,7 @@ import tyro
 
 from benchmarks.timing import seconds, use_cores
 from dgu.analysis import Grid, KLMeasure
-from dgu.keys import seeded
+from dgu.core.keys import seeded
 from dgu.models import ShallowNet, two_modes
 from dgu.samplers import VESDE
 from dgu.training import Recipe, Runs, train_dynamics

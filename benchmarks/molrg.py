@@ -33,7 +33,7 @@ from dgu.analysis import (
     recover_by_sgd,
     vp_grid,
 )
-from dgu.keys import seeded
+from dgu.core.keys import seeded
 
 DIMENSION, BATCH, RATE, STEPS, PEER_RANK, PEER_SIZE = 48, 128, 0.1, 5000, 5, 10
 RANKS, SIZES = range(2, 9), range(2, 16)

@@ -30,12 +30,12 @@ import tyro
 
 from benchmarks import chain, subjects
 from benchmarks.timing import Work, alternate, matmul_ceiling, relative_throughput, spread, use_cores
-from dgu import parallel
-from dgu.keys import seeded
+from dgu.core import parallel
+from dgu.core.keys import seeded
+from dgu.core.typing import PyTree
 from dgu.models import EDMNetwork
 from dgu.models.weights import params_to_arrays
 from dgu.training import TrainingConfig, initial_state, loop, train_steps
-from dgu.typing import PyTree
 from experiments.study.flop import matmul_flop
 
 Dtype = Literal["float32", "bfloat16"]

@@ -42,7 +42,8 @@ from jax import Array
 
 from benchmarks import chain, subjects
 from benchmarks.timing import Work, alternate, relative_throughput, spread, use_cores
-from dgu.keys import initial_noise, seeded
+from dgu.core.keys import seeded
+from dgu.distributions.bases import initial_noise
 from dgu.models import EDMNetwork
 from dgu.models.weights import params_to_arrays
 from dgu.samplers import karras_sigmas, sample

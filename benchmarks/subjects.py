@@ -7,9 +7,9 @@ from typing import Literal
 import jax
 import numpy as np
 
+from dgu.core.typing import PyTree
 from dgu.models import NCSNPP, ADMConfig, EDMNetwork, SongUNetConfig
 from dgu.models.weights import network_from_config, params_from_arrays
-from dgu.typing import PyTree
 
 FIXTURE = Path(__file__).parent.parent / "tests" / "fixtures" / "adm_edm.npz"
 Name = Literal["small-adm", "ddpmpp", "ncsnpp", "imagenet64"]

@@ -1,85 +1,11 @@
-"""Addressed randomness: draw number ``i`` depends on ``(key, i)`` alone.
+"""Addressed randomness, public names: see ``dgu.core.keys`` and ``dgu.distributions.bases``."""
 
-Nothing here is consumed or split in sequence. An example's key is ``fold_in(key, index)``; address 0 under it is the
-initial noise, address ``step + 1`` the noise of sampler step ``step``. Hence a sample does not depend on the batch
-size, on the order of the batches, on the number of devices, or on how a run was cut up by an interruption.
-
-All draws are those of JAX's generator threefry: ``threefry`` makes a key of any other one into a key of it, and every
-function of the package that takes a key passes it through there; ``seeded`` makes a new key.
-"""
-
-import operator
-import zlib
-from collections.abc import Callable, Sequence
-from typing import SupportsIndex
-
-import jax
-import jax.numpy as jnp
-from jax import Array
-from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Int
-
-from dgu.bases import named_base
-from dgu.prng import seeded as seeded
-from dgu.prng import threefry as threefry
-from dgu.typing import Key
-
-Base = str | Callable[[Key, Sequence[int]], Array]
-
-
-def stream(key: Key, *names: str | SupportsIndex) -> Key:
-    """The key of a named stream: a class, an arm, a split, or any path of such names.
-
-    ``stream(key, "mixture", "test", 3)`` folds the CRC-32 of each name, with its type, into ``key`` in turn, so that
-    different paths give independent streams and the same path always the same one.
-    """
-    key = threefry(key)
-    for name in names:
-        # Through operator.index, so that a NumPy integer names the same stream as the int it equals.
-        tagged = f"str:{name}" if isinstance(name, str) else f"int:{operator.index(name)}"
-        key = jax.random.fold_in(key, zlib.crc32(tagged.encode()))
-    return key
-
-
-def example_key(key: Key, index: Int[ArrayLike, ""]) -> Key:
-    """The key of example number ``index``: ``fold_in(key, index)``."""
-    return jax.random.fold_in(threefry(key), index)
-
-
-def draw_initial(example: Key, shape: Sequence[int], dtype: DTypeLike = jnp.float32, base: Base = "gaussian") -> Array:
-    """Unit initial noise from an example's key. See ``initial_noise``."""
-    address = jax.random.fold_in(threefry(example, "example"), 0)
-    if base == "gaussian":
-        return jax.random.normal(address, tuple(shape), dtype)
-    return jnp.asarray(named_base(base)(address, tuple(shape)), dtype)
-
-
-def draw_step(example: Key, step: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
-    """Standard normal noise of one sampler step from an example's key. See ``step_noise``."""
-    return jax.random.normal(jax.random.fold_in(threefry(example, "example"), step + 1), tuple(shape), dtype)
-
-
-def initial_noise(
-    key: Key, index: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32, base: Base = "gaussian"
-) -> Array:
-    """The unit noise that sample number ``index`` starts from (before scaling by ``sigmas[0]``).
-
-    Args:
-        key: the key given to ``dgu.samplers.sample``.
-        index: the sample's number, 0 or more.
-        shape: shape of one example.
-        dtype: floating dtype of the draw; float32 and float64 draws of one address differ.
-        base: ``"gaussian"``, ``"student_t"`` or ``"multivariate_student_t"`` (3 degrees of freedom, not scaled), or a
-            callable ``(key, shape) -> noise``, such as those of ``dgu.bases``.
-
-    Raises:
-        InputError: ``base`` is another name.
-    """
-    return draw_initial(example_key(key, index), shape, dtype, base)
-
-
-def step_noise(
-    key: Key, index: Int[ArrayLike, ""], step: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32
-) -> Array:
-    """The standard normal draw that sample number ``index`` uses at sampler step ``step`` (0 for the first)."""
-    return draw_step(example_key(key, index), step, shape, dtype)
+from dgu.core.keys import draw_step as draw_step
+from dgu.core.keys import example_key as example_key
+from dgu.core.keys import seeded as seeded
+from dgu.core.keys import step_noise as step_noise
+from dgu.core.keys import stream as stream
+from dgu.core.keys import threefry as threefry
+from dgu.distributions.bases import Base as Base
+from dgu.distributions.bases import draw_initial as draw_initial
+from dgu.distributions.bases import initial_noise as initial_noise

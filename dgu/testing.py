@@ -23,11 +23,11 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
 
-from dgu.denoisers import as_pytree, map_batch, random_draws
-from dgu.errors import require
-from dgu.keys import threefry
-from dgu.posterior_identities import jacobian_defects, orthogonality_score, rms, tweedie_error
-from dgu.typing import Denoiser, Key
+from dgu.core.denoisers import as_pytree, map_batch, random_draws
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Denoiser, Key
+from dgu.models.posterior_identities import jacobian_defects, orthogonality_score, rms, tweedie_error
 
 #: ``sampler(denoiser, key, indices) -> samples``, one row per index.
 Sampler: TypeAlias = Callable[[Denoiser, Key, np.ndarray], ArrayLike]

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from dgu import parallel
-from dgu.analysis.arms import Recipe
-from dgu.errors import require
+from dgu.analysis.universality.arms import Recipe
+from dgu.core import parallel
+from dgu.core.errors import require
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin

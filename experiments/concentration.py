@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from dgu import parallel
-from dgu.errors import require
+from dgu.core import parallel
+from dgu.core.errors import require
 from experiments import concentration_parts as study
 from experiments.concentration_parts.subject import Plan, Subject
 from experiments.study import parts

@@ -7,7 +7,7 @@ statement is about the distribution over seeds: the figures of single runs with 
 
 from typing import Any
 
-from dgu import parallel
+from dgu.core import parallel
 from experiments.generalization_parts.config import EVERY, Config
 from experiments.generalization_parts.images_config import ImagesConfig
 from experiments.study.command_line import run_experiment

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from dgu import parallel
-from dgu.errors import require
+from dgu.core import parallel
+from dgu.core.errors import require
 from experiments import hidden_gaussian_parts as study
 from experiments.hidden_gaussian_parts.subject import FFHQ_64, Plan, Subject
 from experiments.study import parts

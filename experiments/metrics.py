@@ -29,10 +29,10 @@ from dgu.analysis import (
     read_statistics,
     write_statistics,
 )
-from dgu.analysis.frechet import INCEPTION_WIDTH, holds_statistics
-from dgu.errors import require
-from dgu.files import write_atomic
-from dgu.keys import seeded, stream
+from dgu.analysis.quality.frechet import INCEPTION_WIDTH, holds_statistics
+from dgu.core.errors import require
+from dgu.core.files import write_atomic
+from dgu.core.keys import seeded, stream
 from experiments.study.arguments import parse_alone
 from experiments.study.ends import exit_code
 from experiments.study.options import check_options

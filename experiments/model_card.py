@@ -21,24 +21,23 @@ from typing import IO, Any
 import jax
 import numpy as np
 
-from dgu.analysis.convnet import ConvNet, train_convnet
-from dgu.analysis.quality import (
-    Estimate,
+from dgu.analysis.quality.distances import (
     extract_features,
     kernel_distance,
     nearest_neighbours,
     precision_recall,
-    proportion,
     variance_ratio,
 )
-from dgu.analysis.resampling import Interval
+from dgu.analysis.stats.estimates import Estimate, proportion
+from dgu.analysis.stats.resampling import Interval
+from dgu.core.errors import InputError, printable, require
+from dgu.core.files import write_atomic
+from dgu.core.keys import seeded, stream
+from dgu.core.reading import RAISE_LIMIT, array_names, byte_limit, opened_npz, read_member
+from dgu.core.typing import Key
 from dgu.data import ImageSet, SampleStore, load
-from dgu.errors import InputError, printable, require
-from dgu.files import write_atomic
-from dgu.keys import seeded, stream
 from dgu.plots import image_grid
-from dgu.reading import RAISE_LIMIT, array_names, byte_limit, opened_npz, read_member
-from dgu.typing import Key
+from dgu.training.classifiers.convnet import ConvNet, train_convnet
 from experiments.study.arguments import parse_alone
 from experiments.study.ends import exit_code
 from experiments.study.options import check_options

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from dgu import parallel
+from dgu.core import parallel
 from experiments import molrg_parts as study
 from experiments.molrg_parts.subject import CIFAR_10, gather, planned
 from experiments.study import parts

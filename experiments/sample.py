@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from dgu import parallel
-from dgu.errors import InputError, require
+from dgu.core import parallel
+from dgu.core.errors import InputError, require
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
@@ -136,7 +136,8 @@ PRESETS = {
 
 def run(config: Config, directory: RunDirectory) -> Report:
     """Make the images that are missing, write them as asked for, and show the first."""
-    from dgu import keys, plots, samplers
+    from dgu import plots, samplers
+    from dgu.core import keys
     from dgu.data.export import to_uint8
     from experiments.study.checkpoints import load
     from experiments.study.progress import Progress
@@ -240,7 +241,7 @@ def classes_of(config: Config, seeds: np.ndarray, label_dim: int) -> np.ndarray 
     """
     import jax
 
-    from dgu import keys
+    from dgu.core import keys
 
     if config.class_ is not None:
         allowed = f"in 0..{label_dim - 1}" if label_dim else "left out: the network is unconditional"
@@ -261,7 +262,7 @@ def build_sampler(config: SamplerConfig, denoiser: Any) -> tuple[np.ndarray, Cal
         InputError: a smallest or largest level asked for is not one of the network's.
     """
     from dgu import samplers
-    from dgu.denoisers import check_range
+    from dgu.core.denoisers import check_range
 
     for name in ("sigma_min", "sigma_max"):
         asked = getattr(config, name)

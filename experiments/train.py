@@ -17,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu import data, keys, parallel
-from dgu.checkpoint import TrainingCheckpoints
-from dgu.errors import InputError, require
-from dgu.files import write_atomic
+from dgu import data
+from dgu.core import keys, parallel
+from dgu.core.checkpoint import TrainingCheckpoints
+from dgu.core.errors import InputError, require
+from dgu.core.files import write_atomic
+from dgu.core.reading import MAX_JSON, guarded, read_bytes
 from dgu.models import (
     NCSNPP,
     ADMConfig,
@@ -35,7 +37,6 @@ from dgu.models import (
 )
 from dgu.models.preconditioning import Preconditioning
 from dgu.models.pretrained import network_file
-from dgu.reading import MAX_JSON, guarded, read_bytes
 from dgu.samplers import karras_sigmas, sample
 from dgu.training import AUGMENT_DIM, TrainingConfig, initial_state, train_steps
 from dgu.training.loop import check_batch, check_data

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dgu.analysis import vp_grid
-from dgu.analysis.subspace_sgd import batch_loss, draw_batch
+from dgu.training.subspaces.sgd import batch_loss, draw_batch
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 

@@ -13,7 +13,7 @@ from jax.extend.core import jaxprs_in_params
 
 from benchmarks import chain, networks, sampling, subjects
 from dgu.models import ADMConfig, EDMNetwork
-from tests.analysis.sgd_reference import train_linear
+from tests.training.classifiers.sgd_reference import train_linear
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")

@@ -23,9 +23,9 @@ import pytest
 from PIL import Image
 
 from dgu.analysis import read_features, read_statistics
-from dgu.checkpoint import TrainingCheckpoints
+from dgu.core.checkpoint import TrainingCheckpoints
+from dgu.core.errors import InputError
 from dgu.data import SampleStore, load, write_edm_zip, write_npz
-from dgu.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
 from dgu.models.pretrained import save_network
 from experiments.study.judged import JudgedClaim, read_claims, write_claims

@@ -16,12 +16,17 @@ import numpy as np
 import pytest
 
 import dgu
-from dgu import analysis, bases, keys, models, noisy, posterior_identities, samplers, training
-from dgu.analysis import arms
-from dgu.analysis.mixture import fit_gaussian
-from dgu.errors import InputError
-from dgu.models import blocks
+from dgu import analysis, models, samplers, training
+from dgu.analysis.universality import arms
+from dgu.core import keys, noisy
+from dgu.core.errors import InputError
+from dgu.distributions import bases
+from dgu.distributions.bases import draw_initial, initial_noise
+from dgu.distributions.class_gaussians import class_key, fit_gaussian
+from dgu.models import blocks, posterior_identities
+from dgu.samplers.trajectories import draw_starts
 from dgu.testing import check_denoiser
+from dgu.training.subspaces.sgd import train_subspaces
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("key", "keys", "example")
@@ -58,12 +63,20 @@ def doors():
 
 DOORS = doors()
 #: Of several keys, whose number the other arguments give.
-MANY = {"analysis.phase.recover_by_sgd", "analysis.subspace_sgd.train_subspaces", "training.together.train_together"}
+MANY = {
+    "analysis.subspaces.phase.recover_by_sgd",
+    "training.subspaces.sgd.train_subspaces",
+    "training.together.train_together",
+}
 
 
 def test_the_doors_are_found():
     assert len(DOORS) > 100 and MANY < set(DOORS)
-    assert {"samplers.sample.sample", "analysis.mixture.GaussianMixtureSampler.sample", "keys.stream"} < set(DOORS)
+    assert {
+        "samplers.sample.sample",
+        "distributions.class_gaussians.GaussianMixtureSampler.sample",
+        "core.keys.stream",
+    } < set(DOORS)
 
 
 @pytest.mark.parametrize("name", sorted(set(DOORS) - MANY))
@@ -121,15 +134,15 @@ SIGMAS = samplers.karras_sigmas(3)
 LABELS = np.repeat(np.arange(2), 12)
 MOMENTS = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]), np.tile(np.eye(3), (3, 1, 1))
 CASES = {
-    "keys.stream": lambda key: jax.random.key_data(keys.stream(key, "a", 3)),
-    "keys.example_key": lambda key: jax.random.key_data(keys.example_key(key, 5)),
-    "keys.draw_initial": lambda key: jax.vmap(lambda i: keys.draw_initial(key, (4,)) + i)(jnp.arange(2)),
-    "keys.draw_step": lambda key: keys.draw_step(key, 2, (4,)),
-    "keys.initial_noise": lambda key: jax.vmap(lambda i: keys.initial_noise(key, i, SHAPE))(jnp.arange(3)),
-    "keys.step_noise": lambda key: jax.vmap(lambda i: keys.step_noise(key, i, 1, SHAPE))(jnp.arange(3)),
-    "bases.StudentT.__call__": lambda key: bases.StudentT(5)(key, (4,)),
-    "bases.MultivariateStudentT.__call__": lambda key: bases.MultivariateStudentT(5)(key, (4,)),
-    "noisy.noisy_input": lambda key: jax.vmap(lambda i: noisy.noisy_input(key, jnp.asarray(images()[0]), i, 0.5))(jnp.arange(3)),
+    "core.keys.stream": lambda key: jax.random.key_data(keys.stream(key, "a", 3)),
+    "core.keys.example_key": lambda key: jax.random.key_data(keys.example_key(key, 5)),
+    "distributions.bases.draw_initial": lambda key: jax.vmap(lambda i: draw_initial(key, (4,)) + i)(jnp.arange(2)),
+    "core.keys.draw_step": lambda key: keys.draw_step(key, 2, (4,)),
+    "distributions.bases.initial_noise": lambda key: jax.vmap(lambda i: initial_noise(key, i, SHAPE))(jnp.arange(3)),
+    "core.keys.step_noise": lambda key: jax.vmap(lambda i: keys.step_noise(key, i, 1, SHAPE))(jnp.arange(3)),
+    "distributions.bases.StudentT.__call__": lambda key: bases.StudentT(5)(key, (4,)),
+    "distributions.bases.MultivariateStudentT.__call__": lambda key: bases.MultivariateStudentT(5)(key, (4,)),
+    "core.noisy.noisy_input": lambda key: jax.vmap(lambda i: noisy.noisy_input(key, jnp.asarray(images()[0]), i, 0.5))(jnp.arange(3)),
     "samplers.sample.sample": lambda key: samplers.sample(gaussian(), key, range(5), SIGMAS, shape=SHAPE, batch_size=1, churn=samplers.Churn(10)),
     "samplers.heun.heun": lambda key: samplers.heun(gaussian(), images()[0], SIGMAS, key=key, churn=samplers.Churn(10)),
     "samplers.ablation.Ablation.__call__": lambda key: samplers.Ablation()(gaussian(), images()[0], SIGMAS, key=key, churn=samplers.Churn(10)),
@@ -150,31 +163,31 @@ CASES = {
     "models.blocks.dropped_label": lambda key: jax.vmap(lambda i: blocks.dropped_label(i * jnp.ones(20), 0.5, key))(jnp.ones(3)),
     "training.augment.draw_geometry": lambda key: training.draw_geometry(key, 0.9),
     "training.distillation.distill_exactly": lambda key: training.distill_exactly(half, images(), SIGMAS[:2], key, draws=2, ridge=1e-3).denoiser,
-    "posterior_identities.orthogonality_score": lambda key: posterior_identities.orthogonality_score(gaussian(), jnp.asarray(images()[:3]), [0.5, 1.0], key),
+    "models.posterior_identities.orthogonality_score": lambda key: posterior_identities.orthogonality_score(gaussian(), jnp.asarray(images()[:3]), [0.5, 1.0], key),
     "testing.check_denoiser": lambda key: [value for value in as_tree(check_denoiser(gaussian(), SHAPE, key)).values() if isinstance(value, float)],
-    "analysis.mixture.draw_gaussian": lambda key: analysis.draw_gaussian(fit_gaussian(jnp.asarray(rows())), key, np.arange(4)),
-    "analysis.mixture.class_key": lambda key: jax.random.key_data(analysis.mixture.class_key(key, 1)),
-    "analysis.mixture.GaussianMixtureSampler.sample": lambda key: analysis.GaussianMixtureSampler.fit(rows(), LABELS).sample(key, 1, range(4), batch_size=3),
-    "analysis.arms.gaussian_arms": lambda key: arms.gaussian_arms(rows()[None], key, 6),
-    "analysis.edits.random_directions": lambda key: analysis.random_directions(key, 2, SHAPE),
-    "analysis.argmax.argmax_error": lambda key: analysis.argmax_error(*MOMENTS, key=key, points=16),
-    "analysis.kmeans.kmeans": lambda key: analysis.kmeans(rows(), 3, key, restarts=3),
-    "analysis.coupling.coupled_distances": lambda key: analysis.coupled_distances(key, 5, (2, 3)),
-    "analysis.frechet.choose_rows": lambda key: analysis.choose_rows(rows(), 5, key),
-    "analysis.features.quadratic_features": lambda key: analysis.quadratic_features(rows(), num_features=5, key=key),
-    "analysis.level_losses.level_losses": lambda key: analysis.level_losses(half, images(), key, sigmas=SIGMAS[:2]),
-    "analysis.lipschitz.lipschitz_family": lambda key: [np.asarray(leaf) for leaf in jax.tree.leaves(analysis.lipschitz_family(key, 6))],
-    "analysis.membership.denoising_loss": lambda key: analysis.denoising_loss(gaussian(), images(), key),
-    "analysis.power_laws.power_law_fit": lambda key: analysis.power_law_fit(rows(40, 10), key, first=2, last=8, draws=10),
-    "analysis.quality.kernel_distance": lambda key: analysis.kernel_distance(rows(), rows(seed=1), key, block_size=12),
-    "analysis.quality.nearest_neighbours": lambda key: analysis.nearest_neighbours(rows(8), rows(9, seed=1), rows(9, seed=2), key, replicates=20),
-    "analysis.quality.variance_ratio": lambda key: analysis.variance_ratio(rows(), LABELS, rows(seed=1), LABELS, key, replicates=20),
-    "analysis.subspace_problems.low_rank_problems": lambda key: problems(key),
-    "analysis.subspace_problems.random_starts": lambda key: analysis.random_starts(key, jnp.ones((3, 1, 4, 2))),
-    "analysis.tail_test.tail_test": lambda key: analysis.tail_test(rows(), analysis.lipschitz_family(KEY, 4), key, draws=19),
-    "analysis.tails.tail_estimates": lambda key: analysis.tail_estimates(rows(50, 2), key, resamples=20),
-    "analysis.trajectories.draw_starts": lambda key: analysis.trajectories.draw_starts(key, jnp.arange(3), 2.0, shape=SHAPE, base="gaussian"),
-    "analysis.two_sample.moment_distances": lambda key: analysis.moment_distances(rows(), rows(seed=1), key, blocks=2),
+    "distributions.class_gaussians.draw_gaussian": lambda key: analysis.draw_gaussian(fit_gaussian(jnp.asarray(rows())), key, np.arange(4)),
+    "distributions.class_gaussians.class_key": lambda key: jax.random.key_data(class_key(key, 1)),
+    "distributions.class_gaussians.GaussianMixtureSampler.sample": lambda key: analysis.GaussianMixtureSampler.fit(rows(), LABELS).sample(key, 1, range(4), batch_size=3),
+    "analysis.universality.arms.gaussian_arms": lambda key: arms.gaussian_arms(rows()[None], key, 6),
+    "analysis.subspaces.edits.random_directions": lambda key: analysis.random_directions(key, 2, SHAPE),
+    "analysis.universality.argmax.argmax_error": lambda key: analysis.argmax_error(*MOMENTS, key=key, points=16),
+    "analysis.subspaces.kmeans.kmeans": lambda key: analysis.kmeans(rows(), 3, key, restarts=3),
+    "analysis.concentration.coupling.coupled_distances": lambda key: analysis.coupled_distances(key, 5, (2, 3)),
+    "analysis.quality.frechet.choose_rows": lambda key: analysis.choose_rows(rows(), 5, key),
+    "analysis.universality.features.quadratic_features": lambda key: analysis.quadratic_features(rows(), num_features=5, key=key),
+    "analysis.linearity.level_losses.level_losses": lambda key: analysis.level_losses(half, images(), key, sigmas=SIGMAS[:2]),
+    "analysis.concentration.lipschitz.lipschitz_family": lambda key: [np.asarray(leaf) for leaf in jax.tree.leaves(analysis.lipschitz_family(key, 6))],
+    "analysis.quality.membership.denoising_loss": lambda key: analysis.denoising_loss(gaussian(), images(), key),
+    "analysis.moments.power_laws.power_law_fit": lambda key: analysis.power_law_fit(rows(40, 10), key, first=2, last=8, draws=10),
+    "analysis.quality.distances.kernel_distance": lambda key: analysis.kernel_distance(rows(), rows(seed=1), key, block_size=12),
+    "analysis.quality.distances.nearest_neighbours": lambda key: analysis.nearest_neighbours(rows(8), rows(9, seed=1), rows(9, seed=2), key, replicates=20),
+    "analysis.quality.distances.variance_ratio": lambda key: analysis.variance_ratio(rows(), LABELS, rows(seed=1), LABELS, key, replicates=20),
+    "training.subspaces.problems.low_rank_problems": lambda key: problems(key),
+    "training.subspaces.problems.random_starts": lambda key: analysis.random_starts(key, jnp.ones((3, 1, 4, 2))),
+    "analysis.concentration.tail_test.tail_test": lambda key: analysis.tail_test(rows(), analysis.lipschitz_family(KEY, 4), key, draws=19),
+    "analysis.concentration.tails.tail_estimates": lambda key: analysis.tail_estimates(rows(50, 2), key, resamples=20),
+    "samplers.trajectories.draw_starts": lambda key: draw_starts(key, jnp.arange(3), 2.0, shape=SHAPE, base="gaussian"),
+    "analysis.moments.two_sample.moment_distances": lambda key: analysis.moment_distances(rows(), rows(seed=1), key, blocks=2),
 }  # fmt: skip
 
 
@@ -190,10 +203,12 @@ def as_tree(value):
 
 
 #: Those whose programs take seconds to compile: tried as slow tests.
-COSTLY = """models.mixtures.MoLRGDenoiser.draw samplers.likelihood.log_likelihood samplers.ablation.Ablation.__call__ models.shallow.ShallowNet.init
-    analysis.tails.tail_estimates analysis.kmeans.kmeans testing.check_denoiser analysis.tail_test.tail_test models.mlp.MLPDenoiser.init
-    analysis.power_laws.power_law_fit samplers.heun.heun models.blocks.dropout analysis.mixture.GaussianMixtureSampler.sample
-    analysis.arms.gaussian_arms training.distillation.distill_exactly analysis.argmax.argmax_error""".split()
+COSTLY = """models.mixtures.MoLRGDenoiser.draw samplers.likelihood.log_likelihood samplers.ablation.Ablation.__call__
+    models.shallow.ShallowNet.init analysis.concentration.tails.tail_estimates analysis.subspaces.kmeans.kmeans
+    testing.check_denoiser analysis.concentration.tail_test.tail_test models.mlp.MLPDenoiser.init
+    analysis.moments.power_laws.power_law_fit samplers.heun.heun models.blocks.dropout
+    distributions.class_gaussians.GaussianMixtureSampler.sample analysis.universality.arms.gaussian_arms
+    training.distillation.distill_exactly analysis.universality.argmax.argmax_error""".split()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +245,7 @@ def test_arrays_of_keys_are_converted_too():
         with pytest.raises(InputError, match=r"^keys"):
             training.train_together(networks, data, np.array([16, 16]), wrong)
         with pytest.raises(InputError, match=r"^keys"):
-            analysis.subspace_sgd.train_subspaces(wrong, given, jnp.zeros((2, 1, 1, 5, 1)))
+            train_subspaces(wrong, given, jnp.zeros((2, 1, 1, 5, 1)))
 
 
 # --- keys that are made here -----------------------------------------------------------------------------------------------
@@ -259,7 +274,7 @@ def test_keys_are_made_in_one_place():
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             if name in ("jax.random.key", "jax.random.PRNGKey", "random.key", "random.PRNGKey"):
                 places.append(str(file.relative_to(ROOT)))
-    assert places == ["dgu/prng.py"]
+    assert places == ["dgu/core/prng.py"]
 
 
 @pytest.mark.slow

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from dgu.analysis import read_features, read_statistics
-from dgu.checkpoint import load_arrays
+from dgu.core.checkpoint import load_arrays
+from dgu.core.errors import InputError
+from dgu.core.reading import byte_limit, guarded, opened_npz, read_member
 from dgu.data import SampleStore, load, write_edm_zip, write_npz
-from dgu.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
 from dgu.models.pretrained import save_network
 from dgu.models.snapshot import read_snapshot
-from dgu.reading import byte_limit, guarded, opened_npz, read_member
 from tests.models import snapshots
 
 #: Zeros that a bomb unpacks to (bytes), and what a reader may take on the way to its refusal.

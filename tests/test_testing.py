@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.testing import DenoiserCheckError, check_denoiser, check_posterior_mean
 
 KEY = jax.random.key(3)

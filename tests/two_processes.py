@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dgu import parallel
+from dgu.core import parallel
 from dgu.data import SampleStore
 from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
 from dgu.samplers import karras_sigmas, sample

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Num, UInt8
 from PIL import Image
 
-from dgu.arrays import as_floats
-from dgu.errors import require
-from dgu.files import write_atomic
+from dgu.core.arrays import as_floats
+from dgu.core.errors import require
+from dgu.core.files import write_atomic
 
 
 def to_uint8(images: Num[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w c"]:

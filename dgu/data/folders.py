@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Integer, Num, UInt8
 from PIL import Image
 
+from dgu.core.errors import InputError, require
+from dgu.core.file_kinds import folder_kind
+from dgu.core.files import write_atomic
+from dgu.core.reading import MAX_JSON, RAISE_LIMIT, SINGLE, byte_limit, expect, guarded, opened_member, read_bytes
 from dgu.data.formats import Decoded, decoded
 from dgu.data.image_files import FORMATS, MAX_FILE, checked_ending, decode_image
-from dgu.errors import InputError, require
-from dgu.file_kinds import folder_kind
-from dgu.files import write_atomic
-from dgu.reading import MAX_JSON, RAISE_LIMIT, SINGLE, byte_limit, expect, guarded, opened_member, read_bytes
 
 _SPLITS = ("train", "val", "test")
 #: Bytes of a file beside its pixels: colour profiles and the like.

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
-from dgu.errors import InputError, require
-from dgu.files import write_arrays, write_atomic
-from dgu.reading import (
+from dgu.core.errors import InputError, require
+from dgu.core.files import write_arrays, write_atomic
+from dgu.core.reading import (
     RAISE_LIMIT,
     SINGLE,
     Readable,

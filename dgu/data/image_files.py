@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from dgu.errors import InputError
-from dgu.file_kinds import HEAD, kind_of
-from dgu.reading import guarded, read_bytes
+from dgu.core.errors import InputError
+from dgu.core.file_kinds import HEAD, kind_of
+from dgu.core.reading import guarded, read_bytes
 
 #: Largest single image file that is read (bytes), and largest image (pixels): 4096 x 4096.
 MAX_FILE = 2**26

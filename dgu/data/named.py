@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dgu.core.errors import InputError
+from dgu.core.reading import expect, guarded, read_bytes, read_up_to
 from dgu.data.formats import Decoded, decoded, find_idx, parse_idx, read_idx_pair, read_npz
-from dgu.errors import InputError
-from dgu.reading import expect, guarded, read_bytes, read_up_to
 
 #: Environment variable: a folder with full sets.
 DATA_VARIABLE = "DGU_DATA"

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from dgu.arrays import require_numbers
-from dgu.errors import InputError, require
+from dgu.core.arrays import require_numbers
+from dgu.core.errors import InputError, require
 
 #: What black and white are.
 Range = tuple[float | int, float | int]

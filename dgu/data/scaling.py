@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Num
 
-from dgu.arrays import as_floats
-from dgu.errors import require
+from dgu.core.arrays import as_floats
+from dgu.core.errors import require
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from dgu.core.errors import InputError, require
+from dgu.core.file_kinds import mismatch
+from dgu.core.reading import guarded, regular_file
 from dgu.data.folders import read_edm, read_image_folder
 from dgu.data.formats import IDX_SPLITS, Decoded, find_idx, labels_beside, read_idx_pair, read_npz
 from dgu.data.named import NAMED_SETS, PICKLES, digest, read_named
 from dgu.data.pixels import Range, area_mean, checked_range, rescale, subset, value_range_of
-from dgu.errors import InputError, require
-from dgu.file_kinds import mismatch
-from dgu.reading import guarded, regular_file
 
 
 @dataclass(frozen=True, eq=False)

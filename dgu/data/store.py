@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer, Num
 
-from dgu.arrays import as_floats
-from dgu.errors import InputError, one_line, require
-from dgu.files import TEMPORARY, remove_temporary, write_atomic
-from dgu.reading import guarded, read_json, regular_file
+from dgu.core.arrays import as_floats
+from dgu.core.errors import InputError, one_line, require
+from dgu.core.files import TEMPORARY, remove_temporary, write_atomic
+from dgu.core.reading import guarded, read_json, regular_file
 
 MANIFEST = "store.json"
 #: What ``flock`` raises where the file system has no such locks (NFS: of a folder).

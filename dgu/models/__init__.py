@@ -1,7 +1,7 @@
 """Denoisers: closed forms and networks."""
 
+from dgu.distributions.boxes import BoxMixture as BoxMixture
 from dgu.models.adm import ADMConfig as ADMConfig
-from dgu.models.boxes import BoxMixture as BoxMixture
 from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
 from dgu.models.dit import DiTConfig as DiTConfig
 from dgu.models.edm import EDMDenoiser as EDMDenoiser

@@ -11,7 +11,8 @@ from jax.nn.initializers import variance_scaling
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from dgu.keys import threefry
+from dgu.core.keys import threefry
+from dgu.core.typing import Key
 from dgu.models.blocks import (
     ADM_INIT,
     ADM_STYLE,
@@ -23,7 +24,6 @@ from dgu.models.blocks import (
     positional_embedding,
 )
 from dgu.models.unet import UNetConfig
-from dgu.typing import Key
 
 
 @dataclass(frozen=True)

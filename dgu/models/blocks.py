@@ -17,9 +17,9 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from dgu.keys import threefry
+from dgu.core.keys import threefry
+from dgu.core.typing import Key, Scalar
 from dgu.models.resampling import Taps, downsample, resampled_conv, upsample
-from dgu.typing import Key, Scalar
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from dgu.arrays import as_doubles, as_floats, at_least_single, rounding
-from dgu.errors import InputError, require
-from dgu.typing import Event, Scalar
+from dgu.core.arrays import as_doubles, as_floats, at_least_single, rounding
+from dgu.core.errors import InputError, require
+from dgu.core.typing import Event, Scalar
 
 
 @jax.tree_util.register_dataclass

@@ -15,10 +15,10 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from dgu.errors import require
-from dgu.keys import threefry
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Key
 from dgu.models.blocks import SONG_INIT, dropped_label, linear, positional_embedding
-from dgu.typing import Key
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,18 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from dgu.arrays import as_jax_floats, at_least_single
-from dgu.denoisers import check_range
-from dgu.errors import InputError, require
-from dgu.keys import seeded, threefry
-from dgu.labels import checked_label
+from dgu.core.arrays import as_jax_floats, at_least_single
+from dgu.core.denoisers import check_range
+from dgu.core.errors import InputError, require
+from dgu.core.keys import seeded, threefry
+from dgu.core.labels import checked_label
+from dgu.core.typing import Event, Key, PyTree, Scalar
 from dgu.models.adm import ADM, ADMConfig
 from dgu.models.dit import DiT, DiTConfig
 from dgu.models.preconditioning import EDMPreconditioning, IDDPMPreconditioning, Preconditioning, nearest
 from dgu.models.songunet import SongUNet, SongUNetConfig
 from dgu.models.tutorial_unet import TutorialUNet, TutorialUNetConfig
 from dgu.models.unet import UNetConfig
-from dgu.typing import Event, Key, PyTree, Scalar
 
 #: The networks that can be preconditioned.
 Architecture = UNetConfig | DiTConfig | TutorialUNetConfig

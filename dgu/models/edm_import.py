@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models.pretrained import read_pickle, save_network
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from dgu.arrays import as_doubles, as_floats
-from dgu.errors import require
+from dgu.core.arrays import as_doubles, as_floats
+from dgu.core.errors import require
 from dgu.models.mixtures import MoLRGDenoiser
 
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64, Num
 
-from dgu.arrays import as_doubles, as_jax_floats, at_least_single
-from dgu.errors import require
-from dgu.keys import threefry
-from dgu.typing import Denoiser, Event, Key, PyTree, Scalar
+from dgu.core.arrays import as_doubles, as_jax_floats, at_least_single
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Denoiser, Event, Key, PyTree, Scalar
 
 
 @runtime_checkable

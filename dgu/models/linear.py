@@ -10,10 +10,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Num
 
-from dgu.arrays import as_doubles, as_floats, as_native, at_least_single, require_numbers
-from dgu.errors import require
+from dgu.core.arrays import as_doubles, as_floats, as_native, at_least_single, require_numbers
+from dgu.core.errors import require
+from dgu.core.typing import Event, Scalar
 from dgu.models.closed_form import GaussianDenoiser
-from dgu.typing import Event, Scalar
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 

@@ -11,10 +11,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer
 
-from dgu.arrays import as_jax_floats, as_native, at_least_single, require_numbers
-from dgu.errors import require
-from dgu.keys import threefry
-from dgu.typing import Event, Key, Scalar
+from dgu.core.arrays import as_jax_floats, as_native, at_least_single, require_numbers
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Event, Key, Scalar
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 

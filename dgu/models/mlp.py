@@ -1,4 +1,4 @@
-"""A small fully connected denoiser: where a U-Net has no picture to see, and where many are to be trained at once."""
+"""A small fully connected denoiser, for non-image data and for training many networks at once."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from dgu.arrays import at_least_single
-from dgu.errors import require
-from dgu.keys import threefry
+from dgu.core.arrays import at_least_single
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Event, Key, Scalar
 from dgu.models.preconditioning import edm_coefficients
-from dgu.typing import Event, Key, Scalar
 
 #: Frequencies of the embedding of the noise level, cosine and sine of each.
 _FREQUENCIES = 8

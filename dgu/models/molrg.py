@@ -13,12 +13,12 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer, Num
 
-from dgu import linalg
-from dgu.arrays import as_floats, as_labels, as_plain, at_least_single, rounding
-from dgu.errors import require
-from dgu.keys import example_key, threefry
+from dgu.core import linalg
+from dgu.core.arrays import as_floats, as_labels, as_plain, at_least_single, rounding
+from dgu.core.errors import require
+from dgu.core.keys import example_key, threefry
+from dgu.core.typing import Event, Key, Scalar
 from dgu.models.mixtures import MoLRGDenoiser
-from dgu.typing import Event, Key, Scalar
 
 
 @jax.tree_util.register_dataclass

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from dgu.errors import require
+from dgu.core.errors import require
 
 
 class Coefficients(NamedTuple):

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from dgu.checkpoint import load_arrays, save_arrays
-from dgu.errors import InputError, require
-from dgu.file_kinds import folder_kind
+from dgu.core.checkpoint import load_arrays, save_arrays
+from dgu.core.errors import InputError, require
+from dgu.core.file_kinds import folder_kind
+from dgu.core.reading import guarded
+from dgu.core.typing import PyTree
 from dgu.models.edm import EDMDenoiser, EDMNetwork
 from dgu.models.snapshot import load_edm_pickle
 from dgu.models.weights import (
@@ -22,8 +24,6 @@ from dgu.models.weights import (
     params_from_arrays,
     params_to_arrays,
 )
-from dgu.reading import guarded
-from dgu.typing import PyTree
 
 #: Names that ``load_checkpoint`` knows beside paths.
 BUNDLED = ("fashion-mnist-14",)

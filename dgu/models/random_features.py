@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from dgu.arrays import at_least_single
-from dgu.errors import require
-from dgu.keys import threefry
-from dgu.typing import Event, Key, Scalar
+from dgu.core.arrays import at_least_single
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Event, Key, Scalar
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 

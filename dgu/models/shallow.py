@@ -17,10 +17,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer
 
-from dgu.arrays import at_least_single
-from dgu.errors import require
-from dgu.keys import threefry
-from dgu.typing import Event, Key, Scalar
+from dgu.core.arrays import at_least_single
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Event, Key, Scalar
 
 
 @jax.tree_util.register_static

@@ -17,12 +17,12 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from dgu.arrays import as_jax_floats
-from dgu.errors import require
-from dgu.keys import seeded, threefry
+from dgu.core.arrays import as_jax_floats
+from dgu.core.errors import require
+from dgu.core.keys import seeded, threefry
+from dgu.core.typing import Key, PyTree, Scalar
 from dgu.models.blocks import ADM_INIT, conv
 from dgu.models.resampling import downsample, upsample
-from dgu.typing import Key, PyTree, Scalar
 
 #: Slope of the rectifiers for negative inputs.
 _SLOPE = 0.2

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from dgu.errors import CheckpointError, InputError
-from dgu.file_kinds import mismatch
+from dgu.core.errors import CheckpointError, InputError
+from dgu.core.file_kinds import mismatch
+from dgu.core.reading import guarded, regular_file
 from dgu.models.edm import EDMDenoiser
 from dgu.models.inert_pickle import Budget, Constructors, Machine, Malformed
 from dgu.models.preconditioning import PRECONDITIONINGS
 from dgu.models.torch_storage import TensorView, load_storage, rebuild_tensor
 from dgu.models.weights import network_from_arrays
-from dgu.reading import guarded, regular_file
 
 _MAX_BYTES = 8 << 30
 _NETWORKS = ("SongUNet", "DhariwalUNet")

@@ -11,8 +11,9 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from dgu.errors import require
-from dgu.keys import threefry
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Key
 from dgu.models.blocks import (
     SONG_INIT,
     BlockStyle,
@@ -25,7 +26,6 @@ from dgu.models.blocks import (
 )
 from dgu.models.resampling import downsample, resampled_conv, upsample
 from dgu.models.unet import UNetConfig
-from dgu.typing import Key
 
 _EPSILON = 1e-6
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from dgu.arrays import as_jax_floats, at_least_single
+from dgu.core.arrays import as_jax_floats, at_least_single
+from dgu.core.typing import Event, Scalar
 from dgu.models.molrg import MoLRG
-from dgu.typing import Event, Scalar
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 

@@ -22,12 +22,12 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from dgu.errors import require
-from dgu.keys import threefry
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Key
 from dgu.models.blocks import ADM_INIT, GroupNorm, conv, linear
 from dgu.models.blocks import _uniform as uniform
 from dgu.models.songunet import Constant
-from dgu.typing import Key
 
 _EPSILON = 1e-5
 #: Far above any use; they keep the description of a damaged file from taking forever.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.models.blocks import BlockSpec
 
 #: Far above every published network; they keep the description of a damaged file from taking forever.

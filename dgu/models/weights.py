@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from dgu.errors import InputError, require
+from dgu.core.errors import InputError, require
+from dgu.core.typing import PyTree
 from dgu.models.adm import ADMConfig
 from dgu.models.blocks import BlockSpec
 from dgu.models.edm import EDMDenoiser, EDMNetwork
@@ -17,7 +18,6 @@ from dgu.models.preconditioning import PRECONDITIONINGS
 from dgu.models.songunet import SongUNetConfig
 from dgu.models.tutorial_unet import TutorialUNetConfig
 from dgu.models.unet import UNetConfig
-from dgu.typing import PyTree
 
 _PATH = tuple[str, ...]
 _ARCHITECTURES: dict[str, type[UNetConfig] | type[TutorialUNetConfig]] = {

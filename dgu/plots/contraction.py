@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.plots.style import OKABE_ITO, drawing, legend_below, new_figure, style
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.plots.style import OKABE_ITO, arm_style, drawing, legend_below, new_figure, panel_grid, style
 
 #: Line styles of predictions, in turn: dashes and dots that no arm has.

@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.plots.style import LOOKS, OKABE_ITO, drawing, legend_below, panel_grid, style
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.plots.style import drawing, new_figure, style
 
 

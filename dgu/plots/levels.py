@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from matplotlib.figure import Figure
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.plots.style import LOOKS, drawing, legend_below, panel_grid, style
 
 

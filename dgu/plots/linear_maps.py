@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Num
 from matplotlib.figure import Figure
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.plots.style import LOOKS, drawing, legend_below, new_figure, panel_grid, style
 
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from dgu.analysis.quality import Estimate
-from dgu.errors import require
+from dgu.analysis.stats.estimates import Estimate
+from dgu.core.errors import require
 from dgu.plots.style import OKABE_ITO, drawing, legend_below, new_figure, panel_grid, style
 
 #: What the panel shows of a step, by the names of ``dgu.analysis.observe_norms``.

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.plots.style import LOOKS, OKABE_ITO, drawing, legend_below, panel_grid, style
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.plots.style import OKABE_ITO, arm_style, drawing, legend_below, name_rows, new_figure, panel_grid, style
 
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.plots.style import OKABE_ITO, drawing, legend_below, new_figure, style
 
 _LOOKS = (

@@ -14,7 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dgu.errors import printable, shortened
+from dgu.core.errors import printable, shortened
 
 Given = ParamSpec("Given")
 Made = TypeVar("Made")

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.plots.style import LOOKS, drawing, legend_below, panel_grid, style
 
 #: Marks on an axis before some are left out.

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from scipy import stats
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.plots.style import OKABE_ITO, drawing, legend_below, name_rows, new_figure, panel_grid, style
 
 #: Colour and line style of a kind of function, by the first word of its name: those of ``LipschitzFamily.names``, and "leading".

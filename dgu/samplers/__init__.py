@@ -1,9 +1,17 @@
-"""Noise grids and samplers: the Heun step, the scan over it, other solvers, many addressed samples, inversion, likelihood."""
+"""Noise grids and samplers: the Heun step, the scan over it, other solvers, many addressed samples.
 
-from dgu.bases import MultivariateStudentT as MultivariateStudentT
-from dgu.bases import StudentT as StudentT
+Also likelihood, inversion, trajectories and their pairs, and the exact solutions for a Gaussian.
+"""
+
+from dgu.distributions.bases import MultivariateStudentT as MultivariateStudentT
+from dgu.distributions.bases import StudentT as StudentT
 from dgu.samplers.ablation import Ablation as Ablation
 from dgu.samplers.dpm_solver import DPMSolver as DPMSolver
+from dgu.samplers.from_noise import sample_from as sample_from
+from dgu.samplers.gaussian_flow import gaussian_flow as gaussian_flow
+from dgu.samplers.gaussian_path import churn_levels as churn_levels
+from dgu.samplers.gaussian_path import gaussian_outputs as gaussian_outputs
+from dgu.samplers.gaussian_path import gaussian_path as gaussian_path
 from dgu.samplers.heun import StepState as StepState
 from dgu.samplers.heun import heun as heun
 from dgu.samplers.heun import heun_step as heun_step
@@ -11,6 +19,7 @@ from dgu.samplers.inversion import invert as invert
 from dgu.samplers.likelihood import bits_per_dim as bits_per_dim
 from dgu.samplers.likelihood import dequantize as dequantize
 from dgu.samplers.likelihood import log_likelihood as log_likelihood
+from dgu.samplers.pairs import pair_distances as pair_distances
 from dgu.samplers.prior import MAX_MISMATCH as MAX_MISMATCH
 from dgu.samplers.prior import prior_mismatch as prior_mismatch
 from dgu.samplers.reverse import probability_flow as probability_flow
@@ -28,3 +37,5 @@ from dgu.samplers.sde import ScoreOfDensity as ScoreOfDensity
 from dgu.samplers.sde import SubVPSDE as SubVPSDE
 from dgu.samplers.sde import as_denoiser as as_denoiser
 from dgu.samplers.sde import as_score as as_score
+from dgu.samplers.trajectories import Trajectories as Trajectories
+from dgu.samplers.trajectories import trace_trajectories as trace_trajectories

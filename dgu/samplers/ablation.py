@@ -15,8 +15,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float64
 
-from dgu.errors import require
-from dgu.keys import threefry
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Denoiser, Event, Key, PyTree
 from dgu.samplers.heun import (
     StepState,
     as_state,
@@ -26,7 +27,6 @@ from dgu.samplers.heun import (
     scan_steps,
 )
 from dgu.samplers.schedules import Churn, check_sigmas, is_concrete, karras_sigmas
-from dgu.typing import Denoiser, Event, Key, PyTree
 
 Number = float | int
 

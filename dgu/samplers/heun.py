@@ -14,10 +14,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from dgu import keys
-from dgu.errors import InputError, require
+from dgu.core import keys
+from dgu.core.errors import InputError, require
+from dgu.core.typing import Denoiser, Event, Key, PyTree, Scalar
 from dgu.samplers.schedules import Churn, check_churn, check_sigmas, is_concrete
-from dgu.typing import Denoiser, Event, Key, PyTree, Scalar
 
 
 class StepState(NamedTuple):

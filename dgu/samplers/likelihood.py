@@ -13,14 +13,14 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
-from dgu.arrays import as_jax_floats
-from dgu.denoisers import as_pytree, check_range
-from dgu.errors import require
-from dgu.keys import threefry
+from dgu.core.arrays import as_jax_floats
+from dgu.core.denoisers import as_pytree, check_range
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Denoiser, Event, Key, Scalar
 from dgu.samplers.heun import as_state, denoise
 from dgu.samplers.prior import check_prior
 from dgu.samplers.schedules import is_concrete
-from dgu.typing import Denoiser, Event, Key, Scalar
 
 Real = Scalar | int
 

@@ -13,10 +13,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 from scipy.special import ndtri
 
-from dgu.denoisers import as_pytree, check_range, map_batch
-from dgu.errors import PriorMismatchWarning, require
-from dgu.keys import seeded
-from dgu.typing import Denoiser, Event, Key
+from dgu.core.denoisers import as_pytree, check_range, map_batch
+from dgu.core.errors import PriorMismatchWarning, require
+from dgu.core.keys import seeded
+from dgu.core.typing import Denoiser, Event, Key
 
 #: Nats above which ``log_likelihood`` and ``dgu.analysis.flow_kl`` warn.
 MAX_MISMATCH = 0.01

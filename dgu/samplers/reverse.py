@@ -18,13 +18,13 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from dgu import keys
-from dgu.arrays import as_jax_floats
-from dgu.denoisers import as_pytree
-from dgu.errors import require
+from dgu.core import keys
+from dgu.core.arrays import as_jax_floats
+from dgu.core.denoisers import as_pytree
+from dgu.core.errors import require
+from dgu.core.typing import Event, Key, Scalar
 from dgu.samplers.schedules import is_concrete
 from dgu.samplers.sde import LinearSDE, Score
-from dgu.typing import Event, Key, Scalar
 
 #: Steps of the flow, refused ones included, after which an example is given up.
 _MAX_STEPS = 4096

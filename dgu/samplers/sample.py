@@ -20,15 +20,15 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from dgu import keys
-from dgu.arrays import as_indices
-from dgu.bases import named_base
-from dgu.chunks import check_chunk
-from dgu.errors import InputError, require
-from dgu.labels import checked_labels
+from dgu.core import keys
+from dgu.core.arrays import as_indices
+from dgu.core.chunks import check_chunk
+from dgu.core.errors import InputError, require
+from dgu.core.labels import checked_labels
+from dgu.core.typing import Denoiser, Key, PyTree
+from dgu.distributions.bases import Base, draw_initial, named_base
 from dgu.samplers.heun import StepState, heun
 from dgu.samplers.schedules import Churn, check_churn, check_sigmas
-from dgu.typing import Denoiser, Key, PyTree
 
 Observe = Callable[[StepState], PyTree]
 #: Called as ``heun`` is; a function or a frozen dataclass, compared by value or identity.
@@ -49,7 +49,7 @@ def sample_chunk(
     *,
     shape: tuple[int, ...],
     dtype: DTypeLike,
-    base: keys.Base,
+    base: Base,
     observe: Observe | None,
     stochastic: bool,
     solver: Solver = heun,
@@ -64,7 +64,7 @@ def sample_chunk(
     def one(index: Int[Array, ""], label: PyTree) -> tuple:
         example = keys.example_key(key, index)
         conditioned: Any = denoiser if label is None else denoiser.given(label)  # type: ignore[attr-defined]
-        x_init = sigmas[0] * jax.lax.optimization_barrier(keys.draw_initial(example, shape, dtype, base))
+        x_init = sigmas[0] * jax.lax.optimization_barrier(draw_initial(example, shape, dtype, base))
 
         def record(state: StepState) -> tuple:
             return jnp.isfinite(state.x_next).all(), None if observe is None else observe(state)
@@ -85,7 +85,7 @@ def sample(
     shape: Sequence[int],
     labels: ArrayLike | Sequence | None = None,
     churn: Churn = Churn(),  # noqa: B008 - frozen
-    base: keys.Base = "gaussian",
+    base: Base = "gaussian",
     batch_size: int = 64,
     observe: Observe | None = None,
     solver: Solver = heun,

@@ -11,9 +11,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float64
 
-from dgu.arrays import as_doubles
-from dgu.denoisers import check_range
-from dgu.errors import InputError, require
+from dgu.core.arrays import as_doubles
+from dgu.core.denoisers import check_range
+from dgu.core.errors import InputError, require
 
 #: Largest relative increase of the noise level in one step (Algorithm 2 of EDM).
 MAX_GAMMA = math.sqrt(2) - 1

@@ -23,8 +23,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from dgu.errors import require
-from dgu.typing import Denoiser, Event, Scalar
+from dgu.core.errors import require
+from dgu.core.typing import Denoiser, Event, Scalar
 
 #: ``score(x, t) -> grad log p_t(x)`` for ONE example.
 Score: TypeAlias = Callable[[Array, ArrayLike], Array]

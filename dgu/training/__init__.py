@@ -1,4 +1,7 @@
-"""Losses, the parameter average and the one training loop."""
+"""Training of denoisers: losses, the parameter average, the training loop, distillation and many networks at once.
+
+The sub-packages ``classifiers`` and ``subspaces`` train classifiers and models of subspaces.
+"""
 
 from dgu.training.augment import AUGMENT_DIM as AUGMENT_DIM
 from dgu.training.augment import Geometry as Geometry

@@ -9,10 +9,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Float64, Int, Num
 
-from dgu.arrays import as_examples
-from dgu.denoisers import as_pytree
-from dgu.keys import threefry
-from dgu.noisy import noisy_input
+from dgu.core.arrays import as_examples
+from dgu.core.denoisers import as_pytree
+from dgu.core.keys import threefry
+from dgu.core.noisy import noisy_input
+from dgu.core.typing import Denoiser, Event, Key, Scalar
 from dgu.samplers.heun import denoise
 from dgu.training.second_moments import (
     CrossMoments,
@@ -22,7 +23,6 @@ from dgu.training.second_moments import (
     require_finite_outputs,
     scatters,
 )
-from dgu.typing import Denoiser, Event, Key, Scalar
 
 
 def antithetic_moments(

@@ -15,9 +15,9 @@ from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.arrays import as_jax_floats
-from dgu.keys import threefry
-from dgu.typing import Key, Scalar
+from dgu.core.arrays import as_jax_floats
+from dgu.core.keys import threefry
+from dgu.core.typing import Key, Scalar
 
 #: Length of the label vector; a network that takes it has ``augment_dim=9``.
 AUGMENT_DIM = 9

@@ -23,13 +23,13 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.arrays import as_examples, as_jax_floats
-from dgu.chunks import check_chunk
-from dgu.errors import require
-from dgu.keys import threefry
+from dgu.core.arrays import as_examples, as_jax_floats
+from dgu.core.chunks import check_chunk
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Key, PyTree
 from dgu.models.shallow import ShallowNet, ShallowScore
 from dgu.samplers.sde import LinearSDE
-from dgu.typing import Key, PyTree
 
 Weighting = Literal["variance", "deviation", "likelihood"]
 #: ``measure(score, aux) -> pytree`` of one run; hashable: a function, or a frozen dataclass registered as static.

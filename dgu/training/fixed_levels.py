@@ -25,17 +25,17 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer, Num
 
-from dgu import keys
-from dgu.arrays import as_doubles, as_jax_floats
-from dgu.chunks import check_chunk
-from dgu.errors import InputError, require
+from dgu.core import keys
+from dgu.core.arrays import as_doubles, as_jax_floats
+from dgu.core.chunks import check_chunk
+from dgu.core.errors import InputError, require
+from dgu.core.noisy import checked_images, noisy_input
+from dgu.core.typing import Key, PyTree, Scalar
 from dgu.models.dit import DiTConfig
 from dgu.models.edm import EDMNetwork
 from dgu.models.levels import LinearNetwork, Network
 from dgu.models.skipnet import SkipNetwork
-from dgu.noisy import checked_images, noisy_input
 from dgu.training.loop import image_order
-from dgu.typing import Key, PyTree, Scalar
 
 _ADAM = optax.scale_by_adam()
 

@@ -24,8 +24,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.arrays import as_doubles, as_jax_floats
-from dgu.errors import require
+from dgu.core.arrays import as_doubles, as_jax_floats
+from dgu.core.errors import require
 from dgu.models.random_features import RandomFeatures
 from dgu.samplers.sde import LinearSDE, Score
 from dgu.training.dynamics import Weighting, loss_weight

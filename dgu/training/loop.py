@@ -18,14 +18,14 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from dgu import keys, parallel
-from dgu.arrays import as_examples, as_labels
-from dgu.chunks import check_chunk
-from dgu.errors import InputError, require
+from dgu.core import keys, parallel
+from dgu.core.arrays import as_examples, as_labels
+from dgu.core.chunks import check_chunk
+from dgu.core.errors import InputError, require
+from dgu.core.typing import Key, PyTree
 from dgu.models.edm import EDMNetwork, is_constant
 from dgu.training.augment import AUGMENT_DIM
 from dgu.training.losses import LossName, sampled_loss
-from dgu.typing import Key, PyTree
 
 
 @dataclass(frozen=True)

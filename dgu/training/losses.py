@@ -20,11 +20,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.arrays import as_jax_floats
-from dgu.keys import threefry
+from dgu.core.arrays import as_jax_floats
+from dgu.core.keys import threefry
+from dgu.core.typing import Event, Key, PyTree, Scalar
 from dgu.models.edm import EDMNetwork
 from dgu.training.augment import augment
-from dgu.typing import Event, Key, PyTree, Scalar
 
 #: The losses by name.
 LossName = Literal["edm", "vp", "ve", "vesde"]

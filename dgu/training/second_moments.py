@@ -12,13 +12,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, Num
 
-from dgu.arrays import as_examples
-from dgu.denoisers import as_pytree
-from dgu.errors import InputError
-from dgu.keys import threefry
-from dgu.noisy import in_blocks, noisy_input
+from dgu.core.arrays import as_examples
+from dgu.core.denoisers import as_pytree
+from dgu.core.errors import InputError
+from dgu.core.keys import threefry
+from dgu.core.noisy import in_blocks, noisy_input
+from dgu.core.typing import Denoiser, Event, Key, Scalar
 from dgu.samplers.heun import denoise
-from dgu.typing import Denoiser, Event, Key, Scalar
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -66,7 +66,7 @@ def cross_moments(
     Args:
         denoiser: any pytree that is called as ``denoiser(x, sigma)``.
         images: clean images.
-        sigma, level: noise level and its place, which addresses the noise (see ``dgu.noisy.noisy_input``).
+        sigma, level: noise level and its place, which addresses the noise (see ``dgu.core.noisy.noisy_input``).
         key: of the noise.
         draws: noisy versions of each image, one after another: how many, or the numbers of those wanted.
         rows: numbers of the images wanted, which address their noise; all by default.

@@ -18,12 +18,12 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
-from dgu.arrays import as_floats
-from dgu.chunks import check_chunk
-from dgu.errors import InputError, require
-from dgu.keys import threefry
+from dgu.core.arrays import as_floats
+from dgu.core.chunks import check_chunk
+from dgu.core.errors import InputError, require
+from dgu.core.keys import threefry
+from dgu.core.typing import Key, PyTree
 from dgu.training.losses import edm_sigma
-from dgu.typing import Key, PyTree
 
 
 @dataclass(frozen=True)

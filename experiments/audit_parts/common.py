@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from dgu.analysis.quality import Estimate
-from dgu.analysis.resampling import Interval
+from dgu.analysis.stats.estimates import Estimate
+from dgu.analysis.stats.resampling import Interval
 from experiments.audit_parts.images import Sets
 from experiments.study.judged import JudgedClaim
 from experiments.study.report import Table

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.keys import seeded, stream
+from dgu.core.keys import seeded, stream
 from experiments.audit_parts.common import own, packed, plain, ratio, text, triples, two_columns, unpacked
 from experiments.audit_parts.images import Sets
 from experiments.study.report import FigureEntry, Section

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.errors import InputError, require
+from dgu.core.errors import InputError, require
 from experiments.audit_parts.images import (
     NEEDS,
     Images,

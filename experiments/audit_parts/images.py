@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.errors import InputError, require
+from dgu.core.errors import InputError, require
 from experiments.study.inputs import reading
 from experiments.study.pool import load_images
 
@@ -160,7 +160,7 @@ def check_apart(first: tuple[str, Images], second: tuple[str, Images]) -> None:
     Both consist of exact copies. Those of a mistake come in the order of the other set, or are many without any twice;
     draws at random from m images repeat one among some sqrt(2 m).
     """
-    from dgu.analysis.splits import digests
+    from dgu.data.splits import digests
 
     (name, a), (other, b) = first, second
     hashes = digests(b.pixels)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.keys import seeded, stream
+from dgu.core.keys import seeded, stream
 from experiments.audit_parts.common import coordinates, own, packed, plain, text, triples, two_columns, unpacked
 from experiments.audit_parts.images import Sets
 from experiments.study.judged import JudgedClaim
@@ -94,7 +94,7 @@ def _root(squared: Any) -> str:
 
 def _measure(config: Any, sets: Sets) -> dict[str, np.ndarray]:
     from dgu.analysis import compare_spectra, moment_distances, variance_ratio
-    from dgu.analysis.spectra import covariance_spectrum
+    from dgu.analysis.moments.spectra import covariance_spectrum
 
     rows, what = coordinates(sets)
     key = stream(seeded(config.seed), "audit", "moments")

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.keys import seeded, stream
+from dgu.core.keys import seeded, stream
 from experiments.audit_parts.common import coordinates, packed, text, unpacked
 from experiments.audit_parts.images import Sets
 from experiments.study.judged import JudgedClaim
@@ -103,7 +103,7 @@ def _ratios(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _measure(config: Any, sets: Sets) -> dict[str, np.ndarray]:
     from dgu.analysis import lipschitz_family, lipschitz_values, tail_estimates, tail_test
-    from dgu.analysis.tails import one_sized
+    from dgu.analysis.concentration.tails import one_sized
 
     key = stream(seeded(config.seed), "audit", "tails")
     rng = np.random.default_rng([config.seed, 37])

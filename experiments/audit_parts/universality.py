@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from dgu.analysis.quality import Estimate
-from dgu.analysis.resampling import corrected_t_interval, equivalence
-from dgu.keys import seeded, stream
+from dgu.analysis.stats.estimates import Estimate
+from dgu.analysis.stats.resampling import corrected_t_interval, equivalence
+from dgu.core.keys import seeded, stream
 from experiments.audit_parts.common import text
 from experiments.audit_parts.images import Sets
 from experiments.study.judged import JudgedClaim
@@ -110,8 +110,8 @@ def _sizes(sets: Sets, most: int) -> dict[str, int]:
 
 def _replicate(config: Any, sets: Sets, number: int) -> dict[str, np.ndarray]:
     """One split of each class: the mixture and its null fitted, classifiers trained on every arm and tested on all."""
-    from dgu.analysis.arms import PARTS, Task, assemble, gaussian_arms, train_and_test
-    from dgu.analysis.splits import class_splits
+    from dgu.analysis.universality.arms import PARTS, Task, assemble, gaussian_arms, train_and_test
+    from dgu.data.splits import class_splits
 
     sizes, k = _sizes(sets, config.universality.most_per_class), len(sets.class_names)
 

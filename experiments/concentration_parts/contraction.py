@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots, samplers
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
 from dgu.models import EmpiricalDenoiser
 from dgu.samplers import Churn
 from experiments.concentration_parts.norms import fitted

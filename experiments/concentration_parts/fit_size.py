@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.arms import Recipe
-from dgu.analysis.fit_size import FitSweep, fit_gaps, fit_size_accuracy
-from dgu.analysis.resampling import Interval, corrected_t_interval, t_interval
-from dgu.errors import require
+from dgu.analysis.stats.resampling import Interval, corrected_t_interval, t_interval
+from dgu.analysis.universality.arms import Recipe
+from dgu.analysis.universality.fit_size import FitSweep, fit_gaps, fit_size_accuracy
+from dgu.core.errors import require
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim

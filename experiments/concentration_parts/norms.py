@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots, samplers
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
 from dgu.models import GaussianDenoiser
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.study.checkpoints import sampling_cost

@@ -9,13 +9,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dgu import plots
-from dgu.analysis.fit_size import mixture_samples
-from dgu.analysis.least_squares import least_squares_classifier, simulated_errors
-from dgu.analysis.predicted import class_moments, predicted_curve
-from dgu.analysis.resampling import corrected_t_interval, t_interval
-from dgu.analysis.splits import class_splits
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.analysis.stats.resampling import corrected_t_interval, t_interval
+from dgu.analysis.universality.fit_size import mixture_samples
+from dgu.analysis.universality.least_squares import least_squares_classifier, simulated_errors
+from dgu.analysis.universality.predicted import class_moments, predicted_curve
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
+from dgu.data.splits import class_splits
 from experiments.concentration_parts.subject import Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.arms import PARTS, Recipe, Task, assemble, gaussian_arms, train_and_test
-from dgu.analysis.resampling import corrected_t_interval, equivalence
-from dgu.analysis.spectra import squared_singular_values
-from dgu.analysis.splits import class_splits
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.analysis.moments.spectra import squared_singular_values
+from dgu.analysis.stats.resampling import corrected_t_interval, equivalence
+from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, gaussian_arms, train_and_test
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
+from dgu.data.splits import class_splits
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.arms import gaussian_arms
-from dgu.analysis.resampling import t_interval
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.analysis.stats.resampling import t_interval
+from dgu.analysis.universality.arms import gaussian_arms
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim

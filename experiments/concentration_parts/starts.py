@@ -9,11 +9,11 @@ import numpy as np
 from scipy import stats
 
 from dgu import analysis, plots
-from dgu.analysis.trajectories import draw_starts
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
 from dgu.models import MoLRGDenoiser
 from dgu.samplers import Churn, MultivariateStudentT, StudentT
+from dgu.samplers.trajectories import draw_starts
 from experiments.concentration_parts.contraction import published_churn
 from experiments.concentration_parts.norms import fitted
 from experiments.concentration_parts.subject import PAPER, Plan, Subject

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.coupling import COUPLINGS, LARGEST_DEVIATION
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.analysis.concentration.coupling import COUPLINGS, LARGEST_DEVIATION
+from dgu.analysis.concentration.tails import GAUSSIAN_PSI2, one_sized
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim
@@ -165,7 +166,7 @@ def run(config: Config, subject: Subject, directory: RunDirectory, seed: int) ->
             (
                 names[k],
                 f"{one['scale'][0]:.3g} [{one['scale'][1]:.3g}, {one['scale'][2]:.3g}]",
-                *(f"{one['psi2'][0, at] / analysis.tails.GAUSSIAN_PSI2:.3g}" for at in (norm, projection)),
+                *(f"{one['psi2'][0, at] / GAUSSIAN_PSI2:.3g}" for at in (norm, projection)),
                 *(f"{one['kurtosis'][0, at]:.2f} [{one['kurtosis'][1, at]:.2f}, {one['kurtosis'][2, at]:.2f}]" for at in (norm, projection)),
                 *(f"{one['hill'][0, at]:.1f}" for at in (norm, projection)),
                 float(one["delta"][2].max()),
@@ -258,7 +259,7 @@ def _describe(config: Config, key: Any, rows: np.ndarray, aside: np.ndarray, cla
         directions=_leading(aside),
     )
     values = analysis.lipschitz_values(family, rows)
-    keep = ~analysis.tails.one_sized(values)  # The largest pixel may be white in every image.
+    keep = ~one_sized(values)  # The largest pixel may be white in every image.
     names, values = [name for name, kept in zip(_named(family.names), keep) if kept], values[:, keep]
     scale = analysis.concentration_scale(rows)
     s = float(scale.value)

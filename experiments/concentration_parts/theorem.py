@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.resampling import sample_deviation
-from dgu.analysis.theorem_one import LAWS, GapTrend, TheoremDesign, gap_trend, universality_gap
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.analysis.stats.resampling import sample_deviation
+from dgu.analysis.universality.theorem_one import LAWS, GapTrend, TheoremDesign, gap_trend, universality_gap
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
 from experiments.concentration_parts.subject import PAPER, Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim

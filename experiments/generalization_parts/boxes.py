@@ -9,8 +9,8 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis import flow_kl
-from dgu.errors import PriorMismatchWarning
-from dgu.keys import seeded, stream
+from dgu.core.errors import PriorMismatchWarning
+from dgu.core.keys import seeded, stream
 from dgu.models import BoxMixture, ShallowNet
 from dgu.samplers import ScoreOfDensity
 from dgu.training import Recipe, Runs, train_dynamics

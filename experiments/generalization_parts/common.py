@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from dgu.analysis import Grid, KLMeasure
-from dgu.keys import seeded, stream
+from dgu.core.keys import seeded, stream
 from dgu.models import ShallowNet
 from dgu.samplers import VESDE
 from dgu.training import Recipe, Runs, train_dynamics

@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass, field
 
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.generalization_parts.images_config import ImagesConfig
 from experiments.study.options import check_options
 

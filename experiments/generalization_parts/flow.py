@@ -8,8 +8,8 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis import optimal_stopping, theorem_one_bound
-from dgu.analysis.divergence import KLMeasure, grid_kl, score_log_density
-from dgu.keys import seeded, stream
+from dgu.analysis.divergence.kl import KLMeasure, grid_kl, score_log_density
+from dgu.core.keys import seeded, stream
 from dgu.models import RandomFeatures, RandomFeatureScore, two_modes
 from dgu.samplers import ScoreOfDensity
 from dgu.training import empirical_loss, flow_curves, gauss_hermite, gradient_flow, population_loss

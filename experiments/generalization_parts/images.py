@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu import keys, plots
+from dgu import plots
 from dgu.analysis import (
     PCAFeatures,
     cluster_pairs,
@@ -23,9 +23,10 @@ from dgu.analysis import (
     level_losses,
     linear_level_loss,
 )
-from dgu.analysis.splits import class_splits, digests
+from dgu.core import keys
+from dgu.core.errors import require
 from dgu.data.scaling import PixelScale
-from dgu.errors import require
+from dgu.data.splits import class_splits, digests
 from dgu.models import EDMNetwork, VESDEPreconditioning, save_network
 from dgu.models.weights import params_from_arrays, params_to_arrays
 from dgu.samplers import VESDE, bits_per_dim, dequantize, karras_sigmas, log_likelihood, sample

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.models import TutorialUNetConfig
 from experiments.study.options import check_options, renamed
 

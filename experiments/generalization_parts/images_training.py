@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu import parallel
-from dgu.checkpoint import TrainingCheckpoints
+from dgu.core import parallel
+from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.models import EDMNetwork
 from dgu.training import TrainingConfig, initial_state, train_steps
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis import Grid, mixture_bound, mode_summary, optimal_stopping, smoothed, target_log_density
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import two_modes
 from experiments.generalization_parts import common
 from experiments.generalization_parts.config import Config

@@ -9,7 +9,7 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis import flow_kl, knn_kl, score_kl
-from dgu.keys import seeded, stream
+from dgu.core.keys import seeded, stream
 from dgu.models import ShallowNet, two_modes
 from dgu.models.shallow import ShallowScore
 from dgu.samplers import ScoreOfDensity, probability_flow

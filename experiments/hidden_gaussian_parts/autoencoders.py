@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.denoisers import map_batch
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.core.denoisers import map_batch
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
+from dgu.core.noisy import noisy_input
 from dgu.models import EDMNetwork
-from dgu.noisy import noisy_input
 from dgu.training import trains_together
 from experiments.hidden_gaussian_parts.autoencoder_claims import (
     EDM,

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.denoisers import as_pytree, map_batch
-from dgu.keys import seeded, stream
+from dgu.core.denoisers import as_pytree, map_batch
+from dgu.core.keys import seeded, stream
 from experiments.hidden_gaussian_parts import distillation
 from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject, bounded, triple
 from experiments.study.costs import Cost

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.training import distill_by_adam, distill_exactly
 from experiments.hidden_gaussian_parts.subject import Plan, Subject, bounded, triple

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
 from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
 from dgu.samplers import karras_sigmas
 from experiments.hidden_gaussian_parts.subject import PAPER, Plan, Subject, bounded, triple
 from experiments.study.costs import Cost

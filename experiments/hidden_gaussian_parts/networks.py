@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu import parallel
+from dgu.core import parallel
+from dgu.core.errors import InputError, require
 from dgu.data.pixels import area_mean
-from dgu.errors import InputError, require
 from dgu.models import EDMNetwork
 from dgu.samplers import karras_sigmas
 from dgu.training import TrainingConfig

@@ -12,7 +12,7 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis import SameNoise
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.hidden_gaussian_parts import networks
 from experiments.hidden_gaussian_parts.networks import Arm, Design, Images
 from experiments.hidden_gaussian_parts.subject import PAPER

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from dgu import analysis
-from dgu.errors import InputError, require
-from dgu.keys import seeded, stream
+from dgu.core.errors import InputError, require
+from dgu.core.keys import seeded, stream
 from dgu.models import NCSNPP, EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, SongUNetConfig
 from dgu.samplers import karras_sigmas
 from experiments.study import checkpoints

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.denoisers import map_batch
-from dgu.keys import initial_noise
+from dgu.core.denoisers import map_batch
+from dgu.distributions.bases import initial_noise
 from experiments.hidden_gaussian_parts.sweep_results import Sweep
 from experiments.hidden_gaussian_parts.trainer import Measured
 

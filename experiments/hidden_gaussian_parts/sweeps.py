@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.hidden_gaussian_parts import networks
 from experiments.hidden_gaussian_parts.networks import Arm, Design, Images
 from experiments.hidden_gaussian_parts.subject import PAPER

@@ -15,9 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from dgu import analysis, parallel
-from dgu.checkpoint import TrainingCheckpoints
-from dgu.keys import seeded, stream
+from dgu import analysis
+from dgu.core import parallel
+from dgu.core.checkpoint import TrainingCheckpoints
+from dgu.core.keys import seeded, stream
 from dgu.models import GaussianDenoiser, load_checkpoint, save_network
 from dgu.samplers import sample
 from dgu.training import TrainingConfig, initial_state, train_steps

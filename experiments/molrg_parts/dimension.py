@@ -9,11 +9,11 @@ import numpy as np
 from scipy import stats
 
 from dgu import analysis, plots
-from dgu.analysis.numerical_rank import Rule, share_wanted
-from dgu.errors import require
-from dgu.keys import seeded, stream
+from dgu.analysis.subspaces.numerical_rank import Rule, share_wanted
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
+from dgu.core.noisy import noisy_input
 from dgu.models import MoLRG, load_checkpoint
-from dgu.noisy import noisy_input
 from dgu.samplers import karras_sigmas
 from experiments.molrg_parts.networks_arms import LARGEST
 from experiments.molrg_parts.subject import PAPER, Subject

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.edits import edit, random_directions, split_by_subspace
-from dgu.errors import require
-from dgu.keys import seeded, stream
-from dgu.noisy import noisy_input
+from dgu.analysis.subspaces.edits import edit, random_directions, split_by_subspace
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
+from dgu.core.noisy import noisy_input
 from dgu.samplers import invert, karras_sigmas
 from experiments.molrg_parts.subject import PAPER, Subject
 from experiments.study.costs import Cost

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.errors import InputError, require
-from dgu.keys import seeded, stream
+from dgu.core.errors import InputError, require
+from dgu.core.keys import seeded, stream
 from dgu.models import GaussianDenoiser, MoLRG, MoLRGDenoiser
 from dgu.samplers import karras_sigmas, sample
 from experiments.molrg_parts.subject import PAPER, Subject, gather, planned

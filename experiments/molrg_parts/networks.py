@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dgu import plots
-from dgu.keys import seeded, stream
+from dgu.core.keys import seeded, stream
 from dgu.models import EDMNetwork
 from experiments.molrg_parts.networks_arms import bracket, dense_curve, mixture_unet, unet_curve
 from experiments.molrg_parts.networks_claims import Fits, network_claims

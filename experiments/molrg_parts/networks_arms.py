@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.keys import stream
+from dgu.core.keys import stream
 from dgu.models import EDMNetwork, EmpiricalDenoiser, save_network
 from dgu.samplers import karras_sigmas, sample
 from experiments.molrg_parts.networks_config import Config, UNetConfig

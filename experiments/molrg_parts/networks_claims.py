@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgu import analysis
-from dgu.analysis.quality import wilson
-from dgu.analysis.sigmoids import Bounded, SigmoidFit, fit_sigmoids
+from dgu.analysis.stats.estimates import wilson
+from dgu.analysis.stats.sigmoids import Bounded, SigmoidFit, fit_sigmoids
 from experiments.molrg_parts.networks_config import Config
 from experiments.molrg_parts.subject import PAPER
 from experiments.molrg_parts.training import COMPONENTS

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.training import TogetherConfig
 from experiments.molrg_parts.training import COMPONENTS, SHAPE, small_unet
 from experiments.study.options import check_options, renamed

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from dgu import analysis
-from dgu.analysis.descriptors import SSCD
-from dgu.errors import InputError, require
-from dgu.keys import stream
+from dgu.analysis.quality.descriptors import SSCD
+from dgu.core.errors import InputError, require
+from dgu.core.keys import stream
 from dgu.models import EDMNetwork
 from dgu.samplers import karras_sigmas
 from experiments.molrg_parts.networks_config import Config, UNetConfig

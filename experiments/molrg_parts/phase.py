@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from dgu import plots
-from dgu.keys import seeded, stream
+from dgu.core.keys import seeded, stream
 from experiments.molrg_parts.phase_arms import LONG, RANDOM_STARTS, SHORT, Arm, Arms, bound_errors
 from experiments.molrg_parts.phase_bounds import Bound, error_figure
 from experiments.molrg_parts.phase_checks import checks

@@ -9,9 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu.analysis import vp_grid
-from dgu.analysis.phase import gap_to_bound, grid_cells, recover_by_k_subspaces, recover_by_pca, recover_by_sgd
-from dgu.analysis.subspace_problems import Problems, low_rank_problems, random_starts, truth_starts
-from dgu.keys import stream
+from dgu.analysis.subspaces.phase import (
+    gap_to_bound,
+    grid_cells,
+    recover_by_k_subspaces,
+    recover_by_pca,
+    recover_by_sgd,
+)
+from dgu.core.keys import stream
+from dgu.training.subspaces.problems import Problems, low_rank_problems, random_starts, truth_starts
 from experiments.molrg_parts.phase_config import Config
 from experiments.study.progress import Progress
 from experiments.study.run_directory import RunDirectory

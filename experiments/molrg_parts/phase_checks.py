@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu.analysis import exact_loss, vp_grid
-from dgu.analysis.subspace_problems import low_rank_problems
-from dgu.analysis.subspaces import orthonormalised, principal_basis, projector_distances
-from dgu.keys import stream
+from dgu.analysis.subspaces.distances import orthonormalised, principal_basis, projector_distances
+from dgu.core.keys import stream
 from dgu.models import HardmaxNetwork, MoLRG, random_basis
 from dgu.samplers import karras_sigmas, sample
+from dgu.training.subspaces.problems import low_rank_problems
 from experiments.molrg_parts.phase_config import Config
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.study.options import check_options
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.errors import InputError, require
+from dgu.core.errors import InputError, require
 from dgu.models import EDMNetwork, SongUNetConfig
 from experiments.study import checkpoints
 from experiments.study.inputs import note_choice

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis
-from dgu.keys import initial_noise, stream
+from dgu.core.keys import stream
+from dgu.distributions.bases import initial_noise
 from dgu.models import EDMNetwork, MLPDenoiser, MoLRG, SongUNetConfig
 from dgu.samplers import heun, karras_sigmas, sample
 from dgu.training import TogetherConfig, TrainingConfig, initial_state, train_steps, train_together

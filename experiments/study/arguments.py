@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
-from dgu.errors import MAX_VALUE, InputError, shortened
+from dgu.core.errors import MAX_VALUE, InputError, shortened
 from experiments.study.options import as_typed, check_sound
 
 ConfigT = TypeVar("ConfigT")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
 from dgu.models.pretrained import Pretrained, network_file
 from experiments.study.costs import Cost

@@ -6,13 +6,15 @@ the verdict is computed from the interval (see ``judged``).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-from dgu.analysis.estimate import Estimate
 from experiments.study.judged import JudgedClaim
 
+if TYPE_CHECKING:  # Which would take JAX along, and keep the command line's help waiting.
+    from dgu.analysis.stats.estimate import Estimate
+
 #: A threshold: a number, or a function of the estimate where the tolerance is a multiple of its standard error.
-Bound = float | Callable[[Estimate], float]
+Bound: TypeAlias = float | Callable[["Estimate"], float]
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Claim:
             correction for the number of its parts.
         source: figure or theorem of the paper, such as ``"Fig 9"``; ``""`` for a claim of our own.
         unit: unit of the value; ``""`` for a pure number.
-        paper: sheet that the claim comes from, where that is not the paper of its part.
+        paper: where the claim comes from, if neither ours (no ``source``) nor from the paper of its part.
         note: what a reader must know about the declaration itself, such as a threshold that was changed after the data were seen.
     """
 
@@ -122,7 +124,7 @@ class NotTested:
 
 
 #: What may be measured for a claim: an estimate, either with a note, no test, or a mapping of these for joint claims.
-Measured = Estimate | Noted | NotTested | Mapping[str, Any]
+Measured: TypeAlias = Union["Estimate", Noted, NotTested, Mapping[str, Any]]
 
 
 def judge(claim: Claim, measured: Measured, paper: str) -> JudgedClaim:
@@ -139,14 +141,13 @@ def judge(claim: Claim, measured: Measured, paper: str) -> JudgedClaim:
     }
     if isinstance(measured, NotTested):
         return JudgedClaim.not_applicable(why=measured.reason, **about, unit=claim.unit)
+    joint = not isinstance(claim.test, Test)
+    if joint != isinstance(measured, Mapping):
+        wanted = "a mapping, as the claim is a joint one" if joint else "an Estimate"
+        raise TypeError(f"claim {claim.id!r}: measured = {type(measured).__name__}: must be {wanted}")
     if isinstance(claim.test, Test):
-        if not isinstance(measured, Estimate):
-            raise TypeError(f"claim {claim.id!r}: measured = {type(measured).__name__}: must be an Estimate")
-        return _tested(claim.test, measured, about | {"unit": claim.unit, "note": note})
-    if not isinstance(measured, Mapping):
-        raise TypeError(
-            f"claim {claim.id!r}: measured = {type(measured).__name__}: must be a mapping, it is a joint claim"
-        )
+        return _tested(claim.test, measured, about | {"unit": claim.unit, "note": note})  # type: ignore[arg-type]
+    assert isinstance(measured, Mapping)
     parts = [judge(part, measured[name], paper) for name, part in _parts(claim, measured).items()]
     return JudgedClaim.all_of(parts, **about, **({"note": note} if note else {}))
 
@@ -166,7 +167,7 @@ def _parts(claim: Claim, measured: Mapping[str, Any]) -> dict[str, Claim]:
     }
 
 
-def _tested(test: Test, estimate: Estimate, about: Mapping[str, Any]) -> JudgedClaim:
+def _tested(test: Test, estimate: "Estimate", about: Mapping[str, Any]) -> JudgedClaim:
     bounds = tuple(bound(estimate) if callable(bound) else bound for bound in test.bounds)
     bounded = test.max_standard_error is not None
     return JudgedClaim(

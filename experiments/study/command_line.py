@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from dgu.errors import InputError, printable
+from dgu.core.errors import InputError, printable
 from experiments.study.arguments import parse, refuse_renamed, under_its_option
 from experiments.study.costs import Cost, cost_table
 from experiments.study.ends import in_one_line

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dgu.errors import InputError
-from dgu.reading import read_json
+from dgu.core.errors import InputError
+from dgu.core.reading import read_json
 from experiments.study.options import as_typed
 
-#: The generator of all keys, ``dgu.prng.GENERATOR`` (which would take JAX along), stored in ``config.json`` beside the options.
+#: The generator of all keys, ``dgu.core.prng.GENERATOR`` (which would take JAX along), stored in ``config.json`` beside the options.
 GENERATOR = "threefry2x32"
 
 

@@ -12,8 +12,8 @@ from types import FrameType
 
 from absl import logging
 
-from dgu.errors import InputError, one_line
-from dgu.files import advice
+from dgu.core.errors import InputError, one_line
+from dgu.core.files import advice
 from experiments.study.processes import is_lead
 
 #: What is said of a command that was interrupted, where what it has stored is used again.

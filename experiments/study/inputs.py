@@ -14,8 +14,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from dgu.errors import InputError
-from dgu.reading import read_json
+from dgu.core.errors import InputError
+from dgu.core.reading import read_json
 from experiments.study.processes import is_lead
 
 #: Name of the record in a run directory.

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from dgu.errors import InputError
-from dgu.reading import guarded, read_bytes
+from dgu.core.errors import InputError
+from dgu.core.reading import guarded, read_bytes
 
 if TYPE_CHECKING:
     from experiments.study.run_directory import RunDirectory

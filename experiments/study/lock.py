@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from experiments.study.configuration import Different, check_same, config_to_json, options, read_config
 from experiments.study.outputs import unusable
 

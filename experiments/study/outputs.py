@@ -6,8 +6,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from dgu.errors import MAX_VALUE, InputError, require, shortened
-from dgu.files import obstacle
+from dgu.core.errors import MAX_VALUE, InputError, require, shortened
+from dgu.core.files import obstacle
 
 
 def folder_obstacle(path: Path) -> str:

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from dgu.keys import seeded, stream
-from dgu.typing import Key
 from experiments.study.claims import Claim, Measured, judge
 from experiments.study.costs import Cost
 from experiments.study.figures import Figure
@@ -17,6 +15,8 @@ from experiments.study.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
+
+    from dgu.core.typing import Key
 
 ConfigT = TypeVar("ConfigT", bound=Options)
 
@@ -55,8 +55,10 @@ class Run:
     part: str
 
     @property
-    def key(self) -> Key:
+    def key(self) -> "Key":
         """The part's own random key."""
+        from dgu.core.keys import seeded, stream  # Which take JAX along: not for the help of the command line.
+
         return stream(seeded(self.seed), self.part)
 
     def stage(

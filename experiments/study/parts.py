@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.study.costs import Cost
 from experiments.study.report import FigureEntry, Report, Section, Table, check_promises
 from experiments.study.run_directory import RunDirectory

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dgu import parallel
-from dgu.errors import InputError, require
+from dgu.core import parallel
+from dgu.core.errors import InputError, require
 from experiments import sample as sampling
 from experiments.study.inputs import reading
 from experiments.study.options import MAY_BE_INFINITE, check_options
@@ -72,7 +72,8 @@ def sample_pool(
     """
     import jax
 
-    from dgu import keys, samplers
+    from dgu import samplers
+    from dgu.core import keys
     from dgu.data import SampleStore
     from experiments.study.progress import Progress
 
@@ -157,7 +158,7 @@ def real_classes(config: Any, labels: Sequence[int], names: Sequence[str], shape
     ``config`` has the options ``real`` (a data set, "auto" or None), ``real_split`` and ``size``; ``names`` are those of all
     classes, of which ``labels`` are studied. "auto" takes the bundled images where the classes have their names, else none.
     """
-    from dgu.analysis.splits import check_no_duplicates
+    from dgu.data.splits import check_no_duplicates
 
     if config.real is None:
         return None

@@ -4,14 +4,14 @@ import sys
 
 import numpy as np
 
-from dgu.errors import MAX_MESSAGE
+from dgu.core.errors import MAX_MESSAGE
 
 
 def is_lead() -> bool:
     """Whether this is process 0, which alone prints and writes."""
     if "jax" not in sys.modules:
         return True
-    from dgu import parallel
+    from dgu.core import parallel
 
     return parallel.is_lead()
 

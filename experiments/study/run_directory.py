@@ -17,9 +17,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from dgu.errors import InputError
-from dgu.files import TEMPORARY, advice, remove_temporary, write_arrays, write_atomic
-from dgu.reading import array_names, guarded, read_json, read_member, regular_file
+from dgu.core.errors import InputError
+from dgu.core.files import TEMPORARY, advice, remove_temporary, write_arrays, write_atomic
+from dgu.core.reading import array_names, guarded, read_json, read_member, regular_file
 from experiments.study.configuration import (
     GENERATOR,
     check_generator,

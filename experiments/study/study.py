@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from dgu import parallel
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
@@ -17,6 +16,14 @@ from experiments.study.options import Options
 from experiments.study.part import Findings, Part
 from experiments.study.report import FigureEntry, Report, Section, Table
 from experiments.study.run_directory import RunDirectory
+
+#: Presets of a study that names no others.
+PRESETS = ("smoke", "default", "paper")
+
+
+def no_plan(config: Any) -> tuple[None, list[Cost]]:
+    """What a dry run knows of a subject whose parts need to know nothing."""
+    return None, []
 
 
 def no_introduction(config: Any, subject: Any) -> Findings:
@@ -49,8 +56,10 @@ class Study:
     options: type[Options]
     parts: tuple[Part[Any], ...]
     gather: Callable[[Any, RunDirectory], Any]
-    plan: Callable[[Any], tuple[Any, list[Cost]]]
-    overrides: Mapping[str, Mapping[str, Any]]
+    plan: Callable[[Any], tuple[Any, list[Cost]]] = no_plan
+    overrides: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=lambda: {name: {} for name in PRESETS}
+    )
     introduce: Callable[[Any, Any], Findings] = no_introduction
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -131,7 +140,9 @@ class Study:
     def dry_run(self, config: Any) -> list[Cost]:
         """What a run would cost."""
         plan, costs = self.plan(config)
-        return costs + [cost for part in self.chosen(config) for cost in part.costs(self.options_of(part, config), plan)]
+        return costs + [
+            cost for part in self.chosen(config) for cost in part.costs(self.options_of(part, config), plan)
+        ]
 
     def main(self, argv: Sequence[str] | None = None) -> tuple[JudgedClaim, ...]:
         """The command line; ``argv`` is that of the process by default."""
@@ -148,5 +159,7 @@ class Study:
 
     def __call__(self) -> None:
         """What ``python -m experiments.NAME`` does: join the other processes, if any, and run the command line."""
+        from dgu.core import parallel
+
         begin(self.name, parallel.start)
         self.main()

@@ -8,8 +8,8 @@ effect of the finite fit alone), *low rank* (a mixture fitted to fewer images th
 al., arXiv 2501.07741, Figs 5 to 8.
 """
 
-from dgu.analysis.arms import Recipe
-from dgu.analysis.splits import SplitSizes
+from dgu.analysis.universality.arms import Recipe
+from dgu.data.splits import SplitSizes
 from experiments import train
 from experiments.study import Study
 from experiments.study.pool import SamplerConfig

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from dgu.analysis.estimate import Estimate, as_estimate
-from dgu.analysis.resampling import Equivalence, corrected_t_interval, equivalence
-from dgu.analysis.splits import SplitSizes
+from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.resampling import Equivalence, corrected_t_interval, equivalence
+from dgu.data.splits import SplitSizes
 from experiments.study import Claim, Measured
 from experiments.study.claims import judge
 from experiments.study.judged import JudgedClaim

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.arms import Task, assemble, gaussian_arms, train_and_test
-from dgu.analysis.features import quadratic_features
-from dgu.keys import seeded, stream
+from dgu.analysis.universality.arms import Task, assemble, gaussian_arms, train_and_test
+from dgu.analysis.universality.features import quadratic_features
+from dgu.core.keys import seeded, stream
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, different, equivalent
 from experiments.universality.comparison import as_metrics, difference, judged
 from experiments.universality.options import Options

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
-from dgu.analysis.splits import SplitSizes
+from dgu.data.splits import SplitSizes
 from experiments.universality.comparison import intervals, own_accuracy
 from experiments.universality.predictions import predicted_lines
 

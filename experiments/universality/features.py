@@ -7,11 +7,11 @@ from functools import partial
 import jax
 import numpy as np
 
-from dgu.analysis.convnet import train_convnet
-from dgu.analysis.frechet import read_features
-from dgu.analysis.representations import RandomConvolutions, checked_features, random_convolutions, represent
-from dgu.errors import InputError, require
-from dgu.keys import seeded, stream
+from dgu.analysis.quality.frechet import read_features
+from dgu.analysis.quality.representations import RandomConvolutions, checked_features, random_convolutions, represent
+from dgu.core.errors import InputError, require
+from dgu.core.keys import seeded, stream
+from dgu.training.classifiers.convnet import train_convnet
 from experiments.study.inputs import reading
 from experiments.study.pool import load_images
 from experiments.universality.images import Plan

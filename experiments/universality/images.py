@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgu.errors import require
+from dgu.core.errors import require
 from dgu.models import EDMNetwork
 from experiments import train as trainer
 from experiments.study.pool import class_list, load_images, of_classes

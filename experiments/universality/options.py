@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from dgu.analysis.arms import Recipe
-from dgu.analysis.splits import SplitSizes
-from dgu.errors import require
+from dgu.analysis.universality.arms import Recipe
+from dgu.core.errors import require
+from dgu.data.splits import SplitSizes
 from experiments import train as trainer
 from experiments.study import Options as BaseOptions
 from experiments.study import option

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dgu.analysis.predicted import class_moments, predicted_curve
-from dgu.analysis.splits import class_splits
+from dgu.analysis.universality.predicted import class_moments, predicted_curve
+from dgu.data.splits import class_splits
 from experiments.universality.options import Options
 from experiments.universality.problems import curve_tasks, tasks
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dgu.analysis.arms import Task
+from dgu.analysis.universality.arms import Task
 from experiments.universality.options import Options
 
 

@@ -6,10 +6,10 @@ from functools import partial
 import jax
 import numpy as np
 
-from dgu.analysis.arms import PARTS, assemble, gaussian_arms, train_and_test
-from dgu.analysis.spectra import squared_singular_values
-from dgu.analysis.splits import check_disjoint, class_splits, digests
-from dgu.keys import seeded, stream
+from dgu.analysis.moments.spectra import squared_singular_values
+from dgu.analysis.universality.arms import PARTS, assemble, gaussian_arms, train_and_test
+from dgu.core.keys import seeded, stream
+from dgu.data.splits import check_disjoint, class_splits, digests
 from experiments.universality.options import Options
 from experiments.universality.problems import tasks
 

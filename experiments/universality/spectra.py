@@ -3,8 +3,8 @@
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.estimate import Estimate, as_estimate
-from dgu.analysis.resampling import corrected_t_interval
+from dgu.analysis.stats.estimate import Estimate, as_estimate
+from dgu.analysis.stats.resampling import corrected_t_interval
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, all_of, within
 from experiments.universality.comparison import as_metrics, judged, shared_sizes
 from experiments.universality.options import Options

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.analysis.splits import check_no_duplicates
+from dgu.data.splits import check_no_duplicates
 from dgu.models import load_checkpoint
 from experiments import train as trainer
 from experiments.study import Cost, Findings, RunDirectory

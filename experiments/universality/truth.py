@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu.analysis.mixture import GaussianRoot, class_key, draw_gaussian, fit_gaussian
-from dgu.keys import seeded, stream
-from dgu.typing import Key
+from dgu.core.keys import seeded, stream
+from dgu.core.typing import Key
+from dgu.distributions.class_gaussians import GaussianRoot, class_key, draw_gaussian, fit_gaussian
 
 _fit = jax.jit(jax.vmap(fit_gaussian))
 _draw = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))

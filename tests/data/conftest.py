@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 
 
 @pytest.fixture

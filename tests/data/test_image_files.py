@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dgu.core.errors import InputError
 from dgu.data import load
 from dgu.data.image_files import decode_image
-from dgu.errors import InputError
 from tests.data.test_folders import make_zip, put
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)

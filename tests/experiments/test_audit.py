@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from dgu.analysis.quality import Estimate
+from dgu.analysis.stats.estimates import Estimate
 from dgu.data import SampleStore
 from experiments import audit
 from experiments.audit import Config

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from experiments.hidden_gaussian_parts import autoencoders
 from experiments.hidden_gaussian_parts.autoencoder_networks import build, trained
 from experiments.study.run_directory import RunDirectory

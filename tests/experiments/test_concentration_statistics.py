@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.samplers import Churn
 from experiments.concentration_parts.subject import Plan, Subject
 from experiments.study.run_directory import RunDirectory

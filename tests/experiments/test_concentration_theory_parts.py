@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.samplers import Churn
 from experiments.concentration_parts import fit_size, prediction, theorem
 from experiments.concentration_parts.subject import Plan, Subject

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import two_modes
 from experiments import generalization
 from experiments.generalization_parts import boxes, capacity, common, shift, stopping, three_ways

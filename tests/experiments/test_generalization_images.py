@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dgu import plots
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import EDMNetwork, TutorialUNetConfig, VESDEPreconditioning
 from dgu.samplers import VESDE
 from dgu.training import TrainingConfig

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from experiments.study.judged import JudgedClaim, claims_table, read_claims, write_claims
 from experiments.study.run_directory import RunDirectory
 

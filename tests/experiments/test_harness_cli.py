@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from dgu.errors import require
+from dgu.core.errors import require
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.judged import JudgedClaim

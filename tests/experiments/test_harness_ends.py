@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import tyro
 
-from dgu import files
-from dgu.errors import InputError, require
+from dgu.core import files
+from dgu.core.errors import InputError, require
 from experiments import metrics
 from experiments.study import run_directory
 from experiments.study.command_line import run_experiment

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
-from dgu.prng import GENERATOR
+from dgu.core.errors import InputError
+from dgu.core.prng import GENERATOR
 from experiments.study import run_directory
 from experiments.study.progress import Progress, progress
 from experiments.study.run_directory import RunDirectory

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from experiments.study import inputs
 from experiments.study.command_line import run_experiment
 from experiments.study.inputs import content_of, files_of, note_choice, reading

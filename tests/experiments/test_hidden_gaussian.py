@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dgu import analysis
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.samplers import karras_sigmas
 from experiments import hidden_gaussian
 from experiments.hidden_gaussian import PARTS, PRESETS

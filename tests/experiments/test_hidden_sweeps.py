@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from dgu import keys, parallel
+from dgu.core import parallel
+from dgu.distributions.bases import initial_noise
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
 from dgu.training import loop
 from experiments import hidden_gaussian
@@ -156,7 +157,7 @@ def test_all_arms_start_from_the_same_noise(sources, tmp_path):
     starts = [
         lab.draw(Partial(identity), arm) for arm in (lab.arm(4, 0), lab.arm(20, 1, 4), lab.arm(4, 0, family="adm-edm"))
     ]
-    wanted = np.stack([80 * np.asarray(keys.initial_noise(lab.key("samples"), index, (6, 6, 1))) for index in range(5)])
+    wanted = np.stack([80 * np.asarray(initial_noise(lab.key("samples"), index, (6, 6, 1))) for index in range(5)])
     for found in starts:
         np.testing.assert_array_equal(found, starts[0])
     np.testing.assert_allclose(starts[0], wanted, rtol=1e-5)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from experiments.molrg_parts import phase
 from experiments.molrg_parts import phase_claims as claims
 from experiments.molrg_parts.phase_arms import LONG, SHORT

@@ -7,8 +7,8 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from dgu.analysis.arms import Recipe
-from dgu.errors import InputError
+from dgu.analysis.universality.arms import Recipe
+from dgu.core.errors import InputError
 from dgu.training import TogetherConfig, TrainingConfig
 from experiments import metrics, model_card
 from experiments.hidden_gaussian_parts import linearity

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from dgu import data
-from dgu.checkpoint import TrainingCheckpoints
-from dgu.errors import InputError
+from dgu.core.checkpoint import TrainingCheckpoints
+from dgu.core.errors import InputError
 from dgu.models import load_checkpoint
 from dgu.training import initial_state
 from experiments import train as trainer

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dgu.analysis.splits import SplitSizes
+from dgu.data.splits import SplitSizes
 from experiments.study.claims import judge
 from experiments.universality import STUDY, accuracy, comparison, controls, curves, spectra, two_layer
 from experiments.universality.options import Options

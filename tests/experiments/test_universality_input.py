@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dgu import data
-from dgu.analysis.splits import SplitSizes
+from dgu.data.splits import SplitSizes
 from experiments.universality import STUDY
 from tests.experiments.universality_study import (
     CLASSES,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import GaussianDenoiser
 
 EVENT = (4, 3, 2)

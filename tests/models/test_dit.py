@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import DAEPreconditioning, DiTConfig, EDMNetwork, EDMPreconditioning
 from dgu.models.dit import DiT, from_patches, to_patches
 from dgu.models.weights import network_config

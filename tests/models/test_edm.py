@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgu import samplers
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import ADMConfig, DiTConfig, EDMNetwork, SongUNetConfig, edm_from_arrays, load_checkpoint
 from dgu.models.preconditioning import edm_coefficients
 from dgu.models.weights import network_config, network_from_config, params_from_arrays, params_to_arrays

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import DAEPreconditioning, LevelDenoisers, LinearDenoiser, LinearNetwork, NetworkDenoiser
 
 NETWORK = LinearNetwork((2, 2, 1))

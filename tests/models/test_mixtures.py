@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logsumexp, softmax
 from scipy.stats import multivariate_normal
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, MoLRGDenoiser
 from dgu.testing import check_posterior_mean
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import MoLRG, random_subspaces
 
 EVENT, D = (2, 3, 2), 12

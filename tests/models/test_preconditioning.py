@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import EDMPreconditioning, IDDPMPreconditioning, VEPreconditioning, VPPreconditioning, edm_from_arrays
 from dgu.models.preconditioning import PRECONDITIONINGS
 from dgu.samplers import DPMSolver, heun, invert, karras_sigmas, log_likelihood, sample

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import BoxMixture, RandomFeatures, RandomFeatureScore, ShallowNet, ShallowScore, gaussian_mixture
 from dgu.samplers import VESDE
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import NetworkDenoiser, SkipNetwork
 from tests import parity
 

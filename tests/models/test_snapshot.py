@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from dgu import samplers
-from dgu.checkpoint import load_arrays
-from dgu.errors import CheckpointError, InputError
+from dgu.core.checkpoint import load_arrays
+from dgu.core.errors import CheckpointError, InputError
 from dgu.models import edm_import, load_checkpoint, load_edm_pickle
 from dgu.models.snapshot import read_snapshot
 from dgu.models.weights import edm_from_arrays

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from dgu.errors import CheckpointError
+from dgu.core.errors import CheckpointError
 from dgu.models import EDMDenoiser, load_edm_pickle
 from tests import parity
 from tests.models import networks, snapshots

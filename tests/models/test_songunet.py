@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from dgu import training
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import (
     NCSNPP,
     ADMConfig,

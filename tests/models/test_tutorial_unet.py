@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dgu import training
-from dgu.checkpoint import load_arrays
-from dgu.errors import InputError
+from dgu.core.checkpoint import load_arrays
+from dgu.core.errors import InputError
 from dgu.models import EDMNetwork, TutorialUNetConfig, VESDEPreconditioning, load_checkpoint
 from dgu.models.pretrained import save_network
 from dgu.samplers import VESDE, as_score

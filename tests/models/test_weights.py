@@ -7,7 +7,7 @@ import chex
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import ADMConfig, IDDPMPreconditioning, SongUNetConfig, VPPreconditioning, edm_from_arrays
 from dgu.models.weights import network_config, network_from_config, params_to_arrays
 from tests.models import networks

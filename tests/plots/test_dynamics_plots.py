@@ -5,7 +5,7 @@ import pytest
 
 from dgu import plots
 from dgu.analysis import falling_share
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.samplers import karras_sigmas
 
 GRID = karras_sigmas(5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dgu import plots
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from tests.plots.test_plots import band, finish, lines
 
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from dgu import plots
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.plots.style import VERDICTS
 
 ARMS = ("diffusion", "mixture", "null", "real")

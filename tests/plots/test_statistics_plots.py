@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from dgu import plots
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from tests.plots.test_plots import finish, lines
 
 NAMES = ("norm", "projection 0", "projection 1")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.plots import SweepPanel, sweep_curves
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu import keys
-from dgu.errors import InputError
+from dgu.core import keys
+from dgu.core.errors import InputError
+from dgu.distributions.bases import initial_noise
 from dgu.models import GaussianDenoiser, edm_from_arrays
 from dgu.samplers import Ablation, Churn, heun, karras_sigmas, sample
 from tests import parity
@@ -254,7 +255,7 @@ def test_sample_runs_it_with_the_same_draws_on_any_device(mixtures):
         sample(mixture, key, [9, 2], sigmas, solver=same, devices=ONE, **options), whole[[9, 2]]
     )
     eps = jnp.stack([keys.step_noise(key, 9, step, (6,)) for step in range(8)])
-    x_init = jnp.float32(sigmas[0]) * keys.initial_noise(key, 9, (6,), base=counted)
+    x_init = jnp.float32(sigmas[0]) * initial_noise(key, 9, (6,), base=counted)
     replayed = jax.jit(lambda m, x, e: VP(m, x, sigmas, churn=CHURN, eps=e))(mixture, x_init, eps)
     np.testing.assert_allclose(whole[9], replayed, rtol=0, atol=2e-5 * np.abs(whole).max())
     drawn = jax.jit(lambda m, x, k: VP(m, x, sigmas, churn=CHURN, key=k))(mixture, x_init, keys.example_key(key, 9))

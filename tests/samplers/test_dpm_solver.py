@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu import keys
-from dgu.errors import InputError
+from dgu.core.errors import InputError
+from dgu.distributions.bases import initial_noise
 from dgu.models import GaussianDenoiser
 from dgu.samplers import Churn, DPMSolver, heun, karras_sigmas, sample
 
@@ -102,7 +102,7 @@ def test_sample_runs_it_and_refuses_churn(mixtures):
     whole = sample(mixture, key, range(11), sigmas, **options)
     one_device = sample(mixture, key, [9, 2], sigmas, devices=jax.devices()[:1], **options)
     np.testing.assert_array_equal(one_device, whole[[9, 2]])
-    alone = run(DPMSolver(), mixture, jnp.float32(80) * keys.initial_noise(key, 9, (6,)), jnp.float32(sigmas))
+    alone = run(DPMSolver(), mixture, jnp.float32(80) * initial_noise(key, 9, (6,)), jnp.float32(sigmas))
     np.testing.assert_allclose(whole[9], alone, rtol=0, atol=1e-5)
     with pytest.raises(InputError, match=r"churn.rate = 2.0: must be 0: DPMSolver adds no noise"):
         sample(mixture, key, [0], sigmas, churn=Churn(2.0), **options)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu import keys
-from dgu.errors import InputError
+from dgu.core import keys
+from dgu.core.errors import InputError
 from dgu.models import GaussianDenoiser
 from dgu.samplers import Churn, heun, heun_step, karras_sigmas
 

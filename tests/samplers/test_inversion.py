@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import GaussianDenoiser
 from dgu.samplers import heun, heun_step, invert, karras_sigmas
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.special import logsumexp
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import GaussianDenoiser
 from dgu.samplers import bits_per_dim, dequantize, log_likelihood
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.errors import InputError, PriorMismatchWarning
+from dgu.core.errors import InputError, PriorMismatchWarning
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
 from dgu.samplers import MAX_MISMATCH, log_likelihood, prior_mismatch
 

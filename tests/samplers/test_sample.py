@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgu import keys
-from dgu.errors import InputError
+from dgu.core import keys
+from dgu.core.errors import InputError
+from dgu.distributions.bases import initial_noise
 from dgu.models import GaussianDenoiser
 from dgu.samplers import Churn, heun, karras_sigmas, sample, sample_chunk
 from dgu.samplers.sample import _pack
@@ -117,7 +118,7 @@ def test_samples_are_replayed_from_the_public_draws(denoisers):
     program = jax.jit(lambda m, x, s, e: heun(m, x, s, churn=PAPER, eps=e))
     for row, (index, label) in enumerate([(4, 1), (30, 2)]):
         eps = jnp.stack([keys.step_noise(key, index, step, SHAPE) for step in range(6)])
-        x_init = jnp.float32(GRID[0]) * keys.initial_noise(key, index, SHAPE)
+        x_init = jnp.float32(GRID[0]) * initial_noise(key, index, SHAPE)
         replayed = program(mixture.given(label), x_init, GRID, eps)
         np.testing.assert_allclose(whole[row], replayed, rtol=0, atol=2e-6 * np.abs(whole).max())
 
@@ -173,7 +174,7 @@ def test_observations_progress_and_base(denoisers):
     plain = draw(denoisers["matmul"], [9, 1, 14, 3, 20, 33, 2], churn=Churn(), devices=ONE)
     np.testing.assert_allclose(x0, plain, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(seen["step"], np.tile(np.arange(6), (7, 1)))
-    first = [np.linalg.norm(np.float32(80) * keys.initial_noise(jax.random.key(0), i, SHAPE)) for i in (9, 1, 14)]
+    first = [np.linalg.norm(np.float32(80) * initial_noise(jax.random.key(0), i, SHAPE)) for i in (9, 1, 14)]
     np.testing.assert_allclose(seen["norm"][:3, 0], first, rtol=1e-5)
     assert calls[-1] == (7, 7) and [c[0] for c in calls] == sorted({c[0] for c in calls})
 

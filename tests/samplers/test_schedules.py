@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.samplers import Churn, karras_sigmas
 
 RECORDED = np.load(pathlib.Path(__file__).parents[1] / "fixtures" / "schedules.npz")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from dgu import keys
-from dgu.errors import InputError
+from dgu.core import keys
+from dgu.core.errors import InputError
 from dgu.models import GaussianDenoiser, gaussian_mixture, two_modes
 from dgu.samplers import (
     VESDE,

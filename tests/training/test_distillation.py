@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dgu.analysis import weight_nmse
-from dgu.errors import InputError
+from dgu.core.errors import InputError
+from dgu.core.noisy import noisy_input
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
-from dgu.noisy import noisy_input
 from dgu.training import author_learning_rates, distill_by_adam, distill_exactly
 from dgu.training.antithetic_moments import antithetic_moments
 from dgu.training.distillation import solve_moments

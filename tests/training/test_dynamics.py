@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import RandomFeatures, RandomFeatureScore, ShallowNet, two_modes
 from dgu.samplers import VESDE, ScoreOfDensity
 from dgu.training import (

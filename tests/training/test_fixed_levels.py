@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu import keys
-from dgu.errors import InputError
+from dgu.core import keys
+from dgu.core.errors import InputError
+from dgu.core.noisy import noisy_input
 from dgu.models import (
     DAEPreconditioning,
     DiTConfig,
@@ -17,7 +18,6 @@ from dgu.models import (
     NetworkDenoiser,
     SkipNetwork,
 )
-from dgu.noisy import noisy_input
 from dgu.training import LevelTraining, dsm_loss, fixed_levels, image_order, initial_levels, train_levels
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")

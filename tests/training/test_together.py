@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 from dgu.models import GaussianDenoiser, MLPDenoiser
 from dgu.training import TogetherConfig, train_together
 

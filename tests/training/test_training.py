@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from dgu import parallel
-from dgu.checkpoint import TrainingCheckpoints
-from dgu.errors import InputError
+from dgu.core import parallel
+from dgu.core.checkpoint import TrainingCheckpoints
+from dgu.core.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, SongUNetConfig, edm_from_arrays
 from dgu.models.weights import params_to_arrays
 from dgu.training import TrainingConfig, edm_loss, edm_sigma, image_order, initial_state, loop, train_steps, update

@@ -1,0 +1,116 @@
+"""What a denoiser's linear maps are like: distance to another's, singular vectors, symmetry, spectrum, orthogonality."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float64, Num
+
+from dgu.core.arrays import as_doubles
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.noisy import checked_images, checked_levels
+from dgu.core.typing import Denoiser, Key
+from dgu.models.linear import LinearDenoiser
+from dgu.training.second_moments import level_moments
+
+
+@dataclass(frozen=True, eq=False)
+class MapSpectra:
+    """Singular value decompositions ``W = left diag(values) right^T`` of L maps, largest values first. float64.
+
+    Attributes:
+        values: ``(L, k)``.
+        left, right: singular vectors as columns, ``(L, d, k)``.
+        alignment: ``|left_i . right_i|``, ``(L, k)``: 1 throughout where W is symmetric and positive semi-definite.
+        asymmetry: ``|W - W^T|_F / (2 |W|_F)``, ``(L,)``: from 0 (symmetric) to 1 (antisymmetric).
+    """
+
+    values: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    alignment: np.ndarray
+    asymmetry: np.ndarray
+
+
+def weight_nmse(maps: LinearDenoiser, reference: LinearDenoiser) -> Float64[np.ndarray, "levels"]:
+    """``|W - W_ref|_F^2 / |W_ref|_F^2`` at each level: 1 for a map that is 0. Li et al. (arXiv 2410.24060), Fig 4.
+
+    Raises:
+        InputError: maps of other levels or sizes.
+    """
+    ours, theirs = (np.asarray(one.sigmas, np.float64) for one in (maps, reference))
+    same = ours.shape == theirs.shape and bool(np.allclose(ours, theirs, rtol=1e-6))
+    require(same, "reference.sigmas", theirs.tolist(), f"those of the maps, {ours.tolist()}")
+    w, v = (np.asarray(one.weights, np.float64) for one in (maps, reference))
+    require(w.shape == v.shape, "reference.weights.shape", v.shape, f"that of the maps, {w.shape}")
+    return ((w - v) ** 2).sum(axis=(1, 2)) / (v**2).sum(axis=(1, 2))
+
+
+def map_spectra(maps: LinearDenoiser, count: int = 100) -> MapSpectra:
+    """The leading singular triplets of each map and how symmetric it is. Li et al., Figs 4 and 14.
+
+    Raises:
+        InputError: ``count`` not from 1 to d.
+    """
+    weights = np.asarray(maps.weights, np.float64)
+    require(1 <= count <= weights.shape[-1], "count", count, f"from 1 to d = {weights.shape[-1]}")
+    left, values, right = np.linalg.svd(weights)
+    left, right = left[:, :, :count], np.swapaxes(right, 1, 2)[:, :, :count]
+    skew = np.linalg.norm(weights - np.swapaxes(weights, 1, 2), axis=(1, 2))
+    size = np.linalg.norm(weights, axis=(1, 2))
+    asymmetry = skew / (2 * np.where(size > 0, size, 1.0))
+    return MapSpectra(values[:, :count], left, right, np.abs((left * right).sum(axis=1)), asymmetry)
+
+
+def vector_correlation(
+    vectors: Num[ArrayLike, "*batch d k"], basis: Num[ArrayLike, "e m"]
+) -> Float64[np.ndarray, "*batch k m"]:
+    """``|vectors^T basis|``, the modulus of the cosine of each pair of unit columns. Li et al., Figs 4 and 28.
+
+    Raises:
+        InputError: vectors of another length than the basis'.
+    """
+    found, other = as_doubles("vectors", vectors), as_doubles("basis", basis)
+    require(found.shape[-2] == len(other), "basis.shape", other.shape, f"({found.shape[-2]}, m)")
+    return np.abs(np.swapaxes(found, -1, -2) @ other)
+
+
+def subspace_overlap(
+    vectors: Num[ArrayLike, "*batch d k"], basis: Num[ArrayLike, "e m"]
+) -> Float64[np.ndarray, "*batch"]:
+    """Mean squared length of the vectors' projections onto the basis: 1 where the span holds them, ``m / d`` by chance.
+
+    Unlike single vectors' correlations it does not depend on the order or on rotations among near-equal values.
+    """
+    return np.asarray((vector_correlation(vectors, basis) ** 2).sum(axis=-1).mean(axis=-1))
+
+
+def orthogonality_residual(
+    denoiser: Denoiser,
+    images: Num[ArrayLike, "n *event"],
+    sigmas: Num[ArrayLike, "levels"],
+    key: Key,
+    *,
+    draws: int = 1,
+    batch_size: int = 512,
+) -> Float64[np.ndarray, "levels"]:
+    """``|E (D(y) - x)(y - E y)^T|_F / |Cov x|_F`` over ``y = x + sigma eps`` at each level. Li et al., (51).
+
+    It is 0 for the best affine map of the law of the images, and for their exact posterior mean, up to the sampling of
+    the noise: compare it with the Gaussian denoiser's own on the same images and key.
+
+    Raises:
+        InputError: fewer than two images, equal images, or a level out of range.
+    """
+    key = threefry(key)
+    rows = checked_images(images, 2)
+    levels = checked_levels(sigmas, {"denoiser": denoiser})
+    flat = rows.reshape(len(rows), -1).astype(np.float64)
+    centred = flat - flat.mean(axis=0)
+    # The smaller of the two products has the same norm.
+    short = centred if len(centred) <= centred.shape[1] else centred.T
+    scale = float(np.linalg.norm(short @ short.T)) / len(rows)
+    require(scale > 0, "images", "all equal", "images that differ")
+    stream = level_moments(denoiser, rows, levels, key, draws=draws, residual=True, batch_size=batch_size)
+    return np.array([float(np.linalg.norm(found.cross)) / found.count / scale for found in stream])

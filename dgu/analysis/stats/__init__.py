@@ -1,0 +1,18 @@
+"""Estimates and tests that every study shares.
+
+How large is a quantity, with which standard error and 95 % interval? Are two arms equivalent within a margin? How
+well does a score separate two groups? At which size do measured curves cross a level?
+"""
+
+from dgu.analysis.stats.estimates import Estimate as Estimate
+from dgu.analysis.stats.estimates import proportion as proportion
+from dgu.analysis.stats.ranking import auc as auc
+from dgu.analysis.stats.ranking import hits_at as hits_at
+from dgu.analysis.stats.resampling import Interval as Interval
+from dgu.analysis.stats.resampling import corrected_t_interval as corrected_t_interval
+from dgu.analysis.stats.resampling import equivalence as equivalence
+from dgu.analysis.stats.resampling import jackknife_interval as jackknife_interval
+from dgu.analysis.stats.resampling import t_interval as t_interval
+from dgu.analysis.stats.sigmoids import Bounded as Bounded
+from dgu.analysis.stats.sigmoids import SigmoidFit as SigmoidFit
+from dgu.analysis.stats.sigmoids import fit_sigmoids as fit_sigmoids

@@ -1,0 +1,131 @@
+"""Phase transitions of subspace recovery: PCA, K-subspaces and SGD on all cells of rank and size and all trials at once.
+
+Each function is one compiled program for a shape of problems, whatever their ranks and sizes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
+
+from dgu.analysis.subspaces.clustering import k_subspaces, spectral_labels
+from dgu.analysis.subspaces.distances import Recovery, orthonormalised, principal_basis, recovery
+from dgu.core.arrays import as_jax_floats
+from dgu.core.errors import require
+from dgu.core.keys import threefry
+from dgu.core.typing import Key
+from dgu.training.subspaces.problems import Problems
+from dgu.training.subspaces.sgd import TimeGrid, train_subspaces
+
+
+class Cells(NamedTuple):
+    """Rank, size and trial of each problem of a grid, ``(trials * ranks * sizes,)``, trial by trial, sizes running fastest."""
+
+    ranks: np.ndarray
+    sizes: np.ndarray
+    trials: np.ndarray
+
+
+def grid_cells(ranks: Sequence[int], sizes: Sequence[int], trials: Sequence[int]) -> Cells:
+    """Every pair of a rank and a size, for each trial."""
+    t, d, n = np.meshgrid(np.asarray(trials), np.asarray(ranks), np.asarray(sizes), indexing="ij")
+    return Cells(d.ravel(), n.ravel(), t.ravel())
+
+
+@jax.jit
+def recover_by_pca(problems: Problems) -> Recovery:
+    """Of problems with one component: their rank leading principal directions (Theorem 1). Leaves have the axis of problems.
+
+    Raises:
+        InputError: problems of more than one component.
+    """
+    components, width = problems.truth.shape[1], problems.truth.shape[3]
+    require(components == 1, "problems", f"{components} components", "problems of one component")
+
+    def one(rows: Array, rank: Array, truth: Array) -> Recovery:
+        return recovery(principal_basis(rows, rank, width)[None], truth)
+
+    return jax.vmap(one)(problems.rows, problems.ranks, problems.truth)
+
+
+@jax.jit
+def recover_by_k_subspaces(
+    key: Key, problems: Problems, threshold: Num[ArrayLike, ""] | float
+) -> tuple[Recovery, Array]:
+    """K-subspaces from the spectral start with ``threshold`` on unit inner products (Theorem 3).
+
+    The problem in row p has the draw number p of ``key``.
+
+    Returns:
+        The recoveries, and how many times each problem's K-subspaces re-seeded an emptied subspace.
+    """
+    key = threefry(key)
+    components, width = problems.truth.shape[1], problems.truth.shape[3]
+
+    def one(given: tuple[Array, Problems]) -> tuple[Recovery, Array]:
+        number, p = given
+        start = spectral_labels(jax.random.fold_in(key, number), p.rows, p.present, components, threshold)
+        found = k_subspaces(p.rows, start, p.present, p.ranks, clusters=components, width=width)
+        return recovery(found.bases, p.truth), found.reseeded
+
+    # One after the other: together, all would take as many updates as the slowest.
+    return jax.lax.map(one, (jnp.arange(problems.ranks.shape[0]), problems))
+
+
+def recover_by_bases(bases: Num[ArrayLike, "P K n r"], truth: Num[ArrayLike, "P K n r"]) -> tuple[Recovery, Recovery]:
+    """Of bases that are there: made orthonormal first, and taken as they are."""
+    return _recover_by_bases(as_jax_floats("bases", bases), as_jax_floats("truth", truth))
+
+
+@jax.jit
+def _recover_by_bases(bases: Array, truth: Array) -> tuple[Recovery, Recovery]:
+    either = jnp.stack([orthonormalised(bases), bases])
+    found = jax.vmap(jax.vmap(recovery), in_axes=(0, None))(either, truth)
+    return Recovery(*(leaf[0] for leaf in found)), Recovery(*(leaf[1] for leaf in found))
+
+
+def recover_by_sgd(
+    keys: Key,
+    problems: Problems,
+    starts: Num[ArrayLike, "P K n r"],
+    *,
+    grid: TimeGrid | None = None,
+    steps: int = 5000,
+    batch_size: int = 128,
+    learning_rate: float = 0.1,
+) -> tuple[Recovery, Recovery, Array]:
+    """Algorithm 1, the problems as ``(T,)`` equal groups in a row that share their draws; see ``train_subspaces``.
+
+    Args:
+        keys: ``(T,)``, one for each group.
+
+    Returns:
+        The recoveries with the bases made orthonormal, and with the bases as SGD left them; and the problems in which
+        it diverged, ``(P,)``, which are no successes.
+    """
+    keys = threefry(keys, "keys", shape=None)
+    starts = as_jax_floats("starts", starts)
+    groups, total = keys.shape[0], starts.shape[0]
+    require(total % groups == 0, "keys", f"{groups} groups", f"a number that divides the {total} problems")
+    split = jax.tree.map(lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]), (problems, starts))
+    bases = train_subspaces(
+        keys, *split, grid=grid, steps=steps, batch_size=batch_size, learning_rate=learning_rate
+    ).reshape(starts.shape)
+    # Gathered: every device would decompose all of them.
+    bases = jax.device_put(bases, jax.local_devices()[0])
+    diverged = ~jnp.all(jnp.isfinite(bases), axis=(1, 2, 3))
+    finite = jnp.where(diverged[:, None, None, None], 0, bases)
+    return *recover_by_bases(finite, problems.truth), diverged
+
+
+def gap_to_bound(problems: Problems) -> Float[Array, "P K"]:
+    """``sqrt(sum_i |e_i|^2) / |sqrt N - sqrt(d - 1)|`` for N at least d, else over ``sqrt d - sqrt(N - 1)``: what a constant
+    multiplies in the bounds (13), (14), (18) and (19) on ``|U U^T - V V^T|_F``."""
+    d, n = problems.ranks.astype(float), problems.sizes.astype(float)
+    gap = jnp.where(n >= d, jnp.sqrt(n) - jnp.sqrt(d - 1), jnp.sqrt(d) - jnp.sqrt(n - 1))
+    return jnp.sqrt(problems.noise) / gap[:, None]

@@ -1,0 +1,229 @@
+"""The gate that arrays from users pass: a floating dtype in which differences do not wrap and sums do not overflow.
+
+Integers and float16 or bfloat16 become float32, or float64 where float32 does not hold all values of their dtype (32-bit
+integers and wider); float32 and float64 stay what they are. Booleans, text, complex numbers, Python objects and masked
+arrays are refused: a mask or an imaginary part would be lost without a word.
+
+JAX is imported by the functions that need it: what only reads and writes arrays starts without it.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from dgu.core.errors import InputError, require
+
+if TYPE_CHECKING:
+    from jax import Array
+else:
+    Array: TypeAlias = Any
+
+
+def working_dtype(name: str, dtype: Any) -> np.dtype:
+    """The dtype that numbers of ``dtype`` are computed in: float32 or float64.
+
+    Raises:
+        InputError: ``dtype`` holds no real numbers.
+    """
+    dtype = np.dtype(dtype).newbyteorder("=")  # JAX knows the machine's own order of bytes alone.
+    if is_integral(dtype) or is_floating(dtype):
+        return np.dtype(np.float64) if is_integral(dtype) and dtype.itemsize >= 4 else _at_least_single(dtype)
+    raise InputError(f"{name}: has dtype {dtype}; must be integers or floating-point numbers")
+
+
+def is_floating(dtype: Any) -> bool:
+    """Whether a dtype is one of floating-point numbers, those of ``ml_dtypes`` (bfloat16 and smaller ones) included."""
+    dtype = np.dtype(dtype)
+    return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))
+
+
+def is_integral(dtype: Any) -> bool:
+    """Whether a dtype is one of integers, those of ``ml_dtypes`` (of 4 and 2 bits) included."""
+    dtype = np.dtype(dtype)
+    return dtype.kind in "iu" or dtype.name.startswith(("int", "uint"))
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is one real number: of Python, NumPy or JAX, and no truth value."""
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
+
+
+def _at_least_single(dtype: np.dtype) -> np.dtype:
+    if dtype.itemsize > 8:  # Extended precision: nothing here computes in it.
+        return np.dtype(np.float64)
+    return np.dtype(np.promote_types(dtype, np.float32)) if dtype.kind in "iuf" else np.dtype(np.float32)
+
+
+def require_numbers(**arrays: Any) -> None:
+    """Raise ``InputError`` where an array, perhaps a traced one, is not of real numbers."""
+    for name, value in arrays.items():
+        working_dtype(name, value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype)
+
+
+def as_plain(name: str, value: Any) -> np.ndarray:
+    """``value`` as a NumPy array of whatever dtype it has.
+
+    Raises:
+        InputError: ``value`` is masked or ragged.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"{name}: is a masked array, whose mask would be lost; must be a plain array")
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # Lists of unequal length.
+        raise InputError(f"{name}: is no array ({error}); must be a plain array of numbers") from None
+
+
+def as_floats(name: str, value: Any) -> np.ndarray:
+    """``value`` as a NumPy array of float32 or float64; not copied where it is one already.
+
+    Raises:
+        InputError: ``value`` is masked, ragged, or not of real numbers.
+    """
+    array = as_plain(name, value)
+    return array.astype(working_dtype(name, array.dtype), copy=False)
+
+
+def as_doubles(name: str, value: Any) -> np.ndarray:
+    """``as_floats`` in float64, for what is computed on the host in full precision.
+
+    Raises:
+        InputError: ``value`` is masked, ragged, or not of real numbers.
+    """
+    return as_floats(name, value).astype(np.float64, copy=False)
+
+
+def as_examples(name: str, value: Any) -> np.ndarray:
+    """``as_floats`` for examples that JAX computes with: integers in its precision, float32 unless 64 bits are enabled.
+
+    Raises:
+        InputError: ``value`` is masked, ragged, or not of real numbers.
+    """
+    import jax
+
+    array = as_floats(name, value)
+    integers = not is_floating(getattr(value, "dtype", array.dtype))
+    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False) if integers else array
+
+
+def as_jax_floats(name: str, value: Any) -> Array:
+    """``value`` as a JAX array of float32, or of float64 where 64 bits are enabled; traced arrays pass.
+
+    Raises:
+        InputError: ``value`` is not of real numbers.
+    """
+    import jax
+
+    if not isinstance(value, jax.Array):
+        return jax.numpy.asarray(as_floats(name, value))
+    value = whole(value)
+    return value.astype(jax.dtypes.canonicalize_dtype(working_dtype(name, value.dtype)))
+
+
+def whole(value: Array) -> Array:
+    """A JAX array whose rows are split over a mesh by its type (axes of type Explicit), on one device; others as they are.
+
+    JAX refuses products of such arrays as ambiguous. Those on a mesh of type Auto stay where they are, traced ones as well.
+    """
+    import jax
+
+    from dgu.core.parallel import on_one_device
+
+    split = not isinstance(value, jax.core.Tracer) and any(part is not None for part in jax.typeof(value).sharding.spec)
+    return on_one_device(value) if split else value
+
+
+def as_native(name: str, value: Any) -> Array:
+    """``value`` as a JAX array of the dtype it has, whatever its order of bytes.
+
+    Raises:
+        InputError: ``value`` is masked, ragged, or not of real numbers.
+    """
+    import jax
+
+    require_numbers(**{name: value})
+    if isinstance(value, jax.Array):
+        return whole(value)
+    array = as_plain(name, value)
+    return jax.numpy.asarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
+def at_least_single(closed_form: Callable[..., Any]) -> Callable[..., Any]:
+    """The method ``(self, x, ...)`` of a closed form, computed in float32 or wider whatever the dtype of ``x``.
+
+    In half precision squares of noise levels underflow and sums overflow. What it returns has the dtype of ``x`` where that
+    is a floating one, and the one computed in for integers, which cannot hold it.
+    """
+
+    @wraps(closed_form)
+    def wide(self: Any, x: Any, *rest: Any, **options: Any) -> Any:
+        import jax
+
+        inside = as_jax_floats("x", x)
+        found = closed_form(self, inside, *rest, **options)
+        given = jax.dtypes.canonicalize_dtype(np.dtype(getattr(x, "dtype", inside.dtype)).newbyteorder("="))
+        same = given == inside.dtype or not is_floating(given)
+        return found if same else jax.tree.map(lambda part: part.astype(given), found)
+
+    return wide
+
+
+def checked_rows(**sets: Any) -> list[np.ndarray]:
+    """The sets as arrays ``(n, d)`` of float32 or float64, all of one width and finite, with a row each.
+
+    Raises:
+        InputError: a set that is not a matrix of real numbers, is empty or not finite, or sets of different widths.
+    """
+    rows = [as_floats(name, value) for name, value in sets.items()]
+    for name, row in zip(sets, rows):
+        require(row.ndim == 2, f"{name}.shape", row.shape, "(n, d): one row of numbers for each example")
+    widths = tuple(row.shape[1] for row in rows)
+    same = len(set(widths)) == 1 and widths[0] >= 1
+    require(same, f"width of {' and '.join(sets)}", widths, "the same, 1 or more")
+    for name, row in zip(sets, rows):
+        # A sum is finite where all its terms are, and needs no array of truth values; it may also just overflow.
+        with np.errstate(all="ignore"):
+            finite = bool(np.isfinite(row.sum(dtype=np.float64))) or bool(np.isfinite(row).all())
+        require(len(row) > 0 and finite, name, f"{len(row)} rows", "at least 1, all finite")
+    return rows
+
+
+def rounding(given: Any) -> float:
+    """The relative spacing of the numbers of an array as it was given, that of float64 for integers."""
+    import jax
+
+    dtype = np.dtype(given.dtype if isinstance(given, jax.Array) else np.asarray(given).dtype).newbyteorder("=")
+    return float(jax.numpy.finfo(dtype if is_floating(dtype) else np.float64).eps)
+
+
+def as_labels(name: str, value: Any, count: int | None = None) -> np.ndarray:
+    """Class labels as int32 of shape ``(n,)``, 0 or more; ``count`` of them where it is given.
+
+    Raises:
+        InputError: ``value`` is not one integer for each row, or holds negative or enormous ones.
+    """
+    labels = as_plain(name, value)
+    wanted = "integers (n,)" if count is None else f"{count} integers, one for each row"
+    if not is_integral(labels.dtype) or labels.ndim != 1 or (count is not None and len(labels) != count):
+        raise InputError(f"{name}: has dtype {labels.dtype} and shape {labels.shape}; must be {wanted}")
+    if labels.size:
+        labels = labels if labels.dtype.kind in "iu" else labels.astype(np.int64)
+        wrong = labels[(labels < 0) | (labels > np.iinfo(np.int32).max)]
+        require(not wrong.size, name, wrong[:1].tolist(), "class labels, 0 or more")
+    return labels.astype(np.int32)
+
+
+def as_indices(name: str, value: Any) -> np.ndarray:
+    """Numbers of samples as int32 of shape ``(n,)``, one or more, from 0 to 2^31 - 1.
+
+    Raises:
+        InputError: ``value`` is masked, not a list of integers, or one of them is out of range.
+    """
+    values = as_plain(name, value)
+    if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iu":
+        raise InputError(f"{name} of shape {values.shape}, dtype {values.dtype}: must be one integer or more, (n,)")
+    require(values.min() >= 0, name, int(values.min()), "0 or more")
+    require(values.max() < 2**31, name, int(values.max()), "below 2^31")
+    return values.astype(np.int32)

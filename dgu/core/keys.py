@@ -1,0 +1,55 @@
+"""Addressed randomness: draw number ``i`` depends on ``(key, i)`` alone.
+
+Nothing here is consumed or split in sequence. An example's key is ``fold_in(key, index)``; address 0 under it is the
+initial noise, address ``step + 1`` the noise of sampler step ``step``. Hence a sample does not depend on the batch
+size, on the order of the batches, on the number of devices, or on how a run was cut up by an interruption.
+
+All draws are those of JAX's generator threefry: ``threefry`` makes a key of any other one into a key of it, and every
+function of the package that takes a key passes it through there; ``seeded`` makes a new key.
+"""
+
+import operator
+import zlib
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Int
+
+from dgu.core.prng import seeded as seeded
+from dgu.core.prng import threefry as threefry
+from dgu.core.typing import Key
+
+
+def stream(key: Key, *names: str | SupportsIndex) -> Key:
+    """The key of a named stream: a class, an arm, a split, or any path of such names.
+
+    ``stream(key, "mixture", "test", 3)`` folds the CRC-32 of each name, with its type, into ``key`` in turn, so that
+    different paths give independent streams and the same path always the same one.
+    """
+    key = threefry(key)
+    for name in names:
+        # Through operator.index, so that a NumPy integer names the same stream as the int it equals.
+        tagged = f"str:{name}" if isinstance(name, str) else f"int:{operator.index(name)}"
+        key = jax.random.fold_in(key, zlib.crc32(tagged.encode()))
+    return key
+
+
+def example_key(key: Key, index: Int[ArrayLike, ""]) -> Key:
+    """The key of example number ``index``: ``fold_in(key, index)``."""
+    return jax.random.fold_in(threefry(key), index)
+
+
+def draw_step(example: Key, step: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+    """Standard normal noise of one sampler step from an example's key. See ``step_noise``."""
+    return jax.random.normal(jax.random.fold_in(threefry(example, "example"), step + 1), tuple(shape), dtype)
+
+
+def step_noise(
+    key: Key, index: Int[ArrayLike, ""], step: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32
+) -> Array:
+    """The standard normal draw that sample number ``index`` uses at sampler step ``step`` (0 for the first)."""
+    return draw_step(example_key(key, index), step, shape, dtype)

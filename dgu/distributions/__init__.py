@@ -1,0 +1,9 @@
+"""Distributions that samples, classes and initial noise are drawn from: Student's t, boxes, class-wise Gaussians."""
+
+from dgu.distributions.bases import MultivariateStudentT as MultivariateStudentT
+from dgu.distributions.bases import StudentT as StudentT
+from dgu.distributions.boxes import BoxMixture as BoxMixture
+from dgu.distributions.class_gaussians import GaussianMixtureSampler as GaussianMixtureSampler
+from dgu.distributions.class_gaussians import class_key as class_key
+from dgu.distributions.class_gaussians import draw_gaussian as draw_gaussian
+from dgu.distributions.class_gaussians import fit_gaussian as fit_gaussian

@@ -1,0 +1,98 @@
+"""Pages of results, made from what finished runs have stored: ``python -m experiments.study.pages runs/molrg-default``
+
+Each run gives one page of Markdown, ``docs/results/NAME.md``: the command, every claim with its value, interval, threshold and verdict,
+and what the run took. The numbers on the pages are those of ``claims.json``; nothing is typed by hand.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dgu.core.errors import InputError, require
+from dgu.core.files import write_atomic
+from experiments.study.arguments import parse_alone
+from experiments.study.configuration import read_config
+from experiments.study.ends import in_one_line
+from experiments.study.judged import VERDICTS, JudgedClaim, read_claims
+from experiments.study.run_directory import RunDirectory
+
+#: What a cell of a table in Markdown must not hold as it is.
+_ESCAPES = str.maketrans({"|": "\\|", "\n": " "})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Pages of results from finished runs."""
+
+    runs: str
+    """Directory of a finished run, or a folder that holds several, each named STUDY-PRESET."""
+    out: Path = Path("docs/results")
+    """Folder of the pages."""
+
+
+def page(name: str, preset: str, claims: Sequence[JudgedClaim], seconds: float) -> str:
+    """The page of one run of the study ``name``, in Markdown.
+
+    Args:
+        name: the study, as in ``python -m experiments.NAME``.
+        preset: the preset that ran.
+        claims: its claims.
+        seconds: time that its stages took.
+    """
+    option = "" if preset == "default" else f" --preset {preset}"
+    counts = ", ".join(f"{sum(claim.verdict == word for claim in claims)} {word}" for word in VERDICTS)
+    lines = [
+        f"# Results of `python -m experiments.{name}{option}`",
+        "",
+        f"{len(claims)} claims: {counts}. Intervals are at 95 %. The stages of this run took {seconds / 60:.1f} minutes.",
+        "",
+        "This page was made by `python -m experiments.study.pages` from the `claims.json` of the run; its report has the figures.",
+        "",
+        "| claim | value | threshold | verdict |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *map(_row, claims)]) + "\n"
+
+
+def _row(claim: JudgedClaim) -> str:
+    source = ", ".join(filter(None, (claim.paper, claim.figure)))
+    note = f" *{claim.note}*" if claim.note else ""
+    cells = (f"`{claim.id}` {claim.statement} ({source}){note}", claim.measured, claim.threshold, claim.verdict)
+    return "| " + " | ".join(cell.translate(_ESCAPES) for cell in cells) + " |"
+
+
+def write_page(run: Path, out: Path) -> Path:
+    """Write the page of the finished run in ``run``, a directory called STUDY-PRESET. Returns its file.
+
+    Raises:
+        InputError: the run is not finished, or its directory has another name.
+    """
+    name, dash, preset = run.resolve().name.partition("-")
+    require(
+        bool(dash and name and preset), "--runs", str(run), "a directory called STUDY-PRESET, such as molrg-default"
+    )
+    read_config(run / "config.json")
+    directory = RunDirectory(run)
+    claims = read_claims(directory) if directory.finished else None
+    if claims is None:
+        raise InputError(f"--runs = {str(run)!r}: must be the directory of a finished run")
+    text = page(name, preset, claims, sum(directory.timings().values()))
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{name}.md"
+    write_atomic(file, lambda stream: stream.write(text.encode()))
+    return file
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; ``argv`` is that of the process by default."""
+    with in_one_line("pages"):
+        config = parse_alone(Config, argv, name="study.pages")
+        given = Path(config.runs)
+        runs = [given] if (given / "config.json").exists() else sorted(p.parent for p in given.glob("*-*/config.json"))
+        require(bool(runs), "--runs", config.runs, "the directory of a finished run, or a folder of such directories")
+        for run in runs:
+            print(write_page(run, config.out))
+
+
+if __name__ == "__main__":
+    main()

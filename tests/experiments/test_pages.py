@@ -1,0 +1,54 @@
+"""Pages of results hold the numbers of the runs that they are made from."""
+
+import json
+
+import pytest
+
+from experiments.study.judged import JudgedClaim
+from experiments.study.pages import main, write_page
+
+
+def finished(path, *claims):
+    path.mkdir(parents=True)
+    (path / "config.json").write_text("{}")
+    (path / "timings.json").write_text(json.dumps({"a": 60.0, "b": 30.0}))
+    (path / "claims.json").write_text(json.dumps([claim.to_json() for claim in claims]))
+    (path / "report.html").write_text("<html></html>")
+    return path
+
+
+ABOUT = {"paper": "own", "figure": "", "unit": "points"}
+SMALL = JudgedClaim.at_most(
+    id="small", statement="It is | small.", value=0.123, interval=(0.1, 0.2), threshold=0.5, note="A note.", **ABOUT
+)
+LARGE = JudgedClaim.at_least(
+    id="large", statement="It is large.", value=2.0, interval=(1.0, 3.0), threshold=4.0, **ABOUT
+)
+
+
+def test_a_page_has_every_claim_with_its_numbers(tmp_path):
+    run = finished(tmp_path / "runs" / "toy-default", SMALL, LARGE)
+    text = write_page(run, tmp_path / "docs").read_text()
+    assert "# Results of `python -m experiments.toy`" in text and "took 1.5 minutes" in text
+    assert "2 claims: 1 supported, 1 not supported, 0 undecided, 0 not applicable" in text
+    row = next(line for line in text.splitlines() if "`small`" in line)
+    assert row == "| `small` It is \\| small. (own) *A note.* | 0.123 [0.1, 0.2] points | at most 0.5 | supported |"
+
+
+def test_a_folder_of_runs_gives_a_page_each(tmp_path, capsys):
+    for name in ("toy-default", "other-smoke"):
+        finished(tmp_path / "runs" / name, SMALL)
+    main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "docs")])
+    assert sorted(file.name for file in (tmp_path / "docs").iterdir()) == ["other.md", "toy.md"]
+    assert "--preset smoke" in (tmp_path / "docs" / "other.md").read_text()
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("missing", ["config.json", "report.html"])
+def test_runs_that_are_not_finished_are_refused(tmp_path, capsys, missing):
+    run = finished(tmp_path / "toy-default", SMALL)
+    (run / missing).unlink()
+    with pytest.raises(SystemExit) as end:
+        main(["--runs", str(run), "--out", str(tmp_path / "docs")])
+    assert end.value.code == 2 and "must be the directory of a finished run" in capsys.readouterr().err
+    assert not (tmp_path / "docs").exists()

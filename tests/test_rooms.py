@@ -1,0 +1,76 @@
+"""Imports within the package run upwards only, in no circle, and never through the public root modules."""
+
+import ast
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+#: Rooms from top to bottom: a module imports from its own row and the rows above it.
+ROWS = ("core", "data", "distributions", "models", "samplers", "training", "analysis", "plots")
+#: Public root modules, which only re-export names for users.
+FOR_USERS = ("keys", "errors", "parallel", "checkpoint", "typing", "bases")
+
+
+def name_of(file):
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(file): file for file in sorted((ROOT / "dgu").rglob("*.py"))}
+
+
+@cache
+def imports(file):
+    """Modules of the package that a file imports, or imports names from."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{file}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in MODULES else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "dgu"}
+
+
+def row(module):
+    room = module.split(".")[1]
+    return ROWS.index("analysis" if room == "testing" else room)
+
+
+INSIDE = sorted(name for name in MODULES if name.count(".") and name.split(".")[1] not in FOR_USERS)
+
+
+@pytest.mark.parametrize("module", INSIDE)
+def test_a_module_imports_from_its_own_row_and_rows_above(module):
+    found = imports(MODULES[module])
+    assert not [name for name in found if name == "dgu" or name.split(".")[1] in FOR_USERS]
+    assert not [name for name in found if row(name) > row(module) or name == "dgu.testing"]
+
+
+def test_no_module_imports_itself_through_others():
+    plain = [name for name in INSIDE if MODULES[name].name != "__init__.py"]
+    TopologicalSorter({name: imports(MODULES[name]) for name in plain}).prepare()
+
+
+def test_no_sub_package_of_the_analyses_imports_itself_through_others():
+    def package(name):
+        return ".".join(name.split(".")[:3])
+
+    graph = {}
+    for name in INSIDE:
+        if name.startswith("dgu.analysis."):
+            graph.setdefault(package(name), set()).update(
+                {package(other) for other in imports(MODULES[name])} - {package(name)}
+            )
+    assert len(graph) == 8
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("folder", ["experiments", "benchmarks"])
+def test_programs_import_from_where_names_are_defined(folder):
+    """Public root modules are for users; within the repository they would hide where a name comes from."""
+    for file in (ROOT / folder).rglob("*.py"):
+        assert not imports(file) & {f"dgu.{name}" for name in FOR_USERS}, file
