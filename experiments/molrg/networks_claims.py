@@ -51,8 +51,8 @@ class Fits:
         crossing = None if pooled is None else pooled.crossing(level)
         if curves is None:
             return cls(None, pooled, None, None, crossing, None)
-        spread = curves.spread().value, curves.spread(shift).value
-        return cls(curves, pooled, curves.spread_gain(shift), spread, crossing, curves.exponent(shift).value)
+        spread = float(curves.spread().value), float(curves.spread(shift).value)
+        return cls(curves, pooled, curves.spread_gain(shift), spread, crossing, float(curves.exponent(shift).value))
 
 
 def _fitted(x: np.ndarray, y: np.ndarray, curve: np.ndarray | None = None) -> SigmoidFit | None:

@@ -91,11 +91,11 @@ class Part(Generic[ConfigT]):
         title: heading of its section, which also begins the captions of its figures.
         question: what it asks, in one line; printed when it starts, and shown by ``--help``.
         paper: sheet that its claims come from.
-        presets: its options in each preset of the study.
         claims: its claims, or a function that makes them from its options: nothing measured enters.
         figures: its figures.
         measure: ``measure(options, subject, run)``: everything slow, as stages of ``run``.
         report: ``report(options, subject, measured)``: pure and quick; made again at will from what ``measure`` returns.
+        presets: its options in each preset of the study; a part without any is handed the options that all parts share.
         costs: ``costs(options, plan)``, for a dry run.
         check: ``check(options, subject)`` refuses, before any work, what the part cannot use.
         skips: ``skips(options, subject)``: why the part does not apply to a subject, or ``""``.
@@ -105,11 +105,11 @@ class Part(Generic[ConfigT]):
     title: str
     question: str
     paper: str
-    presets: Mapping[str, ConfigT]
     claims: Sequence[Claim] | Callable[[ConfigT], Sequence[Claim]]
     figures: Sequence[Figure]
     measure: Callable[[ConfigT, Any, Run], Any]
     report: Callable[[ConfigT, Any, Any], Findings]
+    presets: Mapping[str, ConfigT] = field(default_factory=dict)
     costs: Callable[[ConfigT, Any], list[Cost]] = no_costs
     check: Callable[[ConfigT, Any], None] = no_check
     skips: Callable[[ConfigT, Any], str] = never

@@ -74,8 +74,9 @@ class Study:
         default = tuple(self.overrides.get("default", {}).get("parts", names))
         fields: list[Any] = [("parts", chosen, dataclasses.field(default=default))]
         for part in self.parts:
-            own = part.presets["default"]
-            fields.append((part.name, type(own), dataclasses.field(default=own)))
+            if part.presets:
+                own = part.presets["default"]
+                fields.append((part.name, type(own), dataclasses.field(default=own)))
 
         def check(config: Any) -> None:
             self.options.check(config)
@@ -93,7 +94,8 @@ class Study:
         """Every preset's options."""
         return {
             preset: self.config(
-                **{part.name: part.presets[preset] for part in self.parts if part.name not in own}, **own
+                **{part.name: part.presets[preset] for part in self.parts if part.presets and part.name not in own},
+                **own,
             )
             for preset, own in self.overrides.items()
         }
@@ -102,12 +104,16 @@ class Study:
         """The parts that ``config`` asks for, in the order of the report."""
         return [part for part in self.parts if part.name in config.parts]
 
+    def options_of(self, part: Part[Any], config: Any) -> Any:
+        """The options of a part: its own, or those that all parts share where it has none."""
+        return getattr(config, part.name) if part.presets else config
+
     def run(self, config: Any, directory: RunDirectory) -> Report:
         """The report of the parts asked for, one after the other; every stage is stored, so a run that was killed goes on."""
         subject = self.gather(config, directory)
         asked = self.chosen(config)
         for part in asked:
-            part.check(getattr(config, part.name), subject)
+            part.check(self.options_of(part, config), subject)
         sections: dict[str, Section] = {}
         skipped: dict[str, str] = {}
         for part in asked:
@@ -116,7 +122,7 @@ class Study:
                 skipped[part.name] = why
                 continue
             print(f"{part.name}: {part.question}", flush=True)
-            sections[part.name] = part.section(getattr(config, part.name), subject, directory, config.seed)
+            sections[part.name] = part.section(self.options_of(part, config), subject, directory, config.seed)
         first = self.introduce(config, subject)
         metrics = {name: section.metrics for name, section in sections.items()}
         directory.write_json("metrics.json", metrics | dict(first.metrics))
@@ -137,7 +143,9 @@ class Study:
     def dry_run(self, config: Any) -> list[Cost]:
         """What a run would cost."""
         plan, costs = self.plan(config)
-        return costs + [cost for part in self.chosen(config) for cost in part.costs(getattr(config, part.name), plan)]
+        return costs + [
+            cost for part in self.chosen(config) for cost in part.costs(self.options_of(part, config), plan)
+        ]
 
     def main(self, argv: Sequence[str] | None = None) -> tuple[JudgedClaim, ...]:
         """The command line; ``argv`` is that of the process by default."""

@@ -11,10 +11,12 @@ import time
 import numpy as np
 import pytest
 
-from experiments.universality import CLAIM_IDS, FIGURE_FILES, Config
+from experiments.universality import STUDY
 from tests.experiments.statements import check_statements, exact_claims
 from tests.experiments.universality_study import (
+    CLAIM_IDS,
     CLASSES,
+    FIGURE_FILES,
     ROOT,
     TINY,
     contents,
@@ -32,9 +34,10 @@ def check_run(out):
     """Everything that the study promises is there; returns the metrics."""
     metrics = json.loads((out / "metrics.json").read_text())
     claims = json.loads((out / "claims.json").read_text())
-    assert tuple(claim["id"] for claim in claims) == CLAIM_IDS and set(metrics["claims"]) == set(CLAIM_IDS)
+    noted = {name: claim for part in STUDY.parts for name, claim in metrics[part.name].get("claims", {}).items()}
+    assert tuple(claim["id"] for claim in claims) == CLAIM_IDS and set(noted) == set(CLAIM_IDS)
     for claim in claims:
-        stored = metrics["claims"][claim["id"]]
+        stored = noted[claim["id"]]
         assert [claim["value"], claim["interval"], claim["verdict"]] == [
             stored["value"], stored["interval"], stored["verdict"]
         ]  # fmt: skip
@@ -58,17 +61,18 @@ def test_end_to_end_on_given_images(tmp_path, capsys):
     command = [*TINY, "--samples", samples, "--real", real, "--real-split", "train", "--size", "None", "--out", out]
     claims = study(*command)
     metrics = check_run(out)
-    check_statements(out, Config())
+    check_statements(out, STUDY.presets["default"])
     assert exact_claims(out) == set()
     assert metrics["arms"] == ARMS and metrics["dimension"] == 36
-    assert metrics["n"] == {
+    linear = metrics["accuracy"]
+    assert linear["n"] == {
         "2-classes": [4, 10], "all-classes": [4, 12, 20], "pairs": [4, 10], "cross-entropy": [4, 12, 20]
     }  # fmt: skip
-    accuracy = np.asarray(metrics["accuracy"]["all-classes"]["mean"], float)
+    accuracy = np.asarray(linear["accuracy"]["all-classes"]["mean"], float)
     assert np.isnan(accuracy).tolist() == [[False] * 3] * 4 + [
         [False, False, True]
     ]  # 4 real images are there to train on
-    assert (accuracy[:4] > 30).all() and len(metrics["gaps"]["pairs"]) == 2
+    assert (accuracy[:4] > 30).all() and len(linear["gaps"]["pairs"]) == 2 == len(metrics["two_layer"]["gaps"])
     page = (out / "report.html").read_text()
     assert all(name in page for name in ("2-classes", "low rank", "n/d"))
     assert not (out / "samples").exists()

@@ -1,18 +1,19 @@
 """Verdicts of the universality study flip with planted results; its tables and curves equal hand computations."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from dgu.data.splits import SplitSizes
-from experiments import universality_report as reporting
-from experiments.universality import CLAIM_IDS, Config
-from experiments.universality_replicates import sizes_per_class, tasks, two_layer_size
+from experiments.study.claims import judge
+from experiments.universality import STUDY, accuracy, comparison, controls, curves, spectra, two_layer
+from experiments.universality.options import Options
+from experiments.universality.problems import sizes_per_class, tasks, two_layer_size
+from tests.experiments.universality_study import CLAIM_IDS
 
-CONFIG = Config(
+CONFIG = Options(
     subset_sizes=(4, 3),
     subsets=3,
     pairs=5,
@@ -24,7 +25,6 @@ CONFIG = Config(
 )
 R, ARMS, CLASSES, SIZES = CONFIG.replicates, 5, 10, 3
 LINEAR = ("4-classes", "3-classes", "all-classes", "pairs", "cross-entropy")
-IMAGES = SimpleNamespace(samples=np.zeros((CLASSES, 4, 14, 14, 1)), real=np.zeros(1), class_names=tuple("abcdefghij"))
 #: Without a trend over replicates, mean 0, standard deviation 1 (R - 1 degrees of freedom).
 NOISE = stats.norm.ppf((np.random.default_rng(0).permutation(R) + 0.5) / R)
 NOISE = NOISE / NOISE.std(ddof=1)
@@ -61,15 +61,22 @@ def planted_spectra(tilt=0.0, null_tilt=0.0, spread=0.05):
     return {arm: np.exp(values) for arm, values in logs.items()}
 
 
-def verdicts(accuracy=None, covariance=None, gram=None, positive=(0.0, 0.5), negative=(8.0, 0.5)):
-    planted = {task: planted_accuracy(**(accuracy or {}).get(task, {})) for task in LINEAR}
-    planted["two-layer"] = planted_accuracy(**(accuracy or {}).get("two-layer", {"gap": 8.0}))
+def verdicts(points=None, covariance=None, gram=None, positive=(0.0, 0.5), negative=(8.0, 0.5)):
+    planted = {task: planted_accuracy(**(points or {}).get(task, {})) for task in LINEAR}
+    planted["two-layer"] = planted_accuracy(**(points or {}).get("two-layer", {"gap": 8.0}))
     results = {f"{task}.accuracy": values for task, values in planted.items()}
     for arm, values in planted_spectra(**(covariance or {})).items():
         results[f"covariance.{arm}"] = np.repeat(values[:, None], CLASSES, axis=1)
     results |= {f"gram.{arm}": values for arm, values in planted_spectra(**(gram or {})).items()}
-    gaps = [{"gaps": (mean + spread * NOISE) / 100} for mean, spread in (positive, negative)]
-    return {claim.id: claim for claim in reporting.make_claims(CONFIG, IMAGES, results, *gaps)}
+    gaps = {"positive": positive, "negative": negative}
+    measured = {
+        **accuracy.estimates(CONFIG, results),
+        **spectra.estimates(CONFIG, results),
+        **two_layer.estimates(CONFIG, results),
+        **controls.estimates(CONFIG, {name: (mean + spread * NOISE) / 100 for name, (mean, spread) in gaps.items()}),
+    }
+    declared = [(claim, part.paper) for part in STUDY.parts for claim in part.declared(CONFIG)]
+    return {claim.id: judge(claim, measured[claim.id], paper) for claim, paper in declared}
 
 
 def test_every_promised_claim_is_made_and_supported_on_a_gaussian_world_with_breaking_networks():
@@ -79,7 +86,7 @@ def test_every_promised_claim_is_made_and_supported_on_a_gaussian_world_with_bre
 
 
 def linear(task, **plan):
-    return {"accuracy": {task: plan}}
+    return {"points": {task: plan}}
 
 
 #: Claim -> verdict -> worlds in which it must be that.
@@ -191,7 +198,8 @@ def by_hand(values, replicates=6):
 @pytest.mark.parametrize("what", ["accuracy", "loss"])
 def test_curves_are_of_each_arm_on_its_own_test_images(what):
     results, n = random_results(), np.asarray([2, 4, 8, 16])
-    panel = reporting.curve_panel(results, "pairs", what, ("one", "two", "few"), n, 7, CONFIG.splits)
+    drawn = curves.Curves(("one", "two", "few"), {"pairs": n}, 7, CONFIG.splits, results, None)
+    panel = curves.curve_panel(drawn, "pairs", what)
     assert (panel.title, panel.dimension, tuple(panel.arms)) == ("pairs", 7, ("one", "two", "few"))
     factor = 100 if what == "accuracy" else 1
     for arm in range(3):
@@ -206,33 +214,33 @@ def test_curves_are_of_each_arm_on_its_own_test_images(what):
 
 def test_own_accuracy_gap_and_common_size():
     results = random_results(1)
-    own = reporting.own_accuracy(results, "pairs")
+    own = comparison.own_accuracy(results, "pairs")
     assert own.shape == (6, 3, 4)
     np.testing.assert_allclose(own[4, 1, 3], results["pairs.accuracy"][4, 1, 1, :, 3].mean(), rtol=1e-12)
     assert np.isnan(own[:, 2, 2:]).all() and np.isfinite(own[:, 2, :2]).all()
-    np.testing.assert_allclose(reporting.gap(results, "pairs"), own[:, 0, 3] - own[:, 1, 3], rtol=1e-12)
-    assert reporting.largest_common_size(results, "pairs") == 1
+    np.testing.assert_allclose(comparison.gap(results, "pairs"), own[:, 0, 3] - own[:, 1, 3], rtol=1e-12)
+    assert curves.largest_common_size(results, "pairs") == 1
     results["pairs.accuracy"][:, 2] = np.nan
-    assert reporting.largest_common_size(results, "pairs") == 0
+    assert curves.largest_common_size(results, "pairs") == 0
 
 
 def test_lists_are_plain_json_with_none_for_what_was_not_measured():
     found = (np.asarray([[1.0, np.nan]]), np.asarray([[0.5, np.nan]]), np.asarray([[2.0, np.nan]]))
-    assert reporting._lists(found) == {"mean": [[1.0, None]], "low": [[0.5, None]], "high": [[2.0, None]]}
+    assert accuracy.as_lists(found) == {"mean": [[1.0, None]], "low": [[0.5, None]], "high": [[2.0, None]]}
 
 
 def test_rates_are_counted_where_there_are_any():
     rates = np.asarray([[0.03, 0.1, np.nan], [0.1, 0.1, np.nan]], np.float32)
-    assert reporting._counts(rates) == {"0.03": 1, "0.1": 3}
+    assert accuracy.rate_counts(rates) == {"0.03": 1, "0.1": 3}
 
 
 def test_splits_that_agree_decide_nothing():
     """A spread of 0, and one of rounding: -10.94 in every split is no interval."""
     for gap in (-10.94, 0.0, 0.1):
-        claims = verdicts(accuracy={task: {"gap": gap, "spread": 0.0} for task in (*LINEAR, "two-layer")})
+        claims = verdicts(points={task: {"gap": gap, "spread": 0.0} for task in (*LINEAR, "two-layer")})
         for name in ("universality-subsets", "universality-all-classes", "universality-pairs", "two-layer-breaks"):
             assert claims[name].verdict == "undecided" and claims[name].value == pytest.approx(gap, abs=1e-12)
-    wide = verdicts(accuracy={"all-classes": {"gap": -60.0, "spread": 60.0}})["universality-all-classes"]
+    wide = verdicts(points={"all-classes": {"gap": -60.0, "spread": 60.0}})["universality-all-classes"]
     assert wide.interval[0] == -100
 
 

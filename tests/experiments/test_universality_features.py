@@ -5,8 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from experiments import universality
-from tests.experiments.universality_study import CLASSES, TINY, images, save_images, save_tiny_network, study
+from experiments.universality import STUDY
+from experiments.universality.features import dimension
+from tests.experiments.universality_study import (
+    CLAIM_IDS,
+    CLASSES,
+    FIGURE_FILES,
+    TINY,
+    images,
+    save_images,
+    save_tiny_network,
+    study,
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +33,17 @@ def folder(tmp_path_factory):
 
 
 def gathered(folder, out, *more):
-    """What a run would study, and the configuration; no classifier is trained."""
+    """What a run would study; no classifier is trained."""
     reached = []
 
     def stop(config, directory):
-        reached.extend((universality.gather(config, directory), config))
+        reached.append(STUDY.gather(config, directory))
+        # What the option says of the dimension holds for what is computed.
+        assert (
+            reached[0].examples.rows.shape[-1]
+            == reached[0].dimension
+            == dimension(config, reached[0].samples.shape[2:])
+        )
         raise KeyboardInterrupt
 
     command = [
@@ -44,20 +60,21 @@ def gathered(folder, out, *more):
     ]
     with pytest.raises(KeyboardInterrupt):
         study(*command, run=stop)
-    return reached
+    (subject,) = reached
+    return subject
 
 
 def test_a_file_of_pixels_gives_pixels_in_their_place(folder, tmp_path):
     """Up to one factor: the root mean square of all is taken out."""
-    plain, config = gathered(folder, tmp_path / "plain", "--real", "None")
-    found, _ = gathered(folder, tmp_path / "given", "--features", folder / "pixels.npy", "--real", "None")
+    plain = gathered(folder, tmp_path / "plain", "--real", "None")
+    found = gathered(folder, tmp_path / "given", "--features", folder / "pixels.npy", "--real", "None")
     assert found.real is None and found.dimension == plain.dimension == 36
-    pixels = plain.rows(config)
-    np.testing.assert_allclose(found.rows(config), pixels / np.sqrt(np.mean(pixels**2)), rtol=1e-5)
+    pixels = plain.examples.rows
+    np.testing.assert_allclose(found.examples.rows, pixels / np.sqrt(np.mean(pixels**2)), rtol=1e-5)
     np.testing.assert_array_equal(found.samples, plain.samples)
     # Computed once: the second time it is read.
-    again, _ = gathered(folder, tmp_path / "given", "--features", folder / "pixels.npy", "--real", "None")
-    np.testing.assert_array_equal(again.rows(config), found.rows(config))
+    again = gathered(folder, tmp_path / "given", "--features", folder / "pixels.npy", "--real", "None")
+    np.testing.assert_array_equal(again.examples.rows, found.examples.rows)
 
 
 def test_features_of_sampled_images_come_class_by_class(folder, tmp_path):
@@ -66,21 +83,22 @@ def test_features_of_sampled_images_come_class_by_class(folder, tmp_path):
     np.save(tmp_path / "rows.npy", rows)
     sampler = "--samples None --sampler.num-steps 2 --sampler.batch-size 22 --real None".split()
     more = (*sampler, "--checkpoint", tmp_path / "network.npz", "--features", tmp_path / "rows.npy")
-    found, config = gathered(folder, tmp_path / "out", *more)
-    np.testing.assert_allclose(found.rows(config).reshape(-1, 3), rows / np.sqrt(np.mean(rows**2)), rtol=1e-5)
+    found = gathered(folder, tmp_path / "out", *more)
+    np.testing.assert_allclose(found.examples.rows.reshape(-1, 3), rows / np.sqrt(np.mean(rows**2)), rtol=1e-5)
 
 
 def test_network_trained_on_spared_or_on_other_real_images(folder, tmp_path):
     more = ("--features", "cnn", "--cnn.epochs", "2", "--cnn.width", "2", "--real", folder / "real.npz")
-    half, config = gathered(folder, tmp_path / "half", *more)
-    assert half.dimension == 16 and half.features.shape == (4, 22, 16) and half.real_features.shape == (4, 12, 16)
+    half = gathered(folder, tmp_path / "half", *more)
+    rows = half.examples.rows
+    assert half.dimension == 16 and rows.shape == (4, 22, 16) and half.examples.real.shape == (4, 12, 16)
     # The real images that are left are the second half of each class.
     pixels, labels = images(24, seed=1)
     np.testing.assert_allclose(half.real[2], pixels[labels == 2][12:], atol=1e-6)
-    assert np.isfinite(half.rows(config)).all() and half.features.min() == 0
+    assert np.isfinite(rows).all() and rows.min() == 0
     more = (*more, "--cnn.images", folder / "other.npz", "--classes", "2", "0")
-    other, _ = gathered(folder, tmp_path / "other", *more)
-    assert other.features.shape == (2, 22, 16) and other.real_features.shape == (2, 24, 16)
+    other = gathered(folder, tmp_path / "other", *more)
+    assert other.examples.rows.shape == (2, 22, 16) and other.examples.real.shape == (2, 24, 16)
     assert other.class_names == ("south", "north")
 
 
@@ -89,12 +107,12 @@ def test_random_convolutions_through_the_whole_study(folder, tmp_path):
     command = ["--features", "random-conv", "--real", folder / "real.npz", "--real-split", "train", "--size", "None"]
     study(*TINY, "--samples", folder / "samples.npz", "--out", tmp_path, *command)
     metrics, page = json.loads((tmp_path / "metrics.json").read_text()), (tmp_path / "report.html").read_text()
-    assert set(metrics["claims"]) == set(universality.CLAIM_IDS)
-    assert all((tmp_path / file).exists() for file in universality.FIGURE_FILES)
+    assert {claim["id"] for claim in json.loads((tmp_path / "claims.json").read_text())} == set(CLAIM_IDS)
+    assert all((tmp_path / file).exists() for file in FIGURE_FILES)
     assert metrics["arms"] == ["diffusion", "mixture", "null", "low rank", "real"] and metrics["dimension"] == 128
-    assert "n over features d" in page and "random-conv features" in page
+    assert "number of pixels or features" in page and "represented by 128 random-conv features each" in page
     # The bright side of an image is still to be seen in them; chance is 25 %.
-    assert metrics["accuracy"]["all-classes"]["mean"][0][-1] > 40
+    assert metrics["accuracy"]["accuracy"]["all-classes"]["mean"][0][-1] > 40
     with np.load(tmp_path / "stages/features.npz") as stored:
         assert stored["samples"].shape == (4, 22, 128) and stored["real"].shape == (4, 24, 128)
 

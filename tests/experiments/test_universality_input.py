@@ -10,7 +10,7 @@ from PIL import Image
 
 from dgu import data
 from dgu.data.splits import SplitSizes
-from experiments import universality
+from experiments.universality import STUDY
 from tests.experiments.universality_study import (
     CLASSES,
     ROOT,
@@ -72,9 +72,10 @@ def refused(folder, tmp_path, monkeypatch, capsys):
     for module, name in (
         ("dgu.samplers", "sample"),
         ("experiments.train", "train"),
-        ("experiments.universality_replicates", "replicate"),
-        ("experiments.universality_replicates", "positive_control"),
-        ("experiments.universality_replicates", "negative_control"),
+        ("experiments.universality.subject", "replicate"),
+        ("experiments.universality.samples", "shown"),
+        ("experiments.universality.controls", "positive_control"),
+        ("experiments.universality.controls", "negative_control"),
     ):
         monkeypatch.setattr(f"{module}.{name}", stop)
     monkeypatch.chdir(folder)
@@ -249,7 +250,7 @@ def test_a_mended_command_may_use_the_same_directory(refused, folder, tmp_path):
     reached = []
 
     def record(config, directory):
-        reached.append(universality.gather(config, directory))
+        reached.append(STUDY.gather(config, directory))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -277,8 +278,8 @@ def test_real_images_are_taken_where_the_classes_are_theirs(tmp_path):
     splits = SplitSizes(fit=2, train=2, validation=2, test=2)
     for known, expected in ((names, (10, 200, 14, 14, 1)), (None, None)):
         path = save_images(tmp_path / "pixels.npz", pixels, labels, **({} if known is None else {"class_names": known}))
-        config = replace(universality.PRESETS["smoke"], samples=path, splits=splits, low_rank_fit=0)
-        real = universality.gather(config, None).real
+        config = replace(STUDY.presets["smoke"], samples=path, splits=splits, low_rank_fit=0)
+        real = STUDY.gather(config, None).real
         assert (real if real is None else real.shape) == expected
 
 

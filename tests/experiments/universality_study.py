@@ -8,10 +8,12 @@ import jax
 import numpy as np
 
 from dgu.models import ADMConfig, EDMNetwork, save_network
-from experiments import universality
 from experiments.study.command_line import run_experiment
+from experiments.universality import STUDY
 
 ROOT = Path(__file__).parents[2]
+CLAIM_IDS = tuple(claim.id for part in STUDY.parts for claim in part.declared(STUDY.presets["default"]))
+FIGURE_FILES = tuple(figure.file for part in STUDY.parts for figure in part.figures)
 CLASSES = ("north", "east", "south", "west")
 #: 22 images a class; the subsets of 2 classes reach 2 and 5 images a class of 36 pixels, all 4 classes 1, 3 and 5.
 TINY = (
@@ -49,15 +51,14 @@ def save_tiny_network(path, label_dim=4, model_channels=8):
     return str(path)
 
 
-def study(*argv, run=universality.run):
+def study(*argv, run=STUDY.run):
     """The command in this process."""
     return run_experiment(
-        universality.PRESETS,
+        STUDY.presets,
         run,
         name="universality",
-        dry_run=universality.dry_run,
-        claim_ids=universality.CLAIM_IDS,
-        figure_files=universality.FIGURE_FILES,
+        dry_run=STUDY.dry_run,
+        report_only=True,
         argv=[str(argument) for argument in argv],
     )
 

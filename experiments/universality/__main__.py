@@ -1,0 +1,3 @@
+from experiments.universality import STUDY
+
+STUDY()
