@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
+from dgu.analysis.stats.estimates import Estimate
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Key
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
@@ -277,7 +278,7 @@ def _spectra(found: LinearDenoiser, count: int) -> Arrays:
     return {"values": spectra.values, "left": spectra.left, "alignment": spectra.alignment}
 
 
-def _interval(found: Arrays, name: str) -> analysis.Interval:
+def _interval(found: Arrays, name: str) -> Estimate:
     """The interval of a measure at every level, by leaving out groups; none of these measures is negative."""
     bounds = (0.0, 1.0 if name == "overlap" else np.inf)
     return analysis.jackknife_interval(found[name], found[f"{name}_without"], bounds=bounds)

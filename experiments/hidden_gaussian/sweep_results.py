@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 
 from dgu import analysis
+from dgu.analysis.stats.estimates import Estimate
 from dgu.core.denoisers import map_batch
 from dgu.distributions.bases import initial_noise
 from dgu.models import EmpiricalDenoiser
@@ -77,7 +78,7 @@ class Sweep:
         """Noise levels of the wide network's measures."""
         return self.trainer.sigmas(self.trainer.arm(2, 0))[:-1]
 
-    def rank(self, values: Sequence[Sequence[float]]) -> analysis.Interval:
+    def rank(self, values: Sequence[Sequence[float]]) -> Estimate:
         """Spearman's correlation of ``values[seed][size]`` with the size: mean and 95 % interval over seeds."""
         return analysis.t_interval([spearman(self.sizes, row) for row in values], bounds=(-1, 1))
 
