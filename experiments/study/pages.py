@@ -1,7 +1,7 @@
 """Pages of results, made from what finished runs have stored: ``python -m experiments.study.pages runs/molrg-default``
 
-Each run gives one page of Markdown, ``docs/results/NAME.md``: the command, every claim with its value, interval, threshold and verdict,
-and what the run took. The numbers on the pages are those of ``claims.json``; nothing is typed by hand.
+Each run gives one page of Markdown, ``docs/results/NAME.md``: the command, and every claim with its value, interval,
+threshold and verdict. The numbers on the pages are those of ``claims.json``; nothing is typed by hand.
 """
 
 from collections.abc import Sequence
@@ -30,21 +30,20 @@ class Config:
     """Folder of the pages."""
 
 
-def page(name: str, preset: str, claims: Sequence[JudgedClaim], seconds: float) -> str:
+def page(name: str, preset: str, claims: Sequence[JudgedClaim]) -> str:
     """The page of one run of the study ``name``, in Markdown.
 
     Args:
         name: the study, as in ``python -m experiments.NAME``.
         preset: the preset that ran.
         claims: its claims.
-        seconds: time that its stages took.
     """
     option = "" if preset == "default" else f" --preset {preset}"
     counts = ", ".join(f"{sum(claim.verdict == word for claim in claims)} {word}" for word in VERDICTS)
     lines = [
         f"# Results of `python -m experiments.{name}{option}`",
         "",
-        f"{len(claims)} claims: {counts}. Intervals are at 95 %. The stages of this run took {seconds / 60:.1f} minutes.",
+        f"{len(claims)} claims: {counts}. Intervals are at 95 %.",
         "",
         "This page was made by `python -m experiments.study.pages` from the `claims.json` of the run; its report has the figures.",
         "",
@@ -76,7 +75,7 @@ def write_page(run: Path, out: Path) -> Path:
     claims = read_claims(directory) if directory.finished else None
     if claims is None:
         raise InputError(f"--runs = {str(run)!r}: must be the directory of a finished run")
-    text = page(name, preset, claims, sum(directory.timings().values()))
+    text = page(name, preset, claims)
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{name}.md"
     write_atomic(file, lambda stream: stream.write(text.encode()))

@@ -11,7 +11,6 @@ from experiments.study.pages import main, write_page
 def finished(path, *claims):
     path.mkdir(parents=True)
     (path / "config.json").write_text("{}")
-    (path / "timings.json").write_text(json.dumps({"a": 60.0, "b": 30.0}))
     (path / "claims.json").write_text(json.dumps([claim.to_json() for claim in claims]))
     (path / "report.html").write_text("<html></html>")
     return path
@@ -29,7 +28,7 @@ LARGE = JudgedClaim.at_least(
 def test_a_page_has_every_claim_with_its_numbers(tmp_path):
     run = finished(tmp_path / "runs" / "toy-default", SMALL, LARGE)
     text = write_page(run, tmp_path / "docs").read_text()
-    assert "# Results of `python -m experiments.toy`" in text and "took 1.5 minutes" in text
+    assert "# Results of `python -m experiments.toy`" in text
     assert "2 claims: 1 supported, 1 not supported, 0 undecided, 0 not applicable" in text
     row = next(line for line in text.splitlines() if "`small`" in line)
     assert row == "| `small` It is \\| small. (own) *A note.* | 0.123 [0.1, 0.2] points | at most 0.5 | supported |"
