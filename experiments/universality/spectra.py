@@ -35,8 +35,8 @@ FIGURES = (
 
 def _claim(kind: str, spectra: str, source: str) -> Claim:
     ratio = (
-        f"For {spectra}, the ratio of the mixture's eigenvalues to those of the diffusion samples, divided by the ratio "
-        "of the null's (a mixture fitted again to samples of the mixture) to the mixture's, lies in "
+        f"For {spectra}, the ratio of the mixture's eigenvalues to those of the diffusion samples, divided by the "
+        "ratio of the null's (a mixture fitted again to samples of the mixture) to the mixture's, lies in "
         f"[{BOUNDS[0]:g}, {BOUNDS[1]:g}]"
     )
     parts = [

@@ -1,4 +1,4 @@
-"""The study from the command line: end to end on tiny and on bundled images, killed and resumed, and what it would cost."""
+"""The study from the command line: end to end on tiny and on bundled images, killed and resumed, and its costs."""
 
 import json
 import random
@@ -89,6 +89,21 @@ def test_end_to_end_on_given_images(tmp_path, capsys):
     assert exit_.value.code == 2 and errors.count("\n") == 1
     assert errors.startswith("universality: --replicates = 3: must be 2 as stored in ")
     assert contents(out) == before
+
+
+def test_parts_share_the_replicates_and_are_reported_again_without_measuring(tmp_path, monkeypatch):
+    samples = save_images(tmp_path / "samples.npz", *images(24))
+    out = tmp_path / "out"
+    command = [*TINY, "--samples", samples, "--real", "None", "--parts", "spectra", "two_layer", "--out", out]
+    claims = study(*command)
+    assert [claim.id for claim in claims] == ["spectrum-covariance", "spectrum-gram", "two-layer-breaks"]
+    stages = [name for name in contents(out) if name.startswith("stages/")]
+    assert stages == ["stages/replicates/000.npz", "stages/replicates/001.npz"]
+    before = results(out)
+    (out / "figures/two_layer.png").unlink()
+    monkeypatch.setattr("experiments.universality.subject.replicate", forbidden)
+    assert study(*command, "--report-only") == claims
+    compare(results(out), before)
 
 
 def test_smoke_preset_samples_the_bundled_network(tmp_path):

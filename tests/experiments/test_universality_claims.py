@@ -33,8 +33,9 @@ CORRECTED = np.sqrt(1 / R + CONFIG.splits.test / (CONFIG.splits.total - CONFIG.s
 
 
 def planted_accuracy(gap=0.0, null_gap=0.0, spread=0.5, subsets=2):
-    """(R, train arm, test arm, subset, size): on their own test images diffusion leads the mixture by ``gap`` points at the
-    largest size, with a spread over replicates, and the mixture leads the null. All other entries say the contrary."""
+    """(R, train arm, test arm, subset, size): on their own test images diffusion leads the mixture by ``gap`` points
+    at the largest size, with a spread over replicates, and the mixture leads the null. All other entries say the
+    contrary."""
     values = np.full((R, ARMS, ARMS, subsets, SIZES), 0.1, np.float64)
     own = {
         0: gap + spread * NOISE,

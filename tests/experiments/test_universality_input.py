@@ -1,4 +1,4 @@
-"""Bad input to the study: one line with the option, its value and what is allowed, code 2, and nothing done or touched."""
+"""Bad input to the study: one line with the option, its value and what is allowed, code 2, and nothing done."""
 
 import subprocess
 import sys
@@ -203,9 +203,11 @@ FILES += [
      ["--real = 'twenty.npz'", "must be None with features = 'features.npy'"]),
     (f"{_SAMPLES} cnn", ["--features = 'cnn'", "must be with 16 real images of each class or more"]),
     (f"{_SAMPLES} cnn --cnn.images absent.npz", ["--cnn.images = 'absent.npz'", "must be one of"]),
-    (f"{_SAMPLES} cnn --cnn.images wide-real.npz --size 7", ["--cnn.images = 'wide-real.npz'", "(7, 7, 1)", "(6, 6, 1)"]),
+    (f"{_SAMPLES} cnn --cnn.images wide-real.npz --size 7",
+     ["--cnn.images = 'wide-real.npz'", "(7, 7, 1)", "(6, 6, 1)"]),
     (f"{_SAMPLES} cnn --cnn.epochs 0", ["--cnn.epochs = 0", "must be 1 or more"]),
-    ("--checkpoint network.npz --features features.npy", ["--features = 'features.npy': shape = (96, 5)", "must be (88, d)"]),
+    ("--checkpoint network.npz --features features.npy",
+     ["--features = 'features.npy': shape = (96, 5)", "must be (88, d)"]),
 ]  # fmt: skip
 
 
