@@ -303,12 +303,12 @@ _RESULT, _NUMBERS, _DENOISER, _MADE = (
 )
 WITHOUT = {
     **dict.fromkeys(
-        """Bounded ClassificationError Estimate Expansion Fit GapTrend Interval LinearityScores Neighbours Problems
+        """ClassificationError Estimate Expansion Fit GapTrend LinearityScores Neighbours Problems
         Recovery Runs SameNoise ScoreDistances Trajectories""".split(),
         _RESULT,
     ),
     **dict.fromkeys(
-        """FitSweep Grid Schedule TheoremDesign TimeGrid class_key coupled_deviation coupled_distances
+        """FitSweep Grid Schedule TheoremDesign exactly normal_estimate TimeGrid class_key coupled_deviation coupled_distances
         expected_coverage grid_cells low_rank_problems marchenko_pastur_edges optimal_stopping panel_steps
         random_convolutions random_directions universality_gap vp_grid""".split(),
         _NUMBERS,

@@ -117,7 +117,7 @@ class Study:
         sections: dict[str, Section] = {}
         skipped: dict[str, str] = {}
         for part in asked:
-            why = part.skips(getattr(config, part.name), subject)
+            why = part.skips(self.options_of(part, config), subject)
             if why:
                 skipped[part.name] = why
                 continue

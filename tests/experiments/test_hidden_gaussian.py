@@ -104,7 +104,8 @@ def test_parts_run_alone_and_without_a_checkpoint_where_they_need_none(tmp_path)
     asked = []
 
     def part(name, measure):
-        return Part(name, name, "?", PAPER, {"default": NoOptions()}, (), (), measure, lambda *_: Findings("Measured."))
+        report, presets = (lambda *_: Findings("Measured.")), {"default": NoOptions()}
+        return Part(name, name, "?", PAPER, (), (), measure, report, presets)
 
     lazy = part("sweeps", lambda config, subject, run: asked.append((config, run.seed)))
     eager = part("linearity", lambda config, subject, run: subject.denoiser)

@@ -11,7 +11,7 @@ column, which moves a centre by about ``std / sqrt(n)``. A calibrated test is ``
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import log, sqrt
 from typing import Any

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Num
 from scipy import stats
 
-from dgu.analysis.stats.estimates import Estimate, proportion, wilson
+from dgu.analysis.stats.estimates import Estimate, normal_estimate, proportion, wilson
 from dgu.core.arrays import as_floats
 from dgu.core.errors import require
 

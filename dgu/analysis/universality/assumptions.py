@@ -16,7 +16,7 @@ Eigenvectors come from half of the rows, everything else from the other half, so
 measured on. Intervals are percentiles of a bootstrap over the second half; for the singular value, Student t over disjoint blocks of m rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod, sqrt
 

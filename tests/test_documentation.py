@@ -1,0 +1,80 @@
+"""The worked examples of the documentation run as they are printed."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dgu.core.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(page):
+    """The Python blocks of a page."""
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_adding_a_denoiser():
+    names: dict = {}
+    exec(compile("\n".join(blocks("adding-a-denoiser.md")), "adding-a-denoiser.md", "exec"), names)
+    with pytest.raises(AssertionError, match="the denoiser fails"):
+        names["check_denoiser"](lambda x, sigma: x[:1], (8, 8, 1), names["jax"].random.key(1))
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """The package of the worked study, written where ``experiments`` is looked for, and its files."""
+    files = {}
+    for block in blocks("adding-a-study.md"):
+        name, code = re.match(r"# (\S+)\n(.*)", block, re.DOTALL).groups()
+        files[name] = code
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(code)
+    import experiments
+
+    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(tmp_path / "experiments")])
+    yield files
+    sys.modules.pop("experiments.images_needed", None)
+
+
+def test_adding_a_study(study, tmp_path, capsys, hasty_compiler):
+    package = {name: code for name, code in study.items() if name.startswith("experiments/")}
+    assert sum(len(code.strip().splitlines()) for code in package.values()) <= 90
+    names: dict = {}
+    exec(compile(study["tests/experiments/test_images_needed.py"], "test_images_needed.py", "exec"), names)
+    names["test_smoke_run_and_its_report"](tmp_path, capsys)
+    run = tmp_path / "run"
+    assert sorted(file.name for file in (run / "figures").iterdir()) == ["denoised.png", "errors.png"]
+
+    from experiments.images_needed import STUDY, Config
+
+    from experiments.study.listing import figures
+
+    assert [made.name for made in figures(STUDY)] == [
+        "images_needed/figures/errors.png",
+        "images_needed/figures/denoised.png",
+    ]
+    with pytest.raises(InputError, match=r"fit\.sigma = 0\.0"):
+        Config(sigma=0.0)
+    before = json.loads((run / "claims.json").read_text())
+    (run / "report.html").write_text((run / "report.html").read_text().replace("Images needed", "Nothing"))
+    STUDY.main(["--preset", "smoke", "--out", str(run), "--report-only"])
+    assert "Images needed" in (run / "report.html").read_text()
+    assert json.loads((run / "claims.json").read_text()) == before
+    STUDY.main(["--dry-run"])
+    assert "15,000" in capsys.readouterr().out
+
+
+def test_the_shell_commands_of_the_readme_name_what_exists():
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "using.md").read_text()
+    modules = set(re.findall(r"python -m (experiments\.\w+|dgu\.models\.\w+)", text))
+    assert {"experiments.universality", "experiments.audit", "dgu.models.edm_import"} <= modules
+    for module in modules - {"experiments.NAME"}:
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+    assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=False).returncode == 0
