@@ -261,13 +261,13 @@ def test_a_folder_train_beside_one_that_is_no_split_is_refused(tmp_path, refused
 
 
 @pytest.mark.parametrize("option", [{"size": 2.5}, {"size": True}, {"max_size": 2.5}, {"max_size": "3"}])
-def test_sizes_are_whole_numbers(tmp_path, option, refused):
+def test_sizes_are_whole_numbers(tmp_path, option, refused, unchecked):
     put(tmp_path / "a.png", png(COLOUR[0]))
     with refused("a whole number, 1 or more"):
         load(tmp_path, **option)
 
 
 @pytest.mark.parametrize("name", ["", 123, None])
-def test_what_names_nothing_is_refused(name, refused):
+def test_what_names_nothing_is_refused(name, refused, unchecked):
     with refused(f"name_or_path = {name!r}"):
         load(name)
