@@ -23,7 +23,7 @@ from dgu.analysis.mixture import class_key, draw_gaussian, fit_gaussian
 from dgu.analysis.runs import Runs
 from dgu.analysis.schedules import Schedule
 from dgu.analysis.two_layer import fit_two_layer
-from dgu.arrays import as_jax_floats
+from dgu.arrays import as_jax_floats, check_squares
 from dgu.errors import InputError, require
 from dgu.keys import stream, threefry
 from dgu.parallel import on_one_device
@@ -63,6 +63,7 @@ def gaussian_arms(
     """
     key = threefry(key)
     rows = as_jax_floats("rows", on_one_device(rows))
+    check_squares(rows=rows)
     require(low_rank == 0 or 2 <= low_rank <= rows.shape[1], "low_rank", low_rank, f"0, or from 2 to {rows.shape[1]}")
     names = ("mixture", "refit", "null", "low rank")
     classes = range(rows.shape[0])

@@ -17,7 +17,7 @@ from scipy import stats
 from dgu.analysis.frechet import FeatureMoments, frechet_distance
 from dgu.analysis.quality import Estimate
 from dgu.analysis.resampling import Interval, t_interval
-from dgu.arrays import checked_rows
+from dgu.arrays import check_squares, checked_rows
 from dgu.errors import require
 from dgu.keys import threefry
 from dgu.typing import Key
@@ -63,6 +63,7 @@ def moment_distances(
     """
     key = threefry(key)
     a, b = checked_rows(a=a, b=b)
+    check_squares(np.float64, power=4, a=a, b=b)
     require(blocks >= 2, "blocks", blocks, "2 or more")
     require(
         min(len(a), len(b)) >= 2 * blocks, "rows", (len(a), len(b)), f"{2 * blocks} or more: {blocks} blocks of two"
@@ -115,6 +116,7 @@ def frechet_interval(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Ke
     """
     key = threefry(key)
     a, b = checked_rows(a=a, b=b)
+    check_squares(np.float64, a=a, b=b)
     require(blocks >= 2, "blocks", blocks, "2 or more")
     require(min(len(a), len(b)) >= 2 * blocks, "rows", (len(a), len(b)), f"{2 * blocks} or more")
     number = [
@@ -174,6 +176,7 @@ def compare_spectra(
     """
     key = threefry(key)
     a, b = checked_rows(a=a, b=b)
+    check_squares(np.float64, a=a, b=b)
     require(blocks >= 2, "blocks", blocks, "2 or more")
     size = min(len(a), len(b)) // blocks * blocks
     require(size >= 2 * blocks, "rows", (len(a), len(b)), f"{2 * blocks} or more")
