@@ -40,7 +40,8 @@ def require(condition: bool | np.bool, name: str, value: Any, allowed: str) -> N
 def require_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
     """Raise ``InputError`` unless ``value`` is a whole number (2 and 2.0, no truth value) from ``least`` to ``most``."""
     try:
-        whole = np.ndim(value) == 0 and not isinstance(value, bool | np.bool) and bool(value == math.floor(value))
+        number = np.asarray(value)[()]  # Of a JAX array, too, and not as a step of a program that is being traced.
+        whole = np.ndim(number) == 0 and not isinstance(number, bool | np.bool) and bool(number == math.floor(number))
     except (TypeError, ValueError, OverflowError):  # Text, None, NaN, infinity, a traced number.
         whole = False
     inside = whole and least <= value and (most is None or value <= most)

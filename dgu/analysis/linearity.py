@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, Num
 from dgu.analysis.resampling import Interval, t_interval
 from dgu.arrays import as_doubles
 from dgu.denoisers import as_pytree
-from dgu.errors import InputError, require
+from dgu.errors import InputError, require, require_whole
 from dgu.keys import threefry
 from dgu.noisy import checked_images, checked_levels, in_blocks, noisy_input, over_levels, require_finite
 from dgu.samplers.heun import denoise
@@ -158,7 +158,7 @@ def combination_scores(
     Arguments and errors as of ``linearity``, but for the condition on a and b.
     """
     key = threefry(key)
-    require(pairs == int(pairs) and pairs >= 2, "pairs", pairs, "a whole number, 2 or more")
+    require_whole("pairs", pairs, 2)
     rows = checked_images(images, 2 * pairs)[: 2 * pairs]
     mixes = as_doubles("coefficients", coefficients)
     require(
