@@ -96,8 +96,7 @@ def nearest_rows(
     """
     require_whole("block_size", block_size)
     require(not own or len(queries) == len(reference), "own", own, "False unless queries are the reference's rows")
-    require_whole("k", k)
-    require(1 <= k <= len(reference) - own, "k", k, f"1 to {len(reference) - own}, the number of other rows")
+    require_whole("k", k, 1, len(reference) - own)  # The number of other rows.
     k, block_size = int(k), int(block_size)
     (queries, reference), shift = below_overflow(queries, reference)
     asked = distinct(queries)
