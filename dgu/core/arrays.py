@@ -9,6 +9,7 @@ JAX is imported by the functions that need it: what only reads and writes arrays
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from jax import Array
 else:
     Array: TypeAlias = Any
+
+#: Spread of rows beside which the rounding of a cast counts as a loss of it, in units of that rounding.
+_ROUNDINGS_KEPT = 1000
+#: Powers of ten between which the squares of examples are kept, by the size of the dtype in bytes.
+_SQUARES = {4: 30, 8: 300}
 
 
 def working_dtype(name: str, dtype: Any) -> np.dtype:
@@ -99,11 +105,12 @@ def as_examples(name: str, value: Any) -> np.ndarray:
     """``as_floats`` for examples that JAX computes with: integers in its precision, float32 unless 64 bits are enabled.
 
     Raises:
-        InputError: ``value`` is masked, ragged, or not of real numbers.
+        InputError: ``value`` is masked, ragged, not of real numbers, or loses its spread in JAX's precision.
     """
     import jax
 
     array = as_floats(name, value)
+    check_cast(name, array)
     integers = not is_floating(getattr(value, "dtype", array.dtype))
     return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False) if integers else array
 
@@ -112,14 +119,73 @@ def as_jax_floats(name: str, value: Any) -> Array:
     """``value`` as a JAX array of float32, or of float64 where 64 bits are enabled; traced arrays pass.
 
     Raises:
-        InputError: ``value`` is not of real numbers.
+        InputError: ``value`` is not of real numbers, or has rows of float64 that lose their spread in float32.
     """
     import jax
 
     if not isinstance(value, jax.Array):
-        return jax.numpy.asarray(as_floats(name, value))
+        array = as_floats(name, value)
+        check_cast(name, array)
+        return jax.numpy.asarray(array)
     value = whole(value)
     return value.astype(jax.dtypes.canonicalize_dtype(working_dtype(name, value.dtype)))
+
+
+def check_cast(name: str, rows: np.ndarray) -> None:
+    """Raise ``InputError`` where float64 rows differ by less than what JAX's precision rounds them by.
+
+    Rows about 1e9 that differ by 1 are equal in float32: their variances would be 0, without a word.
+    """
+    import jax
+
+    dtype = jax.dtypes.canonicalize_dtype(rows.dtype)
+    if dtype == rows.dtype or rows.ndim < 2 or len(rows) < 2 or rows.size == 0:
+        return
+    largest = _largest(rows)
+    if not 0 < largest < np.finfo(dtype).max:
+        return
+    spread = float(np.ptp(rows, axis=0).max())
+    # Not the rounding of values that are equal but for it, nor of such as the narrower dtype holds as they are.
+    if largest * np.finfo(rows.dtype).eps * 16 < spread < largest * np.finfo(dtype).eps / 2 * _ROUNDINGS_KEPT:
+        error = float(np.abs(rows - rows.astype(dtype)).max())
+        if error * _ROUNDINGS_KEPT > spread:
+            raise InputError(
+                f"{name}: differ by up to {spread:.3g} beside values of up to {largest:.3g}, which {dtype} rounds by "
+                f"{error:.2g}; must have their mean subtracted first (or set jax_enable_x64)"
+            )
+
+
+def check_squares(dtype: Any = None, power: int = 2, **examples: Any) -> None:
+    """Raise ``InputError`` where the squares of examples would leave the range of the dtype that they are computed in.
+
+    Args:
+        dtype: float64 for what is computed on the host; by default JAX's precision for the dtype of the examples.
+        power: 4 for what takes fourth powers.
+        examples: arrays by name. Traced ones, and values that are not finite, are left to others, as are arrays of which
+            other processes hold a part.
+    """
+    import jax
+
+    for name, value in examples.items():
+        if isinstance(value, jax.core.Tracer):
+            continue
+        if isinstance(value, jax.Array) and not value.is_fully_addressable:
+            continue
+        array = as_plain(name, value)  # Of a JAX array, too: its methods would be steps of a program that is traced.
+        used = jax.dtypes.canonicalize_dtype(working_dtype(name, array.dtype)) if dtype is None else np.dtype(dtype)
+        largest, bound = _largest(array), 10.0 ** (_SQUARES[used.itemsize] // power)
+        if largest and np.isfinite(largest):
+            allowed = (
+                f"0, or from {1 / bound:g} to {bound:g}: powers of examples leave the range of {used} (rescale them)"
+            )
+            require(
+                1 / bound <= largest <= bound, f"largest absolute value of {name}", float(f"{largest:.6g}"), allowed
+            )
+
+
+def _largest(array: Any) -> float:
+    """The largest absolute value, 0 of none, without a copy of the array."""
+    return max(abs(float(array.min())), abs(float(array.max()))) if array.size else 0.0
 
 
 def whole(value: Array) -> Array:
@@ -155,12 +221,20 @@ def at_least_single(closed_form: Callable[..., Any]) -> Callable[..., Any]:
 
     In half precision squares of noise levels underflow and sums overflow. What it returns has the dtype of ``x`` where that
     is a floating one, and the one computed in for integers, which cannot hold it.
+
+    On the way a noise level, the argument ``sigma`` or ``noise``, is refused with an ``InputError`` where it is no scalar,
+    or is negative or NaN; a traced one must be a scalar.
     """
+    names = list(signature(closed_form).parameters)[2:]
 
     @wraps(closed_form)
     def wide(self: Any, x: Any, *rest: Any, **options: Any) -> Any:
         import jax
 
+        for name, value in (dict(zip(names, rest)) | options).items():
+            if name in ("sigma", "noise"):
+                level = isinstance(value, jax.core.Tracer) or np.ndim(value) != 0 or bool(np.asarray(value) >= 0)
+                require(level and np.ndim(value) == 0, name, value, "one noise level, 0 or more")
         inside = as_jax_floats("x", x)
         found = closed_form(self, inside, *rest, **options)
         given = jax.dtypes.canonicalize_dtype(np.dtype(getattr(x, "dtype", inside.dtype)).newbyteorder("="))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jax.typing import DTypeLike
 
-from dgu.core.errors import require
+from dgu.core.errors import require, require_whole
 
 #: Most bytes of one chunk of states; what a network computes of them comes on top.
 MOST_BYTES = 2**33
@@ -20,8 +20,7 @@ def check_chunk(name: str, size: Any, shape: tuple[int, ...] = (), dtype: DTypeL
     Raises:
         InputError: ``size``, called ``name``, is no whole number of 1 or more, or the chunk has more than ``MOST_BYTES``.
     """
-    whole = 1 <= size < math.inf and size == int(size)
-    require(whole, name, size, "a whole number, 1 or more")
+    require_whole(name, size)
     row = math.prod(shape) * np.dtype(dtype).itemsize + _NUMBER
     taken = f"rows of shape {tuple(shape)} and dtype {np.dtype(dtype)}, so many, take {int(size) * row:,} bytes"
     require(

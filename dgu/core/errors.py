@@ -1,5 +1,6 @@
 """The exception raised for all invalid input, and helpers that show foreign values and messages on one line."""
 
+import math
 import re
 from typing import Any
 
@@ -34,6 +35,18 @@ def require(condition: bool | np.bool, name: str, value: Any, allowed: str) -> N
     """Raise ``InputError("name = value: must be allowed")`` unless ``condition`` holds."""
     if not condition:
         raise InputError(f"{name} = {shortened(repr(value), MAX_VALUE)}: must be {allowed}")
+
+
+def require_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Raise ``InputError`` unless ``value`` is a whole number (2 and 2.0, no truth value) from ``least`` to ``most``."""
+    try:
+        number = np.asarray(value)[()]  # Of a JAX array, too, and not as a step of a program that is being traced.
+        whole = np.ndim(number) == 0 and not isinstance(number, bool | np.bool) and bool(number == math.floor(number))
+    except (TypeError, ValueError, OverflowError):  # Text, None, NaN, infinity, a traced number.
+        whole = False
+    inside = whole and least <= value and (most is None or value <= most)
+    allowed = f", {least} or more" if most is None else f" from {least} to {most}"
+    require(inside, name, value, f"a whole number{allowed}")
 
 
 def printable(text: str) -> str:

@@ -11,7 +11,7 @@ function of the package that takes a key passes it through there; ``seeded`` mak
 import operator
 import zlib
 from collections.abc import Sequence
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Int
 
+from dgu.core.errors import InputError, require_whole
 from dgu.core.prng import seeded as seeded
 from dgu.core.prng import threefry as threefry
 from dgu.core.typing import Key
@@ -29,27 +30,51 @@ def stream(key: Key, *names: str | SupportsIndex) -> Key:
 
     ``stream(key, "mixture", "test", 3)`` folds the CRC-32 of each name, with its type, into ``key`` in turn, so that
     different paths give independent streams and the same path always the same one.
+
+    Raises:
+        InputError: a name that is neither text nor an integer.
     """
     key = threefry(key)
     for name in names:
         # Through operator.index, so that a NumPy integer names the same stream as the int it equals.
-        tagged = f"str:{name}" if isinstance(name, str) else f"int:{operator.index(name)}"
-        key = jax.random.fold_in(key, zlib.crc32(tagged.encode()))
+        try:
+            tagged = (f"str:{name}" if isinstance(name, str) else f"int:{operator.index(name)}").encode()
+        except (TypeError, UnicodeEncodeError):  # No integer, or half of a pair of surrogates.
+            raise InputError(f"name = {name!r}: must be text or a whole number, to name a stream by") from None
+        key = jax.random.fold_in(key, zlib.crc32(tagged))
     return key
 
 
 def example_key(key: Key, index: Int[ArrayLike, ""]) -> Key:
     """The key of example number ``index``: ``fold_in(key, index)``."""
-    return jax.random.fold_in(threefry(key), index)
+    return jax.random.fold_in(threefry(key), _address("index", index))
 
 
 def draw_step(example: Key, step: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
     """Standard normal noise of one sampler step from an example's key. See ``step_noise``."""
-    return jax.random.normal(jax.random.fold_in(threefry(example, "example"), step + 1), tuple(shape), dtype)
+    address = _address("step", step) + 1
+    return jax.random.normal(jax.random.fold_in(threefry(example, "example"), address), tuple(shape), dtype)
+
+
+def _address(name: str, number: Any) -> Any:
+    """A number that draws are addressed by, of at least 32 bits: of fewer, the step after the last one would be 0.
+
+    Raises:
+        InputError: it is no whole number from 0 to 2^32 - 2 (not looked at where it is traced).
+    """
+    if isinstance(number, jax.core.Tracer):
+        narrow = jnp.issubdtype(number.dtype, jnp.integer) and number.dtype.itemsize < 4
+        return number.astype(jnp.int32) if narrow else number
+    require_whole(name, number, 0, 2**32 - 2)
+    return int(number)
 
 
 def step_noise(
     key: Key, index: Int[ArrayLike, ""], step: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32
 ) -> Array:
-    """The standard normal draw that sample number ``index`` uses at sampler step ``step`` (0 for the first)."""
+    """The standard normal draw that sample number ``index`` uses at sampler step ``step`` (0 for the first).
+
+    Raises:
+        InputError: ``index`` or ``step`` is no whole number of 0 or more.
+    """
     return draw_step(example_key(key, index), step, shape, dtype)

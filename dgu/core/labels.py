@@ -62,7 +62,17 @@ def checked_labels(denoiser: Any, labels: Any, count: int) -> np.ndarray | None:
     wide = label_dim in (None, values.shape[1])
     require(wide, "labels.shape", values.shape, f"({count}, {label_dim}), a vector for each example")
     require(bool(np.isfinite(values).all()), "labels", "vectors with entries that are not finite", "finite")
-    empty = getattr(denoiser, "needs_class", False) and not (values != 0).any(axis=1).all()
-    allowed = "classes: the network knows no image without one (denoiser.given(None), without labels, insists)"
-    require(not empty, "labels", "vectors of zeros among them", allowed)
+    require(
+        not (getattr(denoiser, "needs_class", False) and without_class(values).any()),
+        "labels", "vectors of zeros among them", f"{NO_ZEROS}, without labels, insists)",
+    )  # fmt: skip
     return values
+
+
+#: What is allowed where a network knows no image without a class.
+NO_ZEROS = "classes: the network knows no image without one (denoiser.given(None)"
+
+
+def without_class(vectors: np.ndarray) -> np.ndarray:
+    """Which of the vectors (along the last axis) are zeros, or would be in single precision."""
+    return ~(np.abs(vectors) >= np.finfo(np.float32).tiny).any(axis=-1)

@@ -12,9 +12,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Float64, Int, Num
 
 from dgu.core import keys
-from dgu.core.arrays import as_doubles, as_examples, as_jax_floats
+from dgu.core.arrays import as_doubles, as_examples, as_jax_floats, check_squares
 from dgu.core.denoisers import check_range
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.typing import Denoiser, Event, Key, PyTree, Scalar
 
 
@@ -38,6 +38,8 @@ def checked_images(images: Num[ArrayLike, "n *event"], at_least: int, name: str 
     require(array.ndim >= 2, f"{name}.shape", array.shape, "(n, *event)")
     require(len(array) >= at_least, name, f"{len(array)} images", f"at least {at_least}")
     require(bool(np.isfinite(array).all()), name, "non-finite", "finite")
+    named: dict[str, Any] = {name: array}
+    check_squares(**named)
     return array
 
 
@@ -56,7 +58,7 @@ def in_blocks(rows: np.ndarray, batch_size: int) -> tuple[np.ndarray, Int[np.nda
 
     Blocks are as equal as can be: no larger than ``batch_size``, and less than a block is filling.
     """
-    require(batch_size == int(batch_size) and batch_size >= 1, "batch_size", batch_size, "a whole number, 1 or more")
+    require_whole("batch_size", batch_size)
     blocks = math.ceil(len(rows) / batch_size)
     size = math.ceil(len(rows) / blocks)
     numbers = np.minimum(np.arange(blocks * size, dtype=np.int32), len(rows) - 1).reshape(blocks, size)

@@ -31,6 +31,7 @@ def seeded(seed: Any) -> Key:
             raise InputError(f"seed = {shortened(repr(seed), MAX_VALUE)}: must be a whole number") from None
         require(-(2**31) <= number < 2**32, "seed", number, "from -2147483648 to 4294967295")
         seed = number
+    require(jnp.issubdtype(jnp.result_type(seed), jnp.integer) and jnp.ndim(seed) == 0, "seed", seed, "a whole number")
     return jax.random.key(seed, impl=GENERATOR)
 
 

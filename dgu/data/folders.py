@@ -4,9 +4,10 @@ import io
 import json
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Integer, Num, UInt8
@@ -51,6 +52,12 @@ def _image_folder(folder: Path, split: str, limit: int) -> Decoded:
         folder = folder / split
         folders = _class_folders(folder)
     else:
+        if "train" in splits:
+            other = next(name for name in folders if name not in splits)
+            raise InputError(
+                f"{folder}: has a folder train and a folder {other}, which is no split; must be splits {_SPLITS} alone, "
+                "or class folders alone (name the folder of one split to read it)"
+            )
         require(
             split == "train", "split", split, f"'train' (all of it) for {folder}, which has no folders train or test"
         )
@@ -91,6 +98,9 @@ def read_edm(path: Path, max_bytes: int | None = None) -> Decoded:
             return _edm(_image_files(path), lambda name, most: _read_file(path / name, most), path, limit)
     with guarded(path, "a whole zip file"), zipfile.ZipFile(expect(path, ("zip",), "EDM's zip of images")) as archive:
         infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        twice = _repeated([info.filename for info in archive.infolist()])
+        if twice is not None:
+            raise InputError(f"{path}: holds {twice} twice; must hold each file once")
         for name in infos:
             if name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts:
                 raise InputError(f"{path}: member {name!r}; must be a relative path inside the zip")
@@ -128,7 +138,7 @@ def _edm(names: list[str], read: Callable[[str, int], bytes], path: Path, limit:
     # One short entry for each image.
     most = min(MAX_JSON, _JSON_REST + sum(2 * len(name.encode(errors="replace")) + _JSON_ENTRY for name in names))
     with guarded(where, "JSON"):
-        content = json.loads(read("dataset.json", most))
+        content = json.loads(read("dataset.json", most), object_pairs_hook=_each_key_once)
     if not isinstance(content, dict) or "labels" not in content:
         raise InputError(f"{where} has no 'labels'; must be {{'labels': [[file, integer], ...]}} or {{'labels': null}}")
     if not names:
@@ -140,7 +150,10 @@ def _edm(names: list[str], read: Callable[[str, int], bytes], path: Path, limit:
         fine = isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
         if not (fine and isinstance(entry[1], int) and not isinstance(entry[1], bool)):
             raise InputError(f"{where}: label entry {str(entry)[:80]!r}; must be [file, integer]")
-        labels[entry[0].replace("\\", "/")] = entry[1]
+        name = entry[0].replace("\\", "/")
+        if name in labels:
+            raise InputError(f"{where}: has {name} twice; must have one label for each image")
+        labels[name] = entry[1]
     unpaired = set(names) ^ set(labels)
     if unpaired:
         name = min(unpaired)
@@ -149,8 +162,21 @@ def _edm(names: list[str], read: Callable[[str, int], bytes], path: Path, limit:
     values = np.asarray([labels[name] for name in names], dtype=object)
     wrong = next((name for name, value in zip(names, values) if not 0 <= value < 2**31), None)
     if wrong is not None:
-        raise InputError(f"{where}: label {labels[wrong]} of {wrong}; must be 0 or more")
+        raise InputError(f"{where}: label {labels[wrong]} of {wrong}; must be from 0 to {2**31 - 1}")
     return decoded(_decode_all(names, read, path, limit), values.astype(np.int64), None, path)
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that it has twice the parser would drop the first value."""
+    twice = _repeated([key for key, _ in pairs])
+    if twice is not None:
+        raise ValueError(f"it has the key {twice!r} twice")
+    return dict(pairs)
+
+
+def _repeated(names: list[str]) -> str | None:
+    """A name that occurs twice, or None."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _class_folders(folder: Path) -> list[str]:
@@ -175,7 +201,7 @@ def _walk(root: Path, inside: str, seen: set[tuple[int, int]]) -> Iterator[str]:
             continue
         name = f"{inside}{entry.name}"
         if entry.is_symlink() and not os.path.exists(entry.path):
-            raise InputError(f"{folder / entry.name}: is a link to nothing; must lead to a file or folder")
+            raise InputError(f"{folder / entry.name}: is a link to nothing or to itself; must lead to a file or folder")
         if entry.is_dir():
             yield from _walk(root, f"{name}/", seen)
         elif checked_ending(name, root):

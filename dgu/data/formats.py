@@ -206,6 +206,14 @@ def read_npz(path: Path, split: str = "train", max_bytes: int | None = None) -> 
         most = 8 * len(np.atleast_1d(images)) + _ROOM  # An integer for each image.
         labels = read_member(archive, labels_key, path, most) if labels_key in keys else None
         names = read_member(archive, "class_names", path, MAX_NAMES) if "class_names" in keys else None
+    if labels is None:
+        others = {pair[1].format(name) for pair in _SPLIT_KEYS for name in _SPLITS}
+        near = sorted(key for key in keys - others if "label" in key.lower() or key.lower() in ("y", "targets"))
+        if near:
+            raise InputError(
+                f"{path}: has {near[0]!r} beside {images_key!r}, and labels are read from {labels_key!r}; must be called "
+                "that, or be left out"
+            )
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
         raise InputError(f"{path}: class_names of dtype {names.dtype}, shape {names.shape}; must be a list of strings")
     if images_key == "data" and images.ndim == 2:

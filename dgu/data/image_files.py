@@ -2,6 +2,7 @@
 
 import io
 import re
+import zlib
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -115,8 +116,33 @@ def _check(
         raise _refusal(source, name, f"has {frames} frames", f"one frame of {_ALLOWED}")
     if form == "PNG" and content[24:25] == b"\x10":
         raise _refusal(source, name, "has 16 bits a channel")
+    if form == "PNG" and not _whole_png(content, image.mode, width, height):
+        raise _refusal(source, name, f"holds too few bytes for its {width}x{height} pixels", "a whole image")
+    if form == "BMP":
+        at = 24 if content[14] == 12 else 28  # In the header of OS/2, and in those of Windows.
+        depth = int.from_bytes(content[at : at + 2], "little")
+        if depth in (16, 32):  # Of five or six bits a channel, and with a fourth channel.
+            raise _refusal(source, name, f"has {depth} bits a pixel")
     if form == "PPM":
         _check_ppm(content, name, source)
+
+
+def _whole_png(content: bytes, mode: str, width: int, height: int) -> bool:
+    """Whether the compressed data of a PNG of 8 bits a channel hold all of its rows: Pillow leaves missing ones black.
+
+    An interlaced one has rows of its own in each pass, no fewer than a whole image's bytes in all.
+    """
+    rows, at = zlib.decompressobj(), 8
+    bits = width * _CHANNELS[mode] * content[24]
+    wanted = held = height * bits // 8 if content[28] else height * (1 + (bits + 7) // 8)
+    while at + 8 <= len(content) and held > 0:
+        size, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        if kind == b"IDAT":
+            held -= len(rows.decompress(content[at + 8 : at + 8 + size], wanted))
+            while held > 0 and rows.unconsumed_tail:
+                held -= len(rows.decompress(rows.unconsumed_tail, wanted))
+        at += 12 + size
+    return held <= 0
 
 
 def _check_ppm(content: bytes, name: str, source: str | Path) -> None:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.file_kinds import mismatch
 from dgu.core.reading import guarded, regular_file
 from dgu.data.folders import read_edm, read_image_folder
 from dgu.data.formats import IDX_SPLITS, Decoded, find_idx, labels_beside, read_idx_pair, read_npz
 from dgu.data.named import NAMED_SETS, PICKLES, digest, read_named
 from dgu.data.pixels import Range, area_mean, checked_range, rescale, subset, value_range_of
+
+_ALLOWED = f"one of {sorted(NAMED_SETS)}, or a file or folder that exists"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +85,15 @@ def load(
             bring it), content that is not the known set's, sizes below 1, and everything the readers and
             ``value_range_of`` refuse. One line each.
     """
+    named = isinstance(name_or_path, str | os.PathLike) and name_or_path != ""
+    require(named, "name_or_path", name_or_path, _ALLOWED)
     name = os.fspath(name_or_path)
-    require(max_size is None or max_size >= 1, "max_size", max_size, "1 or more, or None for all")
-    require(size is None or size >= 1, "size", size, "1 or more, or None for the size of the file")
+    if max_size is not None:
+        require_whole("max_size", max_size)
+        max_size = int(max_size)
+    if size is not None:
+        require_whole("size", size)
+        size = int(size)
     pixel_range = checked_range("pixel_range", pixel_range)
     if isinstance(name_or_path, str) and name in NAMED_SETS:
         found, sha256 = read_named(name, split), NAMED_SETS[name].digests[split]
@@ -110,11 +118,10 @@ def load(
 
 def read_path(name: str | Path, split: str, max_bytes: int | None = None) -> Decoded:
     """The arrays of a file or folder, its format told by its name and content."""
-    allowed = f"one of {sorted(NAMED_SETS)}, or a file or folder that exists"
-    with guarded(name, allowed):
+    with guarded(name, _ALLOWED):
         path = Path(name).expanduser()
         if not path.exists():
-            raise InputError(f"name_or_path = {str(path)!r}: must be {allowed}")
+            raise InputError(f"name_or_path = {str(path)!r}: must be {_ALLOWED}")
         return _read_folder(path, split, max_bytes) if path.is_dir() else _read_file(path, split, max_bytes)
 
 

@@ -128,6 +128,6 @@ def initial_noise(
             callable ``(key, shape) -> noise``, such as those of ``dgu.bases``.
 
     Raises:
-        InputError: ``base`` is another name.
+        InputError: ``base`` is another name, or ``index`` no whole number of 0 or more.
     """
     return draw_initial(example_key(key, index), shape, dtype, base)

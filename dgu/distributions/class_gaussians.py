@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
 from dgu.core import linalg
-from dgu.core.arrays import as_floats, as_jax_floats, as_plain
+from dgu.core.arrays import as_floats, as_jax_floats, as_plain, check_squares
 from dgu.core.chunks import check_chunk
 from dgu.core.errors import InputError, require
 from dgu.core.keys import stream, threefry
@@ -50,6 +50,7 @@ def fit_gaussian(rows: Num[ArrayLike, "n d"]) -> GaussianRoot:
     eigenvalue of rounding size would give a direction without variance a spread of 3e-4 in float32; here it keeps one of
     1e-7. Pure: ``vmap`` it over classes of one size and over replicates.
     """
+    check_squares(rows=rows)
     rows = as_jax_floats("rows", rows)
     n, d = rows.shape
     mean = jnp.mean(rows, axis=0, keepdims=True)
@@ -66,17 +67,21 @@ def draw_gaussian(gaussian: GaussianRoot, key: Key, indices: Integer[ArrayLike, 
 
     ``key`` is the Gaussian's own: ``class_key(key, label)`` gives what ``GaussianMixtureSampler`` uses. Sample ``i`` is
     ``mean + root^T z`` with ``z = normal(fold_in(key, i), (r,))``.
+
+    Raises:
+        InputError: indices (not traced ones) that are no integers from 0 to 2^31 - 1.
     """
     key = threefry(key)
+    numbers = indices if isinstance(indices, jax.core.Tracer) else _checked_indices(indices)
     size, dtype = gaussian.root.shape[0], gaussian.root.dtype
-    z = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (size,), dtype))(jnp.asarray(indices))
+    z = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (size,), dtype))(jnp.asarray(numbers))
     return gaussian.mean[None, :] + jnp.matmul(z, gaussian.root, precision=_HIGHEST)
 
 
 def class_key(key: Key, label: Label) -> Key:
     """The key that ``GaussianMixtureSampler.sample(key, label, ...)`` draws class ``label`` from."""
     key = threefry(key)
-    return stream(key, "gaussian mixture", int(label))
+    return stream(key, "gaussian mixture", label)
 
 
 _fit = jax.jit(fit_gaussian)
@@ -130,7 +135,8 @@ class GaussianMixtureSampler:
         )
         gaussians = []
         for label in classes.tolist():
-            rows = jnp.asarray(images[np.flatnonzero(labels == label)]).reshape(-1, prod(shape))
+            rows = as_jax_floats("images", images[np.flatnonzero(labels == label)]).reshape(-1, prod(shape))
+            check_squares(images=rows)
             gaussian = _fit(rows)
             finite = bool(np.isfinite(np.asarray(gaussian.mean)).all())
             require(finite, f"images of class {label}", "non-finite", "finite")
@@ -143,7 +149,10 @@ class GaussianMixtureSampler:
         Raises:
             InputError: ``label`` is not one of the fitted classes.
         """
-        require(int(label) in self.classes, "label", int(label), f"one of the fitted classes {list(self.classes)}")
+        number = np.asarray(label)[()]
+        known = np.ndim(number) == 0 and number in self.classes
+        shown = number.item() if isinstance(number, np.generic) else number
+        require(bool(known), "label", shown, f"one of the fitted classes {list(self.classes)}")
         return self.gaussians[self.classes.index(int(label))]
 
     def sample(

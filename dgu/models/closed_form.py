@@ -11,7 +11,7 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from dgu.core.arrays import as_doubles, as_floats, at_least_single, rounding
+from dgu.core.arrays import as_doubles, as_floats, at_least_single, check_squares, rounding
 from dgu.core.errors import InputError, require
 from dgu.core.typing import Event, Scalar
 
@@ -67,6 +67,7 @@ class GaussianDenoiser:
         require(ddof >= 0, "ddof", ddof, "0 or more")
         rows = data.reshape(len(data), -1).astype(np.float64)
         require(bool(np.isfinite(rows).all()), "images", "an array with values that are not finite", "finite")
+        check_squares(images=data)
         n, d = rows.shape
         mean = rows.mean(0)
         centred = rows - mean

@@ -17,7 +17,7 @@ from dgu.core.arrays import as_jax_floats, at_least_single
 from dgu.core.denoisers import check_range
 from dgu.core.errors import InputError, require
 from dgu.core.keys import seeded, threefry
-from dgu.core.labels import checked_label
+from dgu.core.labels import NO_ZEROS, checked_label, without_class
 from dgu.core.typing import Event, Key, PyTree, Scalar
 from dgu.models.adm import ADM, ADMConfig
 from dgu.models.dit import DiT, DiTConfig
@@ -269,18 +269,21 @@ class EDMDenoiser:
     def given(self, label: ArrayLike | None, augment_labels: ArrayLike | None = None) -> "EDMDenoiser":
         """The denoiser conditioned on a class: an integer, or a vector of ``label_dim`` entries; None is the zero vector.
 
-        Integers of any kind become int32 and vectors float, so that ``3`` and an int32 array share a trace. A vector of zeros
-        is taken at its word, as None is. ``jax.vmap`` this over labels for an ensemble. Of a traced class the range cannot be
-        looked at: one outside it is the zero vector.
+        Integers of any kind become int32 and vectors float, so that ``3`` and an int32 array share a trace. ``jax.vmap``
+        this over labels for an ensemble. Of a traced class the range cannot be looked at: one outside it is the zero vector.
 
         Raises:
             InputError: the network has no classes or takes no augmentation labels, the class is out of range, or a
-                vector has another length or is not finite.
+                vector has another length, is not finite, or is zero although the network needs a class (unless
+                ``given(None)`` has asked for the zero vector before).
         """
         unet = self.network.unet
         if label is not None:
             require(unet.label_dim > 0, "label", label, "left out: the network is unconditional")
             label = checked_label(label, unet.label_dim)
+            looked_at = self.needs_class and not self.zero_class and not isinstance(label, jax.core.Tracer)
+            if looked_at and label.ndim == 1:
+                require(not without_class(np.asarray(label)), "label", "a vector of zeros", f"{NO_ZEROS} insists)")
         if augment_labels is not None:
             shape = np.shape(augment_labels)
             require(unet.augment_dim > 0, "augment_labels", shape, "left out: the network takes none")

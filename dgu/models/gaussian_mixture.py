@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from dgu.core.arrays import as_doubles, as_floats
-from dgu.core.errors import require
+from dgu.core.errors import require, require_whole
 from dgu.models.mixtures import MoLRGDenoiser
 
 
@@ -62,7 +62,7 @@ def two_modes(mu: float | int, *, weight: float = 0.5, std: float | int = 1.0, d
     require(mu > 0, "mu", mu, "positive")
     require(std > 0, "std", std, "positive")
     require(0 < weight < 1, "weight", weight, "strictly between 0 and 1")
-    require(dimension == int(dimension) and dimension >= 1, "dimension", dimension, "a whole number, 1 or more")
+    require_whole("dimension", dimension)
     means = np.zeros((2, dimension), np.float32)
     means[:, 0] = -mu, mu
     return gaussian_mixture(np.array([weight, 1 - weight]), means, np.full(2, float(std) ** 2))

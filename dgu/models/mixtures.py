@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer
 
 from dgu.core.arrays import as_jax_floats, as_native, at_least_single, require_numbers
-from dgu.core.errors import require
+from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
 
@@ -98,7 +98,10 @@ class MoLRGDenoiser:
         """``log p(x; sigma)`` in nats of the mixture with noise ``sigma`` added; ``sigma`` and ``noise_std`` not both 0."""
         scores = self._components(x, sigma).scores
         weights, std, noise = (jnp.asarray(value, x.dtype) for value in (self.weights, self.noise_std, sigma))
-        common = x.size * (jnp.log(2 * jnp.pi * (jnp.square(std) + jnp.square(noise)))) / 2
+        scaled = 2 * jnp.pi * (jnp.square(std) + jnp.square(noise))
+        beyond = jnp.isinf(scaled)  # Then the logarithm of the noise alone is all that is left of it.
+        logarithm = math.log(2 * math.pi) + 2 * jnp.log(jnp.where(beyond, noise, jnp.ones_like(noise)))
+        common = x.size * jnp.where(beyond, logarithm, jnp.log(scaled)) / 2
         return jax.nn.logsumexp(scores) - jnp.log(jnp.sum(weights)) - common.astype(x.dtype)
 
     @at_least_single
@@ -138,12 +141,17 @@ class MoLRGDenoiser:
         """One ``x0`` of the mixture, in the dtype of the means, float32 or wider: ``jax.vmap`` it over keys.
 
         It is of component ``draw_label(key)``, or of ``label`` where that is given.
+
+        Raises:
+            InputError: ``label`` (not a traced one) is none of the components, 0 to K - 1.
         """
         key = threefry(key)
         _, inside, outside = jax.random.split(key, 3)
         require_numbers(bases=self.bases, variances=self.variances, noise_std=self.noise_std)
         means = as_jax_floats("means", self.means)
-        chosen = self.draw_label(key) if label is None else jnp.asarray(label)
+        if label is not None and not isinstance(label, jax.core.Tracer):
+            require_whole("label", label, 0, len(means) - 1)
+        chosen = self.draw_label(key) if label is None else jnp.asarray(label, jnp.int32)
         mean, basis, variances = (
             jnp.asarray(leaf, means.dtype)[chosen] for leaf in (means, self.bases, self.variances)
         )
@@ -171,8 +179,10 @@ class MoLRGDenoiser:
         centred = (x[None] - means).reshape(count, x.size)
         coordinates = jnp.einsum("kdr,kd->kr", bases, centred, precision=_HIGHEST)
         rest = centred - jnp.einsum("kdr,kr->kd", bases, coordinates, precision=_HIGHEST)
-        rest_variance = _floored(jnp.square(std) + jnp.square(noise))
-        total = jnp.where(present, variances + jnp.square(noise), rest_variance)
+        # Where its square is beyond all numbers the noise hides everything, and ratios of variances must still be numbers.
+        noise_variance = jnp.minimum(jnp.square(noise), float(jnp.finfo(x.dtype).max) / 4)
+        rest_variance = _floored(jnp.square(std) + noise_variance)
+        total = jnp.where(present, variances + noise_variance, rest_variance)
         positive = weights > 0
         prior = jnp.where(positive, jnp.log(jnp.where(positive, weights, jnp.ones_like(weights))), -jnp.inf)
         scores = (
@@ -193,7 +203,7 @@ class MoLRGDenoiser:
         )
 
     def _check(self, x: Array) -> tuple[int, int]:
-        """Number of components and columns, from shapes and dtypes alone."""
+        """Number of components and columns, from shapes and dtypes; values are looked at where they are not traced."""
         require_numbers(weights=self.weights, means=self.means, bases=self.bases, variances=self.variances)
         count, rank = (np.shape(self.variances) + (0, 0))[:2]
         expected = {"weights": (count,), "means": (count, *x.shape), "bases": (count, *x.shape, rank)}
@@ -203,6 +213,10 @@ class MoLRGDenoiser:
         require(np.shape(self.means)[1:] == x.shape, "x.shape", x.shape, f"that of a mean, {np.shape(self.means)[1:]}")
         for name, shape in expected.items():
             require(np.shape(getattr(self, name)) == shape, f"{name}.shape", np.shape(getattr(self, name)), f"{shape}")
+        for name in ("weights", "variances"):
+            value = getattr(self, name)
+            if not isinstance(value, jax.core.Tracer):
+                require(not bool((np.asarray(value) < 0).any()), name, np.min(value), "0 or more")
         return count, rank
 
 

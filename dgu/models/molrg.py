@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer, Num
 
 from dgu.core import linalg
-from dgu.core.arrays import as_floats, as_labels, as_plain, at_least_single, rounding
+from dgu.core.arrays import as_floats, as_indices, as_labels, at_least_single, rounding
 from dgu.core.errors import require
 from dgu.core.keys import example_key, threefry
 from dgu.core.typing import Event, Key, Scalar
@@ -154,10 +154,10 @@ class MoLRG:
             labels: the component of each; by default ``self.labels(key, indices)``, drawn by the weights.
 
         Raises:
-            InputError: as many ``labels`` as indices, or others than components.
+            InputError: indices out of range, another number of ``labels`` than of indices, or others than components.
         """
         key = threefry(key)
-        numbers = as_plain("indices", indices)
+        numbers = as_indices("indices", indices)
         chosen = self.labels(key, numbers) if labels is None else as_labels("labels", labels)
         count = len(np.asarray(self.weights))
         require(chosen.shape == numbers.shape, "labels.shape", chosen.shape, f"one for each index, {numbers.shape}")
@@ -168,7 +168,7 @@ class MoLRG:
     def labels(self, key: Key, indices: Integer[ArrayLike, "m"]) -> np.ndarray:
         """The components of ``sample(key, indices)``, ``(m,)``, 0 to K - 1."""
         key = threefry(key)
-        return np.asarray(_draw_labels(self.denoiser, key, jnp.asarray(as_plain("indices", indices))))
+        return np.asarray(_draw_labels(self.denoiser, key, jnp.asarray(as_indices("indices", indices))))
 
     @at_least_single
     def log_density(self, x: Event, noise: Scalar, scale: Scalar = 1.0) -> Float[Array, ""]:

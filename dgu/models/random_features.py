@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dgu.core.arrays import at_least_single
-from dgu.core.errors import require
+from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
 
@@ -52,7 +52,7 @@ class RandomFeatures:
         """
         key = threefry(key)
         for name, value in (("width", width), ("dimension", dimension), ("frequencies", frequencies)):
-            require(value == int(value) and value >= 1, name, value, "a whole number, 1 or more")
+            require_whole(name, value)
         require(0 < reach < float("inf"), "reach", reach, "positive and finite")
         columns = dimension + 1 + 2 * frequencies
         laplace = jax.vmap(lambda i: jax.random.laplace(jax.random.fold_in(key, i), (columns,)))(jnp.arange(width))

@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float64
 
-from dgu.core.errors import require
+from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Denoiser, Event, Key, PyTree
 from dgu.samplers.heun import (
@@ -113,7 +113,7 @@ class Ablation:
         require(0 < self.epsilon_s < 1, "epsilon_s", self.epsilon_s, "between 0 and 1")
         require(0 < self.C_1 < 1, "C_1", self.C_1, "between 0 and 1")
         require(0 <= self.C_2 < math.inf, "C_2", self.C_2, "0 or more, finite")
-        require(self.M == int(self.M) and self.M >= 2, "M", self.M, "a whole number, 2 or more")
+        require_whole("M", self.M, 2)
         require(0 < self.alpha < math.inf, "alpha", self.alpha, "positive and finite")
         low, high = self.range
         allowed_range = f"positive and below sigma_max = {high!r} (both within network_range = {self.network_range!r})"
@@ -144,7 +144,7 @@ class Ablation:
         Raises:
             InputError: fewer than 2 steps, or levels that fall together (more steps than the network or iDDPM has).
         """
-        require(num_steps == int(num_steps) and num_steps >= 2, "num_steps", num_steps, "a whole number, 2 or more")
+        require_whole("num_steps", num_steps, 2)
         low, high = self.range
         ramp = np.arange(int(num_steps)) / (int(num_steps) - 1)
         if self.discretization == "vp":

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from dgu.core.errors import require
+from dgu.core.errors import require_whole
 from dgu.core.typing import Denoiser, Event, PyTree
 from dgu.samplers.heun import StepState, as_state, denoise, step_from
 from dgu.samplers.schedules import check_sigmas
@@ -55,7 +55,7 @@ def invert(
     EDM (Karras et al. 2022), equation 1; Song et al. 2021 (DDIM, score SDE) for the encoding.
     """
     check_sigmas(sigmas, denoiser)
-    require(refine == int(refine) and refine >= 0, "refine", refine, "a whole number, 0 or more")
+    require_whole("refine", refine, 0)
     x = as_state("x", x)
     levels = jnp.asarray(sigmas, x.dtype)[::-1]
     num_steps = np.shape(sigmas)[0] - 1

@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 
 from dgu.core.arrays import as_jax_floats
 from dgu.core.denoisers import as_pytree, check_range
-from dgu.core.errors import require
+from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Denoiser, Event, Key, Scalar
 from dgu.samplers.heun import as_state, denoise
@@ -84,8 +84,8 @@ def log_likelihood(
     x = as_jax_floats("x", as_state("x", x))
     require((key is None) == (probes is None), "probes", probes, "given together with key, for an estimated trace")
     if probes is not None:
-        require(probes == int(probes) and probes >= 2, "probes", probes, "a whole number, 2 or more")
-    require(block_size == int(block_size) and block_size >= 1, "block_size", block_size, "a whole number, 1 or more")
+        require_whole("probes", probes, 2)
+    require_whole("block_size", block_size)
     for name, value in (("rtol", rtol), ("atol", atol), ("sigma_max", sigma_max)):
         require(not is_concrete(value) or _between(0, value, math.inf), name, value, "positive and finite")
     if is_concrete((sigma_min, sigma_max)):
@@ -204,7 +204,7 @@ def dequantize(images: Shaped[ArrayLike, "*shape"], key: Key, *, levels: int = 2
         InputError: integers outside 0 to L - 1 or floats outside [-1, 1]; fewer than 2 levels.
     """
     key = threefry(key)
-    require(levels == int(levels) and levels >= 2, "levels", levels, "a whole number, 2 or more")
+    require_whole("levels", levels, 2)
     images = jnp.asarray(images)
     whole = jnp.issubdtype(images.dtype, jnp.integer)
     require(whole or jnp.issubdtype(images.dtype, jnp.floating), "images.dtype", str(images.dtype), "integer or float")
@@ -236,7 +236,7 @@ def bits_per_dim(nats: Any, shape: Sequence[int], *, levels: int = 256) -> Any:
     Raises:
         InputError: fewer than 2 levels, or an empty shape.
     """
-    require(levels == int(levels) and levels >= 2, "levels", levels, "a whole number, 2 or more")
+    require_whole("levels", levels, 2)
     d = math.prod(shape)
     require(d >= 1, "shape", tuple(shape), "positive sizes")
     return -nats / (d * math.log(2)) + math.log2((levels - 1) / 2)

@@ -142,7 +142,7 @@ def warn_of_mismatch(nats: float, sigma_max: float, what: str, stacklevel: int =
     if nats > MAX_MISMATCH:
         message = (
             f"{what}: at sigma_max = {sigma_max:.6g} the prior N(0, sigma_max^2 I) is {nats:.3g} nats (KL) from the data "
-            f"noised that much, and the result is off by about as much on average; a larger sigma_max makes it smaller"
+            f"noised that much, and the result is off by at least about as much on average; a larger sigma_max makes it smaller"
         )
         warnings.warn(message, PriorMismatchWarning, stacklevel=stacklevel)
 
@@ -166,7 +166,7 @@ def check_prior(denoiser: Any, x: Event, sigma_max: Any, what: str) -> None:
     if here > max(nats, MAX_MISMATCH):
         message = (
             f"{what}: at sigma_max = {float(sigma_max):.6g} the prior N(0, sigma_max^2 I) is {here:.3g} nats from the data about "
-            f"this example noised that much, and the result is off by about as much; a larger sigma_max makes it smaller"
+            f"this example noised that much, and the result is off by at least about as much; a larger sigma_max makes it smaller"
         )
         warnings.warn(message, PriorMismatchWarning, stacklevel=3)
     else:

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from dgu.core import keys
 from dgu.core.arrays import as_indices
 from dgu.core.chunks import check_chunk
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.labels import checked_labels
 from dgu.core.typing import Denoiser, Key, PyTree
 from dgu.distributions.bases import Base, draw_initial, named_base
@@ -139,8 +139,10 @@ def sample(
     given = checked_labels(denoiser, labels, len(wanted))
     check_sigmas(sigmas, None if hasattr(solver, "network_range") else denoiser)
     check_churn(churn)
+    require(np.ndim(shape) == 1, "shape", shape, "a list of sizes, the shape of one sample")
+    for size in shape:
+        require_whole("a size of shape", size)
     shape, dtype = tuple(int(size) for size in shape), np.dtype(dtype)
-    require(all(size >= 1 for size in shape), "shape", shape, "positive sizes")
     named_base(base)
     require(jnp.issubdtype(dtype, jnp.floating), "dtype", str(dtype), "a floating dtype")
     require(jax.dtypes.canonicalize_dtype(dtype) == dtype, "dtype", str(dtype), "float32 unless jax_enable_x64 is set")
@@ -153,7 +155,7 @@ def sample(
     chunks = _pack(wanted, int(batch_size))
     devices = list(jax.local_devices() if devices is None else devices)[: len(chunks)]
     require(len(devices) > 0, "devices", devices, "at least one device")
-    grid = np.asarray(sigmas, dtype)
+    grid = _rounded(sigmas, dtype)
     amount = jax.tree.map(lambda value: np.asarray(value, dtype), churn)
     run = functools.partial(
         sample_chunk,
@@ -188,6 +190,16 @@ def sample(
         if progress is not None:
             progress(done, len(wanted))
     return out[0] if observe is None else out
+
+
+def _rounded(sigmas: Any, dtype: np.dtype) -> np.ndarray:
+    """The noise levels in the dtype of the state, in which those above 0 must still be finite and above 0."""
+    with np.errstate(over="ignore"):
+        grid = np.asarray(sigmas, dtype)
+    values = grid.astype(np.float64)
+    wrong = np.asarray(sigmas)[:-1][~(np.isfinite(values) & (values > 0))[:-1]]
+    require(not wrong.size, "sigmas", wrong[:1].tolist(), f"levels that {dtype} holds: finite and above 0")
+    return grid
 
 
 def _pack(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:

@@ -13,10 +13,12 @@ from jaxtyping import Float, Float64
 
 from dgu.core.arrays import as_doubles
 from dgu.core.denoisers import check_range
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 
 #: Largest relative increase of the noise level in one step (Algorithm 2 of EDM).
 MAX_GAMMA = math.sqrt(2) - 1
+#: Most levels of a grid: more is taken for a mistake.
+_MOST_STEPS = 10**6
 
 
 def karras_sigmas(
@@ -39,7 +41,7 @@ def karras_sigmas(
 
     Karras et al. 2022 (EDM), equation 5.
     """
-    require(num_steps == int(num_steps) and num_steps >= 2, "num_steps", num_steps, "a whole number, 2 or more")
+    require_whole("num_steps", num_steps, 2, _MOST_STEPS)
     require(0 < sigma_max < math.inf, "sigma_max", sigma_max, "positive and finite")
     require(0 < sigma_min < sigma_max, "sigma_min", sigma_min, f"positive and below sigma_max = {sigma_max!r}")
     require(0 < rho < math.inf, "rho", rho, "positive and finite")

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Float64, Int, Num
 
 from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.denoisers import as_pytree
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images, checked_levels, noisy_input
 from dgu.core.typing import Denoiser, Key, PyTree
@@ -123,7 +123,7 @@ def distill_exactly(
     Golub, Heath and Wahba (1979) for the rule.
     """
     key = threefry(key)
-    require(draws == int(draws) and draws >= 1, "draws", draws, "a whole number, 1 or more")
+    require_whole("draws", draws)
     require(ridge is None or 0 <= ridge < np.inf, "ridge", ridge, "0 or more, or None")
     rows, levels = _checked(denoiser, images, sigmas)
     require(groups_of in ("images", "draws"), "groups_of", groups_of, "'images' or 'draws'")
@@ -234,7 +234,7 @@ def distill_by_adam(
     """
     key = threefry(key)
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("snapshot_every", snapshot_every)):
-        require(value == int(value) and value >= 1, name, value, "a whole number, 1 or more")
+        require_whole(name, value)
     rows, levels = _checked(denoiser, images, sigmas)
     rates = as_floats(
         "learning_rates", author_learning_rates(levels) if learning_rates is None else learning_rates

@@ -25,7 +25,7 @@ from jaxtyping import Float, Num
 
 from dgu.core.arrays import as_examples, as_jax_floats
 from dgu.core.chunks import check_chunk
-from dgu.core.errors import require
+from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Key, PyTree
 from dgu.models.shallow import ShallowNet, ShallowScore
@@ -64,7 +64,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "every", "batch_size"):
             value = getattr(self, name)
-            require(value == int(value) and value >= 1, name, value, "a whole number, 1 or more")
+            require_whole(name, value)
         require(self.epochs % self.every == 0, "every", self.every, f"a divisor of epochs = {self.epochs}")
         require(self.optimizer in ("sgd", "adam"), "optimizer", self.optimizer, "sgd or adam")
         require(self.weighting in get_args(Weighting), "weighting", self.weighting, "variance, deviation or likelihood")
@@ -171,7 +171,7 @@ def train_dynamics(
     require(bool((rates > 0).all()), "runs.rates", float(rates.min()), "positive")
     inside = bool(((units >= 1) & (units <= net.width)).all())
     require(inside, "runs.units", (int(units.min()), int(units.max())), f"from 1 to the width {net.width}")
-    require(chunk_size == int(chunk_size) and chunk_size >= 1, "chunk_size", chunk_size, "a whole number, 1 or more")
+    require_whole("chunk_size", chunk_size)
 
     check_chunk("recipe.batch_size", recipe.batch_size, data.shape[2:], data.dtype)
     steps = -(-data.shape[1] // recipe.batch_size) * recipe.epochs

@@ -25,7 +25,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.core.arrays import as_doubles, as_jax_floats
-from dgu.core.errors import require
+from dgu.core.errors import require, require_whole
 from dgu.models.random_features import RandomFeatures
 from dgu.samplers.sde import LinearSDE, Score
 from dgu.training.dynamics import Weighting, loss_weight
@@ -74,7 +74,7 @@ def quadratic_loss(
     Raises:
         InputError: a block size below 1.
     """
-    require(block_size == int(block_size) and block_size >= 1, "block_size", block_size, "a whole number, 1 or more")
+    require_whole("block_size", block_size)
     x, t = as_jax_floats("x", x), as_jax_floats("t", t)
     target, weight = as_jax_floats("target", target), as_jax_floats("weight", weight)
     return _sums(features, x, t, target, weight, block_size=min(int(block_size), x.shape[0]))
@@ -187,7 +187,7 @@ def gauss_hermite(nodes: int) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarra
     Raises:
         InputError: fewer than 1 node.
     """
-    require(nodes == int(nodes) and nodes >= 1, "nodes", nodes, "a whole number, 1 or more")
+    require_whole("nodes", nodes)
     places, weights = np.polynomial.hermite_e.hermegauss(int(nodes))
     return places[:, None], weights / weights.sum()
 

@@ -70,20 +70,24 @@ def check_generator(stored: dict[str, Any], file: Path) -> None:
         )
 
 
+#: Stands for the value of an option that a configuration lacks.
+ABSENT = "(no such option)"
+
+
 class Different(InputError):
     """A stored configuration that is not the one given: the first option that differs."""
 
     def __init__(self, option: str, there: Any, here: Any, file: Path):
-        super().__init__(
-            f"{option} = {here!r}: must be {there!r} as stored in {str(file)!r}, or --out another directory"
-        )
+        wanted = f"must be {there!r} as stored in {str(file)!r}"
+        if there == ABSENT:
+            wanted = f"is an option that {str(file)!r} lacks; must be a run of this version"
+        super().__init__(f"{option} = {here!r}: {wanted}, or --out another directory")
         self.option, self.there, self.here = option, there, here
 
 
 def check_same(stored: dict[str, Any], given: dict[str, Any], file: Path) -> None:
     """``Different`` for the first option of ``given`` that is not as ``stored`` in ``file``, or else of those that are not given."""
-    absent = "(no such option)"
     for option in [*given, *(name for name in stored if name not in given)]:
-        there, here = stored.get(option, absent), given.get(option, absent)
+        there, here = stored.get(option, ABSENT), given.get(option, ABSENT)
         if there != here or isinstance(there, bool) != isinstance(here, bool):
             raise Different(option, there, here, file)

@@ -9,7 +9,7 @@ import html
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,27 @@ _WORST = (NOT_SUPPORTED, NOT_APPLICABLE, UNDECIDED, SUPPORTED)
 _KINDS = ("equivalent", "within", "at least", "at most", "different", "all of", "not applicable")
 #: Width of an interval, relative to its ends and bounds, up to which it is none but for rounding.
 _ROUNDING = 1e-12
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
+
+
+#: What the fields of a stored claim hold, in words and as a test; those that are not here hold text.
+_TEXT: tuple[str, Callable[[Any], bool]] = ("text", lambda value: isinstance(value, str))
+_TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        ("value", "standard_error", "max_standard_error"),
+        ("a number or null", lambda value: value is None or _is_number(value)),
+    ),
+    "interval": ("two numbers or null", lambda value: value is None or (_are_numbers(value) and len(value) == 2)),
+    "bounds": ("a list of at most two numbers", lambda value: _are_numbers(value) and len(value) <= 2),
+    "exact": ("true or false", lambda value: isinstance(value, bool)),
+}
 #: Largest report that is looked at (bytes).
 _MOST = 2**28
 
@@ -235,13 +256,20 @@ class JudgedClaim:
     def from_json(cls, data: dict[str, Any]) -> "JudgedClaim":
         """The claim that ``to_json`` wrote, by this version or by an older one, which knew no exact values.
 
-        ``ValueError`` where a field that has no default is missing, or a stored verdict is not what the numbers give.
+        ``ValueError`` where a field that has no default is missing or is of another type, or a stored verdict is not what
+        the numbers give.
         """
+        if not isinstance(data, dict) or not isinstance(data.get("parts", []), list):
+            raise ValueError("a claim, or its parts, of another type than claims have")
         known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
         known["parts"] = tuple(cls.from_json(part) for part in data.get("parts", ()))
         missing = sorted({field.name for field in fields(cls) if field.default is MISSING} - set(known))
         if missing or "verdict" not in data:
             raise ValueError(f"claim {data.get('id')!r}: {', '.join(missing or ['verdict'])} missing")
+        for field in known.keys() - {"parts"}:
+            allowed, fits = _TYPES.get(field, _TEXT)
+            if not fits(known[field]):
+                raise ValueError(f"claim {data['id']!r}: {field} = {known[field]!r}: must be {allowed}")
         claim = cls(**known)
         if data["verdict"] != claim.verdict:
             raise ValueError(

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _NOT_METRICS = {"seconds", "elapsed", "duration", "timestamp", "host"}
 #: Files that hold nothing computed: of the run, of its store of samples and of a training. A run that left no others stored nothing.
 _PREPARED = {"config.json", RECORD, "store.json", ".lock"}
+#: Bytes at the end of a report that hold its closing tag.
+_END_OF_REPORT = 64
 #: Folders that the studies make in a run's directory.
 _FOLDERS = ("stages", "figures", "images", "samples", "checkpoints", "networks")
 
@@ -152,8 +154,16 @@ class RunDirectory:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is done: its report is written after everything else but the claims."""
-        return (self.path / "report.html").exists()
+        """Whether the run is done: its report is written after everything else but the claims.
+
+        A report that does not end as one (emptied, cut off) counts as none, and is made again from what is stored.
+        """
+        try:
+            with open(self.path / "report.html", "rb") as page:
+                page.seek(max(0, page.seek(0, os.SEEK_END) - _END_OF_REPORT))
+                return b"</html>" in page.read()
+        except OSError:
+            return False
 
     def discard(self, remove: bool) -> None:
         """Forget a run that stored nothing but its configuration; ``remove`` the directory, too."""

@@ -4,6 +4,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,3 +95,34 @@ def test_double_precision_draws(x64):
     draw = keys.initial_noise(jax.random.key(0), 1, (1000,), jnp.float64)
     assert draw.dtype == jnp.float64
     assert np.unique(np.asarray(draw) - np.asarray(draw, np.float32)).size > 500
+
+
+def test_a_step_of_few_bits_is_not_the_initial_noise():
+    key = jax.random.key(3)
+    expected = keys.step_noise(key, 5, 255, SHAPE)
+    np.testing.assert_array_equal(keys.step_noise(key, np.uint8(5), np.uint8(255), SHAPE), expected)
+    traced = jax.jit(lambda index, step: keys.step_noise(key, index, step, SHAPE))
+    np.testing.assert_array_equal(traced(np.uint8(5), np.uint8(255)), expected)
+
+
+@pytest.mark.parametrize("number", [-1, 1.5, True, 2**32, 2**70, "3", None])
+def test_numbers_of_samples_and_steps_are_whole(number, unchecked):
+    key = jax.random.key(3)
+    with pytest.raises(InputError, match=r"^index = .*: must be a whole number from 0"):
+        keys.initial_noise(key, number, SHAPE)
+    with pytest.raises(InputError, match=r"^step = .*: must be a whole number from 0"):
+        keys.step_noise(key, 0, number, SHAPE)
+
+
+def test_streams_have_names_of_text_or_integers(unchecked):
+    for name in (1.5, None, "\ud800"):
+        with pytest.raises(InputError, match="must be text or a whole number"):
+            keys.stream(jax.random.key(0), name)
+
+
+@pytest.fixture
+def unchecked():
+    """Without the type checks that only tests have: the refusals are what users meet."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

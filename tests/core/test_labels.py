@@ -61,6 +61,8 @@ def test_no_door_takes_a_class_that_is_not_there(door, denoiser):
             DOORS[door](denoiser, wrong)
     with pytest.raises(InputError, match=r"^labels = 'vectors of zeros among them'.* no image without"):
         DOORS[door](denoiser, np.zeros((1, 10), np.float32))
+    with pytest.raises(InputError, match=r"^labels = 'vectors of zeros among them'"):
+        checked_labels(denoiser, np.full((1, 10), 1e-46), 1)
     with pytest.raises(InputError, match=r"^labels = .*must be finite"):
         DOORS[door](denoiser, np.full((1, 10), np.nan, np.float32))
     with pytest.raises(InputError, match=r"^labels.shape = \(1, 9\)"):
@@ -95,7 +97,10 @@ def test_every_spelling_of_a_class_is_the_same_class(denoiser, unchecked):
         assert label == 3 and label.dtype == jnp.int32 and label.shape == ()
     for spelled in (np.eye(10)[3], np.eye(10, dtype=int)[3], np.eye(10)[3].astype(">f4"), jnp.eye(10)[3]):
         np.testing.assert_array_equal(denoiser.given(spelled).label, np.eye(10)[3])
-    assert not denoiser.given(np.zeros(10)).label.any()  # Taken at its word.
+    for zeros in (np.zeros(10), np.full(10, 1e-46), jnp.zeros(10)):
+        with pytest.raises(InputError, match=r"^label = 'a vector of zeros': .* no image without one"):
+            denoiser.given(zeros)
+    assert not denoiser.given(None).given(np.zeros(10)).label.any()  # The zero vector was asked for.
     kept = jax.vmap(lambda label: denoiser.given(label).label)(jnp.arange(4))
     np.testing.assert_array_equal(kept, np.arange(4))
     np.testing.assert_array_equal(checked_labels(denoiser, np.array([9, 0], np.uint64), 2), [9, 0])

@@ -2,9 +2,18 @@
 
 from contextlib import contextmanager
 
+import jaxtyping
 import pytest
 
 from dgu.core.errors import InputError
+
+
+@pytest.fixture
+def unchecked():
+    """Without the type checks that only tests have: the refusals are what users meet."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -237,3 +237,37 @@ def test_images_and_members_are_bounded(tmp_path, refused, monkeypatch):
 def test_edm_name_of_a_folder_that_is_not_there(tmp_path, refused):
     with refused("name_or_path", "cifar10-32x32.zip", "exists"):
         load(tmp_path / "cifar10-32x32.zip")
+
+
+def test_what_a_zip_or_its_labels_hold_twice_is_refused(tmp_path, refused):
+    members = edm_members()
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        for name, content in [*members.items(), (FIRST, png(COLOUR[1]))]:
+            archive.writestr(name, content)
+    with refused("holds 00000/img00000000.png twice"):
+        load(tmp_path / "twice.zip")
+    with refused("dataset.json", "has 00000/img00000000.png twice"):
+        load(make_zip(tmp_path / "a.zip", relabelled([*ENTRIES, [FIRST, 0]])))
+    text = '{"labels": null, ' + members["dataset.json"][1:]
+    with refused("dataset.json", "'labels' twice"):
+        load(make_zip(tmp_path / "b.zip", {**members, "dataset.json": text}))
+
+
+def test_a_folder_train_beside_one_that_is_no_split_is_refused(tmp_path, refused):
+    for name in ("train", "other"):
+        put(tmp_path / name / "a.png", png(COLOUR[0]))
+    with refused("has a folder train and a folder other"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("option", [{"size": 2.5}, {"size": True}, {"max_size": 2.5}, {"max_size": "3"}])
+def test_sizes_are_whole_numbers(tmp_path, option, refused, unchecked):
+    put(tmp_path / "a.png", png(COLOUR[0]))
+    with refused("a whole number, 1 or more"):
+        load(tmp_path, **option)
+
+
+@pytest.mark.parametrize("name", ["", 123, None])
+def test_what_names_nothing_is_refused(name, refused, unchecked):
+    with refused(f"name_or_path = {name!r}"):
+        load(name)

@@ -239,3 +239,10 @@ def test_damaged_npz(tmp_path, damage, refused):
     path.write_bytes(content)
     with refused(path, "at most" if damage == "huge" else "cannot be read"):
         load(path)
+
+
+@pytest.mark.parametrize("name", ["label", "y", "train_labels_fine"])
+def test_labels_of_another_name_are_not_passed_over(tmp_path, name, refused):
+    np.savez(tmp_path / "a.npz", images=COLOUR, **{name: LABELS})
+    with refused(f"has {name!r} beside 'images'", "read from 'labels'"):
+        load(tmp_path / "a.npz")

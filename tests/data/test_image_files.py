@@ -196,3 +196,22 @@ def test_plain_images_with_more_behind_are_refused(form, ending, channels):
     for more in (text, b"7", b"7 # 8\n"):
         with pytest.raises(InputError, match="holds more behind its 2x2 pixels; must be one image"):
             decode_image(text + more, f"a.{ending}", "set")
+
+
+def test_a_png_that_lacks_rows_is_refused(refused):
+    """Its compressed data end with a row, and all checksums are right: Pillow leaves the rest black."""
+    whole, cut = png(8, 2, ROWS), png(8, 2, ROWS[:2])
+    assert decode_image(whole, "a.png", "here").shape == (4, 4, 3)
+    with refused("holds too few bytes for its 4x4 pixels"):
+        decode_image(cut, "a.png", "here")
+
+
+def test_bitmaps_of_16_and_32_bits_a_pixel_are_refused(refused):
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(buffer, "BMP")
+    whole = buffer.getvalue()
+    assert decode_image(whole, "a.bmp", "here").shape == (2, 2, 3)
+    for depth in (16, 32):
+        content = whole[:28] + bytes((depth, 0)) + whole[30:]
+        with refused(f"has {depth} bits a pixel"):
+            decode_image(content + bytes(64), "a.bmp", "here")

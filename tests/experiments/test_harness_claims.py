@@ -129,7 +129,14 @@ def test_claims_of_an_older_version_are_read_or_refused_in_one_line(tmp_path):
     for entries, why in (
         ([stored(narrow, verdict="supported")], "stored verdict 'supported', but its numbers say 'undecided'"),
         ([without_unit], "unit missing"),
-        (["text"], "no attribute"),
+        (["text"], "another type"),
+        ([stored(wide, note=["a"])], r"note = \['a'\]: must be text"),
+        ([stored(wide, id=[1])], r"id = \[1\]: must be text"),
+        ([stored(wide, statement=None)], "statement = None: must be text"),
+        ([stored(wide, unit=5)], "unit = 5: must be text"),
+        ([stored(wide, exact="x")], "exact = 'x': must be true or false"),
+        ([stored(wide, value="3.5")], "value = '3.5': must be a number or null"),
+        ([stored(wide, bounds=[])], "cannot be read"),
     ):
         (tmp_path / "run/claims.json").write_text(json.dumps(entries))
         with pytest.raises(InputError, match=why) as error:

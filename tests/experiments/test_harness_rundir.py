@@ -111,7 +111,7 @@ def test_a_killed_stage_leaves_nothing_and_the_next_run_equals_an_undisturbed_on
         (Config(inner=Inner(s_max=50.0)), "--inner.s-max = 50.0: must be 'inf' as stored"),
         (Config(sizes=(1, 2, 3)), "--sizes = [1, 2, 3]: must be [1, 2] as stored"),
         (Config(fresh=True), "--fresh = True: must be False as stored"),
-        (Inner(), "--num-steps = 18: must be '(no such option)' as stored"),
+        (Inner(), "--num-steps = 18: is an option that "),
     ],
 )
 def test_another_configuration_is_refused_with_nothing_touched(tmp_path, given, line):
@@ -232,3 +232,13 @@ def test_progress_is_a_bar_on_a_terminal_and_sparse_lines_elsewhere(monkeypatch)
         bar.update()
     assert quick.getvalue() == ""
     assert list(progress(iter("abc"), "letters")) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("page", [b"", b"\0" * 4096, b"<!DOCTYPE html>\n<html>\n<body>\n<h1>Cut"])
+def test_a_report_that_is_no_whole_page_leaves_the_run_unfinished(tmp_path, page):
+    directory = RunDirectory.open(tmp_path, Config())
+    assert not directory.finished
+    directory.write_text("report.html", "<html><body></body>\n</html>\n")
+    assert directory.finished
+    (tmp_path / "report.html").write_bytes(page)
+    assert not directory.finished

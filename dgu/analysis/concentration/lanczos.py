@@ -13,7 +13,7 @@ from jaxtyping import Num
 from scipy.linalg import eigh_tridiagonal
 
 from dgu.core.arrays import as_doubles
-from dgu.core.errors import require
+from dgu.core.errors import require, require_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def top_eigenvalues(
     Golub and Van Loan, Matrix Computations, chapter 10.
     """
     require(0 <= tolerance < 1, "tolerance", tolerance, "from 0 to below 1")
-    require(max_products == int(max_products) and max_products >= 1, "max_products", max_products, "1 or more")
+    require_whole("max_products", max_products)
     start = as_doubles("start", start)
     length = np.linalg.norm(start, axis=1)
     require(bool((length > 0).all()), "start", "a vector of length 0", "vectors that are not 0")

@@ -27,7 +27,7 @@ from jaxtyping import Float, Num
 
 from dgu.analysis.concentration.lipschitz import LipschitzFamily
 from dgu.analysis.concentration.tails import MIN_VALUES
-from dgu.core.arrays import as_floats, as_jax_floats
+from dgu.core.arrays import as_floats, as_jax_floats, check_squares
 from dgu.core.errors import require
 from dgu.core.keys import stream, threefry
 from dgu.core.typing import Key
@@ -82,7 +82,9 @@ def tail_test(rows: Num[ArrayLike, "n *event"], family: LipschitzFamily, key: Ke
     require(flat.shape[1] == wanted, "rows.shape", np.shape(rows), f"(n, ...) with {wanted} numbers a row")
     require(bool(np.isfinite(flat).all()), "rows", "non-finite", "finite")
     require(draws >= 19, "draws", draws, "19 or more")
-    statistics, function_ranks = (np.asarray(part) for part in _test(jnp.asarray(flat), family, key, draws))
+    check_squares(rows=flat)
+    found = _test(as_jax_floats("rows", flat), family, key, draws)
+    statistics, function_ranks = (np.asarray(part) for part in found)
     for name, value in zip(family.names, statistics[0]):
         require(bool(np.isfinite(value)), f"function {name!r}", "constant", "different from row to row")
     excess = np.exp(statistics.astype(np.float64)) - 3

@@ -13,7 +13,7 @@ column, which moves a centre by about ``std / sqrt(n)``. A calibrated test is ``
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import log, sqrt
+from math import inf, log, sqrt
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.analysis.stats.resampling import rounding
-from dgu.core.arrays import as_doubles, as_floats, as_jax_floats
+from dgu.core.arrays import as_doubles, as_floats, as_jax_floats, check_squares
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Key
@@ -39,7 +39,12 @@ MIN_VALUES = 20
 
 
 def tail_bound(t: Num[ArrayLike, "..."], scale: float | int) -> Float[np.ndarray, "..."]:
-    """``2 exp(-t^2 / (2 scale^2))``: what Definition 1 allows with C = 2; above 1 it says nothing."""
+    """``2 exp(-t^2 / (2 scale^2))``: what Definition 1 allows with C = 2; above 1 it says nothing.
+
+    Raises:
+        InputError: ``scale`` is not positive and finite.
+    """
+    require(0 < scale < inf, "scale", scale, "positive and finite")
     return 2 * np.exp(-np.square(as_doubles("t", t) / scale) / 2)
 
 
@@ -158,7 +163,7 @@ def tail_estimates(values: Num[ArrayLike, "n functions"], key: Key, resamples: i
     key = threefry(key)
     values = _checked(values)
     require(resamples >= 20, "resamples", resamples, "20 or more")
-    columns = jnp.asarray(values)
+    columns = as_jax_floats("values", values)
     point = np.asarray(_shape_statistics(columns, jnp.ones(len(values), columns.dtype)), np.float64)
     draws = np.asarray(_bootstrap_statistics(columns, key, resamples), np.float64)
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
@@ -183,6 +188,7 @@ def sub_gaussian_norm(
         values: (n, functions).
         weights: multiplicity of each row, 1 unless given.
     """
+    check_squares(values=values)
     values = as_jax_floats("values", values)
     weights = jnp.ones(values.shape[0], values.dtype) if weights is None else as_jax_floats("weights", weights)
     total = jnp.sum(weights)
@@ -275,8 +281,9 @@ def concentration_scale(rows: Num[ArrayLike, "n *event"], folds: int = 10) -> Es
     require(len(flat) >= MIN_VALUES, "rows", len(flat), f"{MIN_VALUES} or more")
     require(bool(np.isfinite(flat).all()), "rows", "non-finite", "finite")
     require(2 <= folds <= len(flat), "folds", folds, f"from 2 to {len(flat)}")
+    check_squares(rows=flat)
     fold = (np.arange(len(flat)) * folds // len(flat)).astype(np.int32)
-    squares = np.asarray(_held_out_squares(jnp.asarray(flat), jnp.asarray(fold), folds), np.float64)
+    squares = np.asarray(_held_out_squares(as_jax_floats("rows", flat), jnp.asarray(fold), folds), np.float64)
     value = squares.mean()
     require(value > 0, "rows", "constant", "rows that differ")
     error = squares.std(ddof=1) / sqrt(len(squares))

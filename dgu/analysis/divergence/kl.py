@@ -19,9 +19,9 @@ from jaxtyping import Float, Num
 from scipy.spatial import cKDTree
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate
-from dgu.core.arrays import as_doubles, as_jax_floats
+from dgu.core.arrays import as_doubles, as_jax_floats, check_squares
 from dgu.core.denoisers import as_pytree
-from dgu.core.errors import require
+from dgu.core.errors import require, require_whole
 from dgu.core.typing import Scalar
 from dgu.models.mixtures import EmpiricalDenoiser
 from dgu.samplers.likelihood import log_likelihood
@@ -52,8 +52,8 @@ class Grid:
 
     def __post_init__(self) -> None:
         require(self.left < self.right, "grid (left, right)", (self.left, self.right), "rising")
-        require(self.points == int(self.points) and self.points >= 3, "grid points", self.points, "3 or more")
-        require(self.refine == int(self.refine) and self.refine >= 1, "refine", self.refine, "1 or more")
+        require_whole("grid points", self.points, 3)
+        require_whole("refine", self.refine)
 
     @property
     def step(self) -> float:
@@ -125,7 +125,14 @@ def grid_kl(log_p: Num[ArrayLike, "points"], log_q: Num[ArrayLike, "points"], st
         log_p: log density of the target at the points; -inf adds nothing.
         log_q: as ``score_log_density`` gives it.
         step: of the grid.
+
+    Raises:
+        InputError: another number of points in one than in the other, or a step (not a traced one) that is not positive.
     """
+    require(np.shape(log_p) == np.shape(log_q), "log_p.shape", np.shape(log_p), f"that of log_q, {np.shape(log_q)}")
+    require(
+        isinstance(step, jax.core.Tracer) or 0 < float(np.asarray(step)) < np.inf, "step", step, "positive and finite"
+    )
     log_q = as_jax_floats("log_q", log_q)
     log_p = as_jax_floats("log_p", log_p).astype(log_q.dtype) + jnp.log(jnp.asarray(step, log_q.dtype))
     present = log_p > -jnp.inf
@@ -248,7 +255,8 @@ def knn_kl(p: Num[ArrayLike, "n d"], q: Num[ArrayLike, "m e"], *, k: int = 5, bl
     p, q = as_doubles("p", p), as_doubles("q", q)
     require(p.ndim == 2 and q.ndim == 2 and p.shape[1] == q.shape[1], "widths", (p.shape, q.shape), "(n, d) and (m, d)")
     require(bool(np.isfinite(p).all() and np.isfinite(q).all()), "samples", "non-finite", "finite")
-    require(blocks == int(blocks) and blocks >= 2, "blocks", blocks, "a whole number, 2 or more")
+    check_squares(np.float64, p=p, q=q)
+    require_whole("blocks", blocks, 2)
     smallest = min(len(p), len(q)) // blocks
     require(k == int(k) and 1 <= k < smallest, "k", k, f"from 1 to {smallest - 1}, the rows of a block minus 1")
     value = _knn(p, q, k)

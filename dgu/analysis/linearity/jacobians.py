@@ -20,7 +20,7 @@ from jaxtyping import Float, Num
 
 from dgu.core.arrays import as_floats, as_jax_floats
 from dgu.core.denoisers import as_pytree, check_range
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images
 from dgu.core.typing import Denoiser, Event, Key, Scalar
@@ -94,8 +94,8 @@ def singular_triplets(
     check_range(denoiser, "sigma", levels)
     require(count == int(count) and 1 <= count <= size, "count", count, f"from 1 to d = {size}")
     require(0 <= tolerance < 1, "tolerance", tolerance, "from 0 to below 1")
-    require(max_rounds == int(max_rounds) and max_rounds >= 1, "max_rounds", max_rounds, "a whole number, 1 or more")
-    require(batch_size == int(batch_size) and batch_size >= 1, "batch_size", batch_size, "a whole number, 1 or more")
+    require_whole("max_rounds", max_rounds)
+    require_whole("batch_size", batch_size)
     model, parts, products = as_pytree(denoiser), [], 0
     batch_size = min(batch_size, number)
     for start in range(0, number, batch_size):

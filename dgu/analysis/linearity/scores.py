@@ -19,7 +19,7 @@ from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_doubles
 from dgu.core.denoisers import as_pytree
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images, checked_levels, in_blocks, noisy_input, over_levels, require_finite
 from dgu.core.typing import Denoiser, Key, Scalar
@@ -159,7 +159,7 @@ def combination_scores(
     Arguments and errors as of ``linearity``, but for the condition on a and b.
     """
     key = threefry(key)
-    require(pairs == int(pairs) and pairs >= 2, "pairs", pairs, "a whole number, 2 or more")
+    require_whole("pairs", pairs, 2)
     rows = checked_images(images, 2 * pairs)[: 2 * pairs]
     mixes = as_doubles("coefficients", coefficients)
     require(

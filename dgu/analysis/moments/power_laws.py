@@ -31,7 +31,7 @@ from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core import linalg
-from dgu.core.arrays import as_floats
+from dgu.core.arrays import as_floats, as_jax_floats, check_squares
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Key
@@ -107,13 +107,14 @@ def power_law_fit(
     n, d = flat.shape
     require(draws >= 10, "draws", draws, "10 or more")
     require(bool(np.isfinite(flat).all()), "rows", "non-finite", "finite")
+    check_squares(rows=flat)
     if first is None or last is None:
         rule = power_law_range(n, d)
         first, last = rule[0] if first is None else first, rule[1] if last is None else last
     rank = min(n - 1, d)
     fits = 1 <= first and last - first + 1 >= MIN_RANKS and last <= rank
     require(fits, "(first, last)", (first, last), f"{MIN_RANKS} ranks or more from 1 to {rank}")
-    spectrum, scores = (np.asarray(part, np.float64) for part in _principal(jnp.asarray(flat), last))
+    spectrum, scores = (np.asarray(part, np.float64) for part in _principal(as_jax_floats("rows", flat), last))
     spectrum = spectrum[:rank]
     floor = 1e-10 * spectrum[0]
     require(

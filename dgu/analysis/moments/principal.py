@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from dgu.core import linalg
-from dgu.core.arrays import as_floats
+from dgu.core.arrays import as_floats, as_jax_floats, check_squares
 from dgu.core.errors import require
 
 
@@ -45,7 +45,9 @@ def principal_images(images: Num[ArrayLike, "n *event"], count: int = 12) -> Pri
     most = min(shape[0] - 1, rows.shape[1])
     require(1 <= count <= most, "count", count, f"from 1 to min(n - 1, d) = {most}")
     require(bool(np.isfinite(rows).all()), "images", "non-finite", "finite")
-    mean, vectors, variances, total = (np.asarray(part) for part in _principal(jnp.asarray(rows), count))
+    check_squares(images=rows)
+    found = _principal(as_jax_floats("images", rows), count)
+    mean, vectors, variances, total = (np.asarray(part) for part in found)
     require(bool(total > 0), "images", "constant", "images that differ")
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
     vectors = vectors * np.sign(largest)

@@ -22,11 +22,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.core import linalg
-from dgu.core.arrays import as_doubles, as_floats, as_jax_floats
+from dgu.core.arrays import as_doubles, as_floats, as_jax_floats, check_squares
 from dgu.core.errors import require
 
 
-@partial(jax.jit, static_argnames=("centre", "method"))
 def squared_singular_values(
     rows: Num[ArrayLike, "n d"], *, centre: bool = False, method: str = "svd"
 ) -> Float[Array, "r"]:
@@ -36,8 +35,16 @@ def squared_singular_values(
         rows: ``(n, d)``.
         centre: take the mean row off first; one eigenvalue is then zero up to rounding when n <= d.
         method: ``"svd"`` or ``"eigh"``, see the module.
+
+    Raises:
+        InputError: rows (not traced ones) whose squares or spread leave the precision of JAX.
     """
-    rows = as_jax_floats("rows", rows)
+    check_squares(rows=rows)
+    return _squared_singular_values(as_jax_floats("rows", rows), centre, method)
+
+
+@partial(jax.jit, static_argnames=("centre", "method"))
+def _squared_singular_values(rows: Array, centre: bool, method: str) -> Array:
     if centre:
         rows = rows - jnp.mean(rows, axis=0, keepdims=True)
         rows = rows - jnp.mean(rows, axis=0, keepdims=True)
@@ -140,8 +147,9 @@ def _squared(images: Any, centre: bool, method: str, dtype: str | None) -> np.nd
     require(method in ("svd", "eigh"), "method", method, "'svd' or 'eigh'")
     require(dtype in (None, "float32", "float64"), "dtype", dtype, "'float32', 'float64' or None")
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
-        rows = jnp.asarray(images).reshape(images.shape[0], -1)
+        rows = as_jax_floats("images", images).reshape(images.shape[0], -1)
         rows = rows if dtype is None else rows.astype(dtype)
+        check_squares(images=rows)
         values = np.asarray(squared_singular_values(rows, centre=centre, method=method))
     require(bool(np.isfinite(values).all()), "images", "non-finite", "finite")
     return values

@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Num
 
-from dgu.core.arrays import as_jax_floats
+from dgu.core.arrays import as_jax_floats, check_squares
 from dgu.core.errors import require
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -61,6 +61,7 @@ class MomentState:
         """
         shape = np.shape(batch)
         require(shape[1:] == self.mean.shape, "batch.shape", shape, f"(n, {', '.join(map(str, self.mean.shape))})")
+        check_squares(batch=batch)
         return _update(self, as_jax_floats("batch", batch)) if shape[0] else self
 
     def merge(self, other: "MomentState") -> "MomentState":

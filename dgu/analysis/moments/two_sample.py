@@ -17,7 +17,7 @@ from scipy import stats
 from dgu.analysis.quality.frechet import FeatureMoments, frechet_distance
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
-from dgu.core.arrays import checked_rows
+from dgu.core.arrays import check_squares, checked_rows
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Key
@@ -63,6 +63,7 @@ def moment_distances(
     """
     key = threefry(key)
     a, b = checked_rows(a=a, b=b)
+    check_squares(np.float64, power=4, a=a, b=b)
     require(blocks >= 2, "blocks", blocks, "2 or more")
     require(
         min(len(a), len(b)) >= 2 * blocks, "rows", (len(a), len(b)), f"{2 * blocks} or more: {blocks} blocks of two"
@@ -115,6 +116,7 @@ def frechet_interval(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Ke
     """
     key = threefry(key)
     a, b = checked_rows(a=a, b=b)
+    check_squares(np.float64, a=a, b=b)
     require(blocks >= 2, "blocks", blocks, "2 or more")
     require(min(len(a), len(b)) >= 2 * blocks, "rows", (len(a), len(b)), f"{2 * blocks} or more")
     number = [
@@ -174,6 +176,7 @@ def compare_spectra(
     """
     key = threefry(key)
     a, b = checked_rows(a=a, b=b)
+    check_squares(np.float64, a=a, b=b)
     require(blocks >= 2, "blocks", blocks, "2 or more")
     size = min(len(a), len(b)) // blocks * blocks
     require(size >= 2 * blocks, "rows", (len(a), len(b)), f"{2 * blocks} or more")

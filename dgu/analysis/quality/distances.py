@@ -18,9 +18,9 @@ from jaxtyping import Float, Int, Integer, Num, Shaped
 from dgu.analysis.quality.neighbours import ball_counts, k_nearest, nearest_rows
 from dgu.analysis.stats.estimates import Estimate, proportion
 from dgu.analysis.stats.resampling import sample_deviation, t_interval
-from dgu.core.arrays import as_floats, as_labels, checked_rows
+from dgu.core.arrays import as_floats, as_labels, check_squares, checked_rows
 from dgu.core.chunks import check_chunk
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Key, Labels
 
@@ -182,15 +182,20 @@ def nearest_neighbours(
     """Are samples closer to the training set than images that it never held? Ratios with bootstrap intervals.
 
     Raises:
-        InputError: features of different width.
+        InputError: features of different width, fewer than 2 replicates, or held-out rows of which so many are in the
+            training set that ratios to their distances are none.
     """
     key = threefry(key)
+    require_whole("replicates", replicates, 2)
     sample_distance, sample_index = nearest(samples, train, block_size)
     heldout_distance, _ = nearest(heldout, train, block_size)
     quantiles = jnp.asarray(np.asarray([0.5, 0.01], sample_distance.dtype))
-    value = np.quantile(sample_distance, quantiles) / np.quantile(heldout_distance, quantiles)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.quantile(sample_distance, quantiles) / np.quantile(heldout_distance, quantiles)
     sides = (jnp.asarray(sample_distance), jnp.asarray(heldout_distance))
     draws = np.asarray(_quantile_ratios(*sides, quantiles, jax.random.split(key, replicates)), np.float64)
+    same = f"{int((heldout_distance == 0).sum())} of {len(heldout_distance)} rows that are in the training set"
+    require(bool(np.isfinite(value).all() and np.isfinite(draws).all()), "heldout", same, "rows that are not, or fewer")
     ratios = [_bootstrap(float(value[i]), draws[:, i]) for i in range(2)]
     closer = proportion(sample_distance < np.quantile(heldout_distance, 0.01))
     return Neighbours(sample_distance, heldout_distance, sample_index, ratios[0], ratios[1], closer)
@@ -220,7 +225,9 @@ def variance_ratio(
             that redrawn ones may not, labels that do not fit, features of different width.
     """
     key = threefry(key)
+    require_whole("replicates", replicates, 2)
     samples, reference = checked_rows(samples=samples, reference=reference)
+    check_squares(samples=samples, reference=reference)
     labels = as_labels("labels", labels, len(samples))
     reference_labels = as_labels("reference_labels", reference_labels, len(reference))
     classes = np.unique(reference_labels)

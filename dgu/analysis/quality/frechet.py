@@ -21,8 +21,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float64, Num
 
-from dgu.core.arrays import as_doubles, as_floats, as_jax_floats
-from dgu.core.errors import InputError, require
+from dgu.core.arrays import as_doubles, as_floats, as_jax_floats, check_squares
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.file_kinds import mismatch
 from dgu.core.files import write_arrays, write_atomic
 from dgu.core.keys import threefry
@@ -62,6 +62,7 @@ class FeatureMoments:
         require(rows.ndim >= 2 and len(rows) >= 2 and rows[0].size > 0, "features.shape", rows.shape, "(n, d), n >= 2")
         rows = rows.reshape(len(rows), -1).astype(np.float64)
         require(bool(np.isfinite(rows).all()), "features", "an array with values that are not finite", "finite")
+        check_squares(np.float64, features=rows)
         mean = rows.mean(axis=0)
         rows -= mean
         n, d = rows.shape
@@ -125,7 +126,8 @@ def choose_rows(features: Num[ArrayLike, "n ..."], count: int | None, key: Key) 
     rows = as_floats("features", features)
     if count is None or count == len(rows):
         return rows
-    require(count >= 1, "count", count, "1 or more")
+    require_whole("count", count)
+    count = int(count)
     require(count <= len(rows), "count", count, f"at most the number of rows, {len(rows)}")
     return rows[np.sort(np.asarray(jax.random.permutation(key, len(rows))[:count]))]
 
@@ -146,12 +148,14 @@ class PCAFeatures:
         """The leading components of the reference images (never of the generated ones), found in float64.
 
         Raises:
-            InputError: more components than ``min(n - 1, d)``, or none.
+            InputError: more components than ``min(n - 1, d)``, or none; values that are not finite.
         """
         images = as_floats("reference", reference)
         rows = images.reshape(len(images), -1).astype(np.float64)
         most = min(len(rows) - 1, rows.shape[1])
         require(1 <= components <= most, "components", components, f"1 to {most}")
+        require(bool(np.isfinite(rows).all()), "reference", "an array with values that are not finite", "finite")
+        check_squares(np.float64, reference=rows)
         mean = rows.mean(axis=0)
         rows -= mean
         if rows.shape[0] < rows.shape[1]:

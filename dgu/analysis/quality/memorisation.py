@@ -16,7 +16,7 @@ from dgu.analysis.quality.neighbours import k_nearest
 from dgu.analysis.stats.estimates import Estimate, proportion, wilson
 from dgu.analysis.stats.ranking import auc
 from dgu.analysis.stats.resampling import t_interval
-from dgu.core.arrays import as_floats, as_labels, checked_rows
+from dgu.core.arrays import as_floats, as_labels, check_squares, checked_rows
 from dgu.core.errors import require
 
 #: A pair is a near-duplicate below this fraction of the reference row's distance to its own nearest neighbour.
@@ -98,6 +98,7 @@ def relative_distance(samples: Num[np.ndarray, "n d"], distance: Num[np.ndarray,
         InputError: fewer than two samples, or one of norm 0.
     """
     (samples,), distance = checked_rows(samples=samples), as_floats("distance", distance)
+    check_squares(samples.dtype, samples=samples)
     norms = np.linalg.norm(samples, axis=1)
     require(len(norms) >= 2, "number of samples", len(norms), "2 or more")
     require(bool((norms > 0).all()), "norm of a sample", 0, "above 0")

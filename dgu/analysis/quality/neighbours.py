@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int, Num
 
 from dgu.analysis.quality.distinct_rows import distinct, spread_out
 from dgu.core.arrays import as_floats, checked_rows
-from dgu.core.errors import require
+from dgu.core.errors import require, require_whole
 from dgu.core.exact_distances import (
     DIFFERENCE_ERROR,
     Balls,
@@ -94,9 +94,10 @@ def nearest_rows(
 
     Equal queries are asked once, and equal reference rows are looked at once.
     """
-    require(block_size >= 1, "block_size", block_size, "1 or more")
+    require_whole("block_size", block_size)
     require(not own or len(queries) == len(reference), "own", own, "False unless queries are the reference's rows")
-    require(1 <= k <= len(reference) - own, "k", k, f"1 to {len(reference) - own}, the number of other rows")
+    require_whole("k", k, 1, len(reference) - own)  # The number of other rows.
+    k, block_size = int(k), int(block_size)
     (queries, reference), shift = below_overflow(queries, reference)
     asked = distinct(queries)
     there = asked if own else distinct(reference)
@@ -159,10 +160,10 @@ def ball_counts(
     radii = as_floats("radii", radii)
     require(radii.shape == (len(centres),), "radii.shape", radii.shape, f"({len(centres)},), one for each centre")
     require(bool((radii >= 0).all()), "radii", "negative or NaN", "0 or more")
-    require(block_size >= 1, "block_size", block_size, "1 or more")
+    require_whole("block_size", block_size)
     (queries, centres), shift = below_overflow(queries, centres)
     asked = distinct(queries)
-    return _ball_counts(asked.rows, centres, radii, shift, block_size)[asked.number]
+    return _ball_counts(asked.rows, centres, radii, shift, int(block_size))[asked.number]
 
 
 def _ball_counts(

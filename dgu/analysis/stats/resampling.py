@@ -23,7 +23,8 @@ from jaxtyping import Float, Num
 from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate
-from dgu.core.arrays import as_doubles, as_floats, is_number
+from dgu.core.arrays import as_doubles, as_floats, check_squares, is_floating, is_number
+from dgu.core.arrays import rounding as spacing
 from dgu.core.errors import require
 
 Verdict = Literal["supported", "not supported", "undecided"]
@@ -37,10 +38,12 @@ _UNBOUNDED = (-np.inf, np.inf)
 
 
 def rounding(values: Sequence[float | int] | Num[ArrayLike, "..."]) -> float:
-    """The largest difference, relative to the values themselves, that counts as rounding: 1e-12, of single precision 5e-7."""
+    """The largest difference, relative to the values themselves, that counts as rounding: 1e-12, of single precision 5e-7.
+
+    That of shorter floating-point numbers is four times their own relative spacing, too.
+    """
     dtype = np.asarray(values).dtype
-    single = dtype.kind == "f" and dtype.itemsize <= 4
-    return 4 * float(np.finfo(np.float32).eps) if single else 1e-12
+    return 4 * spacing(values) if is_floating(dtype) and dtype.itemsize <= 4 else 1e-12
 
 
 def sample_deviation(
@@ -79,13 +82,14 @@ def resampled_standard_error(
 
 
 def _standard_error(values: Sequence[float | int] | ArrayLike, test_per_train: float | int, scale: float) -> np.ndarray:
-    values = as_floats("values", values)
+    given, values = values, as_floats("values", values)
     require(values.ndim >= 1, "values.shape", values.shape, "(..., J), one result per replicate along the last axis")
     replicates = values.shape[-1]
     require(replicates >= 2, "replicates", replicates, "at least 2")
     require(bool(np.isfinite(values).all()), "values", "non-finite", "finite")
+    check_squares(np.float64, values=values)
     require(0 <= test_per_train < float("inf"), "test_per_train", test_per_train, "n_test / n_train, 0 or more")
-    return np.asarray(np.sqrt(1 / replicates + test_per_train) * sample_deviation(values, scale))
+    return np.asarray(np.sqrt(1 / replicates + test_per_train) * sample_deviation(given, scale))
 
 
 def t_interval(
@@ -157,6 +161,7 @@ def jackknife_interval(
     Efron and Tibshirani, An Introduction to the Bootstrap, chapter 11.
     """
     centre, values = as_doubles("whole", whole), as_floats("without", without)
+    require(bool(np.isfinite(centre).all()), "whole", "non-finite", "finite")
     require(values.shape[:-1] == centre.shape, "without.shape", values.shape, f"({centre.shape}, J)")
     groups = values.shape[-1]
     # The standard error of independent values, times J - 1: these share all groups but two.

@@ -8,7 +8,7 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Integer, Num
 
-from dgu.core.arrays import as_floats, as_labels
+from dgu.core.arrays import as_floats, as_labels, check_squares
 from dgu.core.errors import require
 from dgu.models.molrg import MoLRG
 
@@ -43,6 +43,7 @@ def fit_classes(
     require(data.ndim >= 2 and len(data) >= 1, "images.shape", data.shape, "(n, *event), n at least 1")
     marks = as_labels("labels", labels, len(data))
     require(bool(np.isfinite(data).all()), "images", "values that are not finite", "finite")
+    check_squares(images=data)
     count = int(marks.max()) + 1 if components is None else components
     require(count >= 1, "components", count, "1 or more")
     strangers = np.setdiff1d(marks, np.arange(count))

@@ -21,8 +21,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Integer, Num
 
-from dgu.core.arrays import as_doubles, as_floats, as_jax_floats, as_labels
-from dgu.core.errors import require
+from dgu.core.arrays import as_doubles, as_floats, as_jax_floats, as_labels, check_squares
+from dgu.core.errors import require, require_whole
 from dgu.core.exact_distances import rounding
 from dgu.core.keys import threefry
 from dgu.core.typing import Key
@@ -89,9 +89,10 @@ def kmeans(
     shape = np.shape(points)
     rows = as_floats("points", points).reshape(shape[0], -1)
     for name, value in (("clusters", clusters), ("restarts", restarts), ("max_iterations", max_iterations)):
-        require(value == int(value) and value >= 1, name, value, "a whole number, 1 or more")
+        require_whole(name, value)
     require(0 <= tolerance < float("inf"), "tolerance", tolerance, "0 or more and finite")
     require(bool(np.isfinite(rows).all()), "points", "non-finite", "finite")
+    check_squares(points=rows)
     # Zeros of either sign are the same place.
     different = len(np.unique(digests(rows + 0.0)))
     require(clusters <= different, "clusters", clusters, f"at most {different}, the number of different points")

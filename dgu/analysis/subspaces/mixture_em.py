@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, Integer, Num
 from dgu.analysis.subspaces.clustering import k_subspaces, normalised
 from dgu.analysis.subspaces.kmeans import lloyd
 from dgu.core import linalg
-from dgu.core.arrays import as_floats, as_jax_floats
+from dgu.core.arrays import as_floats, as_jax_floats, check_squares
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Key
@@ -118,7 +118,8 @@ def fit_mixture(
     data = as_floats("images", images)
     require(data.ndim >= 2, "images.shape", data.shape, "(n, *event)")
     require(bool(np.isfinite(data).all()), "images", "values that are not finite", "finite")
-    rows = jnp.asarray(data.reshape(len(data), -1))
+    check_squares(images=data)
+    rows = as_jax_floats("images", data.reshape(len(data), -1))
     n, d = rows.shape
     require(1 <= components <= n, "components", components, f"from 1 to the number of examples {n}")
     require(

@@ -14,7 +14,7 @@ from scipy import stats
 from dgu.analysis.linearity.jacobians import singular_triplets
 from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.denoisers import as_pytree, check_range
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images
 from dgu.core.typing import Denoiser, Key, Scalar
@@ -59,8 +59,10 @@ def numerical_rank(
     sound = bool(np.isfinite(values).all()) and bool((values >= 0).all())
     require(sound and values.shape[-1] >= 1, "values", values.shape, "one or more, finite, 0 or more")
     require(bool((np.diff(values, axis=-1) <= 1e-6 * values[..., :1]).all()), "values", "rising", "falling")
-    squares = np.cumsum(np.square(values), axis=-1)
-    total = squares[..., -1] if energy is None else as_doubles("energy", energy)
+    # In units of a power of two, which rounds nothing: squares of the largest and the smallest numbers have no room.
+    unit = np.frexp(values[..., :1])[1]
+    squares = np.cumsum(np.square(np.ldexp(values, -unit)), axis=-1)
+    total = squares[..., -1] if energy is None else np.ldexp(as_doubles("energy", energy), -2 * unit[..., 0])
     reached = squares > share_wanted(eta, rule) * total[..., None]
     ranks = np.where(reached.any(axis=-1), reached.argmax(axis=-1) + 1, values.shape[-1] + 1)
     return np.where(total > 0, ranks, 0)
@@ -135,7 +137,7 @@ def jacobian_ranks(
     check_range(denoiser, "sigma", levels)
     share = share_wanted(eta, rule)
     require(method in get_args(Method), "method", method, f"one of {', '.join(get_args(Method))}")
-    require(batch_size == int(batch_size) and batch_size >= 1, "batch_size", batch_size, "a whole number, 1 or more")
+    require_whole("batch_size", batch_size)
     model = as_pytree(denoiser)
     if method == "dense":
         values = np.concatenate([_dense(model, *at) for at in _batches(points, levels, batch_size)])[: len(points)]
@@ -144,7 +146,7 @@ def jacobian_ranks(
         return JacobianRanks(rank, rank, rank, values, energy, np.zeros(len(points)))
 
     require(key is not None, "key", None, "given with method 'products'")
-    require(probes == int(probes) and probes >= 2, "probes", probes, "a whole number, 2 or more")
+    require_whole("probes", probes, 2)
     found = singular_triplets(
         denoiser, points, levels, count, key,  # type: ignore[arg-type]
         tolerance=tolerance, max_rounds=max_rounds, batch_size=batch_size,

@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num
 
-from dgu.core.arrays import as_jax_floats
+from dgu.core.arrays import as_jax_floats, check_squares
 from dgu.core.errors import InputError, require
 from dgu.core.keys import stream, threefry
 from dgu.core.parallel import on_one_device
@@ -63,6 +63,7 @@ def gaussian_arms(
     """
     key = threefry(key)
     rows = as_jax_floats("rows", on_one_device(rows))
+    check_squares(rows=rows)
     require(low_rank == 0 or 2 <= low_rank <= rows.shape[1], "low_rank", low_rank, f"0, or from 2 to {rows.shape[1]}")
     names = ("mixture", "refit", "null", "low rank")
     classes = range(rows.shape[0])

@@ -9,7 +9,7 @@ from jaxtyping import Float, Integer, Num
 from threadpoolctl import threadpool_limits
 
 from dgu.analysis.universality.theory import asymptotic_error, best_ridge
-from dgu.core.arrays import as_doubles
+from dgu.core.arrays import as_doubles, check_squares
 from dgu.core.errors import InputError, require
 
 #: Sobol points a shift: an integration error of about 1e-4, less than a line is wide.
@@ -40,6 +40,7 @@ def class_moments(
 ) -> tuple[Float[np.ndarray, "classes d"], Float[np.ndarray, "classes d d"]]:
     """Mean and covariance (``ddof=1``) of each class in float64: those of the mixture that ``fit_gaussian`` fits."""
     x = as_doubles("rows", rows)
+    check_squares(np.float64, rows=x)
     means = x.mean(axis=1)
     centred = x - means[:, None]
     return means, np.swapaxes(centred, 1, 2) @ centred / (x.shape[1] - 1)

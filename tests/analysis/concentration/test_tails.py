@@ -277,3 +277,9 @@ def test_coin_coupling_spreads_like_the_root_of_the_dimension(d, rounded):
     assert abs(np.mean(values == 0) - 0.5) < 0.1
     assert coupled_deviation(d, "independent") == pytest.approx(1 / np.sqrt(2), abs=0.02)
     assert np.std(COUPLED["independent"][d], ddof=1) == pytest.approx(coupled_deviation(d, "independent"), rel=0.15)
+
+
+@pytest.mark.parametrize("scale", [0, float("nan"), -1.0])
+def test_the_bound_has_a_positive_scale(scale):
+    with pytest.raises(InputError, match=r"^scale = .*: must be positive and finite"):
+        tail_bound(1.0, scale)

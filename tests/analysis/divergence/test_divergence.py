@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -11,6 +12,7 @@ from dgu.analysis import (
     KLMeasure,
     early_stopping,
     flow_kl,
+    grid_kl,
     knn_kl,
     mixture_bound,
     mode_summary,
@@ -233,3 +235,15 @@ def test_mass_outside_is_the_tails():
     np.testing.assert_allclose(
         mass_outside(Grid(), gaussian_mixture([1.0], np.array([[8.0]]), np.ones(1))), stats.norm.sf(2), atol=1e-4
     )
+
+
+def test_grids_that_do_not_fit_are_refused():
+    flat = np.log(np.full(2, 0.5))
+    with pytest.raises(InputError, match=r"^step = -1.0: must be positive"):
+        grid_kl(flat, flat, -1.0)
+    jaxtyping.config.update("jaxtyping_disable", True)  # Without the type checks that only tests have.
+    try:
+        with pytest.raises(InputError, match=r"^log_p.shape"):
+            grid_kl(flat, flat[:1], 1.0)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

@@ -164,7 +164,7 @@ def test_bad_input_is_named():
 @pytest.mark.parametrize("method", ["svd", "eigh"])
 def test_lowers_for_accelerators(method):
     rows = jax.ShapeDtypeStruct((10, D), jnp.float32)
-    exporter = jax.export.export(squared_singular_values, platforms=["cuda", "tpu"])
+    exporter = jax.export.export(jax.jit(squared_singular_values), platforms=["cuda", "tpu"])
     assert set(exporter(rows, centre=True, method=method).platforms) == {"cuda", "tpu"}
 
 

@@ -262,8 +262,8 @@ def test_balls_equal_all_pairs():
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: k_nearest(rows(0, 4), rows(1, 4), 5), "k = 5: must be 1 to 4"),
-        (lambda: k_nearest(rows(0, 4), rows(0, 4), 4, own=True), "k = 4: must be 1 to 3"),
+        (lambda: k_nearest(rows(0, 4), rows(1, 4), 5), "k = 5: must be a whole number from 1 to 4"),
+        (lambda: k_nearest(rows(0, 4), rows(0, 4), 4, own=True), "k = 4: must be a whole number from 1 to 3"),
         (lambda: k_nearest(rows(0, 4), rows(1, 5), own=True), "own = True"),
         (lambda: k_nearest(rows(0, 4), rows(1, 4)[:, :2]), "width of queries and reference"),
         (lambda: k_nearest(rows(0, 4) * np.float32(np.inf), rows(1, 4)), "queries = '4 rows': must be"),

@@ -213,3 +213,18 @@ def test_kernel_distance_is_right_or_refused(mean):
 def test_kernels_beyond_the_largest_number_are_refused(scale, dtype):
     with pytest.raises(InputError, match=r"largest mean square of a row of features = .*: must be below 1e"):
         kernel_distance(normal(0, 60, scale, dtype=dtype), normal(1, 60, scale, dtype=dtype), KEY, block_size=30)
+
+
+@pytest.mark.parametrize("replicates", [0, 1])
+def test_intervals_need_two_replicates(replicates):
+    rows = normal(0, 40)
+    with pytest.raises(InputError, match=r"^replicates = .*: must be a whole number, 2 or more"):
+        nearest_neighbours(rows, rows, rows, KEY, replicates=replicates)
+    with pytest.raises(InputError, match=r"^replicates = .*: must be a whole number, 2 or more"):
+        variance_ratio(rows, np.zeros(40, int), rows, np.zeros(40, int), KEY, replicates=replicates)
+
+
+def test_held_out_rows_that_were_trained_on_are_no_measure():
+    rows = normal(0, 40)
+    with pytest.raises(InputError, match=r"^heldout = '40 of 40 rows that are in the training set'"):
+        nearest_neighbours(rows, rows, rows, KEY, replicates=10)

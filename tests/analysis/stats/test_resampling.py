@@ -2,6 +2,7 @@
 
 from math import inf, sqrt
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -299,3 +300,17 @@ def test_bounds_say_the_size_of_what_is_compared():
 def test_single_numbers_are_refused():
     with pytest.raises(InputError, match=r"values.shape = \(\): must be"):
         resampling._interval(3.0, 0.0, 0.95)
+
+
+def test_rounding_is_that_of_the_dtype_given():
+    for dtype in (np.float16, jnp.bfloat16):
+        assert rounding(np.ones(2, dtype)) == 4 * float(jnp.finfo(dtype).eps)
+    near = np.array([1.0, 1 + 2**-7] * 4, jnp.bfloat16)  # One spacing apart.
+    assert t_interval(near).standard_error == 0
+
+
+def test_numbers_without_room_for_their_squares_are_refused():
+    with pytest.raises(InputError, match="largest absolute value of values"):
+        t_interval([1e308, 1.5e308])
+    with pytest.raises(InputError, match="whole"):
+        jackknife_interval(float("nan"), [1.0, 2.0, 3.0])

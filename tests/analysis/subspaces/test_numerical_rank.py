@@ -103,3 +103,10 @@ def test_bad_values_are_refused():
             numerical_rank(values)
     with pytest.raises(InputError, match="non-finite Jacobian"):
         jacobian_ranks(lambda x, sigma: jnp.sqrt(x - 10), np.zeros((1, 20), np.float32), np.float32(1.0))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e200, 1e-200])
+def test_the_rank_has_no_scale(scale):
+    assert numerical_rank(np.full(3, scale)) == 3
+    assert numerical_rank(np.array([scale, 1e-3 * scale])) == 1
+    assert numerical_rank(np.full((2, 3), scale) * [[1], [0]]).tolist() == [3, 0]
