@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from dgu import analysis, plots
-from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.subspaces.edits import edit, random_directions, split_by_subspace
 from dgu.core.errors import require
 from dgu.core.keys import stream
@@ -276,9 +275,7 @@ def edited(config: Config, subject: Subject, place: int, key: Key) -> dict[str, 
 
 def _measured(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.ndarray) -> dict[str, Measured]:
     """On the first level, ``(images, kinds, strengths)`` each."""
-    gain = analysis.t_interval(np.log(size[:, 0, 0]) - np.log(size[:, 1, 0]))
-    value, low, high = (float(np.exp(end)) for end in (gain.value, gain.low, gain.high))
-    ratio = Estimate(value, low, high, method="t of logarithms")
+    ratio = analysis.t_interval(np.log(size[:, 0, 0]) - np.log(size[:, 1, 0])).map(lambda end: float(np.exp(end)))
     inside = analysis.t_interval(share[:, 0, 0], bounds=(0, 1))
     deviation = analysis.t_interval(curvature[:, 0, -1])
     note = f"sigma = {config.sigmas[0]:g}, {config.images} images"

@@ -135,6 +135,5 @@ def _crossing(fits: Fits, ranks: Sequence[int], trained: str) -> Measured:
     if fits.crossing is None:
         return NotTested(f"{NO_CROSSING}; {trained}")
     curves = "all curves together" if len(ranks) > 1 else "one curve"
-    crossing = fits.crossing
-    at = Estimate(2**crossing.value, 2**crossing.low, 2**crossing.high, method="wild bootstrap")
+    at = fits.crossing.map(lambda power: 2**power)
     return Noted(at, f"sigmoid in log2 N / ID, {curves}; {trained}")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate, normal_estimate
-from experiments.molrg.phase_claims import share, shifted
+from experiments.molrg.phase_claims import share
 from experiments.molrg.phase_config import Config
 from experiments.study import Claim, Noted, all_of, at_most, within
 from experiments.study.claims import Measured
@@ -63,7 +63,9 @@ class Bound:
 
     def measured(self, claim: str) -> Measured:
         """Both parts of the claim with this id."""
-        broken = Noted(shifted(self.broken, -self.allowed), f"The fitted constant is {self.constant:.2f}.")
+        broken = Noted(
+            self.broken.map(lambda found: found - self.allowed), f"The fitted constant is {self.constant:.2f}."
+        )
         return {f"{claim}-above": broken, f"{claim}-below": self.ratio}
 
 

@@ -1,7 +1,5 @@
 """The claims on the phase transitions of subspace recovery, and the shares of trials that are measured for them."""
 
-from dataclasses import replace
-
 import numpy as np
 from scipy import stats
 
@@ -28,11 +26,6 @@ def share(hits: np.ndarray) -> Estimate:
     count, total = int(hits.sum()), int(hits.size)
     found = stats.binomtest(count, total).proportion_ci(0.95, "exact")
     return Estimate(count / total, float(found.low), float(found.high), method="Clopper-Pearson", n=total)
-
-
-def shifted(estimate: Estimate, by: float) -> Estimate:
-    """The estimate of a quantity plus a known number."""
-    return replace(estimate, value=estimate.value + by, low=estimate.low + by, high=estimate.high + by)
 
 
 def theory(config: Config) -> np.ndarray:
@@ -282,6 +275,6 @@ def samples(checks: dict[str, np.ndarray]) -> dict[str, Measured]:
     return {
         "phase-samples": {
             "phase-samples-near": exactly(float(checks["off"].max())),
-            "phase-samples-share": shifted(share(checks["component"] == 0), -WEIGHTS[0]),
+            "phase-samples-share": share(checks["component"] == 0).map(lambda found: found - WEIGHTS[0]),
         }
     }
