@@ -599,4 +599,4 @@ def test_every_public_function_is_here_or_has_a_reason_not_to_be():
     takes_none = (
         "augment draw_geometry flow_curves gauss_hermite image_order initial_levels initial_state quadratic_loss"
     )
-    assert takes_arrays - set(OTHER) == set(f"{takes_none} trains_together update".split())
+    assert takes_arrays - set(OTHER) == set(f"{takes_none} train_side_by_side trains_together update".split())

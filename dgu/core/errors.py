@@ -41,7 +41,8 @@ def require_whole(name: str, value: Any, least: int = 1, most: int | None = None
     """Raise ``InputError`` unless ``value`` is a whole number (2 and 2.0, no truth value) from ``least`` to ``most``."""
     try:
         number = np.asarray(value)[()]  # Of a JAX array, too, and not as a step of a program that is being traced.
-        whole = np.ndim(number) == 0 and not isinstance(number, bool | np.bool) and bool(number == math.floor(number))
+        real = np.ndim(number) == 0 and not isinstance(number, bool | np.bool | complex | np.complexfloating)
+        whole = real and bool(number == math.floor(number))
     except (TypeError, ValueError, OverflowError):  # Text, None, NaN, infinity, a traced number.
         whole = False
     inside = whole and least <= value and (most is None or value <= most)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from dgu.core.errors import InputError, require_whole
 from dgu.core.prng import seeded as seeded
@@ -45,12 +45,14 @@ def stream(key: Key, *names: str | SupportsIndex) -> Key:
     return key
 
 
-def example_key(key: Key, index: Int[ArrayLike, ""]) -> Key:
+def example_key(key: Key, index: Integer[ArrayLike, ""]) -> Key:
     """The key of example number ``index``: ``fold_in(key, index)``."""
     return jax.random.fold_in(threefry(key), _address("index", index))
 
 
-def draw_step(example: Key, step: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+def draw_step(
+    example: Key, step: Integer[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32
+) -> Array:
     """Standard normal noise of one sampler step from an example's key. See ``step_noise``."""
     address = _address("step", step) + 1
     return jax.random.normal(jax.random.fold_in(threefry(example, "example"), address), tuple(shape), dtype)
@@ -70,7 +72,11 @@ def _address(name: str, number: Any) -> Any:
 
 
 def step_noise(
-    key: Key, index: Int[ArrayLike, ""], step: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32
+    key: Key,
+    index: Integer[ArrayLike, ""],
+    step: Integer[ArrayLike, ""],
+    shape: Sequence[int],
+    dtype: DTypeLike = jnp.float32,
 ) -> Array:
     """The standard normal draw that sample number ``index`` uses at sampler step ``step`` (0 for the first).
 

@@ -75,4 +75,4 @@ NO_ZEROS = "classes: the network knows no image without one (denoiser.given(None
 
 def without_class(vectors: np.ndarray) -> np.ndarray:
     """Which of the vectors (along the last axis) are zeros, or would be in single precision."""
-    return ~(np.abs(vectors) >= np.finfo(np.float32).tiny).any(axis=-1)
+    return np.asarray(~(np.abs(vectors) >= np.finfo(np.float32).tiny).any(axis=-1))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from dgu.core.errors import InputError, require
 from dgu.core.keys import example_key
@@ -115,7 +115,11 @@ def draw_initial(example: Key, shape: Sequence[int], dtype: DTypeLike = jnp.floa
 
 
 def initial_noise(
-    key: Key, index: Int[ArrayLike, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32, base: Base = "gaussian"
+    key: Key,
+    index: Integer[ArrayLike, ""],
+    shape: Sequence[int],
+    dtype: DTypeLike = jnp.float32,
+    base: Base = "gaussian",
 ) -> Array:
     """The unit noise that sample number ``index`` starts from (before scaling by ``sigmas[0]``).
 

@@ -216,7 +216,8 @@ class MoLRGDenoiser:
         for name in ("weights", "variances"):
             value = getattr(self, name)
             if not isinstance(value, jax.core.Tracer):
-                require(not bool((np.asarray(value) < 0).any()), name, float(np.min(value)), "0 or more")
+                numbers = np.asarray(value)
+                require(not bool((numbers < 0).any()), name, float(numbers.min(initial=0)), "0 or more")
         return count, rank
 
 

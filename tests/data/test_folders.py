@@ -96,7 +96,7 @@ BAD_FOLDERS = {
     "mixed modes": ({"a/1.png": png(GRAY[0]), "b/2.png": png(COLOUR[1])}, ("b/2.png", "(8, 8, 3)", "a/1.png")),
     "palette": ({"a/1.png": png(COLOUR[0], mode="P")}, ("a/1.png", "mode P", "RGB")),
     "transparency": ({"a/1.png": png(COLOUR[0], mode="RGBA")}, ("a/1.png", "mode RGBA")),
-    "cut": ({"a/1.png": png(COLOUR[0])[:90]}, ("a/1.png", "cannot be read")),
+    "cut": ({"a/1.png": png(COLOUR[0])[:90]}, ("a/1.png", "holds too few bytes")),
     "no image": ({"a/1.png": b"hello"}, ("a/1.png", "cannot be read")),
     "wrong ending": ({"a/1.png": png(COLOUR[0], "JPEG")}, ("a/1.png", "cannot be read")),
     "empty file": ({"a/1.png": b""}, ("a/1.png", "cannot be read")),
@@ -189,13 +189,13 @@ BAD_ZIPS = {
     "float label": (relabelled([[FIRST, 1.5], *ENTRIES[1:]]), ("dataset.json", "1.5", "[file, integer]")),
     "bool label": (relabelled([[FIRST, True], *ENTRIES[1:]]), ("dataset.json", "[file, integer]")),
     "labels a string": (relabelled("abc"), ("dataset.json", "abc", "[file, integer]")),
-    "negative label": (relabelled([[FIRST, -1], *ENTRIES[1:]]), (FIRST, "label -1", "0 or more")),
-    "huge label": (relabelled([[FIRST, 10**30], *ENTRIES[1:]]), (FIRST, "label 1000", "must be 0")),
+    "negative label": (relabelled([[FIRST, -1], *ENTRIES[1:]]), (FIRST, "label -1", "must be from 0 to")),
+    "huge label": (relabelled([[FIRST, 10**30], *ENTRIES[1:]]), (FIRST, "label 1000", "must be from 0 to")),
     "large label": (relabelled([[FIRST, 100_000], *ENTRIES[1:]]), ("label 100000 of image 0", "99999")),
     "upward": ({**edm_members(), "../evil.png": png(COLOUR[0])}, ("'../evil.png'", "relative path")),
     "absolute": ({**edm_members(), "/evil.png": png(COLOUR[0])}, ("'/evil.png'", "relative path")),
     "mixed sizes": ({**edm_members(), FIRST: png(COLOUR[0][:4])}, ("(8, 8, 3)", "(4, 8, 3)")),
-    "cut image": ({**edm_members(), FIRST: png(COLOUR[0])[:99]}, (FIRST, "cannot be read")),
+    "cut image": ({**edm_members(), FIRST: png(COLOUR[0])[:99]}, (FIRST, "holds too few bytes")),
 }
 
 

@@ -131,8 +131,10 @@ def test_the_option_that_is_wrong_is_named_beside_those_that_must_be_given(files
     assert refused(files[0], capsys, "--pca", "x").startswith("metrics: --pca = 'x': must be a whole number")
 
 
-@pytest.mark.parametrize("scale", [1e200, 1e60])
-def test_results_that_are_not_finite_are_one_line(files, capsys, scale):
+@pytest.mark.parametrize(
+    ("scale", "code", "text"), [(1e200, 2, "leave the range of float64"), (1e60, 1, "is not finite")]
+)
+def test_results_that_are_not_finite_are_one_line(files, capsys, scale, code, text):
     folder, a, _ = files
     np.save(folder / "a.npy", a.astype(np.float64) * scale)
-    assert "is not finite" in refused(folder, capsys, "--block-size", 50, code=1)
+    assert text in refused(folder, capsys, "--block-size", 50, code=code)
