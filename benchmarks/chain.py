@@ -1,8 +1,9 @@
-"""A bare JAX program of a U-Net's convolutions and matrix products: how fast the compiler's kernels allow the network to be.
+"""A bare JAX program of a U-Net's convolutions and matrix products: how fast the compiler's kernels allow the network
+to be.
 
-The same shapes in the same order, each fed by the one before. Left out: normalisation, activations, softmax, biases, residual
-sums, preconditioning. Kept, as something must connect the products: the concatenations, pixel repetition and striding where
-shapes change, a sum where two products meet, and the residual sum of attention.
+The same shapes in the same order, each fed by the one before. Left out: normalisation, activations, softmax, biases,
+residual sums, preconditioning. Kept, as something must connect the products: the concatenations, pixel repetition and
+striding where shapes change, a sum where two products meet, and the residual sum of attention.
 """
 
 from typing import Any

@@ -2,14 +2,15 @@
 
     python -m benchmarks.distillation [--quick] [--json PATH]
 
-The teacher is the multi-delta denoiser of ``--points`` images, which no linear map fits, or with ``--points 0`` a Gaussian's denoiser, which
-one fits exactly. Images of a planted law of d = 784 with a power-law spectrum, as many as the authors take. Adam trains all ten noise
-levels together, as the authors do (their learning rates, epochs, batches of 256, fresh noise). Its score
-error is ``sqrt(E |W y + b - D(y)|^2 / d)`` on noisy images that neither has seen, at each level, after the last epoch. The
-exact distillation, on antithetic noises, then takes at each level ever more examples (doubling; first images, then noises of each) until its
-score error is no larger than Adam's there; the times of the levels are added up. As Adam may have been as good before its end, the
-share of its time up to the first of ten snapshots that is no worse than the last is compared, too. Last, all levels are
-distilled exactly with one pair of noises of every image. Compilation is left out of all: a first call of each comes before.
+The teacher is the multi-delta denoiser of ``--points`` images, which no linear map fits, or with ``--points 0`` a
+Gaussian's denoiser, which one fits exactly. Images of a planted law of d = 784 with a power-law spectrum, as many as
+the authors take. Adam trains all ten noise levels together, as the authors do (their learning rates, epochs, batches of
+256, fresh noise). Its score error is ``sqrt(E |W y + b - D(y)|^2 / d)`` on noisy images that neither has seen, at each
+level, after the last epoch. The exact distillation, on antithetic noises, then takes at each level ever more examples
+(doubling; first images, then noises of each) until its score error is no larger than Adam's there; the times of the
+levels are added up. As Adam may have been as good before its end, the share of its time up to the first of ten
+snapshots that is no worse than the last is compared, too. Last, all levels are distilled exactly with one pair of
+noises of every image. Compilation is left out of all: a first call of each comes before.
 """
 
 import dataclasses
@@ -152,14 +153,17 @@ def main(config: Config) -> dict:
     else:
         taken, used = (sum(one[name] for one in exact) for name in ("seconds", "processor_seconds"))
         print(
-            f"exactly, until the score error is no larger at each level: {taken:.2f} s, {adam / taken:.0f} times faster "
+            f"exactly, until the score error is no larger at each level: {taken:.2f} s, {adam / taken:.0f} times "
+            "faster "
             f"(by processor time {busy / used:.0f}; where Adam is charged only until it was no worse than at its end, "
             f"{result['adam_seconds_to_error'] / taken:.0f})"
         )
     larger = sum(error > wanted for error, wanted in zip(whole["error"], result["adam_error"]))
     print(
-        f"exactly, every image with a pair of noises at each level: {whole['seconds']:.2f} s, {adam / whole['seconds']:.0f} times "
-        f"faster (by processor time {busy / whole['processor_seconds']:.0f}), score error larger than Adam's at {larger} levels"
+        f"exactly, every image with a pair of noises at each level: {whole['seconds']:.2f} s, "
+        f"{adam / whole['seconds']:.0f} times "
+        f"faster (by processor time {busy / whole['processor_seconds']:.0f}), score error larger than Adam's at "
+        f"{larger} levels"
     )
     print("sigma, Adam's score error and first epoch no worse; exactly: error, images, pairs of each, seconds;")
     print("NMSE of weights between Adam's and those of all images, and of Adam's at half its epochs:")

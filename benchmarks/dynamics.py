@@ -1,17 +1,19 @@
-"""A hundred trainings of the small score network at once against a plain PyTorch loop of one, in the same process, alternating.
+"""A hundred trainings of the small score network at once against a plain PyTorch loop of one, in the same process,
+alternating.
 
     python -m benchmarks.dynamics [--quick] [--json PATH]
 
-The work of one run: 1,000 examples of two modes at +-3, the one-hidden-layer Swish network of 16 units with Fourier time features,
-batches of 32 in a new order each epoch (the last of 8), a fresh time and noise for every example, denoising score matching
-weighted by the variance, plain SGD at .5, and the KL on a grid every 100 epochs.
+The work of one run: 1,000 examples of two modes at +-3, the one-hidden-layer Swish network of 16 units with Fourier
+time features, batches of 32 in a new order each epoch (the last of 8), a fresh time and noise for every example,
+denoising score matching weighted by the variance, plain SGD at .5, and the KL on a grid every 100 epochs.
 
 - ``dgu``: ``train_dynamics`` on all runs together, all epochs; compilation is reported apart.
-- ``torch``: one run and ``peer_epochs`` epochs, batches by indexing of tensors in memory, the KL at their end. Its time per epoch
-  is constant. ``peer_threads`` threads: one is the faster for networks of this size, and both are measured if asked for.
+- ``torch``: one run and ``peer_epochs`` epochs, batches by indexing of tensors in memory, the KL at their end. Its time
+  per epoch is constant. ``peer_threads`` threads: one is the faster for networks of this size, and both are measured if
+  asked for.
 
-Medians over ``rounds`` rounds. Compared are seconds per run and epoch. Held to: all of dgu's runs in 3 minutes on two cores, and
-8 times the peer's throughput per run.
+Medians over ``rounds`` rounds. Compared are seconds per run and epoch. Held to: all of dgu's runs in 3 minutes on two
+cores, and 8 times the peer's throughput per run.
 """
 
 import dataclasses
@@ -141,7 +143,14 @@ def measure(config: Config) -> dict:
         last["kl"], last["diverged"] = found.measured["kl"], found.diverged
 
     # Compiled, once for each device, by a call of the same shapes on a chunk for each.
-    first = seconds(lambda: train_dynamics(jax.tree.map(lambda leaf: leaf[: config.chunk_size * len(jax.local_devices())], runs), recipe, MEASURE, chunk_size=config.chunk_size))  # fmt: skip
+    first = seconds(
+        lambda: train_dynamics(
+            jax.tree.map(lambda leaf: leaf[: config.chunk_size * len(jax.local_devices())], runs),
+            recipe,
+            MEASURE,
+            chunk_size=config.chunk_size,
+        )
+    )
     data, log_p = torch.from_numpy(np.array(runs.data[0])), torch.from_numpy(np.array(runs.aux["log_p"][0]))
     # Its one measurement at the end of ``peer_epochs`` stands for more than its share.
     works = {"dgu": ours, "torch": lambda: peer_run(data, log_p, config.peer_epochs, config.peer_epochs)}
@@ -184,8 +193,10 @@ def main(config: Config) -> None:
     print(f"{f'dgu, {config.runs} runs together':28}{unit['dgu']:20.6f}")
     print(f"{'torch, one run':28}{unit['torch']:20.6f}{result['ratio']:17.1f}x")
     print(
-        f"dgu: {result['dgu_seconds']:.1f} s for {config.runs} runs of {config.epochs} epochs, compiled before (a chunk for each device with "
-        f"compilation {result['dgu_first_chunks_with_compilation']:.1f} s); median KL at the end {result['median_kl_at_the_end']:.3f}, "
+        f"dgu: {result['dgu_seconds']:.1f} s for {config.runs} runs of {config.epochs} epochs, compiled before (a "
+        "chunk for each device with "
+        f"compilation {result['dgu_first_chunks_with_compilation']:.1f} s); median KL at the end "
+        f"{result['median_kl_at_the_end']:.3f}, "
         f"{result['diverged']} diverged. By processor time dgu is faster by {result['ratio_by_processor_time']:.1f}x."
     )
     if config.json:

@@ -1,18 +1,19 @@
-"""Phase transitions of subspace recovery: the whole grid by PCA, and by SGD against a plain PyTorch loop, in one process.
+"""Phase transitions of subspace recovery: the whole grid by PCA, and by SGD against a plain PyTorch loop, in one
+process.
 
     python -m benchmarks.molrg [--quick] [--full] [--json PATH]
 
 The grid: one subspace of rank d = 2..8 in 48 dimensions, N = 2..15 points on it, 98 cells, ``trials`` trials in each.
 
 - ``pca``: all problems drawn, solved and tested, one compiled program each for the draw and the rest.
-- ``dgu``: Algorithm 1 on the denoising loss, all cells of as many trials as there are devices side by side: 64 times of the
-  variance-preserving process, batches of 128, plain SGD at .1. ``steps`` of 5,000 are run and the rest extrapolated, as a step
-  always takes the same time; ``--full`` runs the whole study, all cells, trials and steps.
+- ``dgu``: Algorithm 1 on the denoising loss, all cells of as many trials as there are devices side by side: 64 times of
+  the variance-preserving process, batches of 128, plain SGD at .1. ``steps`` of 5,000 are run and the rest
+  extrapolated, as a step always takes the same time; ``--full`` runs the whole study, all cells, trials and steps.
 - ``torch``: the same algorithm on one problem (d = 5, N = 10), batches by indexing of tensors in memory, autograd and
   ``torch.optim.SGD``, ``peer_steps`` steps; ``peer_threads`` threads: one is the faster at this size.
 
-Medians over ``rounds`` rounds, in turn; compilation is reported apart. Compared are seconds per trial of a cell and step. Held to:
-PCA's grid in 5 s, SGD's in 25 minutes on two cores, and 10 times the peer's throughput per trial.
+Medians over ``rounds`` rounds, in turn; compilation is reported apart. Compared are seconds per trial of a cell and
+step. Held to: PCA's grid in 5 s, SGD's in 25 minutes on two cores, and 10 times the peer's throughput per trial.
 """
 
 import dataclasses
@@ -161,19 +162,23 @@ def main(config: Config) -> None:
     cells = len(RANKS) * len(SIZES)
     print(f"{cells} cells, {config.trials} trials, {config.threads} cores, {config.rounds} rounds")
     print(
-        f"PCA, all {cells * config.trials:,} problems: {result['pca_seconds']:.2f} s (first call {first['pca']:.1f} s), "
+        f"PCA, all {cells * config.trials:,} problems: {result['pca_seconds']:.2f} s (first call {first['pca']:.1f} "
+        "s), "
         f"{100 * result['pca_as_theory']:.2f} % as 1{{N >= d}}"
     )
     print(f"{'':34}{'us per trial and step':>22}{'dgu is faster by':>18}")
     print(f"{'dgu, SGD, all cells side by side':34}{1e6 * unit['dgu']:22.2f}")
     print(f"{'torch, one problem':34}{1e6 * unit['torch']:22.2f}{result['ratio']:17.1f}x")
     print(
-        f"SGD, {config.trials} trials of {STEPS:,} steps: {result['sgd_seconds_extrapolated'] / 60:.1f} minutes, from {config.steps} steps "
-        f"(first call {first['dgu']:.1f} s). By processor time dgu is faster by {result['ratio_by_processor_time']:.1f}x."
+        f"SGD, {config.trials} trials of {STEPS:,} steps: {result['sgd_seconds_extrapolated'] / 60:.1f} minutes, "
+        f"from {config.steps} steps "
+        f"(first call {first['dgu']:.1f} s). By processor time dgu is faster by "
+        f"{result['ratio_by_processor_time']:.1f}x."
     )
     if config.full:
         print(
-            f"The whole study: {result['sgd_seconds'] / 60:.1f} minutes, {100 * result['sgd_as_theory']:.1f} % of problems as 1{{N >= d}}"
+            f"The whole study: {result['sgd_seconds'] / 60:.1f} minutes, {100 * result['sgd_as_theory']:.1f} % of "
+            f"problems as 1{{N >= d}}"
         )
     if config.json:
         with open(config.json, "w") as file:

@@ -2,14 +2,16 @@
 
     python -m benchmarks.neighbours [--quick] [--json PATH]
 
-10,000 queries in 50,000 rows of d = 3,072 float32 numbers (CIFAR-10's size); the rows are normal, so that nothing can be pruned.
+10,000 queries in 50,000 rows of d = 3,072 float32 numbers (CIFAR-10's size); the rows are normal, so that nothing can
+be pruned.
 
 - ``dgu``: ``dgu.analysis.k_nearest``, k = 1: distances computed anew from differences, and row numbers.
-- ``numpy``: ``|r|^2 - 2 q . r`` for blocks of ``block`` queries against all rows by one BLAS product, updated in place, then
-  ``argmin`` over rows; the distance from differences, as ours. ``block`` is chosen well for NumPy: one product of all queries
-  would need 2 GB for its result and is slower.
+- ``numpy``: ``|r|^2 - 2 q . r`` for blocks of ``block`` queries against all rows by one BLAS product, updated in place,
+  then ``argmin`` over rows; the distance from differences, as ours. ``block`` is chosen well for NumPy: one product of
+  all queries would need 2 GB for its result and is slower.
 
-Both find the same rows, which is checked. Each program's peak of resident memory comes from a process of its own that makes the
+Both find the same rows, which is checked. Each program's peak of resident memory comes from a process of its own that
+makes the
 data and runs it alone: what it reports includes the data (737 MB) and the libraries. Medians over ``rounds`` rounds.
 """
 
@@ -122,14 +124,16 @@ def main(config: Config) -> None:
         result[name]["dgu to numpy"] for name in ("relative_throughput", "relative_throughput_by_processor_time")
     )
     print(
-        f"{config.queries:,} queries, {config.reference:,} rows, {config.width:,} numbers each, {config.threads} threads, {config.rounds} rounds"
+        f"{config.queries:,} queries, {config.reference:,} rows, {config.width:,} numbers each, {config.threads} "
+        f"threads, {config.rounds} rounds"
     )
     print(f"{'':8}{'seconds':>10}{'GFLOP/s':>10}{'peak memory':>14}")
     for name, at in result["seconds"].items():
         peak = f"{result['peak_bytes'][name] / 1e9:.2f} GB" if result["peak_bytes"] else "-"
         print(f"{name:8}{at['median']:10.2f}{result['flop'] / at['median'] / 1e9:10.0f}{peak:>14}")
     print(
-        f"dgu is faster by {ratio['median']:.2f} (quartiles {ratio['quartile_low']:.2f} to {ratio['quartile_high']:.2f}), "
+        f"dgu is faster by {ratio['median']:.2f} (quartiles {ratio['quartile_low']:.2f} to "
+        f"{ratio['quartile_high']:.2f}), "
         f"by processor time {busy['median']:.2f}"
     )
     if config.json:

@@ -1,20 +1,23 @@
-"""One evaluation and one training step of each network, against the compiler's own limit, the device's, and plain PyTorch.
+"""One evaluation and one training step of each network, against the compiler's own limit, the device's, and plain
+PyTorch.
 
     python -m benchmarks.networks [--networks small-adm ddpmpp] [--dtypes float32 bfloat16] [--quick] [--json PATH]
 
-- ``dgu``: forward, ``jax.jit(jax.vmap(denoiser))`` on images that are on the device; training, a step of ``dgu.training.train_steps``:
-  the batch put together and moved, draws, loss, gradient, Adam, the average of the parameters.
+- ``dgu``: forward, ``jax.jit(jax.vmap(denoiser))`` on images that are on the device; training, a step of
+  ``dgu.training.train_steps``: the batch put together and moved, draws, loss, gradient, Adam, the average of the
+  parameters.
 - ``chain``: a bare JAX program with the network's convolutions and matrix products and next to nothing else
   (``benchmarks/chain.py``); for training its gradient, and no update.
-- ``torch``: the same network in eager PyTorch (``benchmarks/peer.py``), on the GPU where both see one. Forward, its output is
-  compared with ours before anything is timed. In place of bfloat16 it computes in float16 on a GPU, as the reference does.
+- ``torch``: the same network in eager PyTorch (``benchmarks/peer.py``), on the GPU where both see one. Forward, its
+  output is compared with ours before anything is timed. In place of bfloat16 it computes in float16 on a GPU, as the
+  reference does.
 
-Programs take turns in each round; ratios are taken within a round, and their median over the rounds is reported, by wall time and by
-processor time. FLOP are those of convolutions and matrix products as published, three times a forward pass for a training step; the
-ceiling is the fastest of products of large matrices in the same dtype, one in each round.
+Programs take turns in each round; ratios are taken within a round, and their median over the rounds is reported, by
+wall time and by processor time. FLOP are those of convolutions and matrix products as published, three times a forward
+pass for a training step; the ceiling is the fastest of products of large matrices in the same dtype, one in each round.
 
-On CPUs the batch is split over ``threads`` devices of JAX, for XLA's convolutions use one thread each. ``--largest`` finds, on a GPU, the
-largest micro-batch of a training step that fits with and without rematerialisation.
+On CPUs the batch is split over ``threads`` devices of JAX, for XLA's convolutions use one thread each. ``--largest``
+finds, on a GPU, the largest micro-batch of a training step that fits with and without rematerialisation.
 """
 
 import dataclasses
@@ -201,7 +204,8 @@ def measure_one(config: Config, name: subjects.Name, passed: Pass, dtype: Dtype)
 
 
 def largest_micro_batch(network: EDMNetwork, limit: float, *, step: int = 8, run: bool = True) -> dict[str, float]:
-    """The largest micro-batch, a multiple of ``step``, whose gradient fits in ``limit`` bytes beside the training state.
+    """The largest micro-batch, a multiple of ``step``, whose gradient fits in ``limit`` bytes beside the training
+    state.
 
     The compiler's own account of memory at two sizes gives a first guess; with ``run`` what it accepts is run too.
     """
@@ -248,7 +252,9 @@ def largest_micro_batch(network: EDMNetwork, limit: float, *, step: int = 8, run
 
 
 def measure_largest(config: Config) -> list[dict]:
-    """``largest_micro_batch`` of each network and dtype, with and without rematerialisation, in 95 % of the device's memory."""
+    """``largest_micro_batch`` of each network and dtype, with and without rematerialisation, in 95 % of the device's
+    memory.
+    """
     limit = 0.95 * (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
     if not limit:
         raise SystemExit("--largest: this device does not say how much memory it has")
@@ -261,7 +267,8 @@ def measure_largest(config: Config) -> list[dict]:
                 result = largest_micro_batch(subject, limit)
                 found.append({"network": name, "dtype": dtype, "remat": remat, "limit": limit, **result})
                 print(
-                    f"{name} {dtype} {'with' if remat else 'without'} rematerialisation: {result['micro_batch']} images, "
+                    f"{name} {dtype} {'with' if remat else 'without'} rematerialisation: {result['micro_batch']} "
+                    "images, "
                     f"{result['bytes'] / 2**30:.1f} GiB, {result['bytes_per_image'] / 2**20:.1f} MiB an image",
                     flush=True,
                 )
@@ -271,7 +278,8 @@ def measure_largest(config: Config) -> list[dict]:
 def print_result(result: dict) -> None:
     """A table of one network, pass and dtype."""
     print(
-        f"{result['network']}, {result['pass']}, {result['dtype']}, {result['batch']} images on {len(result['devices'])} x "
+        f"{result['network']}, {result['pass']}, {result['dtype']}, {result['batch']} images on "
+        f"{len(result['devices'])} x "
         f"{result['devices'][0]}; {result['flop_per_image'] / 1e9:.4g} GFLOP an image; ceiling "
         f"{result['ceiling_flop_per_second'] / 1e9:.4g} GFLOP/s"
     )
@@ -279,14 +287,16 @@ def print_result(result: dict) -> None:
         print(f"largest difference from PyTorch: {result['largest_difference_from_torch']:.1e} of the largest")
     for name, at in result["seconds"].items():
         print(
-            f"  {name:8}{result['images_per_second'][name]:12.2f} images / s{at['median']:10.4f} s ({at['quartile_low']:.4f} .. "
+            f"  {name:8}{result['images_per_second'][name]:12.2f} images / s{at['median']:10.4f} s "
+            f"({at['quartile_low']:.4f} .. "
             f"{at['quartile_high']:.4f}){result['flop_per_second'][name] / 1e9:12.1f} GFLOP/s, "
             f"{100 * result['share_of_ceiling'][name]:.1f} % of the ceiling"
         )
     for name, at in result["relative_throughput"].items():
         busy = result["relative_throughput_by_processor_time"][name]["median"]
         print(
-            f"  {name:14} {at['median']:.3f} ({at['quartile_low']:.3f} .. {at['quartile_high']:.3f}); by processor time {busy:.3f}",
+            f"  {name:14} {at['median']:.3f} ({at['quartile_low']:.3f} .. {at['quartile_high']:.3f}); by processor "
+            f"time {busy:.3f}",
             flush=True,
         )
 

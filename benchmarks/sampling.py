@@ -2,9 +2,9 @@
 
     python -m benchmarks.sampling [--network imagenet64 --dtype bfloat16] [--quick] [--json PATH]
 
-The work: 16 images of a small ADM (16 x 16 x 3, 32 channels, multipliers 1 and 2, one block a level, attention at 8 x 8,
-10 classes; the network of ``tests/fixtures/adm_edm.npz``) by 18 steps of the deterministic Heun sampler, which are 35
-evaluations of the network, in float32 on two threads.
+The work: 16 images of a small ADM (16 x 16 x 3, 32 channels, multipliers 1 and 2, one block a level, attention at 8 x
+8, 10 classes; the network of ``tests/fixtures/adm_edm.npz``) by 18 steps of the deterministic Heun sampler, which are
+35 evaluations of the network, in float32 on two threads.
 
 - ``dgu``: ``dgu.samplers.sample``, as users call it: draws, checks, transfers and all.
 - ``chain``: a bare JAX program with the convolutions and matrix products of the network and next to nothing else
@@ -13,12 +13,13 @@ evaluations of the network, in float32 on two threads.
 - ``torch``: the same network and sampler in plain eager PyTorch, written from the formulas. It gives the same samples,
   which is checked before anything is timed (on CPUs in float32; elsewhere the difference is reported).
 
-``dgu`` and ``chain`` run in two layouts: all images on one CPU device of JAX, and split over as many devices as threads.
-XLA's own convolution kernels use one thread each, so that one device leaves the second core nearly idle. On a GPU there is one
-layout, and PyTorch, which is then on the GPU too, computes in float16 where ``dgu`` computes in bfloat16.
+``dgu`` and ``chain`` run in two layouts: all images on one CPU device of JAX, and split over as many devices as
+threads. XLA's own convolution kernels use one thread each, so that one device leaves the second core nearly idle. On a
+GPU there is one layout, and PyTorch, which is then on the GPU too, computes in float16 where ``dgu`` computes in
+bfloat16.
 
-``--network imagenet64`` is the published ADM for ImageNet-64 (295.9 million parameters) with random weights, ``ddpmpp`` and ``ncsnpp``
-are the published networks for CIFAR-10.
+``--network imagenet64`` is the published ADM for ImageNet-64 (295.9 million parameters) with random weights, ``ddpmpp``
+and ``ncsnpp`` are the published networks for CIFAR-10.
 
 Each of ``repeats`` rounds times every program in turn; ratios are taken within a round, and the median over the rounds
 is reported with the quartiles. Processor time is reported too: where other work shares the machine, ratios of it hold
@@ -197,7 +198,8 @@ def main(config: Config) -> None:
     use_cores(config.threads)
     result = measure(config)
     print(
-        f"{config.network}: {config.batch} images, {config.steps} Heun steps ({result['evaluations']} evaluations), {config.dtype}, "
+        f"{config.network}: {config.batch} images, {config.steps} Heun steps ({result['evaluations']} evaluations), "
+        f"{config.dtype}, "
         f"{config.threads} threads, {config.repeats} rounds"
     )
     if config.peer:

@@ -18,8 +18,9 @@ Name = Literal["small-adm", "ddpmpp", "ncsnpp", "imagenet64"]
 def load(name: Name, *, quick: bool = False) -> tuple[EDMNetwork, PyTree]:
     """A network and its parameters.
 
-    ``small-adm`` is that of the fixture (16 x 16 x 3, 32 channels, 10 classes, 828,771 parameters), ``ddpmpp`` and ``ncsnpp`` the
-    published ones for CIFAR-10 with 10 classes, ``imagenet64`` the published ADM. With ``quick`` the same kind, far smaller.
+    ``small-adm`` is that of the fixture (16 x 16 x 3, 32 channels, 10 classes, 828,771 parameters), ``ddpmpp`` and
+    ``ncsnpp`` the published ones for CIFAR-10 with 10 classes, ``imagenet64`` the published ADM. With ``quick`` the
+    same kind, far smaller.
     """
     if name == "small-adm":
         with np.load(FIXTURE) as file:

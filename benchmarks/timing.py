@@ -14,7 +14,9 @@ Times = dict[str, list[tuple[float, float]]]
 
 
 def use_cores(threads: int) -> None:
-    """Make that many CPU devices of JAX and, where there is no GPU, keep the process on that many cores. Before JAX starts."""
+    """Make that many CPU devices of JAX and, where there is no GPU, keep the process on that many cores. Before JAX
+    starts.
+    """
     jax.config.update("jax_num_cpu_devices", threads)
     # PyTorch needs memory of the GPU too.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -32,7 +34,9 @@ def seconds(work: Work) -> tuple[float, float]:
 
 
 def alternate(works: dict[str, Work], rounds: int) -> Times:
-    """Wall and processor times of each program, once a round, all in turn; one call of each goes before and is not timed."""
+    """Wall and processor times of each program, once a round, all in turn; one call of each goes before and is not
+    timed.
+    """
     for work in works.values():
         work()
     times: Times = {name: [] for name in works}

@@ -163,7 +163,8 @@ def check_denoiser(
     tolerance = _ROUNDING[jnp.dtype(dtype).name] if tolerance is None else tolerance
     if label is not None:
         require(hasattr(denoiser, "given"), "label", label, "None for a denoiser without a method given(label)")
-    spellings = [] if label is None else [denoiser.given(v) for v in (np.int64(label), jnp.int32(label))]  # type: ignore[attr-defined]
+    labels = () if label is None else (np.int64(label), jnp.int32(label))
+    spellings = [denoiser.given(each) for each in labels]  # type: ignore[attr-defined]
     report = _measure_denoiser(
         as_pytree(denoiser if label is None else denoiser.given(label)),  # type: ignore[attr-defined]
         [as_pytree(spelling) for spelling in spellings],

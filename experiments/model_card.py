@@ -307,7 +307,9 @@ def _draw(config: Config, key: Key) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Measure, print what is asked of a bundled model, and write ``card.json``, ``card.md`` and ``grid.png`` in ``config.out``."""
+    """Measure, print what is asked of a bundled model, and write ``card.json``, ``card.md`` and ``grid.png`` in
+    ``config.out``.
+    """
     given = [name for name in ("samples", "checkpoint") if getattr(config, name) is not None]
     require(len(given) == 1, "samples, checkpoint", given, "exactly one of them")
     found = folder_obstacle(config.out)

@@ -1,8 +1,9 @@
 """Images from a network: ``python -m experiments.sample --checkpoint edm-cifar10-32x32-cond-vp.pkl --seeds 0-63``
 
-The conventions are those of EDM's ``generate.py``: an image depends on its seed alone, whatever the batch or the devices; its
-class is drawn from the seed unless ``--class`` is given; bytes are truncated; files are called by the seed. (The random bits
-are JAX's: seed 7 here is not seed 7 of the reference.) A run that was killed goes on with the images that are missing.
+The conventions are those of EDM's ``generate.py``: an image depends on its seed alone, whatever the batch or the
+devices; its class is drawn from the seed unless ``--class`` is given; bytes are truncated; files are called by the
+seed. (The random bits are JAX's: seed 7 here is not seed 7 of the reference.) A run that was killed goes on with the
+images that are missing.
 """
 
 import math
@@ -35,11 +36,15 @@ class SamplerConfig:
     """How images are made from noise."""
 
     method: Literal["edm", "ablation", "dpm-solver"] = "edm"
-    """edm: Algorithm 2, stochastic where churn > 0; ablation: the family below; dpm-solver: DPM-Solver++(2M), for few steps."""
+    """edm: Algorithm 2, stochastic where churn > 0; ablation: the family below; dpm-solver: DPM-Solver++(2M), for few
+    steps.
+    """
     num_steps: int = 18
     """Noise levels before 0; the network is evaluated 2 num_steps - 1 times (once a step by Euler and DPM-Solver++)."""
     sigma_min: float | None = None
-    """Smallest noise level, one that the network takes; None is the method's (0.002 for edm), raised to the network's."""
+    """Smallest noise level, one that the network takes; None is the method's (0.002 for edm), raised to the
+    network's.
+    """
     sigma_max: float | None = None
     """Largest noise level, one that the network takes; None is the method's (80 for edm), lowered to the network's."""
     rho: float = 7.0
@@ -65,9 +70,18 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         check_options(
-            self, "sampler", num_steps=2, sigma_min="(0, inf)", sigma_max="(0, inf)", rho="(0, inf)", churn="[0, inf)", s_min="[0, inf)",
-            s_max="[0, inf]", s_noise="[0, inf)", alpha="(0, 1]",
-        )  # fmt: skip
+            self,
+            "sampler",
+            num_steps=2,
+            sigma_min="(0, inf)",
+            sigma_max="(0, inf)",
+            rho="(0, inf)",
+            churn="[0, inf)",
+            s_min="[0, inf)",
+            s_max="[0, inf]",
+            s_noise="[0, inf)",
+            alpha="(0, 1]",
+        )
         low, high = self.sigma_min or 0.0, self.sigma_max or math.inf
         require(low < high, "sampler.sigma_min", low, f"below sampler.sigma_max = {high:g}")
         require(self.method != "dpm-solver" or self.churn == 0, "sampler.churn", self.churn, "0 with dpm-solver")
@@ -89,7 +103,9 @@ class Config:
     class_: Annotated[int | None, tyro.conf.arg(name="class")] = None
     """Class of all images; None draws one for each seed."""
     format: Literal["png", "zip", "store"] = "png"
-    """png: images/SEED.png; zip: one EDM data set, images.zip; store: float arrays in samples/ (one class, seeds from 0)."""
+    """png: images/SEED.png; zip: one EDM data set, images.zip; store: float arrays in samples/ (one class, seeds from
+    0).
+    """
     subdirs: bool = False
     """Put the PNG files in folders of a thousand."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -333,7 +349,9 @@ def _write_images(
     make: Make,
     bar: Any,
 ) -> np.ndarray:
-    """Write the PNG files that are missing or damaged, each process its part, and pack them if asked; the bytes of the first ones."""
+    """Write the PNG files that are missing or damaged, each process its part, and pack them if asked; the bytes of the
+    first ones.
+    """
     import jax
 
     from dgu.data.export import image_name, to_uint8, write_png

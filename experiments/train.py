@@ -1,8 +1,9 @@
 """Train a diffusion model with the EDM recipe: ``python -m experiments.train``.
 
 A run that was killed goes on where its last checkpoint was and ends with the same parameters. The directory holds
-``config.json``, ``checkpoints/`` (Orbax), ``stats.jsonl`` (one line a tick), ``network.npz`` as it grows: the averaged (EMA)
-network, which every ``--checkpoint`` option takes, and in the end ``metrics.json``, ``figures/`` and ``report.html``.
+``config.json``, ``checkpoints/`` (Orbax), ``stats.jsonl`` (one line a tick), ``network.npz`` as it grows: the averaged
+(EMA) network, which every ``--checkpoint`` option takes, and in the end ``metrics.json``, ``figures/`` and
+``report.html``.
 """
 
 import json
@@ -52,8 +53,8 @@ from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
 
 FIGURE_FILES = ("figures/loss.png", "figures/samples.png")
-#: (side, channels, classes) of the sets known by name; what a file that is not here is taken for by ``--dry-run``, or else
-#: ImageNet.
+#: (side, channels, classes) of the sets known by name; what a file that is not here is taken for by ``--dry-run``, or
+#: else ImageNet.
 _SHAPES = {
     "fashion-mnist": (28, 1, 10),
     "fashion-mnist-mini": (28, 1, 10),
@@ -97,9 +98,15 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_options(
-            self, model_channels=1, channel_mult=1, num_blocks=1, attn_resolutions=1, dropout="[0, 1)", label_dropout="[0, 1)",
+            self,
+            model_channels=1,
+            channel_mult=1,
+            num_blocks=1,
+            attn_resolutions=1,
+            dropout="[0, 1)",
+            label_dropout="[0, 1)",
             sigma_data="(0, inf)",
-        )  # fmt: skip
+        )
         require(bool(self.channel_mult), "channel_mult", self.channel_mult, "one or more, each 1 or more")
         usable = self.preconditioning == "edm" or self.sigma_data == 0.5
         require(usable, "sigma_data", self.sigma_data, f"left at 0.5: preconditioning {self.preconditioning} has none")
@@ -128,7 +135,9 @@ class Config:
     checkpoint_kimg: float = 50.0
     """Thousands of images between two checkpoints."""
     init_from: str | None = None
-    """Checkpoint (see --checkpoint of other commands) whose weights training starts from, with no ramp of the average."""
+    """Checkpoint (see --checkpoint of other commands) whose weights training starts from, with no ramp of the
+    average.
+    """
 
     def __post_init__(self) -> None:
         check_options(self, size=1, max_size=1, tick_kimg="(0, inf)", checkpoint_kimg="(0, inf)")

@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
-# Matrices of tests are small: several threads of BLAS only wait for each other, and on a busy machine for very long. This is
-# for the programs that tests start; here NumPy is loaded already.
+# Matrices of tests are small: several threads of BLAS only wait for each other, and on a busy machine for very long.
+# This is for the programs that tests start; here NumPy is loaded already.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
@@ -32,15 +32,17 @@ jax.config.update("jax_compilation_cache_max_size", 2**31)
 
 @pytest.fixture(scope="module", autouse=True)
 def release_programs():
-    """Compiled programs of a module end with it: each holds memory mappings, and a process that runs out of them (65,530 on
-    Linux) crashes inside the compiler."""
+    """Compiled programs of a module end with it: each holds memory mappings, and a process that runs out of them
+    (65,530 on Linux) crashes inside the compiler."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture(scope="module")
 def hasty_compiler():
-    """XLA without its expensive optimisations, for large programs that run a few times: half the time, the same arithmetic."""
+    """XLA without its expensive optimisations, for large programs that run a few times: half the time, the same
+    arithmetic.
+    """
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

@@ -20,7 +20,8 @@ def load(name: str) -> dict[str, np.ndarray]:
 
 
 def complete(name: str) -> dict[str, np.ndarray]:
-    """A complete recording, where the environment variable ``DGU_PARITY`` names the folder that holds them; else the test is skipped.
+    """A complete recording, where the environment variable ``DGU_PARITY`` names the folder that holds them; else the
+    test is skipped.
 
     They are too large to keep here; what they show is shown by smaller means elsewhere in the tests.
     """

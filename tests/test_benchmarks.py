@@ -97,7 +97,8 @@ def test_the_chain_has_the_products_of_the_network(name):
             jax.make_jaxpr(network.apply)(network.abstract_params, shaped_like(x), level, np.int32(0)).jaxpr
         )
         # Ours does fewer: the convolution behind the doubling of pixels is done in front of it, at 4/9 of the work, for
-        # 5/9 of 16 * 16 * 64 * 64 * 9 less. The last one has five channels of zeros. The sums over groups add a thousandth.
+        # 5/9 of 16 * 16 * 64 * 64 * 9 less. The last one has five channels of zeros. The sums over groups add a
+        # thousandth.
         ours -= 16 * 16 * 32 * 5 * 9
         assert abs((products(program.jaxpr) - ours) / (5 / 9 * 16 * 16 * 64 * 64 * 9) - 1) < 0.02
 

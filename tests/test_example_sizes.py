@@ -1,4 +1,6 @@
-"""Examples whose squares or spread have no room in the precision that they are computed in are refused, not turned to 0."""
+"""Examples whose squares or spread have no room in the precision that they are computed in are refused, not turned to
+0.
+"""
 
 import jax
 import numpy as np

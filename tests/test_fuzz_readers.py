@@ -1,7 +1,7 @@
 """Damaged files of every kind that is read: each is read all the same, or refused in one line with its name.
 
-No traceback, no 2 GB of memory, no 30 seconds. Files are mutated on the outside and on the inside: members of archives are
-packed again and checksums are set right, so that the parsers behind them meet the damage, too.
+No traceback, no 2 GB of memory, no 30 seconds. Files are mutated on the outside and on the inside: members of archives
+are packed again and checksums are set right, so that the parsers behind them meet the damage, too.
 """
 
 import gzip
@@ -51,7 +51,8 @@ class Settings:
     name: str = "a"
 
 
-# What is read -----------------------------------------------------------------------------------------------------------
+# What is read
+# -----------------------------------------------------------------------------------------------------------
 
 
 def image_bytes(pixels, form):
@@ -124,7 +125,9 @@ def claims(folder):
 
 @dataclass(frozen=True)
 class Reader:
-    """``write(folder)`` makes valid files, ``read(folder)`` reads them; files whose path matches ``which`` are damaged."""
+    """``write(folder)`` makes valid files, ``read(folder)`` reads them; files whose path matches ``which`` are
+    damaged.
+    """
 
     write: Callable[[Path], object]
     read: Callable[[Path], object]
@@ -157,7 +160,8 @@ READERS = {
 }
 
 
-# How it is damaged ------------------------------------------------------------------------------------------------------
+# How it is damaged
+# ------------------------------------------------------------------------------------------------------
 
 
 def damaged(data, rng):

@@ -36,7 +36,9 @@ pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
 
 def doors():
-    """All public functions and methods of dgu with a parameter that is a key, by name, without the tests' type checks."""
+    """All public functions and methods of dgu with a parameter that is a key, by name, without the tests' type
+    checks.
+    """
     found = {}
     for module in pkgutil.walk_packages(dgu.__path__, "dgu."):
         for name, value in vars(importlib.import_module(module.name)).items():
@@ -99,7 +101,8 @@ def test_what_is_no_key_is_refused_at_the_door(name):
         assert "\n" not in str(error.value)
 
 
-# --- the same results, bit for bit ---------------------------------------------------------------------------------------
+# --- the same results, bit for bit
+# ---------------------------------------------------------------------------------------
 
 
 @cache
@@ -248,7 +251,8 @@ def test_arrays_of_keys_are_converted_too():
             train_subspaces(wrong, given, jnp.zeros((2, 1, 1, 5, 1)))
 
 
-# --- keys that are made here -----------------------------------------------------------------------------------------------
+# --- keys that are made here
+# -----------------------------------------------------------------------------------------------
 
 
 def test_seeds_give_threefry_keys_under_any_default():

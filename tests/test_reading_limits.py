@@ -252,7 +252,8 @@ def test_a_set_takes_its_own_memory_and_that_of_its_file(tmp_path):
     assert peak < found.images.nbytes * 1.25 + 2**21
 
 
-# --- what parsers stumble over ------------------------------------------------------------------------------------------
+# --- what parsers stumble over
+# ------------------------------------------------------------------------------------------
 
 
 def npy(text, version=1, data=b""):

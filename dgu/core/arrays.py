@@ -1,7 +1,8 @@
 """The gate that arrays from users pass: a floating dtype in which differences do not wrap and sums do not overflow.
 
-Integers and float16 or bfloat16 become float32, or float64 where float32 does not hold all values of their dtype (32-bit
-integers and wider); float32 and float64 stay what they are. Booleans, text, complex numbers, Python objects and masked
+Integers and float16 or bfloat16 become float32, or float64 where float32 does not hold all values of their dtype
+(32-bit integers and wider); float32 and float64 stay what they are. Booleans, text, complex numbers, Python objects and
+masked
 arrays are refused: a mask or an imaginary part would be lost without a word.
 
 JAX is imported by the functions that need it: what only reads and writes arrays starts without it.
@@ -161,8 +162,8 @@ def check_squares(dtype: Any = None, power: int = 2, **examples: Any) -> None:
     Args:
         dtype: float64 for what is computed on the host; by default JAX's precision for the dtype of the examples.
         power: 4 for what takes fourth powers.
-        examples: arrays by name. Traced ones, and values that are not finite, are left to others, as are arrays of which
-            other processes hold a part.
+        examples: arrays by name. Traced ones, and values that are not finite, are left to others, as are arrays of
+            which other processes hold a part.
     """
     import jax
 
@@ -189,9 +190,11 @@ def _largest(array: Any) -> float:
 
 
 def whole(value: Array) -> Array:
-    """A JAX array whose rows are split over a mesh by its type (axes of type Explicit), on one device; others as they are.
+    """A JAX array whose rows are split over a mesh by its type (axes of type Explicit), on one device; others as they
+    are.
 
-    JAX refuses products of such arrays as ambiguous. Those on a mesh of type Auto stay where they are, traced ones as well.
+    JAX refuses products of such arrays as ambiguous. Those on a mesh of type Auto stay where they are, traced ones as
+    well.
     """
     import jax
 
@@ -219,11 +222,11 @@ def as_native(name: str, value: Any) -> Array:
 def at_least_single(closed_form: Callable[..., Any]) -> Callable[..., Any]:
     """The method ``(self, x, ...)`` of a closed form, computed in float32 or wider whatever the dtype of ``x``.
 
-    In half precision squares of noise levels underflow and sums overflow. What it returns has the dtype of ``x`` where that
-    is a floating one, and the one computed in for integers, which cannot hold it.
+    In half precision squares of noise levels underflow and sums overflow. What it returns has the dtype of ``x`` where
+    that is a floating one, and the one computed in for integers, which cannot hold it.
 
-    On the way a noise level, the argument ``sigma`` or ``noise``, is refused with an ``InputError`` where it is no scalar,
-    or is negative or NaN; a traced one must be a scalar.
+    On the way a noise level, the argument ``sigma`` or ``noise``, is refused with an ``InputError`` where it is no
+    scalar, or is negative or NaN; a traced one must be a scalar.
     """
     names = list(signature(closed_form).parameters)[2:]
 

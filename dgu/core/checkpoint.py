@@ -51,8 +51,8 @@ _ROOM = 2**16
 class TrainingCheckpoints:
     """The newest states of a run under ``directory``: numbered steps, each written under a temporary name and renamed.
 
-    With every step checksums of its files are stored, compared when the directory is opened, and ``about``, compared when the
-    step is loaded (steps that early versions wrote have neither).
+    With every step checksums of its files are stored, compared when the directory is opened, and ``about``, compared
+    when the step is loaded (steps that early versions wrote have neither).
 
     Args:
         directory: where the steps live; made when absent.
@@ -168,8 +168,8 @@ def _checksum(file: Path) -> list[int]:
 
 
 def _check_newest(directory: Path) -> None:
-    """Raise an ``InputError`` unless the files of the newest step are as they were written. (A kill may have come while an
-    older one was being deleted.)"""
+    """Raise an ``InputError`` unless the files of the newest step are as they were written. (A kill may have come while
+    an older one was being deleted.)"""
     steps = [entry for entry in directory.glob("*") if entry.name.isdecimal()]
     folder = max(steps, key=lambda entry: int(entry.name), default=directory)
     if not (folder / _CHECKSUMS).exists():
@@ -218,13 +218,14 @@ def load_arrays(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and metadata as ``save_arrays`` wrote them; nothing in the file is executed.
 
-    Arrays stored without compression are read-only views of the file, mapped into memory (their checksums are compared).
+    Arrays stored without compression are read-only views of the file, mapped into memory (their checksums are
+    compared).
 
     Args:
         path: the file.
-        choose: ``choose(metadata, names)``, called before any array is read, says which are, and how many entries each of
-            them should have; a compressed one with more is refused before it is unpacked. By default all are read, up
-            to ``byte_limit()`` together.
+        choose: ``choose(metadata, names)``, called before any array is read, says which are, and how many entries each
+            of them should have; a compressed one with more is refused before it is unpacked. By default all are read,
+            up to ``byte_limit()`` together.
 
     Raises:
         InputError: no such file, not an npz, or without readable metadata; arrays that are too large; what ``choose``

@@ -18,7 +18,8 @@ def check_chunk(name: str, size: Any, shape: tuple[int, ...] = (), dtype: DTypeL
     """Refuse a chunk of ``size`` rows of shape ``shape`` before memory is taken for it.
 
     Raises:
-        InputError: ``size``, called ``name``, is no whole number of 1 or more, or the chunk has more than ``MOST_BYTES``.
+        InputError: ``size``, called ``name``, is no whole number of 1 or more, or the chunk has more than
+            ``MOST_BYTES``.
     """
     require_whole(name, size)
     row = math.prod(shape) * np.dtype(dtype).itemsize + _NUMBER

@@ -24,7 +24,8 @@ def as_pytree(denoiser: Denoiser) -> Denoiser:
 
 
 def check_range(denoiser: Any, name: str, sigmas: Any) -> None:
-    """Raise ``InputError`` where a noise level lies outside the denoiser's ``sigma_min`` to ``sigma_max``, if it has them.
+    """Raise ``InputError`` where a noise level lies outside the denoiser's ``sigma_min`` to ``sigma_max``, if it has
+    them.
 
     Levels within 1e-5 of the range count as inside, as a grid may have been rounded to float32 on its way; traced ones
     are not looked at. A closed form has no range: it is exact at every level.

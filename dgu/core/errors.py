@@ -13,8 +13,8 @@ MAX_VALUE, MAX_MESSAGE = 200, 2_000
 class InputError(ValueError):
     """Input that cannot be used: one line naming the argument, the value given and what is allowed.
 
-    The message is made fit for a terminal: line breaks become spaces, control characters (such as escape sequences in the
-    name of a file) their escaped form, and what is longer than ``MAX_MESSAGE`` characters loses its middle.
+    The message is made fit for a terminal: line breaks become spaces, control characters (such as escape sequences in
+    the name of a file) their escaped form, and what is longer than ``MAX_MESSAGE`` characters loses its middle.
 
     The command lines of ``experiments`` print it without a traceback and exit with code 2.
     """
@@ -28,7 +28,9 @@ class CheckpointError(InputError):
 
 
 class PriorMismatchWarning(UserWarning):
-    """The Gaussian prior at the largest noise level is some way from the noised data: the message says how many nats."""
+    """The Gaussian prior at the largest noise level is some way from the noised data: the message says how many
+    nats.
+    """
 
 
 def require(condition: bool | np.bool, name: str, value: Any, allowed: str) -> None:
@@ -38,7 +40,9 @@ def require(condition: bool | np.bool, name: str, value: Any, allowed: str) -> N
 
 
 def require_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
-    """Raise ``InputError`` unless ``value`` is a whole number (2 and 2.0, no truth value) from ``least`` to ``most``."""
+    """Raise ``InputError`` unless ``value`` is a whole number (2 and 2.0, no truth value) from ``least`` to
+    ``most``.
+    """
     try:
         number = np.asarray(value)[()]  # Of a JAX array, too, and not as a step of a program that is being traced.
         real = np.ndim(number) == 0 and not isinstance(number, bool | np.bool | complex | np.complexfloating)
@@ -51,7 +55,9 @@ def require_whole(name: str, value: Any, least: int = 1, most: int | None = None
 
 
 def printable(text: str) -> str:
-    """``text`` on one line: runs of white space as one space, other control and unpaired surrogate characters escaped."""
+    """``text`` on one line: runs of white space as one space, other control and unpaired surrogate characters
+    escaped.
+    """
     text = " ".join(text.split())
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", _escaped, text)
 

@@ -1,9 +1,9 @@
 """Distances of pairs of rows: by differences, which decide, and by products, with a proven bound on their rounding.
 
-``|q - r|^2 = |q|^2 - 2 q . r + |r|^2`` is one matrix product, but it rounds in proportion to the norms, which may be much
-larger than the distance. So products only tell which pairs are certainly near or certainly far; every other pair is decided
-by its differences. All distances that are compared with one another come from ``differences``: in float64, the squares
-summed in the order of the columns, so that equal distances come out equal whichever pair they belong to.
+``|q - r|^2 = |q|^2 - 2 q . r + |r|^2`` is one matrix product, but it rounds in proportion to the norms, which may be
+much larger than the distance. So products only tell which pairs are certainly near or certainly far; every other pair
+is decided by its differences. All distances that are compared with one another come from ``differences``: in float64,
+the squares summed in the order of the columns, so that equal distances come out equal whichever pair they belong to.
 """
 
 import numpy as np
@@ -67,12 +67,12 @@ def scaled(rows: Float[np.ndarray, "n d"], exponent: int) -> Float[np.ndarray, "
 def rounding(dtype: np.dtype, width: int) -> tuple[float, float]:
     """``(relative, absolute)``: products tell ``|q - r|^2`` to within ``relative (|q|^2 + |r|^2) + absolute``.
 
-    With u the unit roundoff and ``g = (width + 16) u`` the relative part is ``2 g (1 + 3 g)``. Sums of ``width`` products
-    round by no more than ``width u / (1 - width u)`` of the sum of their sizes, in whatever order they are added (Higham,
-    Accuracy and stability of numerical algorithms, section 3.1); for ``|q|^2``, ``|r|^2`` and ``2 q . r`` together that
-    is twice ``|q|^2 + |r|^2``. The 16 covers the rounding of the centred rows themselves (4 u), of the additions that
-    follow and of the bound (less than 12 u), the 3 g what is of second order for ``g`` up to 0.1. The absolute part is for
-    squares that underflow.
+    With u the unit roundoff and ``g = (width + 16) u`` the relative part is ``2 g (1 + 3 g)``. Sums of ``width``
+    products round by no more than ``width u / (1 - width u)`` of the sum of their sizes, in whatever order they are
+    added (Higham, Accuracy and stability of numerical algorithms, section 3.1); for ``|q|^2``, ``|r|^2`` and ``2 q .
+    r`` together that is twice ``|q|^2 + |r|^2``. The 16 covers the rounding of the centred rows themselves (4 u), of
+    the additions that follow and of the bound (less than 12 u), the 3 g what is of second order for ``g`` up to 0.1.
+    The absolute part is for squares that underflow.
 
     Raises:
         InputError: rows of so many columns that ``g`` is above 0.1: 1.7 million in float32.
@@ -103,7 +103,8 @@ def mean_row(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d"]:
 
 
 class Balls:
-    """Balls about rows, and which of the pairs given lie in them: at the edge, the distance rounded as the radii are decides.
+    """Balls about rows, and which of the pairs given lie in them: at the edge, the distance rounded as the radii are
+    decides.
 
     Attributes:
         middle: mean of the centres.
@@ -119,8 +120,8 @@ class Balls:
         shift: int,
         exponent: int,
     ):
-        """``radii`` are in units of 1, the centres ``exact`` in ``2**shift``, for differences, and ``centres`` the same in
-        ``2**(shift + exponent)``, for products."""
+        """``radii`` are in units of 1, the centres ``exact`` in ``2**shift``, for differences, and ``centres`` the same
+        in ``2**(shift + exponent)``, for products."""
         self._exact, self._centres, self._radii, self._shift = exact, centres, radii, shift
         self.middle = mean_row(centres)
         with np.errstate(over="ignore"):

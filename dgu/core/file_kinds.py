@@ -88,7 +88,8 @@ _MAGIC = (
 _TORCH_MEMBERS = ("/data.pkl", "/constants.pkl", "/.format_version", "/byteorder", "/.data/serialization_id")
 #: The number that begins PyTorch's legacy files, as a pickle of protocol 2.
 _TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-#: How pickles of the protocols 0 and 1 begin: a container, a global, or one number or text with the number of its place.
+#: How pickles of the protocols 0 and 1 begin: a container, a global, or one number or text with the number of its
+#: place.
 _OLD_PICKLE = re.compile(
     rb"\([dl]p\d+\n|[}\]]q\x00|\(?c[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n[(pq]"
     rb"|\(*(?:I-?\d+\n|L-?\d+L\n|F-?[\d.]+(?:e[-+]?\d+)?\n|V[^\n]*\np\d+\n|S'[^\n]*'\np\d+\n)"

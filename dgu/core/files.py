@@ -33,8 +33,8 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     A reader, or a run after a crash, sees the old file or the new one, never a part.
 
     Raises:
-        InputError: ``path`` has an ``obstacle``, or it cannot be written: what the system says of it (no space left, a read-only
-            disk, a folder that is missing or was removed), and what to do.
+        InputError: ``path`` has an ``obstacle``, or it cannot be written: what the system says of it (no space left, a
+            read-only disk, a folder that is missing or was removed), and what to do.
     """
     if found := obstacle(path):
         raise InputError(f"{path}: cannot be written ({found}); must be a new name, or an ordinary file to be replaced")
@@ -55,7 +55,9 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def obstacle(path: Path) -> str:
-    """Why no file can be put at ``path``, whatever the disk: no name, a folder, a device or a pipe there; else empty."""
+    """Why no file can be put at ``path``, whatever the disk: no name, a folder, a device or a pipe there; else
+    empty.
+    """
     if path.name in ("", ".."):
         return "it names no file"
     try:
@@ -87,8 +89,8 @@ def remove_temporary(folder: Path) -> None:
 def write_arrays(
     file: IO[bytes], arrays: Mapping[str, np.ndarray], *, compress: bool = False, comment: bytes = b""
 ) -> None:
-    """An npz archive whose bytes depend on the arrays and the archive's ``comment`` alone: sorted names, a fixed date, no
-    pickles.
+    """An npz archive whose bytes depend on the arrays and the archive's ``comment`` alone: sorted names, a fixed date,
+    no pickles.
 
     Raises:
         ValueError: an array of Python objects.

@@ -1,7 +1,8 @@
-"""Classes given to denoisers, looked at on the host: before JAX shortens integers to 32 bits, and before they are traced.
+"""Classes given to denoisers, looked at on the host: before JAX shortens integers to 32 bits, and before they are
+traced.
 
-What knows its classes has the attribute ``label_dim``, their number (0 for none), and perhaps ``needs_class``: that the zero
-vector, which stands for no class, means nothing to it.
+What knows its classes has the attribute ``label_dim``, their number (0 for none), and perhaps ``needs_class``: that the
+zero vector, which stands for no class, means nothing to it.
 """
 
 from typing import Any
@@ -16,7 +17,8 @@ from dgu.core.errors import InputError, require
 
 
 def checked_label(label: Any, label_dim: int) -> Array:
-    """One class as an int32 scalar, or as a vector ``(label_dim,)`` of floats; of traced ones the shape and dtype are checked.
+    """One class as an int32 scalar, or as a vector ``(label_dim,)`` of floats; of traced ones the shape and dtype are
+    checked.
 
     Raises:
         InputError: it is neither, is out of range, or is not finite.
@@ -36,11 +38,13 @@ def checked_label(label: Any, label_dim: int) -> Array:
 
 
 def checked_labels(denoiser: Any, labels: Any, count: int) -> np.ndarray | None:
-    """One class for each of ``count`` examples: int32 ``(count,)``, or vectors ``(count, label_dim)`` of their own dtype.
+    """One class for each of ``count`` examples: int32 ``(count,)``, or vectors ``(count, label_dim)`` of their own
+    dtype.
 
     Raises:
-        InputError: a denoiser without ``given(label)`` or without classes; labels of another shape or number, masked, out of
-            range or not finite; a vector of zeros for a denoiser that needs a class, for which ``given(None)`` is the way.
+        InputError: a denoiser without ``given(label)`` or without classes; labels of another shape or number, masked,
+            out of range or not finite; a vector of zeros for a denoiser that needs a class, for which ``given(None)``
+            is the way.
     """
     if labels is None:
         return None
@@ -52,7 +56,8 @@ def checked_labels(denoiser: Any, labels: Any, count: int) -> np.ndarray | None:
     if values.dtype.kind not in kinds or len(values) != count:
         width = "label_dim" if label_dim is None else label_dim
         raise InputError(
-            f"labels of shape {values.shape}, dtype {values.dtype}: must be ({count},) integers or ({count}, {width}) vectors"
+            f"labels of shape {values.shape}, dtype {values.dtype}: must be ({count},) integers or ({count}, "
+            f"{width}) vectors"
         )
     if values.ndim == 1:
         if label_dim is not None:

@@ -1,12 +1,12 @@
 """Matrix decompositions that never wait for each other: ``jax.vmap`` and leading axes included.
 
-On CPU, XLA's kernel for a batch of matrices hands them to the pool of threads that it runs on itself, and waits. Two such
-kernels side by side (two batches in one program, or one batch on each of several devices) can take all threads of the
-pool and wait for ever. Here a batch on CPU is decomposed one matrix after the other, by the same LAPACK routine and to
-the same bits; on other platforms it is the one batched kernel, as ever. Real matrices only.
+On CPU, XLA's kernel for a batch of matrices hands them to the pool of threads that it runs on itself, and waits. Two
+such kernels side by side (two batches in one program, or one batch on each of several devices) can take all threads of
+the pool and wait for ever. Here a batch on CPU is decomposed one matrix after the other, by the same LAPACK routine and
+to the same bits; on other platforms it is the one batched kernel, as ever. Real matrices only.
 
-All functions are pure and differentiable, as those of ``jax.numpy.linalg`` are: forward and in reverse, in programs that
-map them.
+All functions are pure and differentiable, as those of ``jax.numpy.linalg`` are: forward and in reverse, in programs
+that map them.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,9 @@ _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def eigh(matrix: Float[Array, "*k n n"]) -> tuple[Float[Array, "*k n"], Float[Array, "*k n n"]]:
-    """Eigenvalues, ascending, and eigenvectors, in columns, of symmetric matrices; those of ``(A + A^T) / 2`` otherwise."""
+    """Eigenvalues, ascending, and eigenvectors, in columns, of symmetric matrices; those of ``(A + A^T) / 2``
+    otherwise.
+    """
     return _over_leading_axes(_eigh, matrix)
 
 
@@ -70,7 +72,9 @@ def solve_triangular(upper: Float[Array, "n n"], right: Float[Array, "n *p"], *,
 
 
 def _unsplit(array: Array, count: int) -> Array:
-    """The array with its last ``count`` axes in one piece: products along axes that are split by their type are refused."""
+    """The array with its last ``count`` axes in one piece: products along axes that are split by their type are
+    refused.
+    """
     placed = jax.typeof(array).sharding
     kept = placed.spec[: array.ndim - count]
     if placed.spec[len(kept) :] == (None,) * count:
@@ -116,8 +120,9 @@ _plain_triangle = _one_by_one(lambda a: jnp.linalg.qr(a, mode="r"))
 _solve = _one_by_one(lambda r, b: jax.scipy.linalg.solve_triangular(r, b))
 _solve_transposed = _one_by_one(lambda r, b: jax.scipy.linalg.solve_triangular(r, b, trans="T"))
 
-# The derivatives are those of jax.numpy.linalg (Giles, An extended collection of matrix derivative results, 2008), which
-# cannot be had from a function with a rule of its own for vmap. Eigenvalues or singular values that are equal have none.
+# The derivatives are those of jax.numpy.linalg (Giles, An extended collection of matrix derivative results, 2008),
+# which cannot be had from a function with a rule of its own for vmap. Eigenvalues or singular values that are equal
+# have none.
 _eigh, _svd, _svdvals = (jax.custom_jvp(function) for function in (_plain_eigh, _plain_svd, _plain_svdvals))
 _qr, _triangle = jax.custom_jvp(_plain_qr), jax.custom_jvp(_plain_triangle)
 

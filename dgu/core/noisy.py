@@ -21,19 +21,23 @@ from dgu.core.typing import Denoiser, Event, Key, PyTree, Scalar
 def noisy_input(
     key: Key, image: Event, index: Int[ArrayLike, ""], sigma: Scalar, level: Int[ArrayLike, ""] = 0, draw: Any = 0
 ) -> Event:
-    """``image + sigma eps``, the standard normal eps addressed by the number of the image, of the level and of the draw.
+    """``image + sigma eps``, the standard normal eps addressed by the number of the image, of the level and of the
+    draw.
 
     Studies that are given the same key see the same inputs, whatever their batches and denoisers.
     """
     key = keys.threefry(key)
     image = as_jax_floats("image", image)
     eps = keys.step_noise(jax.random.fold_in(key, level), index, draw, image.shape, image.dtype)
-    # Held once: a compiled program otherwise draws the noise anew for each of its uses, such as each point of a mixture.
+    # Held once: a compiled program otherwise draws the noise anew for each of its uses, such as each point of a
+    # mixture.
     return jax.lax.optimization_barrier(image + jnp.asarray(sigma, image.dtype) * eps)
 
 
 def checked_images(images: Num[ArrayLike, "n *event"], at_least: int, name: str = "images") -> np.ndarray:
-    """The images as an array of float32 or float64; ``InputError`` where they are too few, no numbers, or not finite."""
+    """The images as an array of float32 or float64; ``InputError`` where they are too few, no numbers, or not
+    finite.
+    """
     array = as_examples(name, images)
     require(array.ndim >= 2, f"{name}.shape", array.shape, "(n, *event)")
     require(len(array) >= at_least, name, f"{len(array)} images", f"at least {at_least}")
@@ -43,7 +47,9 @@ def checked_images(images: Num[ArrayLike, "n *event"], at_least: int, name: str 
     return array
 
 
-def checked_levels(sigmas: Num[ArrayLike, "levels"], denoisers: Mapping[str, Denoiser]) -> Float64[np.ndarray, "levels"]:  # fmt: skip
+def checked_levels(
+    sigmas: Num[ArrayLike, "levels"], denoisers: Mapping[str, Denoiser]
+) -> Float64[np.ndarray, "levels"]:
     """Noise levels in float64, 0 or more and within every denoiser's range."""
     levels = as_doubles("sigmas", sigmas)
     usable = levels.size > 0 and bool((np.isfinite(levels) & (levels >= 0)).all())
@@ -71,7 +77,8 @@ def over_levels(
     numbers: Int[Array, "blocks size"],
     sigmas: Float[Array, "levels"],
 ) -> PyTree:
-    """``one(row, number, sigma, level)`` of every row at every level, ``(levels * blocks, size, ...)``, levels outermost.
+    """``one(row, number, sigma, level)`` of every row at every level, ``(levels * blocks, size, ...)``, levels
+    outermost.
 
     One loop over levels and blocks, so that what is traced is traced once; the rows of a block are mapped together.
     """
@@ -84,7 +91,9 @@ def over_levels(
 
 
 def require_finite(values: np.ndarray, sigmas: np.ndarray, denoiser: str) -> None:
-    """``InputError`` that names the first level and example whose entry of ``(levels, ..., examples)`` is not finite."""
+    """``InputError`` that names the first level and example whose entry of ``(levels, ..., examples)`` is not
+    finite.
+    """
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         where = f"at sigma = {sigmas[bad[0][0]]:.6g}, example {bad[0][-1]}"

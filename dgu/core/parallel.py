@@ -25,11 +25,13 @@ def start() -> None:
 def initialize() -> None:
     """Join the cluster when this process is one of several, else do nothing.
 
-    Several they are under ``srun``, ``mpirun``, on the hosts of a TPU pod, or where ``JAX_COORDINATOR_ADDRESS`` (host:port of
-    process 0), ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` say so. Must be called before any JAX computation.
+    Several they are under ``srun``, ``mpirun``, on the hosts of a TPU pod, or where ``JAX_COORDINATOR_ADDRESS``
+    (host:port of process 0), ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` say so. Must be called before any JAX
+    computation.
 
     Raises:
-        InputError: a coordinator without a port, a number of processes or that of this process, or a number out of range.
+        InputError: a coordinator without a port, a number of processes or that of this process, or a number out of
+            range.
     """
     if jax.distributed.is_initialized():
         return
@@ -111,9 +113,9 @@ def put(tree: PyTree, sharding: NamedSharding) -> PyTree:
 def on_one_device(value: Any) -> Any:
     """A JAX array that is spread over several devices, on the first of this process; anything else as it is.
 
-    For functions that decompose matrices: split rows make their products ambiguous (axes of type Explicit are refused by
-    JAX), and every device would decompose the same matrices. An array spread over several hosts is brought to each of
-    them, which all must ask. Traced arrays pass.
+    For functions that decompose matrices: split rows make their products ambiguous (axes of type Explicit are refused
+    by JAX), and every device would decompose the same matrices. An array spread over several hosts is brought to each
+    of them, which all must ask. Traced arrays pass.
     """
     if not isinstance(value, jax.Array) or isinstance(value, jax.core.Tracer) or len(value.sharding.device_set) == 1:
         return value

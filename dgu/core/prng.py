@@ -16,7 +16,8 @@ GENERATOR = "threefry2x32"
 
 
 def seeded(seed: Any) -> Key:
-    """``jax.random.key(seed)`` of the generator threefry, also where JAX's default (``JAX_DEFAULT_PRNG_IMPL``) is another.
+    """``jax.random.key(seed)`` of the generator threefry, also where JAX's default (``JAX_DEFAULT_PRNG_IMPL``) is
+    another.
 
     Args:
         seed: a whole number from -2^31 to 2^32 - 1, or one of a JAX array, which may be traced.
@@ -38,9 +39,10 @@ def seeded(seed: Any) -> Key:
 def threefry(key: Key, name: str = "key", *, shape: tuple[int, ...] | None = ()) -> Key:
     """``key`` as a key of the generator threefry, which every function of the package that takes a key draws from.
 
-    With JAX's generators rbg and unsafe_rbg (the default of some TPU set-ups) ``vmap`` over keys draws from the first key
-    alone, so that a sample would depend on its batch. A key of these is converted by its own bits: ``jax.random.key(s)`` of
-    either gives ``jax.random.key(s, impl="threefry2x32")``. Raw ``uint32`` keys of ``jax.random.PRNGKey`` are wrapped.
+    With JAX's generators rbg and unsafe_rbg (the default of some TPU set-ups) ``vmap`` over keys draws from the first
+    key alone, so that a sample would depend on its batch. A key of these is converted by its own bits:
+    ``jax.random.key(s)`` of either gives ``jax.random.key(s, impl="threefry2x32")``. Raw ``uint32`` keys of
+    ``jax.random.PRNGKey`` are wrapped.
 
     Args:
         key: one key, or an array of keys; it may be traced.

@@ -43,7 +43,8 @@ class Readable(Protocol):
 
 
 def byte_limit(stated: int | None = None) -> int:
-    """How many bytes the numbers of a file of images or features may take: ``stated``, else ``$DGU_MAX_GIB``, else 2 GiB.
+    """How many bytes the numbers of a file of images or features may take: ``stated``, else ``$DGU_MAX_GIB``, else 2
+    GiB.
 
     They count as they are in memory afterwards: in float32, 4 bytes each whatever the file has (8 where it has 8).
 
@@ -69,8 +70,8 @@ def guarded(
     """Turn every exception that reading ``source`` raises into one ``InputError`` line.
 
     Parsers raise whatever their inner workings stumble on (``OverflowError``, ``MemoryError``, ``RecursionError``, the
-    tokenizer's own errors ...), so that no list of types is complete: all of ``Exception`` counts. An ``InputError`` passes
-    as it is. Warnings of parsers are dropped: what matters is whether the reading succeeds.
+    tokenizer's own errors ...), so that no list of types is complete: all of ``Exception`` counts. An ``InputError``
+    passes as it is. Warnings of parsers are dropped: what matters is whether the reading succeeds.
 
     Args:
         source: the file, as the line names it.
@@ -168,8 +169,8 @@ def read_header(
     Call it inside ``guarded``. ``advice`` says how to raise ``limit``, if that is possible.
 
     Raises:
-        InputError: Python objects, more than ``limit`` bytes with at least ``least`` for each entry, or a header that promises another number of bytes than
-            there are.
+        InputError: Python objects, more than ``limit`` bytes with at least ``least`` for each entry, or a header that
+            promises another number of bytes than there are.
     """
     start = file.read(8)
     if start[:6] != b"\x93NUMPY" or start[6:] not in (b"\1\0", b"\2\0"):
@@ -221,7 +222,9 @@ def read_array(file: Readable, size: int, source: str, limit: int, advice: str =
 
 @contextlib.contextmanager
 def opened_npz(path: str | os.PathLike[str], allowed: str) -> Iterator[zipfile.ZipFile]:
-    """An npz file, opened; whatever goes wrong with it inside the block is one line. Arrays are read by ``read_member``."""
+    """An npz file, opened; whatever goes wrong with it inside the block is one line. Arrays are read by
+    ``read_member``.
+    """
     with guarded(path, allowed), zipfile.ZipFile(expect(path, ("npz", "zip"), allowed)) as archive:
         yield archive
 

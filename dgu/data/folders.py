@@ -37,8 +37,8 @@ def read_image_folder(folder: Path, split: str = "train", max_bytes: int | None 
 
     Raises:
         InputError: no such split, no images, a class without images, images beside class folders, mixed sizes or modes,
-            links to nothing, folders reached twice, images that take more than ``max_bytes`` together as float32 (``byte_limit``), and
-            what ``decode_image`` refuses.
+            links to nothing, folders reached twice, images that take more than ``max_bytes`` together as float32
+            (``byte_limit``), and what ``decode_image`` refuses.
     """
     with guarded(folder, "a folder of images that can be read"):
         return _image_folder(folder, split, byte_limit(max_bytes))
@@ -55,7 +55,8 @@ def _image_folder(folder: Path, split: str, limit: int) -> Decoded:
         if "train" in splits:
             other = next(name for name in folders if name not in splits)
             raise InputError(
-                f"{folder}: has a folder train and a folder {other}, which is no split; must be splits {_SPLITS} alone, "
+                f"{folder}: has a folder train and a folder {other}, which is no split; must be splits {_SPLITS} "
+                "alone, "
                 "or class folders alone (name the folder of one split to read it)"
             )
         require(
@@ -244,7 +245,8 @@ def write_edm_zip(
         labels: from 0; none writes ``{"labels": null}``.
 
     Raises:
-        InputError: no images, pixels that are not bytes, another number of channels, labels out of range, or a path that cannot be written.
+        InputError: no images, pixels that are not bytes, another number of channels, labels out of range, or a path
+            that cannot be written.
     """
     checked = decoded(images, labels, None, path)
     bytes_ = checked.images.dtype == np.uint8

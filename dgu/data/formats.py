@@ -195,8 +195,8 @@ def read_npz(path: Path, split: str = "train", max_bytes: int | None = None) -> 
     in the file are not read.
 
     Raises:
-        InputError: unreadable or truncated, no such split, no or two sets of known keys, pickled arrays, images that take
-            more than ``max_bytes`` as float32 (``byte_limit``), and all that ``decoded`` refuses.
+        InputError: unreadable or truncated, no such split, no or two sets of known keys, pickled arrays, images that
+            take more than ``max_bytes`` as float32 (``byte_limit``), and all that ``decoded`` refuses.
     """
     limit = byte_limit(max_bytes)
     with opened_npz(path, "a whole npz file") as archive:
@@ -211,7 +211,8 @@ def read_npz(path: Path, split: str = "train", max_bytes: int | None = None) -> 
         near = sorted(key for key in keys - others if "label" in key.lower() or key.lower() in ("y", "targets"))
         if near:
             raise InputError(
-                f"{path}: has {near[0]!r} beside {images_key!r}, and labels are read from {labels_key!r}; must be called "
+                f"{path}: has {near[0]!r} beside {images_key!r}, and labels are read from {labels_key!r}; must be "
+                "called "
                 "that, or be left out"
             )
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):

@@ -76,7 +76,8 @@ def decode_image(
             before anything is decoded.
 
     Raises:
-        InputError: no such image, a damaged one, more than ``MAX_PIXELS``, another shape, or one that is not gray or RGB
+        InputError: no such image, a damaged one, more than ``MAX_PIXELS``, another shape, or one that is not gray or
+            RGB
             of 8 bits in one frame: transparency, palettes, 16 bits, PPM of another maximum than 255, CMYK, animations.
     """
     form = FORMATS[PurePosixPath(name).suffix.lower()]

@@ -78,7 +78,8 @@ def load(
             above 64. Stated, 10 % of overshoot are let through.
         max_bytes: how much memory all images of the file may take as float32, 4 bytes a value (8 where the file has 8),
             before any of them are chosen or made smaller; None: the number of GiB in the environment variable
-            ``DGU_MAX_GIB``, 2 by default. Found out before they are read; while they are read the stored bytes come on top.
+            ``DGU_MAX_GIB``, 2 by default. Found out before they are read; while they are read the stored bytes come on
+            top.
 
     Raises:
         InputError: unknown name, class, split or file type, a set that is not on this machine (with the commands that

@@ -29,8 +29,8 @@ MANIFEST = "store.json"
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF}
 _SHARD = re.compile(r"class-(\d{4,})_(\d{8,})-(\d{8,})\.npy")
 
-#: After the array a shard has these eight bytes and the CRC-32 of all before them, little-endian. Readers of npy files stop at
-#: the array's end.
+#: After the array a shard has these eight bytes and the CRC-32 of all before them, little-endian. Readers of npy files
+#: stop at the array's end.
 _MARK, _TRAILER = b"dgucrc32", 12
 
 #: ``make(labels, indices) -> images``, all with one leading axis: sample number ``indices[j]`` of class ``labels[j]``.
@@ -46,8 +46,8 @@ class SampleStore:
     present say exactly what is there: a run that was killed goes on with what is missing, and asking for more samples
     later adds shards and rewrites none. ``store.json`` holds the config that the samples were made with.
 
-    A shard ends with a checksum, which is compared when a process first reads from it (one written by an early version has
-    none); damaged shards and values that are not finite are refused.
+    A shard ends with a checksum, which is compared when a process first reads from it (one written by an early version
+    has none); damaged shards and values that are not finite are refused.
 
     Open a store by ``SampleStore.open``.
 
@@ -198,12 +198,12 @@ class SampleStore:
     def read(self, label: int, which: int | Integer[np.ndarray, "n"]) -> Float[np.ndarray, "n *event"]:
         """Samples of a class, float32: the first ``which``, or those with the indices ``which``, in that order.
 
-        The first time a process reads from a shard all of it is checked; later only the pages that hold the samples are read
-        from disk.
+        The first time a process reads from a shard all of it is checked; later only the pages that hold the samples are
+        read from disk.
 
         Raises:
-            InputError: samples that are not stored (class and first such index are named), a shard that cannot be read, is
-                damaged or holds NaN or infinite values.
+            InputError: samples that are not stored (class and first such index are named), a shard that cannot be read,
+                is damaged or holds NaN or infinite values.
         """
         indices = np.arange(which) if isinstance(which, int) else np.asarray(which)
         require(isinstance(which, np.ndarray) or which >= 0, "which", which, "a count of 0 or more, or indices")
@@ -361,7 +361,8 @@ def _check(path: Path, shape: tuple[int, ...], state: tuple[int, ...]) -> None:
     finite = np.isfinite(images).all(axis=1)
     if not finite.all():
         raise InputError(
-            f"{path}: image {int(np.argmin(finite))} holds NaN or infinite values; all must be finite (delete it to make it again)"
+            f"{path}: image {int(np.argmin(finite))} holds NaN or infinite values; all must be finite (delete it to "
+            "make it again)"
         )
 
 

@@ -47,7 +47,8 @@ class _StudentT:
 
 @dataclass(frozen=True)
 class StudentT(_StudentT):
-    """Independent coordinates of Student's t law: each is heavy-tailed, their norm concentrates about ``sqrt(d)`` slowly.
+    """Independent coordinates of Student's t law: each is heavy-tailed, their norm concentrates about ``sqrt(d)``
+    slowly.
 
     The base of Ghane et al. (arXiv 2501.07741), there with 3 degrees of freedom and variance 3.
 

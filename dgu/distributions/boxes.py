@@ -29,8 +29,8 @@ def _log_interval(low: Array, high: Array) -> Array:
 class BoxMixture:
     """``sum_k w_k`` uniform on ``prod_j [low_kj, high_kj]``, with the posterior mean of its draws under Gaussian noise.
 
-        log p(x; sigma) = log sum_k w_k prod_j [Phi((high_kj - x_j) / sigma) - Phi((low_kj - x_j) / sigma)] / (high_kj - low_kj)
-        denoiser(x, sigma) = x + sigma^2 grad log p(x; sigma)
+        log p(x; sigma) = log sum_k w_k prod_j [Phi((high_kj - x_j) / sigma) - Phi((low_kj - x_j) / sigma)] / (high_kj -
+        low_kj) denoiser(x, sigma) = x + sigma^2 grad log p(x; sigma)
 
     for ``sigma`` above 0. Compact support is what Theorem 1 of arXiv 2311.01797 asks of its target.
 

@@ -3,8 +3,9 @@
 A Gaussian is held by its mean and a root of its covariance, ``root^T root = covariance``, and sampled as
 ``mean + root^T z`` with z standard normal. With n images of d pixels, n < d, the root is the centred data itself,
 ``Xc / sqrt(n - 1)``, exact and free (Ghane et al., arXiv 2501.07741, draw the same law from a d x d singular value
-decomposition); otherwise it is the symmetric square root, from the singular values of that data. Sample ``i`` of a class depends on the key, the class and
-``i`` alone, so classes, arms and repeated calls never share noise unless the same address is asked for twice.
+decomposition); otherwise it is the symmetric square root, from the singular values of that data. Sample ``i`` of a
+class depends on the key, the class and ``i`` alone, so classes, arms and repeated calls never share noise unless the
+same address is asked for twice.
 """
 
 from collections.abc import Sequence
@@ -44,11 +45,11 @@ class GaussianRoot:
 def fit_gaussian(rows: Num[ArrayLike, "n d"]) -> GaussianRoot:
     """The Gaussian with the mean and the covariance (``ddof=1``) of ``rows``, n at least 2.
 
-    For n < d the root is ``Xc / sqrt(n - 1)`` and no d x d matrix is formed. Otherwise it is ``V diag(s) V^T`` of the singular
-    value decomposition ``Xc / sqrt(n - 1) = U diag(s) V^T``: the symmetric root is a continuous function of the data, which
-    bare singular vectors (signs, degenerate pairs) are not. The covariance itself is never formed: the square root of an
-    eigenvalue of rounding size would give a direction without variance a spread of 3e-4 in float32; here it keeps one of
-    1e-7. Pure: ``vmap`` it over classes of one size and over replicates.
+    For n < d the root is ``Xc / sqrt(n - 1)`` and no d x d matrix is formed. Otherwise it is ``V diag(s) V^T`` of the
+    singular value decomposition ``Xc / sqrt(n - 1) = U diag(s) V^T``: the symmetric root is a continuous function of
+    the data, which bare singular vectors (signs, degenerate pairs) are not. The covariance itself is never formed: the
+    square root of an eigenvalue of rounding size would give a direction without variance a spread of 3e-4 in float32;
+    here it keeps one of 1e-7. Pure: ``vmap`` it over classes of one size and over replicates.
     """
     check_squares(rows=rows)
     rows = as_jax_floats("rows", rows)

@@ -30,8 +30,9 @@ from dgu.models.unet import UNetConfig
 class ADMConfig(UNetConfig):
     """The architecture of a DhariwalUNet. Defaults are the published ImageNet-64 model's.
 
-    Level ``l`` works at resolution ``img_resolution >> l`` with ``model_channels * channel_mult[l]`` channels. Attention is
-    used at the resolutions listed and in the middle of the network, with ``channels // 64`` heads: below 64 channels there is none.
+    Level ``l`` works at resolution ``img_resolution >> l`` with ``model_channels * channel_mult[l]`` channels.
+    Attention is used at the resolutions listed and in the middle of the network, with ``channels // 64`` heads: below
+    64 channels there is none.
     """
 
     def _heads(self, channels: int) -> int:

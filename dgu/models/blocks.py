@@ -1,8 +1,8 @@
 """Building blocks of the EDM U-Nets, for ONE image of shape (H, W, C).
 
-Modules are ``flax.nnx`` and named after the reference's parameters (``conv0``, ``affine``, ``qkv``), so that weights map one
-to one. Only their functional side is used: ``nnx.split`` and ``nnx.merge`` around plain dicts of parameters. Parameters are
-float32 and cast to the dtype of the activations where they are used.
+Modules are ``flax.nnx`` and named after the reference's parameters (``conv0``, ``affine``, ``qkv``), so that weights
+map one to one. Only their functional side is used: ``nnx.split`` and ``nnx.merge`` around plain dicts of parameters.
+Parameters are float32 and cast to the dtype of the activations where they are used.
 """
 
 import math
@@ -27,8 +27,9 @@ from dgu.models.resampling import Taps, downsample, resampled_conv, upsample
 class Initialisers:
     """How the layers of a network start: ordinary layers, and layers that start (nearly) at zero.
 
-    ``kernel`` takes ``(key, shape, dtype)``; ``bias`` takes the layer's fan-in and gives such a function. ``zero_kernel`` is for
-    the last layer of each residual branch and of the network, ``attention_kernel`` for queries, keys and values.
+    ``kernel`` takes ``(key, shape, dtype)``; ``bias`` takes the layer's fan-in and gives such a function.
+    ``zero_kernel`` is for the last layer of each residual branch and of the network, ``attention_kernel`` for queries,
+    keys and values.
     """
 
     kernel: Callable[..., Any]
@@ -40,8 +41,8 @@ class Initialisers:
 def _uniform(key: Key, shape: tuple[int, ...], dtype: DTypeLike, bound: float) -> Array:
     """``bound * jax.random.uniform(key, shape, dtype, -1, 1)``, drawn as a vector and cut to size.
 
-    A draw depends on an entry's row-major place alone, so the numbers are the same; but programs for draws with four axes take
-    seconds to compile, and vectors of a few lengths do for all layers.
+    A draw depends on an entry's row-major place alone, so the numbers are the same; but programs for draws with four
+    axes take seconds to compile, and vectors of a few lengths do for all layers.
     """
     draw = jax.random.uniform(key, (max(4096, 1 << (math.prod(shape) - 1).bit_length()),), dtype, -1, 1)
     return _cut(draw, bound, shape)
@@ -68,7 +69,8 @@ def _xavier(scale: float) -> Callable[..., Any]:
     return kernel
 
 
-#: DhariwalUNet: U(-1, 1) / sqrt(fan_in) for weights and biases; exactly zero for the last layer of each residual branch.
+#: DhariwalUNet: U(-1, 1) / sqrt(fan_in) for weights and biases; exactly zero for the last layer of each residual
+#: branch.
 ADM_INIT = Initialisers(
     kernel=_uniform_kernel,
     bias=_uniform_bias,
@@ -91,7 +93,8 @@ class BlockStyle:
     Attributes:
         init: how parameters start.
         epsilon: of the group normalisations.
-        scales: the embedding scales and shifts after the second normalisation (DhariwalUNet); else it is added before it.
+        scales: the embedding scales and shifts after the second normalisation (DhariwalUNet); else it is added before
+            it.
         skip_scale: factor on each residual sum.
         project_resampled: a skip path with resampling has a 1 x 1 convolution even where the channels do not change.
         taps: the resampling filter.
@@ -114,9 +117,10 @@ _NARROW = 8
 class NarrowConv(nnx.Conv):
     """A stride-1 convolution to a few channels, such as an image's, whose bits do not depend on the number of threads.
 
-    With fewer than eight output channels Eigen's kernels sum over the input in as many parts as there are threads, and the
-    number of threads grows with that of CPU devices: samples would differ between one device and eight. Channels of zeros
-    are computed along and dropped.
+    With fewer than eight output channels Eigen's kernels sum over the input in as many parts as there are threads, and
+    the
+    number of threads grows with that of CPU devices: samples would differ between one device and eight. Channels of
+    zeros are computed along and dropped.
     """
 
     def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w o"]:  # type: ignore[override]
@@ -139,7 +143,9 @@ def conv(
     zero: bool = False,
     attends: bool = False,
 ) -> nnx.Conv:
-    """A stride-1 convolution with an odd kernel and zero padding ``size // 2``; ``zero`` and ``attends`` choose its start."""
+    """A stride-1 convolution with an odd kernel and zero padding ``size // 2``; ``zero`` and ``attends`` choose its
+    start.
+    """
     kernel = init.zero_kernel if zero else init.attention_kernel if attends else init.kernel
     kind = nnx.Conv if out >= _NARROW else NarrowConv
     return kind(
@@ -178,8 +184,9 @@ class GroupNorm(nnx.GroupNorm):
 
         def group_mean(values: Float[Array, "h w c"]) -> Float[Array, "c"]:
             """The mean over the pixels and channels of each group, for each channel."""
-            # Pixels first, and then a small matrix product in place of a mean and a repetition: both keep the loops over
-            # pixels free of indexing by group, which XLA does not vectorise on CPUs and which took five times as long.
+            # Pixels first, and then a small matrix product in place of a mean and a repetition: both keep the loops
+            # over pixels free of indexing by group, which XLA does not vectorise on CPUs and which took five times as
+            # long.
             means = values.mean((0, 1)).reshape(self.num_groups, -1)
             size = means.shape[-1]
             return jnp.matmul(means, jnp.full((size, size), 1 / size, means.dtype), precision="highest").reshape(-1)
@@ -210,7 +217,9 @@ def dropout(x: Float[Array, "*s"], rate: float, key: Key | None) -> Float[Array,
 
 
 def positional_embedding(c: Float[Array, ""], channels: int, *, endpoint: bool = False) -> Float[Array, "{channels}"]:
-    """``[cos(c w), sin(c w)]`` with ``w_i = 10000^(-i / (channels / 2))``; with ``endpoint`` the last ``w`` is 1/10000."""
+    """``[cos(c w), sin(c w)]`` with ``w_i = 10000^(-i / (channels / 2))``; with ``endpoint`` the last ``w`` is
+    1/10000.
+    """
     exponent = jnp.arange(channels // 2, dtype=c.dtype) / (channels // 2 - endpoint)
     w = (1 / 10000) ** exponent
     return jnp.concatenate([jnp.cos(c * w), jnp.sin(c * w)])
@@ -246,7 +255,9 @@ def attention(layer: nnx.Conv, x: Float[Array, "h w c"], heads: int) -> Float[Ar
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One residual block: channels in and out, resampling in front (``"up"``, ``"down"`` or None), attention heads (0: none)."""
+    """One residual block: channels in and out, resampling in front (``"up"``, ``"down"`` or None), attention heads (0:
+    none).
+    """
 
     inp: int
     out: int

@@ -1,7 +1,8 @@
 """DiT: a transformer over patches of an image, steered by the noise level through adaLN-zero (Peebles and Xie 2023).
 
-A ``DiTConfig`` takes the place of a U-Net's in ``EDMNetwork``. Every layer is a matrix product, the patch embedding too, so
-that several networks can be trained together by ``vmap`` over their parameters, which convolutions are far too slow for.
+A ``DiTConfig`` takes the place of a U-Net's in ``EDMNetwork``. Every layer is a matrix product, the patch embedding
+too, so that several networks can be trained together by ``vmap`` over their parameters, which convolutions are far too
+slow for.
 """
 
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ def _zero_linear(inp: int, out: int, dtype: DTypeLike | None, rngs: nnx.Rngs) ->
 
 
 class DiTBlock(nnx.Module):
-    """Attention and a perceptron between modulated normalisations: with ``(t1, s1, g1, t2, s2, g2) = modulation(silu(e))``
+    """Attention and a perceptron between modulated normalisations: with ``(t1, s1, g1, t2, s2, g2) =
+    modulation(silu(e))``
 
         x <- x + g1 attention(norm(x) (1 + s1) + t1)
         x <- x + g2 mlp(norm(x) (1 + s2) + t2)
@@ -142,8 +144,8 @@ class DiTBlock(nnx.Module):
 class DiT(nnx.Module):
     """``F(x; c_noise, label)`` of the architecture in ``DiTConfig``.
 
-    The noise level is embedded as in EDM's U-Nets, ``e = map1(silu(map0(positional(c_noise)))) + map_label(label)``; the
-    last layer starts at zero, so that ``F`` does.
+    The noise level is embedded as in EDM's U-Nets, ``e = map1(silu(map0(positional(c_noise)))) + map_label(label)``;
+    the last layer starts at zero, so that ``F`` does.
     """
 
     def __init__(self, config: DiTConfig, dtype: DTypeLike | None, rngs: nnx.Rngs):

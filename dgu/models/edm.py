@@ -35,10 +35,10 @@ class EDMNetwork:
     """A preconditioned U-Net (or DiT) without its parameters: hashable, so it is a static argument of jitted functions.
 
     ``D(x; sigma) = c_skip x + c_out F(c_in x; c_noise, label)`` with the coefficients of ``preconditioning``.
-    ``compute_dtype`` is ``"float32"`` (the dtype of ``x``, at least float32) or ``"bfloat16"`` for the U-Net's activations;
-    parameters stay float32, the embedding and the preconditioning too. ``remat`` is for training: gradients compute the inside of
-    each block again instead of keeping it, which saves memory and takes a third more arithmetic (not on CPUs, where XLA merges
-    the two again).
+    ``compute_dtype`` is ``"float32"`` (the dtype of ``x``, at least float32) or ``"bfloat16"`` for the U-Net's
+    activations; parameters stay float32, the embedding and the preconditioning too. ``remat`` is for training:
+    gradients compute the inside of each block again instead of keeping it, which saves memory and takes a third more
+    arithmetic (not on CPUs, where XLA merges the two again).
     """
 
     unet: Architecture
@@ -54,7 +54,9 @@ class EDMNetwork:
 
     @property
     def sigma_data(self) -> float:
-        """Standard deviation of the data that EDM's loss weights by; 0.5 unless EDM's preconditioning says otherwise."""
+        """Standard deviation of the data that EDM's loss weights by; 0.5 unless EDM's preconditioning says
+        otherwise.
+        """
         return getattr(self.preconditioning, "sigma_data", 0.5)
 
     @property
@@ -188,12 +190,14 @@ def _module(unet: Architecture, compute_dtype: str, rngs: nnx.Rngs) -> ADM | Son
 class EDMDenoiser:
     """``denoiser(x, sigma)`` on one NHWC example: a pytree whose leaves are the parameters and the label.
 
-    ``label`` is an int32 scalar or a vector of ``label_dim`` entries, or None for no class (the zero vector). Leading axes on
-    the leaves make an ensemble (of labels, of networks) under ``jax.vmap``.
+    ``label`` is an int32 scalar or a vector of ``label_dim`` entries, or None for no class (the zero vector). Leading
+    axes on the leaves make an ensemble (of labels, of networks) under ``jax.vmap``.
 
-    A network that has classes and was trained without label dropout has never seen the zero vector, and what it makes of it
+    A network that has classes and was trained without label dropout has never seen the zero vector, and what it makes
+    of it
     means nothing: without a class such a denoiser refuses to be called, unless the zero vector is asked for by
-    ``given(None)`` (``zero_class``), as the denoisers of ``edm_from_arrays`` do, which stand for the reference's own calls.
+    ``given(None)`` (``zero_class``), as the denoisers of ``edm_from_arrays`` do, which stand for the reference's own
+    calls.
     """
 
     params: PyTree
@@ -207,13 +211,14 @@ class EDMDenoiser:
         """The posterior mean that the network estimates, of the shape and dtype of ``x`` (H, W, C).
 
         Raises:
-            InputError: no class was given to a network that needs one (see above); ``x`` has another shape than the network
-                takes, or ``sigma`` is a constant that is not positive and finite, or outside ``sigma_min`` to
+            InputError: no class was given to a network that needs one (see above); ``x`` has another shape than the
+                network takes, or ``sigma`` is a constant that is not positive and finite, or outside ``sigma_min`` to
                 ``sigma_max``. A traced level is not looked at.
         """
         if self.label is None and self.network.needs_class and not self.zero_class:
             raise InputError(
-                f"label: is missing; this network has {self.network.unet.label_dim} classes and was trained without label "
+                f"label: is missing; this network has {self.network.unet.label_dim} classes and was trained without "
+                "label "
                 "dropout, so that it knows no image without a class: give labels= or take denoiser.given(label) "
                 "(denoiser.given(None) insists on the zero vector)"
             )
@@ -237,7 +242,8 @@ class EDMDenoiser:
         return self.network.preconditioning.sigma_max if levels is None else float(levels[0])
 
     def round_sigma(self, sigma: ArrayLike) -> Any:
-        """The noise levels that the network knows nearest to ``sigma``: with iDDPM entries of its table, else ``sigma``.
+        """The noise levels that the network knows nearest to ``sigma``: with iDDPM entries of its table, else
+        ``sigma``.
 
         NumPy in, NumPy out, in float64; traced values stay in JAX.
         """
@@ -267,10 +273,12 @@ class EDMDenoiser:
         return self.network.needs_class
 
     def given(self, label: ArrayLike | None, augment_labels: ArrayLike | None = None) -> "EDMDenoiser":
-        """The denoiser conditioned on a class: an integer, or a vector of ``label_dim`` entries; None is the zero vector.
+        """The denoiser conditioned on a class: an integer, or a vector of ``label_dim`` entries; None is the zero
+        vector.
 
-        Integers of any kind become int32 and vectors float, so that ``3`` and an int32 array share a trace. ``jax.vmap``
-        this over labels for an ensemble. Of a traced class the range cannot be looked at: one outside it is the zero vector.
+        Integers of any kind become int32 and vectors float, so that ``3`` and an int32 array share a trace.
+        ``jax.vmap`` this over labels for an ensemble. Of a traced class the range cannot be looked at: one outside it
+        is the zero vector.
 
         Raises:
             InputError: the network has no classes or takes no augmentation labels, the class is out of range, or a

@@ -19,8 +19,9 @@ def gaussian_mixture(
 ) -> MoLRGDenoiser:
     """``sum_k w_k N(m_k, C_k)`` with covariances of full rank, isotropic ones by their variance.
 
-    Each covariance is decomposed on the host in float64; the result has the dtype of ``means``, float32 or wider. Its noisy density
-    ``log_density(x, sigma)``, ``sigma = 0`` included, gives the score at every time through ``dgu.samplers.ScoreOfDensity``.
+    Each covariance is decomposed on the host in float64; the result has the dtype of ``means``, float32 or wider. Its
+    noisy density ``log_density(x, sigma)``, ``sigma = 0`` included, gives the score at every time through
+    ``dgu.samplers.ScoreOfDensity``.
 
     Args:
         weights: (K,), positive, their sum 1 (within 1e-6).
@@ -46,7 +47,8 @@ def gaussian_mixture(
         variances, bases = np.linalg.eigh(cov)
     smallest = float(variances.min())
     require(smallest > 0 and bool(np.isfinite(variances).all()), "smallest variance", smallest, "positive and finite")
-    # Nothing is off bases that span the space; a positive deviation there keeps ``log_density`` finite at ``sigma = 0``.
+    # Nothing is off bases that span the space; a positive deviation there keeps ``log_density`` finite at ``sigma =
+    # 0``.
     arrays: list[Any] = [
         array.astype(means.dtype) for array in (pi, means, bases, variances, np.asarray(smallest**0.5))
     ]
@@ -54,7 +56,8 @@ def gaussian_mixture(
 
 
 def two_modes(mu: float | int, *, weight: float = 0.5, std: float | int = 1.0, dimension: int = 1) -> MoLRGDenoiser:
-    """``weight N(-mu e_1, std^2 I) + (1 - weight) N(mu e_1, std^2 I)`` in float32: the target of arXiv 2311.01797, section 4.1.
+    """``weight N(-mu e_1, std^2 I) + (1 - weight) N(mu e_1, std^2 I)`` in float32: the target of arXiv 2311.01797,
+    section 4.1.
 
     Raises:
         InputError: ``mu`` or ``std`` not positive, ``weight`` outside (0, 1), ``dimension`` below 1.

@@ -1,12 +1,12 @@
 """A reader of pickles that cannot run anything: data are built, names stay names.
 
-Python's own unpickler looks names up and calls what it finds. This one is a small stack machine for the opcodes that EDM
-snapshots use (protocols 2 to 5). A global becomes a ``Symbol``, which is a pair of strings; where a pickle asks for a call, the
-machine asks a table of the reader's own constructors, keyed by such pairs, and refuses all others. Nothing from the file is
-imported, looked up, called or given attributes.
+Python's own unpickler looks names up and calls what it finds. This one is a small stack machine for the opcodes that
+EDM snapshots use (protocols 2 to 5). A global becomes a ``Symbol``, which is a pair of strings; where a pickle asks for
+a call, the machine asks a table of the reader's own constructors, keyed by such pairs, and refuses all others. Nothing
+from the file is imported, looked up, called or given attributes.
 
-Lengths are checked against the bytes that are left before anything is made, byte strings are views of the file and not copies,
-and the number of opcodes and of characters is bounded, so that memory is bounded as well.
+Lengths are checked against the bytes that are left before anything is made, byte strings are views of the file and not
+copies, and the number of opcodes and of characters is bounded, so that memory is bounded as well.
 """
 
 import struct
@@ -146,7 +146,8 @@ class Machine:
             raise Malformed(f"global {module[:60]!r} {name[:60]!r} is not allowed")
         return Symbol(module, name)
 
-    # Opcodes, by what they do. ------------------------------------------------------------------------------------------
+    # Opcodes, by what they do.
+    # ------------------------------------------------------------------------------------------
 
     def protocol(self) -> None:
         version = self._bytes(1)[0]

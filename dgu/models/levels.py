@@ -91,7 +91,8 @@ class LevelDenoisers:
     """A denoiser made of one for each noise level, such as networks trained at one level each.
 
     ``denoiser(x, sigma)`` asks that of the level nearest to ``sigma`` in ``log sigma``, the first one on ties. Under
-    ``jax.vmap`` over ``sigma`` each example gathers its own parameters; keep ``sigma`` unmapped where these are many, or
+    ``jax.vmap`` over ``sigma`` each example gathers its own parameters; keep ``sigma`` unmapped where these are many,
+    or
     convolutions: ``at`` gives one level's denoiser.
 
     Attributes:

@@ -81,9 +81,11 @@ class LinearDenoiser:
 
     @classmethod
     def of_gaussian(cls, gaussian: GaussianDenoiser, sigmas: Num[np.ndarray, "levels"]) -> "LinearDenoiser":
-        """The maps that a Gaussian's posterior mean is: ``W = U diag(lam / (lam + sigma^2)) U^T``, ``b = (I - W) mean``.
+        """The maps that a Gaussian's posterior mean is: ``W = U diag(lam / (lam + sigma^2)) U^T``, ``b = (I - W)
+        mean``.
 
-        Computed on the host in float64, returned in the dtype of the Gaussian's mean. Li et al. (arXiv 2410.24060), (6).
+        Computed on the host in float64, returned in the dtype of the Gaussian's mean. Li et al. (arXiv 2410.24060),
+        (6).
 
         Raises:
             InputError: a level that is not positive.

@@ -51,8 +51,8 @@ class MoLRGDenoiser:
         x0 ~ sum_k pi_k N(m_k, U_k diag(lam_k) U_k^T + noise_std^2 (I - U_k U_k^T))
         denoiser(x, sigma) = sum_k w_k (m_k + U_k (lam_k / (lam_k + sigma^2)) c_k + noise_std^2 / rho  e_k)
 
-    with ``rho = noise_std^2 + sigma^2``, the coordinates ``c_k = U_k^T (x - m_k)``, the rest ``e_k = x - m_k - U_k c_k``
-    and ``w = softmax(l)``,
+    with ``rho = noise_std^2 + sigma^2``, the coordinates ``c_k = U_k^T (x - m_k)``, the rest ``e_k = x - m_k - U_k
+    c_k`` and ``w = softmax(l)``,
 
         l_k = log pi_k - 1/2 sum_i [log((lam_ki + sigma^2) / rho) + c_ki^2 / (lam_ki + sigma^2)] - |e_k|^2 / (2 rho).
 
@@ -95,7 +95,9 @@ class MoLRGDenoiser:
 
     @at_least_single
     def log_density(self, x: Event, sigma: Scalar) -> Float[Array, ""]:
-        """``log p(x; sigma)`` in nats of the mixture with noise ``sigma`` added; ``sigma`` and ``noise_std`` not both 0."""
+        """``log p(x; sigma)`` in nats of the mixture with noise ``sigma`` added; ``sigma`` and ``noise_std`` not both
+        0.
+        """
         scores = self._components(x, sigma).scores
         weights, std, noise = (jnp.asarray(value, x.dtype) for value in (self.weights, self.noise_std, sigma))
         scaled = 2 * jnp.pi * (jnp.square(std) + jnp.square(noise))
@@ -179,7 +181,8 @@ class MoLRGDenoiser:
         centred = (x[None] - means).reshape(count, x.size)
         coordinates = jnp.einsum("kdr,kd->kr", bases, centred, precision=_HIGHEST)
         rest = centred - jnp.einsum("kdr,kr->kd", bases, coordinates, precision=_HIGHEST)
-        # Where its square is beyond all numbers the noise hides everything, and ratios of variances must still be numbers.
+        # Where its square is beyond all numbers the noise hides everything, and ratios of variances must still be
+        # numbers.
         noise_variance = jnp.minimum(jnp.square(noise), float(jnp.finfo(x.dtype).max) / 4)
         rest_variance = _floored(jnp.square(std) + noise_variance)
         total = jnp.where(present, variances + noise_variance, rest_variance)

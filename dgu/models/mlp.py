@@ -31,7 +31,8 @@ class MLPDenoiser:
     them make an ensemble under ``jax.vmap`` (``dgu.training.train_together``). Make it with ``MLPDenoiser.init``.
 
     Attributes:
-        parameters: a dictionary of arrays; ``in`` (d, w), ``hidden`` (L, w, w), ``hidden_bias`` (L, w), ``level`` (L, 16, w), ``out`` (w, d), ``out_bias`` (d,).
+        parameters: a dictionary of arrays; ``in`` (d, w), ``hidden`` (L, w, w), ``hidden_bias`` (L, w), ``level`` (L,
+            16, w), ``out`` (w, d), ``out_bias`` (d,).
         sigma_data: standard deviation of the data, for the preconditioning. Static.
     """
 

@@ -27,9 +27,9 @@ class MoLRG:
     """The law ``x0 ~ sum_k pi_k N(m_k, U_k diag(lam_k) U_k^T + noise_std^2 (I - U_k U_k^T))``.
 
     Seen through ``x_t = scale x0 + noise eps``, eps standard normal: EDM has ``scale = 1`` and ``noise = sigma``, a
-    variance-preserving process ``scale^2 + noise^2 = 1``. Everything is that of ``MoLRGDenoiser`` at ``x_t / scale`` and
-    ``noise / scale``, in the log domain with the determinants. The data model ``x = U_k a + e`` with ``e`` of standard
-    deviation delta in all directions has ``lam + delta^2`` as variances and ``noise_std = delta``.
+    variance-preserving process ``scale^2 + noise^2 = 1``. Everything is that of ``MoLRGDenoiser`` at ``x_t / scale``
+    and ``noise / scale``, in the log domain with the determinants. The data model ``x = U_k a + e`` with ``e`` of
+    standard deviation delta in all directions has ``lam + delta^2`` as variances and ``noise_std = delta``.
 
     Make it with ``MoLRG.of``, which checks what it is given, or ``MoLRG.random``; fit it with
     ``dgu.analysis.fit_classes`` or ``dgu.analysis.fit_mixture``. Wang et al., arXiv 2409.02426, Definition 1,
@@ -112,7 +112,8 @@ class MoLRG:
         variances: Sequence[ArrayLike] | float = 1.0,
         noise_std: float = 0.0,
     ) -> "MoLRG":
-        """A mixture on random subspaces of an event of ``shape``; see ``random_subspaces`` for ``ranks`` and ``overlap``.
+        """A mixture on random subspaces of an event of ``shape``; see ``random_subspaces`` for ``ranks`` and
+        ``overlap``.
 
         Args:
             weights: equal ones by default.
@@ -148,7 +149,8 @@ class MoLRG:
     def sample(
         self, key: Key, indices: Integer[ArrayLike, "m"], labels: Integer[ArrayLike, "l"] | None = None
     ) -> Float[Array, "m *event"]:
-        """Samples number ``indices``, which depend on ``(key, index)`` alone, in the dtype of the means, float32 or wider.
+        """Samples number ``indices``, which depend on ``(key, index)`` alone, in the dtype of the means, float32 or
+        wider.
 
         Args:
             labels: the component of each; by default ``self.labels(key, indices)``, drawn by the weights.
@@ -214,7 +216,9 @@ def random_basis(key: Key, dimension: int, rank: int) -> Float[Array, "n r"]:
 
 
 def basis_of(draws: Float[Array, "n r"]) -> Float[Array, "n r"]:
-    """The orthonormal columns Q of the QR decomposition whose R has a positive diagonal; uniform where ``draws`` are normal."""
+    """The orthonormal columns Q of the QR decomposition whose R has a positive diagonal; uniform where ``draws`` are
+    normal.
+    """
     q, r = linalg.qr(draws)
     return q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0).astype(q.dtype)[None]
 

@@ -1,5 +1,5 @@
-"""Preconditioning: D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, Table 1), in five conventions,
-and the plain one of denoising autoencoders."""
+"""Preconditioning: D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, Table 1), in five
+conventions, and the plain one of denoising autoencoders."""
 
 import math
 from dataclasses import dataclass
@@ -128,8 +128,8 @@ class VEPreconditioning:
 class VESDEPreconditioning:
     """Of a network that gives the score of ``dx = base^t dW``, times the kernel's standard deviation, from the time t.
 
-    ``c_skip = 1``, ``c_out = s``, ``c_in = 1``, ``c_noise = t(s) = ln(1 + 2 ln(base) s^2) / (2 ln base)``: the noise level s is
-    ``std(t)``, from ``std(epsilon_t)`` to ``std(1)`` (Song's tutorial; arXiv 2311.01797, section 4).
+    ``c_skip = 1``, ``c_out = s``, ``c_in = 1``, ``c_noise = t(s) = ln(1 + 2 ln(base) s^2) / (2 ln base)``: the noise
+    level s is ``std(t)``, from ``std(epsilon_t)`` to ``std(1)`` (Song's tutorial; arXiv 2311.01797, section 4).
     """
 
     base: float = 25.0
@@ -165,8 +165,8 @@ class VESDEPreconditioning:
 class IDDPMPreconditioning:
     """Of improved DDPM, whose noise levels are a falling table ``u`` of ``M + 1`` entries, the last one 0.
 
-    ``c_skip = 1``, ``c_out = -s``, ``c_in = 1 / sqrt(s^2 + 1)``, ``c_noise = M - 1 - j(s)`` with the nearest entry ``j``, the
-    first one on ties. The network has twice the channels; the second half (a variance) is not used.
+    ``c_skip = 1``, ``c_out = -s``, ``c_in = 1 / sqrt(s^2 + 1)``, ``c_noise = M - 1 - j(s)`` with the nearest entry
+    ``j``, the first one on ties. The network has twice the channels; the second half (a variance) is not used.
     """
 
     C_1: float = 0.001
@@ -184,8 +184,8 @@ class IDDPMPreconditioning:
     def table(self) -> np.ndarray:
         """``u`` in float32: ``u_M = 0``, ``u_(j-1)^2 + 1 = (u_j^2 + 1) / max(ab(j-1) / ab(j), C_1)``.
 
-        ``ab(j) = sin(pi / 2 j / (M (1 + C_2)))^2`` cancels at the low end, so that any two libraries' tables differ (this one
-        from the reference's by 1e-5 of an entry); a checkpoint brings its own.
+        ``ab(j) = sin(pi / 2 j / (M (1 + C_2)))^2`` cancels at the low end, so that any two libraries' tables differ
+        (this one from the reference's by 1e-5 of an entry); a checkpoint brings its own.
         """
         one, half_pi = np.float32(1), np.float32(0.5 * math.pi)
         steps = np.arange(self.M + 1, dtype=np.float32)
@@ -218,8 +218,8 @@ class DAEPreconditioning:
     """Of a denoising autoencoder: the network itself predicts the image, ``D(x; sigma) = F(c_in x; sigma)``.
 
     ``c_skip = 0``, ``c_out = 1``, ``c_noise = sigma``, and ``c_in = 1``: the input as it is; or, with ``input_std``,
-    ``c_in = 1 / sqrt(s^2 + input_std^2)``, for networks that have no normalisation in front and data of this standard deviation. Li et al., arXiv 2410.24060,
-    Fig 24 (``DAEPrecond``), where each network serves one noise level.
+    ``c_in = 1 / sqrt(s^2 + input_std^2)``, for networks that have no normalisation in front and data of this standard
+    deviation. Li et al., arXiv 2410.24060, Fig 24 (``DAEPrecond``), where each network serves one noise level.
     """
 
     input_std: float | None = None

@@ -31,7 +31,9 @@ BUNDLED = ("fashion-mnist-14",)
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A network with its weights and what is known of its training (``metadata["training"]``, class names, data hash)."""
+    """A network with its weights and what is known of its training (``metadata["training"]``, class names, data
+    hash).
+    """
 
     denoiser: EDMDenoiser
     metadata: dict[str, Any]
@@ -77,8 +79,8 @@ def save_network(
 
 
 def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Pretrained:
-    """A network with its metadata: bundled, by name (``"fashion-mnist-14"``); a network file ``.npz``; the directory of a
-    training run; or one of NVIDIA's EDM snapshots ``.pkl`` (see ``load_edm_pickle``).
+    """A network with its metadata: bundled, by name (``"fashion-mnist-14"``); a network file ``.npz``; the directory of
+    a training run; or one of NVIDIA's EDM snapshots ``.pkl`` (see ``load_edm_pickle``).
 
     Raises:
         InputError: no such name or file, or the file holds something else.

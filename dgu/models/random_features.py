@@ -2,8 +2,8 @@
 
     s(x, t) = (1 / m) A relu(W x + U e(t)),      rows (w_i, u_i) with |w_i|_1 + |u_i|_1 = 1
 
-In the natural parameter ``theta = A / sqrt(m)`` it is ``s = theta phi(x, t)`` with ``phi = relu(.) / sqrt(m)``, and its norm in the
-space of the kernel is ``|theta|_F`` (the paper's ``|A|_F / sqrt(m)``). Its loss is quadratic in theta.
+In the natural parameter ``theta = A / sqrt(m)`` it is ``s = theta phi(x, t)`` with ``phi = relu(.) / sqrt(m)``, and its
+norm in the space of the kernel is ``|theta|_F`` (the paper's ``|A|_F / sqrt(m)``). Its loss is quadratic in theta.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Doubling and halving of images (H, W, C) in the U-Nets, alone and before or after a convolution.
 
-A filter is given by its taps ``f``; in two dimensions it is ``F = outer(f, f) / sum(f)^2``, applied to each channel. With
-``p = (len(f) - 1) // 2``, halving correlates with ``F`` at stride 2 and zero padding ``p``, and doubling is the transposed
-operation with ``4 F``. Taps ``(1, 1)`` are the mean of 2 x 2 pixels and the nearest neighbour.
+A filter is given by its taps ``f``; in two dimensions it is ``F = outer(f, f) / sum(f)^2``, applied to each channel.
+With ``p = (len(f) - 1) // 2``, halving correlates with ``F`` at stride 2 and zero padding ``p``, and doubling is the
+transposed operation with ``4 F``. Taps ``(1, 1)`` are the mean of 2 x 2 pixels and the nearest neighbour.
 """
 
 import jax
@@ -85,9 +85,11 @@ def resampled_conv(
 ) -> Float[Array, "h2 w2 o"]:
     """A convolution together with a doubling (``"up"``) or halving (``"down"``) of its input.
 
-    The usual order is resampling, convolution with zero padding, bias. ``fused`` moves the paddings into whichever comes
-    first: down is the convolution (padding ``k // 2 + p``), the filter without padding, bias; up is the transposed filter
-    (padding ``max(p - k // 2, 0)``), the convolution (``max(k // 2 - p, 0)``), bias. The results differ near the border.
+    The usual order is resampling, convolution with zero padding, bias. ``fused`` moves the paddings into whichever
+    comes
+    first: down is the convolution (padding ``k // 2 + p``), the filter without padding, bias; up is the transposed
+    filter (padding ``max(p - k // 2, 0)``), the convolution (``max(k // 2 - p, 0)``), bias. The results differ near the
+    border.
     """
     if resample is None:
         return layer(x)

@@ -1,10 +1,11 @@
-"""The one-hidden-layer score network with Fourier time features of arXiv 2311.01797, section 4.1, for many widths at once.
+"""The one-hidden-layer score network with Fourier time features of arXiv 2311.01797, section 4.1, for many widths at
+once.
 
     e(t) = [sin(2 pi w t), cos(2 pi w t)],   w ~ N(0, 30^2), frozen
     h = W_x x + b_x + W_t e(t) + b_t,        out = (W_o swish(h) + b_o) / divisor,       s(x, t) = out / std(t)
 
-Every layer is trained. Layers start as PyTorch's do, uniform on +-1 / sqrt(fan in). A network narrower than ``width`` is the same
-one with hidden units switched off (``units``), so that networks of all widths train as one program.
+Every layer is trained. Layers start as PyTorch's do, uniform on +-1 / sqrt(fan in). A network narrower than ``width``
+is the same one with hidden units switched off (``units``), so that networks of all widths train as one program.
 """
 
 import math
@@ -33,7 +34,8 @@ class ShallowNet:
         dimension: d of the data.
         frequencies: of the time features, two of each.
         frequency_scale: standard deviation of the frequencies.
-        divisor: of the output. The paper's 16 stands beside 2,048 units in its code's comment and beside 16 in its default.
+        divisor: of the output. The paper's 16 stands beside 2,048 units in its code's comment and beside 16 in its
+            default.
     """
 
     width: int = 16

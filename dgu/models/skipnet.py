@@ -1,10 +1,11 @@
 """Skip-Net: a convolutional encoder and decoder with skip connections, batch normalisation and leaky rectifiers.
 
-A denoising autoencoder for ONE noise level: it is not told which, and predicts the image itself. Batch normalisation has
-two faces. In training it uses the mean and variance of the batch, and keeps their running averages. A denoiser must answer
-for one image whatever its company: it uses these averages, which are leaves (``mean``, ``var``) among the parameters, so
-that evaluated it is a fixed affine map of each channel. (Normalisation by each image's own statistics would do without
-them, but would be another nonlinearity, in a network whose linearity is what is asked.)
+A denoising autoencoder for ONE noise level: it is not told which, and predicts the image itself. Batch normalisation
+has two faces. In training it uses the mean and variance of the batch, and keeps their running averages. A denoiser must
+answer
+for one image whatever its company: it uses these averages, which are leaves (``mean``, ``var``) among the parameters,
+so that evaluated it is a fixed affine map of each channel. (Normalisation by each image's own statistics would do
+without them, but would be another nonlinearity, in a network whose linearity is what is asked.)
 """
 
 from dataclasses import dataclass
@@ -32,10 +33,10 @@ _SLOPE = 0.2
 class SkipNetwork:
     """A Skip-Net without its parameters: hashable, so it is a static argument of jitted functions.
 
-    Level l works on images of ``img_resolution >> l`` with ``channels[l]`` channels: two convolutions in the encoder, a mean
-    of 2 x 2 pixels between levels; in the decoder nearest neighbours, the encoder's output of that level behind them, and two
-    convolutions. Each is a 3 x 3 convolution without bias, batch normalisation and a leaky rectifier of slope 0.2; a last
-    one with bias gives the image. The convolutions start as PyTorch's do (U(-1, 1) / sqrt(fan_in)).
+    Level l works on images of ``img_resolution >> l`` with ``channels[l]`` channels: two convolutions in the encoder, a
+    mean of 2 x 2 pixels between levels; in the decoder nearest neighbours, the encoder's output of that level behind
+    them, and two convolutions. Each is a 3 x 3 convolution without bias, batch normalisation and a leaky rectifier of
+    slope 0.2; a last one with bias gives the image. The convolutions start as PyTorch's do (U(-1, 1) / sqrt(fan_in)).
 
     Attributes:
         img_resolution: height and width of the images; divisible by ``2^(levels - 1)``.
@@ -70,7 +71,9 @@ class SkipNetwork:
         return nnx.to_pure_dict(nnx.split(SkipNet(self, nnx.Rngs(params=key)))[1])
 
     def apply(self, params: PyTree, x: Float[Array, "h w c"], sigma: Scalar) -> Float[Array, "h w c"]:
-        """The image that the network sees in ``x``, in its dtype, float32 or wider, by the running averages; ``sigma`` is not looked at."""
+        """The image that the network sees in ``x``, in its dtype, float32 or wider, by the running averages; ``sigma``
+        is not looked at.
+        """
         x = as_jax_floats("x", x)
         return nnx.merge(_graph(self), params)(x).astype(x.dtype)
 

@@ -1,4 +1,6 @@
-"""NVIDIA's EDM snapshots (``network-snapshot-*.pkl``, ``edm-*.pkl``) read as data, without PyTorch and running nothing in them."""
+"""NVIDIA's EDM snapshots (``network-snapshot-*.pkl``, ``edm-*.pkl``) read as data, without PyTorch and running nothing
+in them.
+"""
 
 import hashlib
 import mmap
@@ -57,12 +59,13 @@ class _NumpyType:
 def load_edm_pickle(path: str | os.PathLike[str]) -> EDMDenoiser:
     """The averaged network of one of NVIDIA's EDM snapshots as a denoiser.
 
-    The file is a pickle whose official loader imports PyTorch and executes Python source that it carries. Here it is taken
+    The file is a pickle whose official loader imports PyTorch and executes Python source that it carries. Here it is
+    taken
     for data: known class names become inert records, tensors become views of the file, everything else is refused.
     Weights are float32 and computed with in float32, also where the network was trained with ``use_fp16``;
     ``dataclasses.replace(denoiser.network, compute_dtype="bfloat16")`` is how to ask for less.
-    A class-conditional network needs a class (``denoiser.given(label)``) unless its arguments say that it was trained with
-    label dropout; the reference trains without where they do not say.
+    A class-conditional network needs a class (``denoiser.given(label)``) unless its arguments say that it was trained
+    with label dropout; the reference trains without where they do not say.
 
     Args:
         path: the ``.pkl`` file.
@@ -125,7 +128,8 @@ def _snapshot(data: memoryview) -> Snapshot:
     return Snapshot(_config(node), {name: tensor.array() for name, tensor in tensors.items()}, digest)
 
 
-# What the file may construct ---------------------------------------------------------------------------------------------
+# What the file may construct
+# ---------------------------------------------------------------------------------------------
 
 
 def _machine(data: memoryview) -> Machine:
@@ -181,7 +185,8 @@ def _numpy_scalar(kind: Any, data: Any) -> float | int | bool:
     return struct.unpack({"f2": "<e", "f4": "<f", "f8": "<d", "i4": "<i", "i8": "<q", "b1": "<?"}[kind.code], data)[0]
 
 
-# What is taken from it ---------------------------------------------------------------------------------------------------
+# What is taken from it
+# ---------------------------------------------------------------------------------------------------
 
 
 def _collect(node: _Node, prefix: str, tensors: dict[str, TensorView], seen: set[int], depth: int = 0) -> None:

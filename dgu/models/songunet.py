@@ -1,4 +1,6 @@
-"""SongUNet, the "DDPM++" and "NCSN++" networks (Song et al. 2021) as EDM uses them, for one image of shape (H, W, C)."""
+"""SongUNet, the "DDPM++" and "NCSN++" networks (Song et al. 2021) as EDM uses them, for one image of shape (H, W,
+C).
+"""
 
 import math
 from dataclasses import dataclass
@@ -32,13 +34,15 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class SongUNetConfig(UNetConfig):
-    """The architecture of a SongUNet. Defaults are DDPM++'s for FFHQ at 64 x 64 pixels; ``NCSNPP`` has what NCSN++ changes.
+    """The architecture of a SongUNet. Defaults are DDPM++'s for FFHQ at 64 x 64 pixels; ``NCSNPP`` has what NCSN++
+    changes.
 
     Attributes:
-        embedding_type: of the noise level, ``"positional"`` or ``"fourier"`` (random frequencies, which are not trained).
+        embedding_type: of the noise level, ``"positional"`` or ``"fourier"`` (random frequencies, which are not
+            trained).
         channel_mult_noise: channels of that embedding over ``model_channels``.
-        encoder_type: ``"standard"``; ``"residual"``, where each level adds a learned halving of the level above; or ``"skip"``,
-            where each level adds the image, halved by the filter.
+        encoder_type: ``"standard"``; ``"residual"``, where each level adds a learned halving of the level above; or
+            ``"skip"``, where each level adds the image, halved by the filter.
         decoder_type: ``"standard"``, or ``"skip"``, where the levels' images add up.
         resample_filter: taps of the resampling filter, an even number of them.
 
@@ -108,7 +112,8 @@ class FourierEmbedding(nnx.Module):
 class SongUNet(nnx.Module):
     """``F(x; c_noise, label, augment_label)`` of the architecture in ``SongUNetConfig``.
 
-    Names follow the reference's state dict: ``map_layer0``, ``enc.16x16_conv``, ``enc.8x8_aux_residual``, ``dec.16x16_aux_conv`` ...
+    Names follow the reference's state dict: ``map_layer0``, ``enc.16x16_conv``, ``enc.8x8_aux_residual``,
+    ``dec.16x16_aux_conv`` ...
     """
 
     def __init__(self, config: SongUNetConfig, dtype: DTypeLike | None, rngs: nnx.Rngs):
@@ -221,7 +226,9 @@ def _aux(block: str, name: str) -> str:
 
 
 def _gives_image(config: SongUNetConfig, block: str) -> bool:
-    """Whether an image is read off behind this decoder block: the last one of the finest level, or with ``skip`` of each."""
+    """Whether an image is read off behind this decoder block: the last one of the finest level, or with ``skip`` of
+    each.
+    """
     resolution, kind = block.split("_")
     last = kind == f"block{config.num_blocks}"
     return last and (config.decoder_type == "skip" or resolution == f"{config.img_resolution}x{config.img_resolution}")

@@ -21,9 +21,9 @@ class SoftmaxNetwork:
 
         network(x, clean, noise, scale) = sum_k w_k [m_k + U_k D_k U_k^T (x - scale m_k) / scale]
 
-    with ``D_k = scale^2 lam_k / (noise^2 + scale^2 lam_k)`` and the soft-max weights w of the mixture. Positive numbers are
-    held by their logarithms. Nothing keeps the columns of U orthonormal while they are learned; once they are, it is
-    the posterior mean of ``law()``. Wang et al., arXiv 2409.02426.
+    with ``D_k = scale^2 lam_k / (noise^2 + scale^2 lam_k)`` and the soft-max weights w of the mixture. Positive numbers
+    are held by their logarithms. Nothing keeps the columns of U orthonormal while they are learned; once they are, it
+    is the posterior mean of ``law()``. Wang et al., arXiv 2409.02426.
 
     Attributes:
         logits: ``(K,)``; the mixture's weights are their soft-max.
@@ -65,7 +65,9 @@ class HardmaxNetwork:
     bases: Any
 
     def law(self) -> MoLRG:
-        """The mixture that it is the network of: equal weights, means of 0 and variances of 1 in orthonormal columns."""
+        """The mixture that it is the network of: equal weights, means of 0 and variances of 1 in orthonormal
+        columns.
+        """
         bases = jnp.asarray(self.bases)
         count, rank = bases.shape[0], bases.shape[-1]
         there = jnp.any(bases.reshape(count, -1, rank) != 0, axis=1).astype(bases.dtype)

@@ -1,4 +1,6 @@
-"""Tensors in PyTorch's legacy storage format, as views of the bytes that hold them: no PyTorch, no copies, every bound checked."""
+"""Tensors in PyTorch's legacy storage format, as views of the bytes that hold them: no PyTorch, no copies, every bound
+checked.
+"""
 
 import math
 import struct

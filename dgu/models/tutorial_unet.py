@@ -4,9 +4,10 @@
     h_1 = swish(norm(conv x + dense e)), h_2 ... h_L the same with stride 2: 28 -> 26 -> 12 -> 5 -> 2 pixels
     u_L = h_L, u_l = swish(norm(transposed conv [u_(l+1), h_(l+1)] + dense e)), and a last transposed conv of [u_1, h_1]
 
-Convolutions are 3 x 3, unpadded, without bias (the last one has one). The score is the output over the kernel's standard
-deviation: with ``VESDEPreconditioning`` an ``EDMNetwork`` of this architecture estimates it, and trains and samples like any
-other. Used by Li et al., arXiv 2311.01797, section 4.2, on images of 28 x 28 pixels.
+Convolutions are 3 x 3, unpadded, without bias (the last one has one). The score is the output over the kernel's
+standard
+deviation: with ``VESDEPreconditioning`` an ``EDMNetwork`` of this architecture estimates it, and trains and samples
+like any other. Used by Li et al., arXiv 2311.01797, section 4.2, on images of 28 x 28 pixels.
 """
 
 import math
@@ -41,8 +42,8 @@ class TutorialUNetConfig:
     Attributes:
         img_resolution: pixels a side; each level must have one left (28, 26, 12, 5, 2).
         in_channels, out_channels: of the image, equal.
-        channels: of each level, the finest first. Group normalisation has 4 groups on the way into the first, else 32 or,
-            where there are fewer channels, one each.
+        channels: of each level, the finest first. Group normalisation has 4 groups on the way into the first, else 32
+            or, where there are fewer channels, one each.
         embedding: entries of the time's embedding, even.
         frequency_scale: standard deviation of its frequencies.
     """
@@ -138,15 +139,18 @@ class TutorialUNet(nnx.Module):
             inputs = x if level == levels - 1 else jnp.concatenate([x, kept[level]], axis=-1)
             x = run(self.up[f"level{level}"], inputs, e, sizes[level - 1])
         inputs = x if levels == 1 else jnp.concatenate([x, kept[0]], axis=-1)
-        # A transposed convolution of stride 1 is an ordinary one with two rows of zeros around: one here, one of its own.
+        # A transposed convolution of stride 1 is an ordinary one with two rows of zeros around: one here, one of its
+        # own.
         return self.last(jnp.pad(inputs, ((1, 1), (1, 1), (0, 0))))
 
 
 class _Level(nnx.Module):
-    """``swish(norm(conv x + dense e))`` with an unpadded 3 x 3 convolution of stride 1 or 2, or a transposed one of stride 2.
+    """``swish(norm(conv x + dense e))`` with an unpadded 3 x 3 convolution of stride 1 or 2, or a transposed one of
+    stride 2.
 
-    Strides are taken apart: blocks of 2 x 2 pixels become channels, and a 2 x 2 convolution of stride 1 does the same, by
-    sixteen multiplications for nine. XLA's CPU kernels for gradients of strided convolutions take several times as long.
+    Strides are taken apart: blocks of 2 x 2 pixels become channels, and a 2 x 2 convolution of stride 1 does the same,
+    by sixteen multiplications for nine. XLA's CPU kernels for gradients of strided convolutions take several times as
+    long.
     """
 
     def __init__(
@@ -195,7 +199,8 @@ def _strided(x: Float[Array, "h h c"], kernel: Float[Array, "3 3 c o"], size: in
     return _plain(blocks, wide)
 
 
-#: Which tap of three (last axis) the row before and the row itself (first) take for even and odd rows of the output (second).
+#: Which tap of three (last axis) the row before and the row itself (first) take for even and odd rows of the output
+#: (second).
 _TAPS = np.array([[[0, 0, 1], [0, 0, 0]], [[1, 0, 0], [0, 1, 0]]])
 
 

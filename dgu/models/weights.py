@@ -36,7 +36,8 @@ _USUAL = {
 
 
 def network_from_config(config: Mapping[str, Any]) -> EDMNetwork:
-    """The network that a reference-style ``config`` (``precond`` and ``kwargs``) describes; what is left out has its default.
+    """The network that a reference-style ``config`` (``precond`` and ``kwargs``) describes; what is left out has its
+    default.
 
     ``use_fp16`` is accepted and left aside: parameters are float32 either way, and the dtype of the activations is
     ``EDMNetwork.compute_dtype`` (``config["compute_dtype"]``, float32 by default).
@@ -78,7 +79,9 @@ def _one_of(names: Mapping[str, Any]) -> str:
 
 
 def _options(kind: Any, kwargs: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Take the options that the dataclass ``kind`` has fields for out of ``kwargs``, each of the type of its default."""
+    """Take the options that the dataclass ``kind`` has fields for out of ``kwargs``, each of the type of its
+    default.
+    """
     found = {}
     for field in fields(kind):
         if field.name in kwargs and field.name not in without:
@@ -261,9 +264,10 @@ def edm_from_arrays(config: Mapping[str, Any], arrays: Mapping[str, ArrayLike]) 
 
     Args:
         config: ``{"precond": ..., "kwargs": {...}}``: the class, ``"EDMPrecond"``, ``"VPPrecond"``, ``"VEPrecond"`` or
-            ``"iDDPMPrecond"``, and its constructor arguments, those of the network (``model_type`` ``"DhariwalUNet"`` or
-            ``"SongUNet"``) among them; ``"inf"`` is infinity.
-        arrays: ``{"model.map_layer0.weight": ...}`` in the reference's layouts: convolutions OIHW, dense layers (out, in).
+            ``"iDDPMPrecond"``, and its constructor arguments, those of the network (``model_type`` ``"DhariwalUNet"``
+            or ``"SongUNet"``) among them; ``"inf"`` is infinity.
+        arrays: ``{"model.map_layer0.weight": ...}`` in the reference's layouts: convolutions OIHW, dense layers (out,
+            in).
 
     Raises:
         InputError: unknown class or option, or tensors that are missing, superfluous, misshapen or not finite.
@@ -272,6 +276,8 @@ def edm_from_arrays(config: Mapping[str, Any], arrays: Mapping[str, ArrayLike]) 
 
 
 def network_from_arrays(config: Mapping[str, Any], arrays: Mapping[str, ArrayLike]) -> EDMDenoiser:
-    """As ``edm_from_arrays``, for a trained network: without a class it may be called only if it was trained so, too."""
+    """As ``edm_from_arrays``, for a trained network: without a class it may be called only if it was trained so,
+    too.
+    """
     network = network_from_config(config)
     return network.denoiser(params_from_arrays(network, arrays))

@@ -45,12 +45,16 @@ def step_gains(panels: Sequence[GainPanel], *, title: str = "") -> Figure:
         figure = new_figure(5.0 * len(panels) + 0.4, 4.3)
         grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, panel in zip(grid, panels):
-            require(panel.gains.shape[1] == len(panel.sigmas), "gains.shape", panel.gains.shape, f"(n, {len(panel.sigmas)})")  # fmt: skip
+            require(
+                panel.gains.shape[1] == len(panel.sigmas), "gains.shape", panel.gains.shape, f"(n, {len(panel.sigmas)})"
+            )
             _band(axes, panel.sigmas, panel.gains, OKABE_ITO["blue"], "top singular value: median, range")
             for (name, ratios), color in zip(panel.pairs.items(), others):
                 axes.plot(panel.sigmas, np.median(ratios, axis=0), ":", marker=".", color=color, label=name)
             if panel.exact is not None:
-                axes.plot(panel.sigmas, panel.exact, "--", color=OKABE_ITO["black"], linewidth=1.1, label="exact, Gaussian")  # fmt: skip
+                axes.plot(
+                    panel.sigmas, panel.exact, "--", color=OKABE_ITO["black"], linewidth=1.1, label="exact, Gaussian"
+                )
             axes.axhline(1, color=OKABE_ITO["vermilion"], linewidth=1.0)
             _falling_levels(axes, panel.sigmas)
             axes.set_xlabel("noise level $\\sigma_i$")
@@ -97,10 +101,22 @@ def scale_recursions(panels: Sequence[ScalePanel], *, title: str = "") -> Figure
             for (name, curve), color, line in zip(panel.curves.items(), colors, ("-", "--", "-.", ":")):
                 require(len(curve) == len(steps), f"length of {name!r}", len(curve), f"{len(steps)}")
                 axes.plot(steps, curve, line, color=color, label=name)
-            axes.plot(steps[:-1], panel.sigmas[:-1], ":", color="#7f7f7f", linewidth=1.0, label="noise level $\\sigma_i$")  # fmt: skip
+            axes.plot(
+                steps[:-1], panel.sigmas[:-1], ":", color="#7f7f7f", linewidth=1.0, label="noise level $\\sigma_i$"
+            )
             for (name, value), marker in zip(panel.measured.items(), "osD^v"):
                 color = OKABE_ITO["green" if marker == "o" else "black"]
-                axes.plot(steps[-1:], [value], marker, color=color, markersize=7, linestyle="none", label=name, clip_on=False, zorder=5)  # fmt: skip
+                axes.plot(
+                    steps[-1:],
+                    [value],
+                    marker,
+                    color=color,
+                    markersize=7,
+                    linestyle="none",
+                    label=name,
+                    clip_on=False,
+                    zorder=5,
+                )
             axes.set_yscale("log")
             axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
             axes.set_xlabel("step i")
@@ -141,21 +157,36 @@ def counter_example(
         figure = new_figure(10.0, 4.2)
         left, right = figure.subplots(1, 2)
         for axes, values in ((left, gains), (right, -changes)):
-            shown = {False: (OKABE_ITO["sky blue"], ".", "step contracts here"), True: (OKABE_ITO["vermilion"], "x", "step expands here")}  # fmt: skip
+            shown = {
+                False: (OKABE_ITO["sky blue"], ".", "step contracts here"),
+                True: (OKABE_ITO["vermilion"], "x", "step expands here"),
+            }
             for state, (color, marker, label) in shown.items():
                 chosen = (expands == state) & (values > 0)
-                axes.plot(level[chosen], values[chosen], marker, color=color, label=label, markersize=4, linestyle="none")  # fmt: skip
+                axes.plot(
+                    level[chosen], values[chosen], marker, color=color, label=label, markersize=4, linestyle="none"
+                )
             axes.set_yscale("log")
             axes.axvline(distance, color="#7f7f7f", linestyle=":", label=f"$\\sigma$ = a = {distance:g}")
             _falling_levels(axes, sigmas)
             axes.set_xlabel("noise level $\\sigma_i$")
-        left.plot(sigmas[:-1], np.abs(centre[:-1]), "--", color=OKABE_ITO["black"], linewidth=1.1, label="exact, halfway between the points")  # fmt: skip
+        left.plot(
+            sigmas[:-1],
+            np.abs(centre[:-1]),
+            "--",
+            color=OKABE_ITO["black"],
+            linewidth=1.1,
+            label="exact, halfway between the points",
+        )
         left.axhline(1, color=OKABE_ITO["black"], linewidth=0.8)
         left.set_ylabel("top singular value of the step")
         # To noise 0 a step maps everything to the points: a gain of 0, off the logarithmic scale.
         left.set_ylim(float(gains[:, :-1].min()) / 2, 5 * float(gains.max()))
         right.set_ylabel("fall of the norm, $|x_i| - |x_{i+1}|$")
-        right.set_title(f"{int((expands & (changes < 0)).sum())} of {int(expands.sum())} expanding steps shorten the state", fontsize=10)  # fmt: skip
+        right.set_title(
+            f"{int((expands & (changes < 0)).sum())} of {int(expands.sum())} expanding steps shorten the state",
+            fontsize=10,
+        )
         legend_below(figure, [left, right])
         if title:
             figure.suptitle(title)

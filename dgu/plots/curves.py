@@ -65,7 +65,8 @@ def learning_curves(
         columns: panels side by side.
 
     Raises:
-        InputError: no panel, arrays of a panel whose shapes do not fit its sizes and arms, or a prediction of unequal lengths.
+        InputError: no panel, arrays of a panel whose shapes do not fit its sizes and arms, or a prediction of unequal
+            lengths.
     """
     require(len(panels) > 0, "number of panels", len(panels), "1 or more")
     for panel in panels:

@@ -1,4 +1,6 @@
-"""Figures of generalisation in training time: curves over seeds, densities as they are learned, scatter against a size."""
+"""Figures of generalisation in training time: curves over seeds, densities as they are learned, scatter against a
+size.
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -58,7 +60,9 @@ def seed_curves(
             axes.plot(panel.x, shown.T, color=OKABE_ITO["sky blue"], linewidth=0.6, alpha=0.6)
             worst = np.where(np.isfinite(panel.y), panel.y, np.inf)
             low, middle, high = (_finite(worst, q) for q in (0.25, 0.5, 0.75))
-            axes.fill_between(panel.x, low, high, color=OKABE_ITO["blue"], alpha=0.25, linewidth=0, label="middle half of the seeds")  # fmt: skip
+            axes.fill_between(
+                panel.x, low, high, color=OKABE_ITO["blue"], alpha=0.25, linewidth=0, label="middle half of the seeds"
+            )
             axes.plot(panel.x, middle, color=OKABE_ITO["blue"], marker="o", markersize=3, label="median over seeds")
             for (name, place), color in zip(panel.marks.items(), ("vermilion", "green")):
                 axes.axvline(place, color=OKABE_ITO[color], linestyle="--", linewidth=1.1, label=name)
@@ -78,7 +82,9 @@ def seed_curves(
 
 
 def _finite(rows: np.ndarray, quantile: float) -> np.ndarray:
-    """A quantile over the rows, NaN where it lies at or beside an infinity: of runs that diverged or never got there."""
+    """A quantile over the rows, NaN where it lies at or beside an infinity: of runs that diverged or never got
+    there.
+    """
     with np.errstate(invalid="ignore"):
         values = np.quantile(rows, quantile, axis=0)
     return np.where(np.isfinite(values), values, np.nan)
@@ -160,7 +166,8 @@ class SizePanel:
 
 @drawing
 def against_size(panels: Sequence[SizePanel], *, title: str = "") -> Figure:
-    """Every seed as a point, the median as a line, both axes logarithmic; crosses with their number at the ceiling: runs lost.
+    """Every seed as a point, the median as a line, both axes logarithmic; crosses with their number at the ceiling:
+    runs lost.
 
     Raises:
         InputError: no panel, or points that do not fit their sizes.
@@ -181,9 +188,16 @@ def against_size(panels: Sequence[SizePanel], *, title: str = "") -> Figure:
                 lost = (~np.isfinite(points)).sum(axis=1)
                 if panel.ceiling is not None and lost.any():
                     at = lost > 0
-                    axes.plot(panel.x[at] * shift, np.full(at.sum(), panel.ceiling), "x", color=color, label=panel.lost)  # fmt: skip
+                    axes.plot(panel.x[at] * shift, np.full(at.sum(), panel.ceiling), "x", color=color, label=panel.lost)
                     for x, count in zip(panel.x[at], lost[at]):
-                        axes.annotate(f"{count}", (x * shift, panel.ceiling), (0, 4), textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
+                        axes.annotate(
+                            f"{count}",
+                            (x * shift, panel.ceiling),
+                            (0, 4),
+                            textcoords="offset points",
+                            ha="center",
+                            fontsize=8,
+                        )
             for name, values in panel.line.items():
                 axes.plot(panel.x, values, color=OKABE_ITO["black"], linestyle="--", linewidth=1.1, label=name)
             if panel.level is not None:

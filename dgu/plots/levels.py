@@ -52,7 +52,12 @@ def level_curves(panels: Sequence[LevelPanel], *, columns: int = 3, title: str =
             axes = cell.axes
             for name, curve in panel.curves.items():
                 shapes = [np.shape(part) for part in curve]
-                require(shapes == [panel.sigmas.shape] * 3, f"shape of {name!r} ({panel.title})", shapes, f"three of {panel.sigmas.shape}")  # fmt: skip
+                require(
+                    shapes == [panel.sigmas.shape] * 3,
+                    f"shape of {name!r} ({panel.title})",
+                    shapes,
+                    f"three of {panel.sigmas.shape}",
+                )
                 look = LOOKS[names.index(name)]
                 mean, low, high = curve
                 axes.plot(panel.sigmas, mean, look.linestyle, marker=look.marker, color=look.color, label=name)

@@ -30,7 +30,8 @@ class MapPanel:
 
 @drawing
 def map_spectra_figure(panels: Sequence[MapPanel], *, columns: int = 4, title: str = "") -> Figure:
-    """Singular values against rank, and below them whether left and right vectors agree (a symmetric map: 1 throughout).
+    """Singular values against rank, and below them whether left and right vectors agree (a symmetric map: 1
+    throughout).
 
     Raises:
         InputError: no panel.
@@ -76,7 +77,8 @@ def distillation_epochs(
     *,
     title: str = "",
 ) -> Figure:
-    """The course of a distillation by Adam: distance of the weights to a reference's, and the loss, a line a noise level.
+    """The course of a distillation by Adam: distance of the weights to a reference's, and the loss, a line a noise
+    level.
 
     Args:
         epochs: epochs done at each snapshot.

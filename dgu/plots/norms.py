@@ -1,4 +1,6 @@
-"""Norms along the sampler: the panel of histograms and pictures at a few levels, and the change of the norm in each step."""
+"""Norms along the sampler: the panel of histograms and pictures at a few levels, and the change of the norm in each
+step.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,7 +30,8 @@ def norm_panel(
     *,
     title: str = "",
 ) -> Figure:
-    """Norms and pictures of one trajectory at a few steps, a column each, below the noise schedule (Ghane et al., Fig 4).
+    """Norms and pictures of one trajectory at a few steps, a column each, below the noise schedule (Ghane et al., Fig
+    4).
 
     Args:
         sigmas: the whole grid of noise levels, the last 0.
@@ -121,7 +124,12 @@ def norm_changes(
         InputError: numbers of classes or steps that differ.
     """
     require(len(changes) == len(names) > 0, "number of names", len(names), f"the number of classes, {len(changes)}")
-    require(all(one.shape[1] == len(sigmas) for one in changes), "steps", [one.shape[1] for one in changes], f"{len(sigmas)}")  # fmt: skip
+    require(
+        all(one.shape[1] == len(sigmas) for one in changes),
+        "steps",
+        [one.shape[1] for one in changes],
+        f"{len(sigmas)}",
+    )
     require(len(shares) == len(sigmas), "number of shares", len(shares), f"the number of steps, {len(sigmas)}")
     largest = max(float(np.abs(one).max()) for one in changes)
     highest = max(float(one.max()) for one in changes)
@@ -138,12 +146,27 @@ def norm_changes(
                 _shares(axes, sigmas, shares)
                 continue
             change = changes[number]
-            axes.fill_between(sigmas, change.min(0), change.max(0), color=OKABE_ITO["blue"], alpha=0.15, linewidth=0, label="all trajectories")  # fmt: skip
+            axes.fill_between(
+                sigmas,
+                change.min(0),
+                change.max(0),
+                color=OKABE_ITO["blue"],
+                alpha=0.15,
+                linewidth=0,
+                label="all trajectories",
+            )
             low, middle, high = np.quantile(change, [0.05, 0.5, 0.95], axis=0)
             axes.fill_between(sigmas, low, high, color=OKABE_ITO["blue"], alpha=0.3, linewidth=0, label="middle 90 %")
             axes.plot(sigmas, middle, color=OKABE_ITO["blue"], label="median")
             if expected is not None:
-                axes.plot(sigmas, expected[number], color=OKABE_ITO["black"], linestyle="--", linewidth=1.1, label="exact, Gaussian")  # fmt: skip
+                axes.plot(
+                    sigmas,
+                    expected[number],
+                    color=OKABE_ITO["black"],
+                    linestyle="--",
+                    linewidth=1.1,
+                    label="exact, Gaussian",
+                )
             axes.axhline(0, color=OKABE_ITO["vermilion"], linewidth=0.9)
             axes.set_yscale("symlog", linthresh=threshold, linscale=0.5)
             powers = np.arange(math.floor(math.log10(largest)), math.log10(threshold) - 0.5, -2)

@@ -20,7 +20,8 @@ def phase_maps(
     *,
     title: str = "",
 ) -> Figure:
-    """Share of successful trials in each cell of rank d and size N, a panel a method, with the line N = d of the theory.
+    """Share of successful trials in each cell of rank d and size N, a panel a method, with the line N = d of the
+    theory.
 
     Args:
         panels: by title, shares from 0 to 1.
@@ -75,7 +76,8 @@ def subspace_errors(
     """Distance of the projectors against the number of points, for several ranks, with what the theory allows.
 
     Args:
-        panels: by title and rank d, median of ``|U U^T - V V^T|_F`` over trials and its 5 and 95 % quantiles, ``(sizes,)``.
+        panels: by title and rank d, median of ``|U U^T - V V^T|_F`` over trials and its 5 and 95 % quantiles,
+            ``(sizes,)``.
         bounds: by the same titles and ranks, the bound: from above where N >= d, and what it is at least where N < d.
         sizes: N, increasing.
     """

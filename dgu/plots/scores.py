@@ -19,7 +19,8 @@ class ScorePanel:
         title: of the panel.
         xlabel: what the sizes are.
         points: by name ``(sizes (n,), scores (n, runs))``: each run is a point, their mean a line.
-        fits: by name ``(sizes (m,), scores (m,))``, drawn dashed in the colour of the points of that name (black without).
+        fits: by name ``(sizes (m,), scores (m,))``, drawn dashed in the colour of the points of that name (black
+            without).
     """
 
     title: str

@@ -1,4 +1,6 @@
-"""Eigenvalue spectra on logarithmic axes, with the ratios of arms below; power laws; white spectra; the assumptions of a theorem."""
+"""Eigenvalue spectra on logarithmic axes, with the ratios of arms below; power laws; white spectra; the assumptions of
+a theorem.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -167,7 +169,14 @@ def power_laws(
                 if arm in panel.laws:
                     prefactor, exponent, first, last = panel.laws[arm]
                     ends = np.array([first, last], float)
-                    axes.plot(ends, prefactor * ends**-exponent, color=OKABE_ITO["black"], linewidth=2.2, alpha=0.45, label="power laws, over the ranks fitted")  # fmt: skip
+                    axes.plot(
+                        ends,
+                        prefactor * ends**-exponent,
+                        color=OKABE_ITO["black"],
+                        linewidth=2.2,
+                        alpha=0.45,
+                        label="power laws, over the ranks fitted",
+                    )
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.set_title(panel.title)
@@ -252,7 +261,15 @@ def assumption_ratios(
                 color = list(OKABE_ITO.values())[(number % 7) + (number % 7 >= 4)]
                 axes.plot([low, high], [height, height], color=color, linewidth=1.1)
                 label = classes[number] if number < len(classes) and count <= 10 else None
-                axes.plot([value], [height], marker="o.sD^vPX<>"[number % 10], color=color, markersize=3.5, linestyle="none", label=label)  # fmt: skip
+                axes.plot(
+                    [value],
+                    [height],
+                    marker="o.sD^vPX<>"[number % 10],
+                    color=color,
+                    markersize=3.5,
+                    linestyle="none",
+                    label=label,
+                )
         axes.set_xscale("log")
         name_rows(axes, names)
         axes.set_xlabel("ratio to white Gaussian data of the same size")

@@ -105,7 +105,9 @@ _RC: dict[str, Any] = {
 
 
 def arm_style(arm: str, number: int = 0) -> ArmStyle:
-    """The style of an arm: fixed for those with a meaning everywhere (diffusion, real, ...), for others by ``number``, their place."""
+    """The style of an arm: fixed for those with a meaning everywhere (diffusion, real, ...), for others by ``number``,
+    their place.
+    """
     return _ARMS.get(arm, _OTHERS[number % len(_OTHERS)])
 
 
@@ -124,7 +126,9 @@ _LONGEST = 300
 
 
 def drawing(plot: Callable[Given, Made]) -> Callable[Given, Made]:
-    """Decorator of every function that draws: text in its arguments, such as names of classes or files, is shown as it is."""
+    """Decorator of every function that draws: text in its arguments, such as names of classes or files, is shown as it
+    is.
+    """
 
     @functools.wraps(plot)
     def drawn(*args: Given.args, **kwargs: Given.kwargs) -> Made:
@@ -134,8 +138,9 @@ def drawing(plot: Callable[Given, Made]) -> Callable[Given, Made]:
 
 
 def plain_text(text: str) -> str:
-    """Text from outside as matplotlib draws it literally: dollar signs escaped, which would begin a formula, control characters
-    too; without its middle where it is very long; a leading ``_`` set apart, which would take it out of legends."""
+    """Text from outside as matplotlib draws it literally: dollar signs escaped, which would begin a formula, control
+    characters too; without its middle where it is very long; a leading ``_`` set apart, which would take it out of
+    legends."""
     lines = [line if line.isprintable() else printable(line) for line in shortened(text, _LONGEST).split("\n")]
     parts = _FORMULAS.split("\n".join(lines))
     shown = "".join(part if number % 2 else part.replace("$", "\\$") for number, part in enumerate(parts))

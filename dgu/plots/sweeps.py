@@ -49,7 +49,8 @@ def sweep_curves(panels: Sequence[SweepPanel], *, columns: int = 3, title: str =
         title: of the figure.
 
     Raises:
-        InputError: no panel, a curve whose vectors differ in length or whose x is not positive, or more than seven names.
+        InputError: no panel, a curve whose vectors differ in length or whose x is not positive, or more than seven
+            names.
     """
     require(len(panels) > 0, "number of panels", len(panels), "1 or more")
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
@@ -88,7 +89,7 @@ def _marked_axis(axes: Axes, panel: SweepPanel) -> None:
     axes.set_xscale("log")
     if panel.falling:
         axes.invert_xaxis()
-    axes.set_xticks(shown, [f"{place:.2g}" if place < 10 else f"{place:,.0f}" for place in shown], rotation=30, ha="right",
-                    rotation_mode="anchor")  # fmt: skip
+    names = [f"{place:.2g}" if place < 10 else f"{place:,.0f}" for place in shown]
+    axes.set_xticks(shown, names, rotation=30, ha="right", rotation_mode="anchor")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())

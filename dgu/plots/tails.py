@@ -1,4 +1,6 @@
-"""Tails of Lipschitz functions: log-survival curves, kurtosis function by function, calibration of a test, couplings."""
+"""Tails of Lipschitz functions: log-survival curves, kurtosis function by function, calibration of a test,
+couplings.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,8 @@ from scipy import stats
 from dgu.core.errors import require
 from dgu.plots.style import OKABE_ITO, drawing, legend_below, name_rows, new_figure, panel_grid, style
 
-#: Colour and line style of a kind of function, by the first word of its name: those of ``LipschitzFamily.names``, and "leading".
+#: Colour and line style of a kind of function, by the first word of its name: those of ``LipschitzFamily.names``, and
+#: "leading".
 _KINDS = {
     "norm": (OKABE_ITO["vermilion"], "-"),
     "leading": (OKABE_ITO["blue"], "-"),
@@ -47,7 +50,8 @@ class TailPanel:
 
 @drawing
 def tail_panels(panels: Sequence[TailPanel], *, columns: int = 4, title: str = "") -> Figure:
-    """``P(|f - E f| > t)`` of each function against t / s, logarithmic, with ``2 exp(-t^2 / 2 s^2)`` and a Gaussian of scale s.
+    """``P(|f - E f| > t)`` of each function against t / s, logarithmic, with ``2 exp(-t^2 / 2 s^2)`` and a Gaussian of
+    scale s.
 
     Raises:
         InputError: no panel, or a survival whose shape does not fit names and levels.
@@ -77,7 +81,14 @@ def tail_panels(panels: Sequence[TailPanel], *, columns: int = 4, title: str = "
             axes.plot(
                 fine, 2 * np.exp(-(fine**2) / 2), color=OKABE_ITO["black"], linewidth=1.8, label="bound, 2 exp(-t²/2s²)"
             )
-            axes.plot(fine, 2 * stats.norm.sf(fine), color="#7f7f7f", linestyle=(0, (1, 1.5)), linewidth=1.5, label="Gaussian of scale s")  # fmt: skip
+            axes.plot(
+                fine,
+                2 * stats.norm.sf(fine),
+                color="#7f7f7f",
+                linestyle=(0, (1, 1.5)),
+                linewidth=1.5,
+                label="Gaussian of scale s",
+            )
             axes.set_yscale("log")
             axes.set_title(panel.title)
             if cell.left:
@@ -101,7 +112,8 @@ def kurtosis_rows(
     *,
     title: str = "",
 ) -> Figure:
-    """Excess kurtosis of each function minus what Gaussian data of the same moments have, a row a class; heavier tails to the right.
+    """Excess kurtosis of each function minus what Gaussian data of the same moments have, a row a class; heavier tails
+    to the right.
 
     Args:
         rows: name of each row.
@@ -155,7 +167,8 @@ def calibration(
     level: float = 0.05,
     data: str = "",
 ) -> Figure:
-    """Size and power of a test: p values of Gaussian sets, which must be uniform, and rejections against tails of falling weight.
+    """Size and power of a test: p values of Gaussian sets, which must be uniform, and rejections against tails of
+    falling weight.
 
     Args:
         p_values: of sets for which the null hypothesis holds.
@@ -199,8 +212,8 @@ def coupling_deviations(
     exact: Mapping[str, Float[np.ndarray, "dimensions"]],
     bound: float | int,
 ) -> Figure:
-    """Standard deviation of ``||x - y|| / sqrt 2`` against the dimension, for couplings of the same two Gaussian marginals: points
-    with 95 % intervals, lines exact.
+    """Standard deviation of ``||x - y|| / sqrt 2`` against the dimension, for couplings of the same two Gaussian
+    marginals: points with 95 % intervals, lines exact.
 
     Args:
         dimensions: d, rising.

@@ -1,7 +1,8 @@
 """The generalised sampler of EDM: earlier work's noise levels, schedules, scalings and steps, one example at a time.
 
-``Ablation()`` with its defaults is ``heun``; other values give the samplers of VP, VE and iDDPM models, the midpoint and
-Ralston rules, and everything between. Levels and schedules are NumPy float64 numbers wherever the inputs are concrete.
+``Ablation()`` with its defaults is ``heun``; other values give the samplers of VP, VE and iDDPM models, the midpoint
+and Ralston rules, and everything between. Levels and schedules are NumPy float64 numbers wherever the inputs are
+concrete.
 """
 
 import math
@@ -182,8 +183,9 @@ class Ablation:
     ) -> PyTree:
         """One example from noise to clean; arguments, result and errors are those of ``heun``.
 
-        States, ``x_init`` and those observed too, are free of the scaling: ``x_init = sigmas[0] * noise``. ``sigmas`` is
-        ``self.sigmas(num_steps)``, or any other grid. The second evaluation of a step does not appear in ``StepState``.
+        States, ``x_init`` and those observed too, are free of the scaling: ``x_init = sigmas[0] * noise``. ``sigmas``
+        is ``self.sigmas(num_steps)``, or any other grid. The second evaluation of a step does not appear in
+        ``StepState``.
 
         Raises:
             InputError: as ``heun``; ``alpha`` above 1 so large that a step would evaluate at a negative time.
@@ -292,7 +294,8 @@ def _vp_sigma(time: Any, betas: tuple[float, float], xp: Any) -> Any:
 
 def _iddpm_levels(M: int, C_1: Number, C_2: Number) -> Float64[np.ndarray, "levels"]:
     """iDDPM's noise levels u_0 > ... > u_M = 0: ``u_{j-1}^2 = (u_j^2 + 1) / max(ab(j-1) / ab(j), C_1) - 1`` with
-    ``ab(j) = sin^2(pi / 2 j / M / (1 + C_2))``, rounded to float32 after each operation, as the published levels are."""
+    ``ab(j) = sin^2(pi / 2 j / M / (1 + C_2))``, rounded to float32 after each operation, as the published levels
+    are."""
     single = np.float32
     phase = single(np.pi / 2) * np.arange(M + 1, dtype=single) / single(M) / single(C_2 + 1)
     squares = np.sin(phase) ** 2

@@ -27,8 +27,8 @@ def gaussian_flow(
         x_s = mean + sum_i sqrt((s^2 + lam_i) / (sigma^2 + lam_i)) u_i u_i^T (x - mean)
         D(x_s, s) = mean + sum_i lam_i / sqrt((s^2 + lam_i) (sigma^2 + lam_i)) u_i u_i^T (x - mean)
 
-    where directions outside the basis have lam = 0: they shrink by ``s / sigma``, and the denoiser gives the mean there.
-    Levels may be 0, and above ``sigma``: the flow runs both ways. Pure; map it with ``jax.vmap``.
+    where directions outside the basis have lam = 0: they shrink by ``s / sigma``, and the denoiser gives the mean
+    there. Levels may be 0, and above ``sigma``: the flow runs both ways. Pure; map it with ``jax.vmap``.
 
     Args:
         gaussian: mean, basis and variances.

@@ -141,7 +141,9 @@ class GaussianPath:
 
     @property
     def start_gain(self) -> Float64[np.ndarray, "m"]:
-        """Factor of the start's coordinate in the output, ``prod_i g_i``: the output is this times the start plus noise."""
+        """Factor of the start's coordinate in the output, ``prod_i g_i``: the output is this times the start plus
+        noise.
+        """
         return self.gains.prod(axis=0)
 
     @property
@@ -195,8 +197,8 @@ def gaussian_outputs(
 ) -> Float64[np.ndarray, "n *event"]:
     """Outputs of the sampler for given starts, without running it: exact in law, and without churn exact one by one.
 
-    ``x_N = m + start_gain (x_0 - m) + sqrt(noise_variance) z`` in every mode, z standard normal: whatever the law of the
-    start, heavy tails included.
+    ``x_N = m + start_gain (x_0 - m) + sqrt(noise_variance) z`` in every mode, z standard normal: whatever the law of
+    the start, heavy tails included.
 
     Args:
         denoiser: the Gaussian.

@@ -217,7 +217,8 @@ def scan_steps(
     grid: PyTree,
     observe: Callable[[StepState], PyTree] | None,
 ) -> PyTree:
-    """``carry, state = advance(carry, row of grid, is it the last)`` over all rows by ``lax.scan``, the last peeled off.
+    """``carry, state = advance(carry, row of grid, is it the last)`` over all rows by ``lax.scan``, the last peeled
+    off.
 
     Choosing between Euler and Heun by a ``where`` inside the scan gives NaN gradients. Returns the last ``x_next``,
     with ``observe`` the pair of it and the stacked observations.

@@ -23,19 +23,20 @@ def invert(
     refine: int = 1,
     observe: Callable[[StepState], PyTree] | None = None,
 ) -> PyTree:
-    """The state at ``sigmas[0]`` from which ``heun`` without churn returns to ``x``: Heun's steps over the grid reversed.
+    """The state at ``sigmas[0]`` from which ``heun`` without churn returns to ``x``: Heun's steps over the grid
+    reversed.
 
     The first step undoes the sampler's last one, ``x = denoiser(x_min; sigma_min)``, to first order:
 
         x_min = x + (x - denoiser(x; sigma_min)),    sigma_min = sigmas[-2]
 
     that is Euler's step from noise 0 with the slope at ``sigma_min`` (at 0 the slope is 0/0). From there on Heun's
-    rule runs from each level to the next higher one. Its step up is not the inverse of the sampler's step R down, so each
-    is corrected ``refine`` times by what the step down misses: ``x_up <- x_up + (x - R(x_up))``. On a grid of N steps
-    this takes ``2 N - 1 + 2 refine (N - 1)`` evaluations. The latent differs from that of the exact ODE by an error of
-    order 2 in the step; the round trip ``heun(denoiser, invert(...), sigmas)`` misses ``x`` by order 3 without correction
-    (the leading errors up and down cancel), and by another order with each one. What can't come back is what the
-    denoiser removes at ``sigma_min`` already: detail off the data's support.
+    rule runs from each level to the next higher one. Its step up is not the inverse of the sampler's step R down, so
+    each is corrected ``refine`` times by what the step down misses: ``x_up <- x_up + (x - R(x_up))``. On a grid of N
+    steps this takes ``2 N - 1 + 2 refine (N - 1)`` evaluations. The latent differs from that of the exact ODE by an
+    error of order 2 in the step; the round trip ``heun(denoiser, invert(...), sigmas)`` misses ``x`` by order 3 without
+    correction (the leading errors up and down cancel), and by another order with each one. What can't come back is what
+    the denoiser removes at ``sigma_min`` already: detail off the data's support.
 
     Args:
         denoiser: ``denoiser(x, sigma) -> E[x0 | x]`` for one example.
@@ -50,7 +51,8 @@ def invert(
         ``(latent, observed)``.
 
     Raises:
-        InputError: a grid that does not fall to 0 or leaves the denoiser's range, a negative ``refine``. Traced values are not looked at.
+        InputError: a grid that does not fall to 0 or leaves the denoiser's range, a negative ``refine``. Traced values
+            are not looked at.
 
     EDM (Karras et al. 2022), equation 1; Song et al. 2021 (DDIM, score SDE) for the encoding.
     """

@@ -48,13 +48,15 @@ def log_likelihood(
         log p(x) = log N(x(sigma_max); 0, sigma_max^2 I) + int (d - tr J(x(sigma); sigma)) / sigma dsigma
 
     over ``sigma_min`` to ``sigma_max`` along the path from ``x(sigma_min) = x``. For an exact denoiser p is the density
-    of data plus noise of level ``sigma_min``, up to the prior: what it stands in for has the data's mean and covariance,
-    too. A ``dgu.errors.PriorMismatchWarning`` says where that makes more than .01 nats of difference on average
-    (``prior_mismatch``, 164 more evaluations for a large example, at each call that is not compiled). An example that is not
+    of data plus noise of level ``sigma_min``, up to the prior: what it stands in for has the data's mean and
+    covariance, too. A ``dgu.errors.PriorMismatchWarning`` says where that makes more than .01 nats of difference on
+    average (``prior_mismatch``, 164 more evaluations for a large example, at each call that is not compiled). An
+    example that is not
     traced is looked at as well: where the denoiser places it far from 0 at ``sigma_max``, the density there is off by
-    ``|D|^2 / (2 sigma_max^2)`` or so. Nothing is looked for, and nothing said, where the denoiser's arrays or ``sigma_max`` are
-    traced, as when the denoiser is an argument of ``jax.jit``: call ``prior_mismatch`` outside then. Integrated by diffrax (Dopri8, adaptive) over ``log sigma`` in the frame of a reference Gaussian,
-    ``x / sqrt(1/4 + sigma^2)``, where state and integrand vary little.
+    ``|D|^2 / (2 sigma_max^2)`` or so. Nothing is looked for, and nothing said, where the denoiser's arrays or
+    ``sigma_max`` are traced, as when the denoiser is an argument of ``jax.jit``: call ``prior_mismatch`` outside then.
+    Integrated by diffrax (Dopri8, adaptive) over ``log sigma`` in the frame of a reference Gaussian, ``x / sqrt(1/4 +
+    sigma^2)``, where state and integrand vary little.
 
     Works under ``jax.jit``, ``jax.grad`` and ``jax.vmap``; under ``vmap`` each example takes its own steps.
 
@@ -64,7 +66,8 @@ def log_likelihood(
         sigma_min, sigma_max: range of noise levels, positive.
         key: of the probes.
         probes: number of Rademacher probes v, at least 2, that estimate the trace by the mean of ``v^T J v``, the same
-            along the path; probe number i depends on ``(key, i)`` alone. None for the exact trace, d products ``J e_j``.
+            along the path; probe number i depends on ``(key, i)`` alone. None for the exact trace, d products ``J
+            e_j``.
         rtol, atol: tolerances of each step, relative and absolute, for the whole state and the log density in nats. The
             defaults give 1e-4 nats for Gaussians of 192 dimensions, in float32 too.
         block_size: products ``J v`` made at a time; memory grows with it.

@@ -51,8 +51,9 @@ def pair_distances(
 ) -> PairDistances:
     """Distances along pairs of trajectories that differ in their starts alone.
 
-    The first of pair i is sample i of ``sample``. The second starts from ``sqrt(1 - s^2) z + s z'``, s the ``nearness``,
-    z the first's unit noise and z' independent: a standard normal too, so that both follow the sampler's own law.
+    The first of pair i is sample i of ``sample``. The second starts from ``sqrt(1 - s^2) z + s z'``, s the
+    ``nearness``, z the first's unit noise and z' independent: a standard normal too, so that both follow the sampler's
+    own law.
 
     Args:
         denoiser, key, indices, sigmas, shape, labels, churn, batch_size, dtype: as of ``dgu.samplers.sample``.

@@ -1,4 +1,6 @@
-"""How far is the Gaussian that samplers and likelihoods start from, ``N(0, sigma_max^2 I)``, from the data noised that much?"""
+"""How far is the Gaussian that samplers and likelihoods start from, ``N(0, sigma_max^2 I)``, from the data noised that
+much?
+"""
 
 import math
 import warnings
@@ -33,28 +35,31 @@ _STEEPEST = 2 / 3
 
 
 def prior_mismatch(denoiser: Denoiser, shape: Sequence[int], sigma_max: Any, *, dtype: DTypeLike = float) -> float:
-    """``KL(p || N(0, s^2 I))`` in nats, p the law of ``x0 + s eps`` at ``s = sigma_max``, from the denoiser at that level alone.
+    """``KL(p || N(0, s^2 I))`` in nats, p the law of ``x0 + s eps`` at ``s = sigma_max``, from the denoiser at that
+    level alone.
 
-    What a likelihood of exact flow is off by on average, as the flow keeps the divergence: for Gaussian data of mean mu and
-    covariance C it is ``(|mu|^2 / s^2 + tr C / s^2 - log det(I + C / s^2)) / 2``. In general, with draws ``x = m + s z`` of
-    a Gaussian about a point m near the mean, ``grad log p = (D(x; s) - x) / s^2`` gives, but for a constant,
+    What a likelihood of exact flow is off by on average, as the flow keeps the divergence: for Gaussian data of mean mu
+    and covariance C it is ``(|mu|^2 / s^2 + tr C / s^2 - log det(I + C / s^2)) / 2``. In general, with draws ``x = m +
+    s z`` of a Gaussian about a point m near the mean, ``grad log p = (D(x; s) - x) / s^2`` gives, but for a constant,
 
         log p(x) / N(x; m, s^2 I) = w(z) = 1/s int_0^1 z . (D(m + t s z; s) - m) dt
 
-    and with weights ``r ~ exp w`` times ``N(x; m, s^2 I)`` over the density drawn from, which make the draws those of p,
+    and with weights ``r ~ exp w`` times ``N(x; m, s^2 I)`` over the density drawn from, which make the draws those of
+    p,
 
         KL = sum_i r_i w_i - log mean r_i + (2 m . sum_i r_i D(x_i; s) - |m|^2) / (2 s^2)
 
     with the mean of the weights before they are normalised. The draws are as wide as the mean slope of D says p is.
 
-    The draws are fixed (n = 32 or more, 16,384 for one number), the integral has three points. The part of the mean is exact to
-    per mille; that of the spread is within some ten per cent below one nat in few dimensions, and rough with few draws or above.
-    It takes ``5 n + 2`` evaluations: 162 of a network for a large example, more for a small one.
+    The draws are fixed (n = 32 or more, 16,384 for one number), the integral has three points. The part of the mean is
+    exact to per mille; that of the spread is within some ten per cent below one nat in few dimensions, and rough with
+    few draws or above. It takes ``5 n + 2`` evaluations: 162 of a network for a large example, more for a small one.
 
-    All draws lie about one centre: a part of the data that is many sigma_max away from it is not seen. Where the denoiser
-    itself can be drawn from (``draw(key)`` and ``log_density(x, sigma)``, as mixtures in closed form), the mean of
-    ``log p(x) / N(x; 0, s^2 I)`` over such draws counts where it is larger beyond three standard errors. A part that fewer than some ten of these
-    draws hit (n of them, 256 or more: one in 25 of a large example) is still missed. Of a network nothing shows such a part but an example of it (``log_likelihood``).
+    All draws lie about one centre: a part of the data that is many sigma_max away from it is not seen. Where the
+    denoiser itself can be drawn from (``draw(key)`` and ``log_density(x, sigma)``, as mixtures in closed form), the
+    mean of ``log p(x) / N(x; 0, s^2 I)`` over such draws counts where it is larger beyond three standard errors. A part
+    that fewer than some ten of these draws hit (n of them, 256 or more: one in 25 of a large example) is still missed.
+    Of a network nothing shows such a part but an example of it (``log_likelihood``).
 
     Args:
         denoiser: ``denoiser(x, sigma) -> E[x0 | x]`` for one example.
@@ -141,17 +146,20 @@ def warn_of_mismatch(nats: float, sigma_max: float, what: str, stacklevel: int =
     """A ``PriorMismatchWarning`` with the size of the mismatch where that exceeds ``MAX_MISMATCH``."""
     if nats > MAX_MISMATCH:
         message = (
-            f"{what}: at sigma_max = {sigma_max:.6g} the prior N(0, sigma_max^2 I) is {nats:.3g} nats (KL) from the data "
-            f"noised that much, and the result is off by at least about as much on average; a larger sigma_max makes it smaller"
+            f"{what}: at sigma_max = {sigma_max:.6g} the prior N(0, sigma_max^2 I) is {nats:.3g} nats (KL) from the "
+            "data "
+            f"noised that much, and the result is off by at least about as much on average; a larger sigma_max makes "
+            "it smaller"
         )
         warnings.warn(message, PriorMismatchWarning, stacklevel=stacklevel)
 
 
 def check_prior(denoiser: Any, x: Event, sigma_max: Any, what: str) -> None:
-    """Warn of the mismatch where it can be looked at: where neither the denoiser's leaves nor the noise level are traced.
+    """Warn of the mismatch where it can be looked at: where neither the denoiser's leaves nor the noise level are
+    traced.
 
-    The example may be traced (by ``vmap``, ``grad`` or ``jit``). Where it is not, it is evidence, too: data near it that lie
-    some way from 0 are off by that much, even if all draws about the centre of the data miss them.
+    The example may be traced (by ``vmap``, ``grad`` or ``jit``). Where it is not, it is evidence, too: data near it
+    that lie some way from 0 are off by that much, even if all draws about the centre of the data miss them.
     """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((denoiser, sigma_max))):
         return
@@ -165,8 +173,10 @@ def check_prior(denoiser: Any, x: Event, sigma_max: Any, what: str) -> None:
         return  # A function that closes over traced values.
     if here > max(nats, MAX_MISMATCH):
         message = (
-            f"{what}: at sigma_max = {float(sigma_max):.6g} the prior N(0, sigma_max^2 I) is {here:.3g} nats from the data about "
-            f"this example noised that much, and the result is off by at least about as much; a larger sigma_max makes it smaller"
+            f"{what}: at sigma_max = {float(sigma_max):.6g} the prior N(0, sigma_max^2 I) is {here:.3g} nats from "
+            "the data about "
+            f"this example noised that much, and the result is off by at least about as much; a larger sigma_max "
+            "makes it smaller"
         )
         warnings.warn(message, PriorMismatchWarning, stacklevel=3)
     else:

@@ -1,4 +1,5 @@
-"""Sampling a linear diffusion process backwards in time from a score: the reverse SDE, predictor-corrector, and the flow.
+"""Sampling a linear diffusion process backwards in time from a score: the reverse SDE, predictor-corrector, and the
+flow.
 
     dx = (f x - g^2 score(x, t)) dt + g dW        reverse SDE (Anderson 1982), t falling
     dx = (f x - g^2 score(x, t) / 2) dt           probability-flow ODE (Song et al. 2021, equation 13)
@@ -48,15 +49,15 @@ def reverse_sde(
 
         x <- x + a score(x, t) + sqrt(2 a) eps,     a = 2 (snr s(t))^2.
 
-    ``a`` is that of Song et al. (2021, algorithm 4) with the norm of the score, there of the example or the batch at hand, at
-    its typical value ``sqrt(d) / s(t)``: a step that depends on the state biases the corrector, in one dimension without
-    bound. The last step leaves its noise out, as there.
+    ``a`` is that of Song et al. (2021, algorithm 4) with the norm of the score, there of the example or the batch at
+    hand, at its typical value ``sqrt(d) / s(t)``: a step that depends on the state biases the corrector, in one
+    dimension without bound. The last step leaves its noise out, as there.
 
     Args:
         score: ``score(x, t)``.
         sde: the process.
-        x_init: the state at ``times[0]``, commonly ``sde.std(times[0])`` times a standard normal draw. What is returned has
-            its dtype; half precision is computed in float32, where steps and tolerances are too small for it.
+        x_init: the state at ``times[0]``, commonly ``sde.std(times[0])`` times a standard normal draw. What is returned
+            has its dtype; half precision is computed in float32, where steps and tolerances are too small for it.
         times: falling, within (0, T], at least two.
         key: of this example.
         corrector_steps: Langevin steps a time, 0 for none.

@@ -99,8 +99,9 @@ def sample(
     ``dgu.keys.step_noise(key, i, step, shape)``. At one ``batch_size`` its bits depend on ``key``, ``i`` and its label
     only, not on which other indices are asked for, their order, or the number of devices (of one kind); across batch
     sizes it agrees to rounding. (On CPU, XLA's kernels round by the size of its thread pool, which is the larger of the
-    numbers of cores and devices: more devices than cores change bits unless ``PJRT_NPROC`` fixes the pool everywhere.) Index ``i`` occupies row ``i % batch_size`` of a chunk: a range of indices fills its
-    chunks, while ``k`` indices that are equal modulo ``batch_size`` take ``k`` chunks.
+    numbers of cores and devices: more devices than cores change bits unless ``PJRT_NPROC`` fixes the pool everywhere.)
+    Index ``i`` occupies row ``i % batch_size`` of a chunk: a range of indices fills its chunks, while ``k`` indices
+    that are equal modulo ``batch_size`` take ``k`` chunks.
 
     One trace serves all calls with the same structure and shapes, and one compilation per device used; ``base``,
     ``observe`` and a function as ``solver`` are compared by identity, so pass functions defined once rather than fresh
@@ -112,11 +113,13 @@ def sample(
         indices: ``(n,)`` integers from 0 to 2^31 - 1, in any order.
         sigmas: ``(num_steps + 1,)`` noise levels falling to 0, such as ``karras_sigmas``.
         shape: shape of one example.
-        labels: ``(n,)`` integers or ``(n, label_dim)`` vectors, one for each of ``indices``; cast to int32, ``dtype``. A
-            network trained with a class for every image takes no vector of zeros here: it is asked for by ``given(None)``.
+        labels: ``(n,)`` integers or ``(n, label_dim)`` vectors, one for each of ``indices``; cast to int32, ``dtype``.
+            A
+            network trained with a class for every image takes no vector of zeros here: it is asked for by
+                ``given(None)``.
         churn: how much noise is added at each step; none by default.
-        base: law of the unit initial noise: ``"gaussian"``, ``"student_t"``, ``"multivariate_student_t"``, or a callable
-            ``(key, shape) -> noise``, such as ``StudentT(dof=5, scale_matched=True)``.
+        base: law of the unit initial noise: ``"gaussian"``, ``"student_t"``, ``"multivariate_student_t"``, or a
+            callable ``(key, shape) -> noise``, such as ``StudentT(dof=5, scale_matched=True)``.
         batch_size: examples in a chunk, and so on a device at a time; a chunk has at most 2^33 bytes.
         observe: ``observe(StepState) -> pytree``, run on every step of every example.
         solver: what is run on each example: ``heun``, ``Ablation(...)``, ``DPMSolver(...)``, or any hashable callable

@@ -36,8 +36,8 @@ def karras_sigmas(
         ``(num_steps + 1,)`` strictly falling, the last entry 0; NumPy float64 whatever JAX's default.
 
     Raises:
-        InputError: fewer than two steps, levels out of order, a value that is not positive and finite, or a grid whose levels
-            are equal or not finite after rounding.
+        InputError: fewer than two steps, levels out of order, a value that is not positive and finite, or a grid whose
+            levels are equal or not finite after rounding.
 
     Karras et al. 2022 (EDM), equation 5.
     """

@@ -4,9 +4,10 @@ The kernel of such a process is Gaussian, ``x(t) | x(0) ~ N(r(t) x(0), s(t)^2 I)
 
     r(t) = exp(int_0^t f),      s(t)^2 = r(t)^2 v(t)^2,      v(t)^2 = int_0^t g^2 / r^2
 
-(Li et al., arXiv 2311.01797, equations 1, 2 and 8; Song et al. 2021, section 3.4). ``v`` is what the rest of the library calls
-``sigma``: ``x(t) / r(t)`` is data plus noise of that level. A *score* is a callable pytree ``score(x, t)`` for ONE example that
-stands for ``grad log p_t(x)``; a *denoiser* is ``denoiser(x, sigma)``. Either gives the other (Tweedie's formula):
+(Li et al., arXiv 2311.01797, equations 1, 2 and 8; Song et al. 2021, section 3.4). ``v`` is what the rest of the
+library calls ``sigma``: ``x(t) / r(t)`` is data plus noise of that level. A *score* is a callable pytree ``score(x,
+t)`` for ONE example that stands for ``grad log p_t(x)``; a *denoiser* is ``denoiser(x, sigma)``. Either gives the other
+(Tweedie's formula):
 
     score(x, t) = (r D(x / r; sigma(t)) - x) / s^2,      D(y; sigma) = y + sigma^2 r score(r y, t(sigma))
 """
@@ -32,7 +33,9 @@ Times: TypeAlias = Float[ArrayLike, "*t"] | int
 
 
 class LinearSDE(ABC):
-    """A process from its ``sigma`` and ``scale``; ``t`` may be an array in every method. Frozen, equal by value, static."""
+    """A process from its ``sigma`` and ``scale``; ``t`` may be an array in every method. Frozen, equal by value,
+    static.
+    """
 
     t_max: float
 
@@ -210,7 +213,8 @@ class SubVPSDE(_Preserving):
 class ScoreFromDenoiser:
     """``score(x, t) = (r D(x / r; sigma(t)) - x) / s(t)^2``, for ``t`` above 0.
 
-    The difference loses digits where ``s`` is far below the spread of ``x``: about ``eps |x| / s^2`` of the dtype's ``eps``.
+    The difference loses digits where ``s`` is far below the spread of ``x``: about ``eps |x| / s^2`` of the dtype's
+    ``eps``.
 
     Attributes:
         denoiser: ``denoiser(x, sigma)``, a pytree.

@@ -1,7 +1,7 @@
 """Trajectories of the sampler, state by state: one compiled program takes every step, with churn and without.
 
-The analyses of steps (Jacobians, pairs of trajectories) need the states themselves, which ``dgu.samplers.sample`` rightly
-does not keep, and the step as a function; here both are, for a few trajectories at a time.
+The analyses of steps (Jacobians, pairs of trajectories) need the states themselves, which ``dgu.samplers.sample``
+rightly does not keep, and the step as a function; here both are, for a few trajectories at a time.
 """
 
 import functools
@@ -99,7 +99,9 @@ def trace_trajectories(
 def step_at(
     step: int, sigma_hat: np.ndarray, levels: np.ndarray, added: np.ndarray, dtype: DTypeLike
 ) -> tuple[np.ndarray, ...]:
-    """What ``advance`` needs of a step: its number, the two levels, the noise added, and 1 for Heun's rule (0: Euler's)."""
+    """What ``advance`` needs of a step: its number, the two levels, the noise added, and 1 for Heun's rule (0:
+    Euler's).
+    """
     second_order = step < len(added) - 1
     values = (np.asarray(value, dtype) for value in (sigma_hat[step], levels[step + 1], added[step], second_order))
     return np.asarray(step, np.int32), *values

@@ -123,8 +123,13 @@ def _add_odd(
 
 @partial(jax.jit, static_argnames="pairs", donate_argnums=(0, 1))
 def _add_even(
-    state: tuple[Any, ...], odd_state: tuple[Any, ...], images: Float[Array, "b *event"], even: Float64[Array, "b d"], pairs: int, counts: Bool[Array, "b"]
-) -> tuple[tuple[Any, ...], tuple[Any, ...]]:  # fmt: skip
+    state: tuple[Any, ...],
+    odd_state: tuple[Any, ...],
+    images: Float[Array, "b *event"],
+    even: Float64[Array, "b d"],
+    pairs: int,
+    counts: Bool[Array, "b"],
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The images and the mean of their a added; of the squares of a, those of its mean are counted there."""
     mean = even / pairs
     scatter, cross, square = odd_state

@@ -1,7 +1,8 @@
-"""EDM's non-leaking augmentation (Karras et al. 2022, appendix F.2): random geometry whose parameters the network is told.
+"""EDM's non-leaking augmentation (Karras et al. 2022, appendix F.2): random geometry whose parameters the network is
+told.
 
-A network that knows what was done to an image learns the distribution of images to which nothing was done; when sampling, no
-labels are given, which means just that.
+A network that knows what was done to an image learns the distribution of images to which nothing was done; when
+sampling, no labels are given, which means just that.
 """
 
 from functools import lru_cache, partial
@@ -53,7 +54,9 @@ class Geometry(NamedTuple):
 
     @property
     def labels(self) -> Float[Array, "*b 9"]:
-        """What the network is told: flips, scale, (cos - 1, sin) of the rotation, the stretch as a vector, the shift."""
+        """What the network is told: flips, scale, (cos - 1, sin) of the rotation, the stretch as a vector, the
+        shift.
+        """
         turn = (jnp.cos(self.rotation) - 1, jnp.sin(self.rotation))
         vector = (self.stretch * jnp.cos(self.axis), self.stretch * jnp.sin(self.axis))
         told = (self.flip_x, self.flip_y, self.scale, *turn, *vector, self.shift_x, self.shift_y)
@@ -97,8 +100,9 @@ def draw_geometry(key: Key, probability: Scalar) -> Geometry:
 def transform(image: Num[ArrayLike, "h w c"], geometry: Geometry) -> Float[Array, "h w c"]:
     """The image after ``geometry``: flips exactly, the rest as one affine map between band-limited resamplings.
 
-    The picture is mirrored over its borders, doubled in size with the sym6 low-pass, read bilinearly at the transformed places (0
-    outside), halved with the same filter, and cropped. Where nothing but flips is asked for, no pixel changes value.
+    The picture is mirrored over its borders, doubled in size with the sym6 low-pass, read bilinearly at the transformed
+    places (0 outside), halved with the same filter, and cropped. Where nothing but flips is asked for, no pixel changes
+    value.
 
     Args:
         image: (H, W, C).
@@ -129,7 +133,9 @@ def transform(image: Num[ArrayLike, "h w c"], geometry: Geometry) -> Float[Array
 
 
 def augment(image: Num[ArrayLike, "h w c"], key: Key, probability: Scalar) -> tuple[Float[Array, "h w c"], Array]:
-    """One image augmented with ``probability`` (see ``draw_geometry``), and its label vector of ``AUGMENT_DIM`` entries."""
+    """One image augmented with ``probability`` (see ``draw_geometry``), and its label vector of ``AUGMENT_DIM``
+    entries.
+    """
     key = threefry(key)
     image, geometry = as_jax_floats("image", image), draw_geometry(key, probability)
     return transform(image, geometry), geometry.labels.astype(image.dtype)

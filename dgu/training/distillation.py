@@ -1,6 +1,7 @@
 """The best affine map of a denoiser at each noise level: exactly by second moments, or by Adam as the authors do it.
 
-Both minimise ``E |W y + b - D(y)|^2`` over ``y = image + sigma eps`` at one level. Li et al., arXiv 2410.24060, (8), (9).
+Both minimise ``E |W y + b - D(y)|^2`` over ``y = image + sigma eps`` at one level. Li et al., arXiv 2410.24060, (8),
+(9).
 
 On the images' choice: where D is the exact posterior mean of the same images, ``E[D(y) y^T] = E[x y^T]`` and the best
 map is that of the images' Gaussian, whatever they are. Distil on images that the denoiser has not seen.
@@ -88,15 +89,16 @@ def distill_exactly(
 ) -> ExactDistillation:
     """``W = C_ty (C_yy + rho I)^-1`` and ``b = mean(t) - W mean(y)`` at each level, from one pass over the images.
 
-    C_yy and C_ty are covariances over all noisy examples, ``n * draws`` or twice as many, accumulated in float64 (see ``cross_moments``);
-    memory is a few d x d matrices, whatever the number of examples, and the solution an eigendecomposition of C_yy.
+    C_yy and C_ty are covariances over all noisy examples, ``n * draws`` or twice as many, accumulated in float64 (see
+    ``cross_moments``); memory is a few d x d matrices, whatever the number of examples, and the solution an
+    eigendecomposition of C_yy.
 
     The ridge, unless given, minimises the generalised cross-validation
 
         GCV(rho) = R(rho) / (1 - (1 + sum_i s_i / (s_i + rho)) / N)^2
 
-    over 0 and 200 values from ``d eps s_1`` to ``s_1``, with s the eigenvalues of C_yy, R the mean squared residual and N
-    the number of noisy examples; 0 is left out where C_yy is singular. Many examples give 0 or next to it.
+    over 0 and 200 values from ``d eps s_1`` to ``s_1``, with s the eigenvalues of C_yy, R the mean squared residual and
+    N the number of noisy examples; 0 is left out where C_yy is singular. Many examples give 0 or next to it.
 
     Args:
         denoiser: the denoiser to imitate.
@@ -104,8 +106,9 @@ def distill_exactly(
         sigmas: noise levels, positive.
         key: of the noise.
         draws: noisy versions of each image, or pairs of them.
-        antithetic: whether each draw is a pair, of a noise and its negative (see ``antithetic_moments``). Where what the map misses
-            hardly changes with the noise's sign, a pair costs two evaluations and is worth about four independent noises.
+        antithetic: whether each draw is a pair, of a noise and its negative (see ``antithetic_moments``). Where what
+            the map misses hardly changes with the noise's sign, a pair costs two evaluations and is worth about four
+            independent noises.
         ridge: rho, 0 or more, or None for the rule above.
         groups: the examples are kept apart in so many groups, and W is found without each of them, too: what a
             delete-a-group jackknife needs (``dgu.analysis.jackknife_interval``). Memory grows by two matrices a group.
@@ -117,8 +120,8 @@ def distill_exactly(
 
     Raises:
         InputError: too few images, more groups than there are images or draws, a level or ridge out of range, an output
-            of another shape than the input or with values that are not finite, or a ridge of 0 where the examples do not
-            fix the map.
+            of another shape than the input or with values that are not finite, or a ridge of 0 where the examples do
+            not fix the map.
 
     Golub, Heath and Wahba (1979) for the rule.
     """
@@ -211,8 +214,9 @@ def distill_by_adam(
 ) -> AdamDistillation:
     """The authors' distillation: all noise levels trained together as one compiled program.
 
-    The model is ``V y / sqrt(d) + b`` with V and b from 0 (so ``W = V / sqrt(d)``), the loss the mean over all entries of a
-    batch, the images in their own order, with fresh noise in each epoch; the last batch of an epoch may be smaller.
+    The model is ``V y / sqrt(d) + b`` with V and b from 0 (so ``W = V / sqrt(d)``), the loss the mean over all entries
+    of a batch, the images in their own order, with fresh noise in each epoch; the last batch of an epoch may be
+    smaller.
 
     Args:
         denoiser: the denoiser to imitate.

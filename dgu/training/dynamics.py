@@ -1,12 +1,13 @@
 """Training of many small score networks at once, watched as it goes: seeds, widths and targets as one compiled program.
 
-A *run* is one training: its own data, seed, learning rate, hidden units and whatever else ``measure`` wants to know of it. The
-runs of a chunk are trained together by ``vmap``; chunks of one size, run by the same single-device program, are dealt to all
-devices. Loss (5) of Li et al., arXiv 2311.01797: minibatches in a new order each epoch, a new time and a new noise for each
-example each epoch, the last batch as small as it comes out, as PyTorch's loaders do it.
+A *run* is one training: its own data, seed, learning rate, hidden units and whatever else ``measure`` wants to know of
+it. The runs of a chunk are trained together by ``vmap``; chunks of one size, run by the same single-device program, are
+dealt to all devices. Loss (5) of Li et al., arXiv 2311.01797: minibatches in a new order each epoch, a new time and a
+new noise for each example each epoch, the last batch as small as it comes out, as PyTorch's loaders do it.
 
-What is measured is the caller's: ``measure(score, aux)`` of each run's network, every ``every`` epochs inside the compiled loop.
-A run whose parameters stop being finite is trained no further in effect (they stay so), and the step is recorded.
+What is measured is the caller's: ``measure(score, aux)`` of each run's network, every ``every`` epochs inside the
+compiled loop. A run whose parameters stop being finite is trained no further in effect (they stay so), and the step is
+recorded.
 """
 
 import functools
@@ -108,7 +109,8 @@ class Dynamics:
         epochs: (E,) epochs done at each measurement, the first 0.
         measured: what ``measure`` returned, each leaf (R, E, ...); non-finite where a run has diverged.
         losses: (R, E - 1) mean training loss between measurements.
-        first_nonfinite: (R,) number of the first step (1 for the first) after which a parameter was not finite, -1 for none.
+        first_nonfinite: (R,) number of the first step (1 for the first) after which a parameter was not finite, -1 for
+            none.
         params, frozen: of the networks at the end, each leaf (R, ...).
     """
 
@@ -140,8 +142,8 @@ def train_dynamics(
 ) -> Dynamics:
     """Train every run and measure it every ``recipe.every`` epochs, epoch 0 included.
 
-    Runs of a chunk advance together. The results of a run do not depend on which others there are, but for the rounding of
-    kernels that differ with ``chunk_size``.
+    Runs of a chunk advance together. The results of a run do not depend on which others there are, but for the rounding
+    of kernels that differ with ``chunk_size``.
 
     Args:
         runs: what differs between runs.
@@ -151,7 +153,8 @@ def train_dynamics(
         progress: called as ``progress(done, total)`` when a chunk has come back.
 
     Raises:
-        InputError: shapes that do not fit each other, units that exceed the width, rates that are not positive, 2^31 steps.
+        InputError: shapes that do not fit each other, units that exceed the width, rates that are not positive, 2^31
+            steps.
     """
     data, rates, units = (
         as_examples("runs.data", runs.data),
@@ -277,8 +280,8 @@ def _order(key: Key, n: int) -> Array:
 def loss_weight(sde: LinearSDE, weighting: Weighting, t: Num[ArrayLike, "*t"]) -> Float[Array, "*t"]:
     """``lambda(t) / std(t)^2``: what ``|std s + eps|^2`` is weighted by for the loss with ``lambda(t) |s - target|^2``.
 
-    lambda is ``std^2`` ("variance"), ``std`` ("deviation": the inverse root of the expected squared target, arXiv 2311.01797,
-    equation 6, up to the root of d) or ``g^2`` ("likelihood").
+    lambda is ``std^2`` ("variance"), ``std`` ("deviation": the inverse root of the expected squared target, arXiv
+    2311.01797, equation 6, up to the root of d) or ``g^2`` ("likelihood").
     """
     t = as_jax_floats("t", t)
     if weighting == "variance":

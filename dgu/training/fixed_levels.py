@@ -3,12 +3,13 @@
     loss(params) = mean over batch and entries of (D(y + sigma eps; sigma) - y)^2
 
 at ONE sigma each, D with no part of the input in its output (Li et al., arXiv 2410.24060, (3) and Fig 24). Networks of
-matrix products are trained for all levels together, as one program mapped over parameters and levels; convolutional ones
+matrix products are trained for all levels together, as one program mapped over parameters and levels; convolutional
+ones
 one after another through one compiled step, with the level as an argument: on CPUs, convolutions mapped over parameters
 become grouped ones, and their gradients inside a scan run ten times slower.
 
-Which image comes when, and its noise, are addressed by the number of the training image and of the level: a run that was
-stopped and started again, or that trains a level alone, sees the same draws.
+Which image comes when, and its noise, are addressed by the number of the training image and of the level: a run that
+was stopped and started again, or that trains a level alone, sees the same draws.
 """
 
 import math
@@ -67,7 +68,8 @@ def dsm_loss(
     noisy: Num[ArrayLike, "b *event"],
     sigma: Scalar,
 ) -> tuple[Float[Array, ""], PyTree]:
-    """``mean (D(noisy; sigma) - images)^2`` over a batch, and the parameters with running averages moved, if there are any.
+    """``mean (D(noisy; sigma) - images)^2`` over a batch, and the parameters with running averages moved, if there are
+    any.
 
     Args:
         network: the network; one with batch normalisation is taken in training mode.
@@ -92,7 +94,9 @@ def trains_together(network: Network) -> bool:
 
 
 def initial_levels(network: Network, levels: int, config: LevelTraining) -> PyTree:
-    """``{"params", "optimizer", "step"}`` before the first update, with a leading axis of levels, which all start alike."""
+    """``{"params", "optimizer", "step"}`` before the first update, with a leading axis of levels, which all start
+    alike.
+    """
     require(levels >= 1, "levels", levels, "1 or more")
     params = network.init(keys.stream(keys.seeded(config.seed), "init"))
     state = {"params": params, "optimizer": _ADAM.init(params), "step": jnp.zeros((), jnp.int32)}
@@ -118,17 +122,18 @@ def train_levels(
         images: clean images, two or more.
         sigmas: noise levels, positive.
         config: the optimisation.
-        places: the number of each level, which its noise is addressed by; 0, 1, ... by default. A level trained alone under
-            its number takes the steps that it takes among others.
-        until: the step to stop at; ``config.steps`` by default. The learning rate falls over ``config.steps`` all the same.
+        places: the number of each level, which its noise is addressed by; 0, 1, ... by default. A level trained alone
+            under its number takes the steps that it takes among others.
+        until: the step to stop at; ``config.steps`` by default. The learning rate falls over ``config.steps`` all the
+            same.
         progress: called as ``progress(steps done, steps)``, summed over the levels.
 
     Returns:
         The state, and the loss of every step taken, ``(L, steps)``, before its update.
 
     Raises:
-        InputError: values out of range, images of another shape than the network's, or a loss that is not finite (it names
-            level and step).
+        InputError: values out of range, images of another shape than the network's, or a loss that is not finite (it
+            names level and step).
     """
     rows = checked_images(images, 2)
     require(rows.shape[1:] == network.shape, "images.shape[1:]", rows.shape[1:], f"{network.shape}, the network's")
@@ -183,7 +188,9 @@ def _step(
     network: Network,
     config: LevelTraining,
 ) -> tuple[PyTree, Float[Array, "levels"]]:
-    """One update of every level: mapped where there are several, which there are of networks without convolutions only."""
+    """One update of every level: mapped where there are several, which there are of networks without convolutions
+    only.
+    """
     key = keys.stream(keys.seeded(config.seed), "noise")
     batch = images[rows]
 

@@ -4,13 +4,13 @@ With the inner layer frozen the loss (5) of arXiv 2311.01797 is quadratic in the
 
     L(theta) = tr(theta B theta^T) - 2 tr(theta b) + c,    B = E[w phi phi^T],  b = E[w phi y^T],  c = E[w |y|^2]
 
-with features phi(x, t), targets y and weights w = lambda(t). Along ``d theta / d tau = -grad L = -2 (theta B - b^T)``, with
-``B = Q diag(omega) Q^T`` (the paper's Lemma 3 solved),
+with features phi(x, t), targets y and weights w = lambda(t). Along ``d theta / d tau = -grad L = -2 (theta B - b^T)``,
+with ``B = Q diag(omega) Q^T`` (the paper's Lemma 3 solved),
 
     theta(tau) = theta(0) Q e^(-2 omega tau) Q^T + b^T Q diag((1 - e^(-2 omega tau)) / omega) Q^T
 
-where the last factor is ``2 tau`` at ``omega = 0``. The empirical loss takes its expectation over the training examples, the
-population loss over the target; both exactly over times and noise, up to their quadrature.
+where the last factor is ``2 tau`` at ``omega = 0``. The empirical loss takes its expectation over the training
+examples, the population loss over the target; both exactly over times and noise, up to their quadrature.
 """
 
 from collections.abc import Sequence
@@ -116,8 +116,8 @@ def empirical_loss(
 ) -> QuadraticLoss:
     """Loss (5) over training examples: the mean over examples and times, the expectation over noise by quadrature.
 
-    The target is ``-eps / std(t)``. ``noise`` with ``noise_weights`` stands for the standard normal: Gauss-Hermite nodes in one
-    dimension (``gauss_hermite``), draws of equal weight in several.
+    The target is ``-eps / std(t)``. ``noise`` with ``noise_weights`` stands for the standard normal: Gauss-Hermite
+    nodes in one dimension (``gauss_hermite``), draws of equal weight in several.
 
     Raises:
         InputError: times outside (0, T].
@@ -199,8 +199,8 @@ def gradient_flow(
 ) -> Float[np.ndarray, "k d m"]:
     """theta(tau) of the flow on ``loss`` from ``theta_init`` (0 by default) at each of ``taus``, 0 or more.
 
-    Solved on the host in float64, whatever the dtype of ``loss``: training times reach the inverse of the smallest eigenvalues.
-    Eigenvalues that rounding has made negative count as 0.
+    Solved on the host in float64, whatever the dtype of ``loss``: training times reach the inverse of the smallest
+    eigenvalues. Eigenvalues that rounding has made negative count as 0.
 
     Raises:
         InputError: negative or non-finite times, a start of another shape.

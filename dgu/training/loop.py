@@ -1,7 +1,9 @@
-"""The training loop: EDM's arithmetic (Karras et al. 2022; learning-rate ramp, Adam, half-life EMA), resumable and sharded.
+"""The training loop: EDM's arithmetic (Karras et al. 2022; learning-rate ramp, Adam, half-life EMA), resumable and
+sharded.
 
-Everything random is addressed by the number of the training image: which image comes when (one permutation per epoch), its
-noise level, noise, dropout and augmentation. A run that was killed and started again, or cut into other micro-batches, sees the same draws.
+Everything random is addressed by the number of the training image: which image comes when (one permutation per epoch),
+its noise level, noise, dropout and augmentation. A run that was killed and started again, or cut into other
+micro-batches, sees the same draws.
 """
 
 import math
@@ -47,8 +49,8 @@ class TrainingConfig:
     ema_rampup_ratio: float | None = 0.05
     """The half-life is at most this share of the images seen so far; None switches the ramp off."""
     loss: LossName = "edm"
-    """Law and weights of the noise levels: EDM's, or those of the variance-preserving or variance-exploding process, or (vesde)
-    of dx = 25^t dW at uniform times."""
+    """Law and weights of the noise levels: EDM's, or those of the variance-preserving or variance-exploding process, or
+    (vesde) of dx = 25^t dW at uniform times."""
     p_mean: float = -1.2
     """Mean of ln sigma in training (EDM's loss)."""
     p_std: float = 1.2
@@ -95,7 +97,9 @@ def learning_rate_at(images_seen: Float[Array, ""], config: TrainingConfig) -> F
 
 
 def ema_decay_at(images_seen: Float[Array, ""], config: TrainingConfig) -> Float[Array, ""]:
-    """``0.5^(batch / H)`` with the half-life ``H = min(halflife, ratio * images_seen)``; 0 (a copy) at the first update."""
+    """``0.5^(batch / H)`` with the half-life ``H = min(halflife, ratio * images_seen)``; 0 (a copy) at the first
+    update.
+    """
     halflife = jnp.full_like(images_seen, config.ema_halflife_kimg * 1000)
     if config.ema_rampup_ratio is not None:
         halflife = jnp.minimum(halflife, config.ema_rampup_ratio * images_seen)
@@ -117,8 +121,9 @@ def initial_state(network: EDMNetwork, config: TrainingConfig) -> PyTree:
 def update(state: PyTree, gradients: PyTree, config: TrainingConfig) -> PyTree:
     """One parameter update from the gradient of ``loss_scaling * sum over pixels, mean over the batch``.
 
-    Non-finite gradients are replaced as the reference does (NaN by 0, infinities by +-1e5) and counted in ``nonfinite``; then
-    Adam (0.9, 0.999, eps 1e-8) with the ramped learning rate, then the average ``ema <- b ema + (1 - b) params``.
+    Non-finite gradients are replaced as the reference does (NaN by 0, infinities by +-1e5) and counted in
+    ``nonfinite``; then Adam (0.9, 0.999, eps 1e-8) with the ramped learning rate, then the average ``ema <- b ema + (1
+    - b) params``.
     """
     bad = jnp.asarray(sum(jnp.sum(~jnp.isfinite(g)) for g in jax.tree.leaves(gradients)))
     gradients = jax.tree.map(lambda g: jnp.nan_to_num(g, nan=0.0, posinf=1e5, neginf=-1e5), gradients)
@@ -172,7 +177,8 @@ def _compiled(
 ) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """The jitted programs of a run: a whole step; and for micro-batches, a gradient that accumulates, and an update.
 
-    Neither seed nor length is in them: runs of one network that differ in these (and in their images) share the programs.
+    Neither seed nor length is in them: runs of one network that differ in these (and in their images) share the
+        programs.
     """
     return _programs(network, replace(config, seed=0, duration_kimg=1.0), mesh)
 
@@ -219,7 +225,8 @@ def train_steps(
     config: TrainingConfig,
     mesh: Mesh | None = None,
 ) -> Iterator[tuple[PyTree, dict[str, Any]]]:
-    """Yield ``(state, {"step", "loss"})`` after each update until ``config.total_steps``; ``state`` is donated to the next one.
+    """Yield ``(state, {"step", "loss"})`` after each update until ``config.total_steps``; ``state`` is donated to the
+    next one.
 
     Args:
         network: the network.
@@ -273,7 +280,9 @@ def train_steps(
 
 
 def check_batch(config: TrainingConfig, mesh: Mesh, shape: tuple[int, ...]) -> None:
-    """Raise ``InputError`` unless the devices divide the images of ``shape`` evaluated at once, and these are no more than fit."""
+    """Raise ``InputError`` unless the devices divide the images of ``shape`` evaluated at once, and these are no more
+    than fit.
+    """
     name = "batch_size" if config.micro_batch is None else "micro_batch"
     require(
         getattr(config, name) % mesh.size == 0, name, getattr(config, name), f"a multiple of the {mesh.size} devices"

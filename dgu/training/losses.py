@@ -1,6 +1,7 @@
 """The denoising losses for one image: EDM's three (Karras et al. 2022, Table 1, last rows) and that of Song's tutorial.
 
-Each is ``w(sigma) (D(y + sigma eps; sigma, labels) - y)^2``, elementwise; they differ in how a draw becomes ``sigma``, and in ``w``:
+Each is ``w(sigma) (D(y + sigma eps; sigma, labels) - y)^2``, elementwise; they differ in how a draw becomes ``sigma``,
+and in ``w``:
 
     EDM    ln sigma = p_mean + p_std n                              w = (sigma^2 + sd^2) / (sigma sd)^2
     VP     sigma^2 = exp(beta_d t^2 / 2 + beta_min t) - 1, t = 1 + u (epsilon_t - 1)     w = 1 / sigma^2
@@ -124,8 +125,8 @@ def vp_loss(
 ) -> Event:
     """Elementwise ``(D(y + sigma eps; sigma, label) - y)^2 / sigma^2`` with ``sigma`` from ``vp_sigma(uniform, ...)``.
 
-    Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the process: ``beta_d``,
-    ``beta_min``, and the earliest time ``epsilon_t``.
+    Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the process:
+    ``beta_d``, ``beta_min``, and the earliest time ``epsilon_t``.
     """
     key = None if key is None else threefry(key)
     image, noise = as_jax_floats("image", image), as_jax_floats("noise", noise)
@@ -148,7 +149,8 @@ def ve_loss(
 ) -> Event:
     """Elementwise ``(D(y + sigma eps; sigma, label) - y)^2 / sigma^2`` with ``sigma`` from ``ve_sigma(uniform, ...)``.
 
-    Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the range of ``sigma``.
+    Args are those of ``edm_loss``, but for the draw behind ``sigma``, ``uniform`` on [0, 1), and the range of
+    ``sigma``.
     """
     key = None if key is None else threefry(key)
     image, noise = as_jax_floats("image", image), as_jax_floats("noise", noise)
@@ -169,9 +171,11 @@ def vesde_loss(
     base: float = 25.0,
     epsilon_t: float = 1e-5,
 ) -> Event:
-    """Elementwise ``(std score + eps)^2 = (D(y + sigma eps; sigma) - y)^2 / sigma^2`` with ``sigma`` from ``vesde_sigma``.
+    """Elementwise ``(std score + eps)^2 = (D(y + sigma eps; sigma) - y)^2 / sigma^2`` with ``sigma`` from
+    ``vesde_sigma``.
 
-    Equation 5 of arXiv 2311.01797 with ``lambda = std^2``, elementwise. Args are those of ``vp_loss``, but for the process.
+    Equation 5 of arXiv 2311.01797 with ``lambda = std^2``, elementwise. Args are those of ``vp_loss``, but for the
+    process.
     """
     key = None if key is None else threefry(key)
     image, noise = as_jax_floats("image", image), as_jax_floats("noise", noise)

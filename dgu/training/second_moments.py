@@ -59,9 +59,9 @@ def cross_moments(
     """Moments over ``y = image + sigma eps`` and ``t = D(y)``, or ``t = D(y) - image`` with ``residual``.
 
     One pass in blocks: beside the images and a block, two d x d matrices are held, whatever the number of examples. The
-    denoiser runs in the dtype of the images; its inputs and outputs are then multiplied in float64, as at small noise the
-    inputs' smallest variances, ``sigma^2``, lie below the rounding of float32 products. Blocks are combined by the rule
-    of Chan, Golub and LeVeque, about the running means.
+    denoiser runs in the dtype of the images; its inputs and outputs are then multiplied in float64, as at small noise
+    the inputs' smallest variances, ``sigma^2``, lie below the rounding of float32 products. Blocks are combined by the
+    rule of Chan, Golub and LeVeque, about the running means.
 
     Args:
         denoiser: any pytree that is called as ``denoiser(x, sigma)``.
@@ -175,7 +175,8 @@ def add_block(
 
 def scatters(y: Float[Array, "b d"], t: Float[Array, "b d"]) -> tuple[Float[Array, "d d"], Float[Array, "d d"]]:
     """``y^T y`` and ``t^T y``."""
-    # On CPUs XLA multiplies by a transpose at a third of the speed at which it multiplies two matrices laid out as they are.
+    # On CPUs XLA multiplies by a transpose at a third of the speed at which it multiplies two matrices laid out as they
+    # are.
     both = jax.lax.optimization_barrier(jnp.concatenate([y.T, t.T]))
     first, second = jnp.split(jnp.matmul(both, y, precision=_HIGHEST), 2)
     return first, second
@@ -201,8 +202,12 @@ def merged(parts: Sequence[CrossMoments]) -> CrossMoments:
 
 
 def level_moments(
-    denoiser: Denoiser, images: Num[np.ndarray, "n *event"], sigmas: Float[np.ndarray, "levels"], key: Key, **options: Any
-) -> Iterator[CrossMoments]:  # fmt: skip
+    denoiser: Denoiser,
+    images: Num[np.ndarray, "n *event"],
+    sigmas: Float[np.ndarray, "levels"],
+    key: Key,
+    **options: Any,
+) -> Iterator[CrossMoments]:
     """``cross_moments`` of each level in turn: never those of two levels at once. Options as there."""
     key = threefry(key)
     for level, sigma in enumerate(sigmas):

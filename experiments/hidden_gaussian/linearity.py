@@ -145,7 +145,8 @@ def report(config: Config, subject: Subject, scores: dict[str, analysis.Linearit
     rows = [tuple(map(float, row)) for row in zip(sigmas, *columns)]
     return Findings(
         f"On {pairs} pairs of {subject.inputs} images the network's cosine score of linearity is at least "
-        f"{np.asarray(cosine.value)[worst, equal]:.3f} (at sigma = {sigmas[worst]:.2g}); that of the multi-delta denoiser is as "
+        f"{np.asarray(cosine.value)[worst, equal]:.3f} (at sigma = {sigmas[worst]:.2g}); that of the multi-delta "
+        "denoiser is as "
         f"low as {np.asarray(memorising.value)[:, equal].min():.3f}.",
         claims=found,
         figures={

@@ -20,7 +20,7 @@ ConfigT = TypeVar("ConfigT")
 #: Help of the switches that a study may offer.
 _SWITCHES = {
     "dry_run": "Print what the run would cost, and stop.",
-    "report_only": "Make the figures, claims and report of a finished run again from what it stored, without measuring anything.",
+    "report_only": "Make figures, claims and report of a finished run again from what it stored, without measuring.",
 }
 
 
@@ -33,7 +33,8 @@ def parse(
     description: str,
     offered: Sequence[str] = (),
 ) -> Any:
-    """The options: an object with ``config``, ``preset``, ``out`` and, where ``offered``, ``dry_run`` and ``report_only``.
+    """The options: an object with ``config``, ``preset``, ``out`` and, where ``offered``, ``dry_run`` and
+    ``report_only``.
 
     The preset is found first and gives the defaults that the other options override.
 
@@ -74,14 +75,17 @@ def parse_alone(kind: type[ConfigT], argv: Sequence[str] | None, *, name: str) -
             option = as_typed(field.name)
             if field.default is dataclasses.MISSING and option not in typed:
                 raise InputError(f"{option}: needs a value, {_allowed(known[option], option)}")
-    needed = [as_typed(field.name) for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]  # type: ignore[arg-type]
+    every = dataclasses.fields(kind)  # type: ignore[arg-type]
+    needed = [as_typed(field.name) for field in every if field.default is dataclasses.MISSING]
     config = _parsed(kind, argv, name, known, needed)
     check_sound(config)
     return config
 
 
 def _parsed(kind: Any, argv: Sequence[str], name: str, known: Mapping[str, Any], needed: Sequence[str] = ()) -> Any:
-    """The arguments as an instance of the dataclass ``kind``, whose options are ``known``; those ``needed`` have no default."""
+    """The arguments as an instance of the dataclass ``kind``, whose options are ``known``; those ``needed`` have no
+    default.
+    """
     for option, values in _groups(argv):
         if "" in values:  # A path of no characters would be the current folder.
             raise InputError(f"{shortened(option, MAX_VALUE)} = '': must not be empty; leave the option out")
@@ -168,8 +172,8 @@ def under_its_option(line: str, argv: Sequence[str], config: Any) -> str:
 
 
 def _blamed(line: str, argv: Sequence[str], attempt: Callable[..., Any]) -> str:
-    """The complaint of a configuration, with its field called as it was typed; of several that may be meant the one that is
-    refused alone."""
+    """The complaint of a configuration, with its field called as it was typed; of several that may be meant the one
+    that is refused alone."""
     found = _field(line)
     if found is None:
         return line
@@ -233,7 +237,9 @@ def _allowed(kind: Any, option: str) -> str:
 
 
 def refuse_renamed(argv: Sequence[str], renamed: Mapping[str, str]) -> None:
-    """``InputError`` where an option is typed by a name that it no longer has; ``renamed`` has the new name by the old one."""
+    """``InputError`` where an option is typed by a name that it no longer has; ``renamed`` has the new name by the old
+    one.
+    """
     for option, _ in _groups(argv):
         if option in renamed:
             raise InputError(f"{option}: is called {renamed[option]} now")

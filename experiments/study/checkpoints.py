@@ -1,4 +1,6 @@
-"""The networks that ``--checkpoint`` names: loaded, or for a dry run known by name alone; and what sampling one costs."""
+"""The networks that ``--checkpoint`` names: loaded, or for a dry run known by name alone; and what sampling one
+costs.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ UNTRAINED = "untrained"
 
 
 def load(name: str, untrained_size: int | None = None) -> Any:
-    """``dgu.models.load_checkpoint``, its complaints under the option ``--checkpoint``; or the untrained network by its name.
+    """``dgu.models.load_checkpoint``, its complaints under the option ``--checkpoint``; or the untrained network by its
+    name.
 
     The untrained network takes images of any size, 8 x 8 unless one is given.
     """
@@ -45,7 +48,9 @@ def _untrained(size: int) -> Pretrained:
 
 
 def planned(name: str) -> EDMNetwork:
-    """The network of a dry run: that of the checkpoint, or NVIDIA's ImageNet-64 network where its file is not at hand."""
+    """The network of a dry run: that of the checkpoint, or NVIDIA's ImageNet-64 network where its file is not at
+    hand.
+    """
     if name != IMAGENET_64 or Path(name).exists():
         return load(name).network
     return EDMNetwork(ADMConfig(64, 3, 3, label_dim=1000), compute_dtype="bfloat16")

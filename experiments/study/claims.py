@@ -1,7 +1,7 @@
 """Claims: what a study sets out to test, declared with its threshold before anything is measured.
 
-A part of a study lists its claims; what it measures for each (an ``Estimate``, or ``NotTested``) is filled in afterwards, and
-the verdict is computed from the interval (see ``judged``).
+A part of a study lists its claims; what it measures for each (an ``Estimate``, or ``NotTested``) is filled in
+afterwards, and the verdict is computed from the interval (see ``judged``).
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,8 @@ Bound: TypeAlias = float | Callable[["Estimate"], float]
 
 @dataclass(frozen=True)
 class Test:
-    """The statement that is made about an estimate. Made by ``at_least``, ``at_most``, ``within``, ``equivalent``, ``different``.
+    """The statement that is made about an estimate. Made by ``at_least``, ``at_most``, ``within``, ``equivalent``,
+    ``different``.
 
     Attributes:
         kind: the statement, as ``JudgedClaim.kind`` has it.
@@ -67,7 +68,9 @@ class Each:
 
 
 def each(test: Test) -> Each:
-    """Every one of the measured estimates passes ``test``, such as one a class; measured as a mapping from name to estimate."""
+    """Every one of the measured estimates passes ``test``, such as one a class; measured as a mapping from name to
+    estimate.
+    """
     return Each(test)
 
 
@@ -90,12 +93,13 @@ class Claim:
     Attributes:
         id: short name, unique in the study.
         statement: the claim in one whole sentence that can be read alone.
-        test: what the estimate must satisfy; a joint claim (``each``, ``all_of``) is an intersection-union test, and needs no
-            correction for the number of its parts.
+        test: what the estimate must satisfy; a joint claim (``each``, ``all_of``) is an intersection-union test, and
+            needs no correction for the number of its parts.
         source: figure or theorem of the paper, such as ``"Fig 9"``; ``""`` for a claim of our own.
         unit: unit of the value; ``""`` for a pure number.
         paper: where the claim comes from, if neither ours (no ``source``) nor from the paper of its part.
-        note: what a reader must know about the declaration itself, such as a threshold that was changed after the data were seen.
+        note: what a reader must know about the declaration itself, such as a threshold that was changed after the data
+            were seen.
     """
 
     id: str
@@ -109,7 +113,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class Noted:
-    """What was measured for a claim, with a note for its reader; ``statement`` and ``unit`` replace those of a part of a joint claim."""
+    """What was measured for a claim, with a note for its reader; ``statement`` and ``unit`` replace those of a part of
+    a joint claim.
+    """
 
     measured: "Measured"
     note: str = ""

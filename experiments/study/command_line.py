@@ -39,20 +39,20 @@ def run_experiment(
     """Parse the command line, run the experiment in its directory, and print its claims and the report's path.
 
     A finished run is read, not repeated; an unfinished one continues. Failing claims are results: the exit code is 0.
-    Whatever stops it ends the process with one line on standard error (see ``in_one_line``): bad input with exit code 2 and
-    nothing stored touched, else with everything stored kept.
+    Whatever stops it ends the process with one line on standard error (see ``in_one_line``): bad input with exit code 2
+    and nothing stored touched, else with everything stored kept.
 
     Args:
         presets: frozen dataclass instances by name; each field's docstring is its help text.
         run: the study; stores its stages and figures in the directory and returns its report.
         name: the experiment's name, as in ``python -m experiments.NAME``.
-        dry_run: what a configuration would cost; gives the command line ``--dry-run``, and is printed before a run of the
-            preset ``paper`` starts.
+        dry_run: what a configuration would cost; gives the command line ``--dry-run``, and is printed before a run of
+            the preset ``paper`` starts.
         default: the preset used without ``--preset``.
         description: what the study asks, for ``--help``.
         claim_ids, figure_files: what the study promises; ``RuntimeError`` if its report holds others.
-        report_only: whether the command line has ``--report-only``, which makes figures, claims and report of a finished run again
-            from its stored stages.
+        report_only: whether the command line has ``--report-only``, which makes figures, claims and report of a
+            finished run again from its stored stages.
         renamed: options that have another name now; the old one is refused with the new one.
         argv: the arguments, by default those of the process.
 
@@ -102,7 +102,9 @@ def run_experiment(
 
 @contextlib.contextmanager
 def _compilation(*, quick: bool) -> Iterator[None]:
-    """With ``quick``, XLA optimises little: the smoke presets compute for a second and would compile for half a minute."""
+    """With ``quick``, XLA optimises little: the smoke presets compute for a second and would compile for half a
+    minute.
+    """
     import jax
 
     before = jax.config.read("jax_disable_most_optimizations")

@@ -1,4 +1,6 @@
-"""A study's options as plain JSON, stored in ``config.json`` of its run directory, and compared with those of a later command."""
+"""A study's options as plain JSON, stored in ``config.json`` of its run directory, and compared with those of a later
+command.
+"""
 
 import dataclasses
 import enum
@@ -12,7 +14,8 @@ from dgu.core.errors import InputError
 from dgu.core.reading import read_json
 from experiments.study.options import as_typed
 
-#: The generator of all keys, ``dgu.core.prng.GENERATOR`` (which would take JAX along), stored in ``config.json`` beside the options.
+#: The generator of all keys, ``dgu.core.prng.GENERATOR`` (which would take JAX along), stored in ``config.json`` beside
+#: the options.
 GENERATOR = "threefry2x32"
 
 
@@ -62,7 +65,9 @@ def options(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def check_generator(stored: dict[str, Any], file: Path) -> None:
-    """Take the generator's name out of what ``config.json`` holds; runs from before it was stored used this one, too."""
+    """Take the generator's name out of what ``config.json`` holds; runs from before it was stored used this one,
+    too.
+    """
     found = stored.pop("prng", GENERATOR)
     if found != GENERATOR:
         raise InputError(
@@ -86,7 +91,9 @@ class Different(InputError):
 
 
 def check_same(stored: dict[str, Any], given: dict[str, Any], file: Path) -> None:
-    """``Different`` for the first option of ``given`` that is not as ``stored`` in ``file``, or else of those that are not given."""
+    """``Different`` for the first option of ``given`` that is not as ``stored`` in ``file``, or else of those that are
+    not given.
+    """
     for option in [*given, *(name for name in stored if name not in given)]:
         there, here = stored.get(option, ABSENT), given.get(option, ABSENT)
         if there != here or isinstance(there, bool) != isinstance(here, bool):

@@ -32,9 +32,10 @@ class Interrupted(SystemExit, KeyboardInterrupt):
 def in_one_line(name: str, *, again: str = GOES_ON, explain: Callable[[str], str] = str) -> Iterator[None]:
     """What is inside is the command ``name``; text that its terminal cannot show is printed escaped.
 
-    Exit codes: 2 for bad input, and files that cannot be written; 1 for numbers that are not finite, other errors of the
-    system, and too little memory; 130 after Ctrl-C and 143 after SIGTERM, with ``again``, how to go on; 141, without a word,
-    where nobody reads standard output any more. ``explain`` puts an ``InputError`` into the words of the command line.
+    Exit codes: 2 for bad input, and files that cannot be written; 1 for numbers that are not finite, other errors of
+    the system, and too little memory; 130 after Ctrl-C and 143 after SIGTERM, with ``again``, how to go on; 141,
+    without a word, where nobody reads standard output any more. ``explain`` puts an ``InputError`` into the words of
+    the command line.
     """
     with _open(), _escaping(), _terminable(), _orbax_silent():
         try:
@@ -99,7 +100,9 @@ def _open() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _escaping() -> Iterator[None]:
-    """Print what the terminal's encoding lacks (names of files, mostly) escaped, not an error after all work is done."""
+    """Print what the terminal's encoding lacks (names of files, mostly) escaped, not an error after all work is
+    done.
+    """
     streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
     before = [stream.errors for stream in streams]
     for stream in streams:
@@ -114,7 +117,9 @@ def _escaping() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _orbax_silent() -> Iterator[None]:
-    """Each thread of Orbax logs the traceback of an error of writing, a thousand lines, that is raised in the main one as well."""
+    """Each thread of Orbax logs the traceback of an error of writing, a thousand lines, that is raised in the main one
+    as well.
+    """
     logger = logging.get_absl_logger()
     before, logger.disabled = logger.disabled, True
     try:

@@ -10,8 +10,8 @@ class Figure:
     Attributes:
         name: name of the file, without ending.
         caption: what it shows, in whole sentences: axes, arms, number of runs.
-        source: the paper's figure or table that it stands for, by its id in ``paper.toml`` (``"fig-4"``), where the status is
-            given panel by panel; several are separated by spaces; ``""`` for a figure of our own.
+        source: the paper's figure or table that it stands for, by its id in ``paper.toml`` (``"fig-4"``), where the
+            status is given panel by panel; several are separated by spaces; ``""`` for a figure of our own.
     """
 
     name: str

@@ -16,8 +16,8 @@ def matmul_flop(function: Callable[..., Any], *arguments: Any) -> float:
     """Floating-point operations of the convolutions and matrix products in one call, two for each multiply-add.
 
     Taps of a convolution that fall on padding are counted, as papers count them (XLA's own analysis leaves them out);
-    elementwise work is not. Shortcuts of ours count as the published operations (``PUBLISHED_OVER_OURS``). The body of a ``scan`` counts once for each step, a ``while_loop``'s and the larger branch of
-    a ``cond`` once.
+    elementwise work is not. Shortcuts of ours count as the published operations (``PUBLISHED_OVER_OURS``). The body of
+    a ``scan`` counts once for each step, a ``while_loop``'s and the larger branch of a ``cond`` once.
 
     Args:
         function: traced, never run.

@@ -1,8 +1,8 @@
 """The files that a run is given: their content is noted beside its configuration, so that none is replaced unnoticed.
 
-A killed run may be resumed, and a finished one read back, by the same command weeks later, when a file of the same name holds
-something else. ``inputs.json`` in the run directory says what each option's file held; every loader of the studies reads
-inside ``reading``, which compares or notes it.
+A killed run may be resumed, and a finished one read back, by the same command weeks later, when a file of the same name
+holds something else. ``inputs.json`` in the run directory says what each option's file held; every loader of the
+studies reads inside ``reading``, which compares or notes it.
 """
 
 import contextlib
@@ -33,7 +33,8 @@ class Inputs:
         write: stores a new record, ``{"option = 'value'": {"file": path or "", "content": SHA-256 or name}}``.
 
     Attributes:
-        used: content by ``"option = 'value'"`` of all that this process has read so far, itself or through a stored stage.
+        used: content by ``"option = 'value'"`` of all that this process has read so far, itself or through a stored
+            stage.
     """
 
     def __init__(self, record: Path, write: Callable[[dict[str, Any]], None]):
@@ -72,7 +73,9 @@ class Inputs:
                 self.compare(shown, self.content(entry["file"]))
 
     def differs(self, shown: str, content: str) -> str:
-        """The other content that is on record, or in a stored stage, for ``shown``, an option with its value; else ``""``."""
+        """The other content that is on record, or in a stored stage, for ``shown``, an option with its value; else
+        ``""``.
+        """
         entry = self.stored().get(shown)
         known = self.used.get(shown) or ("" if entry is None else entry["content"])
         return "" if known == content else known
@@ -115,7 +118,8 @@ def recording(inputs: Inputs) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(option: str, value: Any, file: str | os.PathLike[str] | None) -> Iterator[None]:
-    """Inside, ``file`` is read, which ``option`` named by ``value``; nothing to do where no run goes on or there is no file.
+    """Inside, ``file`` is read, which ``option`` named by ``value``; nothing to do where no run goes on or there is no
+    file.
 
     The content is put on record once it was read without complaint.
 
@@ -137,13 +141,16 @@ def reading(option: str, value: Any, file: str | os.PathLike[str] | None) -> Ite
 
 
 def once_a_run(load: Callable[..., Any]) -> Callable[..., Any]:
-    """A loader that keeps its last result for as long as the same run goes on: another run reads again, and notes what it read."""
+    """A loader that keeps its last result for as long as the same run goes on: another run reads again, and notes what
+    it read.
+    """
     kept = functools.lru_cache(maxsize=1)(lambda _, *given: load(*given))
     return functools.wraps(load)(lambda *given: kept(_current.get(), *given))
 
 
 def note_choice(option: str, value: Any, name: str) -> None:
-    """Note what an option that leaves the choice to the study (``"auto"``) came to: it depends on what the machine holds.
+    """Note what an option that leaves the choice to the study (``"auto"``) came to: it depends on what the machine
+    holds.
 
     Raises:
         InputError: it came to something else before.

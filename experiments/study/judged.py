@@ -1,8 +1,8 @@
 """Claims: what a study says in the end, with a verdict that is computed from the interval and never written by hand.
 
-An interval without width decides nothing, unless the value is marked as exact: replicates that all agree are too few or too
-much alike to show a spread, which is no certainty. A statement that the run could not test, because its configuration trains
-too little, has too few levels or no such images, is not applicable.
+An interval without width decides nothing, unless the value is marked as exact: replicates that all agree are too few or
+too much alike to show a spread, which is no certainty. A statement that the run could not test, because its
+configuration trains too little, has too few levels or no such images, is not applicable.
 """
 
 import html
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_APPLICABLE = "supported", "not supported", "undecided", "not applicable"
 #: Every verdict, in the order in which they are counted.
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_APPLICABLE)
-#: What of several parts decides, the first that occurs: one that fails refutes the whole, one that is not tested leaves it untested.
+#: What of several parts decides, the first that occurs: one that fails refutes the whole, one that is not tested leaves
+#: it untested.
 _WORST = (NOT_SUPPORTED, NOT_APPLICABLE, UNDECIDED, SUPPORTED)
 _KINDS = ("equivalent", "within", "at least", "at most", "different", "all of", "not applicable")
 #: Width of an interval, relative to its ends and bounds, up to which it is none but for rounding.
@@ -74,8 +75,8 @@ class JudgedClaim:
         max_standard_error: the largest standard error at which a verdict is given.
         note: anything a reader must know beside the numbers.
         parts: the claims that an "all of" claim joins.
-        exact: the value has no sampling error, as a closed form, a count, or the one result of a deterministic computation:
-            its interval may have no width. Never for a mean or median of replicates that happen to agree.
+        exact: the value has no sampling error, as a closed form, a count, or the one result of a deterministic
+            computation: its interval may have no width. Never for a mean or median of replicates that happen to agree.
     """
 
     id: str
@@ -162,7 +163,8 @@ class JudgedClaim:
 
     @classmethod
     def all_of(cls, parts: Sequence["JudgedClaim"], **about: Any) -> "JudgedClaim":
-        """Every one of ``parts`` holds: not supported if one is not, else not applicable or undecided if one is, else supported.
+        """Every one of ``parts`` holds: not supported if one is not, else not applicable or undecided if one is, else
+        supported.
 
         As an intersection-union test it needs no correction for the number of parts. Shown are the value, the interval
         and the bound of the part that decides: the first with the worst verdict.
@@ -184,7 +186,9 @@ class JudgedClaim:
         )
 
     def unless(self, why: str) -> "JudgedClaim":
-        """The same statement as not applicable where there is a reason ``why`` that the run cannot test it; itself without one."""
+        """The same statement as not applicable where there is a reason ``why`` that the run cannot test it; itself
+        without one.
+        """
         if not why:
             return self
         about = {name: getattr(self, name) for name in ("id", "paper", "figure", "statement", "unit")}
@@ -256,8 +260,8 @@ class JudgedClaim:
     def from_json(cls, data: dict[str, Any]) -> "JudgedClaim":
         """The claim that ``to_json`` wrote, by this version or by an older one, which knew no exact values.
 
-        ``ValueError`` where a field that has no default is missing or is of another type, or a stored verdict is not what
-        the numbers give.
+        ``ValueError`` where a field that has no default is missing or is of another type, or a stored verdict is not
+        what the numbers give.
         """
         if not isinstance(data, dict) or not isinstance(data.get("parts", []), list):
             raise ValueError("a claim, or its parts, of another type than claims have")
@@ -305,8 +309,8 @@ def read_claims(directory: "RunDirectory") -> tuple[JudgedClaim, ...] | None:
     """The claims of a finished run, or None where there are none yet.
 
     Raises:
-        InputError: they cannot be read, lack one that the report answers, or are those of an older version whose verdicts this
-            one does not give.
+        InputError: they cannot be read, lack one that the report answers, or are those of an older version whose
+            verdicts this one does not give.
     """
     stored = directory.read_json("claims.json")
     if stored is None:

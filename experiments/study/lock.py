@@ -48,7 +48,8 @@ def locked(path: Path, config: Any) -> Iterator[bool]:
             if not held:
                 whose = _whose(path, config)
                 raise InputError(
-                    f"--out = {str(path)!r}: is in use by another process{whose}; must be free (give --out another directory)"
+                    f"--out = {str(path)!r}: is in use by another process{whose}; must be free (give --out another "
+                    "directory)"
                 )
             try:
                 same = os.path.samestat(os.stat(path), os.fstat(handle))

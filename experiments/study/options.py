@@ -1,4 +1,6 @@
-"""What the options of every study must be, checked before any work: numbers within their bounds, text that is not empty."""
+"""What the options of every study must be, checked before any work: numbers within their bounds, text that is not
+empty.
+"""
 
 import contextlib
 import dataclasses
@@ -15,23 +17,25 @@ T = TypeVar("T")
 
 #: Largest count, size or seed: JAX counts in 32 bits.
 MOST = 2**31 - 1
-#: Largest magnitude of other numbers, and the smallest beside 0: float32 has none beyond, in which everything is computed.
+#: Largest magnitude of other numbers, and the smallest beside 0: float32 has none beyond, in which everything is
+#: computed.
 LARGEST, SMALLEST = 3.4e38, 1.2e-38
 #: ``field(default=..., metadata=MAY_BE_INFINITE)``: an option that takes ``inf`` though its default is another number.
 MAY_BE_INFINITE = {"may_be_infinite": True}
 
 
 def check_options(config: Any, part: str = "", /, **bounds: int | str) -> None:
-    """``InputError`` unless every option of the dataclass ``config`` can be used. The first line of each ``__post_init__``.
+    """``InputError`` unless every option of the dataclass ``config`` can be used. The first line of each
+    ``__post_init__``.
 
-    No number is NaN, beyond ``LARGEST`` and ``SMALLEST`` or, where it is whole, beyond 64 bits; infinite is only what may be; no
-    text is empty.
+    No number is NaN, beyond ``LARGEST`` and ``SMALLEST`` or, where it is whole, beyond 64 bits; infinite is only what
+    may be; no text is empty.
 
     Args:
         config: the dataclass; those inside it have their own check.
         part: its name in the study, for the names of options.
-        bounds: by the name of the option, its smallest value (counts, which then end at ``MOST``), or an interval such as ``"(0, 1]"``;
-            of a tuple, that of each entry. None, where an option takes it, has no bound.
+        bounds: by the name of the option, its smallest value (counts, which then end at ``MOST``), or an interval such
+            as ``"(0, 1]"``; of a tuple, that of each entry. None, where an option takes it, has no bound.
     """
     for field in dataclasses.fields(config):
         name, value = f"{part}.{field.name}" if part else field.name, getattr(config, field.name)
@@ -49,10 +53,11 @@ def option(
     lt: float | str | None = None,
     may_be_infinite: bool = False,
 ) -> T:
-    """A field of ``Options`` with its default and its bounds: at least ``ge``, above ``gt``, at most ``le``, below ``lt``.
+    """A field of ``Options`` with its default and its bounds: at least ``ge``, above ``gt``, at most ``le``, below
+    ``lt``.
 
-    A bound is a number, or the name of another option of the same dataclass. It holds for each entry of a tuple, and not for
-    None. A whole number with a bound is at most ``MOST``.
+    A bound is a number, or the name of another option of the same dataclass. It holds for each entry of a tuple, and
+    not for None. A whole number with a bound is at most ``MOST``.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     given = {kind: bound for kind, bound in bounds.items() if bound is not None}
@@ -65,9 +70,9 @@ def option(
 class Options:
     """Base of every dataclass of options: checks each field when one is made, so that bad options never reach any work.
 
-    Subclasses are frozen dataclasses whose fields are made by ``option`` or have plain defaults; the docstring below a field is
-    its help text. ``class Config(Options, prefix="norms")`` names the options ``norms.NAME`` in complaints. What concerns
-    several fields at once is checked by a method ``check``.
+    Subclasses are frozen dataclasses whose fields are made by ``option`` or have plain defaults; the docstring below a
+    field is its help text. ``class Config(Options, prefix="norms")`` names the options ``norms.NAME`` in complaints.
+    What concerns several fields at once is checked by a method ``check``.
     """
 
     _prefix: ClassVar[str] = ""
@@ -112,7 +117,9 @@ def check_sound(config: Any, prefix: str = "") -> None:
 
 @contextlib.contextmanager
 def renamed(part: str, **names: str) -> Iterator[None]:
-    """Complaints of what an option is handed on to, under the name of the option: ``names`` by those that the complaints have."""
+    """Complaints of what an option is handed on to, under the name of the option: ``names`` by those that the
+    complaints have.
+    """
     try:
         yield
     except InputError as error:
@@ -121,7 +128,9 @@ def renamed(part: str, **names: str) -> Iterator[None]:
 
 
 def as_typed(name: str) -> str:
-    """A field's name as its option is typed: ``"sampler.num_steps"`` is ``"--sampler.num-steps"``, ``"class_"`` is ``"--class"``."""
+    """A field's name as its option is typed: ``"sampler.num_steps"`` is ``"--sampler.num-steps"``, ``"class_"`` is
+    ``"--class"``.
+    """
     return "--" + ".".join(word.rstrip("_").replace("_", "-") for word in name.split("."))
 
 

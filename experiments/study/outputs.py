@@ -41,8 +41,8 @@ def refuse_in_the_way(folder: Path) -> None:
 
 
 def check_files(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
-    """``InputError`` unless each of the ``outputs``, by option, is a file that can be written, in a folder that exists: new, or
-    an ordinary one, which is then replaced, but none of the ``inputs`` and no other output."""
+    """``InputError`` unless each of the ``outputs``, by option, is a file that can be written, in a folder that exists:
+    new, or an ordinary one, which is then replaced, but none of the ``inputs`` and no other output."""
     others = {name: path for name, path in inputs.items() if path is not None}
     for name, path in outputs.items():
         if path is None:

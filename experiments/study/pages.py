@@ -45,7 +45,8 @@ def page(name: str, preset: str, claims: Sequence[JudgedClaim]) -> str:
         "",
         f"{len(claims)} claims: {counts}. Intervals are at 95 %.",
         "",
-        "This page was made by `python -m experiments.study.pages` from the `claims.json` of the run; its report has the figures.",
+        "This page was made by `python -m experiments.study.pages` from the `claims.json` of the run; its report has "
+        "the figures.",
         "",
         "| claim | value | threshold | verdict |",
         "|---|---|---|---|",

@@ -1,4 +1,6 @@
-"""A part of a study: options, claims and figures declared first; then ``measure``, slow and stored; then ``report``, pure."""
+"""A part of a study: options, claims and figures declared first; then ``measure``, slow and stored; then ``report``,
+pure.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +66,9 @@ class Run:
     def stage(
         self, name: str, compute: Callable[..., Mapping[str, Any]], *args: Any, allow_nonfinite: bool = False
     ) -> dict[str, np.ndarray]:
-        """``compute(*args)``, arrays by name, stored as the stage ``PART/name``; read back where it is stored already."""
+        """``compute(*args)``, arrays by name, stored as the stage ``PART/name``; read back where it is stored
+        already.
+        """
         return self.directory.stage(f"{self.part}/{name}", lambda: compute(*args), allow_nonfinite=allow_nonfinite)
 
 
@@ -94,7 +98,8 @@ class Part(Generic[ConfigT]):
         claims: its claims, or a function that makes them from its options: nothing measured enters.
         figures: its figures.
         measure: ``measure(options, subject, run)``: everything slow, as stages of ``run``.
-        report: ``report(options, subject, measured)``: pure and quick; made again at will from what ``measure`` returns.
+        report: ``report(options, subject, measured)``: pure and quick; made again at will from what ``measure``
+            returns.
         presets: its options in each preset of the study; a part without any is handed the options that all parts share.
         costs: ``costs(options, plan)``, for a dry run.
         check: ``check(options, subject)`` refuses, before any work, what the part cannot use.
@@ -119,7 +124,9 @@ class Part(Generic[ConfigT]):
         return tuple(self.claims(config) if callable(self.claims) else self.claims)
 
     def section(self, config: ConfigT, subject: Any, directory: RunDirectory, seed: int) -> Section:
-        """Measure, report, write the figures and judge the claims. ``RuntimeError`` where findings are not those declared."""
+        """Measure, report, write the figures and judge the claims. ``RuntimeError`` where findings are not those
+        declared.
+        """
         found = self.report(config, subject, self.measure(config, subject, Run(directory, seed, self.name)))
         claims = self.declared(config)
         for what, declared, given in (

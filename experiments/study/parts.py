@@ -1,8 +1,9 @@
 """Studies in parts: each part is a module with a section of the report, run one after the other.
 
-A part has ``Config``, ``PRESETS``, ``CLAIM_IDS``, ``FIGURE_FILES``, ``run(config, subject, directory, seed)``, which returns its
-``Section`` (None where the subject does not allow it), ``costs(config, plan)`` and, where it can refuse, ``check(config, ...)``. The
-configuration of the study has ``parts``, the names of those to run, ``seed``, and the options of each part under its name.
+A part has ``Config``, ``PRESETS``, ``CLAIM_IDS``, ``FIGURE_FILES``, ``run(config, subject, directory, seed)``, which
+returns its ``Section`` (None where the subject does not allow it), ``costs(config, plan)`` and, where it can refuse,
+``check(config, ...)``. The configuration of the study has ``parts``, the names of those to run, ``seed``, and the
+options of each part under its name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,7 +69,9 @@ def metrics(sections: Mapping[str, Section]) -> dict[str, Any]:
 
 
 def report(title: str, answers: Sequence[str], sections: Mapping[str, Section], tables: Sequence[Table] = ()) -> Report:
-    """The report: ``answers``, a paragraph each; ``tables``, if any, before those of the sections, which go by their titles."""
+    """The report: ``answers``, a paragraph each; ``tables``, if any, before those of the sections, which go by their
+    titles.
+    """
     every = list(sections.values())
     return Report(
         title,

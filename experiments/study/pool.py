@@ -1,4 +1,6 @@
-"""The images that a study is about: samples of a network in the store of a run, images given in a file, and real ones."""
+"""The images that a study is about: samples of a network in the store of a run, images given in a file, and real
+ones.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -144,7 +146,9 @@ def class_list(classes: Sequence[int] | None, available: int, at_least: int = 1)
 
 
 def of_classes(option: str, value: str, images: Any, labels: Sequence[int], count: int, why: str) -> np.ndarray:
-    """The first ``count`` images of each class of an ``ImageSet``, (K, count, H, W, C); ``why`` says who needs so many."""
+    """The first ``count`` images of each class of an ``ImageSet``, (K, count, H, W, C); ``why`` says who needs so
+    many.
+    """
     for label in labels:
         found = int((images.labels == label).sum())
         shown = f"{option} = {value!r}: images of class {images.class_names[label]}"
@@ -155,8 +159,9 @@ def of_classes(option: str, value: str, images: Any, labels: Sequence[int], coun
 def real_classes(config: Any, labels: Sequence[int], names: Sequence[str], shape: tuple[int, ...]) -> np.ndarray | None:
     """Equally many real images of each class, (K, n, H, W, C), or None.
 
-    ``config`` has the options ``real`` (a data set, "auto" or None), ``real_split`` and ``size``; ``names`` are those of all
-    classes, of which ``labels`` are studied. "auto" takes the bundled images where the classes have their names, else none.
+    ``config`` has the options ``real`` (a data set, "auto" or None), ``real_split`` and ``size``; ``names`` are those
+    of all classes, of which ``labels`` are studied. "auto" takes the bundled images where the classes have their names,
+    else none.
     """
     from dgu.data.splits import check_no_duplicates
 
@@ -166,7 +171,10 @@ def real_classes(config: Any, labels: Sequence[int], names: Sequence[str], shape
     if config.real == "auto" and tuple(real.class_names) != tuple(names):
         return None
     fits = real.images.shape[1:] == tuple(shape) and len(real.class_names) == len(names)
-    wanted = f"{len(names)} classes of images of shape {tuple(shape)} like the samples (see --size), or None for no real images"
+    wanted = (
+        f"{len(names)} classes of images of shape {tuple(shape)} like the samples (see --size), "
+        "or None for no real images"
+    )
     shown = f"real = {config.real!r}: {len(real.class_names)} classes of images of shape"
     require(fits, shown, real.images.shape[1:], wanted)
     count = min(int((real.labels == label).sum()) for label in labels)

@@ -17,8 +17,8 @@ T = TypeVar("T")
 class Progress:
     """Counts ``total`` items of work: a tqdm bar on a terminal, else (or with ``CI`` set) a line each ``every`` s.
 
-    Of several processes the lead alone shows it. Where it cannot be shown (the disk of a log is full, nobody reads the pipe any
-    more) the work goes on without.
+    Of several processes the lead alone shows it. Where it cannot be shown (the disk of a log is full, nobody reads the
+    pipe any more) the work goes on without.
 
     ``with Progress("sampling", total=17_000, unit="images") as bar: ... bar.update(len(batch))``
     """

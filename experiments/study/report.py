@@ -42,7 +42,9 @@ class Report:
 
 @dataclass(frozen=True)
 class Section:
-    """What a part of a study returns: a title, one to three plain sentences with the figures measured, and its evidence."""
+    """What a part of a study returns: a title, one to three plain sentences with the figures measured, and its
+    evidence.
+    """
 
     title: str
     answer: str
@@ -87,11 +89,15 @@ code { font-size: .85em; } figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
 """
 
-#: Said below the claims of every report, for as long as there are reports: two rules of verdict are younger than the studies.
+#: Said below the claims of every report, for as long as there are reports: two rules of verdict are younger than the
+#: studies.
 _RULES = (
-    "Claims, estimators and thresholds were declared before they were first measured. Two rules that apply to all of them came "
-    "later, after the studies had been run: an interval without width gives no verdict unless the value is exact (such a claim is "
-    "undecided and marked “all alike”), and a claim that the configuration of the run cannot test is not applicable. Before, the "
+    "Claims, estimators and thresholds were declared before they were first measured. Two rules that apply to all of "
+    "them came "
+    "later, after the studies had been run: an interval without width gives no verdict unless the value is exact "
+    "(such a claim is "
+    "undecided and marked “all alike”), and a claim that the configuration of the run cannot test is not applicable. "
+    "Before, the "
     "first kind was supported or not supported by its value alone, and some of the second kind were not supported."
 )
 
@@ -126,7 +132,8 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
         "report.html",
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(report.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n",
+        f"<title>{html.escape(report.title)}</title>\n<style>{_CSS}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n",
     )
 
 
@@ -152,7 +159,8 @@ def _claims(claims: Sequence[JudgedClaim]) -> str:
         f'<th scope="col">{name}</th>' for name in ("claim", "verdict", "measured [95 % interval]", "wanted", "source")
     )
     return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table></div>\n'
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>\n"
         f'<p class="note">{_RULES}</p>'
     )
 

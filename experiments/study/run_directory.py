@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 #: Words that have no place in the keys of ``metrics.json``: a resumed run must give the same bytes.
 _NOT_METRICS = {"seconds", "elapsed", "duration", "timestamp", "host"}
-#: Files that hold nothing computed: of the run, of its store of samples and of a training. A run that left no others stored nothing.
+#: Files that hold nothing computed: of the run, of its store of samples and of a training. A run that left no others
+#: stored nothing.
 _PREPARED = {"config.json", RECORD, "store.json", ".lock"}
 #: Bytes at the end of a report that hold its closing tag.
 _END_OF_REPORT = 64
@@ -48,8 +49,8 @@ _FOLDERS = ("stages", "figures", "images", "samples", "checkpoints", "networks")
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """A directory that holds one run of one configuration. Make it with ``RunDirectory.hold``, or ``open`` where no other
-    process can meet it.
+    """A directory that holds one run of one configuration. Make it with ``RunDirectory.hold``, or ``open`` where no
+    other process can meet it.
 
     Where several processes run the experiment together they share the directory, and all but the lead write nothing.
 
@@ -67,16 +68,16 @@ class RunDirectory:
     @classmethod
     @contextlib.contextmanager
     def hold(cls, out: str | os.PathLike[str], config: Any, *, only_reports: bool = False) -> Iterator["RunDirectory"]:
-        """The directory ``out`` for ``config``, which belongs to this process inside (POSIX; released when the process ends,
-        however it ends). What the run is given is noted inside, too (``experiments.study.inputs``).
+        """The directory ``out`` for ``config``, which belongs to this process inside (POSIX; released when the process
+        ends, however it ends). What the run is given is noted inside, too (``experiments.study.inputs``).
 
-        It is locked before anything in it is looked at, so that of two processes that start together with different options
-        one has it and the other is refused. On file systems without locks there is no such protection. Of several processes
-        that run together the lead holds it, and the others go on when it does.
+        It is locked before anything in it is looked at, so that of two processes that start together with different
+        options one has it and the other is refused. On file systems without locks there is no such protection. Of
+        several processes that run together the lead holds it, and the others go on when it does.
 
         Raises:
-            InputError: another process holds it, ``open`` refuses it, or a file that the run was given holds something else
-                now. Nothing in it is touched then. Every process of a run raises what the lead does.
+            InputError: another process holds it, ``open`` refuses it, or a file that the run was given holds something
+                else now. Nothing in it is touched then. Every process of a run raises what the lead does.
         """
         with contextlib.ExitStack() as stack:
             problem = ""
@@ -97,7 +98,9 @@ class RunDirectory:
 
     @classmethod
     def _prepared(cls, out: str | os.PathLike[str], config: Any, new: bool) -> "RunDirectory":
-        """The locked directory, without what a killed run was writing; where it is refused and ``new``, it goes again."""
+        """The locked directory, without what a killed run was writing; where it is refused and ``new``, it goes
+        again.
+        """
         try:
             directory = cls.open(out, config)
             directory.inputs.check()
@@ -115,9 +118,9 @@ class RunDirectory:
         """The directory ``out`` for ``config``, a dataclass; made (parents too) where there is none.
 
         Raises:
-            InputError: ``out`` holds a run of another configuration (the first option that differs is named) that stored
-                something, or of another random generator, holds other files, is no directory, or cannot be written to though the
-                run is not finished. Nothing in it is touched then.
+            InputError: ``out`` holds a run of another configuration (the first option that differs is named) that
+                stored something, or of another random generator, holds other files, is no directory, or cannot be
+                written to though the run is not finished. Nothing in it is touched then.
         """
         path, wanted = Path(out), config_to_json(config)
         stored = path / "config.json"
@@ -321,7 +324,9 @@ class RunDirectory:
         write_atomic(file, write)
 
     def check_there(self) -> None:
-        """``InputError`` where the directory was removed: folders made anew would hold a part of a run, which no command takes."""
+        """``InputError`` where the directory was removed: folders made anew would hold a part of a run, which no
+        command takes.
+        """
         if not (self.path / "config.json").exists():
             raise InputError(
                 f"--out = {str(self.path)!r}: was removed while the run went on; must stay (start the run again)"

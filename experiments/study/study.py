@@ -41,13 +41,15 @@ class Study:
         question: what the study asks, for ``--help``.
         options: the options that its parts share, a frozen dataclass of ``Options`` with a field ``seed``.
         parts: its parts, in the order of the report.
-        gather: ``gather(config, directory)`` makes the subject: it loads what the options name and refuses what cannot be used;
-            long computations wait until a part needs them.
+        gather: ``gather(config, directory)`` makes the subject: it loads what the options name and refuses what cannot
+            be used; long computations wait until a part needs them.
         plan: ``plan(config)`` says what a dry run knows of the subject, and what making the subject costs.
-        overrides: by preset, the options that differ from their defaults; those of the parts come from ``Part.presets``, in the
-            preset of the same name. ``"parts"`` names the parts that run.
-        introduce: ``introduce(config, subject)``: what the report says of the subject before its parts: answer, tables, metrics.
-        renamed: options that have another name now, for those who still type the old one: ``{"--epochs": "--stopping.epochs"}``.
+        overrides: by preset, the options that differ from their defaults; those of the parts come from
+            ``Part.presets``, in the preset of the same name. ``"parts"`` names the parts that run.
+        introduce: ``introduce(config, subject)``: what the report says of the subject before its parts: answer, tables,
+            metrics.
+        renamed: options that have another name now, for those who still type the old one: ``{"--epochs":
+            "--stopping.epochs"}``.
     """
 
     name: str
@@ -109,7 +111,9 @@ class Study:
         return getattr(config, part.name) if part.presets else config
 
     def run(self, config: Any, directory: RunDirectory) -> Report:
-        """The report of the parts asked for, one after the other; every stage is stored, so a run that was killed goes on."""
+        """The report of the parts asked for, one after the other; every stage is stored, so a run that was killed goes
+        on.
+        """
         subject = self.gather(config, directory)
         asked = self.chosen(config)
         for part in asked:

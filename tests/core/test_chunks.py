@@ -1,4 +1,6 @@
-"""Chunks too large to be allocated are refused in one line, in every function that has a row for each of its batch size."""
+"""Chunks too large to be allocated are refused in one line, in every function that has a row for each of its batch
+size.
+"""
 
 import jax
 import numpy as np

@@ -1,4 +1,6 @@
-"""Image files that hold more than gray or RGB bytes: turned as they say, or refused, in folders and in EDM's zip alike."""
+"""Image files that hold more than gray or RGB bytes: turned as they say, or refused, in folders and in EDM's zip
+alike.
+"""
 
 import io
 import os

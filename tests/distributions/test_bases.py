@@ -39,7 +39,10 @@ def test_multivariate_norm_follows_the_f_law(dof):
     assert stats.kstest(np.square(noise).mean(1), stats.f(D, dof).cdf).pvalue > 0.01
     # The direction is uniform whatever the radius.
     projected = np.sqrt(D) * noise[:, 3] / np.linalg.norm(noise, axis=1)
-    assert stats.kstest(projected, lambda t: stats.beta((D - 1) / 2, (D - 1) / 2).cdf((t / np.sqrt(D) + 1) / 2)).pvalue > 0.01  # fmt: skip
+    assert (
+        stats.kstest(projected, lambda t: stats.beta((D - 1) / 2, (D - 1) / 2).cdf((t / np.sqrt(D) + 1) / 2)).pvalue
+        > 0.01
+    )
     halves = np.log(np.square(noise).reshape(N, 2, -1).sum(-1))
     assert np.corrcoef(halves.T)[0, 1] > 0.6
 
@@ -65,7 +68,9 @@ def test_names_are_the_laws_with_their_defaults():
 def test_sampling_from_a_heavy_tailed_start(x64):
     denoiser = GaussianDenoiser.from_moments(np.full(3, 0.5), np.diag([1.0, 0.5, 0.1]))
     grid, options = karras_sigmas(6), {"shape": (3,), "dtype": jnp.float64, "churn": Churn(2.0)}
-    everything = sample(denoiser, jax.random.key(0), range(9), grid, base=MultivariateStudentT(4.0), batch_size=4, **options)  # fmt: skip
+    everything = sample(
+        denoiser, jax.random.key(0), range(9), grid, base=MultivariateStudentT(4.0), batch_size=4, **options
+    )
     again = sample(denoiser, jax.random.key(0), [7, 2], grid, base=MultivariateStudentT(4.0), batch_size=4, **options)
     np.testing.assert_array_equal(again, everything[[7, 2]])
     gaussian = sample(denoiser, jax.random.key(0), range(9), grid, batch_size=4, **options)

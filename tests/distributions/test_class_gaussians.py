@@ -63,7 +63,9 @@ def test_root_is_a_root_of_numpy_cov(x64, strict_dtypes, n):
 
 @pytest.mark.parametrize(("n", "d"), [(60, 24), (300, 196)])
 def test_directions_without_variance_stay_without(n, d):
-    """In float32, a constant pixel and the difference of two equal pixels: no root of an eigenvalue of rounding size."""
+    """In float32, a constant pixel and the difference of two equal pixels: no root of an eigenvalue of rounding
+    size.
+    """
     rng = np.random.default_rng(n)
     rows = (rng.normal(size=(n, d)) @ np.linalg.qr(rng.normal(size=(d, d)))[0] / np.arange(1, d + 1)).astype(np.float32)
     rows[:, 5], rows[:, 7] = -1.0, rows[:, 8]

@@ -32,7 +32,9 @@ def statements(out):
 
 
 def check_statements(out, default, constants=()):
-    """No statement of a run names a number of ``default`` that its configuration lacks; ``constants`` stand in the code."""
+    """No statement of a run names a number of ``default`` that its configuration lacks; ``constants`` stand in the
+    code.
+    """
     ran = json.loads((out / "config.json").read_text())
     foreign = {n for n in numbers(default) - numbers(ran) if n >= LEAST} - {float(n) for n in constants}
     assert foreign, "the two configurations must differ"

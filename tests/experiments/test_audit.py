@@ -1,4 +1,6 @@
-"""The audit from the command line: planted copies are flagged and listed, fresh images are not, bad input is one line."""
+"""The audit from the command line: planted copies are flagged and listed, fresh images are not, bad input is one
+line.
+"""
 
 import json
 import re
@@ -27,7 +29,8 @@ FIGURE_FILES = tuple(figure.file for part in STUDY.parts for figure in part.figu
 QUICK = ("--parts", *(part.name for part in STUDY.parts if part.name != "universality"))
 #: Small where the smoke preset is not: an audit of a second or two, compilation aside.
 TINY = (
-    "--preset smoke --fidelity.pca 8 --balance.images 200 --universality.recipe.epochs 2 --sampler.num-steps 2 --sampler.batch-size 16 "
+    "--preset smoke --fidelity.pca 8 --balance.images 200 --universality.recipe.epochs 2 --sampler.num-steps 2 "
+    "--sampler.batch-size 16 "
     "--membership.count 50"
 ).split()
 
@@ -283,8 +286,13 @@ def test_a_network_of_other_images_is_refused_before_it_is_sampled(refused, monk
 
 
 def test_a_missing_set_says_what_to_install(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("dgu.data.named.NAMED_SETS", {**(named := __import__("dgu.data.named", fromlist=["x"]).NAMED_SETS),
-        "fashion-mnist": __import__("dataclasses").replace(named["fashion-mnist"], places=lambda split: iter(()))})  # fmt: skip
+    monkeypatch.setattr(
+        "dgu.data.named.NAMED_SETS",
+        {
+            **(named := __import__("dgu.data.named", fromlist=["x"]).NAMED_SETS),
+            "fashion-mnist": __import__("dataclasses").replace(named["fashion-mnist"], places=lambda split: iter(())),
+        },
+    )
     with pytest.raises(SystemExit):
         STUDY.main(["--out", str(tmp_path / "run")])
     error = capsys.readouterr().err

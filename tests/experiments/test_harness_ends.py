@@ -1,4 +1,6 @@
-"""Ends of runs: whatever stops a command is one line that says what to do, and nothing that was stored or measured is lost."""
+"""Ends of runs: whatever stops a command is one line that says what to do, and nothing that was stored or measured is
+lost.
+"""
 
 import dataclasses
 import errno

@@ -1,4 +1,6 @@
-"""Runs do not mix: pairs of processes on one directory, inputs replaced under the same name, records that are damaged."""
+"""Runs do not mix: pairs of processes on one directory, inputs replaced under the same name, records that are
+damaged.
+"""
 
 import dataclasses
 import errno
@@ -95,7 +97,9 @@ def start_pair(out):
 
 @pytest.mark.parametrize("pairs", [4, pytest.param(300, marks=pytest.mark.slow)])
 def test_pairs_of_processes_with_different_options_never_mix(tmp_path, pairs):
-    """One of each pair has the directory, and all that is in it is its own; the other says in one line why it has not."""
+    """One of each pair has the directory, and all that is in it is its own; the other says in one line why it has
+    not.
+    """
     with ThreadPoolExecutor(2) as pool:
         ends = list(pool.map(start_pair, [tmp_path / str(number) for number in range(pairs)]))
     for number, (codes, lines) in enumerate(ends):
@@ -113,7 +117,9 @@ def test_pairs_of_processes_with_different_options_never_mix(tmp_path, pairs):
 
 
 def test_a_kill_before_anything_was_stored_refuses_no_other_options(tmp_path):
-    """The configuration is there, perhaps with a store and folders that are empty; a run that stored a stage still refuses."""
+    """The configuration is there, perhaps with a store and folders that are empty; a run that stored a stage still
+    refuses.
+    """
     RunDirectory.open(tmp_path, Config(seed=1))
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples/store.json").write_text("{}")

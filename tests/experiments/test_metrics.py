@@ -1,4 +1,6 @@
-"""The command that measures features: its numbers are the library's, FID is said of declared Inception features only."""
+"""The command that measures features: its numbers are the library's, FID is said of declared Inception features
+only.
+"""
 
 import json
 import os

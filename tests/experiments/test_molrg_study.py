@@ -127,7 +127,14 @@ def test_end_to_end_and_resumed(sources, tmp_path, capsys):
     assert set(metrics["images"][name]) == {"MoLRG", "MoLRG, class given", "one Gaussian", "U-Net, other noise"}
     # Killed with some of its stages stored, it ends with the same numbers: here with all but three.
     before = contents(out)
-    for name in ("claims.json", "report.html", "metrics.json", "stages/images/0/arm-1-0.npz", "stages/dimension/closed-form.npz", "stages/networks/mlp-2.npz"):  # fmt: skip
+    for name in (
+        "claims.json",
+        "report.html",
+        "metrics.json",
+        "stages/images/0/arm-1-0.npz",
+        "stages/dimension/closed-form.npz",
+        "stages/networks/mlp-2.npz",
+    ):
         (out / name).unlink()
     study(*argv, "--out", out)
     after = contents(out)

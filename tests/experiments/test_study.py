@@ -1,4 +1,6 @@
-"""Studies in the declared form: options with bounds, claims judged from estimates, parts that keep their declarations."""
+"""Studies in the declared form: options with bounds, claims judged from estimates, parts that keep their
+declarations.
+"""
 
 import json
 import math

@@ -30,7 +30,9 @@ pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """What must not depend on interruptions: all but the times, Orbax's own records, and the report that shows times."""
+    """What must not depend on interruptions: all but the times, Orbax's own records, and the report that shows
+    times.
+    """
     left_out = re.compile(r"checkpoints/|timings.json|report.html")
     files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     return {name: held for name, held in files.items() if not left_out.match(name)}
@@ -121,8 +123,8 @@ def small_config() -> trainer.Config:
     return replace(smoke, network=replace(smoke.network, model_channels=4, channel_mult=(1,)))
 
 
-#: Where a run is killed, and the images seen after the first step of the run that follows (none: nothing was left to do).
-#: A tick is two steps of 16 images, a checkpoint two ticks.
+#: Where a run is killed, and the images seen after the first step of the run that follows (none: nothing was left to
+#: do). A tick is two steps of 16 images, a checkpoint two ticks.
 PLACES = {
     "in the first tick": ((trainer.np, "mean", 1), 16),
     "in a line of the log": ((trainer, "_append", 3, half_a_line), 80),
@@ -401,7 +403,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
 
 
 def test_training_starts_from_a_checkpoint(finished, tmp_path):
-    """With layers for labels of augmentation, which the checkpoint lacks, at their fresh start; without a ramp of the average."""
+    """With layers for labels of augmentation, which the checkpoint lacks, at their fresh start; without a ramp of the
+    average.
+    """
     before = load_checkpoint(finished)
     config = small_config()
     # The first update has a learning rate of 0: parameters are those of the start.
@@ -450,7 +454,9 @@ def test_presets_are_the_published_networks(preset, conditional, parameters, gfl
 
 
 def test_published_presets_have_the_published_recipe():
-    """Duration, batch, learning rate, half-life of the average, dropout, augmentation, 16-bit floats and loss scaling."""
+    """Duration, batch, learning rate, half-life of the average, dropout, augmentation, 16-bit floats and loss
+    scaling.
+    """
     expected = {
         "paper": (2.5e6, 4096, 1e-4, 5e4, 0.10, 0, "bfloat16", 100),
         "cifar10-ddpmpp": (2e5, 512, 1e-3, 500, 0.13, 0.12, "float32", 1),

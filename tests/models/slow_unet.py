@@ -1,7 +1,8 @@
-"""The two U-Nets in plain NumPy, slowly: float64, channels first, loops over kernels and pixels, nothing shared with dgu.
+"""The two U-Nets in plain NumPy, slowly: float64, channels first, loops over kernels and pixels, nothing shared with
+dgu.
 
-Written from the formulas, for weights under the reference's names (``model.`` left out). It is held to the recorded arrays
-where these exist, and stands in for them where they do not.
+Written from the formulas, for weights under the reference's names (``model.`` left out). It is held to the recorded
+arrays where these exist, and stands in for them where they do not.
 """
 
 import numpy as np
@@ -47,7 +48,9 @@ def down(x, taps, padding=None):
 
 
 def up(x, taps, padding=None):
-    """Every pixel lays down a copy of four times the filter, two pixels from the next; ``padding`` pixels are cut off."""
+    """Every pixel lays down a copy of four times the filter, two pixels from the next; ``padding`` pixels are cut
+    off.
+    """
     f, size = 4 * kernel(taps), len(taps)
     padding = (size - 1) // 2 if padding is None else padding
     n = x.shape[1]

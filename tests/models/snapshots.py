@@ -1,4 +1,6 @@
-"""Writes pickles in the form of EDM snapshots, opcode by opcode: neither PyTorch nor the reference's classes are needed."""
+"""Writes pickles in the form of EDM snapshots, opcode by opcode: neither PyTorch nor the reference's classes are
+needed.
+"""
 
 import struct
 from dataclasses import dataclass, field

@@ -72,7 +72,9 @@ def test_one_component_is_the_gaussian(x64):
     for sigma in (0.0, *SIGMAS):
         np.testing.assert_allclose(single(x, sigma), gaussian(x, sigma), atol=1e-13)
     # With noise off the subspace: the Gaussian of full rank.
-    full = GaussianDenoiser.from_moments(mean, covariance=(basis * variances) @ basis.T + 0.04 * (np.eye(D) - basis @ basis.T))  # fmt: skip
+    full = GaussianDenoiser.from_moments(
+        mean, covariance=(basis * variances) @ basis.T + 0.04 * (np.eye(D) - basis @ basis.T)
+    )
     noisy = MoLRGDenoiser(np.ones(1), mean[None], basis.reshape(1, *EVENT, 4), variances[None], 0.2)
     for sigma in SIGMAS:
         np.testing.assert_allclose(noisy(x, sigma), full(x, sigma), atol=1e-12)

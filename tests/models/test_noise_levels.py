@@ -27,7 +27,9 @@ def unchecked():
 
 
 @pytest.mark.parametrize("sigma", [np.nan, -1.0, np.ones(2), jnp.asarray(-0.1)])
-@pytest.mark.parametrize("closed", [GAUSSIAN, MIXTURE, MIXTURE.log_density, LAW.score], ids=["Gaussian", "mixture", "density", "law"])  # fmt: skip
+@pytest.mark.parametrize(
+    "closed", [GAUSSIAN, MIXTURE, MIXTURE.log_density, LAW.score], ids=["Gaussian", "mixture", "density", "law"]
+)
 def test_what_is_no_noise_level_is_refused(closed, sigma):
     with pytest.raises(InputError, match=r"^(sigma|noise) = .*: must be one noise level, 0 or more"):
         closed(X, sigma)

@@ -239,7 +239,9 @@ def test_one_storage_for_many_tensors_is_refused(tmp_path):
 
 
 def mutations(data, count, seed):
-    """``count`` damaged copies of ``data``: flipped bits, other bytes and numbers, cuts, pieces lost, doubled and moved."""
+    """``count`` damaged copies of ``data``: flipped bits, other bytes and numbers, cuts, pieces lost, doubled and
+    moved.
+    """
     rng = np.random.default_rng(seed)
     opcodes = bytes(range(256))
     for i in range(count):

@@ -1,4 +1,6 @@
-"""SongUNet in all its options against a slow NumPy computation and the reference's arrays; counts, starts, constants."""
+"""SongUNet in all its options against a slow NumPy computation and the reference's arrays; counts, starts,
+constants.
+"""
 
 from dataclasses import replace
 
@@ -45,8 +47,8 @@ DENOISE = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
         SONG,
         SONG | NCSN,
         SKIPS,
-        # Three levels: images add up over two doublings, and the residual path goes through two halvings. The filter has no
-        # symmetry, so that turning it round is noticed.
+        # Three levels: images add up over two doublings, and the residual path goes through two halvings. The filter
+        # has no symmetry, so that turning it round is noticed.
         SONG
         | {
             "encoder_type": "residual",

@@ -1,4 +1,6 @@
-"""The tutorial's U-Net against a slow NumPy computation by the definitions; counts, starts, constants, the loss it is trained on."""
+"""The tutorial's U-Net against a slow NumPy computation by the definitions; counts, starts, constants, the loss it is
+trained on.
+"""
 
 import math
 from dataclasses import replace
@@ -50,7 +52,9 @@ def strided(x, w, stride):
 
 
 def transposed(x, w, stride, padding):
-    """Every pixel lays down a copy of the kernel, ``stride`` pixels from the next; ``padding`` rows of zeros at the end."""
+    """Every pixel lays down a copy of the kernel, ``stride`` pixels from the next; ``padding`` rows of zeros at the
+    end.
+    """
     n = stride * (x.shape[0] - 1) + 3 + padding
     out = np.zeros((n, n, w.shape[-1]))
     for i in range(x.shape[0]):

@@ -1,4 +1,6 @@
-"""Text from outside (names of classes, files, arms) is drawn as it is, whatever it holds; the package's own formulas stay formulas."""
+"""Text from outside (names of classes, files, arms) is drawn as it is, whatever it holds; the package's own formulas
+stay formulas.
+"""
 
 import io
 

@@ -205,7 +205,8 @@ def test_error_against_the_ode_falls_at_its_order(x64, options, order):
     assert abs(measured - order) < 0.2, (measured, errors)
 
 
-# Networks with a range and a rounding of their own ---------------------------------------------------------------------
+# Networks with a range and a rounding of their own
+# ---------------------------------------------------------------------
 
 
 def test_levels_are_clamped_and_rounded_to_the_networks(mixtures):
@@ -263,7 +264,8 @@ def test_sample_runs_it_with_the_same_draws_on_any_device(mixtures):
     np.testing.assert_allclose(drawn, replayed, rtol=0, atol=1e-6 * np.abs(whole).max())
 
 
-# Composability, bad input ----------------------------------------------------------------------------------------------
+# Composability, bad input
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampler", [VP, Ablation(schedule="ve", scaling="vp")], ids=["vp", "ve"])

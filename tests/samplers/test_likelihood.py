@@ -1,4 +1,6 @@
-"""Log densities against closed forms, an independent integration by SciPy, and the conventions of bits per dimension."""
+"""Log densities against closed forms, an independent integration by SciPy, and the conventions of bits per
+dimension.
+"""
 
 import math
 
@@ -17,7 +19,8 @@ LOW, HIGH = 0.002, 80.0
 
 
 def gaussian(d, seed, dtype, largest=1.0, smallest=1e-4):
-    """A Gaussian denoiser, one noisy draw from it, and its log density under the prior N(0, sigma_max^2 I) at sigma_max.
+    """A Gaussian denoiser, one noisy draw from it, and its log density under the prior N(0, sigma_max^2 I) at
+    sigma_max.
 
     Not the Gaussian's own density at sigma_min: that has the prior N(mean, covariance + sigma_max^2 I). The path of a
     mode is sqrt(lam + sigma^2), so the end of the path and the logarithm of the volume's change are exact.
@@ -148,7 +151,8 @@ def test_lowers_for_every_platform():
         assert exported.platforms == ("cpu", "cuda", "tpu")
 
 
-# Bits per dimension ----------------------------------------------------------------------------------------------------
+# Bits per dimension
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_bits_of_a_uniform_density_over_the_levels_are_eight():

@@ -1,4 +1,6 @@
-"""Linear SDEs against quadrature of their defining integrals, scores against closed forms, samplers against exact laws."""
+"""Linear SDEs against quadrature of their defining integrals, scores against closed forms, samplers against exact
+laws.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +106,9 @@ def test_score_of_a_full_covariance_mixture_under_vp(x64):
 
 
 def test_loss_gradients_of_the_two_forms_agree():
-    """Equations 5 and 7: E lambda |s - grad log p_{t|0}|^2 and the same against grad log p_t, within 3 standard errors."""
+    """Equations 5 and 7: E lambda |s - grad log p_{t|0}|^2 and the same against grad log p_t, within 3 standard
+    errors.
+    """
     sde, mixture, n = VESDE(), two_modes(3.0), 40_000
     exact, k = ScoreOfDensity(mixture, sde), jax.random.split(jax.random.key(0), 3)
     x0 = jax.jit(jax.vmap(mixture.draw))(jax.random.split(k[0], n))

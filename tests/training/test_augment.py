@@ -22,7 +22,9 @@ def picture(seed=0):
 
 
 def slow_transform(image, g):
-    """Section by section, in loops: mirror, stuff with zeros and filter, look up four neighbours each, filter and thin out."""
+    """Section by section, in loops: mirror, stuff with zeros and filter, look up four neighbours each, filter and thin
+    out.
+    """
     image = np.asarray(image, np.float64)
     image = image[:, ::-1] if g["flip_x"] else image
     image = image[::-1] if g["flip_y"] else image

@@ -142,7 +142,9 @@ def test_the_ridge_is_that_of_generalised_cross_validation(x64):
 
 
 def test_the_gaussian_denoiser_is_the_optimum_of_denoising_with_exact_noise_moments(x64):
-    """Least squares onto the clean images over ``+- sigma sqrt(d) e_i``, whose second moment is the noise's; and by descent."""
+    """Least squares onto the clean images over ``+- sigma sqrt(d) e_i``, whose second moment is the noise's; and by
+    descent.
+    """
     images = scale_mixture(100, 0, np.float64) + 0.1
     model = GaussianDenoiser.fit(images)
     for sigma in (2.0, 0.1):

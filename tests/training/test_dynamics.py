@@ -1,4 +1,6 @@
-"""Many trainings at once against a slow loop of one, closed-form gradient flow against explicit Euler, and the sheet's figures."""
+"""Many trainings at once against a slow loop of one, closed-form gradient flow against explicit Euler, and the sheet's
+figures.
+"""
 
 import jax
 import jax.numpy as jnp

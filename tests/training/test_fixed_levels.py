@@ -1,4 +1,6 @@
-"""Training at single noise levels: against closed forms and NumPy; together as alone; resumed as in one go; refusals."""
+"""Training at single noise levels: against closed forms and NumPy; together as alone; resumed as in one go;
+refusals.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +67,8 @@ def test_the_first_steps_are_those_of_adam_on_the_mean_squared_error():
     start = initial_levels(network, 1, TINY)
     state, losses = train_levels(network, start, data, SIGMAS[1:2], TINY, places=[1], until=1)
     batch, inputs = drawn(0)
-    # From 0 the output is 0: the loss is the images' mean square, the gradient the product of the images with the inputs.
+    # From 0 the output is 0: the loss is the images' mean square, the gradient the product of the images with the
+    # inputs.
     np.testing.assert_allclose(losses[0, 0], np.mean(batch**2), rtol=1e-6)
     # Adam's first step is the learning rate times the sign.
     weight, bias = (np.asarray(state["params"][name][0]) for name in ("weight", "bias"))
@@ -132,6 +135,10 @@ def test_what_cannot_be_used_is_refused():
     broken = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan) if leaf.dtype == jnp.float32 else leaf, state)
     with pytest.raises(InputError, match=r"non-finite loss at sigma = 0.6, step"):
         train_levels(network, broken, data, SIGMAS, TINY)
-    for said, options in (("steps = 0", {"steps": 0}), ("batch_size = 1", {"batch_size": 1}), ("learning_rate = 0.0", {"learning_rate": 0.0})):  # fmt: skip
+    for said, options in (
+        ("steps = 0", {"steps": 0}),
+        ("batch_size = 1", {"batch_size": 1}),
+        ("learning_rate = 0.0", {"learning_rate": 0.0}),
+    ):
         with pytest.raises(InputError, match=said):
             LevelTraining(**options)

@@ -1,4 +1,6 @@
-"""VP and VE losses against closed forms, with the labels of class and augmentation; augmentation in the loss; rematerialisation."""
+"""VP and VE losses against closed forms, with the labels of class and augmentation; augmentation in the loss;
+rematerialisation.
+"""
 
 from functools import partial
 
@@ -69,7 +71,9 @@ def test_vp_levels_match_an_integral(x64, options):
 
 
 def _noise_scaled(kind, options):
-    """(network, loss, its sigma, sign) where D = x + sign sigma F, so that the loss is (sign F + eps)^2: sigma drops out."""
+    """(network, loss, its sigma, sign) where D = x + sign sigma F, so that the loss is (sign F + eps)^2: sigma drops
+    out.
+    """
     if kind == "vp":
         return EDMNetwork(TINY, VPPreconditioning()), training.vp_loss, training.vp_sigma, -1
     return EDMNetwork(TINY, VEPreconditioning()), training.ve_loss, training.ve_sigma, 1
@@ -120,7 +124,9 @@ def test_a_loss_trains_any_preconditioning(params, draws):
 
 @pytest.mark.parametrize("kind", ["edm", "vp", "ve"])
 def test_the_draws_of_a_loss_are_addressed_and_augmented(params, draws, kind):
-    """The loss of an image is that of its augmented picture at the draws of its key; with probability 0, of the picture."""
+    """The loss of an image is that of its augmented picture at the draws of its key; with probability 0, of the
+    picture.
+    """
     image, label = draws[0][0], draws[3][0]
     network, key = EDMNetwork(TINY), jax.random.key(7)
     sigma_key, noise_key, _, augment_key = jax.random.split(key, 4)

@@ -94,7 +94,9 @@ def test_steps_are_those_of_a_plain_loop(trained):
 
 
 def test_it_learns_the_posterior_mean():
-    """Of a Gaussian with unequal variances, from 4,000 draws: nearer to the exact denoiser than the start by a factor of five."""
+    """Of a Gaussian with unequal variances, from 4,000 draws: nearer to the exact denoiser than the start by a factor
+    of five.
+    """
     scales = np.array([[2.0, 1.0, 0.5], [0.2, 0.1, 0.05]])
     data = (scales * np.random.default_rng(0).normal(size=(4000, *SHAPE))).astype(np.float32)
     exact = GaussianDenoiser.fit(data)

@@ -173,7 +173,8 @@ def test_micro_batches_and_devices_do_not_change_the_run(whole):
         chex.assert_trees_all_close(other["params"], whole["params"], atol=2e-4 * CONFIG.learning_rate * 50)
 
 
-#: A DDPM++ that is told how its images are augmented, trained with weights and levels of the variance-exploding process.
+#: A DDPM++ that is told how its images are augmented, trained with weights and levels of the variance-exploding
+#: process.
 DDPMPP = EDMNetwork(SongUNetConfig(8, 1, 1, 2, 9, model_channels=8, channel_mult=(1,), num_blocks=1, dropout=0.1))
 AUGMENTED = replace(CONFIG, augment_probability=0.3, loss="ve", duration_kimg=0.024, seed=3)
 
@@ -190,7 +191,8 @@ def test_augmented_training_is_the_same_however_it_is_cut(tmp_path):
     for config, devices in ((AUGMENTED, 8), (replace(AUGMENTED, micro_batch=4), 1)):
         other, other_losses = run(config, DDPMPP, devices=devices, stop=1)
         np.testing.assert_allclose(other_losses, first, rtol=1e-6)
-        # After one update Adam's first moment is a tenth of the gradient, and its parameters are the old ones (the ramp).
+        # After one update Adam's first moment is a tenth of the gradient, and its parameters are the old ones (the
+        # ramp).
         moments, expected = other["optimizer"].mu, part["optimizer"].mu
         largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
         chex.assert_trees_all_close(moments, expected, rtol=0, atol=1e-6 * largest)

@@ -2,7 +2,8 @@
 
 Theorem 2 of Ghane et al. (arXiv 2501.07741) concludes from 1-Lipschitz steps R_i that samples satisfy concentration of
 measure with the scale of the start; its evidence is that norms fall (Empirical Observation 1), which is less: a map may
-shorten every state it meets and yet drive neighbours apart. Here the Lipschitz constants themselves are measured, as top
+shorten every state it meets and yet drive neighbours apart. Here the Lipschitz constants themselves are measured, as
+top
 singular values of Jacobians at the states that samples pass through, by products alone: ``J v`` (JVP) and ``J^T u``
 (VJP). With the noise of the steps fixed, step i is the map ``x_hat -> heun_step(x_hat; sigma_hat -> sigma_next)``.
 A measured value is a lower bound on a Lipschitz constant, which is the supremum over all states.
@@ -133,7 +134,8 @@ def path_expansion(denoiser: Denoiser, path: Trajectories, **options: Any) -> Ex
 
 
 def generator_expansion(denoiser: Denoiser, path: Trajectories, **options: Any) -> Expansion:
-    """The top singular value of the Jacobian of ``x_N`` in *all* its unit noise, the start's and every step's: ``(n,)``.
+    """The top singular value of the Jacobian of ``x_N`` in *all* its unit noise, the start's and every step's:
+    ``(n,)``.
 
     A sample is ``x_N = G(z, eps_0, ..., eps_{N-1})`` of one long standard normal vector. If G is L-Lipschitz, samples
     satisfy concentration of measure with ``2 exp(-t^2 / (2 L^2))``, churn included, and without the slack of a product

@@ -1,9 +1,10 @@
 """Does a coupling of concentrated laws concentrate? Not in general: a counter-example with exact numbers.
 
-Theorem 3 of Ghane et al. (arXiv 2501.07741) states that (x, y) concentrates if x and y do; its proof takes the law of x given y for the
-marginal of x. With x ~ N(0, I_d) and ``y = x`` or ``y = -x`` by a fair coin both marginals are standard normal, and the 1-Lipschitz
-``f(x, y) = ||x - y|| / sqrt(2)`` is 0 or ``sqrt(2) ||x||``: its deviation grows like ``sqrt(d / 2)``. With y independent of x it is the
-norm of a standard normal vector, of deviation about ``1 / sqrt(2)`` at any d.
+Theorem 3 of Ghane et al. (arXiv 2501.07741) states that (x, y) concentrates if x and y do; its proof takes the law of x
+given y for the marginal of x. With x ~ N(0, I_d) and ``y = x`` or ``y = -x`` by a fair coin both marginals are standard
+normal, and the 1-Lipschitz ``f(x, y) = ||x - y|| / sqrt(2)`` is 0 or ``sqrt(2) ||x||``: its deviation grows like
+``sqrt(d / 2)``. With y independent of x it is the norm of a standard normal vector, of deviation about ``1 / sqrt(2)``
+at any d.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,8 @@ COUPLINGS = ("coin", "independent")
 def coupled_distances(
     key: Key, n: int, dimensions: Sequence[int], coupling: str = "coin"
 ) -> Float[np.ndarray, "dimensions n"]:
-    """n independent values of ``f = ||x - y|| / sqrt(2)`` for x, y ~ N(0, I_d) at each dimension d; one compiled program.
+    """n independent values of ``f = ||x - y|| / sqrt(2)`` for x, y ~ N(0, I_d) at each dimension d; one compiled
+    program.
 
     Args:
         key: of the draws.
@@ -66,7 +68,8 @@ def _distances(key: Key, dimensions: Array, coin: bool | Array, n: int, width: i
 def coupled_deviation(dimension: int, coupling: str = "coin") -> float:
     """The exact standard deviation of f: 2.9, 11.3, 45.2 at d = 16, 256, 4096 for the coin, about 0.71 if independent.
 
-    With ``m = E||x|| = sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2)``: ``sqrt(d - m^2 / 2)`` for the coin, ``sqrt(d - m^2)`` else.
+    With ``m = E||x|| = sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2)``: ``sqrt(d - m^2 / 2)`` for the coin, ``sqrt(d -
+    m^2)`` else.
 
     Raises:
         InputError: as ``coupled_distances``.

@@ -42,9 +42,9 @@ def top_eigenvalues(
 ) -> TopEigenvalues:
     """Lanczos iteration with full reorthogonalisation, in float64 on the host but for the products.
 
-    It stops when every residual is at most ``tolerance`` times its value, at an invariant subspace (in d products at the
-    latest), or after ``max_products``. The value's error is far below the residual: about its square over the gap to the
-    next eigenvalue. A start without any part along the top eigenvector would find the next one: start at random.
+    It stops when every residual is at most ``tolerance`` times its value, at an invariant subspace (in d products at
+    the latest), or after ``max_products``. The value's error is far below the residual: about its square over the gap
+    to the next eigenvalue. A start without any part along the top eigenvector would find the next one: start at random.
 
     Args:
         product: ``(b, d) -> (b, d)``, row i multiplied by the symmetric positive semi-definite matrix i.

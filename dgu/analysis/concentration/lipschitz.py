@@ -7,7 +7,8 @@ Each has a Lipschitz constant of at most 1 in the Euclidean norm, by constructio
 - ``coordinate``: ``x_j``;
 - ``distance``: ``min_a ||x - a||`` to a set of anchors, a minimum of 1-Lipschitz functions;
 - ``max``: ``max_j x_j``, as ``|max x - max y| <= max |x - y|``;
-- ``network``: ``w . tanh(W_2 tanh(W_1 x))`` with every layer divided by its largest singular value; tanh has slopes in [0, 1].
+- ``network``: ``w . tanh(W_2 tanh(W_1 x))`` with every layer divided by its largest singular value; tanh has slopes in
+  [0, 1].
 """
 
 from collections.abc import Sequence
@@ -34,9 +35,9 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 class LipschitzFamily:
     """Functions of one example, as data: a pytree. Make it with ``lipschitz_family``.
 
-    Fields: ``directions`` (p, d) unit rows; ``coordinates`` (c,) positions in the flattened example; ``anchors`` (a, d), a may
-    be 0; ``layers`` matrices (out, in) of largest singular value 1, the last with one row; an empty tuple for no network; ``maximum`` (static)
-    whether ``max`` is among them.
+    Fields: ``directions`` (p, d) unit rows; ``coordinates`` (c,) positions in the flattened example; ``anchors`` (a,
+    d), a may be 0; ``layers`` matrices (out, in) of largest singular value 1, the last with one row; an empty tuple for
+    no network; ``maximum`` (static) whether ``max`` is among them.
     """
 
     directions: Any
@@ -98,14 +99,17 @@ def lipschitz_family(
         key: of directions, coordinates and network.
         dimension: d, the numbers in one example.
         projections: directions uniform on the sphere.
-        coordinates: how many different positions to draw, at most d; or the positions themselves, where some do not vary.
+        coordinates: how many different positions to draw, at most d; or the positions themselves, where some do not
+            vary.
         anchors: examples to measure the distance to, such as held-out ones or the mean; None leaves the function out.
-        directions: further directions, ahead of the random ones and scaled to length 1, such as eigenvectors of other data.
+        directions: further directions, ahead of the random ones and scaled to length 1, such as eigenvectors of other
+            data.
         maximum: whether the largest coordinate is among the functions; of bounded data it crowds at the bound.
         width: hidden units of the network of three layers; 0 leaves it out.
 
     Raises:
-        InputError: sizes out of range, anchors or directions of another dimension, not finite, or a direction of length zero.
+        InputError: sizes out of range, anchors or directions of another dimension, not finite, or a direction of length
+            zero.
     """
     key = threefry(key)
     require(dimension >= 1, "dimension", dimension, "at least 1")

@@ -30,8 +30,8 @@ def observe_norms(state: StepState) -> dict[str, Float[Array, ""]]:
     - ``x_next``: ``|x_{i+1}|``; of the last step, that of the sample;
     - ``denoised``: ``|D(x_hat; sigma_hat)|``;
     - ``slope``: ``|d_i|``, ``d_i = (x_hat - D) / sigma_hat``, the direction of the Euler step;
-    - ``change``: ``|x_{i+1}| - |x_i|``, as ``(x_{i+1} - x_i) . (x_{i+1} + x_i) / (|x_{i+1}| + |x_i|)``: at small noise the
-      difference of the norms themselves has no digits left in float32.
+    - ``change``: ``|x_{i+1}| - |x_i|``, as ``(x_{i+1} - x_i) . (x_{i+1} + x_i) / (|x_{i+1}| + |x_i|)``: at small noise
+      the difference of the norms themselves has no digits left in float32.
     """
     norms = {name: jnp.linalg.norm(getattr(state, name).ravel()) for name in ("x", "x_next", "denoised")}
     total = norms["x"] + norms["x_next"]
@@ -43,7 +43,9 @@ def observe_norms(state: StepState) -> dict[str, Float[Array, ""]]:
 
 
 def observe_states(state: StepState) -> dict[str, Float[Array, "*event"]]:
-    """The pictures of one step, ``x_i``, ``denoised`` and ``slope``: for a few trajectories, as it keeps whole images."""
+    """The pictures of one step, ``x_i``, ``denoised`` and ``slope``: for a few trajectories, as it keeps whole
+    images.
+    """
     return {"x": state.x, "denoised": state.denoised, "slope": (state.x_hat - state.denoised) / state.sigma_hat}
 
 
@@ -88,7 +90,8 @@ def falling_share(change: Num[np.ndarray, "n steps"]) -> tuple[Estimate, list[Es
     """The share of steps that decrease the norm: over all steps, and at each step.
 
     Steps of one trajectory depend on each other and trajectories don't: the first has a t interval over trajectories'
-    own shares (of no width, which is no certainty, where all agree), the second Wilson's interval of a proportion at each step.
+    own shares (of no width, which is no certainty, where all agree), the second Wilson's interval of a proportion at
+    each step.
 
     Args:
         change: ``|x_{i+1}| - |x_i|`` of each trajectory and step.

@@ -1,18 +1,23 @@
-"""A calibrated test of tails: are some Lipschitz functions of the data heavier-tailed than Gaussian data would make them?
+"""A calibrated test of tails: are some Lipschitz functions of the data heavier-tailed than Gaussian data would make
+them?
 
-**Null hypothesis**: the rows are independent draws of one Gaussian N(mu, Sigma), both unknown. **Alternative**: for some function f of
-the family the distribution of f(x) has more of its variance in the tails than under N(mu, Sigma). Lighter tails are not rejected,
+**Null hypothesis**: the rows are independent draws of one Gaussian N(mu, Sigma), both unknown. **Alternative**: for
+some function f of the family the distribution of f(x) has more of its variance in the tails than under N(mu, Sigma).
+Lighter tails are not rejected,
 so that the Gaussian is the border of what is accepted: bounded data, or a mixture seen as a broad plateau, pass.
 
-**Statistic**: for each f the logarithm of ``mean((f - mean f)^4) / mean((f - mean f)^2)^2``. It does not change with the scale of f,
-so that an error of the fitted Sigma matters little. **Null distribution**: the same statistics of ``draws`` sets of n rows of
-N(mean, covariance) of the data (parametric bootstrap). Each function's statistic is taken in units of its mean and deviation over
-the data and the null sets together, and the largest of the family counts: ``p = (1 + #{null sets at least as large}) / (draws + 1)``.
-The maximum is its own correction for the number of functions (Westfall and Young, 1993), whatever their dependence.
+**Statistic**: for each f the logarithm of ``mean((f - mean f)^4) / mean((f - mean f)^2)^2``. It does not change with
+the scale of f, so that an error of the fitted Sigma matters little. **Null distribution**: the same statistics of
+``draws`` sets of n rows of N(mean, covariance) of the data (parametric bootstrap). Each function's statistic is taken
+in units of its mean and deviation over
+the data and the null sets together, and the largest of the family counts: ``p = (1 + #{null sets at least as large}) /
+(draws + 1)``. The maximum is its own correction for the number of functions (Westfall and Young, 1993), whatever their
+dependence.
 
-For functions linear in x the statistic's null does not depend on mu and Sigma at all; for norms and distances it depends on the shape
-of the spectrum of Sigma, which the fit gives with an error of order d / n. Measured sizes at a nominal 5 % are in the tests and are
-drawn by the study of concentration; with (draws + 1) / 20 a whole number the rank makes 5 % exact.
+For functions linear in x the statistic's null does not depend on mu and Sigma at all; for norms and distances it
+depends on the shape of the spectrum of Sigma, which the fit gives with an error of order d / n. Measured sizes at a
+nominal 5 % are in the tests and are drawn by the study of concentration; with (draws + 1) / 20 a whole number the rank
+makes 5 % exact.
 """
 
 from dataclasses import dataclass
@@ -72,8 +77,8 @@ def tail_test(rows: Num[ArrayLike, "n *event"], family: LipschitzFamily, key: Ke
         draws: their number, 19 or more.
 
     Raises:
-        InputError: fewer than 20 rows, another dimension than the family's, non-finite values, a function that is constant on
-            the rows, or too few draws.
+        InputError: fewer than 20 rows, another dimension than the family's, non-finite values, a function that is
+            constant on the rows, or too few draws.
     """
     key = threefry(key)
     flat = as_floats("rows", rows).reshape(np.shape(rows)[0], -1)
@@ -104,8 +109,9 @@ def tail_test_p_values(
 ) -> Float[np.ndarray, "sets"]:
     """p values of the test on synthetic sets, to see its size and its power: one compiled program for all sets.
 
-    Each set has n rows ``scales * z / sqrt(chi2_nu / nu)``, z standard normal and one chi2 for the whole row: multivariate Student-t with
-    nu degrees of freedom, Gaussian for nu = inf (then the fraction of p <= 0.05 is the size).
+    Each set has n rows ``scales * z / sqrt(chi2_nu / nu)``, z standard normal and one chi2 for the whole row:
+    multivariate Student-t with nu degrees of freedom, Gaussian for nu = inf (then the fraction of p <= 0.05 is the
+    size).
 
     Args:
         key: of data and null sets.
@@ -145,7 +151,9 @@ def _synthetic(key: Key, scales: Array, nu: Array, family: LipschitzFamily, sets
 
 @partial(jax.jit, static_argnames=("draws",))
 def _test(rows: Array, family: LipschitzFamily, key: Key, draws: int) -> tuple[Array, Array]:
-    """Log-kurtosis (1 + draws, functions), the data's first; and the rank of each function, the smallest the family's."""
+    """Log-kurtosis (1 + draws, functions), the data's first; and the rank of each function, the smallest the
+    family's.
+    """
     gaussian = fit_gaussian(rows)
     together = max(1, min(draws, _TOGETHER // rows.size))
 

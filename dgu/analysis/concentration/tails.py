@@ -1,7 +1,7 @@
 """How heavy are the tails of Lipschitz functions of the data? Bounds, sub-Gaussian norms, tail indices, left-over mass.
 
-Concentration of measure (Definition 1 of Ghane et al., arXiv 2501.07741), with the constants written out: x concentrates with
-scale s if for every 1-Lipschitz f and every t > 0
+Concentration of measure (Definition 1 of Ghane et al., arXiv 2501.07741), with the constants written out: x
+concentrates with scale s if for every 1-Lipschitz f and every t > 0
 
     P(|f(x) - E f(x)| > t) <= 2 exp(-t^2 / (2 s^2)).
 
@@ -53,7 +53,8 @@ class TailCurves:
     """Two-sided empirical tails, and the bound.
 
     Fields: ``t`` (levels,) deviations in the unit of the values; ``survival`` (functions, levels) fractions with
-    ``|f - mean f| > t``; ``low`` and ``high`` their pointwise 95 % Clopper-Pearson intervals; ``bound`` (levels,) and ``scale``.
+    ``|f - mean f| > t``; ``low`` and ``high`` their pointwise 95 % Clopper-Pearson intervals; ``bound`` (levels,) and
+    ``scale``.
     """
 
     t: np.ndarray
@@ -92,10 +93,12 @@ def left_over_mass(
 ) -> Estimate:
     """The smallest delta in ``P(|f - E f| > t) <= 2 exp(-t^2 / (2 s^2)) + delta`` for all t: approximate concentration.
 
-    The value of a function is the largest excess of its empirical tail over the bound at ``levels`` deviations from s to 7 s. The
-    interval holds for every function and all t at once, for any sample size: Clopper-Pearson limits, corrected (Bonferroni) for
-    levels and functions, and between two levels the tail's upper limit at the lower one against the bound at the upper one. Even
-    where no value lies beyond the bound its upper end is not 0, but about ``log(2 levels functions / 0.05) / n``.
+    The value of a function is the largest excess of its empirical tail over the bound at ``levels`` deviations from s
+    to 7 s. The
+    interval holds for every function and all t at once, for any sample size: Clopper-Pearson limits, corrected
+    (Bonferroni) for levels and functions, and between two levels the tail's upper limit at the lower one against the
+    bound at the upper one. Even where no value lies beyond the bound its upper end is not 0, but about ``log(2 levels
+    functions / 0.05) / n``.
 
     Args:
         values: (n, functions), independent rows.
@@ -104,7 +107,8 @@ def left_over_mass(
         levels: deviations looked at.
 
     Returns:
-        An ``Estimate`` of arrays (functions,), in units of probability; the standard error is that of the tail where it exceeds most.
+        An ``Estimate`` of arrays (functions,), in units of probability; the standard error is that of the tail where it
+        exceeds most.
 
     Raises:
         InputError: as ``tail_curves``, or ``confidence`` outside (0, 1), or fewer than 2 levels.
@@ -137,12 +141,14 @@ class TailEstimates:
 
     Attributes:
         std: standard deviation, in the unit of the values.
-        psi2: sub-Gaussian norm ``inf{K : E exp((f - E f)^2 / K^2) <= 2}``; a Gaussian's is 1.633 times its standard deviation. The
-            empirical one exists for any data; for Gaussian data ``exp(.)`` has no variance, so it converges slowly, from below.
+        psi2: sub-Gaussian norm ``inf{K : E exp((f - E f)^2 / K^2) <= 2}``; a Gaussian's is 1.633 times its standard
+            deviation. The empirical one exists for any data; for Gaussian data ``exp(.)`` has no variance, so it
+            converges slowly, from below.
         kurtosis: excess kurtosis, 0 for a Gaussian; its sampling deviation there is ``sqrt(24 / n)``.
-        hill: Hill's estimate of the index a in ``P(|f - E f| > t) ~ t^-a``, from the ``floor(sqrt(n))`` largest deviations (or
-            more, where these are tied: see ``hill_index``). 3 for Student-t with 3 degrees of freedom; of a Gaussian it grows
-            with n without bound (about 7 at n = 2,000).
+        hill: Hill's estimate of the index a in ``P(|f - E f| > t) ~ t^-a``, from the ``floor(sqrt(n))`` largest
+            deviations (or
+            more, where these are tied: see ``hill_index``). 3 for Student-t with 3 degrees of freedom; of a Gaussian it
+            grows with n without bound (about 7 at n = 2,000).
     """
 
     std: Estimate
@@ -152,13 +158,15 @@ class TailEstimates:
 
 
 def tail_estimates(values: Num[ArrayLike, "n functions"], key: Key, resamples: int = 200) -> TailEstimates:
-    """Estimates with 95 % intervals: of the bootstrap over rows (percentiles), for Hill's index ``a (1 -+ z / sqrt(k))``.
+    """Estimates with 95 % intervals: of the bootstrap over rows (percentiles), for Hill's index ``a (1 -+ z /
+    sqrt(k))``.
 
-    The bootstrap cannot see tails that the data do not show: for heavy tails the intervals of psi_2 and kurtosis are too short.
+    The bootstrap cannot see tails that the data do not show: for heavy tails the intervals of psi_2 and kurtosis are
+        too short.
 
     Raises:
-        InputError: fewer than 20 values, non-finite ones, a constant function, one whose deviations ``hill_index`` refuses,
-            or fewer than 20 resamples.
+        InputError: fewer than 20 values, non-finite ones, a constant function, one whose deviations ``hill_index``
+            refuses, or fewer than 20 resamples.
     """
     key = threefry(key)
     values = _checked(values)
@@ -182,7 +190,8 @@ def sub_gaussian_norm(
 ) -> Float[Array, "functions"]:
     """``inf{K : mean exp((f - mean f)^2 / K^2) <= 2}`` of each column, by bisection; pure.
 
-    The root lies between ``max|f - mean f| / sqrt(log 2 n)`` and ``max|f - mean f| / sqrt(log 2)``, n the sum of the weights.
+    The root lies between ``max|f - mean f| / sqrt(log 2 n)`` and ``max|f - mean f| / sqrt(log 2)``, n the sum of the
+    weights.
 
     Args:
         values: (n, functions).
@@ -210,11 +219,14 @@ def sub_gaussian_norm(
 
 
 def hill_index(values: Num[ArrayLike, "n functions"], count: int | None = None) -> Float[np.ndarray, "functions"]:
-    """Hill's estimate ``1 / mean(log(y_(i) / y_(k+1)), i <= k)`` of the tail index of ``y = |f - mean f|`` in each column.
+    """Hill's estimate ``1 / mean(log(y_(i) / y_(k+1)), i <= k)`` of the tail index of ``y = |f - mean f|`` in each
+    column.
 
-    Where the k + 1 largest deviations are tied (up to rounding, as for values that crowd at a bound) their mean logarithm is 0 and
-    the estimate would be infinite. Then k grows to the number of deviations tied with the largest, so that ``y_(k+1)`` is the
-    largest of those below: with m of them at y and the next at z the estimate is ``1 / log(y / z)``, large, as for no tail at all.
+    Where the k + 1 largest deviations are tied (up to rounding, as for values that crowd at a bound) their mean
+    logarithm is 0 and the estimate would be infinite. Then k grows to the number of deviations tied with the largest,
+    so that ``y_(k+1)`` is the
+    largest of those below: with m of them at y and the next at z the estimate is ``1 / log(y / z)``, large, as for no
+        tail at all.
 
     Source: Hill, Annals of Statistics 3 (1975).
 
@@ -223,8 +235,8 @@ def hill_index(values: Num[ArrayLike, "n functions"], count: int | None = None) 
         count: k, ``floor(sqrt(n))`` unless given.
 
     Raises:
-        InputError: as ``tail_curves``, ``count`` not from 2 to n - 1, or a column whose deviations are all equal (a fair coin's) or
-            are 0 from the threshold on.
+        InputError: as ``tail_curves``, ``count`` not from 2 to n - 1, or a column whose deviations are all equal (a
+            fair coin's) or are 0 from the threshold on.
     """
     values = _checked(values)
     count = int(sqrt(len(values))) if count is None else count
@@ -233,7 +245,9 @@ def hill_index(values: Num[ArrayLike, "n functions"], count: int | None = None) 
 
 
 def one_sized(values: Num[ArrayLike, "n functions"]) -> Bool[np.ndarray, "functions"]:
-    """Which columns have deviations ``|f - mean f|`` that are all equal up to rounding: constants and fair coins, without a tail."""
+    """Which columns have deviations ``|f - mean f|`` that are all equal up to rounding: constants and fair coins,
+    without a tail.
+    """
     return _one_sized(*_deviations(as_floats("values", values)))
 
 
@@ -258,7 +272,8 @@ def _hill(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     threshold = np.take_along_axis(deviations, used[None], axis=0)
     none = np.flatnonzero(threshold[0] <= 0)
     require(none.size == 0, "count", f"{count}, with a deviation of 0 in column {none[:1].tolist()}", "smaller")
-    # Columns without ties use fewer deviations than others: what lies at the threshold or below it adds a logarithm of 0.
+    # Columns without ties use fewer deviations than others: what lies at the threshold or below it adds a logarithm of
+    # 0.
     logs = np.log(np.maximum(deviations[: used.max()], threshold) / threshold)
     return 1 / (logs.sum(axis=0) / used), used
 
@@ -266,9 +281,11 @@ def _hill(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 def concentration_scale(rows: Num[ArrayLike, "n *event"], folds: int = 10) -> Estimate:
     """``sqrt(||Sigma||_op)`` of independent rows, cross-validated, with its 95 % interval.
 
-    The largest eigenvalue of a sample covariance is too large, by a factor of ``(1 + sqrt(d / n))^2`` for white data. Here each fold's
-    variance is taken along the leading direction of the other folds: the mean of ``<u, x - mean>^2`` over all rows is unbiased for
-    ``u^T Sigma u <= ||Sigma||_op``, short of it only by the error of u. Leading directions come from 100 power iterations.
+    The largest eigenvalue of a sample covariance is too large, by a factor of ``(1 + sqrt(d / n))^2`` for white data.
+    Here each fold's
+    variance is taken along the leading direction of the other folds: the mean of ``<u, x - mean>^2`` over all rows is
+    unbiased for ``u^T Sigma u <= ||Sigma||_op``, short of it only by the error of u. Leading directions come from 100
+    power iterations.
 
     Args:
         rows: (n, ...), flattened.

@@ -1,11 +1,13 @@
-"""The bounds of Theorems 1 and 2 of Li et al., arXiv 2311.01797, as functions of training time, and when to stop by them.
+"""The bounds of Theorems 1 and 2 of Li et al., arXiv 2311.01797, as functions of training time, and when to stop by
+them.
 
     Theorem 1    KL <~ tau^4 / (m n) + tau^3 / m^2 + 1 / tau + 1 / m + rest
     Theorem 2    KL <~ P(mu) (tau^4 / (m n) + tau^3 / m^2) + 1 / tau + mu^2 / m + rest
 
-with n examples, m random features and training time ``tau >= 1``; P is a polynomial, of degree 6 at most by the paper's equations 38
-and 39. What the theorems hide (dimension, logarithms, norms, T) is a constant here, 1: exponents and orderings may be compared
-with measurements, heights may not. ``rest`` stands for the losses that the model cannot go below and for ``KL(p_T || prior)``.
+with n examples, m random features and training time ``tau >= 1``; P is a polynomial, of degree 6 at most by the paper's
+equations 38 and 39. What the theorems hide (dimension, logarithms, norms, T) is a constant here, 1: exponents and
+orderings may be compared with measurements, heights may not. ``rest`` stands for the losses that the model cannot go
+below and for ``KL(p_T || prior)``.
 """
 
 from dataclasses import dataclass
@@ -76,8 +78,8 @@ def _bound(tau: Real, n: Real, m: Real, factor: Real, spread: Real, rest: float 
 def optimal_stopping(n: float | int, m: float | int, *, factor: float | int = 1.0) -> float:
     """The time ``tau >= 1`` at which ``factor (tau^4 / (m n) + tau^3 / m^2) + 1 / tau`` is least.
 
-    With ``m = n`` it is ``(4 n^-2 factor)^(-1/5)`` to leading order, the paper's ``n^(2/5)`` (equation 16), and the bound there
-    falls as ``n^(-2/5)``.
+    With ``m = n`` it is ``(4 n^-2 factor)^(-1/5)`` to leading order, the paper's ``n^(2/5)`` (equation 16), and the
+    bound there falls as ``n^(-2/5)``.
 
     Raises:
         InputError: ``n``, ``m`` below 1, ``factor`` not positive.

@@ -1,10 +1,10 @@
 """How far is the modelled distribution from the target? ``KL(p_0 || model)`` in nats, three ways.
 
-``grid_kl`` integrates a score on the line at one small time and normalises (Li et al., arXiv 2311.01797, equation 11): it looks at
-no other time. ``flow_kl`` takes the density that the probability-flow ODE gives fresh examples of the target: it looks at all
-times, from the prior on. ``knn_kl`` looks at samples alone. For an exact score all three agree, up to the noise that ``p_{t_eps}``
-has over ``p_0`` and the prior's distance from ``p_T``; for a trained network they are different models, and their difference tells
-how inconsistent the network is between times.
+``grid_kl`` integrates a score on the line at one small time and normalises (Li et al., arXiv 2311.01797, equation 11):
+it looks at no other time. ``flow_kl`` takes the density that the probability-flow ODE gives fresh examples of the
+target: it looks at all times, from the prior on. ``knn_kl`` looks at samples alone. For an exact score all three agree,
+up to the noise that ``p_{t_eps}`` has over ``p_0`` and the prior's distance from ``p_T``; for a trained network they
+are different models, and their difference tells how inconsistent the network is between times.
 """
 
 from dataclasses import dataclass
@@ -72,12 +72,16 @@ class Grid:
 
 
 def mass_outside(grid: Grid, target: Any) -> float:
-    """What of a target's mass the trapezoids of the fine grid do not find: outside its ends, or between too few points."""
+    """What of a target's mass the trapezoids of the fine grid do not find: outside its ends, or between too few
+    points.
+    """
     return abs(1 - _masses(grid, target)[0])
 
 
 def _masses(grid: Grid, target: Any) -> tuple[float, float]:
-    """A target's mass by the trapezoids of the fine grid, and by those of the coarse one, over which the KL is summed."""
+    """A target's mass by the trapezoids of the fine grid, and by those of the coarse one, over which the KL is
+    summed.
+    """
     fine = jnp.asarray(grid.fine, jnp.result_type(float))
     density = np.exp(np.asarray(_log_densities(target, fine), np.float64))
     return float(np.trapezoid(density, grid.fine)), float(np.trapezoid(density[:: grid.refine], grid.coarse))
@@ -87,7 +91,8 @@ def target_log_density(target: Any, grid: Grid) -> Float[np.ndarray, "points"]:
     """Log density of a target on the line, with ``log_density(x, sigma)``, at the coarse points of ``grid``.
 
     Raises:
-        InputError: a grid that leaves more than 1e-3 of the target's mass outside, or whose coarse sum is off by as much.
+        InputError: a grid that leaves more than 1e-3 of the target's mass outside, or whose coarse sum is off by as
+            much.
     """
     found, coarse = _masses(grid, target)
     given, limit = (grid.left, grid.right, grid.points), f"at most {MAX_OUTSIDE:g} may be"
@@ -107,7 +112,8 @@ def _log_densities(target: Any, points: Array) -> Array:
 
 
 def score_log_density(score: Score, t: Scalar, fine: Num[ArrayLike, "f"], refine: int = 1) -> Float[Array, "points"]:
-    """``log q`` at every ``refine``-th of the points ``fine``, q the law with density proportional to ``exp int score(x, t) dx``.
+    """``log q`` at every ``refine``-th of the points ``fine``, q the law with density proportional to ``exp int
+    score(x, t) dx``.
 
     The integral is by trapezoids. Normalised so that ``sum q = 1`` over the points kept.
     """
@@ -127,7 +133,8 @@ def grid_kl(log_p: Num[ArrayLike, "points"], log_q: Num[ArrayLike, "points"], st
         step: of the grid.
 
     Raises:
-        InputError: another number of points in one than in the other, or a step (not a traced one) that is not positive.
+        InputError: another number of points in one than in the other, or a step (not a traced one) that is not
+            positive.
     """
     require(np.shape(log_p) == np.shape(log_q), "log_p.shape", np.shape(log_p), f"that of log_q, {np.shape(log_q)}")
     require(
@@ -166,7 +173,8 @@ _score_log_density = jax.jit(score_log_density, static_argnames="refine")
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class KLMeasure:
-    """``measure(score, aux)`` for ``dgu.training.train_dynamics``: the KL on the grid and ``log q``, of each run's own target.
+    """``measure(score, aux)`` for ``dgu.training.train_dynamics``: the KL on the grid and ``log q``, of each run's own
+    target.
 
     Runs share the number of points; ends, time and target are each run's own, in ``aux`` (see ``KLMeasure.aux``).
 
@@ -206,9 +214,10 @@ def flow_kl(
 ) -> Estimate:
     """``mean log p - log q`` over fresh examples of p, q the density under the probability-flow ODE, with its interval.
 
-    q is taken at ``t_eps``, in the coordinates ``x / r``, from the prior ``N(0, sigma(T)^2 I)`` at T. For an exact score the
-    result is the prior's divergence from ``p_T``, which no training makes smaller: where it exceeds .01 nats on the examples'
-    law (``dgu.samplers.prior_mismatch`` of their ``EmpiricalDenoiser``), a ``dgu.errors.PriorMismatchWarning`` gives its size.
+    q is taken at ``t_eps``, in the coordinates ``x / r``, from the prior ``N(0, sigma(T)^2 I)`` at T. For an exact
+    score the result is the prior's divergence from ``p_T``, which no training makes smaller: where it exceeds .01 nats
+    on the examples' law (``dgu.samplers.prior_mismatch`` of their ``EmpiricalDenoiser``), a
+    ``dgu.errors.PriorMismatchWarning`` gives its size.
 
     Args:
         score: ``score(x, t)``.
@@ -244,13 +253,14 @@ def _flow_log_density(denoiser: Any, x: Array, low: Any, high: Any, rtol: Any, a
 def knn_kl(p: Num[ArrayLike, "n d"], q: Num[ArrayLike, "m e"], *, k: int = 5, blocks: int = 10) -> Estimate:
     """``KL(p || q)`` from samples: ``d / n sum_i log(nu_k(i) / rho_k(i)) + log(m / (n - 1))``.
 
-    ``rho_k(i)`` is the distance of the i-th sample of p to its k-th neighbour among the others of p, ``nu_k(i)`` to its k-th
-    among those of q (Wang, Kulkarni and Verdu, IEEE Trans. Inf. Theory 55, 2009, equation 14). Biased towards 0 where the two are
-    far apart, by a few per cent of the divergence at best. The standard error is that of the mean over ``blocks`` disjoint parts
-    of both samples, each estimated by itself; the value is that of all samples.
+    ``rho_k(i)`` is the distance of the i-th sample of p to its k-th neighbour among the others of p, ``nu_k(i)`` to its
+    k-th among those of q (Wang, Kulkarni and Verdu, IEEE Trans. Inf. Theory 55, 2009, equation 14). Biased towards 0
+    where the two are far apart, by a few per cent of the divergence at best. The standard error is that of the mean
+    over ``blocks`` disjoint parts of both samples, each estimated by itself; the value is that of all samples.
 
     Raises:
-        InputError: widths that differ, ``k`` not from 1 to the rows of a block minus 1, fewer than 2 blocks, repeated rows.
+        InputError: widths that differ, ``k`` not from 1 to the rows of a block minus 1, fewer than 2 blocks, repeated
+            rows.
     """
     p, q = as_doubles("p", p), as_doubles("q", q)
     require(p.ndim == 2 and q.ndim == 2 and p.shape[1] == q.shape[1], "widths", (p.shape, q.shape), "(n, d) and (m, d)")

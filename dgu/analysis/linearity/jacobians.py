@@ -37,8 +37,8 @@ class SingularTriplets:
 
     Attributes:
         values: ``(b, k)``, falling.
-        left, right: unit vectors of the event's shape, ``(b, k, *event)``; signs are fixed by the largest entry of right,
-            which is positive.
+        left, right: unit vectors of the event's shape, ``(b, k, *event)``; signs are fixed by the largest entry of
+            right, which is positive.
         residuals: ``|J^T left_i - values_i right_i|``, ``(b, k)``: a singular value lies within it of ``values_i``.
         products: products with J (and as many with its transpose) taken at each point.
     """
@@ -64,10 +64,10 @@ def singular_triplets(
 ) -> SingularTriplets:
     """The ``count`` leading singular triplets of the denoiser's Jacobian at each noisy image.
 
-    Block Golub-Kahan iteration in the form of Rayleigh and Ritz: an orthonormal basis V is kept with J V; the triplets of
-    J V are the estimates, and the residuals ``J^T u_i - s_i v_i`` of all wanted triplets, made orthonormal, extend the
-    basis. When it holds 4 k vectors it is restarted with the 2 k best. Values are taken from J, not from ``J^T J``, and
-    are accurate to rounding times the largest; float64 on the host but for the products.
+    Block Golub-Kahan iteration in the form of Rayleigh and Ritz: an orthonormal basis V is kept with J V; the triplets
+    of J V are the estimates, and the residuals ``J^T u_i - s_i v_i`` of all wanted triplets, made orthonormal, extend
+    the basis. When it holds 4 k vectors it is restarted with the 2 k best. Values are taken from J, not from ``J^T J``,
+    and are accurate to rounding times the largest; float64 on the host but for the products.
 
     Args:
         denoiser: any pytree that is called as ``denoiser(x, sigma)``.

@@ -1,10 +1,11 @@
-"""The denoising loss at each noise level, summed over pixels in units of the noise, and what the best linear denoiser leaves.
+"""The denoising loss at each noise level, summed over pixels in units of the noise, and what the best linear denoiser
+leaves.
 
     loss(sigma) = E |D(x + sigma eps; sigma) - x|^2 / sigma^2
 
-is what the score-matching loss with ``lambda = std^2`` is at that level: ``E |std score + eps|^2`` (Li et al., arXiv 2311.01797,
-equation 5). For data of covariance C with eigenvalues ``lam`` the best affine denoiser has ``sum lam / (lam + sigma^2)``, and no
-denoiser less if the data are Gaussian.
+is what the score-matching loss with ``lambda = std^2`` is at that level: ``E |std score + eps|^2`` (Li et al., arXiv
+2311.01797, equation 5). For data of covariance C with eigenvalues ``lam`` the best affine denoiser has ``sum lam / (lam
++ sigma^2)``, and no denoiser less if the data are Gaussian.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,6 @@
-"""What a denoiser's linear maps are like: distance to another's, singular vectors, symmetry, spectrum, orthogonality."""
+"""What a denoiser's linear maps are like: distance to another's, singular vectors, symmetry, spectrum,
+orthogonality.
+"""
 
 from dataclasses import dataclass
 

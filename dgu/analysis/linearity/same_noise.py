@@ -1,6 +1,7 @@
 """Do two models make the same image from the same noise? Distances of samples from the same noise, beside a null.
 
-Samples number i of the two must start from the same noise (``x_init`` addressed by the number alone). A small distance means
+Samples number i of the two must start from the same noise (``x_init`` addressed by the number alone). A small distance
+means
 little by itself, for all images of one kind look alike: the null is the distance of samples from *different* noise.
 """
 
@@ -31,7 +32,9 @@ class SameNoise:
 
     @property
     def ratios(self) -> Float[np.ndarray, "n"]:
-        """``paired_i / mean(null)``: 0 for the same images, 1 in the mean for images that the noise does not tie together."""
+        """``paired_i / mean(null)``: 0 for the same images, 1 in the mean for images that the noise does not tie
+        together.
+        """
         return self.paired / self.null.mean()
 
     @property

@@ -41,7 +41,8 @@ def mixing_weights(squares: Sequence[float | int] | ArrayLike = (0.5,)) -> Float
 
 @dataclass(frozen=True, eq=False)
 class LinearityScores:
-    """``D(a x1 + b x2)`` (given) against ``a D(x1) + b D(x2)`` (target): L levels, C pairs of weights, P pairs of images.
+    """``D(a x1 + b x2)`` (given) against ``a D(x1) + b D(x2)`` (target): L levels, C pairs of weights, P pairs of
+    images.
 
     Attributes:
         sigmas: ``(L,)``.
@@ -91,8 +92,8 @@ def linearity(
         batch_size: pairs at a time.
 
     Raises:
-        InputError: ``alpha^2 + beta^2`` off 1 by more than 1e-6, fewer images than the pairs need, a level out of range,
-            an output of another shape than the input, or one that is not finite (level and example are named).
+        InputError: ``alpha^2 + beta^2`` off 1 by more than 1e-6, fewer images than the pairs need, a level out of
+            range, an output of another shape than the input, or one that is not finite (level and example are named).
 
     Li et al., arXiv 2410.24060, (11) and (12), whose ``x_1`` in place of the second ``x_2`` is a misprint.
     """
@@ -103,7 +104,8 @@ def linearity(
     if not unit.all():
         place = int(np.argmin(unit))
         raise InputError(
-            f"weights[{place}] = {tuple(mixes[place].tolist())}: must have alpha^2 + beta^2 = 1, not {lengths[place]:.6g}"
+            f"weights[{place}] = {tuple(mixes[place].tolist())}: must have alpha^2 + beta^2 = 1, not "
+            f"{lengths[place]:.6g}"
         )
     return combination_scores(denoiser, images, sigmas, key, mixes, pairs=pairs, batch_size=batch_size)
 

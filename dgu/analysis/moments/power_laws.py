@@ -1,20 +1,21 @@
 """The exponent of a power law of covariance eigenvalues, with an interval that holds what it says.
 
-The logarithms of n rows' sample eigenvalues lie about a line of another slope than the truth's: eigenvalues repel each other, the
-large come out too large, the small too small, by fractions of order k / n at rank k, and neighbours' errors are correlated. A line
-fitted by least squares with its textbook interval is wrong on both counts. Here the bias and the spread of the slope are those found
-by fitting the same line to simulated data.
+The logarithms of n rows' sample eigenvalues lie about a line of another slope than the truth's: eigenvalues repel each
+other, the large come out too large, the small too small, by fractions of order k / n at rank k, and neighbours' errors
+are correlated. A line fitted by least squares with its textbook interval is wrong on both counts. Here the bias and the
+spread of the slope are those found by fitting the same line to simulated data.
 
-**Range of ranks** (rule, unless given): from ``max(2, r^(1/4))``, r = min(n - 1, d), rounded up, which leaves out the leading directions
-whose eigenvalues have a cause of their own, to ``min(d / 2, n / 4)``, which leaves out the end of the spectrum and what n rows cannot
-tell from it. The rule looks at n and d alone, never at the spectrum.
+**Range of ranks** (rule, unless given): from ``max(2, r^(1/4))``, r = min(n - 1, d), rounded up, which leaves out the
+leading directions whose eigenvalues have a cause of their own, to ``min(d / 2, n / 4)``, which leaves out the end of
+the spectrum and what n rows cannot tell from it. The rule looks at n and d alone, never at the spectrum.
 
-**Interval**: the hypothesis behind it is that the law holds at *all* d ranks. With ``b`` the slope found, ``draws`` Gaussian samples of
-n rows with eigenvalues ``k^-b`` give its bias; once more with the corrected slope; the deviation of the second set's slopes is the
-standard error for Gaussian data. Other data's may be larger: the influence of row i on the slope is ``sum_k w_k z_ik^2``, with z the
-standardised principal scores and w the weights of the line, of variance ``2 sum_k w_k^2`` for Gaussian rows; where the data's is larger
-the standard error grows by the root of the ratio. 95 % intervals are those of Student t with draws - 1 degrees
-of freedom, as the standard error comes from so many draws; the tests count how many cover.
+**Interval**: the hypothesis behind it is that the law holds at *all* d ranks. With ``b`` the slope found, ``draws``
+Gaussian samples of n rows with eigenvalues ``k^-b`` give its bias; once more with the corrected slope; the deviation of
+the second set's slopes is the standard error for Gaussian data. Other data's may be larger: the influence of row i on
+the slope is ``sum_k w_k z_ik^2``, with z the standardised principal scores and w the weights of the line, of variance
+``2 sum_k w_k^2`` for Gaussian rows; where the data's is larger the standard error grows by the root of the ratio. 95 %
+intervals are those of Student t with draws - 1 degrees of freedom, as the standard error comes from so many draws; the
+tests count how many cover.
 """
 
 from dataclasses import dataclass
@@ -99,8 +100,8 @@ def power_law_fit(
         draws: simulated spectra in each of the two rounds.
 
     Raises:
-        InputError: a range outside the spectrum or of fewer than 5 ranks, an eigenvalue in it that is zero up to rounding,
-            non-finite rows, or fewer than 10 draws.
+        InputError: a range outside the spectrum or of fewer than 5 ranks, an eigenvalue in it that is zero up to
+            rounding, non-finite rows, or fewer than 10 draws.
     """
     key = threefry(key)
     flat = as_floats("rows", rows).reshape(np.shape(rows)[0], -1)
@@ -159,7 +160,9 @@ def power_law_fit(
 
 
 def _lines(first: int, last: int) -> np.ndarray:
-    """Weights (2, ranks) that give from log eigenvalues the slope of their line, and slope above minus slope below the middle."""
+    """Weights (2, ranks) that give from log eigenvalues the slope of their line, and slope above minus slope below the
+    middle.
+    """
     log_rank = np.log(np.arange(first, last + 1, dtype=np.float64))
 
     def slope(chosen: np.ndarray) -> np.ndarray:
@@ -174,7 +177,9 @@ def _lines(first: int, last: int) -> np.ndarray:
 
 @partial(jax.jit, static_argnames="last")
 def _principal(rows: Array, last: int) -> tuple[Array, Array]:
-    """Covariance eigenvalues (``ddof=1``) and the scores on the first ``last`` eigenvectors, of variance 1: (n, last)."""
+    """Covariance eigenvalues (``ddof=1``) and the scores on the first ``last`` eigenvectors, of variance 1: (n,
+    last).
+    """
     n = rows.shape[0]
     centred = rows - jnp.mean(rows, axis=0, keepdims=True)
     left, singular, _ = linalg.svd(centred)
@@ -183,14 +188,17 @@ def _principal(rows: Array, last: int) -> tuple[Array, Array]:
 
 @partial(jax.jit, static_argnames=("n", "d", "last", "draws"))
 def _simulate(key: Key, exponent: Array | float, n: int, d: int, last: int, draws: int) -> Array:
-    """Largest ``last`` covariance eigenvalues of ``draws`` Gaussian sets of n rows with variances ``k^-exponent``, k = 1 .. d."""
+    """Largest ``last`` covariance eigenvalues of ``draws`` Gaussian sets of n rows with variances ``k^-exponent``, k =
+    1 .. d.
+    """
     rank = jnp.arange(1, d + 1).astype(jnp.result_type(float))
     scales = rank ** (-jnp.asarray(exponent, rank.dtype) / 2)
 
     def one(key: Key) -> Array:
         below, diagonal = jax.random.split(key)
         if n - 1 >= d:
-            # Bartlett (1934): the scatter of n white rows is L L^T with normal entries below a diagonal of chi variables.
+            # Bartlett (1934): the scatter of n white rows is L L^T with normal entries below a diagonal of chi
+            # variables.
             freedom = (n - 1 - jnp.arange(d)).astype(rank.dtype)
             root = jnp.tril(jax.random.normal(below, (d, d), rank.dtype), -1)
             root = (root + jnp.diag(jnp.sqrt(jax.random.chisquare(diagonal, freedom)))) * scales[:, None]

@@ -174,8 +174,8 @@ def marchenko_pastur_density(
 ) -> Float[np.ndarray, "..."]:
     """Density of the *non-zero* covariance eigenvalues of n rows of d independent numbers of one variance, n, d large.
 
-    ``sqrt((high - x)(x - low)) / (2 pi variance min(d / n, 1) x)`` on the support, 0 outside; it integrates to 1. Rows with an
-    estimated mean count as n - 1.
+    ``sqrt((high - x)(x - low)) / (2 pi variance min(d / n, 1) x)`` on the support, 0 outside; it integrates to 1. Rows
+    with an estimated mean count as n - 1.
 
     Raises:
         InputError: as ``marchenko_pastur_edges``.
@@ -192,7 +192,8 @@ def marchenko_pastur_quantiles(
 ) -> Float[np.ndarray, "..."]:
     """Quantiles of ``marchenko_pastur_density``: eigenvalue k of r from above lies near ``q = 1 - (k - 1/2) / r``.
 
-    By the trapezoidal rule in the angle t of ``x = middle - half cos t``, in which the integrand is smooth; to about 1e-6.
+    By the trapezoidal rule in the angle t of ``x = middle - half cos t``, in which the integrand is smooth; to about
+    1e-6.
 
     Raises:
         InputError: as ``marchenko_pastur_edges``, or q outside [0, 1].

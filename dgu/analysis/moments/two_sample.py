@@ -58,8 +58,8 @@ def moment_distances(
         blocks: that each set is dealt into; rows beyond equal blocks are left out.
 
     Raises:
-        InputError: fewer than two rows a block in either set, fewer than two blocks, constant reference rows, or rows of
-            different width.
+        InputError: fewer than two rows a block in either set, fewer than two blocks, constant reference rows, or rows
+            of different width.
     """
     key = threefry(key)
     a, b = checked_rows(a=a, b=b)
@@ -108,8 +108,8 @@ def _parts(x: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, float]:
 def frechet_interval(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key, *, blocks: int = 10) -> Estimate:
     """``frechet_distance`` of two sets of rows with the t interval of a delete-a-block jackknife over both.
 
-    The interval is of the sampling noise alone: the distance is biased upwards by some ``tr Sigma`` times columns over rows,
-    so compare sets of equal sizes.
+    The interval is of the sampling noise alone: the distance is biased upwards by some ``tr Sigma`` times columns over
+    rows, so compare sets of equal sizes.
 
     Raises:
         InputError: fewer than ``2 * blocks`` rows, or rows of different width.

@@ -36,8 +36,8 @@ def density_coverage(
         block_size: rows a block.
 
     Raises:
-        InputError: fewer than two generated rows, ``k`` not between 1 and the number of real rows minus 1, or features of
-            different width.
+        InputError: fewer than two generated rows, ``k`` not between 1 and the number of real rows minus 1, or features
+            of different width.
 
     Naeem, Oh, Uh, Choi and Yoo, Reliable fidelity and diversity metrics for generative models, ICML 2020.
     """
@@ -54,7 +54,8 @@ def density_coverage(
 
 
 def expected_coverage(generated: int, real: int, k: int = 5) -> float:
-    """Coverage in expectation where both sets have one continuous distribution: ``1 - prod_{i=0}^{k-1} (m - 1 - i) / (n + m - 1 - i)``.
+    """Coverage in expectation where both sets have one continuous distribution: ``1 - prod_{i=0}^{k-1} (m - 1 - i) / (n
+    + m - 1 - i)``.
 
     The nearest generated row is beyond the k-th real neighbour exactly if the k nearest of the n + m - 1 other rows
     are all real.

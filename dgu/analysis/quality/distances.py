@@ -92,11 +92,11 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
     ``sum_{i != j} [k(a_i, a_j) + k(b_i, b_j)] / (s (s - 1)) - 2 sum_ij k(a_i, b_j) / s^2``. Blocks share no row, so the
     t interval over them holds. 0 in expectation for equal distributions; may be negative.
 
-    Products and sums are in float64 on the host: the kernel is not that of differences, so features cannot be centred, and
-    of features with a large mean the terms are much larger than what is left of them. With ``M = max |x|^2 / d`` rounding
-    changes an estimate by less than ``sqrt(d) u (M + 1)^3 / 2``, ``u = 1.1e-16`` (a tenth of it was measured: roundings of
-    either sign, not the worst case). Where that is more than 1 % of the estimate and of its standard error, the larger of
-    them (and more than 1e-9), it is refused: that begins at means of some 3e5 spreads.
+    Products and sums are in float64 on the host: the kernel is not that of differences, so features cannot be centred,
+    and of features with a large mean the terms are much larger than what is left of them. With ``M = max |x|^2 / d``
+    rounding changes an estimate by less than ``sqrt(d) u (M + 1)^3 / 2``, ``u = 1.1e-16`` (a tenth of it was measured:
+    roundings of either sign, not the worst case). Where that is more than 1 % of the estimate and of its standard
+    error, the larger of them (and more than 1e-9), it is refused: that begins at means of some 3e5 spreads.
 
     Args:
         a, b: features; rows are shuffled, those beyond a whole number of blocks are left out.
@@ -125,7 +125,8 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
     rounded = a.shape[1] ** 0.5 / 4 * float(np.finfo(np.float64).eps) * (square + 1) ** 3
     if rounded > max(0.01 * abs(float(found.value)), 0.01 * float(found.standard_error), 1e-9):
         raise InputError(
-            f"features: have a mean square of up to {square:.3g} a row, so that rounding may change the kernel distance "
+            f"features: have a mean square of up to {square:.3g} a row, so that rounding may change the kernel "
+            "distance "
             f"{float(found.value):.3g} by {rounded:.2g}; must have a mean that is not as large beside their spread"
         )
     return found
@@ -136,9 +137,9 @@ def precision_recall(
 ) -> tuple[Estimate, Estimate]:
     """Improved precision and recall: the fraction of each set on the k-nearest-neighbour manifold of the other.
 
-    A row lies on a manifold if it is within the k-th neighbour distance of any of its rows (itself not counted), at that
-    distance included; distances are compared in float64 (``ball_counts``). Both grow with the number of rows: compare
-    numbers of equal sizes only. Intervals are Wilson's, given the manifold.
+    A row lies on a manifold if it is within the k-th neighbour distance of any of its rows (itself not counted), at
+    that distance included; distances are compared in float64 (``ball_counts``). Both grow with the number of rows:
+    compare numbers of equal sizes only. Intervals are Wilson's, given the manifold.
 
     Args:
         generated, real: features.
@@ -218,11 +219,12 @@ def variance_ratio(
         key: of the bootstrap, which redraws rows within each class of each set.
         replicates: of the bootstrap.
 
-    A class whose samples are all one row has the ratio 0, with no width: it says nothing of what other samples would be.
+    A class whose samples are all one row has the ratio 0, with no width: it says nothing of what other samples would
+        be.
 
     Raises:
-        InputError: a class with fewer than 2 rows, reference rows of a class that do not vary (up to rounding) or so few
-            that redrawn ones may not, labels that do not fit, features of different width.
+        InputError: a class with fewer than 2 rows, reference rows of a class that do not vary (up to rounding) or so
+            few that redrawn ones may not, labels that do not fit, features of different width.
     """
     key = threefry(key)
     require_whole("replicates", replicates, 2)

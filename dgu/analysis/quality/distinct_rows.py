@@ -1,4 +1,6 @@
-"""Equal rows are searched once: the samples of a collapsed model, all the same, would tie with one another n^2 times."""
+"""Equal rows are searched once: the samples of a collapsed model, all the same, would tie with one another n^2
+times.
+"""
 
 from typing import NamedTuple
 
@@ -55,8 +57,8 @@ def spread_out(
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
     """The k nearest rows of each query, from the nearest different reference rows of each different query.
 
-    Those that are given must be ``k + own`` or all that there are; of different rows at equal distance the one that occurs
-    first comes first. Then no row that is left out precedes ``k + own`` of theirs.
+    Those that are given must be ``k + own`` or all that there are; of different rows at equal distance the one that
+    occurs first comes first. Then no row that is left out precedes ``k + own`` of theirs.
     """
     wanted = k + own
     members = reference.members(wanted)

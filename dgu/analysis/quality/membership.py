@@ -61,8 +61,8 @@ def denoising_loss(
 ) -> Float[np.ndarray, "n levels"]:
     """``mean_pixels (D(x + sigma eps; sigma) - x)^2`` of each image at each level, averaged over draws of eps.
 
-    The noise of image i at a level and draw is ``initial_noise(stream(key, "loss", draw), i)``, the same at every level,
-    whatever the batch size.
+    The noise of image i at a level and draw is ``initial_noise(stream(key, "loss", draw), i)``, the same at every
+    level, whatever the batch size.
 
     Args:
         denoiser: ``denoiser(x, sigma)`` on one image; with ``labels`` it has ``given(label)``.
@@ -75,7 +75,8 @@ def denoising_loss(
         progress: called as ``progress(done, n)``.
 
     Raises:
-        InputError: no images, labels that are no classes of the denoiser, levels that are not positive, or losses that are not finite.
+        InputError: no images, labels that are no classes of the denoiser, levels that are not positive, or losses that
+            are not finite.
     """
     key = threefry(key)
     images = as_examples("images", images)

@@ -1,8 +1,9 @@
-"""Does a model repeat its training images? Distances to the nearest training image, beside those of images it never saw.
+"""Does a model repeat its training images? Distances to the nearest training image, beside those of images it never
+saw.
 
 Every measure takes distances that ``dgu.analysis.k_nearest`` found, so that they are found once. A distance
-means nothing by itself: it depends on the data, on their number and on the size of the images. The yardstick is what fresh
-images of the same source (held out, or training images against the *other* ones) show.
+means nothing by itself: it depends on the data, on their number and on the size of the images. The yardstick is what
+fresh images of the same source (held out, or training images against the *other* ones) show.
 """
 
 from dataclasses import dataclass
@@ -65,8 +66,9 @@ def near_duplicates(
 ) -> NearDuplicates:
     """Samples closer to a reference row than ``max(fraction * spacing, rms * sqrt(width))``.
 
-    ``spacing`` is the distance of that reference row to its own nearest neighbour. The ball of that radius holds ``1 / m``
-    of the source's mass in the mean over m reference rows, and the ball of a quarter of it ``4^-D / m`` in D intrinsic
+    ``spacing`` is the distance of that reference row to its own nearest neighbour. The ball of that radius holds ``1 /
+    m`` of the source's mass in the mean over m reference rows, and the ball of a quarter of it ``4^-D / m`` in D
+    intrinsic
     dimensions: of fresh images ``4^-D`` are found, 1e-6 for D = 10. ``rms`` catches copies of rows that have copies
     themselves. Real data sets hold near-duplicates of their own: compare with what held-out images show.
 
@@ -91,7 +93,8 @@ def near_duplicates(
 def relative_distance(samples: Num[np.ndarray, "n d"], distance: Num[np.ndarray, "n"]) -> Estimate:
     """The generalisation score ``mean_i |x_i - nearest training row| / |x_i|``, with a t interval over samples.
 
-    Li, Dai and Qu (arXiv 2410.24060), equation 14, with pixels in [-1, 1]: they call a model generalising above 0.6. That
+    Li, Dai and Qu (arXiv 2410.24060), equation 14, with pixels in [-1, 1]: they call a model generalising above 0.6.
+    That
     bound belongs to their data: fresh images of other sources score less (those of Fashion-MNIST 0.2).
 
     Raises:

@@ -1,12 +1,13 @@
 """Exact nearest neighbours in blocks: memory stays at a few blocks, whatever the number of rows.
 
-A tile of scores ``|r|^2 - 2 q . r`` comes from one matrix product. On CPUs an argmin over the tile takes longer than the
-product at small d, so only the minima of *groups* of 16 reference rows are kept, which vectorise. The k nearest rows lie
-in the k groups of the smallest minima, and rounding of the product is bounded (``dgu.core.exact_distances``): the
-distances to the rows of every group that may hold one of them are computed anew, by differences. Where more groups may than
-were kept (rows of many equal distances, clusters far apart) the query goes to a second pass, which leaves out no row
-unproven: products in float64, and differences wherever these do not settle it. Nor do products ever decide whether a row
-is inside a ball.
+A tile of scores ``|r|^2 - 2 q . r`` comes from one matrix product. On CPUs an argmin over the tile takes longer than
+the product at small d, so only the minima of *groups* of 16 reference rows are kept, which vectorise. The k nearest
+rows lie in the k groups of the smallest minima, and rounding of the product is bounded (``dgu.core.exact_distances``):
+the distances to the rows of every group that may hold one of them are computed anew, by differences. Where more groups
+may than were kept (rows of many equal distances, clusters far apart) the query goes to a second pass, which leaves out
+no row
+unproven: products in float64, and differences wherever these do not settle it. Nor do products ever decide whether a
+row is inside a ball.
 """
 
 from collections.abc import Iterator
@@ -56,11 +57,11 @@ def k_nearest(
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
     """Euclidean distances of each query to its k nearest reference rows, rising, and the numbers of those rows.
 
-    Exact for any data: distances are computed by differences in float64 and rounded to the dtype of the rows, and no row
-    is left out without a proof that it is farther. Equal rows are searched once. Time: a matrix product of queries and reference; some ten times that where
-    it proves nothing (rows at many equal distances, or norms about the mean of the reference that are 1,000 and more times
-    the distances in float32), and ``n m d`` differences in float64 at the worst, where products in float64 prove nothing
-    either.
+    Exact for any data: distances are computed by differences in float64 and rounded to the dtype of the rows, and no
+    row is left out without a proof that it is farther. Equal rows are searched once. Time: a matrix product of queries
+    and reference; some ten times that where it proves nothing (rows at many equal distances, or norms about the mean of
+    the reference that are 1,000 and more times the distances in float32), and ``n m d`` differences in float64 at the
+    worst, where products in float64 prove nothing either.
 
     Args:
         queries: ``(n, d)``.
@@ -114,7 +115,9 @@ def nearest_rows(
 def _nearest(
     rows_of_queries: np.ndarray, rows_of_reference: np.ndarray, k: int, own: bool, block_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``nearest_rows`` of rows that are not near the largest number: products are of rows in range, differences of the rows."""
+    """``nearest_rows`` of rows that are not near the largest number: products are of rows in range, differences of the
+    rows.
+    """
     exact = rows_of_queries, rows_of_reference
     (queries, reference), exponent = _in_range(*exact)
     centre, dtype = mean_row(reference), _device_dtype(queries, reference)
@@ -148,10 +151,10 @@ def ball_counts(
 ) -> Int[np.ndarray, "n"]:
     """How many of the balls ``|q - centre_i| <= radii_i`` hold each query; rows at the edge are inside.
 
-    Exact for any data: the distance is that of ``k_nearest``, computed by differences in float64 and rounded to the dtype
-    of the radii, wherever a product does not prove on which side of the edge the query lies. So a row at the distance that
-    ``k_nearest`` gave as the radius is inside. Time: a matrix product of queries and centres, with what ``k_nearest`` takes
-    beyond it for the pairs that remain.
+    Exact for any data: the distance is that of ``k_nearest``, computed by differences in float64 and rounded to the
+    dtype of the radii, wherever a product does not prove on which side of the edge the query lies. So a row at the
+    distance that ``k_nearest`` gave as the radius is inside. Time: a matrix product of queries and centres, with what
+    ``k_nearest`` takes beyond it for the pairs that remain.
 
     Raises:
         InputError: as ``k_nearest``, or radii that are negative or not one for each centre.
@@ -199,10 +202,11 @@ _FAR = np.iinfo(np.int32).min // 2
 
 
 def _in_range(queries: np.ndarray, reference: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], int]:
-    """The rows for products, and the power of two that they were divided by where squares would leave the range of float32.
+    """The rows for products, and the power of two that they were divided by where squares would leave the range of
+    float32.
 
-    Rows much smaller than the largest may become 0: then the products leave everything open, and differences of the rows
-    themselves decide.
+    Rows much smaller than the largest may become 0: then the products leave everything open, and differences of the
+    rows themselves decide.
     """
     largest = max(float(np.abs(end)) for side in (queries, reference) for end in (side.min(), side.max()))
     if largest == 0 or 2.0**-_RANGE < largest < 2.0**_RANGE:
@@ -321,7 +325,8 @@ def _refine(
     own: bool,
     exponent: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The k nearest rows of the groups found, and for which queries it is proven that no other group holds a nearer one.
+    """The k nearest rows of the groups found, and for which queries it is proven that no other group holds a nearer
+    one.
 
     ``minima`` and ``queries`` are in units of ``2**exponent``, the rows ``exact`` and the distances in units of 1.
     """

@@ -1,8 +1,8 @@
 """Representations of images: what stands in for pixels where a study is run on features.
 
-Any callable from a batch of images to a batch of rows will do (``dgu.analysis.extract_features`` applies it in blocks), such as the
-penultimate layer of a classifier, ``train_convnet(...).features``; or the random convolutions of this file, which nothing was trained
-for; or an array computed elsewhere, checked by ``checked_features``.
+Any callable from a batch of images to a batch of rows will do (``dgu.analysis.extract_features`` applies it in blocks),
+such as the penultimate layer of a classifier, ``train_convnet(...).features``; or the random convolutions of this file,
+which nothing was trained for; or an array computed elsewhere, checked by ``checked_features``.
 """
 
 from dataclasses import dataclass, field
@@ -26,10 +26,12 @@ from dgu.core.typing import Key
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RandomConvolutions:
-    """Layers of random 3x3 convolutions with ReLU, 2x2 mean pooling between them, and means over a grid of cells at the end.
+    """Layers of random 3x3 convolutions with ReLU, 2x2 mean pooling between them, and means over a grid of cells at the
+    end.
 
-    A pytree; make it with ``random_convolutions``. Fields: ``kernels`` (3, 3, in, out) of each layer; ``grid`` cells a side,
-    static. The features are of size ``grid^2`` times the channels of the last layer, whatever the size of the images.
+    A pytree; make it with ``random_convolutions``. Fields: ``kernels`` (3, 3, in, out) of each layer; ``grid`` cells a
+    side, static. The features are of size ``grid^2`` times the channels of the last layer, whatever the size of the
+    images.
     """
 
     kernels: tuple[Any, ...]
@@ -53,7 +55,9 @@ class RandomConvolutions:
 
 
 def _mean_pool(x: Array, rows: int, columns: int) -> Array:
-    """Means over ``rows`` x ``columns`` equal cells; what does not fill a cell at the lower and right edges is left out."""
+    """Means over ``rows`` x ``columns`` equal cells; what does not fill a cell at the lower and right edges is left
+    out.
+    """
     n, height, width, channels = x.shape
     tall, wide = height // rows, width // columns
     cut = x[:, : rows * tall, : columns * wide].reshape(n, rows, tall, columns, wide, channels)
@@ -63,7 +67,8 @@ def _mean_pool(x: Array, rows: int, columns: int) -> Array:
 def random_convolutions(
     key: Key, shape: tuple[int, int, int], *, channels: tuple[int, ...] = (32, 32), grid: int = 2
 ) -> RandomConvolutions:
-    """Random convolutional features of images of ``shape`` (h, w, c): ``grid^2 * channels[-1]`` of them, 128 by default.
+    """Random convolutional features of images of ``shape`` (h, w, c): ``grid^2 * channels[-1]`` of them, 128 by
+    default.
 
     Args:
         key: of the kernels.
@@ -118,7 +123,8 @@ def checked_features(values: Num[ArrayLike, "..."], rows: int, name: str = "feat
         name: what the array is called in an error, with its value.
 
     Raises:
-        InputError: another number of rows, NaN or infinities (the first row that has one is named), or nothing that varies.
+        InputError: another number of rows, NaN or infinities (the first row that has one is named), or nothing that
+            varies.
     """
     values = as_floats(name, values)
     require(

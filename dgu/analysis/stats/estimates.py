@@ -19,13 +19,14 @@ class Estimate:
 
     Attributes:
         value: the point estimate.
-        low, high: ends of the interval. An interval without width is no certainty, unless ``exact``: it comes from replicates that
-            all agree.
+        low, high: ends of the interval. An interval without width is no certainty, unless ``exact``: it comes from
+            replicates that all agree.
         level: probability with which the interval is meant to cover the true value.
         method: how the interval was made, such as ``"t over replicates"``.
         n: how many observations or replicates it rests on; None where that is not one number.
         standard_error: of the value; NaN where the method has none.
-        exact: the value has no sampling error: a closed form, a count, or the one result of a deterministic computation.
+        exact: the value has no sampling error: a closed form, a count, or the one result of a deterministic
+            computation.
     """
 
     value: float | np.ndarray
@@ -53,7 +54,9 @@ class Estimate:
         return replace(self, value=entry(self.value), low=entry(self.low), high=entry(self.high), standard_error=error)
 
     def map(self, function: Callable[[Any], Any]) -> "Estimate":
-        """The estimate of a rising ``function`` of the value: it is applied to the value and to both ends of the interval."""
+        """The estimate of a rising ``function`` of the value: it is applied to the value and to both ends of the
+        interval.
+        """
         value, low, high = (function(part) for part in (self.value, self.low, self.high))
         return replace(self, value=value, low=low, high=high, standard_error=np.nan)
 

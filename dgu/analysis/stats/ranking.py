@@ -1,4 +1,6 @@
-"""How well a score tells two groups apart: the area under the ROC curve, and the hits at a given rate of false alarms."""
+"""How well a score tells two groups apart: the area under the ROC curve, and the hits at a given rate of false
+alarms.
+"""
 
 import numpy as np
 from jaxtyping import Num
@@ -23,7 +25,8 @@ def auc(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"]) -> Est
     Raises:
         InputError: fewer than two scores in a group, or scores that are not finite.
 
-    DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988; by ranks as in Sun and Xu, IEEE Signal Process. Lett. 21, 2014.
+    DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988; by ranks as in Sun and Xu, IEEE Signal Process. Lett. 21,
+    2014.
     """
     positives, negatives = _checked(positives, negatives)
     m, n = len(positives), len(negatives)

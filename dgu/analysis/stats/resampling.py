@@ -1,4 +1,5 @@
-"""The statistics of a study made of replicates: intervals of a mean difference, a paired test of equivalence, a jackknife.
+"""The statistics of a study made of replicates: intervals of a mean difference, a paired test of equivalence, a
+jackknife.
 
 Replicates that split one pool again and again share most of their data, so the usual t interval is far too short. For
 splits with ``n_test`` test and ``n_train`` training examples two replicates' results correlate by about
@@ -9,8 +10,8 @@ Replicates on truly fresh samples keep ``S^2 / J``.
 Equivalence turns the burden of proof round: two one-sided t tests (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987)
 reject "the difference is at least the margin". Two arms do not "match" because a test found no difference.
 
-Replicates that all agree, up to rounding, say nothing about how far others would lie: their standard error is 0 and their
-interval has no width, which is no certainty. ``equivalence`` leaves them undecided.
+Replicates that all agree, up to rounding, say nothing about how far others would lie: their standard error is 0 and
+their interval has no width, which is no certainty. ``equivalence`` leaves them undecided.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,8 @@ _UNBOUNDED = (-np.inf, np.inf)
 
 
 def rounding(values: Sequence[float | int] | Num[ArrayLike, "..."]) -> float:
-    """The largest difference, relative to the values themselves, that counts as rounding: 1e-12, of single precision 5e-7.
+    """The largest difference, relative to the values themselves, that counts as rounding: 1e-12, of single precision
+    5e-7.
 
     That of shorter floating-point numbers is four times their own relative spacing, too.
     """
@@ -49,15 +51,17 @@ def rounding(values: Sequence[float | int] | Num[ArrayLike, "..."]) -> float:
 def sample_deviation(
     values: Sequence[float | int] | Num[ArrayLike, "*batch J"], scale: float | int = 0.0
 ) -> Float[np.ndarray, "*batch"]:
-    """The sample standard deviation over the last axis (J - 1 degrees of freedom), 0 where the values differ by rounding alone.
+    """The sample standard deviation over the last axis (J - 1 degrees of freedom), 0 where the values differ by
+    rounding alone.
 
-    Seven times 0.1 have a standard deviation of 1.5e-17 in floating point, which must not count as one. A range of up to
-    ``rounding(values)`` times the largest absolute value is rounding.
+    Seven times 0.1 have a standard deviation of 1.5e-17 in floating point, which must not count as one. A range of up
+    to ``rounding(values)`` times the largest absolute value is rounding.
 
     Args:
         values: J at least 2, finite.
-        scale: size of the numbers that the values were computed from, where that is larger than the values: a difference
-            of two equal accuracies is rounded as the accuracies are, by up to ``rounding(values)`` in units of 1.
+        scale: size of the numbers that the values were computed from, where that is larger than the values: a
+            difference of two equal accuracies is rounded as the accuracies are, by up to ``rounding(values)`` in units
+            of 1.
     """
     relative, values = rounding(values), np.asarray(values, np.float64)
     largest = np.maximum(np.abs(values).max(axis=-1), scale)
@@ -107,7 +111,8 @@ def t_interval(
             correlation, ``(-100, 100)`` for a difference of accuracies in percentage points.
 
     Raises:
-        InputError: fewer than 2 replicates, non-finite values, ``confidence`` outside (0, 1), or bounds that do not rise.
+        InputError: fewer than 2 replicates, non-finite values, ``confidence`` outside (0, 1), or bounds that do not
+            rise.
     """
     return _interval(values, 0.0, confidence, bounds)
 
@@ -146,7 +151,8 @@ def jackknife_interval(
     *,
     bounds: tuple[float | int, float | int] = _UNBOUNDED,
 ) -> Estimate:
-    """``whole +- t_{J-1} se`` of a statistic by the delete-a-group jackknife: ``se^2 = (J - 1) / J sum (theta_j - mean)^2``.
+    """``whole +- t_{J-1} se`` of a statistic by the delete-a-group jackknife: ``se^2 = (J - 1) / J sum (theta_j -
+    mean)^2``.
 
     Args:
         whole: the statistic of all examples.
@@ -261,8 +267,8 @@ def equivalence(
 
     - *supported*: the interval lies inside ``(-margin, margin)``;
     - *not supported*: it lies wholly outside ``[-margin, margin]``, above or below;
-    - *undecided*: it straddles a margin, or its standard error exceeds ``max_standard_error``, or is 0: differences that
-      are all equal, up to rounding, show no spread and decide nothing.
+    - *undecided*: it straddles a margin, or its standard error exceeds ``max_standard_error``, or is 0: differences
+      that are all equal, up to rounding, show no spread and decide nothing.
 
     An interval that leaves out 0 but stays within the margin is *supported*: such a difference is real and too small to
     matter (``different`` tells). One that leaves out 0 and straddles the margin is *undecided*: it agrees with both.

@@ -1,4 +1,6 @@
-"""Sigmoids through scores: where do curves of scores against a size cross a level, and over which size do they agree?"""
+"""Sigmoids through scores: where do curves of scores against a size cross a level, and over which size do they
+agree?
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +22,8 @@ _MOST = 5.0
 
 @dataclass(frozen=True, eq=False)
 class SigmoidFit:
-    """``y = 1 / (1 + exp(-a (x - b_c)))`` with one slope a and a midpoint b for each curve c. Make it with ``fit_sigmoids``.
+    """``y = 1 / (1 + exp(-a (x - b_c)))`` with one slope a and a midpoint b for each curve c. Make it with
+    ``fit_sigmoids``.
 
     Attributes:
         slope: a, per unit of x, positive.
@@ -52,17 +55,23 @@ class SigmoidFit:
         return self.of(lambda slope, midpoints: midpoints[..., curve] + logit(level) / slope)
 
     def spread(self, shift: Num[ArrayLike, "C"] | None = None) -> Estimate:
-        """Standard deviation (``ddof=1``) of the curves' midpoints over the abscissa ``x - shift_c``; two curves or more."""
+        """Standard deviation (``ddof=1``) of the curves' midpoints over the abscissa ``x - shift_c``; two curves or
+        more.
+        """
         moved = self._shift(shift)
         return self.of(lambda _, midpoints: (midpoints - moved).std(axis=-1, ddof=1))
 
     def spread_gain(self, shift: Num[ArrayLike, "C"]) -> Estimate:
-        """Spread over ``x`` less the spread over ``x - shift_c``: positive where the shift brings the curves together."""
+        """Spread over ``x`` less the spread over ``x - shift_c``: positive where the shift brings the curves
+        together.
+        """
         moved = self._shift(shift)
         return self.of(lambda _, midpoints: midpoints.std(axis=-1, ddof=1) - (midpoints - moved).std(axis=-1, ddof=1))
 
     def exponent(self, shift: Num[ArrayLike, "C"]) -> Estimate:
-        """Slope of the midpoints on ``shift``: 1 where curves agree over ``x - shift``, 0 where they agree over ``x``."""
+        """Slope of the midpoints on ``shift``: 1 where curves agree over ``x - shift``, 0 where they agree over
+        ``x``.
+        """
         moved = self._shift(shift)
         centred = moved - moved.mean()
         require(bool((centred != 0).any()), "shift", moved.tolist(), "different values")
@@ -87,7 +96,8 @@ def fit_sigmoids(
     """Least squares (scipy) through scores of one or several curves, with a wild bootstrap of the residuals.
 
     Each resample turns the sign of every residual with probability 1/2, after the residuals were widened by
-    ``sqrt(n / (n - p))`` for the p parameters: scores near 0 and 1 scatter less than those between, and keep doing so. Scores are independent given x.
+    ``sqrt(n / (n - p))`` for the p parameters: scores near 0 and 1 scatter less than those between, and keep doing so.
+    Scores are independent given x.
 
     Args:
         x: abscissa, such as ``log2(N / ID)``.

@@ -21,8 +21,8 @@ def fit_classes(
     components: int | None = None,
     residual: bool = False,
 ) -> MoLRG:
-    """The mixture with a component for each label: ``pi_k = N_k / N``, the class mean, and the ``rank`` leading eigenpairs of
-    the class covariance ``Xc^T Xc / N_k`` (Wang et al., arXiv 2409.02426, Appendix C).
+    """The mixture with a component for each label: ``pi_k = N_k / N``, the class mean, and the ``rank`` leading
+    eigenpairs of the class covariance ``Xc^T Xc / N_k`` (Wang et al., arXiv 2409.02426, Appendix C).
 
     Computed on the host in float64, from the singular vectors of the centred rows where a class has fewer examples than
     dimensions; returned in the dtype of ``images``.

@@ -51,12 +51,13 @@ def spectral_labels(
     clusters: int,
     threshold: Num[ArrayLike, ""] | float,
 ) -> Int[Array, "m"]:
-    """Clusters by thresholded inner products (TIPS): k-means, best of 40, of the rows of the leading eigenvectors of A; pure.
+    """Clusters by thresholded inner products (TIPS): k-means, best of 40, of the rows of the leading eigenvectors of A;
+    pure.
 
-    ``A_ij = 1`` where ``|<z_i, z_j>| >= threshold``, i and j differ, for unit rows z, else 0; the eigenvectors are those
-    of its ``clusters`` algebraically largest eigenvalues (by modulus, -1 of a pair of points would come first). Rows
-    that are not present are left out. Wang et al., "Convergence and recovery guarantees of the K-subspaces method",
-    ICML 2022.
+    ``A_ij = 1`` where ``|<z_i, z_j>| >= threshold``, i and j differ, for unit rows z, else 0; the eigenvectors are
+    those of its ``clusters`` algebraically largest eigenvalues (by modulus, -1 of a pair of points would come first).
+    Rows that are not present are left out. Wang et al., "Convergence and recovery guarantees of the K-subspaces
+    method", ICML 2022.
     """
     key = threefry(key)
     rows = as_jax_floats("rows", rows)
@@ -80,10 +81,12 @@ def k_subspaces(
     width: int,
     iterations: int = 15,
 ) -> SubspaceClusters:
-    """K-subspaces from a start: PCA of each cluster's unit rows, then each row to its longest projection, and again; pure.
+    """K-subspaces from a start: PCA of each cluster's unit rows, then each row to its longest projection, and again;
+    pure.
 
     It ends when no label changes, or after ``iterations`` updates. A subspace that lost all its rows is given the one
-    worst explained and those at the smallest angles with it, ``rank`` in all, and that is counted. ``jax.vmap`` it, or ``jax.lax.map`` it, over problems; ``rank`` may be traced.
+    worst explained and those at the smallest angles with it, ``rank`` in all, and that is counted. ``jax.vmap`` it, or
+    ``jax.lax.map`` it, over problems; ``rank`` may be traced.
 
     Args:
         labels: the start, such as ``spectral_labels``.

@@ -70,8 +70,8 @@ def projector_distances(
 
 
 def recovery(estimate: Num[ArrayLike, "K n r"], truth: Num[ArrayLike, "K n r"], threshold: float = 0.5) -> Recovery:
-    """Whether the subspaces are recovered: the mean over components of ``|U U^T - V V^T|_2``, in the order of components that
-    makes it smallest, is at most ``threshold``. Pure; ``jax.vmap`` it over problems.
+    """Whether the subspaces are recovered: the mean over components of ``|U U^T - V V^T|_2``, in the order of
+    components that makes it smallest, is at most ``threshold``. Pure; ``jax.vmap`` it over problems.
 
     Both have orthonormal columns, or zero columns as padding, as many in both.
 
@@ -91,7 +91,8 @@ def recovery(estimate: Num[ArrayLike, "K n r"], truth: Num[ArrayLike, "K n r"], 
 
 
 def orthonormalised(bases: Num[ArrayLike, "*k n r"]) -> Float[Array, "*k n r"]:
-    """The orthonormal columns nearest to the given ones, ``P Q^T`` of the singular value decomposition ``P S Q^T``; pure.
+    """The orthonormal columns nearest to the given ones, ``P Q^T`` of the singular value decomposition ``P S Q^T``;
+    pure.
 
     Columns of 0 stay so.
     """
@@ -103,11 +104,12 @@ def orthonormalised(bases: Num[ArrayLike, "*k n r"]) -> Float[Array, "*k n r"]:
 
 
 def principal_basis(rows: Num[ArrayLike, "m n"], rank: Integer[Array, ""] | int, width: int) -> Float[Array, "n width"]:
-    """PCA (12): the ``rank`` leading right singular vectors of ``rows``, uncentred, and ``width - rank`` columns of 0; pure.
+    """PCA (12): the ``rank`` leading right singular vectors of ``rows``, uncentred, and ``width - rank`` columns of 0;
+    pure.
 
     From the rows themselves: their Gram matrix would square a small singular value out of float32. ``rank`` may be
-    traced and is at most ``width``. Rows of 0 count for nothing, so that sets of several sizes can be padded. With fewer
-    rows than ``rank`` the last columns are some orthonormal ones that the rows say nothing about.
+    traced and is at most ``width``. Rows of 0 count for nothing, so that sets of several sizes can be padded. With
+    fewer rows than ``rank`` the last columns are some orthonormal ones that the rows say nothing about.
     """
     rows = as_jax_floats("rows", rows)
     if rows.shape[0] > rows.shape[1]:
@@ -117,7 +119,9 @@ def principal_basis(rows: Num[ArrayLike, "m n"], rank: Integer[Array, ""] | int,
 
 
 def adjusted_rand_index(first: Integer[np.ndarray, "n"], second: Integer[np.ndarray, "n"]) -> float:
-    """Agreement of two clusterings of the same examples: 1 if they are the same, 0 on average by chance (Hubert and Arabie)."""
+    """Agreement of two clusterings of the same examples: 1 if they are the same, 0 on average by chance (Hubert and
+    Arabie).
+    """
     require(len(first) == len(second) >= 2, "second", f"{len(second)} labels", f"{len(first)}, two or more")
     _, a = np.unique(first, return_inverse=True)
     _, b = np.unique(second, return_inverse=True)

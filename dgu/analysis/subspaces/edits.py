@@ -57,7 +57,8 @@ def edit(
 ) -> Edits:
     """Edits of the state ``x`` at the noise level ``sigmas[0]``: ``D(x + alpha v) ~ D(x) + alpha J v``.
 
-    With v a right singular vector of J to the value s and the left vector p, the change is ``alpha s p`` to first order.
+    With v a right singular vector of J to the value s and the left vector p, the change is ``alpha s p`` to first
+    order.
 
     Args:
         denoiser: any pytree that is called as ``denoiser(x, sigma)``.
@@ -115,8 +116,8 @@ def random_directions(key: Key, count: int, shape: Sequence[int]) -> Float[Array
 
 @dataclass(frozen=True, eq=False)
 class SubspaceSplit:
-    """Lengths of changes inside and outside a subspace, with their leading axes; ``share`` is that of the squared length
-    inside, in [0, 1] (0 for no change at all)."""
+    """Lengths of changes inside and outside a subspace, with their leading axes; ``share`` is that of the squared
+    length inside, in [0, 1] (0 for no change at all)."""
 
     inside: np.ndarray
     outside: np.ndarray

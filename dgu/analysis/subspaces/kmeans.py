@@ -1,13 +1,14 @@
-"""k-means with k-means++ starts: all restarts as one compiled program; and the nearest and the farthest pair of clusters.
+"""k-means with k-means++ starts: all restarts as one compiled program; and the nearest and the farthest pair of
+clusters.
 
     centre_c <- mean of the points nearest to it,      inertia = sum_i min_c |x_i - centre_c|^2
 
-(Lloyd 1982). A start draws its first centre among the points, and each next one with probability in proportion to the squared
-distance to the centres drawn so far (Arthur and Vassilvitskii 2007). A cluster that is left without points moves to the point
-that is farthest from its own centre, which cannot raise the inertia.
+(Lloyd 1982). A start draws its first centre among the points, and each next one with probability in proportion to the
+squared distance to the centres drawn so far (Arthur and Vassilvitskii 2007). A cluster that is left without points
+moves to the point that is farthest from its own centre, which cannot raise the inertia.
 
-Products find the nearest centres; a point for which their rounding leaves more than one centre, as all those of clusters far
-apart may be, is given its own by differences.
+Products find the nearest centres; a point for which their rounding leaves more than one centre, as all those of
+clusters far apart may be, is given its own by differences.
 """
 
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class KMeans(NamedTuple):
         labels: (n,) number of the centre nearest to each point; of points that are not present, any.
         inertia: sum over points of the squared distance to it.
         iterations: updates of the centres.
-        converged: whether the centres moved by no more than the tolerance at the last one, or no point changed its cluster.
+        converged: whether the centres moved by no more than the tolerance at the last one, or no point changed its
+            cluster.
         reseeded: how many times a cluster of this restart was found empty and moved.
         inertias: (restarts,) of all restarts.
     """
@@ -71,8 +73,8 @@ def kmeans(
 ) -> KMeans:
     """The best of ``restarts`` runs of Lloyd's algorithm; run number r depends on ``(key, r)`` alone.
 
-    A run ends when ``sum_c |move of centre c|^2 <= tolerance * (mean variance of a coordinate)``, when no point changes its
-    cluster, or after ``max_iterations``. Memory: ``2 restarts n clusters`` numbers.
+    A run ends when ``sum_c |move of centre c|^2 <= tolerance * (mean variance of a coordinate)``, when no point changes
+    its cluster, or after ``max_iterations``. Memory: ``2 restarts n clusters`` numbers.
 
     Args:
         points: ``(n, *event)``, taken flat.
@@ -189,7 +191,8 @@ def _run(
         _, far = jax.lax.top_k(jnp.where(weight > 0, squared, -1), clusters)
         places = x[far[jnp.maximum(jnp.cumsum(empty) - 1, 0)]]
         new = jnp.where(empty[:, None], places, means)
-        # Sums of the same points may round otherwise the next time: centres rest where no point has changed its cluster.
+        # Sums of the same points may round otherwise the next time: centres rest where no point has changed its
+        # cluster.
         changed = jnp.any((labels != before) & (weight > 0)) | jnp.any(empty)
         moved = jnp.where(changed, jnp.sum(jnp.square(new - centres)), 0)
         return new, labels, iterations + 1, moved, reseeded + jnp.sum(empty, dtype=jnp.int32)
@@ -274,8 +277,8 @@ def cluster_pairs(
         smallest: clusters with fewer points are left aside; 0 takes all.
 
     Raises:
-        InputError: fewer than two clusters left, labels that are not clusters, or a cluster of the pairs with fewer than
-            ``count`` points.
+        InputError: fewer than two clusters left, labels that are not clusters, or a cluster of the pairs with fewer
+            than ``count`` points.
 
     Li et al., arXiv 2311.01797, section 4.2: pairs of k-means clusters of MNIST.
     """

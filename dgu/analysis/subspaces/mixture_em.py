@@ -1,8 +1,8 @@
 """Mixtures of low-rank Gaussians fitted to unlabelled data: EM for probabilistic PCA with one noise for all components.
 
-The noise off the subspaces is common, as in the data model of MoLRG, so that no component can collapse onto a few points:
-the likelihood is bounded wherever the pooled rest is not 0. Tipping and Bishop, "Mixtures of probabilistic principal
-component analysers", Neural Computation 1999, have a noise for each.
+The noise off the subspaces is common, as in the data model of MoLRG, so that no component can collapse onto a few
+points: the likelihood is bounded wherever the pooled rest is not 0. Tipping and Bishop, "Mixtures of probabilistic
+principal component analysers", Neural Computation 1999, have a noise for each.
 """
 
 from dataclasses import dataclass
@@ -101,9 +101,9 @@ def fit_mixture(
         rank: of every component; with ``criterion="bic"`` the largest.
         key: of the starts.
         criterion: None, or ``"bic"``: direction i of component k with variance lam is kept where its gain in log
-            likelihood, ``N_k / 2 (u - log u - 1)`` with ``u = lam / noise_std^2``, is above ``(d - i + 1) / 2 log N_k``,
-            half the logarithm of the count for each number that describes it (i = 1, 2, ...; at least one is kept). EM
-            goes on with the ranks left until they stay.
+            likelihood, ``N_k / 2 (u - log u - 1)`` with ``u = lam / noise_std^2``, is above ``(d - i + 1) / 2 log
+            N_k``, half the logarithm of the count for each number that describes it (i = 1, 2, ...; at least one is
+            kept). EM goes on with the ranks left until they stay.
         restarts: runs.
         iterations: most updates of a run.
         tolerance: see above; not below the rounding of the dtype.
@@ -184,8 +184,9 @@ def em_mixture(
     """EM from the responsibilities ``member``; pure: ``jax.vmap`` it over problems of one shape.
 
     An update is exact, for the common noise too: with eigenvalues s of each component's covariance and a common
-    variance v, ``lam = max(s, v)`` in the leading ``ranks[k]`` directions, and v solves ``sum_k pi_k sum_i (v - s_ki) = 0``
-    over all other directions and over those leading ones that have ``s < v``. So the likelihood never falls, but where
+    variance v, ``lam = max(s, v)`` in the leading ``ranks[k]`` directions, and v solves ``sum_k pi_k sum_i (v - s_ki) =
+    0`` over all other directions and over those leading ones that have ``s < v``. So the likelihood never falls, but
+    where
     a component was left with less than one example: it is re-seeded on the examples nearest to the one that the
     mixture explains worst.
 
@@ -255,7 +256,8 @@ def _maximised(rows: Array, member: Array, ranks: Array, rank: int, floor: Array
 def _common_variance(values: Array, own: Array, weights: Array) -> Array:
     """The root v of ``sum_k w_k sum_i (v - s_ki)`` over directions that are not their component's own or have s < v.
 
-    Newton's method from the right on a convex, piecewise linear function: it ends in the root after finitely many steps.
+    Newton's method from the right on a convex, piecewise linear function: it ends in the root after finitely many
+    steps.
     """
     counted = jnp.broadcast_to(weights[:, None], values.shape)
 
@@ -267,7 +269,9 @@ def _common_variance(values: Array, own: Array, weights: Array) -> Array:
 
 
 def _reseeded(rows: Array, member: Array, density: Array) -> tuple[Array, Array]:
-    """Responsibilities in which the first component that lost its examples has some again, and whether there was one."""
+    """Responsibilities in which the first component that lost its examples has some again, and whether there was
+    one.
+    """
     n, components = member.shape
     empty = jnp.sum(member, axis=0) < 1
     worst = rows[jnp.argmin(density)]
@@ -294,7 +298,9 @@ def starting_labels(key: Key, rows: Float[Array, "n d"], components: int, rank: 
 
 
 def line_seeds(key: Key, units: Float[Array, "n d"], count: int) -> Float[Array, "count d"]:
-    """Unit rows chosen one after the other with odds ``1 - max_j <z, z_j>^2``, the squared sine to those chosen; pure."""
+    """Unit rows chosen one after the other with odds ``1 - max_j <z, z_j>^2``, the squared sine to those chosen;
+    pure.
+    """
     key = threefry(key)
 
     def choose(nearest: Array, step_key: Array) -> tuple[Array, Array]:

@@ -26,7 +26,9 @@ Method = Literal["dense", "products"]
 
 
 def share_wanted(eta: float, rule: str = "code") -> float:
-    """The share of the energy ``sum_i s_i^2`` that the leading values must pass: ``eta^2`` by the code, ``eta`` by the text."""
+    """The share of the energy ``sum_i s_i^2`` that the leading values must pass: ``eta^2`` by the code, ``eta`` by the
+    text.
+    """
     require(0 < eta < 1, "eta", eta, "strictly between 0 and 1")
     require(rule in get_args(Rule), "rule", rule, f"one of {', '.join(get_args(Rule))}")
     return eta**2 if rule == "code" else eta

@@ -1,4 +1,5 @@
-"""Phase transitions of subspace recovery: PCA, K-subspaces and SGD on all cells of rank and size and all trials at once.
+"""Phase transitions of subspace recovery: PCA, K-subspaces and SGD on all cells of rank and size and all trials at
+once.
 
 Each function is one compiled program for a shape of problems, whatever their ranks and sizes.
 """
@@ -24,7 +25,9 @@ from dgu.training.subspaces.sgd import TimeGrid, train_subspaces
 
 
 class Cells(NamedTuple):
-    """Rank, size and trial of each problem of a grid, ``(trials * ranks * sizes,)``, trial by trial, sizes running fastest."""
+    """Rank, size and trial of each problem of a grid, ``(trials * ranks * sizes,)``, trial by trial, sizes running
+    fastest.
+    """
 
     ranks: np.ndarray
     sizes: np.ndarray
@@ -39,7 +42,8 @@ def grid_cells(ranks: Sequence[int], sizes: Sequence[int], trials: Sequence[int]
 
 @jax.jit
 def recover_by_pca(problems: Problems) -> Recovery:
-    """Of problems with one component: their rank leading principal directions (Theorem 1). Leaves have the axis of problems.
+    """Of problems with one component: their rank leading principal directions (Theorem 1). Leaves have the axis of
+    problems.
 
     Raises:
         InputError: problems of more than one component.
@@ -124,8 +128,8 @@ def recover_by_sgd(
 
 
 def gap_to_bound(problems: Problems) -> Float[Array, "P K"]:
-    """``sqrt(sum_i |e_i|^2) / |sqrt N - sqrt(d - 1)|`` for N at least d, else over ``sqrt d - sqrt(N - 1)``: what a constant
-    multiplies in the bounds (13), (14), (18) and (19) on ``|U U^T - V V^T|_F``."""
+    """``sqrt(sum_i |e_i|^2) / |sqrt N - sqrt(d - 1)|`` for N at least d, else over ``sqrt d - sqrt(N - 1)``: what a
+    constant multiplies in the bounds (13), (14), (18) and (19) on ``|U U^T - V V^T|_F``."""
     d, n = problems.ranks.astype(float), problems.sizes.astype(float)
     gap = jnp.where(n >= d, jnp.sqrt(n) - jnp.sqrt(d - 1), jnp.sqrt(d) - jnp.sqrt(n - 1))
     return jnp.sqrt(problems.noise) / gap[:, None]

@@ -1,6 +1,8 @@
-"""Arms of a universality comparison: where their images come from, and classifiers trained and tested across all of them.
+"""Arms of a universality comparison: where their images come from, and classifiers trained and tested across all of
+them.
 
-An arm is a source of labelled images: the diffusion samples, the Gaussian mixture fitted to some of them, the *null* (a mixture
+An arm is a source of labelled images: the diffusion samples, the Gaussian mixture fitted to some of them, the *null* (a
+    mixture
 fitted again, with the same number of images, to samples of the mixture: what the finite fit alone does), real images.
 """
 
@@ -49,7 +51,8 @@ def _gaussian_arm(rows: Array, keys: Array, *, count: int) -> Array:
 def gaussian_arms(
     rows: Num[ArrayLike, "classes n d"], key: Key, count: int, *, low_rank: int = 0
 ) -> dict[str, Float[Array, "classes count d"]]:
-    """``count`` samples per class of the Gaussian mixture fitted to ``rows``, and of its null; one compiled program for both.
+    """``count`` samples per class of the Gaussian mixture fitted to ``rows``, and of its null; one compiled program for
+    both.
 
     Args:
         rows: (K, n, d) images of each class that the mixture is fitted to.
@@ -58,8 +61,8 @@ def gaussian_arms(
         low_rank: also give an arm ``"low rank"``, the mixture fitted to only so many of the rows; 0 leaves it out.
 
     Returns:
-        In this order ``"mixture"``; ``"null"``, fitted with the same n to samples of the mixture (other samples than those returned); and
-        ``"low rank"`` if asked for.
+        In this order ``"mixture"``; ``"null"``, fitted with the same n to samples of the mixture (other samples than
+        those returned); and ``"low rank"`` if asked for.
     """
     key = threefry(key)
     rows = as_jax_floats("rows", on_one_device(rows))
@@ -122,7 +125,9 @@ class Recipe:
     epochs: int = 60
     """Passes over the training images."""
     learning_rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    """Rates tried; the one with the lowest validation loss is kept, for each arm, size and subset of classes by itself."""
+    """Rates tried; the one with the lowest validation loss is kept, for each arm, size and subset of classes by
+    itself.
+    """
     schedule: str = "cosine"
     """constant, cosine (to eta_min over all epochs) or cosine_restarts."""
     period: int | None = None
@@ -189,8 +194,8 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[st
         seed: of order and initial weights, with the subset's and the size's number.
 
     Returns:
-        ``accuracy`` and ``loss`` (train arm, test arm, subset, size), ``rate`` and ``epoch`` (train arm, subset, size); NaN where
-        an arm has too few images for the size.
+        ``accuracy`` and ``loss`` (train arm, test arm, subset, size), ``rate`` and ``epoch`` (train arm, subset, size);
+        NaN where an arm has too few images for the size.
     """
     arms, subsets, sizes, rates = pool.arms, len(task.classes), task.per_class, recipe.learning_rates
     shape = (len(arms), subsets, len(sizes))

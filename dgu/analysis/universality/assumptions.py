@@ -1,19 +1,24 @@
 """The assumptions of Theorem 1 (Ghane et al., arXiv 2501.07741), each as a number with an interval.
 
-The theorem's scaling is ``E||x - mu||^2 = O(1)``: everything is measured on ``x / sqrt(tr Sigma)``. "Bounded" and "tends to 0" are
-statements about a sequence of dimensions; at one d the number itself can be held against that of white Gaussian data of the same size,
-for which the theorem's assumptions hold. The quantities:
+The theorem's scaling is ``E||x - mu||^2 = O(1)``: everything is measured on ``x / sqrt(tr Sigma)``. "Bounded" and
+"tends to 0" are statements about a sequence of dimensions; at one d the number itself can be held against that of white
+Gaussian data of the same size, for which the theorem's assumptions hold. The quantities:
 
 - ``mean``: ``||mu||``, wanted O(1);
-- ``moment q, random`` and ``moment q, leading``: ``d^(q/2) E|<x - mu, v>|^q`` for unit v, uniform or an eigenvector of the covariance, wanted
-  bounded by K for q up to 6; white Gaussian data have (q - 1)!!. The largest over directions is reported;
-- ``shape q, ...``: the same with v's own variance taken out, ``E|<x - mu, v>|^q / Var^(q/2)``: (q - 1)!! for Gaussian data of any covariance;
-- ``quadratic C``: ``Var(x^T C x)`` for symmetric C of operator norm 1, wanted to vanish: C = I, a random projection onto d / 2 dimensions, and the
-  projection onto the leading eigenvector. White Gaussian data with mean 0 have ``2 tr(C^2) / d^2``;
-- ``smallest singular value``: ``s_min(X X^T)`` of m < d rows, wanted Omega(1). White Gaussian data: ``(1 - sqrt(m / d))^2``.
+- ``moment q, random`` and ``moment q, leading``: ``d^(q/2) E|<x - mu, v>|^q`` for unit v, uniform or an eigenvector of
+  the covariance, wanted bounded by K for q up to 6; white Gaussian data have (q - 1)!!. The largest over directions is
+  reported;
+- ``shape q, ...``: the same with v's own variance taken out, ``E|<x - mu, v>|^q / Var^(q/2)``: (q - 1)!! for Gaussian
+  data of any covariance;
+- ``quadratic C``: ``Var(x^T C x)`` for symmetric C of operator norm 1, wanted to vanish: C = I, a random projection
+  onto d / 2 dimensions, and the projection onto the leading eigenvector. White Gaussian data with mean 0 have ``2
+  tr(C^2) / d^2``;
+- ``smallest singular value``: ``s_min(X X^T)`` of m < d rows, wanted Omega(1). White Gaussian data: ``(1 - sqrt(m /
+  d))^2``.
 
-Eigenvectors come from half of the rows, everything else from the other half, so that a direction is never chosen by the values it is
-measured on. Intervals are percentiles of a bootstrap over the second half; for the singular value, Student t over disjoint blocks of m rows.
+Eigenvectors come from half of the rows, everything else from the other half, so that a direction is never chosen by the
+values it is measured on. Intervals are percentiles of a bootstrap over the second half; for the singular value, Student
+t over disjoint blocks of m rows.
 """
 
 from dataclasses import dataclass, replace
@@ -170,7 +175,9 @@ def _leading(rows: Array, count: int) -> tuple[Array, Array]:
 
 @partial(jax.jit, static_argnums=4)
 def _statistics(rows: Array, key: Key, directions: Array, half: Array, count: int) -> Array:
-    """The data's statistics, then those of ``count - 1`` resamples: mean, moments, shapes, quadratic forms, in a row each."""
+    """The data's statistics, then those of ``count - 1`` resamples: mean, moments, shapes, quadratic forms, in a row
+    each.
+    """
     n, d = rows.shape
     directions = directions.astype(rows.dtype)
     centre = jnp.mean(rows, axis=0)

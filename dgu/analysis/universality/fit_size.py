@@ -1,9 +1,11 @@
 """The gap that a finite fit leaves: classifiers on images and on mixtures fitted to n_fit of them, n_fit swept.
 
-A Gaussian mixture is fitted to n_fit images of each class, and linear classifiers are trained and tested on its samples; others on images
-that the fit has not seen. Ghane et al. (arXiv 2501.07741) put the difference they find down to estimation. Then it must shrink as n_fit
-grows, and be there, with the same sign, where the images are exactly Gaussian: so the same is done with a *null*, images drawn from
-the mixture fitted to all of them. The published protocol, a mixture fitted to every image, the test images included, is one more arm.
+A Gaussian mixture is fitted to n_fit images of each class, and linear classifiers are trained and tested on its
+samples; others on images that the fit has not seen. Ghane et al. (arXiv 2501.07741) put the difference they find down
+to estimation. Then it must shrink as n_fit
+grows, and be there, with the same sign, where the images are exactly Gaussian: so the same is done with a *null*,
+images drawn from the mixture fitted to all of them. The published protocol, a mixture fitted to every image, the test
+images included, is one more arm.
 """
 
 from collections.abc import Sequence
@@ -69,13 +71,16 @@ def fit_size_accuracy(
 ) -> Float[np.ndarray, "arms"]:
     """Test accuracy of linear classifiers (softmax + MSE) on each arm of ``sweep.arms``, each tested on its own arm.
 
-    Everything depends on ``(seed, replicate, null)`` alone. A replicate is a new split of the pool. With ``null`` the pool is replaced by
-    as many samples of the mixture that is fitted to it: the truth is then Gaussian, the same in every replicate, its samples fresh.
+    Everything depends on ``(seed, replicate, null)`` alone. A replicate is a new split of the pool. With ``null`` the
+    pool is replaced by
+    as many samples of the mixture that is fitted to it: the truth is then Gaussian, the same in every replicate, its
+        samples fresh.
 
     Args:
         images: (K, P, d), K at least 2, P at least ``sweep.total``.
         sweep: the sizes.
-        recipe: how the classifiers are trained; rate and stopping epoch are chosen on validation images of the same arm.
+        recipe: how the classifiers are trained; rate and stopping epoch are chosen on validation images of the same
+            arm.
         seed: of splits, draws and classifiers.
         replicate: number of the split.
 
@@ -111,7 +116,9 @@ def fit_size_accuracy(
 def fit_gaps(
     accuracies: Sequence[Num[np.ndarray, "arms"]] | Num[np.ndarray, "replicates arms"],
 ) -> Float[np.ndarray, "replicates mixtures"]:
-    """Accuracy on the images less that on each mixture, in percentage points; arms as ``fit_size_accuracy`` returns them."""
+    """Accuracy on the images less that on each mixture, in percentage points; arms as ``fit_size_accuracy`` returns
+    them.
+    """
     values = as_doubles("accuracies", accuracies)
     return 100 * (values[:, :1] - values[:, 1:])
 
@@ -121,7 +128,9 @@ _drawn = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
 
 
 def mixture_samples(rows: Num[ArrayLike, "classes n d"], key: Key, count: int) -> Float[np.ndarray, "classes count d"]:
-    """``count`` samples of each class of the mixture fitted to its rows: number 0 .. count - 1 of ``class_key(key, label)``."""
+    """``count`` samples of each class of the mixture fitted to its rows: number 0 .. count - 1 of ``class_key(key,
+    label)``.
+    """
     key = threefry(key)
     keys = jnp.stack([class_key(key, label) for label in range(np.shape(rows)[0])])
     return np.asarray(_drawn(_fitted(as_jax_floats("rows", rows)), keys, jnp.arange(count)))

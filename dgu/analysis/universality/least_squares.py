@@ -58,7 +58,8 @@ def simulated_errors(
     weights: Num[ArrayLike, "k"] | None = None,
     points: int = 128,
 ) -> Float[np.ndarray, "replicates ridges"]:
-    """Test errors of least squares trained on n samples of the mixture, each exact given its weights; what the theory predicts.
+    """Test errors of least squares trained on n samples of the mixture, each exact given its weights; what the theory
+    predicts.
 
     Replicate r draws its training set from ``stream(key, "simulated", r)``; all ridges of a replicate share it.
 

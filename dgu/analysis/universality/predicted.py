@@ -1,4 +1,6 @@
-"""Predicted learning curves: the asymptotic error of least squares on a mixture against training size, without training."""
+"""Predicted learning curves: the asymptotic error of least squares on a mixture against training size, without
+training.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

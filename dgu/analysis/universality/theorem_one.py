@@ -1,15 +1,18 @@
-"""Theorem 1 of Ghane et al. (arXiv 2501.07741), simulated: does a min-norm classifier err as often on X as on Gaussian G?
+"""Theorem 1 of Ghane et al. (arXiv 2501.07741), simulated: does a min-norm classifier err as often on X as on Gaussian
+G?
 
-Two classes of equal weight, ``x = +-m + Sigma^{1/2} z`` with independent standardised z_j that are not Gaussian; G has the same
-means and covariances with Gaussian z. One-hot targets and the argmax rule come down to the one vector ``w = X^+ y``, y = +-1,
-and the sign of ``w^T x``. The theorem says err_X - err_G -> 0 at fixed n / d; it assumes that quadratic forms concentrate,
-Var(x^T C x) -> 0, which a random radius, ``z = rho g`` with one rho an example, violates at every d.
+Two classes of equal weight, ``x = +-m + Sigma^{1/2} z`` with independent standardised z_j that are not Gaussian; G has
+the same means and covariances with Gaussian z. One-hot targets and the argmax rule come down to the one vector ``w =
+X^+ y``, y = +-1, and the sign of ``w^T x``. The theorem says err_X - err_G -> 0 at fixed n / d; it assumes that
+quadratic forms concentrate, Var(x^T C x) -> 0, which a random radius, ``z = rho g`` with one rho an example, violates
+at every d.
 
-Errors are exact given w: no test examples. ``w^T x`` on class +-1 is ``+-w^T m + v^T z``, v = Sigma^{1/2} w, whose distribution
-function is recovered from its characteristic function, the product of those of the v_j z_j (Gil-Pelaez, Biometrika 38, 1951).
+Errors are exact given w: no test examples. ``w^T x`` on class +-1 is ``+-w^T m + v^T z``, v = Sigma^{1/2} w, whose
+distribution function is recovered from its characteristic function, the product of those of the v_j z_j (Gil-Pelaez,
+Biometrika 38, 1951).
 
-X and G are coupled on purpose: z_j is the increasing function of the g_j of the Gaussian arm that has the law wanted. The expected
-difference is the same as without, the noise in it much smaller.
+X and G are coupled on purpose: z_j is the increasing function of the g_j of the Gaussian arm that has the law wanted.
+The expected difference is the same as without, the noise in it much smaller.
 """
 
 from dataclasses import dataclass
@@ -45,10 +48,11 @@ class TheoremDesign:
     """A sequence of problems, one for each dimension.
 
     Attributes:
-        law: of z_j: ``rademacher`` (+-1), ``uniform``, ``exponential`` (less 1); or ``radius``, Gaussian z of random length.
+        law: of z_j: ``rademacher`` (+-1), ``uniform``, ``exponential`` (less 1); or ``radius``, Gaussian z of random
+            length.
         spectrum: eigenvalues of Sigma: ``bounded``, evenly spread over [1/2, 3/2]; ``power``, k^-2 (largest 1).
-        basis: eigenvectors of Sigma: ``coordinates``, so that the leading features themselves are not Gaussian; or ``cosines``, sums
-            of all z_j.
+        basis: eigenvectors of Sigma: ``coordinates``, so that the leading features themselves are not Gaussian; or
+            ``cosines``, sums of all z_j.
         ratio: n / d, below 1: the classifier interpolates.
         separation: Mahalanobis distance from m to 0; the Bayes error of G is Phi(-separation).
     """
@@ -77,8 +81,8 @@ def universality_gap(
 ) -> dict[str, Float[np.ndarray, "replicates"]]:
     """err_X and err_G of ``replicates`` pairs of training sets in dimension d, exact given each trained classifier.
 
-    Replicate r depends on ``(key, design.law, d, r)`` alone, draws a direction of m of its own (``Sigma^{1/2} u`` times the
-    separation, u uniform on the sphere), and n = round(ratio d) examples, half of each class.
+    Replicate r depends on ``(key, design.law, d, r)`` alone, draws a direction of m of its own (``Sigma^{1/2} u`` times
+    the separation, u uniform on the sphere), and n = round(ratio d) examples, half of each class.
 
     Args:
         key: of all draws.
@@ -133,7 +137,9 @@ def _labels(n: int, dtype: Any) -> Array:
 
 
 def _pair(key: Key, root: Array, separation: Array, n: int, law: str, cosines: bool) -> tuple[Array, Array]:
-    """m (d,), and the rows of X and of G (2, n, d), in the eigenbasis: a rotation of x changes no error, so only z is turned."""
+    """m (d,), and the rows of X and of G (2, n, d), in the eigenbasis: a rotation of x changes no error, so only z is
+    turned.
+    """
     d, dtype = root.shape[0], root.dtype
     u = jax.random.normal(stream(key, "direction"), (d,), dtype)
     mean = separation * root * u / jnp.linalg.norm(u)
@@ -151,8 +157,9 @@ def _pair(key: Key, root: Array, separation: Array, n: int, law: str, cosines: b
 def interpolator(x: Float[Array, "n d"], y: Float[Array, "n"]) -> Float[Array, "d"]:
     """The min-norm w with ``x w = y``, for n < d and rows of full rank: ``x^T (x x^T)^{-1} y`` by the R factor of x^T.
 
-    The Gram matrix itself is not formed, which would square the condition number: too much in float32 for a spectrum k^-2. One
-    step of refinement makes up for the missing Q (corrected semi-normal equations; Björck, Linear Algebra Appl. 88, 1987).
+    The Gram matrix itself is not formed, which would square the condition number: too much in float32 for a spectrum
+    k^-2. One step of refinement makes up for the missing Q (corrected semi-normal equations; Björck, Linear Algebra
+    Appl. 88, 1987).
     """
     r = linalg.triangle(x.T)
 
@@ -186,7 +193,8 @@ def sign_error(v: Float[Array, "d"], margin: Float[Array, ""], law: str) -> Floa
     middle = jnp.arange(_POINTS, dtype=v.dtype) + 0.5
     size, angle = _log_characteristic(middle[:, None] * (_STEP * v / spread)[None, :], law)
     turn = middle * _STEP * margin / spread
-    # Class +1 errs below -margin, class -1 above +margin: the sum of the two sines is that of one angle, times a cosine.
+    # Class +1 errs below -margin, class -1 above +margin: the sum of the two sines is that of one angle, times a
+    # cosine.
     wave = jnp.exp(size) * jnp.sin(turn) * jnp.cos(angle)
     return 0.5 - jnp.sum(wave / middle) / jnp.pi
 
@@ -206,8 +214,8 @@ def _log_characteristic(t: Array, law: str) -> tuple[Array, Array]:
 class GapTrend:
     """How a gap falls with the dimension.
 
-    Where the gaps of a dimension all agree, up to rounding, nothing is known of their spread: their standard error is 0 and
-    the slope's interval has no width, which is no certainty but leaves every claim about it undecided.
+    Where the gaps of a dimension all agree, up to rounding, nothing is known of their spread: their standard error is 0
+    and the slope's interval has no width, which is no certainty but leaves every claim about it undecided.
 
     Attributes:
         size: (D,) mean over replicates of |err_X - err_G| in each dimension.
@@ -223,7 +231,8 @@ class GapTrend:
 
 
 def gap_trend(dimensions: Num[np.ndarray, "D"], gaps: list[Num[np.ndarray, "_"]]) -> GapTrend:
-    """The trend of the mean |err_X - err_G| over dimensions: slope 0 where universality fails, -1/2 where both errors concentrate.
+    """The trend of the mean |err_X - err_G| over dimensions: slope 0 where universality fails, -1/2 where both errors
+    concentrate.
 
     Args:
         dimensions: d, increasing, at least 2.

@@ -1,17 +1,19 @@
 r"""The asymptotic test error of least-squares classifiers on Gaussian mixtures, from the moments alone.
 
-**Setting.** n examples, a fraction pi_k of them of class k: ``x = mu_k + Sigma_k^{1/2} z``. One-hot targets Y (n, K), no bias,
+**Setting.** n examples, a fraction pi_k of them of class k: ``x = mu_k + Sigma_k^{1/2} z``. One-hot targets Y (n, K),
+no bias,
 
     W = argmin ||Y - X W||_F^2 / n + lambda ||W||_F^2 = Q X^T Y / n,   Q = (X^T X / n + lambda I)^{-1},
 
-and lambda -> 0+ is the min-norm interpolator for n < d, ordinary least squares for n > d (the classifiers of Theorem 1 in
-Ghane et al., arXiv 2501.07741). A new example goes to ``argmax_l w_l^T x``.
+and lambda -> 0+ is the min-norm interpolator for n < d, ordinary least squares for n > d (the classifiers of Theorem 1
+in Ghane et al., arXiv 2501.07741). A new example goes to ``argmax_l w_l^T x``.
 
-**Derivation** (n, d -> infinity together, ||mu_k|| = O(1), ||Sigma_k|| = O(1)). Rows are not centred: C_k = Sigma_k + mu_k mu_k^T.
+**Derivation** (n, d -> infinity together, ||mu_k|| = O(1), ||Sigma_k|| = O(1)). Rows are not centred: C_k = Sigma_k +
+mu_k mu_k^T.
 
-1. *First order.* Leaving row j of class k out, ``Q x_j = Q_{-j} x_j / (1 + x_j^T Q_{-j} x_j / n)``, and the quadratic form
-   concentrates on delta_k = tr(Sigma_k Qbar) / n. Summed over rows this closes (Louart and Couillet, arXiv 1805.08295;
-   Benaych-Georges and Couillet, arXiv 1510.03463; for one class Marchenko and Pastur, 1967):
+1. *First order.* Leaving row j of class k out, ``Q x_j = Q_{-j} x_j / (1 + x_j^T Q_{-j} x_j / n)``, and the quadratic
+   form concentrates on delta_k = tr(Sigma_k Qbar) / n. Summed over rows this closes (Louart and Couillet, arXiv
+   1805.08295; Benaych-Georges and Couillet, arXiv 1510.03463; for one class Marchenko and Pastur, 1967):
 
        Q ~ Qbar = (lambda I + sum_k pi_k C_k / (1 + delta_k))^{-1}.
 
@@ -37,7 +39,8 @@ Ghane et al., arXiv 2501.07741). A new example goes to ``argmax_l w_l^T x``.
 
    where Qbar and delta depend on s through the same equations. Differentiating these gives the K x K linear system
 
-       tau_a = tr(Sigma_a R B R) / n + sum_c (pi_c / y_c^2) tr(Sigma_a R C_c R) / n  tau_c,                           (3)
+       tau_a = tr(Sigma_a R B R) / n + sum_c (pi_c / y_c^2) tr(Sigma_a R C_c R) / n  tau_c,
+       (3)
 
    the equivalent ``QBQ ~ R B R + sum_c (pi_c tau_c / y_c^2) R C_c R`` and
 
@@ -48,9 +51,9 @@ Ghane et al., arXiv 2501.07741). A new example goes to ``argmax_l w_l^T x``.
    arXiv 2011.07729, for least squares with one-hot targets and isotropic classes.)
 4. *Error*: w given, the scores of a Gaussian x are Gaussian; (2) and (4) into ``dgu.analysis.universality.argmax``.
 
-**Solving (1).** Its right side F is positive, increasing and concave in y (a matrix harmonic mean is). Hence where the spectral
-radius of F' is below 1 a Newton step lands above the solution, and from above Newton falls monotonically onto it; where it
-is not, the plain step y <- F(y) rises towards it. The iteration cannot miss.
+**Solving (1).** Its right side F is positive, increasing and concave in y (a matrix harmonic mean is). Hence where the
+spectral radius of F' is below 1 a Newton step lands above the solution, and from above Newton falls monotonically onto
+it; where it is not, the plain step y <- F(y) rises towards it. The iteration cannot miss.
 """
 
 from dataclasses import dataclass
@@ -111,9 +114,10 @@ def asymptotic_error(
         key, points: of the integration over scores for K > 2, see ``argmax_error``.
 
     Raises:
-        InputError: shapes that do not fit, a covariance that is not symmetric or not positive semi-definite, n below 1, a
-            negative ridge; for ridge 0: n equal to the rank of the mixture, where the weights diverge, or some classes
-            interpolated while others are not (classes in subspaces of their own), where the limit has two scales.
+        InputError: shapes that do not fit, a covariance that is not symmetric or not positive semi-definite, n below 1,
+            a negative ridge; for ridge 0: n equal to the rank of the mixture, where the weights diverge, or some
+            classes interpolated while others are not (classes in subspaces of their own), where the limit has two
+            scales.
     """
     key = None if key is None else threefry(key)
     mu, sigma, pi = _checked(means, covariances, weights)
@@ -148,8 +152,8 @@ def best_ridge(
 ) -> Prediction:
     """The ridge classifier of smallest asymptotic error, sought from 1e-5 to 1e3 times ``tr(sum pi_k Sigma_k) / d``.
 
-    Arguments and errors as for ``asymptotic_error``. The error is flat about its minimum: the ridge found is good to about
-    a factor of 1.5, its error to 1e-4.
+    Arguments and errors as for ``asymptotic_error``. The error is flat about its minimum: the ridge found is good to
+    about a factor of 1.5, its error to 1e-4.
     """
     key = None if key is None else threefry(key)
     pi = class_weights(weights, np.shape(means)[0])
@@ -228,7 +232,9 @@ def _traces(mu: np.ndarray, sigma: np.ndarray, scales: np.ndarray, beta: float) 
 def _fixed_point(
     mu: np.ndarray, sigma: np.ndarray, pi: np.ndarray, n: float, alpha: float, beta: float
 ) -> tuple[np.ndarray, _Traces, int]:
-    """The solution y of (1) and the traces there. From above if beta > 0, where a point above is known, else from below."""
+    """The solution y of (1) and the traces there. From above if beta > 0, where a point above is known, else from
+    below.
+    """
     start = alpha + np.einsum("kii->k", sigma) / n if beta else np.full(len(mu), alpha)
     require(
         bool((start > 0).all()), "covariances", "zero for a class at ridge 0", "positive somewhere, or ridge positive"

@@ -145,7 +145,9 @@ def random_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar | No
 
 @jax.jit
 def _draws(key: Key, truth: Array) -> Array:
-    """Standard normal numbers of the shape of ``truth``, 0 in its columns of 0; row p has the draw number p of ``key``."""
+    """Standard normal numbers of the shape of ``truth``, 0 in its columns of 0; row p has the draw number p of
+    ``key``.
+    """
     there = jnp.any(truth != 0, axis=2, keepdims=True).astype(truth.dtype)
     draws = jax.vmap(lambda p: jax.random.normal(jax.random.fold_in(key, p), truth.shape[1:], truth.dtype))
     return draws(jnp.arange(truth.shape[0])) * there

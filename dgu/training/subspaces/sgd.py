@@ -1,8 +1,8 @@
 """Algorithm 1 on the hard-max network: SGD on the denoising loss, many problems of subspace recovery side by side.
 
 The noisy example enters the network only by its inner products with the subspaces, so that the loss of a batch is a
-function of ``V^T x0`` for the few distinct examples and of ``V^T eps``. Problems that share the draws of noise therefore
-need one large matrix product a step where each on its own would need many small ones.
+function of ``V^T x0`` for the few distinct examples and of ``V^T eps``. Problems that share the draws of noise
+therefore need one large matrix product a step where each on its own would need many small ones.
 """
 
 from functools import partial
@@ -52,7 +52,8 @@ def vp_grid(steps: int = 64, beta_min: float = 0.1, beta_max: float = 20.0) -> T
 def exact_loss(bases: Num[ArrayLike, "n r"], rows: Num[ArrayLike, "m n"], grid: TimeGrid) -> Float[Array, ""]:
     """The denoising loss of the network ``zeta_t U U^T x_t`` (11), free of noise: the mean over rows and times of
 
-        |x0|^2 - 2 zeta s |U^T x0|^2 + zeta^2 s^2 |U U^T x0|^2 + zeta^2 gamma^2 |U U^T|_F^2,   zeta = s / (s^2 + gamma^2),
+        |x0|^2 - 2 zeta s |U^T x0|^2 + zeta^2 s^2 |U U^T x0|^2 + zeta^2 gamma^2 |U U^T|_F^2,   zeta = s / (s^2 +
+        gamma^2),
 
     which is ``E |zeta U U^T (s x0 + gamma eps) - x0|^2`` whatever U; for orthonormal columns the third term joins the
     second and the last is ``zeta^2 gamma^2 r``, so that PCA minimises it (Theorem 1). Pure.
@@ -131,8 +132,9 @@ def train_subspaces(
 
     Nothing keeps them orthonormal: ``orthonormalised`` does, which the test of success needs (the raw projector shrinks
     directions). Nor does anything keep them finite: the loss is of fourth order, and SGD may run away from it on a few
-    long examples. Such a problem has bases that are not finite, and no others are touched by it. The problems of a group share their draws of times, noise and positions; groups share none. Groups are
-    spread over the devices of this process, one after the other on each; one compiled program.
+    long examples. Such a problem has bases that are not finite, and no others are touched by it. The problems of a
+    group share their draws of times, noise and positions; groups share none. Groups are spread over the devices of this
+    process, one after the other on each; one compiled program.
 
     Args:
         keys: ``(T,)``, one for each group.
@@ -160,8 +162,16 @@ def train_subspaces(
 
 @partial(jax.jit, static_argnames=("steps", "batch_size", "mesh"))
 def _train(
-    keys: Array, rows: Array, present: Array, starts: Array, grid: TimeGrid, rate: Array, steps: int, batch_size: int, mesh: jax.sharding.Mesh
-) -> Array:  # fmt: skip
+    keys: Array,
+    rows: Array,
+    present: Array,
+    starts: Array,
+    grid: TimeGrid,
+    rate: Array,
+    steps: int,
+    batch_size: int,
+    mesh: jax.sharding.Mesh,
+) -> Array:
     def group(given: tuple[Array, Array, Array, Array], grid: TimeGrid, rate: Array) -> Array:
         key, rows, present, start = given
         order = jnp.argsort(~present, axis=1, stable=True)

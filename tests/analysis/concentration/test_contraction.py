@@ -59,7 +59,8 @@ def test_a_gaussians_expansion_is_the_exact_gain(x64, churn):
     # The direction of largest variance is the leading mode.
     leading = np.abs(whole.directions.reshape(3, D) @ np.asarray(denoiser.basis)[:, 0])
     np.testing.assert_allclose(leading, 1, atol=1e-6)
-    # The leading mode is the least contracted in every step: the recursion is no bound but the very scale of the output.
+    # The leading mode is the least contracted in every step: the recursion is no bound but the very scale of the
+    # output.
     bound = scale_recursion(exact.step_expansion, path.added, GRID[0])[-1]
     np.testing.assert_allclose(bound, exact.generator_expansion, rtol=1e-12)
     assert bound < scale_recursion(np.ones(7), path.added, GRID[0])[-1]
@@ -111,7 +112,8 @@ def test_every_expansion_is_that_of_the_whole_jacobian(x64):
         np.testing.assert_allclose(whole.values[row], np.linalg.norm(full[:, :D], 2) / GRID[0], rtol=1e-7)
         product = np.eye(D)
         for step in reversed(range(7)):
-            # J_{i:} = d x_N / d eps_i / c_i: the steps' Jacobians are the ratios of successive ones where noise is added.
+            # J_{i:} = d x_N / d eps_i / c_i: the steps' Jacobians are the ratios of successive ones where noise is
+            # added.
             if added[step] > 0:
                 np.testing.assert_allclose(
                     np.linalg.norm(full[:, (step + 1) * D : (step + 2) * D], 2) / added[step],
@@ -159,7 +161,9 @@ def test_two_points_expand_below_their_distance_while_norms_fall(x64):
     expands = steps.values > 1 + 1e-6
     # Expansion needs a step that leads below the distance of the points, and a state between them.
     assert not expands[:, grid[1:] > a].any() and expands[:, grid[1:] < a].any()
-    _, seen = sample(pair, jax.random.key(1), range(96), grid, shape=event, observe=observe_norms, dtype=jnp.float64, batch_size=4)  # fmt: skip
+    _, seen = sample(
+        pair, jax.random.key(1), range(96), grid, shape=event, observe=observe_norms, dtype=jnp.float64, batch_size=4
+    )
     assert (seen["change"][expands] < 0).all() and expands.sum() >= 10
     # Halfway between the points the slope of the denoiser is a^2 / sigma^2: steps expand there exactly when sigma < a.
     centre = replace(path, x_hat=np.zeros_like(path.x_hat[:1]))

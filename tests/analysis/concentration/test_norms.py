@@ -34,7 +34,9 @@ def planted(rank=D):
 
 
 def dense_moments(denoiser, sigmas, churn, base_variance=1.0):
-    """Mean and covariance of every state by whole matrices: the step applied to unit vectors, noise added as a matrix."""
+    """Mean and covariance of every state by whole matrices: the step applied to unit vectors, noise added as a
+    matrix.
+    """
     sigma_hat, added = churn_levels(sigmas, churn)
     mean, covariance = np.zeros(D), sigmas[0] ** 2 * base_variance * np.eye(D)
     states = [(mean, covariance)]

@@ -160,7 +160,8 @@ def test_hill_with_ties_at_the_threshold():
     k = tied + 30
     expected = 1 / np.mean(np.log(deviations[:k] / deviations[k]))
     assert hill_index(clipped, count=k)[0] == pytest.approx(expected, rel=1e-12)
-    # Two values, four times as often the one: deviations 4 and 1 about the mean, the index 1 / log 4 whatever the rounding.
+    # Two values, four times as often the one: deviations 4 and 1 about the mean, the index 1 / log 4 whatever the
+    # rounding.
     two = np.repeat([[5.0], [0.0]], [10, 40], axis=0)
     for scale in (1.0, 0.1, 1e-3):
         for dtype in (np.float64, np.float32):
@@ -201,7 +202,9 @@ def test_curves_and_bound():
 
 
 def test_left_over_mass():
-    """None on Gaussian functions of any kind, 5 % where 5 % of the rows lie far out, some on Student-t of variance 1."""
+    """None on Gaussian functions of any kind, 5 % where 5 % of the rows lie far out, some on Student-t of variance
+    1.
+    """
     n, family = 3000, lipschitz_family(KEY, 16, projections=4, coordinates=2)
     rows = gaussian(n, 16)
     clean = left_over_mass(lipschitz_values(family, rows), 1.0)
@@ -217,7 +220,9 @@ def test_left_over_mass():
 
 
 def test_left_over_mass_without_any_exceedance():
-    """No value beyond s: the upper end is the exact limit of an empty cell, at the level corrected for 24 levels and 2 columns."""
+    """No value beyond s: the upper end is the exact limit of an empty cell, at the level corrected for 24 levels and 2
+    columns.
+    """
     coins = np.where(np.random.default_rng(0).random((100, 2)) < 0.5, -0.5, 0.5)
     found = left_over_mass(coins, 1.0)
     assert (found.value == 0).all() and (found.low == 0).all()

@@ -34,7 +34,9 @@ TARGET = two_modes(3.0)
 
 
 def exact_kls():
-    """By quadrature: KL(p_0 || p_eps), and E_{p_0}[log p_0 - log q], q carried by the exact flow from the prior at T."""
+    """By quadrature: KL(p_0 || p_eps), and E_{p_0}[log p_0 - log q], q carried by the exact flow from the prior at
+    T.
+    """
 
     def density(x, variance):
         return (stats.norm.pdf(x, -3, variance**0.5) + stats.norm.pdf(x, 3, variance**0.5)) / 2
@@ -42,7 +44,8 @@ def exact_kls():
     grid = np.linspace(-14, 14, 28001)
     p0, pe = density(grid, 1.0), density(grid, 1 + float(SDE.std(T_EPS)) ** 2)
     floor = integrate.simpson(np.where(p0 > 0, p0 * np.log(p0 / pe), 0), x=grid)
-    # The flow is monotone: y with the same rank under p_T as x under p_eps. q(x) = pi(y) dy/dx = pi(y) p_eps(x) / p_T(y).
+    # The flow is monotone: y with the same rank under p_T as x under p_eps. q(x) = pi(y) dy/dx = pi(y) p_eps(x) /
+    # p_T(y).
     high = 1 + float(SDE.std(1.0)) ** 2
     wide = np.linspace(-80, 80, 160001)
     ranks = integrate.cumulative_trapezoid(density(wide, high), wide, initial=0)
@@ -91,7 +94,9 @@ def test_three_ways_agree_on_the_exact_score():
 
 
 def test_likelihoods_of_a_wrong_model_are_those_of_its_law():
-    """The score of N(0, 10) carries the prior to N(0, s_T^2 (10 + s^2) / (10 + s_T^2)): the same mean, example by example."""
+    """The score of N(0, 10) carries the prior to N(0, s_T^2 (10 + s^2) / (10 + s_T^2)): the same mean, example by
+    example.
+    """
     low, high = float(SDE.std(T_EPS)) ** 2, float(SDE.std(1.0)) ** 2
     x = np.random.default_rng(0).normal(3.0, 1.0, size=(50, 1)).astype(np.float32)
     log_p = stats.norm.logpdf(x[:, 0], 3.0)
@@ -103,7 +108,9 @@ def test_likelihoods_of_a_wrong_model_are_those_of_its_law():
 
 
 def test_a_prior_far_from_the_target_is_told_of():
-    """Modes at +-15 under the exact score: all of the KL is the prior's, by quadrature 0.629 nats at sigma_max = 9.85."""
+    """Modes at +-15 under the exact score: all of the KL is the prior's, by quadrature 0.629 nats at sigma_max =
+    9.85.
+    """
     target, high = two_modes(15.0), float(SDE.sigma(1.0))
     x = np.linspace(-120, 120, 24001)
     p = (stats.norm.pdf(x, -15, np.hypot(1, high)) + stats.norm.pdf(x, 15, np.hypot(1, high))) / 2

@@ -40,8 +40,11 @@ def compare(found, row, jacobian, atol):
         flat = ours[row].reshape(count, -1)
         np.testing.assert_allclose(flat @ flat.T, np.eye(count), atol=10 * atol)
         np.testing.assert_allclose(np.abs((flat * theirs[:count]).sum(1))[apart], 1, atol=10 * atol)
-    np.testing.assert_allclose((found.left[row] * found.values[row][:, None, None, None]).reshape(count, -1),
-                               (jacobian @ found.right[row].reshape(count, -1).T).T, atol=20 * atol * values[0])  # fmt: skip
+    np.testing.assert_allclose(
+        (found.left[row] * found.values[row][:, None, None, None]).reshape(count, -1),
+        (jacobian @ found.right[row].reshape(count, -1).T).T,
+        atol=20 * atol * values[0],
+    )
     assert apart.sum() >= count // 2
 
 

@@ -1,4 +1,6 @@
-"""The loss at each noise level against what Gaussian data must give; standardised pixels and their bits per dimension."""
+"""The loss at each noise level against what Gaussian data must give; standardised pixels and their bits per
+dimension.
+"""
 
 import math
 
@@ -25,7 +27,9 @@ LEVELS = (0.05, 0.5, 3.0)
 
 
 def test_the_exact_denoiser_of_a_gaussian_has_the_loss_in_closed_form():
-    """Within four standard errors at every level; an estimate that does without the covariance does worse by what it should."""
+    """Within four standard errors at every level; an estimate that does without the covariance does worse by what it
+    should.
+    """
     images = (MEAN + RNG.normal(size=(4000, 6)) * np.sqrt(VARIANCES) @ BASIS.T).astype(np.float32)
     denoiser = GaussianDenoiser.from_moments(*(jnp.asarray(a, jnp.float32) for a in (MEAN, COVARIANCE)))
     found = level_losses(denoiser, images, jax.random.key(1), sigmas=LEVELS, draws=1, batch_size=1000)

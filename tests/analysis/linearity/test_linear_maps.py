@@ -61,7 +61,8 @@ def test_orthogonality_holds_for_the_optimum_of_the_same_images_alone(x64):
     distilled, teacher = (orthogonality_residual(one, images, sigmas, KEY, draws=10) for one in (clean, points))
     # What is left at 3,000 draws falls with their root; another Gaussian's stays.
     assert (distilled < 0.2).all() and (null < 0.2).all() and (shifted > 5 * null).all(), (null, distilled, shifted)
-    # The best map's residual is the teacher's own on the same draws: the difference of the two is orthogonal to all inputs.
+    # The best map's residual is the teacher's own on the same draws: the difference of the two is orthogonal to all
+    # inputs.
     np.testing.assert_allclose(distilled, teacher, rtol=1e-6)
     # Against the definition, with the noise written out.
     from dgu.core.noisy import noisy_input

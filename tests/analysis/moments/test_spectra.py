@@ -249,7 +249,9 @@ def test_power_law_fit_on_other_spectra_and_rows():
 
 
 def test_bartlett_and_plain_samples_have_one_law():
-    """The simulated spectra of n - 1 >= d rows against NumPy's, and of fewer rows too: means within 4 standard errors."""
+    """The simulated spectra of n - 1 >= d rows against NumPy's, and of fewer rows too: means within 4 standard
+    errors.
+    """
     for n, d in ((30, 12), (9, 12)):
         found = np.asarray(_simulate(jax.random.key(0), 0.8, n, d, 5, 2000))
         rng, scales = np.random.default_rng(1), np.arange(1, d + 1) ** -0.4

@@ -58,7 +58,9 @@ def test_equal_laws_give_zero_and_unequal_ones_their_distance():
 
 
 def test_intervals_cover():
-    """50 pairs of equal laws: the interval of 10 blocks must hold 0 in most of them, neither far too often nor too seldom."""
+    """50 pairs of equal laws: the interval of 10 blocks must hold 0 in most of them, neither far too often nor too
+    seldom.
+    """
     found = [moment_distances(rows(100 + i, 300), rows(200 + i, 500), KEY) for i in range(80)]
     for name in ("mean", "second"):
         held = sum(getattr(each, name).low <= 0 <= getattr(each, name).high for each in found)

@@ -1,4 +1,6 @@
-"""SSCD as a descriptor: what the session is given, what comes back, and what is refused (the network itself is not in the tests)."""
+"""SSCD as a descriptor: what the session is given, what comes back, and what is refused (the network itself is not in
+the tests).
+"""
 
 import sys
 import types

@@ -76,7 +76,9 @@ def test_fewer_rows_than_columns_equals_the_full_matrices():
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1000), scale=st.floats(0.1, 10.0))
 def test_invariances(seed, scale):
-    """Symmetric; 0 for equal moments; rotations and shifts of both leave it, a common scale squares; a triangle's side."""
+    """Symmetric; 0 for equal moments; rotations and shifts of both leave it, a common scale squares; a triangle's
+    side.
+    """
     a, b, c = rows(seed, 25, 6), rows(seed + 1, 30, 6, 0.6, 0.2), rows(seed + 2, 20, 6, 2.0)
     value, turn = distance(a, b), rotation(seed, 6)
     np.testing.assert_allclose(distance(b, a), value, rtol=1e-10)
@@ -109,7 +111,9 @@ def test_subsets_are_seeded_and_never_invented():
 
 @pytest.mark.parametrize("shape", [(60, 4, 3, 1), (8, 4, 3, 1)])
 def test_principal_components_keep_the_reference_and_its_distance(shape):
-    """All components of a set: a rotation, so distances between sets in their span stay; the first hold most variance."""
+    """All components of a set: a rotation, so distances between sets in their span stay; the first hold most
+    variance.
+    """
     reference = rows(6, shape[0], 12, np.geomspace(3, 0.1, 12)).reshape(shape).astype(np.float32)
     whole = min(shape[0] - 1, 12)
     features = extract_features(reference, PCAFeatures.fit(reference, whole), block_size=16)

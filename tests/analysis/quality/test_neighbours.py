@@ -1,4 +1,6 @@
-"""Nearest neighbours and balls against all pairs in float64: exactly, whatever the data and the blocks; copies; ties."""
+"""Nearest neighbours and balls against all pairs in float64: exactly, whatever the data and the blocks; copies;
+ties.
+"""
 
 import ml_dtypes
 import numpy as np
@@ -64,7 +66,9 @@ def test_panels_are_put_together_in_order(monkeypatch):
 
 
 def test_rounding_of_the_product_never_chooses_the_row():
-    """Near copies much closer than the product can resolve: |q|^2 is 1e6, and its eps 0.1 is larger than all distances."""
+    """Near copies much closer than the product can resolve: |q|^2 is 1e6, and its eps 0.1 is larger than all
+    distances.
+    """
     reference = rows(5, 160, d=100) * 100
     queries = reference[[3, 90]].copy()
     reference[40] = reference[3] + np.float32(2e-3)
@@ -218,7 +222,9 @@ def test_rows_of_all_sizes_of_float64():
 
 @pytest.mark.parametrize("different", [1, 25])
 def test_equal_rows_are_searched_once(monkeypatch, different):
-    """A collapsed model's samples: ties of every row with hundreds, and no more differences than there are rows that differ."""
+    """A collapsed model's samples: ties of every row with hundreds, and no more differences than there are rows that
+    differ.
+    """
     pairs = []
 
     def counted(rows_, numbers, others):

@@ -44,7 +44,9 @@ def test_kernel_distance_equals_loops_over_its_blocks(x64):
 
 @pytest.mark.parametrize(("mean", "rtol"), [(0.0, 1e-9), (1e3, 1e-7), (1e4, 1e-5)])
 def test_kernel_distance_of_features_with_a_large_mean(mean, rtol):
-    """Against sums in extended precision: in float32 a mean of 1,000 costs all digits. rtol follows from float64's eps."""
+    """Against sums in extended precision: in float32 a mean of 1,000 costs all digits. rtol follows from float64's
+    eps.
+    """
     a, b = normal(40, 120, 1.1, mean), normal(41, 150, shift=mean)
     orders = [np.asarray(jax.random.permutation(jax.random.fold_in(KEY, i), len(x))) for i, x in enumerate((a, b))]
     blocks = []

@@ -1,4 +1,6 @@
-"""Random convolutional features equal a slow NumPy computation; arrays and callables that cannot be used are refused."""
+"""Random convolutional features equal a slow NumPy computation; arrays and callables that cannot be used are
+refused.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,6 @@
-"""Sigmoids through scores: planted parameters come back, inside intervals that cover, and curves collapse where they should."""
+"""Sigmoids through scores: planted parameters come back, inside intervals that cover, and curves collapse where they
+should.
+"""
 
 import numpy as np
 import pytest

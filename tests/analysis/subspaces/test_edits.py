@@ -31,7 +31,8 @@ def test_edits_of_a_linear_denoiser_are_exact():
     # alpha s p: along the left vector.
     np.testing.assert_allclose(edits.change, wanted[:, :, None, None, None] * found.left[0][:, None], atol=1e-4)
     assert (split_by_subspace(edits.change, found.left[0]).share > 1 - 1e-6).all()
-    # The exact flow moves mode i of the sample by alpha sqrt(lam / (lam + sigma^2)); the grid adds less than half a per cent.
+    # The exact flow moves mode i of the sample by alpha sqrt(lam / (lam + sigma^2)); the grid adds less than half a per
+    # cent.
     moved = np.linalg.norm(edits.image_change.reshape(2, 3, -1), axis=2)
     np.testing.assert_allclose(moved, np.abs(np.asarray(strengths)[None] * np.sqrt(gains)[:, None]), rtol=0.005)
     assert edits.original.shape == (2, 2, 3)

@@ -1,4 +1,6 @@
-"""k-means against every partition, a NumPy Lloyd and planted clusters; its starts' law; empty clusters; pairs of clusters."""
+"""k-means against every partition, a NumPy Lloyd and planted clusters; its starts' law; empty clusters; pairs of
+clusters.
+"""
 
 import importlib
 import itertools
@@ -83,7 +85,9 @@ def test_inertia_never_rises():
 
 
 def test_the_tolerance_is_in_units_of_the_mean_variance():
-    """The run ends at the first update whose squared moves sum to no more than it; an offset and a scale change nothing."""
+    """The run ends at the first update whose squared moves sum to no more than it; an offset and a scale change
+    nothing.
+    """
     fine = kmeans(CLOUD, 5, KEY, restarts=4, tolerance=0.0)
     rough = kmeans(CLOUD, 5, KEY, restarts=4, tolerance=0.05)
     assert rough.converged and fine.converged
@@ -107,7 +111,9 @@ def test_planted_clusters_are_found_exactly(x64):
 
 @pytest.mark.parametrize("gap", [1e4, 3e5])
 def test_points_of_clusters_far_apart_go_to_the_nearest_centre(gap):
-    """Two pairs of clusters, 12 apart in each, whose norms leave products no digit of that: against float64's differences."""
+    """Two pairs of clusters, 12 apart in each, whose norms leave products no digit of that: against float64's
+    differences.
+    """
     rng = np.random.default_rng(4)
     truth = np.repeat(np.arange(4), 100)
     points = rng.normal(size=(400, 12))
@@ -125,7 +131,9 @@ def test_points_of_clusters_far_apart_go_to_the_nearest_centre(gap):
 
 
 def test_empty_clusters_move_to_the_farthest_points_and_are_counted(x64, monkeypatch):
-    """From five centres in one place four are empty: they take the four farthest points, and the planted clusters are found."""
+    """From five centres in one place four are empty: they take the four farthest points, and the planted clusters are
+    found.
+    """
     points, _ = planted()
     monkeypatch.setattr(module, "_start", lambda x, key, clusters, weight: jnp.zeros((clusters, x.shape[1]), x.dtype))
     jax.clear_caches()

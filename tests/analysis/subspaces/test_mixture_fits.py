@@ -1,4 +1,6 @@
-"""Fits of mixtures of low-rank Gaussians: class moments against NumPy, EM against what was planted and its own promises."""
+"""Fits of mixtures of low-rank Gaussians: class moments against NumPy, EM against what was planted and its own
+promises.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +85,9 @@ def test_bad_input_is_named():
 
 
 def test_em_recovers_planted_mixtures_and_its_likelihood_never_falls():
-    """Twenty problems at once, half of them with orthogonal subspaces, half with means of 0: six starts each, the best kept."""
+    """Twenty problems at once, half of them with orthogonal subspaces, half with means of 0: six starts each, the best
+    kept.
+    """
     laws = [planted(seed, zero_means=seed % 4 < 2) for seed in range(20)]
     data, labels = (np.stack(part) for part in zip(*(draw(law, seed) for seed, law in enumerate(laws))))
 

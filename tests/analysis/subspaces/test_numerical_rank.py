@@ -45,7 +45,9 @@ def test_dense_and_products_agree_with_the_gaussian(sigma):
 
 
 def test_the_energy_of_the_rest_bounds_the_rank():
-    """Of 60 equal values and 4 large ones only 6 are looked for: what they leave is estimated, and its error is right."""
+    """Of 60 equal values and 4 large ones only 6 are looked for: what they leave is estimated, and its error is
+    right.
+    """
     variances = np.concatenate([np.full(4, 100.0), np.full(60, 1.0)])
     denoiser, sigma = gaussian(variances, 80), 5.0
     gains = variances / (variances + sigma**2)

@@ -1,4 +1,6 @@
-"""Angles, projectors and recovery against scipy; PCA, K-subspaces and SGD against theory and slow twins; programs counted."""
+"""Angles, projectors and recovery against scipy; PCA, K-subspaces and SGD against theory and slow twins; programs
+counted.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,6 @@
-"""Arms: laws and independence of the Gaussian ones; classifiers trained and tested across arms, paired and unspoiled."""
+"""Arms: laws and independence of the Gaussian ones; classifiers trained and tested across arms, paired and
+unspoiled.
+"""
 
 import dataclasses
 import itertools

@@ -70,7 +70,9 @@ def test_interpolator_equals_the_pseudo_inverse_on_an_ill_conditioned_problem():
     ("law", "spectrum", "basis"), [("exponential", "power", "cosines"), ("radius", "bounded", "coordinates")]
 )
 def test_errors_of_one_pair_from_its_draws(x64, law, spectrum, basis):
-    """The draws of replicate 3, rebuilt in NumPy from their addresses in the original coordinates, and errors by the formula."""
+    """The draws of replicate 3, rebuilt in NumPy from their addresses in the original coordinates, and errors by the
+    formula.
+    """
     d, design = 40, TheoremDesign(law, spectrum, basis, ratio=0.5, separation=1.5)
     found = universality_gap(jax.random.key(0), d, 5, design, batch_size=2)
     again = universality_gap(jax.random.key(0), d, 4, design)
@@ -154,7 +156,9 @@ def test_bad_sizes():
 
 @pytest.mark.parametrize("constant", [(0,), (0, 1, 2), (2,)])
 def test_gaps_without_spread_leave_the_slope_undecided(constant):
-    """A group of equal gaps has no weight of its own: the slope is that of least squares, and its interval decides nothing."""
+    """A group of equal gaps has no weight of its own: the slope is that of least squares, and its interval decides
+    nothing.
+    """
     rng = np.random.default_rng(1)
     dimensions, means = np.asarray([10.0, 20.0, 40.0]), np.asarray([0.1, 0.07, 0.02])
     gaps = [np.full(7, m) if i in constant else m + 0.01 * rng.normal(size=7) for i, m in enumerate(means)]
