@@ -70,7 +70,7 @@ class StudentT(_StudentT):
 class MultivariateStudentT(_StudentT):
     """The multivariate t law ``z / sqrt(chi2_dof / dof)``, z standard normal: one radius for all coordinates.
 
-    Each coordinate has the law of ``StudentT``'s; here the *norm* is heavy-tailed however large d is: ``|x|^2 / d``
+    Each coordinate is distributed as ``StudentT``'s; here the *norm* is heavy-tailed however large d is: ``|x|^2 / d``
     follows the F law with d and ``dof`` degrees.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Hits against false alarms, on logarithmic axes: what an attack finds while it is seldom wrong."""
+"""True against false positive rates on logarithmic axes: what an attack finds while it is seldom wrong."""
 
 from collections.abc import Mapping
 
@@ -40,8 +40,8 @@ def roc(scores: Mapping[str, tuple[Float[np.ndarray, "m"], Float[np.ndarray, "n"
         axes.set_yscale("log")
         axes.set_xlim(least, 1)
         axes.set_ylim(least, 1.05)
-        axes.set_xlabel("false alarms: share of non-members called members")
-        axes.set_ylabel("hits: share of members called members")
+        axes.set_xlabel("false positive rate: share of non-members called members")
+        axes.set_ylabel("true positive rate: share of members called members")
         legend_below(figure, [axes])
         if title:
             axes.set_title(title)

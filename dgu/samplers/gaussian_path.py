@@ -50,7 +50,7 @@ def churn_levels(
 
 @dataclass(frozen=True, eq=False)
 class GaussianPath:
-    """The exact law of a Gaussian's path through the sampler, by mode. Make it with ``gaussian_path``.
+    """The exact distribution of a Gaussian's path through the sampler, by mode. Make it with ``gaussian_path``.
 
     From ``gaussian_path`` the last mode stands for all directions outside the denoiser's basis, where the variance is 0
     (``multiplicity`` of them). Coordinates are about the mean m of the data, in which the start has mean ``-m``.
@@ -150,7 +150,7 @@ class GaussianPath:
     def noise_variance(self) -> Float64[np.ndarray, "m"]:
         """Variance in the output of the Gaussian noise that the steps add: ``sum_i c_i^2 prod_{j >= i} g_j^2``.
 
-        Whatever the law of the start, coordinate by coordinate
+        Whatever the distribution of the initial noise, coordinate by coordinate
         ``x_N - m = start_gain (x_0 - m) + N(0, noise_variance)``: without churn tails pass through unchanged in kind.
         """
         variance = np.zeros_like(self.variances)

@@ -35,8 +35,8 @@ _STEEPEST = 2 / 3
 
 
 def prior_mismatch(denoiser: Denoiser, shape: Sequence[int], sigma_max: Any, *, dtype: DTypeLike = float) -> float:
-    """``KL(p || N(0, s^2 I))`` in nats, p the law of ``x0 + s eps`` at ``s = sigma_max``, from the denoiser at that
-    level alone.
+    """``KL(p || N(0, s^2 I))`` in nats, p the distribution of ``x0 + s eps`` at ``s = sigma_max``, from the denoiser at
+    that level alone.
 
     What a likelihood of exact flow is off by on average, as the flow keeps the divergence: for Gaussian data of mean mu
     and covariance C it is ``(|mu|^2 / s^2 + tr C / s^2 - log det(I + C / s^2)) / 2``. In general, with draws ``x = m +

@@ -118,8 +118,8 @@ def sample(
             network trained with a class for every image takes no vector of zeros here: it is asked for by
                 ``given(None)``.
         churn: how much noise is added at each step; none by default.
-        base: law of the unit initial noise: ``"gaussian"``, ``"student_t"``, ``"multivariate_student_t"``, or a
-            callable ``(key, shape) -> noise``, such as ``StudentT(dof=5, scale_matched=True)``.
+        base: distribution of the unit initial noise: ``"gaussian"``, ``"student_t"``, ``"multivariate_student_t"``, or
+            a callable ``(key, shape) -> noise``, such as ``StudentT(dof=5, scale_matched=True)``.
         batch_size: examples in a chunk, and so on a device at a time; a chunk has at most 2^33 bytes.
         observe: ``observe(StepState) -> pytree``, run on every step of every example.
         solver: what is run on each example: ``heun``, ``Ablation(...)``, ``DPMSolver(...)``, or any hashable callable

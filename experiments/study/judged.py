@@ -289,8 +289,8 @@ def claims_table(claims: Sequence[JudgedClaim], width: int = 100) -> str:
     for claim in claims:
         lines.append(f"{claim.id:<{column}}  {claim.verdict.upper():<14}  {claim.measured}")
         source = f"{claim.paper}, {claim.figure}" if claim.figure else claim.paper
-        wanted = "Not tested." if claim.kind == "not applicable" else f"Wanted: {claim.threshold}."
-        for text in (f"{claim.statement} ({source}) {wanted}", claim.note):
+        tested = "Not tested." if claim.kind == "not applicable" else f"Threshold: {claim.threshold}."
+        for text in (f"{claim.statement} ({source}) {tested}", claim.note):
             lines += textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
     counts = {word: sum(claim.verdict == word for claim in claims) for word in VERDICTS}
     lines.append(f"{len(claims)} claims: " + ", ".join(f"{count} {word}" for word, count in counts.items()))

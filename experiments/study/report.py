@@ -156,7 +156,8 @@ def _claims(claims: Sequence[JudgedClaim]) -> str:
         rows.append(_claim_row(claim))
         rows += [_claim_row(part, "↳ ") for part in claim.parts]
     head = "".join(
-        f'<th scope="col">{name}</th>' for name in ("claim", "verdict", "measured [95 % interval]", "wanted", "source")
+        f'<th scope="col">{name}</th>'
+        for name in ("claim", "verdict", "measured [95 % interval]", "threshold", "source")
     )
     return (
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>'

@@ -224,7 +224,7 @@ def flow_kl(
         sde: the process.
         examples: independent draws of p that the score was not trained on.
         log_p: their log densities under p.
-        t_eps: the time that q is the law of.
+        t_eps: the time whose distribution q is.
         rtol, atol: of the ODE.
 
     Raises:

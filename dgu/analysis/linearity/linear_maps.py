@@ -99,7 +99,8 @@ def orthogonality_residual(
 ) -> Float64[np.ndarray, "levels"]:
     """``|E (D(y) - x)(y - E y)^T|_F / |Cov x|_F`` over ``y = x + sigma eps`` at each level. Li et al., (51).
 
-    It is 0 for the best affine map of the law of the images, and for their exact posterior mean, up to the sampling of
+    It is 0 for the best affine map of the distribution of the images, and for their exact posterior mean, up to the
+    sampling of
     the noise: compare it with the Gaussian denoiser's own on the same images and key.
 
     Raises:

@@ -1,5 +1,5 @@
-"""How well a score tells two groups apart: the area under the ROC curve, and the hits at a given rate of false
-alarms.
+"""How well a score tells two groups apart: the area under the ROC curve, and the true positive rate at a false positive
+rate.
 """
 
 import numpy as np
@@ -48,7 +48,8 @@ def hits_at(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"], fa
     Raises:
         InputError: as ``auc``; ``false_alarms`` not in (0, 1), or too few negatives to find that quantile among.
 
-    Carlini et al., Membership inference attacks from first principles, S&P 2022, on why to look at few false alarms.
+    Carlini et al., Membership inference attacks from first principles, S&P 2022, on why to look at low false positive
+    rates.
     """
     positives, negatives = _checked(positives, negatives)
     require(0 < false_alarms < 1, "false_alarms", false_alarms, "strictly between 0 and 1")
