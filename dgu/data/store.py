@@ -43,8 +43,8 @@ class SampleStore:
 
     A shard holds the samples ``start <= index < stop`` of one class and is called
     ``class-LLLL_START-STOP.npy``. It is written under a temporary name, forced to disk and renamed, so the names
-    present say exactly which samples exist: a run that was killed goes on with what is missing, and asking for more samples
-    later adds shards and rewrites none. ``store.json`` holds the config that the samples were made with.
+    present say exactly which samples exist: a run that was killed goes on with what is missing, and asking for more
+    samples later adds shards and rewrites none. ``store.json`` holds the config that the samples were made with.
 
     A shard ends with a checksum, which is compared when a process first reads from it (one written by an early version
     has none); damaged shards and values that are not finite are refused.
