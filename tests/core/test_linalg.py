@@ -140,10 +140,10 @@ import jax, jax.numpy as jnp, numpy as np
 devices, calls, size = map(int, sys.argv[1:])
 jax.config.update("jax_num_cpu_devices", devices)
 from jax.sharding import NamedSharding, PartitionSpec
-from dgu import parallel
+from dgu.core import parallel
 from dgu.analysis import fit_gaussian
-from dgu.analysis.arms import gaussian_arms
-from dgu.analysis.subspaces import principal_angles
+from dgu.analysis.universality.arms import gaussian_arms
+from dgu.analysis.subspaces.distances import principal_angles
 from dgu.models.molrg import basis_of
 rng = np.random.default_rng(0)
 rows = [jnp.asarray(rng.normal(size=(16, size + 4, size)), jnp.float32) for _ in range(2)]

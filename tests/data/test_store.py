@@ -392,7 +392,7 @@ import sys
 sys.path[:0] = sys.argv[3:]
 import numpy as np
 from dgu.data.store import SampleStore
-from dgu.errors import InputError
+from dgu.core.errors import InputError
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -247,7 +247,7 @@ SCALE_CHECK = """
 import resource, time
 import numpy as np
 import jax
-from dgu.analysis.mixture import GaussianMixtureSampler
+from dgu.analysis import GaussianMixtureSampler
 
 n, d, m = 10240, 12288, 1024
 rng = np.random.default_rng(0)

@@ -290,7 +290,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import jax, numpy as np
-from dgu.errors import CheckpointError
+from dgu.core.errors import CheckpointError
 from dgu.models import load_edm_pickle
 jax.device_put(np.zeros(3))
 taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
