@@ -185,15 +185,6 @@ class JudgedClaim:
             **about,
         )
 
-    def unless(self, why: str) -> "JudgedClaim":
-        """The same statement as not applicable where there is a reason ``why`` that the run cannot test it; itself
-        without one.
-        """
-        if not why:
-            return self
-        about = {name: getattr(self, name) for name in ("id", "paper", "figure", "statement", "unit")}
-        return JudgedClaim.not_applicable(why=why, **about)
-
     @property
     def verdict(self) -> str:
         """``"supported"``, ``"not supported"``, ``"undecided"`` or ``"not applicable"``, by the rule of the class."""
