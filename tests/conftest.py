@@ -1,4 +1,4 @@
-"""Strict settings for every test: eight CPU devices, no rank promotion, warnings as errors, float64 on request."""
+"""Strict settings for every test: two CPU devices, no rank promotion, warnings as errors, float64 on request."""
 
 import os
 import tempfile
@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 
 threadpool_limits(1, user_api="blas")
 
-jax.config.update("jax_num_cpu_devices", 8)
+# Two devices show what several do; every program over more of them takes longer to compile.
+jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compilation is most of a test's time: share it between workers and runs.
 CACHE = Path(tempfile.gettempdir(), f"dgu-test-xla-{os.getuid()}")

@@ -36,7 +36,7 @@ def run_together(command, count=2, devices=2, timeout=240):
             "JAX_PROCESS_ID": str(number),
             "JAX_NUM_CPU_DEVICES": str(devices),
             "JAX_PLATFORMS": "cpu",
-            "PJRT_NPROC": "8",  # threads, as here with eight devices
+            "PJRT_NPROC": "8",  # threads: with no more than devices, programs that wait for each other can hold them all
         }
         running.append(
             subprocess.Popen(
@@ -103,9 +103,9 @@ def test_put_keeps_what_is_in_place_and_splits_the_rest():
     rows = np.arange(16.0).reshape(8, 2)
     placed = parallel.put({"a": rows}, split)["a"]
     np.testing.assert_array_equal(placed, rows)
-    assert placed.sharding == split and placed.addressable_shards[3].data.shape == (1, 2)
+    assert placed.sharding == split and placed.addressable_shards[1].data.shape == (4, 2)
     assert parallel.put(placed, split) is placed
-    np.testing.assert_array_equal(parallel.put(placed, everywhere).addressable_shards[5].data, rows)
+    np.testing.assert_array_equal(parallel.put(placed, everywhere).addressable_shards[1].data, rows)
 
 
 @pytest.mark.parametrize("missing", ["JAX_NUM_PROCESSES", "JAX_PROCESS_ID"])
@@ -189,7 +189,7 @@ def test_two_processes_find_the_claims_of_one_in_every_study(tmp_path, module):
 def test_an_array_over_a_mesh_comes_to_one_device():
     rows = np.random.default_rng(0).normal(size=(8, 12, 6)).astype(np.float32)
     for kind in (AxisType.Auto, AxisType.Explicit):
-        mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+        mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(kind,))
         split = jax.device_put(rows, NamedSharding(mesh, PartitionSpec("data")))
         found = gaussian_arms(split, jax.random.key(0), 5, low_rank=4)
         for name, expected in gaussian_arms(rows, jax.random.key(0), 5, low_rank=4).items():

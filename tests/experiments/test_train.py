@@ -214,7 +214,7 @@ def write_images(path: Path, **more):
         ("--network.sigma-data 0", "--network.sigma-data = 0.0: must be positive"),
         ("--network.compute-dtype float16", "--network.compute-dtype = 'float16': must be one of float32, bfloat16"),
         ("--training.batch-size 0", "--training.batch-size = 0: must be at least 1"),
-        ("--training.batch-size 12", "--training.batch-size = 12: must be a multiple of the 8 devices"),
+        ("--training.batch-size 13", "--training.batch-size = 13: must be a multiple of the 2 devices"),
         ("--training.micro-batch 5", "--training.micro-batch = 5: must be a divisor of batch_size 16"),
         ("--training.duration-kimg -1", "--training.duration-kimg = -1.0: must be positive"),
         ("--training.learning-rate nan", "--training.learning-rate = nan: must be positive"),

@@ -166,7 +166,7 @@ def test_resuming_from_a_checkpoint_gives_the_same_bits(tmp_path, whole):
 
 def test_micro_batches_and_devices_do_not_change_the_run(whole):
     whole, losses = whole
-    for config, devices in ((replace(CONFIG, micro_batch=4), 1), (CONFIG, 8)):
+    for config, devices in ((replace(CONFIG, micro_batch=4), 1), (CONFIG, 2)):
         other, other_losses = run(config, devices=devices)
         np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
         # Adam divides by the root of the second moment: judge parameters against the learning rate.
@@ -188,7 +188,7 @@ def test_augmented_training_is_the_same_however_it_is_cut(tmp_path):
     rest, second = run(AUGMENTED, DDPMPP, state=jax.device_put(part))
     assert first + second == losses
     chex.assert_trees_all_equal(rest, whole)
-    for config, devices in ((AUGMENTED, 8), (replace(AUGMENTED, micro_batch=4), 1)):
+    for config, devices in ((AUGMENTED, 2), (replace(AUGMENTED, micro_batch=4), 1)):
         other, other_losses = run(config, DDPMPP, devices=devices, stop=1)
         np.testing.assert_allclose(other_losses, first, rtol=1e-6)
         # After one update Adam's first moment is a tenth of the gradient, and its parameters are the old ones (the
@@ -261,8 +261,8 @@ def test_bad_training_input_is_refused():
         "img_resolution": {"images": images[:, :4, :4]},
         "label_dim": {"labels": labels + 2},
         "one per image": {"labels": labels[:2]},
-        "batch_size = 8: must be a multiple of the 3 devices": {"devices": 3},
-        "micro_batch = 4: must be a multiple of the 8": {"devices": 8, "config": replace(CONFIG, micro_batch=4)},
+        "batch_size = 7: must be a multiple of the 2 devices": {"devices": 2, "config": replace(CONFIG, batch_size=7)},
+        "micro_batch = 1: must be a multiple of the 2": {"devices": 2, "config": replace(CONFIG, micro_batch=1)},
         "augment_dim = 0: must be 9": {"config": replace(CONFIG, augment_probability=0.1)},
     }.items():
         with pytest.raises(InputError, match=message):

@@ -95,8 +95,8 @@ def test_empty_states_and_batches_change_nothing(x64):
     assert int(both.count) == 0 and not np.any(both.scatter) and not np.any(both.mean)
 
 
-def test_states_of_eight_devices_merge_to_the_whole(x64):
-    """One state per device from its own shard, then a tree of merges 8 -> 4 -> 2 -> 1, all in one sharded program."""
+def test_states_of_several_devices_merge_to_the_whole(x64):
+    """Eight states of shards on several devices, then a tree of merges 8 -> 4 -> 2 -> 1, all in one sharded program."""
 
     @jax.jit
     def tree(shards):
@@ -108,10 +108,10 @@ def test_states_of_eight_devices_merge_to_the_whole(x64):
 
     data = images(64)
     shards = jax.device_put(data.reshape(8, 8, *SHAPE), batch_sharding(data_mesh()))
-    assert len(shards.sharding.device_set) == 8
+    assert len(shards.sharding.device_set) == jax.device_count() > 1
     assert_equals_numpy(tree(shards), data)
 
-    per_device = [moments(shard.data[0]) for shard in shards.addressable_shards]
+    per_device = [moments(shard.data.reshape(-1, *SHAPE)) for shard in shards.addressable_shards]
     assert {next(iter(s.mean.devices())) for s in per_device} == set(jax.devices())
     home = [jax.device_put(s, jax.devices()[0]) for s in reversed(per_device)]
     assert_equals_numpy(functools.reduce(MomentState.merge, home), data)
