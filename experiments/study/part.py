@@ -12,7 +12,7 @@ from experiments.study.claims import Claim, Measured, judge
 from experiments.study.costs import Cost
 from experiments.study.figures import Figure
 from experiments.study.options import Options
-from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.report import FigureEntry, Report, Table, check_declared
 from experiments.study.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -72,20 +72,6 @@ class Run:
         return self.directory.stage(f"{self.part}/{name}", lambda: compute(*args), allow_nonfinite=allow_nonfinite)
 
 
-def no_costs(config: Any, plan: Any) -> list[Cost]:
-    """The costs of a part that takes next to nothing."""
-    return []
-
-
-def no_check(config: Any, subject: Any) -> None:
-    """The check of a part that any subject suits."""
-
-
-def never(config: Any, subject: Any) -> str:
-    """Why a part skips a subject, for one that skips none."""
-    return ""
-
-
 @dataclass(frozen=True)
 class Part(Generic[ConfigT]):
     """One section of a study's report, and what it takes to make it.
@@ -115,27 +101,22 @@ class Part(Generic[ConfigT]):
     measure: Callable[[ConfigT, Any, Run], Any]
     report: Callable[[ConfigT, Any, Any], Findings]
     presets: Mapping[str, ConfigT] = field(default_factory=dict)
-    costs: Callable[[ConfigT, Any], list[Cost]] = no_costs
-    check: Callable[[ConfigT, Any], None] = no_check
-    skips: Callable[[ConfigT, Any], str] = never
+    costs: Callable[[ConfigT, Any], list[Cost]] = lambda config, plan: []
+    check: Callable[[ConfigT, Any], None] = lambda config, subject: None
+    skips: Callable[[ConfigT, Any], str] = lambda config, subject: ""
 
     def declared(self, config: ConfigT) -> tuple[Claim, ...]:
         """The claims that these options declare."""
         return tuple(self.claims(config) if callable(self.claims) else self.claims)
 
-    def section(self, config: ConfigT, subject: Any, directory: RunDirectory, seed: int) -> Section:
+    def section(self, config: ConfigT, subject: Any, directory: RunDirectory, seed: int) -> Report:
         """Measure, report, write the figures and judge the claims. ``RuntimeError`` where findings are not those
         declared.
         """
         found = self.report(config, subject, self.measure(config, subject, Run(directory, seed, self.name)))
         claims = self.declared(config)
-        for what, declared, given in (
-            ("claims", [claim.id for claim in claims], found.claims),
-            ("figures", [figure.name for figure in self.figures], found.figures),
-        ):
-            if sorted(declared) != sorted(given):
-                different = sorted(set(declared) ^ set(given))
-                raise RuntimeError(f"the part {self.name}: its {what} differ from those declared: {different}")
+        check_declared(f"the part {self.name}", "claims", [claim.id for claim in claims], found.claims)
+        check_declared(f"the part {self.name}", "figures", [figure.name for figure in self.figures], found.figures)
         entries = []
         for figure in self.figures:
             drawn = found.figures[figure.name]
@@ -143,4 +124,4 @@ class Part(Generic[ConfigT]):
             directory.save_figure(figure.file, drawing)
             entries.append(FigureEntry(figure.file, f"{figure.caption} {note}".strip()))
         judged = [judge(claim, found.claims[claim.id], self.paper) for claim in claims]
-        return Section(self.title, found.answer, judged, entries, found.tables, dict(found.metrics))
+        return Report(self.title, found.answer, judged, entries, found.tables, found.metrics)
