@@ -10,8 +10,7 @@ are the 2048 pool features of the FID's own Inception network: no file can tell 
 """
 
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,37 +32,33 @@ from dgu.analysis.quality.frechet import INCEPTION_WIDTH, holds_statistics
 from dgu.core.errors import require
 from dgu.core.files import write_atomic
 from dgu.core.keys import seeded, stream
-from experiments.study.arguments import parse_alone
-from experiments.study.ends import exit_code
-from experiments.study.options import check_options
+from experiments.study.command_line import run_command
+from experiments.study.options import Options, option
 from experiments.study.outputs import check_files
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Measure features of generated images against a reference; prints one line a metric."""
 
     features: Path
     """npy or npz file of the generated images' features, one row an image; images themselves are taken as pixels."""
     reference: Path
     """The same of reference images, or an npz with their moments mu and sigma."""
-    count: int | None = None
+    count: int | None = option(None, ge=1)
     """Generated images used, a random subset where there are more; fewer is an error. None for all."""
-    pca: int | None = None
+    pca: int | None = option(None, ge=1)
     """Use that many principal components of the reference's rows in place of the features."""
     inception: bool = False
     """The features are the 2048 pool features of the FID's Inception network: the Frechet distance is then an FID."""
-    block_size: int = 500
+    block_size: int = option(500, ge=2)
     """Rows of each set in a block of KID, which is left out with fewer than two blocks of each."""
-    seed: int = 0
+    seed: int = option(0, ge=0)
     """Seed of the subset and of KID's blocks."""
     out: Path | None = None
     """JSON file for the results."""
     save_reference: Path | None = None
     """npz file for the moments of the reference, readable as --reference."""
-
-    def __post_init__(self) -> None:
-        check_options(self, count=1, pca=1, block_size=2, seed=0)
 
 
 def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda results: None) -> dict[str, Any]:
@@ -134,14 +129,10 @@ def _show(results: dict[str, Any]) -> None:
         print(f"{name}: {value:.8g}" if isinstance(value, float) else f"{name}: {value}", flush=True)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; whatever stops it is one line on standard error, see ``experiments.study.ends``."""
-
-    def command() -> None:
-        run(parse_alone(Config, argv, name="metrics"), _show)
-
-    return exit_code(command, "metrics", again="the same command again starts over")
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; ``argv`` is that of the process by default."""
+    run_command(Config, lambda config: run(config, _show), name="metrics", argv=argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,14 +37,13 @@ from dgu.core.typing import Key
 from dgu.data import ImageSet, SampleStore, load
 from dgu.plots import image_grid
 from dgu.training.classifiers.convnet import ConvNet, train_convnet
-from experiments.study.arguments import parse_alone
-from experiments.study.ends import exit_code
-from experiments.study.options import check_options
+from experiments.study.command_line import run_command
+from experiments.study.options import Options, option
 from experiments.study.outputs import check_files, folder_obstacle
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Measure generated images against real ones; writes card.json, card.md and grid.png."""
 
     samples: Path | None = None
@@ -55,17 +54,14 @@ class Config:
     """Directory that the card is written to."""
     data: str = "fashion-mnist"
     """Real images: split train for the judge and the nearest neighbours, split test held out."""
-    count: int = 10000
+    count: int = option(10000, ge=1)
     """Samples drawn from the checkpoint, the same number of each class."""
-    steps: int = 18
+    steps: int = option(18, ge=2)
     """Heun steps of each sample drawn."""
-    epochs: int = 12
+    epochs: int = option(12, ge=1)
     """Epochs of the judging network."""
-    seed: int = 0
+    seed: int = option(0, ge=0)
     """Seed of every draw."""
-
-    def __post_init__(self) -> None:
-        check_options(self, count=1, steps=2, epochs=1, seed=0)
 
 
 def measure(
@@ -306,7 +302,7 @@ def _draw(config: Config, key: Key) -> tuple[np.ndarray, np.ndarray]:
     return images, labels.astype(np.int32)
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config) -> None:
     """Measure, print what is asked of a bundled model, and write ``card.json``, ``card.md`` and ``grid.png`` in
     ``config.out``.
     """
@@ -340,7 +336,7 @@ def run(config: Config) -> dict[str, Any]:
         ("grid.png", picture.getvalue()),
     ):
         write_atomic(config.out / name, partial(_put, content))
-    return card
+    print(f"card: {printable(str((config.out / 'card.md').resolve()))}")
 
 
 def _put(content: bytes, file: IO[bytes]) -> None:
@@ -359,16 +355,10 @@ def grid(samples: np.ndarray, labels: np.ndarray, heldout: ImageSet, columns: in
     return image_grid(np.stack(rows), names, ["held-out", "samples"])
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; whatever stops it is one line on standard error, see ``experiments.study.ends``."""
-
-    def command() -> None:
-        config = parse_alone(Config, argv, name="model_card")
-        run(config)
-        print(f"card: {printable(str((config.out / 'card.md').resolve()))}")
-
-    return exit_code(command, "model_card", again="the same command again starts over")
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; ``argv`` is that of the process by default."""
+    run_command(Config, run, name="model_card", argv=argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -100,12 +100,15 @@ def check_sound(config: Any, prefix: str = "") -> None:
 
 @contextlib.contextmanager
 def renamed(part: str, **names: str) -> Iterator[None]:
-    """Errors of what an option is handed on to, under the name of the option: ``names`` by those in the errors."""
+    """Errors of what an option is handed on to, under the name of the option: ``names`` by those in the errors, each an
+    option of ``part`` (of the command itself, if that is empty).
+    """
     try:
         yield
     except InputError as error:
         field, equals, rest = str(error).partition(" = ")
-        raise InputError(f"{part}.{names[field]}{equals}{rest}" if field in names else str(error)) from error
+        option = f"{part}.{names.get(field)}" if part else names.get(field)
+        raise InputError(f"{option}{equals}{rest}" if field in names else str(error)) from error
 
 
 def as_typed(name: str) -> str:

@@ -399,14 +399,15 @@ def study(config, directory):
     total = directory.stage("draw", lambda: {"total": config.seed})["total"]
     directory.stage("more", lambda: {"total": config.seed})
     directory.write_json("metrics.json", {"total": total})
-    claim = JudgedClaim.at_least(
+    claim = JudgedClaim(
         id="big",
         paper="own",
         figure="",
         statement="Large.",
         value=1.0,
         interval=(1.0, 1.0),
-        threshold=0,
+        kind="at least",
+        bounds=(0,),
         unit="",
         exact=True,
     )
