@@ -30,7 +30,7 @@ from dgu.analysis.quality.distances import (
 )
 from dgu.analysis.stats.estimates import Estimate, proportion
 from dgu.core.errors import InputError, printable, require
-from dgu.core.files import write_atomic
+from dgu.core.files import folder_obstacle, write_atomic
 from dgu.core.keys import seeded, stream
 from dgu.core.reading import RAISE_LIMIT, array_names, byte_limit, opened_npz, read_member
 from dgu.core.typing import Key
@@ -39,7 +39,7 @@ from dgu.plots import image_grid
 from dgu.training.classifiers.convnet import ConvNet, train_convnet
 from experiments.study.command_line import run_command
 from experiments.study.options import Options, option
-from experiments.study.outputs import check_files, folder_obstacle
+from experiments.study.outputs import check_files
 
 
 @dataclass(frozen=True)
