@@ -4,9 +4,9 @@
     python -m experiments.metrics --features pool3.npy --reference fid-refs/cifar10-32x32.npz --inception --count 50000
 
 A file holds one row for each image: features of any network, or the images themselves, whose features are their pixels.
-The reference is such a file too, or the moments of one: an npz with mu and sigma, as EDM publishes for Inception
-features. KID needs the reference's rows. A Frechet distance is called FID only where --inception says that the features
-are the 2048 pool features of the FID's own Inception network: no file can tell that of itself.
+The reference is another such file, or holds the moments of one: an npz with mu and sigma, as EDM publishes for
+Inception features. KID needs the reference's rows. A Frechet distance is called FID only where --inception says that
+the features are the 2048 pool features of the FID's own Inception network: no file shows that by itself.
 """
 
 import json
@@ -44,25 +44,27 @@ class Config(Options):
     features: Path
     """npy or npz file of the generated images' features, one row an image; images themselves are taken as pixels."""
     reference: Path
-    """The same of reference images, or an npz with their moments mu and sigma."""
+    """Such a file of the reference images, or an npz file with their moments mu and sigma."""
     count: int | None = option(None, ge=1)
-    """Generated images used, a random subset where there are more; fewer is an error. None for all."""
+    """Number of generated images to use: a random subset of those in the file; None uses all."""
     pca: int | None = option(None, ge=1)
-    """Use that many principal components of the reference's rows in place of the features."""
+    """Number of principal components of the reference's rows to use in place of the features; None for the features."""
     inception: bool = False
     """The features are the 2048 pool features of the FID's Inception network: the Frechet distance is then an FID."""
     block_size: int = option(500, ge=2)
-    """Rows of each set in a block of KID, which is left out with fewer than two blocks of each."""
+    """Rows of each set in a block of KID, which is left out where a set has fewer than two blocks."""
     seed: int = option(0, ge=0)
-    """Seed of the subset and of KID's blocks."""
+    """Seed of the random subset and of KID's blocks."""
     out: Path | None = None
-    """JSON file for the results."""
+    """JSON file that the results are written to."""
     save_reference: Path | None = None
-    """npz file for the moments of the reference, readable as --reference."""
+    """npz file that the moments of the reference are written to, for later use as --reference."""
 
 
 def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda results: None) -> dict[str, Any]:
-    """The results by name; written to ``config.out`` where given, after ``show`` has been given them."""
+    """The results by name. They are given to ``show`` first and then written to ``config.out``, so that a file that
+    cannot be written loses none of them.
+    """
     check_files(
         {name: getattr(config, name) for name in ("out", "save_reference")},
         {name: getattr(config, name) for name in ("features", "reference")},
@@ -74,12 +76,8 @@ def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda result
         reference_rows, reference = None, read_statistics(config.reference)
     else:
         reference_rows = read_features(config.reference)
-        require(
-            reference_rows.shape[1:] == rows.shape[1:],
-            "features.shape",
-            rows.shape,
-            f"(n, *{reference_rows.shape[1:]})",
-        )
+        alike = reference_rows.shape[1:] == rows.shape[1:]
+        require(alike, "features.shape", rows.shape, f"(n, *{reference_rows.shape[1:]})")
     rows = choose_rows(rows, config.count, stream(key, "subset"))
     name = "features"
     if reference_rows is not None:

@@ -1,9 +1,9 @@
 """Train a diffusion model with the EDM recipe: ``python -m experiments.train``.
 
-A run that was killed goes on where its last checkpoint was and ends with the same parameters. The directory holds
-``config.json``, ``checkpoints/`` (Orbax), ``stats.jsonl`` (one line a tick), ``network.npz`` as it grows: the averaged
-(EMA) network, which every ``--checkpoint`` option takes, and in the end ``metrics.json``, ``figures/`` and
-``report.html``.
+A run that was killed goes on from its last checkpoint and ends with the same parameters. Its directory holds
+``config.json``, ``checkpoints/`` (Orbax), ``stats.jsonl`` (one line a tick), ``network.npz``, which is the averaged
+(EMA) network so far and can be given to every ``--checkpoint`` option, and in the end ``metrics.json``, ``figures/``
+and ``report.html``.
 """
 
 import contextlib
@@ -47,8 +47,8 @@ from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
 
 FIGURE_FILES = ("figures/loss.png", "figures/samples.png")
-#: (side, channels, classes) of the sets known by name; what a file that is not here is taken for by ``--dry-run``, or
-#: else ImageNet.
+#: (side, channels, classes) of the sets known by name, and of files that ``--dry-run`` knows without having them; it
+#: takes any other file for ImageNet at 64 x 64.
 _SHAPES = {
     "fashion-mnist": (28, 1, 10),
     "fashion-mnist-mini": (28, 1, 10),
@@ -66,9 +66,9 @@ class NetworkConfig(Options):
     """The network; its resolution, channels and number of classes are those of the data."""
 
     architecture: Literal["adm", "ddpmpp", "ncsnpp"] = "adm"
-    """DhariwalUNet (ADM), or SongUNet with the options of DDPM++ or NCSN++."""
+    """adm: the U-Net of ADM (DhariwalUNet); ddpmpp, ncsnpp: SongUNet with the options of DDPM++ or NCSN++."""
     preconditioning: Literal["edm", "vp", "ve"] = "edm"
-    """Preconditioning (EDM's own, variance preserving, variance exploding); training.loss is a choice apart."""
+    """Preconditioning: EDM's own, variance preserving or variance exploding; --training.loss is chosen separately."""
     model_channels: int = option(16, ge=1)
     """Channels at the finest level, before its multiplier."""
     channel_mult: tuple[int, ...] = option((1, 2), ge=1)
@@ -76,19 +76,21 @@ class NetworkConfig(Options):
     num_blocks: int = option(2, ge=1)
     """Residual blocks per level."""
     attn_resolutions: tuple[int, ...] = option((7,), ge=1)
-    """Resolutions with attention (in an ADM channels // 64 heads: none below 64 channels; else one)."""
+    """Resolutions with attention. A block of an ADM has channels // 64 heads, so none below 64 channels; others have
+    one head."""
     dropout: float = option(0.0, ge=0.0, lt=1.0)
     """Dropout rate inside the residual blocks."""
     label_dropout: float = option(0.0, ge=0.0, lt=1.0)
-    """Share of the training images whose label is dropped."""
+    """Probability with which a training image's label is dropped."""
     conditional: bool = True
-    """Give the network the class."""
+    """Train a class-conditional network."""
     sigma_data: float = option(0.5, gt=0.0)
     """Standard deviation of the data that EDM's preconditioning assumes."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """float32, or bfloat16 for the activations (parameters stay float32)."""
     remat: bool = False
-    """Compute the inside of each block again for its gradient: less memory, a third more arithmetic."""
+    """Compute the inside of each block again for its gradient (rematerialisation): less memory, a third more
+    arithmetic."""
 
     def check(self) -> None:
         require(bool(self.channel_mult), "channel_mult", self.channel_mult, "one or more, each 1 or more")
@@ -98,16 +100,16 @@ class NetworkConfig(Options):
 
 @dataclass(frozen=True)
 class Config(Options):
-    """Training run. The defaults are those of the bundled network."""
+    """A training run. The defaults are those of the bundled network."""
 
     data: str = "fashion-mnist"
-    """Name or path of the images (see ``dgu.data.load``)."""
+    """Name or path of the training images: a data set known by name, an npz file, a folder of images, or an EDM zip."""
     split: str = "train"
-    """Which split to train on."""
+    """Split of the data set to train on."""
     size: int | None = option(14, ge=1)
     """Reduce the images to this size by area means; None keeps them."""
     max_size: int | None = option(None, ge=1)
-    """Train on this many images, chosen by EDM's rule; None takes all."""
+    """Train on a random subset of this many images, the one that EDM's code would choose; None takes all."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
@@ -119,9 +121,8 @@ class Config(Options):
     checkpoint_kimg: float = option(50.0, gt=0.0)
     """Thousands of images between two checkpoints."""
     init_from: str | None = None
-    """Checkpoint (see --checkpoint of other commands) whose weights training starts from, with no ramp of the
-    average.
-    """
+    """Network whose weights training starts from, without the ramp of the parameter average: a bundled name, a network
+    file or the directory of a training run; None starts from random weights."""
 
 
 def _published(data: str, batch_size: int, learning_rate: float, augment: float, **network: Any) -> Config:
@@ -379,7 +380,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         PRESETS,
         run,
         name="train",
-        description="Train a diffusion model with the EDM recipe; a run that was killed goes on where it was.",
+        description="Train a diffusion model with the EDM recipe; a killed run goes on from its last checkpoint.",
         dry_run=dry_run,
         claim_ids=(),
         figure_files=FIGURE_FILES,

@@ -150,13 +150,3 @@ def begin(name: str, start: Callable[[], object]) -> None:
     """What the program ``name`` does before its command line is read: ``start``, which joins the other processes."""
     with in_one_line(name):
         start()
-
-
-def exit_code(command: Callable[[], object], name: str, *, again: str) -> int:
-    """Run ``command`` as ``in_one_line`` does, and return its exit code, 0 where nothing stops it."""
-    try:
-        with in_one_line(name, again=again):
-            command()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from dgu.analysis.quality.card import quality_card
 from dgu.data import ImageSet
 from experiments import model_card
-from experiments.model_card import card_markdown, main, measure
+from experiments.model_card import card_markdown, main
 from tests.experiments.commands import exit_code
 
 KEY = jax.random.key(1)
@@ -34,7 +35,7 @@ TRAIN, HELDOUT = image_set(0, 900, "train"), image_set(1, 300, "test")
 
 
 def card_of(images, labels):
-    card = measure(images, labels, TRAIN, HELDOUT, KEY, epochs=15)
+    card = quality_card(images, labels, TRAIN, HELDOUT, KEY, epochs=15)
     return card, {check["check"].split(" ")[0]: check["holds"] for check in card["checks"]}
 
 
