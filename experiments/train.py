@@ -33,8 +33,8 @@ from dgu.models import (
 from dgu.models.preconditioning import Preconditioning
 from dgu.models.pretrained import network_file, shared_layers
 from dgu.samplers import karras_sigmas, sample
-from dgu.training import AUGMENT_DIM, TrainingConfig
-from dgu.training.resumable import read_log, train_in_directory
+from dgu.training import AUGMENT_DIM, TrainingConfig, train_in_directory
+from dgu.training.resumable import read_log
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin

@@ -1,4 +1,6 @@
-"""The arguments of a command: presets, nested options, and one line about whatever is wrong with them."""
+"""The arguments of a command: presets and nested options, read by tyro, and one line about whatever is wrong with
+them.
+"""
 
 import contextlib
 import dataclasses

@@ -49,9 +49,10 @@ def run_experiment(
         dry_run: what a configuration would cost; gives the command line ``--dry-run``, and is printed before a run of
             the preset ``paper`` starts.
         description: what the study asks, for ``--help``.
-        claim_ids, figure_files: what the study promises; ``RuntimeError`` if its report holds others.
+        claim_ids, figure_files: the claims and figures of its report, if they are known beforehand; ``RuntimeError``
+            where the report holds others.
         report_only: whether the command line has ``--report-only``, which makes figures, claims and report of a
-            finished run again from its stored stages.
+            finished run again from its stored stages, without measuring.
         renamed: options that have another name now; the old one is refused with the new one.
         argv: the arguments, by default those of the process.
 

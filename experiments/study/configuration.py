@@ -61,8 +61,9 @@ def options(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def check_generator(stored: dict[str, Any], file: Path) -> None:
-    """Take the generator's name out of what ``config.json`` holds; runs from before it was stored used this one,
-    too.
+    """Take the generator's name out of what ``config.json`` holds; ``InputError`` where it is not ours.
+
+    Runs from before it was stored used the same one.
     """
     found = stored.pop("prng", GENERATOR)
     if found != GENERATOR:

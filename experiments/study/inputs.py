@@ -1,8 +1,8 @@
-"""The files that a run is given: their content is noted beside its configuration, so that none is replaced unnoticed.
+"""The files that a run reads: a hash of each is stored beside its configuration, so that none is replaced unnoticed.
 
 A killed run may be resumed, and a finished one read back, by the same command weeks later, when a file of the same name
-holds something else. ``inputs.json`` in the run directory says what each option's file held; every loader of the
-studies reads inside ``reading``, which compares or notes it.
+holds something else. ``inputs.json`` in the run directory says what each option's file held. Every loader of the
+studies reads inside ``reading``, which compares a file with that record, or adds it.
 """
 
 import contextlib
@@ -108,7 +108,7 @@ def reading(option: str, value: Any, file: str | os.PathLike[str] | None) -> Ite
     """Inside, ``file`` is read, which ``option`` named by ``value``; nothing to do where no run goes on or there is no
     file.
 
-    The content is put on record once it was read without complaint.
+    It is put on record once it was read without an error.
 
     Raises:
         InputError: the run was given something else before, or the file changed while it was read.
@@ -136,11 +136,11 @@ def once_a_run(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def note_choice(option: str, value: Any, name: str) -> None:
-    """Note what an option that leaves the choice to the study (``"auto"``) came to: it depends on what the machine
-    holds.
+    """Put on record what an option that leaves the choice to the study (``"auto"``) stood for, which may depend on the
+    files that this machine has.
 
     Raises:
-        InputError: it came to something else before.
+        InputError: it stood for something else when the run began.
     """
     inputs = _current.get()
     if inputs is not None and is_lead():

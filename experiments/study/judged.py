@@ -1,8 +1,9 @@
-"""Claims: what a study says in the end, with a verdict that is computed from the interval and never written by hand.
+"""Judged claims: what a study says in the end, with a verdict that is computed from the interval, never written by
+hand.
 
-An interval without width decides nothing, unless the value is marked as exact: replicates that all agree are too few or
-too much alike to show a spread, which is no certainty. A statement that the run could not test, because its
-configuration trains too little, has too few levels or no such images, is not applicable.
+An interval without width decides nothing, unless the value is marked as exact: replicates that all agree may be too few
+or too much alike to show their spread. A statement that the run could not test, because its configuration trains too
+little, has too few levels or no such images, is not applicable.
 """
 
 import html
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_APPLICABLE = "supported", "not supported", "undecided", "not applicable"
 #: Every verdict, in the order in which they are counted.
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_APPLICABLE)
-#: What of several parts decides, the first that occurs: one that fails refutes the whole, one that is not tested leaves
-#: it untested.
+#: The verdict of several parts together is the first of these that occurs: one that fails refutes the whole, and one
+#: that is not tested leaves it untested.
 _WORST = (NOT_SUPPORTED, NOT_APPLICABLE, UNDECIDED, SUPPORTED)
 _KINDS = ("equivalent", "within", "at least", "at most", "different", "all of", "not applicable")
-#: Width of an interval, relative to its ends and bounds, up to which it is none but for rounding.
+#: Width of an interval, relative to its ends and bounds, up to which it may be due to rounding alone.
 _ROUNDING = 1e-12
 
 
@@ -53,7 +54,7 @@ class JudgedClaim:
 
     Attributes:
         id: short name, unique in the study.
-        paper: sheet the statement comes from, such as ``"concentration"``, or ``"own"``.
+        paper: short name of the paper that the statement comes from, such as ``"concentration"``, or ``"own"``.
         figure: figure or theorem, such as ``"Fig 5"``.
         statement: the claim in one sentence.
         value: point estimate, in ``unit``; None where the claim is not applicable.
@@ -276,8 +277,7 @@ def read_claims(directory: "RunDirectory") -> tuple[JudgedClaim, ...] | None:
     """The claims of a finished run, or None where there are none yet.
 
     Raises:
-        InputError: they cannot be read, lack one that the report answers, or are those of an older version whose
-            verdicts this one does not give.
+        InputError: they cannot be read, lack one that the report has, or have other verdicts than their numbers give.
     """
     stored = directory.read_json("claims.json")
     if stored is None:
@@ -294,7 +294,7 @@ def read_claims(directory: "RunDirectory") -> tuple[JudgedClaim, ...] | None:
 
 
 def _reported(directory: "RunDirectory") -> set[str]:
-    """Ids of the claims that ``report.html`` answers."""
+    """Ids of the claims in ``report.html``."""
     report = directory.path / "report.html"
     if not report.exists():
         return set()

@@ -1,4 +1,4 @@
-"""Where a command writes: what stands in the way is said before any work, and nothing that it reads is written over."""
+"""Where a command writes: obstacles are reported before any work, and no file that it reads is written over."""
 
 import os
 from collections.abc import Mapping

@@ -30,7 +30,7 @@ class Findings:
     Attributes:
         answer: one to three plain sentences with the numbers measured.
         claims: what was measured for each declared claim, by its id.
-        figures: each declared figure, by its name; with a further sentence for its caption where this run needs one.
+        figures: each declared figure, by its name, or the figure with a further sentence for its caption.
         tables: tables of the report.
         metrics: the numbers of ``metrics.json``, under the name of the part.
     """
@@ -79,8 +79,8 @@ class Part(Generic[ConfigT]):
     Attributes:
         name: name of the part, of its options (``--NAME.option``) and of its stages.
         title: heading of its section, which also begins the captions of its figures.
-        question: what it asks, in one line; printed when it starts, and shown by ``--help``.
-        paper: sheet that its claims come from.
+        question: what it asks, in one line, which is printed when it starts.
+        paper: short name of the paper that its claims come from, or ``"own"``.
         claims: its claims, or a function that makes them from its options: nothing measured enters.
         figures: its figures.
         measure: ``measure(options, subject, run)``: everything slow, as stages of ``run``.

@@ -37,10 +37,9 @@ from experiments.study.processes import from_lead, is_lead
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Words that have no place in the keys of ``metrics.json``: a resumed run must give the same bytes.
+#: Words that no key of ``metrics.json`` may hold, since a resumed run must give the same bytes.
 _NOT_METRICS = {"seconds", "elapsed", "duration", "timestamp", "host"}
-#: Files that hold nothing computed: of the run, of its store of samples and of a training. A run that left no others
-#: stored nothing.
+#: Files of a run, and of its store of samples, that hold nothing computed. A run that left no others stored nothing.
 _PREPARED = {"config.json", RECORD, "store.json", ".lock"}
 #: Bytes at the end of a report that hold its closing tag.
 _END_OF_REPORT = 64
@@ -100,8 +99,8 @@ class RunDirectory:
 
     @classmethod
     def _locked(cls, stack: contextlib.ExitStack, out: Path, config: Any) -> "RunDirectory":
-        """The directory, locked until the ``stack`` ends, without what a killed run was writing; one that is new goes
-        again where it is refused.
+        """The directory, locked until the ``stack`` ends, without what a killed run was writing. One that was made here
+        is removed again where it is refused.
         """
         try:
             new = stack.enter_context(locked(out))

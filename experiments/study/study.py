@@ -23,7 +23,7 @@ PRESETS = ("smoke", "default", "paper")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """One question, asked of one subject in several parts; run by ``python -m experiments.NAME``.
+    """One question about one subject, answered in several parts; run by ``python -m experiments.NAME``.
 
     Attributes:
         name: name of the package, and of the command.
@@ -33,11 +33,11 @@ class Study:
         parts: its parts, in the order of the report.
         gather: ``gather(config, directory)`` makes the subject: it loads what the options name and refuses what cannot
             be used; long computations wait until a part needs them.
-        plan: ``plan(config)`` says what a dry run knows of the subject, and what making the subject costs.
+        plan: ``plan(config)`` gives what ``--dry-run`` knows of the subject without making it, which is handed to the
+            ``costs`` of the parts, and what making the subject costs.
         overrides: by preset, the options that differ from their defaults; those of the parts come from
             ``Part.presets``, in the preset of the same name. ``"parts"`` names the parts that run.
-        introduce: ``introduce(config, subject)``: what the report says of the subject before its parts: answer, tables,
-            metrics.
+        introduce: ``introduce(config, subject)`` gives the answer, tables and metrics with which the report begins.
         renamed: options that have another name now, for those who still type the old one: ``{"--epochs":
             "--stopping.epochs"}``.
     """
