@@ -14,6 +14,7 @@ from dgu.analysis.quality.distances import (
     variance_ratio,
 )
 from dgu.analysis.stats.estimates import Estimate, proportion
+from dgu.core.arrays import as_floats, as_labels, check_cast
 from dgu.core.errors import require
 from dgu.core.keys import stream
 from dgu.core.typing import Key
@@ -55,14 +56,16 @@ def quality_card(
         requirement with its value and whether it holds; ``class_names``, ``count`` and ``data``.
 
     Raises:
-        InputError: shapes or labels that do not fit, or non-finite samples.
+        InputError: shapes or labels that do not fit, or samples that are not finite numbers.
     """
     judge_key, reference_key = stream(key, "judge"), stream(key, "reference")
-    classes = len(heldout.class_names)
+    samples, classes = as_floats("samples", samples), len(heldout.class_names)
+    labels = as_labels("labels", labels, len(samples))
+    require(len(samples) > 0, "samples", len(samples), "at least one image")
     require(samples.shape[1:] == heldout.images.shape[1:], "samples.shape", samples.shape, str(heldout.images.shape))
-    require(labels.shape == (len(samples),), "labels.shape", labels.shape, f"one label for each of {len(samples)}")
-    require(labels.min() >= 0 and labels.max() < classes, "labels", (labels.min(), labels.max()), f"0 to {classes - 1}")
     require(bool(np.isfinite(samples).all()), "samples", "non-finite", "finite")
+    require(labels.max() < classes, "labels", int(labels.max()), f"0 to {classes - 1}")
+    check_cast("samples", samples)
     samples = samples.astype(np.float32)
 
     say(f"training the evaluation classifier on {len(train)} images")
@@ -77,7 +80,15 @@ def quality_card(
     ):
         say(f"measuring {len(images)} images: {name}")
         # The reference images are looked up among the other training images, or each would be its own neighbour.
-        columns[name] = _column(images, image_labels, rest, heldout, judge, stream(key, name), block_size)
+        columns[name] = _column(
+            images,
+            image_labels,
+            train_images=rest,
+            heldout=heldout,
+            judge=judge,
+            key=stream(key, name),
+            block_size=block_size,
+        )
     return {
         "count": len(samples),
         "class_names": list(heldout.class_names),
@@ -102,12 +113,14 @@ def _same_classes(train: ImageSet, labels: np.ndarray, key: Key) -> np.ndarray:
 def _column(
     images: np.ndarray,
     labels: np.ndarray,
+    *,
     train_images: np.ndarray,
     heldout: ImageSet,
     judge: ConvNet,
     key: Key,
     block_size: int,
 ) -> dict[str, Any]:
+    """Every measure of one set of images."""
     pixels, real_pixels = extract_features(images), extract_features(heldout.images)
     features, real = extract_features(images, judge.features), extract_features(heldout.images, judge.features)
     block_size = min(block_size, min(len(features), len(real)) // 4)
