@@ -249,7 +249,7 @@ def _unknown(stray: str, argv: Sequence[str], known: Mapping[str, Any]) -> str:
         if option in known or option.replace("--no-", "--", 1) in known:
             allowed = _allowed(known.get(option, bool), option)
             return f"{option} = {_shown([stray])}: must be {allowed}; nothing more follows it"
-        return f"argument {_shown([stray])}: must follow an option such as --preset; --help lists them"
+        return f"argument {_shown([stray])}: must follow an option such as {next(iter(known))}; --help lists them"
     option, equals, value = stray.partition("=")
     values = [value] if equals else next((values for name, values in groups if name == option.replace("_", "-")), [])
     near = difflib.get_close_matches(option.replace("_", "-"), known, n=3, cutoff=0.6)
