@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def run(config: Config) -> None:
         ("card.md", card_markdown(card).encode(errors="backslashreplace")),
         ("grid.png", picture.getvalue()),
     ):
-        write_atomic(config.out / name, lambda file, content=content: file.write(content))
+        write_atomic(config.out / name, methodcaller("write", content))
     print(f"card: {printable(str((config.out / 'card.md').resolve()))}")
 
 

@@ -53,8 +53,8 @@ class Inputs:
         found = read_json(self._record, allowed, advice=_ADVICE)
         entries = found.values() if isinstance(found, dict) else [None]
         for entry in entries:
-            texts = isinstance(entry, dict) and all(isinstance(value, str) for value in entry.values())
-            if not texts or set(entry) != {"file", "content"}:
+            named = isinstance(entry, dict) and set(entry) == {"file", "content"}
+            if not named or not all(isinstance(value, str) for value in entry.values()):
                 raise InputError(f"{self._record}: must be {allowed} ({_ADVICE})")
         return found
 
