@@ -53,8 +53,8 @@ class Inputs:
         found = read_json(self._record, allowed, advice=_ADVICE)
         entries = found.values() if isinstance(found, dict) else [None]
         for entry in entries:
-            named = isinstance(entry, dict) and set(entry) == {"file", "content"}
-            if not named or not all(isinstance(value, str) for value in entry.values()):
+            fields = entry if isinstance(entry, dict) else {}
+            if fields.keys() != {"file", "content"} or not all(isinstance(text, str) for text in fields.values()):
                 raise InputError(f"{self._record}: must be {allowed} ({_ADVICE})")
         return found
 
