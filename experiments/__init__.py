@@ -11,7 +11,6 @@ def _quiet_interrupt(kind: type[BaseException], error: BaseException, trace: Tra
         sys.__excepthook__(kind, error, trace)
 
 
-if sys.argv[:1] == [
-    "-m"
-]:  # A command is starting: Ctrl-C while its modules are read, which takes seconds, is one line, too.
+# A command is starting: Ctrl-C while its modules are read, which takes seconds, is one line, too.
+if sys.argv[:1] == ["-m"]:
     sys.excepthook = _quiet_interrupt

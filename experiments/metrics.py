@@ -4,14 +4,13 @@
     python -m experiments.metrics --features pool3.npy --reference fid-refs/cifar10-32x32.npz --inception --count 50000
 
 A file holds one row for each image: features of any network, or the images themselves, whose features are their pixels.
-The reference is such a file too, or the moments of one: an npz with mu and sigma, as EDM publishes for Inception
-features. KID needs the reference's rows. A Frechet distance is called FID only where --inception says that the features
-are the 2048 pool features of the FID's own Inception network: no file can tell that of itself.
+The reference is another such file, or holds the moments of one: an npz with mu and sigma, as EDM publishes for
+Inception features. KID needs the reference's rows. A Frechet distance is called FID only where --inception says that
+the features are the 2048 pool features of the FID's own Inception network: no file shows that by itself.
 """
 
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,41 +32,39 @@ from dgu.analysis.quality.frechet import INCEPTION_WIDTH, holds_statistics
 from dgu.core.errors import require
 from dgu.core.files import write_atomic
 from dgu.core.keys import seeded, stream
-from experiments.study.arguments import parse_alone
-from experiments.study.ends import exit_code
-from experiments.study.options import check_options
+from experiments.study.command_line import run_command
+from experiments.study.options import Options, option
 from experiments.study.outputs import check_files
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Measure features of generated images against a reference; prints one line a metric."""
 
     features: Path
     """npy or npz file of the generated images' features, one row an image; images themselves are taken as pixels."""
     reference: Path
-    """The same of reference images, or an npz with their moments mu and sigma."""
-    count: int | None = None
-    """Generated images used, a random subset where there are more; fewer is an error. None for all."""
-    pca: int | None = None
-    """Use that many principal components of the reference's rows in place of the features."""
+    """Such a file of the reference images, or an npz file with their moments mu and sigma."""
+    count: int | None = option(None, ge=1)
+    """Number of generated images to use: a random subset of those in the file; None uses all."""
+    pca: int | None = option(None, ge=1)
+    """Number of principal components of the reference's rows to use in place of the features; None for the features."""
     inception: bool = False
     """The features are the 2048 pool features of the FID's Inception network: the Frechet distance is then an FID."""
-    block_size: int = 500
-    """Rows of each set in a block of KID, which is left out with fewer than two blocks of each."""
-    seed: int = 0
-    """Seed of the subset and of KID's blocks."""
+    block_size: int = option(500, ge=2)
+    """Rows of each set in a block of KID, which is left out where a set has fewer than two blocks."""
+    seed: int = option(0, ge=0)
+    """Seed of the random subset and of KID's blocks."""
     out: Path | None = None
-    """JSON file for the results."""
+    """JSON file that the results are written to."""
     save_reference: Path | None = None
-    """npz file for the moments of the reference, readable as --reference."""
-
-    def __post_init__(self) -> None:
-        check_options(self, count=1, pca=1, block_size=2, seed=0)
+    """npz file that the moments of the reference are written to, for later use as --reference."""
 
 
 def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda results: None) -> dict[str, Any]:
-    """The results by name; written to ``config.out`` where given, after ``show`` has been given them."""
+    """The results by name. They are given to ``show`` first and then written to ``config.out``, so that a file that
+    cannot be written loses none of them.
+    """
     check_files(
         {name: getattr(config, name) for name in ("out", "save_reference")},
         {name: getattr(config, name) for name in ("features", "reference")},
@@ -79,12 +76,8 @@ def run(config: Config, show: Callable[[dict[str, Any]], object] = lambda result
         reference_rows, reference = None, read_statistics(config.reference)
     else:
         reference_rows = read_features(config.reference)
-        require(
-            reference_rows.shape[1:] == rows.shape[1:],
-            "features.shape",
-            rows.shape,
-            f"(n, *{reference_rows.shape[1:]})",
-        )
+        alike = reference_rows.shape[1:] == rows.shape[1:]
+        require(alike, "features.shape", rows.shape, f"(n, *{reference_rows.shape[1:]})")
     rows = choose_rows(rows, config.count, stream(key, "subset"))
     name = "features"
     if reference_rows is not None:
@@ -134,14 +127,10 @@ def _show(results: dict[str, Any]) -> None:
         print(f"{name}: {value:.8g}" if isinstance(value, float) else f"{name}: {value}", flush=True)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; whatever stops it is one line on standard error, see ``experiments.study.ends``."""
-
-    def command() -> None:
-        run(parse_alone(Config, argv, name="metrics"), _show)
-
-    return exit_code(command, "metrics", again="the same command again starts over")
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; ``argv`` is that of the process by default."""
+    run_command(Config, lambda config: run(config, _show), name="metrics", argv=argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,14 +1,13 @@
 """Train a diffusion model with the EDM recipe: ``python -m experiments.train``.
 
-A run that was killed goes on where its last checkpoint was and ends with the same parameters. The directory holds
-``config.json``, ``checkpoints/`` (Orbax), ``stats.jsonl`` (one line a tick), ``network.npz`` as it grows: the averaged
-(EMA) network, which every ``--checkpoint`` option takes, and in the end ``metrics.json``, ``figures/`` and
-``report.html``.
+A run that was killed goes on from its last checkpoint and ends with the same parameters. Its directory holds
+``config.json``, ``checkpoints/`` (Orbax), ``stats.jsonl`` (one line a tick), ``network.npz``, which is the averaged
+(EMA) network so far and can be given to every ``--checkpoint`` option, and in the end ``metrics.json``, ``figures/``
+and ``report.html``.
 """
 
-import json
+import contextlib
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,41 +19,36 @@ import numpy as np
 
 from dgu import data
 from dgu.core import keys, parallel
-from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.core.errors import InputError, require
-from dgu.core.files import write_atomic
-from dgu.core.reading import MAX_JSON, guarded, read_bytes
 from dgu.models import (
     NCSNPP,
     ADMConfig,
     EDMNetwork,
     EDMPreconditioning,
-    Pretrained,
     SongUNetConfig,
     VEPreconditioning,
     VPPreconditioning,
     load_checkpoint,
-    save_network,
 )
 from dgu.models.preconditioning import Preconditioning
-from dgu.models.pretrained import network_file
+from dgu.models.pretrained import network_file, shared_layers
 from dgu.samplers import karras_sigmas, sample
-from dgu.training import AUGMENT_DIM, TrainingConfig, initial_state, train_steps
-from dgu.training.loop import check_batch, check_data
+from dgu.training import AUGMENT_DIM, TrainingConfig, train_in_directory
+from dgu.training.resumable import read_log
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
 from experiments.study.flop import matmul_flop
 from experiments.study.inputs import reading
-from experiments.study.options import check_options
+from experiments.study.options import Options, option, renamed
 from experiments.study.pool import image_file
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
 
 FIGURE_FILES = ("figures/loss.png", "figures/samples.png")
-#: (side, channels, classes) of the sets known by name; what a file that is not here is taken for by ``--dry-run``, or
-#: else ImageNet.
+#: (side, channels, classes) of the sets known by name, and of files that ``--dry-run`` knows without having them; it
+#: takes any other file for ImageNet at 64 x 64.
 _SHAPES = {
     "fashion-mnist": (28, 1, 10),
     "fashion-mnist-mini": (28, 1, 10),
@@ -68,79 +62,67 @@ _GRID = (10, 6, 18)
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Options):
     """The network; its resolution, channels and number of classes are those of the data."""
 
     architecture: Literal["adm", "ddpmpp", "ncsnpp"] = "adm"
-    """DhariwalUNet (ADM), or SongUNet with the options of DDPM++ or NCSN++."""
+    """adm: the U-Net of ADM (DhariwalUNet); ddpmpp, ncsnpp: SongUNet with the options of DDPM++ or NCSN++."""
     preconditioning: Literal["edm", "vp", "ve"] = "edm"
-    """Preconditioning (EDM's own, variance preserving, variance exploding); training.loss is a choice apart."""
-    model_channels: int = 16
+    """Preconditioning: EDM's own, variance preserving or variance exploding; --training.loss is chosen separately."""
+    model_channels: int = option(16, ge=1)
     """Channels at the finest level, before its multiplier."""
-    channel_mult: tuple[int, ...] = (1, 2)
+    channel_mult: tuple[int, ...] = option((1, 2), ge=1)
     """Channel multiplier of each level; each level halves the resolution."""
-    num_blocks: int = 2
+    num_blocks: int = option(2, ge=1)
     """Residual blocks per level."""
-    attn_resolutions: tuple[int, ...] = (7,)
-    """Resolutions with attention (in an ADM channels // 64 heads: none below 64 channels; else one)."""
-    dropout: float = 0.0
+    attn_resolutions: tuple[int, ...] = option((7,), ge=1)
+    """Resolutions with attention. A block of an ADM has channels // 64 heads, so none below 64 channels; others have
+    one head."""
+    dropout: float = option(0.0, ge=0.0, lt=1.0)
     """Dropout rate inside the residual blocks."""
-    label_dropout: float = 0.0
-    """Share of the training images whose label is dropped."""
+    label_dropout: float = option(0.0, ge=0.0, lt=1.0)
+    """Probability with which a training image's label is dropped."""
     conditional: bool = True
-    """Give the network the class."""
-    sigma_data: float = 0.5
+    """Train a class-conditional network."""
+    sigma_data: float = option(0.5, gt=0.0)
     """Standard deviation of the data that EDM's preconditioning assumes."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """float32, or bfloat16 for the activations (parameters stay float32)."""
     remat: bool = False
-    """Compute the inside of each block again for its gradient: less memory, a third more arithmetic."""
+    """Compute the inside of each block again for its gradient (rematerialisation): less memory, a third more
+    arithmetic."""
 
-    def __post_init__(self) -> None:
-        check_options(
-            self,
-            model_channels=1,
-            channel_mult=1,
-            num_blocks=1,
-            attn_resolutions=1,
-            dropout="[0, 1)",
-            label_dropout="[0, 1)",
-            sigma_data="(0, inf)",
-        )
+    def check(self) -> None:
         require(bool(self.channel_mult), "channel_mult", self.channel_mult, "one or more, each 1 or more")
         usable = self.preconditioning == "edm" or self.sigma_data == 0.5
         require(usable, "sigma_data", self.sigma_data, f"left at 0.5: preconditioning {self.preconditioning} has none")
 
 
 @dataclass(frozen=True)
-class Config:
-    """Training run. The defaults are those of the bundled network."""
+class Config(Options):
+    """A training run. The defaults are those of the bundled network."""
 
     data: str = "fashion-mnist"
-    """Name or path of the images (see ``dgu.data.load``)."""
+    """Name or path of the training images: a data set known by name, an npz file, a folder of images, or an EDM zip."""
     split: str = "train"
-    """Which split to train on."""
-    size: int | None = 14
+    """Split of the data set to train on."""
+    size: int | None = option(14, ge=1)
     """Reduce the images to this size by area means; None keeps them."""
-    max_size: int | None = None
-    """Train on this many images, chosen by EDM's rule; None takes all."""
+    max_size: int | None = option(None, ge=1)
+    """Train on a random subset of this many images, the one that EDM's code would choose; None takes all."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
             duration_kimg=1050.0, batch_size=128, learning_rate=2e-3, rampup_kimg=20.0, ema_halflife_kimg=50.0
         )
     )
-    tick_kimg: float = 10.0
+    tick_kimg: float = option(10.0, gt=0.0)
     """Thousands of images between two lines of the log."""
-    checkpoint_kimg: float = 50.0
+    checkpoint_kimg: float = option(50.0, gt=0.0)
     """Thousands of images between two checkpoints."""
     init_from: str | None = None
-    """Checkpoint (see --checkpoint of other commands) whose weights training starts from, with no ramp of the
-    average.
-    """
-
-    def __post_init__(self) -> None:
-        check_options(self, size=1, max_size=1, tick_kimg="(0, inf)", checkpoint_kimg="(0, inf)")
+    """Network whose weights training starts from, without the ramp of the parameter average: a bundled name, a network
+    file or the directory of a training run; None starts from random weights."""
 
 
 def _published(data: str, batch_size: int, learning_rate: float, augment: float, **network: Any) -> Config:
@@ -229,168 +211,61 @@ def build_network(config: NetworkConfig, side: int, channels: int, classes: int,
 
 def load_images(config: Config) -> data.ImageSet:
     """The training images; ``InputError`` in this command's words."""
-    try:
-        with reading("data", config.data, image_file(config.data)):
-            images = data.load(config.data, config.split, config.size, max_size=config.max_size)
-    except InputError as error:
-        raise InputError(str(error).replace("name_or_path = ", "data = ", 1)) from error
+    with renamed("", name_or_path="data"), reading("data", config.data, image_file(config.data)):
+        images = data.load(config.data, config.split, config.size, max_size=config.max_size)
     _, height, width, _ = images.images.shape
     require(height == width, "data", config.data, f"square images, not {height} x {width}")
     return images
 
 
-#: Layers that a network has only where it is told of classes or augmentation.
-_OPTIONAL = ("map_label", "map_augment")
-
-
-def _starting_point(name: str, network: EDMNetwork) -> tuple[Pretrained, dict[str, Any]]:
-    """The checkpoint ``name``, and its layers that ``network`` has too: all, but for those in ``_OPTIONAL``."""
-    try:
-        with reading("init_from", name, network_file(name)):
-            found = load_checkpoint(name)
-    except InputError as error:
-        raise InputError(str(error).replace("checkpoint = ", "init_from = ", 1)) from error
-    theirs, ours = found.denoiser.params, network.abstract_params
-    shared = {layer for layer in theirs.keys() & ours.keys() if layer in _OPTIONAL}
-    theirs, ours = (
-        {layer: leaves for layer, leaves in tree.items() if layer in shared or layer not in _OPTIONAL}
-        for tree in (theirs, ours)
-    )
-    there, here = (
-        {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves}
-        for leaves in (jax.tree_util.tree_leaves_with_path(tree) for tree in (theirs, ours))
-    )
-    for leaf in sorted(there.keys() | here.keys()):
-        shapes = f"{leaf} is {there.get(leaf, 'absent')} there and {here.get(leaf, 'absent')} here"
-        require(there.get(leaf) == here.get(leaf), "init_from", name, f"a network of this architecture ({shapes})")
-    return found, theirs
-
-
-def train(config: Config, out: Path, progress: Callable[[int, int], object] | None = None) -> Path:
-    """Train (or go on training) in the directory ``out``; returns the path of the averaged network.
-
-    Args:
-        config: data, network and optimisation.
-        out: the run's directory; made where there is none.
-        progress: called as ``progress(images seen, images in all)`` after each step; None shows a bar.
+def train(config: Config, out: Path) -> Path:
+    """Train (or go on training) in the directory ``out``, and show how far it is; returns the path of the averaged
+    network.
 
     Raises:
         InputError: data or ``init_from`` that are not there or do not fit, options that exclude each other, or a
             checkpoint of another network in ``out``; nothing has been written then.
         FloatingPointError: the loss is not finite.
     """
-    images = load_images(config)
+    images, optimisation = load_images(config), config.training
     _, side, _, channels = images.images.shape
-    optimisation, mesh = config.training, parallel.data_mesh()
     augment = optimisation.augment_probability > 0
     network = build_network(config.network, side, channels, len(images.class_names), augment=augment)
-    check_data(network, images.images, images.labels)
-    check_batch(optimisation, mesh, images.images.shape[1:])
-    start: dict[str, Any] = {}
-    if config.init_from is not None:
-        origin, start = _starting_point(config.init_from, network)
-        optimisation = replace(optimisation, ema_rampup_ratio=None)
-    batch, total = optimisation.batch_size, optimisation.total_steps
-    tick = max(1, round(config.tick_kimg * 1000 / batch))
-    # A whole number of ticks, so that an interruption cuts no tick of the log in two.
-    save_every = tick * max(1, round(config.checkpoint_kimg / config.tick_kimg))
     source = {"name": images.name, "split": images.split, "size": config.size, "max_size": config.max_size}
-    metadata = {
+    about = {
         "class_names": list(images.class_names),
         "data": {**source, "sha256": images.sha256, "images": len(images)},
-        "training": asdict(optimisation),
     }
-    if config.init_from is not None:
-        metadata["init_from"] = {"name": config.init_from, "sha256": origin.sha256}
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    path, log = out / "network.npz", out / "stats.jsonl"
-
-    with TrainingCheckpoints(out / "checkpoints", about=metadata) as checkpoints:
-        state = initial_state(network, optimisation)
-        state = {**state, "params": state["params"] | start, "ema": state["ema"] | jax.tree.map(jnp.copy, start)}
-        state = parallel.put(state, parallel.replicated(mesh))
-        if checkpoints.latest_step() is not None:
-            state = checkpoints.load(state)
-        done = int(state["step"])
-        lead = parallel.is_lead()
-        if done and lead:
-            # The kill may have come between a checkpoint and its network.
-            save_network(path, network, state["ema"], {**metadata, "images_seen": done * batch})
-        kept = [json.dumps(line) + "\n" for line in read_log(log) if line["step"] <= done]
-        # The line of a tick is on disk before the checkpoint that follows it.
-        require(
-            len(kept) == -(-done // tick), f"{log}: lines up to step {done}", len(kept),
-            f"{-(-done // tick)} (remove {out / 'checkpoints'} to train from the start)",
-        )  # fmt: skip
-        if lead:
-            write_atomic(log, lambda file: file.write("".join(kept).encode()))
-        losses: list[jax.Array] = []
-        # From here on only what is left counts, or the time that remains would be guessed too low.
-        with Progress("training", (total - done) * batch, "images") as bar:
-            for latest, info in train_steps(network, state, images.images, images.labels, optimisation, mesh):
-                step, last = info["step"], info["step"] == total
-                losses.append(info["loss"])
-                if len(losses) > 1:
-                    losses[-2].block_until_ready()  # One step stays in flight.
-                if progress is None:
-                    bar.update(batch)
-                else:
-                    progress(step * batch, total * batch)
-                if step % tick == 0 or last:
-                    loss = float(np.mean(jax.device_get(losses)))
-                    losses = []
-                    if not np.isfinite(loss):
-                        raise FloatingPointError(f"the training loss is {loss} in the tick that ends at step {step}")
-                    line = {
-                        "step": step,
-                        "images_seen": step * batch,
-                        "loss": loss,
-                        "nonfinite": int(latest["nonfinite"]),
-                    }
-                    if lead:
-                        _append(log, json.dumps(line) + "\n")
-                if step % save_every == 0 or last:
-                    checkpoints.save(step, latest)
-                    if lead:
-                        save_network(path, network, latest["ema"], {**metadata, "images_seen": step * batch})
-    parallel.barrier("trained")
-    return path
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The ticks in ``stats.jsonl``: complete lines only, for a kill may have cut off the last one."""
-    allowed, remedy = "the log of a training", "remove it and checkpoints/ to train from the start"
-    with guarded(path, allowed, advice=remedy):
-        if not os.path.lexists(path):
-            return []
-        text = read_bytes(path, MAX_JSON, allowed).decode("utf-8")
-        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        ticks = [{name: line[name] for name in ("step", "images_seen", "loss", "nonfinite")} for line in lines]
-        for number, tick in enumerate(ticks, 1):
-            for name, value in tick.items():
-                kind, wanted = (float, "a finite number") if name == "loss" else (int, "a whole number")
-                # The exact type: True is an int, too. JSON's reader makes nothing else of a number.
-                if type(value) is not kind or not math.isfinite(value):
-                    raise InputError(f"{path}: line {number}: {name} is {value!r}; must be {wanted} ({remedy})")
-        return ticks
-
-
-def _append(path: Path, line: str) -> None:
-    """A line that is on disk before the checkpoint that follows it."""
-    try:
-        with path.open("a") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); must stay and have room on its disk"
-        ) from error
+    start = None
+    if (name := config.init_from) is not None:
+        with renamed("", checkpoint="init_from"), reading("init_from", name, network_file(name)):
+            origin = load_checkpoint(name)
+        start = shared_layers(origin, network, f"init_from = {name!r}")
+        optimisation = replace(optimisation, ema_rampup_ratio=None)
+        about["init_from"] = {"name": name, "sha256": origin.sha256}
+    steps = train_in_directory(
+        out,
+        network,
+        images.images,
+        images.labels,
+        optimisation,
+        about={**about, "training": asdict(optimisation)},
+        tick_kimg=config.tick_kimg,
+        checkpoint_kimg=config.checkpoint_kimg,
+        start=start,
+    )
+    with contextlib.closing(steps):
+        done, total = next(steps)
+        # Only what is left counts, or the time that remains would be guessed too low.
+        with Progress("training", total - done, "images") as bar:
+            for seen, _ in steps:
+                bar.update(seen - done - bar.done)
+    return Path(out) / "network.npz"
 
 
 def run(config: Config, directory: RunDirectory) -> Report:
     """Train in ``directory``, sample the averaged network, and report."""
+    from dgu import plots
 
     def ticks() -> dict[str, Any]:
         path = train(config, directory.path)
@@ -400,16 +275,16 @@ def run(config: Config, directory: RunDirectory) -> Report:
 
     history = directory.stage("training", ticks)
     model = load_checkpoint(directory.path)
-    check_network(directory.path / "network.npz", model, str(history["network"]))
+    trained = str(history["network"])
+    if model.sha256 != trained:
+        raise InputError(
+            f"{directory.path / 'network.npz'}: holds another network ({model.sha256[:12]}...) than the run's own, "
+            f"{trained[:12]}...; put it back, or give --out another directory"
+        )
     names = model.class_names[: _GRID[0]] if config.network.conditional else ("samples",)
-    grid = directory.stage("samples", lambda: {"images": sample_grid(model, len(names), config.training.seed)})[
-        "images"
-    ]
-
-    from dgu import plots
-
+    drawn = directory.stage("samples", lambda: {"images": sample_grid(model, len(names), config.training.seed)})
     directory.save_figure(FIGURE_FILES[0], plots.loss_curve(history["images_seen"], history["loss"]))
-    directory.save_figure(FIGURE_FILES[1], plots.image_grid(grid, names, ["averaged network"]))
+    directory.save_figure(FIGURE_FILES[1], plots.image_grid(drawn["images"], names, ["averaged network"]))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(model.denoiser.params))
     trained_on = model.metadata["data"]
     metrics = {
@@ -440,15 +315,6 @@ def run(config: Config, directory: RunDirectory) -> Report:
         figures=[FigureEntry(file, caption) for file, caption in zip(FIGURE_FILES, captions)],
         tables=[Table("Result", ("", ""), [(name.replace("_", " "), value) for name, value in metrics.items()])],
     )
-
-
-def check_network(path: Path, model: Pretrained, sha256: str) -> None:
-    """``InputError`` unless ``model``, read from ``path``, has the weights that the run trained."""
-    if model.sha256 != sha256:
-        raise InputError(
-            f"{path}: holds another network ({model.sha256[:12]}...) than the run's own, {sha256[:12]}...;"
-            " put it back, or give --out another directory"
-        )
 
 
 def sample_grid(model: Any, rows: int, seed: int) -> np.ndarray:
@@ -514,7 +380,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         PRESETS,
         run,
         name="train",
-        description="Train a diffusion model with the EDM recipe; a run that was killed goes on where it was.",
+        description="Train a diffusion model with the EDM recipe; a killed run goes on from its last checkpoint.",
         dry_run=dry_run,
         claim_ids=(),
         figure_files=FIGURE_FILES,

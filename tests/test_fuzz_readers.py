@@ -118,8 +118,8 @@ def stage(folder):
 def claims(folder):
     directory = RunDirectory.open(folder / "run", Settings())
     if not (folder / "run" / "claims.json").exists():
-        about = {"id": "a", "paper": "own", "figure": "", "statement": "It is large.", "unit": ""}
-        write_claims(directory, [JudgedClaim.at_least(value=0.5, interval=(0.25, 0.75), threshold=0.2, **about)])
+        about = {"id": "a", "paper": "own", "figure": "", "statement": "It is large.", "unit": "", "kind": "at least"}
+        write_claims(directory, [JudgedClaim(value=0.5, interval=(0.25, 0.75), bounds=(0.2,), **about)])
     return read_claims(directory)
 
 

@@ -74,6 +74,23 @@ def obstacle(path: Path) -> str:
     return f"it is {kinds.get(stat.S_IFMT(mode), 'a device')}"
 
 
+def folder_obstacle(path: Path) -> str:
+    """Why ``path`` can be no folder: a file, or a link to nothing, at its place or above it; empty if none of these."""
+    for place in reversed((path, *path.parents)):
+        try:
+            mode = os.stat(place).st_mode
+        except FileNotFoundError:
+            if os.path.islink(place):
+                return f"{place} is a link to nothing"
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name.
+            circle = isinstance(error, OSError) and error.errno == errno.ELOOP
+            return f"{place} is a link in a circle" if circle else getattr(error, "strerror", None) or str(error)
+        else:
+            if not stat.S_ISDIR(mode):
+                return f"{place} is a file" if stat.S_ISREG(mode) else f"{place} is no folder"
+    return ""
+
+
 def advice(error: OSError) -> str:
     """What to do about an error of writing a file."""
     return _ADVICE.get(error.errno or 0, "must be in a writable folder")

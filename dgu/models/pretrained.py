@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from dgu.core.checkpoint import load_arrays, save_arrays
@@ -27,6 +28,8 @@ from dgu.models.weights import (
 
 #: Names that ``load_checkpoint`` knows beside paths.
 BUNDLED = ("fashion-mnist-14",)
+#: Layers that a network has only where it is told of classes or augmentation.
+_OPTIONAL = ("map_label", "map_augment")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,29 @@ def network_file(name_or_path: str | os.PathLike[str]) -> Path | None:
         return None
     path = Path(text)
     return path / "network.npz" if os.path.isdir(path) else path
+
+
+def shared_layers(found: Pretrained, network: EDMNetwork, source: str) -> dict[str, Any]:
+    """The weights of ``found`` for the layers that ``network`` has, too: all layers, but for those of class labels and
+    of augmentation, which either may lack.
+
+    Raises:
+        InputError: another layer is in one of them only, or has other shapes; the line begins with ``source``.
+    """
+    theirs, ours = dict(found.denoiser.params), dict(network.abstract_params)
+    for layer in _OPTIONAL:
+        if not (layer in theirs and layer in ours):
+            theirs.pop(layer, None)
+            ours.pop(layer, None)
+    there, here = (
+        {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves}
+        for leaves in (jax.tree_util.tree_leaves_with_path(tree) for tree in (theirs, ours))
+    )
+    for leaf in sorted(there.keys() | here.keys()):
+        if there.get(leaf) != here.get(leaf):
+            shapes = f"{leaf} is {there.get(leaf, 'absent')} there and {here.get(leaf, 'absent')} here"
+            raise InputError(f"{source}: must be a network of this architecture ({shapes})")
+    return theirs
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Pretrained:

@@ -1,4 +1,5 @@
-"""Training of denoisers: losses, the parameter average, the training loop, distillation and many networks at once.
+"""Training of denoisers: losses, the parameter average, the training loop, trainings in a directory that go on after a
+kill, distillation and many networks at once.
 
 The sub-packages ``classifiers`` and ``subspaces`` train classifiers and models of subspaces.
 """
@@ -44,6 +45,7 @@ from dgu.training.losses import vesde_loss as vesde_loss
 from dgu.training.losses import vesde_sigma as vesde_sigma
 from dgu.training.losses import vp_loss as vp_loss
 from dgu.training.losses import vp_sigma as vp_sigma
+from dgu.training.resumable import train_in_directory as train_in_directory
 from dgu.training.side_by_side import train_side_by_side as train_side_by_side
 from dgu.training.together import TogetherConfig as TogetherConfig
 from dgu.training.together import train_together as train_together

@@ -1,9 +1,9 @@
 """The vocabulary of a study: declare options, claims and figures; measure and report in parts; the rest follows.
 
-``Options`` and ``option`` declare options with their bounds, ``Claim`` with ``at_least``, ``at_most``, ``within``,
-``equivalent``, ``different``, ``each`` and ``all_of`` what is tested, ``Figure`` what is drawn. A ``Part`` has
-``measure``, which is slow and stored in stages of its ``Run``, and ``report``, which is pure and returns ``Findings``.
-A ``Study`` joins parts that share a subject.
+``Options`` and ``option`` declare options with their bounds; ``Claim`` declares what is tested, with ``at_least``,
+``at_most``, ``within``, ``equivalent``, ``different``, ``each`` and ``all_of``; ``Figure`` declares what is drawn. A
+``Part`` has ``measure``, which is slow and stored in stages of its ``Run``, and ``report``, which is pure and returns
+``Findings``. A ``Study`` joins parts that share a subject.
 """
 
 from experiments.study.claims import AllOf as AllOf

@@ -1,4 +1,6 @@
-"""The arguments of a command: presets, nested options, and one line about whatever is wrong with them."""
+"""The arguments of a command: presets and nested options, read by tyro, and one line about whatever is wrong with
+them.
+"""
 
 import contextlib
 import dataclasses
@@ -13,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
-from dgu.core.errors import MAX_VALUE, InputError, shortened
+from dgu.core.errors import MAX_VALUE, InputError, require, shortened
 from experiments.study.options import as_typed, check_sound
 
 ConfigT = TypeVar("ConfigT")
@@ -25,15 +27,9 @@ _SWITCHES = {
 
 
 def parse(
-    presets: Mapping[str, ConfigT],
-    argv: Sequence[str],
-    *,
-    name: str,
-    default: str,
-    description: str,
-    offered: Sequence[str] = (),
+    presets: Mapping[str, ConfigT], argv: Sequence[str], *, name: str, description: str, offered: Sequence[str] = ()
 ) -> Any:
-    """The options: an object with ``config``, ``preset``, ``out`` and, where ``offered``, ``dry_run`` and
+    """The options of a study: an object with ``config``, ``preset``, ``out`` and, where ``offered``, ``dry_run`` and
     ``report_only``.
 
     The preset is found first and gives the defaults that the other options override.
@@ -41,7 +37,7 @@ def parse(
     Raises:
         InputError: any option is unknown, lacks its value or has one that cannot be used.
     """
-    preset = _preset(argv, presets, default)
+    preset = _preset(argv, presets)
     config = presets[preset]
     out_help = f"Directory of the run, made or continued. (default: runs/{name}-{preset})"
     entries: list[tuple[str, Any, Any]] = [
@@ -54,9 +50,7 @@ def parse(
         "Options", [(field, kind, dataclasses.field(default=value)) for field, kind, value in entries], frozen=True
     )
     options.__doc__ = description or f"The experiment {name}."
-    known = _option_types(options())
-
-    parsed = _parsed(options, argv, name, known)
+    parsed = _Command(options, name, option_types(options())).parsed(argv)
     check_sound(parsed.config)
     return parsed
 
@@ -68,62 +62,93 @@ def parse_alone(kind: type[ConfigT], argv: Sequence[str] | None, *, name: str) -
         InputError: as ``parse`` does, or one that has no default is not given.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    hints, typed = get_type_hints(kind), {option for option, _ in _groups(argv)}
-    known = {as_typed(field.name): hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if not typed & {"--help", "-h"} and "-h" not in argv:
-        for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-            option = as_typed(field.name)
-            if field.default is dataclasses.MISSING and option not in typed:
-                raise InputError(f"{option}: needs a value, {_allowed(known[option], option)}")
-    every = dataclasses.fields(kind)  # type: ignore[arg-type]
-    needed = [as_typed(field.name) for field in every if field.default is dataclasses.MISSING]
-    config = _parsed(kind, argv, name, known, needed)
+    hints, fields = get_type_hints(kind), dataclasses.fields(kind)  # type: ignore[arg-type]
+    types_ = {as_typed(field.name): hints[field.name] for field in fields}
+    needed = tuple(as_typed(field.name) for field in fields if field.default is dataclasses.MISSING)
+    typed = {option for option, _ in _groups(argv)}
+    missing = [option for option in needed if option not in typed]
+    if missing and "--help" not in typed and "-h" not in argv:
+        raise InputError(_wrong(missing[0], (), types_[missing[0]]))
+    config = _Command(kind, name, types_, needed).parsed(argv)
     check_sound(config)
     return config
 
 
-def _parsed(kind: Any, argv: Sequence[str], name: str, known: Mapping[str, Any], needed: Sequence[str] = ()) -> Any:
-    """The arguments as an instance of the dataclass ``kind``, whose options are ``known``; those ``needed`` have no
-    default.
-    """
-    for option, values in _groups(argv):
-        if "" in values:  # A path of no characters would be the current folder.
-            raise InputError(f"{shortened(option, MAX_VALUE)} = '': must not be empty; leave the option out")
+@dataclasses.dataclass(frozen=True)
+class _Command:
+    """A command and its options.
 
-    def attempt(arguments: Sequence[str]) -> tuple[Any, list[str]]:
+    Attributes:
+        kind: the dataclass of its options.
+        name: its name, as in ``python -m experiments.NAME``.
+        types: the type of each option, by the name that is typed.
+        needed: the options without a default.
+    """
+
+    kind: Any
+    name: str
+    types: Mapping[str, Any]
+    needed: tuple[str, ...] = ()
+
+    def parsed(self, argv: Sequence[str]) -> Any:
+        """The arguments as an instance of ``kind``; ``InputError`` about the first that cannot be used."""
+        for option, values in _groups(argv):
+            if "" in values:  # A path of no characters would be the current folder.
+                raise InputError(f"{shortened(option, MAX_VALUE)} = '': must not be empty; leave the option out")
+        messages = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(messages):
+                parsed, unknown = self._read(argv)
+        except (InputError, SystemExit) as error:
+            if isinstance(error, SystemExit) and not error.code:
+                raise
+            raise InputError(self._reason(error, argv) or messages.getvalue()) from None
+        if unknown:
+            raise InputError(_unknown(unknown[0], argv, self.types))
+        return parsed
+
+    def _read(self, argv: Sequence[str]) -> tuple[Any, list[str]]:
+        """What tyro makes of the arguments, and those that no option takes."""
         # An option is tried alone, too: what must be given beside it is then 1, which is text, a path and a number.
-        typed = {option for option, _ in _groups(arguments)}
-        others = [part for option in needed if option not in typed for part in (option, "1")]
+        typed = {option for option, _ in _groups(argv)}
+        others = [part for option in self.needed if option not in typed for part in (option, "1")]
         return tyro.cli(
-            kind,
-            prog=f"python -m experiments.{name}",
-            args=[*arguments, *others],
+            self.kind,
+            prog=f"python -m experiments.{self.name}",
+            args=[*argv, *others],
             return_unknown_args=True,
             config=(tyro.conf.AvoidSubcommands,),
         )
 
-    messages = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(messages):
-            parsed, unknown = attempt(argv)
-    except InputError as error:
-        raise InputError(_blamed(str(error), argv, attempt)) from None
-    except SystemExit as exit_:
-        if not exit_.code:
-            raise
-        raise InputError(_why(exit_, argv, attempt, known) or messages.getvalue()) from None
-    if unknown:
-        raise InputError(_unknown(unknown, argv, known))
-    return parsed
+    def _refused(self, option: str, values: Sequence[str]) -> bool:
+        """Whether an option is refused even alone."""
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                self._read([option, *values] if option else values)
+        except (SystemExit, InputError):
+            return True
+        return False
+
+    def _reason(self, error: BaseException, argv: Sequence[str]) -> str:
+        """Why the arguments were refused: the configuration's own error, or the first option that is refused alone."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, InputError):
+                return under_its_option(str(cause), argv, self.types, self._refused)
+            cause = cause.__context__
+        for option, values in _groups(argv):
+            if self._refused(option, values):
+                negated = option.replace("--no-", "--", 1).replace(".no-", ".", 1)
+                return _wrong(option, values, self.types.get(option, self.types.get(negated)))
+        return ""
 
 
-def _preset(argv: Sequence[str], presets: Mapping[str, Any], default: str) -> str:
-    chosen = default
+def _preset(argv: Sequence[str], presets: Mapping[str, Any]) -> str:
+    chosen = "default"
     for option, values in _groups(argv):
         if option == "--preset":
             chosen = values[0] if values else ""
-            if chosen not in presets:
-                raise InputError(f"--preset = {_shown([chosen])}: must be one of {', '.join(presets)}")
+            require(chosen in presets, "--preset", chosen, f"one of {', '.join(presets)}")
     return chosen
 
 
@@ -141,7 +166,7 @@ def _groups(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
     return groups
 
 
-def _option_types(instance: Any, prefix: str = "") -> dict[str, Any]:
+def option_types(instance: Any, prefix: str = "") -> dict[str, Any]:
     """The type of each option (``--nested.name``) of a dataclass instance."""
     hints = get_type_hints(type(instance))
     found: dict[str, Any] = {}
@@ -149,72 +174,43 @@ def _option_types(instance: Any, prefix: str = "") -> dict[str, Any]:
         value = getattr(instance, field.name)
         name = prefix + field.name
         if dataclasses.is_dataclass(value):
-            found |= _option_types(value, "" if name == "config" else f"{name}.")
+            found |= option_types(value, "" if name == "config" else f"{name}.")
         else:
             found[as_typed(name)] = hints[field.name]
     return found
 
 
-def _field(line: str) -> re.Match[str] | None:
-    """The field that an error's line begins with, as in ``splits.fit = 0: ...``."""
-    return re.match(r"[a-z]\w*(\.\w+)*(?= = )", line)
+def under_its_option(
+    line: str,
+    argv: Sequence[str],
+    known: Mapping[str, Any],
+    refused: Callable[[str, Sequence[str]], bool] = lambda option, values: False,
+) -> str:
+    """An error's line with its field called as its option is typed: ``"splits.fit = 0: ..."`` becomes
+    ``"--splits.fit = 0: ..."``.
 
-
-def under_its_option(line: str, argv: Sequence[str], config: Any) -> str:
-    """An error's line with its field called as it is typed (``--splits.fit = 0: ...``)."""
-    found = _field(line)
+    Of several options that may be meant it is the first that was typed and is ``refused`` alone, else the one of
+    exactly this name among those ``known``, else the first that was typed.
+    """
+    found = re.match(r"[a-z]\w*(\.\w+)*(?= = )", line)
     if found is None:
         return line
-    option = as_typed(found.group())
-    known = [option] if option in _option_types(config) else []
-    typed = [name for name, _ in _groups(argv) if name.endswith(f".{option[2:]}")]
-    return next(iter([*known, *typed]), found.group()) + line[found.end() :]
-
-
-def _blamed(line: str, argv: Sequence[str], attempt: Callable[..., Any]) -> str:
-    """The complaint of a configuration, with its field called as it was typed; of several that may be meant the one
-    that is refused alone."""
-    found = _field(line)
-    if found is None:
-        return line
-    name = as_typed(found.group())[2:]
-    groups = [
-        (option, values) for option, values in _groups(argv) if re.fullmatch(rf"--(.*\.)?{re.escape(name)}", option)
-    ]
-    refused = [option for option, values in groups if len(groups) == 1 or _refused(attempt, option, values)]
-    whole = [option for option, _ in groups if option == f"--{name}"]
-    return next(iter([*refused, *whole, *(option for option, _ in groups)]), found.group()) + line[found.end() :]
-
-
-def _refused(attempt: Callable[..., Any], option: str, values: Sequence[str]) -> bool:
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            attempt([option, *values] if option else values)
-    except (SystemExit, InputError):
-        return True
-    return False
-
-
-def _why(exit_: BaseException, argv: Sequence[str], attempt: Callable[..., Any], known: Mapping[str, Any]) -> str:
-    """Why the arguments were refused: the configuration's own complaint, or the first option that is refused alone."""
-    cause: BaseException | None = exit_
-    while cause is not None:
-        if isinstance(cause, InputError):
-            return _blamed(str(cause), argv, attempt)
-        cause = cause.__context__
-    for option, values in _groups(argv):
-        if _refused(attempt, option, values):
-            negated = option.replace("--no-", "--", 1).replace(".no-", ".", 1)
-            allowed = _allowed(known.get(option, known.get(negated)), option)
-            return (
-                f"{option} = {_shown(values)}: must be {allowed}" if values else f"{option}: needs a value, {allowed}"
-            )
-    return ""
+    exact = as_typed(found.group())
+    typed = [(option, values) for option, values in _groups(argv) if f".{option[2:]}".endswith(f".{exact[2:]}")]
+    alone = [option for option, values in typed if refused(option, values)]
+    named = [*alone, *([exact] if exact in known else []), *(option for option, _ in typed), found.group()]
+    return named[0] + line[found.end() :]
 
 
 def _shown(values: Sequence[str]) -> str:
     """What was typed, quoted; without its middle where it is long."""
     return shortened(repr(" ".join(values)), MAX_VALUE)
+
+
+def _wrong(option: str, values: Sequence[str], kind: Any) -> str:
+    """The line about an option whose values, if it has any, are not those of its type ``kind``."""
+    allowed = _allowed(kind, option)
+    return f"{option} = {_shown(values)}: must be {allowed}" if values else f"{option}: needs a value, {allowed}"
 
 
 def _allowed(kind: Any, option: str) -> str:
@@ -245,22 +241,18 @@ def refuse_renamed(argv: Sequence[str], renamed: Mapping[str, str]) -> None:
             raise InputError(f"{option}: is called {renamed[option]} now")
 
 
-def _unknown(unknown: Sequence[str], argv: Sequence[str], known: Mapping[str, Any]) -> str:
-    """What to say of arguments that no option takes."""
-    stray = unknown[0]
+def _unknown(stray: str, argv: Sequence[str], known: Mapping[str, Any]) -> str:
+    """What to say of an argument that no option takes."""
     groups = _groups(argv)
     if not stray.startswith("--"):
         option = next((name for name, values in groups if stray in values), "")
         if option in known or option.replace("--no-", "--", 1) in known:
             allowed = _allowed(known.get(option, bool), option)
             return f"{option} = {_shown([stray])}: must be {allowed}; nothing more follows it"
-        return f"argument {_shown([stray])}: must follow an option such as --preset; --help lists them"
+        return f"argument {_shown([stray])}: must follow an option such as {next(iter(known))}; --help lists them"
     option, equals, value = stray.partition("=")
     values = [value] if equals else next((values for name, values in groups if name == option.replace("_", "-")), [])
     near = difflib.get_close_matches(option.replace("_", "-"), known, n=3, cutoff=0.6)
     allowed = f"an option, such as {' or '.join(near)}" if near else "an option: " + " ".join(known)
-    return (
-        shortened(option, MAX_VALUE)
-        + (f" = {_shown(values)}" if values else "")
-        + f": must be {allowed}; --help explains them all"
-    )
+    given = f" = {_shown(values)}" if values else ""
+    return f"{shortened(option, MAX_VALUE)}{given}: must be {allowed}; --help explains them all"

@@ -5,7 +5,7 @@ afterwards, and the verdict is computed from the interval (see ``judged``).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from experiments.study.judged import JudgedClaim
@@ -62,27 +62,25 @@ def different(margin: Bound = 0.0, *, max_standard_error: float | None = None) -
 
 @dataclass(frozen=True)
 class Each:
-    """The same test of each of several estimates, whose names the measurement gives. Made by ``each``."""
+    """The same test of each of several estimates, such as one a class; measured as a mapping from name to estimate."""
 
     test: Test
 
 
 def each(test: Test) -> Each:
-    """Every one of the measured estimates passes ``test``, such as one a class; measured as a mapping from name to
-    estimate.
-    """
+    """Every one of the measured estimates passes ``test``."""
     return Each(test)
 
 
 @dataclass(frozen=True)
 class AllOf:
-    """Several claims that must all hold. Made by ``all_of``."""
+    """Several claims that must all hold; measured as a mapping from the id of each to what was measured for it."""
 
     claims: tuple["Claim", ...]
 
 
 def all_of(*claims: "Claim") -> AllOf:
-    """Every one of ``claims`` holds; measured as a mapping from the id of each to what was measured for it."""
+    """Every one of ``claims`` holds."""
     return AllOf(claims)
 
 
@@ -109,6 +107,10 @@ class Claim:
     unit: str = ""
     paper: str = ""
     note: str = ""
+
+    def origin(self, paper: str) -> str:
+        """The paper that it comes from, or ``"own"``; ``paper`` is that of its part."""
+        return self.paper or (paper if self.source else "own")
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def judge(claim: Claim, measured: Measured, paper: str) -> JudgedClaim:
         statement, measured = measured.statement or statement, measured.measured
     about: dict[str, Any] = {
         "id": claim.id,
-        "paper": claim.paper or (paper if claim.source else "own"),
+        "paper": claim.origin(paper),
         "figure": claim.source,
         "statement": statement,
     }
@@ -151,11 +153,23 @@ def judge(claim: Claim, measured: Measured, paper: str) -> JudgedClaim:
     if joint != isinstance(measured, Mapping):
         wanted = "a mapping, as the claim is a joint one" if joint else "an Estimate"
         raise TypeError(f"claim {claim.id!r}: measured = {type(measured).__name__}: must be {wanted}")
-    if isinstance(claim.test, Test):
-        return _tested(claim.test, measured, about | {"unit": claim.unit, "note": note})  # type: ignore[arg-type]
-    assert isinstance(measured, Mapping)
-    parts = [judge(part, measured[name], paper) for name, part in _parts(claim, measured).items()]
-    return JudgedClaim.all_of(parts, **about, **({"note": note} if note else {}))
+    if isinstance(measured, Mapping):
+        parts = [judge(part, measured[name], paper) for name, part in _parts(claim, measured).items()]
+        return JudgedClaim.all_of(parts, **about, **({"note": note} if note else {}))
+    assert isinstance(claim.test, Test) and not isinstance(measured, Noted)
+    limit = claim.test.max_standard_error
+    return JudgedClaim(
+        value=float(measured.value),
+        interval=(float(measured.low), float(measured.high)),
+        unit=claim.unit,
+        kind=claim.test.kind,
+        bounds=tuple(bound(measured) if callable(bound) else bound for bound in claim.test.bounds),
+        standard_error=None if limit is None else measured.standard_error,  # type: ignore[arg-type]
+        max_standard_error=limit,
+        note=note,
+        exact=measured.exact,
+        **about,
+    )
 
 
 def _parts(claim: Claim, measured: Mapping[str, Any]) -> dict[str, Claim]:
@@ -166,23 +180,8 @@ def _parts(claim: Claim, measured: Mapping[str, Any]) -> dict[str, Claim]:
             raise ValueError(f"claim {claim.id!r}: measured {sorted(measured)}: must be {sorted(parts)}")
         return parts
     assert isinstance(claim.test, Each)
-    source, paper, test = claim.source, claim.paper, claim.test.test
+    test = claim.test.test
     return {
-        name: Claim(f"{claim.id}-{name}", f"{claim.statement} ({name})", test, source, claim.unit, paper)
+        name: replace(claim, id=f"{claim.id}-{name}", statement=f"{claim.statement} ({name})", test=test, note="")
         for name in measured
     }
-
-
-def _tested(test: Test, estimate: "Estimate", about: Mapping[str, Any]) -> JudgedClaim:
-    bounds = tuple(bound(estimate) if callable(bound) else bound for bound in test.bounds)
-    bounded = test.max_standard_error is not None
-    return JudgedClaim(
-        value=float(estimate.value),
-        interval=(float(estimate.low), float(estimate.high)),
-        kind=test.kind,
-        bounds=bounds,
-        standard_error=estimate.standard_error if bounded else None,  # type: ignore[arg-type]
-        max_standard_error=test.max_standard_error,
-        exact=estimate.exact,
-        **about,
-    )

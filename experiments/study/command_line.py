@@ -1,4 +1,4 @@
-"""The command line that all experiments share: options (see ``arguments``), one-line errors, and runs that resume."""
+"""The command line that all commands share: options (see ``arguments``), one-line errors, and runs that resume."""
 
 import contextlib
 import io
@@ -7,16 +7,16 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dgu.core.errors import InputError, printable
-from experiments.study.arguments import parse, refuse_renamed, under_its_option
+from experiments.study.arguments import option_types, parse, parse_alone, refuse_renamed, under_its_option
 from experiments.study.configuration import config_to_json
 from experiments.study.costs import Cost, cost_table
 from experiments.study.ends import in_one_line
 from experiments.study.judged import JudgedClaim, claims_table, read_claims, write_claims
 from experiments.study.processes import is_lead
-from experiments.study.report import Report, check_promises, write_report
+from experiments.study.report import Report, check_declared, write_report
 from experiments.study.run_directory import RunDirectory
 
 ConfigT = TypeVar("ConfigT")
@@ -28,7 +28,6 @@ def run_experiment(
     *,
     name: str,
     dry_run: Callable[[ConfigT], Sequence[Cost]] | None = None,
-    default: str = "default",
     description: str = "",
     claim_ids: Sequence[str] | None = None,
     figure_files: Sequence[str] | None = None,
@@ -43,16 +42,17 @@ def run_experiment(
     and nothing stored touched, else with everything stored kept.
 
     Args:
-        presets: frozen dataclass instances by name; each field's docstring is its help text.
+        presets: frozen dataclass instances by name; each field's docstring is its help text. Without ``--preset`` it
+            is the one called ``"default"``.
         run: the study; stores its stages and figures in the directory and returns its report.
         name: the experiment's name, as in ``python -m experiments.NAME``.
         dry_run: what a configuration would cost; gives the command line ``--dry-run``, and is printed before a run of
             the preset ``paper`` starts.
-        default: the preset used without ``--preset``.
         description: what the study asks, for ``--help``.
-        claim_ids, figure_files: what the study promises; ``RuntimeError`` if its report holds others.
+        claim_ids, figure_files: the claims and figures of its report, if they are known beforehand; ``RuntimeError``
+            where the report holds others.
         report_only: whether the command line has ``--report-only``, which makes figures, claims and report of a
-            finished run again from its stored stages.
+            finished run again from its stored stages, without measuring.
         renamed: options that have another name now; the old one is refused with the new one.
         argv: the arguments, by default those of the process.
 
@@ -60,10 +60,10 @@ def run_experiment(
         The claims (none after ``--dry-run``).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    with in_one_line(name, explain=lambda line: under_its_option(line, argv, presets[default])):
+    with in_one_line(name, explain=lambda line: under_its_option(line, argv, option_types(presets["default"]))):
         refuse_renamed(argv, renamed or {})
         offered = ["dry_run"] * (dry_run is not None) + ["report_only"] * report_only
-        options = parse(presets, argv, name=name, default=default, description=description, offered=offered)
+        options = parse(presets, argv, name=name, description=description, offered=offered)
         again = report_only and options.report_only
         if dry_run is not None and options.dry_run:
             print(f"{name}, preset {options.preset}: what it would cost (nothing was run)")
@@ -78,26 +78,50 @@ def run_experiment(
         quiet = contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO())
         with RunDirectory.hold(out, options.config, only_reports=again) as directory, quiet:
             shown = printable(str(directory.path))
-            claims = None if again else _finished(directory)
-            if claims is None:
+            # Claims are written last: where a finished run has them, everything else is there.
+            claims = read_claims(directory) if directory.finished and not again else None
+            if claims is not None:
+                print(f"{name}, preset {options.preset}: already finished in {shown}")
+            else:
                 print(f"{name}, preset {options.preset}, in {shown}", flush=True)
                 if dry_run is not None and options.preset == "paper" and is_lead():
                     print(f"what it costs from start to end:\n{cost_table(dry_run(options.config))}", flush=True)
                 try:
                     with _compilation(quick=options.preset == "smoke"):
-                        claims = _run(run, options.config, directory, claim_ids, figure_files)
+                        report = run(options.config, directory)
                 except InputError:
                     with contextlib.suppress(OSError):  # It may be gone.
                         directory.discard(remove=not existed)  # So that the same command, mended, is not refused.
                     raise
-            else:
-                print(f"{name}, preset {options.preset}: already finished in {shown}")
-        if not is_lead():
-            return claims
-        if claims:
-            print(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
-        print(f"report: {printable(str((directory.path / 'report.html').resolve()))}")
+                claims = tuple(report.claims)
+                if claim_ids is not None:
+                    check_declared("the study", "claims", claim_ids, [claim.id for claim in claims])
+                if figure_files is not None:
+                    check_declared("the study", "figures", figure_files, [figure.file for figure in report.figures])
+                if is_lead():
+                    _write(directory, report, options.config)
+        if is_lead():
+            if claims:
+                print(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
+            print(f"report: {printable(str((directory.path / 'report.html').resolve()))}")
         return claims
+
+
+def run_command(
+    options: type[ConfigT], run: Callable[[ConfigT], object], *, name: str, argv: Sequence[str] | None = None
+) -> None:
+    """Parse the command line of a command without presets and without a run directory, and run it.
+
+    Whatever stops it ends the process as in ``run_experiment``; the same command again starts over.
+
+    Args:
+        options: the dataclass of its options.
+        run: what it does.
+        name: its name, as in ``python -m experiments.NAME``.
+        argv: the arguments, by default those of the process.
+    """
+    with in_one_line(name, again="the same command again starts over"):
+        run(parse_alone(options, argv, name=name))
 
 
 @contextlib.contextmanager
@@ -115,24 +139,9 @@ def _compilation(*, quick: bool) -> Iterator[None]:
         jax.config.update("jax_disable_most_optimizations", before)
 
 
-def _finished(directory: RunDirectory) -> tuple[JudgedClaim, ...] | None:
-    """The stored claims. They are written last, so that where they are, everything else is."""
-    return read_claims(directory) if directory.finished else None
-
-
-def _run(
-    run: Callable[[ConfigT, RunDirectory], Report],
-    config: ConfigT,
-    directory: RunDirectory,
-    claim_ids: Sequence[str] | None,
-    figure_files: Sequence[str] | None,
-) -> tuple[JudgedClaim, ...]:
-    report = run(config, directory)
-    check_promises("the study", report, claim_ids, figure_files)
-    if not is_lead():
-        return tuple(report.claims)
+def _write(directory: RunDirectory, report: Report, config: Any) -> None:
+    """Write the report, and the claims last."""
     if not (directory.path / "metrics.json").exists():
         raise RuntimeError("the study must write metrics.json")
     write_report(directory, report, config_to_json(config))
     write_claims(directory, report.claims)
-    return tuple(report.claims)

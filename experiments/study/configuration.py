@@ -3,7 +3,6 @@ command.
 """
 
 import dataclasses
-import enum
 import math
 import os
 from collections.abc import Mapping
@@ -20,17 +19,15 @@ GENERATOR = "threefry2x32"
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
-    """A (nested) dataclass as plain JSON: tuples as lists, paths and enums as text, infinities as ``"inf"``."""
+    """A (nested) dataclass as plain JSON: tuples as lists, paths as text, infinities as ``"inf"``."""
 
     def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if dataclasses.is_dataclass(value):
             return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         if isinstance(value, Mapping):
             return {str(key): plain(entry) for key, entry in value.items()}
-        if isinstance(value, list | tuple | set | frozenset):
+        if isinstance(value, list | tuple):
             return [plain(entry) for entry in value]
-        if isinstance(value, enum.Enum):
-            return value.name
         if isinstance(value, os.PathLike):
             return os.fspath(value)
         if isinstance(value, float) and math.isinf(value):
@@ -46,14 +43,13 @@ def read_config(file: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read.
     """
+    given = f"--out = {str(file.parent)!r}"
     try:
         found = read_json(file, "the configuration of a run")
     except InputError as error:
-        raise InputError(
-            f"--out = {str(file.parent)!r}: must hold a readable config.json, or give another ({error})"
-        ) from None
+        raise InputError(f"{given}: must hold a readable config.json, or give another ({error})") from None
     if not isinstance(found, dict):
-        raise InputError(f"--out = {str(file.parent)!r}: must hold the config.json of a run, or give another ({file})")
+        raise InputError(f"{given}: must hold the config.json of a run, or give another ({file})")
     return found
 
 
@@ -65,8 +61,9 @@ def options(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def check_generator(stored: dict[str, Any], file: Path) -> None:
-    """Take the generator's name out of what ``config.json`` holds; runs from before it was stored used this one,
-    too.
+    """Take the generator's name out of what ``config.json`` holds; ``InputError`` where it is not ours.
+
+    Runs from before it was stored used the same one.
     """
     found = stored.pop("prng", GENERATOR)
     if found != GENERATOR:
@@ -79,22 +76,33 @@ def check_generator(stored: dict[str, Any], file: Path) -> None:
 ABSENT = "(no such option)"
 
 
-class Different(InputError):
-    """A stored configuration that is not the one given: the first option that differs."""
-
-    def __init__(self, option: str, there: Any, here: Any, file: Path):
-        wanted = f"must be {there!r} as stored in {str(file)!r}"
-        if there == ABSENT:
-            wanted = f"is an option that {str(file)!r} lacks; must be a run of this version"
-        super().__init__(f"{option} = {here!r}: {wanted}, or --out another directory")
-        self.option, self.there, self.here = option, there, here
-
-
-def check_same(stored: dict[str, Any], given: dict[str, Any], file: Path) -> None:
-    """``Different`` for the first option of ``given`` that is not as ``stored`` in ``file``, or else of those that are
-    not given.
-    """
+def first_difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first option of ``given``, or else of ``stored``, that differs, with its value in each; None if none does."""
     for option in [*given, *(name for name in stored if name not in given)]:
         there, here = stored.get(option, ABSENT), given.get(option, ABSENT)
         if there != here or isinstance(there, bool) != isinstance(here, bool):
-            raise Different(option, there, here, file)
+            return option, there, here
+    return None
+
+
+def check_same(stored: Mapping[str, Any], given: Mapping[str, Any], file: Path) -> None:
+    """``InputError`` unless the options ``given`` are those ``stored`` in ``file``; it names the first that differs."""
+    if different := first_difference(stored, given):
+        option, there, here = different
+        wanted = f"must be {there!r} as stored in {str(file)!r}"
+        if there == ABSENT:
+            wanted = f"is an option that {str(file)!r} lacks; must be a run of this version"
+        raise InputError(f"{option} = {here!r}: {wanted}, or --out another directory")
+
+
+def other_options(file: Path, config: Any) -> str:
+    """How the options of a run that goes on differ from ``config``, as far as it has written them to ``file``."""
+    try:
+        stored, given = options(read_config(file)), options(config_to_json(config))
+    except InputError:
+        return ""
+    different = first_difference({name: stored[name] for name in given if name in stored}, given)
+    if different is None:
+        return " with the same options"
+    option, there, here = different
+    return f" with {option} = {there!r}, not {here!r}"

@@ -16,7 +16,7 @@ from dgu.core.errors import InputError, one_line
 from dgu.core.files import advice
 from experiments.study.processes import is_lead
 
-#: What is said of a command that was interrupted, where what it has stored is used again.
+#: What is said when a command was interrupted whose stored results are used again.
 GOES_ON = "the same command again goes on from what is stored"
 
 
@@ -30,12 +30,12 @@ class Interrupted(SystemExit, KeyboardInterrupt):
 
 @contextlib.contextmanager
 def in_one_line(name: str, *, again: str = GOES_ON, explain: Callable[[str], str] = str) -> Iterator[None]:
-    """What is inside is the command ``name``; text that its terminal cannot show is printed escaped.
+    """Run what is inside as the command ``name``: whatever stops it is printed as one line and ends the process.
 
-    Exit codes: 2 for bad input, and files that cannot be written; 1 for numbers that are not finite, other errors of
-    the system, and too little memory; 130 after Ctrl-C and 143 after SIGTERM, with ``again``, how to go on; 141,
-    without a word, where nobody reads standard output any more. ``explain`` puts an ``InputError`` into the words of
-    the command line.
+    Exit codes: 2 for bad input and files that cannot be written; 1 for numbers that are not finite, other errors of the
+    system, and too little memory; 130 after Ctrl-C and 143 after SIGTERM, where ``again`` says how to go on; 141,
+    without a word, where nobody reads standard output any more. Text that the terminal cannot show is printed escaped.
+    ``explain`` puts the line of an ``InputError`` into the words of the command line.
     """
     with _open(), _escaping(), _terminable(), _orbax_silent():
         try:
@@ -117,8 +117,8 @@ def _escaping() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _orbax_silent() -> Iterator[None]:
-    """Each thread of Orbax logs the traceback of an error of writing, a thousand lines, that is raised in the main one
-    as well.
+    """Nothing is logged by Orbax, each of whose threads would show the traceback of an error of writing, a thousand
+    lines, though the error is raised in the main thread as well.
     """
     logger = logging.get_absl_logger()
     before, logger.disabled = logger.disabled, True
@@ -147,16 +147,6 @@ def _terminable() -> Iterator[None]:
 
 
 def begin(name: str, start: Callable[[], object]) -> None:
-    """What the program ``name`` does before its command line is read: ``start``, which joins the other processes."""
+    """Call ``start``, which joins the other processes, if any, before the command line of ``name`` is read."""
     with in_one_line(name):
         start()
-
-
-def exit_code(command: Callable[[], object], name: str, *, again: str) -> int:
-    """Run ``command`` as ``in_one_line`` does, and return its exit code, 0 where nothing stops it."""
-    try:
-        with in_one_line(name, again=again):
-            command()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0

@@ -1,13 +1,12 @@
-"""The files that a run is given: their content is noted beside its configuration, so that none is replaced unnoticed.
+"""The files that a run reads: a hash of each is stored beside its configuration, so that none is replaced unnoticed.
 
 A killed run may be resumed, and a finished one read back, by the same command weeks later, when a file of the same name
-holds something else. ``inputs.json`` in the run directory says what each option's file held; every loader of the
-studies reads inside ``reading``, which compares or notes it.
+holds something else. ``inputs.json`` in the run directory says what each option's file held. Every loader of the
+studies reads inside ``reading``, which compares a file with that record, or adds it.
 """
 
 import contextlib
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from typing import Any
 
 from dgu.core.errors import InputError
 from dgu.core.reading import read_json
+from dgu.data.contents import content_of, files_of, signature_of
 from experiments.study.processes import is_lead
 
 #: Name of the record in a run directory.
@@ -26,15 +26,14 @@ _current: ContextVar["Inputs | None"] = ContextVar("inputs", default=None)
 
 
 class Inputs:
-    """What a run was given, by option and value.
+    """What a run was given, by option and value, as in ``"samples = 'a.npz'"``.
 
     Args:
         record: the file that keeps it.
         write: stores a new record, ``{"option = 'value'": {"file": path or "", "content": SHA-256 or name}}``.
 
     Attributes:
-        used: content by ``"option = 'value'"`` of all that this process has read so far, itself or through a stored
-            stage.
+        used: the content of all that this process has read so far, itself or through a stored stage.
     """
 
     def __init__(self, record: Path, write: Callable[[dict[str, Any]], None]):
@@ -52,41 +51,30 @@ class Inputs:
             return {}
         allowed = "the record of what a run was given"
         found = read_json(self._record, allowed, advice=_ADVICE)
-        sound = isinstance(found, dict) and all(
-            isinstance(entry, dict)
-            and set(entry) == {"file", "content"}
-            and all(isinstance(value, str) for value in entry.values())
-            for entry in found.values()
-        )
-        if not sound:
-            raise InputError(f"{self._record}: must be {allowed} ({_ADVICE})")
+        entries = found.values() if isinstance(found, dict) else [None]
+        for entry in entries:
+            fields = entry if isinstance(entry, dict) else {}
+            if fields.keys() != {"file", "content"} or not all(isinstance(text, str) for text in fields.values()):
+                raise InputError(f"{self._record}: must be {allowed} ({_ADVICE})")
         return found
 
     def check(self) -> None:
-        """Compare every file on record that is still there.
-
-        Raises:
-            InputError: one holds something else.
-        """
+        """``InputError`` where a file on record that is still there holds something else."""
         for shown, entry in self.stored().items():
             if entry["file"] and files_of(entry["file"]):
                 self.compare(shown, self.content(entry["file"]))
 
     def differs(self, shown: str, content: str) -> str:
-        """The other content that is on record, or in a stored stage, for ``shown``, an option with its value; else
-        ``""``.
-        """
-        entry = self.stored().get(shown)
-        known = self.used.get(shown) or ("" if entry is None else entry["content"])
+        """The other content that is on record, or in a stored stage, for an option and value; else ``""``."""
+        known = self.used.get(shown) or self.stored().get(shown, {}).get("content", "")
         return "" if known == content else known
 
     def compare(self, shown: str, content: str) -> None:
         """``InputError`` where it ``differs``."""
-        known = self.differs(shown, content)
-        if known:
+        if known := self.differs(shown, content):
             raise InputError(
                 f"{shown}: must be what the run in {str(self._record.parent)!r} was given, {known}, not {content};"
-                " put it back, or give --out another directory"
+                f" {_ADVICE}"
             )
 
     def note(self, shown: str, file: str, content: str) -> None:
@@ -99,11 +87,10 @@ class Inputs:
 
     def content(self, file: str) -> str:
         """``content_of`` the file, which is read once as long as it does not change."""
-        signature = _signature(file)
-        known = self._hashed.get(file)
-        if known is None or known[0] != signature:
-            self._hashed[file] = known = signature, content_of(file)
-        return known[1]
+        signature = signature_of(file)
+        if file not in self._hashed or self._hashed[file][0] != signature:
+            self._hashed[file] = signature, content_of(file)
+        return self._hashed[file][1]
 
 
 @contextlib.contextmanager
@@ -121,7 +108,7 @@ def reading(option: str, value: Any, file: str | os.PathLike[str] | None) -> Ite
     """Inside, ``file`` is read, which ``option`` named by ``value``; nothing to do where no run goes on or there is no
     file.
 
-    The content is put on record once it was read without complaint.
+    It is put on record once it was read without an error.
 
     Raises:
         InputError: the run was given something else before, or the file changed while it was read.
@@ -131,11 +118,11 @@ def reading(option: str, value: Any, file: str | os.PathLike[str] | None) -> Ite
         yield
         return
     name, shown = os.fspath(file), f"{option} = {value!r}"
-    content, before = inputs.content(name), _signature(name)
+    content, before = inputs.content(name), signature_of(name)
     inputs.compare(shown, content)
     yield
     # Only now is it known that what was hashed is what was read.
-    if _signature(name) != before:
+    if signature_of(name) != before:
         raise InputError(f"{shown}: {name} was written to while it was read; must stay as it is until it is loaded")
     inputs.note(shown, name, content)
 
@@ -149,63 +136,12 @@ def once_a_run(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def note_choice(option: str, value: Any, name: str) -> None:
-    """Note what an option that leaves the choice to the study (``"auto"``) came to: it depends on what the machine
-    holds.
+    """Put on record what an option that leaves the choice to the study (``"auto"``) stood for, which may depend on the
+    files that this machine has.
 
     Raises:
-        InputError: it came to something else before.
+        InputError: it stood for something else when the run began.
     """
     inputs = _current.get()
     if inputs is not None and is_lead():
         inputs.note(f"{option} = {value!r}", "", name)
-
-
-def files_of(path: str | os.PathLike[str]) -> list[Path]:
-    """The ordinary files that an input consists of, sorted: itself, all that a folder holds (hidden files apart, links
-    followed), or IDX images with their labels; none where there is nothing."""
-    path = Path(path)
-    if os.path.isdir(path):
-        found, seen = [], set()
-        for folder, folders, names in os.walk(path, followlinks=True):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            if (real := os.path.realpath(folder)) in seen:  # A link to a folder above it.
-                folders.clear()
-                continue
-            seen.add(real)
-            found += [Path(folder, name) for name in names if not name.startswith(".")]
-        return sorted(file for file in found if os.path.isfile(file))
-    if not os.path.isfile(path):
-        return []
-    if path.name.removesuffix(".gz").endswith("-ubyte"):
-        from dgu.data.formats import labels_beside
-
-        with contextlib.suppress(InputError):
-            return [path, labels_beside(path)]
-    return [path]
-
-
-def content_of(path: str | os.PathLike[str]) -> str:
-    """SHA-256 (hex) of an input: of the bytes of a single file, else of the names and hashes of all of its files."""
-    files = files_of(path)
-    if files == [Path(path)]:
-        return _sha256(files[0])
-    names = (os.path.relpath(file, path) for file in files)
-    lines = [f"{_sha256(file)}  {name}\n" for file, name in zip(files, names)]
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    try:
-        with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); must be a readable file") from error
-
-
-def _signature(path: str | os.PathLike[str]) -> list[tuple[int, ...]]:
-    """What changes whenever a file is written to or replaced."""
-    try:
-        states = [os.stat(file) for file in files_of(path)]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); must not change while it is read") from error
-    return [(state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns) for state in states]

@@ -1,8 +1,9 @@
-"""Claims: what a study says in the end, with a verdict that is computed from the interval and never written by hand.
+"""Judged claims: what a study says in the end, with a verdict that is computed from the interval, never written by
+hand.
 
-An interval without width decides nothing, unless the value is marked as exact: replicates that all agree are too few or
-too much alike to show a spread, which is no certainty. A statement that the run could not test, because its
-configuration trains too little, has too few levels or no such images, is not applicable.
+An interval without width decides nothing, unless the value is marked as exact: replicates that all agree may be too few
+or too much alike to show their spread. A statement that the run could not test, because its configuration trains too
+little, has too few levels or no such images, is not applicable.
 """
 
 import html
@@ -22,29 +23,19 @@ if TYPE_CHECKING:
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_APPLICABLE = "supported", "not supported", "undecided", "not applicable"
 #: Every verdict, in the order in which they are counted.
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_APPLICABLE)
-#: What of several parts decides, the first that occurs: one that fails refutes the whole, one that is not tested leaves
-#: it untested.
+#: The verdict of several parts together is the first of these that occurs: one that fails refutes the whole, and one
+#: that is not tested leaves it untested.
 _WORST = (NOT_SUPPORTED, NOT_APPLICABLE, UNDECIDED, SUPPORTED)
 _KINDS = ("equivalent", "within", "at least", "at most", "different", "all of", "not applicable")
-#: Width of an interval, relative to its ends and bounds, up to which it is none but for rounding.
+#: Width of an interval, relative to its ends and bounds, up to which it may be due to rounding alone.
 _ROUNDING = 1e-12
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_number, value))
 
 
 #: What the fields of a stored claim hold, in words and as a test; those that are not here hold text.
 _TEXT: tuple[str, Callable[[Any], bool]] = ("text", lambda value: isinstance(value, str))
+_NUMBER = ("a number or null", lambda value: value is None or _are_numbers([value]))
 _TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(
-        ("value", "standard_error", "max_standard_error"),
-        ("a number or null", lambda value: value is None or _is_number(value)),
-    ),
+    **dict.fromkeys(("value", "standard_error", "max_standard_error"), _NUMBER),
     "interval": ("two numbers or null", lambda value: value is None or (_are_numbers(value) and len(value) == 2)),
     "bounds": ("a list of at most two numbers", lambda value: _are_numbers(value) and len(value) <= 2),
     "exact": ("true or false", lambda value: isinstance(value, bool)),
@@ -55,7 +46,7 @@ _MOST = 2**28
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """One statement, what was measured for it, and the bound it is held to. Make it with one of the constructors.
+    """One statement, what was measured for it, and the bound it is held to. Made by ``experiments.study.claims.judge``.
 
     A claim is *supported* if the whole 95 % interval satisfies the statement, *not supported* if the whole interval
     violates it, and *undecided* otherwise, whenever ``standard_error`` passes ``max_standard_error``, and whenever the
@@ -63,7 +54,7 @@ class JudgedClaim:
 
     Attributes:
         id: short name, unique in the study.
-        paper: sheet the statement comes from, such as ``"concentration"``, or ``"own"``.
+        paper: short name of the paper that the statement comes from, such as ``"concentration"``, or ``"own"``.
         figure: figure or theorem, such as ``"Fig 5"``.
         statement: the claim in one sentence.
         value: point estimate, in ``unit``; None where the claim is not applicable.
@@ -102,59 +93,33 @@ class JudgedClaim:
             given = getattr(self, name)
             object.__setattr__(self, name, None if given is None else tuple(float(number) for number in given))
         object.__setattr__(self, "exact", bool(self.exact))
-        if self.kind not in _KINDS:
-            raise ValueError(f"claim {self.id!r}: kind = {self.kind!r}: must be one of {', '.join(_KINDS)}")
-        numbers = [self.value, self.standard_error, self.max_standard_error, *(self.interval or ()), *self.bounds]
-        if not all(math.isfinite(number) for number in numbers if number is not None):
-            raise ValueError(
-                f"claim {self.id!r}: value, interval, bounds and standard errors must be finite: {numbers}"
-            )
-        measured = (self.value is not None, self.interval is not None)
-        if measured != (True, True) and (any(measured) or self.kind not in ("all of", "not applicable")):
-            raise ValueError(f"claim {self.id!r}: value and interval must be given, unless it is not applicable")
-        if self.interval is not None and (len(self.interval) != 2 or self.interval[0] > self.interval[1]):
-            raise ValueError(f"claim {self.id!r}: interval = {self.interval}: must be (low, high) with low <= high")
-        if self.kind == "not applicable" and (any(measured) or self.bounds or not self.note):
-            raise ValueError(f"claim {self.id!r}: not applicable: must have a note that says why, and no numbers")
-        if self.kind in ("equivalent", "different") and self.bounds[0] < 0:
-            raise ValueError(f"claim {self.id!r}: margin = {self.bounds[0]}: must be 0 or more")
-        if self.kind == "within" and self.bounds[0] > self.bounds[1]:
-            raise ValueError(f"claim {self.id!r}: bounds = {self.bounds}: must be (low, high) with low <= high")
-        if (self.standard_error is None) != (self.max_standard_error is None):
-            raise ValueError(f"claim {self.id!r}: standard_error and max_standard_error must be given together")
-        if (self.kind == "all of") != bool(self.parts):
-            raise ValueError(f"claim {self.id!r}: parts must be given for an 'all of' claim, and for no other")
+        self._check()
 
-    @classmethod
-    def equivalent(
-        cls, *, estimate: float, interval: tuple[float, float], margin: float, **about: Any
-    ) -> "JudgedClaim":
-        """Two arms do not differ by ``margin`` or more: the interval of the difference lies in (-margin, margin)."""
-        return cls(value=estimate, interval=interval, kind="equivalent", bounds=(margin,), **about)
+    def _check(self) -> None:
+        """``ValueError`` for numbers that no claim of this kind can have."""
 
-    @classmethod
-    def different(
-        cls, *, estimate: float, interval: tuple[float, float], margin: float = 0.0, **about: Any
-    ) -> "JudgedClaim":
-        """Two arms differ by more than ``margin``: the interval of the difference lies outside [-margin, margin]."""
-        return cls(value=estimate, interval=interval, kind="different", bounds=(margin,), **about)
+        def must(holds: bool, line: str) -> None:
+            if not holds:
+                raise ValueError(f"claim {self.id!r}: {line}")
 
-    @classmethod
-    def within(
-        cls, *, value: float, interval: tuple[float, float], low: float, high: float, **about: Any
-    ) -> "JudgedClaim":
-        """The value lies in [low, high]."""
-        return cls(value=value, interval=interval, kind="within", bounds=(low, high), **about)
-
-    @classmethod
-    def at_least(cls, *, value: float, interval: tuple[float, float], threshold: float, **about: Any) -> "JudgedClaim":
-        """The value is ``threshold`` or more."""
-        return cls(value=value, interval=interval, kind="at least", bounds=(threshold,), **about)
-
-    @classmethod
-    def at_most(cls, *, value: float, interval: tuple[float, float], threshold: float, **about: Any) -> "JudgedClaim":
-        """The value is ``threshold`` or less."""
-        return cls(value=value, interval=interval, kind="at most", bounds=(threshold,), **about)
+        kind, interval, bounds = self.kind, self.interval, self.bounds
+        must(kind in _KINDS, f"kind = {kind!r}: must be one of {', '.join(_KINDS)}")
+        given = [self.value, self.standard_error, self.max_standard_error, *(interval or ()), *bounds]
+        finite = all(math.isfinite(number) for number in given if number is not None)
+        must(finite, f"value, interval, bounds and standard errors must be finite: {given}")
+        none, both = self.value is None and interval is None, self.value is not None and interval is not None
+        optional = kind in ("all of", "not applicable")
+        must(both or (none and optional), "value and interval must be given, unless it is not applicable")
+        rising = interval is None or (len(interval) == 2 and interval[0] <= interval[1])
+        must(rising, f"interval = {interval}: must be (low, high) with low <= high")
+        said = kind != "not applicable" or (none and not bounds and bool(self.note))
+        must(said, "not applicable: must have a note that says why, and no numbers")
+        must(kind not in ("equivalent", "different") or bounds[0] >= 0, f"margin = {bounds}: must be 0 or more")
+        ordered = kind != "within" or bounds[0] <= bounds[1]
+        must(ordered, f"bounds = {bounds}: must be (low, high) with low <= high")
+        together = (self.standard_error is None) == (self.max_standard_error is None)
+        must(together, "standard_error and max_standard_error must be given together")
+        must((kind == "all of") == bool(self.parts), "parts must be given for an 'all of' claim, and for no other")
 
     @classmethod
     def not_applicable(cls, *, why: str, **about: Any) -> "JudgedClaim":
@@ -170,7 +135,7 @@ class JudgedClaim:
         and the bound of the part that decides: the first with the worst verdict.
         """
         if not parts:
-            raise ValueError("JudgedClaim.all_of needs at least one part")
+            raise ValueError("an 'all of' claim must have at least one part")
         worst = min(parts, key=lambda part: _WORST.index(part.verdict))
         why = f": {worst.note}" if worst.verdict == NOT_APPLICABLE else ""
         about.setdefault("note", f"decided by {worst.id}, one of {len(parts)}{why}")
@@ -239,6 +204,11 @@ class JudgedClaim:
         text = f"{self.value:.4g} {spread}" + (f" {self.unit}" if self.unit else "")
         return text if self.standard_error is None else f"{text} (standard error {self.standard_error:.4g})"
 
+    @property
+    def origin(self) -> str:
+        """Where the statement comes from: the paper, with figure or theorem, or ``"own"``."""
+        return ", ".join(filter(None, (self.paper, self.figure)))
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary with the fields, the threshold in words and the verdict."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -279,13 +249,20 @@ def claims_table(claims: Sequence[JudgedClaim], width: int = 100) -> str:
     lines = []
     for claim in claims:
         lines.append(f"{claim.id:<{column}}  {claim.verdict.upper():<14}  {claim.measured}")
-        source = f"{claim.paper}, {claim.figure}" if claim.figure else claim.paper
         tested = "Not tested." if claim.kind == "not applicable" else f"Threshold: {claim.threshold}."
-        for text in (f"{claim.statement} ({source}) {tested}", claim.note):
+        for text in (f"{claim.statement} ({claim.origin}) {tested}", claim.note):
             lines += textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
-    counts = {word: sum(claim.verdict == word for claim in claims) for word in VERDICTS}
-    lines.append(f"{len(claims)} claims: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
-    return "\n".join(lines)
+    return "\n".join([*lines, counted(claims)])
+
+
+def counted(claims: Sequence[JudgedClaim]) -> str:
+    """How many claims have each verdict, in words."""
+    counts = (f"{sum(claim.verdict == word for claim in claims)} {word}" for word in VERDICTS)
+    return f"{len(claims)} claims: {', '.join(counts)}"
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in value)
 
 
 def write_claims(directory: "RunDirectory", claims: Sequence[JudgedClaim]) -> None:
@@ -300,8 +277,7 @@ def read_claims(directory: "RunDirectory") -> tuple[JudgedClaim, ...] | None:
     """The claims of a finished run, or None where there are none yet.
 
     Raises:
-        InputError: they cannot be read, lack one that the report answers, or are those of an older version whose
-            verdicts this one does not give.
+        InputError: they cannot be read, lack one that the report has, or have other verdicts than their numbers give.
     """
     stored = directory.read_json("claims.json")
     if stored is None:
@@ -318,7 +294,7 @@ def read_claims(directory: "RunDirectory") -> tuple[JudgedClaim, ...] | None:
 
 
 def _reported(directory: "RunDirectory") -> set[str]:
-    """Ids of the claims that ``report.html`` answers."""
+    """Ids of the claims in ``report.html``."""
     report = directory.path / "report.html"
     if not report.exists():
         return set()

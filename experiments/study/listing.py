@@ -21,8 +21,7 @@ from typing import Any
 import experiments
 from dgu.core.errors import InputError
 from dgu.core.files import write_atomic
-from experiments.study.arguments import parse_alone
-from experiments.study.ends import in_one_line
+from experiments.study.command_line import run_command
 from experiments.study.study import Study
 
 #: What may be said of a panel: ours is the paper's; it has fewer images or smaller networks, unless a preset asks for
@@ -171,13 +170,7 @@ def claims(study: Study) -> list[Made]:
     """The claims that a study declares with its default options."""
     default = study.presets["default"]
     return [
-        Made(
-            study.name,
-            part.name,
-            f"{study.name}/{claim.id}",
-            claim.paper or (part.paper if claim.source else "own"),
-            named(claim.source),
-        )
+        Made(study.name, part.name, f"{study.name}/{claim.id}", claim.origin(part.paper), named(claim.source))
         for part in study.parts
         for claim in part.declared(part.presets.get("default", default))
     ]
@@ -272,13 +265,16 @@ class Config:
     """File that is written."""
 
 
+def write(config: Config) -> None:
+    """Write the index, and print where it is."""
+    text = index(papers(), studies())
+    write_atomic(config.out, lambda stream: stream.write(text.encode()))
+    print(config.out)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; ``argv`` is that of the process by default."""
-    with in_one_line("listing"):
-        config = parse_alone(Config, argv, name="study.listing")
-        text = index(papers(), studies())
-        write_atomic(config.out, lambda stream: stream.write(text.encode()))
-        print(config.out)
+    run_command(Config, write, name="study.listing", argv=argv)
 
 
 if __name__ == "__main__":

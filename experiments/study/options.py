@@ -1,10 +1,9 @@
-"""What the options of every study must be, checked before any work: numbers within their bounds, text that is not
-empty.
-"""
+"""The options of a command, checked before any work: numbers within their bounds, text that is not empty."""
 
 import contextlib
 import dataclasses
 import math
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -15,33 +14,14 @@ from dgu.core.errors import InputError, require
 
 T = TypeVar("T")
 
-#: Largest count, size or seed: JAX counts in 32 bits.
+#: Largest whole number of an option with bounds: JAX counts in 32 bits.
 MOST = 2**31 - 1
-#: Largest magnitude of other numbers, and the smallest beside 0: float32 has none beyond, in which everything is
-#: computed.
+#: Largest magnitude of other numbers, and the smallest beside 0: those of float32, in which everything is computed.
 LARGEST, SMALLEST = 3.4e38, 1.2e-38
 #: ``field(default=..., metadata=MAY_BE_INFINITE)``: an option that takes ``inf`` though its default is another number.
 MAY_BE_INFINITE = {"may_be_infinite": True}
-
-
-def check_options(config: Any, part: str = "", /, **bounds: int | str) -> None:
-    """``InputError`` unless every option of the dataclass ``config`` can be used. The first line of each
-    ``__post_init__``.
-
-    No number is NaN, beyond ``LARGEST`` and ``SMALLEST`` or, where it is whole, beyond 64 bits; infinite is only what
-    may be; no text is empty.
-
-    Args:
-        config: the dataclass; those inside it have their own check.
-        part: its name in the study, for the names of options.
-        bounds: by the name of the option, its smallest value (counts, which then end at ``MOST``), or an interval such
-            as ``"(0, 1]"``; of a tuple, that of each entry. None, where an option takes it, has no bound.
-    """
-    for field in dataclasses.fields(config):
-        name, value = f"{part}.{field.name}" if part else field.name, getattr(config, field.name)
-        _check_sound(field, name, value)
-        if field.name in bounds:
-            _check_bound(bounds[field.name], name, value, ", or None" if "None" in str(field.type) else "")
+#: What a bound of each kind asks of a number.
+_BOUNDS = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
 
 
 def option(
@@ -59,20 +39,17 @@ def option(
     A bound is a number, or the name of another option of the same dataclass. It holds for each entry of a tuple, and
     not for None. A whole number with a bound is at most ``MOST``.
     """
-    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    given = {kind: bound for kind, bound in bounds.items() if bound is not None}
-    if may_be_infinite and given and not given.keys() & {"le", "lt"}:
-        given["le"] = math.inf
-    metadata = {"bounds": given} | (MAY_BE_INFINITE if may_be_infinite else {})
-    return dataclasses.field(default=default, metadata=metadata)
+    given = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    bounds = {kind: bound for kind, bound in given.items() if bound is not None}
+    return dataclasses.field(default=default, metadata={"bounds": bounds, "may_be_infinite": may_be_infinite})
 
 
 class Options:
     """Base of every dataclass of options: checks each field when one is made, so that bad options never reach any work.
 
     Subclasses are frozen dataclasses whose fields are made by ``option`` or have plain defaults; the docstring below a
-    field is its help text. ``class Config(Options, prefix="norms")`` names the options ``norms.NAME`` in complaints.
-    What concerns several fields at once is checked by a method ``check``.
+    field is its help text. ``class Config(Options, prefix="norms")`` names the options ``norms.NAME`` in errors. What
+    concerns several fields at once is checked by a method ``check``.
     """
 
     _prefix: ClassVar[str] = ""
@@ -83,48 +60,55 @@ class Options:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value, name = getattr(self, field.name), self.name(field.name)
-            _check_sound(field, name, value)
             bounds = field.metadata.get("bounds", {})
-            if bounds:
-                otherwise = ", or None" if "None" in str(field.type) else ""
-                _check_interval(self._interval(bounds), name, value, otherwise)
+            others = {bound: getattr(self, bound) for bound in bounds.values() if isinstance(bound, str)}
+            numbers = {kind: others.get(bound, bound) for kind, bound in bounds.items()}
+            reason = "".join(f" ({self.name(other)} is {value})" for other, value in others.items())
+            _check(field, self.name(field.name), getattr(self, field.name), numbers, reason)
         self.check()
 
     def check(self) -> None:
         """What must hold between several options; ``InputError`` where it does not. Nothing by default."""
 
     def name(self, field: str) -> str:
-        """The name of a field in a complaint, such as ``"norms.trajectories"``."""
+        """The name of a field in an error, such as ``"norms.trajectories"``."""
         return f"{self._prefix}.{field}" if self._prefix else field
 
-    def _interval(self, bounds: Mapping[str, float | str]) -> tuple[float, float, bool, bool]:
-        numbers = {kind: getattr(self, at) if isinstance(at, str) else at for kind, at in bounds.items()}
-        low = numbers.get("ge", numbers.get("gt", -math.inf))
-        high = numbers.get("le", numbers.get("lt", math.inf))
-        return low, high, "gt" in numbers, "le" not in numbers
+
+def check_options(config: Any, part: str = "", /, **bounds: int | str) -> None:
+    """``InputError`` unless every option of a dataclass that is no ``Options`` can be used.
+
+    Args:
+        config: the dataclass; those inside it have their own check.
+        part: its name in the study, for the names of options.
+        bounds: by the name of the option, its smallest value, or an interval such as ``"(0, 1]"``; see ``option``.
+    """
+    for field in dataclasses.fields(config):
+        name = f"{part}.{field.name}" if part else field.name
+        _check(field, name, getattr(config, field.name), _bounds_of(bounds.get(field.name, "(-inf, inf)")))
 
 
 def check_sound(config: Any, prefix: str = "") -> None:
-    """The part of ``check_options`` that needs no bounds, of ``config`` and every dataclass inside it."""
+    """``InputError`` for a number or text that no option takes, in ``config`` or a dataclass inside it."""
     for field in dataclasses.fields(config):
         name, value = f"{prefix}{field.name}", getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             check_sound(value, f"{name}.")
         else:
-            _check_sound(field, name, value)
+            _check(field, name, value, {})
 
 
 @contextlib.contextmanager
 def renamed(part: str, **names: str) -> Iterator[None]:
-    """Complaints of what an option is handed on to, under the name of the option: ``names`` by those that the
-    complaints have.
+    """Errors of what an option is handed on to, under the name of the option: ``names`` by those in the errors, each an
+    option of ``part`` (of the command itself, if that is empty).
     """
     try:
         yield
     except InputError as error:
         field, equals, rest = str(error).partition(" = ")
-        raise InputError(f"{part}.{names[field]}{equals}{rest}" if field in names else str(error)) from error
+        option = f"{part}.{names.get(field)}" if part else names.get(field)
+        raise InputError(f"{option}{equals}{rest}" if field in names else str(error)) from error
 
 
 def as_typed(name: str) -> str:
@@ -134,8 +118,14 @@ def as_typed(name: str) -> str:
     return "--" + ".".join(word.rstrip("_").replace("_", "-") for word in name.split("."))
 
 
-def _check_sound(field: dataclasses.Field[Any], name: str, value: Any) -> None:
+def _check(field: dataclasses.Field[Any], name: str, value: Any, bounds: Mapping[str, float], reason: str = "") -> None:
+    """``InputError`` unless ``value`` can be used and is within its bounds, which hold for this ``reason``.
+
+    No number is NaN, beyond ``LARGEST`` and ``SMALLEST`` or, where it is whole, beyond 64 bits; infinite is only what
+    may be; no text is empty.
+    """
     endless = field.default == math.inf or field.metadata.get("may_be_infinite", False)
+    allowed = f"{_in_words(bounds, endless)}{', or None' * ('None' in str(field.type))}{reason}"
     for entry in _entries(value):
         if isinstance(entry, int | np.integer):
             require(-(2**63) <= entry < 2**63, name, value, "of 64 bits at most")
@@ -145,21 +135,9 @@ def _check_sound(field: dataclasses.Field[Any], name: str, value: Any) -> None:
         elif isinstance(entry, str):
             require(entry != "", name, value, "left out or not empty")
             require("\0" not in entry, name, value, "without null characters")
-
-
-def _check_bound(bound: int | str, name: str, value: Any, otherwise: str) -> None:
-    _check_interval(_interval(bound), name, value, otherwise)
-
-
-def _check_interval(interval: tuple[float, float, bool, bool], name: str, value: Any, otherwise: str) -> None:
-    low, high, open_low, open_high = interval
-    for entry in _entries(value):
-        if entry is None:
-            continue
-        above = entry > low if open_low else entry >= low
-        below = entry < high if open_high else entry <= high
-        require(bool(above and below), name, value, _in_words(low, high, open_low, open_high) + otherwise)
-        require(not isinstance(entry, int | np.integer) or entry <= MOST, name, value, f"at most {MOST}")
+        if bounds and entry is not None:
+            require(all(_BOUNDS[kind](entry, bound) for kind, bound in bounds.items()), name, value, allowed)
+            require(not isinstance(entry, int | np.integer) or entry <= MOST, name, value, f"at most {MOST}")
 
 
 def _entries(value: Any) -> Iterator[Any]:
@@ -171,20 +149,29 @@ def _entries(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _interval(bound: int | str) -> tuple[float, float, bool, bool]:
-    if not isinstance(bound, str):
-        return bound, math.inf, False, True
-    found = re.fullmatch(r"([(\[])(\S+), (\S+)([)\]])", bound)
+def _bounds_of(interval: int | str) -> dict[str, float]:
+    """The bounds that a smallest value or an interval stands for."""
+    if not isinstance(interval, str):
+        return {"ge": interval}
+    found = re.fullmatch(r"([(\[])(\S+), (\S+)([)\]])", interval)
     if found is None:
-        raise ValueError(f"bound = {bound!r}: must be an interval such as '[0, 1)'")
-    return float(found[2]), float(found[3]), found[1] == "(", found[4] == ")"
+        raise ValueError(f"bound = {interval!r}: must be an interval such as '[0, 1)'")
+    low, high = {"[": "ge", "(": "gt"}[found[1]], {"]": "le", ")": "lt"}[found[4]]
+    bounds = {low: float(found[2]), high: float(found[3])}
+    return {kind: bound for kind, bound in bounds.items() if math.isfinite(bound)}
 
 
-def _in_words(low: float, high: float, open_low: bool, open_high: bool) -> str:
-    if low == -math.inf:
-        return f"{'below' if open_high else 'at most'} {high:g}"
-    if high == math.inf:
-        return ("positive and finite" if low == 0 else f"above {low:g}, and finite") if open_low else f"{low:g} or more"
-    if open_low:
-        return f"above {low:g} and {'below' if open_high else 'at most'} {high:g}"
-    return f"in [{low:g}, {high:g}{')' if open_high else ']'}"
+def _in_words(bounds: Mapping[str, float], endless: bool) -> str:
+    """Bounds as an error states them, such as ``"in [0, 1)"`` or ``"2 or more"``."""
+    low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+    upper = f"{'at most' if 'le' in bounds else 'below'} {high:g}" if high is not None else ""
+    if low is None:
+        return upper
+    if high is None and "ge" in bounds:
+        return f"{low:g} or more"
+    if high is None:
+        finite = "" if endless else " and finite" if low == 0 else ", and finite"
+        return f"{'positive' if low == 0 else f'above {low:g}'}{finite}"
+    if "gt" in bounds:
+        return f"above {low:g} and {upper}"
+    return f"in [{low:g}, {high:g}{']' if 'le' in bounds else ')'}"

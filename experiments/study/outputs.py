@@ -1,30 +1,11 @@
-"""Where a command writes: what stands in the way is said before any work, and nothing that it reads is written over."""
+"""Where a command writes: obstacles are reported before any work, and no file that it reads is written over."""
 
-import errno
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from dgu.core.errors import MAX_VALUE, InputError, require, shortened
-from dgu.core.files import obstacle
-
-
-def folder_obstacle(path: Path) -> str:
-    """Why ``path`` can be no folder: a file, or a link to nothing, at its place or above it; empty if none of these."""
-    for place in reversed((path, *path.parents)):
-        try:
-            mode = os.stat(place).st_mode
-        except FileNotFoundError:
-            if os.path.islink(place):
-                return f"{place} is a link to nothing"
-        except (OSError, ValueError) as error:  # ValueError: a null character in the name.
-            circle = isinstance(error, OSError) and error.errno == errno.ELOOP
-            return f"{place} is a link in a circle" if circle else getattr(error, "strerror", None) or str(error)
-        else:
-            if not stat.S_ISDIR(mode):
-                return f"{place} is a file" if stat.S_ISREG(mode) else f"{place} is no folder"
-    return ""
+from dgu.core.files import folder_obstacle, obstacle
 
 
 def unusable(path: Path, error: OSError) -> InputError:

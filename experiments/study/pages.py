@@ -1,4 +1,6 @@
-"""Pages of results, made from what finished runs have stored: ``python -m experiments.study.pages runs/molrg-default``
+"""Pages of results, made from what finished runs have stored.
+
+    python -m experiments.study.pages --runs runs/molrg-default
 
 Each run gives one page of Markdown, ``docs/results/NAME.md``: the command, and every claim with its value, interval,
 threshold and verdict. The numbers on the pages are those of ``claims.json``; nothing is typed by hand.
@@ -10,10 +12,9 @@ from pathlib import Path
 
 from dgu.core.errors import InputError, require
 from dgu.core.files import write_atomic
-from experiments.study.arguments import parse_alone
+from experiments.study.command_line import run_command
 from experiments.study.configuration import read_config
-from experiments.study.ends import in_one_line
-from experiments.study.judged import VERDICTS, JudgedClaim, read_claims
+from experiments.study.judged import JudgedClaim, counted, read_claims
 from experiments.study.run_directory import RunDirectory
 
 #: What a cell of a table in Markdown must not hold as it is.
@@ -39,11 +40,10 @@ def page(name: str, preset: str, claims: Sequence[JudgedClaim]) -> str:
         claims: its claims.
     """
     option = "" if preset == "default" else f" --preset {preset}"
-    counts = ", ".join(f"{sum(claim.verdict == word for claim in claims)} {word}" for word in VERDICTS)
     lines = [
         f"# Results of `python -m experiments.{name}{option}`",
         "",
-        f"{len(claims)} claims: {counts}. Intervals are at 95 %.",
+        f"{counted(claims)}. Intervals are at 95 %.",
         "",
         "This page was made by `python -m experiments.study.pages` from the `claims.json` of the run; its report has "
         "the figures.",
@@ -55,9 +55,8 @@ def page(name: str, preset: str, claims: Sequence[JudgedClaim]) -> str:
 
 
 def _row(claim: JudgedClaim) -> str:
-    source = ", ".join(filter(None, (claim.paper, claim.figure)))
     note = f" *{claim.note}*" if claim.note else ""
-    cells = (f"`{claim.id}` {claim.statement} ({source}){note}", claim.measured, claim.threshold, claim.verdict)
+    cells = (f"`{claim.id}` {claim.statement} ({claim.origin}){note}", claim.measured, claim.threshold, claim.verdict)
     return "| " + " | ".join(cell.translate(_ESCAPES) for cell in cells) + " |"
 
 
@@ -76,22 +75,24 @@ def write_page(run: Path, out: Path) -> Path:
     claims = read_claims(directory) if directory.finished else None
     if claims is None:
         raise InputError(f"--runs = {str(run)!r}: must be the directory of a finished run")
-    text = page(name, preset, claims)
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{name}.md"
-    write_atomic(file, lambda stream: stream.write(text.encode()))
+    write_atomic(file, lambda stream: stream.write(page(name, preset, claims).encode()))
     return file
+
+
+def write_pages(config: Config) -> None:
+    """Write the page of each run, and print where it is."""
+    given = Path(config.runs)
+    runs = [given] if (given / "config.json").exists() else sorted(p.parent for p in given.glob("*-*/config.json"))
+    require(bool(runs), "--runs", config.runs, "the directory of a finished run, or a folder of such directories")
+    for run in runs:
+        print(write_page(run, config.out))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; ``argv`` is that of the process by default."""
-    with in_one_line("pages"):
-        config = parse_alone(Config, argv, name="study.pages")
-        given = Path(config.runs)
-        runs = [given] if (given / "config.json").exists() else sorted(p.parent for p in given.glob("*-*/config.json"))
-        require(bool(runs), "--runs", config.runs, "the directory of a finished run, or a folder of such directories")
-        for run in runs:
-            print(write_page(run, config.out))
+    run_command(Config, write_pages, name="study.pages", argv=argv)
 
 
 if __name__ == "__main__":

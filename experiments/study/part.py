@@ -12,7 +12,7 @@ from experiments.study.claims import Claim, Measured, judge
 from experiments.study.costs import Cost
 from experiments.study.figures import Figure
 from experiments.study.options import Options
-from experiments.study.report import FigureEntry, Section, Table
+from experiments.study.report import FigureEntry, Report, Table, check_declared
 from experiments.study.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Findings:
     Attributes:
         answer: one to three plain sentences with the numbers measured.
         claims: what was measured for each declared claim, by its id.
-        figures: each declared figure, by its name; with a further sentence for its caption where this run needs one.
+        figures: each declared figure, by its name, or the figure with a further sentence for its caption.
         tables: tables of the report.
         metrics: the numbers of ``metrics.json``, under the name of the part.
     """
@@ -72,20 +72,6 @@ class Run:
         return self.directory.stage(f"{self.part}/{name}", lambda: compute(*args), allow_nonfinite=allow_nonfinite)
 
 
-def no_costs(config: Any, plan: Any) -> list[Cost]:
-    """The costs of a part that takes next to nothing."""
-    return []
-
-
-def no_check(config: Any, subject: Any) -> None:
-    """The check of a part that any subject suits."""
-
-
-def never(config: Any, subject: Any) -> str:
-    """Why a part skips a subject, for one that skips none."""
-    return ""
-
-
 @dataclass(frozen=True)
 class Part(Generic[ConfigT]):
     """One section of a study's report, and what it takes to make it.
@@ -93,8 +79,8 @@ class Part(Generic[ConfigT]):
     Attributes:
         name: name of the part, of its options (``--NAME.option``) and of its stages.
         title: heading of its section, which also begins the captions of its figures.
-        question: what it asks, in one line; printed when it starts, and shown by ``--help``.
-        paper: sheet that its claims come from.
+        question: what it asks, in one line, which is printed when it starts.
+        paper: short name of the paper that its claims come from, or ``"own"``.
         claims: its claims, or a function that makes them from its options: nothing measured enters.
         figures: its figures.
         measure: ``measure(options, subject, run)``: everything slow, as stages of ``run``.
@@ -115,27 +101,22 @@ class Part(Generic[ConfigT]):
     measure: Callable[[ConfigT, Any, Run], Any]
     report: Callable[[ConfigT, Any, Any], Findings]
     presets: Mapping[str, ConfigT] = field(default_factory=dict)
-    costs: Callable[[ConfigT, Any], list[Cost]] = no_costs
-    check: Callable[[ConfigT, Any], None] = no_check
-    skips: Callable[[ConfigT, Any], str] = never
+    costs: Callable[[ConfigT, Any], list[Cost]] = lambda config, plan: []
+    check: Callable[[ConfigT, Any], None] = lambda config, subject: None
+    skips: Callable[[ConfigT, Any], str] = lambda config, subject: ""
 
     def declared(self, config: ConfigT) -> tuple[Claim, ...]:
         """The claims that these options declare."""
         return tuple(self.claims(config) if callable(self.claims) else self.claims)
 
-    def section(self, config: ConfigT, subject: Any, directory: RunDirectory, seed: int) -> Section:
+    def section(self, config: ConfigT, subject: Any, directory: RunDirectory, seed: int) -> Report:
         """Measure, report, write the figures and judge the claims. ``RuntimeError`` where findings are not those
         declared.
         """
         found = self.report(config, subject, self.measure(config, subject, Run(directory, seed, self.name)))
         claims = self.declared(config)
-        for what, declared, given in (
-            ("claims", [claim.id for claim in claims], found.claims),
-            ("figures", [figure.name for figure in self.figures], found.figures),
-        ):
-            if sorted(declared) != sorted(given):
-                different = sorted(set(declared) ^ set(given))
-                raise RuntimeError(f"the part {self.name}: its {what} differ from those declared: {different}")
+        check_declared(f"the part {self.name}", "claims", [claim.id for claim in claims], found.claims)
+        check_declared(f"the part {self.name}", "figures", [figure.name for figure in self.figures], found.figures)
         entries = []
         for figure in self.figures:
             drawn = found.figures[figure.name]
@@ -143,4 +124,4 @@ class Part(Generic[ConfigT]):
             directory.save_figure(figure.file, drawing)
             entries.append(FigureEntry(figure.file, f"{figure.caption} {note}".strip()))
         judged = [judge(claim, found.claims[claim.id], self.paper) for claim in claims]
-        return Section(self.title, found.answer, judged, entries, found.tables, dict(found.metrics))
+        return Report(self.title, found.answer, judged, entries, found.tables, found.metrics)

@@ -15,10 +15,11 @@ T = TypeVar("T")
 
 
 class Progress:
-    """Counts ``total`` items of work: a tqdm bar on a terminal, else (or with ``CI`` set) a line each ``every`` s.
+    """Shows how much of ``total`` items of work is done: a tqdm bar on a terminal, else (or with the variable ``CI`` in
+    the environment) a line every ``every`` seconds.
 
     Of several processes the lead alone shows it. Where it cannot be shown (the disk of a log is full, nobody reads the
-    pipe any more) the work goes on without.
+    pipe any more) the work goes on all the same.
 
     ``with Progress("sampling", total=17_000, unit="images") as bar: ... bar.update(len(batch))``
     """

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+from experiments.study.configuration import options
 from experiments.study.judged import JudgedClaim
 from experiments.study.run_directory import RunDirectory
 
@@ -31,41 +32,28 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """What a study returns: its title, the answer (a paragraph a line), claims, figures and tables."""
+    """What a study, or a part of one, has found: a title, the answer (a paragraph a line) and its evidence.
+
+    Attributes:
+        title: the heading.
+        answer: plain sentences with the numbers measured.
+        claims, figures, tables: in the order in which they are shown.
+        metrics: the numbers of ``metrics.json``, of a part under its name.
+    """
 
     title: str
     answer: str
     claims: Sequence[JudgedClaim]
     figures: Sequence[FigureEntry] = ()
     tables: Sequence[Table] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Section:
-    """What a part of a study returns: a title, one to three plain sentences with the figures measured, and its
-    evidence.
-    """
-
-    title: str
-    answer: str
-    claims: Sequence[JudgedClaim] = ()
-    figures: Sequence[FigureEntry] = ()
-    tables: Sequence[Table] = ()
-    metrics: dict[str, Any] = field(default_factory=dict)
-
-
-def check_promises(
-    who: str, found: Report | Section, claim_ids: Sequence[str] | None, figure_files: Sequence[str] | None
-) -> None:
-    """``RuntimeError`` unless a study, or a part of one, answers the claims and writes the figures that it promises.
-
-    ``None`` promises nothing in particular.
-    """
-    ids, files = [claim.id for claim in found.claims], [figure.file for figure in found.figures]
-    for what, promised, given in (("claims", claim_ids, ids), ("figures", figure_files, files)):
-        if promised is not None and sorted(promised) != sorted(given):
-            different = sorted(set(promised) ^ set(given))
-            raise RuntimeError(f"{who}'s {what} differ from those it promises: {different}")
+def check_declared(who: str, what: str, declared: Sequence[str], given: Iterable[str]) -> None:
+    """``RuntimeError`` where the claims or figures ``given`` by a study, or a part of one, are not those declared."""
+    if sorted(declared) != sorted(given):
+        different = sorted(set(declared) ^ set(given))
+        raise RuntimeError(f"{who}: its {what} differ from those declared: {different}")
 
 
 _CSS = """
@@ -93,12 +81,10 @@ img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--l
 #: studies.
 _RULES = (
     "Claims, estimators and thresholds were declared before they were first measured. Two rules that apply to all of "
-    "them came "
-    "later, after the studies had been run: an interval without width gives no verdict unless the value is exact "
-    "(such a claim is "
-    "undecided and marked “all alike”), and a claim that the configuration of the run cannot test is not applicable. "
-    "Before, the "
-    "first kind was supported or not supported by its value alone, and some of the second kind were not supported."
+    "them came later, after the studies had been run: an interval without width gives no verdict unless the value is "
+    "exact (such a claim is undecided and marked “all alike”), and a claim that the configuration of the run cannot "
+    "test is not applicable. Before, the first kind was supported or not supported by its value alone, and some of the "
+    "second kind were not supported."
 )
 
 _MARKS = {"supported": "✓", "not supported": "✗", "undecided": "?", "not applicable": "–"}
@@ -113,7 +99,11 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
         config: the configuration as ``config_to_json`` gives it.
     """
     timings = directory.timings()
-    times = [(stage, f"{seconds:.1f} s") for stage, seconds in timings.items()]
+    times = [*timings.items(), ("total", sum(timings.values()))]
+    given = [
+        (name, " ".join(map(str, value)) if isinstance(value, list) else str(value))
+        for name, value in options(config).items()
+    ]
     parts = [
         f"<h1>{html.escape(report.title)}</h1>",
         f'<div class="answer">{"".join(f"<p>{html.escape(line)}</p>" for line in report.answer.splitlines())}</div>',
@@ -121,11 +111,11 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
         *(["<h2>Figures</h2>"] if report.figures else []),
         *(_figure(directory, figure) for figure in report.figures),
         *(["<h2>Tables</h2>"] if report.tables else []),
-        *(_table(table.title, table.header, table.rows) for table in report.tables),
+        *map(_table, report.tables),
         "<h2>How it was made</h2>",
-        _table("Configuration", ("option", "value"), [(name, value) for name, value in _flat(config)]),
-        _table("Environment", ("", ""), environment()),
-        _table("Time of each stage", ("stage", "time"), [*times, ("total", f"{sum(timings.values()):.1f} s")]),
+        _table(Table("Configuration", ("option", "value"), given)),
+        _table(Table("Environment", ("", ""), environment())),
+        _table(Table("Time of each stage", ("stage", "time"), [(stage, f"{time:.1f} s") for stage, time in times])),
     ]
     body = "\n".join(parts)
     directory.write_text(
@@ -151,29 +141,19 @@ def environment() -> list[tuple[str, str]]:
 
 
 def _claims(claims: Sequence[JudgedClaim]) -> str:
-    rows = []
-    for claim in claims:
-        rows.append(_claim_row(claim))
-        rows += [_claim_row(part, "↳ ") for part in claim.parts]
-    head = "".join(
-        f'<th scope="col">{name}</th>'
-        for name in ("claim", "verdict", "measured [95 % interval]", "threshold", "source")
-    )
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>\n"
-        f'<p class="note">{_RULES}</p>'
-    )
+    rows = [_claim_row(one, "↳ " * (one is not claim)) for claim in claims for one in (claim, *claim.parts)]
+    header = ("claim", "verdict", "measured [95 % interval]", "threshold", "source")
+    return f'{_tabulated("", header, rows)}\n<p class="note">{_RULES}</p>'
 
 
-def _claim_row(claim: JudgedClaim, prefix: str = "") -> str:
+def _claim_row(claim: JudgedClaim, prefix: str) -> str:
     note = f'<br><span class="note">{html.escape(claim.note)}</span>' if claim.note else ""
     word = claim.verdict
     return (
         f"<tr><td>{prefix}<code>{html.escape(claim.id)}</code><br>{html.escape(claim.statement)}{note}</td>"
         f'<td class="verdict {word.replace(" ", "-")}">{_MARKS[word]} {word}</td>'
         f"<td>{html.escape(claim.measured)}</td><td>{html.escape(claim.threshold)}</td>"
-        f"<td>{html.escape(', '.join(filter(None, (claim.paper, claim.figure))))}</td></tr>"
+        f"<td>{html.escape(claim.origin)}</td></tr>"
     )
 
 
@@ -186,24 +166,18 @@ def _figure(directory: RunDirectory, figure: FigureEntry) -> str:
     )
 
 
-def _table(title: str, header: Iterable[str], rows: Iterable[Sequence[Any]]) -> str:
+def _table(table: Table) -> str:
+    rows = ["".join(f"<td>{html.escape(_cell(cell))}</td>" for cell in row) for row in table.rows]
+    caption = f"<caption>{html.escape(table.title)}</caption>"
+    return _tabulated(caption, table.header, [f"<tr>{row}</tr>" for row in rows])
+
+
+def _tabulated(caption: str, header: Iterable[str], rows: Iterable[str]) -> str:
+    """A table that scrolls where the window is too narrow, from its rows in HTML."""
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
-    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(_cell(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<div class="wide"><table><caption>{html.escape(title)}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
+    body = "\n".join(rows)
+    return f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
 def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{name}.")
-        else:
-            rows.append((f"{prefix}{name}", " ".join(map(str, value)) if isinstance(value, list) else str(value)))
-    return rows

@@ -5,12 +5,10 @@ import dataclasses
 import functools
 import hashlib
 import io
-import json
 import math
 import os
 import re
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -18,31 +16,35 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from dgu.core.errors import InputError
-from dgu.core.files import TEMPORARY, advice, remove_temporary, write_arrays, write_atomic
-from dgu.core.reading import array_names, guarded, read_json, read_member, regular_file
+from dgu.core.files import TEMPORARY, advice, remove_temporary, write_atomic
+from dgu.core.locks import locked
+from dgu.core.plain_json import json_bytes, plain
+from dgu.core.reading import guarded, read_json
+from dgu.core.stamped import read_stamped, write_stamped
 from experiments.study.configuration import (
     GENERATOR,
     check_generator,
     check_same,
     config_to_json,
     options,
+    other_options,
     read_config,
 )
 from experiments.study.inputs import RECORD, Inputs, recording
-from experiments.study.lock import locked
 from experiments.study.outputs import refuse_in_the_way, unusable
 from experiments.study.processes import from_lead, is_lead
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Words that have no place in the keys of ``metrics.json``: a resumed run must give the same bytes.
+#: Words that no key of ``metrics.json`` may hold, since a resumed run must give the same bytes.
 _NOT_METRICS = {"seconds", "elapsed", "duration", "timestamp", "host"}
-#: Files that hold nothing computed: of the run, of its store of samples and of a training. A run that left no others
-#: stored nothing.
+#: Files of a run, and of its store of samples, that hold nothing computed. A run that left no others stored nothing.
 _PREPARED = {"config.json", RECORD, "store.json", ".lock"}
 #: Bytes at the end of a report that hold its closing tag.
 _END_OF_REPORT = 64
+#: What the file of a stage must be.
+_STAGE = "a whole stage of this run"
 #: Folders that the studies make in a run's directory.
 _FOLDERS = ("stages", "figures", "images", "samples", "checkpoints", "networks")
 
@@ -83,8 +85,7 @@ class RunDirectory:
             problem = ""
             try:
                 if is_lead():
-                    new = stack.enter_context(locked(Path(out), config))
-                    directory = cls._prepared(out, config, new)
+                    directory = cls._locked(stack, Path(out), config)
             except InputError as error:
                 problem = str(error)
             problem = from_lead(problem)
@@ -97,10 +98,17 @@ class RunDirectory:
                 yield directory
 
     @classmethod
-    def _prepared(cls, out: str | os.PathLike[str], config: Any, new: bool) -> "RunDirectory":
-        """The locked directory, without what a killed run was writing; where it is refused and ``new``, it goes
-        again.
+    def _locked(cls, stack: contextlib.ExitStack, out: Path, config: Any) -> "RunDirectory":
+        """The directory, locked until the ``stack`` ends, without what a killed run was writing. One that was made here
+        is removed again where it is refused.
         """
+        try:
+            new = stack.enter_context(locked(out))
+        except BlockingIOError:
+            used = f"is in use by another process{other_options(out / 'config.json', config)}"
+            raise InputError(f"--out = {str(out)!r}: {used}; must be free (give --out another directory)") from None
+        except OSError as error:
+            raise unusable(out, error) from None
         try:
             directory = cls.open(out, config)
             directory.inputs.check()
@@ -110,7 +118,7 @@ class RunDirectory:
                     os.rmdir(out)
             raise
         if os.access(out, os.W_OK):
-            remove_temporary(Path(out))
+            remove_temporary(out)
         return directory
 
     @classmethod
@@ -146,8 +154,7 @@ class RunDirectory:
                 raise PermissionError(13, "permission denied")
             if fresh and is_lead():
                 directory.discard(remove=False)
-                plain = _plain_json(wanted | {"prng": GENERATOR}, "config.json")
-                write_atomic(stored, lambda stream: stream.write(_json_bytes(plain)))
+                write_atomic(stored, lambda stream: stream.write(json_bytes(wanted | {"prng": GENERATOR})))
             if not directory.finished:
                 for name in _FOLDERS:
                     refuse_in_the_way(path / name)
@@ -215,44 +222,22 @@ class RunDirectory:
             arrays = {key: _plain_array(name, key, value, allow_nonfinite) for key, value in compute().items()}
             if not is_lead():
                 return arrays
-            source = {
-                "stage": name,
-                "arrays": _kinds(arrays),
-                "config": self._config_sha256,
-                "inputs": self.inputs.used,
-            }
-            comment = json.dumps(source, sort_keys=True).encode()
-            self._write(file, lambda stream: write_arrays(stream, arrays, comment=comment))
-            self._record_time(name, time.perf_counter() - started)
-        return self._read_stage(name, file)
-
-    def _read_stage(self, name: str, file: Path) -> dict[str, np.ndarray]:
-        """The arrays of a stored stage; every line of refusal says what to do."""
+            stamp = {"stage": name, "config": self._config_sha256, "inputs": self.inputs.used}
+            self._write(file, lambda stream: write_stamped(stream, arrays, stamp))
+            self.write_json("timings.json", self.timings() | {name: round(time.perf_counter() - started, 3)})
         try:
-            with guarded(file, "a whole stage of this run"):
-                return self._checked_stage(name, file)
+            with guarded(file, _STAGE):
+                return self._read_stage(name, file)
         except InputError as error:
             raise InputError(f"{error} (remove it to compute again)") from error
 
-    def _checked_stage(self, name: str, file: Path) -> dict[str, np.ndarray]:
-        with open(regular_file(file), "rb") as stream, zipfile.ZipFile(stream) as archive:
-            # Stages are not compressed: nothing in the file is larger than the file.
-            size = os.fstat(stream.fileno()).st_size
-            arrays = {key: read_member(archive, key, file, size) for key in array_names(archive)}
-            strays = len(archive.namelist()) - len(arrays)
-            if not archive.comment:
-                raise InputError(f"{file}: does not say what it was computed from; must be a stage that this run wrote")
-            source = json.loads(archive.comment)
-        if source.get("stage") != name:
-            raise InputError(f"{file}: is the stage {source.get('stage')!r}; must be {name!r} of this run")
-        there, here = source["arrays"], _kinds(arrays)
-        other = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
-        if other or strays:
-            found = ", ".join(other) or "files that are no arrays"
-            raise InputError(f"{file}: lacks, changes or adds {found}; must be as it was written")
-        if source["config"] != self._config_sha256:
+    def _read_stage(self, name: str, file: Path) -> dict[str, np.ndarray]:
+        arrays, stamp = read_stamped(file, _STAGE)
+        if stamp["stage"] != name:
+            raise InputError(f"{file}: is the stage {stamp['stage']!r}; must be {name!r} of this run")
+        if stamp["config"] != self._config_sha256:
             raise InputError(f"{file}: was computed with other options; must be a stage of this run")
-        for shown, content in source["inputs"].items():
+        for shown, content in stamp["inputs"].items():
             if self.inputs.differs(shown, content):
                 raise InputError(f"{file}: was computed from another {shown}; must be a stage of this run")
             self.inputs.used[shown] = content
@@ -268,10 +253,10 @@ class RunDirectory:
 
         ``metrics.json`` may hold neither times nor paths. ``ValueError`` for those and for NaN or infinities.
         """
-        plain = _plain_json(data, name)
+        value = plain(data, name)
         if name == "metrics.json":
-            _check_metrics(plain, name)
-        self._write(self._file(name), lambda stream: stream.write(_json_bytes(plain)))
+            _check_metrics(value, name)
+        self._write(self._file(name), lambda stream: stream.write(json_bytes(value)))
 
     def read_json(self, name: str) -> Any:
         """The contents of a JSON file of this directory, or None where it is missing.
@@ -280,11 +265,9 @@ class RunDirectory:
             InputError: it cannot be read.
         """
         file = self._file(name)
-        return (
-            read_json(file, "whole, as the run wrote it", advice="remove it to make it again")
-            if file.exists()
-            else None
-        )
+        if not file.exists():
+            return None
+        return read_json(file, "whole, as the run wrote it", advice="remove it to make it again")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file (UTF-8; what a file name may have that is no UTF-8 is escaped, as JSON does it)."""
@@ -301,16 +284,9 @@ class RunDirectory:
         try:
             found = self.read_json("timings.json")
         except InputError:
-            return {}
-        found = found if isinstance(found, dict) else {}
-        return {
-            name: seconds
-            for name, seconds in found.items()
-            if isinstance(seconds, int | float) and 0 <= seconds < math.inf
-        }
-
-    def _record_time(self, name: str, seconds: float) -> None:
-        self.write_json("timings.json", self.timings() | {name: round(seconds, 3)})
+            found = None
+        times = found.items() if isinstance(found, dict) else ()
+        return {name: time for name, time in times if isinstance(time, int | float) and 0 <= time < math.inf}
 
     def _write(self, file: Path, write: Callable[[IO[bytes]], Any]) -> None:
         if not is_lead():
@@ -349,17 +325,6 @@ def _nothing_stored(path: Path) -> bool:
     )
 
 
-def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
-    """Dtype and shape of each array, by its name."""
-    return {name: [array.dtype.str, list(array.shape)] for name, array in sorted(arrays.items())}
-
-
-def _json_bytes(plain: Any) -> bytes:
-    text = json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    # What a file name may have that is no UTF-8 is escaped, as JSON does it.
-    return text.encode(errors="backslashreplace")
-
-
 def _plain_array(stage: str, key: str, value: Any, allow_nonfinite: bool) -> np.ndarray:
     array = np.asarray(value)
     if not re.fullmatch(r"\w[\w.-]*", key):
@@ -370,23 +335,6 @@ def _plain_array(stage: str, key: str, value: Any, allow_nonfinite: bool) -> np.
         first = np.argwhere(~np.isfinite(array))[0].tolist()
         raise ValueError(f"stage {stage!r}: {key}{first} is {array[tuple(first)]}: must be finite")
     return array
-
-
-def _plain_json(value: Any, where: str) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain_json(entry, f"{where}: {key}") for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain_json(entry, f"{where}[{number}]") for number, entry in enumerate(value)]
-    if value is None or isinstance(value, str | bool):
-        return value
-    if not isinstance(value, int | float):
-        value = np.asarray(value)
-        if value.dtype.kind not in "biufU":
-            raise ValueError(f"{where}: {type(value).__name__} of {value.dtype} must be numbers, text or None")
-        return _plain_json(value.tolist(), where)
-    if not math.isfinite(value):
-        raise ValueError(f"{where} is {value}: must be finite")
-    return value
 
 
 def _check_metrics(value: Any, where: str) -> None:

@@ -14,26 +14,16 @@ from experiments.study.ends import begin
 from experiments.study.judged import JudgedClaim
 from experiments.study.options import Options
 from experiments.study.part import Findings, Part
-from experiments.study.report import FigureEntry, Report, Section, Table
+from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
 
 #: Presets of a study that names no others.
 PRESETS = ("smoke", "default", "paper")
 
 
-def no_plan(config: Any) -> tuple[None, list[Cost]]:
-    """What a dry run knows of a subject whose parts need to know nothing."""
-    return None, []
-
-
-def no_introduction(config: Any, subject: Any) -> Findings:
-    """The introduction of a report that begins with its first part."""
-    return Findings("")
-
-
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """One question, asked of one subject in several parts; run by ``python -m experiments.NAME``.
+    """One question about one subject, answered in several parts; run by ``python -m experiments.NAME``.
 
     Attributes:
         name: name of the package, and of the command.
@@ -43,11 +33,11 @@ class Study:
         parts: its parts, in the order of the report.
         gather: ``gather(config, directory)`` makes the subject: it loads what the options name and refuses what cannot
             be used; long computations wait until a part needs them.
-        plan: ``plan(config)`` says what a dry run knows of the subject, and what making the subject costs.
+        plan: ``plan(config)`` gives what ``--dry-run`` knows of the subject without making it, which is handed to the
+            ``costs`` of the parts, and what making the subject costs.
         overrides: by preset, the options that differ from their defaults; those of the parts come from
             ``Part.presets``, in the preset of the same name. ``"parts"`` names the parts that run.
-        introduce: ``introduce(config, subject)``: what the report says of the subject before its parts: answer, tables,
-            metrics.
+        introduce: ``introduce(config, subject)`` gives the answer, tables and metrics with which the report begins.
         renamed: options that have another name now, for those who still type the old one: ``{"--epochs":
             "--stopping.epochs"}``.
     """
@@ -58,11 +48,11 @@ class Study:
     options: type[Options]
     parts: tuple[Part[Any], ...]
     gather: Callable[[Any, RunDirectory], Any]
-    plan: Callable[[Any], tuple[Any, list[Cost]]] = no_plan
+    plan: Callable[[Any], tuple[Any, list[Cost]]] = lambda config: (None, [])
     overrides: Mapping[str, Mapping[str, Any]] = dataclasses.field(
         default_factory=lambda: {name: {} for name in PRESETS}
     )
-    introduce: Callable[[Any, Any], Findings] = no_introduction
+    introduce: Callable[[Any, Any], Findings] = lambda config, subject: Findings("")
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
@@ -115,33 +105,30 @@ class Study:
         on.
         """
         subject = self.gather(config, directory)
-        asked = self.chosen(config)
-        for part in asked:
-            part.check(self.options_of(part, config), subject)
-        sections: dict[str, Section] = {}
-        skipped: dict[str, str] = {}
-        for part in asked:
-            why = part.skips(self.options_of(part, config), subject)
-            if why:
-                skipped[part.name] = why
-                continue
-            print(f"{part.name}: {part.question}", flush=True)
-            sections[part.name] = part.section(self.options_of(part, config), subject, directory, config.seed)
-        first = self.introduce(config, subject)
-        metrics = {name: section.metrics for name, section in sections.items()}
-        directory.write_json("metrics.json", metrics | dict(first.metrics))
-        every = list(sections.values())
-        answers = [first.answer, *(section.answer for section in every)]
-        answers += [f"Skipped {name}: {why}." for name, why in skipped.items()]
+        asked = [(part, self.options_of(part, config)) for part in self.chosen(config)]
+        for part, own in asked:
+            part.check(own, subject)
+        sections: dict[str, Report] = {}
+        skipped = []
+        for part, own in asked:
+            if why := part.skips(own, subject):
+                skipped.append(f"Skipped {part.name}: {why}.")
+            else:
+                print(f"{part.name}: {part.question}", flush=True)
+                sections[part.name] = part.section(own, subject, directory, config.seed)
+        first, every = self.introduce(config, subject), sections.values()
+        metrics = {name: section.metrics for name, section in sections.items()} | dict(first.metrics)
+        directory.write_json("metrics.json", metrics)
         return Report(
             self.title,
-            "\n".join(filter(None, answers)),
+            "\n".join(filter(None, [first.answer, *(section.answer for section in every), *skipped])),
             claims=[claim for section in every for claim in section.claims],
             figures=[FigureEntry(f.file, f"{s.title}. {f.caption}") for s in every for f in s.figures],
             tables=[
                 *first.tables,
                 *(Table(f"{s.title}: {t.title}", t.header, t.rows) for s in every for t in s.tables),
             ],
+            metrics=metrics,
         )
 
     def dry_run(self, config: Any) -> list[Cost]:

@@ -17,14 +17,8 @@ MARGIN = st.floats(0.1, 5).map(lambda value: round(value, 2))
 
 
 def make(kind, low, high, bound, **more):
-    middle, interval, about = (low + high) / 2, (low, high), ABOUT | more
-    return {
-        "equivalent": lambda: JudgedClaim.equivalent(estimate=middle, interval=interval, margin=bound, **about),
-        "different": lambda: JudgedClaim.different(estimate=middle, interval=interval, margin=bound, **about),
-        "at least": lambda: JudgedClaim.at_least(value=middle, interval=interval, threshold=bound, **about),
-        "at most": lambda: JudgedClaim.at_most(value=middle, interval=interval, threshold=bound, **about),
-        "within": lambda: JudgedClaim.within(value=middle, interval=interval, low=-bound, high=bound, **about),
-    }[kind]()
+    bounds = (-bound, bound) if kind == "within" else (bound,)
+    return JudgedClaim(value=(low + high) / 2, interval=(low, high), kind=kind, bounds=bounds, **ABOUT | more)
 
 
 def truth(kind, value, bound):
@@ -69,9 +63,9 @@ def test_moving_the_interval_across_the_threshold_flips_the_verdict(kind):
 @given(error=st.floats(0.0, 2.0), low=NUMBER)
 @settings(max_examples=50, deadline=None)
 def test_too_large_a_standard_error_leaves_it_undecided(error, low):
-    parts = dict(estimate=low, interval=(low, low), margin=2.5, exact=True, **ABOUT)
-    held = JudgedClaim.equivalent(standard_error=error, max_standard_error=0.8, **parts).verdict
-    assert held == ("undecided" if error > 0.8 else JudgedClaim.equivalent(**parts).verdict)
+    free = make("equivalent", low, low, 2.5, exact=True)
+    held = dataclasses.replace(free, standard_error=error, max_standard_error=0.8)
+    assert held.verdict == ("undecided" if error > 0.8 else free.verdict)
 
 
 def test_all_of_is_as_good_as_its_worst_part():
@@ -114,7 +108,7 @@ def test_what_was_not_tested_is_neither_supported_nor_undecided():
     with pytest.raises(ValueError, match="says why"):
         JudgedClaim.not_applicable(why="", **named)
     with pytest.raises(ValueError, match="unless it is not applicable"):
-        JudgedClaim.at_least(value=None, interval=None, threshold=1.0, **ABOUT)
+        JudgedClaim(value=None, interval=None, kind="at least", bounds=(1.0,), **ABOUT)
 
 
 def test_claims_of_an_older_version_are_read_or_refused_in_one_line(tmp_path):
@@ -147,7 +141,7 @@ def test_claims_of_an_older_version_are_read_or_refused_in_one_line(tmp_path):
 def test_the_verdict_cannot_be_written_by_hand():
     claim = make("equivalent", -1.0, 1.0, 2.5)
     with pytest.raises(TypeError):
-        JudgedClaim.equivalent(estimate=0, interval=(-9, 9), margin=1, verdict="supported", **ABOUT)
+        make("equivalent", -9, 9, 1, verdict="supported")
     with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
         claim.verdict = "not supported"
     with pytest.raises(ValueError, match="stored verdict"):
@@ -159,16 +153,18 @@ def test_the_verdict_cannot_be_written_by_hand():
 @pytest.mark.parametrize(
     "wrong",
     [
-        dict(estimate=float("nan"), interval=(0, 1), margin=1),
-        dict(estimate=0, interval=(1, 0), margin=1),
-        dict(estimate=0, interval=(0, 1), margin=-1),
-        dict(estimate=0, interval=(0, float("inf")), margin=1),
-        dict(estimate=0, interval=(0, 1), margin=1, standard_error=0.1),
+        dict(value=float("nan")),
+        dict(interval=(1, 0)),
+        dict(bounds=(-1,)),
+        dict(interval=(0, float("inf"))),
+        dict(standard_error=0.1),
+        dict(kind="larger"),
+        dict(kind="within", bounds=(1, 0)),
     ],
 )
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="claim 'c'"):
-        JudgedClaim.equivalent(**wrong, **ABOUT)
+        dataclasses.replace(make("equivalent", 0, 1, 1), **wrong)
 
 
 def test_round_trip_through_the_run_directory(tmp_path):
@@ -199,6 +195,6 @@ def test_table_names_each_claim_with_verdict_numbers_and_bound():
 
 
 def test_an_interval_without_width_is_shown_as_none():
-    same = JudgedClaim.within(value=-10.9375, interval=(-10.9375, -10.9375), low=-1, high=1, **ABOUT)
+    same = make("within", -10.9375, -10.9375, 1)
     assert same.measured.startswith("-10.94 (all alike: no interval)") and same.verdict == "undecided"
     assert "(exact)" in dataclasses.replace(same, exact=True).measured

@@ -59,14 +59,15 @@ class Study:
         draws = directory.stage("draw", lambda: {"total": sum(config.sizes)})
         directory.write_json("metrics.json", {"total": draws["total"]})
         value = float(draws["total"])
-        claim = JudgedClaim.at_least(
+        claim = JudgedClaim(
             id="big",
             paper="own",
             figure="",
             statement="The sizes are large.",
             value=value,
             interval=(value, value),
-            threshold=25,
+            kind="at least",
+            bounds=(25,),
             unit="",
             exact=True,
         )

@@ -26,6 +26,7 @@ from experiments.study.command_line import run_experiment
 from experiments.study.ends import in_one_line
 from experiments.study.progress import Progress
 from experiments.study.report import Report
+from tests.experiments.commands import exit_code
 
 ROOT = Path(__file__).parents[2]
 
@@ -292,11 +293,11 @@ def test_metrics_shows_what_it_measured_where_it_cannot_be_written(tmp_path, cap
 
     monkeypatch.setattr(metrics, "write_atomic", full)
     argv = ["--features", str(tmp_path / "a.npy"), "--reference", str(tmp_path / "b.npy"), "--out"]
-    assert metrics.main([*argv, str(tmp_path / "out.json")]) == 2
+    assert exit_code(metrics.main, [*argv, str(tmp_path / "out.json")]) == 2
     found = capsys.readouterr()
     assert "frechet_distance: " in found.out and found.err.count("\n") == 1 and "Read-only" in found.err
-    assert metrics.main([*argv, str(tmp_path / "none" / "out.json")]) == 2
+    assert exit_code(metrics.main, [*argv, str(tmp_path / "none" / "out.json")]) == 2
     found = capsys.readouterr()
     assert found.out == "" and "a file in a folder that exists" in found.err  # Said before any work.
-    assert metrics.main(["--reference", "b.npy"]) == 2
+    assert exit_code(metrics.main, ["--reference", "b.npy"]) == 2
     assert capsys.readouterr().err == "metrics: --features: needs a value, a path\n"

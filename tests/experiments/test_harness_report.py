@@ -52,8 +52,14 @@ def written(tmp_path_factory):
     directory.stage("draw", lambda: {"x": 1})
     about = dict(paper="concentration", figure="Fig 5", unit="points", note=EVIL)
     claims = [
-        JudgedClaim.at_least(
-            id=f"claim-{word}", statement=EVIL, value=0.5, interval=(low, low + 1), threshold=2.0, **about
+        JudgedClaim(
+            id=f"claim-{word}",
+            statement=EVIL,
+            value=0.5,
+            interval=(low, low + 1),
+            kind="at least",
+            bounds=(2.0,),
+            **about,
         )
         for word, low in (("yes", 3.0), ("no", 0.0), ("open", 1.5))
     ]

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 from dgu.core.errors import InputError
+from dgu.data.contents import content_of
 from experiments.study import inputs
 from experiments.study.command_line import run_experiment
-from experiments.study.inputs import content_of, files_of, note_choice, reading
+from experiments.study.inputs import note_choice, reading
 from experiments.study.judged import JudgedClaim
 from experiments.study.pool import load_images
 from experiments.study.report import Report
@@ -226,28 +227,6 @@ def test_what_a_choice_came_to_is_noticed_and_named_sets_need_no_record(tmp_path
         note_choice("data", "auto", "fashion-mnist")
 
 
-def test_what_an_input_consists_of(tmp_path):
-    folder = tmp_path / "set"
-    for name in ("b/2.png", "a/1.png", ".lock", "a/.hidden"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/3.png").write_text("3")
-    (folder / "c").symlink_to(tmp_path / "elsewhere")
-    (folder / "c/up").symlink_to(folder)
-    os.mkfifo(folder / "pipe")
-    assert [str(file.relative_to(folder)) for file in files_of(folder)] == ["a/1.png", "b/2.png", "c/3.png"]
-    known = content_of(folder)
-    (folder / "a/.hidden").unlink()
-    assert content_of(folder) == known
-    (folder / "a/1.png").rename(folder / "a/0.png")
-    assert content_of(folder) != known
-    assert files_of(tmp_path / "absent") == files_of(folder / "pipe") == []
-    import hashlib
-
-    assert content_of(folder / "b/2.png") == hashlib.sha256(b"b/2.png").hexdigest()
-
-
 def test_outside_a_run_nothing_is_noted(tmp_path):
     (tmp_path / "a").write_text("a")
     with reading("samples", "a", tmp_path / "a"):
@@ -399,14 +378,15 @@ def study(config, directory):
     total = directory.stage("draw", lambda: {"total": config.seed})["total"]
     directory.stage("more", lambda: {"total": config.seed})
     directory.write_json("metrics.json", {"total": total})
-    claim = JudgedClaim.at_least(
+    claim = JudgedClaim(
         id="big",
         paper="own",
         figure="",
         statement="Large.",
         value=1.0,
         interval=(1.0, 1.0),
-        threshold=0,
+        kind="at least",
+        bounds=(0,),
         unit="",
         exact=True,
     )

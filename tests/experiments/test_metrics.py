@@ -10,6 +10,7 @@ import pytest
 
 from dgu.analysis import FeatureMoments, frechet_distance, write_statistics
 from experiments.metrics import main
+from tests.experiments.commands import exit_code
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def files(tmp_path):
 
 
 def measure(folder, *arguments):
-    assert main(["--out", str(folder / "out.json"), *map(str, arguments)]) == 0
+    assert exit_code(main, ["--out", folder / "out.json", *arguments]) == 0
     return json.loads((folder / "out.json").read_text())
 
 
@@ -47,7 +48,7 @@ def test_more_images_give_a_seeded_subset_fewer_an_error(files, capsys):
     asked = ("--features", folder / "a.npy", "--reference", folder / "b.npz", "--count")
     first, again, other = (measure(folder, *asked, 200, "--seed", seed) for seed in (0, 0, 1))
     assert first == again != other and first["images"] == 200
-    assert main([*map(str, asked), "301"]) == 2
+    assert exit_code(main, [*asked, 301]) == 2
     assert "count = 301: must be at most the number of rows, 300" in capsys.readouterr().err
 
 
@@ -66,7 +67,7 @@ def test_fid_is_said_of_declared_inception_features_only(files, tmp_path, capsys
     with np.load(tmp_path / "saved.npz") as saved:
         assert saved["sigma"].shape == (2048, 2048)
     capsys.readouterr()
-    assert main(["--features", str(folder / "a.npy"), "--reference", str(folder / "b.npz"), "--inception"]) == 2
+    assert exit_code(main, ["--features", folder / "a.npy", "--reference", folder / "b.npz", "--inception"]) == 2
     assert "inception = 'features 6 wide': must be 2048 wide" in capsys.readouterr().err
 
 
@@ -86,7 +87,7 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(files, capsys, arguments,
     features, reference, *rest = arguments
     out = folder / "nothing.json"
     options = ["--features", folder / features, "--reference", folder / reference, *rest, "--out", out]
-    assert main([str(option) for option in options]) == 2
+    assert exit_code(main, options) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and text in error and not out.exists()
 
@@ -95,7 +96,7 @@ def refused(folder, capsys, *options, code=2):
     """The line with which the command ends; no file has changed."""
     asked = ["--features", str(folder / "a.npy"), "--reference", str(folder / "b.npy")]
     before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-    assert main([*asked, *map(str, options)]) == code
+    assert exit_code(main, [*asked, *options]) == code
     assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1

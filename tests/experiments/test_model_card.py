@@ -6,9 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from dgu.analysis.quality.card import quality_card
 from dgu.data import ImageSet
 from experiments import model_card
-from experiments.model_card import card_markdown, main, measure
+from experiments.model_card import card_markdown, main
+from tests.experiments.commands import exit_code
 
 KEY = jax.random.key(1)
 NAMES = ("rows", "columns", "checks")
@@ -33,7 +35,7 @@ TRAIN, HELDOUT = image_set(0, 900, "train"), image_set(1, 300, "test")
 
 
 def card_of(images, labels):
-    card = measure(images, labels, TRAIN, HELDOUT, KEY, epochs=15)
+    card = quality_card(images, labels, TRAIN, HELDOUT, KEY, epochs=15)
     return card, {check["check"].split(" ")[0]: check["holds"] for check in card["checks"]}
 
 
@@ -73,7 +75,7 @@ def test_command_writes_the_card(tmp_path, monkeypatch, capsys):
     images, labels = draw(5, 300)
     np.savez(tmp_path / "samples.npz", samples=images, labels=labels)
     arguments = ["--samples", str(tmp_path / "samples.npz"), "--out", str(tmp_path / "card"), "--epochs", "15"]
-    assert main(arguments) == 0
+    assert exit_code(main, arguments) == 0
     card = json.loads((tmp_path / "card" / "card.json").read_text())
     assert card["source"] == "samples.npz" and card["data"]["heldout"] == "hash of test"
     assert (tmp_path / "card" / "card.md").read_text() == card_markdown(card)
@@ -97,14 +99,14 @@ def test_bad_samples_end_in_one_line_and_write_nothing(tmp_path, monkeypatch, ca
     file = tmp_path / "samples.npz"
     if arrays is not None:
         np.savez(file, **arrays)
-    assert main(["--samples", str(file), "--out", str(tmp_path / "card")]) == 2
+    assert exit_code(main, ["--samples", str(file), "--out", str(tmp_path / "card")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and text in error
     assert not (tmp_path / "card").exists()
 
 
 def test_one_source_of_samples_is_needed(tmp_path, capsys):
-    assert main(["--out", str(tmp_path / "card")]) == 2
+    assert exit_code(main, ["--out", str(tmp_path / "card")]) == 2
     assert "exactly one" in capsys.readouterr().err
 
 
@@ -116,6 +118,6 @@ def test_a_card_that_cannot_be_written_is_one_line_before_any_work(tmp_path, mon
     (tmp_path / "file").write_text("mine")
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "folder/card.md").mkdir(parents=True)
-    assert main(["--samples", "samples.npz", "--out", out]) == 2
+    assert exit_code(main, ["--samples", "samples.npz", "--out", out]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("model_card: out = ")

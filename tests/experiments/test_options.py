@@ -194,7 +194,7 @@ def test_intervals_and_whole_words():
 
 def parsed(study, *argv):
     argv = ["--preset", "smoke", *argv]
-    return parse(presets(study), argv, name=study, default="default", description="", offered=("dry_run",))
+    return parse(presets(study), argv, name=study, description="", offered=("dry_run",))
 
 
 @pytest.mark.parametrize(

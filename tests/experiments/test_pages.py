@@ -17,11 +17,18 @@ def finished(path, *claims):
 
 
 ABOUT = {"paper": "own", "figure": "", "unit": "points"}
-SMALL = JudgedClaim.at_most(
-    id="small", statement="It is | small.", value=0.123, interval=(0.1, 0.2), threshold=0.5, note="A note.", **ABOUT
+SMALL = JudgedClaim(
+    id="small",
+    statement="It is | small.",
+    value=0.123,
+    interval=(0.1, 0.2),
+    kind="at most",
+    bounds=(0.5,),
+    note="A note.",
+    **ABOUT,
 )
-LARGE = JudgedClaim.at_least(
-    id="large", statement="It is large.", value=2.0, interval=(1.0, 3.0), threshold=4.0, **ABOUT
+LARGE = JudgedClaim(
+    id="large", statement="It is large.", value=2.0, interval=(1.0, 3.0), kind="at least", bounds=(4.0,), **ABOUT
 )
 
 

@@ -59,7 +59,7 @@ class Draws(study.Options, prefix="draws"):
         ({"count": 1}, "draws.count = 1: must be 2 or more"),
         ({"count": 2**40}, "at most 2147483647"),
         ({"least": 0}, r"draws.least = 0: must be in \[1, 20\]"),
-        ({"count": 4, "least": 5}, r"draws.least = 5: must be in \[1, 4\]"),
+        ({"count": 4, "least": 5}, r"draws.least = 5: must be in \[1, 4\] \(draws.count is 4\)$"),
         ({"scale": 0.0}, "draws.scale = 0.0"),
         ({"scale": math.nan}, "draws.scale = nan"),
         ({"share": 1.0}, "draws.share = 1.0: must be above 0 and below 1, or None"),

@@ -19,8 +19,8 @@ import pytest
 from dgu import data
 from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.core.errors import InputError
-from dgu.models import load_checkpoint
-from dgu.training import initial_state
+from dgu.models import load_checkpoint, save_network
+from dgu.training import initial_state, resumable
 from experiments import train as trainer
 from experiments.study.flop import matmul_flop
 
@@ -123,14 +123,14 @@ def small_config() -> trainer.Config:
     return replace(smoke, network=replace(smoke.network, model_channels=4, channel_mult=(1,)))
 
 
-#: Where a run is killed, and the images seen after the first step of the run that follows (none: nothing was left to
-#: do). A tick is two steps of 16 images, a checkpoint two ticks.
+#: Where a run is killed, and the images seen where the run that follows goes on. A tick is two steps of 16 images, a
+#: checkpoint two ticks.
 PLACES = {
-    "in the first tick": ((trainer.np, "mean", 1), 16),
-    "in a line of the log": ((trainer, "_append", 3, half_a_line), 80),
-    "between log and checkpoint": ((TrainingCheckpoints, "save", 1), 16),
-    "between checkpoint and network": ((trainer, "save_network", 1), 80),
-    "between the last checkpoint and its network": ((trainer, "save_network", 2), None),
+    "in the first tick": ((np, "mean", 1), 0),
+    "in a line of the log": ((resumable, "_append", 3, half_a_line), 64),
+    "between log and checkpoint": ((TrainingCheckpoints, "save", 1), 0),
+    "between checkpoint and network": ((resumable, "save_network", 1), 64),
+    "between the last checkpoint and its network": ((resumable, "save_network", 2), 128),
 }
 
 
@@ -141,14 +141,17 @@ def test_an_interruption_anywhere_leaves_the_same_bits(finished, tmp_path, monke
     with monkeypatch.context() as patch:
         killed_at(patch, *PLACES[place][0])
         with pytest.raises(Killed):
-            trainer.train(config, tmp_path, lambda seen, total: None)
-    seen = []
-    trainer.train(config, tmp_path, lambda done, total: seen.append((done, total)))
+            trainer.train(config, tmp_path)
+    left, progress = [], trainer.Progress
+    monkeypatch.setattr(
+        trainer, "Progress", lambda name, total, unit: left.append(total) or progress(name, total, unit)
+    )
+    trainer.train(config, tmp_path)
     for name in ("network.npz", "stats.jsonl"):
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes(), name
     chex.assert_trees_all_equal(final_state_of(tmp_path), final_state_of(finished))
     # What a checkpoint holds is not done again.
-    assert (seen[0] if seen else None) == (None if PLACES[place][1] is None else (PLACES[place][1], 128))
+    assert left == [128 - PLACES[place][1]]
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
@@ -233,7 +236,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys,
     write_images(tmp_path / "square.npz")
     write_images(tmp_path / "oblong.npz", shape=(8, 6))
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
-    monkeypatch.setattr(trainer, "initial_state", None)  # no work before the refusal
+    monkeypatch.setattr(resumable, "initial_state", None)  # no work before the refusal
     with pytest.raises(SystemExit) as exit_:
         trainer.main([*SMALL, *options.split()])
     error = capsys.readouterr().err
@@ -264,7 +267,7 @@ def test_data_replaced_between_a_kill_and_its_resume_are_noticed(tmp_path, monke
     good = path.read_bytes()
     command = [*SMALL, "--data", str(path), "--split", "train", "--out", str(out)]
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, trainer, "save_network", 1)
+        killed_at(patch, resumable, "save_network", 1)
         trainer.main(command)
     data.write_npz(path, 255 - images, labels)
     before = content(out)
@@ -273,7 +276,7 @@ def test_data_replaced_between_a_kill_and_its_resume_are_noticed(tmp_path, monke
     )
     config = replace(small_config(), data=str(path), split="train")
     with pytest.raises(InputError, match=r"of another training \(data\.sha256 is"):
-        trainer.train(config, out, lambda seen, total: None)
+        trainer.train(config, out)
     assert content(out) == before
     path.write_bytes(good)
     trainer.main(command)
@@ -282,7 +285,7 @@ def test_data_replaced_between_a_kill_and_its_resume_are_noticed(tmp_path, monke
 
 def test_a_directory_removed_while_training_is_one_line_and_is_not_made_anew(tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
-    for owner, name in ((trainer, "_append"), (TrainingCheckpoints, "save")):
+    for owner, name in ((resumable, "_append"), (TrainingCheckpoints, "save")):
         original = getattr(owner, name)
 
         def removed(*args, original=original):
@@ -297,7 +300,7 @@ def test_a_directory_removed_while_training_is_one_line_and_is_not_made_anew(tmp
 
 def test_a_log_that_lacks_ticks_is_one_line(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, trainer, "save_network", 1)
+        killed_at(patch, resumable, "save_network", 1)
         trainer.main([*SMALL, "--out", str(tmp_path)])
     log = tmp_path / "stats.jsonl"
     good = log.read_bytes()
@@ -345,7 +348,7 @@ def test_a_network_that_is_not_the_runs_own_is_noticed(finished, tmp_path, capsy
         (out / name).unlink()
     model = load_checkpoint(out)
     other = jax.tree.map(lambda leaf: 1.5 * leaf, model.denoiser.params)
-    trainer.save_network(out / "network.npz", model.network, other, model.metadata)
+    save_network(out / "network.npz", model.network, other, model.metadata)
     line = refusal(capsys, [*SMALL, "--out", str(out)])
     assert f"{out / 'network.npz'}: holds another network" in line and "give --out another directory" in line
 
@@ -386,7 +389,7 @@ def test_a_checkpoint_of_another_network_is_refused_untouched(finished):
     config = small_config()
     for other in (replace(config.network, model_channels=8), replace(config.network, num_blocks=2)):
         with pytest.raises(InputError, match="not of this network") as error:
-            trainer.train(replace(config, network=other), finished, lambda seen, total: None)
+            trainer.train(replace(config, network=other), finished)
         assert "\n" not in str(error.value)
     assert {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()} == before
 
@@ -396,9 +399,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
         for step in range(1, 9):
             yield state, {"step": step, "loss": jax.numpy.float32(np.nan if step == 3 else 1.0)}
 
-    monkeypatch.setattr(trainer, "train_steps", diverging)
+    monkeypatch.setattr(resumable, "train_steps", diverging)
     with pytest.raises(FloatingPointError, match="the training loss is nan in the tick that ends at step 4"):
-        trainer.train(small_config(), tmp_path, lambda seen, total: None)
+        trainer.train(small_config(), tmp_path)
     assert [tick["step"] for tick in trainer.read_log(tmp_path / "stats.jsonl")] == [2]
 
 
@@ -410,7 +413,7 @@ def test_training_starts_from_a_checkpoint(finished, tmp_path):
     config = small_config()
     # The first update has a learning rate of 0: parameters are those of the start.
     tuned = replace(config.training, duration_kimg=0.016, augment_probability=0.2)
-    path = trainer.train(replace(config, training=tuned, init_from=str(finished)), tmp_path, lambda seen, total: None)
+    path = trainer.train(replace(config, training=tuned, init_from=str(finished)), tmp_path)
     after = load_checkpoint(path)
     assert after.metadata["init_from"]["sha256"] == before.sha256
     assert after.metadata["training"]["ema_rampup_ratio"] is None
@@ -422,7 +425,7 @@ def test_training_starts_from_a_checkpoint(finished, tmp_path):
 def test_overflowing_gradients_are_counted_in_the_log_and_do_not_spoil_the_network(tmp_path):
     config = small_config()
     scaled = replace(config.training, duration_kimg=0.064, loss_scaling=3e38)
-    path = trainer.train(replace(config, training=scaled), tmp_path, lambda seen, total: None)
+    path = trainer.train(replace(config, training=scaled), tmp_path)
     counts = [tick["nonfinite"] for tick in trainer.read_log(tmp_path / "stats.jsonl")]
     assert 0 < counts[0] < counts[1]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(load_checkpoint(path).denoiser.params))

@@ -166,6 +166,6 @@ def test_gaps_without_spread_leave_the_slope_undecided(constant):
     sizes = [np.abs(gap).mean() for gap in gaps]
     np.testing.assert_allclose(trend.slope, np.polyfit(np.log(dimensions), np.log(sizes), 1)[0], rtol=1e-12)
     assert (trend.size_error == 0).nonzero()[0].tolist() == list(constant)
-    about = {"id": "a", "paper": "own", "figure": "", "statement": "falls", "unit": ""}
-    claim = JudgedClaim.at_most(value=trend.slope, interval=trend.slope_interval, threshold=-0.25, **about)
+    about = {"id": "a", "paper": "own", "figure": "", "statement": "falls", "unit": "", "kind": "at most"}
+    claim = JudgedClaim(value=trend.slope, interval=trend.slope_interval, bounds=(-0.25,), **about)
     assert claim.verdict == "undecided"
