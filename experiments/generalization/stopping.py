@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
 from dgu.analysis import ModeScores, mode_scores, proportion
