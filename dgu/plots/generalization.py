@@ -144,7 +144,7 @@ def mode_densities(
     epochs: Num[np.ndarray, "e"],
     log_q: Float[np.ndarray, "r e points"],
     grid: Grid,
-    mu: float,
+    mu: float | int,
     *,
     seeds: int = 3,
     title: str = "",

@@ -32,7 +32,7 @@ class ModeScores:
 
 
 def mode_scores(
-    log_q: Num[ArrayLike, "r points"], grid: Grid, mu: float, sigma: float, *, near: float = 1.5
+    log_q: Num[ArrayLike, "r points"], grid: Grid, mu: float | int, sigma: float | int, *, near: float | int = 1.5
 ) -> ModeScores:
     """Scores by differences of ``log q`` between points of the grid, and lines fitted to them by least squares.
 

@@ -2,6 +2,8 @@
 a false positive rate), and whether one quantity rises with another.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
@@ -59,7 +61,9 @@ def hits_at(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"], fa
     return proportion(positives > np.quantile(negatives, 1 - false_alarms, method="higher"))
 
 
-def rank_correlation(x: Num[ArrayLike, "*#batch n"], y: Num[ArrayLike, "*#batch n"]) -> Float[np.ndarray, "*batch"]:
+def rank_correlation(
+    x: Sequence[float | int] | Num[ArrayLike, "*#batch n"], y: Sequence[float | int] | Num[ArrayLike, "*#batch n"]
+) -> Float[np.ndarray, "..."]:
     """Spearman's correlation over the last axis: Pearson's of the ranks, equal values at the mean of their ranks.
 
     It is 0 where all values of ``x`` or of ``y`` are equal: then nothing rises with anything.
