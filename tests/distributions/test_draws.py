@@ -49,7 +49,7 @@ def test_two_boxes_are_mirror_images_of_one_volume():
     ("call", "words"),
     [
         (lambda: draw_examples(two_modes(3.0), KEY, 0), "count = 0: must be a whole number"),
-        (lambda: two_boxes(1.5), "dimension = 1.5: must be a whole number"),
+        (lambda: two_boxes(0), "dimension = 0: must be a whole number"),
     ],
 )
 def test_bad_input_is_one_line(call, words):

@@ -95,5 +95,5 @@ def test_densities_of_two_modes_tell_their_weights_and_places():
     assert texts == ["right 80%, modes -3.0, 3.0"] * 6 + ["diverged"] * 2
     drawn = lines(figure.axes[0])["learned"]
     np.testing.assert_allclose(drawn, density / density.sum() / grid.step)
-    with pytest.raises(InputError, match=r"log_q.shape = .*: must be \(R, 10, 121\)"):
-        plots.mode_densities(epochs[1:], log_q, grid, 3.0)
+    with pytest.raises(InputError, match=r"log_q.shape = .*: must be \(R, 11, 51\)"):
+        plots.mode_densities(epochs, log_q, Grid(-12, 12, 51), 3.0)
