@@ -229,7 +229,7 @@ def test_likelihoods_of_many_examples_are_those_of_each_with_probes_of_its_own()
     nats, errors = log_likelihoods(denoiser, examples, key, **options)
     for i, each in enumerate(examples):
         one = log_likelihood(denoiser, each, key=jax.random.fold_in(key, i), **options)
-        np.testing.assert_allclose((nats[i], errors[i]), one, rtol=1e-4)
-    assert nats[0] != nats[1]  # Their probes differ.
+        np.testing.assert_allclose((nats[i], errors[i]), one, atol=2e-3)  # That of the integration.
+    assert abs(nats[0] - nats[1]) > 0.01  # Their probes differ.
     with pytest.raises(InputError, match="probes = 1: must be a whole number, 2 or more"):
         log_likelihoods(denoiser, examples, key, probes=1)
