@@ -121,6 +121,7 @@ ANALYSIS = {
     "argmax_error": lambda give: A.argmax_error(give(MEANS), give(SPREADS)),
     "auc": lambda give: A.auc(give(ROWS[:, 0]), give(OTHERS[:, 0])),
     "ball_counts": lambda give: A.ball_counts(give(ROWS), give(OTHERS), give(OTHERS[:, 0])),
+    "bootstrap_interval": lambda give: A.bootstrap_interval(np.median, give(ROWS[:, 0])),
     "best_ridge": lambda give: A.best_ridge(give(MEANS), give(SPREADS), 50),
     "asymptotic_error": lambda give: A.asymptotic_error(give(MEANS), give(SPREADS), 50, ridge=0.1),
     "checked_features": lambda give: A.checked_features(give(ROWS), N),
@@ -212,6 +213,7 @@ ANALYSIS = {
     "min_norm_interpolator": lambda give: A.min_norm_interpolator(give(ROWS[:3]), give(OTHERS[:3]), give(AXES)),
     "mixture_bound": lambda give: A.mixture_bound(give(FALLING), give(FALLING), give(FALLING), give(FALLING)),
     "mixture_samples": lambda give: A.mixture_samples(give(CLASSES), KEY, 3),
+    "mode_scores": lambda give: A.mode_scores(give(np.arange(51)[None] % 7), A.Grid(), 3.0, 0.3).slopes,
     "mode_summary": lambda give: A.mode_summary(give(np.arange(51) % 7), A.Grid()),
     "moment_distances": lambda give: A.moment_distances(give(ROWS), give(OTHERS), KEY, blocks=2),
     "moments": lambda give: A.moments(give(IMAGES)).covariance(),
@@ -238,9 +240,11 @@ ANALYSIS = {
     "principal_angles": lambda give: principal_angles(give(UNIT), give(AXES[:, [0, 2]])),
     "principal_basis": lambda give: np.abs(A.principal_basis(give(ROWS), 2, 2)),
     "principal_images": lambda give: A.principal_images(give(IMAGES), 2),
+    "prior_kl": lambda give: A.prior_kl(TARGET, SDE, give(ROWS[:9, :1] % 7), KEY),
     "projector_distances": lambda give: A.projector_distances(give(FRAMES), give(TURNED)),
     "quadratic_features": lambda give: A.quadratic_features(give(ROWS)),
     "random_starts": lambda give: A.random_starts(KEY, give(FRAMES[None])),
+    "rank_correlation": lambda give: A.rank_correlation(give(ROWS[0]), give(ROWS[1])),
     "recover_by_bases": lambda give: recover_by_bases(give(FRAMES[None]), give(TURNED[None]))[1],
     "recover_by_sgd": lambda give: A.recover_by_sgd(
         jax.random.split(KEY, 1), problems(), give(FRAMES[None]), steps=2, batch_size=2
@@ -303,7 +307,7 @@ _RESULT, _NUMBERS, _DENOISER, _MADE = (
 )
 WITHOUT = {
     **dict.fromkeys(
-        """ClassificationError Estimate Expansion Fit GapTrend LinearityScores Neighbours Problems
+        """ClassificationError Estimate Expansion Fit GapTrend LinearityScores ModeScores Neighbours Problems
         Recovery Runs SameNoise ScoreDistances Trajectories""".split(),
         _RESULT,
     ),
@@ -461,6 +465,7 @@ OTHER = {
     "transform": lambda give: T.transform(
         give(LARGER[0]), T.Geometry(*jnp.linspace(0.1, 0.8, len(T.Geometry._fields)))
     ),
+    "two_mode_quadrature": lambda give: T.two_mode_quadrature(3.0, give(np.array([0, 1, 2]))),
     "ve_loss": loss_of(T.ve_loss),
     "ve_sigma": lambda give: T.ve_sigma(give(np.array([0, 1]))),
     "vesde_loss": loss_of(T.vesde_loss),
@@ -597,6 +602,7 @@ def test_every_public_function_is_here_or_has_a_reason_not_to_be():
     assert set(WITHOUT) <= public <= set(ANALYSIS) | set(WITHOUT) and not set(ANALYSIS) & set(WITHOUT)
     takes_arrays = {name for name in vars(T) if name.islower() and callable(getattr(T, name))}
     takes_none = (
-        "augment draw_geometry flow_curves gauss_hermite image_order initial_levels initial_state quadratic_loss"
+        "augment draw_geometry flow_curves gauss_hermite image_order initial_levels initial_state lemma_ratios "
+        "quadratic_loss seeded_runs"
     )
     assert takes_arrays - set(OTHER) == set(f"{takes_none} train_side_by_side trains_together update".split())

@@ -30,13 +30,16 @@ from dgu.analysis.concentration import tail_test_p_values as tail_test_p_values
 from dgu.analysis.concentration import top_eigenvalues as top_eigenvalues
 from dgu.analysis.divergence import Grid as Grid
 from dgu.analysis.divergence import KLMeasure as KLMeasure
+from dgu.analysis.divergence import ModeScores as ModeScores
 from dgu.analysis.divergence import early_stopping as early_stopping
 from dgu.analysis.divergence import flow_kl as flow_kl
 from dgu.analysis.divergence import grid_kl as grid_kl
 from dgu.analysis.divergence import knn_kl as knn_kl
 from dgu.analysis.divergence import mixture_bound as mixture_bound
+from dgu.analysis.divergence import mode_scores as mode_scores
 from dgu.analysis.divergence import mode_summary as mode_summary
 from dgu.analysis.divergence import optimal_stopping as optimal_stopping
+from dgu.analysis.divergence import prior_kl as prior_kl
 from dgu.analysis.divergence import score_kl as score_kl
 from dgu.analysis.divergence import score_log_density as score_log_density
 from dgu.analysis.divergence import smoothed as smoothed
@@ -110,6 +113,7 @@ from dgu.analysis.quality import write_statistics as write_statistics
 from dgu.analysis.stats import Estimate as Estimate
 from dgu.analysis.stats import SigmoidFit as SigmoidFit
 from dgu.analysis.stats import auc as auc
+from dgu.analysis.stats import bootstrap_interval as bootstrap_interval
 from dgu.analysis.stats import corrected_t_interval as corrected_t_interval
 from dgu.analysis.stats import equivalence as equivalence
 from dgu.analysis.stats import exactly as exactly
@@ -118,6 +122,7 @@ from dgu.analysis.stats import hits_at as hits_at
 from dgu.analysis.stats import jackknife_interval as jackknife_interval
 from dgu.analysis.stats import normal_estimate as normal_estimate
 from dgu.analysis.stats import proportion as proportion
+from dgu.analysis.stats import rank_correlation as rank_correlation
 from dgu.analysis.stats import t_interval as t_interval
 from dgu.analysis.subspaces import Recovery as Recovery
 from dgu.analysis.subspaces import cluster_pairs as cluster_pairs

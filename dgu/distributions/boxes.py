@@ -11,7 +11,7 @@ from jax.scipy.special import log_ndtr
 from jaxtyping import Float
 
 from dgu.core.arrays import as_doubles, as_jax_floats, at_least_single
-from dgu.core.errors import require
+from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
 
@@ -82,3 +82,15 @@ class BoxMixture:
         lows, highs = as_jax_floats("lows", self.lows), as_jax_floats("highs", self.highs)
         box = jax.random.categorical(pick, jnp.log(jnp.asarray(self.weights, lows.dtype)))
         return lows[box] + (highs - lows)[box] * jax.random.uniform(place, lows.shape[1:], lows.dtype)
+
+
+def two_boxes(dimension: int) -> BoxMixture:
+    """Half on ``[-3, -1] x [-1, 1]^(d-1)``, half on its mirror image, with d the ``dimension``.
+
+    Raises:
+        InputError: ``dimension`` is not a whole number, 1 or more.
+    """
+    require_whole("dimension", dimension)
+    lows, highs = -np.ones((2, int(dimension))), np.ones((2, int(dimension)))
+    lows[:, 0], highs[:, 0] = (-3, 1), (-1, 3)
+    return BoxMixture.of([0.5, 0.5], lows, highs)

@@ -16,6 +16,7 @@ from dgu.plots.generalization import SeedCurves as SeedCurves
 from dgu.plots.generalization import SizePanel as SizePanel
 from dgu.plots.generalization import against_size as against_size
 from dgu.plots.generalization import density_multiples as density_multiples
+from dgu.plots.generalization import mode_densities as mode_densities
 from dgu.plots.generalization import score_panels as score_panels
 from dgu.plots.generalization import seed_curves as seed_curves
 from dgu.plots.histograms import histograms as histograms

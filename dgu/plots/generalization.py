@@ -11,6 +11,7 @@ from jaxtyping import Float, Num
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from dgu.analysis.divergence.kl import Grid, mode_summary
 from dgu.core.errors import require
 from dgu.plots.style import LOOKS, OKABE_ITO, drawing, legend_below, panel_grid, style
 
@@ -137,6 +138,59 @@ def density_multiples(
         if title:
             figure.suptitle(title)
     return figure
+
+
+def mode_densities(
+    epochs: Num[np.ndarray, "e"],
+    log_q: Float[np.ndarray, "r e points"],
+    grid: Grid,
+    mu: float | int,
+    *,
+    seeds: int = 3,
+    title: str = "",
+) -> Figure:
+    """Densities that networks learned of ``(N(-mu, 1) + N(mu, 1)) / 2``, early in training, at a quarter of it, half
+    way and near the end; each panel gives the mass of the right mode and the places of both.
+
+    Args:
+        epochs: of the measurements.
+        log_q: log densities at the grid's coarse points, a row a seed; not finite where a run has diverged.
+        grid: these points.
+        mu: the target's modes are at +-mu.
+        seeds: rows shown at most.
+        title: of the figure.
+
+    Raises:
+        InputError: log densities that do not fit the measurements or the grid.
+    """
+    require(
+        log_q.shape[1:] == (len(epochs), grid.points), "log_q.shape", log_q.shape, f"(R, {len(epochs)}, {grid.points})"
+    )
+    last = len(epochs) - 1
+    columns = sorted({max(1, round(last * part)) for part in (0.05, 0.25, 0.5, 0.95)})
+    shown = log_q[:seeds][:, columns]
+    finite = np.isfinite(shown).all(axis=2)
+    modes = mode_summary(np.where(np.isfinite(shown), shown, 0.0), grid)
+    x = grid.coarse
+    target = (np.exp(-((x - mu) ** 2) / 2) + np.exp(-((x + mu) ** 2) / 2)) / np.sqrt(8 * np.pi)
+
+    def text(row: int, column: int) -> str:
+        if not finite[row, column]:
+            return "diverged"
+        # A side that rises up to 0 has no mode of its own.
+        places = (modes.left[row, column], modes.right[row, column])
+        left, right = (f"{place:.1f}" if abs(place) > 1.5 * grid.step else "none" for place in places)
+        return f"right {modes.weight[row, column]:.0%}, modes {left}, {right}"
+
+    return density_multiples(
+        x,
+        np.exp(shown) / grid.step,
+        target,
+        [f"seed {row}" for row in range(len(shown))],
+        [f"epoch {int(epochs[column])}" for column in columns],
+        [[text(row, column) for column in range(len(columns))] for row in range(len(shown))],
+        title=title,
+    )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from dgu.samplers.inversion import invert as invert
 from dgu.samplers.likelihood import bits_per_dim as bits_per_dim
 from dgu.samplers.likelihood import dequantize as dequantize
 from dgu.samplers.likelihood import log_likelihood as log_likelihood
+from dgu.samplers.likelihood import log_likelihoods as log_likelihoods
+from dgu.samplers.likelihood import pixel_bits as pixel_bits
 from dgu.samplers.pairs import pair_distances as pair_distances
 from dgu.samplers.prior import MAX_MISMATCH as MAX_MISMATCH
 from dgu.samplers.prior import prior_mismatch as prior_mismatch

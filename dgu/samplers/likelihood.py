@@ -18,6 +18,7 @@ from dgu.core.denoisers import as_pytree, check_range
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Denoiser, Event, Key, Scalar
+from dgu.data.scaling import PixelScale
 from dgu.samplers.heun import as_state, denoise
 from dgu.samplers.prior import check_prior
 from dgu.samplers.schedules import is_concrete
@@ -99,6 +100,52 @@ def log_likelihood(
     check_prior(denoiser, x, sigma_max, "log_likelihood")
     numbers = tuple(jnp.asarray(value, x.dtype) for value in (sigma_min, sigma_max, rtol, atol))
     return _integrate(as_pytree(denoiser), x, *numbers, key, probes=probes, block_size=int(block_size))
+
+
+def log_likelihoods(
+    denoiser: Denoiser,
+    examples: Float[ArrayLike, "n *event"],
+    key: Key,
+    *,
+    sigma_min: Real = 0.002,
+    sigma_max: Real = 80.0,
+    probes: int,
+    rtol: Real = 1e-5,
+    atol: Real = 1e-5,
+) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+    """``log_likelihood`` of each example with the estimated trace, all in one compiled program.
+
+    The probes of example i depend on ``(key, i)`` alone. The program runs where its arrays are, and the call returns
+    before it has ended: several devices work at once if each is given its own ``examples`` and ``denoiser``. Nothing is
+    said of the prior's mismatch (see ``prior_mismatch``).
+
+    Args:
+        denoiser, sigma_min, sigma_max, probes, rtol, atol: as of ``log_likelihood``.
+        examples: the examples.
+        key: of the probes.
+
+    Returns:
+        Nats, and their standard errors over probes.
+
+    Raises:
+        InputError: as ``log_likelihood``.
+    """
+    key = threefry(key)
+    x = as_jax_floats("examples", examples)
+    require(x.ndim >= 1 and len(x) >= 1, "examples.shape", x.shape, "(n, *event), n at least 1")
+    require_whole("probes", probes, 2)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(len(x)))
+    return _each(as_pytree(denoiser), x, keys, (sigma_min, sigma_max), (rtol, atol), probes=int(probes))
+
+
+@functools.partial(jax.jit, static_argnames="probes")
+def _each(denoiser: Any, x: Array, keys: Array, sigmas: Any, tolerances: Any, *, probes: int) -> tuple[Array, Array]:
+    (low, high), (rtol, atol) = sigmas, tolerances
+
+    def one(x: Array, key: Key) -> tuple[Array, Array]:
+        return log_likelihood(denoiser, x, sigma_min=low, sigma_max=high, key=key, probes=probes, rtol=rtol, atol=atol)
+
+    return jax.vmap(one)(x, keys)
 
 
 def _between(low: Any, value: Any, high: Any) -> bool:
@@ -243,3 +290,15 @@ def bits_per_dim(nats: Any, shape: Sequence[int], *, levels: int = 256) -> Any:
     d = math.prod(shape)
     require(d >= 1, "shape", tuple(shape), "positive sizes")
     return -nats / (d * math.log(2)) + math.log2((levels - 1) / 2)
+
+
+def pixel_bits(nats: Any, scale: PixelScale) -> Any:
+    """``bits_per_dim`` of images of 256 levels from log densities of their standardised pixels (``PixelScale``).
+
+        nats of the images = nats - sum log std
+
+    Args:
+        nats: log density of the standardised image, of any shape.
+        scale: what the pixels were standardised by.
+    """
+    return bits_per_dim(nats - scale.log_volume, scale.mean.shape)

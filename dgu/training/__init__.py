@@ -18,6 +18,7 @@ from dgu.training.dynamics import Dynamics as Dynamics
 from dgu.training.dynamics import Recipe as Recipe
 from dgu.training.dynamics import Runs as Runs
 from dgu.training.dynamics import loss_weight as loss_weight
+from dgu.training.dynamics import seeded_runs as seeded_runs
 from dgu.training.dynamics import train_dynamics as train_dynamics
 from dgu.training.fixed_levels import LevelTraining as LevelTraining
 from dgu.training.fixed_levels import dsm_loss as dsm_loss
@@ -30,8 +31,10 @@ from dgu.training.gradient_flow import empirical_loss as empirical_loss
 from dgu.training.gradient_flow import flow_curves as flow_curves
 from dgu.training.gradient_flow import gauss_hermite as gauss_hermite
 from dgu.training.gradient_flow import gradient_flow as gradient_flow
+from dgu.training.gradient_flow import lemma_ratios as lemma_ratios
 from dgu.training.gradient_flow import population_loss as population_loss
 from dgu.training.gradient_flow import quadratic_loss as quadratic_loss
+from dgu.training.gradient_flow import two_mode_quadrature as two_mode_quadrature
 from dgu.training.loop import TrainingConfig as TrainingConfig
 from dgu.training.loop import image_order as image_order
 from dgu.training.loop import initial_state as initial_state

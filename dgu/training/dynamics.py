@@ -11,8 +11,9 @@ recorded.
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -27,8 +28,9 @@ from jaxtyping import Float, Num
 from dgu.core.arrays import as_examples, as_jax_floats
 from dgu.core.chunks import check_chunk
 from dgu.core.errors import require, require_whole
-from dgu.core.keys import threefry
+from dgu.core.keys import stream, threefry
 from dgu.core.typing import Key, PyTree
+from dgu.distributions.draws import draw_examples
 from dgu.models.shallow import ShallowNet, ShallowScore
 from dgu.samplers.sde import LinearSDE
 
@@ -99,6 +101,44 @@ class Runs:
     rates: Any
     units: Any
     aux: Any = None
+
+
+def seeded_runs(
+    key: Key, targets: Sequence[Any], aux: Sequence[PyTree], *, seeds: int, n: int, units: Sequence[int], rate: float
+) -> Runs:
+    """Runs on draws of several targets: targets x units x seeds, in this order.
+
+    The data of a target and seed, and what is drawn in training on them, are the same whatever the number of hidden
+    units, the learning rate and the optimiser; smaller training sets are the beginning of larger ones.
+
+    Args:
+        key: of all draws.
+        targets: distributions with ``draw(key)``.
+        aux: what ``measure`` is told of a run, a pytree for each target.
+        seeds: number of seeds.
+        n: training examples of each run.
+        units: numbers of hidden units.
+        rate: learning rate of every run.
+
+    Raises:
+        InputError: no target, another number of entries in ``aux``, no units, or fewer than one seed or example.
+    """
+    key = threefry(key)
+    require_whole("seeds", seeds)
+    require(len(targets) >= 1 and len(units) >= 1, "(targets, units)", (len(targets), len(units)), "1 or more each")
+    require(len(aux) == len(targets), "number of aux", len(aux), f"{len(targets)}, one for each target")
+    drawn = [
+        [np.asarray(draw_examples(target, stream(key, "data", place, seed), n)) for seed in range(seeds)]
+        for place, target in enumerate(targets)
+    ]
+    every = list(itertools.product(range(len(targets)), units, range(seeds)))
+    return Runs(
+        np.stack([drawn[place][seed] for place, _, seed in every]),
+        jnp.stack([stream(key, "train", place, seed) for place, _, seed in every]),
+        np.full(len(every), rate, np.float32),
+        np.asarray([count for _, count, _ in every], np.int32),
+        jax.tree.map(lambda *leaves: np.stack(leaves), *(aux[place] for place, _, _ in every)),
+    )
 
 
 @dataclass(frozen=True)

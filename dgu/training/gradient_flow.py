@@ -192,6 +192,23 @@ def gauss_hermite(nodes: int) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarra
     return places[:, None], weights / weights.sum()
 
 
+def two_mode_quadrature(
+    mu: float | int, sigmas: Sequence[float] | Num[ArrayLike, "k"], nodes: int = 60
+) -> tuple[Float[np.ndarray, "k p 1"], Float[np.ndarray, "k p"]]:
+    """Points and weights of ``(N(-mu, 1) + N(mu, 1)) / 2`` with each noise level added, ``nodes`` to a mode.
+
+    Raises:
+        InputError: noise levels that are not a list, negative or not finite, or fewer than 1 node.
+    """
+    levels = as_doubles("sigmas", sigmas)
+    require(levels.ndim == 1, "sigmas.shape", levels.shape, "(k,)")
+    require(bool((levels >= 0).all() and np.isfinite(levels).all()), "sigmas", levels.tolist(), "0 or more and finite")
+    places, weights = gauss_hermite(nodes)
+    spread = np.sqrt(1 + levels**2)[:, None, None]
+    points = np.concatenate([sign * mu + spread * places for sign in (-1, 1)], axis=1)
+    return points, np.broadcast_to(np.tile(weights, 2) / 2, points.shape[:2])
+
+
 def gradient_flow(
     loss: QuadraticLoss,
     taus: Sequence[float] | Num[ArrayLike, "k"],
@@ -246,6 +263,35 @@ def flow_curves(
     losses = [_losses(loss, path) for loss in (empirical, population)]
     norms = [np.linalg.norm(each.reshape(len(each), -1), axis=1) for each in (path, path - other)]
     return FlowCurves(*losses, *norms), path
+
+
+def lemma_ratios(
+    loss: QuadraticLoss, curves: FlowCurves, taus: Sequence[float] | Num[ArrayLike, "k"]
+) -> Float[np.ndarray, "2"]:
+    """The largest ratios, over times, of both sides of the paper's Lemmas 4 and 5: at most 1 where these hold.
+
+        L(tau) - L* <= |theta*|^2 / (2 tau),      |theta(tau)| <= sqrt(tau L(0))
+
+    along the flow on ``loss`` from 0, theta* and L* its end. The losses are differences of sums: an excess of less than
+    1e-9 of ``L(0)`` is not told from 0.
+
+    Args:
+        loss: the empirical loss.
+        curves: of the flow on it (``flow_curves``).
+        taus: their times, positive.
+
+    Raises:
+        InputError: times that do not fit the curves or are not positive.
+    """
+    taus = as_doubles("taus", taus)
+    require(taus.shape == curves.norm.shape, "taus.shape", taus.shape, f"{curves.norm.shape}, as of the curves")
+    require(bool((taus > 0).all()), "taus", float(taus.min()), "positive")
+    best = gradient_flow(loss, [1e14])
+    least = float(np.asarray(loss(jnp.asarray(best[0]))))
+    excess = np.maximum(curves.empirical - least - 1e-9 * float(loss.constant), 0)
+    lemma4 = excess * 2 * taus / np.sum(best**2)
+    lemma5 = curves.norm / np.sqrt(taus * float(loss.constant))
+    return np.array([lemma4.max(), lemma5.max()])
 
 
 def _losses(loss: QuadraticLoss, path: np.ndarray) -> np.ndarray:

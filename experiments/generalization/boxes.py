@@ -9,33 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import plots
-from dgu.analysis import flow_kl
+from dgu.analysis import flow_kl, prior_kl
 from dgu.core.errors import PriorMismatchWarning
 from dgu.core.keys import stream
 from dgu.core.typing import Key
-from dgu.models import BoxMixture, ShallowNet
+from dgu.distributions import draw_examples, log_densities, two_boxes
+from dgu.models import ShallowNet
 from dgu.samplers import ScoreOfDensity
 from dgu.training import Recipe, Runs, train_dynamics
-from experiments.generalization.statistics import bootstrap, median, unless, untrained
-from experiments.generalization.subject import PAPER, Options, Subject, check_rising
-from experiments.generalization.trainings import SDE, draw, log_density
+from experiments import study
+from experiments.generalization.statistics import over_seeds, unless, untrained
+from experiments.generalization.subject import PAPER, SDE, Options, Subject, check_rising
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Part, Run, Table, at_most, option
-from experiments.study import Options as BaseOptions
 
 #: Smaller estimates of the KL, in nats, are shown as this: their logarithm is taken.
 LEAST = 1e-4
 
-FIGURES = (
-    Figure(
-        "boxes",
-        "KL from the likelihood of fresh examples of two boxes, against their dimension, one point for each seed; the "
-        "line is the growth of the bound.",
-    ),
-)
-
 
 @dataclass(frozen=True)
-class Config(BaseOptions, prefix="boxes"):
+class Config(study.Options, prefix="boxes"):
     """Two boxes in several dimensions, learned with Adam."""
 
     dimensions: tuple[int, ...] = option((1, 2, 4, 8), ge=1)
@@ -58,23 +50,18 @@ PRESETS = {
     "default": Config(),
     "paper": Config(seeds=20, epochs=2000, examples=2000),
 }
-
-CLAIMS = (
-    Claim(
-        "boxes-dimension",
-        "The KL for two boxes grows with their dimension d no faster than the bound's d log(d + 1) (the exponent of "
-        "the median KL as a power of it).",
-        at_most(1.0),
-        source="Theorem 1",
+GROWTH = (
+    "The KL for two boxes grows with their dimension d no faster than the bound's d log(d + 1) (the exponent of the "
+    "median KL as a power of it)."
+)
+CLAIMS = (Claim("boxes-dimension", GROWTH, at_most(1.0), source="Theorem 1"),)
+FIGURES = (
+    Figure(
+        "boxes",
+        "KL from the likelihood of fresh examples of two boxes, against their dimension, one point for each seed; the "
+        "line is the growth of the bound.",
     ),
 )
-
-
-def target(dimension: int) -> BoxMixture:
-    """Half on ``[-3, -1] x [-1, 1]^(d-1)``, half on its mirror image."""
-    lows, highs = -np.ones((2, dimension)), np.ones((2, dimension))
-    lows[:, 0], highs[:, 0] = (-3, 1), (-1, 3)
-    return BoxMixture.of([0.5, 0.5], lows, highs)
 
 
 def measure(config: Config, subject: Subject, run: Run) -> list[dict[str, np.ndarray]]:
@@ -84,20 +71,21 @@ def measure(config: Config, subject: Subject, run: Run) -> list[dict[str, np.nda
 
 def _train(config: Config, options: Options, key: Key, d: int) -> dict[str, np.ndarray]:
     """Networks of all seeds, and their KL by probability-flow likelihood against the noisy target at ``t_eps``."""
-    boxes, seeds, t_eps = target(d), range(config.seeds), options.t_eps
-    data = np.stack([np.asarray(draw(boxes, stream(key, "data", seed), options.examples)) for seed in seeds])
-    keys = jnp.stack([stream(key, "train", seed) for seed in seeds])
-    units = np.full(config.seeds, config.width, np.int32)
+    boxes, seeds, t_eps = two_boxes(d), range(config.seeds), options.t_eps
+    runs = Runs(
+        np.stack([np.asarray(draw_examples(boxes, stream(key, "data", seed), options.examples)) for seed in seeds]),
+        jnp.stack([stream(key, "train", seed) for seed in seeds]),
+        rates=np.full(config.seeds, options.adam_rate, np.float32),
+        units=np.full(config.seeds, config.width, np.int32),
+    )
     net = ShallowNet(config.width, d, divisor=options.divisor)
     recipe = Recipe(net, SDE, epochs=config.epochs, every=config.epochs, optimizer="adam")
-    runs = Runs(data, keys, np.full(config.seeds, options.adam_rate, np.float32), units)
     found = train_dynamics(runs, recipe, _nothing, chunk_size=options.chunk_size)
     if found.diverged.any():
         raise FloatingPointError(f"two boxes, d = {d}: a network trained with Adam diverged")
-    exact = ScoreOfDensity(boxes, SDE)
-    clean = draw(boxes, stream(key, "fresh"), config.examples)
+    clean = draw_examples(boxes, stream(key, "fresh"), config.examples)
     fresh = SDE.perturb(clean, t_eps, jax.random.normal(stream(key, "noise"), clean.shape))
-    log_p = log_density(exact, fresh, t_eps)
+    log_p = log_densities(ScoreOfDensity(boxes, SDE), fresh, t_eps)
     with warnings.catch_warnings():
         # The prior's part is in the table, beside each KL.
         warnings.simplefilter("ignore", PriorMismatchWarning)
@@ -107,19 +95,12 @@ def _train(config: Config, options: Options, key: Key, d: int) -> dict[str, np.n
     return {
         "kl": np.array([one.value for one in estimates]),
         "error": np.array([one.standard_error for one in estimates]),
-        "prior": np.asarray(_prior_part(exact, clean, stream(key, "prior"))),
+        "prior": np.asarray(prior_kl(boxes, SDE, clean, stream(key, "prior"))),
     }
 
 
-def _prior_part(exact: ScoreOfDensity, clean: jax.Array, key: Key) -> float:
-    """KL(p_T || prior): the likelihood's KL of the exact score itself, whose flow carries p_eps to p_T."""
-    end, std = SDE.t_max, SDE.std(SDE.t_max)
-    far = SDE.perturb(clean, end, jax.random.normal(key, clean.shape))
-    log_prior = np.sum(-0.5 * np.square(far / std) - np.log(std * np.sqrt(2 * np.pi)), axis=1)
-    return float(np.mean(log_density(exact, far, end) - log_prior))
-
-
 def _nothing(score: object, aux: object) -> jax.Array:
+    """Measured during training: the likelihoods at its end are what counts."""
     return jnp.zeros(())
 
 
@@ -129,23 +110,20 @@ def report(config: Config, subject: Subject, found: Sequence[dict[str, np.ndarra
     ds = np.asarray(config.dimensions, float)
     factor = ds * np.log(ds + 1)
 
-    def growth(rows: np.ndarray) -> np.ndarray:
-        """Slope of the log of the median KL over seeds (axis 0) against the log of d log(d + 1)."""
+    def growth(rows: np.ndarray, axis: int) -> np.ndarray:
+        """Slope of the log of the median KL over seeds against the log of d log(d + 1)."""
         x = np.log(factor) - np.mean(np.log(factor))
-        return np.log(median(rows)) @ x / np.sum(x**2)
+        return np.log(np.median(rows, axis=axis)) @ x / np.sum(x**2)
 
-    slope = bootstrap(growth, np.maximum(values.T, LEAST))
+    shown = np.maximum(values, LEAST)
+    slope = over_seeds(growth, shown.T)
     short = untrained(config.epochs)
     line = {"d log(d + 1), height free": factor / factor[0] * float(np.median(values[0]))}
-    panel = plots.SizePanel(
-        "", "dimension d", "KL($p_{t_ε}$ || model), nats", ds, {"Adam": np.maximum(values, LEAST)}, line
-    )
+    panel = plots.SizePanel("", "dimension d", "KL($p_{t_ε}$ || model), nats", ds, {"Adam": shown}, line)
     rows = [
         (
             d,
-            float(np.median(one["kl"])),
-            float(np.min(one["kl"])),
-            float(np.max(one["kl"])),
+            *(float(of(one["kl"])) for of in (np.median, np.min, np.max)),
             float(np.mean(one["error"])),
             float(one["prior"]),
         )
@@ -180,10 +158,10 @@ PART = Part(
     title="Compact targets",
     question="Does the KL of compact targets grow with their dimension no faster than the bound of Theorem 1?",
     paper=PAPER,
-    presets=PRESETS,
     claims=CLAIMS,
     figures=FIGURES,
     measure=measure,
     report=report,
+    presets=PRESETS,
     costs=costs,
 )

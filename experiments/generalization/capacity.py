@@ -7,36 +7,11 @@ from functools import partial
 import numpy as np
 
 from dgu import plots
-from experiments.generalization.statistics import (
-    bootstrap,
-    few_ranked,
-    finite,
-    median,
-    ratio_of_medians,
-    trend,
-    unless,
-    untrained,
-    window,
-)
+from experiments import study
+from experiments.generalization import statistics
+from experiments.generalization.statistics import finite, median_over_seeds, ratio_of_medians, unless, untrained
 from experiments.generalization.subject import PAPER, Options, Subject, check_multiple, check_rising
-from experiments.generalization.trainings import make_runs
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Measured,
-    Noted,
-    Part,
-    Run,
-    Table,
-    all_of,
-    at_least,
-    at_most,
-    option,
-    within,
-)
-from experiments.study import Options as BaseOptions
+from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Run, all_of, at_least, at_most, option
 
 #: KL at which a network counts as having learned the target, in nats.
 GOAL = 0.1
@@ -45,19 +20,13 @@ GOAL = 0.1
 MIDDLE, BETWEEN = 8, (0.15, 0.45)
 WIDE, LOW = 32, 0.16
 HIGH = 0.4
-
-FIGURES = (
-    Figure(
-        "capacity",
-        f"KL late in training, and epochs until it is first measured at {GOAL:g} or less, against the number of hidden "
-        "units; crosses count the runs in which it never was (Fig 11 of the paper).",
-        "fig-11",
-    ),
-)
+#: Least ratio of the KL of the narrowest network to that of a wide one, and largest rank correlation of the epochs with
+#: the width.
+RATIO, FALL = 3.0, -0.8
 
 
 @dataclass(frozen=True)
-class Config(BaseOptions, prefix="capacity"):
+class Config(study.Options, prefix="capacity"):
     """Networks of every width, trained with Adam."""
 
     widths: tuple[int, ...] = option((2, 4, 8, 16, 32, 64, 128, 256), ge=1)
@@ -81,54 +50,56 @@ PRESETS = {
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
     widths, reference = config.widths, config.widths[_reference(config.widths)]
+    claim = partial(Claim, source="Fig 11", unit="nats")
+    wide = [
+        claim(
+            f"capacity-{widths[at]}",
+            f"A network of {widths[at]} hidden units ends at a median KL of {LOW:g} nats or less.",
+            at_most(LOW),
+        )
+        for at in _wide(widths)
+    ]
     return (
-        Claim(
+        claim(
             "capacity-narrow",
             f"A network of {widths[0]} hidden units stays at a median KL of {HIGH:g} nats or more.",
             at_least(HIGH),
-            source="Fig 11",
-            unit="nats",
         ),
-        Claim(
+        claim(
             "capacity-middle",
             f"A network of {MIDDLE} hidden units ends at a median KL between {BETWEEN[0]:g} and {BETWEEN[1]:g} nats.",
-            within(*BETWEEN),
-            source="Fig 11",
-            unit="nats",
+            study.within(*BETWEEN),
         ),
-        Claim(
+        claim(
             "capacity-wide",
             f"Networks of {WIDE} hidden units or more end at a median KL of {LOW:g} nats or less.",
-            all_of(
-                *(
-                    Claim(
-                        f"capacity-{widths[at]}",
-                        f"A network of {widths[at]} hidden units ends at a median KL of {LOW:g} nats or less.",
-                        at_most(LOW),
-                        source="Fig 11",
-                        unit="nats",
-                    )
-                    for at in _wide(widths)
-                )
-            ),
-            source="Fig 11",
-            unit="nats",
+            all_of(*wide),
         ),
-        Claim(
+        claim(
             "capacity-ratio",
             f"More hidden units generalise better (ratio of the median KL with {widths[0]} units to that with "
-            f"{reference} units).",
-            at_least(3.0),
-            source="Fig 11",
+            f"{reference} units: at least {RATIO:g}).",
+            at_least(RATIO),
+            unit="",
         ),
-        Claim(
+        claim(
             "capacity-epochs",
             f"Wider networks reach a KL of {GOAL:g} nats in fewer epochs (rank correlation of the median number of "
-            "epochs with the width).",
-            at_most(-0.8),
-            source="Fig 11",
+            f"epochs with the width: at most {FALL:g}).",
+            at_most(FALL),
+            unit="",
         ),
     )
+
+
+FIGURES = (
+    Figure(
+        "capacity",
+        f"KL late in training, and epochs until it is first measured at {GOAL:g} or less, against the number of hidden "
+        "units; crosses count the runs in which it never was (Fig 11 of the paper).",
+        "fig-11",
+    ),
+)
 
 
 def _reference(widths: Sequence[int]) -> int:
@@ -154,68 +125,43 @@ def groups(widths: Sequence[int]) -> list[tuple[int, ...]]:
 
 def measure(config: Config, subject: Subject, run: Run) -> list[dict[str, np.ndarray]]:
     """Networks of every width on the same training sets, group by group."""
-    return [
-        run.stage(str(group[-1]), _train, config, subject, run, group, allow_nonfinite=True)
-        for group in groups(config.widths)
-    ]
 
+    def train(group: Sequence[int]) -> dict[str, np.ndarray]:
+        title, arms = f"up to {group[-1]} units", [subject.near]
+        return subject.train(title, run.key, arms, "adam", seeds=config.seeds, epochs=config.epochs, units=group)
 
-def _train(config: Config, subject: Subject, run: Run, group: Sequence[int]) -> dict[str, np.ndarray]:
-    options = subject.options
-    runs = make_runs(
-        run.key, [subject.near], seeds=config.seeds, n=options.examples, units=group, rate=options.adam_rate
-    )
-    width = max(group[-1], options.width)
-    return subject.train(f"up to {group[-1]} units", runs, "adam", epochs=config.epochs, width=width)
+    return [run.stage(str(group[-1]), train, group, allow_nonfinite=True) for group in groups(config.widths)]
 
 
 def report(config: Config, subject: Subject, trained: Sequence[dict[str, np.ndarray]]) -> Findings:
     """The KL late in training, and the epochs until it is 0.1."""
     widths, epochs = config.widths, trained[0]["epochs"]
-    kl = np.concatenate([part["kl"] for part in trained]).reshape(len(widths), config.seeds, len(epochs))
-    level = np.median(finite(kl)[..., window(epochs, 0.6 * config.epochs, config.epochs)], axis=2)
-    hit = finite(kl) <= GOAL
+    kl = finite(np.concatenate([part["kl"] for part in trained]).reshape(len(widths), config.seeds, len(epochs)))
+    level = np.median(kl[..., statistics.window(epochs, 0.6 * config.epochs, config.epochs)], axis=2)
+    hit = kl <= GOAL
     reached = np.where(hit.any(axis=2), epochs[np.argmax(hit, axis=2)].astype(float), np.inf)
 
-    short = untrained(config.epochs)
     size = np.asarray(widths, float)
+    late, first, end = "KL, median of the last 40 % of training, nats", f"epochs to KL {GOAL}", config.epochs
     panels = [
-        plots.SizePanel("", "hidden units", "KL, median of the last 40 % of training, nats", size, {"Adam": level}),
-        plots.SizePanel(
-            "",
-            "hidden units",
-            f"epochs to KL {GOAL}",
-            size,
-            {"Adam": reached},
-            ceiling=1.3 * config.epochs,
-            level=config.epochs,
-        ),
+        plots.SizePanel("", "hidden units", late, size, {"Adam": level}),
+        plots.SizePanel("", "hidden units", first, size, {"Adam": reached}, ceiling=1.3 * end, level=end),
     ]
     rows = [
-        (
-            width,
-            float(np.median(level[at])),
-            float(level[at].min()),
-            float(level[at].max()),
-            _median_epochs(reached[at]),
-            int((~np.isfinite(reached[at])).sum()),
-        )
-        for at, width in enumerate(widths)
+        (width, *(float(of(own)) for of in (np.median, np.min, np.max)), _median_epochs(at), int(np.isinf(at).sum()))
+        for width, own, at in zip(widths, level, reached)
     ]
     answer = f"The KL goes from {rows[0][1]:.2g} nats with {widths[0]} units to {rows[-1][1]:.2g} with {widths[-1]}."
-    if short:
+    if short := untrained(config.epochs):
         answer = f"What more units do to the KL was not tested: {short}."
     header = ("units", "median KL", "least", "largest", f"median epochs to {GOAL:g}", "never")
+    medians, never = [row[1] for row in rows], [row[5] for row in rows]
     return Findings(
         answer,
         _measured(config, level, reached),
         {"capacity": plots.against_size(panels, title=f"Capacity, {config.seeds} seeds")},
-        tables=[Table("Capacity, over seeds", header, rows)],
-        metrics={
-            "median_kl": [row[1] for row in rows],
-            "widths": list(widths),
-            "censored": [row[5] for row in rows],
-        },
+        tables=[study.Table("Capacity, over seeds", header, rows)],
+        metrics={"median_kl": medians, "widths": list(widths), "censored": never},
     )
 
 
@@ -225,21 +171,17 @@ def _measured(config: Config, level: np.ndarray, reached: np.ndarray) -> dict[st
     middle = widths.index(MIDDLE) if MIDDLE in widths else len(widths) // 2
     no_middle = f"no network has {MIDDLE} units: they have {', '.join(map(str, widths))}" * (MIDDLE not in widths)
     no_wide = f"the widest network has {widths[-1]} units" * (widths[-1] < WIDE)
+    few = statistics.few_ranked(widths, "widths")
     # Runs that never came there rank last.
-    censored = np.where(np.isfinite(reached), reached, 10.0 * config.epochs)
-    never = (
-        f"{int((~np.isfinite(reached)).sum())} of {reached.size} runs never reached it within {config.epochs} epochs "
-        "and rank last"
-    )
-    wide = {f"capacity-{widths[at]}": bootstrap(median, level[at]) for at in _wide(widths)}
-    ratio = bootstrap(ratio_of_medians, level[0], level[_reference(widths)])
-    falls = Noted(bootstrap(partial(trend, widths), censored.T), never)
+    falls = statistics.trend(widths, np.where(np.isinf(reached), 10.0 * config.epochs, reached).T)
+    never = f"{int(np.isinf(reached).sum())} of {reached.size} runs never reached it within {config.epochs} epochs"
+    wide = {f"capacity-{widths[at]}": median_over_seeds(level[at]) for at in _wide(widths)}
     return {
-        "capacity-narrow": unless(short, bootstrap(median, level[0])),
-        "capacity-middle": unless(short or no_middle, bootstrap(median, level[middle])),
+        "capacity-narrow": unless(short, median_over_seeds(level[0])),
+        "capacity-middle": unless(short or no_middle, median_over_seeds(level[middle])),
         "capacity-wide": unless(short or no_wide, wide),
-        "capacity-ratio": unless(short, ratio),
-        "capacity-epochs": unless(short or few_ranked(widths, "widths"), falls),
+        "capacity-ratio": unless(short, ratio_of_medians(level[0], level[_reference(widths)])),
+        "capacity-epochs": unless(short or few, Noted(falls, f"{never} and rank last")),
     }
 
 
@@ -261,16 +203,16 @@ def costs(config: Config, plan: Options) -> list[Cost]:
     return [Cost("capacity", steps * len(config.widths), steps * units * 6 * 8, memory + 64e6, 4e6)]
 
 
-PART = Part(
+PART = study.Part(
     name="capacity",
     title="Capacity",
     question="Do networks with more hidden units come closer to the target, and in fewer epochs?",
     paper=PAPER,
-    presets=PRESETS,
     claims=claims,
     figures=FIGURES,
     measure=measure,
     report=report,
+    presets=PRESETS,
     costs=costs,
     check=check,
 )

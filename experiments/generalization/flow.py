@@ -2,41 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from dgu import plots
+from dgu import plots, training
 from dgu.analysis import optimal_stopping, theorem_one_bound
-from dgu.analysis.divergence.kl import grid_kl, score_log_density
 from dgu.analysis.stats.estimates import Estimate, exactly
 from dgu.core.keys import stream
 from dgu.core.typing import Key
+from dgu.distributions import draw_examples
 from dgu.models import RandomFeatures, RandomFeatureScore
 from dgu.samplers import ScoreOfDensity
-from dgu.training import QuadraticLoss, empirical_loss, flow_curves, gauss_hermite, gradient_flow, population_loss
-from experiments.generalization.statistics import bootstrap, mean, median, unless
-from experiments.generalization.subject import MU, PAPER, Options, Subject, check_rising
-from experiments.generalization.trainings import MEASURE, SDE, draw
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Noted,
-    Part,
-    Run,
-    Table,
-    all_of,
-    at_least,
-    at_most,
-    each,
-    option,
-    within,
-)
-from experiments.study import Options as BaseOptions
+from experiments import study
+from experiments.generalization.statistics import median_over_seeds, over_seeds, unless
+from experiments.generalization.subject import MEASURE, MU, PAPER, SDE, Arm, Options, Subject, check_rising
+from experiments.study import Claim, Cost, Figure, Findings, Noted, Run, all_of, at_least, at_most, option, within
 
 #: Reach of the random features; nodes of the quadrature of the noise, and times, of the losses.
 REACH, NODES, LEVELS = 6.0, 12, 12
@@ -48,22 +32,9 @@ RISE = 0.01
 #: Exponent by which equation 16 of the paper says that the best time grows and the bound falls.
 EXPONENT = 0.4
 
-FIGURES = (
-    Figure(
-        "flow",
-        "Population loss and KL along the gradient flow on the empirical loss, one thin line for each seed, by "
-        "training-set size.",
-    ),
-    Figure(
-        "flow_rates",
-        "Best stopping time and least KL of the gradient flow against the number of training examples, one point for "
-        "each seed; the lines have the exponents of Theorem 1.",
-    ),
-)
-
 
 @dataclass(frozen=True)
-class Config(BaseOptions, prefix="flow"):
+class Config(study.Options, prefix="flow"):
     """Gradient flow of the random-feature model, in closed form."""
 
     sizes: tuple[int, ...] = option((10, 30, 100, 1000), ge=1)
@@ -86,12 +57,22 @@ PRESETS = {
 
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
+    rises = [
+        Claim(
+            f"flow-rise-{n}",
+            f"With {n} examples, the population loss at the end of the gradient flow exceeds its minimum by "
+            f"{100 * RISE:g} % or more.",
+            at_least(RISE),
+            source="Theorem 1",
+        )
+        for n in _few(config.sizes)
+    ]
     return (
         Claim(
             "flow-argmin",
             "The training time at which the population loss of the gradient flow is least does not fall with the "
-            "number of examples (median over seeds of the paired change).",
-            each(at_least(0.0)),
+            "number of examples (median over seeds of the paired change: at least 0).",
+            study.each(at_least(0.0)),
             source="Theorem 1",
             unit="decades",
         ),
@@ -99,24 +80,13 @@ def claims(config: Config) -> tuple[Claim, ...]:
             "flow-u-shape",
             f"With {FEW} examples or fewer, the population loss along the gradient flow is U-shaped: at the end of the "
             f"times shown it exceeds its minimum by {100 * RISE:g} % or more.",
-            all_of(
-                *(
-                    Claim(
-                        f"flow-rise-{n}",
-                        f"With {n} examples, the population loss at the end of the gradient flow exceeds its minimum "
-                        f"by {100 * RISE:g} % or more.",
-                        at_least(RISE),
-                        source="Theorem 1",
-                    )
-                    for n in _few(config.sizes)
-                )
-            ),
+            all_of(*rises),
             source="Theorem 1",
         ),
         Claim(
             "flow-lemmas",
             "|theta(tau)| <= sqrt(tau L(0)) and L(tau) - L* <= |theta*|^2 / (2 tau) along every gradient flow (the "
-            "larger of the two ratios).",
+            "larger of the two ratios: at most 1).",
             at_most(1.0),
             source="Lemmas 4 and 5",
         ),
@@ -129,17 +99,33 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
         Claim(
             "bound-time",
-            f"With m = n, the bound of Theorem 1 is least at a time that grows as n^{EXPONENT:g} (the exponent).",
+            f"With m = n, the bound of Theorem 1 is least at a time that grows as n^{EXPONENT:g} (the exponent, within "
+            "0.02).",
             within(0.38, 0.42),
             source="equation 16",
         ),
         Claim(
             "bound-value",
-            f"With m = n, the bound of Theorem 1 at its best time falls as n^-{EXPONENT:g} (the exponent).",
+            f"With m = n, the bound of Theorem 1 at its best time falls as n^-{EXPONENT:g} (the exponent, within "
+            "0.02).",
             within(-0.42, -0.38),
             source="equation 16",
         ),
     )
+
+
+FIGURES = (
+    Figure(
+        "flow",
+        "Population loss and KL along the gradient flow on the empirical loss, one thin line for each seed, by "
+        "training-set size.",
+    ),
+    Figure(
+        "flow_rates",
+        "Best stopping time and least KL of the gradient flow against the number of training examples, one point for "
+        "each seed; the lines have the exponents of Theorem 1.",
+    ),
+)
 
 
 def _few(sizes: Sequence[int]) -> list[int]:
@@ -149,7 +135,48 @@ def _few(sizes: Sequence[int]) -> list[int]:
 
 def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
     """Flows of every size and seed; those of a seed have the same random features."""
-    return run.stage("curves", flows, config, subject, run.key)
+    return run.stage("curves", flows, config, subject.near, run.key)
+
+
+def flows(config: Config, arm: Arm, key: Key) -> dict[str, np.ndarray]:
+    """Losses, KL and norms along the flow, (sizes, seeds, taus); lemmas (sizes, seeds, 2).
+
+    In double precision: late times move along eigenvectors whose eigenvalues single precision does not hold.
+    """
+    with jax.enable_x64(True):
+        # The middles of equal parts of [t_eps, 1], t_eps being where the KL is taken.
+        parts = np.linspace(arm.t, 1, LEVELS + 1)
+        times = jnp.asarray((parts[1:] + parts[:-1]) / 2).at[0].set(arm.t)
+        noise = [jnp.asarray(part) for part in training.gauss_hermite(NODES)]
+        points = [jnp.asarray(part) for part in training.two_mode_quadrature(MU, np.asarray(SDE.std(times)))]
+        exact, aux = ScoreOfDensity(arm.target, SDE), MEASURE.aux(SDE, arm.target, arm.t, arm.grid)
+        found = []
+        for seed in range(config.seeds):
+            own = stream(key, seed)
+            features = RandomFeatures.draw(stream(own, "features"), config.features, reach=REACH)
+            features = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), features)
+            population = _population_loss(features, SDE, exact, times, *points)
+            rows = draw_examples(arm.target, stream(own, "data"), max(config.sizes))
+            for n in config.sizes:
+                loss = _empirical_loss(features, SDE, rows[:n].astype(float), times, *noise)
+                curves, path = training.flow_curves(loss, population, TAUS)
+                kl = np.asarray(_path_kl(features, jnp.asarray(path), aux))
+                found.append(vars(curves) | {"kl": kl, "lemmas": training.lemma_ratios(loss, curves, TAUS)})
+    shape = config.seeds, len(config.sizes)
+    return {
+        name: np.array([one[name] for one in found]).reshape(*shape, -1).swapaxes(0, 1)
+        for name in ("population", "empirical", "norm", "gap", "kl", "lemmas")
+    }
+
+
+_empirical_loss = jax.jit(training.empirical_loss)
+_population_loss = jax.jit(training.population_loss)
+
+
+@jax.jit
+def _path_kl(features: RandomFeatures, path: jax.Array, aux: dict[str, jax.Array]) -> jax.Array:
+    """The KL at every point of a path of theta."""
+    return jax.lax.map(lambda theta: MEASURE(RandomFeatureScore(features, theta), aux)["kl"], path)
 
 
 def report(config: Config, subject: Subject, found: Mapping[str, np.ndarray]) -> Findings:
@@ -161,53 +188,43 @@ def report(config: Config, subject: Subject, found: Mapping[str, np.ndarray]) ->
     rate, fall = _exponent(sizes, best), _exponent(sizes, least)
     ns = np.logspace(3, 9, 13)
     times, heights = _bound(ns)
-    time_slope, height_slope = _slope(ns, times), _slope(ns, heights)
-    steps = [bootstrap(median, np.log10(best[at + 1] / best[at])) for at in range(len(sizes) - 1)]
+    time_slope = _slope(ns, times)
+    changes = {
+        f"{a}-{b}": Noted(
+            median_over_seeds(np.log10(best[at + 1] / best[at])),
+            statement=f"The time at which the population loss is least does not fall from {a} to {b} examples.",
+        )
+        for at, (a, b) in enumerate(pairwise(sizes))
+    }
     note = (
         f"m = {config.features} is fixed, where the bound takes m ~ n; times end at {TAUS[-1]:.1g}; "
         f"the least KL falls as n^{fall.value:.2f} [{fall.low:.2f}, {fall.high:.2f}]"
     )
-    rows = [
-        (
-            n,
-            float(np.median(best[at])),
-            float(np.median(rise[at])),
-            float(np.median(least[at])),
-            float(np.median(found["gap"][at, :, -1])),
-        )
-        for at, n in enumerate(sizes)
-    ]
-    header = (
-        "examples",
-        "best time",
-        "rise of the loss at the end",
-        "least KL",
-        "distance to the population flow at the end",
-    )
+    columns = {
+        "best time": best,
+        "rise of the loss at the end": rise,
+        "least KL": least,
+        "distance to the population flow at the end": found["gap"][..., -1],
+    }
+    rows = [(n, *(float(np.median(values[at])) for values in columns.values())) for at, n in enumerate(sizes)]
     return Findings(
         f"The best stopping time of the flow goes from {rows[0][1]:.2g} with {sizes[0]} examples to {rows[-1][1]:.2g} "
         f"with {sizes[-1]}: as n^{rate.value:.2f} [{rate.low:.2f}, {rate.high:.2f}], the bound's as "
         f"n^{time_slope:.2f}.",
         claims={
-            "flow-argmin": {
-                f"{a}-{b}": Noted(
-                    step,
-                    statement=f"The time at which the population loss is least does not fall from {a} to {b} examples.",
-                )
-                for step, a, b in zip(steps, sizes, sizes[1:])
-            },
+            "flow-argmin": changes,
             "flow-u-shape": unless(
                 f"every training set has {sizes[0]:,} examples or more" * (sizes[0] > FEW),
-                {f"flow-rise-{n}": bootstrap(median, rise[sizes.index(n)]) for n in _few(sizes)},
+                {f"flow-rise-{n}": median_over_seeds(rise[sizes.index(n)]) for n in _few(sizes)},
             ),
             # Exact: the bound is a closed form, and the lemmas hold of every flow or do not.
             "flow-lemmas": exactly(float(found["lemmas"].max())),
             "flow-rate": Noted(rate, note),
             "bound-time": exactly(time_slope),
-            "bound-value": exactly(height_slope),
+            "bound-value": exactly(_slope(ns, heights)),
         },
         figures={"flow": _curves(config, population, kl), "flow_rates": _rates(sizes, best, least)},
-        tables=[Table("Gradient flow, medians over seeds", header, rows)],
+        tables=[study.Table("Gradient flow, medians over seeds", ("examples", *columns), rows)],
         metrics={"best_time": [row[1] for row in rows], "least_kl": [row[3] for row in rows], "sizes": list(sizes)},
     )
 
@@ -220,7 +237,7 @@ def _slope(x: np.ndarray, y: np.ndarray) -> float:
 def _exponent(sizes: Sequence[int], values: np.ndarray) -> Estimate:
     """Exponent of ``values`` (sizes, seeds) as a power of the training-set size, mean over seeds."""
     n = np.asarray(sizes, float)
-    return bootstrap(mean, np.asarray([_slope(n, values[:, seed]) for seed in range(values.shape[1])]))
+    return over_seeds(np.mean, np.asarray([_slope(n, own) for own in values.T]))
 
 
 def _bound(n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -230,8 +247,11 @@ def _bound(n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _curves(config: Config, population: np.ndarray, kl: np.ndarray) -> Drawing:
-    panels = [plots.SeedCurves(f"loss, n = {n}", TAUS, population[at]) for at, n in enumerate(config.sizes)]
-    panels += [plots.SeedCurves(f"KL, n = {n}", TAUS, kl[at]) for at, n in enumerate(config.sizes)]
+    panels = [
+        plots.SeedCurves(f"{name}, n = {n}", TAUS, curves[at])
+        for name, curves in (("loss", population), ("KL", kl))
+        for at, n in enumerate(config.sizes)
+    ]
     return plots.seed_curves(
         panels,
         xlabel="training time τ",
@@ -251,90 +271,21 @@ def _rates(sizes: Sequence[int], best: np.ndarray, least: np.ndarray) -> Drawing
     return plots.against_size(panels)
 
 
-def flows(config: Config, subject: Subject, key: Key) -> dict[str, np.ndarray]:
-    """Losses, KL and norms along the flow, (sizes, seeds, taus); lemmas (sizes, seeds, 2).
-
-    In double precision: late times move along eigenvectors whose eigenvalues single precision does not hold.
-    """
-    with jax.enable_x64(True):
-        return _in_double(config, subject, key)
-
-
-def _in_double(config: Config, subject: Subject, key: Key) -> dict[str, np.ndarray]:
-    arm = subject.near
-    target, grid, t_eps = arm.target, arm.grid, arm.t
-    aux = MEASURE.aux(SDE, target, t_eps, grid)
-    # The middles of equal parts of [t_eps, 1], t_eps being where the KL is taken.
-    parts = np.linspace(t_eps, 1, LEVELS + 1)
-    times = jnp.asarray((parts[1:] + parts[:-1]) / 2).at[0].set(t_eps)
-    nodes, weights = gauss_hermite(NODES)
-    spread = np.sqrt(1 + np.asarray(SDE.std(times)) ** 2)
-    wide_nodes, wide_weights = gauss_hermite(60)
-    points = np.concatenate([sign * MU + spread[:, None, None] * wide_nodes for sign in (-1, 1)], axis=1)
-    point_weights = np.broadcast_to(np.tile(wide_weights, 2) / 2, points.shape[:2])
-    exact = ScoreOfDensity(target, SDE)
-    given = [jnp.asarray(value) for value in (nodes, weights, points, point_weights)]
-
-    @jax.jit
-    def empirical(
-        features: RandomFeatures, data: jax.Array, times: jax.Array, nodes: jax.Array, weights: jax.Array
-    ) -> QuadraticLoss:
-        return empirical_loss(features, SDE, data, times, nodes, weights)
-
-    @jax.jit
-    def whole(
-        features: RandomFeatures, exact: ScoreOfDensity, times: jax.Array, points: jax.Array, weights: jax.Array
-    ) -> QuadraticLoss:
-        return population_loss(features, SDE, exact, times, points, weights)
-
-    @jax.jit
-    def divergences(features: RandomFeatures, path: jax.Array, aux: dict[str, jax.Array]) -> jax.Array:
-        def one(theta: jax.Array) -> jax.Array:
-            score = RandomFeatureScore(features, theta)
-            return grid_kl(aux["log_p"], score_log_density(score, aux["t_eps"], aux["fine"], grid.refine), aux["step"])
-
-        return jax.lax.map(one, path)
-
-    names = ("population", "empirical", "norm", "gap", "kl", "lemmas")
-    out: dict[str, list[list[np.ndarray]]] = {name: [[] for _ in config.sizes] for name in names}
-    for seed in range(config.seeds):
-        own = stream(key, seed)
-        features = RandomFeatures.draw(stream(own, "features"), config.features, reach=REACH)
-        features = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), features)
-        exact_loss = whole(features, exact, times, *given[2:])
-        rows = draw(target, stream(own, "data"), max(config.sizes))
-        for at, n in enumerate(config.sizes):
-            loss = empirical(features, rows[:n].astype(float), times, *given[:2])
-            curves, path = flow_curves(loss, exact_loss, TAUS)
-            kl = np.asarray(divergences(features, jnp.asarray(path), aux))
-            best = gradient_flow(loss, [1e14])
-            least = float(np.asarray(loss(jnp.asarray(best[0]))))
-            lemma5 = curves.norm / np.sqrt(TAUS * float(loss.constant))
-            # The losses are differences of sums: less than 1e-9 of these is not told from 0.
-            excess = np.maximum(curves.empirical - least - 1e-9 * float(loss.constant), 0)
-            lemma4 = excess * 2 * TAUS / np.sum(best**2)
-            lemmas = np.array([lemma4.max(), lemma5.max()])
-            values = (curves.population, curves.empirical, curves.norm, curves.gap, kl, lemmas)
-            for name, value in zip(names, values):
-                out[name][at].append(value)
-    return {name: np.array(rows) for name, rows in out.items()}
-
-
 def costs(config: Config, plan: Options) -> list[Cost]:
     """Features of all points, and their products."""
     points = sum(config.sizes) * LEVELS * NODES * config.seeds
     return [Cost("gradient flow", points, 2.0 * points * config.features**2, 64e6, 2e6)]
 
 
-PART = Part(
+PART = study.Part(
     name="flow",
     title="Random features and the bounds",
     question="When is the gradient flow of random features best, and the bound of Theorem 1?",
     paper=PAPER,
-    presets=PRESETS,
     claims=claims,
     figures=FIGURES,
     measure=measure,
     report=report,
+    presets=PRESETS,
     costs=costs,
 )

@@ -7,35 +7,24 @@ at equal noise levels and with the best linear denoiser for the pair's own covar
 differ; and bits per dimension are those of 8-bit pixels.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure as Drawing
 
+from dgu import plots
+from dgu.analysis import corrected_t_interval
 from dgu.analysis.stats.estimates import Estimate
-from experiments.generalization import images_figures as figures
-from experiments.generalization.images_data import Pool, find_clusters, linear_losses, load, split_pair
-from experiments.generalization.images_figures import Found, over_seeds
-from experiments.generalization.images_networks import PAIRS, evaluate, train
-from experiments.generalization.images_options import PRESETS, Config
+from experiments import study
+from experiments.generalization import images_networks as networks
+from experiments.generalization.images_networks import PAIRS, PRESETS, Config, Pool
 from experiments.generalization.statistics import unless, untrained
 from experiments.generalization.subject import PAPER, Options, Subject
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Measured,
-    Noted,
-    Part,
-    Run,
-    Table,
-    all_of,
-    at_least,
-)
+from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Run, Table, all_of, at_least
 from experiments.study.flop import matmul_flop
 from experiments.study.progress import Progress
 
@@ -46,98 +35,55 @@ SHOWN = 3
 _STAGES, _ODE_STEPS, _PRODUCT = 13, 25, 1.5
 #: Operations a second that two cores reached with these networks, measured, for the estimate of the time.
 _RATE = 9e10
-
-FIGURES = (
-    Figure(
-        "images_training",
-        "Training loss on the nearest and on the farthest pair of clusters: mean, and range over seeds (Fig 6 of the "
-        "paper).",
-        "fig-6",
-    ),
-    Figure(
-        "images_levels",
-        "Loss at each noise level on the held-out images of each network's own pair, its ratio to that of the best "
-        "linear denoiser, and, as a cross evaluation, the loss on the other pair's images.",
-        "fig-6",
-    ),
-    Figure(
-        "images_bits",
-        "Bits per dimension of held-out images under the network of their own pair and, as a cross evaluation, of the "
-        "other.",
-        "fig-6",
-    ),
-    Figure(
-        "images_samples", "Training images of both clusters of each pair, and samples (Fig 7 of the paper).", "fig-7"
-    ),
-)
-
-
-def _late_bins(config: Config) -> list[float]:
-    """Epochs at which the parts of the training end, without its first twentieth."""
-    epochs = config.epochs * (np.arange(config.bins) + 1) / config.bins
-    return [float(one) for one in epochs if one > config.epochs / 20] or [float(epochs[-1])]
-
-
-def _level_names(config: Config) -> list[str]:
-    """The noise levels in as few digits, two or more, as tell them apart."""
-    for digits in range(2, 17):
-        names = [f"{level:.{digits}g}" for level in config.level_grid]
-        if len(set(names)) == len(names):
-            break
-    return names
+#: The networks in legends.
+ARMS = tuple(f"{name} pair" for name in PAIRS)
 
 
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
+    exceeds, fig_6 = at_least(1.0), partial(Claim, source="Fig 6")
+    in_training = [
+        fig_6(
+            f"images-training-loss-{epoch:g}",
+            "The training loss on the farthest pair of clusters exceeds that on the nearest in the part of training "
+            f"that ends at epoch {epoch:g} (ratio).",
+            exceeds,
+        )
+        for epoch in config.late_bins
+    ]
+    at_levels = [
+        fig_6(
+            f"images-level-{level}",
+            f"The held-out loss on the farthest pair of clusters exceeds that on the nearest at noise level {level} "
+            "(ratio).",
+            exceeds,
+        )
+        for level in config.level_names
+    ]
     return (
-        Claim(
+        fig_6(
             "images-training-loss",
             "The training loss on the farthest pair of clusters exceeds that on the nearest throughout training (ratio "
             "in each part of it after the first twentieth).",
-            all_of(
-                *(
-                    Claim(
-                        f"images-training-loss-{epoch:g}",
-                        "The training loss on the farthest pair of clusters exceeds that on the nearest in the part "
-                        f"of training that ends at epoch {epoch:g} (ratio).",
-                        at_least(1.0),
-                        source="Fig 6",
-                    )
-                    for epoch in _late_bins(config)
-                )
-            ),
-            source="Fig 6",
+            all_of(*in_training),
         ),
-        Claim(
+        fig_6(
             "images-held-out-loss",
             "The loss on held-out images, each network on its own pair's, is larger for the farthest pair of clusters "
             "than for the nearest (ratio, mean over the noise levels of training).",
-            at_least(1.0),
-            source="Fig 6",
+            exceeds,
         ),
-        Claim(
+        fig_6(
             "images-every-level",
             "The held-out loss on the farthest pair of clusters exceeds that on the nearest at every single noise "
             "level.",
-            all_of(
-                *(
-                    Claim(
-                        f"images-level-{level}",
-                        "The held-out loss on the farthest pair of clusters exceeds that on the nearest at noise level "
-                        f"{level} (ratio).",
-                        at_least(1.0),
-                        source="Fig 6",
-                    )
-                    for level in _level_names(config)
-                )
-            ),
-            source="Fig 6",
+            all_of(*at_levels),
         ),
         Claim(
             "images-beyond-variance",
             "Far clusters are harder than their variance makes them (farthest over nearest pair: the ratio of held-out "
             "losses, each relative to that of the best linear denoiser for its pair's covariance).",
-            at_least(1.0),
+            exceeds,
             note="The ratio is 1 where only the covariances matter.",
         ),
         Claim(
@@ -174,26 +120,82 @@ def claims(config: Config) -> tuple[Claim, ...]:
     )
 
 
+FIGURES = (
+    Figure(
+        "images_training",
+        "Training loss on the nearest and on the farthest pair of clusters: mean, and range over seeds (Fig 6 of the "
+        "paper).",
+        "fig-6",
+    ),
+    Figure(
+        "images_levels",
+        "Loss at each noise level on the held-out images of each network's own pair, its ratio to that of the best "
+        "linear denoiser, and, as a cross evaluation, the loss on the other pair's images.",
+        "fig-6",
+    ),
+    Figure(
+        "images_bits",
+        "Bits per dimension of held-out images under the network of their own pair and, as a cross evaluation, of the "
+        "other.",
+        "fig-6",
+    ),
+    Figure(
+        "images_samples", "Training images of both clusters of each pair, and samples (Fig 7 of the paper).", "fig-7"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured of the networks of all seeds.
+
+    Attributes:
+        clusters: ``sizes``, the two ``pairs``, their ``distances``, and how k-means ended.
+        every: arrays of ``images_networks.train`` and ``evaluate`` with a leading axis of seeds.
+        linear: (pairs, levels) loss of the best linear denoiser.
+        real: (seeds, pairs, 16, H, W, C) training images of the first seeds, 8 of each cluster.
+    """
+
+    clusters: Mapping[str, np.ndarray]
+    every: Mapping[str, np.ndarray]
+    linear: np.ndarray
+    real: np.ndarray
+
+    @property
+    def own(self) -> np.ndarray:
+        """(seeds, pairs, levels) loss on the held-out images of the network's own pair."""
+        return np.stack([self.every["held_out"][:, pair, pair] for pair in range(2)], axis=1)
+
+    @property
+    def cross(self) -> np.ndarray:
+        """(seeds, pairs, levels) loss of each network on the held-out images of the other pair."""
+        return np.stack([self.every["held_out"][:, pair, 1 - pair] for pair in range(2)], axis=1)
+
+    @property
+    def bits(self) -> np.ndarray:
+        """(seeds, networks, pairs) mean bits per dimension."""
+        return self.every["bits"].mean(axis=-1)
+
+
 def measure(config: Config, subject: Subject, run: Run) -> Found:
     """Clusters; then, for each seed, a network for each pair and what it does."""
-    pool = load(config)
+    pool = networks.load(config)
     minutes = _minutes(_costs(config, pool))
     print(f"images: about {minutes} on two cores at {_RATE:.2g} operations a second", flush=True)
-    clusters = run.stage("clusters", find_clusters, config, pool, run.key)
-    linear = run.stage("linear", linear_losses, config, pool, clusters)["loss"]
+    clusters = run.stage("clusters", networks.find_clusters, config, pool, run.key)
+    linear = run.stage("linear", networks.linear_losses, config, pool, clusters)["loss"]
     stored: list[dict[str, np.ndarray]] = []
     real = []
     steps = config.optimisation(0).total_steps
     with Progress("training pairs of networks", config.seeds * steps, "steps") as bar:
         for seed in range(config.seeds):
-            sets = [split_pair(config, pool, clusters, run=run, pair=pair, seed=seed) for pair in range(2)]
-            own = partial(train, seed=seed, progress=bar.update)
-            trained = run.stage(f"networks-{seed}", own, config, run, sets)
+            sets = [networks.split_pair(config, pool, clusters, run=run, pair=pair, seed=seed) for pair in range(2)]
+            train = partial(networks.train, seed=seed, progress=bar.update)
+            trained = run.stage(f"networks-{seed}", train, config, run, sets)
             bar.update((seed + 1) * steps - bar.done)
-            evaluating = partial(evaluate, seed=seed, scale=pool.scale)
-            stored.append(
-                {"losses": trained["losses"]} | run.stage(f"evaluated-{seed}", evaluating, config, run, trained, sets)
-            )
+            evaluate = partial(networks.evaluate, seed=seed, scale=pool.scale)
+            evaluated = run.stage(f"evaluated-{seed}", evaluate, config, run, trained, sets)
+            stored.append({"losses": trained["losses"]} | evaluated)
             if seed < SHOWN:
                 n = config.train
                 first = np.r_[0:8, n : n + 8] % (2 * n)
@@ -204,9 +206,8 @@ def measure(config: Config, subject: Subject, run: Run) -> Found:
 
 def report(config: Config, subject: Subject, found: Found) -> Findings:
     """The farthest pair beside the nearest."""
-    clusters, every, linear, bits = found.clusters, found.every, found.linear, found.bits
-    losses, mean, cross = every["losses"], found.own.mean(axis=2), found.cross
-    pixels = int(np.prod(every["pictures"].shape[-3:]))
+    clusters, every, linear, bits, own = found.clusters, found.every, found.linear, found.bits, found.own
+    mean, pixels = own.mean(axis=2), int(np.prod(every["pictures"].shape[-3:]))
     distances = [float(one) for one in clusters["distances"]]
     short = untrained(config.epochs)
     answer = (
@@ -215,29 +216,42 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
         f"{float(linear[0].mean()):.3g} for the best linear denoisers), and {float(bits[:, 1, 1].mean()):.2f} against "
         f"{float(bits[:, 0, 0].mean()):.2f} bits per dimension."
     )
-    by_pair = tuple(enumerate(PAIRS))
+
+    training, levels = _curves(config, found)
+
+    def means(values: np.ndarray) -> dict[str, np.ndarray]:
+        """Over seeds, by pair."""
+        return {name: values[:, k].mean(axis=0) for k, name in enumerate(PAIRS)}
+
     return Findings(
         answer,
         claims={name: unless(short, measured) for name, measured in _measured(config, found).items()},
         figures={
-            "images_training": figures.training(config, found),
-            "images_levels": figures.levels(config, found),
-            "images_bits": figures.bits(config, found),
-            "images_samples": figures.samples(found),
+            "images_training": training,
+            "images_levels": levels,
+            "images_bits": _bits(config, found),
+            "images_samples": _samples(found),
         },
         tables=[_table(found)],
         metrics={
-            "pairs": {name: {"clusters": clusters["pairs"][k], "distance": distances[k]} for k, name in by_pair},
-            "training_loss": {name: losses[:, k].mean(axis=0) for k, name in by_pair},
-            "held_out_loss": {name: found.own[:, k].mean(axis=0) for k, name in by_pair},
-            "cross_loss": {name: cross[:, k].mean(axis=0) for k, name in by_pair},
-            "linear_loss": {name: linear[k] for k, name in by_pair},
+            "pairs": {
+                name: {"clusters": clusters["pairs"][k], "distance": distances[k]} for k, name in enumerate(PAIRS)
+            },
+            "training_loss": means(every["losses"]),
+            "held_out_loss": means(own),
+            "cross_loss": means(found.cross),
+            "linear_loss": dict(zip(PAIRS, linear)),
             "noise_levels": config.level_grid,
-            "bits_per_dimension": {name: bits[:, k, k] for k, name in by_pair},
+            "bits_per_dimension": {name: bits[:, k, k] for k, name in enumerate(PAIRS)},
             "largest_probe_error": float(every["probe_error"].max() / pixels / np.log(2)),
             "k_means": {name: clusters[name] for name in ("inertia", "converged", "reseeded", "sizes")},
         },
     )
+
+
+def over_seeds(config: Config, values: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
+    """Mean and 95 % interval over seeds: new networks on new splits of the same images."""
+    return corrected_t_interval(values, config.train, config.held_out, bounds=bounds)
 
 
 def _measured(config: Config, found: Found) -> dict[str, Measured]:
@@ -252,7 +266,7 @@ def _measured(config: Config, found: Found) -> dict[str, Measured]:
     mean = own.mean(axis=2)
     gap = mean - found.every["train"].mean(axis=2)
     off = np.abs(found.every["shares"] - 0.5)
-    late = _late_bins(config)
+    late = config.late_bins
     return {
         "images-training-loss": {
             f"images-training-loss-{epoch:g}": ratio(losses[:, :, config.bins - len(late) + number])
@@ -260,7 +274,7 @@ def _measured(config: Config, found: Found) -> dict[str, Measured]:
         },
         "images-held-out-loss": Noted(ratio(mean), f"{config.seeds} seeds"),
         "images-every-level": {
-            f"images-level-{level}": ratio(own[:, :, number]) for number, level in enumerate(_level_names(config))
+            f"images-level-{level}": ratio(own[:, :, number]) for number, level in enumerate(config.level_names)
         },
         "images-beyond-variance": ratio(mean / found.linear.mean(axis=1)[None]),
         "images-gap": over_seeds(config, gap[:, 1] - gap[:, 0]),
@@ -274,53 +288,76 @@ def _table(found: Found) -> Table:
     clusters, every, bits = found.clusters, found.every, found.bits
     rows = []
     for k, name in enumerate(PAIRS):
-        pair = clusters["pairs"][k]
-        sizes = [int(clusters["sizes"][cluster]) for cluster in pair]
-        means = (
-            every["losses"][:, k, -1],
-            found.own[:, k],
-            found.cross[:, k],
-            found.linear[k],
-            bits[:, k, k],
-            bits[:, k, 1 - k],
-        )
+        first, second = clusters["pairs"][k]
+        sizes = f"{int(clusters['sizes'][first])} and {int(clusters['sizes'][second])}"
+        losses = every["losses"][:, k, -1], found.own[:, k], found.cross[:, k], found.linear[k]
+        means = [float(values.mean()) for values in (*losses, bits[:, k, k], bits[:, k, 1 - k])]
         shares = " ".join(f"{share:.2f}" for share in every["shares"][:, k])
-        apart = float(clusters["distances"][k])
-        clusters_of = f"{pair[0]} and {pair[1]}"
-        rows.append((name, clusters_of, f"{sizes[0]} and {sizes[1]}", apart, *(float(m.mean()) for m in means), shares))
-    header = (
-        "pair",
-        "clusters",
-        "images",
-        "distance",
-        "training loss, end",
-        "held-out loss",
-        "on the other pair's images",
-        "best linear",
-        "bits/dim",
-        "on the other pair's images",
-        "shares of the first cluster",
-    )
+        rows.append((name, f"{first} and {second}", sizes, float(clusters["distances"][k]), *means, shares))
+    other = "on the other pair's images"
+    losses_header = ("training loss, end", "held-out loss", other, "best linear", "bits/dim", other)
+    header = ("pair", "clusters", "images", "distance", *losses_header, "shares of the first cluster")
     return Table("Pairs of clusters, means over seeds", header, rows)
+
+
+def _arms(values: np.ndarray) -> dict[str, np.ndarray]:
+    """The (seeds, pairs, ...) curves of each pair."""
+    return {arm: values[:, place] for place, arm in enumerate(ARMS)}
+
+
+def _curves(config: Config, found: Found) -> tuple[Drawing, Drawing]:
+    """Training losses; and held-out losses at each noise level, also relative to the best linear denoiser, with the
+    cross evaluation.
+    """
+    title, loss = f"{config.data}, {config.seeds} seeds", "loss, summed over pixels"
+    epochs = config.epochs * (np.arange(config.bins) + 0.5) / config.bins
+    training = plots.ArmPanel("Training", "epochs", loss, epochs, _arms(found.every["losses"]))
+    level, x, bounds = "noise level, standardised pixels", config.level_grid, dict(zip(ARMS, found.linear))
+    own, ratio, cross = (_arms(values) for values in (found.own, found.own / found.linear[None], found.cross))
+    panels = [
+        plots.ArmPanel("Own held-out images", level, loss, x, own, bounds, "best linear denoiser", log_x=True),
+        plots.ArmPanel("Held out over best linear", level, "ratio", x, ratio, log_x=True, level=1.0),
+        plots.ArmPanel("Cross evaluation: the other pair's", level, loss, x, cross, log_x=True),
+    ]
+    return plots.arm_curves([training], title=title), plots.arm_curves(panels, title=title)
+
+
+def _bits(config: Config, found: Found) -> Drawing:
+    """Bits per dimension, with intervals over seeds."""
+    series = {}
+    for name, other in (("own held-out images", False), ("cross: the other pair's images", True)):
+        estimates = [over_seeds(config, found.bits[:, k, 1 - k if other else k]) for k in range(2)]
+        series[name] = np.array([(each.value, each.low, each.high) for each in estimates])
+    quantity = "bits per dimension, 8-bit pixels, 95 % interval over seeds"
+    return plots.interval_dots([f"network of the {arm}" for arm in ARMS], series, quantity=quantity)
+
+
+def _samples(found: Found) -> Drawing:
+    """Training images of both clusters, and samples of the networks of the first seeds."""
+    rows = {
+        f"{arm}, seed {seed}": np.concatenate([real[k], found.every["pictures"][seed, k]])
+        for k, arm in enumerate(PAIRS)
+        for seed, real in enumerate(found.real)
+    }
+    pictures = np.stack(list(rows.values()))
+    pictures = pictures if pictures.shape[-1] in (1, 3) else pictures[..., :1]
+    blocks = ["training images, one cluster", "the other", "samples"]
+    return plots.image_grid(pictures.astype(np.float32), list(rows), blocks)
 
 
 def check(config: Config, subject: Subject) -> None:
     """The images can be used."""
-    load(config)
+    networks.load(config)
 
 
 def costs(config: Config, plan: Options) -> list[Cost]:
     """Clusters, training, and evaluation. The images are read and checked, nothing is computed."""
-    clusters, networks, evaluated = found = _costs(config, load(config))
-    return [
-        clusters,
-        networks,
-        replace(evaluated, stage=f"images evaluated (in all about {_minutes(found)} on two cores)"),
-    ]
+    found = _costs(config, networks.load(config))
+    return [*found[:2], replace(found[2], stage=f"images evaluated (in all about {_minutes(found)} on two cores)")]
 
 
 def _costs(config: Config, pool: Pool) -> list[Cost]:
-    network, count = config.network(pool.shape), len(pool.images)
+    network, count = config.network(pool.images.shape[1:]), len(pool.images)
     params = network.abstract_params
     image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     forward = matmul_flop(network.apply, params, image, level)
@@ -330,17 +367,14 @@ def _costs(config: Config, pool: Pool) -> list[Cost]:
     likelihoods = 2 * config.likelihoods * _STAGES * _ODE_STEPS * (1 + _PRODUCT * config.probes)
     samples = config.samples * (2 * config.steps - 1)
     evaluations = 2 * config.seeds * (images * config.levels * config.draws + likelihoods + samples)
-    iterations = 60 * config.restarts
-    cluster_flop = 4.0 * count * config.components * config.clusters * iterations
-    held = 8.0 * count * (pixels + config.restarts * config.clusters)
+    cluster_flop = 4.0 * count * config.components * config.clusters * 60 * config.restarts
+    held, stored = 8.0 * count * (pixels + config.restarts * config.clusters), 8.0 * config.seeds * images
     # A gradient costs about two more evaluations; parameters, average, two moments and gradient of two networks.
     memory, disk = 4 * pool.images.nbytes + 10 * weights, 2 * config.seeds * 10 * weights
     return [
         Cost("image clusters", 0, cluster_flop, held, 4.0 * count),
         Cost("image networks", visits, 3 * visits * forward, memory, disk),
-        Cost(
-            "images evaluated", evaluations, evaluations * forward, 4 * pool.images.nbytes, 8.0 * config.seeds * images
-        ),
+        Cost("images evaluated", evaluations, evaluations * forward, 4 * pool.images.nbytes, stored),
     ]
 
 
@@ -350,16 +384,16 @@ def _minutes(costs: Sequence[Cost]) -> str:
     return f"{minutes:.0f} minutes" if minutes >= 1 else f"{minutes:.1g} minutes"
 
 
-PART = Part(
+PART = study.Part(
     name="images",
     title="Real images",
     question="Are far clusters of real images learned worse than near ones? Runs only where --parts asks for it.",
     paper=PAPER,
-    presets=PRESETS,
     claims=claims,
     figures=FIGURES,
     measure=measure,
     report=report,
+    presets=PRESETS,
     costs=costs,
     check=check,
 )

@@ -1,4 +1,6 @@
-"""Modes shift (Figs 5, 9 and 10): does the KL grow with the distance of the modes? With Remarks 6 and 7."""
+"""Modes shift (Figs 5, 9 and 10): does the KL grow with the distance of the modes? With Remarks 6 and 7: far modes made
+wider, and far modes whose inputs are scaled down.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,39 +12,123 @@ from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
 from dgu.analysis import Grid, mixture_bound, mode_summary, optimal_stopping, smoothed
+from dgu.core.errors import require
 from dgu.models import two_modes
-from experiments.generalization import remarks
-from experiments.generalization.densities import density_figure
-from experiments.generalization.rise import RISE, WINDOW, rise, untested_rise
-from experiments.generalization.shift_options import PRESETS, Config
-from experiments.generalization.statistics import (
-    WORST,
-    bootstrap,
-    diverged_note,
-    few_ranked,
-    finite,
-    mean,
-    median,
-    ratio_of_medians,
-    shown,
-    trend,
-    unless,
-    unmeasured,
-    untrained,
-    window,
-)
-from experiments.generalization.subject import (
-    MU,
-    OPTIMIZERS,
-    PAPER,
-    Optimizer,
-    Options,
-    Subject,
-    check_grid,
-    check_multiple,
-)
-from experiments.generalization.trainings import NAMES, Arm, grid_for, make_runs
-from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Part, Run, Table, at_least, at_most
+from experiments import study
+from experiments.generalization import statistics
+from experiments.generalization import subject as shared
+from experiments.generalization.statistics import RISE, finite, median_over_seeds, ratio_of_medians, unless, untrained
+from experiments.generalization.subject import MU, NAMES, OPTIMIZERS, PAPER, SDE, Arm, Options, Subject, grid_for
+from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Run, Table, at_least, at_most, option
+
+#: What far modes with SGD show: the KL over that of near ones, its rank correlation with the distance, the mass above
+#: which a mode has nearly all, and how far its place may and its weight must be off.
+RATIO, TREND, HEAVY, PLACE, WEIGHT = 5.0, 0.9, 0.9, 0.1, 0.25
+
+Results = Mapping[tuple[str, str], Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Config(study.Options, prefix="shift"):
+    """Modes farther and farther apart; and, at the largest distance, wider modes and inputs that are scaled down."""
+
+    points: int = option(151, ge=3)
+    """Grid points of the KL."""
+    modes: tuple[float, ...] = option((1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 15.0), gt=0.0)
+    """Places mu of the modes at +-mu, rising; their distance is twice that. 3 and the last are compared."""
+    seeds: int = option(10, ge=4)
+    """Seeds of each distance."""
+    remark_epochs: int = option(1000, ge=1)
+    """Epochs for scaled inputs and for mode widths, a multiple of evaluations."""
+    remark_seeds: int = option(10, ge=2)
+    """Seeds of each scale of the inputs and of each mode width."""
+    mode_widths: tuple[float, ...] = option((0.5, 1.0, 2.0, 4.0), gt=0.0)
+    """Standard deviations of the modes at the largest distance, rising."""
+    input_scales: tuple[float, ...] = option((1.0, 0.2), gt=0.0)
+    """Factors that inputs are scaled by at the largest distance; the first and the last are compared."""
+
+    def check(self) -> None:
+        shared.check_rising(self.name("modes"), self.modes)
+        shared.check_rising(self.name("mode_widths"), self.mode_widths, fewest=2)
+        both = len(self.modes) >= 2 and MU in self.modes[:-1]
+        require(both, self.name("modes"), self.modes, f"{MU:g} and a larger one among them")
+        scales = self.input_scales
+        require(len(scales) >= 2, self.name("input_scales"), scales, "two or more positive numbers")
+
+
+PRESETS = {
+    "smoke": Config(points=51, modes=(3.0, 15.0), seeds=4, remark_epochs=4, remark_seeds=2, mode_widths=(1.0, 2.0)),
+    "default": Config(),
+    "paper": Config(seeds=50, remark_seeds=50),
+}
+
+
+def claims(config: Config) -> tuple[Claim, ...]:
+    """What is tested."""
+    far, small, large = f"{config.modes[-1]:g}", config.input_scales[-1], config.input_scales[0]
+    ratio = f"(ratio of the median KL half way through training, modes at +-{far} to modes at +-{MU:g}: at least"
+    fig_5 = partial(Claim, source="Fig 5")
+    return (
+        fig_5(
+            "modes-shift-ratio",
+            f"Far modes are learned worse than near ones with SGD {ratio} {RATIO:g}).",
+            at_least(RATIO),
+        ),
+        Claim(
+            "modes-shift-trend",
+            "The KL with SGD grows with the distance of the modes (rank correlation of the distance with the median KL "
+            f"half way through training: at least {TREND:g}).",
+            at_least(TREND),
+            source="Theorem 2",
+        ),
+        Claim(
+            "modes-shift-adam",
+            f"Far modes are learned worse than near ones with Adam {ratio} 1).",
+            at_least(1.0),
+            source="Fig 10",
+        ),
+        fig_5(
+            "modes-shift-one-mode",
+            f"With modes at +-{far} and SGD, at least half of the measurements in the second half of training put more "
+            f"than {100 * HEAVY:g} % of the mass on one mode.",
+            at_least(0.5),
+            unit="of measurements",
+        ),
+        fig_5(
+            "modes-shift-positions",
+            f"With modes at +-{far} and SGD, the place of the heavier mode is learned: its relative error is at most "
+            f"{100 * PLACE:g} %.",
+            at_most(PLACE),
+        ),
+        fig_5(
+            "modes-shift-weights",
+            f"With modes at +-{far} and SGD, the weights are not learned: that of the heavier mode is off by "
+            f"{WEIGHT:g} or more.",
+            at_least(WEIGHT),
+        ),
+        fig_5(
+            "modes-shift-early",
+            f"With modes at +-{far} and SGD, the KL has a minimum early in training and rises by {RISE:g} nats or more "
+            "after it (from the time that the other half of the seeds chose to the end).",
+            at_least(RISE),
+            unit="nats",
+        ),
+        Claim(
+            "mode-width",
+            "With SGD, the KL falls as the modes become wider at the same distance (rank correlation of the median KL "
+            "with their width: at most 0).",
+            at_most(0.0),
+            source="Remark 6",
+        ),
+        Claim(
+            "inputs-scaled",
+            "Scaling the inputs down makes far modes easier to learn with SGD (ratio of the median KL with inputs "
+            f"scaled by {small:g} to that with inputs scaled by {large:g}: at most 1).",
+            at_most(1.0),
+            source="Remark 7",
+        ),
+    )
+
 
 FIGURES = (
     Figure(
@@ -69,160 +155,65 @@ FIGURES = (
 )
 
 
-def claims(config: Config) -> tuple[Claim, ...]:
-    """What is tested."""
-    far = f"{config.modes[-1]:g}"
-    ratio = f"(ratio of the median KL half way through training, modes at +-{far} to modes at +-{MU:g})"
-    return (
-        Claim(
-            "modes-shift-ratio",
-            f"Far modes are learned worse than near ones with SGD {ratio}.",
-            at_least(5.0),
-            source="Fig 5",
-        ),
-        Claim(
-            "modes-shift-trend",
-            "The KL with SGD grows with the distance of the modes (rank correlation of the distance with the median KL "
-            "half way through training).",
-            at_least(0.9),
-            source="Theorem 2",
-        ),
-        Claim(
-            "modes-shift-adam",
-            f"Far modes are learned worse than near ones with Adam {ratio}.",
-            at_least(1.0),
-            source="Fig 10",
-        ),
-        Claim(
-            "modes-shift-one-mode",
-            f"With modes at +-{far} and SGD, at least half of the measurements in the second half of training put more "
-            "than 90 % of the mass on one mode.",
-            at_least(0.5),
-            source="Fig 5",
-            unit="of measurements",
-        ),
-        Claim(
-            "modes-shift-positions",
-            f"With modes at +-{far} and SGD, the place of the heavier mode is learned: its relative error is at most "
-            "10 %.",
-            at_most(0.1),
-            source="Fig 5",
-        ),
-        Claim(
-            "modes-shift-weights",
-            f"With modes at +-{far} and SGD, the weights are not learned: that of the heavier mode is off by 0.25 or "
-            "more.",
-            at_least(0.25),
-            source="Fig 5",
-        ),
-        Claim(
-            "modes-shift-early",
-            f"With modes at +-{far} and SGD, the KL has a minimum early in training and rises by {RISE:g} nats or more "
-            "after it (from the time that the other half of the seeds chose to the end).",
-            at_least(RISE),
-            source="Fig 5",
-            unit="nats",
-        ),
-        *remarks.claims(config),
-    )
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Trainings by optimiser (see ``Subject.train``): at every distance, and those of Remarks 6 and 7."""
-
-    distances: Mapping[str, Mapping[str, np.ndarray]]
-    remarks: Mapping[str, Mapping[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Trainings:
-    """Networks of several targets ``arms``, each with ``seeds`` and ``epochs``; ``name`` is that of the random key."""
-
-    name: str
-    arms: Sequence[Arm]
-    seeds: int
-    epochs: int
-
-
-def measure(config: Config, subject: Subject, run: Run) -> Trained:
-    """Every distance with SGD and Adam; at the largest, widths of the modes and scales of the inputs."""
-    options = subject.options
-    every = Trainings("shift", _distances(config, options.t_eps), config.seeds, options.epochs)
-    others = Trainings("remarks", remarks.arms(config, options.t_eps), config.remark_seeds, config.remark_epochs)
-    return Trained(
-        {name: run.stage(name, _train, subject, name, every, allow_nonfinite=True) for name in OPTIMIZERS},
-        {
-            name: run.stage(f"remarks-{name}", _train, subject, name, others, allow_nonfinite=True)
-            for name in OPTIMIZERS
-        },
-    )
-
-
-def _distances(config: Config, t_eps: float) -> list[Arm]:
+def distances(config: Config, t_eps: float) -> list[Arm]:
+    """Narrow modes at every distance."""
     return [Arm(two_modes(mu), grid_for(mu, config.points), t_eps) for mu in config.modes]
 
 
-def _train(subject: Subject, optimizer: Optimizer, trainings: Trainings) -> dict[str, np.ndarray]:
-    options = subject.options
-    runs = make_runs(
-        subject.key(trainings.name),
-        trainings.arms,
-        seeds=trainings.seeds,
-        n=options.examples,
-        units=[options.width],
-        rate=options.rate(optimizer),
-    )
-    title = f"{trainings.name}, {NAMES[optimizer]}"
-    return subject.train(title, runs, optimizer, epochs=trainings.epochs, width=options.width)
+def remarks(config: Config, t_eps: float) -> list[Arm]:
+    """Wider modes at the largest distance, then the same mixture scaled down.
 
-
-@dataclass(frozen=True)
-class Curves:
-    """The trainings at every distance, with axes for distances and seeds, by optimiser where that is a mapping.
-
-    Attributes:
-        epochs: (E,) of the measurements.
-        kl: (distances, seeds, E).
-        log_q: (distances, seeds, E, points).
-        first: (distances, seeds) step at which a run diverged, -1 for none.
-        level: (distances, seeds) median of the KL about half way through training.
+    The noise of the KL is scaled with the modes: they are then as noisy in proportion, and the floor of the KL is the
+    same.
     """
-
-    epochs: np.ndarray
-    kl: dict[str, np.ndarray]
-    log_q: dict[str, np.ndarray]
-    first: dict[str, np.ndarray]
-    level: dict[str, np.ndarray]
-
-
-def _curves(config: Config, epochs: int, found: Mapping[str, Mapping[str, np.ndarray]]) -> Curves:
-    measured, shape = found["sgd"]["epochs"], (len(config.modes), config.seeds)
-    middle = window(measured, 0.4 * epochs, 0.6 * epochs)
-    kl = {name: one["kl"].reshape(*shape, -1) for name, one in found.items()}
-    return Curves(
-        measured,
-        kl,
-        {name: one["log_q"].reshape(*shape, len(measured), -1) for name, one in found.items()},
-        {name: one["first_nonfinite"].reshape(shape) for name, one in found.items()},
-        {name: np.median(finite(one)[:, :, middle], axis=2) for name, one in kl.items()},
-    )
+    mu = config.modes[-1]
+    found = []
+    for place, std in [(mu, std) for std in config.mode_widths] + [(mu * s, s) for s in config.input_scales]:
+        # The grid reaches as far beyond wide modes as the paper's does beyond narrow ones.
+        half = place + 15 * max(std, place / mu)
+        time = float(SDE.time(std * SDE.std(t_eps)))
+        found.append(Arm(two_modes(place, std=std), Grid(-half, half, config.points), time))
+    return found
 
 
-def report(config: Config, subject: Subject, trained: Trained) -> Findings:
+def measure(config: Config, subject: Subject, run: Run) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """Every distance with SGD and Adam; at the largest, widths of the modes and scales of the inputs.
+
+    The arrays of ``Subject.train``, those of all runs with leading axes of targets and seeds.
+    """
+    options = subject.options
+    found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    for group, prefix, arms, seeds, epochs in (
+        ("shift", "", distances(config, options.t_eps), config.seeds, options.epochs),
+        ("remarks", "remarks-", remarks(config, options.t_eps), config.remark_seeds, config.remark_epochs),
+    ):
+        train = partial(subject.train, seeds=seeds, epochs=epochs)
+        for name in OPTIMIZERS:
+            given = (f"{group}, {NAMES[name]}", subject.key(group), arms, name)
+            stored = run.stage(prefix + name, train, *given, allow_nonfinite=True)
+            by_run = {of: stored[of] for of in ("kl", "log_q", "first_nonfinite")}
+            shaped = {of: rows.reshape(len(arms), seeds, *rows.shape[1:]) for of, rows in by_run.items()}
+            found[group, name] = {"epochs": stored["epochs"], **shaped}
+    return found
+
+
+def report(config: Config, subject: Subject, results: Results) -> Findings:
     """KL against the distance, mass and places of far modes, their early minimum, and the remarks."""
-    options, mus = subject.options, config.modes
-    curves, far, near = _curves(config, options.epochs, trained.distances), len(mus) - 1, mus.index(MU)
-    epochs, level = curves.epochs, curves.level
-    half_way = untrained(options.epochs) or unmeasured(epochs, 0.4 * options.epochs, 0.6 * options.epochs)
+    options, mus, far, near = subject.options, config.modes, len(config.modes) - 1, config.modes.index(MU)
+    found = {name: results["shift", name] for name in OPTIMIZERS}
+    epochs = found["sgd"]["epochs"]
+    about_half = 0.4 * options.epochs, 0.6 * options.epochs
+    middle, late = statistics.window(epochs, *about_half), epochs >= options.epochs / 2
+    level = {name: np.median(finite(one["kl"])[..., middle], axis=2) for name, one in found.items()}
+    half_way = untrained(options.epochs) or statistics.unmeasured(epochs, *about_half)
     grid = grid_for(mus[far], config.points)
-    claims = _distance_claims(config, curves, half_way)
-    late = epochs >= options.epochs / 2
-    for name, measured in far_modes(curves.log_q["sgd"][far][:, late], grid, mus[far]).items():
-        claims[name] = unless(untrained(options.epochs), measured)
-    risen, note = rise({"kl": curves.kl["sgd"][far], "epochs": epochs, "first_nonfinite": curves.first["sgd"][far]})
-    claims["modes-shift-early"] = unless(untested_rise(options.epochs, options.evaluations), Noted(risen, note))
-    measured_remarks, remark_figure = remarks.report(config, trained.remarks)
+    risen = statistics.rise(epochs, found["sgd"]["kl"][far], found["sgd"]["first_nonfinite"][far])
+    untested = statistics.untested_rise(options.epochs, options.evaluations)
+    on_modes = far_modes(found["sgd"]["log_q"][far][:, late], grid, mus[far])
+    remark_level = {
+        name: np.median(finite(one["kl"])[..., one["epochs"] >= config.remark_epochs / 2], axis=2)
+        for name, one in ((name, results["remarks", name]) for name in OPTIMIZERS)
+    }
 
     medians = {name: [float(np.median(row)) for row in rows] for name, rows in level.items()}
     sgd, adam = medians["sgd"], medians["adam"]
@@ -232,39 +223,35 @@ def report(config: Config, subject: Subject, trained: Trained) -> Findings:
     )
     if half_way:
         answer = f"What the distance of the modes does to the KL was not tested: {half_way}."
-    densities = {
-        f"densities_far_{name}": density_figure(
-            {"epochs": epochs, "kl": curves.kl[name][far], "log_q": curves.log_q[name][far]},
-            grid,
-            mus[far],
-            NAMES[name],
-        )
-        for name in OPTIMIZERS
-    }
+
+    def densities(name: str) -> Drawing:
+        title = f"Modes at ±{mus[far]:g}, {NAMES[name]}"
+        return plots.mode_densities(epochs, found[name]["log_q"][far], grid, mus[far], title=title)
+
+    def farther(name: str) -> Measured:
+        ratio = ratio_of_medians(level[name][far], level[name][near])
+        return unless(half_way, Noted(ratio, statistics.diverged_note(found[name]["first_nonfinite"])))
+
+    few = statistics.few_ranked(mus, "distances")
     return Findings(
         answer,
-        claims | measured_remarks,
         {
-            "modes_shift": _against_distance(config, curves),
-            "modes_shift_curves": _over_training(config, curves),
-            **densities,
-            "remarks": remark_figure,
+            "modes-shift-ratio": farther("sgd"),
+            "modes-shift-trend": unless(half_way or few, statistics.trend(mus, level["sgd"].T)),
+            "modes-shift-adam": farther("adam"),
+            **{name: unless(untrained(options.epochs), measured) for name, measured in on_modes.items()},
+            "modes-shift-early": unless(untested, Noted(risen.estimate, risen.note)),
+            **_remark_claims(config, remark_level["sgd"]),
         },
-        tables=[_table(config, options.examples, curves, medians)],
+        {
+            "modes_shift": _against_distance(config, level),
+            "modes_shift_curves": _over_training(config, found),
+            **{f"densities_far_{name}": densities(name) for name in OPTIMIZERS},
+            "remarks": _against_remarks(config, remark_level),
+        },
+        tables=[_table(config, options.examples, found, medians)],
         metrics={"median_kl": medians, "modes": list(mus)},
     )
-
-
-def _distance_claims(config: Config, curves: Curves, half_way: str) -> dict[str, Measured]:
-    mus, level = config.modes, curves.level
-    far, near = len(mus) - 1, mus.index(MU)
-    found: dict[str, Measured] = {}
-    for optimizer, claim in (("sgd", "modes-shift-ratio"), ("adam", "modes-shift-adam")):
-        ratio = bootstrap(ratio_of_medians, level[optimizer][far], level[optimizer][near])
-        found[claim] = unless(half_way, Noted(ratio, diverged_note(curves.first[optimizer])))
-    grows = bootstrap(partial(trend, mus), level["sgd"].T)
-    found["modes-shift-trend"] = unless(half_way or few_ranked(mus, "distances"), grows)
-    return found
 
 
 def far_modes(log_q: np.ndarray, grid: Grid, mu: float) -> dict[str, Measured]:
@@ -272,73 +259,91 @@ def far_modes(log_q: np.ndarray, grid: Grid, mu: float) -> dict[str, Measured]:
     log_q = log_q[np.isfinite(log_q).all(axis=(1, 2))]
     found = mode_summary(log_q, grid)
     heaviest = np.maximum(found.weight, 1 - found.weight)
-    share = np.mean(heaviest > 0.9, axis=1)
+    share = np.mean(heaviest > HEAVY, axis=1)
     # The lighter side may have no mode at all: the place of the heavier is what is learned there.
     place = np.where(found.weight > 0.5, found.right, -found.left)
     return {
-        "modes-shift-one-mode": Noted(bootstrap(mean, share), f"{len(share)} seeds"),
-        "modes-shift-positions": bootstrap(median, np.median(np.abs(place / mu - 1), axis=1)),
-        "modes-shift-weights": bootstrap(median, np.median(heaviest - 0.5, axis=1)),
+        "modes-shift-one-mode": Noted(statistics.over_seeds(np.mean, share), f"{len(share)} seeds"),
+        "modes-shift-positions": median_over_seeds(np.median(np.abs(place / mu - 1), axis=1)),
+        "modes-shift-weights": median_over_seeds(np.median(heaviest - 0.5, axis=1)),
     }
 
 
-def _against_distance(config: Config, curves: Curves) -> Drawing:
-    mus, level = np.asarray(config.modes), curves.level
-    near = config.modes.index(MU)
+def _remark_claims(config: Config, level: np.ndarray) -> dict[str, Measured]:
+    """From the KL in the second half of training with SGD, (mode widths and input scales, seeds)."""
+    wide, short = len(config.mode_widths), untrained(config.remark_epochs)
+    scales = Noted(ratio_of_medians(level[-1], level[wide]), "the noise at the time of the KL is scaled with the data")
+    few = statistics.few_ranked(config.mode_widths, "widths")
+    return {
+        "mode-width": unless(short or few, statistics.trend(config.mode_widths, level[:wide].T)),
+        "inputs-scaled": unless(short, scales),
+    }
+
+
+def _size_panel(
+    labels: tuple[str, str, str],
+    sizes: Sequence[float],
+    level: Mapping[str, np.ndarray],
+    line: Mapping[str, np.ndarray],
+) -> plots.SizePanel:
+    """The KL of both optimisers against a size, with crosses for diverged runs."""
+    y = {NAMES[name]: statistics.shown(rows) for name, rows in level.items()}
+    return plots.SizePanel(*labels, np.asarray(sizes), y, line, ceiling=statistics.WORST, lost="diverged")
+
+
+def _against_distance(config: Config, level: Mapping[str, np.ndarray]) -> Drawing:
+    mus, near = np.asarray(config.modes), config.modes.index(MU)
     # The floor mu^2 / m of Theorem 2.
     bound = mixture_bound(np.full(len(mus), 2.0), 1000, 1000, mus, degree=2).approximation
     reference = bound / bound[near] * float(np.median(level["sgd"][near]))
-    panel = plots.SizePanel(
-        "",
-        "distance of the modes",
-        "KL half way through training, nats",
-        2 * mus,
-        {NAMES[name]: shown(level[name]) for name in OPTIMIZERS},
-        {"$\\mu^2$ (Theorem 2's floor, height free)": reference},
-        ceiling=WORST,
-        lost="diverged",
-    )
-    return plots.against_size([panel], title=f"{config.seeds} seeds")
+    line = {"$\\mu^2$ (Theorem 2's floor, height free)": reference}
+    labels = ("", "distance of the modes", "KL half way through training, nats")
+    return plots.against_size([_size_panel(labels, 2 * mus, level, line)], title=f"{config.seeds} seeds")
 
 
-def _over_training(config: Config, curves: Curves) -> Drawing:
+def _against_remarks(config: Config, level: Mapping[str, np.ndarray]) -> Drawing:
+    wide = len(config.mode_widths)
+    wider, scaled = ({name: rows[part] for name, rows in level.items()} for part in (slice(wide), slice(wide, None)))
+    panels = [
+        _size_panel(("Remark 6", "standard deviation of the modes", "KL, nats"), config.mode_widths, wider, {}),
+        _size_panel(("Remark 7", "factor of the inputs", "KL, nats"), config.input_scales, scaled, {}),
+    ]
+    return plots.against_size(panels, title=f"Modes at ±{config.modes[-1]:g}")
+
+
+def _over_training(config: Config, found: Mapping[str, Mapping[str, np.ndarray]]) -> Drawing:
     mus, far, near = config.modes, len(config.modes) - 1, config.modes.index(MU)
     chosen = sorted({0, near, len(mus) // 2 + 1 if len(mus) > 4 else near, far})
-    epochs = curves.epochs.astype(float)
     panels = [
-        plots.SeedCurves(f"{NAMES[name]}, ±{mus[at]:g}", epochs, curves.kl[name][at])
+        plots.SeedCurves(f"{NAMES[name]}, ±{mus[at]:g}", found[name]["epochs"].astype(float), found[name]["kl"][at])
         for name in OPTIMIZERS
         for at in chosen
     ]
     return plots.seed_curves(panels, xlabel="epochs", ylabel="KL(target || model), nats", columns=len(chosen))
 
 
-def _table(config: Config, n: int, curves: Curves, medians: Mapping[str, Sequence[float]]) -> Table:
+def _table(
+    config: Config, n: int, found: Mapping[str, Mapping[str, np.ndarray]], medians: Mapping[str, Sequence[float]]
+) -> Table:
     rows: list[tuple[Any, ...]] = []
     near = optimal_stopping(n, n, factor=MU**6)
     for at, mu in enumerate(config.modes):
-        least = int(curves.epochs[np.argmin(median(smoothed(finite(curves.kl["sgd"][at]), WINDOW)))])
-        diverged = [int((curves.first[name][at] >= 0).sum()) for name in OPTIMIZERS]
+        smooth = np.median(smoothed(finite(found["sgd"]["kl"][at]), statistics.WINDOW), axis=0)
+        least = int(found["sgd"]["epochs"][np.argmin(smooth)])
+        diverged = [int((found[name]["first_nonfinite"][at] >= 0).sum()) for name in OPTIMIZERS]
         best = optimal_stopping(n, n, factor=mu**6) / near
         rows.append((f"{mu:g}", *(medians[name][at] for name in OPTIMIZERS), least, best, *diverged))
-    header = (
-        "mu",
-        "SGD",
-        "Adam",
-        "SGD, epoch of the least smoothed median",
-        "best time by Theorem 2, over that at 3",
-        "SGD, diverged",
-        "Adam, diverged",
-    )
+    early, best_time = "SGD, epoch of the least smoothed median", "best time by Theorem 2, over that at 3"
+    header = ("mu", "SGD", "Adam", early, best_time, "SGD, diverged", "Adam, diverged")
     return Table("KL half way through training, medians over seeds", header, rows)
 
 
 def check(config: Config, subject: Subject) -> None:
     """Measurements are equally far apart, and every grid covers its target."""
     options = subject.options
-    check_multiple("shift.remark_epochs", config.remark_epochs, options.evaluations)
-    for arm in (*_distances(config, options.t_eps), *remarks.arms(config, options.t_eps)):
-        check_grid("shift.points", config.points, arm)
+    shared.check_multiple("shift.remark_epochs", config.remark_epochs, options.evaluations)
+    for arm in (*distances(config, options.t_eps), *remarks(config, options.t_eps)):
+        shared.check_grid("shift.points", config.points, arm)
 
 
 def costs(config: Config, plan: Options) -> list[Cost]:
@@ -352,16 +357,16 @@ def costs(config: Config, plan: Options) -> list[Cost]:
     ]
 
 
-PART = Part(
+PART = study.Part(
     name="shift",
     title="Modes shift",
     question="Are modes that are farther apart learned worse, and do wider modes or scaled inputs help?",
     paper=PAPER,
-    presets=PRESETS,
     claims=claims,
     figures=FIGURES,
     measure=measure,
     report=report,
+    presets=PRESETS,
     costs=costs,
     check=check,
 )

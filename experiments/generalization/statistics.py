@@ -1,11 +1,12 @@
 """Statistics over seeds, and the reasons for which a run cannot test a claim."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from dgu.analysis import bootstrap_interval, early_stopping, rank_correlation
 from dgu.analysis.stats.estimates import Estimate
 from experiments.study import Measured, NotTested
 
@@ -15,43 +16,35 @@ WORST = 100.0
 LEAST_EPOCHS = 100
 #: Fewest points of which a rank correlation is informative.
 LEAST_RANKED = 4
+#: A rise of the KL below this, in nats, counts as none.
+RISE = 0.02
+#: Measurements of the running mean, and fewest measurements of a curve in which a minimum can be found.
+WINDOW, LEAST_MEASURED = 5, 10
 
 
-def bootstrap(statistic: Callable[..., Any], *samples: np.ndarray, draws: int = 2000) -> Estimate:
-    """A statistic of samples over seeds and its percentile 95 % interval, each sample redrawn by itself.
+def over_seeds(statistic: Callable[..., Any], *samples: np.ndarray) -> Estimate:
+    """A statistic of samples, with seeds on axis 0, and its interval (see ``bootstrap_interval``).
 
-    ``statistic`` takes samples with seeds on axis 0 and reduces that axis; all draws are given to it at once, as axis
-    1. Where a sample is empty, because every seed diverged, nothing is known: 0, from -``WORST`` to ``WORST``.
+    Where a sample is empty, because every seed diverged, nothing is known: 0, from -``WORST`` to ``WORST``.
     """
     if not all(len(sample) for sample in samples):
         return Estimate(0.0, -WORST, WORST, method="no seed left")
-    rng = np.random.default_rng(0)
-    value = float(statistic(*samples))
-    found = statistic(*(sample[rng.integers(0, len(sample), (len(sample), draws))] for sample in samples))
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Estimate(value, min(float(low), value), max(float(high), value), method="percentile bootstrap over seeds")
+    return bootstrap_interval(statistic, *samples)
 
 
-def mean(values: np.ndarray) -> Any:
-    """Over seeds, on axis 0."""
-    return np.mean(values, axis=0)
+def median_over_seeds(values: np.ndarray) -> Estimate:
+    """The median of one value a seed."""
+    return over_seeds(np.median, values)
 
 
-def median(values: np.ndarray) -> Any:
-    """Over seeds, on axis 0."""
-    return np.median(values, axis=0)
+def ratio_of_medians(above: np.ndarray, below: np.ndarray) -> Estimate:
+    """The median of one sample over that of another, one value a seed each."""
+    return over_seeds(lambda a, b, axis: np.median(a, axis=axis) / np.median(b, axis=axis), above, below)
 
 
-def ratio_of_medians(above: np.ndarray, below: np.ndarray) -> Any:
-    """Of two samples over seeds, on axis 0."""
-    return median(above) / median(below)
-
-
-def trend(x: Sequence[float], rows: np.ndarray) -> Any:
-    """Spearman's correlation of x with the median over seeds (axis 0) of rows (R, ..., X); 0 where all are equal."""
-    a, b = (stats.rankdata(values, axis=-1) - (len(x) + 1) / 2 for values in (np.asarray(x), median(rows)))
-    norms = np.sqrt(np.sum(a**2) * np.sum(b**2, axis=-1))
-    return np.where(norms > 0, np.sum(a * b, axis=-1) / np.where(norms > 0, norms, 1.0), 0.0)
+def trend(x: Sequence[float], rows: np.ndarray) -> Estimate:
+    """Spearman's correlation of x with the median over seeds of rows (R, X)."""
+    return over_seeds(lambda values, axis: rank_correlation(x, np.median(values, axis=axis)), rows)
 
 
 def finite(kl: np.ndarray) -> np.ndarray:
@@ -77,9 +70,8 @@ def unless(why: str, measured: Measured) -> Measured:
 
 def untrained(epochs: int) -> str:
     """Why nothing can be said of networks trained for so many epochs; empty where it can."""
-    return f"{epochs} epochs are too few to train a network: at least {LEAST_EPOCHS} are needed" * (
-        epochs < LEAST_EPOCHS
-    )
+    few = f"{epochs} epochs are too few to train a network: at least {LEAST_EPOCHS} are needed"
+    return few if epochs < LEAST_EPOCHS else ""
 
 
 def unmeasured(epochs: np.ndarray, low: float, high: float) -> str:
@@ -92,14 +84,50 @@ def unmeasured(epochs: np.ndarray, low: float, high: float) -> str:
 
 def few_ranked(points: Sequence[Any], what: str) -> str:
     """Why a rank correlation over these points is not informative; empty where it is."""
-    if len(points) >= LEAST_RANKED:
-        return ""
-    return f"a rank correlation over {len(points)} {what} says little: at least {LEAST_RANKED} are needed"
+    few = f"a rank correlation over {len(points)} {what} says little: at least {LEAST_RANKED} are needed"
+    return few if len(points) < LEAST_RANKED else ""
+
+
+def untested_rise(epochs: int, evaluations: int) -> str:
+    """Why the curves of a run show no minimum followed by a rise, whatever they are; empty where they can."""
+    measured = evaluations + 1
+    few = f"{measured} measurements of a curve cannot show a minimum: at least {LEAST_MEASURED} are needed"
+    return untrained(epochs) or (few if measured < LEAST_MEASURED else "")
 
 
 def diverged_note(first: np.ndarray) -> str:
-    """How many runs diverged, and when; empty where none did."""
+    """How many runs diverged, from the step ``first`` at which each did (-1 for none); empty where none did."""
     lost = first[first >= 0]
     if not len(lost):
         return ""
     return f"{len(lost)} of {first.size} runs diverged, at steps {', '.join(map(str, sorted(lost.tolist())[:8]))}"
+
+
+@dataclass(frozen=True)
+class Rise:
+    """The rise of the KL after its minimum.
+
+    Attributes:
+        estimate: over the seeds that did not diverge.
+        note: where the minimum is, and which runs diverged.
+        epoch: of the minimum of the smoothed median; None where too few seeds are left to find it.
+    """
+
+    estimate: Estimate
+    note: str
+    epoch: int | None
+
+
+def rise(epochs: np.ndarray, kl: np.ndarray, first: np.ndarray) -> Rise:
+    """Does the KL (R, E) at these epochs (E,) rise after its minimum? ``first`` (R,) is as in ``diverged_note``."""
+    good = np.isfinite(kl).all(axis=1)
+    lost = diverged_note(first)
+    if good.sum() < 4:
+        return Rise(Estimate(0.0, -WORST, WORST, method="too few seeds left"), lost, None)
+    tested = early_stopping(kl[good], window=WINDOW)
+    at, last = int(epochs[tested.minimum]), int(epochs[-1])
+    note = (
+        f"The median over seeds is least at epoch {at} of {last}; "
+        f"with the seeds that chose it the rise would be {tested.apparent:.3f}"
+    )
+    return Rise(tested.rise, "; ".join(filter(None, (note, lost))), at)

@@ -3,30 +3,55 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from dgu.analysis import Grid, target_log_density
+from dgu.analysis import Grid, KLMeasure, target_log_density
 from dgu.core.errors import InputError, require
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Key
 from dgu.models import ShallowNet, two_modes
-from dgu.training import Recipe, Runs, train_dynamics
-from experiments.generalization.trainings import MEASURE, NAMES, SDE, Arm, grid_for, make_runs
+from dgu.samplers import VESDE
+from dgu.training import Recipe, seeded_runs, train_dynamics
+from experiments import study
 from experiments.study import Cost, RunDirectory, option
-from experiments.study import Options as BaseOptions
 from experiments.study.progress import Progress
 
 PAPER = "generalization"
 #: The modes of the basic networks' target are at +-MU.
 MU = 3.0
+SDE = VESDE()
+MEASURE = KLMeasure()
 Optimizer = Literal["sgd", "adam"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adam")
+#: Names of the optimisers in text, by their names in stages and metrics.
+NAMES = {"sgd": "SGD", "adam": "Adam"}
 
 
 @dataclass(frozen=True)
-class Options(BaseOptions):
+class Arm:
+    """One target distribution, and how the KL of networks from it is measured.
+
+    Attributes:
+        target: has ``draw(key)`` and ``log_density(x, sigma)``.
+        grid: points of the line at which the KL is summed.
+        t: time at which the score is integrated.
+    """
+
+    target: Any
+    grid: Grid
+    t: float
+
+
+def grid_for(mu: float, points: int) -> Grid:
+    """The paper's grids, -10 to 10 for modes at +-3 and -30 to 30 at +-15, and those between."""
+    half = 5 + 5 * mu / 3
+    return Grid(-half, half, points)
+
+
+@dataclass(frozen=True)
+class Options(study.Options):
     """The study of generalisation in training time."""
 
     epochs: int = option(2000, ge=1)
@@ -108,28 +133,50 @@ class Subject:
         return self.directory.stage(stage, lambda: self._near(optimizer, n), allow_nonfinite=True)
 
     def _near(self, optimizer: Optimizer, n: int) -> dict[str, np.ndarray]:
-        options, rate = self.options, self.options.rate(optimizer)
-        runs = make_runs(self.key("stopping"), [self.near], seeds=options.seeds, n=n, units=[options.width], rate=rate)
-        epochs = options.epochs_for(n)
-        return self.train(f"{n} examples, {NAMES[optimizer]}", runs, optimizer, epochs=epochs, width=options.width)
+        title, epochs = f"{n} examples, {NAMES[optimizer]}", self.options.epochs_for(n)
+        key, seeds = self.key("stopping"), self.options.seeds
+        return self.train(title, key, [self.near], optimizer, seeds=seeds, epochs=epochs, n=n)
 
-    def train(self, title: str, runs: Runs, optimizer: Optimizer, *, epochs: int, width: int) -> dict[str, np.ndarray]:
-        """Train networks and measure their KL ``evaluations`` times.
+    def train(
+        self,
+        title: str,
+        key: Key,
+        arms: Sequence[Arm],
+        optimizer: Optimizer,
+        *,
+        seeds: int,
+        epochs: int,
+        n: int | None = None,
+        units: Sequence[int] = (),
+    ) -> dict[str, np.ndarray]:
+        """Train networks on draws of several targets and measure their KL ``evaluations`` times: arms x units x seeds.
 
         Args:
             title: name of the trainings in the progress bar.
-            runs: the trainings.
-            optimizer: their optimiser.
-            epochs: their length, a multiple of ``evaluations``.
-            width: hidden units of the largest network.
+            key: of all draws.
+            arms: the targets.
+            optimizer: the optimiser.
+            seeds: networks of each target and number of hidden units.
+            epochs: passes over the data, a multiple of ``evaluations``.
+            n: training examples, ``options.examples`` by default.
+            units: numbers of hidden units, ``options.width`` by default.
 
         Returns:
             ``epochs`` of the measurements, ``kl`` and ``log_q`` of every run at each of them, the step
             ``first_nonfinite`` at which a run diverged (-1 for none), ``losses``, and the parameters at the end: arrays
             to store.
         """
-        options = self.options
-        net = ShallowNet(width=width, divisor=options.divisor)
+        options, units = self.options, units or (self.options.width,)
+        runs = seeded_runs(
+            key,
+            [arm.target for arm in arms],
+            [MEASURE.aux(SDE, arm.target, arm.t, arm.grid) for arm in arms],
+            seeds=seeds,
+            n=n or options.examples,
+            units=units,
+            rate=options.rate(optimizer),
+        )
+        net = ShallowNet(width=max(*units, options.width), divisor=options.divisor)
         every = epochs // options.evaluations
         recipe = Recipe(net, SDE, epochs=epochs, every=every, batch_size=options.batch_size, optimizer=optimizer)
         with Progress(title, total=len(runs.data), unit="runs") as bar:

@@ -11,8 +11,8 @@ from dgu import plots
 from dgu.core.errors import InputError
 from dgu.data.scaling import PixelScale
 from dgu.samplers import VESDE
-from experiments.generalization import STUDY, images, images_data, images_figures
-from experiments.generalization.images_options import Config
+from experiments.generalization import STUDY, images, images_networks
+from experiments.generalization.images_networks import Config
 from experiments.generalization.subject import Options, Subject
 from experiments.study import Run
 from experiments.study.claims import judge
@@ -33,11 +33,11 @@ def test_splits_are_equal_in_number_disjoint_and_shared_by_clusters_of_both_pair
     run = Run(None, 0, "images")
     pool = np.arange(60, dtype=np.float32).reshape(60, 1, 1, 1) / 127.5 - 1
     scale = PixelScale(np.zeros((1, 1, 1), np.float32), np.full((1, 1, 1), 0.5, np.float32))
-    pool = images_data.Pool(pool, scale)
+    pool = images_networks.Pool(pool, scale)
     clusters = {"labels": np.repeat(np.arange(3), 20), "pairs": np.array([[0, 1], [0, 2]])}
     levels = {}
     for pair in range(2):
-        found = vars(images_data.split_pair(config, pool, clusters, run=run, pair=pair, seed=0))
+        found = vars(images_networks.split_pair(config, pool, clusters, run=run, pair=pair, seed=0))
         assert len(found["train"]) == 2 * 12 and len(found["first"]) == 12 and len(found["held_out"]) == 8
         # Dequantised within the cell, and standardised.
         values = (found["train"].ravel() * 0.5 + 1) * 127.5
@@ -54,7 +54,7 @@ def test_splits_are_equal_in_number_disjoint_and_shared_by_clusters_of_both_pair
     # Cluster 0 is in both pairs: what one network is trained on, the other is not evaluated on.
     assert set(levels[0]["held_out"][:4]) == set(levels[1]["held_out"][:4])
     assert not set(levels[0]["first"]) & set(levels[1]["held_out"])
-    other = images_data.split_pair(config, pool, clusters, run=run, pair=0, seed=1)
+    other = images_networks.split_pair(config, pool, clusters, run=run, pair=0, seed=1)
     assert not np.array_equal(np.round((other.first.ravel() * 0.5 + 1) * 127.5).astype(int), levels[0]["first"])
 
 
@@ -67,8 +67,9 @@ def test_the_best_linear_denoiser_is_that_of_both_clusters_together():
     lam = (1.0 + 9.0) / 2 + (10.0**2) / 4 + (2 / 255 / 0.1) ** 2 / 12
     sigmas = np.asarray(VESDE().std(np.array([0.25, 0.75])))
     np.testing.assert_allclose(config.level_grid, sigmas)
-    pool = images_data.Pool(pool, scale)
-    np.testing.assert_allclose(images_data.linear_loss(config, pool, clusters, 0), lam / (lam + sigmas**2), rtol=1e-5)
+    pool = images_networks.Pool(pool, scale)
+    found = images_networks.linear_losses(config, pool, clusters)["loss"]
+    np.testing.assert_allclose(found, [lam / (lam + sigmas**2)] * 2, rtol=1e-5)
 
 
 def results(*, seeds, levels, bins, factor, bits, off):
@@ -103,7 +104,7 @@ def test_claims_follow_the_data_and_each_network_is_evaluated_on_its_own_images(
         (dict(factor=1.5, bits=0.7, off=0.3), "supported"),
         (dict(factor=0.8, bits=-0.7, off=-0.0), "not supported"),
     ):
-        found = images_figures.Found(clusters, results(**about, **values), linear, real)
+        found = images.Found(clusters, results(**about, **values), linear, real)
         findings = images.report(config, Subject(Options(), None), found)
         by_id = {claim.id: judge(claim, findings.claims[claim.id], "") for claim in images.claims(config)}
         assert set(by_id) == set(findings.claims)
@@ -179,17 +180,17 @@ def test_curves_of_arms_are_those_given():
 @pytest.mark.slow
 def test_smoke_end_to_end_and_resumed_after_a_kill(tmp_path, monkeypatch):
     study("--preset", "smoke", "--parts", "images", "--out", tmp_path / "whole")
-    evaluate = images.evaluate
+    evaluate = images_networks.evaluate
 
     def once(*args, seed, **options):
         if seed == 1:
             raise Killed
         return evaluate(*args, seed=seed, **options)
 
-    monkeypatch.setattr(images, "evaluate", once)
+    monkeypatch.setattr(images_networks, "evaluate", once)
     with pytest.raises(Killed):
         study("--preset", "smoke", "--parts", "images", "--out", tmp_path / "cut")
-    monkeypatch.setattr(images, "evaluate", evaluate)
+    monkeypatch.setattr(images_networks, "evaluate", evaluate)
     study("--preset", "smoke", "--parts", "images", "--out", tmp_path / "cut")
     for name in ("metrics.json", "claims.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dgu import plots
-from dgu.analysis import falling_share
+from dgu.analysis import Grid, falling_share
 from dgu.core.errors import InputError
 from dgu.samplers import karras_sigmas
 
@@ -80,3 +80,20 @@ def test_tails_of_starts_are_survival_functions():
     np.testing.assert_allclose(line.get_ydata(), [1, 0.8, 0.6, 0.4, 0.2])
     with pytest.raises(InputError, match=r"panels in a row = \[1, 2\]"):
         plots.start_tails([[panel, panel], [panel]])
+
+
+def test_densities_of_two_modes_tell_their_weights_and_places():
+    """Four fifths of the mass right of 0; a diverged run says so; early, a quarter, half way and near the end."""
+    grid, epochs = Grid(-12, 12, 121), np.arange(11) * 10
+    density = 0.2 * np.exp(-((grid.coarse + 3) ** 2) / 2) + 0.8 * np.exp(-((grid.coarse - 3) ** 2) / 2)
+    log_q = np.tile(np.log(density / density.sum()), (3, 11, 1))
+    log_q[1, 4:] = np.nan
+    figure = plots.mode_densities(epochs, log_q, grid, 3.0, seeds=2, title="two modes")
+    assert [axes.get_title() for axes in figure.axes[:4]] == ["epoch 10", "epoch 20", "epoch 50", "epoch 100"]
+    assert len(figure.axes) == 8 and figure.axes[4].get_ylabel() == "seed 1"
+    texts = [axes.texts[0].get_text() for axes in figure.axes]
+    assert texts == ["right 80%, modes -3.0, 3.0"] * 6 + ["diverged"] * 2
+    drawn = lines(figure.axes[0])["learned"]
+    np.testing.assert_allclose(drawn, density / density.sum() / grid.step)
+    with pytest.raises(InputError, match=r"log_q.shape = .*: must be \(R, 11, 51\)"):
+        plots.mode_densities(epochs, log_q, Grid(-12, 12, 51), 3.0)

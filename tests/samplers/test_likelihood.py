@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 
 from dgu.core.errors import InputError
 from dgu.models import GaussianDenoiser
-from dgu.samplers import bits_per_dim, dequantize, log_likelihood
+from dgu.samplers import bits_per_dim, dequantize, log_likelihood, log_likelihoods
 
 LOW, HIGH = 0.002, 80.0
 
@@ -220,3 +220,16 @@ def test_half_precision_is_computed_in_float32(dtype):
     found, error = log_likelihood(denoiser, x, **loose)
     assert found.dtype == error.dtype == jnp.float32
     np.testing.assert_array_equal(found, log_likelihood(denoiser, x.astype(jnp.float32), **loose)[0])
+
+
+def test_likelihoods_of_many_examples_are_those_of_each_with_probes_of_its_own():
+    denoiser, example, _ = gaussian(4, 0, jnp.float32, smallest=0.1)
+    key, options = jax.random.key(2), {"probes": 3, "sigma_max": 10.0, "rtol": 1e-3, "atol": 1e-3}
+    examples = jnp.stack([example, example, 2 * example])
+    nats, errors = log_likelihoods(denoiser, examples, key, **options)
+    for i, each in enumerate(examples):
+        one = log_likelihood(denoiser, each, key=jax.random.fold_in(key, i), **options)
+        np.testing.assert_allclose((nats[i], errors[i]), one, atol=2e-3)  # That of the integration.
+    assert abs(nats[0] - nats[1]) > 0.01  # Their probes differ.
+    with pytest.raises(InputError, match="probes = 1: must be a whole number, 2 or more"):
+        log_likelihoods(denoiser, examples, key, probes=1)

@@ -9,6 +9,8 @@ import pytest
 from scipy import integrate
 
 from dgu.core.errors import InputError
+from dgu.core.keys import stream
+from dgu.distributions import draw_examples
 from dgu.models import RandomFeatures, RandomFeatureScore, ShallowNet, two_modes
 from dgu.samplers import VESDE, ScoreOfDensity
 from dgu.training import (
@@ -18,9 +20,12 @@ from dgu.training import (
     flow_curves,
     gauss_hermite,
     gradient_flow,
+    lemma_ratios,
     loss_weight,
     population_loss,
+    seeded_runs,
     train_dynamics,
+    two_mode_quadrature,
 )
 from dgu.training.dynamics import _epoch_batches, _order
 
@@ -227,6 +232,54 @@ def test_flow_curves_hold_together(flow_problem, x64):
     np.testing.assert_allclose(curves.norm, np.linalg.norm(path[:, 0], axis=1))
     other = gradient_flow(population, [1e3])[0]
     np.testing.assert_allclose(curves.gap[1], np.linalg.norm(path[1] - other), rtol=1e-9)
+
+
+def test_ratios_of_the_lemmas_are_those_of_their_sides(flow_problem, x64):
+    _, _, _, empirical, population = flow_problem
+    taus = np.logspace(0, 3, 20)
+    curves, path = flow_curves(empirical, population, taus)
+    best = gradient_flow(empirical, [1e14])[0]
+    losses = np.array([float(empirical(jnp.asarray(theta))) for theta in path])
+    excess, start = losses - float(empirical(jnp.asarray(best))), float(empirical(jnp.zeros((1, 24))))
+    expected = (
+        (excess * 2 * taus).max() / np.sum(best**2),
+        np.max(np.linalg.norm(path[:, 0], axis=1) / np.sqrt(taus * start)),
+    )
+    np.testing.assert_allclose(lemma_ratios(empirical, curves, taus), expected, rtol=1e-4)
+    assert 0 < min(expected) and max(expected) <= 1
+    with pytest.raises(InputError, match=r"taus.shape = \(19,\): must be \(20,\), as of the curves"):
+        lemma_ratios(empirical, curves, taus[1:])
+
+
+def test_quadrature_of_two_noisy_modes_has_their_moments():
+    """Mean 0, variance mu^2 + 1 + sigma^2, fourth moment mu^4 + 6 mu^2 v + 3 v^2 with v = 1 + sigma^2."""
+    sigmas = np.array([0.0, 0.5, 4.0])
+    points, weights = two_mode_quadrature(3.0, sigmas, nodes=4)
+    v = 1 + sigmas**2
+    assert points.shape == (3, 8, 1) and weights.shape == (3, 8)
+    for power, expected in ((0, 1.0), (1, 0.0), (2, 9 + v), (4, 81 + 54 * v + 3 * v**2)):
+        np.testing.assert_allclose(np.sum(weights * points[..., 0] ** power, axis=1), expected, atol=1e-9)
+    with pytest.raises(InputError, match=r"sigmas = .* must be 0 or more and finite"):
+        two_mode_quadrature(3.0, [-1.0])
+
+
+def test_seeded_runs_are_addressed_by_target_and_seed():
+    """Targets, then units, then seeds; neither units nor the number of examples change what a seed sees."""
+    targets, key = [two_modes(3.0), two_modes(5.0)], jax.random.key(7)
+    options = {"seeds": 2, "units": [1, 4], "rate": 0.3}
+    runs = seeded_runs(key, targets, [{"a": np.zeros(3)}, {"a": np.ones(3)}], n=5, **options)
+    assert runs.units.tolist() == [1, 1, 4, 4] * 2 and runs.rates.tolist() == [np.float32(0.3)] * 8
+    assert runs.aux["a"].mean(axis=1).tolist() == [0] * 4 + [1] * 4
+    for number, (place, seed) in enumerate([(0, 0), (0, 1), (0, 0), (0, 1), (1, 0), (1, 1), (1, 0), (1, 1)]):
+        np.testing.assert_array_equal(
+            runs.data[number], draw_examples(targets[place], stream(key, "data", place, seed), 5)
+        )
+        expected = jax.random.key_data(stream(key, "train", place, seed))
+        np.testing.assert_array_equal(jax.random.key_data(runs.keys[number]), expected)
+    fewer = seeded_runs(key, targets, [None, None], n=3, **options)
+    np.testing.assert_array_equal(fewer.data, runs.data[:, :3])
+    with pytest.raises(InputError, match="number of aux = 1: must be 2, one for each target"):
+        seeded_runs(key, targets, [None], n=3, **options)
 
 
 def test_gauss_hermite_is_the_normal_law(x64):

@@ -15,6 +15,9 @@ from dgu.analysis.divergence.kl import flow_kl as flow_kl
 from dgu.analysis.divergence.kl import grid_kl as grid_kl
 from dgu.analysis.divergence.kl import knn_kl as knn_kl
 from dgu.analysis.divergence.kl import mode_summary as mode_summary
+from dgu.analysis.divergence.kl import prior_kl as prior_kl
 from dgu.analysis.divergence.kl import score_kl as score_kl
 from dgu.analysis.divergence.kl import score_log_density as score_log_density
 from dgu.analysis.divergence.kl import target_log_density as target_log_density
+from dgu.analysis.divergence.mode_scores import ModeScores as ModeScores
+from dgu.analysis.divergence.mode_scores import mode_scores as mode_scores

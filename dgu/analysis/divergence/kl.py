@@ -19,14 +19,16 @@ from jaxtyping import Float, Num
 from scipy.spatial import cKDTree
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate
-from dgu.core.arrays import as_doubles, as_jax_floats, check_squares
+from dgu.core.arrays import as_doubles, as_jax_floats, check_squares, checked_rows
 from dgu.core.denoisers import as_pytree
 from dgu.core.errors import require, require_whole
-from dgu.core.typing import Scalar
+from dgu.core.keys import threefry
+from dgu.core.typing import Key, Scalar
+from dgu.distributions.draws import log_densities
 from dgu.models.mixtures import EmpiricalDenoiser
 from dgu.samplers.likelihood import log_likelihood
 from dgu.samplers.prior import prior_mismatch, warn_of_mismatch
-from dgu.samplers.sde import LinearSDE, Score, as_denoiser
+from dgu.samplers.sde import LinearSDE, Score, ScoreOfDensity, as_denoiser
 
 #: Mass of the target that a grid may leave out.
 MAX_OUTSIDE = 1e-3
@@ -248,6 +250,30 @@ def flow_kl(
 def _flow_log_density(denoiser: Any, x: Array, low: Any, high: Any, rtol: Any, atol: Any) -> Array:
     options = {"sigma_min": low, "sigma_max": high, "rtol": rtol, "atol": atol}
     return jax.vmap(lambda one: log_likelihood(denoiser, one, **options)[0])(x)
+
+
+def prior_kl(target: Any, sde: LinearSDE, examples: Num[ArrayLike, "n d"], key: Key) -> float:
+    """``KL(p_T || N(0, std(T)^2 I))`` in nats, from examples of a target whose noisy density is known.
+
+    It is the mean of ``log p_T - log N`` over the examples noised to T: what ``flow_kl`` finds for the exact score, as
+    the flow carries ``p_eps`` to ``p_T``, and what no training makes smaller.
+
+    Args:
+        target: p_0, with ``log_density(x, sigma)``.
+        sde: the process.
+        examples: independent draws of p_0.
+        key: of the noise.
+
+    Raises:
+        InputError: no examples, or examples that are not finite.
+    """
+    key = threefry(key)
+    (rows,) = checked_rows(examples=examples)
+    x = jnp.asarray(rows)
+    end, std = sde.t_max, sde.std(sde.t_max)
+    far = sde.perturb(x, end, jax.random.normal(key, x.shape))
+    log_prior = np.sum(-0.5 * np.square(far / std) - np.log(std * np.sqrt(2 * np.pi)), axis=1)
+    return float(np.mean(log_densities(ScoreOfDensity(target, sde), far, end) - log_prior))
 
 
 def knn_kl(p: Num[ArrayLike, "n d"], q: Num[ArrayLike, "m e"], *, k: int = 5, blocks: int = 10) -> Estimate:

@@ -1,7 +1,8 @@
 """Estimates and tests that every study shares.
 
 How large is a quantity, with which standard error and 95 % interval? Are two arms equivalent within a margin? How
-well does a score separate two groups? At which size do measured curves cross a level?
+well does a score separate two groups? Does one quantity rise with another? At which size do measured curves cross a
+level?
 """
 
 from dgu.analysis.stats.estimates import Estimate as Estimate
@@ -10,6 +11,8 @@ from dgu.analysis.stats.estimates import normal_estimate as normal_estimate
 from dgu.analysis.stats.estimates import proportion as proportion
 from dgu.analysis.stats.ranking import auc as auc
 from dgu.analysis.stats.ranking import hits_at as hits_at
+from dgu.analysis.stats.ranking import rank_correlation as rank_correlation
+from dgu.analysis.stats.resampling import bootstrap_interval as bootstrap_interval
 from dgu.analysis.stats.resampling import corrected_t_interval as corrected_t_interval
 from dgu.analysis.stats.resampling import equivalence as equivalence
 from dgu.analysis.stats.resampling import jackknife_interval as jackknife_interval

@@ -1,13 +1,16 @@
-"""How well a score tells two groups apart: the area under the ROC curve, and the true positive rate at a false positive
-rate.
+"""What ranks alone tell: how well a score separates two groups (the area under the ROC curve, the true positive rate at
+a false positive rate), and whether one quantity rises with another.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Num
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
 from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate, proportion, wilson
-from dgu.core.arrays import as_floats
+from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.errors import require
 
 
@@ -56,6 +59,28 @@ def hits_at(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"], fa
     need = int(np.ceil(1 / false_alarms))
     require(len(negatives) >= need, "number of negatives", len(negatives), f"{need} or more for that quantile")
     return proportion(positives > np.quantile(negatives, 1 - false_alarms, method="higher"))
+
+
+def rank_correlation(
+    x: Sequence[float | int] | Num[ArrayLike, "*#batch n"], y: Sequence[float | int] | Num[ArrayLike, "*#batch n"]
+) -> Float[np.ndarray, "..."]:
+    """Spearman's correlation over the last axis: Pearson's of the ranks, equal values at the mean of their ranks.
+
+    It is 0 where all values of ``x`` or of ``y`` are equal: then nothing rises with anything.
+
+    Raises:
+        InputError: values that are not finite, or last axes that are empty or of different lengths.
+
+    Spearman, The American Journal of Psychology 15, 1904.
+    """
+    pair = as_doubles("x", x), as_doubles("y", y)
+    lengths = tuple(np.shape(values)[-1:] for values in pair)
+    require(lengths[0] == lengths[1] and lengths[0] > (0,), "length of x and y", lengths, "the same, 1 or more")
+    for name, values in zip("xy", pair):
+        require(bool(np.isfinite(values).all()), name, "not finite", "finite")
+    a, b = (stats.rankdata(values, axis=-1) - (lengths[0][0] + 1) / 2 for values in pair)
+    norms = np.sqrt(np.sum(a**2, axis=-1) * np.sum(b**2, axis=-1))
+    return np.where(norms > 0, np.sum(a * b, axis=-1) / np.where(norms > 0, norms, 1.0), 0.0)
 
 
 def _checked(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,10 @@ from dgu.analysis import (
     grid_kl,
     knn_kl,
     mixture_bound,
+    mode_scores,
     mode_summary,
     optimal_stopping,
+    prior_kl,
     score_kl,
     score_log_density,
     smoothed,
@@ -143,6 +145,39 @@ def test_masses_and_modes():
     np.testing.assert_allclose(found.weight, [0.8, 0.2], atol=2e-3)
     np.testing.assert_allclose(found.left, [-3.13, -2.94], atol=0.02)
     np.testing.assert_allclose(found.right, [2.94, 3.13], atol=0.02)
+
+
+def test_lines_about_the_modes_are_those_of_quadratic_log_densities():
+    """``log q`` of a Gaussian on each side has a straight score, whose slope and zero are known; NaN of lost runs."""
+    grid, sigma = Grid(-10, 10, 101), 0.3
+    x = grid.coarse
+    sides = [(x < 0, 0.5, -2.0), (x >= 0, 2.0, 3.6)]
+    log_q = sum(np.where(side, -a * (x - centre) ** 2 / 2, 0.0) for side, a, centre in sides)
+    lost = np.where(np.arange(101) == 65, np.nan, log_q)
+    found = mode_scores(np.stack([log_q, lost]), grid, 3.0, sigma, near=0.5)
+    # Near a mode the exact score is nearly that of its own Gaussian, of variance 1 + sigma^2.
+    np.testing.assert_allclose(found.slopes[0], (0.5 + 2.0) / 2 * (1 + sigma**2), rtol=0.01)
+    np.testing.assert_allclose(found.zeros[0], (2.0 / 3.0 + 3.6 / 3.0) / 2, rtol=0.01)
+    assert np.isnan([found.slopes[1], found.zeros[1]]).all()
+    exact = jax.vmap(lambda place: TARGET.score(place, sigma))(jnp.asarray(found.x, jnp.float32)[:, None])[:, 0]
+    np.testing.assert_allclose(found.exact, exact, atol=1e-4)
+    with pytest.raises(InputError, match="places of the grid near a mode = 0: must be 2 or more"):
+        mode_scores(log_q[None], grid, 30.0, sigma)
+    with pytest.raises(InputError, match=r"log_q.shape = \(1, 100\): must be \(R, 101\)"):
+        mode_scores(log_q[None, 1:], grid, 3.0, sigma)
+
+
+def test_divergence_of_the_prior_is_that_of_a_quadrature():
+    """KL of two wide Gaussians about +-3 from N(0, s^2), over 20,000 examples: within four standard errors."""
+    std = float(SDE.std(1.0))
+    x = np.linspace(-120, 120, 48_001)
+    density = sum(stats.norm.pdf(x, mean, np.sqrt(1 + std**2)) for mean in (-3, 3)) / 2
+    log_ratio = np.log(density) - stats.norm.logpdf(x, 0, std)
+    expected = integrate.simpson(density * log_ratio, x=x)
+    spread = np.sqrt(integrate.simpson(density * (log_ratio - expected) ** 2, x=x))
+    examples = jax.vmap(TARGET.draw)(jax.random.split(jax.random.key(0), 20_000))
+    found = prior_kl(TARGET, SDE, examples, jax.random.key(1))
+    assert abs(found - expected) < 4 * spread / np.sqrt(20_000) and spread / np.sqrt(20_000) < expected / 4
 
 
 def test_the_measure_is_the_protocol_at_each_runs_own_grid():

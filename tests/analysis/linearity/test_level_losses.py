@@ -14,8 +14,7 @@ from dgu.analysis import level_losses, linear_level_loss
 from dgu.core.errors import InputError
 from dgu.data import PixelScale
 from dgu.models import GaussianDenoiser
-from dgu.samplers import log_likelihood
-from experiments.generalization.images_networks import pixel_bits
+from dgu.samplers import log_likelihood, pixel_bits
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 RNG = np.random.default_rng(0)
