@@ -15,7 +15,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer, Num, Shaped
 
-from dgu.analysis.quality.neighbours import ball_counts, k_nearest, nearest_rows
+from dgu.analysis.quality.balls import ball_counts
+from dgu.analysis.quality.neighbours import nearest, nearest_rows
 from dgu.analysis.stats.estimates import Estimate, proportion
 from dgu.analysis.stats.resampling import sample_deviation, t_interval
 from dgu.core.arrays import as_floats, as_labels, check_squares, checked_rows
@@ -161,14 +162,6 @@ def precision_recall(
         radii = nearest_rows(manifold, manifold, k, own=True, block_size=block_size)[0][:, -1]
         found.append(proportion(ball_counts(queries, manifold, radii, block_size=block_size) > 0))
     return found[0], found[1]
-
-
-def nearest(
-    queries: Num[ArrayLike, "n d"], reference: Num[ArrayLike, "m e"], block_size: int = 1024
-) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """Euclidean distance of each query to its nearest reference row, and that row's number: ``k_nearest`` for k = 1."""
-    distances, rows = k_nearest(queries, reference, block_size=block_size)
-    return distances[:, 0], rows[:, 0]
 
 
 def nearest_neighbours(

@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Integer, Num
 
-from dgu.analysis.quality.neighbours import k_nearest
+from dgu.analysis.quality.neighbours import nearest
 from dgu.analysis.stats.estimates import Estimate, proportion, wilson
 from dgu.analysis.stats.ranking import auc
 from dgu.analysis.stats.resampling import t_interval
@@ -36,9 +36,7 @@ def spacing(rows: Integer[ArrayLike, "q"], reference: Num[ArrayLike, "m d"], blo
     require(len(reference) >= 2, "number of reference rows", len(reference), "2 or more")
     inside = bool((rows < len(reference)).all())
     require(inside, "rows", "outside", f"0 to {len(reference) - 1}")
-    distances, found = k_nearest(reference[rows], reference, 2, block_size=block_size)
-    # Of copies the lower number comes first, so that a row need not be its own first neighbour: then it has a copy.
-    return np.where(found[:, 0] == rows, distances[:, 1], distances[:, 0])
+    return nearest(reference[rows], reference, block_size, own=rows)[0]
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """A measured value with its uncertainty: the one type that analyses return, and claims, tables and plots take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Num, Shaped
 from scipy import stats
 
 from dgu.core.arrays import is_number
@@ -53,6 +53,31 @@ class Estimate:
         error = self.standard_error if np.ndim(self.standard_error) == 0 else entry(self.standard_error)
         return replace(self, value=entry(self.value), low=entry(self.low), high=entry(self.high), standard_error=error)
 
+    def __iter__(self) -> Iterator["Estimate"]:
+        """The entries of an estimate of several values, one after the other along the first axis."""
+        return (self[place] for place in range(len(np.asarray(self.value))))
+
+    @property
+    def triples(self) -> Float[np.ndarray, "... 3"]:
+        """Value, low and high in the last axis: a row for each value, as ``dgu.plots.interval_dots`` draws them."""
+        return np.stack([np.asarray(part, np.float64) for part in (self.value, self.low, self.high)], axis=-1)
+
+    def packed(self) -> Float[np.ndarray, "4 ..."]:
+        """Value, standard error, low and high as one array, to be stored; ``unpacked`` reads it."""
+        parts = (self.value, self.standard_error, self.low, self.high)
+        return np.stack([np.asarray(part, np.float64) for part in parts])
+
+    @classmethod
+    def unpacked(cls, stored: Num[np.ndarray, "..."]) -> "Estimate":
+        """The estimate that ``packed`` made an array of; its level, method and n were not stored, and are the defaults.
+
+        Raises:
+            InputError: an array whose first axis is not of length 4.
+        """
+        require(np.shape(stored)[:1] == (4,), "stored.shape", np.shape(stored), "(4, ...), as packed gives it")
+        value, error, low, high = (float(part) if np.ndim(part) == 0 else np.asarray(part) for part in stored)
+        return cls(value, low, high, standard_error=error)
+
     def map(self, function: Callable[[Any], Any]) -> "Estimate":
         """The estimate of a rising ``function`` of the value: it is applied to the value and to both ends of the
         interval.
@@ -88,6 +113,35 @@ def normal_estimate(
     if np.ndim(value) == 0:
         low, high = float(low), float(high)
     return Estimate(value, low, high, level, "normal", n, standard_error)
+
+
+def independent_ratio(a: Estimate, b: Estimate) -> Estimate:
+    """``a / b`` of two independent estimates of positive quantities, with the interval of its logarithm.
+
+    By the delta method ``log(a / b)`` has the variance ``(se_a / a)^2 + (se_b / b)^2``; the 95 % interval is
+    ``(a / b) exp(-+ z sqrt(variance))`` with the normal quantile z. Estimates may be arrays of one shape.
+
+    A single ``a`` of 0 or less has no logarithm: the ratio is then 0, with an interval up to ``a.high / b``.
+    """
+    if np.ndim(a.value) == 0 and a.value <= 0:
+        return Estimate(0.0, 0.0, float(a.high / b.value), standard_error=0.0)
+    value = a.value / b.value
+    relative = np.hypot(a.standard_error / a.value, b.standard_error / b.value)
+    log = normal_estimate(np.zeros(np.shape(value)), relative)
+    return Estimate(value, value * np.exp(log.low), value * np.exp(log.high), standard_error=value * relative)
+
+
+def independent_difference(a: Estimate, b: Estimate, scale: float = 1.0) -> Estimate:
+    """``(a - b) / scale`` of two independent estimates of single values, with the normal 95 % interval.
+
+    Its standard error is ``sqrt(se_a^2 + se_b^2) / scale``.
+
+    Raises:
+        InputError: ``scale`` is not positive and finite.
+    """
+    require(bool(0 < scale < np.inf), "scale", scale, "positive and finite")
+    error = float(np.hypot(a.standard_error, b.standard_error))
+    return normal_estimate(float(a.value - b.value) / scale, error / scale)
 
 
 def proportion(hits: Shaped[ArrayLike, "..."]) -> Estimate:

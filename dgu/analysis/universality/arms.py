@@ -118,6 +118,21 @@ def assemble(arms: Mapping[str, Mapping[str, Float[Any, "classes n d"]]]) -> Poo
     return Pool(np.concatenate(xs), np.concatenate(ys), rows)
 
 
+def cut(images: Float[np.ndarray, "classes n d"], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The images of an arm cut into its parts for training, validation and test, in this order.
+
+    Args:
+        images: (K, n, d) images of each class.
+        sizes: images of a class in each part: ``"train"``, ``"validation"`` and ``"test"``.
+
+    Raises:
+        InputError: the parts together are larger than n.
+    """
+    ends = np.cumsum([sizes[part] for part in PARTS])
+    require(int(ends[-1]) <= images.shape[1], "sizes", dict(sizes), f"{images.shape[1]} images a class or fewer")
+    return {part: images[:, end - sizes[part] : end] for part, end in zip(PARTS, ends)}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How the classifiers are trained; every number is chosen before the test images are looked at."""
