@@ -1,4 +1,4 @@
-"""How many balls hold each row, exactly: rows inside a ball, or at its edge, are never told by products alone."""
+"""How many balls hold each row, exactly: close to the edge of a ball, products of rows never decide."""
 
 from functools import partial
 

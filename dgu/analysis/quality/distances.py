@@ -101,7 +101,7 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
 
     Args:
         a, b: features; rows are shuffled, those beyond a whole number of blocks are left out.
-        key: of the shuffle.
+        key: key of the shuffle.
         block_size: rows of each set in a block.
 
     Raises:
@@ -173,11 +173,11 @@ def nearest_neighbours(
     replicates: int = 1000,
     block_size: int = 1024,
 ) -> Neighbours:
-    """Are samples closer to the training set than images that it never held? Ratios with bootstrap intervals.
+    """Are samples closer to the training set than held-out images are? Ratios of distances with bootstrap intervals.
 
     Raises:
-        InputError: features of different width, fewer than 2 replicates, or held-out rows of which so many are in the
-            training set that ratios to their distances are none.
+        InputError: features of different width, fewer than 2 replicates, or so many held-out rows that are also
+            training rows that ratios to their distances do not exist.
     """
     key = threefry(key)
     require_whole("replicates", replicates, 2)
@@ -209,11 +209,10 @@ def variance_ratio(
     Args:
         samples, reference: features.
         labels, reference_labels: classes; the result follows the sorted classes of ``reference_labels``.
-        key: of the bootstrap, which redraws rows within each class of each set.
-        replicates: of the bootstrap.
+        key: key of the bootstrap, which redraws rows within each class of each set.
+        replicates: number of bootstrap replicates.
 
-    A class whose samples are all one row has the ratio 0, with no width: it says nothing of what other samples would
-        be.
+    A class whose samples are all equal has the ratio 0, with an interval without width, which does not mean certainty.
 
     Raises:
         InputError: a class with fewer than 2 rows, reference rows of a class that do not vary (up to rounding) or so

@@ -58,7 +58,7 @@ def k_nearest(
     Args:
         queries: ``(n, d)``.
         reference: ``(m, d)``.
-        k: neighbours, at most the number of rows there are to find.
+        k: number of neighbours, at most the number of reference rows, less one with ``own``.
         own: the queries are the reference's rows, in order; none is its own neighbour (its exact copies are).
         block_size: rows of a block of queries and of reference rows.
 

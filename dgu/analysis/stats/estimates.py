@@ -19,12 +19,12 @@ class Estimate:
 
     Attributes:
         value: the point estimate.
-        low, high: ends of the interval. An interval without width is no certainty, unless ``exact``: it comes from
-            replicates that all agree.
+        low, high: ends of the interval. Where all replicates agree it has no width, which does not mean certainty,
+            unless ``exact``.
         level: probability with which the interval is meant to cover the true value.
         method: how the interval was made, such as ``"t over replicates"``.
         n: how many observations or replicates it rests on; None where that is not one number.
-        standard_error: of the value; NaN where the method has none.
+        standard_error: standard error of the value; NaN where the method has none.
         exact: the value has no sampling error: a closed form, a count, or the one result of a deterministic
             computation.
     """
@@ -99,7 +99,8 @@ def normal_estimate(
     n: int | None = None,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Estimate:
-    """``value +- z standard_error`` with the normal quantile z, for a value that is nearly normal; cut to ``bounds``.
+    """``value +- z standard_error`` with the normal quantile z, for a value whose sampling distribution is nearly
+    normal; cut to ``bounds``.
 
     Args:
         value: the point estimate.
@@ -148,7 +149,7 @@ def proportion(hits: Shaped[ArrayLike, "..."]) -> Estimate:
     """A fraction of independent cases, ``(n,)`` of truth values, with Wilson's 95 % interval.
 
     Raises:
-        InputError: no cases, or an array of something else than truth values.
+        InputError: there are no cases, or the array does not hold truth values.
     """
     hits = np.asarray(hits)
     what = f"{hits.dtype} of shape {hits.shape}"
@@ -165,7 +166,9 @@ def proportion(hits: Shaped[ArrayLike, "..."]) -> Estimate:
 def wilson(
     share: float | int | Float[np.ndarray, "..."], cases: float | int, confidence: float = 0.95
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """Wilson's interval of a share of ``cases`` independent cases, which need be no whole number of them; in [0, 1]."""
+    """Wilson's interval of a share of ``cases`` independent cases, within [0, 1]; the number of cases need not be
+    whole.
+    """
     z2 = stats.norm.ppf((1 + confidence) / 2) ** 2
     share = np.asarray(share, np.float64)
     centre = (share + z2 / (2 * cases)) / (1 + z2 / cases)
