@@ -107,12 +107,7 @@ def card_markdown(card: dict[str, Any]) -> str:
 
 def _read_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if os.path.isdir(path):
-        store = SampleStore.existing(path)
-        # As many of each class as every class has.
-        count = min(max(stop for _, stop in shards) for shards in store.shards().values())
-        classes = sorted(store.shards())
-        images = np.concatenate([store.read(label, count) for label in classes])
-        return images, np.repeat(np.asarray(classes, np.int32), count)
+        return SampleStore.existing(path).read_equally()
     try:
         with opened_npz(path, "an npz file with arrays samples and labels, or a folder of samples") as file:
             names = sorted(array_names(file))

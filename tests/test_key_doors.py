@@ -167,7 +167,7 @@ CASES = {
     "training.augment.draw_geometry": lambda key: training.draw_geometry(key, 0.9),
     "training.distillation.distill_exactly": lambda key: training.distill_exactly(half, images(), SIGMAS[:2], key, draws=2, ridge=1e-3).denoiser,
     "models.posterior_identities.orthogonality_score": lambda key: posterior_identities.orthogonality_score(gaussian(), jnp.asarray(images()[:3]), [0.5, 1.0], key),
-    "testing.check_denoiser": lambda key: [value for value in as_tree(check_denoiser(gaussian(), SHAPE, key)).values() if isinstance(value, float)],
+    "testing.contract.check_denoiser": lambda key: [value for value in as_tree(check_denoiser(gaussian(), SHAPE, key)).values() if isinstance(value, float)],
     "distributions.class_gaussians.draw_gaussian": lambda key: analysis.draw_gaussian(fit_gaussian(jnp.asarray(rows())), key, np.arange(4)),
     "distributions.class_gaussians.class_key": lambda key: jax.random.key_data(class_key(key, 1)),
     "distributions.class_gaussians.GaussianMixtureSampler.sample": lambda key: analysis.GaussianMixtureSampler.fit(rows(), LABELS).sample(key, 1, range(4), batch_size=3),
@@ -208,7 +208,7 @@ def as_tree(value):
 #: Those whose programs take seconds to compile: tried as slow tests.
 COSTLY = """models.mixtures.MoLRGDenoiser.draw samplers.likelihood.log_likelihood samplers.ablation.Ablation.__call__
     models.shallow.ShallowNet.init analysis.concentration.tails.tail_estimates analysis.subspaces.kmeans.kmeans
-    testing.check_denoiser analysis.concentration.tail_test.tail_test models.mlp.MLPDenoiser.init
+    testing.contract.check_denoiser analysis.concentration.tail_test.tail_test models.mlp.MLPDenoiser.init
     analysis.moments.power_laws.power_law_fit samplers.heun.heun models.blocks.dropout
     distributions.class_gaussians.GaussianMixtureSampler.sample analysis.universality.arms.gaussian_arms
     training.distillation.distill_exactly analysis.universality.argmax.argmax_error""".split()

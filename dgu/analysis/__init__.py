@@ -119,6 +119,8 @@ from dgu.analysis.stats import equivalence as equivalence
 from dgu.analysis.stats import exactly as exactly
 from dgu.analysis.stats import fit_sigmoids as fit_sigmoids
 from dgu.analysis.stats import hits_at as hits_at
+from dgu.analysis.stats import independent_difference as independent_difference
+from dgu.analysis.stats import independent_ratio as independent_ratio
 from dgu.analysis.stats import jackknife_interval as jackknife_interval
 from dgu.analysis.stats import normal_estimate as normal_estimate
 from dgu.analysis.stats import proportion as proportion

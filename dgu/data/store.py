@@ -3,35 +3,26 @@
 import errno
 import fcntl
 import json
-import math
 import os
-import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer, Num
+from jaxtyping import Float, Int, Integer, Num
 
 from dgu.core.arrays import as_floats
 from dgu.core.errors import InputError, one_line, require
 from dgu.core.files import TEMPORARY, remove_temporary, write_atomic
-from dgu.core.reading import guarded, read_json, regular_file
+from dgu.core.reading import read_json
+from dgu.data.shards import check_shard_size, open_shard, parse_shard_name, shard_name, write_shard
 
 MANIFEST = "store.json"
 #: What ``flock`` raises where the file system has no such locks (NFS: of a folder).
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF}
-_SHARD = re.compile(r"class-(\d{4,})_(\d{8,})-(\d{8,})\.npy")
-
-#: After the array a shard has these eight bytes and the CRC-32 of all before them, little-endian. Readers of npy files
-#: stop at the array's end.
-_MARK, _TRAILER = b"dgucrc32", 12
 
 #: ``make(labels, indices) -> images``, all with one leading axis: sample number ``indices[j]`` of class ``labels[j]``.
 Make = Callable[[np.ndarray, np.ndarray], Any]
@@ -129,14 +120,11 @@ class SampleStore:
         """
         present: dict[int, list[tuple[int, int]]] = {}
         for name in os.listdir(self.path):
-            match = _SHARD.fullmatch(name)
-            if match is None:
+            place = parse_shard_name(name)
+            if place is None:
                 continue
-            label, start, stop = (int(group) for group in match.groups())
-            path = self.path / name
-            size, wanted = path.stat().st_size, _file_size((stop - start, *self.shape)) + _TRAILER
-            if size not in (wanted, wanted - _TRAILER):  # Without a checksum as early versions wrote it.
-                raise InputError(f"{path}: shard of {size} bytes; must be {wanted} (delete it to make it again)")
+            label, start, stop = place
+            check_shard_size(self.path / name, (stop - start, *self.shape))
             present.setdefault(label, []).append((start, stop))
         for label, ranges in present.items():
             ranges.sort()
@@ -189,11 +177,7 @@ class SampleStore:
         if not finite.all():
             index = start + int(np.argmin(finite))
             raise InputError(f"sample {index} of class {label} holds NaN or infinite values; all must be finite")
-        path = self._shard(label, start, start + len(images))
-        whole = BytesIO()
-        np.save(whole, images, allow_pickle=False)
-        whole.write(_MARK + zlib.crc32(whole.getbuffer()).to_bytes(4, "little"))
-        write_atomic(path, lambda file: file.write(whole.getbuffer()))
+        write_shard(self._shard(label, start, start + len(images)), images)
 
     def read(self, label: int, which: int | Integer[np.ndarray, "n"]) -> Float[np.ndarray, "n *event"]:
         """Samples of a class, float32: the first ``which``, or those with the indices ``which``, in that order.
@@ -218,8 +202,25 @@ class SampleStore:
         for number in np.unique(shard):
             rows = shard == number
             start, stop = ranges[number]
-            images[rows] = self._open_shard(label, start, stop)[indices[rows] - start]
+            shard_images = open_shard(self._shard(label, start, stop), (stop - start, *self.shape))
+            images[rows] = shard_images[indices[rows] - start]
         return images
+
+    def read_equally(self) -> tuple[Float[np.ndarray, "n *event"], Int[np.ndarray, "n"]]:
+        """Equally many samples of every class present, and their labels: class by class, from sample 0 on.
+
+        As many of each as the class has that lacks a sample first.
+
+        Raises:
+            InputError: there are no samples, or a class lacks its sample 0; or what ``read`` refuses.
+        """
+        present = self.shards()
+        require(len(present) > 0, f"{self.path}: samples", 0, "1 or more")
+        labels = sorted(present)
+        count = min(_without_gap(present[label]) for label in labels)
+        require(count > 0, f"{self.path}: samples number 0 on of every class", count, "1 or more")
+        images = np.concatenate([self.read(label, count) for label in labels])
+        return images, np.repeat(np.asarray(labels, np.int32), count)
 
     def fill(
         self,
@@ -293,20 +294,7 @@ class SampleStore:
         return [(label, *gap) for label in labels for gap in self._gaps(present.get(label, []), label, count)]
 
     def _shard(self, label: int, start: int, stop: int) -> Path:
-        return self.path / f"class-{label:04d}_{start:08d}-{stop:08d}.npy"
-
-    def _open_shard(self, label: int, start: int, stop: int) -> np.ndarray:
-        path = self._shard(label, start, stop)
-        with guarded(path, "a whole shard", advice="delete it to make it again"):
-            images = np.load(regular_file(path), mmap_mode="r", allow_pickle=False)
-        shape = (stop - start, *self.shape)
-        if images.shape != shape or images.dtype != np.float32:
-            raise InputError(
-                f"{path}: holds {images.dtype} {images.shape}; must be float32 {shape} (delete it to make it again)"
-            )
-        state = path.stat()
-        _check(path, shape, (state.st_ino, state.st_size, state.st_mtime_ns))
-        return images
+        return self.path / shard_name(label, start, stop)
 
     @contextmanager
     def _lock(self, part: str) -> Iterator[None]:
@@ -328,6 +316,16 @@ class SampleStore:
             yield
 
 
+def _without_gap(ranges: list[tuple[int, int]]) -> int:
+    """How many samples from number 0 on the sorted ``ranges`` hold before the first that is missing."""
+    count = 0
+    for start, stop in ranges:
+        if start > count:
+            break
+        count = stop
+    return count
+
+
 def _batches(work: list[tuple[int, int, int]], batch_size: int) -> Iterator[list[tuple[int, int, int]]]:
     """Whole shards ``(label, start, stop)`` together until they reach ``batch_size`` samples."""
     batch: list[tuple[int, int, int]] = []
@@ -338,32 +336,6 @@ def _batches(work: list[tuple[int, int, int]], batch_size: int) -> Iterator[list
             batch = []
     if batch:
         yield batch
-
-
-@cache
-def _file_size(shape: tuple[int, ...]) -> int:
-    """Bytes of a float32 ``.npy`` file of this shape."""
-    header = BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    return len(header.getvalue()) + 4 * math.prod(shape)
-
-
-@lru_cache(maxsize=65_536)
-def _check(path: Path, shape: tuple[int, ...], state: tuple[int, ...]) -> None:
-    """Raise an ``InputError`` unless a shard is whole and finite; once for each ``state`` of the file."""
-    data = path.read_bytes()
-    size = _file_size(shape)
-    if len(data) > size and data[size:] != _MARK + zlib.crc32(memoryview(data)[:size]).to_bytes(4, "little"):
-        raise InputError(
-            f"{path}: is damaged (its checksum differs); must be as it was written (delete it to make it again)"
-        )
-    images = np.frombuffer(data, "<f4", math.prod(shape), size - 4 * math.prod(shape)).reshape(shape[0], -1)
-    finite = np.isfinite(images).all(axis=1)
-    if not finite.all():
-        raise InputError(
-            f"{path}: image {int(np.argmin(finite))} holds NaN or infinite values; all must be finite (delete it to "
-            "make it again)"
-        )
 
 
 @contextmanager

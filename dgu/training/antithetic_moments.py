@@ -44,8 +44,9 @@ def antithetic_moments(
 
         sum_pair y y^T = 2 (x x^T + sigma^2 eps eps^T),    sum_pair t y^T = 2 (a x^T + b sigma eps^T):
 
-    an image's products never meet its noises', and are found once for all draws, with the mean of their a. A map that
-    is fitted to these moments is free of the error that independent noises leave through ``a eps^T`` and ``b x^T``.
+    the products of image and noise cancel, and those of the image with itself are found once for all its draws, with
+    the mean of their a. A map that is fitted to these moments is free of the error that independent noises leave
+    through ``a eps^T`` and ``b x^T``.
 
     Args and errors as for ``cross_moments``; ``draws`` counts or numbers pairs. The first of a pair is the example that
     ``cross_moments`` makes of the same address.

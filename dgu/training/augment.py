@@ -1,8 +1,8 @@
-"""EDM's non-leaking augmentation (Karras et al. 2022, appendix F.2): random geometry whose parameters the network is
-told.
+"""EDM's non-leaking augmentation (Karras et al. 2022, appendix F.2): random geometry whose parameters are given to the
+network.
 
 A network that knows what was done to an image learns the distribution of images to which nothing was done; when
-sampling, no labels are given, which means just that.
+sampling, no labels are given, which asks for images to which nothing was done.
 """
 
 from functools import lru_cache, partial
@@ -32,7 +32,7 @@ _EDGE = len(SYM6) // 4  # pixels by which the resampled picture is larger, on ev
 
 
 class Geometry(NamedTuple):
-    """What is done to one image; all zeros is nothing. Scalars, or arrays of one shape.
+    """The augmentation of one image, which all zeros leave as it is. Scalars, or arrays of one shape.
 
     Attributes:
         flip_x, flip_y: 1 mirrors left and right, up and down.
@@ -54,8 +54,8 @@ class Geometry(NamedTuple):
 
     @property
     def labels(self) -> Float[Array, "*b 9"]:
-        """What the network is told: flips, scale, (cos - 1, sin) of the rotation, the stretch as a vector, the
-        shift.
+        """The labels that the network is given: flips, scale, (cos - 1, sin) of the rotation, the stretch as a vector,
+        the shift.
         """
         turn = (jnp.cos(self.rotation) - 1, jnp.sin(self.rotation))
         vector = (self.stretch * jnp.cos(self.axis), self.stretch * jnp.sin(self.axis))
@@ -71,7 +71,7 @@ def draw_geometry(key: Key, probability: Scalar) -> Geometry:
     normal, the rotation uniform in +-pi, the axis of the stretch uniform in +-pi or, half of the time, 0.
 
     Args:
-        key: of this image.
+        key: key of this image.
         probability: from 0 (nothing is done) to 1.
     """
     key = threefry(key)

@@ -1,9 +1,9 @@
-"""The best affine map of a denoiser at each noise level: exactly by second moments, or by Adam as the authors do it.
+"""The best affine map of a denoiser at each noise level: exactly, by second moments, or by Adam, as in the paper.
 
 Both minimise ``E |W y + b - D(y)|^2`` over ``y = image + sigma eps`` at one level. Li et al., arXiv 2410.24060, (8),
 (9).
 
-On the images' choice: where D is the exact posterior mean of the same images, ``E[D(y) y^T] = E[x y^T]`` and the best
+On the choice of images: where D is the exact posterior mean of the same images, ``E[D(y) y^T] = E[x y^T]`` and the best
 map is that of the images' Gaussian, whatever they are. Distil on images that the denoiser has not seen.
 """
 
@@ -44,10 +44,10 @@ class ExactDistillation:
 
     Attributes:
         denoiser: the maps.
-        ridges: rho of each level, ``(L,)``.
+        ridges: the ridge rho of each level, ``(L,)``.
         residuals: mean squared difference ``|W y + b - D(y)|^2 / d`` on the examples used, ``(L,)``.
         examples: noisy examples used at each level.
-        observed: what ``observe`` returned of the maps without each group, ``observed[level][group]``.
+        observed: what ``observe`` returned for the maps found without each group, ``observed[level][group]``.
     """
 
     denoiser: LinearDenoiser
@@ -106,13 +106,14 @@ def distill_exactly(
         sigmas: noise levels, positive.
         key: of the noise.
         draws: noisy versions of each image, or pairs of them.
-        antithetic: whether each draw is a pair, of a noise and its negative (see ``antithetic_moments``). Where what
-            the map misses hardly changes with the noise's sign, a pair costs two evaluations and is worth about four
-            independent noises.
+        antithetic: whether each draw is a pair, of a noise and its negative (see ``antithetic_moments``). Where the
+            error of the map hardly changes with the sign of the noise, a pair costs two evaluations and is worth about
+            four independent noises.
         ridge: rho, 0 or more, or None for the rule above.
-        groups: the examples are kept apart in so many groups, and W is found without each of them, too: what a
-            delete-a-group jackknife needs (``dgu.analysis.jackknife_interval``). Memory grows by two matrices a group.
-        groups_of: what makes a group: every so many-th of the ``"images"``, or of the ``"draws"`` of all images.
+        groups: number of groups of examples; W is also found without each of them, as a delete-a-group jackknife needs
+            (``dgu.analysis.jackknife_interval``). Memory grows by two matrices a group.
+        groups_of: whether a group consists of ``"images"``, or of ``"draws"`` of all images, in both cases of every
+            ``groups``-th one.
         observe: ``(place of the level, W without a group) -> anything``, called for each group where there are two or
             more; what it returns is kept.
         batch_size: images at a time.

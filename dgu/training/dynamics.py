@@ -1,13 +1,12 @@
-"""Training of many small score networks at once, watched as it goes: seeds, widths and targets as one compiled program.
+"""Training of many small score networks at once, with measurements on the way: one compiled program for all runs.
 
-A *run* is one training: its own data, seed, learning rate, hidden units and whatever else ``measure`` wants to know of
-it. The runs of a chunk are trained together by ``vmap``; chunks of one size, run by the same single-device program, are
+A *run* is one training: its own data, seed, learning rate, hidden units, and whatever else ``measure`` needs for it.
+The runs of a chunk are trained together by ``vmap``; chunks of one size, run by the same single-device program, are
 dealt to all devices. Loss (5) of Li et al., arXiv 2311.01797: minibatches in a new order each epoch, a new time and a
 new noise for each example each epoch, the last batch as small as it comes out, as PyTorch's loaders do it.
 
-What is measured is the caller's: ``measure(score, aux)`` of each run's network, every ``every`` epochs inside the
-compiled loop. A run whose parameters stop being finite is trained no further in effect (they stay so), and the step is
-recorded.
+The caller chooses what is measured: ``measure(score, aux)`` of each run's network, every ``every`` epochs inside the
+compiled loop. If the parameters of a run stop being finite, they stay so, and the step is recorded.
 """
 
 import functools
@@ -79,7 +78,7 @@ class Recipe:
         return np.arange(0, self.epochs + 1, self.every)
 
     def direction(self) -> optax.GradientTransformation:
-        """The step's direction from the gradient; the learning rate of each run is put in front."""
+        """The step's direction from the gradient; it is then multiplied by the learning rate of each run."""
         return optax.scale_by_adam() if self.optimizer == "adam" else optax.identity()
 
 
@@ -90,10 +89,10 @@ class Runs:
 
     Attributes:
         data: training examples, (R, n, d); all runs have equally many.
-        keys: of each run, (R,): its initialisation, orders, times and noise depend on it alone.
+        keys: the key of each run, (R,): its initialisation, orders, times and noise depend on it alone.
         rates: learning rates, (R,).
         units: hidden units in use, (R,) integers, at most the width of the network.
-        aux: what ``measure`` is told of a run, any pytree with leading axis R, or None.
+        aux: what ``measure`` is given for a run, any pytree with leading axis R, or None.
     """
 
     data: Any
@@ -143,7 +142,7 @@ def seeded_runs(
 
 @dataclass(frozen=True)
 class Dynamics:
-    """What became of R runs, as NumPy arrays.
+    """The results of R runs, as NumPy arrays.
 
     Attributes:
         epochs: (E,) epochs done at each measurement, the first 0.
@@ -151,7 +150,7 @@ class Dynamics:
         losses: (R, E - 1) mean training loss between measurements.
         first_nonfinite: (R,) number of the first step (1 for the first) after which a parameter was not finite, -1 for
             none.
-        params, frozen: of the networks at the end, each leaf (R, ...).
+        params, frozen: trained and frozen parameters of the networks at the end, each leaf (R, ...).
     """
 
     epochs: np.ndarray
@@ -186,9 +185,9 @@ def train_dynamics(
     of kernels that differ with ``chunk_size``.
 
     Args:
-        runs: what differs between runs.
-        recipe: what does not.
-        measure: ``measure(score, aux)`` of one run.
+        runs: data, keys, rates and sizes, which differ between runs.
+        recipe: the training that all runs share.
+        measure: ``measure(score, aux)``, the measurement of one run.
         chunk_size: runs a program holds; fewer runs are padded.
         progress: called as ``progress(done, total)`` when a chunk has come back.
 

@@ -4,9 +4,8 @@
 
 at ONE sigma each, D with no part of the input in its output (Li et al., arXiv 2410.24060, (3) and Fig 24). Networks of
 matrix products are trained for all levels together, as one program mapped over parameters and levels; convolutional
-ones
-one after another through one compiled step, with the level as an argument: on CPUs, convolutions mapped over parameters
-become grouped ones, and their gradients inside a scan run ten times slower.
+networks one after another through one compiled step, with the level as an argument: on CPUs, convolutions mapped over
+parameters become grouped ones, and their gradients inside a scan run ten times slower.
 
 Which image comes when, and its noise, are addressed by the number of the training image and of the level: a run that
 was stopped and started again, or that trains a level alone, sees the same draws.
@@ -68,14 +67,14 @@ def dsm_loss(
     noisy: Num[ArrayLike, "b *event"],
     sigma: Scalar,
 ) -> tuple[Float[Array, ""], PyTree]:
-    """``mean (D(noisy; sigma) - images)^2`` over a batch, and the parameters with running averages moved, if there are
-    any.
+    """``mean (D(noisy; sigma) - images)^2`` over a batch, and the parameters, with their running averages, if any,
+    updated.
 
     Args:
         network: the network; one with batch normalisation is taken in training mode.
         params: its parameters.
         images: clean images.
-        noisy: these with noise of level sigma.
+        noisy: the same images with noise of level sigma.
         sigma: the noise level.
     """
     images, noisy = as_jax_floats("images", images), as_jax_floats("noisy", noisy)
@@ -122,10 +121,10 @@ def train_levels(
         images: clean images, two or more.
         sigmas: noise levels, positive.
         config: the optimisation.
-        places: the number of each level, which its noise is addressed by; 0, 1, ... by default. A level trained alone
-            under its number takes the steps that it takes among others.
-        until: the step to stop at; ``config.steps`` by default. The learning rate falls over ``config.steps`` all the
-            same.
+        places: the number of each level, by which its noise is addressed; 0, 1, ... by default. A level that is trained
+            alone under its number takes the same steps as among others.
+        until: the step to stop at; ``config.steps`` by default. The learning rate falls over ``config.steps`` in either
+            case.
         progress: called as ``progress(steps done, steps)``, summed over the levels.
 
     Returns:

@@ -151,7 +151,7 @@ def population_loss(
     *,
     weighting: Weighting = "variance",
 ) -> QuadraticLoss:
-    """Loss (7), against the exact score of ``p_t``: it differs from loss (5) of the population by a constant alone.
+    """Loss (7), against the exact score of ``p_t``: it differs from loss (5) of the population only by a constant.
 
     Args:
         features: the frozen layer.
@@ -182,7 +182,8 @@ def _check_times(sde: LinearSDE, times: Array) -> None:
 
 
 def gauss_hermite(nodes: int) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarray, "q"]]:
-    """Nodes (q, 1) and weights of the standard normal law on the line: exact for polynomials of degree ``2 q - 1``.
+    """Nodes (q, 1) and weights of the standard normal distribution on the line: exact for polynomials of degree ``2 q -
+    1``.
 
     Raises:
         InputError: fewer than 1 node.
@@ -220,7 +221,7 @@ def gradient_flow(
     eigenvalues. Eigenvalues that rounding has made negative count as 0.
 
     Raises:
-        InputError: negative or non-finite times, a start of another shape.
+        InputError: negative or non-finite times, initial parameters of another shape.
     """
     taus = as_doubles("taus", taus)
     require(bool((taus >= 0).all() and np.isfinite(taus).all()), "taus", float(taus.min()), "0 or more and finite")
@@ -240,7 +241,7 @@ def gradient_flow(
 
 @dataclass(frozen=True)
 class FlowCurves:
-    """Along training time: (k,) each.
+    """Losses and norms along training time, (k,) each.
 
     Attributes:
         empirical, population: losses of the flow on the empirical loss.

@@ -237,7 +237,8 @@ def train_steps(
         mesh: devices to spread each batch over; all by default, those of other processes included: each process makes
             the same calls with the same arrays.
 
-    The loss yielded is a device array (elementwise mean over the batch): read it seldom, and the loop never waits.
+    The loss yielded is a device array (elementwise mean over the batch): as long as it is rarely read, the loop does
+    not wait for the device.
 
     Raises:
         InputError: images, labels or augmentation do not fit the network, or the devices do not divide the micro-batch.
@@ -280,8 +281,8 @@ def train_steps(
 
 
 def check_batch(config: TrainingConfig, mesh: Mesh, shape: tuple[int, ...]) -> None:
-    """Raise ``InputError`` unless the devices divide the images of ``shape`` evaluated at once, and these are no more
-    than fit.
+    """Raise ``InputError`` unless the devices divide the number of images of ``shape`` evaluated at once, and one
+    program can hold that many.
     """
     name = "batch_size" if config.micro_batch is None else "micro_batch"
     require(
@@ -292,7 +293,7 @@ def check_batch(config: TrainingConfig, mesh: Mesh, shape: tuple[int, ...]) -> N
 
 
 def check_augmentation(network: EDMNetwork, config: TrainingConfig) -> None:
-    """Raise ``InputError`` unless the network can be told how its images were augmented."""
+    """Raise ``InputError`` unless the network takes the labels of augmented images."""
     takes = not config.augment_probability or network.unet.augment_dim == AUGMENT_DIM
     require(takes, "augment_dim", network.unet.augment_dim, f"{AUGMENT_DIM} with augment_probability above 0")
 

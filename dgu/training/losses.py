@@ -202,8 +202,8 @@ def sampled_loss(
         params: its parameters.
         image: one image (H, W, C) in [-1, 1].
         labels: class index or label vector, or None.
-        key: of this image.
-        loss: which; all but EDM's with their default processes.
+        key: key of this image.
+        loss: name of the loss; all but EDM's use their default processes.
         p_mean: mean of ``ln sigma`` for EDM.
         p_std: standard deviation of ``ln sigma`` for EDM.
         augment_probability: see ``dgu.training.augment``; with 0 the image stays as it is and no labels are given.

@@ -67,12 +67,13 @@ def cross_moments(
         denoiser: any pytree that is called as ``denoiser(x, sigma)``.
         images: clean images.
         sigma, level: noise level and its place, which addresses the noise (see ``dgu.core.noisy.noisy_input``).
-        key: of the noise.
+        key: key of the noise.
         draws: noisy versions of each image, one after another: how many, or the numbers of those wanted.
         rows: numbers of the images wanted, which address their noise; all by default.
-        residual: what the outputs are.
+        residual: whether the clean image is subtracted from the outputs.
         batch_size: images at a time, at most; blocks are as equal as can be.
-        block: images at a time, exactly: what is missing is filled up and left out (one compilation for many calls).
+        block: images at a time, exactly: smaller blocks are padded, and the padding does not count (one compilation for
+            many calls).
 
     Raises:
         InputError: an output of another shape than its input, or one that is not finite (it names level and example).
@@ -97,7 +98,7 @@ def cross_moments(
 def numbered_blocks(
     rows: Int[np.ndarray, "rows"], batch_size: int, block: int | None
 ) -> Iterator[tuple[Int[np.ndarray, "b"], Bool[np.ndarray, "b"]]]:
-    """Numbers of the images of each block, and which of them count: what fills the last one does not.
+    """Numbers of the images of each block, and which of them count: those that pad the last block do not.
 
     Blocks have ``block`` rows, or are as equal as can be and at most ``batch_size``.
     """
@@ -183,7 +184,7 @@ def scatters(y: Float[Array, "b d"], t: Float[Array, "b d"]) -> tuple[Float[Arra
 
 
 def block_size(count: int, batch_size: int) -> int:
-    """The size of blocks, at most ``batch_size``, that hold ``count`` rows with the least filling."""
+    """The size of blocks, at most ``batch_size``, that hold ``count`` rows with the least padding."""
     return in_blocks(np.arange(count), batch_size)[1].shape[1]
 
 
@@ -208,7 +209,7 @@ def level_moments(
     key: Key,
     **options: Any,
 ) -> Iterator[CrossMoments]:
-    """``cross_moments`` of each level in turn: never those of two levels at once. Options as there."""
+    """``cross_moments`` of each level in turn, of which only one is in memory. Options as of ``cross_moments``."""
     key = threefry(key)
     for level, sigma in enumerate(sigmas):
         yield cross_moments(denoiser, images, float(sigma), key, level=level, **options)

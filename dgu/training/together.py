@@ -1,8 +1,8 @@
 """Many dense denoisers trained at once, each on its own data: one compiled program for a whole grid of runs.
 
-``jax.vmap`` over the networks turns their products into batched ones, which use the cores as well as large ones do.
-(Over
-convolutions it does not on CPU: those are trained one after another by ``dgu.training.train_steps``.)
+``jax.vmap`` over the networks turns their products into batched ones, which use the cores as well as large products do.
+(On CPU that does not hold for convolutions: networks of them are trained one after another by
+``dgu.training.train_steps``.)
 """
 
 import math
@@ -63,14 +63,14 @@ def train_together(
     """Train R denoisers of one structure, number r on the first ``counts[r]`` rows of ``data[r]``.
 
     Each minimises the mean over examples, noise levels and noise of ``w(sigma) |D(y + sigma eps; sigma) - y|^2 / d``
-    with EDM's ``w = (sigma^2 + sd^2) / (sigma sd)^2``. Network r draws from its own key by the number of the step: what
-    it becomes does not depend on its company, but for rounding.
+    with EDM's ``w = (sigma^2 + sd^2) / (sigma sd)^2``. Network r draws from its own key by the number of the step: its
+    result does not depend on the other networks, except for rounding.
 
     Args:
         denoisers: a pytree with a leading axis R on every leaf, such as ``jax.vmap`` of ``MLPDenoiser.init``; it has
             ``sigma_data``.
         data: training examples, padded to one number of rows.
-        counts: how many of the rows are there, 1 or more.
+        counts: how many of the rows are data rather than padding, 1 or more.
         keys: a key for each network, ``(R,)``.
         config: the optimisation.
         progress: called as ``progress(steps done, steps)``.

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgu import analysis, plots
-from experiments.audit.common import OWN, each_of, key_of, plain, text, triples
+from experiments.audit.common import OWN, key_of, part_by_part, plain, text
 from experiments.audit.subject import Subject
-from experiments.study import Claim, Figure, Findings, Noted, Options, Part, Run, Table, each, equivalent, option
+from experiments.study import Claim, Figure, Findings, Options, Part, Table, each, equivalent, option
 
 FIGURES = (
     Figure(
@@ -49,17 +49,12 @@ def skips(config: Config, subject: Subject) -> str:
     return ""
 
 
-def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
-    """The class that the evaluation classifier sees in each sample and held-out image."""
-    return run.stage("classes", classes, config, subject, run.seed)
-
-
 def report(config: Config, subject: Subject, seen: dict[str, np.ndarray]) -> Findings:
     """Shares of the classes in samples and in held-out images: the classifier's errors are the same for both."""
     names = subject.class_names
     found = analysis.class_balance(seen["samples"], seen["held"], len(names))
     difference = found.differences
-    rows = triples(difference)
+    rows = difference.triples
     worst = int(np.argmax(np.abs(rows[:, 0])))
     points = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in (100 * rows).tolist()]
     accuracy = {
@@ -71,25 +66,24 @@ def report(config: Config, subject: Subject, seen: dict[str, np.ndarray]) -> Fin
     if "samples" in accuracy:
         held = f" (held-out images: {text(accuracy['held'])})" if "held" in accuracy else ""
         asked = f" It reads {text(accuracy['samples'])} of the samples as the class asked for{held}."
-    shares = {"samples": triples(found.shares), "held out": triples(found.reference_shares)}
+    shares = {"samples": found.shares.triples, "held out": found.reference_shares.triples}
+    statements = {
+        f"class-{place}": f"Share of {name} in the samples less that in held-out images."
+        for place, name in enumerate(names)
+    }
     figure = plots.interval_dots(names, shares, quantity="share of the images (simultaneous 95 % intervals)")
     return Findings(
         "Class shares, as an evaluation classifier sees them, differ from those of held-out images by at most "
         f"{100 * abs(rows[worst, 0]):.1f} percentage points ({names[worst]}: {points[worst]}); chi-square "
         f"{found.chi2:.1f} with {found.degrees_of_freedom} degrees of freedom, p = {found.p_value:.2g}.{asked}",
-        claims={
-            CLAIM.id: {
-                f"class-{place}": Noted(one, statement=f"Share of {name} in the samples less that in held-out images.")
-                for place, (name, one) in enumerate(zip(names, each_of(difference)))
-            }
-        },
+        claims={CLAIM.id: part_by_part(difference, statements)},
         figures={"class_balance": figure},
         tables=[_table(names, (found.counts, found.reference_counts), points)],
         metrics={
-            "differences": plain(difference),
+            **plain({"differences": difference}),
             "chi2": found.chi2,
             "p_value": found.p_value,
-            "accuracy": {side: plain(one) for side, one in accuracy.items()},
+            "accuracy": plain(accuracy),
         },
     )
 
@@ -129,7 +123,7 @@ PART = Part(
     presets=PRESETS,
     claims=(CLAIM,),
     figures=FIGURES,
-    measure=measure,
+    measure=lambda config, subject, run: run.stage("classes", classes, config, subject, run.seed),
     report=report,
     skips=skips,
 )

@@ -6,21 +6,11 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
+from dgu.analysis.stats.estimates import Estimate, independent_difference, independent_ratio
 from dgu.core.keys import stream
-from experiments.audit.common import (
-    OWN,
-    difference,
-    key_of,
-    packed,
-    plain,
-    ratio,
-    text,
-    triples,
-    two_columns,
-    unpacked,
-)
+from experiments.audit.common import OWN, components, key_of, plain, text, two_columns
 from experiments.audit.subject import Subject
-from experiments.study import Claim, Cost, Figure, Findings, Options, Part, Run, at_least, at_most, option
+from experiments.study import Claim, Cost, Figure, Findings, Options, Part, at_least, at_most, option
 from experiments.study.claims import judge
 
 FIGURES = (
@@ -66,26 +56,22 @@ class Config(Options, prefix="fidelity"):
 PRESETS = {"smoke": Config(), "default": Config(), "paper": Config(most_images=10_000)}
 
 
-def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
-    """All measures, for samples and for held-out images."""
-    return run.stage("measures", measures, config, subject, run.seed)
-
-
 def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Findings:
     """Frechet distance, KID, precision, recall, density and coverage, for samples and for held-out images."""
     what, size = str(found["features"]), int(found["size"])
     values = {
-        name: {side: unpacked(found[f"{side}.{name}"]) for side in SIDES} for name in ("frechet", "kid", *MEASURES)
+        name: {side: Estimate.unpacked(found[f"{side}.{name}"]) for side in SIDES}
+        for name in ("frechet", "kid", *MEASURES)
     }
     shown = {name: {side: text(one) for side, one in both.items()} for name, both in values.items()}
     frechet, precision, coverage = (values[name] for name in ("frechet", "precision", "coverage"))
-    reached = ratio(coverage["samples"], coverage["held"])
+    reached = independent_ratio(coverage["samples"], coverage["held"])
     enough = judge(COVERAGE, reached, OWN).verdict == "supported"
     verdict = "nearly as much as" if enough else "less than, or not shown to be as much as,"
     figure = plots.interval_dots(
         MEASURES,
         {
-            column: np.stack([triples(values[name][side]) for name in MEASURES])
+            column: np.stack([values[name][side].triples for name in MEASURES])
             for column, side in (("samples", "samples"), ("held out", "held"))
         },
         quantity=f"share (density: ratio), {size:,} images of each set",
@@ -99,8 +85,8 @@ def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Fi
         f"{shown['precision']['held']}), and samples reach {shown['coverage']['samples']} of the reference: "
         f"{verdict} held-out images do ({shown['coverage']['held']}).",
         claims={
-            FRECHET.id: difference(frechet["samples"], frechet["held"], float(found["variance"])),
-            PRECISION.id: ratio(precision["samples"], precision["held"]),
+            FRECHET.id: independent_difference(frechet["samples"], frechet["held"], float(found["variance"])),
+            PRECISION.id: independent_ratio(precision["samples"], precision["held"]),
             COVERAGE.id: reached,
         },
         figures={"fidelity": figure},
@@ -109,22 +95,20 @@ def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Fi
             "features": what,
             "images": size,
             "expected_coverage": analysis.expected_coverage(size, size, min(NEAREST_BALLS, size - 1)),
-            **{name: {side: plain(one) for side, one in both.items()} for name, both in values.items()},
+            **{name: plain(both) for name, both in values.items()},
         },
     )
 
 
 def rows_of(config: Config, subject: Subject) -> tuple[dict[str, np.ndarray], str]:
     """Feature rows of each set, and what they are: the files', or principal components of the reference's pixels."""
-    rest = subject.reference.rows(subject.rest)
-    sets = {"samples": subject.samples, "reference": rest, "held": subject.held}
+    sets = subject.compared
     given = {name: images.features for name, images in sets.items() if images.features is not None}
     if len(given) == len(sets):
         return given, "the features given"
-    count = min(config.pca, rest.flat.shape[1], len(rest) - 1)
+    count = min(config.pca, subject.reference.flat.shape[1], len(subject.rest) - 1)
     # From part of a large reference: its leading components need no more.
-    basis = analysis.PCAFeatures.fit(rest.pixels[: max(20_000, 4 * count)], count)
-    rows = {name: analysis.extract_features(images.pixels, basis) for name, images in sets.items()}
+    rows = components(subject, count, max(20_000, 4 * count))
     return rows, f"the first {count} principal components of the reference's pixels"
 
 
@@ -139,13 +123,13 @@ def measures(config: Config, subject: Subject, seed: int) -> dict[str, np.ndarra
     variance = float(np.var(real.astype(np.float64), axis=0, ddof=1).sum())
     found: dict[str, Any] = {"features": what, "size": size, "variance": variance}
     for side in SIDES:
-        found[f"{side}.frechet"] = packed(analysis.frechet_interval(chosen[side], real, stream(key, "frechet")))
+        frechet = analysis.frechet_interval(chosen[side], real, stream(key, "frechet"))
         block = min(_BLOCK, size // 2)
         kid = analysis.kernel_distance(chosen[side], real, stream(key, "kid"), block_size=block)
-        found[f"{side}.kid"] = packed(kid)
         pair = analysis.precision_recall(chosen[side], real, k=min(NEAREST, size - 1))
         balls = analysis.density_coverage(chosen[side], real, k=min(NEAREST_BALLS, size - 1))
-        found |= {f"{side}.{name}": packed(each) for name, each in zip(MEASURES, (*pair, *balls))}
+        every = zip(("frechet", "kid", *MEASURES), (frechet, kid, *pair, *balls))
+        found |= {f"{side}.{name}": each.packed() for name, each in every}
     return found
 
 
@@ -165,7 +149,7 @@ PART = Part(
     presets=PRESETS,
     claims=(FRECHET, PRECISION, COVERAGE),
     figures=FIGURES,
-    measure=measure,
+    measure=lambda config, subject, run: run.stage("measures", measures, config, subject, run.seed),
     report=report,
     costs=costs,
 )

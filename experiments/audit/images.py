@@ -1,13 +1,11 @@
 """What is compared: the sizes of the sets, and some images of each."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from dgu import plots
-from experiments.audit.common import OWN
-from experiments.audit.subject import Subject
-from experiments.study import Figure, Findings, Options, Part, Run, Table
+from experiments.audit.common import OWN, drawable
+from experiments.audit.subject import Options, Subject
+from experiments.study import Figure, Findings, Part, Table
 
 FIGURES = (
     Figure("samples", "The first samples, and reference images beside them; one row a class if both have labels."),
@@ -16,19 +14,7 @@ FIGURES = (
 _CLASSES, _COLUMNS, _ROWS = 20, 8, 6
 
 
-@dataclass(frozen=True)
-class Config(Options, prefix="images"):
-    """The sets that are compared."""
-
-
-PRESETS = {"smoke": Config(), "default": Config(), "paper": Config()}
-
-
-def measure(config: Config, subject: Subject, run: Run) -> None:
-    """Nothing: the sets are given."""
-
-
-def report(config: Config, subject: Subject, measured: None) -> Findings:
+def report(config: Options, subject: Subject, measured: None) -> Findings:
     """Sizes of the sets, and the first images."""
     sizes = _sizes(subject)
     return Findings(
@@ -63,8 +49,7 @@ def _grid(subject: Subject) -> tuple[np.ndarray, list[str]]:
         members = [[np.arange(len(side))[row::_ROWS] for side in sides] for row in range(_ROWS)]
         names = [""] * _ROWS
     rows = [np.concatenate([side.pixels[np.resize(of, _COLUMNS)] for side, of in zip(sides, both)]) for both in members]
-    grid = np.stack(rows)
-    return grid if grid.shape[-1] in (1, 3) else grid[..., :1], names
+    return drawable(np.stack(rows)), names
 
 
 PART = Part(
@@ -72,9 +57,8 @@ PART = Part(
     title="Images",
     question="What is compared?",
     paper=OWN,
-    presets=PRESETS,
     claims=(),
     figures=FIGURES,
-    measure=measure,
+    measure=lambda config, subject, run: None,  # The sets are given.
     report=report,
 )

@@ -9,7 +9,7 @@ from dgu.core.errors import require
 from dgu.core.keys import stream
 from experiments.audit.common import OWN, key_of, plain, text
 from experiments.audit.subject import Subject
-from experiments.study import Claim, Cost, Figure, Findings, Options, Part, Run, Table, at_most, option
+from experiments.study import Claim, Cost, Figure, Findings, Options, Part, Table, at_most, option
 from experiments.study.checkpoints import sampling_cost
 from experiments.study.progress import Progress
 
@@ -67,27 +67,16 @@ def skips(config: Config, subject: Subject) -> str:
     return ""
 
 
-def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
-    """Denoising losses of training images and of held-out images."""
-    return run.stage("losses", losses, config, subject, run.seed)
-
-
 def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Findings:
     """The loss-threshold attack at each level and at all together."""
     attack = analysis.loss_attack(found["members"], found["others"], config.sigmas)
     members, others = (-np.log(found[side]) for side in ("members", "others"))
     scores = {f"sigma = {sigma:g}": (members[:, k], others[:, k]) for k, sigma in enumerate(config.sigmas)}
     scores["together"] = (members.mean(axis=1), others.mean(axis=1))
-    areas = {name: area for name, area in zip(scores, (*attack.at_level, attack.together))}
+    areas = dict(zip(scores, (*attack.at_level, attack.together)))
     enough = len(found["others"]) >= 1 / FALSE_POSITIVES
-    rows = [
-        (
-            name,
-            text(area),
-            text(analysis.hits_at(*scores[name], FALSE_POSITIVES)) if enough else "too few images",
-        )
-        for name, area in areas.items()
-    ]
+    rates = [text(analysis.hits_at(*both, FALSE_POSITIVES)) if enough else "too few images" for both in scores.values()]
+    rows = list(zip(areas, map(text, areas.values()), rates))
     header = ("noise level", "AUC", f"true positive rate at a false positive rate of {FALSE_POSITIVES:.0%}")
     return Findings(
         f"An attack by the denoising loss tells {len(members):,} training images from {len(others):,} held-out "
@@ -95,7 +84,7 @@ def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Fi
         claims={CLAIM.id: areas["together"]},
         figures={"membership": plots.roc(scores)},
         tables=[Table("Membership inference by the denoising loss", header, rows)],
-        metrics={name: plain(area) for name, area in areas.items()},
+        metrics=plain(areas),
     )
 
 
@@ -149,7 +138,7 @@ PART = Part(
     presets=PRESETS,
     claims=(CLAIM,),
     figures=FIGURES,
-    measure=measure,
+    measure=lambda config, subject, run: run.stage("losses", losses, config, subject, run.seed),
     report=report,
     costs=costs,
     skips=skips,

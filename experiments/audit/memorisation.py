@@ -7,8 +7,8 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis.quality.memorisation import NearDuplicates
-from dgu.analysis.stats.estimates import Estimate
-from experiments.audit.common import OWN, plain, ratio, text
+from dgu.analysis.stats.estimates import Estimate, independent_ratio
+from experiments.audit.common import OWN, drawable, plain, text
 from experiments.audit.subject import Subject
 from experiments.study import (
     Claim,
@@ -138,14 +138,13 @@ def report(config: Config, subject: Subject, found: Distances) -> Findings:
         "samples": analysis.relative_distance(subject.samples.flat, found.distance),
         "held": analysis.relative_distance(subject.held.flat, found.held_distance),
     }
-    closer, excess, share = (each for each in (test.closer, test.excess, novelty.share))
     duplicates = {"samples": found.copies.share, "held": found.held_copies.share}
     scores = f"The score itself is {text(relative['samples'])} (held-out images: {text(relative['held'])})."
     measured: Measured = {
-        "copies": excess,
-        "closeness": closer,
-        "gl-share": share,
-        "gl-distance": Noted(ratio(relative["samples"], relative["held"]), scores),
+        "copies": test.excess,
+        "closeness": test.closer,
+        "gl-share": novelty.share,
+        "gl-distance": Noted(independent_ratio(relative["samples"], relative["held"]), scores),
     }
     verdict = judge(CLAIM, measured, OWN).verdict
     count, rms = int(found.copies.found.sum()), np.sqrt(subject.reference.flat.shape[1])
@@ -169,20 +168,24 @@ def report(config: Config, subject: Subject, found: Distances) -> Findings:
     return Findings(
         f"{words[verdict]}: {count} of {len(found.distance):,} samples are near-duplicates of a reference image "
         f"({text(duplicates['samples'], scale=100)} %; held-out images: {text(duplicates['held'], scale=100)} %). A "
-        f"sample is closer to the reference than {fresh} with probability {text(closer)} (1/2 for fresh images, 1 for "
-        "copies).",
+        f"sample is closer to the reference than {fresh} with probability {text(test.closer)} (1/2 for fresh images, 1 "
+        "for copies).",
         claims={CLAIM.id: measured},
         figures={"distances": (histogram, aside), "pairs": (_pairs(subject, found, rms), drawn)},
-        tables=[_summary(found, duplicates, share, relative, rms), _listing(config, found, rms)],
+        tables=[_summary(found, duplicates, novelty.share, relative, rms), _listing(config, found, rms)],
         metrics={
             "near_duplicates": count,
-            "share": plain(duplicates["samples"]),
-            "held_share": plain(duplicates["held"]),
-            "closer": plain(closer),
-            "excess": plain(excess),
-            "gl_share": plain(share),
-            "gl_distance": plain(relative["samples"]),
-            "held_gl_distance": plain(relative["held"]),
+            **plain(
+                {
+                    "share": duplicates["samples"],
+                    "held_share": duplicates["held"],
+                    "closer": test.closer,
+                    "excess": test.excess,
+                    "gl_share": novelty.share,
+                    "gl_distance": relative["samples"],
+                    "held_gl_distance": relative["held"],
+                }
+            ),
             "verdict": verdict,
         },
     )
@@ -220,21 +223,15 @@ def _listing(config: Config, found: Distances, rms: float) -> Table:
 def distances(subject: Subject) -> dict[str, np.ndarray]:
     """Distances to the nearest reference image, and that image's distance to its own nearest neighbour."""
     reference = subject.reference.flat
-    distance, nearest = (each[:, 0] for each in analysis.k_nearest(subject.samples.flat, reference))
-    if subject.aside is None:
-        held_distance, held_nearest = (each[:, 0] for each in analysis.k_nearest(subject.held.flat, reference))
-    else:  # They are among the reference: each is compared with the others.
-        both, rows = analysis.k_nearest(subject.held.flat, reference, 2)
-        other = (rows[:, 0] == subject.aside).astype(int)[:, None]
-        held_distance, held_nearest = (np.take_along_axis(each, other, axis=1)[:, 0] for each in (both, rows))
-    rows, back = np.unique(np.concatenate([nearest, held_nearest]), return_inverse=True)
-    spacings = analysis.spacing(rows, reference)[back]
+    distance, nearest = analysis.nearest(subject.samples.flat, reference)
+    # Images that were set aside are among the reference: each is compared with the others.
+    held_distance, held_nearest = analysis.nearest(subject.held.flat, reference, own=subject.aside)
     return {
         "distance": distance,
         "nearest": nearest,
-        "spacing": spacings[: len(distance)],
+        "spacing": analysis.spacing(nearest, reference),
         "held_distance": held_distance,
-        "held_spacing": spacings[len(distance) :],
+        "held_spacing": analysis.spacing(held_nearest, reference),
     }
 
 
@@ -245,21 +242,15 @@ def _pairs(subject: Subject, found: Distances, scale: float) -> Any:
     images = np.stack([subject.samples.pixels[chosen], subject.reference.pixels[found.nearest[chosen]]], axis=1)
     rows = images.reshape(SHOWN // IN_A_ROW, 2 * IN_A_ROW, *images.shape[2:])
     names = [f"RMS {rms[part].min():.3f} to {rms[part].max():.3f}" for part in chosen.reshape(-1, IN_A_ROW)]
-    if rows.shape[-1] not in (1, 3):
-        rows = rows[..., :1]
     title = "closest pairs: sample left, nearest reference image right"
-    return plots.image_grid(rows, names, [""] * IN_A_ROW, title=title)
+    return plots.image_grid(drawable(rows), names, [""] * IN_A_ROW, title=title)
 
 
 def costs(config: Config, subject: Subject) -> list[Cost]:
     """Distances of samples and held-out images to all reference images, and of their neighbours to the others."""
-    n, m, held, d = (
-        len(subject.samples),
-        len(subject.reference),
-        len(subject.held),
-        subject.reference.flat.shape[1],
-    )
-    return [Cost("memorisation", 0, 2.0 * d * m * (2 * n + 2 * held), subject.memory + 2**28)]
+    m, d = subject.reference.flat.shape
+    queries = len(subject.samples) + len(subject.held)
+    return [Cost("memorisation", 0, 2.0 * d * m * 2 * queries, subject.memory + 2**28)]
 
 
 PART = Part(

@@ -1,6 +1,5 @@
 """Do samples and reference have the same mean, the same second moments and the same spectra?"""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,31 +13,16 @@ from experiments.audit.common import (
     MOST_COLUMNS,
     OWN,
     coordinates,
-    each_of,
+    drawable,
     key_of,
-    packed,
+    part_by_part,
     plain,
     text,
-    triples,
     two_columns,
-    unpacked,
 )
-from experiments.audit.subject import Subject
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Noted,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_most,
-    each,
-    within,
-)
-from experiments.study.claims import Measured, judge
+from experiments.audit.subject import Options, Subject
+from experiments.study import Claim, Cost, Figure, Findings, Part, Table, at_most, each, within
+from experiments.study.claims import judge
 
 FIGURES = (
     Figure(
@@ -84,32 +68,17 @@ SPECTRUM = Claim(
 )
 
 
-@dataclass(frozen=True)
-class Config(Options, prefix="moments"):
-    """First and second moments, and spectra."""
-
-
-PRESETS = {"smoke": Config(), "default": Config(), "paper": Config()}
-
-
-def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
-    """Distances of the moments, and spectra."""
-    return run.stage("moments", moments, subject, run.seed)
-
-
-def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Findings:
+def report(config: Options, subject: Subject, found: dict[str, np.ndarray]) -> Findings:
     """Distances of the first two moments, spectra, and how the held-out images compare."""
     columns = str(found["columns"])
-    mean, second, variance = (
-        {side: unpacked(found[f"{side}.{name}"]) for side in SIDES} for name in ("mean", "second", "variance")
+    mean, second, variance, spectrum = (
+        {side: Estimate.unpacked(found[f"{side}.{name}"]) for side in SIDES}
+        for name in ("mean", "second", "variance", "ratios")
     )
-    spectrum = {side: unpacked(found[f"{side}.ratios"]) for side in SIDES}
-    ratios = triples(spectrum["samples"])[:, 0]
-    by_rank: Measured = {
-        f"rank-{rank + 1}": Noted(
-            one, statement=f"Eigenvalue number {rank + 1} of the samples' covariance over that of the reference's."
-        )
-        for rank, one in zip(found["samples.ranks"].tolist(), each_of(spectrum["samples"]))
+    ratios = np.asarray(spectrum["samples"].value)
+    by_rank = {
+        f"rank-{rank + 1}": f"Eigenvalue number {rank + 1} of the samples' covariance over that of the reference's."
+        for rank in found["samples.ranks"].tolist()
     }
     verdicts = [judge(claim, one["samples"], OWN).verdict for claim, one in ((MEAN, mean), (SECOND, second))]
     same = all(verdict == "supported" for verdict in verdicts)
@@ -125,15 +94,19 @@ def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Fi
         f"covariance's norm (held-out images: {_root(second['held'])} %); the total variance is "
         f"{text(variance['samples'])} times the reference's. Eigenvalues are {ratios.min():.2f} to {ratios.max():.2f} "
         "times the reference's.",
-        claims={MEAN.id: mean["samples"], SECOND.id: second["samples"], SPECTRUM.id: by_rank},
+        claims={
+            MEAN.id: mean["samples"],
+            SECOND.id: second["samples"],
+            SPECTRUM.id: part_by_part(spectrum["samples"], by_rank),
+        },
         figures={"moments": _images(subject), "spectra": (_spectra(found), f"The covariances are those of {columns}.")},
         tables=[two_columns(f"First two moments against the reference ({columns})", rows), *_by_class(found)],
         metrics={
             "columns": columns,
-            "mean": {side: plain(one) for side, one in mean.items()},
-            "second": {side: plain(one) for side, one in second.items()},
-            "variance": {side: plain(one) for side, one in variance.items()},
-            "spectrum": {side: plain(one) for side, one in spectrum.items()},
+            "mean": plain(mean),
+            "second": plain(second),
+            "variance": plain(variance),
+            "spectrum": plain(spectrum),
             "ranks": found["samples.ranks"],
         },
     )
@@ -143,18 +116,14 @@ def _by_class(found: dict[str, np.ndarray]) -> list[Table]:
     """The variance of each class, if there are labels."""
     if "class_variance" not in found:
         return []
-    stored = found["class_variance"]
-    rows = {
-        str(name): tuple(unpacked(stored[side][:, place]) for side in range(len(SIDES)))
-        for place, name in enumerate(found["classes"])
-    }
+    samples, held = (Estimate.unpacked(stored) for stored in found["class_variance"])
+    rows = dict(zip(map(str, found["classes"]), zip(samples, held)))
     return [two_columns("Total variance of each class / reference's", rows)]
 
 
 def _root(squared: Estimate) -> str:
     """A squared relative distance as a percentage of its root: ``value [low, high]``."""
-    ends = (squared.value, squared.low, squared.high)
-    value, low, high = (100 * float(np.sqrt(max(float(x), 0.0))) for x in ends)
+    value, low, high = 100 * np.sqrt(np.maximum(squared.triples, 0.0))
     return f"{value:.2g} [{low:.2g}, {high:.2g}]"
 
 
@@ -167,12 +136,12 @@ def moments(subject: Subject, seed: int) -> dict[str, np.ndarray]:
     for side in SIDES:
         distances = analysis.moment_distances(rows[side], rows["reference"], stream(key, side))
         for name in ("mean", "second"):
-            found[f"{side}.{name}"] = packed(getattr(distances, name))
-        found[f"{side}.variance"] = packed(distances.variance_ratio)
+            found[f"{side}.{name}"] = getattr(distances, name).packed()
+        found[f"{side}.variance"] = distances.variance_ratio.packed()
         # Equally many rows of every set: sample eigenvalues are spread by their number.
         spectra = analysis.compare_spectra(rows[side][:size], rows["reference"], stream(key, side), quantiles=QUANTILES)
         found |= {
-            f"{side}.ratios": packed(spectra.ratios),
+            f"{side}.ratios": spectra.ratios.packed(),
             f"{side}.ranks": spectra.ranks,
             f"{side}.eigenvalues": spectra.eigenvalues,
             f"{side}.reference": spectra.reference_eigenvalues,
@@ -182,9 +151,8 @@ def moments(subject: Subject, seed: int) -> dict[str, np.ndarray]:
 
 def _class_moments(subject: Subject, rows: dict[str, np.ndarray], key: Key) -> dict[str, Any]:
     """Variances and spectra class by class; nothing without labels, or with fewer than two classes of enough images."""
-    sets = {"samples": subject.samples, "reference": subject.reference.rows(subject.rest), "held": subject.held}
-    labels = {name: images.labels for name, images in sets.items() if images.labels is not None}
-    if not subject.class_names or len(labels) < len(sets):
+    labels = {name: images.labels for name, images in subject.compared.items() if images.labels is not None}
+    if not subject.class_names or len(labels) < len(rows):
         return {}
     classes = range(len(subject.class_names))
     kept = [k for k in classes if min(int((of == k).sum()) for of in labels.values()) >= _FEWEST]
@@ -203,7 +171,7 @@ def _class_moments(subject: Subject, rows: dict[str, np.ndarray], key: Key) -> d
         for side in SIDES
     ]
     found: dict[str, Any] = {
-        "class_variance": np.stack([packed(one) for one in ratios]),
+        "class_variance": np.stack([one.packed() for one in ratios]),
         "classes": np.asarray([subject.class_names[k] for k in kept]),
     }
     for place, k in enumerate(kept[:_PANELS]):
@@ -228,9 +196,7 @@ def _images(subject: Subject) -> Any:
         a, b = (statistic(x, axis=0, dtype=np.float64) for x in (subject.samples.pixels, rest))
         level = 0.0 if statistic is np.mean else -1.0  # A deviation of 0 is black.
         rows.append([a + level, b + level, 4 * (a - b)])
-    grid = np.asarray(rows, np.float32)
-    if grid.shape[-1] not in (1, 3):
-        grid = grid[..., :1]
+    grid = drawable(np.asarray(rows, np.float32))
     return plots.image_grid(grid, ["mean", "std"], ["samples", "reference", "4 x diff."])
 
 
@@ -250,7 +216,7 @@ def _spectra(found: dict[str, np.ndarray]) -> Any:
     return plots.spectra(panels, ratios=ratios, columns=4)
 
 
-def costs(config: Config, subject: Subject) -> list[Cost]:
+def costs(config: Options, subject: Subject) -> list[Cost]:
     """Covariances of each set and their eigenvalues."""
     rows = len(subject.samples) + 2 * len(subject.reference) + len(subject.held)
     columns = min(subject.reference.flat.shape[1], MOST_COLUMNS)
@@ -263,10 +229,9 @@ PART = Part(
     title="Moments and spectra",
     question="Do samples and reference have the same mean, the same second moments and the same spectra?",
     paper=OWN,
-    presets=PRESETS,
     claims=(MEAN, SECOND, SPECTRUM),
     figures=FIGURES,
-    measure=measure,
+    measure=lambda config, subject, run: run.stage("moments", moments, subject, run.seed),
     report=report,
     costs=costs,
 )

@@ -13,17 +13,7 @@ import numpy as np
 from dgu import analysis
 from dgu.core.errors import InputError, require
 from dgu.models.pretrained import Pretrained
-from experiments.audit.sets import (
-    NEEDS,
-    Images,
-    check_apart,
-    check_features,
-    check_pair,
-    check_set,
-    clipped,
-    read,
-    set_aside,
-)
+from experiments.audit.sets import NEEDS, Images, check_against, check_set, clipped, read, set_aside
 from experiments.study import Cost, RunDirectory, option
 from experiments.study import Options as BaseOptions
 from experiments.study.checkpoints import load, sampling_cost
@@ -122,6 +112,11 @@ class Subject:
         return np.flatnonzero(kept)
 
     @property
+    def compared(self) -> dict[str, Images]:
+        """The samples, the reference without what was set aside, and the held-out images."""
+        return {"samples": self.samples, "reference": self.reference.rows(self.rest), "held": self.held}
+
+    @property
     def memory(self) -> float:
         """Bytes of the images of all sets."""
         return 4.0 * self.reference.flat.shape[1] * (len(self.samples) + len(self.reference) + len(self.held))
@@ -168,8 +163,7 @@ def _real(config: Options, size: int | None) -> tuple[Images, Images, np.ndarray
     check_set("reference", reference, "reference")
     if held is not None:
         check_set(held_option, held, "holdout")
-        check_pair((held_option, held), ("the reference", reference))
-        check_apart((held_option, held), ("the reference", reference))
+        check_against((held_option, held), ("the reference", reference))
     if config.features is not None:
         reference, held = _with_features(config, reference, held)
     if aside is not None:
@@ -187,8 +181,7 @@ def _given(config: Options, reference: Images, held: Images, names: tuple[str, .
     samples = samples if fits and same else replace(samples, labels=None)
     check_set("samples", samples, "samples")
     for shown, other in (("the reference", reference), ("the held-out images", held)):
-        check_pair(("samples", samples), (shown, other))
-        check_apart(("samples", samples), (shown, other))
+        check_against(("samples", samples), (shown, other))
     if config.features is None:
         return samples
     features = _features("features", config.features, len(samples))
@@ -285,7 +278,7 @@ def _features(name: str, path: str, count: int) -> np.ndarray:
             found = analysis.read_features(path)
     except InputError as error:
         raise InputError(f"{name} = {path!r}: {error}") from error
-    return check_features(f"{name} = {path!r}", found, count)
+    return analysis.checked_features(found.reshape(len(found), -1), count, f"{name} = {path!r}")
 
 
 def _with_features(config: Options, reference: Images, held: Images | None) -> tuple[Images, Images | None]:

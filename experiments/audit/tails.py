@@ -1,17 +1,17 @@
 """Do the samples' tails match the reference's? Lipschitz functions of both, and a test for heavy tails."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis.concentration.tails import one_sized
+from dgu.analysis.stats.estimates import Estimate, independent_ratio
 from dgu.core.keys import stream
-from experiments.audit.common import OWN, coordinates, each_of, key_of, packed, ratio, text, triples, unpacked
-from experiments.audit.subject import Subject
-from experiments.study import Claim, Cost, Figure, Findings, Noted, Options, Part, Run, Table, each, within
-from experiments.study.claims import Measured, judge
+from experiments.audit.common import OWN, coordinates, key_of, part_by_part, text
+from experiments.audit.subject import Options, Subject
+from experiments.study import Claim, Cost, Figure, Findings, Part, Table, each, within
+from experiments.study.claims import judge
 
 FIGURES = (
     Figure(
@@ -23,6 +23,8 @@ FIGURES = (
 BOUNDS, MOST, PROJECTIONS, COORDINATES = (0.8, 1.25), 4000, 6, 3
 #: Null sets of the test for tails heavier than Gaussian.
 DRAWS = 99
+#: Names of the sets in what is stored.
+SETS = ("samples", "reference", "held")
 #: Estimates of each function.
 _ESTIMATES = ("psi2", "kurtosis", "hill")
 #: Hill indices from here on belong to values that crowd at a bound: their largest deviations are equal, and there is no
@@ -36,34 +38,20 @@ CLAIM = Claim(
 )
 
 
-@dataclass(frozen=True)
-class Config(Options, prefix="tails"):
-    """Tails of Lipschitz functions."""
-
-
-PRESETS = {"smoke": Config(), "default": Config(), "paper": Config()}
-
-
-def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
-    """Estimates of the functions' tails on each set."""
-    return run.stage("estimates", estimates, subject, run.seed)
-
-
-def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Findings:
+def report(config: Options, subject: Subject, found: dict[str, np.ndarray]) -> Findings:
     """Sub-Gaussian norms of the functions on samples, and on held-out images, over those on the reference."""
     names = [str(name) for name in found["names"]]
-    norms = {column: unpacked(found[f"{column}.psi2"]) for column in ("samples", "reference", "held")}
-    ratios = {column: ratio(norms[column], norms["reference"]) for column in ("samples", "held")}
-    measured: Measured = {
-        f"function-{place}": Noted(
-            one, statement=f"Sub-Gaussian norm of {name} on the samples over that on the reference."
-        )
-        for place, (name, one) in enumerate(zip(names, each_of(ratios["samples"])))
+    norms = {side: Estimate.unpacked(found[f"{side}.psi2"]) for side in SETS}
+    ratios = {side: independent_ratio(norms[side], norms["reference"]) for side in ("samples", "held")}
+    statements = {
+        f"function-{place}": f"Sub-Gaussian norm of {name} on the samples over that on the reference."
+        for place, name in enumerate(names)
     }
+    measured = part_by_part(ratios["samples"], statements)
     verdict = judge(CLAIM, measured, OWN).verdict
     figure = plots.interval_dots(
         names,
-        {"samples": triples(ratios["samples"]), "held out": triples(ratios["held"])},
+        {"samples": ratios["samples"].triples, "held out": ratios["held"].triples},
         quantity="sub-Gaussian norm over the reference's",
         marks={"the reference": 1.0},
     )
@@ -80,34 +68,22 @@ def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Fi
         tables=[_table(names, found)],
         metrics={
             "functions": names,
-            "ratios": {column: triples(each_ratio) for column, each_ratio in ratios.items()},
+            "ratios": {side: each_ratio.triples for side, each_ratio in ratios.items()},
             "p_values": p,
-            **{
-                f"{column}.{what}": found[f"{column}.{what}"]
-                for column in ("samples", "reference", "held")
-                for what in _ESTIMATES
-            },
+            **{f"{side}.{what}": found[f"{side}.{what}"] for side in SETS for what in _ESTIMATES},
         },
     )
 
 
 def _table(names: list[str], found: dict[str, np.ndarray]) -> Table:
-    sides = ("samples", "reference")
-    rows = []
-    for place, name in enumerate(names):
-        columns = {what: [unpacked(found[f"{side}.{what}"][:, place]) for side in sides] for what in _ESTIMATES}
-        cells = [text(one) for what in ("psi2", "kurtosis") for one in columns[what]]
-        rows.append((name, *cells, *(text(one) if one.value < _BOUNDED else "bounded" for one in columns["hill"])))
-    header = (
-        "function",
-        "psi_2, samples",
-        "reference",
-        "excess kurtosis, samples",
-        "reference",
-        "Hill index, samples",
-        "reference",
-    )
-    return Table("Tails of Lipschitz functions", header, rows)
+    titles = {"psi2": "psi_2", "kurtosis": "excess kurtosis", "hill": "Hill index"}
+    columns = []
+    for what in _ESTIMATES:
+        for side in ("samples", "reference"):
+            every = Estimate.unpacked(found[f"{side}.{what}"])
+            columns.append([text(one) if what != "hill" or one.value < _BOUNDED else "bounded" for one in every])
+    header = [heading for what in _ESTIMATES for heading in (f"{titles[what]}, samples", "reference")]
+    return Table("Tails of Lipschitz functions", ("function", *header), list(zip(names, *columns)))
 
 
 def estimates(subject: Subject, seed: int) -> dict[str, np.ndarray]:
@@ -135,13 +111,13 @@ def estimates(subject: Subject, seed: int) -> dict[str, np.ndarray]:
     for name, part in rows.items():
         values = np.asarray(analysis.lipschitz_values(family, part))
         tail = analysis.tail_estimates(values, stream(key, "bootstrap", name))
-        found |= {f"{name}.{what}": packed(getattr(tail, what)) for what in _ESTIMATES}
+        found |= {f"{name}.{what}": getattr(tail, what).packed() for what in _ESTIMATES}
         if name != "held":
             found[f"{name}.p_value"] = analysis.tail_test(part, family, stream(key, "test", name), draws=DRAWS).p_value
     return found
 
 
-def costs(config: Config, subject: Subject) -> list[Cost]:
+def costs(config: Options, subject: Subject) -> list[Cost]:
     """The null sets of the test."""
     rows, d = min(len(subject.samples), MOST), subject.reference.flat.shape[1]
     return [Cost("tails", 0, 2.0 * DRAWS * rows * d**2, subject.memory)]
@@ -152,10 +128,9 @@ PART = Part(
     title="Tails",
     question="Do the samples' tails match the reference's?",
     paper=OWN,
-    presets=PRESETS,
     claims=(CLAIM,),
     figures=FIGURES,
-    measure=measure,
+    measure=lambda config, subject, run: run.stage("estimates", estimates, subject, run.seed),
     report=report,
     costs=costs,
 )

@@ -7,7 +7,7 @@ import numpy as np
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import STANDARD_ERROR_PER_MARGIN, corrected_t_interval, equivalence
-from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, gaussian_arms, train_and_test
+from dgu.analysis.universality.arms import Recipe, Task, assemble, cut, gaussian_arms, train_and_test
 from dgu.core.errors import require
 from dgu.data.splits import class_splits
 from experiments.audit.common import OWN, key_of, text
@@ -158,7 +158,7 @@ def replicate(config: Config, subject: Subject, seed: int, number: int) -> dict[
     """One split of each class: the mixture and its null fitted, classifiers trained on every arm and tested on all."""
     sizes, classes = _sizes(config, subject), len(subject.class_names)
 
-    def cut(images: Images, split: int) -> dict[str, np.ndarray]:
+    def split_by_class(images: Images, split: int) -> dict[str, np.ndarray]:
         parts: dict[str, list[np.ndarray]] = {part: [] for part in sizes}
         for label in range(classes):
             members = np.flatnonzero(images.labels == label)
@@ -166,15 +166,12 @@ def replicate(config: Config, subject: Subject, seed: int, number: int) -> dict[
                 parts[part].append(images.flat[members[rows]])
         return {part: np.stack(blocks) for part, blocks in parts.items()}
 
-    samples, reference = cut(subject.samples, seed), cut(subject.reference, seed + 1)
-    # Test images of a Gaussian arm cost no sampling: more of them steady the difference.
-    more = sizes | {"test": GAUSSIAN_TEST * sizes["test"]}
-    ends_at = np.cumsum([more[part] for part in PARTS])
-    drawn = gaussian_arms(samples["fit"], key_of(seed, "universality", number), int(ends_at[-1]))
-    arms = {"samples": {part: samples[part] for part in PARTS}}
-    for arm, images in drawn.items():
-        arms[arm] = {part: np.asarray(images[:, end - more[part] : end]) for part, end in zip(PARTS, ends_at)}
-    arms["reference"] = {part: reference[part] for part in PARTS}
+    samples, reference = split_by_class(subject.samples, seed), split_by_class(subject.reference, seed + 1)
+    gaussian = {part: size for part, size in sizes.items() if part != "fit"}
+    gaussian["test"] *= GAUSSIAN_TEST  # They cost no sampling: more of them steady the difference.
+    drawn = gaussian_arms(samples["fit"], key_of(seed, "universality", number), sum(gaussian.values()))
+    cut_arms = {arm: cut(np.asarray(images), gaussian) for arm, images in drawn.items()}
+    arms = {"samples": samples, **cut_arms, "reference": reference}
     task = Task("all classes", np.arange(classes)[None], (sizes["train"],), "softmax_mse")
     result = train_and_test(assemble(arms), task, config.recipe, seed + number)
     return {"accuracy": result["accuracy"][:, :, 0, 0]}

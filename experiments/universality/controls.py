@@ -6,14 +6,14 @@ import jax
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.universality.arms import Task, assemble, gaussian_arms, train_and_test
+from dgu.analysis.universality.arms import Task, assemble, cut, gaussian_arms, train_and_test
 from dgu.analysis.universality.features import quadratic_features
 from dgu.core.keys import seeded, stream
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, different, equivalent
 from experiments.universality.comparison import as_metrics, difference, judged
 from experiments.universality.options import Options
 from experiments.universality.problems import sizes_per_class, tasks
-from experiments.universality.replicates import cut, gaussian_sizes
+from experiments.universality.replicates import gaussian_sizes
 from experiments.universality.subject import PAPER, Subject
 from experiments.universality.truth import draw_truth, fit_truth, truth_key
 

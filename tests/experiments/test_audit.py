@@ -12,7 +12,7 @@ import pytest
 from dgu.analysis.stats.estimates import Estimate
 from dgu.data import SampleStore
 from experiments.audit import STUDY, memorisation
-from experiments.audit.common import ratio, text
+from experiments.audit.common import text
 from experiments.audit.sets import Images, read
 from experiments.audit.subject import Subject
 from experiments.study import Study
@@ -23,7 +23,7 @@ from tests.experiments.universality_study import CLASSES, contents, save_images,
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
 DEFAULT = STUDY.presets["default"]
-CLAIM_IDS = tuple(claim.id for part in STUDY.parts for claim in part.declared(part.presets["default"]))
+CLAIM_IDS = tuple(claim.id for part in STUDY.parts for claim in part.declared(STUDY.options_of(part, DEFAULT)))
 FIGURE_FILES = tuple(figure.file for part in STUDY.parts for figure in part.figures)
 #: Parts of the study without the slow one.
 QUICK = ("--parts", *(part.name for part in STUDY.parts if part.name != "universality"))
@@ -259,13 +259,13 @@ def refused(folder, tmp_path, capsys, monkeypatch):
         ("--samples absent.npz", "samples = "),
         ("--features samples-features.npy", "reference-features = None"),
         ("--features nan-features.npy --reference-features reference-features.npy --holdout-features held-features.npy",
-         "features of image 11 = 'NaN or infinite'"),
+         "row = [11]: must be finite numbers"),
         ("--features held-features.npy --reference-features reference-features.npy --holdout-features held-features.npy",
          "must be another file than --holdout-features"),
         ("--features narrow-features.npy --reference-features reference-features.npy --holdout-features held-features.npy",
          "features: columns = 4: must be 5"),
         ("--features reference-features.npy --reference-features held-features.npy --holdout-features held-features.npy",
-         "number of rows = 100: must be 300"),
+         "shape = (100, 5): must be (300, d), a row an image"),
         ("--features samples-features.npy --reference-features reference-features.npy", "holdout-features = None"),
         ("--checkpoint nothing", "checkpoint = 'nothing'"),
         ("--fidelity.pca 0", "fidelity.pca = 0"),
@@ -312,7 +312,7 @@ def test_a_sample_store_is_read_class_by_class(folder, tmp_path):
 
 def test_dry_run_computes_nothing(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("dgu.samplers.sample", None)
-    monkeypatch.setattr("dgu.analysis.k_nearest", None)
+    monkeypatch.setattr("dgu.analysis.nearest", None)
     base = ("--checkpoint", "network.npz", "--reference", "reference.npz", "--holdout", "held.npz", "--per-class", "16")
     assert command(folder, tmp_path / "run", "--dry-run", base=base) == ()
     printed = capsys.readouterr().out
@@ -328,19 +328,11 @@ def test_splits_that_all_agree_read_as_no_certainty():
     assert text(Estimate(0.0, 0.0, 0.1)) == "0 [0, 0.1]"
 
 
-def test_a_ratio_has_the_interval_of_its_logarithm():
-    b = Estimate(2.0, 1.8, 2.2, standard_error=0.1)
-    found = ratio(Estimate(np.asarray([1.0, 3.0]), 0.0, 4.0, standard_error=np.asarray([0.05, 0.0])), b)
-    np.testing.assert_allclose(np.log(found.high / found.value), 1.96 * np.hypot([0.05, 0.0], 0.05), rtol=1e-4)
-    np.testing.assert_allclose(found.low * found.high, np.square(found.value))
-    assert ratio(Estimate(0.0, 0.0, 0.5, standard_error=0.0), b).high == 0.25
-
-
 def test_a_report_is_made_again_from_what_was_stored(finished, folder, capsys, monkeypatch):
     out, claims = finished
     before = contents(out)
     for file in ("near_duplicates.json", "figures/pairs.png"):
         (out / file).unlink()
-    monkeypatch.setattr("dgu.analysis.k_nearest", None)
+    monkeypatch.setattr("dgu.analysis.nearest", None)
     again = command(folder, out, "--checkpoint", "network.npz", "--report-only")
     assert again == claims and contents(out) == before

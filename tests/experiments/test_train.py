@@ -1,49 +1,36 @@
-"""The training command: the same bits after any interruption, one-line refusals, what a run leaves behind."""
+"""The training command: what a run leaves behind, and the same bits after any interruption."""
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import chex
 import jax
 import numpy as np
 import pytest
 
-from dgu import data
 from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.core.errors import InputError
-from dgu.models import load_checkpoint, save_network
-from dgu.training import initial_state, resumable
+from dgu.models import load_checkpoint
 from experiments import train as trainer
-from experiments.study.flop import matmul_flop
+from tests.experiments.train_runs import (
+    ROOT,
+    SMALL,
+    Killed,
+    content,
+    final_state_of,
+    half_a_line,
+    killed_at,
+    refusal,
+    small_config,
+)
 
-ROOT = Path(__file__).parents[2]
-SMALL = ["--preset", "smoke", "--network.model-channels", "4", "--network.channel-mult", "1"]
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """What must not depend on interruptions: all but the times, Orbax's own records, and the report that shows
-    times.
-    """
-    left_out = re.compile(r"checkpoints/|timings.json|report.html")
-    files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    return {name: held for name, held in files.items() if not left_out.match(name)}
-
-
-def final_state_of(folder: Path):
-    """Every array of the last checkpoint: parameters, average, moments, counts."""
-    model = load_checkpoint(folder)
-    config = trainer.TrainingConfig(**model.metadata["training"])
-    with TrainingCheckpoints(folder / "checkpoints") as checkpoints:
-        return jax.device_get(checkpoints.load(initial_state(model.network, config)))
 
 
 @pytest.fixture(scope="module")
@@ -92,35 +79,6 @@ def test_a_finished_run_is_read_and_another_configuration_refused(finished, monk
         error = capsys.readouterr().err
         assert exit_.value.code == 2 and error.startswith(f"train: {line}") and error.count("\n") == 1
     assert content(finished) == before
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing in the code catches it."""
-
-
-def killed_at(monkeypatch, owner, name, call, first=lambda *args: None):
-    """Let the function ``name`` raise at call number ``call``, after ``first`` was given its arguments."""
-    original, calls = getattr(owner, name), []
-
-    def replacement(*args):
-        calls.append(args)
-        if len(calls) == call:
-            first(*args)
-            raise Killed
-        return original(*args)
-
-    monkeypatch.setattr(owner, name, replacement)
-
-
-def half_a_line(path, line):
-    with path.open("a") as file:
-        file.write(line[: len(line) // 2])
-
-
-def small_config() -> trainer.Config:
-    """The configuration that SMALL stands for."""
-    smoke = trainer.PRESETS["smoke"]
-    return replace(smoke, network=replace(smoke.network, model_channels=4, channel_mult=(1,)))
 
 
 #: Where a run is killed, and the images seen where the run that follows goes on. A tick is two steps of 16 images, a
@@ -194,152 +152,6 @@ def test_kill_9_at_random_moments_leaves_the_same_bits(tmp_path, kills):
     chex.assert_trees_all_equal(final_state_of(tmp_path / "cut"), final_state_of(tmp_path / "whole"))
 
 
-def write_images(path: Path, **more):
-    """A file of 20 images of 8 x 8 pixels and 2 classes."""
-    images = np.random.default_rng(0).integers(0, 255, (20, *more.get("shape", (8, 8)), 1), np.uint8)
-    data.write_npz(path, images, np.arange(20, dtype=np.int32) % 2)
-
-
-@pytest.mark.parametrize(
-    ("options", "line"),
-    [
-        ("--data nothing", "--data = 'nothing': must be one of"),
-        ("--split val", "--split = 'val': must be one of ['test']"),
-        ("--size 0", "--size = 0: must be 1 or more"),
-        ("--size 9", "--size = 9: must be"),
-        ("--max-size -3", "--max-size = -3: must be 1 or more"),
-        ("--tick-kimg 0", "--tick-kimg = 0.0: must be positive"),
-        ("--data oblong.npz --split train --size None", "--data = 'oblong.npz': must be square images, not 8 x 6"),
-        ("--data square.npz --split train --size None --network.channel-mult 1 1 1 1 1", "img_resolution = 8: must be"),
-        ("--network.model-channels 0", "--network.model-channels = 0: must be 1 or more"),
-        ("--network.num-blocks 0", "--network.num-blocks = 0: must be 1 or more"),
-        ("--network.dropout 1", "--network.dropout = 1.0: must be in [0, 1)"),
-        ("--network.sigma-data 0", "--network.sigma-data = 0.0: must be positive"),
-        ("--network.compute-dtype float16", "--network.compute-dtype = 'float16': must be one of float32, bfloat16"),
-        ("--training.batch-size 0", "--training.batch-size = 0: must be at least 1"),
-        ("--training.batch-size 13", "--training.batch-size = 13: must be a multiple of the 2 devices"),
-        ("--training.micro-batch 5", "--training.micro-batch = 5: must be a divisor of batch_size 16"),
-        ("--training.duration-kimg -1", "--training.duration-kimg = -1.0: must be positive"),
-        ("--training.learning-rate nan", "--training.learning-rate = nan: must be positive"),
-        ("--training.augment-probability 2", "--training.augment-probability = 2.0: must be in [0, 1]"),
-        ("--training.loss ddpm", "--training.loss = 'ddpm': must be one of edm, vp, ve"),
-        ("--network.architecture unet", "--network.architecture = 'unet': must be one of adm, ddpmpp, ncsnpp"),
-        ("--network.preconditioning vp --network.sigma-data 0.6", "--network.sigma-data = 0.6: must be left at 0.5"),
-        ("--init-from nothing", "--init-from = 'nothing': must be one of fashion-mnist-14"),
-        ("--init-from fashion-mnist-14", "--init-from = 'fashion-mnist-14': must be a network of this architecture"),
-        ("--out square.npz", "--out = 'square.npz': must be a directory"),
-        ("--out .", "--out = '.': must be new, empty, or a run's own directory"),
-    ],
-)
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, options, line):
-    monkeypatch.chdir(tmp_path)
-    write_images(tmp_path / "square.npz")
-    write_images(tmp_path / "oblong.npz", shape=(8, 6))
-    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
-    monkeypatch.setattr(resumable, "initial_state", None)  # no work before the refusal
-    with pytest.raises(SystemExit) as exit_:
-        trainer.main([*SMALL, *options.split()])
-    error = capsys.readouterr().err
-    assert exit_.value.code == 2 and error.startswith(f"train: {line}") and error.count("\n") == 1
-    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
-
-
-def refusal(capsys, command):
-    """The line with which a command ends, its code being 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit_:
-        trainer.main(command)
-    *progress, line = capsys.readouterr().err.splitlines()
-    assert exit_.value.code == 2 and line.startswith("train: "), line
-    assert all(other.startswith("training: ") for other in progress), progress
-    return line
-
-
-def test_data_replaced_between_a_kill_and_its_resume_are_noticed(tmp_path, monkeypatch, capsys):
-    """By the command, and by the function that other studies call, which has only its checkpoints to go by."""
-    path, out = tmp_path / "set.npz", tmp_path / "run"
-    # Of the shapes of the bundled images, so that nothing is compiled anew.
-    images, labels = (
-        np.random.default_rng(0).integers(0, 255, (64, 14, 14, 1), np.uint8),
-        np.arange(64, dtype=np.int32) % 10,
-    )
-    data.write_npz(path, images, labels)
-    good = path.read_bytes()
-    command = [*SMALL, "--data", str(path), "--split", "train", "--out", str(out)]
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, resumable, "save_network", 1)
-        trainer.main(command)
-    data.write_npz(path, 255 - images, labels)
-    before = content(out)
-    assert refusal(capsys, command).startswith(
-        f"train: --data = {str(path)!r}: must be what the run in {str(out)!r} was"
-    )
-    config = replace(small_config(), data=str(path), split="train")
-    with pytest.raises(InputError, match=r"of another training \(data\.sha256 is"):
-        trainer.train(config, out)
-    assert content(out) == before
-    path.write_bytes(good)
-    trainer.main(command)
-    assert json.loads((out / "metrics.json").read_text())["data_sha256"] == data.load(path).sha256
-
-
-def test_a_directory_removed_while_training_is_one_line_and_is_not_made_anew(tmp_path, monkeypatch, capsys):
-    out = tmp_path / "run"
-    for owner, name in ((resumable, "_append"), (TrainingCheckpoints, "save")):
-        original = getattr(owner, name)
-
-        def removed(*args, original=original):
-            shutil.rmtree(out)
-            return original(*args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, removed)
-            assert str(out) in refusal(capsys, [*SMALL, "--out", str(out)])
-        assert not out.exists()
-
-
-def test_a_log_that_lacks_ticks_is_one_line(tmp_path, monkeypatch, capsys):
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, resumable, "save_network", 1)
-        trainer.main([*SMALL, "--out", str(tmp_path)])
-    log = tmp_path / "stats.jsonl"
-    good = log.read_bytes()
-    for damaged in (
-        b"",
-        good.splitlines(keepends=True)[1],
-        good.replace(b"{", b"("),
-        good.decode().encode("utf-16"),
-        b"3\n",
-    ):
-        log.write_bytes(damaged)
-        line = refusal(capsys, [*SMALL, "--out", str(tmp_path)])
-        assert str(log) in line and "to train from the start" in line
-    log.write_bytes(good)
-    trainer.main([*SMALL, "--out", str(tmp_path)])
-
-
-def test_a_log_of_other_values_or_a_pipe_is_one_line(tmp_path):
-    log = tmp_path / "stats.jsonl"
-    good = {"step": 8, "images_seen": 128, "loss": 0.5, "nonfinite": 0}
-    log.write_text(json.dumps(good) + "\n")
-    assert trainer.read_log(log) == [good]
-    for wrong in (
-        {"loss": float("nan")},
-        {"loss": "a"},
-        {"step": "8"},
-        {"step": True},
-        {"images_seen": 1.5},
-        {"nonfinite": None},
-    ):
-        log.write_text(json.dumps(good) + "\n" + json.dumps(good | wrong) + "\n")
-        with pytest.raises(InputError, match=rf"stats\.jsonl: line 2: {next(iter(wrong))} is .*train from the start"):
-            trainer.read_log(log)
-    log.unlink()
-    os.mkfifo(log)
-    with pytest.raises(InputError, match=r"stats\.jsonl: is a named pipe"):
-        trainer.read_log(log)
-
-
 def test_a_network_that_is_not_the_runs_own_is_noticed(finished, tmp_path, capsys):
     """Replaced between the training and what is measured of it."""
     out = tmp_path / "run"
@@ -351,37 +163,6 @@ def test_a_network_that_is_not_the_runs_own_is_noticed(finished, tmp_path, capsy
     save_network(out / "network.npz", model.network, other, model.metadata)
     line = refusal(capsys, [*SMALL, "--out", str(out)])
     assert f"{out / 'network.npz'}: holds another network" in line and "give --out another directory" in line
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs a small disk of its own")
-def test_a_full_disk_while_training_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
-    """Ever larger disks, so that it is full at ever later moments; at last the bytes of a run that had room."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    environment |= {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir, "JAX_PLATFORMS": "cpu"}
-
-    def train(out):
-        command = [sys.executable, "-m", "experiments.train", *SMALL, "--out", str(out)]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-
-    assert train(tmp_path / "whole").returncode == 0
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(disk)], check=True)
-    try:
-        full = 0
-        for size in (4, 16, 48, 96, 128, 160, 192, 224, 256, 320, 400, 20_000):
-            subprocess.run(["mount", "-o", f"remount,size={size}k", str(disk)], check=True)
-            done = train(disk / "run")
-            if done.returncode == 0:
-                break
-            full += 1
-            *progress, line = done.stderr.splitlines()
-            assert done.returncode == 2 and line.startswith("train: ") and "No space left" in line, done.stderr
-            assert all(other.startswith("training: ") for other in progress), done.stderr
-        assert full >= 3 and content(disk / "run") == content(tmp_path / "whole")
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_checkpoint_of_another_network_is_refused_untouched(finished):
@@ -429,68 +210,3 @@ def test_overflowing_gradients_are_counted_in_the_log_and_do_not_spoil_the_netwo
     counts = [tick["nonfinite"] for tick in trainer.read_log(tmp_path / "stats.jsonl")]
     assert 0 < counts[0] < counts[1]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(load_checkpoint(path).denoiser.params))
-
-
-@pytest.mark.parametrize(
-    ("preset", "conditional", "parameters", "gflop"),
-    [
-        ("paper", True, 295_899_267, 219.33),
-        ("cifar10-ddpmpp", False, 55_733_891, 42.38),
-        ("cifar10-ddpmpp", True, 55_735_299, 42.38),
-        ("cifar10-ncsnpp", False, 56_397_827, 42.79),
-        ("cifar10-ncsnpp", True, 56_400_643, 42.79),
-        ("ffhq-ddpmpp", False, 61_805_571, 83.73),
-        ("afhqv2-ncsnpp", False, 62_761_091, 84.86),
-    ],
-)
-def test_presets_are_the_published_networks(preset, conditional, parameters, gflop):
-    config = trainer.PRESETS[preset]
-    known = {**trainer._SHAPES, **trainer._FILES}
-    augment = config.training.augment_probability > 0
-    network = trainer.build_network(
-        replace(config.network, conditional=conditional), *known.get(config.data, trainer._IMAGENET), augment=augment
-    )
-    assert network.parameter_count == parameters
-    float32 = lambda *shape: jax.ShapeDtypeStruct(shape, jax.numpy.float32)  # noqa: E731
-    counted = matmul_flop(network.apply, network.abstract_params, float32(*network.shape), float32())
-    assert abs(counted / (gflop * 1e9) - 1) < 0.005
-
-
-def test_published_presets_have_the_published_recipe():
-    """Duration, batch, learning rate, half-life of the average, dropout, augmentation, 16-bit floats and loss
-    scaling.
-    """
-    expected = {
-        "paper": (2.5e6, 4096, 1e-4, 5e4, 0.10, 0, "bfloat16", 100),
-        "cifar10-ddpmpp": (2e5, 512, 1e-3, 500, 0.13, 0.12, "float32", 1),
-        "cifar10-ncsnpp": (2e5, 512, 1e-3, 500, 0.13, 0.12, "float32", 1),
-        "ffhq-ddpmpp": (2e5, 256, 2e-4, 500, 0.05, 0.15, "float32", 1),
-        "ffhq-ncsnpp": (2e5, 256, 2e-4, 500, 0.05, 0.15, "float32", 1),
-        "afhqv2-ddpmpp": (2e5, 256, 2e-4, 500, 0.25, 0.15, "float32", 1),
-        "afhqv2-ncsnpp": (2e5, 256, 2e-4, 500, 0.25, 0.15, "float32", 1),
-    }
-    assert trainer.PRESETS.keys() == {"smoke", "default"} | expected.keys()
-    for name, values in expected.items():
-        t, n = trainer.PRESETS[name].training, trainer.PRESETS[name].network
-        assert values == (
-            *(t.duration_kimg, t.batch_size, t.learning_rate, t.ema_halflife_kimg, n.dropout, t.augment_probability),
-            *(n.compute_dtype, t.loss_scaling),
-        )  # fmt: skip
-
-
-@pytest.mark.slow
-def test_the_papers_sizes_are_costed_without_the_data(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    costs = []
-    original = trainer.dry_run
-    monkeypatch.setattr(trainer, "dry_run", lambda config: costs.extend(original(config)) or costs)
-    trainer.main(["--preset", "paper", "--dry-run"])
-    out, first = capsys.readouterr().out, costs[0].memory
-    assert "taken for 3 x 64 x 64 images of 1000 classes" in out and "2,500,001,792" in out
-    per_image = costs[1].flop / costs[1].network_evaluations
-    assert abs(per_image / 219.33e9 - 1) < 0.005
-    assert costs[1].memory == 4 * 295_899_267
-    assert not list(tmp_path.iterdir())
-    costs.clear()
-    trainer.main(["--preset", "paper", "--network.remat", "--dry-run"])
-    assert costs[0].memory < 0.2 * first

@@ -1,12 +1,12 @@
 """Is the sampler a contraction? Singular values of its steps' Jacobians, of the whole map, and what they bound.
 
 Theorem 2 of Ghane et al. (arXiv 2501.07741) concludes from 1-Lipschitz steps R_i that samples satisfy concentration of
-measure with the scale of the start; its evidence is that norms fall (Empirical Observation 1), which is less: a map may
-shorten every state it meets and yet drive neighbours apart. Here the Lipschitz constants themselves are measured, as
-top
-singular values of Jacobians at the states that samples pass through, by products alone: ``J v`` (JVP) and ``J^T u``
-(VJP). With the noise of the steps fixed, step i is the map ``x_hat -> heun_step(x_hat; sigma_hat -> sigma_next)``.
-A measured value is a lower bound on a Lipschitz constant, which is the supremum over all states.
+measure with the scale of the initial noise; its evidence is that norms fall (Empirical Observation 1), which is a
+weaker property: a map may shorten every state that it is applied to and yet drive neighbours apart. Here the Lipschitz
+constants themselves are measured, as top singular values of Jacobians at the states that samples pass through, by
+products alone: ``J v`` (JVP) and ``J^T u`` (VJP). With the noise of the steps fixed, step i is the map ``x_hat ->
+heun_step(x_hat; sigma_hat -> sigma_next)``. A measured value is a lower bound on a Lipschitz constant, which is the
+supremum over all states.
 
 For the Gaussian denoiser all of them are known: ``dgu.analysis.gaussian_path``.
 """
@@ -36,9 +36,9 @@ class Expansion:
     """Top singular values of Jacobians.
 
     Attributes:
-        values: of each sample and step ``(n, steps)``, or of each sample ``(n,)``.
-        errors: bounds: a singular value lies within it of ``value``; the true error is far smaller (see
-            ``dgu.analysis.concentration.lanczos``). Same shape.
+        values: the singular value of each sample and step ``(n, steps)``, or of each sample ``(n,)``.
+        errors: error bounds: some singular value lies within this distance of ``values``; the true error is far smaller
+            (see ``dgu.analysis.concentration.lanczos``). Same shape.
         directions: the unit vectors most expanded, in event form, ``(*values.shape, *event)``; of
             ``generator_expansion`` those of the *output* that vary most.
     """
@@ -96,9 +96,10 @@ def step_expansion(
 
     Args:
         denoiser: the denoiser that made the trajectories.
-        path: of ``trace_trajectories``.
-        key: of the random vectors that the iteration starts from.
-        tolerance: largest residual of the eigenvalues of ``J^T J``, relative; the values' own error is of its square.
+        path: the trajectories, from ``trace_trajectories``.
+        key: key of the random vectors that the iteration starts from.
+        tolerance: largest residual of the eigenvalues of ``J^T J``, relative; the error of the values is about its
+            square.
         max_products: products with ``J^T J`` at most; ``errors`` says what they achieved.
         batch_size: states in one compiled call.
         progress: called as ``progress(done, states)``.
@@ -134,8 +135,8 @@ def path_expansion(denoiser: Denoiser, path: Trajectories, **options: Any) -> Ex
 
 
 def generator_expansion(denoiser: Denoiser, path: Trajectories, **options: Any) -> Expansion:
-    """The top singular value of the Jacobian of ``x_N`` in *all* its unit noise, the start's and every step's:
-    ``(n,)``.
+    """The top singular value of the Jacobian of ``x_N`` with respect to *all* its unit noise, the initial noise and
+    that of every step: ``(n,)``.
 
     A sample is ``x_N = G(z, eps_0, ..., eps_{N-1})`` of one long standard normal vector. If G is L-Lipschitz, samples
     satisfy concentration of measure with ``2 exp(-t^2 / (2 L^2))``, churn included, and without the slack of a product
@@ -233,7 +234,7 @@ def scale_recursion(
     Args:
         gains: L_i of each step.
         added: c_i, as ``churn_levels`` gives them.
-        start: scale of the start, ``sigmas[0]``.
+        start: scale of the initial noise, ``sigmas[0]``.
     """
     scales = [float(start)]
     for gain, noise in zip(as_doubles("gains", gains), as_doubles("added", added), strict=True):

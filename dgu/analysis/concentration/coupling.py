@@ -1,10 +1,10 @@
-"""Does a coupling of concentrated laws concentrate? Not in general: a counter-example with exact numbers.
+"""Does a coupling of concentrated distributions concentrate? Not in general: a counter-example with exact numbers.
 
 Theorem 3 of Ghane et al. (arXiv 2501.07741) states that (x, y) concentrates if x and y do; its proof takes the
-distribution of x given y for the marginal of x. With x ~ N(0, I_d) and ``y = x`` or ``y = -x`` by a fair coin both
+distribution of x given y to be the marginal of x. With x ~ N(0, I_d) and ``y = x`` or ``y = -x`` by a fair coin both
 marginals are standard normal, and the 1-Lipschitz ``f(x, y) = ||x - y|| / sqrt(2)`` is 0 or ``sqrt(2) ||x||``: its
-deviation grows like ``sqrt(d / 2)``. With y independent of x it is the norm of a standard normal vector, of deviation
-about ``1 / sqrt(2)`` at any d.
+standard deviation grows like ``sqrt(d / 2)``. With y independent of x it is the norm of a standard normal vector, with
+a standard deviation of about ``1 / sqrt(2)`` at any d.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def coupled_distances(
     program.
 
     Args:
-        key: of the draws.
+        key: key of the draws.
         n: number of pairs.
         dimensions: d, one or more.
         coupling: ``"coin"`` (y = +-x by a fair coin) or ``"independent"``.

@@ -44,16 +44,17 @@ def top_eigenvalues(
 
     It stops when every residual is at most ``tolerance`` times its value, at an invariant subspace (in d products at
     the latest), or after ``max_products``. The value's error is far below the residual: about its square over the gap
-    to the next eigenvalue. A start without any part along the top eigenvector would find the next one: start at random.
+    to the next eigenvalue. From a vector without any component along the top eigenvector it would find the next one:
+    start from random vectors.
 
     Args:
         product: ``(b, d) -> (b, d)``, row i multiplied by the symmetric positive semi-definite matrix i.
-        start: a vector for each matrix, not 0; any length.
+        start: a starting vector for each matrix, not 0; of any length.
         tolerance: largest residual over value, 0 or more.
         max_products: at least 1.
 
     Raises:
-        InputError: a tolerance or number of products out of range, or a start of length 0.
+        InputError: a tolerance or number of products out of range, or a starting vector of length 0.
         FloatingPointError: a product that is not finite.
 
     Golub and Van Loan, Matrix Computations, chapter 10.

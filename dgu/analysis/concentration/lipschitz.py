@@ -1,4 +1,4 @@
-"""A family of 1-Lipschitz functions: what concentration of measure makes a statement about.
+"""A family of 1-Lipschitz functions: concentration of measure is a statement about their tails.
 
 Each has a Lipschitz constant of at most 1 in the Euclidean norm, by construction (up to rounding):
 
@@ -96,7 +96,7 @@ def lipschitz_family(
     """A family with random members, drawn without looking at the data that it is applied to.
 
     Args:
-        key: of directions, coordinates and network.
+        key: key of directions, coordinates and network.
         dimension: d, the numbers in one example.
         projections: directions uniform on the sphere.
         coordinates: how many different positions to draw, at most d; or the positions themselves, where some do not

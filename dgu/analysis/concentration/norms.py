@@ -1,4 +1,4 @@
-"""Norms along the sampler: observers that keep numbers and never images, and what the norms say.
+"""Norms along the sampler: observers that keep numbers and never images, and statistics of the norms.
 
 Ghane et al. (arXiv 2501.07741) observe that ``|x_{i+1}| < |x_i|`` along the whole reverse process (Empirical
 Observation 1, Figs 4 and 9). A falling norm doesn't make a step a contraction: see
@@ -43,8 +43,8 @@ def observe_norms(state: StepState) -> dict[str, Float[Array, ""]]:
 
 
 def observe_states(state: StepState) -> dict[str, Float[Array, "*event"]]:
-    """The pictures of one step, ``x_i``, ``denoised`` and ``slope``: for a few trajectories, as it keeps whole
-    images.
+    """The images of one step, ``x_i``, ``denoised`` and ``slope``: for a few trajectories only, since whole images are
+    kept.
     """
     return {"x": state.x, "denoised": state.denoised, "slope": (state.x_hat - state.denoised) / state.sigma_hat}
 
@@ -75,7 +75,7 @@ def snapshots(
         options: further arguments of ``sample``: ``shape``, ``labels``, ``churn``, ``base``, ...
 
     Raises:
-        InputError: a step that there isn't, or bad arguments of ``sample``.
+        InputError: a step that does not exist, or bad arguments of ``sample``.
     """
     key = threefry(key)
     num_steps = len(sigmas) - 1
@@ -90,8 +90,8 @@ def falling_share(change: Num[np.ndarray, "n steps"]) -> tuple[Estimate, list[Es
     """The share of steps that decrease the norm: over all steps, and at each step.
 
     Steps of one trajectory depend on each other and trajectories don't: the first has a t interval over trajectories'
-    own shares (of no width, which is no certainty, where all agree), the second Wilson's interval of a proportion at
-    each step.
+    own shares (without width where all agree, which does not mean certainty), the second Wilson's interval of a
+    proportion at each step.
 
     Args:
         change: ``|x_{i+1}| - |x_i|`` of each trajectory and step.
@@ -110,7 +110,7 @@ def norm_z_scores(
     norms: Num[np.ndarray, "n steps"],
     expected: tuple[Num[np.ndarray, "steps"], Num[np.ndarray, "steps"]],
 ) -> Float[np.ndarray, "steps"]:
-    """Mean squared norm of n samples against an exact law, in standard errors at each step.
+    """Mean squared norm of n samples less its exact expectation, in standard errors, at each step.
 
     Args:
         norms: ``|x_i|`` of each sample.
@@ -124,7 +124,6 @@ def norm_z_scores(
     require(fits, "shapes of norms and expected", (norms.shape, mean.shape, deviation.shape), "(n, k), (k,) and (k,)")
     wrong = np.flatnonzero(~((deviation > 0) & np.isfinite(deviation)))
     where = f"expected standard deviation of step {wrong[:1].tolist()}"
-    require(
-        not wrong.size, where, deviation[wrong[:1]].tolist(), "positive: a law without spread has no standard errors"
-    )
+    allowed = "positive: a distribution without spread has no standard errors"
+    require(not wrong.size, where, deviation[wrong[:1]].tolist(), allowed)
     return (np.square(norms).mean(axis=0) - mean) / (deviation / np.sqrt(len(norms)))

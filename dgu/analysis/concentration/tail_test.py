@@ -3,16 +3,15 @@ them?
 
 **Null hypothesis**: the rows are independent draws of one Gaussian N(mu, Sigma), both unknown. **Alternative**: for
 some function f of the family the distribution of f(x) has more of its variance in the tails than under N(mu, Sigma).
-Lighter tails are not rejected,
-so that the Gaussian is the border of what is accepted: bounded data, or a mixture seen as a broad plateau, pass.
+Lighter tails are not rejected, so that the Gaussian is the boundary of what is accepted: bounded data, or a mixture
+seen as a broad plateau, pass.
 
 **Statistic**: for each f the logarithm of ``mean((f - mean f)^4) / mean((f - mean f)^2)^2``. It does not change with
 the scale of f, so that an error of the fitted Sigma matters little. **Null distribution**: the same statistics of
-``draws`` sets of n rows of N(mean, covariance) of the data (parametric bootstrap). Each function's statistic is taken
-in units of its mean and deviation over
-the data and the null sets together, and the largest of the family counts: ``p = (1 + #{null sets at least as large}) /
-(draws + 1)``. The maximum is its own correction for the number of functions (Westfall and Young, 1993), whatever their
-dependence.
+``draws`` sets of n rows of N(mean, covariance) of the data (parametric bootstrap). Each function's statistic is
+standardised by its mean and standard deviation over the data and the null sets together, and the largest of the
+family counts: ``p = (1 + #{null sets at least as large}) / (draws + 1)``. The maximum is its own correction for the
+number of functions (Westfall and Young, 1993), whatever their dependence.
 
 For functions linear in x the statistic's null does not depend on mu and Sigma at all; for norms and distances it
 depends on the shape of the spectrum of Sigma, which the fit gives with an error of order d / n. Measured sizes at a
@@ -44,15 +43,15 @@ _TOGETHER = 400_000
 
 @dataclass(frozen=True)
 class TailTest:
-    """What the test found.
+    """The result of ``tail_test``.
 
     Attributes:
-        p_value: of the whole family.
-        function_p: (functions,) p of each function, corrected for the number of them; the smallest is ``p_value``.
+        p_value: p value for the whole family.
+        function_p: (functions,) p value of each function, corrected for their number; the smallest is ``p_value``.
         kurtosis: (functions,) excess kurtosis of the data.
         null_kurtosis: (functions,) mean excess kurtosis over the null sets (not 0 for norms and maxima).
-        names: of the functions.
-        draws: null sets.
+        names: names of the functions.
+        draws: number of null sets.
     """
 
     p_value: float
@@ -73,7 +72,7 @@ def tail_test(rows: Num[ArrayLike, "n *event"], family: LipschitzFamily, key: Ke
     Args:
         rows: (n, ...) independent examples, flattened. With n below d the Gaussian lives in the hull of the data.
         family: the functions; its directions and anchors must not be taken from these rows.
-        key: of the null sets.
+        key: key of the null sets.
         draws: their number, 19 or more.
 
     Raises:
@@ -114,7 +113,7 @@ def tail_test_p_values(
     size).
 
     Args:
-        key: of data and null sets.
+        key: key of data and null sets.
         sets: synthetic sets.
         n: rows of each.
         scales: (d,) scale of each coordinate.

@@ -93,12 +93,11 @@ def left_over_mass(
 ) -> Estimate:
     """The smallest delta in ``P(|f - E f| > t) <= 2 exp(-t^2 / (2 s^2)) + delta`` for all t: approximate concentration.
 
-    The value of a function is the largest excess of its empirical tail over the bound at ``levels`` deviations from s
-    to 7 s. The
-    interval holds for every function and all t at once, for any sample size: Clopper-Pearson limits, corrected
-    (Bonferroni) for levels and functions, and between two levels the tail's upper limit at the lower one against the
-    bound at the upper one. Even where no value lies beyond the bound its upper end is not 0, but about ``log(2 levels
-    functions / 0.05) / n``.
+    The value of a function is the largest excess of its empirical tail over the bound at ``levels`` deviations t from s
+    to 7 s. The interval holds for every function and all t at once, for any sample size: Clopper-Pearson limits,
+    corrected (Bonferroni) for levels and functions, and between two levels the tail's upper limit at the lower one
+    against the bound at the upper one. Even where no value lies beyond the bound its upper end is not 0, but about
+    ``log(2 levels functions / 0.05) / n``.
 
     Args:
         values: (n, functions), independent rows.
@@ -137,7 +136,7 @@ def left_over_mass(
 
 @dataclass(frozen=True)
 class TailEstimates:
-    """What describes the tails of each function: ``Estimate`` fields with arrays (functions,).
+    """Measures of the tails of each function: ``Estimate`` fields with arrays (functions,).
 
     Attributes:
         std: standard deviation, in the unit of the values.
@@ -146,9 +145,8 @@ class TailEstimates:
             converges slowly, from below.
         kurtosis: excess kurtosis, 0 for a Gaussian; its sampling deviation there is ``sqrt(24 / n)``.
         hill: Hill's estimate of the index a in ``P(|f - E f| > t) ~ t^-a``, from the ``floor(sqrt(n))`` largest
-            deviations (or
-            more, where these are tied: see ``hill_index``). 3 for Student-t with 3 degrees of freedom; of a Gaussian it
-            grows with n without bound (about 7 at n = 2,000).
+            deviations (or more, where these are tied: see ``hill_index``). It is 3 for Student-t with 3 degrees of
+            freedom; for a Gaussian it grows with n without bound (about 7 at n = 2,000).
     """
 
     std: Estimate
@@ -158,11 +156,11 @@ class TailEstimates:
 
 
 def tail_estimates(values: Num[ArrayLike, "n functions"], key: Key, resamples: int = 200) -> TailEstimates:
-    """Estimates with 95 % intervals: of the bootstrap over rows (percentiles), for Hill's index ``a (1 -+ z /
-    sqrt(k))``.
+    """Estimates with 95 % intervals: percentiles of a bootstrap over rows, and ``a (1 -+ z / sqrt(k))`` for Hill's
+    index.
 
-    The bootstrap cannot see tails that the data do not show: for heavy tails the intervals of psi_2 and kurtosis are
-        too short.
+    The bootstrap cannot see tails that the data do not contain: for heavy tails the intervals of psi_2 and kurtosis are
+    too short.
 
     Raises:
         InputError: fewer than 20 values, non-finite ones, a constant function, one whose deviations ``hill_index``
@@ -224,9 +222,8 @@ def hill_index(values: Num[ArrayLike, "n functions"], count: int | None = None) 
 
     Where the k + 1 largest deviations are tied (up to rounding, as for values that crowd at a bound) their mean
     logarithm is 0 and the estimate would be infinite. Then k grows to the number of deviations tied with the largest,
-    so that ``y_(k+1)`` is the
-    largest of those below: with m of them at y and the next at z the estimate is ``1 / log(y / z)``, large, as for no
-        tail at all.
+    so that ``y_(k+1)`` is the largest of the deviations below: with m of them at y and the next at z the estimate is
+    ``1 / log(y / z)``, large, as for no tail at all.
 
     Source: Hill, Annals of Statistics 3 (1975).
 
@@ -282,10 +279,9 @@ def concentration_scale(rows: Num[ArrayLike, "n *event"], folds: int = 10) -> Es
     """``sqrt(||Sigma||_op)`` of independent rows, cross-validated, with its 95 % interval.
 
     The largest eigenvalue of a sample covariance is too large, by a factor of ``(1 + sqrt(d / n))^2`` for white data.
-    Here each fold's
-    variance is taken along the leading direction of the other folds: the mean of ``<u, x - mean>^2`` over all rows is
-    unbiased for ``u^T Sigma u <= ||Sigma||_op``, short of it only by the error of u. Leading directions come from 100
-    power iterations.
+    Here the variance of each fold is taken along the leading direction of the other folds: the mean of ``<u, x -
+    mean>^2`` over all rows is unbiased for ``u^T Sigma u <= ||Sigma||_op``, short of it only by the error of u. Leading
+    directions come from 100 power iterations.
 
     Args:
         rows: (n, ...), flattened.

@@ -1,6 +1,6 @@
 """Does a curve over training time have a minimum followed by a rise? Asked of many seeds, never of one.
 
-The least of a noisy curve lies below its end whatever is true, so that comparing the two on the curves that chose the
+The minimum of a noisy curve lies below its end in any case, so that comparing the two on the curves that chose the
 minimum always finds a rise. Here one half of the seeds chooses the time of the minimum, by the median of its smoothed
 curves, and the other half is compared between that time and the end; then the halves change roles. Each seed's
 difference is thus free of the selection.
@@ -19,16 +19,16 @@ from dgu.core.errors import require
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """What became of the minimum.
+    """The result of ``early_stopping``: whether curves rise after their minimum.
 
     Attributes:
         rise: mean of the seeds' differences, smoothed value at the end minus smoothed value at the time that the other
-            half chose, with its t interval over seeds; 0 without width, which decides nothing, where both halves chose
-            the end.
-        differences: of each seed.
+            half chose, with its t interval over seeds; where both halves chose the end it is 0 without width, which
+            decides nothing.
+        differences: that difference for each seed.
         minimum: index in time of the minimum of the median of all seeds' smoothed curves.
-        apparent: end minus minimum of that curve: 0 or more by construction, for comparison.
-        median: that curve.
+        apparent: end minus minimum of ``median``: 0 or more by construction, for comparison.
+        median: the median over all seeds of the smoothed curves.
     """
 
     rise: Estimate

@@ -6,8 +6,8 @@ them.
 
 with n examples, m random features and training time ``tau >= 1``; P is a polynomial, of degree 6 at most by the paper's
 equations 38 and 39. What the theorems hide (dimension, logarithms, norms, T) is a constant here, 1: exponents and
-orderings may be compared with measurements, heights may not. ``rest`` stands for the losses that the model cannot go
-below and for ``KL(p_T || prior)``.
+orderings may be compared with measurements, heights may not. ``rest`` stands for the losses that the model cannot
+reduce and for ``KL(p_T || prior)``.
 """
 
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class Bound:
     """The terms of a bound.
 
     Attributes:
-        estimation: what grows with training time, ``P (tau^4 / (m n) + tau^3 / m^2)``.
-        optimisation: what falls with it, ``1 / tau``.
-        approximation: ``1 / m`` or ``mu^2 / m``, and the rest.
+        estimation: the term that grows with training time, ``P (tau^4 / (m n) + tau^3 / m^2)``.
+        optimisation: the term that falls with training time, ``1 / tau``.
+        approximation: ``1 / m`` or ``mu^2 / m``, plus ``rest``.
     """
 
     estimation: np.ndarray
@@ -39,7 +39,7 @@ class Bound:
 
     @property
     def total(self) -> np.ndarray:
-        """Their sum."""
+        """The sum of the three terms."""
         return np.asarray(self.estimation + self.optimisation + self.approximation)
 
 

@@ -43,7 +43,7 @@ class Grid:
 
     Attributes:
         left, right: the ends.
-        points: of the coarse grid, both ends among them.
+        points: number of points of the coarse grid, both ends included.
         refine: steps of the fine grid in one of the coarse.
     """
 
@@ -59,23 +59,23 @@ class Grid:
 
     @property
     def step(self) -> float:
-        """Between points of the coarse grid."""
+        """Distance between points of the coarse grid."""
         return (self.right - self.left) / (self.points - 1)
 
     @property
     def coarse(self) -> Float[np.ndarray, "points"]:
-        """Where the KL is summed."""
+        """Points over which the KL is summed."""
         return np.linspace(self.left, self.right, self.points)
 
     @property
     def fine(self) -> Float[np.ndarray, "fine"]:
-        """Where the score is evaluated."""
+        """Points at which the score is evaluated."""
         return np.linspace(self.left, self.right, (self.points - 1) * self.refine + 1)
 
 
 def mass_outside(grid: Grid, target: Any) -> float:
-    """What of a target's mass the trapezoids of the fine grid do not find: outside its ends, or between too few
-    points.
+    """The part of a target's mass that the trapezoidal rule on the fine grid misses: outside its ends, or between too
+    few points.
     """
     return abs(1 - _masses(grid, target)[0])
 
@@ -114,8 +114,8 @@ def _log_densities(target: Any, points: Array) -> Array:
 
 
 def score_log_density(score: Score, t: Scalar, fine: Num[ArrayLike, "f"], refine: int = 1) -> Float[Array, "points"]:
-    """``log q`` at every ``refine``-th of the points ``fine``, q the law with density proportional to ``exp int
-    score(x, t) dx``.
+    """``log q`` at every ``refine``-th of the points ``fine``, q the distribution with density proportional to ``exp
+    int score(x, t) dx``.
 
     The integral is by trapezoids. Normalised so that ``sum q = 1`` over the points kept.
     """
@@ -132,11 +132,10 @@ def grid_kl(log_p: Num[ArrayLike, "points"], log_q: Num[ArrayLike, "points"], st
     Args:
         log_p: log density of the target at the points; -inf adds nothing.
         log_q: as ``score_log_density`` gives it.
-        step: of the grid.
+        step: distance between points of the grid.
 
     Raises:
-        InputError: another number of points in one than in the other, or a step (not a traced one) that is not
-            positive.
+        InputError: densities at different numbers of points, or a step (not a traced one) that is not positive.
     """
     require(np.shape(log_p) == np.shape(log_q), "log_p.shape", np.shape(log_p), f"that of log_q, {np.shape(log_q)}")
     require(
@@ -187,7 +186,7 @@ class KLMeasure:
     refine: int = 8
 
     def aux(self, sde: LinearSDE, target: Any, t_eps: float, grid: Grid) -> dict[str, np.ndarray]:
-        """What one run's measurement needs: stack these over runs.
+        """The auxiliary arrays that the measurement of one run needs: stack them over runs.
 
         Raises:
             InputError: ``t_eps`` outside (0, T); a grid that does not cover the target or is refined otherwise.
@@ -217,8 +216,8 @@ def flow_kl(
     """``mean log p - log q`` over fresh examples of p, q the density under the probability-flow ODE, with its interval.
 
     q is taken at ``t_eps``, in the coordinates ``x / r``, from the prior ``N(0, sigma(T)^2 I)`` at T. For an exact
-    score the result is the prior's divergence from ``p_T``, which no training makes smaller: where it exceeds .01 nats
-    on the examples' law (``dgu.samplers.prior_mismatch`` of their ``EmpiricalDenoiser``), a
+    score the result is the divergence of the prior from ``p_T``, which no training can reduce: where it exceeds .01
+    nats on the distribution of the examples (``dgu.samplers.prior_mismatch`` of their ``EmpiricalDenoiser``), a
     ``dgu.errors.PriorMismatchWarning`` gives its size.
 
     Args:
@@ -227,7 +226,7 @@ def flow_kl(
         examples: independent draws of p that the score was not trained on.
         log_p: their log densities under p.
         t_eps: the time whose distribution q is.
-        rtol, atol: of the ODE.
+        rtol, atol: tolerances of the ODE solver.
 
     Raises:
         InputError: ``t_eps`` outside (0, T), fewer than 2 examples, log densities that do not fit or are not finite.
@@ -319,7 +318,8 @@ class Modes:
 
     Attributes:
         weight: mass right of 0 (half of the mass at 0).
-        left, right: positions of the largest density on each side; the paper finds these learned and the weight not.
+        left, right: positions of the largest density on each side; the paper finds that these are learned and the
+            weight is not.
     """
 
     weight: np.ndarray
@@ -328,7 +328,9 @@ class Modes:
 
 
 def mode_summary(log_q: Num[ArrayLike, "*runs points"], grid: Grid) -> Modes:
-    """Mass and places of the two modes. Places are refined by the parabola through the logarithms of three points."""
+    """Mass and positions of the two modes. Positions are refined by the parabola through the logarithms of three
+    points.
+    """
     log_q, x = as_doubles("log_q", log_q), grid.coarse
     side = np.where(x > 0, 1.0, np.where(x < 0, 0.0, 0.5))
     weight = np.asarray(np.exp(log_q) @ side)

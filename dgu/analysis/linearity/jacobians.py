@@ -65,20 +65,20 @@ def singular_triplets(
     """The ``count`` leading singular triplets of the denoiser's Jacobian at each noisy image.
 
     Block Golub-Kahan iteration in the form of Rayleigh and Ritz: an orthonormal basis V is kept with J V; the triplets
-    of J V are the estimates, and the residuals ``J^T u_i - s_i v_i`` of all wanted triplets, made orthonormal, extend
-    the basis. When it holds 4 k vectors it is restarted with the 2 k best. Values are taken from J, not from ``J^T J``,
-    and are accurate to rounding times the largest; float64 on the host but for the products.
+    of J V are the estimates, and the residuals ``J^T u_i - s_i v_i`` of all requested triplets, made orthonormal,
+    extend the basis. When it holds 4 k vectors it is restarted with the 2 k best. Values are taken from J, not from
+    ``J^T J``, and are accurate to rounding times the largest; float64 on the host but for the products.
 
     Args:
         denoiser: any pytree that is called as ``denoiser(x, sigma)``.
         x: noisy images.
         sigma: the noise level of each, or of all.
         count: k, at most d.
-        key: of the random vectors that the iteration starts from, addressed by the number of the image.
-        tolerance: stops when every residual is at most this times the largest singular value; the values' error is of
-            its square, the vectors' that over the gap to their neighbours.
-        max_rounds: rounds at most, each of ``count`` products with J and with its transpose; residuals say what was
-            reached.
+        key: key of the random vectors that the iteration starts from, addressed by the number of the image.
+        tolerance: stops when every residual is at most this times the largest singular value; the error of the values
+            is about its square, that of the vectors the residual over the gap to the neighbouring values.
+        max_rounds: rounds at most, each of ``count`` products with J and with its transpose; the residuals returned say
+            what was reached.
         batch_size: images at a time.
         progress: called as ``progress(images done, images)``.
 
@@ -200,19 +200,21 @@ def perturbed_images(
     scales: Sequence[float] | Num[ArrayLike, "m"],
     sigmas: Num[ArrayLike, "levels"],
 ) -> Float[Array, "k m *event"]:
-    """The images that follow from ``x + scale sigma_0 direction``, by deterministic Heun steps from there on.
+    """The images that deterministic Heun steps make from the states ``x + scale sigma_0 direction``.
 
     Args:
         denoiser: any pytree that is called as ``denoiser(x, sigma)``.
         x: a state at the level ``sigmas[0]``.
         directions: unit vectors ``(k, *event)``, such as singular vectors.
-        scales: lengths of the perturbation in units of ``sigmas[0]``, of either sign; 0 gives the image without.
+        scales: lengths of the perturbation in units of ``sigmas[0]``, of either sign; 0 gives the image of ``x``
+            itself.
         sigmas: noise levels from that of ``x`` down to 0.
 
     Raises:
         InputError: directions of another shape than ``x``, or a grid that does not fall to 0.
 
-    Li et al., arXiv 2410.24060, (54) to (57) and Fig 30, which does not give its lengths: 2, 5 and 10 sigma show it.
+    Li et al., arXiv 2410.24060, (54) to (57) and Fig 30. The paper does not state the lengths; 2, 5 and 10 sigma show
+    the effect.
     """
     x = as_jax_floats("x", x)
     require(np.shape(directions)[1:] == x.shape, "directions.shape", np.shape(directions), f"(k, *{x.shape})")

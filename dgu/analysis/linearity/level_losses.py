@@ -1,11 +1,11 @@
-"""The denoising loss at each noise level, summed over pixels in units of the noise, and what the best linear denoiser
-leaves.
+"""The denoising loss at each noise level, summed over pixels in units of the noise, and that of the best linear
+denoiser.
 
     loss(sigma) = E |D(x + sigma eps; sigma) - x|^2 / sigma^2
 
 is what the score-matching loss with ``lambda = std^2`` is at that level: ``E |std score + eps|^2`` (Li et al., arXiv
 2311.01797, equation 5). For data of covariance C with eigenvalues ``lam`` the best affine denoiser has ``sum lam / (lam
-+ sigma^2)``, and no denoiser less if the data are Gaussian.
++ sigma^2)``, and if the data are Gaussian no denoiser has a smaller loss.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,12 +34,13 @@ def level_losses(
 ) -> Float[np.ndarray, "n levels"]:
     """``|D(x + sigma eps; sigma) - x|^2 / sigma^2`` of each image at each level, averaged over draws of eps.
 
-    The mean over images estimates the loss; images are independent draws of the data, so its standard error is theirs.
+    The mean over images estimates the loss; its standard error is that of the images, which are independent draws of
+    the data.
 
     Args:
         denoiser: ``denoiser(x, sigma)`` on one image.
-        images: ``(n, *event)``; for a loss that says something of generalisation, ones that were not trained on.
-        key: of the noise.
+        images: ``(n, *event)``; to measure generalisation, images that the denoiser was not trained on.
+        key: key of the noise.
         sigmas: noise levels, positive.
         draws, batch_size, progress: see ``denoising_loss``.
 

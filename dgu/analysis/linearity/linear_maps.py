@@ -1,6 +1,4 @@
-"""What a denoiser's linear maps are like: distance to another's, singular vectors, symmetry, spectrum,
-orthogonality.
-"""
+"""Properties of the linear maps of denoisers: distances, singular vectors, symmetry, spectra, orthogonality."""
 
 from dataclasses import dataclass
 
@@ -83,7 +81,8 @@ def subspace_overlap(
 ) -> Float64[np.ndarray, "*batch"]:
     """Mean squared length of the vectors' projections onto the basis: 1 where the span holds them, ``m / d`` by chance.
 
-    Unlike single vectors' correlations it does not depend on the order or on rotations among near-equal values.
+    Unlike the correlations of single vectors it does not depend on the order of the vectors, or on rotations among
+    those of nearly equal singular values.
     """
     return np.asarray((vector_correlation(vectors, basis) ** 2).sum(axis=-1).mean(axis=-1))
 
@@ -100,8 +99,7 @@ def orthogonality_residual(
     """``|E (D(y) - x)(y - E y)^T|_F / |Cov x|_F`` over ``y = x + sigma eps`` at each level. Li et al., (51).
 
     It is 0 for the best affine map of the distribution of the images, and for their exact posterior mean, up to the
-    sampling of
-    the noise: compare it with the Gaussian denoiser's own on the same images and key.
+    sampling error of the noise: compare it with the Gaussian denoiser's own on the same images and key.
 
     Raises:
         InputError: fewer than two images, equal images, or a level out of range.

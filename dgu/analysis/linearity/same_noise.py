@@ -1,8 +1,8 @@
-"""Do two models make the same image from the same noise? Distances of samples from the same noise, beside a null.
+"""Do two models make the same image from the same noise? Distances of samples from the same noise, and of others.
 
 Samples number i of the two must start from the same noise (``x_init`` addressed by the number alone). A small distance
-means
-little by itself, for all images of one kind look alike: the null is the distance of samples from *different* noise.
+means little by itself, since all images of one kind look alike: the null is the distance of samples from *different*
+noise.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ class SameNoise:
     """Root-mean-square distances (in the unit of the pixels) of n samples of one model to those of another.
 
     Attributes:
-        paired: to the sample from the same noise, ``(n,)``.
-        null: mean over the samples from other noise, ``(n,)``.
+        paired: distance to the sample from the same noise, ``(n,)``.
+        null: mean distance to the samples from other noise, ``(n,)``.
     """
 
     paired: np.ndarray
@@ -32,14 +32,14 @@ class SameNoise:
 
     @property
     def ratios(self) -> Float[np.ndarray, "n"]:
-        """``paired_i / mean(null)``: 0 for the same images, 1 in the mean for images that the noise does not tie
-        together.
+        """``paired_i / mean(null)``: 0 for the same images, 1 on average for images that do not depend on the shared
+        noise.
         """
         return self.paired / self.null.mean()
 
     @property
     def ratio(self) -> Estimate:
-        """Mean ratio with its 95 % interval over samples: of these two models, not over trainings."""
+        """Mean ratio with its 95 % interval over samples of these two models; it does not cover further trainings."""
         return t_interval(self.ratios, bounds=(0, np.inf))
 
 

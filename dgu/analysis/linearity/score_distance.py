@@ -1,8 +1,8 @@
 """How far apart are denoisers? Distances of their outputs on the same noisy images, over noise levels.
 
-Which images matters. Where one denoiser is an exact posterior mean of the very images, its best linear map is that of
-the images' Gaussian whatever the images are (the Wiener filter, by orthogonality): comparisons of linear maps are
-informative on images that the denoisers have not seen. So the caller says which they are, and the result keeps it.
+The choice of images matters. Where one denoiser is an exact posterior mean of these images, its best linear map is that
+of the images' Gaussian whatever the images are (the Wiener filter, by orthogonality): comparisons of linear maps are
+informative on images that the denoisers have not seen. So the caller states which they are, and the result records it.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class ScoreDistances:
     """Distances between K denoisers at L noise levels on n noisy images.
 
     Attributes:
-        names: of the denoisers.
+        names: names of the denoisers.
         sigmas: ``(L,)``.
         inputs: what the images were: ``"held-out"`` or ``"training"``.
         dimension: d of an image.
@@ -83,7 +83,7 @@ def score_distances(
         denoisers: by name, two or more; any pytree that is called as ``denoiser(x, sigma)``.
         images: clean images, two or more.
         sigmas: noise levels, 0 or more, within the range of every denoiser.
-        key: of the noise.
+        key: key of the noise.
         inputs: what the images are to the denoisers: ``"held-out"`` or ``"training"``.
         batch_size: images at a time.
 

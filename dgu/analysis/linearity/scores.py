@@ -1,8 +1,8 @@
 """How linear is a denoiser? Its output for a combination of noisy images against the combination of its outputs.
 
 A linear map gives ``D(a x1 + b x2) = a D(x1) + b D(x2)``. With ``a^2 + b^2 = 1`` the combination has noise of the same
-level, so that the denoiser is asked nothing it was not made for. An affine map with a bias is not linear in this sense:
-the scores are not centred.
+level, so that the denoiser is given only inputs of the kind that it was made for. An affine map with a bias is not
+linear in this sense: the scores are not centred.
 """
 
 from collections.abc import Sequence
@@ -60,13 +60,16 @@ class LinearityScores:
     target: np.ndarray
 
     def cosine(self, form: str = "paper") -> Estimate:
-        """Mean cosine of given and target, ``(L, C)`` with 95 % intervals over pairs: its modulus in the paper's (11),
-        with its sign in the paper's code."""
+        """Mean cosine of given and target, ``(L, C)`` with 95 % intervals over pairs: its modulus, as in the paper's
+        (11), or with its sign, as in the paper's code.
+        """
         values = self.products / (self.given * self.target)
         return t_interval(np.abs(values), bounds=(0, 1)) if _is_paper(form) else t_interval(values, bounds=(-1, 1))
 
     def nmse(self, form: str = "paper") -> Estimate:
-        """Mean ratio of the difference's norm to that of given in the paper's (12), to that of target in its code."""
+        """Mean ratio of the norm of the difference to the norm of given, as in the paper's (12), or to that of target,
+        as in its code.
+        """
         return t_interval(self.differences / (self.given if _is_paper(form) else self.target), bounds=(0, np.inf))
 
 
@@ -122,7 +125,7 @@ def homogeneity(
 ) -> LinearityScores:
     """``D(c x)`` against ``c D(x)`` for each factor c: one half of linearity. Arguments as of ``linearity``.
 
-    The factor scales the noise with the image, so that the level told to the denoiser is not that of its input.
+    The factor scales the noise with the image, so that the noise level given to the denoiser is not that of its input.
     """
     key = threefry(key)
     coefficients = np.stack([as_doubles("factors", factors), np.zeros(len(factors))], axis=1)
@@ -138,9 +141,9 @@ def additivity(
     pairs: int = 100,
     batch_size: int = 64,
 ) -> LinearityScores:
-    """``D(x1 + x2)`` against ``D(x1) + D(x2)``: the other half. Arguments as of ``linearity``.
+    """``D(x1 + x2)`` against ``D(x1) + D(x2)``: the other half of linearity. Arguments as of ``linearity``.
 
-    The sum has ``sqrt(2)`` times the noise that the denoiser is told.
+    The noise of the sum is ``sqrt(2)`` times the level given to the denoiser.
     """
     key = threefry(key)
     return combination_scores(denoiser, images, sigmas, key, np.ones((1, 2)), pairs=pairs, batch_size=batch_size)

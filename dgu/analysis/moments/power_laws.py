@@ -1,4 +1,4 @@
-"""The exponent of a power law of covariance eigenvalues, with an interval that holds what it says.
+"""The exponent of a power law of covariance eigenvalues, with an interval of the stated coverage.
 
 The logarithms of n rows' sample eigenvalues lie about a line of another slope than the truth's: eigenvalues repel each
 other, the large come out too large, the small too small, by fractions of order k / n at rank k, and neighbours' errors
@@ -9,13 +9,13 @@ spread of the slope are those found by fitting the same line to simulated data.
 leading directions whose eigenvalues have a cause of their own, to ``min(d / 2, n / 4)``, which leaves out the end of
 the spectrum and what n rows cannot tell from it. The rule looks at n and d alone, never at the spectrum.
 
-**Interval**: the hypothesis behind it is that the law holds at *all* d ranks. With ``b`` the slope found, ``draws``
-Gaussian samples of n rows with eigenvalues ``k^-b`` give its bias; once more with the corrected slope; the deviation of
-the second set's slopes is the standard error for Gaussian data. Other data's may be larger: the influence of row i on
-the slope is ``sum_k w_k z_ik^2``, with z the standardised principal scores and w the weights of the line, of variance
-``2 sum_k w_k^2`` for Gaussian rows; where the data's is larger the standard error grows by the root of the ratio. 95 %
-intervals are those of Student t with draws - 1 degrees of freedom, as the standard error comes from so many draws; the
-tests count how many cover.
+**Interval**: the hypothesis behind it is that the power law holds at *all* d ranks. With ``b`` the slope found,
+    ``draws`` Gaussian samples of n rows with eigenvalues ``k^-b`` give its bias; once more with the corrected slope;
+    the deviation of the second set's slopes is the standard error for Gaussian data. Other data's may be larger: the
+    influence of row i on the slope is ``sum_k w_k z_ik^2``, with z the standardised principal scores and w the weights
+    of the line, of variance ``2 sum_k w_k^2`` for Gaussian rows; where the data's is larger the standard error grows by
+    the root of the ratio. 95 % intervals are those of Student t with draws - 1 degrees of freedom, as the standard
+    error comes from so many draws; the tests count how many cover.
 """
 
 from dataclasses import dataclass
@@ -47,11 +47,11 @@ class PowerLawFit:
     """``eigenvalue ~ prefactor * rank^-exponent`` on ranks ``first`` to ``last``.
 
     Attributes:
-        exponent: with standard error and 95 % interval.
+        exponent: the corrected exponent, with standard error and 95 % interval.
         bend: exponent of the upper half of the range (in log rank) minus that of the lower half, 0 for a power law; an
-            interval that leaves 0 out says that the spectrum is none.
+            interval that excludes 0 says that the spectrum does not follow a power law.
         line: slope of the least-squares line before the correction, as ``dgu.analysis.power_law`` gives it.
-        prefactor: of the line.
+        prefactor: prefactor of the line.
         residual: root mean square of the line's residuals in log eigenvalue.
         first, last: the range, counted from 1, both included.
         inflation: factor on the standard error for rows that are not Gaussian, 1 or more.
@@ -94,9 +94,9 @@ def power_law_fit(
 
     Args:
         rows: (n, ...), flattened to d numbers.
-        key: of the simulated spectra.
+        key: key of the simulated spectra.
         first: first rank, by the rule of the module unless given.
-        last: last rank, likewise.
+        last: last rank, by the rule of the module unless given.
         draws: simulated spectra in each of the two rounds.
 
     Raises:

@@ -17,7 +17,7 @@ from dgu.core.errors import require
 
 @dataclass(frozen=True)
 class PrincipalImages:
-    """Mean, leading eigenvectors and what they explain.
+    """Mean, leading eigenvectors, and the fractions of the variance that they explain.
 
     Attributes:
         mean: (*event).

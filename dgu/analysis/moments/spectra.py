@@ -1,4 +1,4 @@
-"""Spectra: covariance eigenvalues per class, Gram eigenvalues of a balanced mixture, and what to compare them by.
+"""Spectra: covariance eigenvalues per class, Gram eigenvalues of a balanced mixture, and their comparison.
 
 All eigenvalues come in descending order. They are squared singular values, found either by a singular value
 decomposition of the rows (``method="svd"``: the error of an eigenvalue is ``eps sqrt(eigenvalue * largest)``, so
@@ -158,7 +158,7 @@ def _squared(images: Any, centre: bool, method: str, dtype: str | None) -> np.nd
 def marchenko_pastur_edges(n: int, d: int, variance: float | int = 1.0) -> tuple[float, float]:
     """The support ``variance (1 -+ sqrt(d / n))^2`` of the non-zero covariance eigenvalues of white data, n, d large.
 
-    Source: Marchenko and Pastur (1967). For n < d the d - n zeros are apart from it.
+    Source: Marchenko and Pastur (1967). For n < d there are d - n further eigenvalues, which are 0.
 
     Raises:
         InputError: a size or the variance is not positive.

@@ -54,7 +54,7 @@ class MomentState:
         return cls(jnp.zeros((), jnp.int32), jnp.zeros(shape, dtype), jnp.zeros((size, size), dtype))
 
     def update(self, batch: Num[ArrayLike, "n *event"]) -> "MomentState":
-        """The state after the images of ``batch`` ``(n, *event)`` too; each batch shape compiles once.
+        """The state after the images of ``batch`` ``(n, *event)`` are added; each batch shape compiles once.
 
         Raises:
             InputError: the images of ``batch`` have another shape than the state's.

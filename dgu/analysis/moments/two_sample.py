@@ -54,8 +54,8 @@ def moment_distances(
     Args:
         a: rows compared.
         b: reference rows.
-        key: of the shuffle.
-        blocks: that each set is dealt into; rows beyond equal blocks are left out.
+        key: key of the shuffle.
+        blocks: number of equal blocks that each set is dealt into; rows beyond them are left out.
 
     Raises:
         InputError: fewer than two rows a block in either set, fewer than two blocks, constant reference rows, or rows
@@ -137,10 +137,10 @@ def frechet_interval(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Ke
 
 @dataclass(frozen=True)
 class SpectrumComparison:
-    """Covariance eigenvalues of two sets of as many rows.
+    """Covariance eigenvalues of two sets with equally many rows.
 
     Attributes:
-        eigenvalues, reference_eigenvalues: descending, as many of each.
+        eigenvalues, reference_eigenvalues: descending, equally many of each.
         ranks: the ranks compared, from 0.
         ratios: eigenvalue over reference eigenvalue at those ranks, with 95 % intervals.
     """

@@ -5,13 +5,13 @@ and can the denoiser's loss tell training images from others?
 """
 
 from dgu.analysis.quality.balance import class_balance as class_balance
+from dgu.analysis.quality.balls import ball_counts as ball_counts
 from dgu.analysis.quality.coverage import density_coverage as density_coverage
 from dgu.analysis.quality.coverage import expected_coverage as expected_coverage
 from dgu.analysis.quality.descriptors import SSCD as SSCD
 from dgu.analysis.quality.distances import Neighbours as Neighbours
 from dgu.analysis.quality.distances import extract_features as extract_features
 from dgu.analysis.quality.distances import kernel_distance as kernel_distance
-from dgu.analysis.quality.distances import nearest as nearest
 from dgu.analysis.quality.distances import nearest_neighbours as nearest_neighbours
 from dgu.analysis.quality.distances import precision_recall as precision_recall
 from dgu.analysis.quality.distances import variance_ratio as variance_ratio
@@ -30,8 +30,8 @@ from dgu.analysis.quality.memorisation import novelty as novelty
 from dgu.analysis.quality.memorisation import relative_distance as relative_distance
 from dgu.analysis.quality.memorisation import share_difference as share_difference
 from dgu.analysis.quality.memorisation import spacing as spacing
-from dgu.analysis.quality.neighbours import ball_counts as ball_counts
 from dgu.analysis.quality.neighbours import k_nearest as k_nearest
+from dgu.analysis.quality.neighbours import nearest as nearest
 from dgu.analysis.quality.representations import RandomConvolutions as RandomConvolutions
 from dgu.analysis.quality.representations import checked_features as checked_features
 from dgu.analysis.quality.representations import random_convolutions as random_convolutions

@@ -20,8 +20,8 @@ class ClassBalance:
         counts, reference_counts: (K,) images of each class.
         shares, reference_shares: (K,) with Wilson's intervals (Goodman's simultaneous ones).
         differences: (K,) share less reference share, with Newcombe's intervals.
-        chi2, degrees_of_freedom, p_value: of the test that both have the same shares; classes absent in both are left
-            out.
+        chi2, degrees_of_freedom, p_value: statistic of the chi-square test that both have the same shares; classes
+            absent in both are left out.
     """
 
     counts: np.ndarray

@@ -9,7 +9,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 from scipy import stats
 
-from dgu.analysis.quality.neighbours import ball_counts, nearest_rows
+from dgu.analysis.quality.balls import ball_counts
+from dgu.analysis.quality.neighbours import nearest_rows
 from dgu.analysis.stats.estimates import Estimate, proportion
 from dgu.core.arrays import checked_rows
 from dgu.core.errors import require

@@ -15,7 +15,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer, Num, Shaped
 
-from dgu.analysis.quality.neighbours import ball_counts, k_nearest, nearest_rows
+from dgu.analysis.quality.balls import ball_counts
+from dgu.analysis.quality.neighbours import nearest, nearest_rows
 from dgu.analysis.stats.estimates import Estimate, proportion
 from dgu.analysis.stats.resampling import sample_deviation, t_interval
 from dgu.core.arrays import as_floats, as_labels, check_squares, checked_rows
@@ -100,7 +101,7 @@ def kernel_distance(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Key
 
     Args:
         a, b: features; rows are shuffled, those beyond a whole number of blocks are left out.
-        key: of the shuffle.
+        key: key of the shuffle.
         block_size: rows of each set in a block.
 
     Raises:
@@ -163,14 +164,6 @@ def precision_recall(
     return found[0], found[1]
 
 
-def nearest(
-    queries: Num[ArrayLike, "n d"], reference: Num[ArrayLike, "m e"], block_size: int = 1024
-) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """Euclidean distance of each query to its nearest reference row, and that row's number: ``k_nearest`` for k = 1."""
-    distances, rows = k_nearest(queries, reference, block_size=block_size)
-    return distances[:, 0], rows[:, 0]
-
-
 def nearest_neighbours(
     samples: Num[ArrayLike, "n d"],
     train: Num[ArrayLike, "m e"],
@@ -180,11 +173,11 @@ def nearest_neighbours(
     replicates: int = 1000,
     block_size: int = 1024,
 ) -> Neighbours:
-    """Are samples closer to the training set than images that it never held? Ratios with bootstrap intervals.
+    """Are samples closer to the training set than held-out images are? Ratios of distances with bootstrap intervals.
 
     Raises:
-        InputError: features of different width, fewer than 2 replicates, or held-out rows of which so many are in the
-            training set that ratios to their distances are none.
+        InputError: features of different width, fewer than 2 replicates, or so many held-out rows that are also
+            training rows that ratios to their distances do not exist.
     """
     key = threefry(key)
     require_whole("replicates", replicates, 2)
@@ -216,11 +209,10 @@ def variance_ratio(
     Args:
         samples, reference: features.
         labels, reference_labels: classes; the result follows the sorted classes of ``reference_labels``.
-        key: of the bootstrap, which redraws rows within each class of each set.
-        replicates: of the bootstrap.
+        key: key of the bootstrap, which redraws rows within each class of each set.
+        replicates: number of bootstrap replicates.
 
-    A class whose samples are all one row has the ratio 0, with no width: it says nothing of what other samples would
-        be.
+    A class whose samples are all equal has the ratio 0, with an interval without width, which does not mean certainty.
 
     Raises:
         InputError: a class with fewer than 2 rows, reference rows of a class that do not vary (up to rounding) or so

@@ -57,8 +57,8 @@ def spread_out(
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
     """The k nearest rows of each query, from the nearest different reference rows of each different query.
 
-    Those that are given must be ``k + own`` or all that there are; of different rows at equal distance the one that
-    occurs first comes first. Then no row that is left out precedes ``k + own`` of theirs.
+    For each query ``k + own`` different rows must be given, or all of them; of different rows at equal distance the one
+    that occurs first comes first. Then no row that was left out comes before the ``k + own`` nearest of those given.
     """
     wanted = k + own
     members = reference.members(wanted)

@@ -32,7 +32,7 @@ SIGMAS = (0.1, 0.3, 1.0)
 
 @dataclass(frozen=True)
 class Attack:
-    """What the loss threshold finds.
+    """The result of the loss-threshold attack.
 
     Attributes:
         sigmas: noise levels.
@@ -67,15 +67,15 @@ def denoising_loss(
     Args:
         denoiser: ``denoiser(x, sigma)`` on one image; with ``labels`` it has ``given(label)``.
         images: ``(n, *event)``.
-        key: of the noise; give members and others different keys.
+        key: key of the noise; give members and others different keys.
         labels: (n,) classes for a conditional denoiser, or vectors as ``sample`` takes them.
         sigmas: noise levels, positive.
-        draws: of the noise for each image and level.
+        draws: draws of the noise for each image and level.
         batch_size: images denoised at a time.
         progress: called as ``progress(done, n)``.
 
     Raises:
-        InputError: no images, labels that are no classes of the denoiser, levels that are not positive, or losses that
+        InputError: no images, labels that are not classes of the denoiser, levels that are not positive, or losses that
             are not finite.
     """
     key = threefry(key)

@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Integer, Num
 
-from dgu.analysis.quality.neighbours import k_nearest
+from dgu.analysis.quality.neighbours import nearest
 from dgu.analysis.stats.estimates import Estimate, proportion, wilson
 from dgu.analysis.stats.ranking import auc
 from dgu.analysis.stats.resampling import t_interval
@@ -36,9 +36,7 @@ def spacing(rows: Integer[ArrayLike, "q"], reference: Num[ArrayLike, "m d"], blo
     require(len(reference) >= 2, "number of reference rows", len(reference), "2 or more")
     inside = bool((rows < len(reference)).all())
     require(inside, "rows", "outside", f"0 to {len(reference) - 1}")
-    distances, found = k_nearest(reference[rows], reference, 2, block_size=block_size)
-    # Of copies the lower number comes first, so that a row need not be its own first neighbour: then it has a copy.
-    return np.where(found[:, 0] == rows, distances[:, 1], distances[:, 0])
+    return nearest(reference[rows], reference, block_size, own=rows)[0]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class NearDuplicates:
     Attributes:
         found: (n,) whether each sample is a near-duplicate.
         threshold: (n,) the distance to its nearest reference row below which it is.
-        share: of near-duplicates among the samples, with Wilson's interval.
+        share: share of near-duplicates among the samples, with Wilson's interval.
     """
 
     found: np.ndarray
@@ -68,16 +66,16 @@ def near_duplicates(
 
     ``spacing`` is the distance of that reference row to its own nearest neighbour. The ball of that radius holds ``1 /
     m`` of the source's mass in the mean over m reference rows, and the ball of a quarter of it ``4^-D / m`` in D
-    intrinsic
-    dimensions: of fresh images ``4^-D`` are found, 1e-6 for D = 10. ``rms`` catches copies of rows that have copies
-    themselves. Real data sets hold near-duplicates of their own: compare with what held-out images show.
+    intrinsic dimensions: a share ``4^-D`` of fresh images is found, 1e-6 for D = 10. ``rms`` catches copies of rows
+    that have copies themselves. Real data sets hold near-duplicates of their own: compare with what held-out images
+    show.
 
     Args:
-        distance: of each sample to its nearest reference row.
-        spacing: of that row, from ``spacing``.
+        distance: distance of each sample to its nearest reference row.
+        spacing: distance of that row to its own nearest neighbour, from the function ``spacing``.
         width: numbers in a row.
-        fraction: of the spacing.
-        rms: root-mean-square difference, in the unit of the rows.
+        fraction: fraction of the spacing below which a sample is a near-duplicate.
+        rms: root-mean-square difference, in the unit of the rows, below which it is one at any spacing.
 
     Raises:
         InputError: ``fraction`` or ``rms`` out of range.
@@ -94,8 +92,7 @@ def relative_distance(samples: Num[np.ndarray, "n d"], distance: Num[np.ndarray,
     """The generalisation score ``mean_i |x_i - nearest training row| / |x_i|``, with a t interval over samples.
 
     Li, Dai and Qu (arXiv 2410.24060), equation 14, with pixels in [-1, 1]: they call a model generalising above 0.6.
-    That
-    bound belongs to their data: fresh images of other sources score less (those of Fashion-MNIST 0.2).
+    That threshold belongs to their data: fresh images of other sources score less (those of Fashion-MNIST 0.2).
 
     Raises:
         InputError: fewer than two samples, or one of norm 0.
@@ -121,12 +118,12 @@ def novelty(distance: Num[np.ndarray, "n"], fresh_distance: Num[np.ndarray, "m"]
     """The generalisation score ``mean_i 1[min_j |x_i - x_j| >= eps]``, eps the ``level`` quantile for fresh samples.
 
     arXiv 2409.02426, equations 21 and 46: a model generalises where the score is 0.95 or more, which is what the true
-    distribution scores (and half of its finite sets miss). The standard error adds that of the level at an estimated
-    eps, ``level (1 - level) / m``, to the binomial one; the interval is Wilson's for that many cases.
+    distribution scores (and half of its finite sets miss). The standard error adds the variance ``level (1 - level) /
+    m``, which the estimation of eps causes, to the binomial one; the interval is Wilson's for that many cases.
 
     Args:
         distance: of each sample to its nearest training row.
-        fresh_distance: of fresh draws of the same source to the same training rows.
+        fresh_distance: distance of fresh draws of the same source to the same training rows.
         level: in (0, 1), the fraction of fresh draws that count as repeated.
 
     Raises:
@@ -149,7 +146,7 @@ Verdict = Literal["memorised", "not memorised", "undecided"]
 
 @dataclass(frozen=True)
 class CopyingTest:
-    """Three samples compared: are generated images closer to the training images than fresh ones are?
+    """The result of ``copying_test``: are generated images closer to the training images than fresh ones are?
 
     Attributes:
         closer: probability that a sample is closer to the training set than a fresh image is; 1/2 for fresh samples, 1
@@ -180,7 +177,7 @@ def copying_test(
 
     Args:
         distance: of each sample to its nearest training row.
-        fresh_distance: of each fresh image to it.
+        fresh_distance: distance of each fresh image to its nearest training row.
         copies, fresh_copies: which of them are near-duplicates, from ``near_duplicates``.
         max_closer: in (0.5, 1).
         max_excess: in (0, 1).

@@ -1,8 +1,8 @@
-"""Representations of images: what stands in for pixels where a study is run on features.
+"""Representations of images, for studies that are run on features in place of pixels.
 
 Any callable from a batch of images to a batch of rows will do (``dgu.analysis.extract_features`` applies it in blocks),
 such as the penultimate layer of a classifier, ``train_convnet(...).features``; or the random convolutions of this file,
-which nothing was trained for; or an array computed elsewhere, checked by ``checked_features``.
+which need no training; or an array computed elsewhere, checked by ``checked_features``.
 """
 
 from dataclasses import dataclass, field

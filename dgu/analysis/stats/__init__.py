@@ -7,6 +7,8 @@ level?
 
 from dgu.analysis.stats.estimates import Estimate as Estimate
 from dgu.analysis.stats.estimates import exactly as exactly
+from dgu.analysis.stats.estimates import independent_difference as independent_difference
+from dgu.analysis.stats.estimates import independent_ratio as independent_ratio
 from dgu.analysis.stats.estimates import normal_estimate as normal_estimate
 from dgu.analysis.stats.estimates import proportion as proportion
 from dgu.analysis.stats.ranking import auc as auc

@@ -1,12 +1,12 @@
 """A measured value with its uncertainty: the one type that analyses return, and claims, tables and plots take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Num, Shaped
 from scipy import stats
 
 from dgu.core.arrays import is_number
@@ -19,12 +19,12 @@ class Estimate:
 
     Attributes:
         value: the point estimate.
-        low, high: ends of the interval. An interval without width is no certainty, unless ``exact``: it comes from
-            replicates that all agree.
+        low, high: ends of the interval. Where all replicates agree it has no width, which does not mean certainty,
+            unless ``exact``.
         level: probability with which the interval is meant to cover the true value.
         method: how the interval was made, such as ``"t over replicates"``.
         n: how many observations or replicates it rests on; None where that is not one number.
-        standard_error: of the value; NaN where the method has none.
+        standard_error: standard error of the value; NaN where the method has none.
         exact: the value has no sampling error: a closed form, a count, or the one result of a deterministic
             computation.
     """
@@ -53,6 +53,31 @@ class Estimate:
         error = self.standard_error if np.ndim(self.standard_error) == 0 else entry(self.standard_error)
         return replace(self, value=entry(self.value), low=entry(self.low), high=entry(self.high), standard_error=error)
 
+    def __iter__(self) -> Iterator["Estimate"]:
+        """The entries of an estimate of several values, one after the other along the first axis."""
+        return (self[place] for place in range(len(np.asarray(self.value))))
+
+    @property
+    def triples(self) -> Float[np.ndarray, "... 3"]:
+        """Value, low and high in the last axis: a row for each value, as ``dgu.plots.interval_dots`` draws them."""
+        return np.stack([np.asarray(part, np.float64) for part in (self.value, self.low, self.high)], axis=-1)
+
+    def packed(self) -> Float[np.ndarray, "4 ..."]:
+        """Value, standard error, low and high as one array, to be stored; ``unpacked`` reads it."""
+        parts = (self.value, self.standard_error, self.low, self.high)
+        return np.stack([np.asarray(part, np.float64) for part in parts])
+
+    @classmethod
+    def unpacked(cls, stored: Num[np.ndarray, "..."]) -> "Estimate":
+        """The estimate that ``packed`` made an array of; its level, method and n were not stored, and are the defaults.
+
+        Raises:
+            InputError: an array whose first axis is not of length 4.
+        """
+        require(np.shape(stored)[:1] == (4,), "stored.shape", np.shape(stored), "(4, ...), as packed gives it")
+        value, error, low, high = (float(part) if np.ndim(part) == 0 else np.asarray(part) for part in stored)
+        return cls(value, low, high, standard_error=error)
+
     def map(self, function: Callable[[Any], Any]) -> "Estimate":
         """The estimate of a rising ``function`` of the value: it is applied to the value and to both ends of the
         interval.
@@ -74,7 +99,8 @@ def normal_estimate(
     n: int | None = None,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Estimate:
-    """``value +- z standard_error`` with the normal quantile z, for a value that is nearly normal; cut to ``bounds``.
+    """``value +- z standard_error`` with the normal quantile z, for a value whose sampling distribution is nearly
+    normal; cut to ``bounds``.
 
     Args:
         value: the point estimate.
@@ -90,11 +116,40 @@ def normal_estimate(
     return Estimate(value, low, high, level, "normal", n, standard_error)
 
 
+def independent_ratio(a: Estimate, b: Estimate) -> Estimate:
+    """``a / b`` of two independent estimates of positive quantities, with the interval of its logarithm.
+
+    By the delta method ``log(a / b)`` has the variance ``(se_a / a)^2 + (se_b / b)^2``; the 95 % interval is
+    ``(a / b) exp(-+ z sqrt(variance))`` with the normal quantile z. Estimates may be arrays of one shape.
+
+    A single ``a`` of 0 or less has no logarithm: the ratio is then 0, with an interval up to ``a.high / b``.
+    """
+    if np.ndim(a.value) == 0 and a.value <= 0:
+        return Estimate(0.0, 0.0, float(a.high / b.value), standard_error=0.0)
+    value = a.value / b.value
+    relative = np.hypot(a.standard_error / a.value, b.standard_error / b.value)
+    log = normal_estimate(np.zeros(np.shape(value)), relative)
+    return Estimate(value, value * np.exp(log.low), value * np.exp(log.high), standard_error=value * relative)
+
+
+def independent_difference(a: Estimate, b: Estimate, scale: float = 1.0) -> Estimate:
+    """``(a - b) / scale`` of two independent estimates of single values, with the normal 95 % interval.
+
+    Its standard error is ``sqrt(se_a^2 + se_b^2) / scale``.
+
+    Raises:
+        InputError: ``scale`` is not positive and finite.
+    """
+    require(bool(0 < scale < np.inf), "scale", scale, "positive and finite")
+    error = float(np.hypot(a.standard_error, b.standard_error))
+    return normal_estimate(float(a.value - b.value) / scale, error / scale)
+
+
 def proportion(hits: Shaped[ArrayLike, "..."]) -> Estimate:
     """A fraction of independent cases, ``(n,)`` of truth values, with Wilson's 95 % interval.
 
     Raises:
-        InputError: no cases, or an array of something else than truth values.
+        InputError: there are no cases, or the array does not hold truth values.
     """
     hits = np.asarray(hits)
     what = f"{hits.dtype} of shape {hits.shape}"
@@ -111,7 +166,9 @@ def proportion(hits: Shaped[ArrayLike, "..."]) -> Estimate:
 def wilson(
     share: float | int | Float[np.ndarray, "..."], cases: float | int, confidence: float = 0.95
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """Wilson's interval of a share of ``cases`` independent cases, which need be no whole number of them; in [0, 1]."""
+    """Wilson's interval of a share of ``cases`` independent cases, within [0, 1]; the number of cases need not be
+    whole.
+    """
     z2 = stats.norm.ppf((1 + confidence) / 2) ** 2
     share = np.asarray(share, np.float64)
     centre = (share + z2 / (2 * cases)) / (1 + z2 / cases)

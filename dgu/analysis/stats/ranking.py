@@ -46,10 +46,11 @@ def auc(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"]) -> Est
 
 
 def hits_at(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"], false_alarms: float = 0.01) -> Estimate:
-    """The share of positives above the ``1 - false_alarms`` quantile of the negatives, with Wilson's interval given it.
+    """The true positive rate at the false positive rate ``false_alarms``: the share of positives above the ``1 -
+    false_alarms`` quantile of the negatives. Its interval is Wilson's, given that quantile.
 
     Raises:
-        InputError: as ``auc``; ``false_alarms`` not in (0, 1), or too few negatives to find that quantile among.
+        InputError: as ``auc``; ``false_alarms`` not in (0, 1), or too few negatives to estimate that quantile.
 
     Carlini et al., Membership inference attacks from first principles, S&P 2022, on why to look at low false positive
     rates.

@@ -11,7 +11,7 @@ Equivalence turns the burden of proof round: two one-sided t tests (Schuirmann, 
 reject "the difference is at least the margin". Two arms do not "match" because a test found no difference.
 
 Replicates that all agree, up to rounding, say nothing about how far others would lie: their standard error is 0 and
-their interval has no width, which is no certainty. ``equivalence`` leaves them undecided.
+their interval has no width, which does not mean certainty. ``equivalence`` leaves them undecided.
 """
 
 from collections.abc import Callable, Sequence
@@ -102,7 +102,7 @@ def t_interval(
     *,
     bounds: tuple[float | int, float | int] = _UNBOUNDED,
 ) -> Estimate:
-    """``mean +- t_{J-1} S / sqrt(J)`` over the last axis, for replicates that share nothing (fresh samples each).
+    """``mean +- t_{J-1} S / sqrt(J)`` over the last axis, for independent replicates (fresh samples in each).
 
     Args:
         values: one result per replicate along the last axis, J at least 2.
@@ -241,7 +241,7 @@ def _about(
 
 @dataclass(frozen=True)
 class Equivalence:
-    """What a paired comparison of two arms found. All figures are in the unit of the differences.
+    """The result of a paired comparison of two arms, in the unit of the differences.
 
     Differences without spread, equal up to rounding, reject nothing: their p values are 1, and they are neither
     equivalent nor different nor beyond.
@@ -249,14 +249,14 @@ class Equivalence:
     Fields:
         interval: of the mean difference, at the confidence asked for; the verdict's.
         tost_interval: at ``2 confidence - 1`` (90 % for 95 %): it lies inside the margin exactly where
-            ``p_equivalence`` is below ``1 - confidence``. Reported beside; the verdict asks for more.
+            ``p_equivalence`` is below ``1 - confidence``. Reported beside the other one; the verdict requires more.
         margin: the largest difference that counts as none.
         max_standard_error: beyond it the verdict is undecided.
         p_equivalence: of the two one-sided tests against ``|difference| >= margin``, the larger of the two.
         p_difference: two-sided, against ``difference = 0``.
         p_beyond: against ``|difference| <= margin``, the smaller of the two one-sided tests, doubled.
         equivalent: the interval lies inside ``(-margin, margin)``.
-        different: the interval leaves 0 out. Equivalent and different can both hold: a difference too small to matter.
+        different: the interval excludes 0. Equivalent and different can both hold: a difference too small to matter.
         beyond: the interval lies wholly outside ``[-margin, margin]``.
         verdict: on "the arms are equivalent", see ``equivalence``.
         difference_verdict: on "the arms differ by more than the margin" (what a negative control must show).
@@ -282,7 +282,7 @@ class Equivalence:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean difference, corrected where replicates share a pool."""
+        """Standard error of the mean difference, corrected where replicates share a pool."""
         return float(self.interval.standard_error)
 
 
@@ -305,10 +305,10 @@ def equivalence(
     - *undecided*: it straddles a margin, or its standard error exceeds ``max_standard_error``, or is 0: differences
       that are all equal, up to rounding, show no spread and decide nothing.
 
-    An interval that leaves out 0 but stays within the margin is *supported*: such a difference is real and too small to
-    matter (``different`` tells). One that leaves out 0 and straddles the margin is *undecided*: it agrees with both.
-    The 95 % interval is the two one-sided tests at 2.5 % each, stricter than the customary 5 %. The bound on the
-    standard error is there so that no verdict rests on a lucky estimate of a noisy study.
+    An interval that excludes 0 but stays within the margin is *supported*: such a difference is real and too small to
+    matter (``different`` tells). One that excludes 0 and straddles the margin is *undecided*: it agrees with both. The
+    95 % interval is the two one-sided tests at 2.5 % each, stricter than the customary 5 %. The bound on the standard
+    error is there so that no verdict rests on a lucky estimate of a noisy study.
 
     Args:
         differences: arm A minus arm B, one per replicate, J at least 2.

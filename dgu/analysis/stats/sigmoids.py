@@ -1,6 +1,4 @@
-"""Sigmoids through scores: where do curves of scores against a size cross a level, and over which size do they
-agree?
-"""
+"""Sigmoids fitted to scores: where do they cross a level, and over which measure of size do several curves agree?"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ class SigmoidFit:
         slope: a, per unit of x, positive.
         midpoints: b, ``(C,)``.
         rmse: root-mean-square residual.
-        slope_draws, midpoint_draws: of the bootstrap, ``(R,)`` and ``(R, C)``.
+        slope_draws, midpoint_draws: slopes and midpoints of the bootstrap, ``(R,)`` and ``(R, C)``.
     """
 
     slope: float
@@ -103,12 +101,12 @@ def fit_sigmoids(
         x: abscissa, such as ``log2(N / ID)``.
         y: scores, in [0, 1]; repeated runs are further points at the same x.
         curve: number of the curve of each point, from 0; one curve by default.
-        resamples: of the bootstrap.
-        seed: of its signs.
+        resamples: number of bootstrap resamples.
+        seed: seed of the signs of the residuals.
 
     Raises:
         InputError: shapes that do not fit, scores outside [0, 1], a curve without two different x, fewer points than
-            parameters plus one, or scores that all lie on one side of 1/2 (nothing says where the midpoint is).
+            parameters plus one, or scores that all lie on one side of 1/2 (they do not determine the midpoint).
 
     arXiv 2409.02426, equation 47.
     """

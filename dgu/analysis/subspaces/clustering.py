@@ -1,4 +1,4 @@
-"""K-subspaces with a spectral start: what training the hard-max network amounts to (Theorem 3)."""
+"""K-subspaces with spectral initialisation, to which training the hard-max network is equivalent (Theorem 3)."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ class SubspaceClusters(NamedTuple):
 
 
 def normalised(rows: Float[Array, "m n"]) -> Float[Array, "m n"]:
-    """Rows of unit length; those of 0 stay so."""
+    """Rows scaled to unit length; zero rows stay zero."""
     norms = jnp.sqrt(jnp.sum(jnp.square(rows), axis=1, keepdims=True))
     return rows / jnp.where(norms > 0, norms, jnp.ones_like(norms))
 
@@ -81,17 +81,17 @@ def k_subspaces(
     width: int,
     iterations: int = 15,
 ) -> SubspaceClusters:
-    """K-subspaces from a start: PCA of each cluster's unit rows, then each row to its longest projection, and again;
-    pure.
+    """K-subspaces from initial labels: PCA of the unit rows of each cluster, then each row goes to the subspace on
+    which its projection is longest, and so on; pure.
 
     It ends when no label changes, or after ``iterations`` updates. A subspace that lost all its rows is given the one
     worst explained and those at the smallest angles with it, ``rank`` in all, and that is counted. ``jax.vmap`` it, or
     ``jax.lax.map`` it, over problems; ``rank`` may be traced.
 
     Args:
-        labels: the start, such as ``spectral_labels``.
-        present: rows that count.
-        rank: of every subspace, at most ``width``.
+        labels: initial labels, such as those of ``spectral_labels``.
+        present: which rows are data rather than padding.
+        rank: dimension of every subspace, at most ``width``.
 
     Raises:
         InputError: more clusters than rows, or ``width`` above the dimension.

@@ -57,8 +57,8 @@ def projector_distances(
 ) -> tuple[Float[Array, "K L"], Float[Array, "K L"]]:
     """Spectral and Frobenius norms of ``U U^T - V V^T`` for each pair of subspaces of one rank; pure.
 
-    Columns of 0 are not there, as many in both. For equal ranks the two norms are the largest sine of a principal
-    angle, and the root of twice the sum of squared sines.
+    Zero columns are padding, and there are equally many in both. For equal ranks the two norms are the largest sine of
+    a principal angle, and the root of twice the sum of squared sines.
     """
     estimate, truth = as_jax_floats("estimate", estimate), as_jax_floats("truth", truth)
     inner = jnp.einsum("knr,lns->klrs", estimate, truth, precision=_HIGHEST)
@@ -94,7 +94,7 @@ def orthonormalised(bases: Num[ArrayLike, "*k n r"]) -> Float[Array, "*k n r"]:
     """The orthonormal columns nearest to the given ones, ``P Q^T`` of the singular value decomposition ``P S Q^T``;
     pure.
 
-    Columns of 0 stay so.
+    Zero columns stay zero.
     """
     bases = as_jax_floats("bases", bases)
     left, singular, right = linalg.svd(bases)
@@ -108,8 +108,8 @@ def principal_basis(rows: Num[ArrayLike, "m n"], rank: Integer[Array, ""] | int,
     pure.
 
     From the rows themselves: their Gram matrix would square a small singular value out of float32. ``rank`` may be
-    traced and is at most ``width``. Rows of 0 count for nothing, so that sets of several sizes can be padded. With
-    fewer rows than ``rank`` the last columns are some orthonormal ones that the rows say nothing about.
+    traced and is at most ``width``. Rows of 0 have no effect, so that sets of several sizes can be padded. With fewer
+    rows than ``rank`` the last columns are arbitrary orthonormal ones, which the rows do not determine.
     """
     rows = as_jax_floats("rows", rows)
     if rows.shape[0] > rows.shape[1]:

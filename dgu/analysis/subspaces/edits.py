@@ -22,13 +22,13 @@ from dgu.samplers.schedules import check_sigmas
 
 @dataclass(frozen=True, eq=False)
 class Edits:
-    """What follows from ``x + alpha v`` for k directions and m strengths.
+    """The effects of the edits ``x + alpha v`` for k directions and m strengths.
 
     Attributes:
         change: ``D(x + alpha v) - D(x)``, ``(k, m, *event)``.
         predicted: ``alpha J v``, the same to first order, ``(k, m, *event)``.
-        images: what the deterministic sampler makes of the edited states, ``(k, m, *event)``.
-        original: what it makes of ``x`` itself, ``(*event)``.
+        images: images that the deterministic sampler makes from the edited states, ``(k, m, *event)``.
+        original: the image that it makes from ``x`` itself, ``(*event)``.
     """
 
     change: np.ndarray
@@ -57,8 +57,8 @@ def edit(
 ) -> Edits:
     """Edits of the state ``x`` at the noise level ``sigmas[0]``: ``D(x + alpha v) ~ D(x) + alpha J v``.
 
-    With v a right singular vector of J to the value s and the left vector p, the change is ``alpha s p`` to first
-    order.
+    For a right singular vector v of J with singular value s and left singular vector p, the change is ``alpha s p`` to
+    first order.
 
     Args:
         denoiser: any pytree that is called as ``denoiser(x, sigma)``.
@@ -132,7 +132,7 @@ def split_by_subspace(changes: Num[ArrayLike, "..."], basis: Num[ArrayLike, "...
         basis: orthonormal vectors ``(k, *event)``, such as left singular vectors.
 
     Raises:
-        InputError: shapes that do not fit, or a basis that is not orthonormal (the defect is said).
+        InputError: shapes that do not fit, or a basis that is not orthonormal (the error states by how much).
     """
     vectors, rows = as_doubles("basis", basis), as_doubles("changes", changes)
     event = vectors.shape[1:]

@@ -39,7 +39,7 @@ class KMeans(NamedTuple):
 
     Attributes:
         centres: (k, *event).
-        labels: (n,) number of the centre nearest to each point; of points that are not present, any.
+        labels: (n,) number of the centre nearest to each point; arbitrary for points that are not present.
         inertia: sum over points of the squared distance to it.
         iterations: updates of the centres.
         converged: whether the centres moved by no more than the tolerance at the last one, or no point changed its
@@ -79,7 +79,7 @@ def kmeans(
     Args:
         points: ``(n, *event)``, taken flat.
         clusters: k, at most the number of different points.
-        key: of the starts.
+        key: key of the initial centres.
         restarts: 1 or more.
         tolerance: 0 or more; 0 goes on until no point changes its cluster.
         max_iterations: 1 or more.
@@ -130,11 +130,11 @@ def lloyd(
 ) -> KMeans:
     """What ``kmeans`` compiles: pure and unchecked, so that many small clusterings can be mapped in one program.
 
-    All runs together: each goes on until its own end, and the program until the last one's.
+    All runs go on together, each until it ends by itself, and the program until the last of them ends.
 
     Args:
         points: ``(n, d)``.
-        present: the points that count; all by default.
+        present: which points are data rather than padding; all by default.
         still: the squared moves at which a run ends.
     """
     key = threefry(key)

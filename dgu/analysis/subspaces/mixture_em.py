@@ -2,7 +2,7 @@
 
 The noise off the subspaces is common, as in the data model of MoLRG, so that no component can collapse onto a few
 points: the likelihood is bounded wherever the pooled rest is not 0. Tipping and Bishop, "Mixtures of probabilistic
-principal component analysers", Neural Computation 1999, have a noise for each.
+    principal component analysers", Neural Computation 1999, have a noise variance for each component.
 """
 
 from dataclasses import dataclass
@@ -30,13 +30,14 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class EMRun(NamedTuple):
-    """What EM came to; a pytree.
+    """The result of one run of EM; a pytree.
 
     Attributes:
         mixture: the last parameters, as a denoiser of rows.
         likelihood: ``(iterations + 1,)`` mean log density in nats per example, before each update and after the last;
             the last value repeated once it has stopped.
-        reseeded: ``(iterations,)`` components that each update put elsewhere, because they had lost their examples.
+        reseeded: ``(iterations,)`` number of components that each update re-seeded because they had lost their
+            examples.
         steps: updates made.
         converged: whether the likelihood stopped rising before the updates ran out.
     """
@@ -50,17 +51,17 @@ class EMRun(NamedTuple):
 
 @dataclass(frozen=True)
 class MixtureFit:
-    """A fitted mixture and how it came about.
+    """A fitted mixture, and the course of the fit.
 
     Attributes:
         law: the mixture, with the noise off its subspaces.
         responsibilities: ``(n, K)`` posterior probability of each component for each example.
-        likelihood: mean log density of the best run, in nats per example: the start, then after each update; with a
-            criterion, from where the ranks last changed. It falls nowhere but where an emptied component was re-seeded.
+        likelihood: mean log density of the best run, in nats per example: initially and after each update; with a
+            criterion, since the ranks last changed. It decreases only where an emptied component was re-seeded.
         reseeded: components re-seeded by each update, one shorter than ``likelihood``.
         bic: ``p log n - 2 n likelihood``, p the number of free parameters; smaller is better.
-        restarts: final likelihood of every run.
-        converged: whether the best run did.
+        restarts: (restarts,) final likelihood of every run.
+        converged: whether the best run converged.
     """
 
     law: MoLRG
@@ -99,7 +100,7 @@ def fit_mixture(
         images: ``(n, *event)``.
         components: K.
         rank: of every component; with ``criterion="bic"`` the largest.
-        key: of the starts.
+        key: key of the initialisations.
         criterion: None, or ``"bic"``: direction i of component k with variance lam is kept where its gain in log
             likelihood, ``N_k / 2 (u - log u - 1)`` with ``u = lam / noise_std^2``, is above ``(d - i + 1) / 2 log
             N_k``, half the logarithm of the count for each number that describes it (i = 1, 2, ...; at least one is
@@ -185,13 +186,12 @@ def em_mixture(
 
     An update is exact, for the common noise too: with eigenvalues s of each component's covariance and a common
     variance v, ``lam = max(s, v)`` in the leading ``ranks[k]`` directions, and v solves ``sum_k pi_k sum_i (v - s_ki) =
-    0`` over all other directions and over those leading ones that have ``s < v``. So the likelihood never falls, but
-    where
-    a component was left with less than one example: it is re-seeded on the examples nearest to the one that the
+    0`` over all other directions and over those leading ones that have ``s < v``. So the likelihood never falls, except
+    where a component was left with less than one example: it is re-seeded on the examples nearest to the one that the
     mixture explains worst.
 
     Args:
-        ranks: of each component, 1 to ``rank``, the columns held.
+        ranks: rank of each component, 1 to ``rank``, the number of columns held.
         noise_floor: smallest ``noise_std``.
     """
     rows, member = as_jax_floats("rows", rows), as_jax_floats("member", member)
@@ -282,7 +282,7 @@ def _reseeded(rows: Array, member: Array, density: Array) -> tuple[Array, Array]
 
 
 def starting_labels(key: Key, rows: Float[Array, "n d"], components: int, rank: int, of_means: bool) -> Int[Array, "n"]:
-    """Clusters to start EM from; pure.
+    """Initial clusters for EM; pure.
 
     By k-means where ``of_means``; else by K-subspaces of the centred examples, which begins with each example going to
     the one of K examples, chosen as by k-means++ for lines through the mean, that it makes the smallest angle with.

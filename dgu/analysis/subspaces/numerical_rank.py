@@ -26,8 +26,8 @@ Method = Literal["dense", "products"]
 
 
 def share_wanted(eta: float, rule: str = "code") -> float:
-    """The share of the energy ``sum_i s_i^2`` that the leading values must pass: ``eta^2`` by the code, ``eta`` by the
-    text.
+    """The share of the energy ``sum_i s_i^2`` that the leading values must pass: ``eta^2`` in the authors' code,
+    ``eta`` in the text of the paper.
     """
     require(0 < eta < 1, "eta", eta, "strictly between 0 and 1")
     require(rule in get_args(Rule), "rule", rule, f"one of {', '.join(get_args(Rule))}")
@@ -46,7 +46,7 @@ def numerical_rank(
     Args:
         values: singular values, falling.
         eta: see ``share_wanted``; 0.99 in the paper.
-        rule: of the two conventions; their ranks differ by a few per cent of the energy.
+        rule: which of the two conventions, see ``share_wanted``; they differ by a few per cent of the energy.
         energy: ``sum_i s_i^2`` over all singular values, where ``values`` are the leading ones only.
 
     Returns:
@@ -76,7 +76,7 @@ class JacobianRanks:
 
     Attributes:
         rank: ``(b,)``; where the values found do not hold the share, the least rank that they allow.
-        low, high: what the rank lies between (95 %), ``(b,)``: equal to it where the values are exact.
+        low, high: ends of the 95 % interval of the rank, ``(b,)``: equal to ``rank`` where the values are exact.
         values: leading singular values, falling, ``(b, k)``; all of them with ``method="dense"``.
         energy: squared Frobenius norm, ``(b,)``.
         energy_error: its standard error, ``(b,)``; 0 where it is exact.
@@ -122,8 +122,8 @@ def jacobian_ranks(
         eta, rule: see ``numerical_rank``.
         method: ``"dense"`` takes memory of d x d at a time, ``"products"`` of d x count.
         count: triplets, with ``"products"``.
-        probes: z for each point, 2 or more, with ``"products"``.
-        key: of z and of the iteration's starts, with ``"products"``.
+        probes: number of vectors z for each point, 2 or more, with ``"products"``.
+        key: key of z and of the vectors that the iteration starts from, with ``"products"``.
         tolerance, max_rounds: of ``singular_triplets``.
         batch_size: points at a time.
 

@@ -42,8 +42,8 @@ def grid_cells(ranks: Sequence[int], sizes: Sequence[int], trials: Sequence[int]
 
 @jax.jit
 def recover_by_pca(problems: Problems) -> Recovery:
-    """Of problems with one component: their rank leading principal directions (Theorem 1). Leaves have the axis of
-    problems.
+    """PCA of problems with one component: as many leading principal directions as their rank (Theorem 1). Leaves of the
+    result have a leading axis of problems.
 
     Raises:
         InputError: problems of more than one component.
@@ -61,7 +61,7 @@ def recover_by_pca(problems: Problems) -> Recovery:
 def recover_by_k_subspaces(
     key: Key, problems: Problems, threshold: Num[ArrayLike, ""] | float
 ) -> tuple[Recovery, Array]:
-    """K-subspaces from the spectral start with ``threshold`` on unit inner products (Theorem 3).
+    """K-subspaces from the spectral initialisation with ``threshold`` on unit inner products (Theorem 3).
 
     The problem in row p has the draw number p of ``key``.
 
@@ -82,7 +82,7 @@ def recover_by_k_subspaces(
 
 
 def recover_by_bases(bases: Num[ArrayLike, "P K n r"], truth: Num[ArrayLike, "P K n r"]) -> tuple[Recovery, Recovery]:
-    """Of bases that are there: made orthonormal first, and taken as they are."""
+    """The recoveries of given bases: after they are made orthonormal, and as they are."""
     return _recover_by_bases(as_jax_floats("bases", bases), as_jax_floats("truth", truth))
 
 
@@ -110,7 +110,7 @@ def recover_by_sgd(
 
     Returns:
         The recoveries with the bases made orthonormal, and with the bases as SGD left them; and the problems in which
-        it diverged, ``(P,)``, which are no successes.
+        it diverged, ``(P,)``, which do not count as successes.
     """
     keys = threefry(keys, "keys", shape=None)
     starts = as_jax_floats("starts", starts)
@@ -128,8 +128,9 @@ def recover_by_sgd(
 
 
 def gap_to_bound(problems: Problems) -> Float[Array, "P K"]:
-    """``sqrt(sum_i |e_i|^2) / |sqrt N - sqrt(d - 1)|`` for N at least d, else over ``sqrt d - sqrt(N - 1)``: what a
-    constant multiplies in the bounds (13), (14), (18) and (19) on ``|U U^T - V V^T|_F``."""
+    """``sqrt(sum_i |e_i|^2) / |sqrt N - sqrt(d - 1)|`` for N at least d, else over ``sqrt d - sqrt(N - 1)``: the factor
+    that a constant multiplies in the bounds (13), (14), (18) and (19) on ``|U U^T - V V^T|_F``.
+    """
     d, n = problems.ranks.astype(float), problems.sizes.astype(float)
     gap = jnp.where(n >= d, jnp.sqrt(n) - jnp.sqrt(d - 1), jnp.sqrt(d) - jnp.sqrt(n - 1))
     return jnp.sqrt(problems.noise) / gap[:, None]

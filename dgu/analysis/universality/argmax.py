@@ -33,8 +33,8 @@ class ClassificationError:
 
     Attributes:
         error: probability that an example of the mixture is misclassified.
-        standard_error: of ``error``, from the numerical integration alone; 0 for two classes.
-        class_errors: (K,) the same given the class of the example.
+        standard_error: standard error of ``error``, from the numerical integration alone; 0 for two classes.
+        class_errors: (K,) probability that an example of each class is misclassified.
     """
 
     error: float
@@ -56,13 +56,13 @@ def argmax_error(
         means: mean score of output l (column) on class i (row).
         covariances: covariance of the K scores on class i (first axis).
         weights: pi, positive, summing to 1; equal by default.
-        key: of the random shifts, ``jax.random.key(0)`` by default: calls with one key share their integration points,
-            so that differences between them are smooth. Class i uses the address ``fold_in(key, i)``.
+        key: key of the random shifts, ``jax.random.key(0)`` by default: calls with one key share their integration
+            points, so that differences between them are smooth. Class i uses the address ``fold_in(key, i)``.
         points: Sobol points for each of 8 shifts, a power of 2. The standard error falls about as 1 / points.
 
     Raises:
-        InputError: shapes that do not fit, non-finite values, weights that are no probabilities, ``points`` not a power
-            of 2.
+        InputError: shapes that do not fit, non-finite values, weights that are not probabilities, ``points`` not a
+            power of 2.
     """
     key = None if key is None else threefry(key)
     means, covariances = as_doubles("means", means), as_doubles("covariances", covariances)

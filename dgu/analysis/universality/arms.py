@@ -1,9 +1,8 @@
-"""Arms of a universality comparison: where their images come from, and classifiers trained and tested across all of
-them.
+"""Arms of a universality comparison, and classifiers that are trained on each of them and tested on all.
 
-An arm is a source of labelled images: the diffusion samples, the Gaussian mixture fitted to some of them, the *null* (a
-    mixture
-fitted again, with the same number of images, to samples of the mixture: what the finite fit alone does), real images.
+An arm is a source of labelled images: the diffusion samples; the Gaussian mixture fitted to some of them; the *null*, a
+mixture fitted again, with the same number of images, to samples of the mixture, which shows what the finite fit alone
+does; or real images.
 """
 
 import math
@@ -118,6 +117,21 @@ def assemble(arms: Mapping[str, Mapping[str, Float[Any, "classes n d"]]]) -> Poo
     return Pool(np.concatenate(xs), np.concatenate(ys), rows)
 
 
+def cut(images: Float[np.ndarray, "classes n d"], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The images of an arm cut into its parts for training, validation and test, in this order.
+
+    Args:
+        images: (K, n, d) images of each class.
+        sizes: images of a class in each part: ``"train"``, ``"validation"`` and ``"test"``.
+
+    Raises:
+        InputError: the parts together are larger than n.
+    """
+    ends = np.cumsum([sizes[part] for part in PARTS])
+    require(int(ends[-1]) <= images.shape[1], "sizes", dict(sizes), f"{images.shape[1]} images a class or fewer")
+    return {part: images[:, end - sizes[part] : end] for part, end in zip(PARTS, ends)}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How the classifiers are trained; every number is chosen before the test images are looked at."""
@@ -169,7 +183,7 @@ class Task:
         name: its name in results.
         classes: (S, K) subsets of classes to tell apart.
         per_class: training images per class at each size, increasing.
-        loss: of ``fit_classifiers``.
+        loss: name of a loss of ``fit_classifiers``.
         two_layer: a two-layer network in place of the linear classifier.
     """
 
@@ -183,15 +197,15 @@ class Task:
 def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[str, np.ndarray]:
     """Train classifiers on every arm at every size and test each on every arm, as one compiled program a task.
 
-    All arms of a (subset, size) share their order of visits and their initial weights, so differences between arms are
-    paired. Learning rate and stopping epoch are chosen on the validation images of the *training* arm; test images of
-    no arm take part.
+    All arms of a (subset, size) share their initial weights and the order in which examples are visited, so differences
+    between arms are paired. Learning rate and stopping epoch are chosen on the validation images of the *training* arm;
+    no test images are used.
 
     Args:
         pool: images of all arms.
         task: the problem.
         recipe: the training.
-        seed: of order and initial weights, with the subset's and the size's number.
+        seed: the order and the initial weights depend on it and on the numbers of the subset and of the size.
 
     Returns:
         ``accuracy`` and ``loss`` (train arm, test arm, subset, size), ``rate`` and ``epoch`` (train arm, subset, size);

@@ -4,17 +4,17 @@ The theorem's scaling is ``E||x - mu||^2 = O(1)``: everything is measured on ``x
 "tends to 0" are statements about a sequence of dimensions; at one d the number itself can be held against that of white
 Gaussian data of the same size, for which the theorem's assumptions hold. The quantities:
 
-- ``mean``: ``||mu||``, wanted O(1);
+- ``mean``: ``||mu||``, which should be O(1);
 - ``moment q, random`` and ``moment q, leading``: ``d^(q/2) E|<x - mu, v>|^q`` for unit v, uniform or an eigenvector of
-  the covariance, wanted bounded by K for q up to 6; white Gaussian data have (q - 1)!!. The largest over directions is
-  reported;
+  the covariance, which should be bounded by K for q up to 6; white Gaussian data have (q - 1)!!. The largest over
+  directions is reported;
 - ``shape q, ...``: the same with v's own variance taken out, ``E|<x - mu, v>|^q / Var^(q/2)``: (q - 1)!! for Gaussian
   data of any covariance;
-- ``quadratic C``: ``Var(x^T C x)`` for symmetric C of operator norm 1, wanted to vanish: C = I, a random projection
+- ``quadratic C``: ``Var(x^T C x)`` for symmetric C of operator norm 1, which should vanish: C = I, a random projection
   onto d / 2 dimensions, and the projection onto the leading eigenvector. White Gaussian data with mean 0 have ``2
   tr(C^2) / d^2``;
-- ``smallest singular value``: ``s_min(X X^T)`` of m < d rows, wanted Omega(1). White Gaussian data: ``(1 - sqrt(m /
-  d))^2``.
+- ``smallest singular value``: ``s_min(X X^T)`` of m < d rows, which should be Omega(1). White Gaussian data: ``(1 -
+  sqrt(m / d))^2``.
 
 Eigenvectors come from half of the rows, everything else from the other half, so that a direction is never chosen by the
 values it is measured on. Intervals are percentiles of a bootstrap over the second half; for the singular value, Student
@@ -51,10 +51,10 @@ class Assumption:
     """One assumption on the data.
 
     Attributes:
-        name: as in the module.
-        wanted: what the theorem asks of it.
-        estimate: with its 95 % interval.
-        white: the same of white Gaussian data of mean 0 and the same n and d.
+        name: its name, as the module lists it.
+        wanted: what the theorem assumes about it.
+        estimate: the quantity, with its 95 % interval.
+        white: its value for white Gaussian data of mean 0 and the same n and d.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Assumption:
 
     @property
     def ratio(self) -> Estimate | None:
-        """In units of white Gaussian data; None where theirs is 0."""
+        """The estimate over the value for white Gaussian data; None where that value is 0."""
         e = self.estimate
         if self.white == 0:
             return None
@@ -85,7 +85,7 @@ def theorem_assumptions(
 
     Args:
         rows: (n, ...), flattened to d numbers.
-        key: of directions, the projection, the halves and the bootstrap.
+        key: key of directions, the projection, the halves and the bootstrap.
         directions: random directions.
         leading: leading eigenvectors.
         aspect: m / d for the smallest singular value; m is lowered where the half has fewer than two blocks of rows.

@@ -1,4 +1,4 @@
-"""Quadratic features: with them a linear classifier sees what second moments per class do not fix."""
+"""Quadratic features: with them a linear classifier sees more than the mean and covariance of each class determine."""
 
 from functools import partial
 
@@ -29,8 +29,7 @@ def quadratic_features(
 
     Exactly, all d (d + 1) / 2 products ``x_i^2`` and ``sqrt(2) x_i x_j``; or, given ``num_features`` and a key, random
     products ``(u . x)(v . x) / sqrt(m)`` with standard normal u and v, for which it holds on average (Kar & Karnick
-    2012).
-    Centre the examples first where the products of means are not wanted.
+    2012). Centre the examples first to leave out the products of means.
 
     Args:
         x: (n, ...) examples.

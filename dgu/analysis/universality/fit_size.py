@@ -2,10 +2,9 @@
 
 A Gaussian mixture is fitted to n_fit images of each class, and linear classifiers are trained and tested on its
 samples; others on images that the fit has not seen. Ghane et al. (arXiv 2501.07741) put the difference they find down
-to estimation. Then it must shrink as n_fit
-grows, and be there, with the same sign, where the images are exactly Gaussian: so the same is done with a *null*,
-images drawn from the mixture fitted to all of them. The published protocol, a mixture fitted to every image, the test
-images included, is one more arm.
+to estimation. If so, it must shrink as n_fit grows, and must also appear, with the same sign, where the images are
+exactly Gaussian: so the same is done with a *null*, images drawn from the mixture fitted to all of them. The published
+protocol, a mixture fitted to every image, the test images included, is one more arm.
 """
 
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ class FitSweep:
     Attributes:
         n_fit: sizes of the fit, increasing, each at least 2.
         train, validation, test: images that classifiers are trained, chosen and tested on; none of them is fitted to.
-        test_factor: test images of the mixtures as a multiple of ``test``: they cost nothing.
+        test_factor: test images of the mixtures as a multiple of ``test``: they are cheap to draw.
     """
 
     n_fit: tuple[int, ...]
@@ -72,9 +71,8 @@ def fit_size_accuracy(
     """Test accuracy of linear classifiers (softmax + MSE) on each arm of ``sweep.arms``, each tested on its own arm.
 
     Everything depends on ``(seed, replicate, null)`` alone. A replicate is a new split of the pool. With ``null`` the
-    pool is replaced by
-    as many samples of the mixture that is fitted to it: the truth is then Gaussian, the same in every replicate, its
-        samples fresh.
+    pool is replaced by as many samples of the mixture that is fitted to it: the true distribution is then Gaussian and
+    the same in every replicate, and its samples are fresh.
 
     Args:
         images: (K, P, d), K at least 2, P at least ``sweep.total``.

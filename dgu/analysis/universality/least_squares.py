@@ -58,8 +58,8 @@ def simulated_errors(
     weights: Num[ArrayLike, "k"] | None = None,
     points: int = 128,
 ) -> Float[np.ndarray, "replicates ridges"]:
-    """Test errors of least squares trained on n samples of the mixture, each exact given its weights; what the theory
-    predicts.
+    """Test errors of least squares trained on n samples of the mixture, each exact given its weights: what
+    ``asymptotic_error`` predicts.
 
     Replicate r draws its training set from ``stream(key, "simulated", r)``; all ridges of a replicate share it.
 
@@ -67,9 +67,9 @@ def simulated_errors(
         means, covariances, weights: the mixture, as for ``asymptotic_error``.
         n: training samples of all classes together, round(pi_k n) of class k.
         ridges: lambdas; 0 is min-norm.
-        key: of the draws.
+        key: key of the draws.
         replicates: training sets.
-        points: of the integration over scores, see ``argmax_error``.
+        points: number of points of the integration over scores, see ``argmax_error``.
 
     Raises:
         InputError: no replicate, or a class without a sample.

@@ -28,7 +28,7 @@ class PredictedCurve:
         n: (Z,) training examples of all classes together.
         min_norm: (Z,) error without a ridge; NaN at the interpolation threshold, where it has no limit.
         ridge: (Z,) error with the best ridge of each size.
-        best: (Z,) that ridge.
+        best: (Z,) the best ridge of each size.
     """
 
     n: np.ndarray

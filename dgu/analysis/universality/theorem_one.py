@@ -11,8 +11,8 @@ Errors are exact given w: no test examples. ``w^T x`` on class +-1 is ``+-w^T m 
 distribution function is recovered from its characteristic function, the product of those of the v_j z_j (Gil-Pelaez,
 Biometrika 38, 1951).
 
-X and G are coupled on purpose: z_j is the increasing function of the g_j of the Gaussian arm that has the law wanted.
-The expected difference is the same as without, the noise in it much smaller.
+X and G are coupled on purpose: z_j is the increasing function of the g_j of the Gaussian arm that gives it its
+distribution. The expected difference is the same as for independent arms, and its noise is much smaller.
 """
 
 from dataclasses import dataclass
@@ -48,8 +48,8 @@ class TheoremDesign:
     """A sequence of problems, one for each dimension.
 
     Attributes:
-        law: of z_j: ``rademacher`` (+-1), ``uniform``, ``exponential`` (less 1); or ``radius``, Gaussian z of random
-            length.
+        law: distribution of z_j: ``rademacher`` (+-1), ``uniform``, ``exponential`` (less 1); or ``radius``, Gaussian z
+            of random length.
         spectrum: eigenvalues of Sigma: ``bounded``, evenly spread over [1/2, 3/2]; ``power``, k^-2 (largest 1).
         basis: eigenvectors of Sigma: ``coordinates``, so that the leading features themselves are not Gaussian; or
             ``cosines``, sums of all z_j.
@@ -70,7 +70,7 @@ class TheoremDesign:
         require(0 < self.separation < float("inf"), "separation", self.separation, "positive and finite")
 
     def eigenvalues(self, d: int) -> Float[np.ndarray, "d"]:
-        """Of Sigma, in float64, descending."""
+        """Eigenvalues of Sigma, in float64, descending."""
         if self.spectrum == "bounded":
             return np.linspace(1.5, 0.5, d)
         return np.arange(1, d + 1, dtype=float) ** -2
@@ -172,7 +172,7 @@ def interpolator(x: Float[Array, "n d"], y: Float[Array, "n"]) -> Float[Array, "
 
 
 def transformed(g: Float[Array, "*shape"], law: str) -> Float[Array, "*shape"]:
-    """Standardised values of a law (mean 0, variance 1) as the increasing function of standard normal ones."""
+    """Standardised values of a distribution (mean 0, variance 1) as the increasing function of standard normal ones."""
     if law == "rademacher":
         return jnp.where(g < 0, -1.0, 1.0).astype(g.dtype)
     if law == "uniform":
@@ -181,10 +181,11 @@ def transformed(g: Float[Array, "*shape"], law: str) -> Float[Array, "*shape"]:
 
 
 def sign_error(v: Float[Array, "d"], margin: Float[Array, ""], law: str) -> Float[Array, ""]:
-    """``P(margin + v^T z < 0) / 2 + P(-margin + v^T z > 0) / 2`` for independent standardised z_j of a law.
+    """``P(margin + v^T z < 0) / 2 + P(-margin + v^T z > 0) / 2`` for independent standardised z_j of a distribution.
 
-    For Gaussian z, also of random radius, in closed form. Otherwise by the midpoint rule for
-    ``P(s <= x) = 1/2 - integral of Im(exp(-itx) phi(t)) / (pi t) dt``, phi(t) the product of the laws' at v_j t.
+    For Gaussian z, also of random radius, in closed form. Otherwise by the midpoint rule for ``P(s <= x) = 1/2 -
+    integral of Im(exp(-itx) phi(t)) / (pi t) dt``, phi(t) the product of the characteristic functions of the z_j at v_j
+    t.
     """
     spread = jnp.linalg.norm(v)
     if law in ("gaussian", "radius"):
@@ -215,7 +216,8 @@ class GapTrend:
     """How a gap falls with the dimension.
 
     Where the gaps of a dimension all agree, up to rounding, nothing is known of their spread: their standard error is 0
-    and the slope's interval has no width, which is no certainty but leaves every claim about it undecided.
+    and the slope's interval has no width, which does not mean certainty: it leaves every claim about the slope
+    undecided.
 
     Attributes:
         size: (D,) mean over replicates of |err_X - err_G| in each dimension.

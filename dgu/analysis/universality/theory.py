@@ -39,8 +39,7 @@ mu_k mu_k^T.
 
    where Qbar and delta depend on s through the same equations. Differentiating these gives the K x K linear system
 
-       tau_a = tr(Sigma_a R B R) / n + sum_c (pi_c / y_c^2) tr(Sigma_a R C_c R) / n  tau_c,
-       (3)
+       tau_a = tr(Sigma_a R B R) / n + sum_c (pi_c / y_c^2) tr(Sigma_a R C_c R) / n  tau_c,                  (3)
 
    the equivalent ``QBQ ~ R B R + sum_c (pi_c tau_c / y_c^2) R C_c R`` and
 
@@ -49,7 +48,8 @@ mu_k mu_k^T.
 
    (The same result follows from the convex Gaussian min-max theorem: Thrampoulidis, Oymak and Soltanolkotabi,
    arXiv 2011.07729, for least squares with one-hot targets and isotropic classes.)
-4. *Error*: w given, the scores of a Gaussian x are Gaussian; (2) and (4) into ``dgu.analysis.universality.argmax``.
+4. *Error*: given w, the scores of a Gaussian x are Gaussian, with the moments (2) and (4); see
+   ``dgu.analysis.universality.argmax``.
 
 **Solving (1).** Its right side F is positive, increasing and concave in y (a matrix harmonic mean is). Hence where the
 spectral radius of F' is below 1 a Newton step lands above the solution, and from above Newton falls monotonically onto
@@ -76,7 +76,7 @@ MAX_ITERATIONS = 200
 
 @dataclass(frozen=True)
 class Prediction(ClassificationError):
-    """The asymptotic error (see ``ClassificationError``) and what it is made of.
+    """The asymptotic error (see ``ClassificationError``) and the moments of the scores that it follows from.
 
     Attributes:
         ridge: lambda.
@@ -111,7 +111,7 @@ def asymptotic_error(
         n: training examples of all classes together.
         ridge: lambda of ``||Y - X W||^2 / n + lambda ||W||^2``; 0 is the limit lambda -> 0+.
         weights: class proportions pi, of training and test examples; equal by default.
-        key, points: of the integration over scores for K > 2, see ``argmax_error``.
+        key, points: key and number of points of the integration over scores for K > 2, see ``argmax_error``.
 
     Raises:
         InputError: shapes that do not fit, a covariance that is not symmetric or not positive semi-definite, n below 1,

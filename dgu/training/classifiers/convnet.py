@@ -1,4 +1,4 @@
-"""A small convolutional classifier of images: evaluates generated images, and gives features to compare them on."""
+"""A small convolutional classifier, which evaluates generated images and gives features to compare them on."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -77,7 +77,7 @@ class ConvNet:
         return np.concatenate(found)
 
     def accuracy(self, images: Images, labels: Labels) -> float:
-        """Fraction of images read as their label, in [0, 1]."""
+        """Fraction of images that are classified as their label, in [0, 1]."""
         found = self.predict(images)
         return float(np.mean(found == as_labels("labels", labels, len(found))))
 
@@ -104,7 +104,7 @@ def train_convnet(
     Args:
         images: (n, h, w, c), at least 4 pixels a side, values of order 1; used as they are, without augmentation.
         labels: (n,) from 0.
-        key: of the initial parameters and of the order of each epoch.
+        key: key of the initial parameters and of the order of each epoch.
         epochs: passes over the images; the incomplete last batch of each is left out.
         batch_size: images a step, at most n.
         learning_rate: of Adam, at the start.

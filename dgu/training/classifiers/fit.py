@@ -65,13 +65,13 @@ def fit_classifiers(
         loss: ``"softmax_mse"``, ``"logit_mse"``, ``"cross_entropy"``, or ``"sigmoid_mse"`` (two classes, one column).
         schedule: a ``Schedule``, or the name of one that needs no numbers.
         epochs: passes over the training rows.
-        validation: (R, m) rows of the pool, -1 for padding, or (m,) for all runs. They should be no training rows, and
-            no test rows: keeping them apart is the caller's part.
+        validation: (R, m) rows of the pool, -1 for padding, or (m,) for all runs. They should be neither training rows
+            nor test rows, which the caller has to ensure.
         method: ``"weight"``; ``"gram"``, the same iterates through the Gram matrix; ``"auto"``, the cheaper one by
             the rule of ``dgu.training.classifiers.gram.gram_is_cheaper``.
         batch_size: rows a step; the last batch of an epoch may be smaller.
-        momentum: of PyTorch's SGD, without dampening.
-        bias: whether there is one; it starts as ``init`` says.
+        momentum: momentum as in PyTorch's SGD, without dampening.
+        bias: whether the classifiers have a bias, initialised as ``init`` says.
         init: ``"zeros"``, or ``"torch"``: uniform in +-1 / sqrt(d), from the run's seed; ``runs.initial`` overrides.
         num_classes: K if ``runs.classes`` is None; by default the largest label plus one.
         eval_interval: epochs between evaluations.
@@ -181,12 +181,12 @@ def predict(model: PyTree, x: Num[ArrayLike, "n *event"], *, loss: str) -> Int[A
 def choose_learning_rate(fit: Fit, groups: Integer[ArrayLike, "runs"]) -> tuple[np.ndarray, np.ndarray]:
     """The learning rate of each group of runs, chosen on validation.
 
-    Runs of one group differ in learning rate (and seed). A rate's score is the mean, over its runs in the group, of
-    the validation loss at the chosen epoch; the lowest wins, the smaller rate among equals. A rate with a run that
-    never had a finite validation loss is out.
+    Runs of one group differ in learning rate (and seed). A rate's score is the mean, over its runs in the group, of the
+    validation loss at the chosen epoch; the lowest wins, the smaller rate among equals. A rate with a run that never
+    had a finite validation loss is excluded.
 
     Args:
-        fit: of ``fit_classifiers`` or ``fit_two_layer``.
+        fit: the result of ``fit_classifiers`` or ``fit_two_layer``.
         groups: (R,) group of each run.
 
     Returns:

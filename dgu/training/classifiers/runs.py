@@ -22,7 +22,7 @@ class Runs:
         seed: (R,) integers; the order of the data and a random initialisation depend on this and the epoch alone.
         learning_rate: (R,) positive.
         classes: (R, K) class labels that a run tells apart, its own label being the position; ``None``: 0 .. K - 1.
-        initial: (R, d, K) weights to start a linear classifier from; ``None``: as ``init`` says.
+        initial: (R, d, K) initial weights of linear classifiers; ``None``: as ``init`` says.
     """
 
     rows: Any

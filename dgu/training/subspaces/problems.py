@@ -1,4 +1,4 @@
-"""Many small problems of subspace recovery, of several ranks and sizes, padded so that they are one array."""
+"""Many small problems of subspace recovery, of several ranks and sizes, padded to one array."""
 
 import math
 from functools import partial
@@ -23,7 +23,7 @@ class Problems(NamedTuple):
 
     Attributes:
         rows: ``(P, K m, n)``, component by component, m the largest N; 0 where a problem has fewer.
-        present: ``(P, K m)``, which rows there are.
+        present: ``(P, K m)``, which rows are data rather than padding.
         truth: ``(P, K, n, r)`` true bases, mutually orthogonal, r the largest rank; columns of 0 beyond the rank.
         noise: ``(P, K)`` the sum of squared norms of the noise on a component's points.
         ranks, sizes: ``(P,)`` rank d, and points N on each subspace.
@@ -122,7 +122,7 @@ def _problems(
 
 
 def truth_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar = 0.2) -> Float[Array, "P K n r"]:
-    """The starts (45) near the truth: ``U_k + scale Delta_k``, Delta of independent standard normal numbers.
+    """The initial bases (45) near the truth: ``U_k + scale Delta_k``, Delta of independent standard normal numbers.
 
     Columns beyond the rank stay 0. The problem in row p has the draw number p of ``key``.
     """
@@ -132,10 +132,10 @@ def truth_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar = 0.2
 
 
 def random_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar | None = None) -> Float[Array, "P K n r"]:
-    """Starts that know nothing of the truth but its rank: normal numbers with standard deviation ``scale``.
+    """Initial bases that depend on the truth only by its rank: normal numbers with standard deviation ``scale``.
 
     By default that is ``n^-1/2``, which gives columns of length about 1, as the truth's. From standard normal entries,
-    columns longer by ``sqrt(n)``, SGD runs away at learning rates that suit the others.
+    columns longer by ``sqrt(n)``, SGD diverges at learning rates that suit the others.
     """
     key = threefry(key)
     truth = as_jax_floats("truth", truth)

@@ -72,7 +72,7 @@ def exact_loss(bases: Num[ArrayLike, "n r"], rows: Num[ArrayLike, "m n"], grid: 
 
 
 class Batch(NamedTuple):
-    """The draws of one step: ``where`` in [0, 1) picks the examples, ``scale`` and ``noise`` belong to their times."""
+    """The draws of one step: ``where`` in [0, 1) picks examples; ``scale`` and ``noise`` are those of their times."""
 
     where: Array  # (M,)
     scale: Array  # (M,)
@@ -131,15 +131,15 @@ def train_subspaces(
     """Algorithm 1: plain SGD on the denoising loss, of T groups of P problems; the bases after ``steps``, as they are.
 
     Nothing keeps them orthonormal: ``orthonormalised`` does, which the test of success needs (the raw projector shrinks
-    directions). Nor does anything keep them finite: the loss is of fourth order, and SGD may run away from it on a few
-    long examples. Such a problem has bases that are not finite, and no others are touched by it. The problems of a
-    group share their draws of times, noise and positions; groups share none. Groups are spread over the devices of this
+    directions). Nor does anything keep them finite: the loss is of fourth order, and SGD may diverge on a few long
+    examples. Such a problem has bases that are not finite, and no others are touched by it. The problems of a group
+    share their draws of times, noise and positions; groups share none. Groups are spread over the devices of this
     process, one after the other on each; one compiled program.
 
     Args:
         keys: ``(T,)``, one for each group.
         problems: leaves with leading axes ``(T, P)``.
-        starts: where the bases start; columns of 0 stay so.
+        starts: initial bases; zero columns stay zero.
         grid: scales and noise levels, ``vp_grid()`` by default.
         learning_rate: eta, of the mean loss of a batch.
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from dgu.analysis import density_coverage, precision_recall
-from dgu.analysis.quality import neighbours
-from dgu.analysis.quality.neighbours import ball_counts, k_nearest
+from dgu.analysis.quality import neighbours, row_blocks
+from dgu.analysis.quality.balls import ball_counts
+from dgu.analysis.quality.neighbours import k_nearest, nearest
 from dgu.core import exact_distances
 from dgu.core.arrays import as_labels
 from dgu.core.errors import InputError
@@ -51,8 +52,21 @@ def test_own_rows_are_left_out_but_their_copies_are_not(block_size):
     assert found[100, 0] == 7 and found[7, 0] == 100 and distances[100, 0] == distances[100, 1] == 0
 
 
+def test_the_nearest_of_some_reference_rows_is_another_row():
+    reference = rows(5, 120)
+    reference[[9, 80]] = reference[33]
+    own = np.array([33, 9, 80, 0, 119, 0])
+    distance, found = nearest(reference[own], reference, 32, own=own)
+    expected, order = all_pairs(reference, reference, 1, own=True)
+    np.testing.assert_array_equal(found, order[own, 0])
+    np.testing.assert_allclose(distance, expected[own, 0], rtol=2e-6)
+    assert found[:3].tolist() == [9, 33, 9] and not distance[:3].any()
+    with pytest.raises(InputError, match=r"^own = 'outside': must be 0 to 119$"):
+        nearest(reference[:1], reference, own=np.array([120]))
+
+
 def test_panels_are_put_together_in_order(monkeypatch):
-    monkeypatch.setattr(neighbours, "_PANEL_BYTES", 2 * 32 * 5 * 4)
+    monkeypatch.setattr(row_blocks, "_PANEL_BYTES", 2 * 32 * 5 * 4)
     monkeypatch.setattr(neighbours, "_TABLE", 1000)
     queries = rows(3, 150)
     for own, reference in ((False, rows(4, 70)), (True, queries)):

@@ -8,11 +8,11 @@ import pytest
 from dgu.analysis.quality.distances import (
     extract_features,
     kernel_distance,
-    nearest,
     nearest_neighbours,
     precision_recall,
     variance_ratio,
 )
+from dgu.analysis.quality.neighbours import nearest
 from dgu.analysis.stats.estimates import proportion
 from dgu.core.errors import InputError
 

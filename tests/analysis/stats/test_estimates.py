@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dgu.analysis.stats import Estimate, exactly, normal_estimate, proportion
+from dgu.analysis.stats import (
+    Estimate,
+    exactly,
+    independent_difference,
+    independent_ratio,
+    normal_estimate,
+    proportion,
+)
 from dgu.core.errors import InputError
 
 
@@ -54,3 +61,57 @@ def test_a_proportion_has_the_interval_of_scipy(hits):
 def test_impossible_estimates_are_refused(given, line):
     with pytest.raises(InputError, match=line):
         Estimate(*given)
+
+
+def test_entries_follow_one_another():
+    whole = normal_estimate(np.arange(3.0), np.array([0.1, 0.2, 0.3]))
+    assert [one.value for one in whole] == [0.0, 1.0, 2.0] and [one.standard_error for one in whole] == [0.1, 0.2, 0.3]
+    np.testing.assert_array_equal([one.triples for one in whole], whole.triples)
+    np.testing.assert_array_equal(whole.triples[2], [2.0, whole.low[2], whole.high[2]])
+
+
+@pytest.mark.parametrize("value", [0.25, np.array([[0.25, 0.5], [1.0, 2.0]])])
+def test_a_packed_estimate_is_read_back(value):
+    given = normal_estimate(value, np.asarray(value) / 10)
+    stored = given.packed()
+    assert stored.shape == (4, *np.shape(value)) and stored.dtype == np.float64
+    found = Estimate.unpacked(stored)
+    for name in ("value", "standard_error", "low", "high"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(given, name))
+    assert isinstance(found.value, float) == (np.ndim(value) == 0)
+    with pytest.raises(InputError, match=r"^stored.shape = \(3,"):
+        Estimate.unpacked(stored[:3])
+
+
+def of_means(rng, mean, spread, count, sets):
+    """Means of many sets of draws, with their standard errors."""
+    draws = rng.normal(mean, spread, (sets, count))
+    return normal_estimate(draws.mean(axis=1), draws.std(axis=1, ddof=1) / np.sqrt(count))
+
+
+def test_intervals_of_ratio_and_difference_cover_as_often_as_they_say():
+    rng, sets = np.random.default_rng(1), 4000
+    a, b = of_means(rng, 3.0, 0.9, 100, sets), of_means(rng, 2.0, 0.8, 150, sets)
+    ratio = independent_ratio(a, b)
+    difference = [independent_difference(one, other, 0.5) for one, other in zip(a, b)]
+    error = 4 * np.sqrt(0.95 * 0.05 / sets)
+    assert abs(np.mean((ratio.low <= 1.5) & (ratio.high >= 1.5)) - 0.95) < error
+    assert abs(np.mean([one.low <= 2.0 <= one.high for one in difference]) - 0.95) < error
+    # The standard errors are those that the values have.
+    np.testing.assert_allclose(ratio.standard_error.mean(), ratio.value.std(), rtol=0.04)
+    np.testing.assert_allclose(difference[0].standard_error, 2 * np.hypot(a.standard_error[0], b.standard_error[0]))
+
+
+def test_ratio_and_difference_of_what_cannot_be_measured():
+    nothing, b = normal_estimate(0.0, 0.1), normal_estimate(2.0, 0.1)
+    assert independent_ratio(nothing, b).triples.tolist() == [0.0, 0.0, nothing.high / 2.0]
+    with pytest.raises(InputError, match=r"^scale = 0.0: must be positive and finite$"):
+        independent_difference(b, b, 0.0)
+
+
+def test_a_ratio_has_the_interval_of_its_logarithm():
+    b = Estimate(2.0, 1.8, 2.2, standard_error=0.1)
+    a = Estimate(np.asarray([1.0, 3.0]), 0.0, 4.0, standard_error=np.asarray([0.05, 0.0]))
+    found = independent_ratio(a, b)
+    np.testing.assert_allclose(np.log(found.high / found.value), 1.96 * np.hypot([0.05, 0.0], 0.05), rtol=1e-4)
+    np.testing.assert_allclose(found.low * found.high, np.square(found.value))

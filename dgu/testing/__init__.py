@@ -1,0 +1,17 @@
+"""Property checks to run on any denoiser: one's own network, a closed form, somebody's checkpoint.
+
+``check_denoiser`` measures whether a callable keeps the denoiser contract: one example in, one example out,
+deterministic, finite, traced once, blind to the rest of its batch. ``check_posterior_mean`` measures, besides, what
+only a true posterior mean ``D(x, sigma) = E[x0 | x0 + sigma * eps = x]`` has. Both return what they measured and raise
+``DenoiserCheckError``, which carries the same report, when a bound is passed.
+
+    report = check_denoiser(denoiser, (32, 32, 3), jax.random.key(0))
+    check_posterior_mean(denoiser, (32, 32, 3), jax.random.key(0), sample_prior=draw, asymmetry=0.2)
+"""
+
+from dgu.testing.contract import Sampler as Sampler
+from dgu.testing.contract import check_denoiser as check_denoiser
+from dgu.testing.posterior_mean import check_posterior_mean as check_posterior_mean
+from dgu.testing.reports import DenoiserCheckError as DenoiserCheckError
+from dgu.testing.reports import DenoiserReport as DenoiserReport
+from dgu.testing.reports import PosteriorMeanReport as PosteriorMeanReport

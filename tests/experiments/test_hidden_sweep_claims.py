@@ -1,0 +1,115 @@
+"""Verdicts on sweeps follow the numbers that were measured."""
+
+import numpy as np
+import pytest
+
+from experiments.hidden_gaussian import strong, sweep_claims, sweep_results
+from experiments.hidden_gaussian.subject import PAPER
+from experiments.hidden_gaussian.trainer import Measured
+from experiments.study.claims import judge
+from tests.experiments.hidden_networks import tiny, write_sources
+
+pytestmark = pytest.mark.usefixtures("hasty_compiler")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    return write_sources(tmp_path_factory.mktemp("sources"))
+
+
+def fake(seen, own, score=0.5, cosine=0.9, loss=1.0):
+    """A checkpoint with these numbers."""
+    ones = np.ones((1, 2))
+    samples = np.ones((3, 2, 2, 1), np.float32)
+    distance = np.full(3, 2 * score) * [0.999, 1, 1.001]
+    return Measured(
+        seen=seen,
+        sigmas=np.array([1.0]),
+        cosine=cosine * ones,
+        nmse=ones,
+        own=own * ones,
+        whole=own * ones,
+        moved=ones,
+        loss=loss * np.ones((2, 3)),
+        samples=samples,
+        distance=distance,
+        nearest=np.zeros(3, int),
+    )
+
+
+def swept(sources, folder, wide, narrow, last_score, by_size):
+    """A sweep of three seeds in which the courses on little data and the last values over sizes are these."""
+    lab = tiny(folder, sources, seeds=3)
+    shifts = (0.99, 1.0, 1.01)
+    sizes = {4: [], 8: [], 16: [], 32: []}
+    for shift in shifts:
+        for size, (own, cosine, score) in zip(sizes, by_size):
+            sizes[size].append([fake(64, own * shift, score * shift, cosine)])
+
+    def course(values, score, shift):
+        """Checkpoints with these distances, of which the last has the score."""
+        scores = [0.5] * (len(values) - 1) + [score]
+        return [fake(k + 1, value * shift ** (k + 1), shift * scores[k]) for k, value in enumerate(values)]
+
+    courses = {
+        width: [course(values, score, shift) for shift in shifts]
+        for width, values, score in ((4, narrow, 0.5), (8, wide, last_score))
+    }
+    fresh = {size: np.full(3, 0.5) for size in sizes}
+    apart = {
+        name: [
+            {"linear_gaussian": shift * near * np.ones((4, 2)), "network_gaussian": shift * 0.5 * np.ones((4, 2))}
+            for shift in shifts
+        ]
+        for name, near in (("memorising", 0.3), ("generalising", 0.1))
+    }
+    return sweep_results.Sweep(lab, sizes, courses, {}, {}, fresh, 4, apart, sweep_results.Denoised(4.0, {}))
+
+
+def judged(sweep):
+    """The claims on a sweep, by id."""
+    found = sweep_claims.tested(sweep)
+    return {claim.id: judge(claim, found[claim.id], PAPER) for claim in sweep_claims.declared(4, 4)}
+
+
+RISING = ((0.4, 0.8, 0.1), (0.3, 0.85, 0.3), (0.2, 0.9, 0.4), (0.1, 0.95, 0.5))
+
+
+def test_verdicts_follow_the_numbers(sources, tmp_path):
+    good = swept(sources, tmp_path / "a", (1.0, 0.4, 0.7), (1.0, 0.6, 0.62), 0.05, RISING)
+    found = judged(good)
+    # Three seeds of one and the same rank correlation show no spread: they decide nothing.
+    ranks = {"sweeps-linearity-rises", "sweeps-distance-falls", "sweeps-generalisation-rises"}
+    assert {name: claim.verdict for name, claim in found.items()} == {
+        name: "undecided" if name in ranks else "supported" for name in found
+    }
+    assert found["sweeps-linearity-rises"].value == 1 and found["sweeps-distance-falls"].value == -1
+    parts = {part.id: part.value for part in found["sweeps-wide-memorises"].parts}
+    assert parts["min-over-final"] == pytest.approx(0.4 / 0.7, rel=1e-3) and parts["min-over-first"] == pytest.approx(
+        0.4
+    )
+    assert parts["gl-final"] == pytest.approx(0.05) and parts["gl-final-relative"] == pytest.approx(0.05 / 0.5)
+    assert found["sweeps-narrow-stays"].value == pytest.approx(0.62 / 0.6)
+    # A network that only ever comes nearer, or only ever leaves, passes through no minimum; a score that stays up is no
+    # collapse.
+    for course, score, fails in (
+        ((1.0, 0.6, 0.5), 0.05, "min-over-final"),
+        ((0.4, 0.5, 0.7), 0.05, "min-over-first"),
+        ((1.0, 0.4, 0.7), 0.28, "gl-final-relative"),
+        ((1.0, 0.4, 0.7), 0.45, "gl-final gl-final-relative"),
+    ):
+        bad = swept(sources, tmp_path / fails, course, (1.0, 0.6, 0.8), score, RISING[::-1])
+        found = judged(bad)
+        assert {part.id for part in found["sweeps-wide-memorises"].parts if part.verdict != "supported"} == set(
+            fails.split()
+        )
+        assert {found[name].verdict for name in ranks} == {"undecided"} and found["sweeps-linearity-rises"].value == -1
+        assert found["sweeps-narrow-stays"].verdict == "not supported"
+        # Without a minimum before the end, or after the start, the ratio is 1 in every seed: no spread either.
+        expected = "undecided" if fails.startswith("min-over") else "not supported"
+        assert found["sweeps-wide-memorises"].verdict == expected
+
+
+def test_early_stopping_looks_at_held_out_loss_alone():
+    course = [fake(seen, own, loss=loss) for seen, own, loss in ((1, 0.1, 3.0), (2, 0.9, 1.0), (4, 0.2, 2.0))]
+    assert strong.stopped(course).seen == 2
