@@ -16,7 +16,8 @@ import pytest
 
 from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.core.errors import InputError
-from dgu.models import load_checkpoint
+from dgu.models import load_checkpoint, save_network
+from dgu.training import resumable
 from experiments import train as trainer
 from tests.experiments.train_runs import (
     ROOT,

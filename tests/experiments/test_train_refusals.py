@@ -15,6 +15,7 @@ import pytest
 from dgu import data
 from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.core.errors import InputError
+from dgu.training import resumable
 from experiments import train as trainer
 from tests.experiments.train_runs import (
     ROOT,
