@@ -78,6 +78,21 @@ def gaussian_arms(
     return {name: drawn[name] for name in names if name in drawn}
 
 
+def gaussian_parts(
+    rows: Num[ArrayLike, "classes n d"], key: Key, sizes: Mapping[str, int], *, low_rank: int = 0
+) -> dict[str, dict[str, Float[np.ndarray, "classes _ d"]]]:
+    """``gaussian_arms`` by arm and part: their samples, drawn together, are cut into parts of the given sizes in turn.
+
+    Args:
+        rows, key, low_rank: as of ``gaussian_arms``.
+        sizes: samples per class in each part.
+    """
+    key = threefry(key)
+    ends = np.cumsum(list(sizes.values()))
+    drawn = gaussian_arms(rows, key, int(ends[-1]), low_rank=low_rank)
+    return {arm: dict(zip(sizes, np.split(np.asarray(samples), ends[:-1], axis=1))) for arm, samples in drawn.items()}
+
+
 @dataclass(frozen=True)
 class Pool:
     """The images of all arms of one replicate as one matrix.
