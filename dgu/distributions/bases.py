@@ -97,7 +97,7 @@ def student_from_gaussian(
 ) -> Float[np.ndarray, "n d"]:
     """Rows of the multivariate t law from Gaussian ones: ``mean + (row - mean) / r``, ``r^2`` a chi-square variable.
 
-    From rows of N(mean, Sigma) the covariance is ``Sigma / (degrees_of_freedom - 2)``, for 3 degrees the Gaussian's own.
+    Rows of N(mean, Sigma) give the covariance ``Sigma / (degrees_of_freedom - 2)``, for 3 degrees the Gaussian's own.
 
     Args:
         rows: Gaussian rows.

@@ -4,11 +4,14 @@ Rows are set aside for what may not come from the data that tails are measured o
 among the directions, and anchors, to which a distance is measured.
 """
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 from jaxtyping import Num
 
 from dgu.analysis.concentration.lipschitz import LipschitzFamily, lipschitz_family, lipschitz_values
+from dgu.analysis.concentration.tail_test import TailTest, tail_test
 from dgu.analysis.concentration.tails import (
     concentration_scale,
     left_over_mass,
@@ -26,17 +29,6 @@ from dgu.core.typing import Key
 ANCHORS = 8
 #: Leading eigenvectors among the directions.
 LEADING = 2
-
-
-def leading_directions(aside: Num[np.ndarray, "m d"]) -> Num[np.ndarray, "leading d"]:
-    """The leading eigenvectors of the covariance of the rows set aside: the first directions of a family."""
-    return principal_images(aside, LEADING).vectors
-
-
-def function_names(family: LipschitzFamily) -> list[str]:
-    """Names of the functions of a family whose first directions are ``leading_directions``: ``"leading 0"``, ..."""
-    leading = {f"projection {number}": f"leading {number}" for number in range(LEADING)}
-    return [leading.get(name, name) for name in family.names]
 
 
 def tail_summary(
@@ -72,9 +64,7 @@ def tail_summary(
         InputError: rows of different lengths, too few of them, constant or not finite.
     """
     key = threefry(key)
-    rows, aside = as_floats("rows", rows), as_floats("aside", aside)
-    fits = rows.ndim == aside.ndim == 2 and rows.shape[1] == aside.shape[1]
-    require(fits, "shapes of rows and aside", (rows.shape, aside.shape), "(n, d) and (m, d)")
+    rows, aside = _checked(rows, aside)
     require(comparisons >= 1, "comparisons", comparisons, "1 or more")
     spread = rows.std(axis=0)
     varying = np.flatnonzero(spread > 0.1 * spread.max())
@@ -86,11 +76,11 @@ def tail_summary(
         projections=projections,
         coordinates=tuple(int(place) for place in chosen),
         anchors=aside[:ANCHORS],
-        directions=leading_directions(aside),
+        directions=principal_images(aside, LEADING).vectors,
     )
     values = lipschitz_values(family, rows)
     kept = np.flatnonzero(~one_sized(values))
-    names, values = function_names(family), values[:, kept]
+    names, values = _names(family), values[:, kept]
     scale = concentration_scale(rows)
     s = float(scale.value)
     curves = tail_curves(values, s)
@@ -105,3 +95,47 @@ def tail_summary(
         "survival": curves.survival,
         **{name: estimate.stacked(axis=0) for name, estimate in parts.items()},
     }
+
+
+def aside_tail_test(
+    rows: Num[np.ndarray, "n d"], aside: Num[np.ndarray, "m d"], key: Key, *, projections: int = 8, draws: int = 199
+) -> TailTest:
+    """``tail_test`` of the rows by their norm, projections and distance to anchors: functions that no bound on pixels
+    holds back.
+
+    Args:
+        rows: (n, d), n at least 20.
+        aside: other rows, at least 3, for leading eigenvectors and anchors.
+        key: of the functions and of the null sets.
+        projections: random directions beside the leading eigenvectors.
+        draws: null sets.
+
+    Raises:
+        InputError: rows of different lengths, or as ``tail_test``.
+    """
+    key = threefry(key)
+    rows, aside = _checked(rows, aside)
+    family = lipschitz_family(
+        stream(key, "tested"),
+        rows.shape[1],
+        projections=projections,
+        coordinates=0,
+        anchors=aside[:ANCHORS],
+        directions=principal_images(aside, LEADING).vectors,
+        maximum=False,
+        width=0,
+    )
+    return replace(tail_test(rows, family, stream(key, "null"), draws=draws), names=tuple(_names(family)))
+
+
+def _checked(rows: np.ndarray, aside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    rows, aside = as_floats("rows", rows), as_floats("aside", aside)
+    fits = rows.ndim == aside.ndim == 2 and rows.shape[1] == aside.shape[1]
+    require(fits, "shapes of rows and aside", (rows.shape, aside.shape), "(n, d) and (m, d)")
+    return rows, aside
+
+
+def _names(family: LipschitzFamily) -> list[str]:
+    """Names of the functions; the first directions are leading eigenvectors."""
+    leading = {f"projection {number}": f"leading {number}" for number in range(LEADING)}
+    return [leading.get(name, name) for name in family.names]
