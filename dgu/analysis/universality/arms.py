@@ -78,21 +78,6 @@ def gaussian_arms(
     return {name: drawn[name] for name in names if name in drawn}
 
 
-def gaussian_parts(
-    rows: Num[ArrayLike, "classes n d"], key: Key, sizes: Mapping[str, int], *, low_rank: int = 0
-) -> dict[str, dict[str, Float[np.ndarray, "classes _ d"]]]:
-    """``gaussian_arms`` by arm and part: their samples, drawn together, are cut into parts of the given sizes in turn.
-
-    Args:
-        rows, key, low_rank: as of ``gaussian_arms``.
-        sizes: samples per class in each part.
-    """
-    key = threefry(key)
-    ends = np.cumsum(list(sizes.values()))
-    drawn = gaussian_arms(rows, key, int(ends[-1]), low_rank=low_rank)
-    return {arm: dict(zip(sizes, np.split(np.asarray(samples), ends[:-1], axis=1))) for arm, samples in drawn.items()}
-
-
 @dataclass(frozen=True)
 class Pool:
     """The images of all arms of one replicate as one matrix.
@@ -131,6 +116,20 @@ def assemble(arms: Mapping[str, Mapping[str, Float[Any, "classes n d"]]]) -> Poo
             rows[arm][part] = start + np.arange(k * n).reshape(k, n)
             start += k * n
     return Pool(np.concatenate(xs), np.concatenate(ys), rows)
+
+
+def cut_parts(
+    images: Num[ArrayLike, "classes n d"], sizes: Mapping[str, int]
+) -> dict[str, Num[np.ndarray, "classes part d"]]:
+    """The first images of each class cut into the parts train, validation and test of the given ``sizes``, one after
+    the other.
+
+    Raises:
+        InputError: fewer images than the parts need.
+    """
+    given, ends = np.asarray(images), np.cumsum([sizes[part] for part in PARTS])
+    require(given.shape[1] >= ends[-1], "images of each class", given.shape[1], f"at least {ends[-1]}")
+    return {part: given[:, end - sizes[part] : end] for part, end in zip(PARTS, ends)}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, train_and_test
+from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, cut_parts, train_and_test
 from dgu.core.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream, threefry
@@ -106,7 +106,7 @@ def fit_size_accuracy(
     arms = {"images": {part: split[part] for part in PARTS}}
     for arm, given in fitted.items():
         drawn = mixture_samples(given, stream(key, arm), sum(parts.values()))
-        arms[arm] = dict(zip(PARTS, np.split(drawn, np.cumsum(list(parts.values()))[:-1], axis=1)))
+        arms[arm] = cut_parts(drawn, parts)
     task = Task("fit size", np.arange(k)[None], (sweep.train,), "softmax_mse")
     accuracy = train_and_test(assemble(arms), task, recipe, seed + replicate)["accuracy"]
     return np.einsum("aaij->a", accuracy).astype(np.float64)
