@@ -88,11 +88,9 @@ def claims(config: Config) -> tuple[Claim, ...]:
 
 def measure(config: Config, subject: Subject, run: Run) -> dict[str, Any]:
     """Norms of new trajectories, the images of one trajectory, and the Gaussian with the moments of each class."""
-    classes = range(len(subject.labels))
+    classes = enumerate(subject.labels)
     return {
-        "classes": [
-            run.stage(f"class-{subject.labels[k]}", trajectories, config, subject, run.key, k) for k in classes
-        ],
+        "classes": [run.stage(f"class-{label}", trajectories, config, subject, run.key, k) for k, label in classes],
         "pictures": run.stage("pictures", pictures, config, subject, run.key),
         "control": run.stage("control", control, config, subject, run.key)["z"],
         "exact": run.stage("gaussian", expected, subject),

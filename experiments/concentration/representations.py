@@ -256,9 +256,8 @@ def _spectrum_ratios(compared: Mapping[str, Mapping[str, np.ndarray]], held: Map
         corrected = 2 * log["mixture"] - log["diffusion"] - log["null"]
         for quantile in QUANTILES:
             values = corrected[:, round(quantile * (corrected.shape[1] - 1))]
-            measured[_spectrum_claim(name, quantile)] = corrected_t_interval(
-                values, held["n_train"], held["n_test"]
-            ).map(np.exp)
+            mean = corrected_t_interval(values, held["n_train"], held["n_test"])
+            measured[_spectrum_claim(name, quantile)] = mean.map(np.exp)
     return measured
 
 

@@ -124,19 +124,13 @@ def check(config: Config, subject: Subject) -> None:
 
 def measure(config: Config, subject: Subject, run: study.Run) -> dict[str, Any]:
     """Spectra and assumptions of each class, of samples, their Gaussian mixture and real images; and the controls."""
-    labels = subject.labels
+    classes = list(enumerate(subject.labels))
     return {
-        "classes": [
-            run.stage(f"class-{label}", class_spectra, config, subject, run.key, number)
-            for number, label in enumerate(labels)
-        ],
+        "classes": [run.stage(f"class-{label}", class_spectra, config, subject, run.key, k) for k, label in classes],
         "gram": run.stage("gram", gram_spectra, subject, run.key),
         "planted": run.stage("planted", planted, run.key, config.planted, config.draws),
         "white": run.stage("white", white, subject, config.white_sets),
-        "eigenvectors": [
-            run.stage(f"eigenvectors-{label}", eigenvectors, config, subject, number)
-            for number, label in enumerate(labels)
-        ],
+        "eigenvectors": [run.stage(f"eigenvectors-{label}", eigenvectors, config, subject, k) for k, label in classes],
     }
 
 

@@ -153,12 +153,9 @@ def check(config: Config, subject: Subject) -> None:
 
 def measure(config: Config, subject: Subject, run: study.Run) -> dict[str, Any]:
     """Tails of every class's samples and of data with known tails, how often the test rejects, and the coupling."""
-    functions = config.projections, config.coordinates
+    functions, classes = (config.projections, config.coordinates), enumerate(subject.labels)
     return {
-        "classes": [
-            run.stage(f"class-{label}", class_tails, config, subject, run.key, number)
-            for number, label in enumerate(subject.labels)
-        ],
+        "classes": [run.stage(f"class-{label}", class_tails, config, subject, run.key, k) for k, label in classes],
         "controls": run.stage("controls", tail_controls.known_tails, subject, run.key, config.control_rows, *functions),
         "test": run.stage("test", tail_controls.rejections, run.key, config.control_sets, config.power_sets),
         "coupling": run.stage("coupling", coupling.deviations, run.key, config.pairs),

@@ -13,6 +13,7 @@ from dgu.analysis.stats import resampling
 from dgu.analysis.stats.resampling import (
     corrected_t_interval,
     equivalence,
+    geometric_mean,
     jackknife_interval,
     resampled_standard_error,
     rounding,
@@ -314,3 +315,13 @@ def test_numbers_without_room_for_their_squares_are_refused():
         t_interval([1e308, 1.5e308])
     with pytest.raises(InputError, match="whole"):
         jackknife_interval(float("nan"), [1.0, 2.0, 3.0])
+
+
+def test_a_geometric_mean_is_that_of_the_logarithms():
+    data = np.exp(values(1.0, 0.3))
+    found, logs = geometric_mean(data), t_interval(np.log(data))
+    assert found.value == pytest.approx(stats.gmean(data), rel=1e-12)
+    assert (found.low, found.high) == pytest.approx((np.exp(logs.low), np.exp(logs.high)), rel=1e-12)
+    for wrong in ([1.0, 0.0], [1.0, -2.0], [1.0, inf], np.ones((2, 2))):
+        with pytest.raises(InputError, match=r"^values = "):
+            geometric_mean(wrong)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dgu.analysis import Runs, Schedule, evaluate, fit_classifiers
-from dgu.analysis.universality.arms import PARTS, Pool, Recipe, Task, assemble, gaussian_arms, train_and_test
+from dgu.analysis.universality.arms import PARTS, Pool, Recipe, Task, assemble, cut_parts, gaussian_arms, train_and_test
 from dgu.core.errors import InputError
 from dgu.core.keys import stream
 from dgu.distributions.class_gaussians import class_key, draw_gaussian, fit_gaussian
@@ -272,3 +272,13 @@ def test_pool_is_a_plain_value():
     with pytest.raises(dataclasses.FrozenInstanceError):
         pool.x = None
     assert isinstance(pool, Pool)
+
+
+def test_images_are_cut_into_parts_one_after_the_other():
+    images = np.arange(2 * 9 * 3).reshape(2, 9, 3)
+    parts = cut_parts(images, {"test": 2, "train": 4, "validation": 1})
+    assert tuple(parts) == PARTS
+    np.testing.assert_array_equal(np.concatenate(list(parts.values()), axis=1), images[:, :7])
+    assert [part.shape[1] for part in parts.values()] == [4, 1, 2]
+    with pytest.raises(InputError, match="images of each class = 9: must be at least 10"):
+        cut_parts(images, {"train": 4, "validation": 4, "test": 2})

@@ -7,7 +7,8 @@ from scipy import stats
 from dgu.analysis import TheoremDesign, gap_trend, min_norm_interpolator, universality_gap
 from dgu.analysis.universality import theorem_one as theorem
 from dgu.core.errors import InputError
-from experiments.study.judged import JudgedClaim
+from experiments.study import Claim, at_most
+from experiments.study.claims import judge
 
 EXPONENTIAL = stats.expon(loc=-1)
 UNIFORM = stats.uniform(-(3**0.5), 2 * 3**0.5)
@@ -171,7 +172,4 @@ def test_gaps_without_spread_leave_the_slope_undecided(constant):
     sizes = [np.abs(gap).mean() for gap in gaps]
     np.testing.assert_allclose(trend.slope.value, np.polyfit(np.log(dimensions), np.log(sizes), 1)[0], rtol=1e-12)
     assert (trend.size_error == 0).nonzero()[0].tolist() == list(constant)
-    about = {"id": "a", "paper": "own", "figure": "", "statement": "falls", "unit": ""}
-    slope = trend.slope
-    claim = JudgedClaim.at_most(value=slope.value, interval=(slope.low, slope.high), threshold=-0.25, **about)
-    assert claim.verdict == "undecided"
+    assert judge(Claim("a", "falls", at_most(-0.25)), trend.slope, "own").verdict == "undecided"
