@@ -259,9 +259,9 @@ def spectrum_path(
 
 def linear_gains(
     slope: Callable[[np.ndarray], np.ndarray],
-    sigma_hat: Float64[np.ndarray, "steps *modes"],
-    sigma_next: Float64[np.ndarray, "steps *modes"],
-) -> Float64[np.ndarray, "steps *modes"]:
+    sigma_hat: Float64[np.ndarray, "steps ..."],
+    sigma_next: Float64[np.ndarray, "steps ..."],
+) -> Float64[np.ndarray, "steps ..."]:
     """What each step of Heun's sampler multiplies a coordinate y by, where ``(y - D(y; sigma)) / sigma = slope(sigma)
     y``.
 

@@ -33,7 +33,7 @@ LEADING = 2
 
 def tail_summary(
     rows: Num[np.ndarray, "n d"],
-    aside: Num[np.ndarray, "m d"],
+    aside: Num[np.ndarray, "m e"],
     key: Key,
     *,
     projections: int = 8,
@@ -98,7 +98,7 @@ def tail_summary(
 
 
 def aside_tail_test(
-    rows: Num[np.ndarray, "n d"], aside: Num[np.ndarray, "m d"], key: Key, *, projections: int = 8, draws: int = 199
+    rows: Num[np.ndarray, "n d"], aside: Num[np.ndarray, "m e"], key: Key, *, projections: int = 8, draws: int = 199
 ) -> TailTest:
     """``tail_test`` of the rows by their norm, projections and distance to anchors: functions that no bound on pixels
     holds back.
