@@ -245,12 +245,13 @@ def _measured(
 def _figures(subject: Subject, found: Mapping[str, Any]) -> dict[str, Any]:
     classes, controls, test = found["classes"], found["controls"], found["test"]
     functions = [str(name) for name in classes[0]["names"]]
-    shown = [(f"samples: {name}", one) for name, one in zip(subject.class_names[:2], classes)]
-    shown.append(("control: Gaussian", tail_controls.of_control(controls, "gaussian")))
-    shown.append(("control: Student-t, 3 d.o.f.", tail_controls.of_control(controls, "student")))
+    shown = {f"samples: {name}": one for name, one in zip(subject.class_names[:2], classes)} | {
+        "control: Gaussian": tail_controls.of_control(controls, "gaussian"),
+        "control: Student-t, 3 d.o.f.": tail_controls.of_control(controls, "student"),
+    }
     panels = [
         plots.TailPanel(title, one["t"] / one["scale"][0], one["survival"], functions, int(one["n"]))
-        for title, one in shown
+        for title, one in shown.items()
     ]
     kurtosis = plots.kurtosis_rows(
         subject.class_names,

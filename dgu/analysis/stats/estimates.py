@@ -119,7 +119,7 @@ def standard_deviation(values: Num[ArrayLike, "*batch n"]) -> Estimate:
     count, deviation, variance = values.shape[-1], values.std(axis=-1, ddof=1), values.var(axis=-1)
     fourth = np.mean((values - values.mean(axis=-1, keepdims=True)) ** 4, axis=-1)
     # A fair coin has k = 1, where the delta method's error vanishes.
-    excess = np.maximum(fourth / np.where(variance > 0, variance, 1.0) ** 2 - 1, 1e-6)
+    excess = np.maximum(fourth / np.float_power(np.where(variance > 0, variance, 1.0), 2) - 1, 1e-6)
     return normal_estimate(deviation, deviation * np.sqrt(excess / (4 * count)), n=count)
 
 
