@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from dgu.core.errors import InputError, require
 
@@ -51,6 +51,19 @@ def class_splits(count: int, sizes: Mapping[str, int], seed: int, replicate: int
     order = np.random.default_rng([seed, replicate, label]).permutation(count)
     ends = np.cumsum(list(sizes.values()))
     return {name: order[end - size : end] for (name, size), end in zip(sizes.items(), ends)}
+
+
+def split_classes(
+    images: Num[np.ndarray, "classes count *event"], sizes: Mapping[str, int], seed: int, replicate: int
+) -> dict[str, Num[np.ndarray, "classes _ *event"]]:
+    """The images of every class split at random into parts of the given sizes, as ``class_splits`` does: ``part`` is
+    (K, sizes[part], ...).
+
+    Raises:
+        InputError: the parts together are larger than a class.
+    """
+    rows = [class_splits(images.shape[1], sizes, seed, replicate, label) for label in range(len(images))]
+    return {part: np.stack([images[label, places[part]] for label, places in enumerate(rows)]) for part in sizes}
 
 
 def digests(images: Float[np.ndarray, "n *event"]) -> Int[np.ndarray, "n"]:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Num
 
-from dgu.core.errors import InputError, require
+from dgu.core.arrays import as_floats
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import example_key
 from dgu.core.prng import threefry
 from dgu.core.typing import Key
@@ -88,6 +90,30 @@ class MultivariateStudentT(_StudentT):
         normal = jax.random.normal(direction, tuple(shape))
         chi2 = 2 * jax.random.gamma(radius, jnp.asarray(self.dof / 2, normal.dtype), dtype=normal.dtype)
         return normal * (self.scale * jnp.sqrt(self.dof / chi2))
+
+
+def student_from_gaussian(
+    rows: Num[ArrayLike, "n d"], mean: Num[ArrayLike, "e"], key: Key, degrees_of_freedom: int = 3
+) -> Float[np.ndarray, "n d"]:
+    """Rows of the multivariate t law from Gaussian ones: ``mean + (row - mean) / r``, ``r^2`` a chi-square variable.
+
+    Rows of N(mean, Sigma) give the covariance ``Sigma / (degrees_of_freedom - 2)``, for 3 degrees the Gaussian's own.
+
+    Args:
+        rows: Gaussian rows.
+        mean: their mean.
+        key: of the radii, each the norm of ``degrees_of_freedom`` standard normal numbers.
+        degrees_of_freedom: 1 or more.
+
+    Raises:
+        InputError: shapes that do not fit, or degrees of freedom below 1.
+    """
+    key = threefry(key)
+    rows, mean = as_floats("rows", rows), as_floats("mean", mean)
+    require(rows.ndim == 2 and mean.shape == rows.shape[1:], "mean.shape", mean.shape, f"{rows.shape[1:]}")
+    require_whole("degrees_of_freedom", degrees_of_freedom)
+    normal = np.asarray(jax.random.normal(key, (len(rows), degrees_of_freedom)))
+    return mean + (rows - mean) / np.linalg.norm(normal, axis=1, keepdims=True)
 
 
 #: The named distributions, with their default values.

@@ -1,6 +1,7 @@
 """Posterior means of two mixtures: low-rank Gaussians (MoLRG), and points (the empirical distribution)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from dgu.core.arrays import as_jax_floats, as_native, at_least_single, require_n
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
+from dgu.models.closed_form import GaussianDenoiser
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -76,6 +78,35 @@ class MoLRGDenoiser:
     bases: Any
     variances: Any
     noise_std: Any = 0.0
+
+    @classmethod
+    def from_gaussians(cls, gaussians: Sequence[GaussianDenoiser], rank: int) -> "MoLRGDenoiser":
+        """Equal shares of the Gaussians, each reduced to its ``rank`` leading directions, or fewer where one has fewer.
+
+        What variance that leaves, averaged over the Gaussians, is spread evenly over the other ``d - rank`` directions:
+        ``noise_std^2 = mean_k(sum_{i > rank} lam_ki) / (d - rank)``.
+
+        Args:
+            gaussians: of one shape of event, their variances falling, as ``GaussianDenoiser.fit`` gives them.
+            rank: 1 or more.
+
+        Raises:
+            InputError: no Gaussian, events of different shapes, or a rank below 1.
+        """
+        require(len(gaussians) >= 1, "gaussians", f"{len(gaussians)} of them", "1 or more")
+        shapes = {np.shape(one.mean) for one in gaussians}
+        require(len(shapes) == 1, "shapes of the means", sorted(shapes), "equal")
+        require_whole("rank", rank)
+        (event,) = shapes
+        rank = min(rank, *(len(one.variances) for one in gaussians))
+        left = np.mean([np.asarray(one.variances)[rank:].sum() for one in gaussians])
+        return cls(
+            jnp.full(len(gaussians), 1 / len(gaussians)),
+            jnp.stack([one.mean for one in gaussians]),
+            jnp.stack([one.basis[:, :rank].reshape(*event, rank) for one in gaussians]),
+            jnp.stack([one.variances[:rank] for one in gaussians]),
+            jnp.asarray(np.sqrt(left / max(1, math.prod(event) - rank)), jnp.float32),
+        )
 
     @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:

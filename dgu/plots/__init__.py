@@ -21,6 +21,7 @@ from dgu.plots.generalization import score_panels as score_panels
 from dgu.plots.generalization import seed_curves as seed_curves
 from dgu.plots.histograms import histograms as histograms
 from dgu.plots.images import image_grid as image_grid
+from dgu.plots.images import stretched as stretched
 from dgu.plots.levels import LevelPanel as LevelPanel
 from dgu.plots.levels import level_curves as level_curves
 from dgu.plots.linear_maps import MapPanel as MapPanel

@@ -3,11 +3,19 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from matplotlib.figure import Figure
 
+from dgu.core.arrays import as_floats
 from dgu.core.errors import require
 from dgu.plots.style import drawing, new_figure, style
+
+
+def stretched(images: Num[np.ndarray, "*batch h w c"]) -> Float[np.ndarray, "*batch h w c"]:
+    """Images for ``image_grid``, each brought to [-1, 1] about the middle of its own range; constant ones to -1."""
+    images = as_floats("images", images)
+    low, high = (end(axis=(-3, -2, -1), keepdims=True) for end in (images.min, images.max))
+    return (2 * (images - low) / np.maximum(high - low, 1e-12) - 1).astype(np.float32)
 
 
 @drawing

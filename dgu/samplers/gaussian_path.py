@@ -11,8 +11,8 @@ so that means multiply by g and variances go to ``g^2 (v + c^2)``: no approximat
 Derived from Algorithm 2 of EDM (Karras et al. 2022). NumPy float64 on the host.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -247,7 +247,7 @@ def spectrum_path(
     mean_square = np.zeros(len(variances)) if mean_square is None else as_doubles("mean_square", mean_square)
     sigma_hat, added = churn_levels(sigmas, churn)
     levels = as_doubles("sigmas", sigmas)
-    gains = _gains(variances, sigma_hat, levels[1:])
+    gains = linear_gains(lambda sigma: sigma / (variances + sigma**2), sigma_hat[:, None], levels[1:, None])
     shift = np.concatenate([np.ones((1, len(variances))), np.cumprod(gains, axis=0)])
     spread = [np.full(len(variances), levels[0] ** 2 * float(base_variance))]
     for gain, noise in zip(gains, added):
@@ -257,11 +257,24 @@ def spectrum_path(
     )
 
 
-def _gains(variances: Any, sigma_hat: np.ndarray, sigma_next: np.ndarray) -> np.ndarray:
-    """g of each step and mode; the last step, to noise 0, is Euler's."""
-    step = (sigma_next - sigma_hat)[:, None]
-    slope = sigma_hat[:, None] / (variances + sigma_hat[:, None] ** 2)
-    euler = 1 + step * slope
-    slope_next = sigma_next[:-1, None] / (variances + sigma_next[:-1, None] ** 2)
-    heun = 1 + step[:-1] * (slope[:-1] + slope_next * euler[:-1]) / 2
+def linear_gains(
+    slope: Callable[[np.ndarray], np.ndarray],
+    sigma_hat: Float64[np.ndarray, "steps ..."],
+    sigma_next: Float64[np.ndarray, "steps ..."],
+) -> Float64[np.ndarray, "steps ..."]:
+    """What each step of Heun's sampler multiplies a coordinate y by, where ``(y - D(y; sigma)) / sigma = slope(sigma)
+    y``.
+
+    ``g = 1 + h (slope(sigma_hat) + slope(sigma_next) (1 + h slope(sigma_hat))) / 2`` with ``h = sigma_next -
+    sigma_hat``; the last step, to noise 0, is Euler's, ``g = 1 + h slope(sigma_hat)``.
+
+    Args:
+        slope: a function of noise levels above 0, elementwise.
+        sigma_hat, sigma_next: levels that each step leads from and to, the last of ``sigma_next`` 0; with a further
+            axis where ``slope`` gives one number for each mode.
+    """
+    step = sigma_next - sigma_hat
+    first = slope(sigma_hat)
+    euler = 1 + step * first
+    heun = 1 + step[:-1] * (first[:-1] + slope(sigma_next[:-1]) * euler[:-1]) / 2
     return np.concatenate([heun, euler[-1:]])

@@ -6,7 +6,7 @@ rightly does not keep, and the step as a function; here both are, for a few traj
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -48,6 +48,11 @@ class Trajectories:
     sigma_start: float
     labels: np.ndarray | None
     samples: np.ndarray
+
+    def first(self, count: int) -> "Trajectories":
+        """The first ``count`` of the trajectories."""
+        labels = None if self.labels is None else self.labels[:count]
+        return replace(self, x_hat=self.x_hat[:count], labels=labels, samples=self.samples[:count])
 
 
 def trace_trajectories(

@@ -7,7 +7,7 @@ import numpy as np
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import STANDARD_ERROR_PER_MARGIN, corrected_t_interval, equivalence
-from dgu.analysis.universality.arms import Recipe, Task, assemble, cut, gaussian_arms, train_and_test
+from dgu.analysis.universality.arms import Recipe, Task, assemble, cut_parts, gaussian_arms, train_and_test
 from dgu.core.errors import require
 from dgu.data.splits import class_splits
 from experiments.audit.common import OWN, key_of, text
@@ -170,7 +170,7 @@ def replicate(config: Config, subject: Subject, seed: int, number: int) -> dict[
     gaussian = {part: size for part, size in sizes.items() if part != "fit"}
     gaussian["test"] *= GAUSSIAN_TEST  # They cost no sampling: more of them steady the difference.
     drawn = gaussian_arms(samples["fit"], key_of(seed, "universality", number), sum(gaussian.values()))
-    cut_arms = {arm: cut(np.asarray(images), gaussian) for arm, images in drawn.items()}
+    cut_arms = {arm: cut_parts(np.asarray(images), gaussian) for arm, images in drawn.items()}
     arms = {"samples": samples, **cut_arms, "reference": reference}
     task = Task("all classes", np.arange(classes)[None], (sizes["train"],), "softmax_mse")
     result = train_and_test(assemble(arms), task, config.recipe, seed + number)

@@ -23,17 +23,8 @@ from experiments.study.pool import SamplerConfig
 
 #: Parts that take long to compile; the smoke preset leaves them out.
 _SLOW_TO_COMPILE = ("contraction", "tails", "starts", "representations")
-_PARTS = (
-    norms.PART,
-    contraction.PART,
-    tails.PART,
-    starts.PART,
-    spectra.PART,
-    representations.PART,
-    theorem.PART,
-    prediction.PART,
-    fit_size.PART,
-)
+_MODULES = (norms, contraction, tails, starts, spectra, representations, theorem, prediction, fit_size)
+_PARTS = tuple(module.PART for module in _MODULES)
 #: The twenty ImageNet classes of the paper.
 _PUBLISHED_CLASSES = (
     *(0, 11, 25, 217, 281, 371, 429, 497, 566, 569),

@@ -27,33 +27,20 @@ _KINDS = {
 def claims(factor: float) -> tuple[Claim, ...]:
     """What is tested: every kind of quantity is within ``factor`` of white Gaussian data's."""
     bound = f"within a factor {factor:g} of white Gaussian data"
-    statements = {
-        "assumption-mean": (
-            "The mean of each class has length O(1) in units in which the deviations have length 1: at most "
-            f"{factor:g}."
-        ),
-        "assumption-moments": (
-            "Moments up to the sixth of each class's samples along unit directions are of the order 1 / d^(q/2): "
-            f"{bound}."
-        ),
-        "assumption-quadratic-forms": (
-            "Variances of quadratic forms of each class's samples vanish as they do for white data of this size: "
-            f"{bound}."
-        ),
-        "assumption-smallest-singular-value": (
-            f"The smallest singular value of X X^T of each class's samples stays away from 0: {bound}."
-        ),
-    }
-    source = "Theorem 1, assumption"
-    return tuple(
-        Claim(
-            name,
-            statement,
-            at_least(1 / factor) if _KINDS[name] == "smallest" else at_most(factor),
-            source=source,
-            unit="" if _KINDS[name] == "mean" else "times white Gaussian data's",
-        )
-        for name, statement in statements.items()
+    source, unit = "Theorem 1, assumption", "times white Gaussian data's"
+    mean = f"The mean of each class has length O(1) in units in which the deviations have length 1: at most {factor:g}."
+    moments = (
+        f"Moments up to the sixth of each class's samples along unit directions are of the order 1 / d^(q/2): {bound}."
+    )
+    forms = (
+        f"Variances of quadratic forms of each class's samples vanish as they do for white data of this size: {bound}."
+    )
+    smallest = f"The smallest singular value of X X^T of each class's samples stays away from 0: {bound}."
+    return (
+        Claim("assumption-mean", mean, at_most(factor), source),
+        Claim("assumption-moments", moments, at_most(factor), source, unit),
+        Claim("assumption-quadratic-forms", forms, at_most(factor), source, unit),
+        Claim("assumption-smallest-singular-value", smallest, at_least(1 / factor), source, unit),
     )
 
 
@@ -65,7 +52,7 @@ def quantities(rows: np.ndarray, key: Key) -> dict[str, np.ndarray]:
         "assumption_names": np.array([one.name for one in found]),
         "assumption_wanted": np.array([one.wanted for one in found]),
         "white": np.array([one.white for one in found]),
-        "assumptions": np.array([[one.estimate.value, one.estimate.low, one.estimate.high] for one in found]),
+        "assumptions": np.stack([one.estimate.stacked() for one in found]),
     }
 
 
@@ -80,8 +67,8 @@ def measured(found: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str]) 
         centre = scaled[..., 0]
         farthest = centre.argmin() if kind == "smallest" else centre.argmax()
         k, place = (int(at) for at in np.unravel_index(farthest, centre.shape))
-        value, low, high = (float(part) for part in scaled[k, place])
-        claimed[claim] = Noted(Estimate(value, low, high), f"Farthest: {names[places[place]]}, {classes[k]}.")
+        farthest_found = Estimate(*scaled[k, place].tolist())
+        claimed[claim] = Noted(farthest_found, f"Farthest: {names[places[place]]}, {classes[k]}.")
     return claimed
 
 
@@ -96,7 +83,7 @@ def drawn(found: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str], fac
 def table(one: Mapping[str, np.ndarray], name: str) -> Table:
     """Every quantity of one class."""
     rows = [
-        (str(title), str(wanted), "{:.3g} [{:.3g}, {:.3g}]".format(*values), f"{white:.3g}" if white else "-")
+        (str(title), str(wanted), Estimate(*values).text(".3g"), f"{white:.3g}" if white else "-")
         for title, wanted, values, white in zip(
             one["assumption_names"], one["assumption_wanted"], one["assumptions"], one["white"]
         )

@@ -1,6 +1,5 @@
 """Is the sampler a contraction? Measured Lipschitz constants of its steps and of the whole map, and what they bound."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,28 +7,17 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots, samplers
+from dgu.analysis.concentration.contraction import gaussian_expansion_errors
+from dgu.analysis.concentration.two_points import two_point_gains, two_point_steps
 from dgu.analysis.stats.estimates import Estimate, exactly
+from dgu.analysis.stats.resampling import geometric_mean
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from dgu.samplers import Churn
+from experiments import study
 from experiments.concentration import scales
-from experiments.concentration.contraction_controls import gaussian_errors, halfway_gains, two_points
 from experiments.concentration.subject import ARMS, PAPER, Plan, Subject, no_network
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Measured,
-    Noted,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_least,
-    at_most,
-    option,
-)
+from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Run, Table, at_least, at_most, option
 from experiments.study.checkpoints import sampling_cost
 from experiments.study.progress import Progress
 
@@ -105,7 +93,7 @@ CLAIMS = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="contraction"):
+class Config(study.Options, prefix="contraction"):
     """Top singular values of the Jacobians of steps and of the whole sampler, without churn and with it."""
 
     samples: int = option(20, ge=2)
@@ -150,21 +138,12 @@ PRESETS = {
 
 def measure(config: Config, subject: Subject, run: Run) -> dict[str, Any]:
     """Gains of the trained sampler without churn and with it, their references, and the controls."""
+    points = config.two_point_trajectories, config.two_point_size, config.two_point_distance, config.two_point_steps
+    arms = subject.arms.items()
     return {
-        "arms": {
-            name: run.stage(_stored(name), gains, config, subject, run.key, churn)
-            for name, churn in subject.arms.items()
-        },
-        "control": run.stage("gaussian", gaussian_errors, subject, run.key),
-        "points": run.stage(
-            "two-points",
-            two_points,
-            run.key,
-            config.two_point_trajectories,
-            config.two_point_size,
-            config.two_point_distance,
-            config.two_point_steps,
-        ),
+        "arms": {name: run.stage(_stored(name), gains, config, subject, run.key, churn) for name, churn in arms},
+        "control": run.stage("gaussian", control, subject, run.key),
+        "points": run.stage("two-points", two_point_steps, run.key, *points),
         "references": run.stage("references", references, subject),
     }
 
@@ -206,12 +185,6 @@ def gains(config: Config, subject: Subject, key: Key, churn: Churn) -> dict[str,
     path = analysis.trace_trajectories(
         denoiser, key, range(config.samples), sigmas, labels=_labels(subject, config.samples), **common
     )
-    first = replace(
-        path,
-        x_hat=path.x_hat[: config.whole],
-        labels=None if path.labels is None else path.labels[: config.whole],
-        samples=path.samples[: config.whole],
-    )
     options: dict[str, Any] = {
         "key": stream(key, "lanczos"),
         "tolerance": config.tolerance,
@@ -221,17 +194,10 @@ def gains(config: Config, subject: Subject, key: Key, churn: Churn) -> dict[str,
     with Progress("Jacobians of steps", total=config.samples * (len(sigmas) - 1), unit="states") as bar:
         steps = analysis.step_expansion(denoiser, path, progress=_shown_by(bar), **options)
     with Progress("Jacobians of the whole map", total=config.whole, unit="trajectories") as bar:
-        generator = analysis.generator_expansion(denoiser, first, progress=_shown_by(bar), **options)
+        generator = analysis.generator_expansion(denoiser, path.first(config.whole), progress=_shown_by(bar), **options)
+    pairs = common | {"labels": _labels(subject, config.pairs)}
     near, far = (
-        analysis.pair_distances(
-            denoiser,
-            stream(key, "pairs"),
-            range(config.pairs),
-            sigmas,
-            labels=_labels(subject, config.pairs),
-            nearness=nearness,
-            **common,
-        )
+        analysis.pair_distances(denoiser, stream(key, "pairs"), range(config.pairs), sigmas, nearness=nearness, **pairs)
         for nearness in (config.nearness, 1.0)
     )
     return {
@@ -245,6 +211,12 @@ def gains(config: Config, subject: Subject, key: Key, churn: Churn) -> dict[str,
     }
 
 
+def control(subject: Subject, key: Key) -> dict[str, float]:
+    """Errors of measured gains if the denoiser is the Gaussian of the first class, and the largest of these gains."""
+    images = subject.images if subject.real is None else subject.real
+    return gaussian_expansion_errors(images[0], subject.sigmas, subject.arms["churn on"], key)
+
+
 def references(subject: Subject) -> dict[str, np.ndarray]:
     """Exact gains of the steps for the first class's Gaussian, by arm; and the samples' deviation along their leading
     mode.
@@ -254,10 +226,8 @@ def references(subject: Subject) -> dict[str, np.ndarray]:
     gaussian, flat = subject.gaussian(0), subject.rows.astype(np.float64)
     centred = flat - flat.mean(axis=1, keepdims=True)
     top = [np.linalg.norm(rows, 2) ** 2 / (flat.shape[1] - 1) for rows in centred]
-    exact = {
-        _stored(name): analysis.gaussian_path(gaussian, subject.sigmas, churn).step_expansion
-        for name, churn in subject.arms.items()
-    }
+    paths = {name: analysis.gaussian_path(gaussian, subject.sigmas, churn) for name, churn in subject.arms.items()}
+    exact = {_stored(name): path.step_expansion for name, path in paths.items()}
     return exact | {"output": np.sqrt(np.mean(top))}
 
 
@@ -300,17 +270,17 @@ def _measured(subject: Subject, found: Mapping[str, Any], whole: np.ndarray) -> 
     place = np.unravel_index(np.argmax(own["steps"]), own["steps"].shape)
     largest, error = float(own["steps"][place]), float(own["step_errors"][place])
     shares = analysis.t_interval((own["steps"] <= 1).mean(axis=1), bounds=(0, 1))
-    constant, output = _geometric_mean(own["generator"]), float(found["references"]["output"])
+    constant, output = geometric_mean(own["generator"]), float(found["references"]["output"])
     gained, fell = points["gains"] > 1 + points["errors"], points["changes"] < 0
     return {
         # The largest of the states visited, known but for the error of the iteration.
         "contraction-every-step": Noted(
             Estimate(largest, max(0.0, largest - error), largest + error, exact=True),
             f"The largest of {own['steps'].size} states, with the error of the iteration; the share of a trajectory's "
-            f"steps that contract is {shares.value:.1%} [{shares.low:.1%}, {shares.high:.1%}].",
+            f"steps that contract is {shares.text('.1%')}.",
         ),
         "contraction-whole-map": Noted(
-            _geometric_mean(whole), f"The largest value of {len(whole)} trajectories is {whole.max():.3g}."
+            geometric_mean(whole), f"The largest value of {len(whole)} trajectories is {whole.max():.3g}."
         ),
         "contraction-bounds-output": Estimate(
             output / constant.value, output / constant.high, output / constant.low, method=constant.method
@@ -327,13 +297,6 @@ def _measured(subject: Subject, found: Mapping[str, Any], whole: np.ndarray) -> 
     }
 
 
-def _geometric_mean(values: np.ndarray) -> Estimate:
-    """Geometric mean with its 95 % interval, from logarithms: constants of trajectories differ by factors."""
-    found = analysis.t_interval(np.log(values))
-    mean, low, high = (math.exp(float(part)) for part in (found.value, found.low, found.high))
-    return Estimate(mean, low, high, method="t of the logarithms over trajectories", n=len(values))
-
-
 def _figures(
     config: Config, subject: Subject, found: Mapping[str, Any], curves: Mapping[str, Mapping[str, np.ndarray]]
 ) -> dict[str, Any]:
@@ -344,9 +307,8 @@ def _figures(
         for name, arm in arms.items()
     ]
     distance, grid = config.two_point_distance, samplers.karras_sigmas(config.two_point_steps)
-    counter = plots.counter_example(
-        grid[:-1], points["gains"], points["changes"], halfway_gains(grid, distance), distance
-    )
+    halfway = two_point_gains(grid, distance)
+    counter = plots.counter_example(grid[:-1], points["gains"], points["changes"], halfway, distance)
     return {
         "step_gains": plots.step_gains(gained),
         "scale_recursion": scales.figure(arms, sigmas, curves, {_own_arm(subject): float(exact["output"])}),
@@ -355,14 +317,10 @@ def _figures(
 
 
 def _steps_table(arms: Mapping[str, Mapping[str, np.ndarray]], sigmas: np.ndarray) -> Table:
-    columns = [
-        column
-        for arm in arms.values()
-        for column in (np.median(arm["steps"], axis=0), arm["steps"].max(axis=0), arm["near"].max(axis=0))
-    ]
-    rows = [
-        (step, float(sigmas[step]), *(float(column[step]) for column in columns)) for step in range(len(sigmas) - 1)
-    ]
+    columns: list[np.ndarray] = [sigmas[:-1]]
+    for arm in arms.values():
+        columns += [np.median(arm["steps"], axis=0), arm["steps"].max(axis=0), arm["near"].max(axis=0)]
+    rows = [(step, *map(float, values)) for step, values in enumerate(zip(*columns))]
     heads = [f"{what}, {of}" for of in ("off", "on") for what in ("median", "largest", "largest near pair")]
     return Table("Expansion in each step", ("step", "sigma", *heads), rows)
 
@@ -377,7 +335,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     return [replace(cost, stage="contraction", disk=2 * config.samples * plan.num_steps * 8 * 4)]
 
 
-PART = Part(
+PART = study.Part(
     name="contraction",
     title="Contraction of the sampler",
     question="Is every step of the sampler a contraction, and is the whole map from initial noise to sample?",

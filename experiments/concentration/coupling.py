@@ -7,13 +7,15 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis.concentration.coupling import COUPLINGS, LARGEST_DEVIATION
-from dgu.analysis.stats.estimates import Estimate, normal_estimate
+from dgu.analysis.stats.estimates import Estimate, standard_deviation
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from experiments.study import Claim, Figure, all_of, at_most
 
 DIMENSIONS = (16, 256, 4096)
 _LABELS = {"coin": "y = ±x by a coin", "independent": "y independent of x"}
+#: The coupling that each joint claim is about.
+_CLAIMED = {"coupling-concentrates": "coin", "coupling-independent": "independent"}
 
 FIGURE = Figure(
     "coupling",
@@ -22,8 +24,10 @@ FIGURE = Figure(
 )
 
 
-def _parts(coupling: str) -> tuple[Claim, ...]:
-    return tuple(
+def _claim(name: str, statement: str, note: str = "") -> Claim:
+    """The deviation stays below what the marginals' constants allow, at every dimension."""
+    coupling = _CLAIMED[name]
+    parts = (
         Claim(
             f"coupling-{coupling}-{d}",
             f"For {_LABELS[coupling]}, at dimension {d:,}, the standard deviation of ||x - y|| / sqrt 2 is at most "
@@ -33,23 +37,20 @@ def _parts(coupling: str) -> tuple[Claim, ...]:
         )
         for d in DIMENSIONS
     )
+    return Claim(name, statement, all_of(*parts), source="Theorem 3", note=note)
 
 
 CLAIMS = (
-    Claim(
+    _claim(
         "coupling-concentrates",
         "Any coupling of two concentrated vectors concentrates: the standard deviation of ||x - y|| / sqrt 2 stays "
         "below 2, which the constants of the marginals allow, also if y = x or y = -x by a fair coin.",
-        all_of(*_parts("coin")),
-        source="Theorem 3",
-        note="As stated in the paper, whose proof uses the marginal distribution of x in place of that of x given y.",
+        "As stated in the paper, whose proof uses the marginal distribution of x in place of that of x given y.",
     ),
-    Claim(
+    _claim(
         "coupling-independent",
         "An independent coupling of two concentrated vectors concentrates: the standard deviation of ||x - y|| / sqrt "
         "2 stays below 2, which the constants of the marginals allow.",
-        all_of(*_parts("independent")),
-        source="Theorem 3",
     ),
 )
 
@@ -60,36 +61,27 @@ def deviations(key: Key, pairs: int) -> dict[str, np.ndarray]:
     found = {}
     for name in COUPLINGS:
         distances = analysis.coupled_distances(stream(key, "coupling", name), pairs, DIMENSIONS, name)
-        estimates = [_deviation(values) for values in distances.astype(np.float64)]
-        found[name] = np.array([[one.value, one.low, one.high] for one in estimates])
+        found[name] = standard_deviation(distances).stacked()
     return found
-
-
-def _deviation(values: np.ndarray) -> Estimate:
-    """The standard deviation of independent values, with the standard error that their kurtosis gives."""
-    deviation = values.std(ddof=1)
-    kurtosis = np.mean((values - values.mean()) ** 4) / values.var() ** 2
-    error = deviation * np.sqrt(max(kurtosis - 1, 1e-6) / (4 * len(values)))
-    return normal_estimate(float(deviation), float(error), n=len(values))
 
 
 def measured(found: Mapping[str, np.ndarray]) -> dict[str, dict[str, Estimate]]:
     """What was measured for each of ``CLAIMS``."""
     return {
         claim: {
-            f"coupling-{name}-{d}": Estimate(value, low, high, method="normal")
-            for d, (value, low, high) in zip(DIMENSIONS, found[name].tolist())
+            f"coupling-{name}-{d}": Estimate(*values, method="normal")
+            for d, values in zip(DIMENSIONS, found[name].tolist())
         }
-        for claim, name in (("coupling-concentrates", "coin"), ("coupling-independent", "independent"))
+        for claim, name in _CLAIMED.items()
     }
 
 
 def drawn(found: Mapping[str, np.ndarray]) -> matplotlib.figure.Figure:
     """The measured deviations beside the exact ones."""
-    exact = {name: np.array([analysis.coupled_deviation(d, name) for d in DIMENSIONS]) for name in COUPLINGS}
+    exact = {label: [analysis.coupled_deviation(d, name) for d in DIMENSIONS] for name, label in _LABELS.items()}
     return plots.coupling_deviations(
         DIMENSIONS,
-        {_LABELS[name]: found[name] for name in COUPLINGS},
-        {_LABELS[name]: exact[name] for name in COUPLINGS},
+        {label: found[name] for name, label in _LABELS.items()},
+        {label: np.array(values) for label, values in exact.items()},
         LARGEST_DEVIATION,
     )

@@ -13,21 +13,9 @@ from dgu.analysis.stats.resampling import corrected_t_interval, t_interval
 from dgu.analysis.universality.arms import Recipe
 from dgu.analysis.universality.fit_size import FitSweep, fit_gaps, fit_size_accuracy
 from dgu.core.errors import require
+from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Noted,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_least,
-    equivalent,
-    option,
-)
+from experiments.study import Claim, Cost, Figure, Findings, Noted, Run, Table, at_least, equivalent, option
 
 #: The range of a difference of accuracies, in percentage points.
 _POINTS = (-100, 100)
@@ -45,7 +33,7 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="fit_size"):
+class Config(study.Options, prefix="fit_size"):
     """Linear classifiers on the samples and on mixtures fitted to n_fit of them."""
 
     sizes: tuple[int, ...] = option((50, 100, 200, 400, 800, 1600, 3200, 6400), ge=2)
@@ -164,13 +152,13 @@ def report(config: Config, subject: Subject, found: Mapping[str, np.ndarray]) ->
         return corrected_t_interval(np.moveaxis(values, 0, -1), n_train=n_train, n_test=sweep.test, bounds=_POINTS)
 
     gap, alone = over_splits(own), t_interval(null.T, bounds=_POINTS)
-    columns = [np.asarray(part) for one in (gap, alone) for part in (one.value, one.low, one.high)]
-    gaps = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in zip(*columns[:3])]
-    alones = columns[3]
+    gaps = [gap[at].text("+.1f") for at in range(own.shape[1])]
+    alones = np.asarray(alone.value)
     first, last = sweep.n_fit[0], sweep.n_fit[-1]
     sizes = f"The mixtures compared are fitted to {first} and {last} images of each class."
     header = ("mixture", "samples", "low", "high", "null", "low", "high")
-    rows = [(arm, *(float(column[at]) for column in columns)) for at, arm in enumerate(sweep.arms[1:])]
+    columns = np.concatenate([gap.stacked(), alone.stacked()], axis=1)
+    rows = [(arm, *values) for arm, values in zip(sweep.arms[1:], columns.tolist())]
     return Findings(
         f"Accuracy on the samples, minus that on the mixture, is {gaps[0]} points if the mixture is fitted to {first} "
         f"images of each class, {gaps[-2]} at {last}, and {gaps[-1]} by the published protocol. Exactly Gaussian "
@@ -194,9 +182,7 @@ def report(config: Config, subject: Subject, found: Mapping[str, np.ndarray]) ->
 
 
 def _figure(n: np.ndarray, dimension: int, gap: Estimate, alone: Estimate) -> Any:
-    mean, low, high = (
-        np.stack([np.asarray(getattr(one, part)) for one in (gap, alone)]) for part in ("value", "low", "high")
-    )
+    mean, low, high = np.stack([gap.stacked(axis=0), alone.stacked(axis=0)], axis=1)
     return plots.learning_curves(
         [plots.CurvePanel("", n, mean, low, high, ("diffusion", "null"), dimension=dimension)],
         quantity="accuracy on images - on mixture (points)",
@@ -219,7 +205,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     return [Cost("fit size", 0, 2 * config.replicates * (k * fits + sgd), images, 0)]
 
 
-PART = Part(
+PART = study.Part(
     name="fit_size",
     title="The gap that a finite fit leaves",
     question="Is the gap between samples and mixture an estimation error, which vanishes with more images for the fit?",

@@ -6,24 +6,12 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots, samplers
-from dgu.analysis.stats.estimates import Estimate, exactly, normal_estimate
+from dgu.analysis.concentration.norms import gaussian_norm_scores
+from dgu.analysis.stats.estimates import exactly, normal_estimate
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from experiments.concentration.subject import PAPER, Plan, Subject, no_network
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Noted,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_least,
-    at_most,
-    option,
-)
+from experiments.study import Claim, Cost, Figure, Findings, Noted, Options, Part, Run, Table, at_least, at_most, option
 from experiments.study.checkpoints import sampling_cost
 
 #: Quantities that are compared with their exact distribution under a Gaussian.
@@ -100,11 +88,9 @@ def claims(config: Config) -> tuple[Claim, ...]:
 
 def measure(config: Config, subject: Subject, run: Run) -> dict[str, Any]:
     """Norms of new trajectories, the images of one trajectory, and the Gaussian with the moments of each class."""
-    classes = range(len(subject.labels))
+    classes = enumerate(subject.labels)
     return {
-        "classes": [
-            run.stage(f"class-{subject.labels[k]}", trajectories, config, subject, run.key, k) for k in classes
-        ],
+        "classes": [run.stage(f"class-{label}", trajectories, config, subject, run.key, k) for k, label in classes],
         "pictures": run.stage("pictures", pictures, config, subject, run.key),
         "control": run.stage("control", control, config, subject, run.key)["z"],
         "exact": run.stage("gaussian", expected, subject),
@@ -117,7 +103,7 @@ def report(config: Config, subject: Subject, found: dict[str, Any]) -> Findings:
     changes = [norms["change"][: config.trajectories] for norms in found["classes"]]
     pooled = np.concatenate(changes)
     share, by_step = analysis.falling_share(pooled)
-    falls = np.array([float(each.value) for each in by_step])
+    falls = np.array([each.value for each in by_step])
     # Steps of one trajectory depend on each other; the mean change at each step is over independent trajectories.
     scores = pooled.mean(axis=0) / (pooled.std(axis=0, ddof=1) / np.sqrt(len(pooled)))
     closest = int(np.argmax(scores))
@@ -153,7 +139,7 @@ def report(config: Config, subject: Subject, found: dict[str, Any]) -> Findings:
         "Gaussian with the moments of the "
         f"{'held-out real images' if subject.real is not None else 'samples themselves'}.",
         claims={
-            "norms-fall": Noted(Estimate(float(share.value), float(share.low), float(share.high)), least),
+            "norms-fall": Noted(share, least),
             "norms-fall-on-average": Noted(
                 normal_estimate(float(scores[closest]), 1.0), f"In the step from sigma = {sigmas[closest]:.3g}."
             ),
@@ -213,25 +199,8 @@ def expected(subject: Subject) -> dict[str, np.ndarray]:
 
 def control(config: Config, subject: Subject, key: Key) -> dict[str, np.ndarray]:
     """Standard scores of the mean squared norms if the Gaussian itself is the denoiser: (quantities, steps)."""
-    gaussian, sigmas = subject.gaussian(0), subject.sigmas
-    num_steps = len(sigmas) - 1
-    _, seen = samplers.sample(
-        gaussian,
-        stream(key, "control"),
-        range(config.control),
-        sigmas,
-        shape=subject.shape,
-        churn=subject.churn,
-        observe=analysis.observe_norms,
-        batch_size=200,
-    )
-    path = analysis.gaussian_path(gaussian, sigmas, subject.churn)
-    exact = {name: path.squared_norm(name) for name in QUANTITIES}
-    scores = [
-        analysis.norm_z_scores(seen[name], (exact[name][0][:num_steps], exact[name][1][:num_steps]))
-        for name in QUANTITIES
-    ]
-    return {"z": np.stack(scores)}
+    gaussian, own = subject.gaussian(0), stream(key, "control")
+    return {"z": gaussian_norm_scores(gaussian, own, subject.sigmas, subject.churn, count=config.control)}
 
 
 def costs(config: Config, plan: Plan) -> list[Cost]:

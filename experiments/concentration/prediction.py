@@ -6,35 +6,19 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import corrected_t_interval, t_interval
 from dgu.analysis.universality.fit_size import mixture_samples
-from dgu.analysis.universality.least_squares import least_squares_classifier, simulated_errors
-from dgu.analysis.universality.predicted import class_moments, predicted_curve
+from dgu.analysis.universality.least_squares import simulated_errors
+from dgu.analysis.universality.least_squares_splits import predicted_and_split_errors
 from dgu.core.errors import require
 from dgu.core.keys import stream
 from dgu.core.typing import Key
-from dgu.data.splits import class_splits
+from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Measured,
-    Noted,
-    NotTested,
-    Options,
-    Part,
-    Run,
-    Table,
-    each,
-    equivalent,
-    option,
-)
+from experiments.study import Claim, Cost, Figure, Findings, Noted, NotTested, Run, Table, each, equivalent, option
 
 #: The two classifiers, and what they are called.
 LINES = {"ridge": "best ridge", "min_norm": "no ridge"}
@@ -56,7 +40,7 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="prediction"):
+class Config(study.Options, prefix="prediction"):
     """One-vs-all least squares: asymptotic theory, simulation on the mixture, and training on the samples."""
 
     ratios: tuple[float, ...] = option((0.5, 0.8, 1.25, 2.0, 4.0), gt=0.0)
@@ -207,75 +191,19 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
 
 
 def predict(config: Config, subject: Subject, seed: int, null: Key | None) -> dict[str, np.ndarray]:
-    """Moments of a part of the images, the theory from them, and errors of least squares on the other images.
-
-    Args:
-        config: the options.
-        subject: its samples are the images.
-        seed: of the splits.
-        null: if given, the images are draws with this key from the Gaussian mixture with the moments of all samples.
-
-    Returns:
-        ``means`` and ``covariances``; ``n``, ``ridge``, ``min_norm`` and ``best`` at the training sizes and between
-        them, ``at`` the places of the training sizes there; at these ``theory`` (sizes, lines) and ``errors`` (sizes,
-        lines, replicates).
-    """
+    """What ``predicted_and_split_errors`` finds on the samples, or where ``null`` is given on draws with this key from
+    the Gaussian mixture with the moments of all samples; splits are made from ``seed``."""
     images = subject.rows if null is None else mixture_samples(subject.rows, null, subject.per_class)
-    return _predicted(config, images, _per_class(config, subject), seed)
-
-
-@threadpool_limits.wrap(limits=1)  # Matrices this small only wait for a second BLAS thread.
-def _predicted(config: Config, images: np.ndarray, per_class: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    k, count, _ = images.shape
-    parts = config.parts(count)
-    cut = {"fit": parts["fit"], "rest": count - parts["fit"]}
-    split = [class_splits(count, cut, seed, 0, label) for label in range(k)]
-    fitted, rest = (np.stack([images[label, rows[part]] for label, rows in enumerate(split)]) for part in cut)
-    means, covariances = class_moments(fitted)
-    n = k * per_class
-    # Between the sizes too, so that the line shows how the error peaks at n = d without a ridge.
-    fine = np.unique(np.concatenate([n, np.geomspace(n[0], n[-1], config.between)]).round(6))
-    curve = predicted_curve(means, covariances, np.arange(k)[None], fine)
-    at = np.searchsorted(fine, n)
-    errors = [
-        _on_images(rest, parts, size, (ridge, 0.0), config.replicates, seed).T
-        for size, ridge in zip(per_class.tolist(), curve.best[at].tolist())
-    ]
-    return {
-        "means": means,
-        "covariances": covariances,
-        "n": fine,
-        "at": at,
-        "ridge": curve.ridge,
-        "min_norm": curve.min_norm,
-        "best": curve.best,
-        "theory": np.stack([curve.ridge[at], curve.min_norm[at]], axis=1),
-        "errors": np.stack(errors),
-    }
-
-
-def _on_images(
-    images: np.ndarray,
-    parts: Mapping[str, int],
-    per_class: int,
-    ridges: Sequence[float],
-    replicates: int,
-    seed: int,
-) -> np.ndarray:
-    """Errors (replicates, ridges) of least squares trained on images (K, n, d) and tested on others of a random
-    split."""
-    k, count, _ = images.shape
-    sizes = {part: parts[part] for part in ("train", "test")}
-    labels, truth = np.repeat(np.arange(k), per_class), np.repeat(np.arange(k), parts["test"])
-    errors = np.empty((replicates, len(ridges)))
-    for number in range(replicates):
-        rows = [class_splits(count, sizes, seed, 1 + number, label) for label in range(k)]
-        train = np.concatenate([images[label, split["train"][:per_class]] for label, split in enumerate(rows)])
-        test = np.concatenate([images[label, split["test"]] for label, split in enumerate(rows)]).astype(np.float64)
-        for place, ridge in enumerate(ridges):
-            scores = test @ least_squares_classifier(train, labels, k, ridge=ridge)
-            errors[number, place] = np.mean(np.argmax(scores, axis=1) != truth)
-    return errors
+    parts = config.parts(images.shape[1])
+    return predicted_and_split_errors(
+        images,
+        _per_class(config, subject),
+        fit=parts["fit"],
+        test=parts["test"],
+        between=config.between,
+        replicates=config.replicates,
+        seed=seed,
+    )
 
 
 def simulate(
@@ -295,13 +223,11 @@ def _per_class(config: Config, subject: Subject) -> np.ndarray:
     return config.sizes(subject.dimension, len(subject.labels), train)
 
 
-def _by_size(estimate: Estimate, n: np.ndarray) -> dict[str, Measured]:
+def _by_size(estimate: Estimate, n: np.ndarray) -> dict[str, study.Measured]:
     """The entries of arrays (sizes, lines), by size and classifier."""
-    value, low, high = (np.asarray(part) for part in (estimate.value, estimate.low, estimate.high))
     return {
         f"{size}-{line}": Noted(
-            Estimate(float(value[i, j]), float(low[i, j]), float(high[i, j])),
-            statement=f"At n = {size} ({text}), the error does not differ from the prediction.",
+            estimate[i, j], statement=f"At n = {size} ({text}), the error does not differ from the prediction."
         )
         for i, size in enumerate(n.tolist())
         for j, (line, text) in enumerate(LINES.items())
@@ -311,9 +237,7 @@ def _by_size(estimate: Estimate, n: np.ndarray) -> dict[str, Measured]:
 def _figure(n: np.ndarray, d: int, predicted: Mapping[str, np.ndarray], found: Sequence[Estimate]) -> Any:
     panels = []
     for place, (line, text) in enumerate(LINES.items()):
-        mean, low, high = (
-            np.stack([np.asarray(getattr(one, part))[:, place] for one in found]) for part in ("value", "low", "high")
-        )
+        mean, low, high = np.stack([one[:, place].stacked(axis=0) for one in found], axis=1)
         curve = {"theory for the mixture": (predicted["n"], 100 * predicted[line])}
         panels.append(plots.CurvePanel(text, n, mean, low, high, ("mixture", "diffusion"), d, curve))
     labels = {"mixture": "simulation on the mixture", "diffusion": "trained and tested on samples"}
@@ -321,11 +245,10 @@ def _figure(n: np.ndarray, d: int, predicted: Mapping[str, np.ndarray], found: S
 
 
 def _table(n: np.ndarray, expected: np.ndarray, found: Sequence[Estimate], alone: Estimate) -> Table:
-    columns = [np.asarray(part) for one in found for part in (one.value, one.low, one.high)]
+    columns = [expected, *(part for one in found for part in one.stacked(axis=0)), alone.value]
+    values = np.stack([np.asarray(column) for column in columns], axis=-1)
     rows = [
-        (int(size), text, *(float(column[i, j]) for column in (expected, *columns, np.asarray(alone.value))))
-        for i, size in enumerate(n)
-        for j, text in enumerate(LINES.values())
+        (int(size), text, *values[i, j].tolist()) for i, size in enumerate(n) for j, text in enumerate(LINES.values())
     ]
     header = ("n", "classifier", "theory", "mixture", "low", "high", "samples", "low", "high", "null - its theory")
     return Table("Test error of least squares (%)", header, rows)
@@ -349,7 +272,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     return [Cost("prediction", 0, flop, 8 * (4 * k * d * d + max(n) * d), 0)]
 
 
-PART = Part(
+PART = study.Part(
     name="prediction",
     title="Test errors predicted from means and covariances",
     question="Do means and covariances alone predict the test error of least squares, on mixture and samples?",

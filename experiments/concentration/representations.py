@@ -13,26 +13,13 @@ from dgu import analysis, plots
 from dgu.analysis.moments.spectra import squared_singular_values
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import Equivalence, corrected_t_interval, equivalence
-from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, gaussian_arms, train_and_test
+from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, cut_parts, gaussian_arms, train_and_test
 from dgu.core.keys import stream
 from dgu.core.typing import Key
-from dgu.data.splits import class_splits
+from dgu.data.splits import split_classes
+from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, require_images, single_class
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Noted,
-    Options,
-    Part,
-    Run,
-    Table,
-    all_of,
-    equivalent,
-    option,
-    within,
-)
+from experiments.study import Claim, Cost, Figure, Findings, Noted, Run, Table, all_of, equivalent, option, within
 
 #: The representations, and what they are called.
 NAMES = {"pixels": "pixels", "cnn": "features of a small network", "random-conv": "random convolutional features"}
@@ -61,7 +48,7 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="representations"):
+class Config(study.Options, prefix="representations"):
     """Classifiers and spectra on pixels, on the penultimate layer of a small network, and on random convolutions."""
 
     replicates: int = option(12, ge=2)
@@ -106,7 +93,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             all_of(
                 *(
                     Claim(
-                        f"representations-spectra-{name}-{round(100 * quantile)}%",
+                        _spectrum_claim(name, quantile),
                         f"On {words}, at {quantile:.0%} of the ranks, the ratio of Gram eigenvalues of mixture and "
                         "samples agrees with that of null and mixture.",
                         within(*BOUNDS),
@@ -119,6 +106,10 @@ def claims(config: Config) -> tuple[Claim, ...]:
             source="Fig 8",
         ),
     )
+
+
+def _spectrum_claim(name: str, quantile: float) -> str:
+    return f"representations-spectra-{name}-{round(100 * quantile)}%"
 
 
 def check(config: Config, subject: Subject) -> None:
@@ -227,18 +218,15 @@ def compare(config: Config, key: Key, rows: np.ndarray, seed: int) -> dict[str, 
     """Accuracy (replicates, train arm, test arm) and Gram spectra (replicates, r) of samples, mixture and null."""
     k, count, _ = rows.shape
     sizes = part_sizes(count)
-    # The Gaussian arms are drawn together, then cut into parts.
-    gaussian = [sizes[part] * (GAUSSIAN_TEST if part == "test" else 1) for part in PARTS]
+    gaussian = {part: sizes[part] * (GAUSSIAN_TEST if part == "test" else 1) for part in PARTS}
+    task = Task("all", np.arange(k)[None], (sizes["train"],), "softmax_mse")
     accuracy: list[np.ndarray] = []
     spectra: dict[str, list[np.ndarray]] = {arm: [] for arm in ARMS}
     for number in range(config.replicates):
-        places = [class_splits(count, sizes, seed, number, label) for label in range(k)]
-        split = {part: np.stack([rows[label][places[label][part]] for label in range(k)]) for part in sizes}
-        drawn = gaussian_arms(split["fit"], stream(key, "mixture", number), sum(gaussian))
+        split = split_classes(rows, sizes, seed, number)
         arms = {"diffusion": {part: split[part] for part in PARTS}}
-        for name, images in drawn.items():
-            arms[name] = dict(zip(PARTS, np.split(np.asarray(images), np.cumsum(gaussian)[:-1], axis=1)))
-        task = Task("all", np.arange(k)[None], (sizes["train"],), "softmax_mse")
+        drawn = gaussian_arms(split["fit"], stream(key, "mixture", number), sum(gaussian.values()))
+        arms |= {arm: cut_parts(images, gaussian) for arm, images in drawn.items()}
         accuracy.append(train_and_test(assemble(arms), task, config.recipe, seed + number)["accuracy"][:, :, 0, 0])
         for arm in ARMS:
             test = arms[arm]["test"][:, : sizes["test"]].reshape(-1, rows.shape[-1])
@@ -268,9 +256,8 @@ def _spectrum_ratios(compared: Mapping[str, Mapping[str, np.ndarray]], held: Map
         corrected = 2 * log["mixture"] - log["diffusion"] - log["null"]
         for quantile in QUANTILES:
             values = corrected[:, round(quantile * (corrected.shape[1] - 1))]
-            interval = corrected_t_interval(values, held["n_train"], held["n_test"])
-            ratio, low, high = (float(np.exp(part)) for part in (interval.value, interval.low, interval.high))
-            measured[f"representations-spectra-{name}-{round(100 * quantile)}%"] = Estimate(ratio, low, high)
+            mean = corrected_t_interval(values, held["n_train"], held["n_test"])
+            measured[_spectrum_claim(name, quantile)] = mean.map(np.exp)
     return measured
 
 
@@ -300,7 +287,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     return [Cost("representations", flop=flop, memory=4 * held, disk=held * sum(dimensions) / max(dimensions))]
 
 
-PART = Part(
+PART = study.Part(
     name="representations",
     title="Representations",
     question="Do samples and their Gaussian mixture agree on features, too, in accuracy of classifiers and in spectra?",

@@ -12,26 +12,11 @@ from dgu.analysis.stats.resampling import t_interval
 from dgu.analysis.universality.arms import gaussian_arms
 from dgu.core.keys import stream
 from dgu.core.typing import Key
+from experiments import study
 from experiments.concentration import assumptions, spectra_controls
 from experiments.concentration.spectra_controls import PLANTED, planted, white
 from experiments.concentration.subject import PAPER, Plan, Subject, require_images
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Measured,
-    Noted,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_most,
-    each,
-    equivalent,
-    option,
-    within,
-)
+from experiments.study import Claim, Cost, Figure, Findings, Noted, Table, at_most, each, equivalent, option, within
 from experiments.study.claims import judge
 from experiments.study.judged import NOT_SUPPORTED
 
@@ -64,7 +49,7 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="spectra"):
+class Config(study.Options, prefix="spectra"):
     """Covariance and Gram spectra of the samples, and the assumptions of Theorem 1 on them."""
 
     draws: int = option(24, ge=10)
@@ -137,21 +122,15 @@ def check(config: Config, subject: Subject) -> None:
     require_images(subject, MIN_IMAGES, "spectra")
 
 
-def measure(config: Config, subject: Subject, run: Run) -> dict[str, Any]:
+def measure(config: Config, subject: Subject, run: study.Run) -> dict[str, Any]:
     """Spectra and assumptions of each class, of samples, their Gaussian mixture and real images; and the controls."""
-    labels = subject.labels
+    classes = list(enumerate(subject.labels))
     return {
-        "classes": [
-            run.stage(f"class-{label}", class_spectra, config, subject, run.key, number)
-            for number, label in enumerate(labels)
-        ],
+        "classes": [run.stage(f"class-{label}", class_spectra, config, subject, run.key, k) for k, label in classes],
         "gram": run.stage("gram", gram_spectra, subject, run.key),
         "planted": run.stage("planted", planted, run.key, config.planted, config.draws),
         "white": run.stage("white", white, subject, config.white_sets),
-        "eigenvectors": [
-            run.stage(f"eigenvectors-{label}", eigenvectors, config, subject, number)
-            for number, label in enumerate(labels)
-        ],
+        "eigenvectors": [run.stage(f"eigenvectors-{label}", eigenvectors, config, subject, k) for k, label in classes],
     }
 
 
@@ -208,8 +187,8 @@ def class_spectra(config: Config, subject: Subject, key: Key, number: int) -> di
     for arm, rows in arms.items():
         fit = analysis.power_law_fit(rows, stream(own, "fit", arm), draws=config.draws)
         out |= {
-            f"{arm}.exponent": np.array([fit.exponent.value, fit.exponent.low, fit.exponent.high]),
-            f"{arm}.bend": np.array([fit.bend.value, fit.bend.low, fit.bend.high]),
+            f"{arm}.exponent": fit.exponent.stacked(),
+            f"{arm}.bend": fit.bend.stacked(),
             f"{arm}.law": np.array([fit.prefactor, fit.line]),
             f"{arm}.range": np.array([fit.first, fit.last]),
             f"{arm}.inflation": np.array(fit.inflation),
@@ -248,7 +227,7 @@ def _corrected(classes: Sequence[Mapping[str, np.ndarray]]) -> Estimate:
     return Estimate(value, value - half, value + half)
 
 
-def _measured(subject: Subject, found: Mapping[str, Any], corrected: Estimate) -> dict[str, Measured]:
+def _measured(subject: Subject, found: Mapping[str, Any], corrected: Estimate) -> dict[str, study.Measured]:
     """What was measured for all claims but those about the assumptions."""
     classes = found["classes"]
     bends = zip(subject.class_names, (one["samples.bend"].tolist() for one in classes))
@@ -295,27 +274,16 @@ def _power_law_panel(name: str, one: Mapping[str, np.ndarray]) -> plots.PowerLaw
 
 
 def _eigenvector_grid(names: Sequence[str], found: Sequence[Mapping[str, np.ndarray]]) -> Any:
-    images = np.stack([np.stack([_stretched(image) for image in (one["mean"], *one["vectors"])]) for one in found])
+    images = plots.stretched(np.stack([np.concatenate([one["mean"][None], one["vectors"]]) for one in found]))
     columns = ["mean", *(str(number) for number in range(1, images.shape[1]))]
-    images = images if images.shape[-1] in (1, 3) else images[..., :1]
-    return plots.image_grid(images, list(names), columns)
-
-
-def _stretched(image: np.ndarray) -> np.ndarray:
-    """In [-1, 1] about the middle of its own range."""
-    low, high = float(image.min()), float(image.max())
-    return (2 * (image - low) / max(high - low, 1e-12) - 1).astype(np.float32)
+    return plots.image_grid(images if images.shape[-1] in (1, 3) else images[..., :1], list(names), columns)
 
 
 def _tables(arms: Sequence[str], names: Sequence[str], found: Mapping[str, Any]) -> list[Table]:
     classes, principal = found["classes"], found["eigenvectors"]
+    intervals = [*(f"{arm}.exponent" for arm in arms), "samples.bend"]
     rows = [
-        (
-            name,
-            *(_shown(one[f"{arm}.exponent"]) for arm in arms),
-            _shown(one["samples.bend"]),
-            float(one["samples.inflation"]),
-        )
+        (name, *(Estimate(*one[of]).text(".3f") for of in intervals), float(one["samples.inflation"]))
         for name, one in zip(names, classes)
     ]
     heads = ("class", *arms, "bend of the samples'", "inflation")
@@ -328,10 +296,6 @@ def _tables(arms: Sequence[str], names: Sequence[str], found: Mapping[str, Any])
     ]
 
 
-def _shown(values: np.ndarray) -> str:
-    return "{:.3f} [{:.3f}, {:.3f}]".format(*values)
-
-
 def costs(config: Config, plan: Plan) -> list[Cost]:
     """Singular values of each class in each arm, and the simulated spectra of the fits."""
     d, n = plan.dimension, plan.per_class // 2
@@ -341,7 +305,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     return [Cost("spectra", flop=flop, memory=4.0 * 4 * n * d * plan.classes, disk=plan.classes * 4 * 4 * small)]
 
 
-PART = Part(
+PART = study.Part(
     name="spectra",
     title="Spectra and the assumptions of Theorem 1",
     question="Are covariance spectra power laws, do those of the Gaussian mixture match, and does Theorem 1 apply?",

@@ -1,12 +1,14 @@
 """Controls of the analysis of spectra: planted power laws, white data, and the Gram matrix beside the covariance."""
 
 from collections.abc import Mapping
+from typing import Any
 
-import jax
 import matplotlib.figure
 import numpy as np
 
 from dgu import analysis, plots
+from dgu.analysis.moments.power_laws import planted_exponents
+from dgu.analysis.moments.spectra import gram_covariance_difference, white_eigenvalues
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.keys import stream
 from dgu.core.typing import Key
@@ -47,47 +49,20 @@ WHITE_EDGES = Claim(
 
 
 def planted(key: Key, sets: int, draws: int) -> dict[str, np.ndarray]:
-    """Intervals of the exponent of Gaussian data sets with a planted power law: (sets, 2).
-
-    Args:
-        key: of the data and the fits.
-        sets: number of data sets.
-        draws: simulated spectra in each round of a fit.
-    """
+    """Intervals of the exponent of Gaussian data sets with a planted power law: (sets, 2)."""
     n, d, exponent = PLANTED
-    own, scales = stream(key, "planted"), np.arange(1, d + 1) ** (-exponent / 2)
-    normal = np.asarray(jax.random.normal(own, (sets, n, d)))
-    fits = [
-        analysis.power_law_fit((rows * scales).astype(np.float32), stream(own, number), draws=draws).exponent
-        for number, rows in enumerate(normal)
-    ]
-    return {"intervals": np.array([[fit.low, fit.high] for fit in fits])}
+    return {"intervals": planted_exponents(stream(key, "planted"), n, d, exponent, sets=sets, draws=draws)[:, 1:]}
 
 
-def white(subject: Subject, sets: int) -> dict[str, np.ndarray]:
+def white(subject: Subject, sets: int) -> dict[str, Any]:
     """Eigenvalues of ``sets`` white data sets of about the samples' dimension; and how far Gram and covariance
-    disagree.
-
-    ``identity`` is the largest relative difference between (n - 1) times covariance eigenvalues of the first class and
-    the eigenvalues of its centred Gram matrix, in float64.
-    """
+    disagree on the first class."""
     d = min(subject.dimension, 200)
-    out: dict[str, np.ndarray] = {}
+    out: dict[str, Any] = {"identity": gram_covariance_difference(subject.rows[0][:500])}
     for name, (n, width) in {"more": (4 * d + 1, d), "fewer": (d + 1, 4 * d)}.items():
-        rng = np.random.default_rng(11)
-        rows = rng.normal(size=(sets, n, width))
-        short = rows - rows.mean(axis=1, keepdims=True)
-        gram = short.transpose(0, 2, 1) @ short if n > width else short @ short.transpose(0, 2, 1)
-        out[f"{name}.eigenvalues"] = np.linalg.eigvalsh(gram)[:, ::-1][:, : min(n - 1, width)] / (n - 1)
+        out[f"{name}.eigenvalues"] = white_eigenvalues(sets, n, width, seed=11)
         out[f"{name}.sizes"] = np.array([n - 1, width])
-    rows = subject.rows[0].astype(np.float64)
-    rows = rows[: min(len(rows), 500)]
-    spectrum = analysis.covariance_spectrum(rows, dtype="float64")
-    centred = rows - rows.mean(axis=0)
-    gram = np.linalg.eigvalsh(centred @ centred.T)[::-1][: len(spectrum)]
-    # Pixels that are the same in every image leave eigenvalues that are zero but for rounding.
-    kept = spectrum > 1e-6 * spectrum[0]
-    return out | {"identity": np.abs(spectrum[kept] * (len(rows) - 1) / gram[kept] - 1).max()}
+    return out
 
 
 def edges(found: Mapping[str, np.ndarray]) -> dict[str, Noted]:

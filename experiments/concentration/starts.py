@@ -17,21 +17,9 @@ from dgu.distributions.bases import Base
 from dgu.models import MoLRGDenoiser
 from dgu.samplers import Churn, MultivariateStudentT, StudentT
 from dgu.samplers.trajectories import draw_starts
+from experiments import study
 from experiments.concentration.subject import ARMS, PAPER, Plan, Subject, no_network
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Measured,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_least,
-    at_most,
-    option,
-)
+from experiments.study import Claim, Cost, Figure, Findings, Run, Table, at_least, at_most, option
 from experiments.study.checkpoints import sampling_cost
 
 STARTS = {
@@ -53,7 +41,7 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="starts"):
+class Config(study.Options, prefix="starts"):
     """Samples of the first class from Gaussian and from Student-t initial noise, by three denoisers."""
 
     trajectories: int = option(400, ge=20)
@@ -140,27 +128,26 @@ def report(config: Config, subject: Subject, found: Mapping[str, Mapping[Any, di
     """Tails of the distance from the class's mean, and of the leading mode."""
     samples, exact = found["samples"], found["exact"]
     far = {
-        (name, arm, base): analysis.proportion(_over_median(values[f"{base}.norm"]) > FAR)
-        for (name, arm), values in samples.items()
+        (*place, base): analysis.proportion(values[f"{base}.norm"] / np.median(values[f"{base}.norm"]) > FAR)
+        for place, values in samples.items()
         for base in STARTS
     }
     panels = [
         [
             plots.StartPanel(
                 f"{label}, {arm}",
-                {STARTS[base]: samples[name, arm][f"{base}.norm"] for base in STARTS},
-                {STARTS[base]: exact[arm][base] for base in STARTS} if name == "gaussian" else {},
+                {text: samples[name, arm][f"{base}.norm"] for base, text in STARTS.items()},
+                {text: exact[arm][base] for base, text in STARTS.items()} if name == "gaussian" else {},
             )
             for name, label in DENOISERS.items()
         ]
         for arm in ARMS
     ]
-    figure = plots.start_tails(panels, quantity="distance from the class mean over its median")
     rows = [
-        (label, arm, STARTS[base], *_cells(samples[name, arm], base, far[name, arm, base]))
+        (label, arm, text, far[name, arm, base].text(".1%"), *_tail_cells(samples[name, arm], base))
         for name, label in DENOISERS.items()
         for arm in ARMS
-        for base in STARTS
+        for base, text in STARTS.items()
     ]
     head = (
         *("denoiser", "sampler", "initial noise", f"beyond {FAR:g} medians", "tail index of distance"),
@@ -174,7 +161,7 @@ def report(config: Config, subject: Subject, found: Mapping[str, Mapping[Any, di
         f"degrees of freedom, {off['student_t']} if it is elementwise Student-t and {off['gaussian']} if it is "
         f"Gaussian. With churn, the shares are {on['multivariate_student_t']}, {on['student_t']} and {on['gaussian']}.",
         claims=_measured(samples, far),
-        figures={"start_tails": figure},
+        figures={"start_tails": plots.start_tails(panels, quantity="distance from the class mean over its median")},
         tables=[Table(f"Tails by initial noise ({title})", head, rows)],
         metrics={"share_beyond": {" / ".join(place): share.value for place, share in far.items()}},
     )
@@ -182,64 +169,38 @@ def report(config: Config, subject: Subject, found: Mapping[str, Mapping[Any, di
 
 def _measured(
     samples: Mapping[Any, dict[str, np.ndarray]], far: Mapping[tuple[str, str, str], Estimate]
-) -> dict[str, Measured]:
+) -> dict[str, study.Measured]:
     off, on = ARMS
     gaussian, heavy = far["trained", off, "gaussian"], far["trained", off, "multivariate_student_t"]
     return {
-        "starts-multivariate": _difference(heavy, gaussian),
-        "starts-elementwise": _difference(far["trained", off, "student_t"], gaussian),
-        "starts-churn-forgets": _difference(far["trained", on, "multivariate_student_t"], heavy),
+        "starts-multivariate": analysis.share_difference(heavy, gaussian),
+        "starts-elementwise": analysis.share_difference(far["trained", off, "student_t"], gaussian),
+        "starts-churn-forgets": analysis.share_difference(far["trained", on, "multivariate_student_t"], heavy),
         # The error of a deterministic computation.
         "starts-gaussian-control": exactly(max(float(samples["gaussian", off][f"{base}.error"]) for base in STARTS)),
     }
 
 
-def _difference(first: Estimate, second: Estimate) -> Estimate:
-    """Difference of two shares with Newcombe's interval, from Wilson's of each."""
-    (a, la, ha), (b, lb, hb) = ((float(of.value), float(of.low), float(of.high)) for of in (first, second))
-    low, high = a - b - float(np.hypot(a - la, hb - b)), a - b + float(np.hypot(ha - a, b - lb))
-    return Estimate(a - b, low, high, method="Newcombe")
-
-
-def _over_median(values: np.ndarray) -> np.ndarray:
-    return values / np.median(values)
-
-
-def _cells(values: Mapping[str, np.ndarray], base: str, far: Estimate) -> list[str]:
-    """A row of the table: share far out, Hill's index and kurtosis of the distance, Hill's index of the leading
-    mode."""
-    distance, leading = values[f"{base}.norm"], values[f"{base}.leading"]
+def _tail_cells(values: Mapping[str, np.ndarray], base: str) -> tuple[str, str, str]:
+    """Cells of the table: Hill's index and the kurtosis of the distance, and Hill's index of the leading mode."""
     indices = []
-    for column in (distance, leading):
+    for column in (values[f"{base}.norm"], values[f"{base}.leading"]):
         index = float(analysis.hill_index(column[:, None])[0])
-        hill = normal_estimate(index, index / np.sqrt(int(np.sqrt(len(column)))))
-        indices.append(f"{hill.value:.2f} [{hill.low:.2f}, {hill.high:.2f}]")
-    share = f"{far.value:.1%} [{far.low:.1%}, {far.high:.1%}]"
-    return [share, indices[0], f"{stats.kurtosis(distance):.2f}", indices[1]]
-
-
-def mixture(config: Config, subject: Subject) -> MoLRGDenoiser:
-    """A low-rank Gaussian for each class: its leading directions, and the remaining variance spread evenly over
-    others."""
-    gaussians = [subject.gaussian(number) for number in range(len(subject.labels))]
-    rank = min(config.rank, *(len(gaussian.variances) for gaussian in gaussians))
-    left = np.mean([np.asarray(gaussian.variances)[rank:].sum() for gaussian in gaussians])
-    return MoLRGDenoiser(
-        jnp.full(len(gaussians), 1 / len(gaussians)),
-        jnp.stack([gaussian.mean for gaussian in gaussians]),
-        jnp.stack([gaussian.basis[:, :rank].reshape(*subject.shape, rank) for gaussian in gaussians]),
-        jnp.stack([gaussian.variances[:rank] for gaussian in gaussians]),
-        jnp.asarray(np.sqrt(left / max(1, subject.dimension - rank)), jnp.float32),
-    )
+        indices.append(normal_estimate(index, index / np.sqrt(int(np.sqrt(len(column))))).text(".2f"))
+    return indices[0], f"{stats.kurtosis(values[f'{base}.norm']):.2f}", indices[1]
 
 
 def tails_of(config: Config, subject: Subject, key: Key, name: str, churn: Churn) -> dict[str, np.ndarray]:
     """Distance from the class mean, and coordinate along its leading mode, of samples from each initial noise.
 
-    For the Gaussian denoiser without churn also the largest relative error of the samples.
+    The low-rank mixture has a component for each class. For the Gaussian denoiser without churn also the largest
+    relative error of the samples.
     """
     gaussian, count = subject.gaussian(0), config.trajectories
-    denoiser = {"gaussian": gaussian, "molrg": None, "trained": subject.denoiser}[name] or mixture(config, subject)
+    denoiser = {"gaussian": gaussian, "trained": subject.denoiser}.get(name)
+    if name == "molrg":
+        gaussians = [subject.gaussian(number) for number in range(len(subject.labels))]
+        denoiser = MoLRGDenoiser.from_gaussians(gaussians, config.rank)
     options: dict[str, Any] = {"churn": churn, "batch_size": min(subject.batch_size, count)}
     if name == "trained" and subject.conditional:
         options["label"] = subject.labels[0]
@@ -262,11 +223,9 @@ def tails_of(config: Config, subject: Subject, key: Key, name: str, churn: Churn
 def initial_states(config: Config, subject: Subject, key: Key, base: str, count: int) -> np.ndarray:
     """Initial states number 0 to ``count`` - 1 from a distribution, drawn in chunks of one size."""
     size, level, noise = config.trajectories, np.float32(subject.sigmas[0]), config.bases[base]
-    chunks = [
-        np.asarray(draw_starts(key, first + jnp.arange(size), level, shape=subject.shape, base=noise))
-        for first in range(0, count, size)
-    ]
-    return np.concatenate(chunks)[:count]
+    places = [first + jnp.arange(size) for first in range(0, count, size)]
+    drawn = [np.asarray(draw_starts(key, chunk, level, shape=subject.shape, base=noise)) for chunk in places]
+    return np.concatenate(drawn)[:count]
 
 
 def exact_distances(config: Config, subject: Subject, key: Key, churn: Churn) -> dict[str, np.ndarray]:
@@ -292,7 +251,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     return [replace(cost, stage="starts", disk=6 * count * 4 * len(DENOISERS))]
 
 
-PART = Part(
+PART = study.Part(
     name="starts",
     title="Heavy-tailed initial noise",
     question="What does Student-t initial noise in place of Gaussian noise do to the tails of the samples?",

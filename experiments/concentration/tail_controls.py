@@ -1,15 +1,15 @@
 """Controls of the analysis of tails: data whose tails are known, and how often the test rejects them."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import jax
 import numpy as np
 
 from dgu import analysis
+from dgu.analysis.concentration.tail_summary import tail_summary
 from dgu.core.keys import stream
 from dgu.core.typing import Key
-from experiments.concentration.lipschitz_tails import Sizes, describe
+from dgu.distributions.bases import student_from_gaussian
 from experiments.concentration.subject import Subject
 
 #: Student-t degrees of freedom at which the power of the test is shown.
@@ -20,29 +20,26 @@ DIMENSION, ROWS, POWER_ROWS = 8, 120, 2000
 _SCALE_SETS = 40
 
 
-def known_tails(sizes: Sizes, key: Key, subject: Subject, count: int) -> dict[str, np.ndarray]:
+def known_tails(subject: Subject, key: Key, count: int, projections: int, coordinates: int) -> dict[str, np.ndarray]:
     """Gaussian and Student-t data (3 degrees of freedom) with the moments of the first class, described as samples are.
 
     ``scale_ratios`` are the scales found in Gaussian sets of as many rows as there are samples, relative to the truth.
 
     Args:
-        sizes: how many functions are looked at.
-        key: of the draws.
         subject: its samples of the first class give the moments.
+        key: of the draws.
         count: rows of each control.
+        projections, coordinates: functions that are looked at.
     """
-    flat = subject.rows[0]
+    flat, own = subject.rows[0], stream(key, "controls")
     gaussian, draw = jax.jit(analysis.fit_gaussian)(flat), jax.jit(analysis.draw_gaussian)
-    own = stream(key, "controls")
     aside, rows = np.split(np.asarray(draw(gaussian, own, np.arange(count + len(flat)))), [len(flat)])
-    mean = np.asarray(gaussian.mean)
-    # Three squared normal numbers are a chi-square with 3 degrees of freedom; the variance of Student-t is 3 times the
-    # Gaussian's.
-    normal = np.asarray(jax.random.normal(stream(own, "radius"), (count, 3)))
-    radius = np.linalg.norm(normal, axis=1, keepdims=True)
+    drawn = {"gaussian": rows, "student": student_from_gaussian(rows, gaussian.mean, stream(own, "radius"))}
     out: dict[str, np.ndarray] = {}
-    for name, drawn in (("gaussian", rows), ("student", mean + (rows - mean) / radius)):
-        found = describe(replace(sizes, resamples=20), stream(own, name), drawn, aside)
+    for name, of_kind in drawn.items():
+        found = tail_summary(
+            of_kind, aside, stream(own, name), projections=projections, coordinates=coordinates, resamples=20
+        )
         out |= {f"{name}.{part}": value for part, value in found.items()}
     truth = np.linalg.norm(np.asarray(gaussian.root, np.float64), 2)
     scales = [
@@ -80,4 +77,4 @@ def rejections(key: Key, sets: int, power_sets: int) -> dict[str, np.ndarray]:
         for nu in DEGREES
     ]
     shares = [analysis.proportion(p <= 0.05) for p in (*power, size)]
-    return {"size_p": size, "rates": np.array([[share.value, share.low, share.high] for share in shares], float)}
+    return {"size_p": size, "rates": np.stack([share.stacked() for share in shares])}

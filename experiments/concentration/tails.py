@@ -7,37 +7,16 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
+from dgu.analysis.concentration.tail_summary import ANCHORS, aside_tail_test, tail_summary
 from dgu.analysis.concentration.tails import GAUSSIAN_PSI2
 from dgu.analysis.stats.estimates import Estimate, normal_estimate
-from experiments.concentration import coupling
-from experiments.concentration.lipschitz_tails import ANCHORS, Sizes, class_tails, null_draws
+from dgu.core.keys import stream
+from dgu.core.typing import Key
+from experiments import study
+from experiments.concentration import coupling, tail_controls
 from experiments.concentration.subject import PAPER, Plan, Subject, require_images
-from experiments.concentration.tail_controls import (
-    DEGREES,
-    DIMENSION,
-    POWER_ROWS,
-    ROWS,
-    known_tails,
-    of_control,
-    rejections,
-)
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Measured,
-    Noted,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_least,
-    at_most,
-    each,
-    option,
-    within,
-)
+from experiments.concentration.tail_controls import DEGREES, DIMENSION, POWER_ROWS, ROWS
+from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, at_least, at_most, each, option, within
 
 #: Fewest images of each class.
 MIN_IMAGES = 20 + ANCHORS
@@ -66,7 +45,7 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="tails"):
+class Config(study.Options, prefix="tails"):
     """Tails of Lipschitz functions of the images, and controls of the methods that judge them."""
 
     projections: int = option(8, ge=1)
@@ -86,11 +65,6 @@ class Config(Options, prefix="tails"):
     from."""
     pairs: int = option(1000, ge=50)
     """Pairs drawn from each coupling."""
-
-    @property
-    def sizes(self) -> Sizes:
-        """How many functions and resamples there are."""
-        return Sizes(self.projections, self.coordinates, self.resamples)
 
 
 PRESETS = {
@@ -177,15 +151,13 @@ def check(config: Config, subject: Subject) -> None:
     require_images(subject, MIN_IMAGES, "tails")
 
 
-def measure(config: Config, subject: Subject, run: Run) -> dict[str, Any]:
+def measure(config: Config, subject: Subject, run: study.Run) -> dict[str, Any]:
     """Tails of every class's samples and of data with known tails, how often the test rejects, and the coupling."""
+    functions, classes = (config.projections, config.coordinates), enumerate(subject.labels)
     return {
-        "classes": [
-            run.stage(f"class-{label}", class_tails, config.sizes, run.key, subject, number)
-            for number, label in enumerate(subject.labels)
-        ],
-        "controls": run.stage("controls", known_tails, config.sizes, run.key, subject, config.control_rows),
-        "test": run.stage("test", rejections, run.key, config.control_sets, config.power_sets),
+        "classes": [run.stage(f"class-{label}", class_tails, config, subject, run.key, k) for k, label in classes],
+        "controls": run.stage("controls", tail_controls.known_tails, subject, run.key, config.control_rows, *functions),
+        "test": run.stage("test", tail_controls.rejections, run.key, config.control_sets, config.power_sets),
         "coupling": run.stage("coupling", coupling.deviations, run.key, config.pairs),
     }
 
@@ -217,15 +189,37 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
     )
 
 
+def class_tails(config: Config, subject: Subject, key: Key, number: int) -> dict[str, np.ndarray]:
+    """Tails of the samples of class number ``number``, and the test of them.
+
+    An eighth of the samples is set aside, for the leading eigenvectors and the anchors; no tail is measured on them.
+    """
+    own, flat, classes = stream(key, "class", number), subject.rows[number], len(subject.labels)
+    count = max(ANCHORS, len(flat) // 8)
+    aside, rows = flat[:count], flat[count:]
+    sizes = {"projections": config.projections, "coordinates": config.coordinates, "resamples": config.resamples}
+    summary = tail_summary(rows, aside, own, **sizes, comparisons=classes)
+    test = aside_tail_test(rows, aside, own, projections=config.projections, draws=_null_draws(classes))
+    return summary | {
+        "p": np.array(test.p_value),
+        "function_p": test.function_p,
+        "test_kurtosis": test.kurtosis,
+        "null_kurtosis": test.null_kurtosis,
+        "test_names": np.array(test.names),
+    }
+
+
+def _null_draws(classes: int) -> int:
+    """Null sets of a test that resolve a level of 5 % divided by the number of classes twice."""
+    return max(199, 40 * classes - 1)
+
+
 def _measured(
     config: Config, subject: Subject, found: Mapping[str, Any], deltas: np.ndarray, size: Estimate
 ) -> dict[str, Measured]:
-    classes = found["classes"]
-    worst = int(deltas[:, 0].argmax())
-    power, low, high = (float(value) for value in found["test"]["rates"][0])
-    ratio, student = found["controls"]["scale_ratios"], of_control(found["controls"], "student")
-    broken = int(student["delta"][1].argmax())
-    heavy, heavy_low, heavy_high = (float(value) for value in student["delta"][:, broken])
+    classes, ratio = found["classes"], found["controls"]["scale_ratios"]
+    student = tail_controls.of_control(found["controls"], "student")
+    worst, broken = int(deltas[:, 0].argmax()), int(student["delta"][1].argmax())
     return {
         "tails-bound": Noted(
             Estimate(float(deltas[worst, 0]), float(deltas[:, 1].max()), float(deltas[:, 2].max())),
@@ -238,10 +232,10 @@ def _measured(
             for name, p in zip(subject.class_names, (float(one["p"]) for one in classes))
         },
         "tails-test-size": size,
-        "tails-test-power": Estimate(power, low, high, method="Wilson"),
+        "tails-test-power": Estimate(*found["test"]["rates"][0].tolist(), method="Wilson"),
         "tails-scale": normal_estimate(float(ratio.mean()), float(ratio.std(ddof=1))),
         "tails-student-control": Noted(
-            Estimate(heavy, heavy_low, heavy_high),
+            Estimate(*student["delta"][:, broken].tolist()),
             f"In the function {student['names'][broken]!s}, from {config.control_rows} rows.",
         ),
         **coupling.measured(found["coupling"]),
@@ -251,12 +245,13 @@ def _measured(
 def _figures(subject: Subject, found: Mapping[str, Any]) -> dict[str, Any]:
     classes, controls, test = found["classes"], found["controls"], found["test"]
     functions = [str(name) for name in classes[0]["names"]]
-    shown = [(f"samples: {name}", one) for name, one in zip(subject.class_names[:2], classes)]
-    shown.append(("control: Gaussian", of_control(controls, "gaussian")))
-    shown.append(("control: Student-t, 3 d.o.f.", of_control(controls, "student")))
+    shown = {f"samples: {name}": one for name, one in zip(subject.class_names[:2], classes)} | {
+        "control: Gaussian": tail_controls.of_control(controls, "gaussian"),
+        "control: Student-t, 3 d.o.f.": tail_controls.of_control(controls, "student"),
+    }
     panels = [
         plots.TailPanel(title, one["t"] / one["scale"][0], one["survival"], functions, int(one["n"]))
-        for title, one in shown
+        for title, one in shown.items()
     ]
     kurtosis = plots.kurtosis_rows(
         subject.class_names,
@@ -274,15 +269,15 @@ def _figures(subject: Subject, found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table(names: Sequence[str], classes: Sequence[Mapping[str, np.ndarray]]) -> Table:
+def _table(names: Sequence[str], classes: Sequence[Mapping[str, np.ndarray]]) -> study.Table:
     functions = [str(name) for name in classes[0]["names"]]
     places = functions.index("norm"), functions.index("leading 0")
     rows = [
         (
             name,
-            f"{one['scale'][0]:.3g} [{one['scale'][1]:.3g}, {one['scale'][2]:.3g}]",
+            Estimate(*one["scale"]).text(".3g"),
             *(f"{one['psi2'][0, at] / GAUSSIAN_PSI2:.3g}" for at in places),
-            *("{:.2f} [{:.2f}, {:.2f}]".format(*one["kurtosis"][:, at]) for at in places),
+            *(Estimate(*one["kurtosis"][:, at]).text(".2f") for at in places),
             *(f"{one['hill'][0, at]:.1f}" for at in places),
             float(one["delta"][2].max()),
             float(one["p"]),
@@ -291,19 +286,19 @@ def _table(names: Sequence[str], classes: Sequence[Mapping[str, np.ndarray]]) ->
     ]
     quantities = ("psi_2 scale", "kurtosis", "Hill index")
     heads = [head for of in quantities for head in (f"{of} of the norm", "of the leading direction")]
-    return Table("Tails of each class", ("class", "s", *heads, "left-over mass, at most", "p of the test"), rows)
+    return study.Table("Tails of each class", ("class", "s", *heads, "left-over mass, at most", "p of the test"), rows)
 
 
 def costs(config: Config, plan: Plan) -> list[Cost]:
     """Null sets of the test, by far the largest share."""
     d, functions = plan.dimension, config.projections + 2
-    draws = null_draws(plan.classes)
+    draws = _null_draws(plan.classes)
     flop = plan.classes * draws * plan.per_class * (2.0 * min(plan.per_class, d) * d + 2 * d * functions)
     together = max(400_000, plan.per_class * d)
     return [Cost("tails", flop=flop, memory=4.0 * (together + 2 * plan.per_class * d), disk=plan.classes * 50_000)]
 
 
-PART = Part(
+PART = study.Part(
     name="tails",
     title="Tails",
     question="Do Lipschitz functions of the samples have sub-Gaussian tails, no heavier than those of a Gaussian?",

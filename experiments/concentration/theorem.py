@@ -8,27 +8,12 @@ from itertools import pairwise
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.stats.estimates import Estimate, normal_estimate
-from dgu.analysis.stats.resampling import sample_deviation
 from dgu.analysis.universality.theorem_one import LAWS, TheoremDesign, gap_trend, universality_gap
 from dgu.core.errors import require
 from dgu.core.keys import stream
+from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Options,
-    Part,
-    Run,
-    Table,
-    all_of,
-    at_most,
-    different,
-    equivalent,
-    option,
-)
+from experiments.study import Claim, Cost, Figure, Findings, Run, Table, all_of, at_most, different, equivalent, option
 
 #: What the designs are called in figures.
 NAMES = {"bounded": "bounded spectrum", "power": "spectrum k^-2", "radius": "bounded spectrum, random radius"}
@@ -46,7 +31,7 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="theorem"):
+class Config(study.Options, prefix="theorem"):
     """Min-norm classifiers of two classes on noise that is not Gaussian, and on Gaussian noise of the same
     covariance."""
 
@@ -149,29 +134,20 @@ def measure(config: Config, subject: Subject, run: Run) -> dict[str, list[np.nda
 def report(config: Config, subject: Subject, gaps: Mapping[str, list[np.ndarray]]) -> Findings:
     """How the gap falls with the dimension, by design."""
     dimensions = np.asarray(config.dimensions)
-    trends = {name: gap_trend(dimensions.astype(float), each) for name, each in gaps.items()}
-    mean = {name: np.asarray([gap.mean() for gap in each]) for name, each in gaps.items()}
-    error = {name: np.asarray([_standard_error(gap) for gap in each]) for name, each in gaps.items()}
+    trends = {name: gap_trend(dimensions.astype(float), each, largest=100.0) for name, each in gaps.items()}
+    differences = {name: (trend.difference.value, trend.difference.standard_error) for name, trend in trends.items()}
     figure = plots.universality_trend(
         dimensions,
         {NAMES[name]: (trend.size, trend.size_error) for name, trend in trends.items()},
-        {NAMES[name]: (mean[name], error[name]) for name in gaps},
+        {NAMES[name]: difference for name, difference in differences.items()},
         margin=config.margin,
     )
-    slopes = {
-        name: Estimate(trend.slope, *trend.slope_interval, method="normal, weighted least squares")
-        for name, trend in trends.items()
-    }
-    last = {name: normal_estimate(mean[name][-1], error[name][-1], bounds=(-100.0, 100.0)) for name in gaps}
-    shown = {name: f"d^{slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}]" for name, slope in slopes.items()}
+    slopes = {name: trend.slope for name, trend in trends.items()}
+    last = {name: trend.difference[-1] for name, trend in trends.items()}
+    shown = {name: f"d^{slope.text('.2f')}" for name, slope in slopes.items()}
     rows = [
-        (
-            NAMES[name],
-            d,
-            config.count(d),
-            *(float(part[at]) for part in (trends[name].size, mean[name], error[name])),
-        )
-        for name in gaps
+        (NAMES[name], d, config.count(d), *(float(part[at]) for part in (trend.size, *differences[name])))
+        for name, trend in trends.items()
         for at, d in enumerate(config.dimensions)
     ]
     header = ("design", "d", "replicates", "mean size", "mean", "standard error")
@@ -190,16 +166,11 @@ def report(config: Config, subject: Subject, gaps: Mapping[str, list[np.ndarray]
         tables=[Table("Theorem 1: differences of test error (points)", header, rows)],
         metrics={
             "dimensions": dimensions,
-            "slope": {name: [slope.value, slope.low, slope.high] for name, slope in slopes.items()},
-            "mean_difference": mean,
-            "standard_error": error,
+            "slope": {name: slope.stacked() for name, slope in slopes.items()},
+            "mean_difference": {name: mean for name, (mean, _) in differences.items()},
+            "standard_error": {name: error for name, (_, error) in differences.items()},
         },
     )
-
-
-def _standard_error(gap: np.ndarray) -> float:
-    """Of the mean; 0 if all replicates agree, up to rounding of the errors: claims about it are then undecided."""
-    return float(sample_deviation(gap, 100.0)) / np.sqrt(len(gap))
 
 
 def costs(config: Config, plan: Plan) -> list[Cost]:
@@ -212,7 +183,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     return [Cost("theorem 1", 0, flop, memory, 0)]
 
 
-PART = Part(
+PART = study.Part(
     name="theorem",
     title="Theorem 1, simulated",
     question="Does the gap between X and Gaussian G close as d grows, and stay open if an assumption fails?",

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.universality.arms import Task, assemble, cut, gaussian_arms, train_and_test
+from dgu.analysis.universality.arms import Task, assemble, gaussian_arms, train_and_test
 from dgu.analysis.universality.features import quadratic_features
 from dgu.core.keys import seeded, stream
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, different, equivalent
@@ -96,7 +96,7 @@ def positive_control(options: Options, rows: np.ndarray) -> dict[str, np.ndarray
         drawn = draw_truth(truth, here, fit + count)
         # The low-rank arm is not used here; asked for, the program is the one that the replicates have compiled.
         fitted = gaussian_arms(drawn[:, :fit], stream(here, "mixture"), count, low_rank=options.low_rank_fit)
-        arms = {"truth": cut(drawn[:, fit:], sizes), "mixture": cut(np.asarray(fitted["mixture"]), sizes)}
+        arms = {"truth": cut_parts(drawn[:, fit:], sizes), "mixture": cut_parts(np.asarray(fitted["mixture"]), sizes)}
         subsets = tasks(options, k, d, number)[f"{few}-classes"].classes
         task = Task("control", subsets, sizes_per_class(options, few, d)[-1:], "softmax_mse")
         accuracy = train_and_test(assemble(arms), task, options.recipe, options.seed + number)["accuracy"]
@@ -123,7 +123,10 @@ def negative_control(options: Options, d: int = 12, per_class: int = 400) -> dic
         radii = np.stack([np.ones(coin.shape), np.where(coin, 0.5, 1.5) ** 0.5]).astype(np.float32)
         drawn = on_sphere * radii
         fitted = gaussian_arms(drawn[:, :per_class], stream(here, "mixture"), count)
-        arms = {"truth": cut(drawn[:, per_class:], sizes), "mixture": cut(np.asarray(fitted["mixture"]), sizes)}
+        arms = {
+            "truth": cut_parts(drawn[:, per_class:], sizes),
+            "mixture": cut_parts(np.asarray(fitted["mixture"]), sizes),
+        }
         pool = assemble(arms)
         pool = replace(pool, x=np.asarray(quadratic_features(pool.x)))
         task = Task("control", np.arange(2)[None], (per_class,), "softmax_mse")

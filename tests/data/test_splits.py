@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgu.core.errors import InputError
-from dgu.data.splits import SplitSizes, check_disjoint, check_no_duplicates, class_splits, digests
+from dgu.data.splits import SplitSizes, check_disjoint, check_no_duplicates, class_splits, digests, split_classes
 
 SIZES = {"fit": 7, "train": 5, "validation": 2, "test": 4}
 
@@ -102,3 +102,14 @@ def test_a_planted_shared_image_is_found():
     parts["test"][2] = parts["test"][0]  # twice in one part is as bad
     with pytest.raises(RuntimeError, match="share images"):
         check_disjoint({name: digests(part) for name, part in parts.items()})
+
+
+def test_classes_are_split_each_by_itself():
+    images = np.arange(3 * 20 * 2).reshape(3, 20, 2)
+    found = split_classes(images, SIZES, 3, 5)
+    assert {part: rows.shape for part, rows in found.items()} == {part: (3, n, 2) for part, n in SIZES.items()}
+    for label in range(3):
+        for part, places in class_splits(20, SIZES, 3, 5, label).items():
+            np.testing.assert_array_equal(found[part][label], images[label, places])
+    with pytest.raises(InputError, match="18 images a class"):
+        split_classes(images[:, :17], SIZES, 3, 5)

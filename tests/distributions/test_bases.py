@@ -8,7 +8,7 @@ from scipy import stats
 
 from dgu.analysis import sample_from
 from dgu.core.errors import InputError
-from dgu.distributions.bases import initial_noise
+from dgu.distributions.bases import initial_noise, student_from_gaussian
 from dgu.models import GaussianDenoiser
 from dgu.samplers import Churn, MultivariateStudentT, StudentT, karras_sigmas, sample
 from dgu.samplers.from_noise import _run
@@ -109,3 +109,19 @@ def test_bad_input_is_named():
         law(0.5)
     with pytest.raises(InputError, match="base = 'student': must be one of 'gaussian', 'student_t'"):
         initial_noise(jax.random.key(0), 0, (2,), base="student")
+
+
+@pytest.mark.parametrize("dof", [3, 5])
+def test_gaussian_rows_become_student_t_rows(dof):
+    rng = np.random.default_rng(0)
+    mean, scales = np.array([3.0, -1.0]), np.array([2.0, 0.5])
+    rows = mean + scales * rng.normal(size=(20_000, 2))
+    found = student_from_gaussian(rows, mean, jax.random.key(1), dof)
+    for place in range(2):
+        standard = (found[:, place] - mean[place]) / scales[place] * np.sqrt(dof)
+        assert stats.kstest(standard, stats.t(dof).cdf).pvalue > 0.01
+    # One radius for the whole row.
+    ratio = (found - mean) / (rows - mean)
+    np.testing.assert_allclose(ratio[:, 0], ratio[:, 1], rtol=1e-5)
+    with pytest.raises(InputError, match=r"mean\.shape"):
+        student_from_gaussian(rows, np.zeros(3), jax.random.key(1), dof)

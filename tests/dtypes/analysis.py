@@ -135,7 +135,7 @@ ANALYSIS = {
         ).value
     ),
     "frechet_interval": lambda give: A.frechet_interval(give(ROWS), give(OTHERS), KEY, blocks=2),
-    "gap_trend": lambda give: A.gap_trend(give(np.array([2, 9])), [give(ROWS[:, 0]), give(ROWS[:, 1])]),
+    "gap_trend": lambda give: A.gap_trend(give(np.array([2, 9])), [give(ROWS[:, 0]), give(ROWS[:, 1])], largest=200),
     "gaussian_flow": lambda give: A.gaussian_flow(GAUSSIAN, give(ONE), 60.0, give(SIGMAS)),
     "gaussian_outputs": lambda give: A.gaussian_outputs(GAUSSIAN, A.gaussian_path(GAUSSIAN, GRID), give(IMAGES), KEY),
     "gaussian_path": lambda give: A.gaussian_path(GAUSSIAN, give(GRID)).gains,

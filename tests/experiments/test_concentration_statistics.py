@@ -8,7 +8,6 @@ import pytest
 
 from dgu.core.errors import InputError
 from experiments.concentration import representations, spectra, tails
-from experiments.concentration.lipschitz_tails import class_tails
 from experiments.concentration.subject import Plan, images_only
 from experiments.study import RunDirectory
 
@@ -83,7 +82,7 @@ def test_gaussian_images_have_gaussian_tails(sections):
 
 def test_heavy_tails_are_found():
     heavy = subject(gaussian_images(n=160, nu=2.5))
-    found = class_tails(tails.PRESETS["smoke"].sizes, jax.random.key(0), heavy, 0)
+    found = tails.class_tails(tails.PRESETS["smoke"], heavy, jax.random.key(0), 0)
     assert found["p"] == 1 / 200 and found["function_p"].min() == found["p"] and len(found["test_names"]) == 6
 
 

@@ -236,3 +236,24 @@ def test_bad_input_is_named():
         EmpiricalDenoiser(jnp.zeros((5, 2)))(jnp.zeros(3), 1.0)
     with pytest.raises(InputError, match="block_size = 0"):
         EmpiricalDenoiser(jnp.zeros((5, 2)), 0)(jnp.zeros(2), 1.0)
+
+
+def test_a_mixture_of_gaussians_of_low_rank():
+    rng = np.random.default_rng(0)
+    gaussians = [
+        GaussianDenoiser.fit(m + rng.normal(size=(40, *EVENT)) * np.geomspace(2, 0.2, D).reshape(EVENT)) for m in (0, 1)
+    ]
+    found = MoLRGDenoiser.from_gaussians(gaussians, 3)
+    assert found.bases.shape == (2, *EVENT, 3) and found.weights.tolist() == [0.5, 0.5]
+    left = np.mean([np.asarray(one.variances)[3:].sum() for one in gaussians])
+    assert float(found.noise_std) ** 2 == pytest.approx(left / (D - 3), rel=1e-5)
+    for number, one in enumerate(gaussians):
+        np.testing.assert_array_equal(found.means[number], one.mean)
+        np.testing.assert_array_equal(found.variances[number], one.variances[:3])
+    # Far from the other's mean, at a rank that leaves nothing out, it is the Gaussian itself.
+    whole, x = MoLRGDenoiser.from_gaussians(gaussians[:1], 99), jnp.asarray(rng.normal(size=EVENT), jnp.float32)
+    np.testing.assert_allclose(whole(x, 0.7), gaussians[0](x, 0.7), atol=1e-5)
+    with pytest.raises(InputError, match="rank = 0"):
+        MoLRGDenoiser.from_gaussians(gaussians, 0)
+    with pytest.raises(InputError, match="shapes of the means"):
+        MoLRGDenoiser.from_gaussians([gaussians[0], GaussianDenoiser.fit(rng.normal(size=(9, 4)))], 2)

@@ -246,3 +246,15 @@ def test_universality_trend_holds_both_kinds_of_difference():
                 [low, high], [mean - 1.959963984540054 * error, mean + 1.959963984540054 * error]
             )
     np.testing.assert_allclose(lines(left)["slope -1/2"].get_ydata(), [4.0, 2.0, 1.0])
+
+
+def test_every_image_is_stretched_to_its_own_range():
+    images = np.random.default_rng(0).normal(size=(2, 3, 4, 4, 1)) * np.array([1, 9]).reshape(2, 1, 1, 1, 1)
+    found = plots.stretched(images)
+    assert found.dtype == np.float32 and found.shape == images.shape
+    np.testing.assert_allclose(found.min(axis=(2, 3, 4)), -1)
+    np.testing.assert_allclose(found.max(axis=(2, 3, 4)), 1)
+    # Rising with the values of the image itself.
+    slope = np.diff(np.sort(found[1, 2].ravel())) / np.diff(np.sort(images[1, 2].ravel()))
+    np.testing.assert_allclose(slope, 2 / np.ptp(images[1, 2]), rtol=1e-3)
+    np.testing.assert_array_equal(plots.stretched(np.full((2, 2, 1), 7.0)), -np.ones((2, 2, 1)))

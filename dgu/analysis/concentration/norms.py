@@ -20,7 +20,10 @@ from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Denoiser, Key
+from dgu.models.closed_form import GaussianDenoiser
+from dgu.samplers.gaussian_path import gaussian_path
 from dgu.samplers.heun import StepState
+from dgu.samplers.schedules import Churn
 
 
 def observe_norms(state: StepState) -> dict[str, Float[Array, ""]]:
@@ -127,3 +130,38 @@ def norm_z_scores(
     allowed = "positive: a distribution without spread has no standard errors"
     require(not wrong.size, where, deviation[wrong[:1]].tolist(), allowed)
     return (np.square(norms).mean(axis=0) - mean) / (deviation / np.sqrt(len(norms)))
+
+
+def gaussian_norm_scores(
+    gaussian: GaussianDenoiser,
+    key: Key,
+    sigmas: Num[np.ndarray, "levels"],
+    churn: Churn,
+    *,
+    count: int,
+    batch_size: int = 200,
+) -> Float[np.ndarray, "quantities steps"]:
+    """``norm_z_scores`` of ``x``, ``denoised`` and ``slope`` if the Gaussian itself is the denoiser: they should look
+    standard normal.
+
+    Args:
+        gaussian: the denoiser, whose path through the sampler is known exactly.
+        key: of the samples.
+        sigmas: noise levels falling to 0.
+        churn: of the sampler.
+        count: samples.
+        batch_size: samples drawn together.
+
+    Raises:
+        InputError: bad arguments of ``sample``.
+    """
+    key = threefry(key)
+    shape = np.shape(gaussian.mean)
+    options: dict[str, Any] = {"shape": shape, "churn": churn, "batch_size": batch_size}
+    _, seen = samplers.sample(gaussian, key, range(count), sigmas, observe=observe_norms, **options)
+    path, num_steps = gaussian_path(gaussian, sigmas, churn), len(sigmas) - 1
+    scores = []
+    for name in ("x", "denoised", "slope"):
+        mean, deviation = path.squared_norm(name)
+        scores.append(norm_z_scores(seen[name], (mean[:num_steps], deviation[:num_steps])))
+    return np.stack(scores)

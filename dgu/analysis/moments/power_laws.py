@@ -27,14 +27,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Num
+from jaxtyping import Float, Num
 from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core import linalg
 from dgu.core.arrays import as_floats, as_jax_floats, check_squares
 from dgu.core.errors import require
-from dgu.core.keys import threefry
+from dgu.core.keys import stream, threefry
 from dgu.core.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -157,6 +157,37 @@ def power_law_fit(
         inflation=float(inflation[0]),
         spectrum=spectrum,
     )
+
+
+def planted_exponents(
+    key: Key, n: int, d: int, exponent: float | int, *, sets: int, draws: int = 64
+) -> Float[np.ndarray, "sets 3"]:
+    """Exponents that ``power_law_fit`` finds in Gaussian sets with the eigenvalues ``k^-exponent``, k = 1 .. d: does
+    the interval cover?
+
+    Args:
+        key: of the sets and of their fits.
+        n: rows of a set.
+        d: numbers of a row.
+        exponent: the truth.
+        sets: number of sets, 1 or more.
+        draws: of ``power_law_fit``.
+
+    Returns:
+        Value, low and high of each set.
+
+    Raises:
+        InputError: as ``power_law_fit``, or no set.
+    """
+    key = threefry(key)
+    require(sets >= 1, "sets", sets, "1 or more")
+    scales = np.arange(1, d + 1) ** (-exponent / 2)
+    normal = np.asarray(jax.random.normal(key, (sets, n, d)))
+    fits = [
+        power_law_fit((rows * scales).astype(np.float32), stream(key, number), draws=draws).exponent
+        for number, rows in enumerate(normal)
+    ]
+    return np.stack([fit.stacked() for fit in fits])
 
 
 def _lines(first: int, last: int) -> np.ndarray:

@@ -187,6 +187,38 @@ def marchenko_pastur_density(
     return np.where(inside, np.sqrt((high - at) * (at - low)) / (2 * np.pi * variance * min(d / n, 1.0) * at), 0.0)
 
 
+def white_eigenvalues(sets: int, n: int, d: int, seed: int = 0) -> Float[np.ndarray, "sets r"]:
+    """Covariance eigenvalues (``ddof=1``) of white Gaussian sets of n rows of d numbers, descending, in float64: the
+    ``r = min(n - 1, d)`` largest of each, which the Marchenko-Pastur law describes with n - 1 in place of n.
+
+    Raises:
+        InputError: sizes below 1, or fewer than 2 rows.
+    """
+    require(sets >= 1 and n >= 2 and d >= 1, "(sets, n, d)", (sets, n, d), "1 set of 2 rows of 1 number, or more")
+    rows = np.random.default_rng(seed).normal(size=(sets, n, d))
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    turned = centred.transpose(0, 2, 1)
+    gram = turned @ centred if n > d else centred @ turned
+    return np.linalg.eigvalsh(gram)[:, ::-1][:, : min(n - 1, d)] / (n - 1)
+
+
+def gram_covariance_difference(rows: Num[ArrayLike, "n d"]) -> float:
+    """The largest relative difference between n - 1 times covariance eigenvalues and those of the centred Gram matrix.
+
+    Both in float64, where it is 0 but for rounding. Eigenvalues below 1e-6 of the largest, zero but for rounding where
+    a column is constant, are left out.
+
+    Raises:
+        InputError: as ``covariance_spectrum``.
+    """
+    rows = as_doubles("rows", rows)
+    spectrum = covariance_spectrum(rows, dtype="float64")
+    centred = rows - rows.mean(axis=0)
+    gram = np.linalg.eigvalsh(centred @ centred.T)[::-1][: len(spectrum)]
+    kept = spectrum > 1e-6 * spectrum[0]
+    return float(np.abs(spectrum[kept] * (len(rows) - 1) / gram[kept] - 1).max())
+
+
 def marchenko_pastur_quantiles(
     q: Num[ArrayLike, "..."], n: int, d: int, variance: float | int = 1.0
 ) -> Float[np.ndarray, "..."]:

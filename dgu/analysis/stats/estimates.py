@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num, Shaped
 from scipy import stats
 
-from dgu.core.arrays import is_number
+from dgu.core.arrays import as_doubles, check_squares, is_number
 from dgu.core.errors import require
 
 
@@ -85,6 +85,14 @@ class Estimate:
         value, low, high = (function(part) for part in (self.value, self.low, self.high))
         return replace(self, value=value, low=low, high=high, standard_error=np.nan)
 
+    def stacked(self, axis: int = -1) -> np.ndarray:
+        """The value and the ends of its interval as one array, (value, low, high) along a new ``axis``."""
+        return np.stack([np.asarray(part) for part in (self.value, self.low, self.high)], axis=axis)
+
+    def text(self, form: str) -> str:
+        """``value [low, high]`` of a single value, each number formatted as ``form`` says, such as ``".1%"``."""
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
+
 
 def exactly(value: float) -> Estimate:
     """An ``Estimate`` of a value that is known exactly."""
@@ -143,6 +151,31 @@ def independent_difference(a: Estimate, b: Estimate, scale: float = 1.0) -> Esti
     require(bool(0 < scale < np.inf), "scale", scale, "positive and finite")
     error = float(np.hypot(a.standard_error, b.standard_error))
     return normal_estimate(float(a.value - b.value) / scale, error / scale)
+
+
+def standard_deviation(values: Num[ArrayLike, "*batch n"]) -> Estimate:
+    """The standard deviation s of n independent values along the last axis (n - 1 degrees of freedom), with a normal
+    interval.
+
+    The standard error is ``s sqrt((k - 1) / (4 n))``, k the fourth central moment over the squared second one: the
+    delta method on the sample variance, whose own variance is ``(k - 1) sigma^4 / n`` for large n. It is ``s / sqrt(2
+    n)`` for Gaussian values.
+
+    Args:
+        values: (..., n), n at least 2.
+
+    Raises:
+        InputError: fewer than 2 values, or values that are not finite.
+    """
+    values = as_doubles("values", values)
+    require(values.ndim >= 1 and values.shape[-1] >= 2, "values.shape", values.shape, "(..., n), n at least 2")
+    require(bool(np.isfinite(values).all()), "values", "non-finite", "finite")
+    check_squares(np.float64, power=4, values=values)
+    count, deviation, variance = values.shape[-1], values.std(axis=-1, ddof=1), values.var(axis=-1)
+    fourth = np.mean((values - values.mean(axis=-1, keepdims=True)) ** 4, axis=-1)
+    # A fair coin has k = 1, where the delta method's error vanishes.
+    excess = np.maximum(fourth / np.float_power(np.where(variance > 0, variance, 1.0), 2) - 1, 1e-6)
+    return normal_estimate(deviation, deviation * np.sqrt(excess / (4 * count)), n=count)
 
 
 def proportion(hits: Shaped[ArrayLike, "..."]) -> Estimate:

@@ -14,6 +14,7 @@ Replicates that all agree, up to rounding, say nothing about how far others woul
 their interval has no width, which does not mean certainty. ``equivalence`` leaves them undecided.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -142,6 +143,22 @@ def corrected_t_interval(
             that do not rise.
     """
     return _interval(values, _ratio(n_train, n_test), confidence, bounds)
+
+
+def geometric_mean(values: Sequence[float | int] | Num[ArrayLike, "J"], confidence: float = 0.95) -> Estimate:
+    """``exp(mean(log values))`` with the t interval of the logarithms, for positive values that differ by factors.
+
+    Args:
+        values: (J,), J at least 2, above 0.
+        confidence: two-sided.
+
+    Raises:
+        InputError: fewer than 2 values, values that are not positive and finite, or ``confidence`` outside (0, 1).
+    """
+    values = as_doubles("values", values)
+    sound = values.ndim == 1 and bool(((values > 0) & np.isfinite(values)).all())
+    require(sound, "values", f"an array of shape {values.shape}", "(J,), all of them positive and finite")
+    return t_interval(np.log(values), confidence).map(math.exp)
 
 
 def jackknife_interval(

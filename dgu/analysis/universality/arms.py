@@ -117,19 +117,18 @@ def assemble(arms: Mapping[str, Mapping[str, Float[Any, "classes n d"]]]) -> Poo
     return Pool(np.concatenate(xs), np.concatenate(ys), rows)
 
 
-def cut(images: Float[np.ndarray, "classes n d"], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The images of an arm cut into its parts for training, validation and test, in this order.
-
-    Args:
-        images: (K, n, d) images of each class.
-        sizes: images of a class in each part: ``"train"``, ``"validation"`` and ``"test"``.
+def cut_parts(
+    images: Num[ArrayLike, "classes n d"], sizes: Mapping[str, int]
+) -> dict[str, Num[np.ndarray, "classes part d"]]:
+    """The first images of each class cut into the parts train, validation and test of the given ``sizes``, one after
+    the other.
 
     Raises:
-        InputError: the parts together are larger than n.
+        InputError: fewer images than the parts need.
     """
-    ends = np.cumsum([sizes[part] for part in PARTS])
-    require(int(ends[-1]) <= images.shape[1], "sizes", dict(sizes), f"{images.shape[1]} images a class or fewer")
-    return {part: images[:, end - sizes[part] : end] for part, end in zip(PARTS, ends)}
+    given, ends = np.asarray(images), np.cumsum([sizes[part] for part in PARTS])
+    require(given.shape[1] >= ends[-1], "images of each class", given.shape[1], f"at least {ends[-1]}")
+    return {part: given[:, end - sizes[part] : end] for part, end in zip(PARTS, ends)}
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, train_and_test
+from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, cut_parts, train_and_test
 from dgu.core.arrays import as_doubles, as_floats, as_jax_floats
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream, threefry
 from dgu.core.typing import Key
-from dgu.data.splits import class_splits
+from dgu.data.splits import split_classes
 from dgu.distributions.class_gaussians import class_key, draw_gaussian, fit_gaussian
 
 
@@ -98,14 +98,13 @@ def fit_size_accuracy(
     if null:
         images = mixture_samples(images, stream(key, "truth"), count)
     sizes = {"fit": sweep.n_fit[-1], "train": sweep.train, "validation": sweep.validation, "test": sweep.test}
-    rows = [class_splits(count, sizes, seed, replicate, label) for label in range(k)]
-    split = {part: np.stack([images[label, rows[label][part]] for label in range(k)]) for part in sizes}
+    split = split_classes(images, sizes, seed, replicate)
     parts = {"train": sweep.train, "validation": sweep.validation, "test": sweep.test * sweep.test_factor}
     fitted = {arm: split["fit"][:, :n] for arm, n in zip(sweep.arms[1:], sweep.n_fit)} | {"everything": images}
     arms = {"images": {part: split[part] for part in PARTS}}
     for arm, given in fitted.items():
         drawn = mixture_samples(given, stream(key, arm), sum(parts.values()))
-        arms[arm] = dict(zip(PARTS, np.split(drawn, np.cumsum(list(parts.values()))[:-1], axis=1)))
+        arms[arm] = cut_parts(drawn, parts)
     task = Task("fit size", np.arange(k)[None], (sweep.train,), "softmax_mse")
     accuracy = train_and_test(assemble(arms), task, recipe, seed + replicate)["accuracy"]
     return np.einsum("aaij->a", accuracy).astype(np.float64)

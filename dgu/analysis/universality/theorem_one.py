@@ -15,6 +15,7 @@ X and G are coupled on purpose: z_j is the increasing function of the g_j of the
 distribution. The expected difference is the same as for independent arms, and its noise is much smaller.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from jax import Array
 from jaxtyping import Float, Num
 from scipy import stats
 
+from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.analysis.stats.resampling import sample_deviation
 from dgu.core import linalg
 from dgu.core.arrays import as_doubles, as_floats
@@ -222,39 +224,54 @@ class GapTrend:
     Attributes:
         size: (D,) mean over replicates of |err_X - err_G| in each dimension.
         size_error: (D,) its standard error.
-        slope: of log size against log d, weighted by the standard errors; unweighted where one of them is 0.
-        slope_interval: its 95 % interval.
+        slope: of log size against log d, weighted by the standard errors, with its 95 % interval; unweighted where one
+            of them is 0.
+        difference: (D,) mean over replicates of err_X - err_G in each dimension, with normal 95 % intervals.
     """
 
     size: np.ndarray
     size_error: np.ndarray
-    slope: float
-    slope_interval: tuple[float, float]
+    slope: Estimate
+    difference: Estimate
 
 
-def gap_trend(dimensions: Num[np.ndarray, "D"], gaps: list[Num[np.ndarray, "_"]]) -> GapTrend:
+def gap_trend(
+    dimensions: Num[np.ndarray, "D"], gaps: Sequence[Num[np.ndarray, "_"]], *, largest: float | int = 1.0
+) -> GapTrend:
     """The trend of the mean |err_X - err_G| over dimensions: slope 0 where universality fails, -1/2 where both errors
     concentrate.
 
     Args:
         dimensions: d, increasing, at least 2.
         gaps: err_X - err_G of the replicates in each.
+        largest: the largest error there can be, 1 or in percentage points 100: bounds the mean difference, and gives
+            the size of what was rounded, below which its spread counts as none.
 
     Raises:
-        InputError: fewer than 2 dimensions, another number of gaps, fewer than 2 replicates, or gaps all 0.
+        InputError: fewer than 2 dimensions, another number of gaps, fewer than 2 replicates, gaps all 0, or one above
+            ``largest``.
     """
     require(len(dimensions) >= 2, "number of dimensions", len(dimensions), "at least 2")
     require(len(gaps) == len(dimensions), "number of gaps", len(gaps), f"{len(dimensions)}, one for each dimension")
     dimensions = as_doubles("dimensions", dimensions)
-    sizes = [np.abs(as_floats("gaps", gap)) for gap in gaps]
+    values = [as_floats("gaps", gap) for gap in gaps]
+    sizes = [np.abs(gap) for gap in values]
     for d, size in zip(dimensions, sizes):
         require(len(size) >= 2 and bool(size.max() > 0), f"gaps at d = {d:g}", len(size), "at least 2, not all 0")
-    mean = np.asarray([size.mean(dtype=np.float64) for size in sizes])
+        inside = bool(size.max() <= largest)
+        require(inside, f"largest |gap| at d = {d:g}", float(size.max()), f"at most largest = {largest:g}")
+    mean, signed = (np.asarray([gap.mean(dtype=np.float64) for gap in of]) for of in (sizes, values))
     error = np.asarray([float(sample_deviation(size)) / np.sqrt(len(size)) for size in sizes])
+    signed_error = np.asarray([float(sample_deviation(gap, largest)) / np.sqrt(len(gap)) for gap in values])
     known = bool((error > 0).all())
     weight = (mean / error) ** 2 if known else np.ones_like(mean)
     x = np.log(dimensions)
     x = x - weight @ x / weight.sum()
-    slope = weight * x @ np.log(mean) / (weight @ x**2)
-    half = stats.norm.ppf(0.975) / np.sqrt(weight @ x**2) if known else 0.0
-    return GapTrend(mean, error, float(slope), (float(slope - half), float(slope + half)))
+    slope = float(weight * x @ np.log(mean) / (weight @ x**2))
+    half = float(stats.norm.ppf(0.975) / np.sqrt(weight @ x**2)) if known else 0.0
+    return GapTrend(
+        mean,
+        error,
+        Estimate(slope, slope - half, slope + half, method="normal, weighted least squares"),
+        normal_estimate(signed, signed_error, bounds=(-largest, largest)),
+    )

@@ -20,6 +20,8 @@ from dgu.analysis import (
     top_eigenvalues,
     trace_trajectories,
 )
+from dgu.analysis.concentration.contraction import gaussian_expansion_errors
+from dgu.analysis.concentration.two_points import two_point_gains, two_point_steps
 from dgu.core.errors import InputError
 from dgu.core.keys import stream
 from dgu.distributions.bases import initial_noise
@@ -256,3 +258,50 @@ def test_bad_input_is_named():
         step_expansion(denoiser, path, key=jax.random.key(0), batch_size=0)
     with pytest.raises(InputError, match="tolerance = -1"):
         path_expansion(denoiser, path, key=jax.random.key(0), tolerance=-1.0)
+
+
+def test_halfway_between_two_points_steps_have_the_gains_of_the_measured_ones(x64):
+    a, event = 0.5, (5,)
+    pair, grid = EmpiricalDenoiser(jnp.zeros((2, 5)).at[0, 0].set(a).at[1, 0].set(-a)), karras_sigmas(9)
+    path = trace(pair, Churn(), range(1), grid, event)
+    middle = step_expansion(pair, replace(path, x_hat=np.zeros_like(path.x_hat)), **EXACT).values[0]
+    # Across the axis that joins the points a step shrinks by sigma' / sigma.
+    np.testing.assert_allclose(middle, np.maximum(np.abs(two_point_gains(grid, a)), grid[1:] / grid[:-1]), rtol=1e-6)
+    with pytest.raises(InputError, match=r"distance = 0: must be positive"):
+        two_point_gains(grid, 0)
+    with pytest.raises(InputError, match="sigmas"):
+        two_point_gains(grid[::-1], a)
+
+
+def test_two_points_as_data_expand_where_norms_fall():
+    found = two_point_steps(jax.random.key(0), 24, 16, 0.5, 12)
+    grid = karras_sigmas(12)
+    assert {part.shape for part in found.values()} == {(24, 12)}
+    expands = found["gains"] > 1 + found["errors"]
+    assert not expands[:, grid[1:] > 0.5].any() and expands.any()
+    assert np.mean(found["changes"][expands] < 0) > 0.5
+    # Far above the distance of the points data and denoiser are as good as 0: a step shrinks everything by sigma' / sigma.
+    np.testing.assert_allclose(found["gains"][:, 0], grid[1] / grid[0], rtol=1e-3)
+    with pytest.raises(InputError, match=r"\(count, size\) = \(0, 16\)"):
+        two_point_steps(jax.random.key(0), 0, 16, 0.5, 12)
+
+
+def test_measured_expansions_of_a_gaussian_are_right_to_the_tolerance():
+    images = np.random.default_rng(0).normal(size=(40, *EVENT)) * np.geomspace(2, 0.1, 6).reshape(EVENT)
+    found = gaussian_expansion_errors(images, GRID, CHURN, jax.random.key(0))
+    assert max(found[name] for name in ("steps", "whole", "generator")) < 1e-6
+    largest = gaussian_path(GaussianDenoiser.fit(images.astype(np.float64)), GRID, CHURN).step_expansion.max()
+    assert found["largest"] == pytest.approx(largest, rel=1e-5) and found["largest"] < 1
+    with pytest.raises(InputError, match="sigmas"):
+        gaussian_expansion_errors(images, GRID[::-1], CHURN, jax.random.key(0))
+
+
+@pytest.mark.parametrize("labels", [None, [1, 0, 1]])
+def test_the_first_of_the_trajectories(labels):
+    path = trace_trajectories(planted(), jax.random.key(1), range(3), GRID, shape=EVENT, churn=CHURN)
+    path = path if labels is None else replace(path, labels=np.array(labels))
+    first = path.first(2)
+    np.testing.assert_array_equal(first.x_hat, path.x_hat[:2])
+    np.testing.assert_array_equal(first.samples, path.samples[:2])
+    np.testing.assert_array_equal(first.added, path.added)
+    assert (first.labels is None) if labels is None else first.labels.tolist() == [1, 0]

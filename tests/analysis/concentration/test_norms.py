@@ -16,6 +16,7 @@ from dgu.analysis import (
     panel_steps,
     snapshots,
 )
+from dgu.analysis.concentration.norms import gaussian_norm_scores
 from dgu.core.errors import InputError
 from dgu.distributions.bases import initial_noise
 from dgu.models import GaussianDenoiser
@@ -209,3 +210,15 @@ def test_a_law_without_spread_has_no_z_scores():
     spread = np.array([1.0, 0.0, 2.0])
     with pytest.raises(InputError, match=r"standard deviation of step \[1\] = \[0.0\]: must be positive"):
         norm_z_scores(np.ones((4, 3)), (np.ones(3), spread))
+
+
+def test_norms_of_a_gaussians_samples_match_their_expectations():
+    scores = gaussian_norm_scores(planted(), jax.random.key(3), GRID, CHURN, count=500)
+    assert scores.shape == (3, 10) and 0.3 < np.abs(scores).max() < 4
+    # The same by hand, of the last quantity.
+    _, seen = sample(
+        planted(), jax.random.key(3), range(500), GRID, shape=(D,), churn=CHURN, observe=observe_norms, batch_size=200
+    )
+    mean, deviation = gaussian_path(planted(), GRID, CHURN).squared_norm("slope")
+    by_hand = (np.mean(np.float64(seen["slope"]) ** 2, axis=0) - mean) / (deviation / 500**0.5)
+    np.testing.assert_allclose(scores[2], by_hand, rtol=1e-9)

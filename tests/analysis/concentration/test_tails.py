@@ -8,6 +8,7 @@ from scipy import stats
 
 from dgu.analysis.concentration.coupling import COUPLINGS, LARGEST_DEVIATION, coupled_deviation, coupled_distances
 from dgu.analysis.concentration.lipschitz import lipschitz_family, lipschitz_values
+from dgu.analysis.concentration.tail_summary import aside_tail_test, tail_summary
 from dgu.analysis.concentration.tail_test import tail_test, tail_test_p_values
 from dgu.analysis.concentration.tails import (
     GAUSSIAN_PSI2,
@@ -21,6 +22,7 @@ from dgu.analysis.concentration.tails import (
     tail_estimates,
 )
 from dgu.core.errors import InputError
+from dgu.distributions.bases import student_from_gaussian
 
 KEY = jax.random.key(0)
 
@@ -288,3 +290,48 @@ def test_coin_coupling_spreads_like_the_root_of_the_dimension(d, rounded):
 def test_the_bound_has_a_positive_scale(scale):
     with pytest.raises(InputError, match=r"^scale = .*: must be positive and finite"):
         tail_bound(1.0, scale)
+
+
+# --- tails of a data set in one go
+
+
+def test_the_summary_of_a_gaussian_and_of_its_heavy_tailed_twin():
+    scales = np.arange(1, 9, dtype=np.float32) ** -0.5
+    rows, aside = gaussian(1500, 8) * scales, gaussian(60, 8, seed=1) * scales
+    heavy = student_from_gaussian(rows, np.zeros(8), KEY)
+    found, other = (tail_summary(x, aside, KEY, projections=2, coordinates=2, resamples=30) for x in (rows, heavy))
+    names = found["names"].tolist()
+    leading = ["leading 0", "leading 1", "projection 2", "projection 3"]
+    assert names[:6] == ["norm", "max", *leading] and names[-2:] == ["distance to anchors", "network"]
+    assert found["survival"].shape == (len(names), len(found["t"])) and int(found["n"]) == 1500
+    for part in ("psi2", "kurtosis", "hill", "delta"):
+        value, low, high = found[part]
+        assert value.shape == (len(names),) and (low <= high).all()
+    # The scale is the root of the largest eigenvalue, 1; the leading direction has about that deviation.
+    assert found["scale"][1] < 1 < found["scale"][2]
+    direct = tail_estimates((rows @ np.linalg.svd(aside - aside.mean(0))[2][:1].T), KEY, 30)
+    assert found["kurtosis"][0, names.index("leading 0")] == pytest.approx(float(direct.kurtosis.value[0]), abs=1e-3)
+    assert found["delta"][1].max() == 0 and other["delta"][1].max() > 0
+    assert other["kurtosis"][0].max() > 3 > found["kurtosis"][0].max()
+    # Correcting for more data sets widens the interval of the left-over mass.
+    wider = tail_summary(rows, aside, KEY, projections=2, coordinates=2, resamples=30, comparisons=20)
+    assert (wider["delta"][2] > found["delta"][2]).all()
+
+
+def test_a_coordinate_of_one_size_and_constant_ones_are_left_out():
+    rows = gaussian(200, 6)
+    rows[:, 3] = 9.0  # The largest coordinate is this one in every row.
+    rows[:, 4] = 0.0
+    found = tail_summary(rows, rows[:20], KEY, coordinates=6, resamples=20)
+    kept = [name for name in found["names"] if name.startswith("coordinate")]
+    assert "max" not in found["names"] and len(kept) == 4
+
+
+def test_the_test_with_rows_aside_rejects_heavy_tails_alone():
+    rows, aside = gaussian(600, 8), gaussian(40, 8, seed=1)
+    plain = aside_tail_test(rows, aside, KEY, projections=2, draws=39)
+    heavy = aside_tail_test(student(600, 8, 3.0), aside, KEY, projections=2, draws=39)
+    assert plain.names == ("norm", "leading 0", "leading 1", "projection 2", "projection 3", "distance to anchors")
+    assert heavy.p_value == 1 / 40 < 0.1 < plain.p_value
+    with pytest.raises(InputError, match="shapes of rows and aside"):
+        aside_tail_test(rows, aside[:, :4], KEY)

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.analysis.moments.power_laws import _simulate, power_law_fit, power_law_range
+from dgu.analysis.moments.power_laws import _simulate, planted_exponents, power_law_fit, power_law_range
 from dgu.analysis.moments.principal import principal_images
 from dgu.analysis.moments.spectra import (
     PowerLaw,
     class_spectra,
     covariance_spectrum,
+    gram_covariance_difference,
     gram_spectrum,
     marchenko_pastur_density,
     marchenko_pastur_edges,
@@ -20,8 +21,10 @@ from dgu.analysis.moments.spectra import (
     power_law,
     spectrum_ratio,
     squared_singular_values,
+    white_eigenvalues,
 )
 from dgu.core.errors import InputError
+from dgu.core.keys import stream
 from dgu.distributions.class_gaussians import GaussianMixtureSampler
 
 EVENT = (4, 3, 2)
@@ -293,3 +296,29 @@ def test_bad_input_of_fits_is_named():
         principal_images(np.ones((4, 5), np.float32), 2)
     with pytest.raises(InputError, match=r"q = 2\.0"):
         marchenko_pastur_quantiles(np.float64(2.0), 4, 5)
+
+
+def test_planted_exponents_are_those_of_single_fits():
+    key = jax.random.key(2)
+    found = planted_exponents(key, 60, 24, 1.0, sets=3, draws=10)
+    normal = np.asarray(jax.random.normal(key, (3, 60, 24)))
+    rows = (normal[1] * np.arange(1, 25) ** -0.5).astype(np.float32)
+    one = power_law_fit(rows, stream(key, 1), draws=10).exponent
+    assert found.shape == (3, 3) and found[1].tolist() == [one.value, one.low, one.high]
+    assert (found[:, 1] < found[:, 0]).all() and np.abs(found[:, 0] - 1).max() < 0.6
+
+
+@pytest.mark.parametrize(("n", "d"), [(81, 20), (21, 80)])
+def test_white_eigenvalues_are_those_of_the_covariance(n, d):
+    found = white_eigenvalues(3, n, d, seed=4)
+    rows = np.random.default_rng(4).normal(size=(3, n, d))
+    expected = np.linalg.eigvalsh(np.cov(rows[2].T))[::-1][: min(n - 1, d)]
+    np.testing.assert_allclose(found[2], expected, rtol=1e-9)
+    low, high = marchenko_pastur_edges(n - 1, d)
+    assert found.shape == (3, 20) and 0.7 * low < found.min() and found.max() < 1.2 * high
+
+
+def test_gram_and_covariance_agree_but_for_rounding():
+    rows = np.random.default_rng(0).normal(size=(30, 12)) + 5
+    rows[:, 3] = 1.0
+    assert gram_covariance_difference(rows) < 1e-9

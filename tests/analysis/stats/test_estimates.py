@@ -12,6 +12,7 @@ from dgu.analysis.stats import (
     normal_estimate,
     proportion,
 )
+from dgu.analysis.stats.estimates import standard_deviation
 from dgu.core.errors import InputError
 
 
@@ -115,3 +116,34 @@ def test_a_ratio_has_the_interval_of_its_logarithm():
     found = independent_ratio(a, b)
     np.testing.assert_allclose(np.log(found.high / found.value), 1.96 * np.hypot([0.05, 0.0], 0.05), rtol=1e-4)
     np.testing.assert_allclose(found.low * found.high, np.square(found.value))
+
+
+def test_an_estimate_is_stored_and_shown_as_three_numbers():
+    several = Estimate(np.array([2.0, 5.0]), np.array([1.0, 4.0]), np.array([3.0, 7.0]))
+    np.testing.assert_array_equal(several.stacked(), [[2, 1, 3], [5, 4, 7]])
+    np.testing.assert_array_equal(several.stacked(axis=0), [[2, 5], [1, 4], [3, 7]])
+    np.testing.assert_array_equal(several[1].stacked(), [5, 4, 7])
+    assert Estimate(0.1234, 0.05, 0.2).text(".1%") == "12.3% [5.0%, 20.0%]"
+    assert several[0].text("+.2f") == "+2.00 [+1.00, +3.00]"
+
+
+def test_the_interval_of_a_standard_deviation():
+    """On average over sets the error is that of the simulated deviations: for Gaussian values and for heavier tails."""
+    rng = np.random.default_rng(0)
+    for values in (rng.normal(size=(2000, 400)), rng.standard_t(9, size=(2000, 400))):
+        found = standard_deviation(3 * values)
+        np.testing.assert_allclose(found.value, 3 * values.std(axis=1, ddof=1), rtol=1e-12)
+        assert np.mean(found.standard_error) == pytest.approx(np.std(found.value), rel=0.06)
+        truth = 3 * values.std()
+        assert 0.93 < np.mean((found.low <= truth) & (truth <= found.high)) < 0.97
+        one = standard_deviation(3 * values[7])
+        assert (one.value, one.low, one.high) == (found.value[7], found.low[7], found.high[7]) and one.n == 400
+    gaussian = standard_deviation(np.sort(rng.normal(size=200_000)))
+    assert gaussian.standard_error == pytest.approx(gaussian.value / np.sqrt(2 * 200_000), rel=0.01)
+    assert standard_deviation(np.full(3, 4.0)).standard_error == 0
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, np.nan]])
+def test_a_standard_deviation_needs_two_finite_values(values):
+    with pytest.raises(InputError, match=r"^values"):
+        standard_deviation(np.array(values))

@@ -14,6 +14,7 @@ from dgu.analysis.stats.resampling import (
     bootstrap_interval,
     corrected_t_interval,
     equivalence,
+    geometric_mean,
     jackknife_interval,
     resampled_standard_error,
     rounding,
@@ -358,3 +359,13 @@ def test_bootstrap_refuses_bad_input_in_one_line(call, words):
     with pytest.raises(InputError, match=words) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_a_geometric_mean_is_that_of_the_logarithms():
+    data = np.exp(values(1.0, 0.3))
+    found, logs = geometric_mean(data), t_interval(np.log(data))
+    assert found.value == pytest.approx(stats.gmean(data), rel=1e-12)
+    assert (found.low, found.high) == pytest.approx((np.exp(logs.low), np.exp(logs.high)), rel=1e-12)
+    for wrong in ([1.0, 0.0], [1.0, -2.0], [1.0, inf]):
+        with pytest.raises(InputError, match=r"^values = "):
+            geometric_mean(wrong)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dgu.analysis import Runs, Schedule, evaluate, fit_classifiers
-from dgu.analysis.universality.arms import PARTS, Pool, Recipe, Task, assemble, cut, gaussian_arms, train_and_test
+from dgu.analysis.universality.arms import PARTS, Pool, Recipe, Task, assemble, cut_parts, gaussian_arms, train_and_test
 from dgu.core.errors import InputError
 from dgu.core.keys import stream
 from dgu.distributions.class_gaussians import class_key, draw_gaussian, fit_gaussian
@@ -124,15 +124,6 @@ def parts_of(seed, sizes, spread=1.0):
 
 def two_arms(seed=0):
     return {arm: parts_of(seed + number, sizes) for number, (arm, sizes) in enumerate(PER_CLASS.items())}
-
-
-def test_cut_parts_follow_one_another():
-    images = np.arange(2 * 9 * 3, dtype=np.float32).reshape(2, 9, 3)
-    found = cut(images, {"test": 4, "train": 3, "validation": 1})
-    assert list(found) == ["train", "validation", "test"]
-    np.testing.assert_array_equal(np.concatenate(list(found.values()), axis=1), images[:, :8])
-    with pytest.raises(InputError, match=r"^sizes = .*: must be 9 images a class or fewer$"):
-        cut(images, {"test": 4, "train": 5, "validation": 1})
 
 
 def test_assemble_keeps_every_image_under_its_arm_part_and_class():
@@ -281,3 +272,13 @@ def test_pool_is_a_plain_value():
     with pytest.raises(dataclasses.FrozenInstanceError):
         pool.x = None
     assert isinstance(pool, Pool)
+
+
+def test_images_are_cut_into_parts_one_after_the_other():
+    images = np.arange(2 * 9 * 3).reshape(2, 9, 3)
+    parts = cut_parts(images, {"test": 2, "train": 4, "validation": 1})
+    assert tuple(parts) == PARTS
+    np.testing.assert_array_equal(np.concatenate(list(parts.values()), axis=1), images[:, :7])
+    assert [part.shape[1] for part in parts.values()] == [4, 1, 2]
+    with pytest.raises(InputError, match="images of each class = 9: must be at least 10"):
+        cut_parts(images, {"train": 4, "validation": 4, "test": 2})

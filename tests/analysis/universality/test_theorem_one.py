@@ -7,7 +7,8 @@ from scipy import stats
 from dgu.analysis import TheoremDesign, gap_trend, min_norm_interpolator, universality_gap
 from dgu.analysis.universality import theorem_one as theorem
 from dgu.core.errors import InputError
-from experiments.study.judged import JudgedClaim
+from experiments.study import Claim, at_most
+from experiments.study.claims import judge
 
 EXPONENTIAL = stats.expon(loc=-1)
 UNIFORM = stats.uniform(-(3**0.5), 2 * 3**0.5)
@@ -116,8 +117,8 @@ def test_the_theorem_in_small():
             found = universality_gap(key, d, replicates, TheoremDesign(law))
             gaps.append(found["x"] - found["gaussian"])
         trends[law] = gap_trend(dimensions, gaps)
-    assert trends["exponential"].slope_interval[1] < -0.25
-    assert trends["radius"].slope_interval[0] > -0.25 and trends["radius"].size.min() > 0.03
+    assert trends["exponential"].slope.high < -0.25
+    assert trends["radius"].slope.low > -0.25 and trends["radius"].size.min() > 0.03
 
 
 def test_trend_recovers_a_planted_slope():
@@ -126,9 +127,12 @@ def test_trend_recovers_a_planted_slope():
     inside = 0
     for _ in range(200):
         gaps = [d**-0.5 * rng.normal(size=60) for d in dimensions]
-        low, high = gap_trend(dimensions, gaps).slope_interval
-        inside += low < -0.5 < high
+        trend = gap_trend(dimensions, gaps)
+        inside += trend.slope.low < -0.5 < trend.slope.high
     assert 180 <= inside <= 199
+    np.testing.assert_allclose(trend.difference.value, np.mean(gaps, axis=1), rtol=1e-12)
+    error = np.std(gaps, axis=1, ddof=1) / 60**0.5
+    np.testing.assert_allclose(trend.difference.high - trend.difference.low, 2 * stats.norm.ppf(0.975) * error)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +156,8 @@ def test_bad_sizes():
         universality_gap(jax.random.key(0), 8, 0)
     with pytest.raises(InputError, match="number of dimensions = 1: must be at least 2"):
         gap_trend(np.ones(1), [np.ones(3)])
+    with pytest.raises(InputError, match=r"largest \|gap\| at d = 2 = 3\.0: must be at most largest = 1"):
+        gap_trend(np.array([2.0, 4.0]), [np.array([0.1, 3.0]), np.array([0.1, 0.2])])
 
 
 @pytest.mark.parametrize("constant", [(0,), (0, 1, 2), (2,)])
@@ -164,8 +170,6 @@ def test_gaps_without_spread_leave_the_slope_undecided(constant):
     gaps = [np.full(7, m) if i in constant else m + 0.01 * rng.normal(size=7) for i, m in enumerate(means)]
     trend = gap_trend(dimensions, gaps)
     sizes = [np.abs(gap).mean() for gap in gaps]
-    np.testing.assert_allclose(trend.slope, np.polyfit(np.log(dimensions), np.log(sizes), 1)[0], rtol=1e-12)
+    np.testing.assert_allclose(trend.slope.value, np.polyfit(np.log(dimensions), np.log(sizes), 1)[0], rtol=1e-12)
     assert (trend.size_error == 0).nonzero()[0].tolist() == list(constant)
-    about = {"id": "a", "paper": "own", "figure": "", "statement": "falls", "unit": "", "kind": "at most"}
-    claim = JudgedClaim(value=trend.slope, interval=trend.slope_interval, bounds=(-0.25,), **about)
-    assert claim.verdict == "undecided"
+    assert judge(Claim("a", "falls", at_most(-0.25)), trend.slope, "own").verdict == "undecided"
