@@ -5,6 +5,7 @@ well does a score separate two groups? At which size do measured curves cross a 
 """
 
 from dgu.analysis.stats.estimates import Estimate as Estimate
+from dgu.analysis.stats.estimates import bounded_mean as bounded_mean
 from dgu.analysis.stats.estimates import exactly as exactly
 from dgu.analysis.stats.estimates import normal_estimate as normal_estimate
 from dgu.analysis.stats.estimates import proportion as proportion
