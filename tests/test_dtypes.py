@@ -147,6 +147,10 @@ ANALYSIS = {
     ),
     "covariance_spectrum": lambda give: A.covariance_spectrum(give(ROWS)),
     "denoising_loss": lambda give: A.denoising_loss(GAUSSIAN, give(IMAGES), KEY, sigmas=(30.0,)),
+    "descend_exact_loss": lambda give: A.descend_exact_loss(
+        give(FRAMES[:1]), give(ROWS), A.vp_grid(3), rate=1e-9, steps=1
+    ),
+    "drawn_loss": lambda give: A.drawn_loss(give(UNIT), give(ROWS), A.vp_grid(3), jax.random.split(KEY, 2)),
     "density_coverage": lambda give: A.density_coverage(give(ROWS), give(OTHERS)),
     "early_stopping": lambda give: A.early_stopping(give(CURVES)),
     "edit": lambda give: A.edit(GAUSSIAN, give(ONE), give(AXES[:2].reshape(2, 2, 2, 1)), give(SIGMAS), give(GRID)),
@@ -245,6 +249,8 @@ ANALYSIS = {
     "recover_by_sgd": lambda give: A.recover_by_sgd(
         jax.random.split(KEY, 1), problems(), give(FRAMES[None]), steps=2, batch_size=2
     )[2],
+    "sample_novelty": lambda give: A.sample_novelty(give(ROWS), give(OTHERS), give(IMAGES.reshape(N, D)[::-1]), 0.5),
+    "subspace_distances": lambda give: A.subspace_distances(give(ROWS), give(FRAMES)),
     "recovery": lambda give: A.recovery(give(FRAMES), give(TURNED)),
     "relative_distance": lambda give: A.relative_distance(give(ROWS), give(OTHERS[:, 0])),
     "represent": lambda give: A.represent(give(IMAGES.reshape(K, -1, 2, 2, 1)), lambda block: block[:, 0] ** 2),
@@ -303,7 +309,7 @@ _RESULT, _NUMBERS, _DENOISER, _MADE = (
 )
 WITHOUT = {
     **dict.fromkeys(
-        """ClassificationError Estimate Expansion Fit GapTrend LinearityScores Neighbours Problems
+        """BoundFit ClassificationError Estimate Expansion Fit GapTrend LinearityScores Neighbours Problems
         Recovery Runs SameNoise ScoreDistances Trajectories""".split(),
         _RESULT,
     ),
@@ -319,14 +325,14 @@ WITHOUT = {
         _DENOISER,
     ),
     **dict.fromkeys(
-        """ConvNet choose_learning_rate draw_gaussian frechet_distance gap_to_bound mean_over_pairs
+        """ConvNet choose_learning_rate draw_gaussian fit_bound frechet_distance gap_to_bound mean_over_pairs
         recover_by_k_subspaces recover_by_pca share_difference write_statistics""".split(),
         _MADE,
     ),
     **dict.fromkeys("read_features read_statistics SSCD".split(), "takes a file"),
     **dict.fromkeys("proportion".split(), "takes truth values, which it only compares"),
     **dict.fromkeys(
-        "corrected_t_interval equivalence jackknife_interval t_interval".split(),
+        "bounded_mean corrected_t_interval equivalence jackknife_interval t_interval".split(),
         "takes measurements, to float64 at once",
     ),
 }
@@ -450,6 +456,9 @@ OTHER = {
     "train_levels": lambda give: T.train_levels(
         NET, network_state(), give(IMAGES), give(SIGMAS[:2]), T.LevelTraining(steps=1, batch_size=4)
     )[1],
+    "train_network": lambda give: T.train_network(
+        EDM, give(LARGER), T.TrainingConfig(duration_kimg=0.004, batch_size=4)
+    )[1],
     "train_steps": edm_training,
     "train_together": lambda give: T.train_together(
         many_networks(),
@@ -480,8 +489,8 @@ TRACED = ("em_mixture", "k_subspaces", "lloyd", "spectral_labels", "squared_sing
 #: Those whose programs take seconds to compile: tried as slow tests.
 COSTLY = """BoxMixture EDMDenoiser antithetic_moments distill_by_adam edm_loss fit_mixture fit_size_accuracy fit_two_layer
     flow_kl population_loss recover_by_sgd score_log_density train_convnet train_dynamics train_subspaces train_together transform
-    ve_loss vesde_loss vp_loss train_steps MLPDenoiser em_mixture lloyd fit_classes spectral_labels k_subspaces kmeans fit_classifiers
-    exact_loss empirical_loss gaussian_flow grid_kl RandomFeatures tail_test_p_values theorem_assumptions""".split()
+    ve_loss vesde_loss vp_loss train_network train_steps MLPDenoiser em_mixture lloyd fit_classes spectral_labels k_subspaces kmeans fit_classifiers
+    descend_exact_loss drawn_loss exact_loss empirical_loss gaussian_flow grid_kl RandomFeatures tail_test_p_values theorem_assumptions""".split()
 
 
 def whole(array):

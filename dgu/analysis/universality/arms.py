@@ -298,6 +298,7 @@ def truth_gap(
     Raises:
         InputError: as ``gaussian_arms`` and ``cut_parts``.
     """
+    key = threefry(key)
     examples, count = np.asarray(truth), sum(sizes[part] for part in PARTS)
     fit = examples.shape[1] - count
     fitted = gaussian_arms(examples[:, :fit], key, count, low_rank=low_rank)

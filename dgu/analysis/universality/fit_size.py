@@ -18,7 +18,7 @@ from jaxtyping import Float, Num
 from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, cut_parts, train_and_test
 from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.errors import require
-from dgu.core.keys import seeded, stream
+from dgu.core.keys import seeded, stream, threefry
 from dgu.core.typing import Key
 from dgu.data.splits import class_splits
 from dgu.distributions.class_gaussians import draw_gaussians, fit_gaussians
@@ -125,4 +125,5 @@ def mixture_samples(rows: Num[ArrayLike, "classes n d"], key: Key, count: int) -
     """``count`` samples of each class of the mixture fitted to its rows: number 0 .. count - 1 of ``class_key(key,
     label)``.
     """
+    key = threefry(key)
     return draw_gaussians(fit_gaussians(rows), key, count)
