@@ -157,9 +157,9 @@ def compared(config: Config, subject: Subject, run: Run, place: int, name: str) 
     stored = run.stage(f"{place}/mixture", fitted, config, subject)
     mixture = MoLRG(**stored).denoiser
     gaussian = cache(lambda: GaussianDenoiser.fit(subject.images))  # Only fitted where images are missing.
-    arms: dict[str, Callable[[], Any]] = {MIXTURE: lambda: mixture, GIVEN: lambda: mixture, GAUSSIAN: gaussian}
-    if not subject.conditional:
-        del arms[GIVEN]
+    arms: dict[str, Callable[[], Any]] = {MIXTURE: lambda: mixture, GAUSSIAN: gaussian}
+    if subject.conditional:
+        arms = {MIXTURE: arms[MIXTURE], GIVEN: lambda: mixture, GAUSSIAN: gaussian}
     images = {NETWORK: _samples(config, subject, run, f"{place}/network", lambda: subject.denoiser, labelled=True)}
     for number, (arm, denoiser) in enumerate(arms.items()):
         images[arm] = _samples(config, subject, run, f"{place}/arm-{number}", denoiser, labelled=arm == GIVEN)

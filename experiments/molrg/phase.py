@@ -108,15 +108,15 @@ def transition_claims(config: Config) -> tuple[Claim, ...]:
         Claim("phase-pca-below", f"{noisy} PCA fails where N < d {_SUCCESSES}.", at_most(0.01), one),
     )
     k_subspaces, sgd = [], []
-    for k, (_, source) in _MAPS.items():
-        method = f"K-subspaces with K = {k}"
+    for k in (2, 3):
+        method, source = f"K-subspaces with K = {k}", _MAPS[k][1]
         clean = f"Without noise, {method} and d >= 3 succeeds exactly where N >= d {_EXCEPTIONS}."
         above = f"{noisy} {method} succeeds at N = d + 2 {_SUCCESSES}."
-        if k > 1:
-            k_subspaces += [
-                Claim(f"phase-k-subspaces-{k}-clean", clean, at_most(0.01), source),
-                Claim(f"phase-k-subspaces-{k}-noisy", above, at_least(0.9), source),
-            ]
+        k_subspaces += [
+            Claim(f"phase-k-subspaces-{k}-clean", clean, at_most(0.01), source),
+            Claim(f"phase-k-subspaces-{k}-noisy", above, at_least(0.9), source),
+        ]
+    for k, (_, source) in _MAPS.items():
         method = f"SGD on the denoising loss with K = {k}"
         below, above = f"{method} fails at N = d - 1 {_SUCCESSES}.", f"{method} succeeds at N = d + 3 {_SUCCESSES}."
         sgd += [
