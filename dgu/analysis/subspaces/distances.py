@@ -118,14 +118,12 @@ def principal_basis(rows: Num[ArrayLike, "m n"], rank: Integer[Array, ""] | int,
     return vectors[:, :width] * (jnp.arange(width) < rank).astype(rows.dtype)[None]
 
 
-def subspace_distances(
-    rows: Num[ArrayLike, "m *event"], bases: Num[ArrayLike, "K *event r"]
-) -> Float[np.ndarray, "m K"]:
+def subspace_distances(rows: Num[ArrayLike, "m *event"], bases: Num[ArrayLike, "..."]) -> Float[np.ndarray, "m K"]:
     """The Euclidean distance of each row to each of K subspaces through 0, ``|x - U_k U_k^T x|``, in float64.
 
     Args:
         rows: ``(m, *event)``.
-        bases: orthonormal columns of each subspace; columns of 0 are not there.
+        bases: orthonormal columns of each subspace, ``(K, *event, r)``; columns of 0 are not there.
 
     Raises:
         InputError: bases and rows of different events.

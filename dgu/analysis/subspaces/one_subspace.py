@@ -52,7 +52,7 @@ def drawn_loss(
 
 
 def descend_exact_loss(
-    starts: Num[ArrayLike, "k n r"], rows: Num[ArrayLike, "m n"], grid: TimeGrid, *, rate: float, steps: int
+    starts: Num[ArrayLike, "k n r"], rows: Num[ArrayLike, "m n"], grid: TimeGrid, *, rate: float | int, steps: int
 ) -> Float[Array, "k n r"]:
     """Gradient descent on ``exact_loss`` over orthonormal columns, from each of the ``starts``.
 
