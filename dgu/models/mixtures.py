@@ -91,8 +91,9 @@ class MoLRGDenoiser:
     def given(self, label: Integer[ArrayLike, ""] | int) -> "MoLRGDenoiser":
         """The posterior mean within component number ``label``: the mixture as a class-conditional denoiser whose
         classes are its components."""
-        leaves = (leaf[label][None] for leaf in (self.weights, self.means, self.bases, self.variances))
-        return MoLRGDenoiser(*leaves, self.noise_std)
+        leaves = (self.weights, self.means, self.bases, self.variances)
+        weights, means, bases, variances = (leaf[label][None] for leaf in leaves)
+        return MoLRGDenoiser(weights, means, bases, variances, self.noise_std)
 
     @at_least_single
     def responsibilities(self, x: Event, sigma: Scalar) -> Float[Array, "K"]:

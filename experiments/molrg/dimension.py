@@ -200,7 +200,7 @@ def at_points(
 
 def along_paths(config: Config, subject: Subject, key: Key) -> dict[str, np.ndarray]:
     """Ranks of the network's Jacobian at the states of its trajectories, ``(levels, trajectories)``, and the states."""
-    grid, numbers = karras_sigmas(config.steps, *subject.sigma_range), np.arange(config.trajectories)
+    grid, numbers = karras_sigmas(config.steps, *subject.sigma_range), range(config.trajectories)
     paths = analysis.trace_trajectories(
         subject.denoiser, stream(key, "paths"), numbers, grid, shape=subject.shape, labels=subject.label_of(numbers),
         batch_size=config.trajectories,

@@ -278,8 +278,9 @@ def as_lists(interval: tuple[np.ndarray, ...]) -> dict[str, list[Any]]:
 
 def _plain(values: np.ndarray) -> list[Any]:
     """Nested lists with None where nothing was measured (JSON has no NaN)."""
-    plain: list[Any] = np.where(np.isfinite(values), values, None).tolist()
-    return plain
+    plain = values.astype(object)
+    plain[~np.isfinite(values)] = None
+    return list(plain.tolist())
 
 
 def rate_counts(rates: np.ndarray) -> dict[str, int]:
