@@ -24,8 +24,8 @@ TRACED = ("em_mixture", "k_subspaces", "lloyd", "spectral_labels", "squared_sing
 #: Those whose programs take seconds to compile: tried as slow tests.
 COSTLY = """BoxMixture EDMDenoiser antithetic_moments distill_by_adam edm_loss fit_mixture fit_size_accuracy fit_two_layer
     flow_kl population_loss recover_by_sgd score_log_density train_convnet train_dynamics train_subspaces train_together transform
-    ve_loss vesde_loss vp_loss train_steps MLPDenoiser em_mixture lloyd fit_classes spectral_labels k_subspaces kmeans fit_classifiers
-    exact_loss empirical_loss gaussian_flow grid_kl RandomFeatures tail_test_p_values theorem_assumptions""".split()
+    ve_loss vesde_loss vp_loss train_network train_steps MLPDenoiser em_mixture lloyd fit_classes spectral_labels k_subspaces kmeans fit_classifiers
+    descend_exact_loss drawn_loss exact_loss empirical_loss gaussian_flow grid_kl RandomFeatures tail_test_p_values theorem_assumptions""".split()
 
 
 def whole(array):

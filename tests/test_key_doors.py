@@ -22,7 +22,8 @@ from dgu.core import keys, noisy
 from dgu.core.errors import InputError
 from dgu.distributions import bases
 from dgu.distributions.bases import draw_initial, initial_noise
-from dgu.distributions.class_gaussians import class_key, fit_gaussian
+from dgu.distributions.class_gaussians import class_key, draw_gaussians, fit_gaussian, fit_gaussians
+from dgu.distributions.equal_moments import equal_moments
 from dgu.models import blocks, posterior_identities
 from dgu.samplers.trajectories import draw_starts
 from dgu.testing import check_denoiser
@@ -66,8 +67,10 @@ def doors():
 DOORS = doors()
 #: Of several keys, whose number the other arguments give.
 MANY = {
+    "analysis.subspaces.one_subspace.drawn_loss",
     "analysis.subspaces.phase.recover_by_sgd",
     "training.subspaces.sgd.train_subspaces",
+    "samplers.together.sample_together",
     "training.together.train_together",
 }
 
@@ -169,6 +172,8 @@ CASES = {
     "models.posterior_identities.orthogonality_score": lambda key: posterior_identities.orthogonality_score(gaussian(), jnp.asarray(images()[:3]), [0.5, 1.0], key),
     "testing.contract.check_denoiser": lambda key: [value for value in as_tree(check_denoiser(gaussian(), SHAPE, key)).values() if isinstance(value, float)],
     "distributions.class_gaussians.draw_gaussian": lambda key: analysis.draw_gaussian(fit_gaussian(jnp.asarray(rows())), key, np.arange(4)),
+    "distributions.class_gaussians.draw_gaussians": lambda key: draw_gaussians(fit_gaussians(rows()[None]), key, 3),
+    "distributions.equal_moments.equal_moments": lambda key: equal_moments(key, 5, 3),
     "distributions.class_gaussians.class_key": lambda key: jax.random.key_data(class_key(key, 1)),
     "distributions.class_gaussians.GaussianMixtureSampler.sample": lambda key: analysis.GaussianMixtureSampler.fit(rows(), LABELS).sample(key, 1, range(4), batch_size=3),
     "analysis.universality.arms.gaussian_arms": lambda key: arms.gaussian_arms(rows()[None], key, 6),

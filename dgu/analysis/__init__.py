@@ -106,6 +106,7 @@ from dgu.analysis.quality import read_features as read_features
 from dgu.analysis.quality import read_statistics as read_statistics
 from dgu.analysis.quality import relative_distance as relative_distance
 from dgu.analysis.quality import represent as represent
+from dgu.analysis.quality import sample_novelty as sample_novelty
 from dgu.analysis.quality import share_difference as share_difference
 from dgu.analysis.quality import spacing as spacing
 from dgu.analysis.quality import variance_ratio as variance_ratio
@@ -114,6 +115,7 @@ from dgu.analysis.stats import Estimate as Estimate
 from dgu.analysis.stats import SigmoidFit as SigmoidFit
 from dgu.analysis.stats import auc as auc
 from dgu.analysis.stats import bootstrap_interval as bootstrap_interval
+from dgu.analysis.stats import bounded_mean as bounded_mean
 from dgu.analysis.stats import corrected_t_interval as corrected_t_interval
 from dgu.analysis.stats import equivalence as equivalence
 from dgu.analysis.stats import exactly as exactly
@@ -126,9 +128,13 @@ from dgu.analysis.stats import normal_estimate as normal_estimate
 from dgu.analysis.stats import proportion as proportion
 from dgu.analysis.stats import rank_correlation as rank_correlation
 from dgu.analysis.stats import t_interval as t_interval
+from dgu.analysis.subspaces import BoundFit as BoundFit
 from dgu.analysis.subspaces import Recovery as Recovery
 from dgu.analysis.subspaces import cluster_pairs as cluster_pairs
+from dgu.analysis.subspaces import descend_exact_loss as descend_exact_loss
+from dgu.analysis.subspaces import drawn_loss as drawn_loss
 from dgu.analysis.subspaces import edit as edit
+from dgu.analysis.subspaces import fit_bound as fit_bound
 from dgu.analysis.subspaces import fit_classes as fit_classes
 from dgu.analysis.subspaces import fit_mixture as fit_mixture
 from dgu.analysis.subspaces import gap_to_bound as gap_to_bound
@@ -148,6 +154,7 @@ from dgu.analysis.subspaces import recover_by_sgd as recover_by_sgd
 from dgu.analysis.subspaces import recovery as recovery
 from dgu.analysis.subspaces import spectral_labels as spectral_labels
 from dgu.analysis.subspaces import split_by_subspace as split_by_subspace
+from dgu.analysis.subspaces import subspace_distances as subspace_distances
 from dgu.analysis.universality import ClassificationError as ClassificationError
 from dgu.analysis.universality import FitSweep as FitSweep
 from dgu.analysis.universality import GapTrend as GapTrend

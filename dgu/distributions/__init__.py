@@ -7,6 +7,9 @@ from dgu.distributions.boxes import two_boxes as two_boxes
 from dgu.distributions.class_gaussians import GaussianMixtureSampler as GaussianMixtureSampler
 from dgu.distributions.class_gaussians import class_key as class_key
 from dgu.distributions.class_gaussians import draw_gaussian as draw_gaussian
+from dgu.distributions.class_gaussians import draw_gaussians as draw_gaussians
 from dgu.distributions.class_gaussians import fit_gaussian as fit_gaussian
+from dgu.distributions.class_gaussians import fit_gaussians as fit_gaussians
 from dgu.distributions.draws import draw_examples as draw_examples
 from dgu.distributions.draws import log_densities as log_densities
+from dgu.distributions.equal_moments import equal_moments as equal_moments

@@ -23,7 +23,7 @@ from jaxtyping import Float, Integer, Num
 from dgu.core import linalg
 from dgu.core.arrays import as_floats, as_jax_floats, as_plain, check_squares
 from dgu.core.chunks import check_chunk
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import stream, threefry
 from dgu.core.parallel import on_one_device
 from dgu.core.typing import Key
@@ -86,6 +86,30 @@ def class_key(key: Key, label: Label) -> Key:
 
 
 _fit = jax.jit(fit_gaussian)
+_fit_classes = jax.jit(jax.vmap(fit_gaussian))
+_draw_classes = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
+
+
+def fit_gaussians(rows: Num[ArrayLike, "classes n d"]) -> GaussianRoot:
+    """``fit_gaussian`` of the rows of each class: a ``GaussianRoot`` whose leaves have a leading axis of classes."""
+    return _fit_classes(as_jax_floats("rows", rows))
+
+
+def draw_gaussians(gaussians: GaussianRoot, key: Key, count: int) -> Float[np.ndarray, "classes count d"]:
+    """Samples number 0 to ``count - 1`` of each class, from ``class_key(key, label)`` with the classes numbered from 0.
+
+    Args:
+        gaussians: as ``fit_gaussians`` returns them.
+        key: of the mixture.
+        count: samples of each class.
+
+    Raises:
+        InputError: ``count`` below 1.
+    """
+    key = threefry(key)
+    require_whole("count", count, 1)
+    keys = jnp.stack([class_key(key, label) for label in range(len(gaussians.mean))])
+    return np.asarray(_draw_classes(gaussians, keys, jnp.arange(count)))
 
 
 @jax.jit

@@ -119,6 +119,13 @@ class MoLRGDenoiser:
         mixed = jnp.dot(jax.nn.softmax(parts.scores), parts.posterior_means(), precision=_HIGHEST)
         return mixed.reshape(x.shape)
 
+    def given(self, label: Integer[ArrayLike, ""] | int) -> "MoLRGDenoiser":
+        """The posterior mean within component number ``label``: the mixture as a class-conditional denoiser whose
+        classes are its components."""
+        leaves = (self.weights, self.means, self.bases, self.variances)
+        weights, means, bases, variances = (leaf[label][None] for leaf in leaves)
+        return MoLRGDenoiser(weights, means, bases, variances, self.noise_std)
+
     @at_least_single
     def responsibilities(self, x: Event, sigma: Scalar) -> Float[Array, "K"]:
         """The posterior probability of each component, ``w`` of the class: it sums to 1."""

@@ -24,6 +24,7 @@ from dgu.plots.images import image_grid as image_grid
 from dgu.plots.images import stretched as stretched
 from dgu.plots.levels import LevelPanel as LevelPanel
 from dgu.plots.levels import level_curves as level_curves
+from dgu.plots.levels import mean_and_range as mean_and_range
 from dgu.plots.linear_maps import MapPanel as MapPanel
 from dgu.plots.linear_maps import correlation_matrices as correlation_matrices
 from dgu.plots.linear_maps import distillation_epochs as distillation_epochs

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Num
 from matplotlib.figure import Figure
 
 from dgu.core.errors import require
@@ -29,6 +30,12 @@ class LevelPanel:
     curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
     log: bool = False
     marks: Mapping[str, float] = field(default_factory=dict)
+
+
+def mean_and_range(values: Num[np.ndarray, "..."], axis: int = -1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean, the smallest and the largest number along an axis: a curve of a ``LevelPanel`` whose band is the
+    range."""
+    return values.mean(axis=axis), values.min(axis=axis), values.max(axis=axis)
 
 
 @drawing

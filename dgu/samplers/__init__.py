@@ -39,5 +39,6 @@ from dgu.samplers.sde import ScoreOfDensity as ScoreOfDensity
 from dgu.samplers.sde import SubVPSDE as SubVPSDE
 from dgu.samplers.sde import as_denoiser as as_denoiser
 from dgu.samplers.sde import as_score as as_score
+from dgu.samplers.together import sample_together as sample_together
 from dgu.samplers.trajectories import Trajectories as Trajectories
 from dgu.samplers.trajectories import trace_trajectories as trace_trajectories

@@ -38,6 +38,7 @@ from dgu.training.gradient_flow import two_mode_quadrature as two_mode_quadratur
 from dgu.training.loop import TrainingConfig as TrainingConfig
 from dgu.training.loop import image_order as image_order
 from dgu.training.loop import initial_state as initial_state
+from dgu.training.loop import train_network as train_network
 from dgu.training.loop import train_steps as train_steps
 from dgu.training.loop import update as update
 from dgu.training.losses import edm_loss as edm_loss

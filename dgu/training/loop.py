@@ -280,6 +280,36 @@ def train_steps(
         yield state, {"step": step + 1, "loss": loss}
 
 
+def train_network(
+    network: EDMNetwork,
+    images: np.ndarray,
+    config: TrainingConfig,
+    progress: Callable[[int], object] = lambda steps: None,
+) -> tuple[PyTree, float]:
+    """Train a network without classes from its initial state to the end, keeping nothing on disk.
+
+    Args:
+        network: the network.
+        images: (n, H, W, C) in [-1, 1], of the network's shape.
+        config: the optimisation.
+        progress: called with the number of updates done since the last call.
+
+    Returns:
+        The averaged parameters, on the host, and the loss averaged over the last tenth of the updates.
+
+    Raises:
+        InputError: as ``train_steps``.
+    """
+    losses = []
+    for state, info in train_steps(network, initial_state(network, config), images, None, config):  # noqa: B007
+        losses.append(info["loss"])
+        if len(losses) > 1:
+            losses[-2].block_until_ready()  # One step stays in flight.
+        progress(1)
+    tail = [float(loss) for loss in losses[-max(1, len(losses) // 10) :]]
+    return jax.device_get(state["ema"]), float(np.mean(tail))
+
+
 def check_batch(config: TrainingConfig, mesh: Mesh, shape: tuple[int, ...]) -> None:
     """Raise ``InputError`` unless the devices divide the number of images of ``shape`` evaluated at once, and one
     program can hold that many.

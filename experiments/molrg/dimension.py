@@ -6,23 +6,35 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from dgu import analysis, plots
-from dgu.analysis.subspaces.numerical_rank import Rule, share_wanted
+from dgu.analysis.subspaces.numerical_rank import JacobianRanks, Rule, share_wanted
 from dgu.core.keys import seeded, stream
 from dgu.core.noisy import noisy_input
 from dgu.core.typing import Key
 from dgu.models import MoLRG, load_checkpoint
 from dgu.samplers import karras_sigmas
-from experiments.molrg.dimension_claims import AMBIENT, BOTH, CLAIMS, FIXED, RANK, closed_form_ranks, contained, rises
-from experiments.molrg.networks_arms import LARGEST
+from experiments import study
+from experiments.molrg.networks_arms import LARGEST, planted
+from experiments.molrg.networks_config import COMPONENTS, SHAPE
 from experiments.molrg.subject import PAPER, Plan, Subject
-from experiments.molrg.training import planted
-from experiments.study import Cost, Figure, Findings, Options, Part, Run, RunDirectory, Table, option
-from experiments.study.flop import matmul_flop
+from experiments.study import Claim, Cost, Figure, Measured, Noted, NotTested, Options, all_of, at_least, option, within
+from experiments.study.flop import network_flop
 from experiments.study.progress import Progress
 
+#: The mixture of the paper's figure: two orthogonal subspaces of this dimension in 48 dimensions.
+RANK = 6
+BOTH, AMBIENT = COMPONENTS * RANK, int(np.prod(SHAPE))
+#: Room around a rank of the closed form, and the number of draws from which on Wilson's interval is narrower than that
+#: even if they all agree.
+ROOM = 0.1
+LEAST_DRAWS = 458
+#: Noise levels that the paper's figure fixes for the closed form, and the range of its mean rank at each.
+FIXED = {
+    0.3: (float(RANK), RANK + ROOM),
+    1.1: (RANK + 3.0, BOTH - 1.0),
+    3.3: (BOTH - ROOM, float(BOTH)),
+}
 #: Images for each intrinsic dimension from which on networks generalise, as the paper states: synthetic and real data.
 _NEEDED = (50, 630)
 
@@ -33,6 +45,51 @@ FIGURES = (
         "range over trajectories (Fig 7 and Table 2 of the paper). Right: the exact posterior mean of a mixture, and a "
         "U-Net trained on such data where this run has one.",
         "fig-7 table-2",
+    ),
+)
+
+_CLOSED_FORM_PARTS = [
+    Claim(
+        f"dimension-closed-form-{level:g}",
+        "The mean numerical rank of the Jacobian of the exact posterior mean of two orthogonal subspaces of dimension "
+        f"{RANK} is from {low:g} to {high:g} at sigma = {level:g}.",
+        within(low, high),
+        "Fig 7",
+    )
+    for level, (low, high) in FIXED.items()
+]
+_U_CURVE_PARTS = [
+    Claim(
+        f"dimension-u-curve-{end}",
+        f"The numerical rank of the network's Jacobian is larger by one or more at the {end}est noise level than at "
+        "the level where its mean is least.",
+        at_least(1.0),
+        "Fig 7",
+    )
+    for end in ("high", "low")
+]
+CLAIMS = (
+    Claim(
+        "dimension-closed-form",
+        f"The Jacobian of the exact posterior mean of two orthogonal subspaces of dimension {RANK} has numerical rank "
+        f"{RANK} at low noise and {BOTH} at high noise (means to within {ROOM:g}), and a mean rank in between at "
+        "medium noise.",
+        all_of(*_CLOSED_FORM_PARTS),
+        "Fig 7",
+    ),
+    Claim(
+        "dimension-u-curve",
+        "The numerical rank of the network's Jacobian is lowest at medium noise levels and rises towards both ends (a "
+        "U-shaped curve).",
+        all_of(*_U_CURVE_PARTS),
+        "Fig 7",
+    ),
+    Claim(
+        "dimension-products",
+        "The 95 % interval of the numerical rank that leading singular values and the energy of the rest give contains "
+        "the rank of the whole Jacobian.",
+        at_least(0.3),
+        unit="of points",
     ),
 )
 
@@ -85,8 +142,8 @@ class Found:
     closed_form: dict[str, np.ndarray]
     network: dict[str, np.ndarray]
     products: dict[str, np.ndarray]
-    trained: dict[str, np.ndarray] | None
-    trained_rank: int | None
+    trained: dict[str, np.ndarray] | None = None
+    trained_rank: int | None = None
 
 
 def check(config: Config, subject: Subject) -> None:
@@ -94,74 +151,24 @@ def check(config: Config, subject: Subject) -> None:
     subject.check()
 
 
-def measure(config: Config, subject: Subject, run: Run) -> Found:
-    """The network's ranks, those of the closed form, and those of a network trained on such data where this run has
-    one."""
+def measure(config: Config, subject: Subject, run: study.Run) -> Found:
+    """The network's ranks, those of the closed form, and those of the U-Net that the part ``networks`` of this run
+    trained on the most data, where it has."""
     mixtures, levels = stream(seeded(run.seed), "networks"), _levels(config, subject)
     ideal = run.stage("closed-form", closed_form, config, mixtures, levels, run.key)
     network = run.stage("network", along_paths, config, subject, run.key)
     both = run.stage("products", compared, config, subject, network)
-    found = _trained(run.directory)
-    if found is None:
-        return Found(ideal, network, both, None, None)
-    denoiser, rank = found
+    path = Path(run.directory.path) / LARGEST
+    if not path.exists():
+        return Found(ideal, network, both)
+    loaded = load_checkpoint(path)
+    rank = int(loaded.metadata["rank"])
 
     def trained() -> dict[str, np.ndarray]:
-        return at_points(config, config.trained_draws, planted(mixtures, rank), denoiser, levels, run.key)
+        mixture, draws = planted(mixtures, rank), config.trained_draws
+        return at_points(config, mixture, loaded.denoiser, levels, run.key, draws=draws)
 
     return Found(ideal, network, both, run.stage("trained", trained), rank)
-
-
-def report(config: Config, subject: Subject, found: Found) -> Findings:
-    """The ranks over noise levels, and the least one as the intrinsic dimension."""
-    levels, ideal, width = _levels(config, subject), found.closed_form["ranks"], subject.images[0].size
-    low, high, ranks = (found.network[name] for name in ("low", "high", "ranks"))
-    mean = ranks.mean(axis=1)
-    lowest = int(mean.argmin())
-    dimension = analysis.t_interval(ranks[lowest], bounds=(0, width))
-    value, least, most = (float(number) for number in (dimension.value, dimension.low, dimension.high))
-    synthetic, real = _NEEDED
-    answer = (
-        f"On {subject.name} the numerical rank is {mean[0]:.1f} at sigma = {levels[0]:.3g}, {mean[-1]:.0f} at sigma = "
-        f"{levels[-1]:.2g}, and lowest, {mean[lowest]:.1f} [{least:.1f}, {most:.1f}] of {width}, at sigma = "
-        f"{levels[lowest]:.3g}. By the paper's rules a network needs {synthetic * mean[lowest]:,.0f} ({synthetic} for "
-        f"each dimension, synthetic data) to {real * mean[lowest]:,.0f} ({real}, real images) training images to "
-        "generalise."
-    )
-    head = ("sigma", f"rank of {width}", "least", "most", "uncertainty", f"closed form (of {AMBIENT})")
-    rows = [
-        (
-            float(level),
-            float(mean[k]),
-            int(ranks[k].min()),
-            int(ranks[k].max()),
-            float((high - low)[k].mean()),
-            float(ideal[k].mean()),
-        )
-        for k, level in enumerate(levels)
-    ]
-    table = [(subject.name, value, least, most, width, float(levels[lowest]))]
-    note = (
-        f"{config.rule}'s rule, eta = {config.eta:g}; {config.trajectories} trajectories of {config.steps} Heun steps."
-    )
-    return Findings(
-        answer,
-        claims={
-            "dimension-closed-form": closed_form_ranks(found.closed_form["fixed"]),
-            "dimension-u-curve": rises(ranks, levels, lowest, high - low),
-            "dimension-products": contained(found.products),
-        },
-        figures={"numerical_rank": (_figure(subject, levels, ranks / width, found), note)},
-        tables=[
-            Table("Numerical rank over noise levels", head, rows),
-            Table(
-                "Intrinsic dimension: the least rank (Table 2)",
-                ("data", "dimension", "low", "high", "of", "at sigma"),
-                table,
-            ),
-        ],
-        metrics={"sigmas": levels, "rank": mean, "dimension": mean[lowest], "closed_form": ideal.mean(axis=1)},
-    )
 
 
 def _levels(config: Config, subject: Subject) -> np.ndarray:
@@ -169,31 +176,16 @@ def _levels(config: Config, subject: Subject) -> np.ndarray:
     return karras_sigmas(config.steps, *subject.sigma_range)[:-1]
 
 
-def _figure(subject: Subject, levels: np.ndarray, shares: np.ndarray, found: Found) -> Drawing:
-    curves = {"closed form": found.closed_form["ranks"]}
-    if found.trained is not None:
-        curves[f"U-Net, subspaces of dimension {found.trained_rank}"] = found.trained["ranks"]
-    panels = [
-        plots.LevelPanel(
-            subject.name, f"numerical rank / {subject.images[0].size}", levels, {"network": _band(shares)}
-        ),
-        plots.LevelPanel(
-            f"two subspaces of dimension {RANK} in {AMBIENT}",
-            f"numerical rank / {AMBIENT}",
-            levels,
-            {name: _band(values / AMBIENT) for name, values in curves.items()},
-            marks={f"{RANK} / {AMBIENT} and {BOTH} / {AMBIENT}": RANK / AMBIENT, "": BOTH / AMBIENT},
-        ),
-    ]
-    return plots.level_curves(panels, columns=2)
-
-
-def _band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return values.mean(axis=1), values.min(axis=1), values.max(axis=1)
+def closed_form(config: Config, mixtures: Key, levels: np.ndarray, key: Key) -> dict[str, np.ndarray]:
+    """Ranks of the closed form over the grid's levels, and at those that the paper's figure fixes."""
+    mixture = planted(mixtures, RANK)
+    every = np.concatenate([levels, np.array(list(FIXED))])
+    found = at_points(config, mixture, mixture.denoiser, every, key, draws=config.draws)["ranks"]
+    return {"ranks": found[: len(levels)], "fixed": found[len(levels) :]}
 
 
 def at_points(
-    config: Config, draws: int, mixture: MoLRG, denoiser: Any, levels: np.ndarray, key: Key
+    config: Config, mixture: MoLRG, denoiser: Any, levels: np.ndarray, key: Key, *, draws: int
 ) -> dict[str, np.ndarray]:
     """Ranks of a denoiser at noisy draws of a mixture, ``(levels, draws)``: a block's Jacobians in one program."""
     clean = mixture.sample(stream(key, "clean"), np.arange(draws))
@@ -201,70 +193,43 @@ def at_points(
     ranks = []
     for place, level in enumerate(levels):
         points = noisy(stream(key, "noise"), clean, np.arange(draws), np.float32(level), place)
-        found = analysis.jacobian_ranks(
-            denoiser,
-            np.asarray(points),
-            np.float32(level),
-            eta=config.eta,
-            rule=config.rule,
-            batch_size=min(draws, 100),
-        )
+        found = _ranks(config, denoiser, np.asarray(points), level, key, method="dense", batch_size=min(draws, 100))
         ranks.append(found.rank)
     return {"ranks": np.stack(ranks)}
 
 
-def closed_form(config: Config, mixtures: Key, levels: np.ndarray, key: Key) -> dict[str, np.ndarray]:
-    """Ranks of the closed form over the grid's levels, and at those that the paper's figure fixes."""
-    mixture = planted(mixtures, RANK)
-    every = np.concatenate([levels, np.array(list(FIXED))])
-    found = at_points(config, config.draws, mixture, mixture.denoiser, every, key)["ranks"]
-    return {"ranks": found[: len(levels)], "fixed": found[len(levels) :]}
-
-
 def along_paths(config: Config, subject: Subject, key: Key) -> dict[str, np.ndarray]:
     """Ranks of the network's Jacobian at the states of its trajectories, ``(levels, trajectories)``, and the states."""
-    grid = karras_sigmas(config.steps, *subject.sigma_range)
-    numbers = range(config.trajectories)
+    grid, numbers = karras_sigmas(config.steps, *subject.sigma_range), range(config.trajectories)
     paths = analysis.trace_trajectories(
-        subject.denoiser,
-        stream(key, "paths"),
-        numbers,
-        grid,
-        shape=subject.shape,
-        labels=subject.label_of(np.asarray(numbers)),
+        subject.denoiser, stream(key, "paths"), numbers, grid, shape=subject.shape, labels=subject.label_of(numbers),
         batch_size=config.trajectories,
-    )
+    )  # fmt: skip
     method = "dense" if int(np.prod(subject.shape)) <= config.dense else "products"
-    parts: dict[str, list[np.ndarray]] = {"ranks": [], "low": [], "high": []}
+    found = []
     with Progress("Jacobians", total=config.trajectories, unit="trajectories") as bar:
-        for number in numbers:
+        for number, states in enumerate(paths.x_hat):
             own = jax.random.fold_in(key, number)
-            found = _ranks(config, _denoiser(subject, number), paths.x_hat[number], grid[:-1], own, method)
-            for name, value in (("ranks", found.rank), ("low", found.low), ("high", found.high)):
-                parts[name].append(value)
+            found.append(_ranks(config, _denoiser(subject, number), states, grid[:-1], own, method=method))
             bar.update()
-    return {name: np.stack(each, axis=1) for name, each in parts.items()} | {"states": paths.x_hat}
+    named = {"ranks": "rank", "low": "low", "high": "high"}
+    ranks = {name: np.stack([getattr(one, field) for one in found], axis=1) for name, field in named.items()}
+    return ranks | {"states": paths.x_hat}
 
 
 def _denoiser(subject: Subject, number: int) -> Any:
     """The denoiser of a trajectory, with its class where the network has classes."""
-    label = subject.label_of(np.array([number]))
-    return subject.denoiser if label is None else subject.of_class(int(label[0]))
+    return subject.of_class(number % len(subject.class_names))
 
 
-def _ranks(config: Config, denoiser: Any, states: np.ndarray, levels: np.ndarray, key: Key, method: str) -> Any:
+def _ranks(
+    config: Config, denoiser: Any, states: np.ndarray, levels: Any, key: Key, *, method: str, batch_size: int = 0
+) -> JacobianRanks:
     return analysis.jacobian_ranks(
-        denoiser,
-        states,
-        levels.astype(states.dtype),
-        eta=config.eta,
-        rule=config.rule,
-        method=method,
-        count=min(config.count, states[0].size),
-        probes=config.probes,
-        key=key,
-        batch_size=config.batch_size,
-    )
+        denoiser, states, np.asarray(levels, states.dtype), eta=config.eta, rule=config.rule, method=method,
+        count=min(config.count, states[0].size), probes=config.probes, key=key,
+        batch_size=batch_size or config.batch_size,
+    )  # fmt: skip
 
 
 def compared(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -272,26 +237,18 @@ def compared(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> 
 
     Where the network's Jacobian is too large, those of the closed form.
     """
-    key, lowest = seeded(1), int(found["ranks"].mean(axis=1).argmin())
-    pairs = []
+    key, methods, pairs = seeded(1), ("dense", "products"), []
     if int(np.prod(subject.shape)) > config.dense:
         mixture = planted(key, RANK)
         points = np.asarray(mixture.sample(key, np.arange(config.compared)))
-        whole, rough = (
-            analysis.jacobian_ranks(
-                mixture.denoiser, points, np.float32(1.0), eta=config.eta, rule=config.rule, method=method,
-                count=min(config.count, points[0].size), probes=config.probes, key=key,
-            )
-            for method in ("dense", "products")
-        )  # fmt: skip
-        pairs.append((whole, rough))
+        pairs.append([_ranks(config, mixture.denoiser, points, 1.0, key, method=by, batch_size=8) for by in methods])
     else:
+        lowest = int(found["ranks"].mean(axis=1).argmin())
         level = _levels(config, subject)[lowest : lowest + 1]
         for number in range(config.compared):
-            state, own = found["states"][number, lowest][None], jax.random.fold_in(key, number)
-            denoiser = _denoiser(subject, number)
-            whole, rough = (_ranks(config, denoiser, state, level, own, method) for method in ("dense", "products"))
-            pairs.append((whole, rough))
+            denoiser, state = _denoiser(subject, number), found["states"][number, lowest][None]
+            own = jax.random.fold_in(key, number)
+            pairs.append([_ranks(config, denoiser, state, level, own, method=by) for by in methods])
     return {
         "exact": np.concatenate([whole.rank for whole, _ in pairs]),
         "products": np.concatenate([rough.rank for _, rough in pairs]),
@@ -300,39 +257,104 @@ def compared(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> 
     }
 
 
-def _trained(directory: RunDirectory) -> tuple[Any, int] | None:
-    """The U-Net that the part ``networks`` of this run trained on the most data, and the dimension of its subspaces."""
-    path = Path(directory.path) / LARGEST
-    if not path.exists():
-        return None
-    found = load_checkpoint(path)
-    return found.denoiser, int(found.metadata["rank"])
+def closed_form_ranks(fixed: np.ndarray) -> Measured:
+    """Mean ranks at the fixed levels, ``fixed`` (levels, draws); not tested with few draws."""
+    draws = fixed.shape[1]
+    if draws < LEAST_DRAWS:
+        return NotTested(
+            f"{draws} draws a level leave a mean uncertain by more than {ROOM:g}: {LEAST_DRAWS} or more are needed"
+        )
+    return {
+        f"dimension-closed-form-{level:g}": analysis.bounded_mean(ranks, (0, BOTH))
+        for level, ranks in zip(FIXED, fixed)
+    }
+
+
+def _u_curve(ranks: np.ndarray, levels: np.ndarray, lowest: int, uncertain: float) -> Measured:
+    """How much the rank rises from its least value towards both ends of the noise levels."""
+    return {
+        # Where the level of least rank is the end itself, the difference is 0 without spread, which decides nothing.
+        f"dimension-u-curve-{name}": Noted(
+            analysis.t_interval(ranks[end] - ranks[lowest]),
+            f"sigma = {levels[end]:.3g} against {levels[lowest]:.3g}; ranks are known to within {uncertain:.0f}",
+        )
+        for name, end in (("high", 0), ("low", -1))
+    }
+
+
+def _contained(both: dict[str, np.ndarray]) -> Measured:
+    """Whether the interval that products give holds the exact rank."""
+    held = (both["low"] <= both["exact"]) & (both["exact"] <= both["high"])
+    exact, rough, low, high = (both[name].tolist() for name in ("exact", "products", "low", "high"))
+    note = f"{len(held)} points; exact {exact}, by products {rough}, low {low}, high {high}"
+    return Noted(analysis.proportion(held), note)
+
+
+def report(config: Config, subject: Subject, found: Found) -> study.Findings:
+    """The ranks over noise levels, and the least one as the intrinsic dimension."""
+    levels, ideal, width = _levels(config, subject), found.closed_form["ranks"], subject.images[0].size
+    ranks, uncertain = found.network["ranks"], found.network["high"] - found.network["low"]
+    mean, least, most = plots.mean_and_range(ranks)
+    lowest = int(mean.argmin())
+    dimension = analysis.t_interval(ranks[lowest], bounds=(0, width))
+    synthetic, real = _NEEDED
+    answer = (
+        f"On {subject.name} the numerical rank is {mean[0]:.1f} at sigma = {levels[0]:.3g}, {mean[-1]:.0f} at sigma = "
+        f"{levels[-1]:.2g}, and lowest, {mean[lowest]:.1f} [{dimension.low:.1f}, {dimension.high:.1f}] of {width}, at "
+        f"sigma = {levels[lowest]:.3g}. By the paper's rules a network needs {synthetic * mean[lowest]:,.0f} "
+        f"({synthetic} for each dimension, synthetic data) to {real * mean[lowest]:,.0f} ({real}, real images) "
+        "training images to generalise."
+    )
+    head = ("sigma", f"rank of {width}", "least", "most", "uncertainty", f"closed form (of {AMBIENT})")
+    columns = levels, mean, least.astype(int), most.astype(int), uncertain.mean(axis=1), ideal.mean(axis=1)
+    least_rank = (subject.name, dimension.value, dimension.low, dimension.high, width, float(levels[lowest]))
+    curves = {"closed form": ideal}
+    if found.trained is not None:
+        curves[f"U-Net, subspaces of dimension {found.trained_rank}"] = found.trained["ranks"]
+    ours = plots.LevelPanel(
+        subject.name, f"numerical rank / {width}", levels, {"network": plots.mean_and_range(ranks / width)}
+    )
+    exact = plots.LevelPanel(
+        f"two subspaces of dimension {RANK} in {AMBIENT}",
+        f"numerical rank / {AMBIENT}",
+        levels,
+        {name: plots.mean_and_range(values / AMBIENT) for name, values in curves.items()},
+        marks={f"{RANK} / {AMBIENT} and {BOTH} / {AMBIENT}": RANK / AMBIENT, "": BOTH / AMBIENT},
+    )
+    note = (
+        f"{config.rule}'s rule, eta = {config.eta:g}; {config.trajectories} trajectories of {config.steps} Heun steps."
+    )
+    return study.Findings(
+        answer,
+        claims={
+            "dimension-closed-form": closed_form_ranks(found.closed_form["fixed"]),
+            "dimension-u-curve": _u_curve(ranks, levels, lowest, uncertain.max()),
+            "dimension-products": _contained(found.products),
+        },
+        figures={"numerical_rank": (plots.level_curves([ours, exact], columns=2), note)},
+        tables=[
+            study.Table("Numerical rank over noise levels", head, list(zip(*(column.tolist() for column in columns)))),
+            study.Table(
+                "Intrinsic dimension: the least rank (Table 2)",
+                ("data", "dimension", "low", "high", "of", "at sigma"),
+                [least_rank],
+            ),
+        ],
+        metrics={"sigmas": levels, "rank": mean, "dimension": mean[lowest], "closed_form": ideal.mean(axis=1)},
+    )
 
 
 def costs(config: Config, plan: Plan) -> list[Cost]:
     """Trajectories, and at each of their states the products that its Jacobian takes."""
-    network = plan.network
-    size = int(np.prod(network.shape))
-    states = config.trajectories * config.steps
+    size, states = int(np.prod(plan.network.shape)), config.trajectories * config.steps
     products = size if size <= config.dense else config.count * 12 + config.probes
     evaluations = config.trajectories * (2 * config.steps - 1) + states * (products + 1)
-    image, level = jax.ShapeDtypeStruct(network.shape, np.float32), jax.ShapeDtypeStruct((), np.float32)
-    label = jax.ShapeDtypeStruct((), np.int32) if network.unet.label_dim else None
-    flop = matmul_flop(network.apply, network.abstract_params, image, level, label)
     memory = config.batch_size * 8 * size * min(size, config.dense)
-    return [Cost("dimension", evaluations, evaluations * flop, memory, states * 24)]
+    return [Cost("dimension", evaluations, evaluations * network_flop(plan.network), memory, states * 24)]
 
 
-PART = Part(
-    name="dimension",
-    title="Intrinsic dimension",
-    question="Which intrinsic dimension does a network see? The numerical rank of its Jacobian along trajectories.",
-    paper=PAPER,
-    presets=PRESETS,
-    claims=CLAIMS,
-    figures=FIGURES,
-    measure=measure,
-    report=report,
-    costs=costs,
-    check=check,
-)
+PART = study.Part(
+    "dimension", "Intrinsic dimension",
+    "Which intrinsic dimension does a network see? The numerical rank of its Jacobian along trajectories.",
+    PAPER, CLAIMS, FIGURES, measure, report, PRESETS, costs, check,
+)  # fmt: skip

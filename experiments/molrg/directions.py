@@ -2,7 +2,6 @@
 them."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import jax
@@ -11,29 +10,15 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from dgu import analysis, plots
-from dgu.analysis.subspaces.edits import edit, random_directions, split_by_subspace
 from dgu.core.errors import require
 from dgu.core.keys import stream
 from dgu.core.noisy import noisy_input
 from dgu.core.typing import Key
 from dgu.samplers import invert, karras_sigmas
+from experiments import study
 from experiments.molrg.subject import PAPER, Plan, Subject
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Noted,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_least,
-    at_most,
-    option,
-)
-from experiments.study.claims import Measured
-from experiments.study.flop import matmul_flop
+from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Options, at_least, at_most, option
+from experiments.study.flop import network_flop
 from experiments.study.progress import Progress
 
 _KINDS = ("leading", "random")
@@ -85,9 +70,9 @@ class Config(Options, prefix="directions"):
 
     def check(self) -> None:
         """Levels fall, and strengths rise."""
-        falling = bool(self.sigmas) and all(a > b for a, b in pairwise(self.sigmas))
+        falling = bool(self.sigmas) and list(self.sigmas) == sorted(set(self.sigmas), reverse=True)
         require(falling, "directions.sigmas", self.sigmas, "positive, falling")
-        rising = bool(self.strengths) and all(a < b for a, b in pairwise(self.strengths))
+        rising = bool(self.strengths) and list(self.strengths) == sorted(set(self.strengths))
         require(rising, "directions.strengths", self.strengths, "positive, rising")
 
     @property
@@ -107,31 +92,22 @@ def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested, at the first noise level."""
     weakest, strongest = config.strengths[0], config.strengths[-1]
     vectors = "leading right singular vectors of the network's Jacobian"
+    larger = (
+        f"Edits of strength {weakest:g} along {vectors} change the denoised image at least twice as much as edits "
+        "along random directions (shown: the ratio of geometric means, paired by image)."
+    )
+    inside = (
+        f"The change of the denoised image by edits of strength {weakest:g} along {vectors} lies in the span of the "
+        f"{config.vectors} leading left singular vectors."
+    )
+    linear = (
+        f"Up to strength {strongest:g}, the change of the denoised image by edits along {vectors} equals its linear "
+        "prediction alpha s p (shown: the relative deviation at this strength)."
+    )
     return (
-        Claim(
-            "directions-larger",
-            f"Edits of strength {weakest:g} along {vectors} change the denoised image at least twice as much as edits "
-            "along random directions (shown: the ratio of geometric means, paired by image).",
-            at_least(2.0),
-            source="Fig 5",
-            unit="times",
-        ),
-        Claim(
-            "directions-inside",
-            f"The change of the denoised image by edits of strength {weakest:g} along {vectors} lies in the span of "
-            f"the {config.vectors} leading left singular vectors.",
-            at_least(0.9),
-            source="Fig 5",
-            unit="of the squared change",
-        ),
-        Claim(
-            "directions-linear",
-            f"Up to strength {strongest:g}, the change of the denoised image by edits along {vectors} equals its "
-            "linear prediction alpha s p (shown: the relative deviation at this strength).",
-            at_most(0.2),
-            source="Fig 8",
-            unit="relative",
-        ),
+        Claim("directions-larger", larger, at_least(2.0), "Fig 5", "times"),
+        Claim("directions-inside", inside, at_least(0.9), "Fig 5", "of the squared change"),
+        Claim("directions-linear", linear, at_most(0.2), "Fig 8", "relative"),
     )
 
 
@@ -147,7 +123,7 @@ def check(config: Config, subject: Subject) -> None:
     require(fewest >= 1, f"data = {subject.name!r}: images in the smallest class", int(fewest), "1 or more")
 
 
-def measure(config: Config, subject: Subject, run: Run) -> list[dict[str, np.ndarray]]:
+def measure(config: Config, subject: Subject, run: study.Run) -> list[dict[str, np.ndarray]]:
     """Singular vectors, edits along them and along random directions, and what these change; for each noise level."""
     return [run.stage(f"{place}", edited, config, subject, place, run.key) for place in range(len(config.sigmas))]
 
@@ -172,21 +148,15 @@ def report(config: Config, subject: Subject, found: list[dict[str, np.ndarray]])
         f"strength {config.strengths[-1]:g} the change deviates from its linear prediction by "
         f"{100 * curvature[0, :, 0, -1].mean():.0f} %."
     )
+    parts = {"change of D": size, "change of the image": image_size, "share inside": share}
+    parts["deviation from linear"] = curvature
     rows = [
-        (
-            level,
-            kind,
-            alpha * level / config.sigmas[0],
-            *(float(part[place, :, number, at].mean()) for part in (size, image_size, share, curvature)),
-        )
+        (level, kind, alpha * level / config.sigmas[0])
+        + tuple(float(part[place, :, number, at].mean()) for part in parts.values())
         for place, level in enumerate(config.sigmas)
         for number, kind in enumerate(_KINDS)
         for at, alpha in enumerate(config.strengths)
     ]
-    head = (
-        *("sigma", "directions", "strength", "change of D", "change of the image", "share inside"),
-        "deviation from linear",
-    )
     how = "By inverting the sampler's ODE" if config.start == "invert" else "By adding noise"
     averaged = f"Here {config.vectors} left singular vectors and {config.images} images."
     return Findings(
@@ -197,7 +167,11 @@ def report(config: Config, subject: Subject, found: list[dict[str, np.ndarray]])
             "edit_levels": _levels(config, found),
             "edit_changes": (_changes(config, size, share, curvature), averaged),
         },
-        tables=[Table("Edits: means over images, directions and signs", head, rows)],
+        tables=[
+            study.Table(
+                "Edits: means over images, directions and signs", ("sigma", "directions", "strength", *parts), rows
+            )
+        ],
         metrics={
             "sigmas": list(config.sigmas),
             "strengths": list(config.strengths),
@@ -238,51 +212,48 @@ def edited(config: Config, subject: Subject, place: int, key: Key) -> dict[str, 
     """Edits of every image at one level: sizes ``(images, kinds, directions, strengths)``, and pictures of the first
     ones."""
     states, grid, denoisers = _states(config, subject, place, key)
-    strengths = config.signed * config.sigmas[place] / config.sigmas[0]
-    names = ("size", "share", "curvature", "image_size", "values", "images", "original", "right")
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    strengths, found = config.signed * config.sigmas[place] / config.sigmas[0], []
     with Progress(f"edits at sigma = {config.sigmas[place]:g}", total=config.images, unit="images") as bar:
         for number, (state, denoiser) in enumerate(zip(states, denoisers)):
-            of_image = jax.random.fold_in(key, number)
-            triplets = analysis.singular_triplets(
-                denoiser,
-                state[None],
-                np.float32(grid[0]),
-                config.vectors,
-                of_image,
-                tolerance=config.tolerance,
-                max_rounds=config.max_rounds,
-                batch_size=1,
-            )
-            null = np.asarray(random_directions(stream(of_image, "random"), config.vectors, state.shape))
-            both = np.concatenate([triplets.right[0], null]).astype(state.dtype)
-            found = edit(denoiser, state, both, strengths, grid)
-            split = split_by_subspace(found.change, triplets.left[0])
-            by_kind = (2, config.vectors, len(strengths))
-            parts["size"].append(np.hypot(split.inside, split.outside).reshape(by_kind))
-            parts["share"].append(split.share.reshape(by_kind))
-            parts["curvature"].append(found.nonlinearity.reshape(by_kind))
-            change = found.image_change.reshape(len(both), len(strengths), -1)
-            parts["image_size"].append(np.linalg.norm(change, axis=-1).reshape(by_kind))
-            parts["values"].append(triplets.values[0])
-            kept = [*range(config.shown), config.vectors]
-            parts["images"].append(found.images[kept])
-            parts["original"].append(found.original)
-            parts["right"].append(triplets.right[0][: config.shown])
+            found.append(_edits_of(config, denoiser, state, grid, strengths, key=jax.random.fold_in(key, number)))
             bar.update()
-    return {name: np.stack(each) for name, each in parts.items()}
+    return {name: np.stack([one[name] for one in found]) for name in found[0]}
+
+
+def _edits_of(
+    config: Config, denoiser: Any, state: np.ndarray, grid: np.ndarray, strengths: np.ndarray, *, key: Key
+) -> dict[str, np.ndarray]:
+    """Edits of one noisy image along its singular vectors and along as many random directions."""
+    triplets = analysis.singular_triplets(
+        denoiser, state[None], np.float32(grid[0]), config.vectors, key, tolerance=config.tolerance,
+        max_rounds=config.max_rounds, batch_size=1,
+    )  # fmt: skip
+    null = np.asarray(analysis.random_directions(stream(key, "random"), config.vectors, state.shape))
+    both = np.concatenate([triplets.right[0], null]).astype(state.dtype)
+    found = analysis.edit(denoiser, state, both, strengths, grid)
+    split = analysis.split_by_subspace(found.change, triplets.left[0])
+    image_change = found.image_change.reshape(len(both), len(strengths), -1)
+    by_kind = (2, config.vectors, len(strengths))
+    return {
+        "size": np.hypot(split.inside, split.outside).reshape(by_kind),
+        "share": split.share.reshape(by_kind),
+        "curvature": found.nonlinearity.reshape(by_kind),
+        "image_size": np.linalg.norm(image_change, axis=-1).reshape(by_kind),
+        "values": triplets.values[0],
+        "images": found.images[[*range(config.shown), config.vectors]],
+        "original": found.original,
+        "right": triplets.right[0][: config.shown],
+    }
 
 
 def _measured(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.ndarray) -> dict[str, Measured]:
     """On the first level, ``(images, kinds, strengths)`` each."""
     ratio = analysis.t_interval(np.log(size[:, 0, 0]) - np.log(size[:, 1, 0])).map(lambda end: float(np.exp(end)))
-    inside = analysis.t_interval(share[:, 0, 0], bounds=(0, 1))
-    deviation = analysis.t_interval(curvature[:, 0, -1])
     note = f"sigma = {config.sigmas[0]:g}, {config.images} images"
     return {
         "directions-larger": Noted(ratio, note),
-        "directions-inside": Noted(inside, note),
-        "directions-linear": Noted(deviation, note),
+        "directions-inside": Noted(analysis.t_interval(share[:, 0, 0], bounds=(0, 1)), note),
+        "directions-linear": Noted(analysis.t_interval(curvature[:, 0, -1]), note),
     }
 
 
@@ -332,11 +303,7 @@ def _changes(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.
     sigmas = np.asarray(config.sigmas)
 
     def curves(values: np.ndarray, at: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        each = {}
-        for number, kind in enumerate(_KINDS):
-            of_kind = values[:, :, number, at]
-            each[f"{kind} directions"] = (of_kind.mean(axis=1), of_kind.min(axis=1), of_kind.max(axis=1))
-        return each
+        return {f"{kind} directions": plots.mean_and_range(values[:, :, k, at]) for k, kind in enumerate(_KINDS)}
 
     relative = size * (config.sigmas[0] / sigmas)[:, None, None, None] / np.asarray(config.strengths)
     first, last = f"first strength, {config.strengths[0]:g}", f"last strength, {config.strengths[-1]:g}"
@@ -350,28 +317,15 @@ def _changes(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.
 
 def costs(config: Config, plan: Plan) -> list[Cost]:
     """Singular vectors, and samples from every edited state."""
-    network = plan.network
+    size, states = int(np.prod(plan.network.shape)), len(config.sigmas) * config.images
     edits = 2 * config.vectors * (2 * len(config.strengths) + 1)
-    each = 2 * config.vectors * config.max_rounds + edits * 2 * config.steps + 4 * config.steps
-    states = len(config.sigmas) * config.images
-    evaluations = states * each
-    image, level = jax.ShapeDtypeStruct(network.shape, np.float32), jax.ShapeDtypeStruct((), np.float32)
-    label = jax.ShapeDtypeStruct((), np.int32) if network.unet.label_dim else None
-    flop = matmul_flop(network.apply, network.abstract_params, image, level, label)
-    size = int(np.prod(network.shape))
-    return [Cost("directions", evaluations, evaluations * flop, 8 * size * edits, states * edits * size * 4)]
+    evaluations = states * (2 * config.vectors * config.max_rounds + edits * 2 * config.steps + 4 * config.steps)
+    flop = evaluations * network_flop(plan.network)
+    return [Cost("directions", evaluations, flop, 8 * size * edits, states * edits * size * 4)]
 
 
-PART = Part(
-    name="directions",
-    title="Semantic directions",
-    question="Do the leading singular vectors of a network's Jacobian span what an image can change into?",
-    paper=PAPER,
-    presets=PRESETS,
-    claims=claims,
-    figures=FIGURES,
-    measure=measure,
-    report=report,
-    costs=costs,
-    check=check,
-)
+PART = study.Part(
+    "directions", "Semantic directions",
+    "Do the leading singular vectors of a network's Jacobian span what an image can change into?",
+    PAPER, claims, FIGURES, measure, report, PRESETS, costs, check,
+)  # fmt: skip

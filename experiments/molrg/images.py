@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
@@ -13,23 +12,10 @@ from dgu import analysis, plots
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core.errors import InputError, require
 from dgu.core.keys import seeded
-from dgu.models import GaussianDenoiser, MoLRG, MoLRGDenoiser
+from dgu.models import GaussianDenoiser, MoLRG
 from dgu.samplers import karras_sigmas, sample
 from experiments.molrg.subject import PAPER, Plan, Subject, planned
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Noted,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_least,
-    each,
-    option,
-)
+from experiments.study import Claim, Cost, Figure, Findings, Noted, Options, Part, Run, Table, at_least, each, option
 from experiments.study.checkpoints import sampling_cost
 from experiments.study.progress import Progress
 
@@ -55,23 +41,12 @@ FIGURES = (
 )
 
 _CLOSER = "are closer to the network's images from the same noise than those of one Gaussian are"
+_ON_EVERY = f"On every data set, images of the fitted mixture of low-rank Gaussians {_CLOSER}"
+_GIVEN = f"{_ON_EVERY}; the mixture is given the class where the network is class-conditional."
+_BLIND = f"{_ON_EVERY}, even where the network is given a class and the mixture must infer it."
 CLAIMS = (
-    Claim(
-        "images-order",
-        f"On every data set, images of the fitted mixture of low-rank Gaussians {_CLOSER}; the mixture is given the "
-        "class where the network is class-conditional.",
-        each(at_least(0.0)),
-        source="Table 1",
-        unit="Euclidean distance",
-    ),
-    Claim(
-        "images-order-blind",
-        f"On every data set, images of the fitted mixture of low-rank Gaussians {_CLOSER}, even where the network is "
-        "given a class and the mixture must infer it.",
-        each(at_least(0.0)),
-        source="Table 1",
-        unit="Euclidean distance",
-    ),
+    Claim("images-order", _GIVEN, each(at_least(0.0)), "Table 1", "Euclidean distance"),
+    Claim("images-order-blind", _BLIND, each(at_least(0.0)), "Table 1", "Euclidean distance"),
 )
 
 
@@ -108,24 +83,6 @@ PRESETS = {
     "default": Config(),
     "paper": Config(noises=10_000),
 }
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class _ByClass:
-    """A mixture as a class-conditional denoiser, whose classes are its components."""
-
-    mixture: MoLRGDenoiser
-
-    def __call__(self, x: Any, sigma: Any) -> Any:
-        return self.mixture(x, sigma)
-
-    def given(self, label: Any) -> MoLRGDenoiser:
-        mixture = self.mixture
-        weights, means, bases, variances = (
-            leaf[label][None] for leaf in (mixture.weights, mixture.means, mixture.bases, mixture.variances)
-        )
-        return MoLRGDenoiser(weights, means, bases, variances, mixture.noise_std)
 
 
 @dataclass(frozen=True)
@@ -200,10 +157,10 @@ def compared(config: Config, subject: Subject, run: Run, place: int, name: str) 
     stored = run.stage(f"{place}/mixture", fitted, config, subject)
     mixture = MoLRG(**stored).denoiser
     gaussian = cache(lambda: GaussianDenoiser.fit(subject.images))  # Only fitted where images are missing.
-    images = {NETWORK: _samples(config, subject, run, f"{place}/network", lambda: subject.denoiser, labelled=True)}
     arms: dict[str, Callable[[], Any]] = {MIXTURE: lambda: mixture, GAUSSIAN: gaussian}
     if subject.conditional:
-        arms = {MIXTURE: arms[MIXTURE], GIVEN: lambda: _ByClass(mixture), GAUSSIAN: gaussian}
+        arms = {MIXTURE: arms[MIXTURE], GIVEN: lambda: mixture, GAUSSIAN: gaussian}
+    images = {NETWORK: _samples(config, subject, run, f"{place}/network", lambda: subject.denoiser, labelled=True)}
     for number, (arm, denoiser) in enumerate(arms.items()):
         images[arm] = _samples(config, subject, run, f"{place}/arm-{number}", denoiser, labelled=arm == GIVEN)
     numbers, size = sum(values.size for leaf, values in stored.items() if leaf != "noise_std"), subject.images[0].size
@@ -335,15 +292,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
 
 
 PART = Part(
-    name="images",
-    title="Images of the network, the mixture and one Gaussian",
-    question="Does a network make the images of a mixture of low-rank Gaussians from the same noise?",
-    paper=PAPER,
-    presets=PRESETS,
-    claims=CLAIMS,
-    figures=FIGURES,
-    measure=measure,
-    report=report,
-    costs=costs,
-    check=check,
-)
+    "images", "Images of the network, the mixture and one Gaussian",
+    "Does a network make the images of a mixture of low-rank Gaussians from the same noise?",
+    PAPER, CLAIMS, FIGURES, measure, report, PRESETS, costs, check,
+)  # fmt: skip

@@ -4,20 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
-from dgu import plots
+from dgu import analysis, plots
+from dgu.analysis.stats.estimates import Estimate, wilson
+from dgu.analysis.stats.sigmoids import SigmoidFit, fit_sigmoids
 from dgu.models import EDMNetwork
-from experiments.molrg.networks_arms import bracket, dense_curve, mixture_unet, unet_curve
-from experiments.molrg.networks_claims import Fits, claims, measured
-from experiments.molrg.networks_config import PRESETS, Config
-from experiments.molrg.networks_real import RealCurve, real_curve, real_images, real_unet
+from experiments import study
+from experiments.molrg.networks_arms import bracket, dense_curve, real_curve, real_images, unet_curve
+from experiments.molrg.networks_config import COMPONENTS, PRESETS, SHAPE, Config
 from experiments.molrg.subject import PAPER, Plan, Subject
-from experiments.molrg.training import COMPONENTS, SHAPE
-from experiments.study import Cost, Figure, Findings, Part, Run, Table
-from experiments.study.flop import matmul_flop
+from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, NotTested, at_least, at_most, within
+from experiments.study.flop import network_flop
+
+#: Why no sigmoid is fitted.
+NO_CROSSING = "the scores of this run do not cross 1/2"
 
 FIGURES = (
     Figure(
@@ -29,6 +30,105 @@ FIGURES = (
         "fig-4",
     ),
 )
+
+
+def claims(config: Config) -> tuple[Claim, ...]:
+    """What is tested."""
+    true = (
+        f"Draws of the true distribution have the generalisation score {config.level:g} against every training set "
+        "(shown: the mean over dimensions and numbers of examples N)."
+    )
+    copies = "The multi-delta denoiser, which minimises the training loss, has the generalisation score 0."
+    collapse = (
+        "Generalisation scores of {} agree better across intrinsic dimensions (ID) over N / ID than over the number of "
+        "training examples N (shown: by how much the spread of the curves' midpoints falls)."
+    )
+    crossing = (
+        "{} reach the generalisation score {:g} at some tens of training examples for each of the data's intrinsic "
+        "dimensions (the paper: 50 to 60, U-Nets)."
+    )
+    dense, unet = (crossing.format(who, config.level) for who in ("Dense networks", "U-Nets"))
+    tens = within(30.0, 120.0)
+    return (
+        Claim("networks-true-law", true, within(config.level - 0.01, config.level + 0.01), "(46)"),
+        Claim("networks-multi-delta", copies, at_most(0.01 if config.samples >= 400 else 0.1), "(21)"),
+        Claim("networks-collapse", collapse.format("dense networks"), at_least(0.0), "Fig 4", "octaves"),
+        Claim("networks-collapse-unet", collapse.format("U-Nets"), at_least(0.0), "Fig 4", "octaves"),
+        Claim("networks-crossing", dense, tens, "Fig 4", "N / ID"),
+        Claim("networks-unet", unet, tens, "Fig 4", "N / ID"),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Fits:
+    """Sigmoids through the scores of networks of one kind. Make it with ``of``.
+
+    Attributes:
+        pooled: one sigmoid over log2 (N / ID) for all dimensions; None for scores that never cross 1/2.
+        crossing: log2 (N / ID) at which the level is reached; None without ``pooled``.
+        gain: how much less the midpoints of a sigmoid for each dimension spread over log2 (N / ID) than over log2 N, in
+            octaves; None for one dimension, or scores that never cross 1/2, as are the further ones.
+        spread: of the midpoints over log2 N, and over log2 (N / ID).
+        exponent: power of the intrinsic dimension to which the midpoints are proportional.
+    """
+
+    pooled: SigmoidFit | None = None
+    crossing: Estimate | None = None
+    gain: Estimate | None = None
+    spread: tuple[float, float] | None = None
+    exponent: float | None = None
+
+    @classmethod
+    def of(cls, ranks: Sequence[int], ratios: Sequence[float], scores: np.ndarray, level: float) -> "Fits":
+        """From scores (ranks, ratios, runs)."""
+        if not scores.min() < 0.5 < scores.max():
+            return cls()  # Nothing says where the scores would cross 1/2.
+        shift = np.log2(COMPONENTS * np.asarray(ranks))
+        log_ratio = np.broadcast_to(np.log2(ratios)[None, :, None], scores.shape)
+        number = np.broadcast_to(np.arange(len(ranks))[:, None, None], scores.shape)
+        pooled = fit_sigmoids(log_ratio.ravel(), scores.ravel(), None)
+        if len(ranks) == 1:
+            return cls(pooled, pooled.crossing(level))
+        curves = fit_sigmoids((log_ratio + shift[:, None, None]).ravel(), scores.ravel(), number.ravel())
+        spread = float(curves.spread().value), float(curves.spread(shift).value)
+        exponent = float(curves.exponent(shift).value)
+        return cls(pooled, pooled.crossing(level), curves.spread_gain(shift), spread, exponent)
+
+
+def measured(config: Config, bracket: dict[str, np.ndarray], dense: Fits, unet: Fits) -> dict[str, Measured]:
+    """What was measured for ``claims``, from the scores that bracket those of networks, and from these."""
+    dense_training = f"{config.optimisation.steps:,} updates of {config.width} x {config.depth} units"
+    unet_training = f"{config.unet.steps:,} updates of {config.unet.batch_size} examples"
+    true, copies = analysis.t_interval(bracket["true_law"], bounds=(0, 1)), float(bracket["copies"])
+    low, high = wilson(copies, config.samples)
+    copied = Estimate(copies, float(low), float(high), method="Wilson", n=config.samples)
+    return {
+        "networks-true-law": Noted(true, f"{bracket['true_law'].size} training sets, {config.fresh:,} draws each"),
+        "networks-multi-delta": Noted(copied, f"{config.samples:,} samples"),
+        "networks-collapse": _collapse(dense, config.ranks),
+        "networks-collapse-unet": _collapse(unet, config.unet.ranks),
+        "networks-crossing": _crossing(dense, config.ranks, dense_training),
+        "networks-unet": _crossing(unet, config.unet.ranks, unet_training),
+    }
+
+
+def _collapse(fits: Fits, ranks: Sequence[int]) -> Measured:
+    if fits.gain is None or fits.spread is None:
+        return NotTested("only one curve, of one intrinsic dimension" if len(ranks) < 2 else NO_CROSSING)
+    over_n, over_ratio = fits.spread
+    return Noted(
+        fits.gain,
+        f"spread {over_n:.2f} over log2 N (or N / n, as n is fixed), {over_ratio:.2f} over log2 N / ID; "
+        f"midpoints are proportional to ID to the power {fits.exponent:.2f}",
+    )
+
+
+def _crossing(fits: Fits, ranks: Sequence[int], trained: str) -> Measured:
+    if fits.crossing is None:
+        return NotTested(f"{NO_CROSSING}; {trained}")
+    curves = "all curves together" if len(ranks) > 1 else "one curve"
+    at = fits.crossing.map(lambda power: 2**power)
+    return Noted(at, f"sigmoid in log2 N / ID, {curves}; {trained}")
 
 
 @dataclass(frozen=True)
@@ -44,17 +144,17 @@ class Found:
     bracket: dict[str, np.ndarray]
     dense: list[dict[str, np.ndarray]]
     unets: list[dict[str, np.ndarray]]
-    real: RealCurve | None
+    real: dict[str, np.ndarray] | None
 
 
 def check(config: Config, subject: Subject) -> None:
     """Whether the real images can be loaded and described."""
-    real_images(config)
+    real_images(config.unet)
 
 
-def measure(config: Config, subject: Subject, run: Run) -> Found:
+def measure(config: Config, subject: Subject, run: study.Run) -> Found:
     """Dense networks, U-Nets, and the two distributions that bracket them; the subject takes no part."""
-    real = real_images(config)
+    real = real_images(config.unet)
     return Found(
         run.stage("bracket", bracket, config, run.key),
         [run.stage(f"mlp-{rank}", dense_curve, config, rank, run.key) for rank in config.ranks],
@@ -65,49 +165,59 @@ def measure(config: Config, subject: Subject, run: Run) -> Found:
 
 def report(config: Config, subject: Subject, found: Found) -> Findings:
     """Sigmoids through the scores, and where they cross the level."""
-    unet = config.unet
+    unet, real = config.unet, found.real
     scores = np.stack([curve["gl"] for curve in found.dense])  # (ranks, ratios, seeds)
     unet_scores = np.stack([curve["gl"] for curve in found.unets])[:, :, None]
     fits = Fits.of(config.ranks, config.ratios, scores, config.level)
     unet_fits = Fits.of(unet.ranks, unet.ratios, unet_scores, config.level)
+    rows = _rows("dense", config.ranks, config.ratios, found.dense)
+    rows += _rows("U-Net", unet.ranks, unet.ratios, found.unets)
     header = ("network", "ID", "N", "N / ID", "score", "threshold", "off the subspaces", "loss")
-    rows = _rows("dense", config.ranks, config.ratios, found.dense) + _rows(
-        "U-Net", unet.ranks, unet.ratios, found.unets
-    )
-    tables = [Table("Networks on the mixture (dense: means over seeds)", header, rows)]
+    tables = [study.Table("Networks on the mixture (dense: means over seeds)", header, rows)]
+    panels = [
+        *_panels("dense networks", config.ranks, config.ratios, scores, fits),
+        *_panels("U-Nets", unet.ranks, unet.ratios, unet_scores, unet_fits),
+    ]
     metrics: dict[str, Any] = {
         "dense": {str(2 * rank): curve["gl"].mean(axis=1) for rank, curve in zip(config.ranks, found.dense)},
         "unet": {str(2 * rank): curve["gl"] for rank, curve in zip(unet.ranks, found.unets)},
+        "spread_gain": _ends(fits.gain),
+        "unet_spread_gain": _ends(unet_fits.gain),
+        "crossing_log2": _ends(fits.crossing),
+        "unet_crossing_log2": _ends(unet_fits.crossing),
     }
-    for name, bounded in (
-        ("spread_gain", fits.gain),
-        ("unet_spread_gain", unet_fits.gain),
-        ("crossing_log2", fits.crossing),
-        ("unet_crossing_log2", unet_fits.crossing),
-    ):
-        metrics[name] = None if bounded is None else [bounded.value, bounded.low, bounded.high]
     off, unet_off = (float(np.median([curve["off"] for curve in kind])) for kind in (found.dense, found.unets))
-    answer, real = answered(config, fits, unet_fits, off, unet_off), found.real
+    answer = answered(config, fits, unet_fits, off, unet_off)
     if real is None:
         answer += " No network was trained on real images here (--networks.unet.real)."
     else:
-        tables.append(_real_table(config, real))
-        metrics["real"] = {"counts": list(real.counts), "gl": real.gl, "dimension": real.dimension}
+        counts, gl, dimension = np.asarray(unet.real_counts), real["gl"], float(real["dimension"])
+        columns = np.stack([counts, counts / dimension, gl, real["threshold"], real["loss"]], axis=1)
+        title = f"U-Nets on {unet.real}, compared by {unet.descriptor}"
+        tables.append(
+            study.Table(title, ("N", "N / ID", "score", "threshold", "loss"), [tuple(row) for row in columns.tolist()])
+        )
+        panels.append(
+            plots.ScorePanel(f"U-Nets, {unet.real}", "N / ID", {str(unet.real): (counts / dimension, gl[:, None])})
+        )
+        metrics["real"] = {"counts": list(unet.real_counts), "gl": gl, "dimension": dimension}
         answer += (
-            f" On {unet.real} scores go from {real.gl[0]:.2f} to {real.gl[-1]:.2f}, "
-            f"at an intrinsic dimension of {real.dimension:.1f}."
+            f" On {unet.real} scores go from {gl[0]:.2f} to {gl[-1]:.2f}, at an intrinsic dimension of {dimension:.1f}."
         )
     note = f"Of fresh draws {config.level:.0%} are as far as the threshold."
     if fits.pooled is not None or unet_fits.pooled is not None:
         note += " Dashed: fitted sigmoids (47)."
-    drawing = _figure(config, (scores, fits), (unet_scores, unet_fits), real)
     return Findings(
         answer,
         claims=measured(config, found.bracket, fits, unet_fits),
-        figures={"generalisation": (drawing, note)},
+        figures={"generalisation": (plots.score_curves(panels, level=config.level), note)},
         tables=tables,
         metrics=metrics,
     )
+
+
+def _ends(estimate: Estimate | None) -> list[Any] | None:
+    return None if estimate is None else [estimate.value, estimate.low, estimate.high]
 
 
 def _rows(
@@ -122,13 +232,16 @@ def _rows(
     ]
 
 
-def _real_table(config: Config, real: RealCurve) -> Table:
-    rows = [
-        tuple(map(float, (count, count / real.dimension, real.gl[at], real.threshold[at], real.loss[at])))
-        for at, count in enumerate(real.counts)
-    ]
-    title = f"U-Nets on {config.unet.real}, compared by {config.unet.descriptor}"
-    return Table(title, ("N", "N / ID", "score", "threshold", "loss"), rows)
+def _panels(
+    title: str, ranks: Sequence[int], ratios: Sequence[float], scores: np.ndarray, fits: Fits
+) -> list[plots.ScorePanel]:
+    """The same scores over N and over N / ID."""
+    sizes, ratio = COMPONENTS * np.asarray(ranks), np.asarray(ratios)
+    fine = np.geomspace(ratio[0], ratio[-1], 80)
+    over_n = {f"ID {size}": (ratio * size, found) for size, found in zip(sizes, scores)}
+    over_ratio = {f"ID {size}": (ratio, found) for size, found in zip(sizes, scores)}
+    sigmoid = {} if fits.pooled is None else {"sigmoid": (fine, fits.pooled(np.log2(fine)))}
+    return [plots.ScorePanel(title, "N", over_n), plots.ScorePanel(title, "N / ID", over_ratio, sigmoid)]
 
 
 def answered(config: Config, dense: Fits, unet: Fits, off: float, unet_off: float) -> str:
@@ -164,32 +277,6 @@ def answered(config: Config, dense: Fits, unet: Fits, off: float, unet_off: floa
     return " ".join(sentences)
 
 
-def _figure(
-    config: Config, dense: tuple[np.ndarray, Fits], unet: tuple[np.ndarray, Fits], real: RealCurve | None
-) -> Drawing:
-    panels = [
-        *_panels("dense networks", config.ranks, config.ratios, *dense),
-        *_panels("U-Nets", config.unet.ranks, config.unet.ratios, *unet),
-    ]
-    if real is not None:
-        name = str(config.unet.real)
-        points = np.asarray(real.counts) / real.dimension, real.gl[:, None]
-        panels.append(plots.ScorePanel(f"U-Nets, {name}", "N / ID", {name: points}))
-    return plots.score_curves(panels, level=config.level)
-
-
-def _panels(
-    title: str, ranks: Sequence[int], ratios: Sequence[float], scores: np.ndarray, fits: Fits
-) -> list[plots.ScorePanel]:
-    """The same scores over N and over N / ID."""
-    sizes, ratio = COMPONENTS * np.asarray(ranks), np.asarray(ratios)
-    fine = np.geomspace(ratio[0], ratio[-1], 80)
-    over_n = {f"ID {size}": (ratio * size, found) for size, found in zip(sizes, scores)}
-    over_ratio = {f"ID {size}": (ratio, found) for size, found in zip(sizes, scores)}
-    sigmoid = {} if fits.pooled is None else {"sigmoid": (fine, fits.pooled(np.log2(fine)))}
-    return [plots.ScorePanel(title, "N", over_n), plots.ScorePanel(title, "N / ID", over_ratio, sigmoid)]
-
-
 def costs(config: Config, plan: Plan) -> list[Cost]:
     """Training and sampling: a gradient costs about two more evaluations."""
     unet, size = config.unet, int(np.prod(SHAPE))
@@ -201,34 +288,23 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     curves = len(unet.ranks) * len(unet.ratios)
     costs = [
         Cost("dense networks", examples + evaluations, dense * (3 * examples + evaluations), memory, 0),
-        _unet_cost("U-Nets", mixture_unet(unet), curves, unet.steps, config),
+        _unet_cost("U-Nets", unet.network, curves, unet.steps, config),
     ]
     if unet.real is not None:
         side = unet.real_size or 32
-        of_real = real_unet(unet, (side, side, 3))
+        of_real = unet.real_network((side, side, 3))
         costs.append(_unet_cost("U-Nets, real images", of_real, len(unet.real_counts), unet.real_steps, config))
     return costs
 
 
 def _unet_cost(name: str, network: EDMNetwork, count: int, steps: int, config: Config) -> Cost:
-    image, level = jax.ShapeDtypeStruct(network.shape, np.float32), jax.ShapeDtypeStruct((), np.float32)
-    flop = matmul_flop(network.apply, network.abstract_params, image, level)
-    examples = count * steps * config.unet.batch_size
+    flop, examples = network_flop(network), count * steps * config.unet.batch_size
     evaluations = count * config.samples * (2 * config.sampler_steps - 1)
     memory = 5 * 4 * network.parameter_count + config.unet.batch_size * int(np.prod(network.shape)) * 4 * 20
     return Cost(name, examples + evaluations, flop * (3 * examples + evaluations), memory, 8 * network.parameter_count)
 
 
-PART = Part(
-    name="networks",
-    title="Generalisation of trained networks",
-    question="From how many training examples on do networks generalise?",
-    paper=PAPER,
-    presets=PRESETS,
-    claims=claims,
-    figures=FIGURES,
-    measure=measure,
-    report=report,
-    costs=costs,
-    check=check,
-)
+PART = study.Part(
+    "networks", "Generalisation of trained networks", "From how many training examples on do networks generalise?",
+    PAPER, claims, FIGURES, measure, report, PRESETS, costs, check,
+)  # fmt: skip

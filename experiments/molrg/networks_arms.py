@@ -1,87 +1,111 @@
-"""Scores of networks trained on a mixture (dense networks and U-Nets), and of the two distributions that bracket
-them."""
+"""Scores of networks trained on a mixture or on real images, and of the two distributions that bracket them."""
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from dgu import analysis
+from dgu.analysis.quality.descriptors import SSCD
+from dgu.core.errors import InputError, require
 from dgu.core.keys import stream
 from dgu.core.typing import Key
-from dgu.models import EDMNetwork, EmpiricalDenoiser, save_network
-from dgu.samplers import karras_sigmas, sample
-from experiments.molrg.networks_config import Config, UNetConfig
-from experiments.molrg.training import (
-    COMPONENTS,
-    SHAPE,
-    draws,
-    off_subspaces,
-    planted,
-    sampled,
-    score,
-    small_unet,
-    train_mlps,
-    train_unet,
-    training_for,
-)
+from dgu.models import EDMNetwork, EmpiricalDenoiser, MLPDenoiser, MoLRG, save_network
+from dgu.samplers import karras_sigmas, sample, sample_together
+from dgu.training import TrainingConfig, train_network, train_together
+from experiments.molrg.networks_config import COMPONENTS, REAL_CHANNEL_MULT, SHAPE, Config, UNetConfig
 from experiments.study import Run
+from experiments.study.pool import load_images
 from experiments.study.progress import Progress
 
 #: File of the U-Net with the largest rank and training set, for the part ``dimension``.
 LARGEST = "networks/largest.npz"
+#: Draws of a mixture at a time.
+_BLOCK = 1024
+
+
+def planted(key: Key, rank: int) -> MoLRG:
+    """Two orthogonal subspaces of dimension ``rank`` in 48 dimensions, standard normal on each (intrinsic dimension 2
+    rank)."""
+    return MoLRG.random(stream(key, "law", rank), SHAPE, (rank,) * COMPONENTS)
+
+
+def draws(mixture: MoLRG, key: Key, name: str, count: int) -> np.ndarray:
+    """``count`` draws of the stream ``name``, equally many of each component."""
+    # Whole blocks are drawn, so that few sizes are compiled; draws are addressed, so that the first ones stay the same.
+    numbers = np.arange(-(-count // _BLOCK) * _BLOCK)
+    return np.asarray(mixture.sample(stream(key, name), numbers, numbers % COMPONENTS))[:count]
+
+
+def score(
+    samples: np.ndarray, training: np.ndarray, fresh: np.ndarray, level: float, *, most: int, features: Any = None
+) -> dict[str, float]:
+    """The generalisation score (21) of samples, its threshold (46) calibrated by fresh draws (or held-out images)."""
+    # Repeated rows pad the training set to one size, which is compiled once; they change no nearest neighbour.
+    padded = np.resize(training, (most, *training.shape[1:]))
+    found = analysis.sample_novelty(samples, padded, fresh, 1 - level, features)
+    return {"gl": float(found.share.value), "threshold": found.threshold}
+
+
+def off_subspaces(samples: np.ndarray, mixture: MoLRG) -> float:
+    """Median share of the squared length off the nearest subspace: 0 for draws of the mixture."""
+    distance = analysis.subspace_distances(samples, mixture.bases).min(axis=1)
+    total = np.square(samples.reshape(len(samples), -1).astype(np.float64)).sum(axis=1)
+    return float(np.median(np.square(distance) / np.maximum(total, np.finfo(float).tiny)))
 
 
 def bracket(config: Config, key: Key) -> dict[str, np.ndarray]:
     """The score of the true distribution for every rank and ratio, and that of the multi-delta denoiser."""
     true = []
     for rank in config.ranks:
-        mixture = planted(stream(key, "bracket"), rank)
-        fresh, other = (
-            draws(mixture, stream(key, "bracket", rank), name, config.fresh) for name in ("fresh", "samples")
-        )
+        mixture, own = planted(stream(key, "bracket"), rank), stream(key, "bracket", rank)
+        fresh, other = (draws(mixture, own, name, config.fresh) for name in ("fresh", "samples"))
         for ratio in config.ratios:
-            own = stream(key, "bracket", rank, round(8 * ratio))
-            training = draws(mixture, own, "training", round(ratio * COMPONENTS * rank))
-            padded = np.resize(training, (config.most, *SHAPE))
-            true.append(score(other, padded, fresh, config.level)["gl"])
-    rank, ratio = config.ranks[0], config.ratios[len(config.ratios) // 2]
+            count = round(ratio * COMPONENTS * rank)
+            training = draws(mixture, stream(key, "bracket", rank, round(8 * ratio)), "training", count)
+            true.append(score(other, training, fresh, config.level, most=config.most)["gl"])
+    rank, ratio, own = config.ranks[0], config.ratios[len(config.ratios) // 2], stream(key, "delta")
     mixture = planted(stream(key, "bracket"), rank)
-    training = draws(mixture, stream(key, "delta"), "training", round(ratio * COMPONENTS * rank))
+    training = draws(mixture, own, "training", round(ratio * COMPONENTS * rank))
     # Sampled like any denoiser: it ends on the training data.
-    copies = sample(
-        EmpiricalDenoiser(training),
-        stream(key, "delta"),
-        np.arange(config.samples),
-        karras_sigmas(config.sampler_steps),
-        shape=SHAPE,
-        batch_size=min(500, config.samples),
-    )
-    fresh = draws(mixture, stream(key, "delta"), "fresh", config.fresh)
-    return {"true_law": np.asarray(true), "copies": np.asarray(score(copies, training, fresh, config.level)["gl"])}
+    copies = _samples(EmpiricalDenoiser(training), own, config, SHAPE, batch_size=500)
+    found = score(copies, training, draws(mixture, own, "fresh", config.fresh), config.level, most=len(training))
+    return {"true_law": np.asarray(true), "copies": np.asarray(found["gl"])}
 
 
 def dense_curve(config: Config, rank: int, key: Key) -> dict[str, np.ndarray]:
-    """Dense networks for all ratios and seeds, trained together."""
+    """Dense networks for all ratios N / ID and seeds, trained together in one program.
+
+    Returns: Scores ``gl`` with their ``threshold``, the share ``off`` the subspaces and the ``loss``, each ``(ratios,
+    seeds)``.
+    """
+    keys, mixtures, training, counts = [], [], [], []
+    for seed in range(config.seeds):
+        for ratio in config.ratios:
+            own = stream(key, "mlp", rank, seed, round(8 * ratio))
+            mixtures.append(planted(stream(key, "mlp", seed), rank))
+            counts.append(round(ratio * COMPONENTS * rank))
+            training.append(np.resize(draws(mixtures[-1], own, "training", counts[-1]), (config.most, *SHAPE)))
+            keys.append(own)
+    together = jnp.stack(keys)
+    start = jax.vmap(partial(MLPDenoiser.init, shape=SHAPE, width=config.width, depth=config.depth))(together)
     with Progress(f"dense networks, ID {2 * rank}", total=config.optimisation.steps, unit="updates of each") as bar:
-        return train_mlps(
-            key,
-            rank,
-            config.ratios,
-            config.seeds,
-            config.most,
-            width=config.width,
-            depth=config.depth,
-            optimisation=config.optimisation,
-            samples=config.samples,
-            fresh=config.fresh,
-            steps=config.sampler_steps,
-            level=config.level,
-            progress=lambda done, _: bar.update(done - bar.done),
-        )
-
-
-def mixture_unet(config: UNetConfig) -> EDMNetwork:
-    """The U-Net for images of the mixture."""
-    return small_unet(SHAPE, config.channels, config.channel_mult, config.blocks)
+        trained, losses = train_together(
+            start, np.stack(training), np.asarray(counts), together, config.optimisation,
+            lambda done, _: bar.update(done - bar.done),
+        )  # fmt: skip
+    of_samples = jax.vmap(lambda own: stream(own, "samples"))(together)
+    made = sample_together(trained, of_samples, config.samples, karras_sigmas(config.sampler_steps), shape=SHAPE)
+    found = [
+        _on_mixture(config, images, data, mixture, own, most=config.most)
+        for images, data, mixture, own in zip(made, training, mixtures, keys)
+    ]
+    table = {name: [one[name] for one in found] for name in found[0]} | {"loss": losses}
+    return {name: np.asarray(values).reshape(config.seeds, -1).T for name, values in table.items()}
 
 
 def unet_curve(config: Config, rank: int, run: Run) -> dict[str, np.ndarray]:
@@ -93,19 +117,111 @@ def unet_curve(config: Config, rank: int, run: Run) -> dict[str, np.ndarray]:
 
 def trained_unet(config: Config, rank: int, ratio: float, run: Run) -> dict[str, float]:
     """One U-Net's score, threshold, share off the subspaces and loss; the largest one is saved."""
-    unet, mixture = config.unet, planted(run.key, rank)
-    network = mixture_unet(unet)
-    optimisation = training_for(unet.steps, unet.batch_size, unet.learning_rate)
-    most = round(unet.ratios[-1] * COMPONENTS * rank)
-    own = stream(run.key, "unet", rank, round(8 * ratio))
+    unet, mixture, own = config.unet, planted(run.key, rank), stream(run.key, "unet", rank, round(8 * ratio))
+    network, most = unet.network, round(unet.ratios[-1] * COMPONENTS * rank)
     training = draws(mixture, own, "training", round(ratio * COMPONENTS * rank))
-    with Progress(f"U-Net, ID {2 * rank}, N {len(training)}", total=unet.steps, unit="updates") as bar:
-        params, loss = train_unet(network, training, optimisation, bar.update)
+    params, loss = _trained(f"U-Net, ID {2 * rank}, N {len(training)}", network, training, unet, unet.steps)
     if ratio == unet.ratios[-1] and rank == unet.ranks[-1]:
         path = Path(run.directory.path) / LARGEST
         path.parent.mkdir(parents=True, exist_ok=True)
         save_network(path, network, params, {"rank": rank, "training_examples": len(training)})
-    images = sampled(network.denoiser(params), own, config.samples, config.sampler_steps, min(250, config.samples))
-    padded = np.resize(training, (most, *SHAPE))  # One shape, the same neighbours.
-    found = score(images, padded, draws(mixture, own, "fresh", config.fresh), config.level)
-    return found | {"off": off_subspaces(images, mixture), "loss": loss}
+    images = _samples(network.denoiser(params), stream(own, "samples"), config, SHAPE, batch_size=250)
+    return _on_mixture(config, images, training, mixture, own, most=most) | {"loss": loss}
+
+
+def _on_mixture(
+    config: Config, images: np.ndarray, training: np.ndarray, mixture: MoLRG, key: Key, *, most: int
+) -> dict[str, float]:
+    """Score, threshold, and share off the subspaces of the samples of a network trained on a mixture."""
+    fresh = draws(mixture, key, "fresh", config.fresh)
+    return score(images, training, fresh, config.level, most=most) | {"off": off_subspaces(images, mixture)}
+
+
+def _trained(
+    name: str, network: EDMNetwork, data: np.ndarray, config: UNetConfig, steps: int
+) -> tuple[dict[str, Any], float]:
+    """The averaged parameters of a U-Net and its last loss; warm-up and averaging take the same share of any length."""
+    kimg = steps * config.batch_size / 1000
+    optimisation = TrainingConfig(
+        duration_kimg=kimg, batch_size=config.batch_size, learning_rate=config.learning_rate, rampup_kimg=0.05 * kimg,
+        ema_halflife_kimg=0.04 * kimg,
+    )  # fmt: skip
+    with Progress(name, total=steps, unit="updates") as bar:
+        return train_network(network, data, optimisation, bar.update)
+
+
+def _samples(denoiser: Any, key: Key, config: Config, shape: tuple[int, ...], *, batch_size: int) -> np.ndarray:
+    """Samples of an unconditional denoiser."""
+    numbers, sigmas = np.arange(config.samples), karras_sigmas(config.sampler_steps)
+    return sample(denoiser, key, numbers, sigmas, shape=shape, batch_size=min(batch_size, config.samples))
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """Training images and held-out ones, (n, H, W, C), and the features by which they are compared (None: pixels)."""
+
+    training: np.ndarray
+    held_out: np.ndarray
+    features: Any
+
+
+def real_images(unet: UNetConfig) -> RealImages | None:
+    """The real images, or None; whatever cannot be used is refused here."""
+    if unet.real is None:
+        return None
+    try:
+        found = load_images("networks.unet.real", unet.real, "train", unet.real_size)
+    except InputError as error:
+        if "split = 'train'" not in str(error):
+            raise
+        found = load_images("networks.unet.real", unet.real, "test", unet.real_size)
+    most, available = unet.real_counts[-1] + unet.real_heldout, len(found.images)
+    wanted = f"{most}: the largest of real_counts and real_heldout"
+    require(available >= most, f"networks.unet.real = {unet.real!r}: images", available, wanted)
+    order = np.random.default_rng(0).permutation(available)
+    training, held = found.images[order[: unet.real_counts[-1]]], found.images[order[-unet.real_heldout :]]
+    side = training.shape[1]
+    fits = side == training.shape[2] and side % len(REAL_CHANNEL_MULT) == 0
+    require(fits, "networks.unet.real_size", side, "square images of even size")
+    features: Any = None
+    if unet.descriptor == "pca":
+        features = analysis.PCAFeatures.fit(held, unet.components)
+    if unet.descriptor == "sscd":
+        allowed = "identity or pca for images that are not in colour"
+        require(training.shape[3] == 3, "networks.unet.descriptor", "sscd", allowed)
+        features = SSCD(str(unet.sscd))
+    return RealImages(training, held, features)
+
+
+def real_curve(config: Config, real: RealImages, run: Run) -> dict[str, np.ndarray]:
+    """A U-Net for each number of real images, a stage each: ``gl``, ``threshold`` and ``loss``; and the intrinsic
+    ``dimension`` that the last one sees."""
+    counts = config.unet.real_counts
+    found = [run.stage(f"real-{count}", trained_on_real, config, real, count, run.key) for count in counts]
+    scores = {name: np.array([float(each[name]) for each in found]) for name in ("gl", "threshold", "loss")}
+    return scores | {"dimension": found[-1]["dimension"]}
+
+
+def trained_on_real(config: Config, real: RealImages, count: int, key: Key) -> dict[str, float]:
+    """One U-Net's score, threshold and loss; of the last one the least numerical rank of its Jacobian, too."""
+    unet, training, own = config.unet, real.training[:count], stream(key, "real", count)
+    network = unet.real_network(training.shape[1:])
+    params, loss = _trained(f"U-Net, {count} images", network, training, unet, unet.real_steps)
+    denoiser = network.denoiser(params)
+    images = _samples(denoiser, stream(own, "samples"), config, network.shape, batch_size=100)
+    most = len(real.training)
+    found = score(images, training, real.held_out, config.level, most=most, features=real.features) | {"loss": loss}
+    if count == unet.real_counts[-1]:
+        found["dimension"] = _dimension(denoiser, real.held_out[:4], own)
+    return found
+
+
+def _dimension(denoiser: Any, clean: np.ndarray, key: Key) -> float:
+    """Least mean numerical rank over noise levels, at noisy images."""
+    method, ranks = "dense" if clean[0].size <= 1024 else "products", []
+    for place, level in enumerate(karras_sigmas(10)[:-2]):
+        noise = np.asarray(jax.random.normal(stream(key, "noise", place), clean.shape), np.float32)
+        points = clean + np.float32(level) * noise
+        found = analysis.jacobian_ranks(denoiser, points, np.float32(level), method=method, key=key, batch_size=4)
+        ranks.append(float(found.rank.mean()))
+    return min(ranks)

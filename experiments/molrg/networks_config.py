@@ -1,16 +1,20 @@
-"""Options of the part that trains networks on mixtures of low-rank Gaussians."""
+"""Options of the part that trains networks on mixtures of low-rank Gaussians, and the U-Nets that they describe."""
 
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from dgu.core.errors import require
+from dgu.models import EDMNetwork, SongUNetConfig
 from dgu.training import TogetherConfig
-from experiments.molrg.training import COMPONENTS, SHAPE, small_unet
 from experiments.study import Options, option
 from experiments.study.options import renamed
+
+#: The ambient space of the paper: 48 numbers as an image of 4 x 4 pixels in three colours; two components.
+SHAPE, COMPONENTS = (4, 4, 3), 2
+#: Multiples of the channels at each level of the U-Nets for real images.
+REAL_CHANNEL_MULT = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,25 @@ class UNetConfig(Options, prefix="networks.unet"):
     def check(self) -> None:
         """U-Nets of these sizes can be made."""
         with renamed("networks.unet", model_channels="channels", channel_mult="channel_mult", num_blocks="blocks"):
-            small_unet(SHAPE, self.channels, self.channel_mult, self.blocks)
+            _ = self.network
         with renamed("networks.unet", model_channels="real_channels"):
-            small_unet((8, 8, 1), self.real_channels, (1, 2), 1)
+            self.real_network((8, 8, 1))
+
+    @property
+    def network(self) -> EDMNetwork:
+        """The U-Net for images of the mixture."""
+        return _small_unet(SHAPE, self.channels, self.channel_mult, self.blocks)
+
+    def real_network(self, shape: tuple[int, int, int]) -> EDMNetwork:
+        """The U-Net for real images of ``shape`` (H, W, C), square."""
+        return _small_unet(shape, self.real_channels, REAL_CHANNEL_MULT, 1)
+
+
+def _small_unet(shape: tuple[int, int, int], channels: int, channel_mult: tuple[int, ...], blocks: int) -> EDMNetwork:
+    """A DDPM++ with EDM's preconditioning, without attention and dropout."""
+    side, _, colours = shape
+    size: dict[str, Any] = {"model_channels": channels, "channel_mult": channel_mult, "num_blocks": blocks}
+    return EDMNetwork(SongUNetConfig(side, colours, colours, **size, attn_resolutions=(), dropout=0.0))
 
 
 @dataclass(frozen=True)
@@ -96,15 +116,12 @@ class Config(Options, prefix="networks"):
             ("unet.ratios", self.unet.ratios, 2),
             ("unet.real_counts", self.unet.real_counts, 2),
         ):
-            sound = len(values) >= fewest and all(a < b for a, b in pairwise(values))
+            sound = len(values) >= fewest and list(values) == sorted(set(values))
             require(sound, self.name(name), values, f"{'two' if fewest == 2 else 'one'} or more, rising")
-        for prefix, ranks, ratios in (
-            ("", self.ranks, self.ratios),
-            ("unet.", self.unet.ranks, self.unet.ratios),
-        ):
-            room = 2 * ranks[-1] <= 48
-            wanted = "at most 24, for two orthogonal subspaces of 48 dimensions"
-            require(room, self.name(f"{prefix}ranks"), ranks, wanted)
+        room = "at most 24, for two orthogonal subspaces of 48 dimensions"
+        for prefix, kind in (("", self), ("unet.", self.unet)):
+            ranks, ratios = kind.ranks, kind.ratios
+            require(2 * ranks[-1] <= 48, self.name(f"{prefix}ranks"), ranks, room)
             require(ratios[0] * 2 * ranks[0] >= 2, self.name(f"{prefix}ratios"), ratios, "such that N is 2 or more")
         least = int(np.ceil(2 / (1 - self.level) - 1e-9))
         require(self.fresh >= least, "networks.fresh", self.fresh, f"{least} or more for this level")
@@ -120,53 +137,21 @@ class Config(Options, prefix="networks"):
 _RATIOS = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0, 150.0)
 PRESETS = {
     "smoke": Config(
-        ranks=(2, 3),
-        ratios=(2.0, 8.0),
-        seeds=2,
-        width=16,
-        depth=1,
+        ranks=(2, 3), ratios=(2.0, 8.0), seeds=2, width=16, depth=1, samples=40, fresh=100, sampler_steps=4,
         optimisation=TogetherConfig(steps=20, batch_size=16, chunk=20),
         unet=UNetConfig(
-            ranks=(2,),
-            ratios=(2.0, 8.0),
-            channels=8,
-            channel_mult=(1,),
-            steps=4,
-            batch_size=8,
-            real_counts=(8, 16),
-            real_heldout=40,
-            real_steps=4,
-            real_channels=8,
-            components=4,
+            ranks=(2,), ratios=(2.0, 8.0), channels=8, channel_mult=(1,), steps=4, batch_size=8, real_counts=(8, 16),
+            real_heldout=40, real_steps=4, real_channels=8, components=4,
         ),
-        samples=40,
-        fresh=100,
-        sampler_steps=4,
     ),
     "default": Config(),
     "paper": Config(
-        ranks=(3, 4, 5, 6),
-        ratios=_RATIOS,
-        seeds=10,
-        width=512,
+        ranks=(3, 4, 5, 6), ratios=_RATIOS, seeds=10, width=512, samples=5000, fresh=10_000,
         optimisation=TogetherConfig(steps=20_000, batch_size=256),
         unet=UNetConfig(
-            ranks=(3, 4, 5, 6),
-            ratios=_RATIOS,
-            channels=128,
-            channel_mult=(2, 2, 2),
-            blocks=4,
-            steps=11_700,
-            batch_size=512,
-            learning_rate=1e-3,
-            real="cifar10",
-            real_size=None,
-            real_counts=(64, 256, 1024, 4096, 8192, 16_384),
-            real_heldout=10_000,
-            real_steps=100_000,
-            real_channels=128,
+            ranks=(3, 4, 5, 6), ratios=_RATIOS, channels=128, channel_mult=(2, 2, 2), blocks=4, steps=11_700,
+            batch_size=512, learning_rate=1e-3, real="cifar10", real_size=None,
+            real_counts=(64, 256, 1024, 4096, 8192, 16_384), real_heldout=10_000, real_steps=100_000, real_channels=128,
         ),
-        samples=5000,
-        fresh=10_000,
     ),
-}
+}  # fmt: skip

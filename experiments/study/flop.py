@@ -5,7 +5,10 @@ from math import prod
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
+
+from dgu.models import EDMNetwork
 
 #: Functions that do less work than the published order of operations, by their names in a trace, and by what factor: a
 #: 3 x 3 convolution of an image doubled in size takes nine multiplications where ours takes four, a 1 x 1 four for one.
@@ -24,6 +27,13 @@ def matmul_flop(function: Callable[..., Any], *arguments: Any) -> float:
         arguments: arrays, or ``jax.ShapeDtypeStruct`` in their place.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def network_flop(network: EDMNetwork) -> float:
+    """``matmul_flop`` of one evaluation of a network, with a class where it has classes."""
+    image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    label = jax.ShapeDtypeStruct((), jnp.int32) if network.unet.label_dim else None
+    return matmul_flop(network.apply, network.abstract_params, image, level, label)
 
 
 def _count(jaxpr: core.Jaxpr) -> float:

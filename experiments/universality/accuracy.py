@@ -1,5 +1,6 @@
 """Accuracy of linear classifiers on diffusion samples, the mixture and other arms (Figs 5 and 7 of the paper)."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,14 +8,24 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
+from dgu.analysis.universality.predicted import class_moments, predicted_curve
+from dgu.data.splits import SplitSizes, class_splits
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, Table, all_of, equivalent
 from experiments.study.judged import JudgedClaim
-from experiments.universality.comparison import as_metrics, difference, gap, intervals, judged, own_accuracy
-from experiments.universality.curves import Curves, largest_common_size, learning_curves
+from experiments.universality.comparison import as_metrics, difference, gap, intervals, judged, own_results
 from experiments.universality.options import Options
-from experiments.universality.predictions import LINES, about_predictions, predictions
-from experiments.universality.problems import class_counts, curve_tasks, sizes_per_class
+from experiments.universality.problems import class_counts, curve_tasks, sizes_per_class, tasks
 from experiments.universality.subject import PAPER, Subject
+
+#: Labels of the vertical axis.
+_QUANTITIES = {"accuracy": "test accuracy (%)", "loss": "test loss"}
+#: How the lines of ``PredictedCurve`` are called in figures.
+_LINES = {
+    "ridge": "theory for the mixture: least squares, best ridge",
+    "min_norm": "theory for the mixture: least squares, no ridge",
+}
+#: Replicates whose subsets of classes are averaged over in predictions: the time grows with their number.
+_SUBSETS_OF = 4
 
 FIGURES = (
     Figure(
@@ -44,37 +55,28 @@ def claims(options: Options) -> tuple[Claim, ...]:
     """What is tested: each difference of accuracy is smaller than the margin."""
     test = equivalent(options.margin, max_standard_error=options.max_standard_error)
     within = f"within {options.margin:g} percentage points"
-
-    def agree(name: str, classifiers: str, source: str) -> Claim:
-        statement = (
-            f"{classifiers} reach the same accuracy, {within}, when trained and tested on diffusion samples as when "
-            "trained and tested on the Gaussian mixture fitted to them."
-        )
-        return Claim(name, statement, test, source, unit="points")
-
-    subsets = [
-        agree(f"{k}-classes", f"Linear classifiers of {k} random classes", "Fig 5") for k in options.subset_sizes
-    ]
-    together = agree(
-        "universality-subsets",
-        "Linear classifiers (softmax outputs, squared error) of random subsets of the classes",
-        "Fig 5",
+    same = (
+        f"{{}} reach the same accuracy, {within}, when trained and tested on diffusion samples as when trained and "
+        "tested on the Gaussian mixture fitted to them."
     )
+    of_subsets = same.format("Linear classifiers (softmax outputs, squared error) of random subsets of the classes")
+    of_all = same.format("Linear classifiers (softmax outputs, squared error) of all classes")
+    of_pairs = same.format("Linear classifiers (sigmoid output, squared error) of pairs of classes")
+    by_cross_entropy = same.format("Linear classifiers of all classes, trained on cross entropy,")
+    corrected = (
+        "The difference of accuracy between diffusion samples and mixture equals that between the mixture and a "
+        f"mixture fitted again to its samples (the null, which shows the effect of the finite fit alone), {within}."
+    )
+    subsets = [
+        Claim(f"{k}-classes", same.format(f"Linear classifiers of {k} random classes"), test, "Fig 5", "points")
+        for k in options.subset_sizes
+    ]
     return (
-        Claim(together.id, together.statement, all_of(*subsets), together.source),
-        agree(
-            "universality-all-classes", "Linear classifiers (softmax outputs, squared error) of all classes", "Fig 5"
-        ),
-        agree("universality-pairs", "Linear classifiers (sigmoid output, squared error) of pairs of classes", "Fig 5"),
-        agree("universality-cross-entropy", "Linear classifiers of all classes, trained on cross entropy,", "Fig 7"),
-        Claim(
-            "universality-null-corrected",
-            "The difference of accuracy between diffusion samples and mixture equals that between the mixture and a "
-            "mixture fitted again to its samples (the null, which shows the effect of the finite fit alone), "
-            f"{within}.",
-            test,
-            unit="points",
-        ),
+        Claim("universality-subsets", of_subsets, all_of(*subsets), "Fig 5"),
+        Claim("universality-all-classes", of_all, test, "Fig 5", "points"),
+        Claim("universality-pairs", of_pairs, test, "Fig 5", "points"),
+        Claim("universality-cross-entropy", by_cross_entropy, test, "Fig 7", "points"),
+        Claim("universality-null-corrected", corrected, test, unit="points"),
     )
 
 
@@ -100,6 +102,26 @@ def measure(options: Options, subject: Subject, run: Run) -> Measurements:
     return Measurements(results, predicted)
 
 
+def predictions(options: Options, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Asymptotic errors of least squares on the mixture of the first replicate, at the training sizes and between them.
+
+    Averaged over the subsets of the first few replicates; ``rows`` are the examples, (K, P, d). By task, ``n``,
+    ``min_norm``, ``ridge`` and ``best``, as ``PredictedCurve``.
+    """
+    k, count, d = rows.shape
+    fit = [class_splits(count, options.splits.parts(), options.seed, 0, label)["fit"] for label in range(k)]
+    means, covariances = class_moments(np.stack([rows[label, places] for label, places in enumerate(fit)]))
+    problems = [tasks(options, k, d, number) for number in range(min(options.replicates, _SUBSETS_OF))]
+    out: dict[str, np.ndarray] = {}
+    for name in curve_tasks(options):
+        subsets = np.concatenate([each[name].classes for each in problems])
+        n = subsets.shape[1] * np.asarray(problems[0][name].per_class, float)
+        between = np.sqrt(n[1:] * n[:-1])
+        curve = predicted_curve(means, covariances, subsets, np.sort(np.concatenate([n, between])))
+        out |= {f"{name}.{what}": getattr(curve, what) for what in ("n", "min_norm", "ridge", "best")}
+    return out
+
+
 def estimates(options: Options, results: dict[str, np.ndarray]) -> dict[str, Measured]:
     """What was measured for each claim."""
     null = gap(results, "all-classes") - gap(results, "all-classes", 1, 2)
@@ -119,19 +141,23 @@ def report(options: Options, subject: Subject, found: Measurements) -> Findings:
     results, sizes, d = found.results, options.splits, subject.dimension
     measured = estimates(options, results)
     decided = judged(claims(options), measured)
-    counts = class_counts(options, len(subject.class_names))
+    counts, squared = class_counts(options, len(subject.class_names)), curve_tasks(options)
     n = {task: k * np.asarray(sizes_per_class(options, k, d)) for task, k in counts.items()}
-    curves = Curves(subject.arms, n, d, sizes, results, found.predicted)
-    squared = curve_tasks(options)
     labels = {arm: f"{arm}, n_fit/d = {sizes.fit / d:.2g}" for arm in ("mixture", "null")}
     labels["low rank"] = f"low rank, n_fit/d = {options.low_rank_fit / d:.2g}"
+
+    def curves(names: Sequence[str], what: str) -> Drawing:
+        shared: dict[str, Any] = {"arms": subject.arms, "dimension": d, "sizes": sizes, "predicted": found.predicted}
+        panels = [curve_panel(results, task, what, n=n[task], **shared) for task in names]
+        return plots.learning_curves(panels, quantity=_QUANTITIES[what], labels=labels)
+
     # The train x test matrix is shown at the largest size that every arm reaches.
     common = {task: largest_common_size(results, task) for task in squared}
     cross = {task: intervals(100 * results[f"{task}.accuracy"][..., common[task]].mean(-1), sizes) for task in squared}
     first = f"{options.subset_sizes[0]}-classes"
     shown = first.replace("-", " ")
     mean, low, high = cross[first]
-    accuracies = {task: intervals(100 * own_accuracy(results, task), sizes) for task in counts}
+    accuracies = {task: intervals(100 * own_results(results, task), sizes) for task in counts}
     rows = [
         (task, arm, int(n[task][z]), round(n[task][z] / d, 2), *(round(float(part[a, z]), 2) for part in interval))
         for task, interval in accuracies.items()
@@ -143,12 +169,9 @@ def report(options: Options, subject: Subject, found: Measurements) -> Findings:
         _answer(options, len(subject.class_names), decided),
         claims=measured,
         figures={
-            "accuracy_vs_n": (
-                learning_curves(curves, squared, "accuracy", labels),
-                about_predictions(found.predicted, options, d),
-            ),
-            "loss_vs_n": learning_curves(curves, squared, "loss", labels),
-            "accuracy_vs_n_ce": learning_curves(curves, ["cross-entropy"], "accuracy", labels),
+            "accuracy_vs_n": (curves(squared, "accuracy"), _about_predictions(found.predicted, options, d)),
+            "loss_vs_n": curves(squared, "loss"),
+            "accuracy_vs_n_ce": curves(["cross-entropy"], "accuracy"),
             "equivalence": (_forest(decided, options.margin), f"The margin is {options.margin:g} percentage points."),
             "cross_matrix": (
                 plots.cross_matrix(mean, (high - low) / 2, subject.arms, subject.arms, title=f"linear, {shown}"),
@@ -162,10 +185,50 @@ def report(options: Options, subject: Subject, found: Measurements) -> Findings:
             "cross": {task: as_lists(interval) for task, interval in cross.items()},
             "gaps": {task: 100 * gap(results, task) for task in counts},
             "null_gaps": {task: 100 * gap(results, task, 1, 2) for task in counts},
-            "predicted_accuracy": _predicted_metrics(squared, found.predicted),
+            "predicted_accuracy": None if found.predicted is None else _predicted_metrics(squared, found.predicted),
             "learning_rates": {task: rate_counts(results[f"{task}.rate"]) for task in counts},
             "claims": as_metrics(decided),
         },
+    )
+
+
+def curve_panel(
+    results: Mapping[str, np.ndarray],
+    task: str,
+    what: str,
+    *,
+    arms: Sequence[str],
+    n: np.ndarray,
+    dimension: int,
+    sizes: SplitSizes,
+    predicted: Mapping[str, np.ndarray] | None,
+) -> plots.CurvePanel:
+    """Accuracy (%) or loss (``what``) of every arm on its own test images against the training sizes ``n``, with what
+    theory predicts of the accuracy."""
+    accuracy = what == "accuracy"
+    mean, low, high = intervals(own_results(results, task, what) * (100 if accuracy else 1), sizes)
+    lines = {}
+    if accuracy and predicted is not None and f"{task}.n" in predicted:
+        for line, name in _LINES.items():
+            lines[name] = (predicted[f"{task}.n"], 100 * (1 - predicted[f"{task}.{line}"]))
+    title = task.replace("-", " ")
+    return plots.CurvePanel(title, n, mean, low, high, tuple(arms), dimension=dimension, predictions=lines)
+
+
+def largest_common_size(results: Mapping[str, np.ndarray], task: str) -> int:
+    """Place of the largest size that every arm has images for; the smallest size where there is none."""
+    return int(np.flatnonzero(np.isfinite(own_results(results, task)).all((0, 1))).max(initial=0))
+
+
+def _about_predictions(predicted: Mapping[str, np.ndarray] | None, options: Options, d: int) -> str:
+    """What the caption says of the lines, or why there are none."""
+    if predicted is None:
+        return f"No theory is drawn: d = {d:,} is above max_predicted_dimension = {options.max_predicted_dimension:,}."
+    return (
+        "Grey lines: the asymptotic accuracy of one-vs-all least squares from the mixture's means and covariances "
+        "alone (fit of the first replicate; with the best ridge, and without one, interrupted at n = d). The "
+        "classifiers are trained by SGD on softmax outputs with early stopping instead: the lines show what second "
+        "moments and n allow, not what SGD must reach."
     )
 
 
@@ -200,24 +263,24 @@ def _forest(decided: dict[str, JudgedClaim], margin: float) -> Drawing:
     )
 
 
-def _predicted_metrics(tasks: tuple[str, ...], predicted: dict[str, np.ndarray] | None) -> dict[str, Any] | None:
-    if predicted is None:
-        return None
+def _predicted_metrics(names: Sequence[str], predicted: dict[str, np.ndarray]) -> dict[str, Any]:
     return {
-        task: {line: _plain((100 * (1 - predicted[f"{task}.{line}"])).tolist()) for line in LINES}
+        task: {line: _plain(100 * (1 - predicted[f"{task}.{line}"])) for line in _LINES}
         | {"n": predicted[f"{task}.n"], "best_ridge": predicted[f"{task}.best"]}
-        for task in tasks
+        for task in names
     }
 
 
 def as_lists(interval: tuple[np.ndarray, ...]) -> dict[str, list[Any]]:
     """Mean and interval as nested lists."""
-    return {name: _plain(part.tolist()) for name, part in zip(("mean", "low", "high"), interval)}
+    return {name: _plain(part) for name, part in zip(("mean", "low", "high"), interval)}
 
 
-def _plain(value: Any) -> Any:
+def _plain(values: np.ndarray) -> list[Any]:
     """Nested lists with None where nothing was measured (JSON has no NaN)."""
-    return [_plain(entry) for entry in value] if isinstance(value, list) else value if np.isfinite(value) else None
+    plain = values.astype(object)
+    plain[~np.isfinite(values)] = None
+    return list(plain.tolist())
 
 
 def rate_counts(rates: np.ndarray) -> dict[str, int]:
@@ -227,12 +290,7 @@ def rate_counts(rates: np.ndarray) -> dict[str, int]:
 
 
 PART = Part(
-    name="accuracy",
-    title="Accuracy of linear classifiers",
-    question="Do linear classifiers do as well on diffusion samples as on the Gaussian mixture fitted to them?",
-    paper=PAPER,
-    claims=claims,
-    figures=FIGURES,
-    measure=measure,
-    report=report,
-)
+    "accuracy", "Accuracy of linear classifiers",
+    "Do linear classifiers do as well on diffusion samples as on the Gaussian mixture fitted to them?",
+    PAPER, claims, FIGURES, measure, report,
+)  # fmt: skip

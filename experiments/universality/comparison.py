@@ -15,15 +15,15 @@ from experiments.universality.options import Options
 from experiments.universality.subject import PAPER
 
 
-def own_accuracy(results: Mapping[str, np.ndarray], task: str) -> np.ndarray:
-    """Accuracy of every arm on its own test images, averaged over subsets: (replicates, arms, sizes)."""
-    accuracy = results[f"{task}.accuracy"]
-    return np.einsum("raasz->raz", accuracy) / accuracy.shape[3]
+def own_results(results: Mapping[str, np.ndarray], task: str, what: str = "accuracy") -> np.ndarray:
+    """Accuracy or loss of every arm on its own test images, averaged over subsets: (replicates, arms, sizes)."""
+    found = results[f"{task}.{what}"]
+    return np.einsum("raasz->raz", found) / found.shape[3]
 
 
 def gap(results: Mapping[str, np.ndarray], task: str, first: int = 0, second: int = 1) -> np.ndarray:
     """Difference of accuracy between two arms, each on its own test images, at the largest size: (replicates,)."""
-    own = own_accuracy(results, task)
+    own = own_results(results, task)
     return own[:, first, -1] - own[:, second, -1]
 
 

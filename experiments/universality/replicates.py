@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from dgu.analysis.moments.spectra import squared_singular_values
-from dgu.analysis.universality.arms import PARTS, assemble, gaussian_arms, train_and_test
+from dgu.analysis.universality.arms import PARTS, assemble, cut_parts, gaussian_arms, train_and_test
 from dgu.core.keys import seeded, stream
 from dgu.data.splits import check_disjoint, class_splits, digests
 from experiments.universality.options import Options
@@ -50,7 +50,7 @@ def replicate(options: Options, examples: Examples, number: int) -> dict[str, np
     arms = {"diffusion": {part: split[part] for part in PARTS}}
     gaussian = gaussian_sizes(options)
     drawn = gaussian_arms(split["fit"], key, sum(gaussian.values()), low_rank=options.low_rank_fit)
-    arms |= {arm: cut_parts(np.asarray(samples), gaussian) for arm, samples in drawn.items()}
+    arms |= {arm: cut_parts(samples, gaussian) for arm, samples in drawn.items()}
     if examples.real is not None:
         arms["real"] = _real_parts(examples.real, options, number)
     # Results are addressed by the place of an arm.

@@ -3,11 +3,12 @@
 import numpy as np
 
 from dgu import plots
+from dgu.core.keys import seeded, stream
+from dgu.distributions import draw_gaussians, fit_gaussians
 from experiments.study import Figure, Findings, Part, Run
 from experiments.universality.features import PIXELS
 from experiments.universality.options import Options
 from experiments.universality.subject import PAPER, Subject
-from experiments.universality.truth import draw_truth, fit_truth, truth_key
 
 #: Images of each class and source in the picture.
 SHOWN = 4
@@ -42,19 +43,12 @@ def shown(options: Options, subject: Subject) -> dict[str, np.ndarray]:
     if subject.real is not None:
         images["real"] = subject.real[:, :SHOWN]
     if subject.source.kind == PIXELS:
-        drawn = draw_truth(fit_truth(subject.examples.rows), truth_key(options.seed, 0), SHOWN)
+        # The samples of the first replicate of the positive control.
+        key = stream(stream(seeded(options.seed), "control-positive"), 0)
+        drawn = draw_gaussians(fit_gaussians(subject.examples.rows), key, SHOWN)
         low, high = options.pixel_range
         images["mixture"] = ((drawn - low) / (high - low) * 2 - 1).reshape(images["diffusion"].shape)
     return images
 
 
-PART = Part(
-    name="samples",
-    title="Samples",
-    question="What do the images look like?",
-    paper=PAPER,
-    claims=(),
-    figures=FIGURES,
-    measure=measure,
-    report=report,
-)
+PART = Part("samples", "Samples", "What do the images look like?", PAPER, (), FIGURES, measure, report)

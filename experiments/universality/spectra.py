@@ -77,9 +77,8 @@ def compared(options: Options, results: dict[str, np.ndarray], kind: str) -> dic
     found = {}
     for quantile in QUANTILES:
         values = corrected[:, round(quantile * (ranks - 1))]
-        mean = corrected_t_interval(values, *shared_sizes(options.splits))
-        ratio = Estimate(float(np.exp(mean.value)), float(np.exp(mean.low)), float(np.exp(mean.high)))
-        found[_part(kind, quantile)] = ratio
+        logarithm = corrected_t_interval(values, *shared_sizes(options.splits))
+        found[_part(kind, quantile)] = logarithm.map(lambda end: float(np.exp(end)))
     return found
 
 
@@ -112,12 +111,7 @@ def report(options: Options, subject: Subject, found: dict[str, np.ndarray]) -> 
 
 
 PART = Part(
-    name="spectra",
-    title="Spectra",
-    question="Do class covariances and Gram matrices of diffusion samples and of the mixture have the same spectra?",
-    paper=PAPER,
-    claims=CLAIMS,
-    figures=FIGURES,
-    measure=measure,
-    report=report,
-)
+    "spectra", "Spectra",
+    "Do class covariances and Gram matrices of diffusion samples and of the mixture have the same spectra?",
+    PAPER, CLAIMS, FIGURES, measure, report,
+)  # fmt: skip

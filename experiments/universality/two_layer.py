@@ -5,7 +5,7 @@ from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, different
-from experiments.universality.comparison import as_metrics, compare_gaps, difference, gap, judged, own_accuracy
+from experiments.universality.comparison import as_metrics, compare_gaps, difference, gap, judged, own_results
 from experiments.universality.options import Options
 from experiments.universality.problems import sizes_per_class, two_layer_size
 from experiments.universality.subject import PAPER, Subject
@@ -67,7 +67,7 @@ def _forest(options: Options, d: int, results: dict[str, np.ndarray]) -> Drawing
     k = options.subset_sizes[0]
     place = sizes_per_class(options, k, d).index(two_layer_size(options, d))
     own = {
-        "two-layer": own_accuracy(results, "two-layer")[..., 0],
+        "two-layer": own_results(results, "two-layer")[..., 0],
         # The linear classifiers of the same classes and size: the first subset is the two-layer networks' own.
         "linear": np.einsum("raa->ra", results[f"{k}-classes.accuracy"][:, :, :, 0, place]),
     }
@@ -87,12 +87,6 @@ def _forest(options: Options, d: int, results: dict[str, np.ndarray]) -> Drawing
 
 
 PART = Part(
-    name="two_layer",
-    title="Two-layer networks",
-    question="Do two-layer networks see more of the images than means and covariances?",
-    paper=PAPER,
-    claims=claims,
-    figures=FIGURES,
-    measure=measure,
-    report=report,
-)
+    "two_layer", "Two-layer networks", "Do two-layer networks see more of the images than means and covariances?",
+    PAPER, claims, FIGURES, measure, report,
+)  # fmt: skip

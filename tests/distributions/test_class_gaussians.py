@@ -11,7 +11,14 @@ import pytest
 from dgu.core.errors import InputError
 from dgu.core.keys import stream
 from dgu.distributions import class_gaussians as mixture
-from dgu.distributions.class_gaussians import GaussianMixtureSampler, class_key, draw_gaussian, fit_gaussian
+from dgu.distributions.class_gaussians import (
+    GaussianMixtureSampler,
+    class_key,
+    draw_gaussian,
+    draw_gaussians,
+    fit_gaussian,
+    fit_gaussians,
+)
 
 EVENT = (3, 4, 2)
 D = 24
@@ -198,6 +205,17 @@ def test_replicates_and_classes_in_one_call(sampler, labels, n):
         assert 0.65 < traces.std(ddof=1) / expected_spread < 1.35
     if n == FEW:
         assert np.linalg.matrix_rank(np.asarray(refit.root[0, 0]), tol=1e-4) == FEW - 1
+
+
+def test_all_classes_at_once_are_those_of_each_alone():
+    rows = np.random.default_rng(7).normal(size=(3, 9, 4)).astype(np.float32)
+    key = jax.random.key(2)
+    found = draw_gaussians(fit_gaussians(rows), key, 5)
+    for label in range(3):
+        expected = draw_gaussian(fit_gaussian(jnp.asarray(rows[label])), class_key(key, label), np.arange(5))
+        np.testing.assert_allclose(found[label], expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="count = 0"):
+        draw_gaussians(fit_gaussians(rows), key, 0)
 
 
 def test_integer_images_and_any_event_shape():

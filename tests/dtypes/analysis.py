@@ -105,6 +105,10 @@ ANALYSIS = {
     "denoising_loss": lambda give: A.denoising_loss(GAUSSIAN, give(IMAGES), KEY, sigmas=(30.0,)),
     "density_coverage": lambda give: A.density_coverage(give(ROWS), give(OTHERS)),
     "early_stopping": lambda give: A.early_stopping(give(CURVES)),
+    "descend_exact_loss": lambda give: A.descend_exact_loss(
+        give(FRAMES[:1]), give(ROWS), A.vp_grid(3), rate=1e-9, steps=1
+    ),
+    "drawn_loss": lambda give: A.drawn_loss(give(UNIT), give(ROWS), A.vp_grid(3), jax.random.split(KEY, 2)),
     "edit": lambda give: A.edit(GAUSSIAN, give(ONE), give(AXES[:2].reshape(2, 2, 2, 1)), give(SIGMAS), give(GRID)),
     "em_mixture": lambda give: (
         jax.jit(partial(em_mixture, rank=2, iterations=2))(
@@ -228,6 +232,8 @@ ANALYSIS = {
     "spectrum_path": lambda give: spectrum_path(
         give(FALLING), give(GRID), multiplicity=give(FALLING), mean_square=give(FALLING)
     ),
+    "sample_novelty": lambda give: A.sample_novelty(give(ROWS), give(OTHERS), give(IMAGES.reshape(N, D)[::-1]), 0.5),
+    "subspace_distances": lambda give: A.subspace_distances(give(ROWS), give(FRAMES)),
     "spectrum_ratio": lambda give: spectrum_ratio(give(FALLING), give(FALLING + 1)),
     "split_by_subspace": lambda give: A.split_by_subspace(give(ROWS), give(AXES[:2])),
     "squared_singular_values": lambda give: A.squared_singular_values(give(ROWS)),
@@ -261,7 +267,7 @@ _RESULT, _NUMBERS, _DENOISER, _MADE = (
 )
 WITHOUT = {
     **dict.fromkeys(
-        """ClassificationError Estimate Expansion Fit GapTrend LinearityScores ModeScores Neighbours Problems
+        """BoundFit ClassificationError Estimate Expansion Fit GapTrend LinearityScores ModeScores Neighbours Problems
         Recovery Runs SameNoise ScoreDistances Trajectories""".split(),
         _RESULT,
     ),
@@ -277,7 +283,7 @@ WITHOUT = {
         _DENOISER,
     ),
     **dict.fromkeys(
-        """ConvNet choose_learning_rate draw_gaussian frechet_distance gap_to_bound independent_difference
+        """ConvNet choose_learning_rate draw_gaussian fit_bound frechet_distance gap_to_bound independent_difference
         independent_ratio mean_over_pairs
         recover_by_k_subspaces recover_by_pca share_difference write_statistics""".split(),
         _MADE,
@@ -285,7 +291,7 @@ WITHOUT = {
     **dict.fromkeys("read_features read_statistics SSCD".split(), "takes a file"),
     **dict.fromkeys("proportion".split(), "takes truth values, which it only compares"),
     **dict.fromkeys(
-        "corrected_t_interval equivalence jackknife_interval t_interval".split(),
+        "bounded_mean corrected_t_interval equivalence jackknife_interval t_interval".split(),
         "takes measurements, to float64 at once",
     ),
 }

@@ -168,6 +168,9 @@ OTHER = {
         jax.random.split(KEY, 2),
         T.TogetherConfig(steps=1, chunk=1),
     )[1],
+    "train_network": lambda give: T.train_network(
+        EDM, give(LARGER), T.TrainingConfig(duration_kimg=0.004, batch_size=4)
+    )[1],
     "transform": lambda give: T.transform(
         give(LARGER[0]), T.Geometry(*jnp.linspace(0.1, 0.8, len(T.Geometry._fields)))
     ),

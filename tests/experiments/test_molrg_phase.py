@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from dgu.analysis.stats import Estimate
+from dgu.analysis.subspaces import BoundFit
 from dgu.core.errors import InputError
 from experiments.molrg import STUDY, phase
-from experiments.molrg import phase_claims as claims
 from experiments.molrg.phase_arms import LONG, SHORT, Arms
-from experiments.molrg.phase_bounds import Bound, bound_claim
 from experiments.study.claims import judge
 from experiments.study.run_directory import RunDirectory
 
@@ -37,12 +37,8 @@ def judged(name, **arms):
         "random": {SHORT: usual, LONG: usual},
     }
     whole = Arms(**{kind: right[kind] | arms.get(kind, {}) for kind in right})
-    declared = {claim.id: claim for claim in claims.transition_claims(CONFIG)}
-    return judge(declared[name], claims.transitions(CONFIG, whole)[name], "molrg")
-
-
-def bounded(bound):
-    return judge(bound_claim("b", "Theorem 2", "PCA"), bound.measured("b"), "molrg")
+    declared = {claim.id: claim for claim in phase.transition_claims(CONFIG)}
+    return judge(declared[name], phase.transitions(CONFIG, whole)[name], "molrg")
 
 
 def test_claims_on_the_transition_follow_its_place():
@@ -86,24 +82,17 @@ def test_claims_on_the_transition_follow_its_place():
     assert judged("phase-sgd", sgd={k: arm(THEORY, trials=1) for k in (1, 2, 3)}).verdict == "undecided"
 
 
-def test_bounds_are_fitted_on_small_ranks_and_tested_on_large_ones():
-    rng = np.random.default_rng(0)
-    sizes, ranks = np.asarray(CONFIG.sizes)[None], np.asarray(CONFIG.ranks)[:, None]
-    shape = (400, *THEORY.shape, 1)
-    unit = rng.uniform(0.5, 2, shape)
-    # Exactly as promised: the ratio passes c1 = 2 with probability 2^-(N - d + 1).
-    allowed = 2.0 ** -np.maximum(sizes - ranks + 1, 1)[None, :, :, None]
-    ratio = np.where(rng.uniform(size=shape) < allowed / 2, 5.0, rng.uniform(0.5, 2.0, shape))
-    exact = np.sqrt(2.0 * np.maximum(ranks - sizes, 1))[None, :, :, None]
-    distance = np.where(THEORY[None, :, :, None], ratio * unit, 0.97 * exact * (1 + 1e-6 * rng.normal(size=shape)))
-    bound = Bound.fitted(CONFIG, {"distance": distance, "unit": unit})
-    assert 1.5 < bound.constant <= 5 and bounded(bound).verdict == "supported"
-    np.testing.assert_allclose(bound.ratio.value, 0.97, rtol=1e-5)
-    # A constant that grows with the rank is found out, and so is an error that does not stay below N = d.
-    growing = Bound.fitted(CONFIG, {"distance": distance * np.where(ranks > 5, 4, 1)[None, :, :, None], "unit": unit})
-    assert parts(bounded(growing))["above"] == "not supported"
-    small = Bound.fitted(CONFIG, {"distance": np.where(THEORY[None, :, :, None], distance, 0.5 * unit), "unit": unit})
-    assert parts(bounded(small)) == {"above": "supported", "below": "not supported"}
+def test_claims_on_bounds_follow_the_fit():
+    """More violations than the theorem allows, and an error that does not stay below N = d, are found out."""
+
+    def verdicts(broken, ratio):
+        low, high = Estimate(broken, broken - 0.01, broken + 0.01), Estimate(ratio, ratio - 0.01, ratio + 0.01)
+        declared = phase.bound_claim("b", "Theorem 2", "PCA")
+        return parts(judge(declared, phase.bounded("b", BoundFit(2.0, low, 0.1, high)), "molrg"))
+
+    assert verdicts(0.05, 0.97) == {"above": "supported", "below": "supported"}
+    assert verdicts(0.15, 0.97) == {"above": "not supported", "below": "supported"}
+    assert verdicts(0.1, 0.5) == {"above": "undecided", "below": "not supported"}
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from experiments.molrg import STUDY, dimension, dimension_claims, networks, networks_claims
+from dgu.analysis import bounded_mean
+from experiments.molrg import STUDY, dimension, networks
 from experiments.study.claims import judge
 from tests.experiments.statements import check_statements
 from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
@@ -34,43 +34,24 @@ def sources(tmp_path_factory):
     return ["--checkpoint", save_tiny_network(folder / "network.npz"), "--data", data]
 
 
-def mean_rank(ranks):
-    """The interval of the mean rank."""
-    found = dimension_claims.mean_rank(ranks)
-    return found.low, found.high
-
-
-def test_draws_of_one_rank_have_an_interval_within_the_possible_ranks():
-    """A thousand ranks of 12, the largest there is: by Wilson at most z^2 / (n + z^2) of the draws have another."""
-    z2 = stats.norm.ppf(0.975) ** 2
-    low, high = mean_rank(np.full(1000, 12))
-    assert high == 12 and low == pytest.approx(12 * (1 - z2 / (1000 + z2)), rel=1e-12) and low > 11.9
-    low, high = mean_rank(np.full(8, 6))
-    assert low == pytest.approx(6 - 6 * z2 / (8 + z2)) and high == pytest.approx(6 + 6 * z2 / (8 + z2))
-    mixed = np.repeat([11, 12], [100, 900])
-    low, high = mean_rank(mixed)
-    assert (low + high) / 2 == pytest.approx(11.9, abs=0.005)
-    assert high - low == pytest.approx(2 * 1.96 * 0.3 / 1000**0.5, rel=0.1)
-
-
 def network_claims(config, dense, unet):
     """The claims about networks by their ids, of the fits to their scores."""
     laws = {"true_law": np.array([0.94, 0.96]), "copies": np.array(0)}
-    found = networks_claims.measured(config, laws, dense, unet)
-    return {claim.id: judge(claim, found[claim.id], "molrg") for claim in networks_claims.claims(config)}
+    found = networks.measured(config, laws, dense, unet)
+    return {claim.id: judge(claim, found[claim.id], "molrg") for claim in networks.claims(config)}
 
 
 def test_one_curve_cannot_show_a_collapse():
     config = networks.PRESETS["smoke"]
-    nothing = networks_claims.Fits.of([3], [2.0, 8.0], np.full((1, 2, 2), 0.2), 0.95)
+    nothing = networks.Fits.of([3], [2.0, 8.0], np.full((1, 2, 2), 0.2), 0.95)
     claim = network_claims(config, nothing, nothing)["networks-collapse-unet"]
     assert claim.verdict == "not applicable" and "only one curve" in claim.note
 
 
 def network_texts(config, scores, unet_scores):
     """The claims about curves, and the answer, of scores (ranks, ratios, runs) of dense networks and U-Nets."""
-    dense = networks_claims.Fits.of(config.ranks, config.ratios, scores, config.level)
-    unet = networks_claims.Fits.of(config.unet.ranks, config.unet.ratios, unet_scores, config.level)
+    dense = networks.Fits.of(config.ranks, config.ratios, scores, config.level)
+    unet = networks.Fits.of(config.unet.ranks, config.unet.ratios, unet_scores, config.level)
     return network_claims(config, dense, unet), networks.answered(config, dense, unet, 0.9, 0.8)
 
 
@@ -97,14 +78,14 @@ def test_curves_that_cross_are_told_of_and_one_alone_is_one():
 
 def test_few_draws_do_not_decide_the_rank_of_the_closed_form():
     """So many draws that even if all agree the interval is a tenth wide, and the default's are more."""
-    declared = dimension_claims.CLAIMS[0]
-    few, least = (np.repeat([[6], [10], [12]], n, axis=1) for n in (8, dimension_claims.LEAST_DRAWS))
-    claim = judge(declared, dimension_claims.closed_form_ranks(few), "molrg")
+    declared = dimension.CLAIMS[0]
+    few, least = (np.repeat([[6], [10], [12]], n, axis=1) for n in (8, dimension.LEAST_DRAWS))
+    claim = judge(declared, dimension.closed_form_ranks(few), "molrg")
     assert (claim.verdict, claim.value) == ("not applicable", None) and "8 draws" in claim.note
     least[0, :20], least[1, ::2] = 7, 9
-    assert judge(declared, dimension_claims.closed_form_ranks(least), "molrg").verdict == "supported"
-    assert mean_rank(least[2, :-1])[0] < 11.9 <= mean_rank(least[2])[0]
-    assert dimension.PRESETS["default"].draws >= dimension_claims.LEAST_DRAWS
+    assert judge(declared, dimension.closed_form_ranks(least), "molrg").verdict == "supported"
+    assert bounded_mean(least[2, :-1], (0, 12)).low < 11.9 <= bounded_mean(least[2], (0, 12)).low
+    assert dimension.PRESETS["default"].draws >= dimension.LEAST_DRAWS
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from scipy import stats
 
 from dgu.data.splits import SplitSizes
 from experiments.study.claims import judge
-from experiments.universality import STUDY, accuracy, comparison, controls, curves, spectra, two_layer
+from experiments.universality import STUDY, accuracy, comparison, controls, spectra, two_layer
 from experiments.universality.options import Options
 from experiments.universality.problems import sizes_per_class, tasks, two_layer_size
 from tests.experiments.universality_study import CLAIM_IDS
@@ -199,8 +199,10 @@ def by_hand(values, replicates=6):
 @pytest.mark.parametrize("what", ["accuracy", "loss"])
 def test_curves_are_of_each_arm_on_its_own_test_images(what):
     results, n = random_results(), np.asarray([2, 4, 8, 16])
-    drawn = curves.Curves(("one", "two", "few"), {"pairs": n}, 7, CONFIG.splits, results, None)
-    panel = curves.curve_panel(drawn, "pairs", what)
+    arms = ("one", "two", "few")
+    panel = accuracy.curve_panel(
+        results, "pairs", what, arms=arms, n=n, dimension=7, sizes=CONFIG.splits, predicted=None
+    )
     assert (panel.title, panel.dimension, tuple(panel.arms)) == ("pairs", 7, ("one", "two", "few"))
     factor = 100 if what == "accuracy" else 1
     for arm in range(3):
@@ -213,16 +215,16 @@ def test_curves_are_of_each_arm_on_its_own_test_images(what):
                 np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-def test_own_accuracy_gap_and_common_size():
+def test_own_results_gap_and_common_size():
     results = random_results(1)
-    own = comparison.own_accuracy(results, "pairs")
+    own = comparison.own_results(results, "pairs")
     assert own.shape == (6, 3, 4)
     np.testing.assert_allclose(own[4, 1, 3], results["pairs.accuracy"][4, 1, 1, :, 3].mean(), rtol=1e-12)
     assert np.isnan(own[:, 2, 2:]).all() and np.isfinite(own[:, 2, :2]).all()
     np.testing.assert_allclose(comparison.gap(results, "pairs"), own[:, 0, 3] - own[:, 1, 3], rtol=1e-12)
-    assert curves.largest_common_size(results, "pairs") == 1
+    assert accuracy.largest_common_size(results, "pairs") == 1
     results["pairs.accuracy"][:, 2] = np.nan
-    assert curves.largest_common_size(results, "pairs") == 0
+    assert accuracy.largest_common_size(results, "pairs") == 0
 
 
 def test_lists_are_plain_json_with_none_for_what_was_not_measured():

@@ -80,6 +80,16 @@ def test_one_component_is_the_gaussian(x64):
         np.testing.assert_allclose(noisy(x, sigma), full(x, sigma), atol=1e-12)
 
 
+def test_a_mixture_given_a_class_is_that_component(x64):
+    mixture, x = planted(0.2), np.random.default_rng(1).standard_normal(EVENT)
+    for label in range(3):
+        covariance = covariances(mixture)[label]
+        noisy, centred = covariance + 0.49 * np.eye(D), (x - mixture.means[label]).ravel()
+        expected = mixture.means[label].ravel() + covariance @ np.linalg.solve(noisy, centred)
+        found = mixture.given(jnp.int32(label))(jnp.asarray(x), 0.7)
+        np.testing.assert_allclose(found, expected.reshape(EVENT), rtol=1e-12, atol=1e-13)
+
+
 def test_the_determinants_decide_between_variances(x64):
     # Two centred components that differ in variance alone: near the middle the narrow one is the likelier.
     basis = np.eye(4)[:, :2].reshape(1, 4, 2).repeat(2, 0)

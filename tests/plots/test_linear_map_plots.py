@@ -10,6 +10,13 @@ from tests.plots.test_plots import band, finish, lines
 SIGMAS = np.geomspace(80, 0.002, 5)
 
 
+def test_a_curve_with_its_range():
+    values = np.array([[1.0, 5.0, 3.0], [2.0, 2.0, 2.0]])
+    for found, expected in zip(plots.mean_and_range(values), ([3, 2], [1, 2], [5, 2])):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(plots.mean_and_range(values, axis=0), [[1.5, 3.5, 2.5], [1, 2, 2], [2, 5, 3]])
+
+
 def test_level_curves_hold_means_bands_and_falling_levels():
     rng = np.random.default_rng(0)
     curves = {name: tuple(rng.random(5) + shift for shift in (1.0, 0.5, 1.9)) for name in ("network", "Gaussian")}

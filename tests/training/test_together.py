@@ -8,6 +8,7 @@ import pytest
 
 from dgu.core.errors import InputError
 from dgu.models import GaussianDenoiser, MLPDenoiser
+from dgu.samplers import karras_sigmas, sample, sample_together
 from dgu.training import TogetherConfig, train_together
 
 SHAPE = (2, 3)
@@ -115,6 +116,20 @@ def test_it_learns_the_posterior_mean():
 
     after = miss(jax.tree.map(lambda leaf: leaf[0], found))
     assert after < miss(MLPDenoiser.init(KEYS[0], SHAPE, width=32, depth=2)) / 5
+
+
+def test_samples_of_many_are_those_of_each_alone(trained):
+    sigmas = karras_sigmas(4)
+    found = sample_together(trained[0], KEYS, 5, sigmas, shape=SHAPE)
+    assert found.shape == (3, 5, *SHAPE)
+    for number, key in enumerate(KEYS):
+        one = jax.tree.map(lambda leaf, number=number: leaf[number], trained[0])
+        np.testing.assert_allclose(found[number], sample(one, key, range(5), sigmas, shape=SHAPE), rtol=2e-3, atol=2e-4)
+    for said, keys, count, levels in (
+        ("keys", KEYS[:2], 5, sigmas), ("count = 0", KEYS, 0, sigmas), ("sigmas", KEYS, 5, sigmas[::-1]),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            sample_together(trained[0], keys, count, levels, shape=SHAPE)
 
 
 def test_bad_input_is_refused():

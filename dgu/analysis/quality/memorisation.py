@@ -6,14 +6,17 @@ means nothing by itself: it depends on the data, on their number and on the size
 fresh images of the same source (held out, or training images against the *other* ones) show.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Integer, Num
 
-from dgu.analysis.quality.neighbours import nearest
+from dgu.analysis.quality.distances import extract_features
+from dgu.analysis.quality.neighbours import k_nearest, nearest
 from dgu.analysis.stats.estimates import Estimate, proportion, wilson
 from dgu.analysis.stats.ranking import auc
 from dgu.analysis.stats.resampling import t_interval
@@ -139,6 +142,29 @@ def novelty(distance: Num[np.ndarray, "n"], fresh_distance: Num[np.ndarray, "m"]
     error = np.sqrt(value * (1 - value) / len(distance) + level * (1 - level) / len(fresh_distance))
     share = Estimate(value, float(low), float(high), method="Wilson", n=len(distance), standard_error=float(error))
     return Novelty(share, threshold, level)
+
+
+def sample_novelty(
+    samples: Num[ArrayLike, "n *event"],
+    training: Num[ArrayLike, "m *event"],
+    fresh: Num[ArrayLike, "l *event"],
+    level: float = 0.05,
+    features: Callable[[Array], ArrayLike] | None = None,
+) -> Novelty:
+    """``novelty`` of samples, from the distances of ``features`` of samples and of fresh draws to those of the training
+    set.
+
+    Args:
+        samples, training, fresh: examples of one shape; fresh draws (or held-out ones) calibrate the threshold.
+        level: as of ``novelty``.
+        features: of a batch of examples, as ``extract_features`` takes them; by default the flattened examples.
+
+    Raises:
+        InputError: as ``extract_features``, ``k_nearest`` and ``novelty``.
+    """
+    rows, known, calibration = (extract_features(examples, features) for examples in (samples, training, fresh))
+    distance, fresh_distance = (k_nearest(queries, known)[0][:, 0] for queries in (rows, calibration))
+    return novelty(distance, fresh_distance, level)
 
 
 Verdict = Literal["memorised", "not memorised", "undecided"]

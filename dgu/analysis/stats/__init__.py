@@ -6,6 +6,7 @@ level?
 """
 
 from dgu.analysis.stats.estimates import Estimate as Estimate
+from dgu.analysis.stats.estimates import bounded_mean as bounded_mean
 from dgu.analysis.stats.estimates import exactly as exactly
 from dgu.analysis.stats.estimates import independent_difference as independent_difference
 from dgu.analysis.stats.estimates import independent_ratio as independent_ratio

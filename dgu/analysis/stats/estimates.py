@@ -178,8 +178,11 @@ def standard_deviation(values: Num[ArrayLike, "*batch n"]) -> Estimate:
     return normal_estimate(deviation, deviation * np.sqrt(excess / (4 * count)), n=count)
 
 
-def proportion(hits: Shaped[ArrayLike, "..."]) -> Estimate:
-    """A fraction of independent cases, ``(n,)`` of truth values, with Wilson's 95 % interval.
+def proportion(hits: Shaped[ArrayLike, "..."], *, exact: bool = False) -> Estimate:
+    """A fraction of independent cases, ``(n,)`` of truth values, with its 95 % interval.
+
+    Wilson's interval covers the true fraction in 95 % of cases on average over fractions; the ``exact`` one, of Clopper
+    and Pearson, in at least 95 % whatever the fraction, and is wider.
 
     Raises:
         InputError: there are no cases, or the array does not hold truth values.
@@ -191,9 +194,32 @@ def proportion(hits: Shaped[ArrayLike, "..."]) -> Estimate:
     )
     count, total = int(hits.sum()), len(hits)
     value = count / total
-    low, high = wilson(value, total)
-    error = float(np.sqrt(value * (1 - value) / total))
-    return Estimate(value, float(low), float(high), method="Wilson", n=total, standard_error=error)
+    low, high = stats.binomtest(count, total).proportion_ci(0.95, "exact") if exact else wilson(value, total)
+    error, method = float(np.sqrt(value * (1 - value) / total)), "Clopper-Pearson" if exact else "Wilson"
+    return Estimate(value, float(low), float(high), method=method, n=total, standard_error=error)
+
+
+def bounded_mean(values: Num[ArrayLike, "n"], bounds: tuple[float | int, float | int]) -> Estimate:
+    """The mean of n independent values that lie within ``bounds``, with a 95 % interval that does so too.
+
+    The interval is that of the percentiles of the bootstrap: a t interval of a mean next to the end of its range
+    reaches beyond it. Where all values are one number v, the share of others is at most Wilson's limit q for none
+    found among n, and these may be anything within (low, high): from ``v - q (v - low)`` to ``v + q (high - v)``.
+
+    Raises:
+        InputError: no values, values outside the bounds, or bounds that do not rise.
+    """
+    values, (low, high) = as_doubles("values", values), bounds
+    require(-np.inf < low < high < np.inf, "bounds", bounds, "(low, high) with low < high, both finite")
+    require(values.ndim == 1 and values.size > 0, "values.shape", values.shape, "(n,), n 1 or more")
+    inside = bool(((values >= low) & (values <= high)).all())
+    require(inside, "values", "outside", f"within [{low:g}, {high:g}]")
+    if np.ptp(values) > 0:
+        ends, mean = stats.bootstrap((values,), np.mean, method="percentile", rng=0).confidence_interval, values.mean()
+        return Estimate(float(mean), float(ends.low), float(ends.high), method="percentile bootstrap", n=len(values))
+    value, other = float(values[0]), float(wilson(0, len(values))[1])
+    ends = value - other * (value - low), value + other * (high - value)
+    return Estimate(value, *ends, method="Wilson", n=len(values))
 
 
 def wilson(

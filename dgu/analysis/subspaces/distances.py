@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
 from dgu.core import linalg
-from dgu.core.arrays import as_jax_floats
+from dgu.core.arrays import as_doubles, as_jax_floats
 from dgu.core.errors import require
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -116,6 +116,27 @@ def principal_basis(rows: Num[ArrayLike, "m n"], rank: Integer[Array, ""] | int,
         rows = linalg.triangle(rows)  # The same right singular vectors, from a small matrix.
     vectors = linalg.left_vectors(rows.T) if rows.shape[0] < width else linalg.svd(rows.T)[0]
     return vectors[:, :width] * (jnp.arange(width) < rank).astype(rows.dtype)[None]
+
+
+def subspace_distances(rows: Num[ArrayLike, "m *event"], bases: Num[ArrayLike, "..."]) -> Float[np.ndarray, "m K"]:
+    """The Euclidean distance of each row to each of K subspaces through 0, ``|x - U_k U_k^T x|``, in float64.
+
+    Args:
+        rows: ``(m, *event)``.
+        bases: orthonormal columns of each subspace, ``(K, *event, r)``; columns of 0 are not there.
+
+    Raises:
+        InputError: bases and rows of different events.
+    """
+    points, columns = as_doubles("rows", rows), as_doubles("bases", bases)
+    fits = columns.ndim >= 3 and columns.shape[1:-1] == points.shape[1:]
+    require(fits, "bases.shape", columns.shape, f"(K, *{points.shape[1:]}, r), the event that of the rows")
+    points = points.reshape(len(points), -1)
+    distances = []
+    for basis in columns.reshape(len(columns), points.shape[1], -1):
+        kept = basis[:, basis.any(axis=0)]
+        distances.append(np.linalg.norm(points - points @ kept @ kept.T, axis=1))
+    return np.stack(distances, axis=1)
 
 
 def adjusted_rand_index(first: Integer[np.ndarray, "n"], second: Integer[np.ndarray, "n"]) -> float:

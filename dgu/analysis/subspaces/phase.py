@@ -5,6 +5,7 @@ Each function is one compiled program for a shape of problems, whatever their ra
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -14,9 +15,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
+from dgu.analysis.stats.estimates import Estimate, normal_estimate, proportion
 from dgu.analysis.subspaces.clustering import k_subspaces, spectral_labels
 from dgu.analysis.subspaces.distances import Recovery, orthonormalised, principal_basis, recovery
-from dgu.core.arrays import as_jax_floats
+from dgu.core.arrays import as_floats, as_jax_floats
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Key
@@ -134,3 +136,67 @@ def gap_to_bound(problems: Problems) -> Float[Array, "P K"]:
     d, n = problems.ranks.astype(float), problems.sizes.astype(float)
     gap = jnp.where(n >= d, jnp.sqrt(n) - jnp.sqrt(d - 1), jnp.sqrt(d) - jnp.sqrt(n - 1))
     return jnp.sqrt(problems.noise) / gap[:, None]
+
+
+@dataclass(frozen=True)
+class BoundFit:
+    """The constant of a bound on the distance of projectors, fitted on the smaller ranks, and how larger ranks obey it.
+
+    Attributes:
+        constant: the smallest with which every cell of the smaller ranks with N >= d keeps the bound in the share ``1 -
+            2^-(N - d + 1)`` of its problems that Theorems 2 and 4 promise (their further term in exp(-c N) taken as 0).
+        broken: share of the problems of the larger ranks with N >= d that break the bound. Clopper and Pearson's
+            interval.
+        allowed: share that the theorems allow to break it.
+        ratio: where N < d, the distance over its exact value ``sqrt(2 (d - N))``; mean over trials.
+    """
+
+    constant: float
+    broken: Estimate
+    allowed: float
+    ratio: Estimate
+
+
+def fit_bound(
+    ranks: Sequence[int],
+    sizes: Sequence[int],
+    distance: Num[ArrayLike, "trials ranks sizes K"],
+    unit: Num[ArrayLike, "trials ranks sizes K"],
+) -> BoundFit:
+    """Fit the constant of the bounds (13) and (18) on the lower half of the ranks, and test it on the others.
+
+    Args:
+        ranks: d, rising, two or more.
+        sizes: N, some of them at least as large as the largest rank, some smaller than a rank.
+        distance: ``|U U^T - V V^T|_F`` of each component, as ``Recovery.frobenius``.
+        unit: what the constant multiplies, ``gap_to_bound``.
+
+    Raises:
+        InputError: arrays of other shapes, fewer than two ranks or trials, or no cell on one side of N = d.
+
+    Wang et al., arXiv 2409.02426, Theorems 2 and 4.
+    """
+    d, n = np.asarray(ranks), np.asarray(sizes)
+    distance, unit = as_floats("distance", distance), as_floats("unit", unit)
+    for name, given in (("distance", distance), ("unit", unit)):
+        fits = given.ndim == 4 and given.shape[1:3] == (len(d), len(n)) and len(given) >= 2
+        require(fits, f"{name}.shape", given.shape, f"(trials, {len(d)}, {len(n)}, K), two trials or more")
+    fitting = (len(d) + 1) // 2
+    short = n[None] < d[:, None]
+    both = len(d) >= 2 and bool(short.any() and (~short[:fitting]).any() and (~short[fitting:]).any())
+    require(both, "sizes", list(sizes), f"on both sides of the ranks {list(ranks)}")
+    constant, tested, allowances = 0.0, [], []
+    for row, column in zip(*np.nonzero(~short)):
+        allowed = 2.0 ** -int(n[column] - d[row] + 1)
+        of_cell = (distance[:, row, column] / unit[:, row, column]).ravel()
+        if row < fitting:
+            constant = max(constant, float(np.quantile(of_cell, 1 - allowed, method="higher")))
+        else:
+            tested.append(of_cell)
+            allowances.append(allowed)
+    broken = proportion(np.concatenate(tested) > constant, exact=True)
+    # Fewer points than dimensions: against sqrt(2 (d - N)), a trial's mean over its cells.
+    exact = np.sqrt(2.0 * (d[:, None] - n[None])[short])
+    relative = (distance.mean(axis=3)[:, short] / exact[None]).mean(axis=1)
+    error = float(relative.std(ddof=1) / np.sqrt(len(relative)))
+    return BoundFit(constant, broken, float(np.mean(allowances)), normal_estimate(float(relative.mean()), error))

@@ -6,8 +6,8 @@ does; or real images.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -268,6 +268,44 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[st
     results["rate"][where] = np.asarray(fit.learning_rate)[best]
     results["epoch"][where] = np.asarray(fit.chosen_epoch)[best]
     return results
+
+
+def truth_gap(
+    truth: Num[ArrayLike, "classes n d"],
+    sizes: Mapping[str, int],
+    key: Key,
+    task: Task,
+    recipe: Recipe,
+    *,
+    seed: int,
+    low_rank: int = 0,
+    features: Callable[[ArrayLike], ArrayLike] | None = None,
+) -> float:
+    """Accuracy on examples of known truth less that on the Gaussian mixture fitted to others of them: a control.
+
+    The last ``sum(sizes)`` examples of each class are classified, as are as many samples of the mixture that is fitted
+    to the first ones. The accuracies are means over the subsets and sizes of ``task``.
+
+    Args:
+        truth: (K, n, d) examples, more than the parts need.
+        sizes: of the parts train, validation and test.
+        key: of the mixture's samples.
+        task, recipe, seed: as of ``train_and_test``.
+        low_rank: as of ``gaussian_arms``; the arm takes no part, but its program may be compiled already.
+        features: of all examples (N, d) that the classifiers see; by default the examples themselves.
+
+    Raises:
+        InputError: as ``gaussian_arms`` and ``cut_parts``.
+    """
+    key = threefry(key)
+    examples, count = np.asarray(truth), sum(sizes[part] for part in PARTS)
+    fit = examples.shape[1] - count
+    fitted = gaussian_arms(examples[:, :fit], key, count, low_rank=low_rank)
+    pool = assemble({"truth": cut_parts(examples[:, fit:], sizes), "mixture": cut_parts(fitted["mixture"], sizes)})
+    if features is not None:
+        pool = replace(pool, x=np.asarray(features(pool.x)))
+    accuracy = train_and_test(pool, task, recipe, seed)["accuracy"]
+    return float(accuracy[0, 0].mean() - accuracy[1, 1].mean())
 
 
 def _padded(rows: Sequence[np.ndarray], width: int) -> Int[np.ndarray, "runs width"]:

@@ -10,19 +10,17 @@ protocol, a mixture fitted to every image, the test images included, is one more
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, cut_parts, train_and_test
-from dgu.core.arrays import as_doubles, as_floats, as_jax_floats
+from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream, threefry
 from dgu.core.typing import Key
 from dgu.data.splits import split_classes
-from dgu.distributions.class_gaussians import class_key, draw_gaussian, fit_gaussian
+from dgu.distributions.class_gaussians import draw_gaussians, fit_gaussians
 
 
 @dataclass(frozen=True)
@@ -120,14 +118,9 @@ def fit_gaps(
     return 100 * (values[:, :1] - values[:, 1:])
 
 
-_fitted = jax.jit(jax.vmap(fit_gaussian))
-_drawn = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
-
-
 def mixture_samples(rows: Num[ArrayLike, "classes n d"], key: Key, count: int) -> Float[np.ndarray, "classes count d"]:
     """``count`` samples of each class of the mixture fitted to its rows: number 0 .. count - 1 of ``class_key(key,
     label)``.
     """
     key = threefry(key)
-    keys = jnp.stack([class_key(key, label) for label in range(np.shape(rows)[0])])
-    return np.asarray(_drawn(_fitted(as_jax_floats("rows", rows)), keys, jnp.arange(count)))
+    return draw_gaussians(fit_gaussians(rows), key, count)

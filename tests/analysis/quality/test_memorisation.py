@@ -10,6 +10,7 @@ from dgu.analysis.quality.memorisation import (
     near_duplicates,
     novelty,
     relative_distance,
+    sample_novelty,
     share_difference,
     spacing,
 )
@@ -122,6 +123,19 @@ def test_novelty_covers_the_truth_and_half_of_perfect_models_miss_the_published_
     assert 0.92 < covered <= 0.995
     assert 0.35 < np.mean([score.value >= 0.95 for score in scores]) < 0.65
     np.testing.assert_allclose(np.std([score.value for score in scores]), scores[0].standard_error, rtol=0.35)
+
+
+def test_novelty_of_samples_is_that_of_their_distances():
+    """Against all pairs: of the examples themselves, and of features that only keep the first four numbers."""
+    samples, training, fresh = draw(3, 60), TRAIN[:200], FRESH[:80]
+    for features, width in ((None, D), (lambda rows: rows.reshape(len(rows), -1)[:, :4], 4)):
+        nearest = [
+            np.linalg.norm(rows[:, None, :width].astype(float) - training[None, :, :width], axis=2).min(axis=1)
+            for rows in (samples, fresh)
+        ]
+        shaped = (rows.reshape(-1, 2, D // 2) for rows in (samples, training, fresh))
+        found, expected = sample_novelty(*shaped, 0.1, features), novelty(*nearest, 0.1)
+        assert found.share == expected.share and found.threshold == pytest.approx(expected.threshold, rel=1e-6)
 
 
 def test_newcombes_interval():

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 
 from dgu.analysis import Runs, Schedule, evaluate, fit_classifiers
-from dgu.analysis.universality.arms import PARTS, Pool, Recipe, Task, assemble, cut_parts, gaussian_arms, train_and_test
+from dgu.analysis.universality.arms import (
+    PARTS,
+    Pool,
+    Recipe,
+    Task,
+    assemble,
+    cut_parts,
+    gaussian_arms,
+    train_and_test,
+    truth_gap,
+)
 from dgu.core.errors import InputError
 from dgu.core.keys import stream
 from dgu.distributions.class_gaussians import class_key, draw_gaussian, fit_gaussian
@@ -282,3 +292,20 @@ def test_images_are_cut_into_parts_one_after_the_other():
     assert [part.shape[1] for part in parts.values()] == [4, 1, 2]
     with pytest.raises(InputError, match="images of each class = 9: must be at least 10"):
         cut_parts(images, {"train": 4, "validation": 4, "test": 2})
+    found = cut_parts(images, {"train": 4, "validation": 1, "test": 3})
+    assert list(found) == list(PARTS)
+    np.testing.assert_array_equal(np.concatenate(list(found.values()), axis=1), images[:, :8])
+    with pytest.raises(InputError, match="images of each class = 9: must be at least 10"):
+        cut_parts(images, {"train": 6, "validation": 1, "test": 3})
+
+
+@pytest.mark.slow
+def test_the_gap_between_truth_and_mixture_is_that_of_both_arms_trained_by_hand():
+    sizes, task = {"train": 20, "validation": 10, "test": 30}, Task("control", np.arange(2)[None], (20,), "softmax_mse")
+    truth = np.concatenate([fit_rows(), fit_rows() + 0.5, fit_rows() - 0.5], axis=1)  # 60 to fit to, and 60
+    drawn = np.asarray(gaussian_arms(truth[:, :60], KEY, 60)["mixture"])
+    arms = {"truth": cut_parts(truth[:, 60:], sizes), "mixture": cut_parts(drawn, sizes)}
+    alone = [train_and_test(assemble({arm: parts}), task, RECIPE, 3)["accuracy"].item() for arm, parts in arms.items()]
+    assert truth_gap(truth, sizes, KEY, task, RECIPE, seed=3) == pytest.approx(alone[0] - alone[1], abs=1e-6)
+    # Features that say nothing leave no gap.
+    assert truth_gap(truth, sizes, KEY, task, RECIPE, seed=3, features=lambda x: 0 * x[:, :2]) == 0.0
