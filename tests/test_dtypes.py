@@ -202,6 +202,8 @@ ANALYSIS = {
     "least_squares_classifier": lambda give: A.least_squares_classifier(give(ROWS), give.marks(MARKS), K, ridge=1.0),
     "left_over_mass": lambda give: A.left_over_mass(give(VALUES), 30.0),
     "level_losses": lambda give: A.level_losses(GAUSSIAN, give(IMAGES), KEY, sigmas=give(SIGMAS)),
+    "level_outputs": lambda give: A.level_outputs({"a": GAUSSIAN}, give(IMAGES[:2]), give(SIGMAS), KEY)[1],
+    "level_triplets": lambda give: A.level_triplets(GAUSSIAN, give(IMAGES[:2]), give(np.array([30, 9])), 2, KEY).values,
     "linear_level_loss": lambda give: A.linear_level_loss(give(SQUARE), give(SIGMAS)),
     "lipschitz_family": lambda give: A.lipschitz_family(KEY, D, width=0, anchors=give(ROWS), directions=give(OTHERS)),
     "lipschitz_values": lambda give: A.lipschitz_values(family(), give(ROWS)),
@@ -245,6 +247,7 @@ ANALYSIS = {
     "recover_by_sgd": lambda give: A.recover_by_sgd(
         jax.random.split(KEY, 1), problems(), give(FRAMES[None]), steps=2, batch_size=2
     )[2],
+    "rank_correlation": lambda give: A.rank_correlation(give(FALLING), give(CURVES[:, :8])),
     "recovery": lambda give: A.recovery(give(FRAMES), give(TURNED)),
     "relative_distance": lambda give: A.relative_distance(give(ROWS), give(OTHERS[:, 0])),
     "represent": lambda give: A.represent(give(IMAGES.reshape(K, -1, 2, 2, 1)), lambda block: block[:, 0] ** 2),
@@ -451,6 +454,14 @@ OTHER = {
         NET, network_state(), give(IMAGES), give(SIGMAS[:2]), T.LevelTraining(steps=1, batch_size=4)
     )[1],
     "train_steps": edm_training,
+    "train_stored_levels": lambda give: T.train_stored_levels(
+        NET,
+        give(IMAGES),
+        give(SIGMAS[:2]),
+        T.LevelTraining(steps=1, batch_size=4),
+        every=1,
+        stored=lambda name, compute: compute(),
+    )[1],
     "train_together": lambda give: T.train_together(
         many_networks(),
         give(ROWS.reshape(2, -1, D)),
@@ -599,4 +610,6 @@ def test_every_public_function_is_here_or_has_a_reason_not_to_be():
     takes_none = (
         "augment draw_geometry flow_curves gauss_hermite image_order initial_levels initial_state quadratic_loss"
     )
-    assert takes_arrays - set(OTHER) == set(f"{takes_none} train_side_by_side trains_together update".split())
+    assert takes_arrays - set(OTHER) == set(
+        f"{takes_none} train_side_by_side train_with_snapshots trains_together update updates_done".split()
+    )

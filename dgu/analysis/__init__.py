@@ -49,6 +49,8 @@ from dgu.analysis.linearity import additivity as additivity
 from dgu.analysis.linearity import combination_scores as combination_scores
 from dgu.analysis.linearity import homogeneity as homogeneity
 from dgu.analysis.linearity import level_losses as level_losses
+from dgu.analysis.linearity import level_outputs as level_outputs
+from dgu.analysis.linearity import level_triplets as level_triplets
 from dgu.analysis.linearity import linear_level_loss as linear_level_loss
 from dgu.analysis.linearity import linearity as linearity
 from dgu.analysis.linearity import map_spectra as map_spectra
@@ -118,6 +120,7 @@ from dgu.analysis.stats import hits_at as hits_at
 from dgu.analysis.stats import jackknife_interval as jackknife_interval
 from dgu.analysis.stats import normal_estimate as normal_estimate
 from dgu.analysis.stats import proportion as proportion
+from dgu.analysis.stats import rank_correlation as rank_correlation
 from dgu.analysis.stats import t_interval as t_interval
 from dgu.analysis.subspaces import Recovery as Recovery
 from dgu.analysis.subspaces import cluster_pairs as cluster_pairs

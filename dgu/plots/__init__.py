@@ -2,6 +2,8 @@
 
 from dgu.plots.arm_curves import ArmPanel as ArmPanel
 from dgu.plots.arm_curves import arm_curves as arm_curves
+from dgu.plots.bands import Curve as Curve
+from dgu.plots.bands import mean_and_range as mean_and_range
 from dgu.plots.contraction import GainPanel as GainPanel
 from dgu.plots.contraction import ScalePanel as ScalePanel
 from dgu.plots.contraction import counter_example as counter_example

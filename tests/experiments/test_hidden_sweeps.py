@@ -14,10 +14,11 @@ from jax.tree_util import Partial
 from dgu.core import parallel
 from dgu.distributions.bases import initial_noise
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
-from dgu.training import loop
+from dgu.training import loop, snapshots
 from experiments.hidden_gaussian import STUDY, networks, strong, sweep_claims, sweep_results, sweeps, trainer
+from experiments.hidden_gaussian.arms import Design
 from experiments.hidden_gaussian.subject import PAPER
-from experiments.hidden_gaussian.trainer import Measured, Trainer, identity
+from experiments.hidden_gaussian.trainer import Measured, identity, measure
 from experiments.study.claims import judge
 from experiments.study.inputs import Inputs, recording
 from experiments.study.progress import Progress
@@ -51,7 +52,7 @@ def sources(tmp_path_factory):
 def finished(sources, tmp_path_factory):
     """A whole run, and the updates that it made."""
     out, steps, patch = tmp_path_factory.mktemp("finished") / "out", [], pytest.MonkeyPatch()
-    patch.setattr(trainer, "train_steps", counted(trainer.train_steps, steps))
+    patch.setattr(snapshots, "train_steps", counted(snapshots.train_steps, steps))
     study(*TINY, *sources, "--out", out)
     patch.undo()
     return out, steps
@@ -70,8 +71,8 @@ def counted(train_steps, steps, kill_at=None):
     return counting
 
 
-def tiny(folder, sources, **changed):
-    """A trainer of tiny networks, and its images."""
+def tiny(sources, **changed):
+    """Tiny networks, and their images."""
     smoke = networks.PRESETS["smoke"]
     own = {
         "data": sources[1],
@@ -89,7 +90,7 @@ def tiny(folder, sources, **changed):
         "seeds": 2,
     }
     config = networks.Config(**own | changed)
-    return Trainer(config, networks.gather(config), RunDirectory.open(folder, config), 0)
+    return Design(config, networks.gather(config), 0)
 
 
 @pytest.mark.slow
@@ -114,11 +115,11 @@ def test_end_to_end(finished):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_result(finished, sources, tmp_path, monkeypatch):
     before, _ = finished
-    out, steps, taken = tmp_path / "out", [], trainer.train_steps
-    monkeypatch.setattr(trainer, "train_steps", counted(taken, steps, kill_at=13))
+    out, steps, taken = tmp_path / "out", [], snapshots.train_steps
+    monkeypatch.setattr(snapshots, "train_steps", counted(taken, steps, kill_at=13))
     with pytest.raises(KeyboardInterrupt):
         study(*TINY, *sources, "--out", out)
-    monkeypatch.setattr(trainer, "train_steps", taken)
+    monkeypatch.setattr(snapshots, "train_steps", taken)
     study(*TINY, *sources, "--out", out)
     whole, resumed = contents(before), contents(out)
     same = [name for name in whole if name.startswith(("stages/", "networks/", "figures/"))] + [
@@ -129,7 +130,7 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, sources, tmp_path, mo
 
 
 def test_a_killed_training_goes_on_behind_its_last_state_and_arms_share_a_program(sources, tmp_path, monkeypatch):
-    traces, loss, taken = [], loop.sampled_loss, trainer.train_steps
+    traces, loss, taken = [], loop.sampled_loss, snapshots.train_steps
     one = parallel.data_mesh(jax.devices()[:1])
     monkeypatch.setattr(parallel, "data_mesh", lambda: one)
     loop._programs.cache_clear()
@@ -139,36 +140,33 @@ def test_a_killed_training_goes_on_behind_its_last_state_and_arms_share_a_progra
         lambda network, *rest, **options: (traces.append(network), loss(network, *rest, **options))[1],
     )
     training = replace(networks.PRESETS["smoke"].training, duration_kimg=0.048)
+    lab = tiny(sources, training=training, checkpoint_minutes=0.0, checkpoints=(0.5,))
+    arms = [lab.arm(4, 0), lab.arm(20, 1)]
+    directories = {name: RunDirectory.open(tmp_path / name, lab.config) for name in ("whole", "killed")}
 
-    def arms(lab):
-        return [lab.arm(4, 0), lab.arm(20, 1)]
+    def train_all(name):
+        for arm in arms:
+            trainer.train(lab, directories[name], arm, Progress(name))
 
     def files(folder):
         return {name: found for name, found in contents(folder).items() if name.startswith("networks/")}
 
-    labs = [
-        tiny(tmp_path / name, sources, training=training, checkpoint_minutes=0.0, checkpoints=(0.5,))
-        for name in ("whole", "killed")
-    ]
-    for arm in arms(labs[0]):
-        labs[0]._train(arm, Progress("whole"))
+    train_all("whole")
     steps = []
-    monkeypatch.setattr(trainer, "train_steps", counted(taken, steps, kill_at=10))
+    monkeypatch.setattr(snapshots, "train_steps", counted(taken, steps, kill_at=10))
     with pytest.raises(KeyboardInterrupt):
-        for arm in arms(labs[1]):
-            labs[1]._train(arm, Progress("killed"))
+        train_all("killed")
     assert steps == [1, 2, 3, 4, 5, 6, 1, 2, 3, 4]
     steps.clear()
-    for arm in arms(labs[1]):
-        labs[1]._train(arm, Progress("resumed"))
+    train_all("killed")
     # Nothing of the first arm, and of the second what follows its last state that is whole.
     assert steps in ([5, 6], [4, 5, 6])
     assert files(tmp_path / "whole") == files(tmp_path / "killed") and len(files(tmp_path / "whole")) == 2 * 2
     assert len(traces) == 1, "arms that differ in images and seed alone share a program"
 
 
-def test_all_arms_start_from_the_same_noise(sources, tmp_path):
-    lab = tiny(tmp_path / "out", sources)
+def test_all_arms_start_from_the_same_noise(sources):
+    lab = tiny(sources)
     # A denoiser that leaves its input alone has slope 0: its samples are their own starts.
     starts = [
         lab.draw(Partial(identity), arm) for arm in (lab.arm(4, 0), lab.arm(20, 1, 4), lab.arm(4, 0, family="adm-edm"))
@@ -179,8 +177,8 @@ def test_all_arms_start_from_the_same_noise(sources, tmp_path):
     np.testing.assert_allclose(starts[0], wanted, rtol=1e-5)
 
 
-def test_images_of_an_arm(sources, tmp_path):
-    lab = tiny(tmp_path / "out", sources)
+def test_images_of_an_arm(sources):
+    lab = tiny(sources)
     few, many, other = (lab.subset(lab.arm(size, seed)) for size, seed in ((4, 0), (24, 0), (24, 1)))
     np.testing.assert_array_equal(few, many[:4])
     every = np.concatenate([many, other]).reshape(48, -1)
@@ -194,23 +192,24 @@ def test_images_of_an_arm(sources, tmp_path):
     assert lab.network(baseline).unet.embedding_type == "fourier"
 
 
-def test_closed_forms_in_the_place_of_networks(sources, tmp_path):
-    lab = tiny(tmp_path / "out", sources, steps=20)
+def test_closed_forms_in_the_place_of_networks(sources):
+    lab = tiny(sources, steps=20)
     arm, sigmas = lab.arm(8, 0), lab.sigmas(lab.arm(8, 0))[:-1]
 
     def measured(denoiser):
-        return Measured(0, sigmas, **lab.measure(denoiser, arm))
+        return Measured(0, sigmas, **measure(lab, denoiser, arm))
 
     points = measured(EmpiricalDenoiser(lab.subset(arm)))
     # What memorises makes training images; with them come the rows of the arm's images that they are.
-    assert points.score.value < 1e-3
+    assert points.summary["score"] < 1e-3
     np.testing.assert_allclose(points.samples, lab.subset(arm)[points.nearest], atol=1e-2)
     own, whole = measured(lab.gaussian(arm)), measured(lab.whole)
-    assert own.middle() < 1e-6 and whole.middle("whole") < 1e-6
+    assert own.summary["own"] < 1e-6 and whole.summary["whole"] < 1e-6
     # All pairs of these three distances are of the same two Gaussians.
     np.testing.assert_allclose(own.whole, whole.own, atol=1e-6)
-    assert own.score.value > 0.1 and points.middle() > 0.01
-    assert points.own.shape == (4, 12) and points.least_cosine <= own.least_cosine <= 1
+    assert own.summary["score"] > 0.1 and points.summary["own"] > 0.01
+    assert points.own.shape == (4, 12)
+    assert points.summary["least_cosine"] <= own.summary["least_cosine"] <= 1
     # The projection on few images' span leaves the rest of a clean image out.
     fit = GaussianDenoiser.fit(lab.subset(arm))
     centred = (lab.images.held[:12] - np.asarray(fit.mean)).reshape(12, -1)
@@ -218,8 +217,8 @@ def test_closed_forms_in_the_place_of_networks(sources, tmp_path):
     np.testing.assert_allclose(own.moved[-1], np.sqrt((rest**2).mean(axis=1)), rtol=0.05)
 
 
-def test_gaussians_of_all_sizes_have_one_shape(sources, tmp_path):
-    lab = tiny(tmp_path / "out", sources)
+def test_gaussians_of_all_sizes_have_one_shape(sources):
+    lab = tiny(sources)
     x = jnp.asarray(lab.images.held[0])
     for size in (4, 20, 48):
         arm = lab.arm(size, 0)
@@ -248,9 +247,9 @@ def fake(seen, own, score=0.5, cosine=0.9, loss=1.0):
     )
 
 
-def swept(sources, folder, wide, narrow, last_score, by_size):
+def swept(sources, wide, narrow, last_score, by_size):
     """A sweep of three seeds in which the courses on little data and the last values over sizes are these."""
-    lab = tiny(folder, sources, seeds=3)
+    lab = tiny(sources, seeds=3)
     shifts = (0.99, 1.0, 1.01)
     sizes = {4: [], 8: [], 16: [], 32: []}
     for shift in shifts:
@@ -286,8 +285,8 @@ def judged(sweep):
 RISING = ((0.4, 0.8, 0.1), (0.3, 0.85, 0.3), (0.2, 0.9, 0.4), (0.1, 0.95, 0.5))
 
 
-def test_verdicts_follow_the_numbers(sources, tmp_path):
-    good = swept(sources, tmp_path / "a", (1.0, 0.4, 0.7), (1.0, 0.6, 0.62), 0.05, RISING)
+def test_verdicts_follow_the_numbers(sources):
+    good = swept(sources, (1.0, 0.4, 0.7), (1.0, 0.6, 0.62), 0.05, RISING)
     found = judged(good)
     # Three seeds of one and the same rank correlation show no spread: they decide nothing.
     ranks = {"sweeps-linearity-rises", "sweeps-distance-falls", "sweeps-generalisation-rises"}
@@ -309,7 +308,7 @@ def test_verdicts_follow_the_numbers(sources, tmp_path):
         ((1.0, 0.4, 0.7), 0.28, "gl-final-relative"),
         ((1.0, 0.4, 0.7), 0.45, "gl-final gl-final-relative"),
     ):
-        bad = swept(sources, tmp_path / fails, course, (1.0, 0.6, 0.8), score, RISING[::-1])
+        bad = swept(sources, course, (1.0, 0.6, 0.8), score, RISING[::-1])
         found = judged(bad)
         assert {part.id for part in found["sweeps-wide-memorises"].parts if part.verdict != "supported"} == set(
             fails.split()
@@ -327,7 +326,8 @@ def test_early_stopping_looks_at_held_out_loss_alone():
 
 
 def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(trainer.Trainer, "measured", lambda *_: pytest.fail("work was begun"))
+    for part in (sweeps, strong):
+        monkeypatch.setattr(part, "train_and_measure", lambda *_: pytest.fail("work was begun"))
     for said, options in (
         ("--sweeps.sizes = 49: must be at most 48: there are 48 images", ["--sweeps.sizes", 4, 49]),
         ("--strong.sizes = 25: must be at most 24: there are 48 images for 2 disjoint sets", ["--strong.sizes", 4, 25]),

@@ -1,13 +1,16 @@
-"""How well a score tells two groups apart: the area under the ROC curve, and the true positive rate at a false positive
-rate.
+"""Statistics of ranks: the area under the ROC curve and the true positive rate at a false positive rate, which say how
+well a score tells two groups apart, and the rank correlation, which says whether one quantity rises with another.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Num
+from jax.typing import ArrayLike
+from jaxtyping import Float64, Num
 from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate, proportion, wilson
-from dgu.core.arrays import as_floats
+from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.errors import require
 
 
@@ -56,6 +59,36 @@ def hits_at(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"], fa
     need = int(np.ceil(1 / false_alarms))
     require(len(negatives) >= need, "number of negatives", len(negatives), f"{need} or more for that quantile")
     return proportion(positives > np.quantile(negatives, 1 - false_alarms, method="higher"))
+
+
+def rank_correlation(
+    x: Sequence[float | int] | Num[ArrayLike, "n"], values: Num[ArrayLike, "*batch n"]
+) -> Float64[np.ndarray, "*batch"]:
+    """Spearman's rank correlation of ``x`` with each row of ``values``: 1 if it rises throughout, -1 if it falls.
+
+    It is Pearson's correlation of the ranks, of which equal values share their mean; 0 where all values of a row, or of
+    ``x``, are equal, which is neither a rise nor a fall.
+
+    Args:
+        x: what varies, such as sizes of training sets; two or more.
+        values: a row of measurements at ``x``, or several.
+
+    Raises:
+        InputError: fewer than two places, rows of another length than ``x``, or values that are not finite.
+
+    Spearman, Am. J. Psychol. 15, 1904.
+    """
+    places, rows = as_doubles("x", x), as_doubles("values", values)
+    require(places.ndim == 1 and len(places) >= 2, "x.shape", places.shape, "(n,), n two or more")
+    require(rows.shape[-1:] == places.shape, "values.shape", rows.shape, f"(..., {len(places)}), a value for each of x")
+    require(bool(np.isfinite(places).all()), "x", "not finite", "finite")
+    require(bool(np.isfinite(rows).all()), "values", "not finite", "finite")
+
+    def one(row: np.ndarray) -> float:
+        constant = bool((row == row[0]).all() or (places == places[0]).all())
+        return 0.0 if constant else float(stats.spearmanr(places, row).statistic)
+
+    return np.apply_along_axis(one, -1, rows)
 
 
 def _checked(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
