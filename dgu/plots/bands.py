@@ -1,10 +1,11 @@
 """Curves with bands: how panels take a mean with two ends, and the mean and range of replicates."""
 
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, Num
+from jaxtyping import Num
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core.arrays import as_floats
@@ -22,8 +23,8 @@ def ends(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def mean_and_range(
-    values: Num[ArrayLike, "..."], axis: int = 0
-) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    values: Sequence[Any] | Num[ArrayLike, "..."], axis: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, minimum and maximum over one axis, such as that of seeds: a curve whose band is the range of replicates.
 
     Args:

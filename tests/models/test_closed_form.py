@@ -65,8 +65,8 @@ def test_padding_adds_directions_without_variance():
     for sigma in (0.0, 0.4, 50.0):
         np.testing.assert_allclose(padded(rows[0], sigma), plain(rows[0], sigma), atol=1e-6)
     np.testing.assert_array_equal(plain.padded(2).basis, plain.basis)
-    with pytest.raises(InputError, match=r"rank = 2\.5"):
-        plain.padded(2.5)
+    with pytest.raises(InputError, match="rank = -1"):
+        plain.padded(-1)
 
 
 def test_few_rows_never_make_a_square_matrix():

@@ -62,7 +62,7 @@ def hits_at(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"], fa
 
 
 def rank_correlation(
-    x: Sequence[float | int] | Num[ArrayLike, "n"], values: Num[ArrayLike, "*batch n"]
+    x: Sequence[float | int] | Num[ArrayLike, "n"], values: Sequence[float | int] | Num[ArrayLike, "*batch n"]
 ) -> Float64[np.ndarray, "*batch"]:
     """Spearman's rank correlation of ``x`` with each row of ``values``: 1 if it rises throughout, -1 if it falls.
 
@@ -88,7 +88,7 @@ def rank_correlation(
         constant = bool((row == row[0]).all() or (places == places[0]).all())
         return 0.0 if constant else float(stats.spearmanr(places, row).statistic)
 
-    return np.apply_along_axis(one, -1, rows)
+    return np.asarray(np.apply_along_axis(one, -1, rows))
 
 
 def _checked(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -69,7 +69,7 @@ def test_outputs_are_those_of_each_denoiser_on_the_same_noisy_images(x64, two):
 
 def test_bad_input_is_named(two):
     with pytest.raises(InputError, match="sigmas"):
-        level_triplets(two[1], IMAGES, [-1.0], 1, KEY)
+        level_triplets(two[1], IMAGES, np.array([-1.0]), 1, KEY)
     broken = jax.tree_util.Partial(lambda x, sigma: jnp.where(sigma < 1, jnp.nan, x))
     with pytest.raises(InputError, match=r"denoiser 'broken': non-finite output at sigma = 0.5, example 0"):
         level_outputs({"broken": broken}, IMAGES, SIGMAS, KEY)
