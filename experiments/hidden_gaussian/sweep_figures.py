@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
+from dgu.plots.bands import ends
 from experiments.hidden_gaussian.subject import GAUSSIAN, POINTS
 from experiments.hidden_gaussian.sweep_results import DENOISED_AT, Sweep
 from experiments.hidden_gaussian.trainer import Measured, summaries
@@ -211,8 +212,7 @@ def _family_panels(kinds: Mapping[str, Measured]) -> list[plots.SweepPanel]:
     def panel(title: str, quantity: str, name: str, log: bool) -> plots.SweepPanel:
         curves = {}
         for kind, last in kinds.items():
-            interval = analysis.t_interval(getattr(last, name))
-            curves[kind] = (last.sigmas, interval.value, interval.low, interval.high)
+            curves[kind] = (last.sigmas, *ends(analysis.t_interval(getattr(last, name))))
         return plots.SweepPanel(title, "noise level $\\sigma$", quantity, curves, log=log, falling=True)
 
     return [panel(_OWN, _RMSE, "own", True), panel("linearity", "|cosine|", "cosine", False)]

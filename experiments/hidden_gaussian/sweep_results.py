@@ -7,6 +7,7 @@ import numpy as np
 
 from dgu import analysis
 from dgu.core.denoisers import map_batch
+from dgu.core.typing import Denoiser
 from dgu.distributions.bases import initial_noise
 from dgu.models import EmpiricalDenoiser
 from dgu.training import distill_exactly
@@ -121,7 +122,7 @@ def linear_distances(design: Design, run: Run, arm: Arm, count: int, draws: int)
     def compute() -> dict[str, np.ndarray]:
         denoiser, key = load(design, run.directory, arm), design.key("distillation")
         maps = distill_exactly(denoiser, images[used : used + count], sigmas, key, draws=draws).denoiser
-        models = {"network": denoiser, "linear": maps, "gaussian": design.gaussian(arm)}
+        models: dict[str, Denoiser] = {"network": denoiser, "linear": maps, "gaussian": design.gaussian(arm)}
         apart = analysis.score_distances(models, images[:used], sigmas, design.key("distances"), inputs="held-out")
         pairs = (("linear", "gaussian"), ("network", "gaussian"), ("network", "linear"))
         return {f"{a}_{b}": apart.each_image(a, b) for a, b in pairs}
@@ -139,7 +140,9 @@ def denoised(design: Design, run: Run, sizes: tuple[int, int]) -> Denoised:
     def compute() -> dict[str, np.ndarray]:
         noise = [initial_noise(design.key("denoised"), index, clean.shape[1:]) for index in range(len(clean))]
         noisy = (clean + sigma * np.stack([np.asarray(one) for one in noise])).astype(np.float32)
-        models = {f"network_{name}": load(design, run.directory, arm) for name, arm in arms.items()}
+        models: dict[str, Denoiser] = {
+            f"network_{name}": load(design, run.directory, arm) for name, arm in arms.items()
+        }
         models |= {f"gaussian_{name}": design.gaussian(arm) for name, arm in arms.items()}
         levels = np.full(len(clean), sigma, np.float32)
         return {name: np.asarray(map_batch(model, noisy, levels)) for name, model in models.items()}

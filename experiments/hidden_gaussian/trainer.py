@@ -162,7 +162,7 @@ def measure(design: Design, denoiser: Denoiser, arm: Arm) -> dict[str, np.ndarra
     config, sigmas = design.config, design.sigmas(arm)[:-1]
     held, batch = design.images.held, config.batch_size
     linear = analysis.linearity(denoiser, held, sigmas, design.key("linearity"), pairs=config.pairs, batch_size=batch)
-    models = {
+    models: dict[str, Denoiser] = {
         "network": denoiser,
         "own": design.gaussian(arm),
         "whole": design.whole,

@@ -67,8 +67,13 @@ def level_triplets(
         )
         if progress is not None:
             progress(level + 1, len(levels))
-    arrays = (np.stack([getattr(one, name) for one in found]) for name in ("values", "left", "right", "residuals"))
-    return SingularTriplets(*arrays, max(one.products for one in found))
+    return SingularTriplets(
+        values=np.stack([one.values for one in found]),
+        left=np.stack([one.left for one in found]),
+        right=np.stack([one.right for one in found]),
+        residuals=np.stack([one.residuals for one in found]),
+        products=max(one.products for one in found),
+    )
 
 
 def level_outputs(
