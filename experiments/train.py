@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dgu import data
@@ -38,7 +37,7 @@ from dgu.training.resumable import read_log
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
-from experiments.study.flop import matmul_flop
+from experiments.study.flop import gradient_bytes, network_flop, tree_bytes
 from experiments.study.inputs import reading
 from experiments.study.options import Options, option, renamed
 from experiments.study.pool import image_file
@@ -350,15 +349,8 @@ def dry_run(config: Config) -> list[Cost]:
         print(f"{config.data} is not here: taken for {channels} x {side} x {side} images of {classes} classes")
     augment = config.training.augment_probability > 0
     network = build_network(config.network, config.size or side, channels, classes, augment=augment)
-    params = network.abstract_params
-    image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    label = jax.ShapeDtypeStruct((), jnp.int32)
-    weights = _bytes(params)
-    flop = matmul_flop(network.apply, params, image, level, label)
-    kept = jax.eval_shape(
-        lambda params, *rest: jax.vjp(lambda p: network.apply(p, *rest), params)[1], params, image, level, label
-    )
-    activations = max(0, _bytes(kept) - weights)
+    weights = tree_bytes(network.abstract_params)
+    flop, activations = network_flop(network), gradient_bytes(network)
     steps, batch = config.training.total_steps, config.training.batch_size
     at_once = config.training.micro_batch or batch
     drawn = (min(_GRID[0], classes) if config.network.conditional else 1) * _GRID[1]
@@ -368,10 +360,6 @@ def dry_run(config: Config) -> list[Cost]:
         Cost("training", steps * batch, 3 * steps * batch * flop, 5 * weights + at_once * activations, 9 * weights),
         Cost("samples", evaluations, evaluations * flop, weights, drawn * math.prod(network.shape) * 4),
     ]
-
-
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

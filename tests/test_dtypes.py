@@ -160,4 +160,6 @@ def test_every_public_function_is_here_or_has_a_reason_not_to_be():
         "augment draw_geometry flow_curves gauss_hermite image_order initial_levels initial_state lemma_ratios "
         "quadratic_loss seeded_runs"
     )
-    assert takes_arrays - set(OTHER) == set(f"{takes_none} train_side_by_side trains_together update".split())
+    assert takes_arrays - set(OTHER) == set(
+        f"{takes_none} train_side_by_side train_with_snapshots trains_together update updates_done".split()
+    )

@@ -52,6 +52,8 @@ from dgu.analysis.linearity import additivity as additivity
 from dgu.analysis.linearity import combination_scores as combination_scores
 from dgu.analysis.linearity import homogeneity as homogeneity
 from dgu.analysis.linearity import level_losses as level_losses
+from dgu.analysis.linearity import level_outputs as level_outputs
+from dgu.analysis.linearity import level_triplets as level_triplets
 from dgu.analysis.linearity import linear_level_loss as linear_level_loss
 from dgu.analysis.linearity import linearity as linearity
 from dgu.analysis.linearity import map_spectra as map_spectra

@@ -34,6 +34,15 @@ def noisy_input(
     return jax.lax.optimization_barrier(image + jnp.asarray(sigma, image.dtype) * eps)
 
 
+def noisy_batch(
+    key: Key, images: Num[ArrayLike, "n *event"], sigma: Scalar, level: Int[ArrayLike, ""] = 0
+) -> Float[Array, "n *event"]:
+    """``noisy_input`` of every image of a batch, whose numbers are their places in it."""
+    key, rows = keys.threefry(key), as_jax_floats("images", images)
+    numbers = jnp.arange(len(rows), dtype=jnp.int32)
+    return jax.vmap(lambda image, number: noisy_input(key, image, number, sigma, level))(rows, numbers)
+
+
 def checked_images(images: Num[ArrayLike, "n *event"], at_least: int, name: str = "images") -> np.ndarray:
     """The images as an array of float32 or float64; ``InputError`` where they are too few, no numbers, or not
     finite.

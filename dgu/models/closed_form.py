@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from dgu.core.arrays import as_doubles, as_floats, at_least_single, check_squares, rounding
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.typing import Event, Scalar
 
 
@@ -99,6 +99,16 @@ class GaussianDenoiser:
         symmetric = skew <= tolerance * float(np.abs(matrix).max())
         require(symmetric, "covariance", f"off by {skew:.3g} from its transpose", "symmetric")
         return cls._of(centre, (matrix + matrix.T) / 2, event, given.dtype, tolerance)
+
+    def padded(self, rank: int) -> "GaussianDenoiser":
+        """The same Gaussian with a basis of at least ``rank`` columns, those added with variance 0.
+
+        Gaussians of different ranks then have leaves of one shape, and share their compiled programs.
+        """
+        require_whole("rank", rank, 0)
+        more = max(0, rank - np.shape(self.basis)[1])
+        basis, variances = np.asarray(self.basis), np.asarray(self.variances)
+        return GaussianDenoiser(np.asarray(self.mean), np.pad(basis, ((0, 0), (0, more))), np.pad(variances, (0, more)))
 
     @classmethod
     def _of(

@@ -2,6 +2,8 @@
 
 from dgu.plots.arm_curves import ArmPanel as ArmPanel
 from dgu.plots.arm_curves import arm_curves as arm_curves
+from dgu.plots.bands import Curve as Curve
+from dgu.plots.bands import mean_and_range as mean_and_range
 from dgu.plots.contraction import GainPanel as GainPanel
 from dgu.plots.contraction import ScalePanel as ScalePanel
 from dgu.plots.contraction import counter_example as counter_example
@@ -24,7 +26,6 @@ from dgu.plots.images import image_grid as image_grid
 from dgu.plots.images import stretched as stretched
 from dgu.plots.levels import LevelPanel as LevelPanel
 from dgu.plots.levels import level_curves as level_curves
-from dgu.plots.levels import mean_and_range as mean_and_range
 from dgu.plots.linear_maps import MapPanel as MapPanel
 from dgu.plots.linear_maps import correlation_matrices as correlation_matrices
 from dgu.plots.linear_maps import distillation_epochs as distillation_epochs

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Num
 from matplotlib.figure import Figure
 
 from dgu.core.errors import require
+from dgu.plots.bands import Curve, ends
 from dgu.plots.style import LOOKS, drawing, legend_below, panel_grid, style
 
 
@@ -19,7 +19,7 @@ class LevelPanel:
         title: of the panel.
         quantity: label of the vertical axis, with its unit.
         sigmas: ``(L,)``, positive.
-        curves: mean, low and high by name, ``(L,)`` each; low and high may be the mean.
+        curves: by name an ``Estimate`` at each level, its mean, low and high, or values without a band, ``(L,)`` each.
         log: whether the vertical axis is logarithmic.
         marks: horizontal lines by what they are.
     """
@@ -27,15 +27,9 @@ class LevelPanel:
     title: str
     quantity: str
     sigmas: np.ndarray
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+    curves: Mapping[str, Curve]
     log: bool = False
     marks: Mapping[str, float] = field(default_factory=dict)
-
-
-def mean_and_range(values: Num[np.ndarray, "..."], axis: int = -1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean, the smallest and the largest number along an axis: a curve of a ``LevelPanel`` whose band is the
-    range."""
-    return values.mean(axis=axis), values.min(axis=axis), values.max(axis=axis)
 
 
 @drawing
@@ -58,7 +52,8 @@ def level_curves(panels: Sequence[LevelPanel], *, columns: int = 3, title: str =
         for cell, panel in zip(cells, panels):
             axes = cell.axes
             for name, curve in panel.curves.items():
-                shapes = [np.shape(part) for part in curve]
+                mean, low, high = ends(curve)
+                shapes = [np.shape(part) for part in (mean, low, high)]
                 require(
                     shapes == [panel.sigmas.shape] * 3,
                     f"shape of {name!r} ({panel.title})",
@@ -66,7 +61,6 @@ def level_curves(panels: Sequence[LevelPanel], *, columns: int = 3, title: str =
                     f"three of {panel.sigmas.shape}",
                 )
                 look = LOOKS[names.index(name)]
-                mean, low, high = curve
                 axes.plot(panel.sigmas, mean, look.linestyle, marker=look.marker, color=look.color, label=name)
                 axes.fill_between(panel.sigmas, low, high, color=look.color, alpha=0.18, linewidth=0)
             for name, height in panel.marks.items():

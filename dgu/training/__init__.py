@@ -24,6 +24,7 @@ from dgu.training.fixed_levels import LevelTraining as LevelTraining
 from dgu.training.fixed_levels import dsm_loss as dsm_loss
 from dgu.training.fixed_levels import initial_levels as initial_levels
 from dgu.training.fixed_levels import train_levels as train_levels
+from dgu.training.fixed_levels import train_stored_levels as train_stored_levels
 from dgu.training.fixed_levels import trains_together as trains_together
 from dgu.training.gradient_flow import FlowCurves as FlowCurves
 from dgu.training.gradient_flow import QuadraticLoss as QuadraticLoss
@@ -51,5 +52,7 @@ from dgu.training.losses import vp_loss as vp_loss
 from dgu.training.losses import vp_sigma as vp_sigma
 from dgu.training.resumable import train_in_directory as train_in_directory
 from dgu.training.side_by_side import train_side_by_side as train_side_by_side
+from dgu.training.snapshots import train_with_snapshots as train_with_snapshots
+from dgu.training.snapshots import updates_done as updates_done
 from dgu.training.together import TogetherConfig as TogetherConfig
 from dgu.training.together import train_together as train_together

@@ -12,7 +12,7 @@ was stopped and started again, or that trains a level alone, sees the same draws
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,12 +28,12 @@ from jaxtyping import Float, Int, Integer, Num
 from dgu.core import keys
 from dgu.core.arrays import as_doubles, as_jax_floats
 from dgu.core.chunks import check_chunk
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.noisy import checked_images, noisy_input
 from dgu.core.typing import Key, PyTree, Scalar
 from dgu.models.dit import DiTConfig
 from dgu.models.edm import EDMNetwork
-from dgu.models.levels import LinearNetwork, Network
+from dgu.models.levels import LevelDenoisers, LinearNetwork, Network, NetworkDenoiser
 from dgu.models.skipnet import SkipNetwork
 from dgu.training.loop import image_order
 
@@ -150,7 +150,7 @@ def train_levels(
     batch = (jnp.asarray(rows), jnp.asarray(levels, rows.dtype), jnp.asarray(numbers, jnp.int32))
     # A copy: what is donated must not be the caller's.
     state = jax.tree.map(jnp.array, state)
-    groups = [np.arange(len(levels))] if trains_together(network) else np.arange(len(levels))[:, None]
+    groups = _groups(network, len(levels))
     parts, losses, done, total = [], [], 0, (last - first) * len(levels)
     for group in groups:
         one = {"network": network, "config": config}
@@ -173,6 +173,81 @@ def train_levels(
     for step in range(found.shape[1]):
         _require_finite(found[:, step], levels, first + step)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), found.astype(np.float64)
+
+
+def train_stored_levels(
+    network: Network,
+    images: Num[ArrayLike, "n *event"],
+    sigmas: Num[ArrayLike, "levels"],
+    config: LevelTraining,
+    *,
+    every: int,
+    stored: Callable[[str, Callable[[], dict[str, Any]]], Mapping[str, Any]],
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[LevelDenoisers, Float[np.ndarray, "levels steps"]]:
+    """Train a network for each noise level from the start to the end, in pieces that are stored.
+
+    Levels that do not train together (see ``trains_together``) are trained one after another. A run that was killed
+    goes on behind the last piece that ``stored`` returns without computing it.
+
+    Args:
+        network: its architecture.
+        images: clean images, two or more.
+        sigmas: noise levels, positive.
+        config: the optimisation.
+        every: updates in a piece.
+        stored: ``stored(name, compute)`` returns the arrays of ``compute()`` by name, or those of an earlier call of
+            this name; names are ``"all-0"``, ``"all-1"`` ... or, of levels trained alone, ``"0-0"`` ... ``"1-0"`` ...
+        progress: called as ``progress(steps done, steps)``, summed over the levels; those of stored pieces count.
+
+    Returns:
+        The denoiser of all levels, and the loss of every step, ``(L, steps)``.
+
+    Raises:
+        InputError: ``every`` is no whole number from 1, and as ``train_levels``.
+    """
+    require_whole("every", every)
+    levels = as_doubles("sigmas", sigmas)
+    groups = _groups(network, len(levels))
+    alike = initial_levels(network, 1, config)
+    structure: Any = jax.tree.structure(alike)
+
+    done, total = 0, config.steps * len(levels)
+
+    def report(steps: int) -> None:
+        if progress is not None:
+            progress(steps, total)
+
+    def piece(state: PyTree, group: np.ndarray, until: int) -> dict[str, Any]:
+        state, seen = train_levels(
+            network,
+            state,
+            images,
+            levels[group],
+            config,
+            places=group,
+            until=until,
+            progress=lambda steps, _: report(done + steps),
+        )
+        return {f"leaf{number}": leaf for number, leaf in enumerate(jax.tree.leaves(state))} | {"losses": seen}
+
+    params, curves = [], []
+    for group in groups:
+        state: Any = jax.tree.map(partial(jnp.repeat, repeats=len(group), axis=0), alike)
+        losses = []
+        for number, start in enumerate(range(0, config.steps, every)):
+            until = min(start + every, config.steps)
+            name = f"{'all' if len(groups) == 1 else group[0]}-{number}"
+            found = stored(name, partial(piece, state, group, until))
+            state = jax.tree.unflatten(structure, [found[f"leaf{leaf}"] for leaf in range(structure.num_leaves)])
+            losses.append(found["losses"])
+            done += (until - start) * len(group)
+            report(done)
+        params.append(state["params"])
+        curves.append(np.concatenate(losses, axis=1))
+    trained = jax.tree.map(lambda *leaves: np.concatenate(leaves), *params)
+    one = network.denoiser(trained) if isinstance(network, EDMNetwork) else NetworkDenoiser(trained, network)
+    return LevelDenoisers(levels, one), np.concatenate(curves)
 
 
 @partial(jax.jit, static_argnames=("network", "config"), donate_argnums=0)
@@ -225,6 +300,12 @@ def _update(
 
     params = jax.tree_util.tree_map_with_path(moved, state["params"], seen, direction)
     return {"params": params, "optimizer": optimizer, "step": state["step"] + 1}, loss
+
+
+def _groups(network: Network, levels: int) -> list[np.ndarray]:
+    """Numbers of the levels that train together: all of them, or each alone."""
+    every = np.arange(levels)
+    return [every] if trains_together(network) else list(every[:, None])
 
 
 def _require_finite(losses: np.ndarray, sigmas: np.ndarray, step: int) -> None:

@@ -1,12 +1,11 @@
 """What the study says of its autoencoders: distances at intermediate noise, linearity, singular vectors."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 
 import numpy as np
 
 from dgu import analysis
-from dgu.analysis.stats.estimates import Estimate
+from experiments.hidden_gaussian import by_level, singular_vectors
 from experiments.hidden_gaussian.autoencoder_networks import SHOWN
 from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, POINTS
 from experiments.study import Claim, Measured, Noted, at_least, at_most, each, equivalent
@@ -101,50 +100,33 @@ def tested(
     vectors)``."""
     sigmas = found.sigmas
     middle, others = middle_levels(sigmas)
-    where = f"at sigma = {', '.join(f'{sigma:.3g}' for sigma in sigmas[middle])}"
-    linear = found.rmse(SHOWN["linear"], GAUSSIAN)
-    worst = int(np.argmax(np.asarray(linear.value)))
-    apart = partial(_mean_distance, found)
-
-    def each_net(difference: Callable[[str], np.ndarray]) -> dict[str, Noted]:
-        """The mean over images of a difference of distances, for each autoencoder."""
-        return {name: Noted(analysis.t_interval(difference(name)), where) for name in nets}
-
-    return {
-        "autoencoders-linear": Noted(linear[worst], f"largest at sigma = {sigmas[worst]:.3g}"),
-        "autoencoders-peak": each_net(lambda net: apart(net, GAUSSIAN, middle) - apart(net, GAUSSIAN, others)),
-        "autoencoders-like-network": each_net(
-            lambda net: apart(net, GAUSSIAN, middle) - apart(NETWORK, GAUSSIAN, middle)
-        ),
-        "autoencoders-not-memorising": each_net(lambda net: apart(net, POINTS, middle) - apart(net, GAUSSIAN, middle)),
-        "autoencoders-agree": each_net(lambda net: apart(GAUSSIAN, NETWORK, middle) - apart(net, NETWORK, middle)),
-        "autoencoders-linearity": {name: _least_cosine(straight[name]) for name in nets},
-        "autoencoders-jacobian-high-noise": {name: _weakest(leading[name]) for name in nets},
-        "autoencoders-jacobian-adaptive": {name: _fall(leading[name], sigmas) for name in nets},
-    }
-
-
-def _mean_distance(found: analysis.ScoreDistances, a: str, b: str, levels: np.ndarray) -> np.ndarray:
-    """The RMSE between two denoisers on every image, mean over levels."""
-    pair = found.differences[:, found.names.index(a), found.names.index(b)]
-    return pair[levels].mean(axis=0) / np.sqrt(found.dimension)
-
-
-def _least_cosine(scores: analysis.LinearityScores) -> Noted:
-    cosine = scores.cosine()
-    worst = int(np.argmin(np.asarray(cosine.value)[:, 0]))
-    return Noted(cosine[worst, 0], f"least at sigma = {scores.sigmas[worst]:.3g}")
-
-
-def _weakest(leading: np.ndarray) -> Noted:
-    """Of the leading vectors at the highest level."""
-    weakest = analysis.t_interval(leading[0].T, bounds=(0, 1))
-    place = int(np.argmin(np.asarray(weakest.value)))
-    return Noted(weakest[place], f"vector {place + 1}")
-
-
-def _fall(leading: np.ndarray, sigmas: np.ndarray) -> Noted:
-    """From the highest level to that nearest to ``_LOWER``, or to the lowest if these are the same."""
+    # The level nearest to the lower one, or the lowest if that is the highest.
     low = int(np.argmin(np.abs(np.log(sigmas / _LOWER)))) or len(sigmas) - 1
-    fall: Estimate = analysis.t_interval(leading[0].mean(axis=1) - leading[low].mean(axis=1), bounds=(-1, 1))
-    return Noted(fall, f"from sigma = {sigmas[0]:.3g} to {sigmas[low]:.3g}")
+    where = f"at sigma = {by_level.listed(sigmas[middle])}"
+    between = f"from sigma = {sigmas[0]:.3g} to {sigmas[low]:.3g}"
+
+    def apart(a: str, b: str, levels: np.ndarray = middle) -> np.ndarray:
+        """The RMSE between two denoisers on every image, mean over levels."""
+        pair = found.differences[:, found.names.index(a), found.names.index(b)]
+        return pair[levels].mean(axis=0) / np.sqrt(found.dimension)
+
+    differences = {
+        "autoencoders-peak": {net: apart(net, GAUSSIAN) - apart(net, GAUSSIAN, others) for net in nets},
+        "autoencoders-like-network": {net: apart(net, GAUSSIAN) - apart(NETWORK, GAUSSIAN) for net in nets},
+        "autoencoders-not-memorising": {net: apart(net, POINTS) - apart(net, GAUSSIAN) for net in nets},
+        "autoencoders-agree": {net: apart(GAUSSIAN, NETWORK) - apart(net, NETWORK) for net in nets},
+    }
+    return {
+        "autoencoders-linear": by_level.largest(found.rmse(SHOWN["linear"], GAUSSIAN), sigmas, "largest at {}"),
+        **{
+            claim: {net: Noted(analysis.t_interval(difference), where) for net, difference in of_nets.items()}
+            for claim, of_nets in differences.items()
+        },
+        "autoencoders-linearity": {
+            net: by_level.least(straight[net].cosine()[:, 0], sigmas, "least at {}") for net in nets
+        },
+        "autoencoders-jacobian-high-noise": {net: singular_vectors.weakest(leading[net][0], "{}") for net in nets},
+        "autoencoders-jacobian-adaptive": {
+            net: Noted(singular_vectors.fall(leading[net][0], leading[net][low]), between) for net in nets
+        },
+    }

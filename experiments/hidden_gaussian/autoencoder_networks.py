@@ -1,12 +1,9 @@
 """The denoising autoencoders of the study: their options, and their training at each noise level, in stages."""
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dgu.core.errors import require
@@ -18,11 +15,10 @@ from dgu.models import (
     LevelDenoisers,
     LinearNetwork,
     Network,
-    NetworkDenoiser,
     SkipNetwork,
     SongUNetConfig,
 )
-from dgu.training import LevelTraining, initial_levels, train_levels, trains_together
+from dgu.training import LevelTraining, train_stored_levels
 from experiments.study import Options, Run, option
 from experiments.study.options import renamed
 from experiments.study.progress import Progress
@@ -186,44 +182,16 @@ def trained(
 ) -> tuple[LevelDenoisers, np.ndarray]:
     """A network for each level as one denoiser, and the losses of all steps ``(levels, steps)``.
 
-    Networks without convolutions are trained for all levels at once, the others level by level; every ``save_every``
-    steps of either are a stage, from which a run that was killed goes on.
+    Every ``save_every`` steps are a stage, from which a run that was killed goes on.
     """
     training = optimisation(config, name, run.seed)
-    every = np.arange(len(sigmas))
-    groups = [every] if trains_together(network) else [*every[:, None]]
-    alike = initial_levels(network, 1, training)
-    structure: Any = jax.tree.structure(alike)
-
-    def advanced(state: Any, group: np.ndarray, start: int, until: int) -> dict[str, Any]:
-        """The leaves of the state after the updates from ``start`` to ``until``, and the losses of these."""
-        where = f"{len(group)} levels" if len(group) > 1 else f"sigma = {sigmas[group[0]]:.3g}"
-        with Progress(f"{SHOWN[name]}, {where}", total=(until - start) * len(group), unit="steps") as bar:
-            state, seen = train_levels(
-                network,
-                state,
-                images,
-                sigmas[group],
-                training,
-                places=group,
-                until=until,
-                progress=lambda done, total: bar.update(done - bar.done),
-            )
-        return {f"leaf{number}": leaf for number, leaf in enumerate(jax.tree.leaves(state))} | {"losses": seen}
-
-    params, losses = [], []
-    for group in groups:
-        state: Any = jax.tree.map(partial(jnp.repeat, repeats=len(group), axis=0), alike)
-        for part, start in enumerate(range(0, training.steps, config.save_every)):
-            stage = f"{name}-{'all' if len(groups) == 1 else group[0]}-{part}"
-            until = min(start + config.save_every, training.steps)
-            stored = run.stage(stage, advanced, state, group, start, until)
-            state = jax.tree.unflatten(structure, [stored[f"leaf{number}"] for number in range(structure.num_leaves)])
-            losses.append((group, start, stored["losses"]))
-        params.append(state["params"])
-    together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *params)
-    curve = np.empty((len(sigmas), training.steps))
-    for group, start, seen in losses:
-        curve[group, start : start + seen.shape[1]] = seen
-    one = network.denoiser(together) if isinstance(network, EDMNetwork) else NetworkDenoiser(together, network)
-    return LevelDenoisers(sigmas, one), curve
+    with Progress(SHOWN[name], total=training.steps * len(sigmas), unit="steps") as bar:
+        return train_stored_levels(
+            network,
+            images,
+            sigmas,
+            training,
+            every=config.save_every,
+            stored=lambda piece, compute: run.stage(f"{name}-{piece}", compute),
+            progress=lambda done, total: bar.update(done - bar.done),
+        )

@@ -13,19 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.core.denoisers import map_batch
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream
-from dgu.core.noisy import noisy_input
 from dgu.core.typing import Denoiser, Key
 from dgu.models import EDMNetwork
 from dgu.training import trains_together
+from experiments.hidden_gaussian import by_level, singular_vectors
 from experiments.hidden_gaussian.autoencoder_claims import CLAIMS, middle_levels, tested
 from experiments.hidden_gaussian.autoencoder_networks import PRESETS, SHOWN, Config, build, optimisation, trained
-from experiments.hidden_gaussian.estimates import triple
 from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
 from experiments.study import Cost, Figure, Findings, Part, Run, Table
-from experiments.study.flop import matmul_flop
+from experiments.study.flop import matmul_flop, tree_bytes
 from experiments.study.progress import Progress
 
 #: The denoisers that autoencoders are compared with.
@@ -79,55 +77,57 @@ class Compared:
     basis: np.ndarray
     images: np.ndarray
 
-    @property
-    def correlation(self) -> dict[str, np.ndarray]:
-        """Of singular vectors with principal components, ``(levels, points, vectors, components)``."""
-        return {
-            name: analysis.vector_correlation(
-                np.swapaxes(part["left"].reshape(*part["left"].shape[:3], -1), 2, 3), self.basis
-            )
-            for name, part in self.triplets.items()
-        }
-
 
 def measure(config: Config, subject: Subject, run: Run) -> Compared:
     """Training at every level, then all denoisers on the same noisy images."""
     sigmas, images = _levels(config, subject), subject.some("autoencoders.images", config.images)
-    models: dict[str, Any] = {}
+    models: dict[str, Denoiser] = {}
     curves = {}
     for kind, network in build(config, subject.shape).items():
         models[SHOWN[kind]], curves[SHOWN[kind]] = trained(config, kind, network, subject.train, sigmas, run=run)
     adaptive = models | {NETWORK: subject.denoiser}
-    distances = run.stage("distances", _distances, models, subject, images, sigmas, run.key)
-    weights = analysis.mixing_weights()
-    straight, triplets = {}, {}
-    for number, (name, model) in enumerate(adaptive.items()):
-        scores = run.stage(f"linearity-{number}", _linearity, model, images, sigmas, run.key)
-        straight[name] = analysis.LinearityScores(sigmas, weights, **scores)
-    for number, (name, model) in enumerate(adaptive.items()):
-        triplets[name] = run.stage(
-            f"triplets-{number}", _triplets, config, subject, f"singular vectors, {name}", model, run.key
-        )
+    every = models | {name: subject.model(name) for name in _OTHERS}
+    distances = run.stage("distances", _distances, every, images, sigmas, subject.inputs, run.key)
+    scores = {
+        name: run.stage(f"linearity-{number}", _linearity, model, images, sigmas, run.key)
+        for number, (name, model) in enumerate(adaptive.items())
+    }
+    points = subject.some("autoencoders.points", config.points)
+    triplets = {
+        name: run.stage(f"triplets-{number}", _triplets, config, name, model, points, sigmas, run.key)
+        for number, (name, model) in enumerate(adaptive.items())
+    }
     return Compared(
         curves,
-        analysis.ScoreDistances((*models, *_OTHERS), sigmas, subject.inputs, images[0].size, **distances),
-        straight,
+        analysis.ScoreDistances(tuple(every), sigmas, subject.inputs, images[0].size, **distances),
+        {name: analysis.LinearityScores(sigmas, analysis.mixing_weights(), **each) for name, each in scores.items()},
         triplets,
         run.stage("components", subject.components, config.components)["basis"],
-        run.stage("images", _shown, models, subject, images, sigmas, run.key)["images"],
+        run.stage("images", _shown, every, images[:2], sigmas, run.key)["images"],
     )
 
 
 def report(config: Config, subject: Subject, found: Compared) -> Findings:
     """The autoencoders beside the network and the closed forms."""
-    distances, correlation = found.distances, found.correlation
+    distances = found.distances
     sigmas, count = distances.sigmas, len(subject.some("autoencoders.images", config.images))
-    rmse = {name: distances.rmse(name, GAUSSIAN) for name in distances.names if name != GAUSSIAN}
-    leading = {name: np.einsum("ltii->lti", each[:, :, :3, :3]) for name, each in correlation.items()}
-    levels = [f"$\\sigma$ = {sigma:.3g}" for sigma in sigmas]
+    correlation = {
+        name: analysis.vector_correlation(singular_vectors.as_columns(each["left"]), found.basis)
+        for name, each in found.triplets.items()
+    }
+    leading = {name: singular_vectors.leading(each) for name, each in correlation.items()}
+    values = {
+        "rmse": {name: distances.rmse(name, GAUSSIAN).value for name in distances.names if name != GAUSSIAN},
+        "rmse_to_network": {name: distances.rmse(name, NETWORK).value for name in (*found.curves, GAUSSIAN)},
+        "nmse": {name: distances.nmse(GAUSSIAN, name).value for name in found.curves},
+        "linearity": {name: one.cosine()[:, 0].value for name, one in found.straight.items()},
+        "correlation": {name: each.mean(axis=(1, 2)) for name, each in leading.items()},
+    }
+    levels = by_level.titles(sigmas)
     titles = [f"{name}\n{level}" for name in found.straight for level in levels]
     middle, _ = middle_levels(sigmas)
-    peaks = ", ".join(f"{np.asarray(rmse[name].value)[middle].mean():.3f} ({name})" for name in rmse)
+    peaks = ", ".join(f"{np.asarray(each)[middle].mean():.3f} ({name})" for name, each in values["rmse"].items())
+    left = [each["left"] for each in found.triplets.values()]
     return Findings(
         "Trained at one noise level each, the autoencoders are this far from the Gaussian denoiser at intermediate "
         f"noise (RMSE on {count} {subject.inputs} images): {peaks}.",
@@ -136,26 +136,13 @@ def report(config: Config, subject: Subject, found: Compared) -> Findings:
             "autoencoders": (_curves(distances, found.straight), f"The images are {subject.inputs} images."),
             "autoencoder_images": plots.image_grid(found.images, ["clean", "noisy", *distances.names], levels),
             "autoencoder_jacobians": _jacobian_curves(sigmas, leading, found.triplets),
-            "autoencoder_correlation": plots.correlation_matrices(
-                np.concatenate([each.mean(axis=1) for each in correlation.values()]),
-                titles,
-                rows_are="left singular vector",
-                columns_are="component",
-                columns=len(sigmas),
+            "autoencoder_correlation": singular_vectors.matrices(
+                list(correlation.values()), titles, "component", columns=len(sigmas)
             ),
-            "autoencoder_vectors": _vectors(config, found.triplets, titles),
+            "autoencoder_vectors": singular_vectors.as_images(left, titles, config.vectors),
         },
-        tables=[_table(found, leading)],
-        metrics={
-            "sigmas": sigmas,
-            "rmse": {name: np.asarray(one.value) for name, one in rmse.items()},
-            "rmse_to_network": {
-                name: np.asarray(distances.rmse(name, NETWORK).value) for name in (*found.curves, GAUSSIAN)
-            },
-            "nmse": {name: np.asarray(distances.nmse(GAUSSIAN, name).value) for name in found.curves},
-            "linearity": {name: np.asarray(one.cosine().value)[:, 0] for name, one in found.straight.items()},
-            "correlation": {name: each.mean(axis=(1, 2)) for name, each in leading.items()},
-        },
+        tables=[_table(found.curves, sigmas, values)],
+        metrics={"sigmas": sigmas} | values,
     )
 
 
@@ -169,76 +156,48 @@ def _levels(config: Config, subject: Subject) -> np.ndarray:
     return np.asarray(config.sigmas, np.float64)
 
 
-def _with_others(models: Mapping[str, Denoiser], subject: Subject) -> dict[str, Denoiser]:
-    """The autoencoders, and the denoisers that they are compared with."""
-    return {**models, **{name: subject.model(name) for name in _OTHERS}}
-
-
 def _distances(
-    models: Mapping[str, Denoiser], subject: Subject, images: np.ndarray, sigmas: np.ndarray, key: Key
+    models: Mapping[str, Denoiser], images: np.ndarray, sigmas: np.ndarray, inputs: str, key: Key
 ) -> dict[str, np.ndarray]:
-    every = _with_others(models, subject)
-    found = analysis.score_distances(every, images, sigmas, stream(key, "distances"), inputs=subject.inputs)
-    return {"differences": found.differences, "norms": found.norms}
+    return analysis.score_distances(models, images, sigmas, stream(key, "distances"), inputs=inputs).measured
 
 
 def _linearity(model: Denoiser, images: np.ndarray, sigmas: np.ndarray, key: Key) -> dict[str, np.ndarray]:
-    found = analysis.linearity(
-        model, images, sigmas, stream(key, "linearity"), weights=analysis.mixing_weights(), pairs=len(images) // 2
-    )
-    return {part: getattr(found, part) for part in ("products", "differences", "given", "target")}
+    pairs = len(images) // 2
+    return analysis.linearity(model, images, sigmas, stream(key, "linearity"), pairs=pairs).measured
 
 
-def _noisy(images: np.ndarray, sigma: float, level: int, key: Key) -> jax.Array:
-    rows, numbers = jnp.asarray(images), jnp.arange(len(images), dtype=jnp.int32)
-    return jax.vmap(lambda image, number: noisy_input(key, image, number, sigma, level))(rows, numbers)
-
-
-def _at(model: Any, level: int) -> Any:
-    """The denoiser of one level, if each level has its own: with its parameters alone, not those of all levels."""
-    return model.at(level) if hasattr(model, "at") else model
-
-
-def _triplets(config: Config, subject: Subject, title: str, model: Denoiser, key: Key) -> dict[str, np.ndarray]:
-    """Triplets at noisy versions of the first images, ``(levels, points, ...)``: the same ones for every denoiser."""
-    images, sigmas = subject.some("autoencoders.points", config.points), _levels(config, subject)
-    parts = []
-    with Progress(title, total=len(sigmas), unit="levels") as bar:
-        for level, sigma in enumerate(sigmas):
-            found = analysis.singular_triplets(
-                _at(model, level),
-                _noisy(images, sigma, level, stream(key, "points")),
-                np.float32(sigma),
-                config.vectors,
-                stream(key, "vectors"),
-                tolerance=config.tolerance,
-                max_rounds=config.max_rounds,
-            )
-            parts.append((found.values, found.left, found.residuals))
-            bar.update()
-    return {name: np.stack(part) for name, part in zip(("values", "left", "residuals"), zip(*parts))}
-
-
-def _shown(
-    models: Mapping[str, Denoiser], subject: Subject, images: np.ndarray, sigmas: np.ndarray, key: Key
+def _triplets(
+    config: Config, name: str, model: Denoiser, images: np.ndarray, sigmas: np.ndarray, key: Key
 ) -> dict[str, np.ndarray]:
-    """Two images and what every denoiser makes of them."""
-    every = _with_others(models, subject)
-    clean, columns = images[:2], []
-    for level, sigma in enumerate(sigmas):
-        x = _noisy(clean, sigma, level, stream(key, "shown"))
-        levels = jnp.full(len(clean), sigma, x.dtype)
-        outputs = [np.asarray(map_batch(_at(model, level), x, levels)) for model in every.values()]
-        columns.append(np.stack([clean, np.asarray(x), *outputs]))
+    """Triplets at noisy versions of images, ``(levels, points, ...)``: the same ones for every denoiser."""
+    with Progress(f"singular vectors, {name}", total=len(sigmas), unit="levels") as bar:
+        found = analysis.level_triplets(
+            model,
+            images,
+            sigmas,
+            config.vectors,
+            key,
+            tolerance=config.tolerance,
+            max_rounds=config.max_rounds,
+            progress=lambda *_: bar.update(),
+        )
+    return {"values": found.values, "left": found.left, "residuals": found.residuals}
+
+
+def _shown(models: Mapping[str, Denoiser], clean: np.ndarray, sigmas: np.ndarray, key: Key) -> dict[str, np.ndarray]:
+    """A few images, noisy versions of them, and what every denoiser makes of these."""
+    noisy, outputs = analysis.level_outputs(models, clean, sigmas, stream(key, "shown"))
+    columns = [np.stack([clean, x, *made]) for x, *made in zip(noisy, *outputs.values())]
     return {"images": np.concatenate(columns, axis=1)}
 
 
 def _curves(found: analysis.ScoreDistances, straight: Mapping[str, analysis.LinearityScores]) -> Any:
     sigmas, others = found.sigmas, [name for name in found.names if name != GAUSSIAN]
-    rmse = {name: triple(found.rmse(name, GAUSSIAN)) for name in others}
-    nmse = {name: triple(found.nmse(GAUSSIAN, name)) for name in others}
-    to_network = {name: triple(found.rmse(name, NETWORK)) for name in found.names if name != NETWORK}
-    cosine = {name: triple(one.cosine(), (slice(None), 0)) for name, one in straight.items()}
+    rmse = {name: found.rmse(name, GAUSSIAN) for name in others}
+    nmse = {name: found.nmse(GAUSSIAN, name) for name in others}
+    to_network = {name: found.rmse(name, NETWORK) for name in found.names if name != NETWORK}
+    cosine = {name: one.cosine()[:, 0] for name, one in straight.items()}
     gaussian, pixels = "to the Gaussian denoiser", "RMSE (pixel units)"
     return plots.level_curves(
         [
@@ -254,57 +213,34 @@ def _curves(found: analysis.ScoreDistances, straight: Mapping[str, analysis.Line
 def _jacobian_curves(
     sigmas: np.ndarray, leading: Mapping[str, np.ndarray], triplets: Mapping[str, dict[str, np.ndarray]]
 ) -> Any:
-    def over(measured: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return measured.mean(axis=1), measured.min(axis=1), measured.max(axis=1)
-
-    vectors = {name: over(part.mean(axis=2)) for name, part in leading.items()}
-    largest = {name: over(part["values"][:, :, 0]) for name, part in triplets.items()}
-    cosine = "|cosine| with the component of its rank"
+    vectors = {name: each.mean(axis=2) for name, each in leading.items()}
+    largest = {name: each["values"][:, :, 0] for name, each in triplets.items()}
     return plots.level_curves(
         [
-            plots.LevelPanel("first three vectors", cosine, sigmas, vectors, marks={"0.95": 0.95}),
-            plots.LevelPanel("largest singular value", "singular value of the Jacobian", sigmas, largest, log=True),
+            singular_vectors.vector_panel("first three vectors", sigmas, vectors, marks={"0.95": 0.95}),
+            singular_vectors.value_panel("largest singular value", sigmas, largest),
         ],
         columns=2,
     )
 
 
-def _vectors(config: Config, triplets: Mapping[str, dict[str, np.ndarray]], titles: list[str]) -> Any:
-    """Those of the first noisy image."""
-    vectors = np.concatenate([part["left"][:, 0] for part in triplets.values()])
-    scaled = vectors / np.maximum(np.abs(vectors).max(axis=(2, 3, 4), keepdims=True), 1e-12)
-    return plots.image_grid(scaled, titles, [f"singular vectors 1 to {config.vectors}"])
-
-
-def _table(found: Compared, leading: Mapping[str, np.ndarray]) -> Table:
+def _table(curves: Mapping[str, np.ndarray], sigmas: np.ndarray, values: Mapping[str, Mapping[str, Any]]) -> Table:
     """A row for each autoencoder and level; the ratio of the last losses says whether training has come to rest."""
+    shown = {
+        "RMSE to Gaussian": "rmse",
+        "NMSE to Gaussian": "nmse",
+        "RMSE to the network": "rmse_to_network",
+        "cosine of linearity": "linearity",
+        "|cosine|, first 3 vectors": "correlation",
+    }
     rows = []
-    distances = found.distances
-    for name, curve in found.curves.items():
+    for name, curve in curves.items():
         tenth = max(1, curve.shape[1] // 10)
-        measured = (
-            np.asarray(distances.rmse(name, GAUSSIAN).value),
-            np.asarray(distances.nmse(GAUSSIAN, name).value),
-            np.asarray(distances.rmse(name, NETWORK).value),
-            np.asarray(found.straight[name].cosine().value)[:, 0],
-            leading[name].mean(axis=(1, 2)),
-        )
-        for k, sigma in enumerate(distances.sigmas):
-            last, before = curve[k, -tenth:].mean(), curve[k, -2 * tenth :][:tenth].mean()
-            losses = (float(last), float(last / before))
-            rows.append((name, float(sigma), curve.shape[1], *losses, *(float(one[k]) for one in measured)))
-    head = (
-        "autoencoder",
-        "sigma",
-        "steps",
-        "loss, last tenth",
-        "over that of the tenth before",
-        "RMSE to Gaussian",
-        "NMSE to Gaussian",
-        "RMSE to the network",
-        "cosine of linearity",
-        "|cosine|, first 3 vectors",
-    )
+        for level, sigma in enumerate(sigmas):
+            last, before = curve[level, -tenth:].mean(), curve[level, -2 * tenth :][:tenth].mean()
+            measured = [float(values[measure][name][level]) for measure in shown.values()]
+            rows.append((name, float(sigma), curve.shape[1], float(last), float(last / before), *measured))
+    head = ("autoencoder", "sigma", "steps", "loss, last tenth", "over that of the tenth before", *shown)
     return Table("autoencoders, level by level", head, rows)
 
 
@@ -325,7 +261,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
         # An EDMNetwork knows its shapes without a trace of thousands of draws.
         params = network.abstract_params if isinstance(network, EDMNetwork) else jax.eval_shape(network.init, seeded(0))
         forward = matmul_flop(network.apply, params, image, level)
-        weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+        weights = tree_bytes(params)
         seen = optimisation(config, name, 0).steps * config.batch_size * levels
         # Parameters, gradients and two moments.
         memory, stages = 4.0 * weights * (levels if trains_together(network) else 1), 3.0 * weights * levels

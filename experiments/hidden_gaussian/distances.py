@@ -1,7 +1,6 @@
 """Distances of the network to the Gaussian, linear and multi-delta denoisers, and their samples (Figs 2, 3 and 27)."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,26 +8,11 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.core.denoisers import as_pytree, map_batch
 from dgu.core.typing import Denoiser, Key
-from experiments.hidden_gaussian import distillation, linear_maps
-from experiments.hidden_gaussian.estimates import triple
+from experiments import study
+from experiments.hidden_gaussian import by_level, distillation, linear_maps
 from experiments.hidden_gaussian.linear_maps import Arrays
 from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Measured,
-    Noted,
-    NotTested,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_least,
-    at_most,
-    option,
-)
+from experiments.study import Claim, Figure, Findings, Measured, Noted, NotTested, Run, at_least, at_most, option
 
 #: The network's best linear maps, found exactly and by Adam.
 LINEAR, ADAM = "linear", "linear (Adam)"
@@ -69,7 +53,7 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="distances"):
+class Config(study.Options, prefix="distances"):
     """Distances between denoisers."""
 
     images: int = option(400, ge=2)
@@ -137,14 +121,17 @@ def report(config: Config, subject: Subject, found: Apart) -> Findings:
     images = len(subject.some("distances.images", config.images, last=True))
     used = len(subject.some("distillation.images", subject.config.distillation.images))
     seen = max(0, used + images - len(subject.images))
-    rmse = {f"{a} - {b}": distances.rmse(a, b) for a, b in _PAIRS}
-    nmse = {f"{a} - {b}": distances.nmse(a, b) for a, b in _PAIRS}
+    estimates = {
+        "rmse": {f"{a} - {b}": distances.rmse(a, b) for a, b in _PAIRS},
+        "nmse": {f"{a} - {b}": distances.nmse(a, b) for a, b in _PAIRS},
+    }
+    metrics = {norm: {pair: np.asarray(one.value) for pair, one in each.items()} for norm, each in estimates.items()}
+    columns = {f"{norm.upper()} {pair}": value for norm, each in metrics.items() for pair, value in each.items()}
     paths = np.stack([found.shown[f"{name}-path"] for name in (*NAMES, "exact")])
-    samples = np.stack([found.shown[name] for name in NAMES])
-    peak = {name: float(np.asarray(one.value).max()) for name, one in rmse.items()}
-    rows = [
-        tuple(map(float, row))
-        for row in zip(sigmas, *(np.asarray(one.value) for one in (*rmse.values(), *nmse.values())))
+    peak = {pair: float(value.max()) for pair, value in metrics["rmse"].items()}
+    panels = [
+        plots.LevelPanel("RMSE (10)", "RMSE (pixel units)", sigmas, estimates["rmse"], log=True, marks={"0.05": 0.05}),
+        plots.LevelPanel("NMSE (53)", "NMSE (by the first one)", sigmas, estimates["nmse"], log=True),
     ]
     return Findings(
         f"On {images} {subject.inputs} images the network's distance to the Gaussian denoiser is at most "
@@ -152,59 +139,38 @@ def report(config: Config, subject: Subject, found: Apart) -> Findings:
         claims=tested(distances),
         figures={
             "distances": (
-                _curves(sigmas, rmse, nmse),
+                plots.level_curves(panels, columns=2),
                 f"The images are {subject.inputs} images; {seen} of the {images} are among the {used} that the maps "
                 "were distilled on.",
             ),
             "trajectories": plots.image_grid(paths, [*NAMES, "exact flow"], [f"{sigma:.2g}" for sigma in sigmas]),
-            "samples": plots.image_grid(samples, NAMES, ["from the same noise"]),
+            "samples": plots.image_grid(
+                np.stack([found.shown[name] for name in NAMES]), NAMES, ["from the same noise"]
+            ),
         },
-        tables=[
-            Table(
-                f"Distances ({subject.inputs} images)",
-                ("sigma", *(f"RMSE {name}" for name in rmse), *(f"NMSE {name}" for name in nmse)),
-                rows,
-            )
-        ],
-        metrics={
-            "rmse": {name: np.asarray(one.value) for name, one in rmse.items()},
-            "nmse": {name: np.asarray(one.value) for name, one in nmse.items()},
-        },
+        tables=[by_level.table(f"Distances ({subject.inputs} images)", {"sigma": sigmas} | columns)],
+        metrics=metrics,
     )
 
 
 def tested(found: analysis.ScoreDistances) -> dict[str, Measured]:
     """What was measured for each claim."""
     sigmas, (low, high) = found.sigmas, MIDDLE
-    levels = ", ".join(f"{sigma:.3g}" for sigma in sigmas)
-    middle, outer = (sigmas >= low) & (sigmas <= high), np.flatnonzero((sigmas >= high) | (sigmas <= low))
-    to_linear, apart = found.rmse(NETWORK, LINEAR), found.rmse(GAUSSIAN, LINEAR)
-    furthest = int(np.argmax(np.asarray(apart.value)))
+    none = f"of the noise levels {by_level.listed(sigmas)} none is"
+    middle, outer = (sigmas >= low) & (sigmas <= high), (sigmas >= high) | (sigmas <= low)
     tests: dict[str, Measured] = {
-        "distances-gaussian-closer": NotTested(f"of the noise levels {levels} none is intermediate"),
-        "distances-regimes": NotTested(f"of the noise levels {levels} none is high or low"),
-        "distances-linear-gaussian": Noted(apart[furthest], f"largest at sigma = {sigmas[furthest]:.3g}"),
+        "distances-gaussian-closer": NotTested(f"{none} intermediate"),
+        "distances-regimes": NotTested(f"{none} high or low"),
+        "distances-linear-gaussian": by_level.largest(found.rmse(GAUSSIAN, LINEAR), sigmas, "largest at {}"),
     }
     if middle.any():
-        gaussian, points = (
-            found.differences[:, 0, found.names.index(name)] / np.sqrt(found.dimension) for name in (GAUSSIAN, POINTS)
-        )
-        closer = analysis.t_interval((points - gaussian)[middle].mean(axis=0))
+        further = found.each_image(NETWORK, POINTS) - found.each_image(NETWORK, GAUSSIAN)
+        closer = analysis.t_interval(further[middle].mean(axis=0))
         tests["distances-gaussian-closer"] = Noted(closer, f"on {found.inputs} images")
-    if len(outer):
-        worst = int(outer[np.argmax(np.asarray(to_linear.value)[outer])])
-        tests["distances-regimes"] = Noted(to_linear[worst], f"largest at sigma = {sigmas[worst]:.3g}")
+    if outer.any():
+        to_linear = found.rmse(NETWORK, LINEAR)
+        tests["distances-regimes"] = by_level.largest(to_linear, sigmas, "largest at {}", among=outer)
     return tests
-
-
-def _curves(sigmas: np.ndarray, rmse: dict[str, Any], nmse: dict[str, Any]) -> Any:
-    first = {name: triple(one) for name, one in rmse.items()}
-    second = {name: triple(one) for name, one in nmse.items()}
-    panels = [
-        plots.LevelPanel("RMSE (10)", "RMSE (pixel units)", sigmas, first, log=True, marks={"0.05": 0.05}),
-        plots.LevelPanel("NMSE (53)", "NMSE (by the first one)", sigmas, second, log=True),
-    ]
-    return plots.level_curves(panels, columns=2)
 
 
 def _model(subject: Subject, maps: dict[str, Arrays], name: str) -> Denoiser:
@@ -216,10 +182,9 @@ def _model(subject: Subject, maps: dict[str, Arrays], name: str) -> Denoiser:
 def _differences(config: Config, subject: Subject, maps: dict[str, Arrays], key: Key) -> dict[str, np.ndarray]:
     models = {name: _model(subject, maps, name) for name in (*NAMES, ADAM)}
     images = subject.some("distances.images", config.images, last=True)
-    found = analysis.score_distances(
+    return analysis.score_distances(
         models, images, subject.sigmas, key, inputs=subject.inputs, batch_size=config.batch_size
-    )
-    return {"differences": found.differences, "norms": found.norms}
+    ).measured
 
 
 def _samples(config: Config, subject: Subject, maps: dict[str, Arrays], seed: int) -> dict[str, np.ndarray]:
@@ -243,7 +208,7 @@ def check(config: Config, subject: Subject) -> None:
     distillation.check(subject.config.distillation, subject)
 
 
-def costs(config: Config, plan: Plan) -> list[Cost]:
+def costs(config: Config, plan: Plan) -> list[study.Cost]:
     """Evaluations of the network, without those for the linear maps."""
     samples = config.samples * (2 * plan.steps - 1) + plan.config.levels
     return [
@@ -252,7 +217,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     ]
 
 
-PART = Part(
+PART = study.Part(
     name="distances",
     title="Distances between denoisers",
     question="How far is the network from the Gaussian, linear and multi-delta denoisers over noise levels?",

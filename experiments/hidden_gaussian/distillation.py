@@ -1,5 +1,6 @@
 """Linear distillation of the network, exactly and by Adam, beside the Gaussian's maps (Figs 4, 14 and 22)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,23 +12,11 @@ from dgu.core.keys import seeded, stream
 from dgu.core.typing import Key
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.training import distill_exactly
-from experiments.hidden_gaussian.estimates import triple
+from experiments import study
+from experiments.hidden_gaussian import by_level
 from experiments.hidden_gaussian.linear_maps import Arrays, Config, compared, linear_denoiser, maps, most_vectors
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Measured,
-    Noted,
-    NotTested,
-    Part,
-    Run,
-    Table,
-    at_least,
-    at_most,
-)
+from experiments.study import Claim, Figure, Findings, Measured, Noted, NotTested, Run, at_least, at_most
 
 #: The share of the noise levels that the paper's "most" stands for.
 _MOST = 0.7
@@ -178,10 +167,8 @@ def report(config: Config, subject: Subject, found: Distilled) -> Findings:
         "that of the Gaussian": found.orthogonality["gaussian"],
         "identity": found.own["nmse"],
     }
-    rows = [tuple(map(float, row)) for row in zip(*columns.values())]
     close, used = int((exact["nmse"] < 0.2).sum()), len(subject.some("distillation.images", config.images))
     correlation = analysis.vector_correlation(found.spectra["left"], basis)
-    titles = [f"$\\sigma$ = {sigma:.3g}" for sigma in sigmas]
     return Findings(
         f"The best linear map of the network on {used} {subject.inputs} images is within 0.2 (NMSE of weights) of the "
         f"Gaussian's at {close} of {len(sigmas)} noise levels.",
@@ -190,11 +177,14 @@ def report(config: Config, subject: Subject, found: Distilled) -> Findings:
             "weights": _curves(sigmas, found, kept),
             "map_spectra": plots.map_spectra_figure(_spectra_panels(sigmas, found)),
             "map_vectors": plots.correlation_matrices(
-                correlation, titles, rows_are="distilled map", columns_are="principal component"
+                correlation,
+                by_level.titles(sigmas),
+                rows_are="distilled map",
+                columns_are="principal component",
             ),
             "distillation_epochs": plots.distillation_epochs(adam["epochs"], adam["course"], adam["losses"], sigmas),
         },
-        tables=[Table(f"Distilled maps ({subject.inputs} images)", tuple(columns), rows)],
+        tables=[by_level.table(f"Distilled maps ({subject.inputs} images)", columns)],
         metrics={name.replace(" ", "-"): measured for name, measured in columns.items()},
     )
 
@@ -206,34 +196,28 @@ def tested(sigmas: np.ndarray, exact: Arrays, adam: Arrays, own: Arrays, kept: i
     within = analysis.jackknife_interval(
         np.sort(exact["nmse"])[most], np.sort(exact["nmse_without"], axis=0)[most], bounds=(0, np.inf)
     )
+    absent = NotTested(f"of the noise levels {by_level.listed(sigmas)} none is from {_FROM:g} up")
     found: dict[str, Measured] = {
         "distillation-gaussian-weights": Noted(within, f"{most + 1} of {len(sigmas)} levels stay within"),
+        "distillation-singular-vectors": absent,
+        "distillation-symmetric": absent,
         "distillation-adam": NotTested(f"in {adam['epochs'][-1]} epochs Adam has converged at no noise level"),
         "distillation-identity": NotTested(few),
     }
-    inner = np.flatnonzero((sigmas >= _FROM) & (sigmas <= 80.0))
-    if len(inner):
-        weakest, skewed = inner[np.argmin(exact["overlap"][inner])], inner[np.argmax(exact["asymmetry"][inner])]
-        found["distillation-singular-vectors"] = Noted(
-            _interval(exact, "overlap")[weakest], f"the first {kept} vectors, at sigma = {sigmas[weakest]:.3g}"
+    inner = (sigmas >= _FROM) & (sigmas <= 80.0)
+    if inner.any():
+        found["distillation-singular-vectors"] = by_level.least(
+            _interval(exact, "overlap"), sigmas, f"the first {kept} vectors, at {{}}", among=inner
         )
-        found["distillation-symmetric"] = Noted(
-            _interval(exact, "asymmetry")[skewed], f"at sigma = {sigmas[skewed]:.3g}"
-        )
-    else:
-        levels = ", ".join(f"{sigma:.3g}" for sigma in sigmas)
-        absent = NotTested(f"of the noise levels {levels} none is from {_FROM:g} up")
-        found |= {"distillation-singular-vectors": absent, "distillation-symmetric": absent}
+        found["distillation-symmetric"] = by_level.largest(_interval(exact, "asymmetry"), sigmas, "at {}", among=inner)
     # Converged, by the run itself: since half its epochs the weights moved by less than a hundredth of their squared
     # length, which of a steady approach leaves far less.
-    settled = np.flatnonzero(adam["moved"] < 1e-2)
-    if len(settled):
-        furthest = settled[np.argmax(exact["to_adam"][settled])]
-        note = f"at sigma = {sigmas[furthest]:.3g}; converged at {len(settled)} of {len(sigmas)} noise levels"
-        found["distillation-adam"] = Noted(_interval(exact, "to_adam")[furthest], note)
+    settled = adam["moved"] < 1e-2
+    if settled.any():
+        note = f"at {{}}; converged at {settled.sum()} of {len(sigmas)} noise levels"
+        found["distillation-adam"] = by_level.largest(_interval(exact, "to_adam"), sigmas, note, among=settled)
     if not few:
-        worst = int(np.argmax(own["nmse"]))
-        found["distillation-identity"] = Noted(_interval(own, "nmse")[worst], f"at sigma = {sigmas[worst]:.3g}")
+        found["distillation-identity"] = by_level.largest(_interval(own, "nmse"), sigmas, "at {}")
     return found
 
 
@@ -285,29 +269,29 @@ def _interval(found: Arrays, name: str) -> Estimate:
 
 
 def _curves(sigmas: np.ndarray, found: Distilled, kept: int) -> Any:
-    last = found.adam["epochs"][-1]
+    by_adam = f"Adam, {found.adam['epochs'][-1]} epochs"
 
-    def panel(title: str, quantity: str, name: str, **options: Any) -> plots.LevelPanel:
-        plain = found.adam[name]
-        curves = {"exactly": triple(_interval(found.exact, name)), f"Adam, {last} epochs": (plain, plain, plain)}
-        if name == "nmse":
-            curves["identity: own data"] = triple(_interval(found.own, name))
+    def panel(title: str, quantity: str, name: str, others: Mapping[str, Any], **options: Any) -> plots.LevelPanel:
+        curves = {"exactly": _interval(found.exact, name), by_adam: found.adam[name], **others}
         return plots.LevelPanel(title, quantity, sigmas, curves, **options)
 
-    weights = panel("weights against the Gaussian's", "NMSE of weights", "nmse", log=True, marks={"0.2": 0.2})
-    symmetry = panel("symmetry", "|W - W'| / 2 |W|", "asymmetry")
+    own = {"identity: own data": _interval(found.own, "nmse")}
     return plots.level_curves(
-        [weights, symmetry, panel("singular vectors", f"overlap with the first {kept} components", "overlap")]
+        [
+            panel("weights against the Gaussian's", "NMSE of weights", "nmse", own, log=True, marks={"0.2": 0.2}),
+            panel("symmetry", "|W - W'| / 2 |W|", "asymmetry", {}),
+            panel("singular vectors", f"overlap with the first {kept} components", "overlap", {}),
+        ]
     )
 
 
 def _spectra_panels(sigmas: np.ndarray, found: Distilled) -> list[plots.MapPanel]:
     """At most eight levels."""
     shown = np.unique(np.linspace(0, len(sigmas) - 1, min(len(sigmas), 8)).round().astype(int))
-    spectra, theirs = found.spectra, found.components["variances"]
+    spectra, theirs, titles = found.spectra, found.components["variances"], by_level.titles(sigmas)
     return [
         plots.MapPanel(
-            f"$\\sigma$ = {sigmas[k]:.3g}",
+            titles[k],
             {"distilled": spectra["values"][k], "Gaussian": theirs / (theirs + sigmas[k] ** 2)},
             spectra["alignment"][k],
         )
@@ -320,7 +304,7 @@ def check(config: Config, subject: Subject) -> None:
     subject.some("distillation.images", config.images)
 
 
-def costs(config: Config, plan: Plan) -> list[Cost]:
+def costs(config: Config, plan: Plan) -> list[study.Cost]:
     """Evaluations of the network, and products of matrices."""
     levels, size = plan.config.levels, plan.size
     rows = config.images * (config.draws + config.adam_epochs)
@@ -334,7 +318,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     return [replace(found, flop=found.flop + levels * (products + solutions), memory=memory, disk=levels * matrix)]
 
 
-PART = Part(
+PART = study.Part(
     name="distillation",
     title="Linear distillation",
     question="Are the network's best linear maps those of the Gaussian?",

@@ -9,21 +9,10 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.core.errors import require
 from dgu.core.typing import Key
+from experiments import study
+from experiments.hidden_gaussian import by_level, singular_vectors
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Measured,
-    Noted,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_least,
-    option,
-)
+from experiments.study import Claim, Figure, Findings, Noted, Run, at_least, option
 from experiments.study.progress import Progress
 
 FIGURES = (
@@ -54,7 +43,7 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="jacobians"):
+class Config(study.Options, prefix="jacobians"):
     """Singular vectors of the denoiser's Jacobian."""
 
     trajectories: int = option(5, ge=2)
@@ -139,73 +128,56 @@ def report(config: Config, subject: Subject, found: Vectors) -> Findings:
     """Correlation of the singular vectors with the principal components, over noise levels."""
     sigmas, basis = subject.sigmas, found.basis
     stored = {name: each[: len(sigmas)] for name, each in found.triplets.items()}
-    # (levels, trajectories, pixels, vectors), and then (levels, trajectories, vectors, components).
-    left = np.swapaxes(stored["left"].reshape(len(sigmas), config.trajectories, config.vectors, -1), 2, 3)
+    left, values = singular_vectors.as_columns(stored["left"]), stored["values"]
     correlation = analysis.vector_correlation(left, basis)
-    leading = np.einsum("ltii->lti", correlation[:, :, :3, :3])
+    leading = singular_vectors.leading(correlation)
     first = min(config.vectors, basis.shape[1])
     overlap = analysis.subspace_overlap(left[..., :first], basis[:, :first])
-    titles = [f"$\\sigma$ = {sigma:.3g}" for sigma in sigmas]
-    # Each vector is stretched to its own range: its sign means nothing.
-    vectors = stored["left"][:, 0]
-    scaled = vectors / np.maximum(np.abs(vectors).max(axis=(2, 3, 4), keepdims=True), 1e-12)
-    high, low = _compared(sigmas)
-    residuals = (stored["residuals"] / stored["values"][:, :, :1]).max(axis=(1, 2))
+    # The highest level, and of the others the nearest to 1.
+    high, low = 0, 1 + int(np.argmin(np.abs(np.log(sigmas[1:]))))
     columns = {
         "sigma": sigmas,
         "|cosine|, first 3": leading.mean(axis=(1, 2)),
         f"overlap, first {first}": overlap.mean(axis=1),
-        "largest value": stored["values"][:, :, 0].mean(axis=1),
-        f"value {config.vectors}": stored["values"][:, :, -1].mean(axis=1),
-        "largest residual": residuals,
+        "largest value": values[:, :, 0].mean(axis=1),
+        f"value {config.vectors}": values[:, :, -1].mean(axis=1),
+        "largest residual": (stored["residuals"] / values[:, :, :1]).max(axis=(1, 2)),
     }
+    panels = [
+        singular_vectors.vector_panel(
+            "single vectors", sigmas, {f"vector {k + 1}": leading[:, :, k] for k in range(singular_vectors.LEADING)}
+        ),
+        plots.LevelPanel(
+            "spans", f"overlap of the first {first}", sigmas, {"span": plots.mean_and_range(overlap, axis=1)}
+        ),
+        singular_vectors.value_panel(
+            "singular values", sigmas, {"largest": values[:, :, 0], "smallest wanted": values[:, :, -1]}
+        ),
+    ]
+    titles = by_level.titles(sigmas)
+    at_high, fall = f"sigma = {sigmas[high]:.3g}", singular_vectors.fall(leading[high], leading[low])
     return Findings(
         "The first three singular vectors of the Jacobian match the principal components with |cosine| "
-        f"{leading[high].mean():.2f} at sigma = {sigmas[high]:.3g} and {leading[low].mean():.2f} at sigma = "
-        f"{sigmas[low]:.2g}.",
-        claims=_tested(config, sigmas, leading),
-        figures={
-            "jacobian_correlation": plots.correlation_matrices(
-                correlation.mean(axis=1), titles, rows_are="left singular vector", columns_are="principal component"
+        f"{leading[high].mean():.2f} at {at_high} and {leading[low].mean():.2f} at sigma = {sigmas[low]:.2g}.",
+        claims={
+            "jacobian-high-noise": singular_vectors.weakest(
+                leading[high], f"{{}}, {at_high}, {config.trajectories} trajectories"
             ),
-            "jacobian_overlap": _curves(sigmas, leading, overlap, stored["values"], first),
-            "jacobian_vectors": plots.image_grid(scaled, titles, [f"singular vectors 1 to {config.vectors}"]),
+            "jacobian-adaptive": Noted(fall, f"from {at_high} to {sigmas[low]:.3g}, mean of three vectors"),
+        },
+        figures={
+            "jacobian_correlation": singular_vectors.matrices([correlation], titles, "principal component"),
+            "jacobian_overlap": plots.level_curves(panels),
+            "jacobian_vectors": singular_vectors.as_images([stored["left"]], titles, config.vectors),
             "jacobian_perturbations": _moved(config, subject.perturbed, found.perturbed),
         },
-        tables=[
-            Table(
-                "Singular vectors of the Jacobian",
-                tuple(columns),
-                [tuple(map(float, row)) for row in zip(*columns.values())],
-            )
-        ],
+        tables=[by_level.table("Singular vectors of the Jacobian", columns)],
         metrics={
-            "correlation": leading.mean(axis=(1, 2)),
+            "correlation": columns["|cosine|, first 3"],
             "overlap": overlap.mean(axis=1),
             "largest_value": columns["largest value"],
         },
     )
-
-
-def _compared(sigmas: np.ndarray) -> tuple[int, int]:
-    """The highest level, and of the others the nearest to 1."""
-    return 0, 1 + int(np.argmin(np.abs(np.log(sigmas[1:]))))
-
-
-def _tested(config: Config, sigmas: np.ndarray, leading: np.ndarray) -> dict[str, Measured]:
-    high, low = _compared(sigmas)
-    weakest = analysis.t_interval(leading[high].T, bounds=(0, 1))  # (vectors)
-    vector = int(np.argmin(np.asarray(weakest.value)))
-    fall = analysis.t_interval(leading[high].mean(axis=1) - leading[low].mean(axis=1), bounds=(-1, 1))
-    return {
-        "jacobian-high-noise": Noted(
-            weakest[vector],
-            f"vector {vector + 1}, sigma = {sigmas[high]:.3g}, {config.trajectories} trajectories",
-        ),
-        "jacobian-adaptive": Noted(
-            fall, f"from sigma = {sigmas[high]:.3g} to {sigmas[low]:.3g}, mean of three vectors"
-        ),
-    }
 
 
 def _triplets(config: Config, subject: Subject, seed: int, key: Key) -> dict[str, np.ndarray]:
@@ -254,22 +226,7 @@ def _moved(config: Config, levels: np.ndarray, images: np.ndarray) -> Any:
     return plots.image_grid(images.reshape(-1, *images.shape[2:]), names, lengths)
 
 
-def _curves(sigmas: np.ndarray, leading: np.ndarray, overlap: np.ndarray, singular: np.ndarray, first: int) -> Any:
-    def over(measured: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return measured.mean(axis=1), measured.min(axis=1), measured.max(axis=1)
-
-    each = {f"vector {k + 1}": over(leading[:, :, k]) for k in range(3)}
-    spread = {"largest": over(singular[:, :, 0]), "smallest wanted": over(singular[:, :, -1])}
-    return plots.level_curves(
-        [
-            plots.LevelPanel("single vectors", "|cosine| with the component of its rank", sigmas, each),
-            plots.LevelPanel("spans", f"overlap of the first {first}", sigmas, {"span": over(overlap)}),
-            plots.LevelPanel("singular values", "singular value of the Jacobian", sigmas, spread, log=True),
-        ]
-    )
-
-
-def costs(config: Config, plan: Plan) -> list[Cost]:
+def costs(config: Config, plan: Plan) -> list[study.Cost]:
     """Evaluations of the network; one of its linearisation counts as one."""
     evaluations_a_sample = 2 * plan.steps - 1
     rounds = config.max_rounds * 2 * (config.vectors + 1)
@@ -281,7 +238,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     ]
 
 
-PART = Part(
+PART = study.Part(
     name="jacobians",
     title="Adaptive bases",
     question="Are the singular vectors of the network's Jacobian principal components, or adapted to the image?",

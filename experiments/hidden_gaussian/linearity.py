@@ -1,5 +1,6 @@
 """How linear the network, its Gaussian and the multi-delta denoiser are (Figs 1 and 10 of the paper)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,23 +10,10 @@ from dgu import analysis, plots
 from dgu.core.errors import require
 from dgu.core.typing import Key
 from dgu.samplers import karras_sigmas
-from experiments.hidden_gaussian.estimates import triple
+from experiments import study
+from experiments.hidden_gaussian import by_level
 from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Noted,
-    NotTested,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_least,
-    at_most,
-    option,
-)
+from experiments.study import Claim, Figure, Findings, NotTested, Run, at_least, at_most, option
 
 #: Noise level up to which the multi-delta denoiser should be far from linear.
 LOW_NOISE = 0.12
@@ -47,7 +35,7 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="linearity"):
+class Config(study.Options, prefix="linearity"):
     """Linearity scores."""
 
     pairs: int = option(100, ge=2)
@@ -111,54 +99,71 @@ def measure(config: Config, subject: Subject, run: Run) -> dict[str, analysis.Li
 
 def report(config: Config, subject: Subject, scores: dict[str, analysis.LinearityScores]) -> Findings:
     """Linearity at equal weights, over mixing weights, and in its two halves."""
-    sigmas, network, mixes = _sigmas(config, subject), scores[NETWORK], len(config.squares)
-    equal, pairs = config.squares.index(0.5), network.given.shape[-1]
-    cosine, memorising = network.cosine(), scores[POINTS].cosine()
-    worst = int(np.argmin(np.asarray(cosine.value)[:, equal]))
-    low = np.flatnonzero(sigmas <= LOW_NOISE)
-    # Over the levels: how far the cosine at equal weights lies above the least over all weights, image pair by image
-    # pair.
-    moduli = np.abs(network.products / (network.given * network.target))[:, :mixes]
-    lowest = moduli.mean(axis=2).argmin(axis=1)
-    gap = moduli[:, equal] - np.take_along_axis(moduli, lowest[:, None, None], axis=1)[:, 0]
-    above = analysis.t_interval(gap.mean(axis=0), bounds=(-1, 1))
+    sigmas, network, equal = _sigmas(config, subject), scores[NETWORK], config.squares.index(0.5)
+    cosine = {name: one.cosine()[:, equal] for name, one in scores.items()}
+    at_equal = {
+        name: {"cosine": np.asarray(cosine[name].value), "nmse": np.asarray(one.nmse()[:, equal].value)}
+        for name, one in scores.items()
+    }
+    low = sigmas <= LOW_NOISE
     found: dict[str, Any] = {
-        "linearity-network": Noted(cosine[worst, equal], f"least at sigma = {sigmas[worst]:.3g}"),
+        "linearity-network": by_level.least(cosine[NETWORK], sigmas, "least at {}"),
         "linearity-multi-delta": NotTested(f"the lowest noise level is {sigmas[-1]:.3g}"),
         "linearity-equal-weights": NotTested("equal weights are the only ones"),
     }
-    if len(low):
-        highest = int(low[np.argmax(np.asarray(memorising.value)[low, equal])])
-        found["linearity-multi-delta"] = Noted(
-            memorising[highest, equal],
-            f"at sigma = {sigmas[highest]:.3g}; exact for {len(subject.train)} images; the scores are not centred: "
-            "images that share most of their mean score high whatever the denoiser",
+    if low.any():
+        found["linearity-multi-delta"] = by_level.largest(
+            cosine[POINTS],
+            sigmas,
+            f"at {{}}; exact for {len(subject.train)} images; the scores are not centred: images that share most of "
+            "their mean score high whatever the denoiser",
+            among=low,
         )
     if len(set(config.squares)) > 1:
-        found["linearity-equal-weights"] = above
-    at_equal = {
-        name: {"cosine": np.asarray(one.cosine().value)[:, equal], "nmse": np.asarray(one.nmse().value)[:, equal]}
-        for name, one in scores.items()
-    }
-    columns = [at_equal[name][score] for score in ("cosine", "nmse") for name in scores]
-    header = ("sigma", *(f"cosine, {name}" for name in scores), *(f"NMSE, {name}" for name in scores))
-    rows = [tuple(map(float, row)) for row in zip(sigmas, *columns)]
+        found["linearity-equal-weights"] = _excess(network.each_cosine()[:, : len(config.squares)], equal)
+    columns = {"cosine": "cosine", "NMSE": "nmse"}
+    worst = int(at_equal[NETWORK]["cosine"].argmin())
+    panels = [
+        panel
+        for form in ("paper", "code")
+        for panel in _panels(
+            {name: (one, equal) for name, one in scores.items()},
+            form,
+            (f"{'|cosine|' if form == 'paper' else 'cosine'}, {form}'s form", f"NMSE, {form}'s form"),
+        )
+    ]
+    mixes = {f"$\\alpha^2$ = {square:g}": (network, place) for place, square in enumerate(config.squares)}
     return Findings(
-        f"On {pairs} pairs of {subject.inputs} images the network's cosine score of linearity is at least "
-        f"{np.asarray(cosine.value)[worst, equal]:.3f} (at sigma = {sigmas[worst]:.2g}); that of the multi-delta "
-        "denoiser is as "
-        f"low as {np.asarray(memorising.value)[:, equal].min():.3f}.",
+        f"On {network.given.shape[-1]} pairs of {subject.inputs} images the network's cosine score of linearity is at "
+        f"least {at_equal[NETWORK]['cosine'][worst]:.3f} (at sigma = {sigmas[worst]:.2g}); that of the multi-delta "
+        f"denoiser is as low as {at_equal[POINTS]['cosine'].min():.3f}.",
         claims=found,
         figures={
-            "linearity": plots.level_curves(
-                [panel for form in ("paper", "code") for panel in _panels(scores, equal, form)], columns=2
-            ),
-            "linearity_mixing": plots.level_curves(_mixing(config, network), columns=2),
+            "linearity": plots.level_curves(panels, columns=2),
+            "linearity_mixing": plots.level_curves(_panels(mixes, "paper", ("cosine", "NMSE")), columns=2),
             "homogeneity_additivity": plots.level_curves(_halves(config, scores), columns=2),
         },
-        tables=[Table("Linearity at equal weights", header, rows)],
+        tables=[
+            by_level.table(
+                "Linearity at equal weights",
+                {"sigma": sigmas}
+                | {f"{head}, {name}": at_equal[name][score] for head, score in columns.items() for name in scores},
+            )
+        ],
         metrics={**at_equal, "sigmas": sigmas, "paper": PAPER},
     )
+
+
+def _excess(cosine: np.ndarray, equal: int) -> analysis.Estimate:
+    """How far the cosine at equal weights lies above the least over all weights, mean over levels, pair by pair.
+
+    Args:
+        cosine: of each image pair, ``(levels, weights, pairs)``.
+        equal: the place of equal weights.
+    """
+    lowest = cosine.mean(axis=2).argmin(axis=1)
+    gap = cosine[:, equal] - np.take_along_axis(cosine, lowest[:, None, None], axis=1)[:, 0]
+    return analysis.t_interval(gap.mean(axis=0), bounds=(-1, 1))
 
 
 def _sigmas(config: Config, subject: Subject) -> np.ndarray:
@@ -173,44 +178,32 @@ def _coefficients(config: Config) -> np.ndarray:
 
 def _scores(config: Config, subject: Subject, name: str, key: Key) -> dict[str, np.ndarray]:
     images, sigmas = subject.some("linearity.pairs", config.pairs, each=2), _sigmas(config, subject)
-    found = analysis.combination_scores(
+    return analysis.combination_scores(
         subject.model(name), images, sigmas, key, _coefficients(config), pairs=len(images) // 2
-    )
-    return {part: getattr(found, part) for part in ("products", "differences", "given", "target")}
+    ).measured
 
 
-def _panels(scores: dict[str, analysis.LinearityScores], equal: int, form: str) -> list[plots.LevelPanel]:
-    """Both scores at equal weights, in the form of the ``"paper"`` or of its ``"code"``."""
-    sigmas = scores[NETWORK].sigmas
-    cosine = {name: triple(found.cosine(form), (slice(None), equal)) for name, found in scores.items()}
-    nmse = {name: triple(found.nmse(form), (slice(None), equal)) for name, found in scores.items()}
-    signed = "|cosine|" if form == "paper" else "cosine"
-    over = "by the mix" if form == "paper" else "by the outputs' sum"
+def _panels(
+    found: Mapping[str, tuple[analysis.LinearityScores, int]], form: str, titles: tuple[str, str]
+) -> list[plots.LevelPanel]:
+    """Cosines and NMSE in the form of the ``"paper"`` or of its ``"code"``: a curve for each entry, scores and the
+    place of one of their coefficients."""
+    sigmas = next(iter(found.values()))[0].sigmas
+    cosine = {name: scores.cosine(form)[:, place] for name, (scores, place) in found.items()}
+    nmse = {name: scores.nmse(form)[:, place] for name, (scores, place) in found.items()}
+    signed, over = ("|cosine|", "by the mix") if form == "paper" else ("cosine", "by the outputs' sum")
     return [
-        plots.LevelPanel(f"{signed}, {form}'s form", signed, sigmas, cosine),
-        plots.LevelPanel(f"NMSE, {form}'s form", f"NMSE ({over})", sigmas, nmse),
-    ]
-
-
-def _mixing(config: Config, network: analysis.LinearityScores) -> list[plots.LevelPanel]:
-    """A curve for each mixing weight."""
-    labels = [f"$\\alpha^2$ = {square:g}" for square in config.squares]
-    cosine = {label: triple(network.cosine(), (slice(None), k)) for k, label in enumerate(labels)}
-    nmse = {label: triple(network.nmse(), (slice(None), k)) for k, label in enumerate(labels)}
-    return [
-        plots.LevelPanel("cosine", "|cosine|", network.sigmas, cosine),
-        plots.LevelPanel("NMSE", "NMSE (by the mix)", network.sigmas, nmse),
+        plots.LevelPanel(titles[0], signed, sigmas, cosine),
+        plots.LevelPanel(titles[1], f"NMSE ({over})", sigmas, nmse),
     ]
 
 
 def _halves(config: Config, scores: dict[str, analysis.LinearityScores]) -> list[plots.LevelPanel]:
     """A panel for each factor of the homogeneity score, and one for additivity."""
-    first, sigmas = len(config.squares), scores[NETWORK].sigmas
-    titles = [f"homogeneity, c = {factor:g}" for factor in config.factors] + ["additivity"]
     panels = []
-    for k, title in enumerate(titles):
-        curves = {name: triple(found.nmse(), (slice(None), first + k)) for name, found in scores.items()}
-        panels.append(plots.LevelPanel(title, "NMSE (by the output)", sigmas, curves))
+    for place, title in enumerate([*(f"homogeneity, c = {factor:g}" for factor in config.factors), "additivity"]):
+        curves = {name: found.nmse()[:, len(config.squares) + place] for name, found in scores.items()}
+        panels.append(plots.LevelPanel(title, "NMSE (by the output)", scores[NETWORK].sigmas, curves))
     return panels
 
 
@@ -219,13 +212,13 @@ def check(config: Config, subject: Subject) -> None:
     subject.some("linearity.pairs", config.pairs, each=2)
 
 
-def costs(config: Config, plan: Plan) -> list[Cost]:
+def costs(config: Config, plan: Plan) -> list[study.Cost]:
     """Evaluations of the network."""
     evaluations = config.pairs * config.levels * (2 + len(config.squares) + len(config.factors) + 1)
     return [plan.cost("linearity", evaluations, 64)]
 
 
-PART = Part(
+PART = study.Part(
     name="linearity",
     title="Linearity",
     question="How linear are the network, its Gaussian and the multi-delta denoiser over noise levels?",

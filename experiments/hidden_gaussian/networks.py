@@ -1,28 +1,21 @@
-"""The networks that the sweeps and the part on strong generalisation train, on which images, and what that costs."""
+"""The networks that the sweeps and the part on strong generalisation train, and on which images."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
-from typing import Any
+from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dgu.core import parallel
 from dgu.core.errors import InputError, require
 from dgu.data.pixels import area_mean
-from dgu.models import EDMNetwork
-from dgu.samplers import karras_sigmas
 from dgu.training import TrainingConfig
 from dgu.training.loop import check_batch
 from experiments.hidden_gaussian.images import Images, Sources
-from experiments.study import Cost, Options, option
-from experiments.study.flop import matmul_flop
+from experiments.study import Options, option
 from experiments.study.inputs import once_a_run
 from experiments.study.pool import load_images
-from experiments.train import NetworkConfig, build_network
+from experiments.train import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -109,21 +102,6 @@ class Config(Options, prefix="networks"):
         return self.levels * (self.held_out + 3 * self.pairs) + 3 * self.held_out + self.samples * (2 * self.steps - 1)
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One training: its number of images, its width and kind of network, and its seed (and so which images)."""
-
-    size: int
-    width: int
-    seed: int
-    family: str
-
-    @property
-    def name(self) -> str:
-        """Its name in the run directory."""
-        return f"{self.family}-w{self.width}-n{self.size}-s{self.seed}"
-
-
 @once_a_run
 def gather(config: Config) -> Images:
     """The images of a ``Config``, read once a run; whatever can be refused is refused here."""
@@ -162,31 +140,6 @@ def usable_sizes(option: str, sizes: Sequence[int], images: Images, most: int, w
     return kept
 
 
-@dataclass(frozen=True, eq=False)
-class Design:
-    """The networks to train: their options, and the images."""
-
-    config: Config
-    images: Images
-
-    def arm(self, size: int, seed: int, width: int | None = None, family: str | None = None) -> Arm:
-        """An arm of the configured network, or with another width or family."""
-        return Arm(size, width or self.config.network.model_channels, seed, family or self.config.family)
-
-    def network(self, arm: Arm) -> EDMNetwork:
-        """The network of an arm; ``InputError`` if these channels and resolutions do not fit."""
-        architecture, preconditioning = arm.family.split("-")
-        chosen: Any = {"architecture": architecture, "preconditioning": preconditioning, "model_channels": arm.width}
-        side, channels = self.images.train.shape[2:]
-        augment = self.config.training.augment_probability > 0
-        return build_network(replace(self.config.network, **chosen), side, channels, 0, augment=augment)
-
-    def sigmas(self, arm: Arm, count: int | None = None) -> np.ndarray:
-        """Noise levels from 80 to 0.002, within the network's range, and the final 0."""
-        known = self.network(arm).preconditioning
-        return karras_sigmas(count or self.config.levels, max(0.002, known.sigma_min), min(80.0, known.sigma_max))
-
-
 #: Images, side and channels of the paper's sets, for a dry run without their files.
 _KNOWN = {
     "fashion-mnist": (60_000, 28, 1),
@@ -208,59 +161,6 @@ def planned(config: Config) -> Images:
     size = config.size or side + 2 * config.pad
     blank = np.broadcast_to(np.float32(0), (count // 2 if config.sources.halved else count, size, size, channels))
     return Images(blank, blank, False, f"{config.data}, which is not on this machine")
-
-
-def costs(stage: str, design: Design, arms: Sequence[Arm]) -> list[Cost]:
-    """What training and measuring the arms costs, from the shapes of their networks; as if none were trained yet."""
-    config = design.config
-    trained, measured = Cost(f"{stage}: training"), Cost(f"{stage}: measuring")
-    seen, looked = config.training.total_steps * config.training.batch_size, len(config.marks) * config.evaluations
-    widest = max(arm.width for arm in arms)
-    for key in dict.fromkeys((arm.family, arm.width) for arm in arms):
-        count = sum((arm.family, arm.width) == key for arm in arms)
-        weights, flop = _evaluation(design.network(Arm(0, key[1], 0, key[0])))
-        trained = _plus(trained, count, seen, 3 * flop, weights * len(config.marks))
-        measured = _plus(measured, count, looked, flop, 0)
-        if key[1] == widest:  # The others take less.
-            kept = _kept(design.network(Arm(0, key[1], 0, key[0])))
-            at_once = config.training.micro_batch or config.training.batch_size
-            # Parameters, average, two moments and gradient.
-            trained = replace(trained, memory=max(trained.memory, 5 * weights + at_once * kept))
-            measured = replace(measured, memory=max(measured.memory, weights + config.batch_size * kept / 2))
-    return [trained, measured]
-
-
-@lru_cache(maxsize=32)
-def _evaluation(network: EDMNetwork) -> tuple[int, float]:
-    """Bytes of the parameters, and FLOP of an evaluation; a gradient costs about two more evaluations."""
-    image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    params = network.abstract_params
-    return _bytes(params), matmul_flop(network.apply, params, image, level)
-
-
-@lru_cache(maxsize=8)
-def _kept(network: EDMNetwork) -> int:
-    """Bytes that a gradient keeps of an evaluation."""
-    image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    params = network.abstract_params
-    kept = jax.eval_shape(
-        lambda params, *rest: jax.vjp(lambda p: network.apply(p, *rest), params)[1], params, image, level
-    )
-    return max(0, _bytes(kept) - _bytes(params))
-
-
-def _plus(cost: Cost, count: int, evaluations: float, flop: float, disk: float) -> Cost:
-    """A cost with that of ``count`` arms added, which run in turn."""
-    return replace(
-        cost,
-        network_evaluations=cost.network_evaluations + count * evaluations,
-        flop=cost.flop + count * evaluations * flop,
-        disk=cost.disk + count * disk,
-    )
-
-
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _ncsnpp(width: int, dropout: float, channel_mult: tuple[int, ...]) -> NetworkConfig:

@@ -12,30 +12,15 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis import SameNoise
-from dgu.analysis.stats.estimates import Estimate
+from dgu.analysis import Estimate, SameNoise
 from dgu.core.errors import require
+from experiments import study
 from experiments.hidden_gaussian import networks
+from experiments.hidden_gaussian.arms import Arm, Design, training_costs
 from experiments.hidden_gaussian.images import Images
-from experiments.hidden_gaussian.networks import Arm, Design
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
-from experiments.hidden_gaussian.trainer import Measured, Trainer
-from experiments.study import (
-    Claim,
-    Cost,
-    Figure,
-    Findings,
-    Noted,
-    NotTested,
-    Options,
-    Part,
-    Run,
-    Table,
-    at_least,
-    at_most,
-    option,
-)
-from experiments.study import Measured as Outcome
+from experiments.hidden_gaussian.trainer import Measured, train_and_measure
+from experiments.study import Claim, Figure, Findings, Noted, NotTested, Run, at_least, at_most, option
 
 #: Columns of a strip of samples.
 _SHOWN = 12
@@ -59,7 +44,7 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="strong"):
+class Config(study.Options, prefix="strong"):
     """Strong generalisation: do networks trained on disjoint data make the same images?"""
 
     sizes: tuple[int, ...] = option((32, 1024, 8192), ge=2)
@@ -86,49 +71,45 @@ PRESETS = {
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
     share = "the distance of their samples from the same initial noise is at {} half of that from different noise"
-    return (
-        Claim(
-            "strong-generalising-same",
+    nearer = "brings the images of two networks nearer to each other (shown: the relative distance less that"
+    declared = (
+        (
+            "generalising-same",
             "Networks trained on disjoint sets of the largest size make nearly the same images: "
             f"{share.format('most')}.",
             at_most(0.5),
-            source="Fig 9",
         ),
-        Claim(
-            "strong-memorising-apart",
+        (
+            "memorising-apart",
             f"Networks trained on disjoint sets of the smallest size make different images: {share.format('least')}.",
             at_least(0.5),
-            source="Fig 9",
         ),
-        Claim(
-            "strong-size",
+        (
+            "size",
             "The relative distance of samples from the same initial noise falls with the size of the training sets "
             "(shown: that of the largest size less that of the smallest).",
             at_most(0.0),
-            source="Fig 9",
         ),
-        Claim(
-            "strong-early-stopping",
-            "On training sets of the smallest size, early stopping (at the least held-out loss) brings the images of "
-            "two networks nearer to each other (shown: the relative distance less that at the end of training).",
+        (
+            "early-stopping",
+            f"On training sets of the smallest size, early stopping (at the least held-out loss) {nearer} at the end "
+            "of training).",
             at_most(0.0),
-            source="Fig 9",
         ),
-        Claim(
-            "strong-small-capacity",
-            f"On training sets of the smallest size, small capacity ({config.narrow} channels) brings the images of "
-            "two networks nearer to each other (shown: the relative distance less that of the wide networks).",
+        (
+            "small-capacity",
+            f"On training sets of the smallest size, small capacity ({config.narrow} channels) {nearer} of the wide "
+            "networks).",
             at_most(0.0),
-            source="Fig 9",
         ),
-        Claim(
-            "strong-gaussians",
+        (
+            "gaussians",
             f"The Gaussian of some images (of the sizes studied, the one nearest to {_ENOUGH}) makes nearly the same "
             "images as the Gaussian of all: their distance is at most a fifth of that from different noise.",
             at_most(0.2),
-            source="Fig 9",
         ),
     )
+    return tuple(Claim(f"strong-{name}", statement, test, source="Fig 9") for name, statement, test in declared)
 
 
 @dataclass(frozen=True)
@@ -153,7 +134,7 @@ def check(config: Config, subject: Subject) -> None:
     common = subject.config.networks
     wide = common.network.model_channels
     require(config.narrow < wide, "strong.narrow", config.narrow, f"below networks.network.model_channels = {wide}")
-    design = Design(common, networks.gather(common))
+    design = Design(common, networks.gather(common), subject.config.seed)
     for arm in arms(config, design):
         design.network(arm)
 
@@ -177,16 +158,16 @@ def arms(config: Config, design: Design) -> list[Arm]:
 def measure(config: Config, subject: Subject, run: Run) -> Found:
     """Train what is not trained yet, and sample the networks and the Gaussians."""
     common = subject.config.networks
-    trainer = Trainer(common, networks.gather(common), run.directory, run.seed)
-    sizes, seeds = _sizes(config, common, trainer.images), range(common.seeds)
-    found = trainer.measured(arms(config, trainer), "strong generalisation")
-    gaussians = {size: run.stage(f"gaussian-{size}", _gaussians, trainer, size) for size in sizes}
-    whole = run.stage("whole", lambda: {"samples": trainer.draw(trainer.whole, trainer.arm(sizes[0], 0))})["samples"]
-    early = [stopped(found[trainer.arm(sizes[0], seed)]) for seed in seeds]
+    design = Design(common, networks.gather(common), run.seed)
+    sizes, seeds = _sizes(config, common, design.images), range(common.seeds)
+    found = train_and_measure(design, run.directory, arms(config, design), "strong generalisation")
+    gaussians = {size: run.stage(f"gaussian-{size}", _gaussians, design, size) for size in sizes}
+    whole = run.stage("whole", lambda: {"samples": design.draw(design.whole, design.arm(sizes[0], 0))})["samples"]
+    early = [stopped(found[design.arm(sizes[0], seed)]) for seed in seeds]
     samples = {
-        **{_named(size): [found[trainer.arm(size, seed)][-1].samples for seed in seeds] for size in sizes},
+        **{_named(size): [found[design.arm(size, seed)][-1].samples for seed in seeds] for size in sizes},
         "early stopping": [one.samples for one in early],
-        "small capacity": [found[trainer.arm(sizes[0], seed, config.narrow)][-1].samples for seed in seeds],
+        "small capacity": [found[design.arm(sizes[0], seed, config.narrow)][-1].samples for seed in seeds],
         **{f"Gaussian, {_named(size)}": [gaussians[size][f"s{seed}"] for seed in seeds] for size in sizes},
     }
     return Found(samples, whole, [one.seen for one in early], sizes)
@@ -207,7 +188,6 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
         for (name, one), ratio in zip(apart.items(), ratios.values())
     ]
     stops = ", ".join(f"{stop:,}" for stop in found.stops)
-    over = f"{common.samples} samples, {common.seeds * (common.seeds - 1) // 2} pairs of networks"
     columns = ("models", "RMSE, same noise", "RMSE, different noise", "ratio", "low", "high")
     return Findings(
         f"From the same initial noise, networks trained on disjoint sets of {sizes[-1]} images make images whose "
@@ -216,13 +196,13 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
         f"{config.narrow} channels {ratios['small capacity'].value:.2f}.",
         claims=tested(common, sizes, apart, to_whole),
         figures={
-            "strong_similarity": (_similarity(ratios, sizes), f"Here: {over}."),
+            "strong_similarity": (_similarity(ratios, sizes), f"Here: {_over(common)}."),
             "strong_samples": (
                 _strips(found.samples, sizes),
                 f"Stopped early: at the least held-out loss, after {stops} images seen.",
             ),
         },
-        tables=[Table("Samples from the same noise, disjoint training sets", columns, rows)],
+        tables=[study.Table("Samples from the same noise, disjoint training sets", columns, rows)],
         metrics={
             "ratio": {name: ratio.value for name, ratio in ratios.items()},
             "stopped": found.stops,
@@ -233,31 +213,31 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
 
 def tested(
     common: networks.Config, sizes: tuple[int, ...], apart: dict[str, SameNoise], to_whole: SameNoise
-) -> dict[str, Outcome]:
+) -> dict[str, study.Measured]:
     """What was measured for each claim, from distances between two networks, and from a Gaussian to that of all."""
-    small, large = apart[_named(sizes[0])], apart[_named(sizes[-1])]
-    pairs = common.seeds * (common.seeds - 1) // 2
-    over = f"{common.samples} samples, {pairs} pairs of networks"
+    fewest, most = _named(sizes[0]), _named(sizes[-1])
+    small, large, over = apart[fewest], apart[most], _over(common)
     wide = f"{common.network.model_channels} channels of the wide networks"
 
     def less(one: SameNoise, note: str) -> Noted:
         """The difference to the smallest sets, sample by sample."""
         return Noted(analysis.t_interval(one.ratios - small.ratios), f"{over}; {note}")
 
-    fewest, most = f"{sizes[0]:,} images", f"{sizes[-1]:,} images"
-    found: dict[str, Outcome] = {
+    once = NotTested("networks were kept at the end of training alone")
+    return {
         "strong-generalising-same": Noted(large.ratio, f"{over}; {most}"),
         "strong-memorising-apart": Noted(small.ratio, f"{over}; {fewest}"),
         "strong-size": less(large, f"from {fewest} to {most}"),
-        "strong-early-stopping": NotTested("networks were kept at the end of training alone"),
+        "strong-early-stopping": less(apart["early stopping"], fewest) if len(common.marks) > 1 else once,
         "strong-small-capacity": less(apart["small capacity"], f"{fewest}; {wide}"),
         "strong-gaussians": Noted(
             to_whole.ratio, f"{common.samples} samples, {common.seeds} sets of {_nearest(sizes):,} images"
         ),
     }
-    if len(common.marks) > 1:
-        found["strong-early-stopping"] = less(apart["early stopping"], fewest)
-    return found
+
+
+def _over(common: networks.Config) -> str:
+    return f"{common.samples} samples, {common.seeds * (common.seeds - 1) // 2} pairs of networks"
 
 
 def stopped(course: list[Measured]) -> Measured:
@@ -274,22 +254,20 @@ def _named(size: int) -> str:
     return f"{size:,} images"
 
 
-def _gaussians(trainer: Trainer, size: int) -> dict[str, np.ndarray]:
+def _gaussians(design: Design, size: int) -> dict[str, np.ndarray]:
     """Samples of the Gaussian of each seed's images, ``s0``, ``s1`` ..."""
-    every = [trainer.arm(size, seed) for seed in range(trainer.config.seeds)]
-    return {f"s{arm.seed}": trainer.draw(trainer.gaussian(arm), arm) for arm in every}
+    every = [design.arm(size, seed) for seed in range(design.config.seeds)]
+    return {f"s{arm.seed}": design.draw(design.gaussian(arm), arm) for arm in every}
 
 
 def _similarity(ratios: dict[str, Estimate], sizes: tuple[int, ...]) -> Any:
     rows = [*(_named(size) for size in sizes), "early stopping", "small capacity"]
-
-    def values(names: list[str]) -> np.ndarray:
-        found = [ratios.get(name) for name in names]
-        return np.array([(np.nan,) * 3 if one is None else (one.value, one.low, one.high) for one in found], np.float64)
-
     return plots.interval_dots(
         [row if row.endswith("images") else f"{row}, {_named(sizes[0])}" for row in rows],
-        {"networks": values(rows), "Gaussians": values([f"Gaussian, {row}" for row in rows])},
+        {
+            "networks": [ratios[row] for row in rows],
+            "Gaussians": [ratios.get(f"Gaussian, {row}") for row in rows],
+        },
         quantity="distance from the same noise / from different noise",
         marks={"different noise": 1.0},
     )
@@ -304,13 +282,14 @@ def _strips(samples: dict[str, list[np.ndarray]], sizes: tuple[int, ...]) -> Any
     return plots.image_grid(np.stack([row for _, row in rows]), [name for name, _ in rows], [title])
 
 
-def costs(config: Config, plan: Plan) -> list[Cost]:
+def costs(config: Config, plan: Plan) -> list[study.Cost]:
     """Training and measuring every arm by itself; with the sweeps it shares most of them."""
-    design = Design(plan.config.networks, networks.planned(plan.config.networks))
-    return networks.costs("strong", design, arms(config, design))
+    common = plan.config.networks
+    design = Design(common, networks.planned(common), plan.config.seed)
+    return training_costs("strong", design, arms(config, design))
 
 
-PART = Part(
+PART = study.Part(
     name="strong",
     title="Strong generalisation",
     question="Do networks that were trained on disjoint data make the same images of the same noise?",

@@ -1,14 +1,11 @@
 """Claims on the sweeps: ranks over training-set sizes, the course of training on little data, linear maps."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from dgu import analysis
 from experiments.hidden_gaussian.sweep_results import Sweep
-from experiments.hidden_gaussian.trainer import Measured, intermediate
-from experiments.study import Claim, Noted, NotTested, all_of, at_least, at_most
-from experiments.study import Measured as Outcome
+from experiments.hidden_gaussian.trainer import intermediate, summaries
+from experiments.study import Claim, Measured, Noted, NotTested, all_of, at_least, at_most
 
 #: Training-set sizes from which on a rank correlation says something.
 _RANKED = 4
@@ -40,31 +37,28 @@ def declared(little: int, narrow: int) -> tuple[Claim, ...]:
             f"On {few} the wide network comes near to the Gaussian denoiser and leaves it again while its samples "
             "become training images.",
             all_of(
-                Claim(
-                    "min-over-final",
-                    f"The least {peak} during training is at most 0.8 of the last one.",
-                    at_most(0.8),
-                    source="Fig 8",
-                ),
-                Claim(
-                    "min-over-first",
-                    f"The least {peak} during training is at most 0.8 of the first one measured.",
-                    at_most(0.8),
-                    source="Fig 8",
-                ),
-                Claim(
-                    "gl-final",
-                    "At the end of training the generalisation score (14) of the samples is at most 0.3.",
-                    at_most(0.3),
-                    source="Fig 8",
-                ),
-                Claim(
-                    "gl-final-relative",
-                    "At the end of training the generalisation score of the samples is at most half of that of "
-                    "held-out images.",
-                    at_most(0.5),
-                    source="Fig 8",
-                ),
+                *(
+                    Claim(name, statement, at_most(bound), source="Fig 8")
+                    for name, statement, bound in (
+                        ("min-over-final", f"The least {peak} during training is at most 0.8 of the last one.", 0.8),
+                        (
+                            "min-over-first",
+                            f"The least {peak} during training is at most 0.8 of the first one measured.",
+                            0.8,
+                        ),
+                        (
+                            "gl-final",
+                            "At the end of training the generalisation score (14) of the samples is at most 0.3.",
+                            0.3,
+                        ),
+                        (
+                            "gl-final-relative",
+                            "At the end of training the generalisation score of the samples is at most half of that "
+                            "of held-out images.",
+                            0.5,
+                        ),
+                    )
+                )
             ),
             source="Fig 8",
         ),
@@ -101,61 +95,54 @@ def declared(little: int, narrow: int) -> tuple[Claim, ...]:
     )
 
 
-def tested(sweep: Sweep) -> dict[str, Outcome]:
+def tested(sweep: Sweep) -> dict[str, Measured]:
     """What was measured for each claim."""
-    common, sizes = sweep.trainer.config, sweep.sizes
-    over = f"{common.seeds} seeds; {len(sizes)} sizes from {sizes[0]} to {sizes[-1]}"
-    found: dict[str, Outcome] = {
-        "sweeps-linearity-rises": Noted(sweep.rank(sweep.by_seed(lambda one, size: one.least_cosine)), over),
-        "sweeps-distance-falls": Noted(sweep.rank(sweep.by_seed(lambda one, size: one.middle())), over),
-        "sweeps-generalisation-rises": Noted(sweep.rank(sweep.by_seed(sweep.relative_score)), over),
+    common, sizes = sweep.design.config, sweep.sizes
+    seeds, over = f"{common.seeds} seeds", f"{len(sizes)} sizes from {sizes[0]} to {sizes[-1]}"
+    relative = sweep.over_sizes("score") / [sweep.fresh_mean(size) for size in sizes]
+    ranked = {
+        "sweeps-linearity-rises": sweep.over_sizes("least_cosine"),
+        "sweeps-distance-falls": sweep.over_sizes("own"),
+        "sweeps-generalisation-rises": relative,
+    }
+    found: dict[str, Measured] = {
+        name: Noted(analysis.t_interval(analysis.rank_correlation(sizes, values), bounds=(-1, 1)), f"{seeds}; {over}")
+        for name, values in ranked.items()
     }
     if len(sizes) < _RANKED:
         few = NotTested(f"a rank correlation over {len(sizes)} sizes says little: {_RANKED} or more are needed")
-        found = {name: few for name in found}
+        found = dict.fromkeys(ranked, few)
     kept = len(common.marks)
     once = NotTested(f"networks were kept {kept} times in training: {_KEPT} or more are needed")
     found["sweeps-wide-memorises"] = _memorises(sweep) if kept >= _KEPT else once
     found["sweeps-narrow-stays"] = _stays(sweep) if kept >= _KEPT else once
     middle, linear = intermediate(sweep.sigmas), sweep.linear
-    memorising, generalising = (
-        np.array([float(one["linear_gaussian"][middle].mean()) for one in linear[kind]])
-        for kind in ("memorising", "generalising")
-    )
-    nearer = [
-        float((one["linear_gaussian"] - one["network_gaussian"])[middle].mean()) for one in linear["generalising"]
-    ]
-    seeds, largest = f"{common.seeds} seeds", f"the largest training set has {sizes[-1]:,} images"
-    found["sweeps-linear-nearer"] = Noted(analysis.t_interval(nearer), f"{seeds}; {largest}")
-    further = analysis.t_interval(memorising - generalising)
-    found["sweeps-linear-memorising"] = Noted(further, f"{seeds}; {largest}")
+    to_gaussian = {
+        kind: np.array([one["linear_gaussian"][middle].mean() for one in each]) for kind, each in linear.items()
+    }
+    nearer = [(one["linear_gaussian"] - one["network_gaussian"])[middle].mean() for one in linear["generalising"]]
+    note = f"{seeds}; the largest training set has {sizes[-1]:,} images"
+    found["sweeps-linear-nearer"] = Noted(analysis.t_interval(nearer), note)
+    further = analysis.t_interval(to_gaussian["memorising"] - to_gaussian["generalising"])
+    found["sweeps-linear-memorising"] = Noted(further, note)
     return found
 
 
-def _course(sweep: Sweep, width: int, quantity: Callable[[Measured], float]) -> np.ndarray:
-    """A quantity of the networks on little data over training, ``(seeds, checkpoints)``."""
-    return np.array([[quantity(one) for one in measured] for measured in sweep.widths_found[width]])
-
-
-def _memorises(sweep: Sweep) -> dict[str, Outcome]:
-    peak = _course(sweep, sweep.wide, lambda one: one.peak)
-    mean = _course(sweep, sweep.wide, lambda one: one.middle())
-    lasts = [measured[-1] for measured in sweep.widths_found[sweep.wide]]
-    scores = np.array([float(one.score.value) for one in lasts])
-    relative = [sweep.relative_score(one, sweep.little) for one in lasts]
+def _memorises(sweep: Sweep) -> dict[str, Measured]:
+    wide = sweep.widths_found[sweep.wide]
+    peak, mean, score = (summaries(wide, quantity) for quantity in ("peak", "own", "score"))
+    fresh = sweep.fresh_mean(sweep.little)
     of_means = f"of the mean over these levels {(mean.min(axis=1) / mean[:, -1]).mean():.3f}"
-    fresh = f"held-out images score {float(np.mean(sweep.fresh[sweep.little])):.3f}"
     return {
         "min-over-final": Noted(analysis.t_interval(peak.min(axis=1) / peak[:, -1]), of_means),
         "min-over-first": analysis.t_interval(peak.min(axis=1) / peak[:, 0]),
-        "gl-final": analysis.t_interval(scores),
-        "gl-final-relative": Noted(analysis.t_interval(relative), fresh),
+        "gl-final": analysis.t_interval(score[:, -1]),
+        "gl-final-relative": Noted(analysis.t_interval(score[:, -1] / fresh), f"held-out images score {fresh:.3f}"),
     }
 
 
 def _stays(sweep: Sweep) -> Noted:
-    peak = _course(sweep, sweep.narrow, lambda one: one.peak)
-    mean = _course(sweep, sweep.narrow, lambda one: one.middle())
+    peak, mean = (summaries(sweep.widths_found[sweep.narrow], quantity) for quantity in ("peak", "own"))
     of_means = f"of the mean over these levels {(mean[:, -1] / mean.min(axis=1)).mean():.3f}"
-    seeds = f"{sweep.trainer.config.seeds} seeds"
+    seeds = f"{sweep.design.config.seeds} seeds"
     return Noted(analysis.t_interval(peak[:, -1] / peak.min(axis=1)), f"{seeds}; {of_means}")

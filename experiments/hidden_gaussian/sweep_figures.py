@@ -1,15 +1,16 @@
 """Figures of the sweeps."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from dgu import analysis, plots
+from dgu.plots.bands import ends
 from experiments.hidden_gaussian.subject import GAUSSIAN, POINTS
 from experiments.hidden_gaussian.sweep_results import DENOISED_AT, Sweep
-from experiments.hidden_gaussian.trainer import Measured
+from experiments.hidden_gaussian.trainer import Measured, summaries
 from experiments.study import Figure
 
 #: Columns of a strip of samples.
@@ -111,40 +112,28 @@ def draw(sweep: Sweep) -> dict[str, Any]:
     """All figures by name, with a further sentence for the caption of some."""
     lasts = {f"{size:,} images": [one[-1] for one in found] for size, found in sweep.sizes_found.items()}
     ends = {f"{width} channels": [one[-1] for one in found] for width, found in sweep.widths_found.items()}
-    wide, kinds = sweep.widths_found[sweep.wide], sweep.families_found
+    kinds = {kind: found[-1] for kind, found in sweep.families_found.items()}
+    wide = sweep.widths_found[sweep.wide]
     kept = sorted({round(place) for place in np.linspace(0, len(wide[0]) - 1, min(7, len(wide[0])))})
     course = {f"{wide[0][place].seen:,} seen": [one[place] for one in wide] for place in kept}
     largest = sweep.sizes[-1]
     gaussian = sweep.references[largest][GAUSSIAN].samples
     little, many = f"The training set has {sweep.little:,} images.", f"The largest set has {largest:,} images."
+    linearity = [_level("cosine", "|cosine|", lasts, "cosine"), _level("NMSE", "NMSE (by the mix)", lasts, "nmse")]
     return {
-        "sweep_linearity": plots.level_curves(
-            [_level("cosine", "|cosine|", lasts, "cosine"), _level("NMSE", "NMSE (by the mix)", lasts, "nmse")],
-            columns=2,
-        ),
+        "sweep_linearity": plots.level_curves(linearity, columns=2),
         "sweep_distances": plots.level_curves(_distance_panels(lasts), columns=2),
         "sweep_size": plots.sweep_curves(_size_panels(sweep)),
-        "sweep_size_samples": _strip(
-            sweep,
-            [
-                *((f"{size:,} images", found[0][-1].samples) for size, found in sweep.sizes_found.items()),
-                (f"Gaussian, {largest:,}", gaussian),
-            ],
-        ),
+        "sweep_size_samples": _strip(sweep, _firsts(lasts) + [(f"Gaussian, {largest:,}", gaussian)]),
         "sweep_width": (_own_and_linearity(ends), little),
-        "sweep_width_samples": _strip(
-            sweep,
-            [(f"{width} channels", found[0][-1].samples) for width, found in sweep.widths_found.items()] + _own(sweep),
-        ),
+        "sweep_width_samples": _strip(sweep, _firsts(ends) + _own(sweep)),
         "sweep_time": (plots.sweep_curves(_time_panels(sweep)), little),
         "sweep_time_levels": (_own_and_linearity(course), little),
-        "sweep_time_samples": _strip(
-            sweep, [(f"{wide[0][place].seen:,} seen", wide[0][place].samples) for place in kept] + _own(sweep)
-        ),
+        "sweep_time_samples": _strip(sweep, _firsts(course) + _own(sweep)),
         "sweep_neighbours": _neighbours(sweep),
         "sweep_families": (plots.sweep_curves(_family_panels(kinds), columns=2), many),
         "sweep_family_samples": _strip(
-            sweep, [*((kind, found[-1].samples) for kind, found in kinds.items()), (GAUSSIAN, gaussian)]
+            sweep, [*((kind, last.samples) for kind, last in kinds.items()), (GAUSSIAN, gaussian)]
         ),
         "sweep_linear": _linear_figure(sweep),
         "sweep_moved": _moved(sweep),
@@ -152,17 +141,14 @@ def draw(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def _band(values: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and range over the first axis, seeds."""
-    array = np.asarray(values, np.float64)
-    return array.mean(axis=0), array.min(axis=0), array.max(axis=0)
-
-
 def _level(
-    title: str, quantity: str, found: Mapping[str, list[Measured]], name: str, kept: slice = slice(None)
+    title: str, quantity: str, found: Mapping[str, Sequence[Measured]], name: str, kept: slice = slice(None)
 ) -> plots.LevelPanel:
     """A measure ``name`` over noise levels: of each entry the mean and the range over seeds."""
-    curves = {who: _band([getattr(one, name)[kept].mean(axis=1) for one in each]) for who, each in found.items()}
+    curves = {
+        who: plots.mean_and_range([getattr(one, name)[kept].mean(axis=1) for one in each])
+        for who, each in found.items()
+    }
     sigmas = next(iter(found.values()))[0].sigmas
     return plots.LevelPanel(title, quantity, sigmas[kept], curves)
 
@@ -186,59 +172,50 @@ def _own_and_linearity(found: Mapping[str, list[Measured]]) -> Any:
 
 def _size_panels(sweep: Sweep) -> list[plots.SweepPanel]:
     x = np.array(sweep.sizes, np.float64)
-
-    def curves(quantity: Callable[[Measured], float], *references: str) -> dict[str, Band]:
-        found = {"network": (x, *_band(sweep.by_seed(lambda one, size: quantity(one))))}
-        for name in references:
-            one = np.array([quantity(sweep.references[size][name]) for size in sweep.sizes])
-            found[name] = (x, one, one, one)
-        return found
-
-    label = "training images"
     fresh = np.stack([sweep.fresh[size] for size in sweep.sizes], axis=1)
-    linearity = curves(lambda one: one.least_cosine, POINTS, GAUSSIAN)
-    distance = curves(lambda one: one.middle(), POINTS)
-    score = curves(lambda one: float(one.score.value), POINTS, GAUSSIAN)
+    held_out = {"held-out images": (x, *plots.mean_and_range(fresh))}
+
+    def panel(
+        title: str, quantity: str, name: str, references: Sequence[str], more: Mapping[str, Band]
+    ) -> plots.SweepPanel:
+        curves = {"network": (x, *plots.mean_and_range(sweep.over_sizes(name)))}
+        for which in references:
+            one = np.array([sweep.references[size][which].summary[name] for size in sweep.sizes])
+            curves[which] = (x, one, one, one)
+        return plots.SweepPanel(title, "training images", quantity, {**curves, **more})
+
     return [
-        plots.SweepPanel("least linearity", label, "least |cosine|", linearity),
-        plots.SweepPanel(_OWN, label, _RMSE, distance),
-        plots.SweepPanel("generalisation", label, "GL score (14)", score | {"held-out images": (x, *_band(fresh))}),
+        panel("least linearity", "least |cosine|", "least_cosine", (POINTS, GAUSSIAN), {}),
+        panel(_OWN, _RMSE, "own", (POINTS,), {}),
+        panel("generalisation", "GL score (14)", "score", (POINTS, GAUSSIAN), held_out),
     ]
 
 
 def _time_panels(sweep: Sweep) -> list[plots.SweepPanel]:
-    def curves(quantity: Callable[[Measured], float]) -> dict[str, Band]:
-        found = {}
+    def panel(title: str, quantity: str, name: str, **options: Any) -> plots.SweepPanel:
+        curves = {}
         for width, courses in sweep.widths_found.items():
             seen = np.array([one.seen for one in courses[0]], np.float64)
-            found[f"{width} channels"] = (seen, *_band([[quantity(one) for one in each] for each in courses]))
-        return found
+            curves[f"{width} channels"] = (seen, *plots.mean_and_range(summaries(courses, name)))
+        return plots.SweepPanel(title, "images seen in training", quantity, curves, **options)
 
-    label, gl = "images seen in training", "GL score (14)"
-    fresh = {"held-out images": float(np.mean(sweep.fresh[sweep.little]))}
-    loss, score = curves(lambda one: float(one.loss.mean())), curves(lambda one: float(one.score.value))
     return [
-        plots.SweepPanel("Gaussian, peak over $\\sigma$", label, _RMSE, curves(lambda one: one.peak)),
-        plots.SweepPanel("Gaussian, mean over $\\sigma$", label, _RMSE, curves(lambda one: one.middle())),
-        plots.SweepPanel("linearity", label, "least |cosine|", curves(lambda one: one.least_cosine)),
-        plots.SweepPanel("generalisation", label, gl, score, marks=fresh),
-        plots.SweepPanel("held-out images", label, "denoising loss (mean square)", loss),
+        panel("Gaussian, peak over $\\sigma$", _RMSE, "peak"),
+        panel("Gaussian, mean over $\\sigma$", _RMSE, "own"),
+        panel("linearity", "least |cosine|", "least_cosine"),
+        panel("generalisation", "GL score (14)", "score", marks={"held-out images": sweep.fresh_mean(sweep.little)}),
+        panel("held-out images", "denoising loss (mean square)", "loss"),
     ]
 
 
-def _family_panels(kinds: Mapping[str, list[Measured]]) -> list[plots.SweepPanel]:
-    def curves(name: str) -> dict[str, Any]:
-        found = {}
-        for kind, measured in kinds.items():
-            interval = analysis.t_interval(getattr(measured[-1], name))
-            found[kind] = (measured[-1].sigmas, interval.value, interval.low, interval.high)
-        return found
+def _family_panels(kinds: Mapping[str, Measured]) -> list[plots.SweepPanel]:
+    def panel(title: str, quantity: str, name: str, log: bool) -> plots.SweepPanel:
+        curves = {}
+        for kind, last in kinds.items():
+            curves[kind] = (last.sigmas, *ends(analysis.t_interval(getattr(last, name))))
+        return plots.SweepPanel(title, "noise level $\\sigma$", quantity, curves, log=log, falling=True)
 
-    label = "noise level $\\sigma$"
-    return [
-        plots.SweepPanel(_OWN, label, _RMSE, curves("own"), log=True, falling=True),
-        plots.SweepPanel("linearity", label, "|cosine|", curves("cosine"), falling=True),
-    ]
+    return [panel(_OWN, _RMSE, "own", True), panel("linearity", "|cosine|", "cosine", False)]
 
 
 def _linear_figure(sweep: Sweep) -> Any:
@@ -249,35 +226,38 @@ def _linear_figure(sweep: Sweep) -> Any:
     }
     panels = []
     for kind, found in sweep.linear.items():
-        curves = {shown: _band([one[name].mean(axis=1) for one in found]) for name, shown in names.items()}
+        curves = {
+            shown: plots.mean_and_range([one[name].mean(axis=1) for one in found]) for name, shown in names.items()
+        }
         panels.append(plots.LevelPanel(kind, _RMSE, sweep.sigmas, curves))
     return plots.level_curves(panels, columns=2)
 
 
 def _moved(sweep: Sweep) -> Any:
     few, many = sweep.sizes[0], sweep.sizes[-1]
-    movers = {
-        f"network, {few:,}": [one[-1] for one in sweep.sizes_found[few]],
-        f"network, {many:,}": [one[-1] for one in sweep.sizes_found[many]],
-        f"Gaussian, {few:,}": [sweep.references[few][GAUSSIAN]],
-        f"Gaussian, {many:,}": [sweep.references[many][GAUSSIAN]],
-        f"multi-delta, {few:,}": [sweep.references[few][POINTS]],
-    }
+    movers = {f"network, {size:,}": [one[-1] for one in sweep.sizes_found[size]] for size in (few, many)}
+    movers |= {f"Gaussian, {size:,}": [sweep.references[size][GAUSSIAN]] for size in (few, many)}
+    movers |= {f"multi-delta, {few:,}": [sweep.references[few][POINTS]]}
     panel = replace(_level("denoised against its input", _RMSE, movers, "moved"), log=True)
     return plots.level_curves([panel])
 
 
 def _strip(sweep: Sweep, rows: list[tuple[str, np.ndarray]]) -> Any:
-    count = min(_SHOWN, sweep.trainer.config.samples)
+    count = min(_SHOWN, sweep.design.config.samples)
     return plots.image_grid(
         np.stack([images[:count] for _, images in rows]), [name for name, _ in rows], ["the same noise in each column"]
     )
 
 
+def _firsts(found: Mapping[str, list[Measured]]) -> list[tuple[str, np.ndarray]]:
+    """Rows of a strip: the samples of the first seed's networks."""
+    return [(name, each[0].samples) for name, each in found.items()]
+
+
 def _own(sweep: Sweep) -> list[tuple[str, np.ndarray]]:
     """Rows under a strip of networks on little data: the Gaussian's samples, and the wide network's nearest images."""
-    arm = sweep.trainer.arm(sweep.little, 0)
-    nearest = sweep.trainer.subset(arm)[sweep.widths_found[sweep.wide][0][-1].nearest]
+    images = sweep.design.subset(sweep.design.arm(sweep.little, 0))
+    nearest = images[sweep.widths_found[sweep.wide][0][-1].nearest]
     return [(GAUSSIAN, sweep.references[sweep.little][GAUSSIAN].samples), ("nearest image", nearest)]
 
 
@@ -285,19 +265,16 @@ def _neighbours(sweep: Sweep) -> Any:
     rows = []
     for size in (sweep.sizes[0], sweep.sizes[-1]):
         last = sweep.sizes_found[size][0][-1]
-        images = sweep.trainer.subset(sweep.trainer.arm(size, 0))
+        images = sweep.design.subset(sweep.design.arm(size, 0))
         rows += [(f"{size:,} images", last.samples), ("nearest", images[last.nearest])]
     return _strip(sweep, rows)
 
 
 def _denoised(sweep: Sweep) -> Any:
-    few, many, found = sweep.sizes[0], sweep.sizes[-1], sweep.denoised
-    rows = {
-        "held_out": "held out",
-        "network_few": f"network, {few:,}",
-        "gaussian_few": f"Gaussian, {few:,}",
-        "network_many": f"network, {many:,}",
-        "gaussian_many": f"Gaussian, {many:,}",
-    }
-    images = np.stack([found.images[name] for name in rows])
-    return plots.image_grid(images, list(rows.values()), [f"denoised at $\\sigma$ = {found.sigma:.3g}"])
+    found = sweep.denoised
+    rows = {"held out": found.images["held_out"]}
+    for name, size in (("few", sweep.sizes[0]), ("many", sweep.sizes[-1])):
+        rows |= {f"network, {size:,}": found.images[f"network_{name}"]}
+        rows |= {f"Gaussian, {size:,}": found.images[f"gaussian_{name}"]}
+    titles = [f"denoised at $\\sigma$ = {found.sigma:.3g}"]
+    return plots.image_grid(np.stack(list(rows.values())), list(rows), titles)

@@ -9,24 +9,38 @@ images they cannot. Verdicts are over three seeds, on different images. The mult
 shows exactly what a network that memorises perfectly would; it is drawn beside the networks.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dgu.core.errors import require
 from experiments.hidden_gaussian import networks
+from experiments.hidden_gaussian.arms import Arm, Design, training_costs
 from experiments.hidden_gaussian.images import Images
-from experiments.hidden_gaussian.networks import Arm, Design
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.hidden_gaussian.sweep_claims import declared, tested
 from experiments.hidden_gaussian.sweep_figures import FIGURES, draw
 from experiments.hidden_gaussian.sweep_results import Sweep, denoised, fresh_scores, linear_distances, reference
-from experiments.hidden_gaussian.trainer import Measured, Trainer
+from experiments.hidden_gaussian.trainer import Measured, summaries, train_and_measure
 from experiments.study import Claim, Cost, Findings, Options, Part, Run, Table, option
 
 #: The paper's kinds of networks beside its own.
 _KINDS = ("ddpmpp-edm", "adm-edm", "ncsnpp-ve")
+#: Quantities over the size of the training set and over training, with the heads of their columns.
+_OVER_SIZES = {
+    "least_cosine": "least cosine",
+    "largest_nmse": "largest NMSE",
+    "own": "distance to own Gaussian",
+    "whole": "to that of all",
+    "score": "GL score",
+}
+_OVER_TIME = {
+    "peak": "peak distance to own Gaussian",
+    "own": "mean",
+    "least_cosine": "least cosine",
+    "score": "GL score",
+    "loss": "held-out loss",
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,7 @@ def check(config: Config, subject: Subject) -> None:
     require(min(config.widths) < wide and wide not in config.widths, "sweeps.widths", config.widths, allowed)
     allowed = f"other kinds than the networks' own, {common.family}"
     require(common.family not in config.families, "sweeps.families", config.families, allowed)
-    design = Design(common, images)
+    design = Design(common, images, subject.config.seed)
     for arm in _every(config, design):
         design.network(arm)
 
@@ -128,46 +142,65 @@ def _every(config: Config, design: Design) -> list[Arm]:
 def measure(config: Config, subject: Subject, run: Run) -> Sweep:
     """Train what is not trained yet, and measure it beside the closed forms."""
     common = subject.config.networks
-    trainer = Trainer(common, networks.gather(common), run.directory, run.seed)
-    plan, sizes, seeds = arms(config, trainer), _sizes(config, trainer.images), range(common.seeds)
-    found = trainer.measured(_every(config, trainer), "sweeps")
+    design = Design(common, networks.gather(common), run.seed)
+    plan, sizes, seeds = arms(config, design), _sizes(config, design.images), range(common.seeds)
+    found = train_and_measure(design, run.directory, _every(config, design), "sweeps")
     by_width: dict[int, list[list[Measured]]] = {}
     for arm in plan["width"]:
         by_width.setdefault(arm.width, []).append(found[arm])
     every = sorted({*sizes, config.little})
-    references = {size: reference(trainer, run, size, sizes[-1]) for size in every}
-    fresh = fresh_scores(trainer, run, set(every))
+    references = {size: reference(design, run, size, sizes[-1]) for size in every}
+    fresh = run.stage("fresh", fresh_scores, design, every)
 
     def linear(size: int) -> list[dict[str, np.ndarray]]:
         count, draws = config.linear_images, config.linear_draws
-        return [linear_distances(trainer, run, trainer.arm(size, seed), count, draws) for seed in seeds]
+        return [linear_distances(design, run, design.arm(size, seed), count, draws) for seed in seeds]
 
     return Sweep(
-        trainer=trainer,
+        design=design,
         sizes_found={size: [found[arm] for arm in plan["size"] if arm.size == size] for size in sizes},
         widths_found=by_width,
-        families_found={arm.family: found[arm] for arm in (trainer.arm(sizes[-1], 0), *plan["families"])},
+        families_found={arm.family: found[arm] for arm in (design.arm(sizes[-1], 0), *plan["families"])},
         references=references,
-        fresh=fresh,
+        fresh={size: fresh[f"n{size}"] for size in every},
         little=config.little,
         linear={"memorising": linear(config.little), "generalising": linear(sizes[-1])},
-        denoised=denoised(trainer, run, (sizes[0], sizes[-1])),
+        denoised=denoised(design, run, (sizes[0], sizes[-1])),
     )
 
 
 def report(config: Config, subject: Subject, sweep: Sweep) -> Findings:
     """The networks over size, width and training time."""
-    over_sizes, over_time = _over_sizes(sweep), _over_time(sweep)
-    by_size = ("least_cosine", "largest_nmse", "own", "whole", "score", "fresh")
-    by_time = ("width", "seen", "peak", "own", "least_cosine", "score", "loss")
+    over_sizes = {
+        size: {name: float(sweep.over_sizes(name)[:, place].mean()) for name in _OVER_SIZES}
+        | {"fresh": sweep.fresh_mean(size)}
+        for place, size in enumerate(sweep.sizes)
+    }
+    over_time: list[dict[str, float]] = [
+        {"width": width, "seen": checkpoint.seen}
+        | {name: float(summaries(courses, name)[:, place].mean()) for name in _OVER_TIME}
+        for width, courses in sweep.widths_found.items()
+        for place, checkpoint in enumerate(courses[0])
+    ]
     return Findings(
-        _answer(sweep),
+        _answer(sweep, over_sizes[sweep.sizes[0]], over_sizes[sweep.sizes[-1]]),
         claims=tested(sweep),
         figures=draw(sweep),
-        tables=[over_sizes, over_time],
+        tables=[
+            Table(
+                "Networks over the size of the training set, at the end of training (means over seeds)",
+                ("images", *_OVER_SIZES.values(), "GL score of held-out images"),
+                [(size, *row.values()) for size, row in over_sizes.items()],
+            ),
+            Table(
+                f"Networks on {sweep.little} images, over training (means over seeds)",
+                ("channels", "images seen", *_OVER_TIME.values()),
+                [tuple(row.values()) for row in over_time],
+            ),
+        ],
         metrics={
-            "sizes": {str(row[0]): dict(zip(by_size, row[1:])) for row in over_sizes.rows},
-            "time": [dict(zip(by_time, row)) for row in over_time.rows],
+            "sizes": {str(size): row for size, row in over_sizes.items()},
+            "time": over_time,
             "linear": {
                 name: [float(one["linear_gaussian"].mean()) for one in found] for name, found in sweep.linear.items()
             },
@@ -175,86 +208,23 @@ def report(config: Config, subject: Subject, sweep: Sweep) -> Findings:
     )
 
 
-def _means(found: list[Measured], *quantities: Callable[[Measured], float]) -> tuple[float, ...]:
-    return tuple(float(np.mean([quantity(one) for one in found])) for quantity in quantities)
-
-
-def _over_sizes(sweep: Sweep) -> Table:
-    rows = []
-    for size, found in sweep.sizes_found.items():
-        measured = _means(
-            [one[-1] for one in found],
-            lambda one: one.least_cosine,
-            lambda one: one.nmse.mean(axis=1).max(),
-            lambda one: one.middle(),
-            lambda one: one.middle("whole"),
-            lambda one: float(one.score.value),
-        )
-        rows.append((size, *measured, float(np.mean(sweep.fresh[size]))))
-    head = (
-        "images",
-        "least cosine",
-        "largest NMSE",
-        "distance to own Gaussian",
-        "to that of all",
-        "GL score",
-        "GL score of held-out images",
-    )
-    return Table("Networks over the size of the training set, at the end of training (means over seeds)", head, rows)
-
-
-def _over_time(sweep: Sweep) -> Table:
-    rows = []
-    for width, found in sweep.widths_found.items():
-        for place, first in enumerate(found[0]):
-            measured = _means(
-                [one[place] for one in found],
-                lambda one: one.peak,
-                lambda one: one.middle(),
-                lambda one: one.least_cosine,
-                lambda one: float(one.score.value),
-                lambda one: one.loss.mean(),
-            )
-            rows.append((width, first.seen, *measured))
-    head = (
-        "channels",
-        "images seen",
-        "peak distance to own Gaussian",
-        "mean",
-        "least cosine",
-        "GL score",
-        "held-out loss",
-    )
-    return Table(f"Networks on {sweep.little} images, over training (means over seeds)", head, rows)
-
-
-def _answer(sweep: Sweep) -> str:
-    images, common = sweep.trainer.images, sweep.trainer.config
-    first, last = sweep.sizes[0], sweep.sizes[-1]
-
-    def change(quantity: Callable[[Measured], float]) -> tuple[float, float]:
-        """The mean over seeds on the smallest and on the largest set."""
-        few, many = (_means([one[-1] for one in sweep.sizes_found[size]], quantity)[0] for size in (first, last))
-        return few, many
-
-    cosine, distance = change(lambda one: one.least_cosine), change(lambda one: one.middle())
-    score, fresh = (
-        change(lambda one: float(one.score.value)),
-        [float(np.mean(sweep.fresh[size])) for size in (first, last)],
-    )
+def _answer(sweep: Sweep, few: dict[str, float], many: dict[str, float]) -> str:
+    """The findings in a sentence, from means over seeds on the smallest and on the largest training set."""
+    common = sweep.design.config
     return (
         f"Networks of {sweep.wide} channels saw {common.training.duration_kimg * 1000:,.0f} images each (of "
-        f"{images.about}). From {first} to {last} training images the least linearity goes from {cosine[0]:.3f} to "
-        f"{cosine[1]:.3f}, the distance to the Gaussian denoiser from {distance[0]:.3f} to {distance[1]:.3f}, and the "
-        f"generalisation score from {score[0]:.3f} (held-out images: {fresh[0]:.3f}) to {score[1]:.3f} "
-        f"({fresh[1]:.3f})."
+        f"{sweep.design.images.about}). From {sweep.sizes[0]} to {sweep.sizes[-1]} training images the least "
+        f"linearity goes from {few['least_cosine']:.3f} to {many['least_cosine']:.3f}, the distance to the Gaussian "
+        f"denoiser from {few['own']:.3f} to {many['own']:.3f}, and the generalisation score from {few['score']:.3f} "
+        f"(held-out images: {few['fresh']:.3f}) to {many['score']:.3f} ({many['fresh']:.3f})."
     )
 
 
 def costs(config: Config, plan: Plan) -> list[Cost]:
     """Training and measuring every arm."""
-    design = Design(plan.config.networks, networks.planned(plan.config.networks))
-    return networks.costs("sweeps", design, _every(config, design))
+    common = plan.config.networks
+    design = Design(common, networks.planned(common), plan.config.seed)
+    return training_costs("sweeps", design, _every(config, design))
 
 
 PART = Part(

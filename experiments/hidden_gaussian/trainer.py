@@ -1,15 +1,13 @@
-"""Networks trained on subsets of one set of images, and what is measured of each during its training.
+"""Training of arms in a run directory, and what is measured of each during its training.
 
 One convolutional network is trained after another: batched over their parameters they train many times slower on CPUs.
 Networks that differ in their images and seed alone share their compiled programs. Every checkpoint is a network file
 that ``--checkpoint`` takes.
 """
 
-import shutil
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,10 @@ import numpy as np
 
 from dgu import analysis
 from dgu.core import parallel
-from dgu.core.checkpoint import TrainingCheckpoints
-from dgu.core.keys import seeded, stream
-from dgu.models import GaussianDenoiser, load_checkpoint, save_network
-from dgu.samplers import sample
-from dgu.training import TrainingConfig, initial_state, train_steps
-from experiments.hidden_gaussian.networks import Arm, Design
+from dgu.core.typing import Denoiser
+from dgu.models import load_checkpoint, save_network
+from dgu.training import train_with_snapshots, updates_done
+from experiments.hidden_gaussian.arms import Arm, Design
 from experiments.study import RunDirectory
 from experiments.study.progress import Progress
 
@@ -69,194 +65,138 @@ class Measured:
     distance: np.ndarray
     nearest: np.ndarray
 
-    @property
-    def least_cosine(self) -> float:
-        """The minimum over noise levels of the mean cosine score."""
-        return float(self.cosine.mean(axis=1).min())
-
-    @property
-    def score(self) -> analysis.Estimate:
-        """The generalisation score (14) of the samples."""
-        return analysis.relative_distance(self.samples.reshape(len(self.samples), -1), self.distance)
-
-    def middle(self, of: str = "own") -> float:
-        """Mean distance over the intermediate levels."""
-        return float(getattr(self, of)[intermediate(self.sigmas)].mean())
-
-    @property
-    def peak(self) -> float:
-        """The largest distance to the Gaussian denoiser of the arm's images among the intermediate levels."""
-        return float(self.own[intermediate(self.sigmas)].mean(axis=1).max())
-
-
-@dataclass(frozen=True, eq=False)
-class Trainer(Design):
-    """Trains and measures arms in a run directory; what is stored there is read."""
-
-    directory: RunDirectory
-    seed: int
-
-    def training(self, arm: Arm) -> TrainingConfig:
-        """The optimisation of an arm; another preconditioning than the configured one brings its own loss."""
-        base, preconditioning = self.config.training, arm.family.split("-")[1]
-        seed = int(np.random.SeedSequence([base.seed, self.seed, arm.seed]).generate_state(1)[0])
-        own: Any = base.loss if preconditioning == self.config.network.preconditioning else preconditioning
-        return replace(base, seed=seed, loss=own)
-
-    def subset(self, arm: Arm) -> np.ndarray:
-        """The images of an arm: nested over sizes; those of different seeds are disjoint up to ``1 / seeds`` of all."""
-        count = len(self.images.train)
-        order = np.random.default_rng([self.seed, 1]).permutation(count)
-        start = arm.seed * (count // self.config.seeds)
-        return self.images.train[order[(start + np.arange(arm.size)) % count]]
-
     @cached_property
-    def whole(self) -> GaussianDenoiser:
-        """The Gaussian denoiser of all images."""
-        return GaussianDenoiser.fit(self.images.train)
+    def summary(self) -> dict[str, float]:
+        """One number for each quantity.
 
-    def gaussian(self, arm: Arm) -> GaussianDenoiser:
-        """The Gaussian denoiser of the arm's images, padded to the same shape with directions of variance 0."""
-        found = GaussianDenoiser.fit(self.subset(arm))
-        more = max(0, self.whole.basis.shape[1] - found.basis.shape[1])
-        basis, variances = np.pad(found.basis, ((0, 0), (0, more))), np.pad(found.variances, (0, more))
-        return GaussianDenoiser(np.asarray(found.mean), basis, variances)
-
-    def key(self, name: str) -> Any:
-        """Random keys that all arms share: of the noise of held-out images, and of the initial noise of samples."""
-        return stream(seeded(self.seed), "networks", name)
-
-    def draw(self, denoiser: Any, arm: Arm) -> np.ndarray:
-        """Samples from the initial noise that all arms share, addressed by their number alone."""
-        config = self.config
-        return sample(
-            denoiser,
-            self.key("samples"),
-            np.arange(config.samples),
-            self.sigmas(arm, config.steps),
-            shape=self.images.train.shape[1:],
-            batch_size=min(config.batch_size, config.samples),
-        )
-
-    def load(self, arm: Arm, step: int | None = None) -> Any:
-        """The denoiser of a checkpoint, by default the last."""
-        return load_checkpoint(self._file(arm, step or self.config.marks[-1])).denoiser
-
-    def measured(self, arms: Iterable[Arm], name: str) -> dict[Arm, list[Measured]]:
-        """The checkpoints of all arms; arms that are not yet trained or measured are so now, under one progress bar."""
-        config = self.config
-        arms, marks, per_step = list(dict.fromkeys(arms)), config.marks, 3 * config.training.batch_size
-        # Only what is left counts, or the remaining time would be estimated too low.
-        work = {
-            arm: sum(not self._stage(arm, step).exists() for step in marks) * config.evaluations
-            + (marks[-1] - self._done(arm)) * per_step
-            for arm in arms
-        }
-        found: dict[Arm, list[Measured]] = {}
-        title = f"{name}: {sum(left > 0 for left in work.values())} networks"
-        with Progress(title, sum(work.values()), "evaluations") as bar:
-            for arm in arms:
-                if not self.directory.only_reports:
-                    self._train(arm, bar)
-                for step in marks:
-                    new = not self._stage(arm, step).exists()
-                    stored = self.directory.stage(f"networks/{arm.name}/{step}", partial(self._measure, arm, step))
-                    bar.update(config.evaluations if new else 0)
-                    one = Measured(step * config.training.batch_size, self.sigmas(arm)[:-1], **stored)
-                    found.setdefault(arm, []).append(one)
-        return found
-
-    def _done(self, arm: Arm) -> int:
-        """Updates of the arm that need not be made again."""
-        if all(self._file(arm, step).exists() for step in self.config.marks):
-            return self.config.marks[-1]
-        if not self._folder(arm).exists():
-            return 0
-        with TrainingCheckpoints(self._folder(arm), keep=1) as checkpoints:
-            return checkpoints.latest_step() or 0
-
-    def _folder(self, arm: Arm) -> Path:
-        return self.directory.path / "training" / arm.name
-
-    def _file(self, arm: Arm, step: int) -> Path:
-        return self.directory.path / "networks" / arm.name / f"{step}.npz"
-
-    def _stage(self, arm: Arm, step: int) -> Path:
-        return self.directory.path / "stages" / "networks" / arm.name / f"{step}.npz"
-
-    def _train(self, arm: Arm, bar: Progress) -> None:
-        """Train the arm up to its end, from where it was left."""
-        config, marks = self.config, self.config.marks
-        if all(self._file(arm, step).exists() for step in marks):
-            return
-        network, training, images = self.network(arm), self.training(arm), self.subset(arm)
-        folder = self._folder(arm)
-        state = initial_state(network, training)
-        with TrainingCheckpoints(folder, keep=1) as checkpoints:
-            if checkpoints.latest_step() is not None:
-                state = checkpoints.load(state)
-            saved, losses = time.monotonic(), []
-            for latest, info in train_steps(network, state, images, None, training):
-                step = info["step"]
-                losses.append(info["loss"])
-                losses[max(0, len(losses) - 2)].block_until_ready()  # One step stays in flight.
-                bar.update(3 * training.batch_size)
-                if step in marks:
-                    loss = float(np.mean(jax.device_get(losses)))
-                    if not np.isfinite(loss):
-                        raise FloatingPointError(f"arm {arm.name}: the training loss is {loss} up to step {step}")
-                    losses = []
-                    # Not the loss: a training that was killed knows it from its restart on only.
-                    about = {"images_seen": step * training.batch_size, "images": arm.size, "seed": arm.seed}
-                    if parallel.is_lead():
-                        self.directory.check_there()
-                        save_network(self._file(arm, step), network, latest["ema"], about)
-                # After the network of this step, so that where a state is, the networks before it are.
-                if step < marks[-1] and time.monotonic() - saved >= 60 * config.checkpoint_minutes:
-                    checkpoints.save(step, latest)
-                    saved = time.monotonic()
-        if parallel.is_lead():
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _measure(self, arm: Arm, step: int) -> dict[str, np.ndarray]:
-        return self.measure(self.load(arm, step), arm)
-
-    def measure(self, denoiser: Any, arm: Arm) -> dict[str, np.ndarray]:
-        """What is kept of a checkpoint, or of any other denoiser in its place: the arrays of ``Measured``."""
-        config, held = self.config, self.images.held
-        sigmas = self.sigmas(arm)[:-1]
-        linear = analysis.linearity(
-            denoiser, held, sigmas, self.key("linearity"), pairs=config.pairs, batch_size=config.batch_size
-        )
-        models = {
-            "network": denoiser,
-            "own": self.gaussian(arm),
-            "whole": self.whole,
-            "input": jax.tree_util.Partial(identity),
-        }
-        apart = analysis.score_distances(
-            models,
-            held[: config.held_out],
-            sigmas,
-            self.key("distances"),
-            inputs="held-out",
-            batch_size=config.batch_size,
-        )
-        scale = 1 / np.sqrt(apart.dimension)
-        samples, images = self.draw(denoiser, arm), self.subset(arm)
-        distance, nearest = analysis.k_nearest(samples.reshape(len(samples), -1), images.reshape(len(images), -1))
-        levels = np.clip((0.1, 0.3, 1.0), sigmas[-1], sigmas[0])
-        loss = analysis.denoising_loss(
-            denoiser, held[: config.held_out], self.key("loss"), sigmas=levels.tolist(), draws=1
-        )
+        ``least_cosine`` and ``largest_nmse`` are the extremes over noise levels of the mean scores; ``own`` and
+        ``whole`` mean distances over the intermediate levels, ``peak`` the largest distance to the Gaussian of the
+        arm's images among these; ``score`` the generalisation score (14) of the samples; ``loss`` the mean loss.
+        """
+        middle = intermediate(self.sigmas)
+        score = analysis.relative_distance(self.samples.reshape(len(self.samples), -1), self.distance)
         return {
-            "cosine": np.abs(linear.products / (linear.given * linear.target))[:, 0],
-            "nmse": (linear.differences / linear.given)[:, 0],
-            "own": apart.differences[:, 0, 1] * scale,
-            "whole": apart.differences[:, 0, 2] * scale,
-            "moved": apart.differences[:, 0, 3] * scale,
-            "loss": loss,
-            "samples": samples,
-            "distance": distance[:, 0],
-            "nearest": nearest[:, 0],
+            "least_cosine": float(self.cosine.mean(axis=1).min()),
+            "largest_nmse": float(self.nmse.mean(axis=1).max()),
+            "own": float(self.own[middle].mean()),
+            "whole": float(self.whole[middle].mean()),
+            "peak": float(self.own[middle].mean(axis=1).max()),
+            "score": float(score.value),
+            "loss": float(self.loss.mean()),
         }
+
+
+def summaries(courses: Sequence[Sequence[Measured]], quantity: str) -> np.ndarray:
+    """One quantity of ``Measured.summary``, ``(seeds, checkpoints)``."""
+    return np.array([[one.summary[quantity] for one in course] for course in courses])
+
+
+def train_and_measure(
+    design: Design, directory: RunDirectory, arms: Iterable[Arm], name: str
+) -> dict[Arm, list[Measured]]:
+    """The checkpoints of all arms; arms that are not yet trained or measured are so now, under one progress bar."""
+    config, arms = design.config, list(dict.fromkeys(arms))
+    marks, batch = config.marks, config.training.batch_size
+    # Only what is left counts, or the remaining time would be estimated too low. A gradient takes three evaluations.
+    work = {
+        arm: sum(not _stage(directory, arm, step).exists() for step in marks) * config.evaluations
+        + 3 * batch * (0 if _trained(design, directory, arm) else marks[-1] - updates_done(_states(directory, arm)))
+        for arm in arms
+    }
+    found: dict[Arm, list[Measured]] = {}
+    title = f"{name}: {sum(left > 0 for left in work.values())} networks"
+    with Progress(title, sum(work.values()), "evaluations") as bar:
+        for arm in arms:
+            if not directory.only_reports:
+                train(design, directory, arm, bar)
+            found[arm] = []
+            for step in marks:
+
+                def compute(arm: Arm = arm, step: int = step) -> dict[str, np.ndarray]:
+                    return measure(design, load(design, directory, arm, step), arm)
+
+                new = not _stage(directory, arm, step).exists()
+                stored = directory.stage(f"networks/{arm.name}/{step}", compute)
+                bar.update(config.evaluations if new else 0)
+                found[arm].append(Measured(step * batch, design.sigmas(arm)[:-1], **stored))
+    return found
+
+
+def train(design: Design, directory: RunDirectory, arm: Arm, bar: Progress) -> None:
+    """Train an arm up to its end, from where it was left; each mark leaves a network file."""
+    if _trained(design, directory, arm):
+        return
+    config, network = design.config, design.network(arm)
+    batch = config.training.batch_size
+
+    def keep(step: int, params: Any) -> None:
+        if parallel.is_lead():
+            directory.check_there()
+            # Not the loss: a training that was killed knows it from its restart on only.
+            about = {"images_seen": step * batch, "images": arm.size, "seed": arm.seed}
+            save_network(_file(directory, arm, step), network, params, about)
+
+    try:
+        train_with_snapshots(
+            network,
+            design.subset(arm),
+            design.training(arm),
+            marks=config.marks,
+            keep=keep,
+            checkpoints=_states(directory, arm),
+            minutes=config.checkpoint_minutes,
+            progress=lambda steps: bar.update(3 * batch * steps),
+        )
+    except FloatingPointError as error:
+        raise FloatingPointError(f"arm {arm.name}: {error}") from error
+
+
+def load(design: Design, directory: RunDirectory, arm: Arm, step: int | None = None) -> Denoiser:
+    """The denoiser of a checkpoint, by default the last."""
+    denoiser: Denoiser = load_checkpoint(_file(directory, arm, step or design.config.marks[-1])).denoiser
+    return denoiser
+
+
+def measure(design: Design, denoiser: Denoiser, arm: Arm) -> dict[str, np.ndarray]:
+    """What is kept of a checkpoint, or of any other denoiser in its place: the arrays of ``Measured``."""
+    config, sigmas = design.config, design.sigmas(arm)[:-1]
+    held, batch = design.images.held, config.batch_size
+    linear = analysis.linearity(denoiser, held, sigmas, design.key("linearity"), pairs=config.pairs, batch_size=batch)
+    models: dict[str, Denoiser] = {
+        "network": denoiser,
+        "own": design.gaussian(arm),
+        "whole": design.whole,
+        "moved": jax.tree_util.Partial(identity),
+    }
+    held = held[: config.held_out]
+    apart = analysis.score_distances(models, held, sigmas, design.key("distances"), inputs="held-out", batch_size=batch)
+    samples, images = design.draw(denoiser, arm), design.subset(arm)
+    distance, nearest = analysis.k_nearest(samples.reshape(len(samples), -1), images.reshape(len(images), -1))
+    levels = np.clip((0.1, 0.3, 1.0), sigmas[-1], sigmas[0])
+    return {
+        "cosine": linear.each_cosine()[:, 0],
+        "nmse": linear.each_nmse()[:, 0],
+        **{name: apart.each_image("network", name) for name in ("own", "whole", "moved")},
+        "loss": analysis.denoising_loss(denoiser, held, design.key("loss"), sigmas=levels.tolist(), draws=1),
+        "samples": samples,
+        "distance": distance[:, 0],
+        "nearest": nearest[:, 0],
+    }
+
+
+def _trained(design: Design, directory: RunDirectory, arm: Arm) -> bool:
+    """Whether all network files of the arm are there."""
+    return all(_file(directory, arm, step).exists() for step in design.config.marks)
+
+
+def _states(directory: RunDirectory, arm: Arm) -> Path:
+    """The folder of the states from which a killed training goes on."""
+    return directory.path / "training" / arm.name
+
+
+def _file(directory: RunDirectory, arm: Arm, step: int) -> Path:
+    return directory.path / "networks" / arm.name / f"{step}.npz"
+
+
+def _stage(directory: RunDirectory, arm: Arm, step: int) -> Path:
+    return directory.path / "stages" / "networks" / arm.name / f"{step}.npz"

@@ -294,7 +294,7 @@ def report(config: Config, subject: Subject, found: Found) -> study.Findings:
     """The ranks over noise levels, and the least one as the intrinsic dimension."""
     levels, ideal, width = _levels(config, subject), found.closed_form["ranks"], subject.images[0].size
     ranks, uncertain = found.network["ranks"], found.network["high"] - found.network["low"]
-    mean, least, most = plots.mean_and_range(ranks)
+    mean, least, most = plots.mean_and_range(ranks, axis=-1)
     lowest = int(mean.argmin())
     dimension = analysis.t_interval(ranks[lowest], bounds=(0, width))
     synthetic, real = _NEEDED
@@ -312,13 +312,13 @@ def report(config: Config, subject: Subject, found: Found) -> study.Findings:
     if found.trained is not None:
         curves[f"U-Net, subspaces of dimension {found.trained_rank}"] = found.trained["ranks"]
     ours = plots.LevelPanel(
-        subject.name, f"numerical rank / {width}", levels, {"network": plots.mean_and_range(ranks / width)}
+        subject.name, f"numerical rank / {width}", levels, {"network": plots.mean_and_range(ranks / width, axis=-1)}
     )
     exact = plots.LevelPanel(
         f"two subspaces of dimension {RANK} in {AMBIENT}",
         f"numerical rank / {AMBIENT}",
         levels,
-        {name: plots.mean_and_range(values / AMBIENT) for name, values in curves.items()},
+        {name: plots.mean_and_range(values / AMBIENT, axis=-1) for name, values in curves.items()},
         marks={f"{RANK} / {AMBIENT} and {BOTH} / {AMBIENT}": RANK / AMBIENT, "": BOTH / AMBIENT},
     )
     note = (

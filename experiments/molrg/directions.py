@@ -303,7 +303,9 @@ def _changes(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.
     sigmas = np.asarray(config.sigmas)
 
     def curves(values: np.ndarray, at: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        return {f"{kind} directions": plots.mean_and_range(values[:, :, k, at]) for k, kind in enumerate(_KINDS)}
+        return {
+            f"{kind} directions": plots.mean_and_range(values[:, :, k, at], axis=-1) for k, kind in enumerate(_KINDS)
+        }
 
     relative = size * (config.sigmas[0] / sigmas)[:, None, None, None] / np.asarray(config.strengths)
     first, last = f"first strength, {config.strengths[0]:g}", f"last strength, {config.strengths[-1]:g}"

@@ -1,6 +1,7 @@
-"""The arithmetic of a function, from its trace: what ``--dry-run`` prints as FLOP."""
+"""The arithmetic and the memory of a function, from its trace: what ``--dry-run`` prints."""
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -29,11 +30,31 @@ def matmul_flop(function: Callable[..., Any], *arguments: Any) -> float:
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
+@lru_cache(maxsize=32)
 def network_flop(network: EDMNetwork) -> float:
-    """``matmul_flop`` of one evaluation of a network, with a class where it has classes."""
+    """``matmul_flop`` of one evaluation of a network; a gradient costs about two more evaluations."""
+    return matmul_flop(network.apply, network.abstract_params, *_example(network))
+
+
+@lru_cache(maxsize=8)
+def gradient_bytes(network: EDMNetwork) -> int:
+    """Bytes that a gradient keeps of one evaluation of a network, beside the parameters."""
+    params = network.abstract_params
+    kept = jax.eval_shape(
+        lambda params, *rest: jax.vjp(lambda p: network.apply(p, *rest), params)[1], params, *_example(network)
+    )
+    return max(0, tree_bytes(kept) - tree_bytes(params))
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes of all arrays of a pytree, or of their shapes."""
+    return sum(prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _example(network: EDMNetwork) -> list[jax.ShapeDtypeStruct]:
+    """Shapes of one image, its noise level and, for a network with classes, its class."""
     image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    label = jax.ShapeDtypeStruct((), jnp.int32) if network.unet.label_dim else None
-    return matmul_flop(network.apply, network.abstract_params, image, level, label)
+    return [image, level, *([jax.ShapeDtypeStruct((), jnp.int32)] if network.unet.label_dim else [])]
 
 
 def _count(jaxpr: core.Jaxpr) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dgu.core.errors import InputError
-from dgu.core.noisy import in_blocks, noisy_input, over_levels
+from dgu.core.noisy import in_blocks, noisy_batch, noisy_input, over_levels
 
 KEY = jax.random.key(0)
 
@@ -24,6 +24,13 @@ def test_noise_is_standard_normal_and_another_at_every_address():
     np.testing.assert_allclose(noise.var(axis=1), 1, atol=5 * (2 / 2000) ** 0.5)
     again = (noisy_input(KEY, image, 1, 8.0, 1) - 3.0) / 8.0
     np.testing.assert_allclose(again, drawn[1, 1, 0], atol=1e-5)
+
+
+def test_a_batch_has_the_noise_of_its_images_numbers():
+    images = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+    found = noisy_batch(KEY, images, 2.0, 5)
+    for number, image in enumerate(images):
+        np.testing.assert_array_equal(found[number], noisy_input(KEY, jnp.asarray(image), number, 2.0, 5))
 
 
 @pytest.mark.parametrize(("number", "size"), [(10, 4), (8, 4), (3, 5), (1, 1)])

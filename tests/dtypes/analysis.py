@@ -92,6 +92,8 @@ ANALYSIS = {
         GAUSSIAN, give(IMAGES), give(SIGMAS), KEY, give(np.array([[1, 2]])), pairs=2
     ),
     "homogeneity": lambda give: A.homogeneity(GAUSSIAN, give(IMAGES), give(SIGMAS), KEY, factors=(2.0,), pairs=2),
+    "level_outputs": lambda give: A.level_outputs({"a": GAUSSIAN}, give(IMAGES[:2]), give(SIGMAS), KEY)[1],
+    "level_triplets": lambda give: A.level_triplets(GAUSSIAN, give(IMAGES[:2]), give(np.array([30, 9])), 2, KEY).values,
     "linearity": lambda give: A.linearity(
         GAUSSIAN, give(IMAGES), give(SIGMAS), KEY, weights=give(np.array([[0, 1]])), pairs=2
     ),

@@ -171,6 +171,14 @@ OTHER = {
     "train_network": lambda give: T.train_network(
         EDM, give(LARGER), T.TrainingConfig(duration_kimg=0.004, batch_size=4)
     )[1],
+    "train_stored_levels": lambda give: T.train_stored_levels(
+        NET,
+        give(IMAGES),
+        give(SIGMAS[:2]),
+        T.LevelTraining(steps=1, batch_size=4),
+        every=1,
+        stored=lambda name, compute: compute(),
+    )[1],
     "transform": lambda give: T.transform(
         give(LARGER[0]), T.Geometry(*jnp.linspace(0.1, 0.8, len(T.Geometry._fields)))
     ),

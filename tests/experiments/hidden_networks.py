@@ -1,8 +1,7 @@
 """What the tests of the trained networks of ``hidden_gaussian`` share: images, and a trainer of tiny networks."""
 
 from experiments.hidden_gaussian import networks
-from experiments.hidden_gaussian.trainer import Trainer
-from experiments.study.run_directory import RunDirectory
+from experiments.hidden_gaussian.arms import Design
 from tests.experiments.universality_study import images, save_images
 
 
@@ -12,8 +11,8 @@ def write_sources(folder):
     return ["--networks.data", train, "--networks.heldout-data", held, "--networks.heldout-split", "train"]
 
 
-def tiny(folder, sources, **changed):
-    """A trainer of tiny networks, and its images."""
+def tiny(sources, **changed):
+    """Tiny networks, and their images."""
     smoke = networks.PRESETS["smoke"]
     own = {
         "data": sources[1],
@@ -31,4 +30,4 @@ def tiny(folder, sources, **changed):
         "seeds": 2,
     }
     config = networks.Config(**own | changed)
-    return Trainer(config, networks.gather(config), RunDirectory.open(folder, config), 0)
+    return Design(config, networks.gather(config), 0)

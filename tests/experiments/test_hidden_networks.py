@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from dgu.distributions.bases import initial_noise
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
 from experiments.hidden_gaussian import networks
-from experiments.hidden_gaussian.trainer import Measured, identity
+from experiments.hidden_gaussian.trainer import Measured, identity, measure
 from experiments.study.inputs import Inputs, recording
 from tests.experiments.hidden_networks import tiny, write_sources
 
@@ -22,8 +22,8 @@ def sources(tmp_path_factory):
     return write_sources(tmp_path_factory.mktemp("sources"))
 
 
-def test_all_arms_start_from_the_same_noise(sources, tmp_path):
-    lab = tiny(tmp_path / "out", sources)
+def test_all_arms_start_from_the_same_noise(sources):
+    lab = tiny(sources)
     # A denoiser that leaves its input alone has slope 0: its samples are their own starts.
     starts = [
         lab.draw(Partial(identity), arm) for arm in (lab.arm(4, 0), lab.arm(20, 1, 4), lab.arm(4, 0, family="adm-edm"))
@@ -34,8 +34,8 @@ def test_all_arms_start_from_the_same_noise(sources, tmp_path):
     np.testing.assert_allclose(starts[0], wanted, rtol=1e-5)
 
 
-def test_images_of_an_arm(sources, tmp_path):
-    lab = tiny(tmp_path / "out", sources)
+def test_images_of_an_arm(sources):
+    lab = tiny(sources)
     few, many, other = (lab.subset(lab.arm(size, seed)) for size, seed in ((4, 0), (24, 0), (24, 1)))
     np.testing.assert_array_equal(few, many[:4])
     every = np.concatenate([many, other]).reshape(48, -1)
@@ -49,23 +49,24 @@ def test_images_of_an_arm(sources, tmp_path):
     assert lab.network(baseline).unet.embedding_type == "fourier"
 
 
-def test_closed_forms_in_the_place_of_networks(sources, tmp_path):
-    lab = tiny(tmp_path / "out", sources, steps=20)
+def test_closed_forms_in_the_place_of_networks(sources):
+    lab = tiny(sources, steps=20)
     arm, sigmas = lab.arm(8, 0), lab.sigmas(lab.arm(8, 0))[:-1]
 
     def measured(denoiser):
-        return Measured(0, sigmas, **lab.measure(denoiser, arm))
+        return Measured(0, sigmas, **measure(lab, denoiser, arm))
 
     points = measured(EmpiricalDenoiser(lab.subset(arm)))
     # What memorises makes training images; with them come the rows of the arm's images that they are.
-    assert points.score.value < 1e-3
+    assert points.summary["score"] < 1e-3
     np.testing.assert_allclose(points.samples, lab.subset(arm)[points.nearest], atol=1e-2)
     own, whole = measured(lab.gaussian(arm)), measured(lab.whole)
-    assert own.middle() < 1e-6 and whole.middle("whole") < 1e-6
+    assert own.summary["own"] < 1e-6 and whole.summary["whole"] < 1e-6
     # All pairs of these three distances are of the same two Gaussians.
     np.testing.assert_allclose(own.whole, whole.own, atol=1e-6)
-    assert own.score.value > 0.1 and points.middle() > 0.01
-    assert points.own.shape == (4, 12) and points.least_cosine <= own.least_cosine <= 1
+    assert own.summary["score"] > 0.1 and points.summary["own"] > 0.01
+    assert points.own.shape == (4, 12)
+    assert points.summary["least_cosine"] <= own.summary["least_cosine"] <= 1
     # The projection on few images' span leaves the rest of a clean image out.
     fit = GaussianDenoiser.fit(lab.subset(arm))
     centred = (lab.images.held[:12] - np.asarray(fit.mean)).reshape(12, -1)
@@ -73,8 +74,8 @@ def test_closed_forms_in_the_place_of_networks(sources, tmp_path):
     np.testing.assert_allclose(own.moved[-1], np.sqrt((rest**2).mean(axis=1)), rtol=0.05)
 
 
-def test_gaussians_of_all_sizes_have_one_shape(sources, tmp_path):
-    lab = tiny(tmp_path / "out", sources)
+def test_gaussians_of_all_sizes_have_one_shape(sources):
+    lab = tiny(sources)
     x = jnp.asarray(lab.images.held[0])
     for size in (4, 20, 48):
         arm = lab.arm(size, 0)

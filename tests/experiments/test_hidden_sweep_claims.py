@@ -37,9 +37,9 @@ def fake(seen, own, score=0.5, cosine=0.9, loss=1.0):
     )
 
 
-def swept(sources, folder, wide, narrow, last_score, by_size):
+def swept(sources, wide, narrow, last_score, by_size):
     """A sweep of three seeds in which the courses on little data and the last values over sizes are these."""
-    lab = tiny(folder, sources, seeds=3)
+    lab = tiny(sources, seeds=3)
     shifts = (0.99, 1.0, 1.01)
     sizes = {4: [], 8: [], 16: [], 32: []}
     for shift in shifts:
@@ -75,8 +75,8 @@ def judged(sweep):
 RISING = ((0.4, 0.8, 0.1), (0.3, 0.85, 0.3), (0.2, 0.9, 0.4), (0.1, 0.95, 0.5))
 
 
-def test_verdicts_follow_the_numbers(sources, tmp_path):
-    good = swept(sources, tmp_path / "a", (1.0, 0.4, 0.7), (1.0, 0.6, 0.62), 0.05, RISING)
+def test_verdicts_follow_the_numbers(sources):
+    good = swept(sources, (1.0, 0.4, 0.7), (1.0, 0.6, 0.62), 0.05, RISING)
     found = judged(good)
     # Three seeds of one and the same rank correlation show no spread: they decide nothing.
     ranks = {"sweeps-linearity-rises", "sweeps-distance-falls", "sweeps-generalisation-rises"}
@@ -98,7 +98,7 @@ def test_verdicts_follow_the_numbers(sources, tmp_path):
         ((1.0, 0.4, 0.7), 0.28, "gl-final-relative"),
         ((1.0, 0.4, 0.7), 0.45, "gl-final gl-final-relative"),
     ):
-        bad = swept(sources, tmp_path / fails, course, (1.0, 0.6, 0.8), score, RISING[::-1])
+        bad = swept(sources, course, (1.0, 0.6, 0.8), score, RISING[::-1])
         found = judged(bad)
         assert {part.id for part in found["sweeps-wide-memorises"].parts if part.verdict != "supported"} == set(
             fails.split()

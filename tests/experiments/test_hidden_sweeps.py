@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from dgu.core import parallel
-from dgu.training import loop
+from dgu.training import loop, snapshots
 from experiments.hidden_gaussian import STUDY, networks, strong, sweeps, trainer
 from experiments.study.progress import Progress
+from experiments.study.run_directory import RunDirectory
 from tests.experiments.hidden_networks import tiny, write_sources
 from tests.experiments.universality_study import contents
 
@@ -40,7 +41,7 @@ def sources(tmp_path_factory):
 def finished(sources, tmp_path_factory):
     """A whole run, and the updates that it made."""
     out, steps, patch = tmp_path_factory.mktemp("finished") / "out", [], pytest.MonkeyPatch()
-    patch.setattr(trainer, "train_steps", counted(trainer.train_steps, steps))
+    patch.setattr(snapshots, "train_steps", counted(snapshots.train_steps, steps))
     study(*TINY, *sources, "--out", out)
     patch.undo()
     return out, steps
@@ -81,11 +82,11 @@ def test_end_to_end(finished):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_result(finished, sources, tmp_path, monkeypatch):
     before, _ = finished
-    out, steps, taken = tmp_path / "out", [], trainer.train_steps
-    monkeypatch.setattr(trainer, "train_steps", counted(taken, steps, kill_at=13))
+    out, steps, taken = tmp_path / "out", [], snapshots.train_steps
+    monkeypatch.setattr(snapshots, "train_steps", counted(taken, steps, kill_at=13))
     with pytest.raises(KeyboardInterrupt):
         study(*TINY, *sources, "--out", out)
-    monkeypatch.setattr(trainer, "train_steps", taken)
+    monkeypatch.setattr(snapshots, "train_steps", taken)
     study(*TINY, *sources, "--out", out)
     whole, resumed = contents(before), contents(out)
     same = [name for name in whole if name.startswith(("stages/", "networks/", "figures/"))] + [
@@ -96,7 +97,7 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, sources, tmp_path, mo
 
 
 def test_a_killed_training_goes_on_behind_its_last_state_and_arms_share_a_program(sources, tmp_path, monkeypatch):
-    traces, loss, taken = [], loop.sampled_loss, trainer.train_steps
+    traces, loss, taken = [], loop.sampled_loss, snapshots.train_steps
     one = parallel.data_mesh(jax.devices()[:1])
     monkeypatch.setattr(parallel, "data_mesh", lambda: one)
     loop._programs.cache_clear()
@@ -106,28 +107,25 @@ def test_a_killed_training_goes_on_behind_its_last_state_and_arms_share_a_progra
         lambda network, *rest, **options: (traces.append(network), loss(network, *rest, **options))[1],
     )
     training = replace(networks.PRESETS["smoke"].training, duration_kimg=0.048)
+    lab = tiny(sources, training=training, checkpoint_minutes=0.0, checkpoints=(0.5,))
+    arms = [lab.arm(4, 0), lab.arm(20, 1)]
+    directories = {name: RunDirectory.open(tmp_path / name, lab.config) for name in ("whole", "killed")}
 
-    def arms(lab):
-        return [lab.arm(4, 0), lab.arm(20, 1)]
+    def train_all(name):
+        for arm in arms:
+            trainer.train(lab, directories[name], arm, Progress(name))
 
     def files(folder):
         return {name: found for name, found in contents(folder).items() if name.startswith("networks/")}
 
-    labs = [
-        tiny(tmp_path / name, sources, training=training, checkpoint_minutes=0.0, checkpoints=(0.5,))
-        for name in ("whole", "killed")
-    ]
-    for arm in arms(labs[0]):
-        labs[0]._train(arm, Progress("whole"))
+    train_all("whole")
     steps = []
-    monkeypatch.setattr(trainer, "train_steps", counted(taken, steps, kill_at=10))
+    monkeypatch.setattr(snapshots, "train_steps", counted(taken, steps, kill_at=10))
     with pytest.raises(KeyboardInterrupt):
-        for arm in arms(labs[1]):
-            labs[1]._train(arm, Progress("killed"))
+        train_all("killed")
     assert steps == [1, 2, 3, 4, 5, 6, 1, 2, 3, 4]
     steps.clear()
-    for arm in arms(labs[1]):
-        labs[1]._train(arm, Progress("resumed"))
+    train_all("killed")
     # Nothing of the first arm, and of the second what follows its last state that is whole.
     assert steps in ([5, 6], [4, 5, 6])
     assert files(tmp_path / "whole") == files(tmp_path / "killed") and len(files(tmp_path / "whole")) == 2 * 2
@@ -135,7 +133,8 @@ def test_a_killed_training_goes_on_behind_its_last_state_and_arms_share_a_progra
 
 
 def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(trainer.Trainer, "measured", lambda *_: pytest.fail("work was begun"))
+    for part in (sweeps, strong):
+        monkeypatch.setattr(part, "train_and_measure", lambda *_: pytest.fail("work was begun"))
     for said, options in (
         ("--sweeps.sizes = 49: must be at most 48: there are 48 images", ["--sweeps.sizes", 4, 49]),
         ("--strong.sizes = 25: must be at most 24: there are 48 images for 2 disjoint sets", ["--strong.sizes", 4, 25]),

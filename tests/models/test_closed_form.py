@@ -57,6 +57,18 @@ def test_fit_is_the_gaussian_of_the_data(x64, n, ddof):
     np.testing.assert_allclose(denoiser(jnp.asarray(x), 0.1), expected, atol=1e-10, rtol=0)
 
 
+def test_padding_adds_directions_without_variance():
+    rows = np.random.default_rng(5).standard_normal((7, *EVENT)).astype(np.float32)
+    plain = GaussianDenoiser.fit(rows)
+    padded = plain.padded(10)
+    assert padded.basis.shape == (D, 10) and padded.variances.shape == (10,) and plain.basis.shape == (D, 6)
+    for sigma in (0.0, 0.4, 50.0):
+        np.testing.assert_allclose(padded(rows[0], sigma), plain(rows[0], sigma), atol=1e-6)
+    np.testing.assert_array_equal(plain.padded(2).basis, plain.basis)
+    with pytest.raises(InputError, match="rank = -1"):
+        plain.padded(-1)
+
+
 def test_few_rows_never_make_a_square_matrix():
     images = np.random.default_rng(0).standard_normal((6, 40, 50, 1)).astype(np.float32)
     denoiser = GaussianDenoiser.fit(images)

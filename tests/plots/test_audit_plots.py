@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dgu import plots
+from dgu.analysis import Estimate
 from dgu.core.errors import InputError
 from tests.plots.test_plots import finish, lines
 
@@ -25,6 +26,18 @@ def test_interval_dots_hold_values_and_intervals():
     )
     assert [text.get_text() for text in axes.get_yticklabels()] == ["precision", "recall"]
     assert axes.get_xlabel() == "share" and drawn["samples"].get_ydata()[0] < drawn["held out"].get_ydata()[0]
+
+
+def test_interval_dots_take_estimates():
+    one, two = Estimate(0.5, 0.4, 0.7), Estimate(0.9, 0.85, 0.95)
+    axes = plots.interval_dots(["a", "b"], {"x": [one, two], "y": [None, one]}, quantity="").axes[0]
+    drawn = lines(axes)
+    np.testing.assert_array_equal(drawn["x"].get_xdata(), [0.5, 0.9])
+    np.testing.assert_array_equal(drawn["y"].get_xdata(), [np.nan, 0.5])
+    bars = [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+    assert [0.4, 0.7] in bars and [0.85, 0.95] in bars
+    with pytest.raises(InputError, match="shape of x"):
+        plots.interval_dots(["a", "b"], {"x": [one]}, quantity="")
 
 
 def test_histograms_share_bins_and_have_unit_area():

@@ -4,17 +4,11 @@ import numpy as np
 import pytest
 
 from dgu import plots
+from dgu.analysis import t_interval
 from dgu.core.errors import InputError
 from tests.plots.test_plots import band, finish, lines
 
 SIGMAS = np.geomspace(80, 0.002, 5)
-
-
-def test_a_curve_with_its_range():
-    values = np.array([[1.0, 5.0, 3.0], [2.0, 2.0, 2.0]])
-    for found, expected in zip(plots.mean_and_range(values), ([3, 2], [1, 2], [5, 2])):
-        np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(plots.mean_and_range(values, axis=0), [[1.5, 3.5, 2.5], [1, 2, 2], [2, 5, 3]])
 
 
 def test_level_curves_hold_means_bands_and_falling_levels():
@@ -41,6 +35,28 @@ def test_level_curves_hold_means_bands_and_falling_levels():
         plots.level_curves([plots.LevelPanel("", "", SIGMAS, {"a": (np.ones(4),) * 3})])
     with pytest.raises(InputError, match="number of panels = 0"):
         plots.level_curves([])
+
+
+def test_curves_are_estimates_or_values_too():
+    rng = np.random.default_rng(3)
+    found, plain = t_interval(rng.random((5, 4))), rng.random(5)
+    figure = plots.level_curves([plots.LevelPanel("", "", SIGMAS, {"measured": found, "plain": plain})])
+    axes = figure.axes[0]
+    np.testing.assert_array_equal(lines(axes)["measured"].get_ydata(), found.value)
+    np.testing.assert_array_equal(lines(axes)["plain"].get_ydata(), plain)
+    for place, ends in ((0, (found.low, found.high)), (1, (plain, plain))):
+        _, low, high = band(axes.collections[place])
+        np.testing.assert_allclose((low[::-1], high[::-1]), ends)
+
+
+def test_mean_and_range_are_over_one_axis():
+    values = np.array([[1.0, 5.0], [2.0, 4.0], [6.0, 0.0]])
+    for found, expected in zip(plots.mean_and_range(values), ([3, 3], [1, 0], [6, 5])):
+        np.testing.assert_array_equal(found, expected)
+    for found, expected in zip(plots.mean_and_range(values, axis=1), ([3, 3, 3], [1, 2, 0], [5, 4, 6])):
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(InputError, match=r"values\.shape"):
+        plots.mean_and_range(np.zeros((0, 3)))
 
 
 def test_map_spectra_hold_values_and_alignment():

@@ -20,7 +20,15 @@ from dgu.models import (
     NetworkDenoiser,
     SkipNetwork,
 )
-from dgu.training import LevelTraining, dsm_loss, fixed_levels, image_order, initial_levels, train_levels
+from dgu.training import (
+    LevelTraining,
+    dsm_loss,
+    fixed_levels,
+    image_order,
+    initial_levels,
+    train_levels,
+    train_stored_levels,
+)
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 SIGMAS = np.array([8.0, 0.6, 0.1])
@@ -103,6 +111,38 @@ def test_levels_together_equal_levels_alone_and_stopped_runs_equal_whole_ones(ne
         np.testing.assert_array_equal(a, b)
     # Levels see different noise, and later steps other images.
     assert len(np.unique(losses[:, 1:])) == losses[:, 1:].size
+
+
+@pytest.mark.parametrize("network", [DIT, SKIP, LinearNetwork((4, 4, 1))], ids=["dit", "skip", "linear"])
+def test_stored_pieces_add_up_to_the_training_in_one_go(network):
+    data, sigmas, store, shown = images(), SIGMAS[:2], {}, []
+
+    def stored(name, compute):
+        if name not in store:
+            store[name] = jax.tree.map(np.asarray, compute())
+        return store[name]
+
+    def train(**options):
+        return train_stored_levels(network, data, sigmas, TINY, every=4, stored=stored, **options)
+
+    denoiser, losses = train(progress=lambda *at: shown.append(at))
+    state, expected = train_levels(network, initial_levels(network, 2, TINY), data, sigmas, TINY)
+    np.testing.assert_array_equal(losses, expected)
+    for ours, theirs in zip(jax.tree.leaves(denoiser.denoisers), jax.tree.leaves(state["params"])):
+        np.testing.assert_array_equal(ours, theirs)
+    pieces = ["0-0", "0-1", "1-0", "1-1"] if network is SKIP else ["all-0", "all-1"]
+    assert list(store) == pieces and shown[-1] == (12, 12)
+    assert [done for done, _ in shown] == sorted(done for done, _ in shown)
+    # Killed in the last piece: what is stored is not made again.
+    kept = {name: store[name] for name in pieces[:-1]}
+    store.pop(pieces[-1])
+    again, same = train()
+    assert all(store[name] is piece for name, piece in kept.items())
+    np.testing.assert_array_equal(same, losses)
+    x = jnp.asarray(data[0])
+    np.testing.assert_array_equal(again(x, sigmas[1]), denoiser(x, sigmas[1]))
+    with pytest.raises(InputError, match="every = 0"):
+        train_stored_levels(network, data, sigmas, TINY, every=0, stored=stored)
 
 
 def test_running_averages_are_those_of_the_batches_not_of_adam():

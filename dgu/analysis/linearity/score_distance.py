@@ -52,11 +52,20 @@ class ScoreDistances:
 
     def rmse(self, first: str, second: str) -> Estimate:
         """``E sqrt(|D_1 - D_2|^2 / d)`` at each level, with 95 % intervals over images. Li et al., (10)."""
-        return t_interval(self._between(first, second) / np.sqrt(self.dimension), bounds=(0, np.inf))
+        return t_interval(self.each_image(first, second), bounds=(0, np.inf))
+
+    def each_image(self, first: str, second: str) -> Float[np.ndarray, "levels n"]:
+        """``sqrt(|D_1 - D_2|^2 / d)`` at each level on each image: what ``rmse`` is the mean of."""
+        return self._between(first, second) / np.sqrt(self.dimension)
 
     def nmse(self, first: str, second: str) -> Estimate:
         """``E |D_1 - D_2| / |D_1|`` at each level, with 95 % intervals over images. Not symmetric. Li et al., (53)."""
         return t_interval(self._between(first, second) / self.norms[:, self._place(first)], bounds=(0, np.inf))
+
+    @property
+    def measured(self) -> dict[str, np.ndarray]:
+        """What was measured, by the names of the fields: the differences and the norms."""
+        return {"differences": self.differences, "norms": self.norms}
 
     def _between(self, first: str, second: str) -> np.ndarray:
         return self.differences[:, self._place(first), self._place(second)]

@@ -60,17 +60,27 @@ class LinearityScores:
     target: np.ndarray
 
     def cosine(self, form: str = "paper") -> Estimate:
-        """Mean cosine of given and target, ``(L, C)`` with 95 % intervals over pairs: its modulus, as in the paper's
-        (11), or with its sign, as in the paper's code.
-        """
-        values = self.products / (self.given * self.target)
-        return t_interval(np.abs(values), bounds=(0, 1)) if _is_paper(form) else t_interval(values, bounds=(-1, 1))
+        """Mean cosine of given and target, ``(L, C)`` with 95 % intervals over pairs: its modulus in the paper's (11),
+        with its sign in the paper's code."""
+        return t_interval(self.each_cosine(form), bounds=(0, 1) if _is_paper(form) else (-1, 1))
 
     def nmse(self, form: str = "paper") -> Estimate:
-        """Mean ratio of the norm of the difference to the norm of given, as in the paper's (12), or to that of target,
-        as in its code.
-        """
-        return t_interval(self.differences / (self.given if _is_paper(form) else self.target), bounds=(0, np.inf))
+        """Mean ratio of the difference's norm to that of given in the paper's (12), to that of target in its code."""
+        return t_interval(self.each_nmse(form), bounds=(0, np.inf))
+
+    def each_cosine(self, form: str = "paper") -> Float[np.ndarray, "levels mixes pairs"]:
+        """The cosine of each pair of images, of which ``cosine`` is the mean."""
+        values = self.products / (self.given * self.target)
+        return np.abs(values) if _is_paper(form) else values
+
+    def each_nmse(self, form: str = "paper") -> Float[np.ndarray, "levels mixes pairs"]:
+        """The ratio of norms of each pair of images, of which ``nmse`` is the mean."""
+        return self.differences / (self.given if _is_paper(form) else self.target)
+
+    @property
+    def measured(self) -> dict[str, np.ndarray]:
+        """What was measured, by the names of the fields: all but the levels and the coefficients."""
+        return {name: getattr(self, name) for name in ("products", "differences", "given", "target")}
 
 
 def linearity(

@@ -60,6 +60,9 @@ def test_equals_a_plain_loop_over_levels_pairs_and_images(x64):
     rmse, nmse = found.rmse("points", "gaussian"), found.nmse("gaussian", "points")
     np.testing.assert_allclose(rmse.value, ratios[0].mean(axis=1), rtol=1e-9)
     np.testing.assert_allclose(nmse.value, ratios[1].mean(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(found.each_image("points", "gaussian"), ratios[0], rtol=1e-9)
+    np.testing.assert_array_equal(found.measured["differences"], found.differences)
+    np.testing.assert_array_equal(found.measured["norms"], found.norms)
     half = 2.2281388519649385 * ratios[0].std(axis=1, ddof=1) / np.sqrt(11)  # t of 10 degrees of freedom
     np.testing.assert_allclose(rmse.high - rmse.value, half, rtol=1e-6)
     assert found.inputs == "held-out"
