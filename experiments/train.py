@@ -47,10 +47,10 @@ from experiments.study.ends import begin
 from experiments.study.flop import matmul_flop
 from experiments.study.inputs import reading
 from experiments.study.options import check_options
-from experiments.study.pool import image_file
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
+from experiments.subjects import image_file
 
 FIGURE_FILES = ("figures/loss.png", "figures/samples.png")
 #: (side, channels, classes) of the sets known by name; what a file that is not here is taken for by ``--dry-run``, or

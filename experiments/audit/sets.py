@@ -11,7 +11,7 @@ from dgu.data import SampleStore
 from dgu.data.splits import digests
 from dgu.data.store import MANIFEST
 from experiments.study.inputs import reading
-from experiments.study.pool import load_images
+from experiments.subjects import load_images
 
 #: Fewest samples, reference and held-out images, and the statistic that needs them.
 NEEDS = {

@@ -24,7 +24,7 @@ from experiments.study import (
     at_most,
     option,
 )
-from experiments.study.checkpoints import sampling_cost
+from experiments.subjects import sampling_cost
 
 #: Quantities that are compared with their exact distribution under a Gaussian.
 QUANTITIES = ("x", "denoised", "slope")

@@ -32,7 +32,7 @@ from experiments.study import (
     at_most,
     option,
 )
-from experiments.study.checkpoints import sampling_cost
+from experiments.subjects import sampling_cost
 
 STARTS = {
     "gaussian": "Gaussian",

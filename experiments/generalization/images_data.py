@@ -15,8 +15,8 @@ from dgu.data.splits import class_splits, digests
 from dgu.samplers import dequantize
 from experiments.generalization.images_options import Config
 from experiments.study import Run
-from experiments.study.pool import load_images
 from experiments.study.progress import Progress
+from experiments.subjects import load_images
 
 
 @dataclass(frozen=True)

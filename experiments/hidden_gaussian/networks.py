@@ -21,7 +21,7 @@ from experiments.hidden_gaussian.images import Images, Sources
 from experiments.study import Cost, Options, option
 from experiments.study.flop import matmul_flop
 from experiments.study.inputs import once_a_run
-from experiments.study.pool import load_images
+from experiments.subjects import load_images
 from experiments.train import NetworkConfig, build_network
 
 

@@ -15,7 +15,7 @@ from dgu.core.errors import InputError, require
 from dgu.core.keys import seeded
 from dgu.models import GaussianDenoiser, MoLRG, MoLRGDenoiser
 from dgu.samplers import karras_sigmas, sample
-from experiments.molrg.subject import PAPER, Plan, Subject, planned
+from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import (
     Claim,
     Cost,
@@ -30,8 +30,8 @@ from experiments.study import (
     each,
     option,
 )
-from experiments.study.checkpoints import sampling_cost
 from experiments.study.progress import Progress
+from experiments.subjects import planned, sampling_cost
 
 NETWORK, MIXTURE, GIVEN, GAUSSIAN, OTHER = (
     "U-Net", "MoLRG", "MoLRG, class given", "one Gaussian", "U-Net, other noise",

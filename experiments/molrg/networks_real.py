@@ -16,8 +16,8 @@ from dgu.samplers import karras_sigmas
 from experiments.molrg.networks_config import Config, UNetConfig
 from experiments.molrg.training import Features, sampled, score, small_unet, train_unet, training_for
 from experiments.study import Run
-from experiments.study.pool import load_images
 from experiments.study.progress import Progress
+from experiments.subjects import load_images
 
 _CHANNEL_MULT = (1, 2)
 
