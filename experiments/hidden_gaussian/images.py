@@ -68,7 +68,8 @@ class Sources:
         source, found = auto_images(option, lambda source: [read(option, source, split) for split in splits[source]])
         if source == BUNDLED_IMAGES:
             return Images(*_halves(found[0], option, "auto"), True, f"halves of the bundled images{kind}")
-        return Images(*found, False, f"Fashion-MNIST{kind}: its training file, and its test file as held-out")
+        train, held = found
+        return Images(train, held, False, f"Fashion-MNIST{kind}: its training file, and its test file as held-out")
 
 
 def _halves(images: np.ndarray, option: str, value: str) -> tuple[np.ndarray, np.ndarray]:
