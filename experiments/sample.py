@@ -6,90 +6,31 @@ seed. (The random bits are JAX's: seed 7 here is not seed 7 of the reference.) A
 images that are missing.
 """
 
-import math
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
 
 from dgu.core import parallel
 from dgu.core.errors import InputError, require
+from experiments.sampling import PAPER_SAMPLER, Make, SamplerConfig, fill_class, image_maker
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
 from experiments.study.options import check_options
+from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
 
 FIGURE_FILES = ("figures/samples.png",)
 #: Rows and columns of the picture, at most.
 _GRID = (8, 8)
-
-
-@dataclass(frozen=True)
-class SamplerConfig:
-    """How images are made from noise."""
-
-    method: Literal["edm", "ablation", "dpm-solver"] = "edm"
-    """edm: Algorithm 2, stochastic where churn > 0; ablation: the family below; dpm-solver: DPM-Solver++(2M), for few
-    steps.
-    """
-    num_steps: int = 18
-    """Noise levels before 0; the network is evaluated 2 num_steps - 1 times (once a step by Euler and DPM-Solver++)."""
-    sigma_min: float | None = None
-    """Smallest noise level, one that the network takes; None is the method's (0.002 for edm), raised to the
-    network's.
-    """
-    sigma_max: float | None = None
-    """Largest noise level, one that the network takes; None is the method's (80 for edm), lowered to the network's."""
-    rho: float = 7.0
-    """Curvature of EDM's noise levels."""
-    churn: float = 0.0
-    """S_churn: noise added per step; 0 is deterministic."""
-    s_min: float = 0.0
-    """Noise is added above this level."""
-    s_max: float = math.inf
-    """Noise is added below this level."""
-    s_noise: float = 1.0
-    """Standard deviation of the noise added, relative to what the step removes."""
-    solver: Literal["heun", "euler"] = "heun"
-    """Of the ablation sampler: second or first order."""
-    disc: Literal["vp", "ve", "iddpm", "edm"] = "edm"
-    """Of the ablation sampler: noise levels."""
-    schedule: Literal["vp", "ve", "linear"] = "linear"
-    """Of the ablation sampler: noise level over time."""
-    scaling: Literal["vp", "none"] = "none"
-    """Of the ablation sampler: scaling over time."""
-    alpha: float = 1.0
-    """Of the ablation sampler: place of the second evaluation (1 Heun, 0.5 midpoint, 2/3 Ralston)."""
-
-    def __post_init__(self) -> None:
-        check_options(
-            self,
-            "sampler",
-            num_steps=2,
-            sigma_min="(0, inf)",
-            sigma_max="(0, inf)",
-            rho="(0, inf)",
-            churn="[0, inf)",
-            s_min="[0, inf)",
-            s_max="[0, inf]",
-            s_noise="[0, inf)",
-            alpha="(0, 1]",
-        )
-        low, high = self.sigma_min or 0.0, self.sigma_max or math.inf
-        require(low < high, "sampler.sigma_min", low, f"below sampler.sigma_max = {high:g}")
-        require(self.method != "dpm-solver" or self.churn == 0, "sampler.churn", self.churn, "0 with dpm-solver")
-        default = SamplerConfig.__dataclass_fields__
-        for name in ("solver", "disc", "schedule", "scaling", "alpha"):
-            value = getattr(self, name)
-            unused = self.method == "ablation" or value == default[name].default
-            require(unused, f"sampler.{name}", value, "left out, or --sampler.method ablation given")
 
 
 @dataclass(frozen=True)
@@ -109,13 +50,11 @@ class Config:
     subdirs: bool = False
     """Put the PNG files in folders of a thousand."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    batch_size: int = 64
-    """Images per device and chunk."""
     seed: int = 0
     """Another value gives every seed another image."""
 
     def __post_init__(self) -> None:
-        check_options(self, class_=0, batch_size=1, seed=0)
+        check_options(self, class_=0, seed=0)
         seeds = parse_seeds(self.seeds)
         if self.format == "store":
             from_zero = np.array_equal(seeds, np.arange(len(seeds)))
@@ -139,33 +78,31 @@ def parse_seeds(text: str) -> np.ndarray:
 
 
 PRESETS = {
-    "smoke": Config(seeds="0-11", sampler=SamplerConfig(num_steps=4), batch_size=12),
+    "smoke": Config(seeds="0-11", sampler=SamplerConfig(num_steps=4, batch_size=12)),
     "default": Config(),
     "paper": Config(
         checkpoint="edm-imagenet-64x64-cond-adm.pkl",
         seeds="0-49999",
         subdirs=True,
-        sampler=SamplerConfig(num_steps=256, churn=40, s_min=0.05, s_max=50, s_noise=1.003),
+        sampler=replace(PAPER_SAMPLER, batch_size=64),
     ),
 }
 
 
 def run(config: Config, directory: RunDirectory) -> Report:
     """Make the images that are missing, write them as asked for, and show the first."""
-    from dgu import plots, samplers
+    from dgu import plots
     from dgu.core import keys
     from dgu.data.export import to_uint8
-    from experiments.study.checkpoints import load
-    from experiments.study.progress import Progress
+    from experiments.subjects import load
 
     pretrained = load(config.checkpoint)
-    network, denoiser = pretrained.network, pretrained.denoiser
+    network = pretrained.network
     drawable = config.format == "store" or network.shape[-1] in (1, 3)
     require(drawable, "format", config.format, f"store for images of {network.shape[-1]} channels")
     seeds = parse_seeds(config.seeds)
     labels = classes_of(config, seeds, network.unet.label_dim)
-    sigmas, solver, churn = build_sampler(config.sampler, denoiser)
-    key = keys.stream(keys.seeded(config.seed), "sample")
+    make = partial(image_maker(pretrained, config.sampler), keys.stream(keys.seeded(config.seed), "sample"))
     # No image says which network made it: where that is not on record, none is used again.
     made_by = str(directory.stage("network", lambda: _begun(directory, pretrained.sha256))["sha256"])
     parallel.barrier("begun")
@@ -173,26 +110,14 @@ def run(config: Config, directory: RunDirectory) -> Report:
         made = f"the network {made_by[:12]}..., which made the images stored so far, not {pretrained.sha256[:12]}..."
         raise InputError(f"checkpoint = {config.checkpoint!r}: must be {made}; or give --out another directory")
 
-    def make(of: np.ndarray | None, which: np.ndarray) -> np.ndarray:
-        return samplers.sample(
-            denoiser,
-            key,
-            which,
-            sigmas,
-            shape=network.shape,
-            labels=of,
-            churn=churn,
-            solver=solver,
-            batch_size=config.batch_size,
-        )
-
     shown = seeds[: _GRID[0] * _GRID[1]]
     with Progress("sampling", total=len(seeds), unit="images") as bar:
         if config.format == "store":
-            pictures = _fill_store(config, directory, network.shape, labels, len(seeds), make, bar)[: len(shown)]
-            pictures = to_uint8(pictures)
+            pictures = to_uint8(
+                _fill_store(config, directory, network.shape, labels=labels, count=len(seeds), make=make, bar=bar)
+            )
         else:
-            pictures = _write_images(config, directory, network.shape, seeds, labels, make, bar)[: len(shown)]
+            pictures = _write_images(config, directory, network.shape, seeds=seeds, labels=labels, make=make, bar=bar)
     rows = -(-len(shown) // _GRID[1])
     blank = np.full((rows * _GRID[1] - len(shown), *network.shape), 255, np.uint8)
     grid = np.concatenate([pictures, blank]).reshape(rows, _GRID[1], *network.shape).astype(np.float32) / 127.5 - 1
@@ -200,7 +125,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     directory.save_figure(
         FIGURE_FILES[0], plots.image_grid(grid, names, [f"seeds from the one on the left, {_name(config)}"])
     )
-    evaluations = evaluations_of(config.sampler)
+    evaluations = config.sampler.evaluations
     metrics = {
         "images": len(seeds),
         "evaluations_per_image": evaluations,
@@ -235,18 +160,12 @@ def _name(config: Config) -> str:
     return config.checkpoint.rstrip("/").rsplit("/", 1)[-1]
 
 
-def evaluations_of(config: SamplerConfig) -> int:
-    """Evaluations of the network for an image: one a step, or two but for the last."""
-    first_order = config.method == "dpm-solver" or (config.method == "ablation" and config.solver == "euler")
-    return config.num_steps if first_order else 2 * config.num_steps - 1
-
-
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost."""
-    from experiments.study.checkpoints import planned, sampling_cost
+    from experiments.subjects import planned, sampling_cost
 
-    network = planned(config.checkpoint)
-    return [sampling_cost(network, len(parse_seeds(config.seeds)), evaluations_of(config.sampler), config.batch_size)]
+    network, sampler, images = planned(config.checkpoint), config.sampler, len(parse_seeds(config.seeds))
+    return [sampling_cost(network, images, sampler.evaluations, sampler.batch_size)]
 
 
 def classes_of(config: Config, seeds: np.ndarray, label_dim: int) -> np.ndarray | None:
@@ -271,71 +190,23 @@ def classes_of(config: Config, seeds: np.ndarray, label_dim: int) -> np.ndarray 
     return np.asarray(draw(seeds.astype(np.uint32)), np.int32)
 
 
-def build_sampler(config: SamplerConfig, denoiser: Any) -> tuple[np.ndarray, Callable[..., Any], Any]:
-    """Noise levels within the network's range, the solver of ``dgu.samplers.sample``, and the churn.
-
-    Raises:
-        InputError: a smallest or largest level asked for is not one of the network's.
-    """
-    from dgu import samplers
-    from dgu.core.denoisers import check_range
-
-    for name in ("sigma_min", "sigma_max"):
-        asked = getattr(config, name)
-        if asked is not None:
-            check_range(denoiser, f"sampler.{name}", asked)
-    churn = samplers.Churn(config.churn, config.s_min, config.s_max, config.s_noise)
-    rounds = not np.array_equal(denoiser.round_sigma(np.asarray([0.3, 7.1])), np.asarray([0.3, 7.1]))
-    if config.method == "ablation" or rounds:
-        require(config.method != "dpm-solver" or not rounds, "sampler.method", config.method,
-                "edm or ablation: the network rounds noise levels")  # fmt: skip
-        solver = samplers.Ablation(
-            solver=config.solver,
-            discretization=config.disc,
-            schedule=config.schedule,
-            scaling=config.scaling,
-            alpha=config.alpha,
-            rho=config.rho,
-            sigma_min=config.sigma_min,
-            sigma_max=config.sigma_max,
-            network_range=(denoiser.sigma_min, denoiser.sigma_max),
-            round_sigma=(lambda sigma: denoiser.round_sigma(sigma)) if rounds else None,
-        )
-        return solver.sigmas(config.num_steps), solver, churn
-    low = max(config.sigma_min or 0.002, denoiser.sigma_min)
-    high = min(config.sigma_max or 80.0, denoiser.sigma_max)
-    require(low < high, "sampler.sigma_min", low, f"below {high:g}, the largest level of sampler and network")
-    sigmas = samplers.karras_sigmas(config.num_steps, low, high, config.rho)
-    return sigmas, samplers.DPMSolver() if config.method == "dpm-solver" else samplers.heun, churn
-
-
-Make = Callable[[np.ndarray | None, np.ndarray], np.ndarray]
-
-
 def _fill_store(
     config: Config,
     directory: RunDirectory,
-    shape: tuple[Any, ...],
+    shape: tuple[int, ...],
+    *,
     labels: np.ndarray | None,
     count: int,
     make: Make,
-    bar: Any,
+    bar: Progress,
 ) -> np.ndarray:
     """The first images of the store ``samples/``, filled by all processes."""
-    import jax
-
     from dgu.data import SampleStore
 
-    store = SampleStore.open(directory.path / "samples", {"run": "config.json"}, shape, shard_size=config.batch_size)
+    size = config.sampler.batch_size
+    store = SampleStore.open(directory.path / "samples", {"run": "config.json"}, shape, shard_size=size)
     label = 0 if labels is None else int(labels[0])
-    store.fill(
-        lambda of, which: make(None if labels is None else of, which),
-        [label],
-        count,
-        batch_size=config.batch_size * jax.local_device_count(),
-        process=(jax.process_index(), jax.process_count()),
-        progress=lambda done, _: bar.update(done - bar.done),
-    )
+    fill_class(store, make, label, count, size, bar)
     parallel.barrier("stored")
     return store.read(label, min(count, _GRID[0] * _GRID[1]))
 
@@ -343,11 +214,12 @@ def _fill_store(
 def _write_images(
     config: Config,
     directory: RunDirectory,
-    shape: tuple[Any, ...],
+    shape: tuple[int, ...],
+    *,
     seeds: np.ndarray,
     labels: np.ndarray | None,
     make: Make,
-    bar: Any,
+    bar: Progress,
 ) -> np.ndarray:
     """Write the PNG files that are missing or damaged, each process its part, and pack them if asked; the bytes of the
     first ones.
@@ -363,7 +235,7 @@ def _write_images(
         paths = {int(row): folder / image_name(int(seeds[row]), subdirs=config.subdirs) for row in mine}
         missing = np.asarray([row for row in mine if not _is_whole(paths[int(row)], shape)], np.int64)
         bar.update(len(mine) - len(missing))
-        together = config.batch_size * jax.local_device_count()
+        together = config.sampler.batch_size * jax.local_device_count()
         for at in range(0, len(missing), together):
             rows = missing[at : at + together]
             pixels = to_uint8(make(None if labels is None else labels[rows], seeds[rows]))
@@ -425,6 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         dry_run=dry_run,
         claim_ids=(),
         figure_files=FIGURE_FILES,
+        renamed={"--batch-size": "--sampler.batch-size"},
         argv=argv,
     )
 

@@ -40,10 +40,10 @@ from experiments.study.ends import begin
 from experiments.study.flop import gradient_bytes, network_flop, tree_bytes
 from experiments.study.inputs import reading
 from experiments.study.options import Options, option, renamed
-from experiments.study.pool import image_file
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
+from experiments.subjects import image_file
 
 FIGURE_FILES = ("figures/loss.png", "figures/samples.png")
 #: (side, channels, classes) of the sets known by name, and of files that ``--dry-run`` knows without having them; it

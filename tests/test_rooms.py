@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 #: Rooms from top to bottom: a module imports from its own row and the rows above it.
 ROWS = ("core", "data", "distributions", "models", "samplers", "training", "analysis", "plots")
+#: What the programs share, from top to bottom; each study and each other command is a row of its own below.
+SHARED = ("study", "sampling", "subjects", "train")
 #: Public root modules, which only re-export names for users.
 FOR_USERS = ("keys", "errors", "parallel", "checkpoint", "typing", "bases")
 
@@ -18,21 +20,23 @@ def name_of(file):
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {name_of(file): file for file in sorted((ROOT / "dgu").rglob("*.py"))}
+MODULES, PROGRAMS = (
+    {name_of(file): file for file in sorted((ROOT / package).rglob("*.py"))} for package in ("dgu", "experiments")
+)
 
 
 @cache
-def imports(file):
+def imports(file, package="dgu"):
     """Modules of the package that a file imports, or imports names from."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             assert not node.level, f"{file}: relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found |= {name if name in MODULES else node.module for name in names}
+            found |= {name if name in MODULES | PROGRAMS else node.module for name in names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "dgu"}
+    return {name for name in found if name.split(".")[0] == package}
 
 
 def row(module):
@@ -70,6 +74,19 @@ def test_no_sub_package_of_the_analyses_imports_itself_through_others():
             )
     assert len(graph) == 8
     TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("module", sorted(name for name in PROGRAMS if "." in name))
+def test_a_program_imports_what_all_share_and_nothing_of_another_study(module):
+    """So that the vocabulary of a study knows of no sampler and no subject, and a study can be removed."""
+    own = module.split(".")[1]
+    above = SHARED[: SHARED.index(own)] if own in SHARED else SHARED
+    used = {name.split(".")[1] for name in imports(PROGRAMS[module], "experiments") if "." in name}
+    assert used <= {own, *above}
+
+
+def test_nothing_of_the_library_imports_a_program():
+    assert not [name for name, file in MODULES.items() if imports(file, "experiments")]
 
 
 @pytest.mark.parametrize("folder", ["experiments", "benchmarks"])

@@ -10,8 +10,8 @@ the reference): what a perfect model would show.
 
 from experiments.audit import balance, fidelity, images, membership, memorisation, moments, tails, universality
 from experiments.audit.subject import Options, gather, plan
+from experiments.sampling import SMOKE_SAMPLER
 from experiments.study import Study
-from experiments.study.pool import SamplerConfig
 
 _PARTS = (
     images.PART,
@@ -39,7 +39,7 @@ STUDY = Study(
             "reference_split": "test",
             "holdout": None,
             "per_class": 24,
-            "sampler": SamplerConfig(num_steps=4, churn=0.625, batch_size=24),
+            "sampler": SMOKE_SAMPLER,
         },
         "default": {},
         "paper": {"per_class": 1000},

@@ -10,8 +10,8 @@ from dgu.core.keys import stream
 from experiments.audit.common import OWN, key_of, plain, text
 from experiments.audit.subject import Subject
 from experiments.study import Claim, Cost, Figure, Findings, Options, Part, Table, at_most, option
-from experiments.study.checkpoints import sampling_cost
 from experiments.study.progress import Progress
+from experiments.subjects import sampling_cost
 
 FIGURES = (
     Figure(

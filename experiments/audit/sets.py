@@ -10,7 +10,7 @@ from dgu.data import SampleStore
 from dgu.data.comparable import check_apart, check_comparable, check_images
 from dgu.data.store import MANIFEST
 from experiments.study.inputs import reading
-from experiments.study.pool import load_images
+from experiments.subjects import load_images
 
 #: Fewest samples, reference and held-out images, and the statistic that needs them.
 NEEDS = {

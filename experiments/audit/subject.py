@@ -4,7 +4,7 @@ Each set is checked, and whatever can be refused is refused before the network i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from dgu import analysis
 from dgu.core.errors import InputError, require
 from dgu.models.pretrained import Pretrained
 from experiments.audit.sets import NEEDS, Images, check_against, check_set, clipped, read, set_aside
+from experiments.sampling import STUDY_SAMPLER, SamplerConfig, sample_pool
 from experiments.study import Cost, RunDirectory, option
 from experiments.study import Options as BaseOptions
-from experiments.study.checkpoints import load, sampling_cost
 from experiments.study.inputs import note_choice, reading
-from experiments.study.pool import SamplerConfig, sample_pool
+from experiments.subjects import load, sampling_cost
 
 #: The network that is sampled where no samples are given.
 BUNDLED = "fashion-mnist-14"
@@ -63,7 +63,7 @@ class Options(BaseOptions):
     """Features of the held-out images, where those are given by --holdout."""
     per_class: int = option(800, ge=1)
     """Images sampled of each class (in total, if the network is unconditional)."""
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    sampler: SamplerConfig = STUDY_SAMPLER
     seed: int = option(0, ge=0)
     """Seed of sampling, splits and resampling."""
 
@@ -213,7 +213,8 @@ def _from_network(
 
 def _sampled(config: Options, directory: RunDirectory, network: Pretrained, labels: tuple[int, ...]) -> np.ndarray:
     """Images of the network from the store of the run."""
-    pool = sample_pool(directory, network, labels, config.per_class, config.sampler, config.seed)
+    count, seed = config.per_class, config.seed
+    pool = sample_pool(directory, network, config.sampler, labels=labels, count=count, seed=seed)
     pixels = clipped(pool.reshape(-1, *network.network.shape))
     check_set("samples", Images(pixels, None), "samples")
     return pixels

@@ -17,9 +17,9 @@ from experiments.concentration import (
     theorem,
 )
 from experiments.concentration.subject import Options, gather, plan
+from experiments.sampling import PAPER_SAMPLER, SMOKE_SAMPLER
 from experiments.study import Study
-from experiments.study.checkpoints import UNTRAINED
-from experiments.study.pool import SamplerConfig
+from experiments.subjects import UNTRAINED
 
 #: Parts that take long to compile; the smoke preset leaves them out.
 _SLOW_TO_COMPILE = ("contraction", "tails", "starts", "representations")
@@ -45,7 +45,7 @@ STUDY = Study(
             "checkpoint": UNTRAINED,
             "per_class": 64,
             "parts": tuple(part.name for part in _PARTS if part.name not in _SLOW_TO_COMPILE),
-            "sampler": SamplerConfig(num_steps=4, churn=0.625, batch_size=24),
+            "sampler": SMOKE_SAMPLER,
         },
         "default": {},
         "paper": {
@@ -54,7 +54,7 @@ STUDY = Study(
             "size": None,
             "classes": _PUBLISHED_CLASSES,
             "per_class": 10240,
-            "sampler": SamplerConfig(num_steps=256, churn=40.0, batch_size=128),
+            "sampler": PAPER_SAMPLER,
         },
     },
 )

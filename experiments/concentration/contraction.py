@@ -18,8 +18,8 @@ from experiments import study
 from experiments.concentration import scales
 from experiments.concentration.subject import ARMS, PAPER, Plan, Subject, no_network
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Run, Table, at_least, at_most, option
-from experiments.study.checkpoints import sampling_cost
 from experiments.study.progress import Progress
+from experiments.subjects import sampling_cost
 
 #: Evaluations that a product with a step's J and J^T costs, in evaluations of the network: two levels, each with the
 #: evaluation itself twice, once pushed forward and once pulled back.

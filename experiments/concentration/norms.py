@@ -12,7 +12,7 @@ from dgu.core.keys import stream
 from dgu.core.typing import Key
 from experiments.concentration.subject import PAPER, Plan, Subject, no_network
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Options, Part, Run, Table, at_least, at_most, option
-from experiments.study.checkpoints import sampling_cost
+from experiments.subjects import sampling_cost
 
 #: Quantities that are compared with their exact distribution under a Gaussian.
 QUANTITIES = ("x", "denoised", "slope")

@@ -20,7 +20,7 @@ from dgu.samplers.trajectories import draw_starts
 from experiments import study
 from experiments.concentration.subject import ARMS, PAPER, Plan, Subject, no_network
 from experiments.study import Claim, Cost, Figure, Findings, Run, Table, at_least, at_most, option
-from experiments.study.checkpoints import sampling_cost
+from experiments.subjects import sampling_cost
 
 STARTS = {
     "gaussian": "Gaussian",

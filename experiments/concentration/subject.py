@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,14 +12,12 @@ from jax.typing import DTypeLike
 from dgu.core.errors import require
 from dgu.models import EDMNetwork, GaussianDenoiser
 from dgu.samplers import Churn, heun
+from experiments.sampling import PAPER_SAMPLER, STUDY_SAMPLER, SamplerConfig, build_sampler, sample_pool
 from experiments.study import Cost, RunDirectory, option
 from experiments.study import Options as BaseOptions
-from experiments.study.checkpoints import load, planned, sampling_cost
-from experiments.study.pool import SamplerConfig, class_list, load_images, of_classes, real_classes, sample_pool
+from experiments.subjects import given_images, load, network_images, planned, real_images, sampling_cost
 
 PAPER = "concentration"
-#: Churn of the published sampler, and its number of steps, over which the churn is spread.
-PUBLISHED_CHURN, PUBLISHED_STEPS = 40, 256
 #: The sampler without churn and with churn, in parts that look at both.
 ARMS = ("churn off", "churn on")
 #: Fewest samples of a class, whatever the parts.
@@ -47,7 +45,7 @@ class Options(BaseOptions):
     """Classes to study; None takes all."""
     per_class: int = option(800, ge=_FEWEST)
     """Samples of each class."""
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    sampler: SamplerConfig = STUDY_SAMPLER
     seed: int = option(0, ge=0)
     """Seed of every random draw."""
 
@@ -65,8 +63,8 @@ class Subject:
         class_names: their names.
         per_class: images of each class, and what bounds that number: the option, or the smallest class.
         bounded_by: see ``per_class``.
-        noise_levels, churn, solver, batch_size: how ``images`` were sampled; ``noise_levels`` is None without a
-            denoiser.
+        noise_levels, churn, solver, batch_size, method: how ``images`` were sampled; ``noise_levels`` is None without
+            a denoiser.
         real: real images of the same classes that the model was not trained on, (K, m, H, W, C), or None.
         draw: returns the images; see ``images``.
     """
@@ -84,6 +82,7 @@ class Subject:
     batch_size: int
     real: np.ndarray | None
     draw: Callable[[], np.ndarray]
+    method: str = "edm"
 
     @cached_property
     def images(self) -> np.ndarray:
@@ -109,8 +108,9 @@ class Subject:
     @property
     def arms(self) -> dict[str, Churn]:
         """The churn of each arm: none, and that of the sampler, or if it has none, the published one for its steps."""
-        rate = PUBLISHED_CHURN / PUBLISHED_STEPS * (len(self.sigmas) - 1)
-        published = Churn(rate, s_min=0.05, s_max=50.0, s_noise=1.003)
+        paper = PAPER_SAMPLER
+        rate = paper.churn / paper.num_steps * (len(self.sigmas) - 1)
+        published = Churn(rate, paper.s_min, paper.s_max, paper.s_noise)
         return dict(zip(ARMS, (Churn(), self.churn if float(self.churn.rate) > 0 else published)))
 
     def gaussian(self, number: int, dtype: DTypeLike = np.float32) -> GaussianDenoiser:
@@ -121,7 +121,9 @@ class Subject:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a dry run knows of a subject: sizes, and the network without its parameters (None for images alone)."""
+    """What a dry run knows of a subject: sizes, and the network without its parameters if parts look inside its sampler
+    (see ``no_network``), else None.
+    """
 
     network: EDMNetwork | None
     shape: tuple[int, ...]
@@ -142,8 +144,10 @@ def gather(config: Options, directory: RunDirectory) -> Subject:
 
 
 def no_network(config: BaseOptions, subject: Subject) -> str:
-    """Why a part that looks inside the sampler skips a subject, or ``""``."""
-    return "" if subject.denoiser is not None else "it requires a network"
+    """Why a part that looks inside the sampler, step by step, skips a subject, or ``""``."""
+    if subject.denoiser is None:
+        return "it requires a network"
+    return "" if subject.method == "edm" else f"it looks at the steps of --sampler.method edm, not {subject.method}"
 
 
 def single_class(config: BaseOptions, subject: Subject) -> str:
@@ -163,23 +167,17 @@ def require_images(subject: Subject, fewest: int, part: str) -> None:
 
 def _given(config: Options) -> Subject:
     assert config.samples is not None
-    found = load_images("samples", config.samples, "train")
-    labels = class_list(config.classes, len(found.class_names))
-    fewest = min(int((found.labels == label).sum()) for label in labels)
-    count, shown = min(config.per_class, fewest), f"samples = {config.samples!r}: images of the smallest class"
-    require(count >= _FEWEST, shown, count, f"at least {_FEWEST}")
-    images = of_classes("samples", config.samples, found, labels, count, "")
+    found, images = given_images(config.samples, config.classes, most=config.per_class, fewest=_FEWEST)
     # Images that are all the same have no covariance: nothing here means anything for them.
     for number, of_class in enumerate(images):
         varied = bool((of_class != of_class[:1]).any())
         require(varied, "samples", config.samples, f"images that differ from each other, in class number {number} too")
-    names = tuple(found.class_names)
     return images_only(
         images,
-        real_classes(config, labels, names, images.shape[2:]),
-        labels=labels,
-        class_names=tuple(names[label] for label in labels),
-        bounded_by=shown,
+        real_images(found, config.real, config.real_split, config.size),
+        labels=found.labels,
+        class_names=found.class_names,
+        bounded_by=f"samples = {config.samples!r}: images of the smallest class",
         batch_size=config.sampler.batch_size,
     )
 
@@ -212,26 +210,25 @@ def images_only(
 
 
 def _network(config: Options, directory: RunDirectory) -> Subject:
-    pretrained = load(config.checkpoint)
-    shape, label_dim = pretrained.network.shape, pretrained.network.unet.label_dim
-    available = max(1, label_dim)
-    labels = class_list(config.classes, available)
-    names = tuple(pretrained.class_names) or tuple(f"class {k}" for k in range(available))
-    sigmas, solver, churn = config.sampler.built(pretrained.denoiser)
+    pretrained, sampler = load(config.checkpoint), config.sampler
+    network, count = pretrained.network, config.per_class
+    found = network_images(network, pretrained.class_names, config.classes, count)
+    sigmas, solver, churn = build_sampler(sampler, pretrained.denoiser)
     return Subject(
         denoiser=pretrained.denoiser,
-        conditional=label_dim > 0,
-        shape=tuple(shape),
-        labels=labels,
-        class_names=tuple(names[label] for label in labels),
-        per_class=config.per_class,
+        conditional=network.unet.label_dim > 0,
+        shape=found.shape,
+        labels=found.labels,
+        class_names=found.class_names,
+        per_class=count,
         bounded_by="per_class",
         noise_levels=sigmas,
         churn=churn,
         solver=solver,
-        batch_size=config.sampler.batch_size,
-        real=real_classes(config, labels, names, shape),
-        draw=lambda: sample_pool(directory, pretrained, labels, config.per_class, config.sampler, config.seed),
+        batch_size=sampler.batch_size,
+        real=real_images(found, config.real, config.real_split, config.size),
+        draw=lambda: sample_pool(directory, pretrained, sampler, labels=found.labels, count=count, seed=config.seed),
+        method=sampler.method,
     )
 
 
@@ -239,10 +236,12 @@ def plan(config: Options) -> tuple[Plan, list[Cost]]:
     """Sizes for a dry run, and what sampling costs."""
     sampler = config.sampler
     if config.samples is not None:
-        given = load_images("samples", config.samples, "train")
-        classes = len(class_list(config.classes, len(given.class_names)))
-        return Plan(None, given.images.shape[1:], classes, config.per_class, 0, sampler.batch_size), []
-    network = planned(config.checkpoint)
-    classes = len(class_list(config.classes, max(1, network.unet.label_dim)))
-    drawn = sampling_cost(network, classes * config.per_class, sampler.evaluations, sampler.batch_size)
-    return Plan(network, network.shape, classes, config.per_class, sampler.num_steps, sampler.batch_size), [drawn]
+        found, _ = given_images(config.samples, config.classes, most=config.per_class, fewest=_FEWEST)
+        network, costs = None, []
+    else:
+        network = planned(config.checkpoint)
+        found = network_images(network, (), config.classes, config.per_class)
+        costs = [sampling_cost(network, found.row_count, sampler.evaluations, sampler.batch_size)]
+    followed = network if sampler.method == "edm" else None
+    classes, per_class = found.rows.shape
+    return Plan(followed, found.shape, classes, per_class, sampler.num_steps, sampler.batch_size), costs

@@ -25,9 +25,9 @@ from experiments import study
 from experiments.generalization.subject import SDE
 from experiments.study import Run, option
 from experiments.study.options import renamed
-from experiments.study.pool import load_images
 from experiments.study.processes import is_lead
 from experiments.study.progress import Progress
+from experiments.subjects import load_images
 
 #: The pairs of clusters, by name.
 PAIRS = ("nearest", "farthest")

@@ -21,9 +21,9 @@ from experiments.hidden_gaussian import (
     strong,
     sweeps,
 )
-from experiments.hidden_gaussian.subject import FFHQ_64, Options, gather, introduce, plan
+from experiments.hidden_gaussian.subject import Options, gather, introduce, plan
 from experiments.study import Study
-from experiments.study.checkpoints import UNTRAINED
+from experiments.subjects import FFHQ_64, UNTRAINED
 
 #: Parts that measure the network of the checkpoint, and compile quickly.
 _OF_THE_NETWORK = (linearity.PART, distillation.PART, distances.PART, jacobians.PART)

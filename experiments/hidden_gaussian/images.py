@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgu.core.errors import InputError, require
-from experiments.study.inputs import note_choice
-from experiments.study.pool import BUNDLED_IMAGES
+from dgu.core.errors import require
+from experiments.subjects import BUNDLED_IMAGES, auto_images
 
 #: Fewest images that are divided into two halves.
 _FEWEST = 8
@@ -65,16 +64,12 @@ class Sources:
             held = read(f"{self.prefix}heldout_data", source, self.heldout_split)
             about = f"{self.data} ({self.split}) and {source} ({self.heldout_split}) as held-out images{kind}"
             return Images(train, held, False, about)
-        try:
-            train, held = (read(option, "fashion-mnist", split) for split in ("train", "test"))
-            note_choice(option, self.data, "fashion-mnist")
-            return Images(train, held, False, f"Fashion-MNIST{kind}: its training file, and its test file as held-out")
-        except InputError as error:
-            if "was not found" not in str(error):
-                raise
-        note_choice(option, self.data, BUNDLED_IMAGES)
-        bundled = read(option, BUNDLED_IMAGES, "test")
-        return Images(*_halves(bundled, option, "auto"), True, f"halves of the bundled images{kind}")
+        splits = {"fashion-mnist": ("train", "test"), BUNDLED_IMAGES: ("test",)}
+        source, found = auto_images(option, lambda source: [read(option, source, split) for split in splits[source]])
+        if source == BUNDLED_IMAGES:
+            return Images(*_halves(found[0], option, "auto"), True, f"halves of the bundled images{kind}")
+        train, held = found
+        return Images(train, held, False, f"Fashion-MNIST{kind}: its training file, and its test file as held-out")
 
 
 def _halves(images: np.ndarray, option: str, value: str) -> tuple[np.ndarray, np.ndarray]:

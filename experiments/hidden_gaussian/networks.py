@@ -14,7 +14,7 @@ from dgu.training.loop import check_batch
 from experiments.hidden_gaussian.images import Images, Sources
 from experiments.study import Options, option
 from experiments.study.inputs import once_a_run
-from experiments.study.pool import load_images
+from experiments.subjects import load_images
 from experiments.train import NetworkConfig
 
 

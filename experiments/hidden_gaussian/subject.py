@@ -2,30 +2,27 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import jax
 import numpy as np
 
 from dgu import analysis
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Denoiser
-from dgu.models import NCSNPP, EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, Pretrained, SongUNetConfig
+from dgu.models import EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, Pretrained
 from dgu.samplers import karras_sigmas
 from experiments.hidden_gaussian.images import Images, Sources
 from experiments.hidden_gaussian.networks import Config as NetworksConfig
-from experiments.study import Cost, Findings, RunDirectory, Table, checkpoints, option
+from experiments.sampling import noise_range
+from experiments.study import Cost, Findings, RunDirectory, Table, option
 from experiments.study import Options as BaseOptions
-from experiments.study.pool import load_images
+from experiments.subjects import UNTRAINED, check_shape, evaluation_cost, load, load_images, planned
 
 if TYPE_CHECKING:  # These modules import this one.
     from experiments.hidden_gaussian import jacobians, linear_maps
 
 PAPER = "hidden_gaussian"
-#: The network of the paper's main figures: not in the package, but its costs are known.
-FFHQ_64 = "edm-ffhq-64x64-uncond-ve.pkl"
 #: The network in the package, which was trained on none of the bundled images.
 _BUNDLED_NETWORK = "fashion-mnist-14"
 #: Names of the network and of the reference denoisers in figures and tables.
@@ -97,8 +94,7 @@ class Subject:
 
     @cached_property
     def _pretrained(self) -> Pretrained:
-        found: Pretrained = checkpoints.load(self.config.checkpoint, self.config.size)
-        return found
+        return load(self.config.checkpoint, self.config.size)
 
     @cached_property
     def _label(self) -> int | None:
@@ -119,12 +115,10 @@ class Subject:
     def _images(self) -> Images:
         config = self.config
         # The classes of the untrained network are no classes of any images.
-        names = () if config.checkpoint == checkpoints.UNTRAINED else tuple(self._pretrained.class_names)
+        names = () if config.checkpoint == UNTRAINED else tuple(self._pretrained.class_names)
         found = _load(config, self._label, names)
-        for given, images in (("data", found.train), ("heldout_data", found.held)):
-            shown = f"{given} = {getattr(config, given)!r}: images of shape"
-            allowed = f"{self.shape}, the network's (see --size)"
-            require(images.shape[1:] == self.shape, shown, images.shape[1:], allowed)
+        check_shape("data", config.data, found.train, self.shape)
+        check_shape("heldout_data", config.heldout_data, found.held, self.shape)
         if config.train_images is None:
             return found
         enough, most = 2 <= config.train_images <= len(found.train), len(found.train)
@@ -163,9 +157,7 @@ class Subject:
     @cached_property
     def sigmas(self) -> np.ndarray:
         """The noise levels studied, falling, ten by default."""
-        network = self._pretrained.denoiser
-        low, high = max(0.002, network.sigma_min), min(80.0, network.sigma_max)
-        return karras_sigmas(self.config.levels, low, high)[:-1]
+        return karras_sigmas(self.config.levels, *noise_range(self._pretrained.denoiser))[:-1]
 
     @property
     def perturbed(self) -> np.ndarray:
@@ -233,10 +225,7 @@ class Plan:
     @cached_property
     def network(self) -> EDMNetwork:
         """The network of the checkpoint; the paper's, whose sizes are known, needs no file."""
-        name = self.config.checkpoint
-        if name == FFHQ_64 and not Path(FFHQ_64).exists():
-            return EDMNetwork(SongUNetConfig(64, 3, 3, **{**NCSNPP, "channel_mult": (1, 2, 2, 2)}))
-        network: EDMNetwork = checkpoints.load(name, self.config.size).network
+        network = planned(self.config.checkpoint, self.config.size)
         _label(self.config, network.unet.label_dim)
         return network
 
@@ -252,15 +241,7 @@ class Plan:
 
     def cost(self, stage: str, evaluations: int, batch: int) -> Cost:
         """The cost of evaluations of the network, ``batch`` images at a time."""
-        one, weights = self._evaluation
-        memory = weights + batch * (one.memory - weights)
-        return Cost(stage, evaluations, evaluations * one.flop, memory)
-
-    @cached_property
-    def _evaluation(self) -> tuple[Cost, int]:
-        """The cost of one evaluation, and the bytes of the weights, computed once."""
-        weights = sum(leaf.size for leaf in jax.tree.leaves(self.network.abstract_params)) * 4
-        return checkpoints.sampling_cost(self.network, 1, 1, 1), weights
+        return evaluation_cost(self.network, stage, evaluations, batch)
 
 
 def gather(config: AllOptions, directory: RunDirectory) -> Subject:

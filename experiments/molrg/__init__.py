@@ -7,8 +7,9 @@ Wang et al., arXiv 2409.02426.
 """
 
 from experiments.molrg import dimension, directions, images, networks, phase
-from experiments.molrg.subject import CIFAR_10, Options, gather, plan
+from experiments.molrg.subject import Options, gather, plan
 from experiments.study import Study
+from experiments.subjects import CIFAR_10
 
 STUDY = Study(
     name="molrg",

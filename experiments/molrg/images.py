@@ -14,10 +14,10 @@ from dgu.core.errors import InputError, require
 from dgu.core.keys import seeded
 from dgu.models import GaussianDenoiser, MoLRG
 from dgu.samplers import karras_sigmas, sample
-from experiments.molrg.subject import PAPER, Plan, Subject, planned
+from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Options, Part, Run, Table, at_least, each, option
-from experiments.study.checkpoints import sampling_cost
 from experiments.study.progress import Progress
+from experiments.subjects import planned, sampling_cost
 
 NETWORK, MIXTURE, GIVEN, GAUSSIAN, OTHER = (
     "U-Net", "MoLRG", "MoLRG, class given", "one Gaussian", "U-Net, other noise",

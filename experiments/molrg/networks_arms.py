@@ -19,8 +19,8 @@ from dgu.samplers import karras_sigmas, sample, sample_together
 from dgu.training import TrainingConfig, train_network, train_together
 from experiments.molrg.networks_config import COMPONENTS, REAL_CHANNEL_MULT, SHAPE, Config, UNetConfig
 from experiments.study import Run
-from experiments.study.pool import load_images
 from experiments.study.progress import Progress
+from experiments.subjects import load_images
 
 #: File of the U-Net with the largest rank and training set, for the part ``dimension``.
 LARGEST = "networks/largest.npz"

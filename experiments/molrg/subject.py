@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from dgu.core.errors import InputError, require
-from dgu.models import EDMNetwork, SongUNetConfig
-from experiments.study import Cost, RunDirectory, checkpoints, option
+from dgu.core.errors import require
+from dgu.data import ImageSet
+from dgu.models import EDMNetwork, Pretrained
+from experiments.sampling import noise_range
+from experiments.study import Cost, RunDirectory, option
 from experiments.study import Options as BaseOptions
-from experiments.study.inputs import note_choice
-from experiments.study.pool import BUNDLED_IMAGES, load_images
+from experiments.subjects import BUNDLED_IMAGES, auto_images, check_shape, load, load_images, planned
 
 PAPER = "molrg"
-#: NVIDIA's CIFAR-10 network: not in the package, but its costs are known.
-CIFAR_10 = "edm-cifar10-32x32-uncond-vp.pkl"
 
 
 @dataclass(frozen=True)
@@ -55,22 +54,21 @@ class Subject:
     option: str = "data"
 
     @cached_property
-    def pretrained(self) -> Any:
+    def pretrained(self) -> Pretrained:
         """The network with what is known of it."""
-        return checkpoints.load(self.checkpoint)
+        return load(self.checkpoint)
 
     @cached_property
-    def _found(self) -> tuple[Any, str]:
+    def _found(self) -> tuple[ImageSet, str]:
         """The set of images and a description of it; ``InputError`` unless they suit the network."""
-        shape, classes = self.shape, self.pretrained.network.unet.label_dim
+        classes = self.pretrained.network.unet.label_dim
         found, about = _images(self.option, self.data, self.split, self.size)
-        given = f"{self.option} = {self.data!r}"
-        wanted = f"{shape}, the network's (see --size)"
-        require(found.images.shape[1:] == shape, f"{given}: images of shape", found.images.shape[1:], wanted)
+        check_shape(self.option, self.data, found.images, self.shape)
         if classes:
             names, own = tuple(found.class_names), self.pretrained.class_names
             same = len(names) == classes and (not own or names == own)
-            require(same, f"{given}: classes", names, f"the network's {classes}: {', '.join(own) or 'unnamed'}")
+            shown = f"{self.option} = {self.data!r}: classes"
+            require(same, shown, names, f"the network's {classes}: {', '.join(own) or 'unnamed'}")
         return found, about
 
     def check(self) -> None:
@@ -128,7 +126,7 @@ class Subject:
     @property
     def sigma_range(self) -> tuple[float, float]:
         """Smallest and largest noise level of the sampler that the network takes."""
-        return max(0.002, self.denoiser.sigma_min), min(80.0, self.denoiser.sigma_max)
+        return noise_range(self.denoiser)
 
 
 @dataclass(frozen=True)
@@ -143,14 +141,6 @@ class Plan:
         return planned(self.checkpoint)
 
 
-def planned(name: str) -> EDMNetwork:
-    """The network of a dry run: that of the checkpoint, or NVIDIA's CIFAR-10 network where its file is not on this
-    machine."""
-    if name != CIFAR_10 or Path(name).exists():
-        return checkpoints.load(name).network
-    return EDMNetwork(SongUNetConfig(32, 3, 3, channel_mult=(2, 2, 2), augment_dim=9))
-
-
 def gather(config: Options, directory: RunDirectory) -> Subject:
     """The network and its images, loaded by the first part that needs them: ``phase`` and ``networks`` do not."""
     return Subject(config.checkpoint, config.data, config.split, config.size)
@@ -161,19 +151,12 @@ def plan(config: Options) -> tuple[Plan, list[Cost]]:
     return Plan(config.checkpoint), []
 
 
-def _images(option: str, data: str, split: str, size: int | None) -> tuple[Any, str]:
+def _images(option: str, data: str, split: str, size: int | None) -> tuple[ImageSet, str]:
     if data != "auto":
         return load_images(option, data, split, size), f"{data} ({split})"
-    try:
-        found = load_images(option, "fashion-mnist", "train", size)
-        note_choice(option, data, "fashion-mnist")
+    splits = {"fashion-mnist": "train", BUNDLED_IMAGES: "test"}
+    source, found = auto_images(option, lambda source: load_images(option, source, splits[source], size))
+    if source != BUNDLED_IMAGES:
         return found, "Fashion-MNIST, training file"
-    except InputError as error:
-        if "was not found" not in str(error):
-            raise
-    note_choice(option, data, BUNDLED_IMAGES)
-    found = load_images(option, BUNDLED_IMAGES, "test", size)
-    described = (
-        f"the {len(found.images):,} bundled images of Fashion-MNIST's test file, as the training file is missing"
-    )
-    return found, described
+    count = f"{len(found.images):,} bundled images"
+    return found, f"the {count} of Fashion-MNIST's test file, as the training file is missing"

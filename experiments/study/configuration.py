@@ -11,7 +11,7 @@ from typing import Any
 
 from dgu.core.errors import InputError
 from dgu.core.reading import read_json
-from experiments.study.options import as_typed
+from experiments.study.options import added_later, as_typed
 
 #: The generator of all keys, ``dgu.core.prng.GENERATOR`` (which would take JAX along), stored in ``config.json`` beside
 #: the options.
@@ -58,6 +58,11 @@ def options(tree: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, dict):
         return {key: leaf for name, entry in tree.items() for key, leaf in options(entry, f"{prefix}.{name}").items()}
     return {as_typed(prefix.removeprefix(".")): tree}
+
+
+def stored_options(stored: dict[str, Any], config: Any) -> dict[str, Any]:
+    """The ``options`` of what ``config.json`` holds, with the defaults of those of ``config`` that were added later."""
+    return {as_typed(name): default for name, default in added_later(config).items()} | options(stored)
 
 
 def check_generator(stored: dict[str, Any], file: Path) -> None:

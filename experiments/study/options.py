@@ -32,16 +32,19 @@ def option(
     le: float | str | None = None,
     lt: float | str | None = None,
     may_be_infinite: bool = False,
+    added_later: bool = False,
 ) -> T:
     """A field of ``Options`` with its default and its bounds: at least ``ge``, above ``gt``, at most ``le``, below
     ``lt``.
 
     A bound is a number, or the name of another option of the same dataclass. It holds for each entry of a tuple, and
-    not for None. A whole number with a bound is at most ``MOST``.
+    not for None. A whole number with a bound is at most ``MOST``. Runs that were stored before there was an option
+    ``added_later`` count as run with its default, and can be read and continued.
     """
     given = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     bounds = {kind: bound for kind, bound in given.items() if bound is not None}
-    return dataclasses.field(default=default, metadata={"bounds": bounds, "may_be_infinite": may_be_infinite})
+    metadata = {"bounds": bounds, "may_be_infinite": may_be_infinite, "added_later": added_later}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class Options:
@@ -96,6 +99,18 @@ def check_sound(config: Any, prefix: str = "") -> None:
             check_sound(value, f"{name}.")
         else:
             _check(field, name, value, {})
+
+
+def added_later(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The defaults of all options that runs of earlier versions did not store, by name, such as ``sampler.method``."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        name, value = f"{prefix}{field.name}", getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= added_later(value, f"{name}.")
+        elif field.metadata.get("added_later"):
+            found[name] = field.default
+    return found
 
 
 @contextlib.contextmanager

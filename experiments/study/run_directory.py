@@ -29,6 +29,7 @@ from experiments.study.configuration import (
     options,
     other_options,
     read_config,
+    stored_options,
 )
 from experiments.study.inputs import RECORD, Inputs, recording
 from experiments.study.outputs import refuse_in_the_way, unusable
@@ -138,7 +139,7 @@ class RunDirectory:
             if stored.exists():
                 found = read_config(stored)
                 check_generator(found, stored)
-                there, given = options(found), options(wanted)
+                there, given = stored_options(found, config), options(wanted)
                 # A run that was killed before it stored anything refuses no other options.
                 fresh = there.keys() == given.keys() and there != given and _nothing_stored(path)
                 if not fresh:

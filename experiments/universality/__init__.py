@@ -11,8 +11,8 @@ al., arXiv 2501.07741, Figs 5 to 8.
 from dgu.analysis.universality.arms import Recipe
 from dgu.data.splits import SplitSizes
 from experiments import train
+from experiments.sampling import PAPER_SAMPLER, SMOKE_SAMPLER
 from experiments.study import Study
-from experiments.study.pool import SamplerConfig
 from experiments.universality import accuracy, controls, samples, spectra, two_layer
 from experiments.universality.options import Options
 from experiments.universality.subject import gather, introduce, plan
@@ -30,7 +30,7 @@ STUDY = Study(
     overrides={
         "smoke": {
             "training": train.PRESETS["smoke"],
-            "sampler": SamplerConfig(num_steps=4, churn=0.625, batch_size=24),
+            "sampler": SMOKE_SAMPLER,
             "splits": SplitSizes(fit=10, train=8, validation=2, test=4),
             "low_rank_fit": 5,
             "replicates": 2,
@@ -48,7 +48,7 @@ STUDY = Study(
             "real": None,
             "size": None,
             "classes": (0, 11, 25, 217, 281, 371, 429, 497, 566, 569, 614, 671, 727, 732, 751, 871, 938, 963, 973, 980),
-            "sampler": SamplerConfig(num_steps=256, churn=40.0, batch_size=128),
+            "sampler": PAPER_SAMPLER,
             "splits": SplitSizes(fit=4096, train=4096, validation=1024, test=1024),
             "low_rank_fit": 1024,
             "gaussian_test_factor": 1,

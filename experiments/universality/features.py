@@ -13,8 +13,7 @@ from dgu.core.errors import InputError, require
 from dgu.core.keys import seeded, stream
 from dgu.training.classifiers.convnet import train_convnet
 from experiments.study.inputs import reading
-from experiments.study.pool import load_images
-from experiments.universality.images import Plan
+from experiments.subjects import ClassImages, load_images
 from experiments.universality.options import Options
 
 PIXELS, CNN, RANDOM = "pixels", "cnn", "random-conv"
@@ -39,7 +38,7 @@ class Source:
     labels: np.ndarray | None = None
 
 
-def prepare(options: Options, plan: Plan, real: np.ndarray | None) -> tuple[Source, np.ndarray | None]:
+def prepare(options: Options, plan: ClassImages, real: np.ndarray | None) -> tuple[Source, np.ndarray | None]:
     """Check all that features need before a network is sampled; gives their source, and the real images that are left.
 
     Args:
@@ -58,7 +57,7 @@ def prepare(options: Options, plan: Plan, real: np.ndarray | None) -> tuple[Sour
     return Source(kind, rows=read(kind, plan.row_count)[plan.rows.ravel()]), None
 
 
-def _training_images(options: Options, plan: Plan, real: np.ndarray | None) -> tuple[Source, np.ndarray | None]:
+def _training_images(options: Options, plan: ClassImages, real: np.ndarray | None) -> tuple[Source, np.ndarray | None]:
     """The images that the network of ``--features cnn`` is trained on, and the real images that are left."""
     kind, cnn = options.features, options.cnn
     if cnn.images is None:

@@ -6,9 +6,9 @@ from dgu.analysis.universality.arms import Recipe
 from dgu.core.errors import require
 from dgu.data.splits import SplitSizes
 from experiments import train as trainer
+from experiments.sampling import STUDY_SAMPLER, SamplerConfig
 from experiments.study import Options as BaseOptions
 from experiments.study import option
-from experiments.study.pool import SamplerConfig
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Options(BaseOptions):
     real images (options under --cnn); random-conv, random convolutional features; or an npy file with a row of features
     for each image, in the order of the file given by --samples, or class by class in the order of samples/."""
     cnn: CnnConfig = field(default_factory=CnnConfig)
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    sampler: SamplerConfig = STUDY_SAMPLER
     splits: SplitSizes = field(default_factory=SplitSizes)
     low_rank_fit: int = option(100, ge=0)
     """Images of each class that the low-rank mixture is fitted to (fewer than pixels); 0 leaves the arm out."""

@@ -1,21 +1,29 @@
 """What the universality study looks at: samples of a network, or given images, and the replicates that parts share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
+from dgu.core.errors import require
 from dgu.data.splits import check_no_duplicates
-from dgu.models import load_checkpoint
+from dgu.models import EDMNetwork, Pretrained, load_checkpoint
 from experiments import train as trainer
+from experiments.sampling import sample_pool
 from experiments.study import Cost, Findings, RunDirectory
-from experiments.study.checkpoints import load, planned, sampling_cost
-from experiments.study.pool import real_classes, sample_pool
 from experiments.study.progress import Progress
+from experiments.subjects import (
+    ClassImages,
+    given_images,
+    load,
+    load_images,
+    network_images,
+    planned,
+    real_images,
+    sampling_cost,
+)
 from experiments.universality.features import PIXELS, Source, computed, dimension, prepare
-from experiments.universality.images import Plan, given, network_to_train, of_network
 from experiments.universality.options import Options
 from experiments.universality.problems import tasks
 from experiments.universality.replicates import Examples, arm_names, flat, replicate
@@ -98,18 +106,18 @@ def gather(options: Options, directory: RunDirectory) -> Subject:
     Whatever can be refused is refused here, before a network is trained or sampled.
     """
     if options.samples is not None:
-        plan, images = given(options)
-        subject = _subject(options, directory, plan, lambda: images)
+        known, images = _given(options)
+        subject = _subject(options, directory, known, lambda: images)
         _ = subject.samples  # Refuses copies.
         return subject
     if options.train:
-        plan = of_network(options, *network_to_train(options))
+        known = _of_network(options, *_network_to_train(options))
         return _subject(
-            options, directory, plan, lambda: _sampled(options, directory, plan, _trained(options, directory))
+            options, directory, known, lambda: _sampled(options, directory, known, _trained(options, directory))
         )
     network = load(options.checkpoint)
-    plan = of_network(options, network.network, network.class_names)
-    return _subject(options, directory, plan, lambda: _sampled(options, directory, plan, network))
+    known = _of_network(options, network.network, network.class_names)
+    return _subject(options, directory, known, lambda: _sampled(options, directory, known, network))
 
 
 def introduce(options: Options, subject: Subject) -> Findings:
@@ -124,37 +132,75 @@ def introduce(options: Options, subject: Subject) -> Findings:
     )
 
 
-def plan(options: Options) -> tuple[Plan, list[Cost]]:
+def plan(options: Options) -> tuple[ClassImages, list[Cost]]:
     """Classes and shapes for a dry run, and the costs of the images and of the replicates that the parts share."""
     if options.samples is not None:
-        of_images, _ = given(options)
-        return of_images, _replicate_costs(options, of_images)
-    network = network_to_train(options)[0] if options.train else planned(options.checkpoint)
-    of_images = of_network(options, network, ())
+        known, _ = _given(options)
+        return known, _replicate_costs(options, known)
+    network = _network_to_train(options)[0] if options.train else planned(options.checkpoint)
+    known = _of_network(options, network, ())
     training = [trainer.dry_run(options.training)[0]] if options.train else []
     sampler = options.sampler
-    drawn = sampling_cost(network, of_images.row_count, sampler.evaluations, sampler.batch_size)
-    return of_images, [*training, drawn, *_replicate_costs(options, of_images)]
+    drawn = sampling_cost(network, known.row_count, sampler.evaluations, sampler.batch_size)
+    return known, [*training, drawn, *_replicate_costs(options, known)]
 
 
-def _subject(options: Options, directory: RunDirectory, plan: Plan, draw: Callable[[], np.ndarray]) -> Subject:
-    real = real_classes(options, plan.labels, plan.names, plan.shape)
-    source, real = prepare(options, plan, real)
-    names = tuple(plan.names[label] for label in plan.labels)
-    return Subject(options, directory, names, dimension(options, plan.shape), real, source, draw)
+def _subject(options: Options, directory: RunDirectory, known: ClassImages, draw: Callable[[], np.ndarray]) -> Subject:
+    real = real_images(known, options.real, options.real_split, options.size)
+    source, real = prepare(options, known, real)
+    return Subject(options, directory, known.class_names, dimension(options, known.shape), real, source, draw)
 
 
-def _sampled(options: Options, directory: RunDirectory, plan: Plan, network: Any) -> np.ndarray:
-    return sample_pool(directory, network, plan.labels, options.splits.total, options.sampler, options.seed)
+def _given(options: Options) -> tuple[ClassImages, np.ndarray]:
+    """The images of ``--samples``, equally many of each class, (K, P, H, W, C)."""
+    assert options.samples is not None
+    total, need = options.splits.total, "(splits.fit + splits.train + splits.validation + splits.test)"
+    found = given_images(options.samples, options.classes, most=total, fewest=total, why=need, least_classes=2)
+    _check_subsets(options, found[0])
+    return found
 
 
-def _trained(options: Options, directory: RunDirectory) -> Any:
+def _of_network(options: Options, network: EDMNetwork, names: Sequence[str]) -> ClassImages:
+    """The images that are sampled from a network, class by class; ``names`` are those of its classes, if known."""
+    several = network.unet.label_dim >= 2
+    if options.train:
+        require(several, "training.network.conditional", False, "True")
+    else:
+        require(several, "checkpoint", options.checkpoint, "a network of two or more classes")
+    found = network_images(network, names, options.classes, options.splits.total, least_classes=2)
+    _check_subsets(options, found)
+    return found
+
+
+def _check_subsets(options: Options, known: ClassImages) -> None:
+    """``InputError`` unless there are enough classes for the largest subset."""
+    fits, count = max(options.subset_sizes) <= len(known.labels), len(known.labels)
+    require(fits, "subset_sizes", options.subset_sizes, f"at most the number of classes, {count}")
+
+
+def _network_to_train(options: Options) -> tuple[EDMNetwork, tuple[str, ...]]:
+    """The network that ``--train`` makes, and the names of its classes."""
+    training = options.training
+    images = load_images("training.data", training.data, training.split, training.size)
+    _, side, width, channels = images.images.shape
+    require(side == width, "training.data", training.data, f"square images, not {side} x {width}")
+    augment = training.training.augment_probability > 0
+    network = trainer.build_network(training.network, side, channels, len(images.class_names), augment=augment)
+    return network, tuple(images.class_names)
+
+
+def _sampled(options: Options, directory: RunDirectory, known: ClassImages, network: Pretrained) -> np.ndarray:
+    count, seed = options.splits.total, options.seed
+    return sample_pool(directory, network, options.sampler, labels=known.labels, count=count, seed=seed)
+
+
+def _trained(options: Options, directory: RunDirectory) -> Pretrained:
     return load_checkpoint(trainer.train(options.training, directory.path / "training"))
 
 
-def _replicate_costs(options: Options, plan: Plan) -> list[Cost]:
+def _replicate_costs(options: Options, known: ClassImages) -> list[Cost]:
     """Mixtures and classifiers of all replicates; making features costs little beside."""
-    k, d = len(plan.labels), dimension(options, plan.shape)
+    k, d = len(known.labels), dimension(options, known.shape)
     arms = 3 + bool(options.low_rank_fit) + (options.real is not None)  # auto counts as given
     splits, recipe = options.splits, options.recipe
     drawn = splits.train + splits.validation + splits.test * options.gaussian_test_factor

@@ -100,7 +100,7 @@ BAD = [
     ),
     (
         "--samples FEW --classes None --real None",
-        "--samples = 'FEW': images of the smallest class = 4: must be at least 8",
+        "--samples = 'FEW': images of class north = 4: must be at least 8 in each class",
     ),
 ]
 

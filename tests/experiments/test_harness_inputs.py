@@ -7,8 +7,8 @@ from dgu.core.errors import InputError
 from dgu.data.contents import content_of
 from experiments.study import inputs
 from experiments.study.inputs import note_choice, reading
-from experiments.study.pool import load_images
 from experiments.study.run_directory import RunDirectory
+from experiments.subjects import load_images
 from tests.experiments.fake_runs import Config, contents, image_npz, refused
 
 
@@ -57,9 +57,9 @@ def test_a_network_is_known_by_its_file_in_a_directory_that_training_rewrites(tm
     import jax
 
     from dgu.models import save_network
-    from experiments.study import checkpoints
+    from experiments import subjects
 
-    untrained = checkpoints.load(checkpoints.UNTRAINED)
+    untrained = subjects.load(subjects.UNTRAINED)
     save = lambda scale: save_network(  # noqa: E731
         tmp_path / "run/network.npz",
         untrained.network,
@@ -69,19 +69,19 @@ def test_a_network_is_known_by_its_file_in_a_directory_that_training_rewrites(tm
     save(1.0)
     config, name = Config(), str(tmp_path / "run")
     with RunDirectory.hold(tmp_path / "out", config):
-        checkpoints.load(name)
+        subjects.load(name)
         (tmp_path / "run/stats.jsonl").write_text("a training goes on")
-        checkpoints.load(name)
+        subjects.load(name)
     save(2.0)
     refused(tmp_path / "out", config, f"checkpoint = {name!r}")
     # Rewritten between the hash and the load: what was loaded is not what was hashed.
-    load = checkpoints.load_checkpoint
-    monkeypatch.setattr(checkpoints, "load_checkpoint", lambda name: (save(3.0), load(name))[1])
+    load = subjects.load_checkpoint
+    monkeypatch.setattr(subjects, "load_checkpoint", lambda name: (save(3.0), load(name))[1])
     with (
         RunDirectory.hold(tmp_path / "other", config),
         pytest.raises(InputError, match="was written to while it was read"),
     ):
-        checkpoints.load(name)
+        subjects.load(name)
     assert not (tmp_path / "other/inputs.json").exists()
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dgu.core.errors import InputError
-from experiments.study.pool import load_images
 from experiments.study.run_directory import RunDirectory
+from experiments.subjects import load_images
 from tests.experiments.fake_runs import Config, image_npz
 
 

@@ -12,9 +12,9 @@ from dgu.core.errors import InputError
 from dgu.training import TogetherConfig, TrainingConfig
 from experiments import metrics, model_card
 from experiments.hidden_gaussian import linearity
+from experiments.sampling import SamplerConfig
 from experiments.study.arguments import parse
 from experiments.study.options import as_typed, check_options, check_sound
-from experiments.study.pool import SamplerConfig
 from experiments.train import NetworkConfig
 
 STUDIES = ("universality", "concentration", "hidden_gaussian", "generalization", "molrg", "audit", "train", "sample")

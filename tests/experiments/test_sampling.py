@@ -1,5 +1,7 @@
 """Sampling from the command line: images by seed, in three formats, resumed, and bad input refused."""
 
+import dataclasses
+import json
 import os
 
 import jax
@@ -9,14 +11,19 @@ import pytest
 from PIL import Image
 
 from dgu import data, samplers
+from dgu.core import keys
+from dgu.core.errors import InputError
 from dgu.data import SampleStore
 from dgu.data.export import image_name, to_uint8
 from dgu.models import load_checkpoint, save_network
 from experiments import sample
-from experiments.sample import SamplerConfig, build_sampler, parse_seeds
+from experiments.sample import parse_seeds
+from experiments.sampling import STUDY_SAMPLER, SamplerConfig, build_sampler, noise_range, sample_pool
+from experiments.study import Options
+from experiments.study.run_directory import RunDirectory
 from tests.experiments.universality_study import save_tiny_network
 
-FAST = "--preset smoke --sampler.num-steps 2 --batch-size 4".split()
+FAST = "--preset smoke --sampler.num-steps 2 --sampler.batch-size 4".split()
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +193,94 @@ def test_evaluations_are_those_that_the_sampler_makes(network, config, expected)
 
     jax.block_until_ready(solver(counting, jnp.ones((6, 6, 1)), sigmas))
     jax.effects_barrier()
-    assert len(levels) == expected == sample.evaluations_of(config)
+    assert len(levels) == expected == config.evaluations
+
+
+@dataclasses.dataclass(frozen=True)
+class Study(Options):
+    """The options of a study that samples a network."""
+
+    sampler: SamplerConfig = STUDY_SAMPLER
+    seed: int = 0
+
+
+FEW = dataclasses.replace(STUDY_SAMPLER, num_steps=3, batch_size=4)
+#: What the store of samples of a study with these options has recorded since the first version.
+RECORDED = {
+    "num_steps": 3, "sigma_min": None, "sigma_max": None, "rho": 7.0, "churn": 2.8125, "s_min": 0.05, "s_max": 50.0,
+    "s_noise": 1.003, "batch_size": 4,
+}  # fmt: skip
+
+
+def pool(directory, model, sampler, labels=(1, 3), count=6, seed=5):
+    return sample_pool(directory, model, sampler, labels=labels, count=count, seed=seed)
+
+
+def test_samples_of_edms_method_that_earlier_versions_stored_are_found(network, tmp_path, monkeypatch):
+    model = load_checkpoint(network)
+    fingerprint = {"sampler": RECORDED, "seed": 5, "network": model.sha256}
+    store = SampleStore.open(tmp_path / "samples", fingerprint, (6, 6, 1), shard_size=4)
+    stored = np.random.default_rng(0).normal(size=(4, 6, 6, 6, 1)).astype(np.float32)
+    store.fill(lambda labels, indices: stored[labels, indices], [1, 3], 6)
+    monkeypatch.setattr(samplers, "sample", None)  # Nothing is sampled again.
+    np.testing.assert_array_equal(pool(RunDirectory(tmp_path), model, FEW), stored[[1, 3]])
+
+
+@pytest.mark.parametrize(
+    ("more", "solver"),
+    [
+        ({"s_max": np.inf}, samplers.heun),
+        ({"method": "dpm-solver", "churn": 0.0}, samplers.DPMSolver()),
+        (
+            {"method": "ablation", "solver": "euler", "disc": "ve", "schedule": "ve"},
+            samplers.Ablation(solver="euler", discretization="ve", schedule="ve"),
+        ),
+    ],
+)
+def test_a_pool_of_any_method_is_what_the_library_samples_and_says_so(network, tmp_path, more, solver):
+    model, sampler = load_checkpoint(network), dataclasses.replace(FEW, **more)
+    found = pool(RunDirectory(tmp_path), model, sampler)
+    sigmas = solver.sigmas(3) if isinstance(solver, samplers.Ablation) else samplers.karras_sigmas(3)
+    for label, images in zip((1, 3), found):
+        expected = samplers.sample(
+            model.denoiser,
+            keys.stream(keys.seeded(5), "diffusion", label),
+            range(6),
+            sigmas,
+            shape=(6, 6, 1),
+            labels=[label] * 6,
+            churn=samplers.Churn(sampler.churn, sampler.s_min, sampler.s_max, sampler.s_noise),
+            solver=solver,
+            batch_size=4,
+        )
+        np.testing.assert_array_equal(images, expected)
+    recorded = json.loads((tmp_path / "samples/store.json").read_text())["config"]["sampler"]
+    names = {field.name for field in dataclasses.fields(sampler)} if "method" in more else set(RECORDED)
+    assert recorded.keys() == names and (recorded["s_max"] == "inf" if "s_max" in more else True)
+    with pytest.raises(InputError, match=r"store\.json|samples"):  # Never mixed with those of another method.
+        pool(RunDirectory(tmp_path), model, FEW)
+
+
+def test_runs_from_before_there_were_other_methods_are_continued(tmp_path):
+    RunDirectory.open(tmp_path, Study(FEW)).stage("draw", lambda: {"x": 1})
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored["sampler"]["method"], stored["sampler"]["alpha"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    RunDirectory.open(tmp_path, Study(FEW))
+    other = Study(dataclasses.replace(FEW, method="ablation"))
+    with pytest.raises(InputError, match=r"^--sampler\.method = 'ablation': must be 'edm' as stored"):
+        RunDirectory.open(tmp_path, other)
+    del stored["sampler"]["rho"]  # No such option was ever added.
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"^--sampler\.rho = 7\.0: is an option that"):
+        RunDirectory.open(tmp_path, Study(FEW))
+
+
+def test_the_range_of_noise_levels_is_the_samplers_within_the_networks(network):
+    denoiser = load_checkpoint(network).denoiser
+    assert noise_range(denoiser) == (0.002, 80.0)
+    narrow = dataclasses.make_dataclass("Narrow", ["sigma_min", "sigma_max"])(0.02, 50.0)
+    assert noise_range(narrow) == (0.02, 50.0) and noise_range(narrow, 0.1, 40.0) == (0.1, 40.0)
 
 
 BAD = [
@@ -197,7 +291,9 @@ BAD = [
     ("--format store", "--class = None: must be in 0..3 with --format store"),
     ("--format store --class 1 --seeds 1-4", "--seeds = '1-4': must be a range from 0 with --format store"),
     ("--sampler.num-steps 1", "--sampler.num-steps = 1: must be 2 or more"),
-    ("--sampler.sigma-min 90", "--sampler.sigma-min = 90.0: must be below 80"),
+    ("--sampler.sigma-min 90", "--sampler.sigma-min = 90.0: must be below sampler.sigma_max = 80"),
+    ("--sampler.batch-size 0", "--sampler.batch-size = 0: must be 1 or more"),
+    ("--batch-size 4", "--batch-size: is called --sampler.batch-size now"),
     ("--sampler.solver euler", "--sampler.solver = 'euler': must be left out, or --sampler.method ablation given"),
     ("--sampler.method dpm-solver --sampler.churn 1", "--sampler.churn = 1.0: must be 0 with dpm-solver"),
     ("--checkpoint nowhere.pkl", "--checkpoint = 'nowhere.pkl': must be one of"),

@@ -9,7 +9,7 @@ from dgu.core.errors import InputError
 from dgu.models import EDMPreconditioning, IDDPMPreconditioning, VEPreconditioning, VPPreconditioning, edm_from_arrays
 from dgu.models.preconditioning import PRECONDITIONINGS
 from dgu.samplers import DPMSolver, heun, invert, karras_sigmas, log_likelihood, sample
-from experiments.sample import SamplerConfig, build_sampler
+from experiments.sampling import SamplerConfig, build_sampler
 from tests import parity
 from tests.models import networks, slow_unet
 

@@ -1,0 +1,235 @@
+"""What studies look at: networks by the name of a checkpoint and what sampling one costs, and images under the name of
+an option, by class or as real ones.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dgu import data
+from dgu.core.errors import InputError, require
+from dgu.data.named import NAMED_SETS
+from dgu.data.splits import check_no_duplicates
+from dgu.models import NCSNPP, ADMConfig, EDMNetwork, SongUNetConfig, load_checkpoint
+from dgu.models.pretrained import Pretrained, network_file
+from experiments.study.costs import Cost
+from experiments.study.flop import matmul_flop
+from experiments.study.inputs import note_choice, reading
+
+T = TypeVar("T")
+
+#: A network for trying things out: it compiles in a moment, and what it makes means nothing.
+UNTRAINED = "untrained"
+#: NVIDIA's networks that the papers look at.
+IMAGENET_64 = "edm-imagenet-64x64-cond-adm.pkl"
+FFHQ_64 = "edm-ffhq-64x64-uncond-ve.pkl"
+CIFAR_10 = "edm-cifar10-32x32-uncond-vp.pkl"
+#: They are not in the package, but their costs are known: a dry run needs no file.
+PUBLISHED = {
+    IMAGENET_64: EDMNetwork(ADMConfig(64, 3, 3, label_dim=1000), compute_dtype="bfloat16"),
+    FFHQ_64: EDMNetwork(SongUNetConfig(64, 3, 3, **{**NCSNPP, "channel_mult": (1, 2, 2, 2)})),
+    CIFAR_10: EDMNetwork(SongUNetConfig(32, 3, 3, channel_mult=(2, 2, 2), augment_dim=9)),
+}
+#: The real images that ``--real auto`` thinks of.
+BUNDLED_IMAGES = "fashion-mnist-mini"
+
+
+def load(name: str, untrained_size: int | None = None) -> Pretrained:
+    """``dgu.models.load_checkpoint``, its complaints under the option ``--checkpoint``; or the untrained network by its
+    name.
+
+    The untrained network takes images of any size, 8 x 8 unless one is given.
+    """
+    if name == UNTRAINED:
+        return _untrained(untrained_size or 8)
+    try:
+        with reading("checkpoint", name, network_file(name)):
+            return load_checkpoint(name)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith("checkpoint = ") else f"checkpoint = {name!r}: {text}") from error
+
+
+def _untrained(size: int) -> Pretrained:
+    """A tiny ADM of three classes of square images with random weights, those that start at zero too."""
+    unet = ADMConfig(size, 1, 1, 3, model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=())
+    network = EDMNetwork(unet)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: 0.2 * rng.standard_normal(leaf.shape, np.float32), network.abstract_params)
+    return Pretrained(network.denoiser(params), {"class_names": ["a", "b", "c"]})
+
+
+def planned(name: str, untrained_size: int | None = None) -> EDMNetwork:
+    """The network of a dry run: that of the checkpoint, or one of ``PUBLISHED`` where its file is not at hand."""
+    if name in PUBLISHED and not Path(name).exists():
+        return PUBLISHED[name]
+    return load(name, untrained_size).network
+
+
+@lru_cache
+def _evaluation(network: EDMNetwork) -> tuple[float, float]:
+    """FLOP of one evaluation, and bytes that it moves, from the real shapes."""
+    image = jax.ShapeDtypeStruct(network.shape, jnp.float32)
+    level = jax.ShapeDtypeStruct((), jnp.float32)
+    label = jax.ShapeDtypeStruct((), jnp.int32) if network.unet.label_dim else None
+    arguments = network.abstract_params, image, level, label
+    analysis = jax.jit(network.apply).lower(*arguments).cost_analysis() or {}
+    return matmul_flop(network.apply, *arguments), analysis.get("bytes accessed", 0.0)
+
+
+def evaluation_cost(network: EDMNetwork, stage: str, evaluations: int, batch_size: int) -> Cost:
+    """The cost of evaluations of a network, ``batch_size`` images at a time."""
+    flop, moved = _evaluation(network)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(network.abstract_params)) * 4
+    memory = weights + batch_size * (prod(network.shape) * 4 + moved / 8)
+    return Cost(stage, evaluations, evaluations * flop, memory)
+
+
+def sampling_cost(network: EDMNetwork, images: int, evaluations: int, batch_size: int) -> Cost:
+    """The cost of ``images`` samples of ``evaluations`` each, which are stored."""
+    cost = evaluation_cost(network, "sampling", images * evaluations, batch_size)
+    return replace(cost, disk=images * prod(network.shape) * 4)
+
+
+def load_images(option: str, value: str, split: str, size: int | None = None, **more: Any) -> data.ImageSet:
+    """``dgu.data.load``, its complaints under the name of the option that brought them; what the file held is noted."""
+    try:
+        with reading(option, value, image_file(value)):
+            return data.load(value, split, size, **more)
+    except InputError as error:
+        raise InputError(f"{option} = {value!r}: {error}") from error
+
+
+def image_file(value: str) -> Path | None:
+    """The file or folder that ``dgu.data.load`` reads; None for a set known by name, whose content is known, too."""
+    return None if value in NAMED_SETS else Path(os.path.expanduser(value))
+
+
+def auto_images(option: str, read: Callable[[str], T]) -> tuple[str, T]:
+    """What an option comes to that is ``"auto"``: ``read("fashion-mnist")``, or where that is not on this machine,
+    ``read(BUNDLED_IMAGES)``; its name first. The choice is noted.
+    """
+    try:
+        source, found = "fashion-mnist", read("fashion-mnist")
+    except InputError as error:
+        if "was not found" not in str(error):
+            raise
+        source, found = BUNDLED_IMAGES, read(BUNDLED_IMAGES)
+    note_choice(option, "auto", source)
+    return source, found
+
+
+def check_shape(option: str, value: str | None, images: np.ndarray, shape: tuple[int, ...]) -> None:
+    """``InputError`` unless images (n, H, W, C) have the shape (H, W, C) of the network's."""
+    wanted = f"{tuple(shape)}, the network's (see --size)"
+    require(images.shape[1:] == tuple(shape), f"{option} = {value!r}: images of shape", images.shape[1:], wanted)
+
+
+@dataclass(frozen=True)
+class ClassImages:
+    """Equally many images of some classes, n each: which they are, known before any is sampled.
+
+    Attributes:
+        labels: the K classes studied, as numbers among ``names``.
+        names: names of all classes.
+        shape: shape of one image, (H, W, C).
+        rows: (K, n) the images' rows among all that a file holds, or that are sampled class by class.
+        row_count: number of all those.
+    """
+
+    labels: tuple[int, ...]
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    rows: np.ndarray
+    row_count: int
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes studied."""
+        return tuple(self.names[label] for label in self.labels)
+
+
+def given_images(
+    samples: str, classes: Sequence[int] | None, *, most: int, fewest: int, why: str = "", least_classes: int = 1
+) -> tuple[ClassImages, np.ndarray]:
+    """The images that the option ``samples`` names, the first of each class, (K, n, H, W, C).
+
+    Args:
+        samples: a file or folder.
+        classes: those to study; None takes all.
+        most: n at most; it is less where a class has fewer.
+        fewest: n at least.
+        why: who needs so many.
+        least_classes: K at least, 1 or 2.
+    """
+    found = load_images("samples", samples, "train")
+    names = tuple(found.class_names)
+    require(len(names) >= least_classes, "samples", samples, "images with labels of two or more classes")
+    labels = class_list(classes, len(names), least_classes)
+    places = [np.flatnonzero(found.labels == label) for label in labels]
+    for label, of_class in zip(labels, places):
+        shown = f"samples = {samples!r}: images of class {names[label]}"
+        require(len(of_class) >= fewest, shown, len(of_class), f"at least {fewest} in each class {why}".rstrip())
+    count = min(most, *map(len, places))
+    rows = np.stack([of_class[:count] for of_class in places])
+    return ClassImages(labels, names, tuple(found.images.shape[1:]), rows, len(found.labels)), found.images[rows]
+
+
+def network_images(
+    network: EDMNetwork, names: Sequence[str], classes: Sequence[int] | None, count: int, least_classes: int = 1
+) -> ClassImages:
+    """The images that are sampled from a network, ``count`` of each class; ``names`` are those of its classes, if
+    known.
+
+    A network without classes is its own only class.
+    """
+    available = max(1, network.unet.label_dim)
+    labels = class_list(classes, available, least_classes)
+    rows = np.arange(len(labels) * count).reshape(len(labels), count)
+    known = tuple(names) or tuple(f"class {k}" for k in range(available))
+    return ClassImages(labels, known, network.shape, rows, rows.size)
+
+
+def class_list(classes: Sequence[int] | None, available: int, least: int = 1) -> tuple[int, ...]:
+    """The classes asked for, or all that there are; ``least`` or more, 1 or 2."""
+    labels = tuple(range(available)) if classes is None else tuple(classes)
+    inside = len(labels) >= least and len(set(labels)) == len(labels) and all(0 <= k < available for k in labels)
+    wanted = {1: "one or more", 2: "two or more"}[least]
+    require(inside, "classes", labels, f"{wanted} different classes from 0..{available - 1}")
+    return labels
+
+
+def real_images(images: ClassImages, real: str | None, split: str, size: int | None) -> np.ndarray | None:
+    """Equally many real images of each class studied, (K, n, H, W, C), or None.
+
+    Args:
+        images: the classes, and the shape that the real images must have.
+        real: a data set; "auto" takes the bundled images where the classes have their names, else none; None none.
+        split: of the data set.
+        size: side to which they are reduced; None keeps it.
+    """
+    if real is None:
+        return None
+    found = load_images("real", BUNDLED_IMAGES if real == "auto" else real, split, size)
+    if real == "auto" and tuple(found.class_names) != images.names:
+        return None
+    fits = found.images.shape[1:] == images.shape and len(found.class_names) == len(images.names)
+    wanted = (
+        f"{len(images.names)} classes of images of shape {images.shape} like the samples (see --size), "
+        "or None for no real images"
+    )
+    shown = f"real = {real!r}: {len(found.class_names)} classes of images of shape"
+    require(fits, shown, found.images.shape[1:], wanted)
+    count = min(int((found.labels == label).sum()) for label in images.labels)
+    require(count >= 8, f"real = {real!r}: images in the smallest class", count, "at least 8")
+    picked = np.stack([found.images[found.labels == label][:count] for label in images.labels])
+    check_no_duplicates(picked.reshape(-1, *picked.shape[2:]), "real")
+    return picked
