@@ -54,7 +54,7 @@ def report(config: Config, subject: Subject, seen: dict[str, np.ndarray]) -> Fin
     names = subject.class_names
     found = analysis.class_balance(seen["samples"], seen["held"], len(names))
     difference = found.differences
-    rows = difference.triples
+    rows = difference.stacked()
     worst = int(np.argmax(np.abs(rows[:, 0])))
     points = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in (100 * rows).tolist()]
     accuracy = {
@@ -66,7 +66,7 @@ def report(config: Config, subject: Subject, seen: dict[str, np.ndarray]) -> Fin
     if "samples" in accuracy:
         held = f" (held-out images: {text(accuracy['held'])})" if "held" in accuracy else ""
         asked = f" It reads {text(accuracy['samples'])} of the samples as the class asked for{held}."
-    shares = {"samples": found.shares.triples, "held out": found.reference_shares.triples}
+    shares = {"samples": found.shares.stacked(), "held out": found.reference_shares.stacked()}
     statements = {
         f"class-{place}": f"Share of {name} in the samples less that in held-out images."
         for place, name in enumerate(names)

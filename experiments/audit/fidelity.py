@@ -71,7 +71,7 @@ def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Fi
     figure = plots.interval_dots(
         MEASURES,
         {
-            column: np.stack([values[name][side].triples for name in MEASURES])
+            column: np.stack([values[name][side].stacked() for name in MEASURES])
             for column, side in (("samples", "samples"), ("held out", "held"))
         },
         quantity=f"share (density: ratio), {size:,} images of each set",

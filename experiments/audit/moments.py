@@ -123,7 +123,7 @@ def _by_class(found: dict[str, np.ndarray]) -> list[Table]:
 
 def _root(squared: Estimate) -> str:
     """A squared relative distance as a percentage of its root: ``value [low, high]``."""
-    value, low, high = 100 * np.sqrt(np.maximum(squared.triples, 0.0))
+    value, low, high = 100 * np.sqrt(np.maximum(squared.stacked(), 0.0))
     return f"{value:.2g} [{low:.2g}, {high:.2g}]"
 
 

@@ -51,7 +51,7 @@ def report(config: Options, subject: Subject, found: dict[str, np.ndarray]) -> F
     verdict = judge(CLAIM, measured, OWN).verdict
     figure = plots.interval_dots(
         names,
-        {"samples": ratios["samples"].triples, "held out": ratios["held"].triples},
+        {"samples": ratios["samples"].stacked(), "held out": ratios["held"].stacked()},
         quantity="sub-Gaussian norm over the reference's",
         marks={"the reference": 1.0},
     )
@@ -68,7 +68,7 @@ def report(config: Options, subject: Subject, found: dict[str, np.ndarray]) -> F
         tables=[_table(names, found)],
         metrics={
             "functions": names,
-            "ratios": {side: each_ratio.triples for side, each_ratio in ratios.items()},
+            "ratios": {side: each_ratio.stacked() for side, each_ratio in ratios.items()},
             "p_values": p,
             **{f"{side}.{what}": found[f"{side}.{what}"] for side in SETS for what in _ESTIMATES},
         },

@@ -57,11 +57,6 @@ class Estimate:
         """The entries of an estimate of several values, one after the other along the first axis."""
         return (self[place] for place in range(len(np.asarray(self.value))))
 
-    @property
-    def triples(self) -> Float[np.ndarray, "... 3"]:
-        """Value, low and high in the last axis: a row for each value, as ``dgu.plots.interval_dots`` draws them."""
-        return np.stack([np.asarray(part, np.float64) for part in (self.value, self.low, self.high)], axis=-1)
-
     def packed(self) -> Float[np.ndarray, "4 ..."]:
         """Value, standard error, low and high as one array, to be stored; ``unpacked`` reads it."""
         parts = (self.value, self.standard_error, self.low, self.high)
@@ -86,8 +81,10 @@ class Estimate:
         return replace(self, value=value, low=low, high=high, standard_error=np.nan)
 
     def stacked(self, axis: int = -1) -> np.ndarray:
-        """The value and the ends of its interval as one array, (value, low, high) along a new ``axis``."""
-        return np.stack([np.asarray(part) for part in (self.value, self.low, self.high)], axis=axis)
+        """Value, low and high as one float64 array along a new ``axis``: by default a row for each value, as
+        ``dgu.plots.interval_dots`` draws them.
+        """
+        return np.stack([np.asarray(part, np.float64) for part in (self.value, self.low, self.high)], axis=axis)
 
     def text(self, form: str) -> str:
         """``value [low, high]`` of a single value, each number formatted as ``form`` says, such as ``".1%"``."""

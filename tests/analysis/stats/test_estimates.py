@@ -99,8 +99,8 @@ def test_impossible_estimates_are_refused(given, line):
 def test_entries_follow_one_another():
     whole = normal_estimate(np.arange(3.0), np.array([0.1, 0.2, 0.3]))
     assert [one.value for one in whole] == [0.0, 1.0, 2.0] and [one.standard_error for one in whole] == [0.1, 0.2, 0.3]
-    np.testing.assert_array_equal([one.triples for one in whole], whole.triples)
-    np.testing.assert_array_equal(whole.triples[2], [2.0, whole.low[2], whole.high[2]])
+    np.testing.assert_array_equal([one.stacked() for one in whole], whole.stacked())
+    np.testing.assert_array_equal(whole.stacked()[2], [2.0, whole.low[2], whole.high[2]])
 
 
 @pytest.mark.parametrize("value", [0.25, np.array([[0.25, 0.5], [1.0, 2.0]])])
@@ -137,7 +137,7 @@ def test_intervals_of_ratio_and_difference_cover_as_often_as_they_say():
 
 def test_ratio_and_difference_of_what_cannot_be_measured():
     nothing, b = normal_estimate(0.0, 0.1), normal_estimate(2.0, 0.1)
-    assert independent_ratio(nothing, b).triples.tolist() == [0.0, 0.0, nothing.high / 2.0]
+    assert independent_ratio(nothing, b).stacked().tolist() == [0.0, 0.0, nothing.high / 2.0]
     with pytest.raises(InputError, match=r"^scale = 0.0: must be positive and finite$"):
         independent_difference(b, b, 0.0)
 
