@@ -134,7 +134,7 @@ def subspace_distances(rows: Num[ArrayLike, "m *event"], bases: Num[ArrayLike, "
     points = points.reshape(len(points), -1)
     distances = []
     for basis in columns.reshape(len(columns), points.shape[1], -1):
-        kept = basis[:, basis.any(axis=0)]
+        kept = np.ascontiguousarray(basis[:, basis.any(axis=0)])
         distances.append(np.linalg.norm(points - points @ kept @ kept.T, axis=1))
     return np.stack(distances, axis=1)
 
