@@ -360,10 +360,11 @@ def _log_densities(
     found = []
     for i, denoiser in enumerate(denoisers):
         for j, images in enumerate(sets):
-            given = jax.device_put((denoiser, images.held_out[chosen]), devices[(2 * i + j) % len(devices)])
+            own, rows = jax.device_put((denoiser, images.held_out[chosen]), devices[(2 * i + j) % len(devices)])
             found.append(
                 log_likelihoods(
-                    *given,
+                    own,
+                    rows,
                     stream(key, "probes", j),
                     sigma_min=limits[0],
                     sigma_max=limits[1],

@@ -200,7 +200,7 @@ def measure(config: Config, subject: Subject, run: Run) -> dict[tuple[str, str],
 def report(config: Config, subject: Subject, results: Results) -> Findings:
     """KL against the distance, mass and places of far modes, their early minimum, and the remarks."""
     options, mus, far, near = subject.options, config.modes, len(config.modes) - 1, config.modes.index(MU)
-    found = {name: results["shift", name] for name in OPTIMIZERS}
+    found: dict[str, Mapping[str, np.ndarray]] = {name: results["shift", name] for name in OPTIMIZERS}
     epochs = found["sgd"]["epochs"]
     about_half = 0.4 * options.epochs, 0.6 * options.epochs
     middle, late = statistics.window(epochs, *about_half), epochs >= options.epochs / 2
@@ -210,7 +210,7 @@ def report(config: Config, subject: Subject, results: Results) -> Findings:
     risen = statistics.rise(epochs, found["sgd"]["kl"][far], found["sgd"]["first_nonfinite"][far])
     untested = statistics.untested_rise(options.epochs, options.evaluations)
     on_modes = far_modes(found["sgd"]["log_q"][far][:, late], grid, mus[far])
-    remark_level = {
+    remark_level: dict[str, np.ndarray] = {
         name: np.median(finite(one["kl"])[..., one["epochs"] >= config.remark_epochs / 2], axis=2)
         for name, one in ((name, results["remarks", name]) for name in OPTIMIZERS)
     }
@@ -282,7 +282,7 @@ def _remark_claims(config: Config, level: np.ndarray) -> dict[str, Measured]:
 
 def _size_panel(
     labels: tuple[str, str, str],
-    sizes: Sequence[float],
+    sizes: Sequence[float] | np.ndarray,
     level: Mapping[str, np.ndarray],
     line: Mapping[str, np.ndarray],
 ) -> plots.SizePanel:

@@ -143,6 +143,7 @@ def estimates(config: Config, subject: Subject, networks: Mapping[str, np.ndarra
     log_p = log_densities(arm.target, fresh, 0.0)
     good = np.flatnonzero(networks["first_nonfinite"] < 0)[: config.networks]
     trained = [_score(subject.options, networks, int(seed)) for seed in good]
+    scores: list[Any] = [ScoreOfDensity(arm.target, SDE), *trained]
     tolerances = {"rtol": TOLERANCE, "atol": TOLERANCE}
 
     @jax.jit
@@ -150,7 +151,7 @@ def estimates(config: Config, subject: Subject, networks: Mapping[str, np.ndarra
         return jax.vmap(lambda row: probability_flow(score, SDE, row, SDE.t_max, arm.t, **tolerances))(x)
 
     values, errors = [], []
-    for number, score in enumerate([ScoreOfDensity(arm.target, SDE), *trained]):
+    for number, score in enumerate(scores):
         start = SDE.std(SDE.t_max) * jax.random.normal(stream(root, "start", number), (n, 1))
         flow = flow_kl(score, SDE, fresh, log_p, t_eps=arm.t, **tolerances)
         neighbours = knn_kl(fresh, carry(score, start))
