@@ -45,8 +45,7 @@ class Config(Options):
     out: Path = Path("card")
     """Directory that the card is written to; made where there is none."""
     data: str = "fashion-mnist"
-    """Name or path of the real images. The evaluation classifier is trained on their split train, in which nearest
-    neighbours are looked up; their split test is held out."""
+    """Real images, by name or path: split train for the classifier and the nearest neighbours, split test held out."""
     count: int = option(10000, ge=1)
     """Samples drawn from the checkpoint, as many of each class."""
     steps: int = option(18, ge=2)

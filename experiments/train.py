@@ -75,8 +75,7 @@ class NetworkConfig(Options):
     num_blocks: int = option(2, ge=1)
     """Residual blocks per level."""
     attn_resolutions: tuple[int, ...] = option((7,), ge=1)
-    """Resolutions with attention. A block of an ADM has channels // 64 heads, so none below 64 channels; others have
-    one head."""
+    """Resolutions with attention. An ADM has channels // 64 heads (none below 64 channels), other networks one."""
     dropout: float = option(0.0, ge=0.0, lt=1.0)
     """Dropout rate inside the residual blocks."""
     label_dropout: float = option(0.0, ge=0.0, lt=1.0)
@@ -88,8 +87,7 @@ class NetworkConfig(Options):
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """float32, or bfloat16 for the activations (parameters stay float32)."""
     remat: bool = False
-    """Compute the inside of each block again for its gradient (rematerialisation): less memory, a third more
-    arithmetic."""
+    """Compute each block again for its gradient (rematerialisation): less memory, a third more arithmetic."""
 
     def check(self) -> None:
         require(bool(self.channel_mult), "channel_mult", self.channel_mult, "one or more, each 1 or more")
@@ -120,8 +118,7 @@ class Config(Options):
     checkpoint_kimg: float = option(50.0, gt=0.0)
     """Thousands of images between two checkpoints."""
     init_from: str | None = None
-    """Network whose weights training starts from, without the ramp of the parameter average: a bundled name, a network
-    file or the directory of a training run; None starts from random weights."""
+    """Network (as for --checkpoint of other commands) to start from, with no ramp of the average; None: at random."""
 
 
 def _published(data: str, batch_size: int, learning_rate: float, augment: float, **network: Any) -> Config:

@@ -49,8 +49,7 @@ class TrainingConfig:
     ema_rampup_ratio: float | None = 0.05
     """The half-life is at most this share of the images seen so far; None switches the ramp off."""
     loss: LossName = "edm"
-    """Law and weights of the noise levels: EDM's, or those of the variance-preserving or variance-exploding process, or
-    (vesde) of dx = 25^t dW at uniform times."""
+    """Distribution and weights of the noise levels: EDM's, of the VP or VE process, or (vesde) of dx = 25^t dW."""
     p_mean: float = -1.2
     """Mean of ln sigma in training (EDM's loss)."""
     p_std: float = 1.2
