@@ -32,8 +32,8 @@ _ESTIMATES = ("psi2", "kurtosis", "hill")
 _BOUNDED = 1000
 CLAIM = Claim(
     "audit-tails",
-    f"Lipschitz functions of the samples have {BOUNDS[0]:g} to {BOUNDS[1]:g} times the sub-Gaussian norms that they "
-    "have on the reference images.",
+    f"Each Lipschitz function tested has {BOUNDS[0]:g} to {BOUNDS[1]:g} times the sub-Gaussian norm on the samples "
+    "that it has on the reference images.",
     each(within(*BOUNDS)),
 )
 

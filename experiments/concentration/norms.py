@@ -68,7 +68,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
         Claim(
             "norms-fall-on-average",
-            "The mean norm decreases at every step (shown: the step closest to failing, in standard errors of its "
+            "The mean norm decreases at every step (value: the step closest to failing, in standard errors of its "
             "mean change).",
             at_most(0.0),
             source="Fig 9, Empirical Observation 1",

@@ -54,7 +54,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
     wide = [
         claim(
             f"capacity-{widths[at]}",
-            f"A network of {widths[at]} hidden units ends at a median KL of {LOW:g} nats or less.",
+            f"After training, a network of {widths[at]} hidden units has a median KL of {LOW:g} nats or less.",
             at_most(LOW),
         )
         for at in _wide(widths)
@@ -62,17 +62,18 @@ def claims(config: Config) -> tuple[Claim, ...]:
     return (
         claim(
             "capacity-narrow",
-            f"A network of {widths[0]} hidden units stays at a median KL of {HIGH:g} nats or more.",
+            f"After training, a network of {widths[0]} hidden units still has a median KL of {HIGH:g} nats or more.",
             at_least(HIGH),
         ),
         claim(
             "capacity-middle",
-            f"A network of {MIDDLE} hidden units ends at a median KL between {BETWEEN[0]:g} and {BETWEEN[1]:g} nats.",
+            f"After training, a network of {MIDDLE} hidden units has a median KL of {BETWEEN[0]:g} to {BETWEEN[1]:g} "
+            "nats.",
             study.within(*BETWEEN),
         ),
         claim(
             "capacity-wide",
-            f"Networks of {WIDE} hidden units or more end at a median KL of {LOW:g} nats or less.",
+            f"After training, networks of {WIDE} hidden units or more have a median KL of {LOW:g} nats or less.",
             all_of(*wide),
         ),
         claim(

@@ -76,8 +76,8 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
         Claim(
             "modes-shift-trend",
-            "The KL with SGD grows with the distance of the modes (rank correlation of the distance with the median KL "
-            f"half way through training: at least {TREND:g}).",
+            "Trained with SGD, a network's KL from data to model grows with the distance between the two modes (rank "
+            f"correlation of the distance with the median KL half way through training: at least {TREND:g}).",
             at_least(TREND),
             source="Theorem 2",
         ),
@@ -102,14 +102,14 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
         fig_5(
             "modes-shift-weights",
-            f"With modes at +-{far} and SGD, the weights are not learned: that of the heavier mode is off by "
-            f"{WEIGHT:g} or more.",
+            f"With modes at +-{far} and SGD, the mixture weights are not learned: the learned weight of the heavier "
+            f"mode differs from the true one by {WEIGHT:g} or more.",
             at_least(WEIGHT),
         ),
         fig_5(
             "modes-shift-early",
             f"With modes at +-{far} and SGD, the KL has a minimum early in training and rises by {RISE:g} nats or more "
-            "after it (from the time that the other half of the seeds chose to the end).",
+            "after it (from the time at which the KL of the other half of the seeds is least to the end of training).",
             at_least(RISE),
             unit="nats",
         ),

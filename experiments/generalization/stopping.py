@@ -63,8 +63,9 @@ CLAIMS = (
     *(
         Claim(
             f"early-stopping-{optimizer}",
-            f"With {NAMES[optimizer]}, the KL has a minimum during training and rises by {RISE:g} nats or more after "
-            "it, at every training-set size (from the time that the other half of the seeds chose to the end).",
+            f"With {NAMES[optimizer]}, the KL from data to model has a minimum during training and rises by {RISE:g} "
+            "nats or more after it, at every training-set size (from the time at which the KL of the other half of the "
+            "seeds is least to the end of training).",
             study.each(at_least(RISE)),
             source=figures,
             unit="nats",
@@ -81,7 +82,7 @@ CLAIMS = (
     *(
         Claim(
             f"score-{name}",
-            f"About the modes, the {what} of the score learned with Adam on the largest training set is that of the "
+            f"Around the modes, the {what} of the score learned with Adam on the largest training set is that of the "
             f"exact score, within {100 * OFF:.0f} % (ratio, mean of both modes, median over seeds).",
             within(1 - OFF, 1 + OFF),
             source="App. A.2",

@@ -25,7 +25,8 @@ from experiments.study.claims import judge
 
 #: Tolerance of the probability flow.
 TOLERANCE = 1e-4
-#: What the exact estimates may differ by, beside three standard errors: noise at t_eps and the prior's distance, in
+#: What the exact estimates may differ by, in addition to three standard errors: noise at t_eps and the prior's
+#: distance, in
 #: nats.
 OFFSET = 0.01
 #: Standard error of a difference, in nats, above which agreement says nothing.
@@ -68,23 +69,23 @@ _claim = partial(Claim, source="equation 11", paper="own", unit="nats")
 
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
-    beside = f"they differ by less than {OFFSET:g} nats beside three standard errors"
+    close = f"they differ by less than {OFFSET:g} nats plus three standard errors of the difference"
     return (
         _claim(
             "kl-ways-exact",
-            f"On the exact score, the three estimates of the KL agree: {beside}, which are {COARSE:g} nats or less.",
+            f"On the exact score, the three estimates of the KL agree: {close}, themselves {COARSE:g} nats or less.",
             all_of(*_agreements([0], PAIRS)),
         ),
         _claim(
             "kl-same-law",
-            "On trained networks, the two estimates of the distribution of the probability flow, from likelihoods and "
-            f"from samples, agree: {beside}.",
+            "On trained networks, the two estimates of the KL from the data to what the probability flow samples, from "
+            f"likelihoods and from samples, agree: {close}.",
             all_of(*_agreements(_trained(config), [FLOW])),
         ),
         _claim(
             "kl-ways-trained",
             "On trained networks, all three estimates of the KL agree, so that integrating the score at one time "
-            f"tells what the model samples: {beside}.",
+            f"tells what the model samples: {close}.",
             all_of(*_agreements(_trained(config), PAIRS)),
         ),
         _claim(
@@ -118,13 +119,13 @@ def _agreements(numbers: Sequence[int], pairs: Sequence[str] | Mapping[str, Any]
 def agreement(number: int, pair: str) -> Claim:
     """Two estimates agree on the exact score (``number`` 0) or on a trained network (1 and up).
 
-    The difference is within ``OFFSET`` beside 3 standard errors: its 95 % interval lies inside OFFSET and 5 of them.
+    The difference is within ``OFFSET`` plus 3 standard errors: its 95 % interval lies inside OFFSET and 5 of them.
     """
     model, (first, second) = f"trained network {number}" if number else "the exact score", PAIRS[pair]
     return _claim(
         f"kl-{number}-{pair}",
         f"On {model}, the estimate of the KL from {WAYS[first]} is that from {WAYS[second]}, within {OFFSET:g} nats "
-        "beside three standard errors.",
+        "plus three standard errors.",
         equivalent(lambda difference: OFFSET + 5 * float(difference.standard_error), max_standard_error=COARSE),
     )
 

@@ -18,39 +18,39 @@ _LOWER = 1.5
 CLAIMS = (
     Claim(
         "autoencoders-linear",
-        "The linear autoencoder equals the Gaussian denoiser at every noise level (the largest distance is shown).",
+        "The linear autoencoder equals the Gaussian denoiser at every noise level (value: the largest distance).",
         at_most(0.04),
         source="Fig 24",
         unit=_UNIT,
     ),
     Claim(
         "autoencoders-peak",
-        f"{_MIDDLE} every autoencoder is further from the Gaussian denoiser than at the other levels (the excess is "
-        "shown).",
+        f"{_MIDDLE} every autoencoder is further from the Gaussian denoiser than at the other levels (value: the "
+        "excess).",
         each(at_least(0.0)),
         source="Fig 24",
         unit=_UNIT,
     ),
     Claim(
         "autoencoders-like-network",
-        f"{_MIDDLE} every autoencoder is as far from the Gaussian denoiser as the diffusion network is (the "
-        "difference of the distances is shown).",
+        f"{_MIDDLE} every autoencoder is as far from the Gaussian denoiser as the diffusion network is (value: the "
+        "difference of the distances).",
         each(equivalent(0.05)),
         source="Fig 24",
         unit=_UNIT,
     ),
     Claim(
         "autoencoders-not-memorising",
-        f"{_MIDDLE} every autoencoder is nearer to the Gaussian denoiser than to the multi-delta denoiser (the "
-        "difference of the distances is shown).",
+        f"{_MIDDLE} every autoencoder is nearer to the Gaussian denoiser than to the multi-delta denoiser (value: the "
+        "difference of the distances).",
         each(at_least(0.0)),
         source="Fig 24",
         unit=_UNIT,
     ),
     Claim(
         "autoencoders-agree",
-        f"{_MIDDLE} every autoencoder is nearer to the diffusion network than the Gaussian denoiser is (the "
-        "difference of the distances is shown).",
+        f"{_MIDDLE} every autoencoder is nearer to the diffusion network than the Gaussian denoiser is (value: the "
+        "difference of the distances).",
         each(at_least(0.0)),
         source="Fig 24",
         unit=_UNIT,
@@ -58,13 +58,13 @@ CLAIMS = (
     ),
     Claim(
         "autoencoders-linearity",
-        "The cosine score of linearity of every autoencoder stays high (the least over noise levels is shown).",
+        "The cosine score of linearity of every autoencoder stays high (value: the least over noise levels).",
         each(at_least(0.96)),
     ),
     Claim(
         "autoencoders-jacobian-high-noise",
         "At the highest noise level the three leading singular vectors of every autoencoder's Jacobian are the first "
-        "three principal components of the training images (the weakest correlation is shown).",
+        "three principal components of the training images (value: the weakest correlation).",
         each(at_least(0.95)),
         source="Fig 29",
         unit="|cosine|",
@@ -72,8 +72,9 @@ CLAIMS = (
     Claim(
         "autoencoders-jacobian-adaptive",
         f"At the noise level nearest to {_LOWER:g} the singular vectors of every autoencoder's Jacobian are adapted "
-        "to the image: they correlate less with the principal components than at the highest noise level (the fall "
-        "is shown).",
+        ""
+        "to the image: they correlate less with the principal components than at the highest noise level (value: the "
+        "fall).",
         each(at_least(0.0)),
         source="Fig 29",
         unit="|cosine|",

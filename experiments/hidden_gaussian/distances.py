@@ -74,23 +74,24 @@ CLAIMS = (
     Claim(
         "distances-gaussian-closer",
         f"At intermediate noise ({MIDDLE[0]:g} to {MIDDLE[1]:g}) the network is nearer to the Gaussian denoiser than "
-        "to the multi-delta denoiser (shown: the difference of the two distances, mean over noise levels).",
+        "to the multi-delta denoiser (value: the difference of the two distances, mean over noise levels).",
         at_least(0.0),
         source="Fig 2",
         unit=_UNIT,
     ),
     Claim(
         "distances-regimes",
-        f"At high noise ({MIDDLE[1]:g} or more) and at low noise ({MIDDLE[0]:g} or less) the network and its best "
-        "linear map nearly agree (the largest distance is shown).",
+        f"At high noise (sigma of {MIDDLE[1]:g} or more) and at low noise ({MIDDLE[0]:g} or less) the network and its "
+        "best linear map (least squares) nearly agree (value: the largest distance of their outputs).",
         at_most(0.05),
         source="Fig 2",
         unit=_UNIT,
     ),
     Claim(
         "distances-linear-gaussian",
-        "At every noise level the network's best linear map nearly equals the Gaussian denoiser (the largest "
-        "distance is shown).",
+        "At every noise level the network's best linear map (least squares) nearly equals the Gaussian denoiser "
+        "(value: "
+        "the largest distance of their outputs).",
         at_most(0.05),
         source="Fig 2",
         unit=_UNIT,

@@ -81,29 +81,31 @@ PRESETS = {
 CLAIMS = (
     Claim(
         "distillation-gaussian-weights",
-        "The network's best linear map is close to the Gaussian's at most noise levels (shown: the distance within "
-        f"which {_MOST:.0%} of the levels stay).",
+        "The network's best linear map (least squares) is close to the Gaussian denoiser's at most noise levels "
+        "(value: "
+        f"the distance that {_MOST:.0%} of the levels do not exceed).",
         at_most(0.2),
         source="Fig 4",
         unit="NMSE",
     ),
     Claim(
         "distillation-singular-vectors",
-        "The leading singular vectors of the network's best linear map span the same space as the leading principal "
-        f"components, at every noise level from {_FROM:g} up (the least overlap is shown).",
+        "The leading singular vectors of the network's best linear map (least squares) span nearly the same space as "
+        f"the leading principal components, at every noise level sigma >= {_FROM:g} (value: the least overlap).",
         at_least(0.8),
         source="Fig 4",
     ),
     Claim(
         "distillation-symmetric",
-        f"The network's best linear map is symmetric at every noise level from {_FROM:g} up (the largest asymmetry is "
-        "shown).",
+        f"The network's best linear map (least squares) is nearly symmetric at every noise level sigma >= {_FROM:g} "
+        "(value: the largest asymmetry).",
         at_most(0.1),
         source="Fig 14",
     ),
     Claim(
         "distillation-adam",
-        "Where Adam has converged, its linear maps are the exact ones (the largest distance is shown).",
+        "Where training by Adam has converged, its linear maps are the least-squares ones (value: the largest "
+        "distance).",
         at_most(0.01),
         unit="NMSE",
     ),

@@ -85,7 +85,7 @@ CLAIMS = (
     Claim(
         "jacobian-high-noise",
         "At the highest noise level the three leading singular vectors of the network's Jacobian are the first three "
-        "principal components of the training images (the weakest correlation is shown).",
+        "principal components of the training images (value: the weakest correlation).",
         at_least(0.95),
         source="Fig 28",
         unit="|cosine|",
@@ -93,8 +93,8 @@ CLAIMS = (
     Claim(
         "jacobian-adaptive",
         "At the noise level nearest to 1 the three leading singular vectors of the network's Jacobian are adapted to "
-        "the image: they correlate less with the principal components than at the highest noise level (the fall is "
-        "shown).",
+        "the image: they correlate less with the principal components than at the highest noise level (value: the "
+        "fall).",
         at_least(0.0),
         source="Fig 28",
         unit="|cosine|",

@@ -69,20 +69,21 @@ def claims(config: Config) -> tuple[Claim, ...]:
         Claim(
             "linearity-network",
             "At equal mixing weights the network's cosine score of linearity stays above the paper's threshold at "
-            "every noise level (the least score is shown).",
+            "every noise level (value: the least score).",
             at_least(config.least),
             source="Fig 1",
         ),
         Claim(
             "linearity-multi-delta",
-            "The multi-delta denoiser, which memorises, is far from linear at low noise (the largest cosine score at "
-            f"sigma <= {LOW_NOISE:g} is shown).",
+            "The multi-delta denoiser, which memorises, is far from linear at low noise (value: the largest cosine "
+            "score at "
+            f"sigma <= {LOW_NOISE:g}).",
             at_most(0.9),
             source="Fig 1",
         ),
         Claim(
             "linearity-equal-weights",
-            "The network's cosine score of linearity is least at equal mixing weights (shown: its excess over the "
+            "The network's cosine score of linearity is least at equal mixing weights (value: its excess over the "
             "least score of all weights, mean over noise levels).",
             at_most(0.01),
             source="Fig 10",

@@ -71,7 +71,7 @@ PRESETS = {
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
     share = "the distance of their samples from the same initial noise is at {} half of that from different noise"
-    nearer = "brings the images of two networks nearer to each other (shown: the relative distance less that"
+    nearer = "brings the images of two networks nearer to each other (value: the relative distance less that"
     declared = (
         (
             "generalising-same",
@@ -87,7 +87,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
         (
             "size",
             "The relative distance of samples from the same initial noise falls with the size of the training sets "
-            "(shown: that of the largest size less that of the smallest).",
+            "(value: that of the largest size less that of the smallest).",
             at_most(0.0),
         ),
         (

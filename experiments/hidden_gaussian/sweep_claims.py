@@ -79,7 +79,7 @@ def declared(little: int, narrow: int) -> tuple[Claim, ...]:
         Claim(
             "sweeps-linear-nearer",
             "On the largest training set the network's best linear map is nearer to the Gaussian denoiser than the "
-            "network is (the difference of the distances is shown).",
+            "network is (value: the difference of the distances).",
             at_most(0.0),
             source="Fig 5",
             unit=_UNIT,
@@ -87,7 +87,7 @@ def declared(little: int, narrow: int) -> tuple[Claim, ...]:
         Claim(
             "sweeps-linear-memorising",
             f"The best linear map is farther from the Gaussian denoiser if the network memorises ({few}) than if it "
-            "generalises (the largest training set; the difference of the distances is shown).",
+            "generalises (the largest training set; value: the difference of the distances).",
             at_least(0.0),
             source="Fig 5",
             unit=_UNIT,

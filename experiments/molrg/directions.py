@@ -94,7 +94,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
     vectors = "leading right singular vectors of the network's Jacobian"
     larger = (
         f"Edits of strength {weakest:g} along {vectors} change the denoised image at least twice as much as edits "
-        "along random directions (shown: the ratio of geometric means, paired by image)."
+        "along random directions (value: the ratio of geometric means, paired by image)."
     )
     inside = (
         f"The change of the denoised image by edits of strength {weakest:g} along {vectors} lies in the span of the "
@@ -102,7 +102,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
     )
     linear = (
         f"Up to strength {strongest:g}, the change of the denoised image by edits along {vectors} equals its linear "
-        "prediction alpha s p (shown: the relative deviation at this strength)."
+        "prediction alpha s p (value: the relative deviation at this strength)."
     )
     return (
         Claim("directions-larger", larger, at_least(2.0), "Fig 5", "times"),

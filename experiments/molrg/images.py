@@ -243,7 +243,7 @@ def _order(one: Compared, distances: dict[str, np.ndarray], arm: str) -> Noted:
     return Noted(
         gain,
         f"{share:.1f} % of the Gaussian's distance, {len(distances[arm]):,} draws of noise",
-        f"On {one.name}, images of the fitted mixture of low-rank Gaussians{given} {_CLOSER} (shown: the paired "
+        f"On {one.name}, images of the fitted mixture of low-rank Gaussians{given} {_CLOSER} (value: the paired "
         "difference of the distances).",
     )
 

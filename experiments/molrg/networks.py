@@ -36,12 +36,12 @@ def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
     true = (
         f"Draws of the true distribution have the generalisation score {config.level:g} against every training set "
-        "(shown: the mean over dimensions and numbers of examples N)."
+        "(value: the mean over dimensions and numbers of examples N)."
     )
     copies = "The multi-delta denoiser, which minimises the training loss, has the generalisation score 0."
     collapse = (
         "Generalisation scores of {} agree better across intrinsic dimensions (ID) over N / ID than over the number of "
-        "training examples N (shown: by how much the spread of the curves' midpoints falls)."
+        "training examples N (value: by how much the spread of the curves' midpoints falls)."
     )
     crossing = (
         "{} reach the generalisation score {:g} at some tens of training examples for each of the data's intrinsic "

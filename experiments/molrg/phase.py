@@ -33,8 +33,8 @@ _RANDOM_CLAIMS = {
     SHORT: ("phase-random-start", "columns of unit length"),
     LONG: ("phase-random-start-long", "columns with standard normal entries"),
 }
-_SUCCESSES = "(shown: the share of successful trials)"
-_EXCEPTIONS = "(shown: the share of trials that contradict this)"
+_SUCCESSES = "(value: the share of successful trials)"
+_EXCEPTIONS = "(value: the share of trials that contradict this)"
 
 FIGURES = (
     *(
@@ -79,12 +79,12 @@ def _closed_form_claims() -> tuple[Claim, ...]:
     """Tweedie's identity, and what the minimum of the denoising loss is."""
     tweedie = (
         "The posterior mean and the density of a mixture whose components differ in rank, mean and variances satisfy "
-        "Tweedie's identity in float64 (shown: the largest deviation)."
+        "Tweedie's identity in float64 (value: the largest deviation)."
     )
-    drawn = "The denoising loss averaged over drawn noise equals its closed form (shown: their relative difference)."
+    drawn = "The denoising loss averaged over drawn noise equals its closed form (value: their relative difference)."
     minimum = (
         "Gradient descent over orthonormal columns on the closed form of the denoising loss converges to the subspace "
-        "that PCA finds (shown: the largest distance between the projectors)."
+        "that PCA finds (value: the largest distance between the projectors)."
     )
     parts = all_of(
         Claim("phase-exact-loss-drawn", drawn, equivalent(0.01), "Theorem 1"),
@@ -124,7 +124,7 @@ def transition_claims(config: Config) -> tuple[Claim, ...]:
             Claim(f"phase-sgd-{k}-above", above, at_least(0.8), source),
         ]
     dimension = (
-        f"PCA's phase transition is the same in {2 * config.dimension} dimensions as in {config.dimension} (shown: the "
+        f"PCA's phase transition is the same in {2 * config.dimension} dimensions as in {config.dimension} (value: the "
         "share of cells of d and N in which any trial has another outcome)."
     )
     near = (
@@ -137,7 +137,7 @@ def transition_claims(config: Config) -> tuple[Claim, ...]:
     )
     straighten = (
         "The columns that SGD finds must be made orthonormal before they are compared with the true subspace: at d = "
-        f"{config.ranks[-1]}, N = {config.sizes[-1]} this raises the share of successful trials (shown: by how much)."
+        f"{config.ranks[-1]}, N = {config.sizes[-1]} this raises the share of successful trials (value: by how much)."
     )
     if_pca = "PCA finds a subspace of rank d from N points on it if and only if N >= d."
     if_k = "The K-subspaces method finds K subspaces of rank d from N points on each if and only if N >= d."
@@ -155,11 +155,11 @@ def bound_claim(claim: str, source: str, method: str) -> Claim:
     """The claim ``claim``, that the error of a method obeys the bounds of a theorem."""
     above = (
         f"For {method} with N >= d and the constant fitted on the smaller ranks, the larger ranks violate the bound no "
-        "more often than the theorem allows (shown: the share of violations less the allowed share)."
+        "more often than the theorem allows (value: the share of violations less the allowed share)."
     )
     below = (
         f"For {method} with N < d, the distance between the estimated and the true projector is sqrt(2 (d - N)) "
-        "(shown: the ratio of the two; directions that the points leave undetermined may agree with the true ones by "
+        "(value: the ratio of the two; directions that the points leave undetermined may agree with the true ones by "
         "chance)."
     )
     parts = all_of(
@@ -172,9 +172,9 @@ def bound_claim(claim: str, source: str, method: str) -> Claim:
 
 def _samples_claim(count: int) -> Claim:
     """Samples lie on the subspaces, as many on each as its weight says."""
-    near = "Every sample lies on one of the mixture's subspaces (shown: the largest distance to the nearest subspace)."
+    near = "Every sample lies on one of the mixture's subspaces (value: the largest distance to the nearest subspace)."
     often = (
-        f"Among {count:,} samples, components occur as often as their weights say, to 3 standard errors (shown: the "
+        f"Among {count:,} samples, components occur as often as their weights say, to 3 standard errors (value: the "
         "share of the first component less its weight)."
     )
     error = float(np.sqrt(WEIGHTS[0] * (1 - WEIGHTS[0]) / count))
