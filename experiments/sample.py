@@ -23,7 +23,7 @@ from experiments.sampling import PAPER_SAMPLER, Make, SamplerConfig, fill_class,
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
-from experiments.study.options import check_options
+from experiments.study.options import Options, option
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
@@ -34,14 +34,14 @@ _GRID = (8, 8)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Sampling a network."""
 
     checkpoint: str = "fashion-mnist-14"
     """A bundled network, a network.npz, the directory of a training run, or one of NVIDIA's snapshots (.pkl)."""
     seeds: str = "0-63"
     """Seeds, one an image, as a list of numbers and ranges: 0-63 or 1,5,100-199."""
-    class_: Annotated[int | None, tyro.conf.arg(name="class")] = None
+    class_: Annotated[int | None, tyro.conf.arg(name="class")] = option(None, ge=0)
     """Class of all images; None draws one for each seed."""
     format: Literal["png", "zip", "store"] = "png"
     """png: images/SEED.png; zip: one EDM data set, images.zip; store: float arrays in samples/ (one class, seeds from
@@ -50,11 +50,11 @@ class Config:
     subdirs: bool = False
     """Put the PNG files in folders of a thousand."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    seed: int = 0
-    """Another value gives every seed another image."""
+    seed: int = option(0, ge=0)
+    """Base seed; changing it changes every image."""
 
-    def __post_init__(self) -> None:
-        check_options(self, class_=0, seed=0)
+    def check(self) -> None:
+        """Seeds are a list of numbers and ranges; a store takes those from 0, in one folder."""
         seeds = parse_seeds(self.seeds)
         if self.format == "store":
             from_zero = np.array_equal(seeds, np.arange(len(seeds)))

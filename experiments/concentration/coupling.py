@@ -69,8 +69,8 @@ def measured(found: Mapping[str, np.ndarray]) -> dict[str, dict[str, Estimate]]:
     """What was measured for each of ``CLAIMS``."""
     return {
         claim: {
-            f"coupling-{name}-{d}": Estimate(*values, method="normal")
-            for d, values in zip(DIMENSIONS, found[name].tolist())
+            f"coupling-{name}-{d}": Estimate(value, low, high, method="normal")
+            for d, (value, low, high) in zip(DIMENSIONS, found[name].tolist())
         }
         for claim, name in _CLAIMED.items()
     }

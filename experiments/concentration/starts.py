@@ -197,7 +197,7 @@ def tails_of(config: Config, subject: Subject, key: Key, name: str, churn: Churn
     relative error of the samples.
     """
     gaussian, count = subject.gaussian(0), config.trajectories
-    denoiser = {"gaussian": gaussian, "trained": subject.denoiser}.get(name)
+    denoiser: Any = {"gaussian": gaussian, "trained": subject.denoiser}.get(name)
     if name == "molrg":
         gaussians = [subject.gaussian(number) for number in range(len(subject.labels))]
         denoiser = MoLRGDenoiser.from_gaussians(gaussians, config.rank)

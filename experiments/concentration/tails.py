@@ -219,6 +219,7 @@ def _measured(
 ) -> dict[str, Measured]:
     classes, ratio = found["classes"], found["controls"]["scale_ratios"]
     student = tail_controls.of_control(found["controls"], "student")
+    power, low, high = found["test"]["rates"][0].tolist()
     worst, broken = int(deltas[:, 0].argmax()), int(student["delta"][1].argmax())
     return {
         "tails-bound": Noted(
@@ -232,7 +233,7 @@ def _measured(
             for name, p in zip(subject.class_names, (float(one["p"]) for one in classes))
         },
         "tails-test-size": size,
-        "tails-test-power": Estimate(*found["test"]["rates"][0].tolist(), method="Wilson"),
+        "tails-test-power": Estimate(power, low, high, method="Wilson"),
         "tails-scale": normal_estimate(float(ratio.mean()), float(ratio.std(ddof=1))),
         "tails-student-control": Noted(
             Estimate(*student["delta"][:, broken].tolist()),

@@ -135,7 +135,10 @@ def report(config: Config, subject: Subject, gaps: Mapping[str, list[np.ndarray]
     """How the gap falls with the dimension, by design."""
     dimensions = np.asarray(config.dimensions)
     trends = {name: gap_trend(dimensions.astype(float), each, largest=100.0) for name, each in gaps.items()}
-    differences = {name: (trend.difference.value, trend.difference.standard_error) for name, trend in trends.items()}
+    differences = {
+        name: (np.asarray(trend.difference.value), np.asarray(trend.difference.standard_error))
+        for name, trend in trends.items()
+    }
     figure = plots.universality_trend(
         dimensions,
         {NAMES[name]: (trend.size, trend.size_error) for name, trend in trends.items()},

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 import operator
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -18,8 +17,6 @@ T = TypeVar("T")
 MOST = 2**31 - 1
 #: Largest magnitude of other numbers, and the smallest beside 0: those of float32, in which everything is computed.
 LARGEST, SMALLEST = 3.4e38, 1.2e-38
-#: ``field(default=..., metadata=MAY_BE_INFINITE)``: an option that takes ``inf`` though its default is another number.
-MAY_BE_INFINITE = {"may_be_infinite": True}
 #: What a bound of each kind asks of a number.
 _BOUNDS = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
 
@@ -76,19 +73,6 @@ class Options:
     def name(self, field: str) -> str:
         """The name of a field in an error, such as ``"norms.trajectories"``."""
         return f"{self._prefix}.{field}" if self._prefix else field
-
-
-def check_options(config: Any, part: str = "", /, **bounds: int | str) -> None:
-    """``InputError`` unless every option of a dataclass that is no ``Options`` can be used.
-
-    Args:
-        config: the dataclass; those inside it have their own check.
-        part: its name in the study, for the names of options.
-        bounds: by the name of the option, its smallest value, or an interval such as ``"(0, 1]"``; see ``option``.
-    """
-    for field in dataclasses.fields(config):
-        name = f"{part}.{field.name}" if part else field.name
-        _check(field, name, getattr(config, field.name), _bounds_of(bounds.get(field.name, "(-inf, inf)")))
 
 
 def check_sound(config: Any, prefix: str = "") -> None:
@@ -162,18 +146,6 @@ def _entries(value: Any) -> Iterator[Any]:
             yield from _entries(entry)
     else:
         yield value
-
-
-def _bounds_of(interval: int | str) -> dict[str, float]:
-    """The bounds that a smallest value or an interval stands for."""
-    if not isinstance(interval, str):
-        return {"ge": interval}
-    found = re.fullmatch(r"([(\[])(\S+), (\S+)([)\]])", interval)
-    if found is None:
-        raise ValueError(f"bound = {interval!r}: must be an interval such as '[0, 1)'")
-    low, high = {"[": "ge", "(": "gt"}[found[1]], {"]": "le", ")": "lt"}[found[4]]
-    bounds = {low: float(found[2]), high: float(found[3])}
-    return {kind: bound for kind, bound in bounds.items() if math.isfinite(bound)}
 
 
 def _in_words(bounds: Mapping[str, float], endless: bool) -> str:

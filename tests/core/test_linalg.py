@@ -102,7 +102,7 @@ def test_other_platforms_keep_the_batched_kernel():
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_a_batch_that_is_split_over_a_mesh(kind):
     rows = matrices(8, 9, 5)
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(kind,))
     split = jax.device_put(rows, NamedSharding(mesh, PartitionSpec("data")))
     whole, found = (jax.jit(jax.vmap(fit_gaussian))(given).root for given in (rows, split))
     np.testing.assert_allclose(found, whole, atol=1e-6)
@@ -127,7 +127,7 @@ ROWS = {
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_that_are_split_by_their_type(name):
     rows = matrices(24, 5)
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Explicit,))
     split = jax.device_put(rows, NamedSharding(mesh, PartitionSpec("data")))
     found, expected = ROWS[name](split), ROWS[name](rows)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(np.asarray(x), y, atol=2e-5), found, expected)

@@ -14,7 +14,7 @@ from experiments import metrics, model_card
 from experiments.hidden_gaussian import linearity
 from experiments.sampling import SamplerConfig
 from experiments.study.arguments import parse
-from experiments.study.options import as_typed, check_options, check_sound
+from experiments.study.options import Options, as_typed, check_sound, option
 from experiments.train import NetworkConfig
 
 STUDIES = ("universality", "concentration", "hidden_gaussian", "generalization", "molrg", "audit", "train", "sample")
@@ -171,23 +171,23 @@ def test_the_commands_without_presets():
 
 
 def test_intervals_and_whole_words():
-    @dataclasses.dataclass
-    class Some:
-        share: float | None = None
-        counts: tuple[int, ...] = ()
+    @dataclasses.dataclass(frozen=True)
+    class Some(Options, prefix="part"):
+        share: float | None = option(None, gt=0, le=1)
+        counts: tuple[int, ...] = option((), ge=1)
         name: str | None = None
 
-    check_options(Some(1.0, (1, 2)), share="(0, 1]", counts=1)
+    Some(1.0, (1, 2))
     for bad, line in (
-        (Some(0.0), "part.share = 0.0: must be above 0 and at most 1, or None"),
-        (Some(1.5), "part.share = 1.5: must be above 0 and at most 1, or None"),
-        (Some(counts=(1, 0)), "part.counts = (1, 0): must be 1 or more"),
-        (Some(counts=(1, 2**31)), "part.counts = (1, 2147483648): must be at most 2147483647"),
-        (Some(name=""), "part.name = '': must be left out or not empty"),
-        (Some(name="a\0"), "part.name = 'a\\x00': must be without null characters"),
+        ({"share": 0.0}, "part.share = 0.0: must be above 0 and at most 1, or None"),
+        ({"share": 1.5}, "part.share = 1.5: must be above 0 and at most 1, or None"),
+        ({"counts": (1, 0)}, "part.counts = (1, 0): must be 1 or more"),
+        ({"counts": (1, 2**31)}, "part.counts = (1, 2147483648): must be at most 2147483647"),
+        ({"name": ""}, "part.name = '': must be left out or not empty"),
+        ({"name": "a\0"}, "part.name = 'a\\x00': must be without null characters"),
     ):
         with pytest.raises(InputError) as refused:
-            check_options(bad, "part", share="(0, 1]", counts=1)
+            Some(**bad)
         assert str(refused.value) == line
     assert as_typed("sampler.class_") == "--sampler.class" and as_typed("a_b.c_d") == "--a-b.c-d"
 
