@@ -53,9 +53,11 @@ def score(
 
 def off_subspaces(samples: np.ndarray, mixture: MoLRG) -> float:
     """Median share of the squared length off the nearest subspace: 0 for draws of the mixture."""
-    distance = analysis.subspace_distances(samples, mixture.bases).min(axis=1)
-    total = np.square(samples.reshape(len(samples), -1).astype(np.float64)).sum(axis=1)
-    return float(np.median(np.square(distance) / np.maximum(total, np.finfo(float).tiny)))
+    rows = samples.reshape(len(samples), -1).astype(np.float64)
+    bases = np.asarray(mixture.bases, np.float64).reshape(COMPONENTS, rows.shape[1], -1)
+    inside = np.square(np.einsum("nd,kdr->nkr", rows, bases)).sum(axis=2).max(axis=1)
+    total = np.square(rows).sum(axis=1)
+    return float(np.median(1 - inside / np.maximum(total, np.finfo(float).tiny)))
 
 
 def bracket(config: Config, key: Key) -> dict[str, np.ndarray]:
