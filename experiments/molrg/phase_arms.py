@@ -3,6 +3,7 @@ large the errors are, and checks of what this rests on."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -73,7 +74,7 @@ class Config(Options, prefix="phase"):
         """Ranks and sizes cover the transition, and three subspaces fit into the space."""
         for name in ("ranks", "sizes"):
             values = getattr(self, name)
-            consecutive = bool(values) and list(values) == list(range(values[0], values[-1] + 1))
+            consecutive = bool(values) and all(b - a == 1 for a, b in pairwise(values))
             require(consecutive, self.name(name), values, "consecutive")
         require(len(self.ranks) >= 3, "phase.ranks", self.ranks, "three or more, each 2 or more")
         low, high = self.ranks[0], self.ranks[-1] + 3

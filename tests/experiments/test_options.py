@@ -175,7 +175,7 @@ def test_intervals_and_whole_words():
     class Some(Options, prefix="part"):
         share: float | None = option(None, gt=0, le=1)
         counts: tuple[int, ...] = option((), ge=1)
-        name: str | None = None
+        label: str | None = None
 
     Some(1.0, (1, 2))
     for bad, line in (
@@ -183,8 +183,8 @@ def test_intervals_and_whole_words():
         ({"share": 1.5}, "part.share = 1.5: must be above 0 and at most 1, or None"),
         ({"counts": (1, 0)}, "part.counts = (1, 0): must be 1 or more"),
         ({"counts": (1, 2**31)}, "part.counts = (1, 2147483648): must be at most 2147483647"),
-        ({"name": ""}, "part.name = '': must be left out or not empty"),
-        ({"name": "a\0"}, "part.name = 'a\\x00': must be without null characters"),
+        ({"label": ""}, "part.label = '': must be left out or not empty"),
+        ({"label": "a\0"}, "part.label = 'a\\x00': must be without null characters"),
     ):
         with pytest.raises(InputError) as refused:
             Some(**bad)

@@ -273,5 +273,5 @@ def gap_trend(
         mean,
         error,
         Estimate(slope, slope - half, slope + half, method="normal, weighted least squares"),
-        normal_estimate(signed, signed_error, bounds=(-largest, largest)),
+        normal_estimate(signed, signed_error, bounds=(-float(largest), float(largest))),
     )
