@@ -457,7 +457,7 @@ OTHER = {
         NET, network_state(), give(IMAGES), give(SIGMAS[:2]), T.LevelTraining(steps=1, batch_size=4)
     )[1],
     "train_network": lambda give: T.train_network(
-        EDM, give(LARGER), T.TrainingConfig(duration_kimg=0.004, batch_size=4)
+        EDM, give(LARGER), T.TrainingConfig(duration_kimg=0.008, batch_size=8)
     )[1],
     "train_steps": edm_training,
     "train_together": lambda give: T.train_together(
