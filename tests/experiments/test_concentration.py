@@ -51,6 +51,7 @@ def test_no_two_parts_declare_the_same():
         assert [claim_ids(name, preset) for preset in STUDY.presets] == [claim_ids(name)] * 3
 
 
+@pytest.mark.slow  # `.ci/run` runs the preset itself.
 def test_smoke_preset_and_its_second_invocation(tmp_path, capsys, monkeypatch):
     STUDY.main(["--preset", "smoke", "--out", str(tmp_path / "run")])
     check_run(tmp_path / "run", [name for name in PARTS if name in STUDY.presets["smoke"].parts])

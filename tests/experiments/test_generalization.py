@@ -41,6 +41,7 @@ def judged(part, measured, config=None):
     return {claim.id: judge(claim, measured[claim.id], part.paper) for claim in declared if claim.id in measured}
 
 
+@pytest.mark.slow  # `.ci/run` runs the preset itself.
 def test_smoke_end_to_end(tmp_path, capsys):
     claims = study("--preset", "smoke", "--out", tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())

@@ -113,7 +113,8 @@ def test_an_interruption_anywhere_leaves_the_same_bits(finished, tmp_path, monke
     assert left == [128 - PLACES[place][1]]
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow  # Interruptions at every place of the code are among the others, in one process.
+@pytest.mark.parametrize("kills", [1, 3])
 def test_kill_9_at_random_moments_leaves_the_same_bits(tmp_path, kills):
     """Kills of the real process, each at a random moment once training goes on, then the same command once more."""
     options = [*SMALL, "--training.duration-kimg", "0.32", "--tick-kimg", "0.016", "--checkpoint-kimg", "0.064"]

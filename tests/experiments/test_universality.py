@@ -106,6 +106,7 @@ def test_parts_share_the_replicates_and_are_reported_again_without_measuring(tmp
     compare(results(out), before)
 
 
+@pytest.mark.slow  # `.ci/run` runs the preset itself.
 def test_smoke_preset_samples_the_bundled_network(tmp_path):
     study("--preset", "smoke", "--out", tmp_path)
     metrics = check_run(tmp_path)
