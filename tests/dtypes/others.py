@@ -169,7 +169,7 @@ OTHER = {
         T.TogetherConfig(steps=1, chunk=1),
     )[1],
     "train_network": lambda give: T.train_network(
-        EDM, give(LARGER), T.TrainingConfig(duration_kimg=0.004, batch_size=4)
+        EDM, give(LARGER), T.TrainingConfig(duration_kimg=0.008, batch_size=8)
     )[1],
     "train_stored_levels": lambda give: T.train_stored_levels(
         NET,
