@@ -178,6 +178,7 @@ def test_the_peers_training_step_is_that_of_the_formulas(x64):
     np.testing.assert_allclose(moved, -1e-3 * np.sign(gradient["dec"]["8x8_aux_conv"]["kernel"]), rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_largest_micro_batch_follows_the_memory():
     """By the compiler's account alone: more memory, more images, and never more than fit."""
     network = EDMNetwork(ADMConfig(4, 1, 1, model_channels=4, channel_mult=(1,), num_blocks=1))

@@ -49,6 +49,7 @@ def sources(tmp_path_factory):
     return ["--checkpoint", network, "--data", train, "--heldout-data", held, "--heldout-split", "train"]
 
 
+@pytest.mark.slow  # `.ci/run` runs the preset itself.
 def test_end_to_end_and_resumed(sources, tmp_path, capsys, hasty_compiler):
     out = tmp_path / "out"
     study(*TINY, *sources, "--out", out)

@@ -53,6 +53,7 @@ def forbidden(config, directory):
     raise AssertionError("a finished run must not run again")
 
 
+@pytest.mark.slow
 def test_end_to_end_on_given_images(tmp_path, capsys):
     """Images of one's own, beside few real ones, which reach no large training set."""
     samples = save_images(tmp_path / "samples.npz", *images(24), class_names=np.asarray(CLASSES))
@@ -177,6 +178,7 @@ def undisturbed(tmp_path_factory):
     return folder, results(folder / "out")
 
 
+@pytest.mark.slow
 def test_killed_while_sampling_and_in_the_replicates(undisturbed, tmp_path):
     """Two kills at moments that are drawn anew each time, then the same command: the same bits."""
     folder, expected = undisturbed

@@ -120,9 +120,9 @@ def test_heavy_tailed_starts_pass_through_exactly(x64):
     denoiser, n = planted(), 3000
     options = {"shape": (D,), "batch_size": 500, "dtype": jnp.float64}
     path = gaussian_path(denoiser, GRID)
-    for base in (StudentT(3.0), MultivariateStudentT(3.0)):
-        x0 = sample(denoiser, jax.random.key(3), range(n), GRID, base=base, **options)
-        start = 80 * jax.vmap(lambda i: base(jax.random.fold_in(jax.random.fold_in(jax.random.key(3), i), 0), (D,)))(jnp.arange(n))  # fmt: skip  # noqa: B023
+    for base, count in ((StudentT(3.0), 500), (MultivariateStudentT(3.0), n)):
+        x0 = sample(denoiser, jax.random.key(3), range(count), GRID, base=base, **options)
+        start = 80 * jax.vmap(lambda i: base(jax.random.fold_in(jax.random.fold_in(jax.random.key(3), i), 0), (D,)))(jnp.arange(count))  # fmt: skip  # noqa: B023
         np.testing.assert_allclose(x0, gaussian_outputs(denoiser, path, start, jax.random.key(0)), rtol=1e-9, atol=1e-9)
     modes = (np.asarray(start) - denoiser.mean) @ denoiser.basis
     # With churn, what the steps add is Gaussian with the variance given, whatever the start.
