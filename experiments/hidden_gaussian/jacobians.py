@@ -151,7 +151,7 @@ def report(config: Config, subject: Subject, found: Vectors) -> Findings:
             "spans", f"overlap of the first {first}", sigmas, {"span": plots.mean_and_range(overlap, axis=1)}
         ),
         singular_vectors.value_panel(
-            "singular values", sigmas, {"largest": values[:, :, 0], "smallest wanted": values[:, :, -1]}
+            "singular values", sigmas, {"largest": values[:, :, 0], "smallest computed": values[:, :, -1]}
         ),
     ]
     titles = by_level.titles(sigmas)
