@@ -13,7 +13,7 @@ from experiments.study import option
 
 @dataclass(frozen=True)
 class CnnConfig(BaseOptions, prefix="cnn"):
-    """The small network of --features cnn; its penultimate layer has 8 width features."""
+    """The small network of --features cnn; its penultimate layer has 8 times --cnn.width features."""
 
     images: str | None = None
     """Real images that it is trained on, such as fashion-mnist. None takes the first half of each class of --real,
