@@ -68,7 +68,7 @@ def parse_seeds(text: str) -> np.ndarray:
     Raises:
         InputError: anything else, or seeds of 2^31 and above.
     """
-    parts = [re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part.strip()) for part in text.split(",")]
+    parts = [re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", part.strip()) for part in text.split(",")]
     allowed = "numbers and rising ranges separated by commas, such as 0-63 or 1,5,100-199, below 2147483648"
     ranges = [(int(part[1]), int(part[2] or part[1])) for part in parts if part is not None]
     sound = len(ranges) == len(parts) and all(first <= last < 2**31 for first, last in ranges)

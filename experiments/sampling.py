@@ -75,6 +75,8 @@ class SamplerConfig(Options, prefix="sampler"):
         known = (0.0, math.inf) if self.method == "ablation" else EDM_RANGE
         low, high = self.sigma_min or known[0], self.sigma_max or known[1]
         require(low < high, "sampler.sigma_min", low, f"below sampler.sigma_max = {high:g}")
+        churned = self.churn == 0 or self.s_min < self.s_max
+        require(churned, "sampler.s_min", self.s_min, f"below sampler.s_max = {self.s_max:g}, where churn is added")
         require(self.method != "dpm-solver" or self.churn == 0, "sampler.churn", self.churn, "0 with dpm-solver")
         for field in dataclasses.fields(self):
             if field.name in ("solver", "disc", "schedule", "scaling", "alpha"):

@@ -29,7 +29,7 @@ def check_images(name: str, images: Num[np.ndarray, "n *event"]) -> None:
         InputError: there are no images, a value is NaN or infinite (its image is named), more than one image in a
             thousand has a single colour, or all images are equal.
     """
-    require(len(images) > 0, f"{name}: number of images", len(images), "1 or more")
+    _check_filled(name, images)
     rows = as_floats(name, images).reshape(len(images), -1)
     finite = np.isfinite(rows).all(axis=1)
     require(bool(finite.all()), f"{name}: image {int(np.argmin(finite))}", "NaN or infinite", "finite")
@@ -60,6 +60,8 @@ def check_comparable(
     Raises:
         InputError: the images have another shape, or the sets another contrast.
     """
+    for given in (first, second):
+        _check_filled(*given)
     (name, a), (other, b) = ((name, as_floats(name, images)) for name, images in (first, second))
     shape = b.shape[1:]
     allowed = f"{shape}, as in {other}{f' ({shape_advice})' if shape_advice else ''}"
@@ -85,7 +87,10 @@ def check_apart(
         InputError: eight or more images, and at least half of the first set, are copies of images of the second one,
             in its order or, where seven repetitions or more are expected of random draws, without any repetition.
     """
+    for given in (first, second):
+        _check_filled(*given)
     (name, a), (other, b) = ((name, as_floats(name, images)) for name, images in (first, second))
+    require(a.dtype == b.dtype, f"{name}: dtype", a.dtype, f"{b.dtype}, as in {other}")
     hashes, own = digests(b), digests(a)
     order = np.argsort(hashes, kind="stable")
     place = np.minimum(np.searchsorted(hashes[order], own), len(hashes) - 1)
@@ -98,3 +103,10 @@ def check_apart(
     if in_order or never_twice:
         how = "in its order" if in_order else "none of them twice"
         raise InputError(f"{name}: {copies} of {len(a)} images are those of {other}, {how}: must be another set")
+
+
+def _check_filled(name: str, images: np.ndarray) -> None:
+    """``InputError`` unless there is an image, and images have pixels."""
+    require(np.ndim(images) >= 2, f"{name}: shape", np.shape(images), "(n, ...), n images")
+    require(len(images) > 0, f"{name}: number of images", len(images), "1 or more")
+    require(np.size(images) > 0, f"{name}: shape", np.shape(images), "images that have pixels")

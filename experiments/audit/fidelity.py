@@ -1,5 +1,6 @@
 """How far are samples from the reference on features, and how much of each set does the other cover?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from dgu.analysis.stats.estimates import Estimate, independent_difference, indep
 from dgu.core.keys import stream
 from experiments.audit.common import OWN, components, key_of, plain, text, two_columns
 from experiments.audit.subject import Subject
-from experiments.study import Claim, Cost, Figure, Findings, Options, Part, at_least, at_most, option
+from experiments.study import Claim, Cost, Figure, Findings, NotTested, Options, Part, at_least, at_most, option
 from experiments.study.claims import judge
 
 FIGURES = (
@@ -65,7 +66,7 @@ def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Fi
     }
     shown = {name: {side: text(one) for side, one in both.items()} for name, both in values.items()}
     frechet, precision, coverage = (values[name] for name in ("frechet", "precision", "coverage"))
-    reached = independent_ratio(coverage["samples"], coverage["held"])
+    reached = _relative(coverage)
     enough = judge(COVERAGE, reached, OWN).verdict == "supported"
     verdict = "nearly as much as" if enough else "less than, or not shown to be as much as,"
     figure = plots.interval_dots(
@@ -86,7 +87,7 @@ def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Fi
         f"{verdict} held-out images do ({shown['coverage']['held']}).",
         claims={
             FRECHET.id: independent_difference(frechet["samples"], frechet["held"], float(found["variance"])),
-            PRECISION.id: independent_ratio(precision["samples"], precision["held"]),
+            PRECISION.id: _relative(precision),
             COVERAGE.id: reached,
         },
         figures={"fidelity": figure},
@@ -98,6 +99,13 @@ def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Fi
             **{name: plain(both) for name, both in values.items()},
         },
     )
+
+
+def _relative(both: Mapping[str, Estimate]) -> Estimate | NotTested:
+    """The samples' share over that of held-out images."""
+    if both["held"].value <= 0:
+        return NotTested("no held-out image does: there is nothing to compare the samples with")
+    return independent_ratio(both["samples"], both["held"])
 
 
 def rows_of(config: Config, subject: Subject) -> tuple[dict[str, np.ndarray], str]:

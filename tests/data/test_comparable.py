@@ -76,3 +76,12 @@ def test_fresh_images_and_a_model_that_repeats_training_images_are_let_through()
     check_apart(("mine", OTHERS[rng.integers(0, len(OTHERS), 200)]), ("theirs", OTHERS))
     check_apart(("mine", OTHERS[:7]), ("theirs", OTHERS))
     check_apart(("mine", np.concatenate([OTHERS[:49], IMAGES[:51]])), ("theirs", OTHERS))
+
+
+@pytest.mark.parametrize("check", [check_comparable, check_apart])
+def test_sets_without_images_or_pixels_are_refused(check):
+    for empty, said in ((IMAGES[:0], "a: number of images = 0"), (IMAGES[:, :0], r"a: shape = \(200, 0, 4, 1\)")):
+        with pytest.raises(InputError, match=said):
+            check(("a", empty), ("b", IMAGES))
+    with pytest.raises(InputError, match=r"a: dtype = .*float64.*: must be float32, as in b"):
+        check_apart(("a", IMAGES.astype(np.float64)), ("b", IMAGES))

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num, Shaped
 from scipy import stats
 
-from dgu.core.arrays import as_doubles, check_squares, is_number
+from dgu.core.arrays import as_doubles, check_squares, is_number, rounding
 from dgu.core.errors import require
 
 
@@ -128,9 +128,14 @@ def independent_ratio(a: Estimate, b: Estimate) -> Estimate:
     ``(a / b) exp(-+ z sqrt(variance))`` with the normal quantile z. Estimates may be arrays of one shape.
 
     A single ``a`` of 0 or less has no logarithm: the ratio is then 0, with an interval up to ``a.high / b``.
+
+    Raises:
+        InputError: ``b`` is not positive and finite, or one of several ``a`` is 0 or less.
     """
+    require(bool(np.all((np.asarray(b.value) > 0) & np.isfinite(b.value))), "b", b.value, "positive and finite")
     if np.ndim(a.value) == 0 and a.value <= 0:
-        return Estimate(0.0, 0.0, float(a.high / b.value), standard_error=0.0)
+        return Estimate(0.0, 0.0, max(0.0, float(a.high / b.value)), standard_error=0.0)
+    require(bool(np.all(np.asarray(a.value) > 0)), "a", a.value, "positive, where there are several")
     value = a.value / b.value
     relative = np.hypot(a.standard_error / a.value, b.standard_error / b.value)
     log = normal_estimate(np.zeros(np.shape(value)), relative)
@@ -159,16 +164,18 @@ def standard_deviation(values: Num[ArrayLike, "*batch n"]) -> Estimate:
     n)`` for Gaussian values.
 
     Args:
-        values: (..., n), n at least 2.
+        values: (..., n), n at least 4: of fewer the fourth moment says nothing.
 
     Raises:
-        InputError: fewer than 2 values, or values that are not finite.
+        InputError: fewer than 4 values, or values that are not finite.
     """
-    values = as_doubles("values", values)
-    require(values.ndim >= 1 and values.shape[-1] >= 2, "values.shape", values.shape, "(..., n), n at least 2")
+    relative, values = rounding(values), as_doubles("values", values)
+    require(values.ndim >= 1 and values.shape[-1] >= 4, "values.shape", values.shape, "(..., n), n at least 4")
     require(bool(np.isfinite(values).all()), "values", "non-finite", "finite")
     check_squares(np.float64, power=4, values=values)
-    count, deviation, variance = values.shape[-1], values.std(axis=-1, ddof=1), values.var(axis=-1)
+    count, variance = values.shape[-1], values.var(axis=-1)
+    by_rounding = np.ptp(values, axis=-1) <= relative * np.abs(values).max(axis=-1)
+    deviation = np.where(by_rounding, 0.0, values.std(axis=-1, ddof=1))[()]
     fourth = np.mean((values - values.mean(axis=-1, keepdims=True)) ** 4, axis=-1)
     # A fair coin has k = 1, where the delta method's error vanishes.
     excess = np.maximum(fourth / np.float_power(np.where(variance > 0, variance, 1.0), 2) - 1, 1e-6)
@@ -206,12 +213,12 @@ def bounded_mean(values: Num[ArrayLike, "n"], bounds: tuple[float | int, float |
     Raises:
         InputError: no values, values outside the bounds, or bounds that do not rise.
     """
-    values, (low, high) = as_doubles("values", values), bounds
+    relative, values, (low, high) = rounding(values), as_doubles("values", values), bounds
     require(-np.inf < low < high < np.inf, "bounds", bounds, "(low, high) with low < high, both finite")
     require(values.ndim == 1 and values.size > 0, "values.shape", values.shape, "(n,), n 1 or more")
     inside = bool(((values >= low) & (values <= high)).all())
     require(inside, "values", "outside", f"within [{low:g}, {high:g}]")
-    if np.ptp(values) > 0:
+    if np.ptp(values) > relative * np.abs(values).max():  # Values that differ by rounding alone are one number.
         ends, mean = stats.bootstrap((values,), np.mean, method="percentile", rng=0).confidence_interval, values.mean()
         return Estimate(float(mean), float(ends.low), float(ends.high), method="percentile bootstrap", n=len(values))
     value, other = float(values[0]), float(wilson(0, len(values))[1])

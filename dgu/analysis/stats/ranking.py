@@ -87,6 +87,7 @@ def rank_correlation(
 def _checked(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     positives, negatives = as_floats("positives", positives), as_floats("negatives", negatives)
     for name, scores in (("positives", positives), ("negatives", negatives)):
+        require(scores.ndim == 1, f"{name}.shape", scores.shape, "(n,)")
         require(len(scores) >= 2, f"number of {name}", len(scores), "2 or more")
         require(bool(np.isfinite(scores).all()), name, "not finite", "finite")
     return positives, negatives

@@ -14,7 +14,6 @@ Replicates that all agree, up to rounding, say nothing about how far others woul
 their interval has no width, which does not mean certainty. ``equivalence`` leaves them undecided.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -158,7 +157,8 @@ def geometric_mean(values: Sequence[float | int] | Num[ArrayLike, "J"], confiden
     values = as_doubles("values", values)
     sound = values.ndim == 1 and bool(((values > 0) & np.isfinite(values)).all())
     require(sound, "values", f"an array of shape {values.shape}", "(J,), all of them positive and finite")
-    return t_interval(np.log(values), confidence).map(math.exp)
+    with np.errstate(over="ignore"):  # An end beyond the largest number is infinite.
+        return t_interval(np.log(values), confidence).map(lambda part: float(np.exp(part)))
 
 
 def jackknife_interval(

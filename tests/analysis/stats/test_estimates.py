@@ -138,8 +138,20 @@ def test_intervals_of_ratio_and_difference_cover_as_often_as_they_say():
 def test_ratio_and_difference_of_what_cannot_be_measured():
     nothing, b = normal_estimate(0.0, 0.1), normal_estimate(2.0, 0.1)
     assert independent_ratio(nothing, b).stacked().tolist() == [0.0, 0.0, nothing.high / 2.0]
+    below = normal_estimate(-1.0, 0.1)
+    assert independent_ratio(below, b).stacked().tolist() == [0.0, 0.0, 0.0]
+    for denominator in (nothing, below):
+        with pytest.raises(InputError, match=r"^b = .*: must be positive and finite$"):
+            independent_ratio(b, denominator)
+    with pytest.raises(InputError, match=r"^a = .*: must be positive, where there are several$"):
+        independent_ratio(Estimate(np.zeros(2), 0.0, 1.0, standard_error=np.ones(2)), b)
     with pytest.raises(InputError, match=r"^scale = 0.0: must be positive and finite$"):
         independent_difference(b, b, 0.0)
+
+
+def test_a_bounded_mean_of_numbers_that_differ_by_rounding_is_that_of_one_number():
+    one, rounded = (bounded_mean(np.array([0.3, other, 0.3, 0.3]), (0, 1)) for other in (0.3, 0.1 * 3))
+    assert rounded.method == one.method == "Wilson" and rounded.high - rounded.low > 0.4
 
 
 def test_a_ratio_has_the_interval_of_its_logarithm():
@@ -172,10 +184,12 @@ def test_the_interval_of_a_standard_deviation():
         assert (one.value, one.low, one.high) == (found.value[7], found.low[7], found.high[7]) and one.n == 400
     gaussian = standard_deviation(np.sort(rng.normal(size=200_000)))
     assert gaussian.standard_error == pytest.approx(gaussian.value / np.sqrt(2 * 200_000), rel=0.01)
-    assert standard_deviation(np.full(3, 4.0)).standard_error == 0
+    assert standard_deviation(np.full(4, 4.0)).standard_error == 0
+    # Seven times 0.1 differ by rounding alone.
+    assert standard_deviation(np.full(7, 0.1)).value == 0
 
 
-@pytest.mark.parametrize("values", [[1.0], [1.0, np.nan]])
-def test_a_standard_deviation_needs_two_finite_values(values):
+@pytest.mark.parametrize("values", [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0, np.nan]])
+def test_a_standard_deviation_needs_four_finite_values(values):
     with pytest.raises(InputError, match=r"^values"):
         standard_deviation(np.array(values))
