@@ -83,6 +83,10 @@ class SamplerConfig(Options, prefix="sampler"):
                 value = getattr(self, field.name)
                 unused = self.method == "ablation" or value == field.default
                 require(unused, f"sampler.{field.name}", value, "left out, or --sampler.method ablation given")
+        second_order = self.solver == "heun" or self.alpha == 1.0
+        require(second_order, "sampler.alpha", self.alpha, "left out: Euler's method has no second evaluation")
+        curved = self.method != "ablation" or self.disc == "edm" or self.rho == 7.0
+        require(curved, "sampler.rho", self.rho, f"left out: the levels of sampler.disc = {self.disc} have no rho")
 
     @property
     def evaluations(self) -> int:

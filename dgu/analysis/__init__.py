@@ -109,7 +109,6 @@ from dgu.analysis.quality import read_statistics as read_statistics
 from dgu.analysis.quality import relative_distance as relative_distance
 from dgu.analysis.quality import represent as represent
 from dgu.analysis.quality import sample_novelty as sample_novelty
-from dgu.analysis.quality import share_difference as share_difference
 from dgu.analysis.quality import spacing as spacing
 from dgu.analysis.quality import variance_ratio as variance_ratio
 from dgu.analysis.quality import write_statistics as write_statistics
@@ -129,6 +128,7 @@ from dgu.analysis.stats import jackknife_interval as jackknife_interval
 from dgu.analysis.stats import normal_estimate as normal_estimate
 from dgu.analysis.stats import proportion as proportion
 from dgu.analysis.stats import rank_correlation as rank_correlation
+from dgu.analysis.stats import share_difference as share_difference
 from dgu.analysis.stats import t_interval as t_interval
 from dgu.analysis.subspaces import BoundFit as BoundFit
 from dgu.analysis.subspaces import Recovery as Recovery

@@ -87,10 +87,14 @@ def as_floats(name: str, value: Any) -> np.ndarray:
     """``value`` as a NumPy array of float32 or float64; not copied where it is one already.
 
     Raises:
-        InputError: ``value`` is masked, ragged, or not of real numbers.
+        InputError: ``value`` is masked, ragged, not of real numbers, or holds integers beyond 2^53.
     """
     array = as_plain(name, value)
-    return array.astype(working_dtype(name, array.dtype), copy=False)
+    floats = array.astype(working_dtype(name, array.dtype), copy=False)
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+        largest = _largest(floats)
+        require(largest <= 2**53, f"largest absolute value of {name}", largest, "at most 2^53: float64 rounds integers")
+    return floats
 
 
 def as_doubles(name: str, value: Any) -> np.ndarray:

@@ -29,7 +29,7 @@ def plain(value: Any, name: str) -> Any:
         if array.dtype.kind not in "biufU":
             raise ValueError(f"{name}: {type(value).__name__} of {array.dtype} must be numbers, text or None")
         return plain(array.tolist(), name)
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} is {value}: must be finite")
     return value
 

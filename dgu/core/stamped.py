@@ -13,14 +13,22 @@ from typing import IO, Any
 
 import numpy as np
 
-from dgu.core.errors import InputError
+from dgu.core.errors import InputError, require
 from dgu.core.files import write_arrays
 from dgu.core.reading import array_names, guarded, read_member, regular_file
 
+#: Longest comment of a zip archive, in bytes.
+_LONGEST = 2**16 - 1
+
 
 def write_stamped(file: IO[bytes], arrays: Mapping[str, np.ndarray], stamp: Mapping[str, Any]) -> None:
-    """Write arrays and a ``stamp`` of JSON's types, without an entry ``"arrays"``; the bytes depend on these alone."""
+    """Write arrays and a ``stamp`` of JSON's types, without an entry ``"arrays"``; the bytes depend on these alone.
+
+    Raises:
+        InputError: stamp, names and shapes, some thousand arrays, take more than the 65,535 bytes of a zip comment.
+    """
     comment = json.dumps({**stamp, "arrays": _kinds(arrays)}, sort_keys=True).encode()
+    require(len(comment) <= _LONGEST, "length of the stamp", len(comment), f"at most {_LONGEST} bytes (fewer arrays)")
     write_arrays(file, arrays, comment=comment)
 
 
@@ -34,15 +42,24 @@ def read_stamped(path: Path, allowed: str) -> tuple[dict[str, np.ndarray], dict[
         # The arrays are not compressed: nothing in the file is larger than the file.
         size = os.fstat(stream.fileno()).st_size
         arrays = {key: read_member(archive, key, path, size) for key in array_names(archive)}
-        if not archive.comment:
+        stamp = _stamp(archive.comment)
+        if stamp is None:
             raise InputError(f"{path}: does not say what it was computed from; must be {allowed}")
-        stamp = json.loads(archive.comment)
         there, here = stamp.pop("arrays"), _kinds(arrays)
         others = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
         if others or len(archive.namelist()) > len(arrays):
             found = ", ".join(others) or "files that are no arrays"
             raise InputError(f"{path}: lacks, changes or adds {found}; must be as it was written")
         return arrays, stamp
+
+
+def _stamp(comment: bytes) -> dict[str, Any] | None:
+    """The stamp that an archive's comment is, or None where it is another program's."""
+    try:
+        stamp = json.loads(comment)
+    except ValueError:
+        return None
+    return stamp if isinstance(stamp, dict) and isinstance(stamp.get("arrays"), dict) else None
 
 
 def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:

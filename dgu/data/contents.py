@@ -5,7 +5,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from dgu.core.errors import InputError
+from dgu.core.errors import InputError, require
 from dgu.data.formats import labels_beside
 
 
@@ -36,8 +36,9 @@ def content_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 (hex) of a data set: of the bytes of a single file, else of the names and hashes of all of its files.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: there is nothing at ``path``, or a file cannot be read.
     """
+    require(os.path.exists(path), "path", os.fspath(path), "a file or a folder that exists")
     files = files_of(path)
     if files == [Path(path)]:
         return _sha256(files[0])

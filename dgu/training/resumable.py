@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu.core import parallel
+from dgu.core.arrays import is_number
 from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.core.errors import InputError, require
 from dgu.core.files import write_atomic
@@ -56,10 +57,12 @@ def train_in_directory(
         ``(images seen, images in all)``: where the training goes on, and after each update.
 
     Raises:
-        InputError: images and labels do not fit the network, or the directory holds another training or is damaged;
-            nothing has been written then. Or a file cannot be written.
+        InputError: images and labels do not fit the network, an interval is not positive, or the directory holds
+            another training or is damaged; nothing has been written then. Or a file cannot be written.
         FloatingPointError: the loss is not finite.
     """
+    for name, kimg in (("tick_kimg", tick_kimg), ("checkpoint_kimg", checkpoint_kimg)):
+        require(is_number(kimg) and 0 < kimg < math.inf, name, kimg, "positive and finite")
     mesh = parallel.data_mesh()
     check_data(network, images, labels)
     check_batch(config, mesh, images.shape[1:])

@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import math
 import operator
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import numpy as np
 
@@ -123,6 +124,10 @@ def _check(field: dataclasses.Field[Any], name: str, value: Any, bounds: Mapping
     No number is NaN, beyond ``LARGEST`` and ``SMALLEST`` or, where it is whole, beyond 64 bits; infinite is only what
     may be; no text is empty.
     """
+    for entry in _entries(value):
+        kinds = list(_kinds(field.type))
+        fits = any(entry in kind if isinstance(kind, tuple) else _is(entry, kind) for kind in kinds)
+        require(fits or not kinds, name, value, " or ".join(map(_kind_in_words, kinds)))
     endless = field.default == math.inf or field.metadata.get("may_be_infinite", False)
     allowed = f"{_in_words(bounds, endless)}{', or None' * ('None' in str(field.type))}{reason}"
     for entry in _entries(value):
@@ -137,6 +142,34 @@ def _check(field: dataclasses.Field[Any], name: str, value: Any, bounds: Mapping
         if bounds and entry is not None:
             require(all(_BOUNDS[kind](entry, bound) for kind, bound in bounds.items()), name, value, allowed)
             require(not isinstance(entry, int | np.integer) or entry <= MOST, name, value, f"at most {MOST}")
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types of single values that a field's annotation names, a tuple of choices for a ``Literal``; none where it
+    is text.
+    """
+    if get_origin(annotation) is Literal:
+        yield get_args(annotation)
+    elif get_origin(annotation) is not None:
+        for part in get_args(annotation):
+            yield from _kinds(part)
+    elif isinstance(annotation, type) and annotation is not Any:
+        yield annotation
+
+
+def _is(entry: Any, kind: type) -> bool:
+    """Whether a single value is of a type: NumPy's numbers are numbers, whole ones also floats, and truth values
+    neither.
+    """
+    if kind in (int, float):
+        numbers = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
+        return isinstance(entry, numbers) and not isinstance(entry, bool)
+    return isinstance(entry, str | os.PathLike) if issubclass(kind, os.PathLike) else isinstance(entry, kind)
+
+
+def _kind_in_words(kind: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "text", bool: "True or False", type(None): "None"}
+    return " or ".join(map(repr, kind)) if isinstance(kind, tuple) else words.get(kind, f"a {kind.__name__}")
 
 
 def _entries(value: Any) -> Iterator[Any]:

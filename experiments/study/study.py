@@ -104,6 +104,7 @@ class Study:
         """The report of the parts asked for, one after the other; every stage is stored, so a run that was killed goes
         on.
         """
+        print(f"{self.name}: prepares its data and its networks", flush=True)
         subject = self.gather(config, directory)
         asked = [(part, self.options_of(part, config)) for part in self.chosen(config)]
         for part, own in asked:

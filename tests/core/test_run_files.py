@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dgu.core.errors import InputError
+from dgu.core.files import write_arrays
 from dgu.core.locks import locked
 from dgu.core.plain_json import json_bytes, plain
 from dgu.core.stamped import read_stamped, write_stamped
@@ -22,6 +23,7 @@ def test_plain_values_are_those_of_json_in_full():
     assert found == {"b": [0, 1], "a": {"z": 0.1 + 0.2, "y": [float(np.float32(0.1)), None, "é"]}, "3": True}
     text = json_bytes(found)
     assert text == json_bytes(dict(reversed(found.items()))) and repr(0.1 + 0.2).encode() in text
+    assert plain(10**400, "count") == 10**400
     assert json.loads(text) == found and json_bytes("\udcff") == b'"\\udcff"\n'
 
 
@@ -83,6 +85,22 @@ def test_arrays_without_a_stamp_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", **ARRAYS)
     with pytest.raises(InputError, match=r"a\.npz: does not say what it was computed from; must be a stage"):
         read_stamped(tmp_path / "a.npz", "a stage")
+
+
+@pytest.mark.parametrize("comment", [b"made by another program", b"[1]", b'{"arrays": 3}', b"\xff\xfe"])
+def test_a_stamp_of_another_program_is_none(tmp_path, comment):
+    with open(tmp_path / "a.npz", "wb") as file:
+        write_arrays(file, ARRAYS, comment=comment)
+    with pytest.raises(InputError, match=r"a\.npz: does not say what it was computed from; must be a stage"):
+        read_stamped(tmp_path / "a.npz", "a stage")
+
+
+def test_a_stamp_too_long_for_a_zip_archive_is_refused(tmp_path):
+    many = {f"array {number}": np.zeros(1) for number in range(3000)}
+    with pytest.raises(InputError, match=r"^length of the stamp = \d+: must be at most 65535 bytes \(fewer arrays\)$"):
+        stamped(tmp_path / "a.npz", many, {})
+    fewer = dict(list(many.items())[:1500])
+    assert len(read_stamped(stamped(tmp_path / "b.npz", fewer, {}), "a stage")[0]) == 1500
 
 
 def test_a_directory_is_held_by_one_at_a_time(tmp_path):

@@ -38,6 +38,13 @@ def test_the_signature_changes_with_what_is_written(tmp_path):
     assert signature_of(file) != before and signature_of(tmp_path / "absent") == []
 
 
+def test_nothing_has_no_content(tmp_path):
+    with pytest.raises(InputError, match=r"^path = .*absent'?: must be a file or a folder that exists$"):
+        content_of(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    assert content_of(tmp_path / "empty") == hashlib.sha256().hexdigest()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"one")

@@ -3,8 +3,9 @@
 import dataclasses
 import importlib
 import math
-from typing import get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
+import numpy as np
 import pytest
 
 from dgu.analysis.universality.arms import Recipe
@@ -158,6 +159,29 @@ def test_direct_construction_refuses_nan_too():
         TrainingConfig(duration_kimg=1e308)
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"num_steps": 4.5}, "sampler.num_steps = 4.5: must be a whole number"),
+        ({"method": "ddim"}, "sampler.method = 'ddim': must be 'edm' or 'ablation' or 'dpm-solver'"),
+        ({"alpha": 0.5}, "sampler.alpha = 0.5: must be left out, or --sampler.method ablation given"),
+        (
+            {"method": "ablation", "solver": "euler", "alpha": 0.5},
+            "sampler.alpha = 0.5: must be left out: Euler's method has no second evaluation",
+        ),
+        (
+            {"method": "ablation", "disc": "vp", "rho": 5.0},
+            "sampler.rho = 5.0: must be left out: the levels of sampler.disc = vp have no rho",
+        ),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(given, line):
+    with pytest.raises(InputError) as refused:
+        SamplerConfig(**given)
+    assert str(refused.value) == line
+    assert SamplerConfig(method="ablation", disc="edm", solver="heun", rho=5.0, alpha=0.5).alpha == 0.5
+
+
 def test_the_commands_without_presets():
     for config in (
         lambda **option: metrics.Config("a.npy", "b.npy", **option),
@@ -176,8 +200,11 @@ def test_intervals_and_whole_words():
         share: float | None = option(None, gt=0, le=1)
         counts: tuple[int, ...] = option((), ge=1)
         label: str | None = None
+        kind: Literal["a", "b"] = "a"
 
     Some(1.0, (1, 2))
+    Some(np.float32(0.5), (np.int64(3),))
+    Some(1)
     for bad, line in (
         ({"share": 0.0}, "part.share = 0.0: must be above 0 and at most 1, or None"),
         ({"share": 1.5}, "part.share = 1.5: must be above 0 and at most 1, or None"),
@@ -185,6 +212,11 @@ def test_intervals_and_whole_words():
         ({"counts": (1, 2**31)}, "part.counts = (1, 2147483648): must be at most 2147483647"),
         ({"label": ""}, "part.label = '': must be left out or not empty"),
         ({"label": "a\0"}, "part.label = 'a\\x00': must be without null characters"),
+        ({"label": 3}, "part.label = 3: must be text or None"),
+        ({"counts": (1, 2.5)}, "part.counts = (1, 2.5): must be a whole number"),
+        ({"counts": (True,)}, "part.counts = (True,): must be a whole number"),
+        ({"share": "0.5"}, "part.share = '0.5': must be a number or None"),
+        ({"kind": "c"}, "part.kind = 'c': must be 'a' or 'b'"),
     ):
         with pytest.raises(InputError) as refused:
             Some(**bad)

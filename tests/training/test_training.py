@@ -15,7 +15,17 @@ from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.core.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, SongUNetConfig, edm_from_arrays
 from dgu.models.weights import params_to_arrays
-from dgu.training import TrainingConfig, edm_loss, edm_sigma, image_order, initial_state, loop, train_steps, update
+from dgu.training import (
+    TrainingConfig,
+    edm_loss,
+    edm_sigma,
+    image_order,
+    initial_state,
+    loop,
+    train_in_directory,
+    train_steps,
+    update,
+)
 from tests import parity
 
 ADM = parity.load("adm_edm.npz")
@@ -275,3 +285,12 @@ def test_bad_training_input_is_refused():
         with pytest.raises(InputError, match=f"^{name} = ") as error:
             replace(CONFIG, **{name: value})
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("interval", ["tick_kimg", "checkpoint_kimg"])
+@pytest.mark.parametrize("kimg", [0.0, -1.0, np.nan, np.inf, "1"])
+def test_an_interval_that_is_none_is_refused_before_anything_is_written(tmp_path, interval, kimg):
+    images, labels = np.zeros((4, 8, 8, 1), np.float32), np.zeros(4, np.int32)
+    with pytest.raises(InputError, match=f"^{interval} = .*: must be positive and finite$"):
+        next(train_in_directory(tmp_path / "new", NETWORK, images, labels, CONFIG, about={}, **{interval: kimg}))
+    assert not (tmp_path / "new").exists()

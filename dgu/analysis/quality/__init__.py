@@ -29,7 +29,6 @@ from dgu.analysis.quality.memorisation import near_duplicates as near_duplicates
 from dgu.analysis.quality.memorisation import novelty as novelty
 from dgu.analysis.quality.memorisation import relative_distance as relative_distance
 from dgu.analysis.quality.memorisation import sample_novelty as sample_novelty
-from dgu.analysis.quality.memorisation import share_difference as share_difference
 from dgu.analysis.quality.memorisation import spacing as spacing
 from dgu.analysis.quality.neighbours import k_nearest as k_nearest
 from dgu.analysis.quality.neighbours import nearest as nearest

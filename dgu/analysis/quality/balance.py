@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Integer
 from scipy import stats
 
-from dgu.analysis.quality.memorisation import share_difference
-from dgu.analysis.stats.estimates import Estimate, wilson
+from dgu.analysis.stats.estimates import Estimate, share_difference, wilson
 from dgu.core.arrays import as_labels
 from dgu.core.errors import require
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Integer, Num
 
 from dgu.analysis.quality.distances import extract_features
 from dgu.analysis.quality.neighbours import k_nearest, nearest
-from dgu.analysis.stats.estimates import Estimate, proportion, wilson
+from dgu.analysis.stats.estimates import Estimate, proportion, share_difference, wilson
 from dgu.analysis.stats.ranking import auc
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_floats, as_labels, check_squares, checked_rows
@@ -224,18 +224,3 @@ def copying_test(
     return CopyingTest(
         closer, excess, "not memorised" if all(high <= bound for _, high, bound in ends) else "undecided"
     )
-
-
-def share_difference(a: Estimate, b: Estimate) -> Estimate:
-    """``a - b`` of two independent shares with Newcombe's interval, from Wilson's of each.
-
-    ``d - sqrt((a - a_low)^2 + (b_high - b)^2)`` to ``d + sqrt((a_high - a)^2 + (b - b_low)^2)``. Shares may be arrays.
-
-    Newcombe, Statistics in Medicine 17, 1998, method 10.
-    """
-    value = a.value - b.value
-    low = value - np.hypot(a.value - a.low, b.high - b.value)
-    high = value + np.hypot(a.high - a.value, b.value - b.low)
-    error = np.hypot(a.standard_error, b.standard_error)
-    value, low, high, error = (float(x) if np.ndim(x) == 0 else np.asarray(x) for x in (value, low, high, error))
-    return Estimate(value, low, high, method="Newcombe", standard_error=error)

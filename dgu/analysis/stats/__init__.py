@@ -12,6 +12,7 @@ from dgu.analysis.stats.estimates import independent_difference as independent_d
 from dgu.analysis.stats.estimates import independent_ratio as independent_ratio
 from dgu.analysis.stats.estimates import normal_estimate as normal_estimate
 from dgu.analysis.stats.estimates import proportion as proportion
+from dgu.analysis.stats.estimates import share_difference as share_difference
 from dgu.analysis.stats.ranking import auc as auc
 from dgu.analysis.stats.ranking import hits_at as hits_at
 from dgu.analysis.stats.ranking import rank_correlation as rank_correlation

@@ -124,35 +124,57 @@ def normal_estimate(
 def independent_ratio(a: Estimate, b: Estimate) -> Estimate:
     """``a / b`` of two independent estimates of positive quantities, with the interval of its logarithm.
 
-    By the delta method ``log(a / b)`` has the variance ``(se_a / a)^2 + (se_b / b)^2``; the 95 % interval is
-    ``(a / b) exp(-+ z sqrt(variance))`` with the normal quantile z. Estimates may be arrays of one shape.
+    By the delta method ``log(a / b)`` has the variance ``(se_a / a)^2 + (se_b / b)^2``; the interval, of the level that
+    the two share, is ``(a / b) exp(-+ z sqrt(variance))`` with the normal quantile z. Estimates may be arrays of one
+    shape.
 
     A single ``a`` of 0 or less has no logarithm: the ratio is then 0, with an interval up to ``a.high / b``.
 
     Raises:
-        InputError: ``b`` is not positive and finite, or one of several ``a`` is 0 or less.
+        InputError: ``b`` is not positive and finite, one of several ``a`` is 0 or less, or their levels differ.
     """
+    level = _common_level(a, b)
     require(bool(np.all((np.asarray(b.value) > 0) & np.isfinite(b.value))), "b", b.value, "positive and finite")
     if np.ndim(a.value) == 0 and a.value <= 0:
-        return Estimate(0.0, 0.0, max(0.0, float(a.high / b.value)), standard_error=0.0)
+        return Estimate(0.0, 0.0, max(0.0, float(a.high / b.value)), level, standard_error=0.0)
     require(bool(np.all(np.asarray(a.value) > 0)), "a", a.value, "positive, where there are several")
     value = a.value / b.value
     relative = np.hypot(a.standard_error / a.value, b.standard_error / b.value)
-    log = normal_estimate(np.zeros(np.shape(value)), relative)
-    return Estimate(value, value * np.exp(log.low), value * np.exp(log.high), standard_error=value * relative)
+    log = normal_estimate(np.zeros(np.shape(value)), relative, level=level)
+    return Estimate(value, value * np.exp(log.low), value * np.exp(log.high), level, standard_error=value * relative)
 
 
 def independent_difference(a: Estimate, b: Estimate, scale: float = 1.0) -> Estimate:
-    """``(a - b) / scale`` of two independent estimates of single values, with the normal 95 % interval.
+    """``(a - b) / scale`` of two independent estimates of single values, with the normal interval of their level.
 
     Its standard error is ``sqrt(se_a^2 + se_b^2) / scale``.
 
     Raises:
-        InputError: ``scale`` is not positive and finite.
+        InputError: ``scale`` is not positive and finite, or their levels differ.
     """
     require(bool(0 < scale < np.inf), "scale", scale, "positive and finite")
     error = float(np.hypot(a.standard_error, b.standard_error))
-    return normal_estimate(float(a.value - b.value) / scale, error / scale)
+    return normal_estimate(float(a.value - b.value) / scale, error / scale, level=_common_level(a, b))
+
+
+def share_difference(a: Estimate, b: Estimate) -> Estimate:
+    """``a - b`` of two independent shares with Newcombe's interval, from Wilson's of each.
+
+    ``d - sqrt((a - a_low)^2 + (b_high - b)^2)`` to ``d + sqrt((a_high - a)^2 + (b - b_low)^2)``. Shares may be arrays.
+
+    Newcombe, Statistics in Medicine 17, 1998, method 10.
+    """
+    value = a.value - b.value
+    low = value - np.hypot(a.value - a.low, b.high - b.value)
+    high = value + np.hypot(a.high - a.value, b.value - b.low)
+    error = np.hypot(a.standard_error, b.standard_error)
+    value, low, high, error = (float(x) if np.ndim(x) == 0 else np.asarray(x) for x in (value, low, high, error))
+    return Estimate(value, low, high, _common_level(a, b), "Newcombe", standard_error=error)
+
+
+def _common_level(a: Estimate, b: Estimate) -> float:
+    require(a.level == b.level, "levels of the two estimates", (a.level, b.level), "the same")
+    return a.level
 
 
 def standard_deviation(values: Num[ArrayLike, "*batch n"]) -> Estimate:
@@ -231,9 +253,15 @@ def wilson(
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Wilson's interval of a share of ``cases`` independent cases, within [0, 1]; the number of cases need not be
     whole.
+
+    Raises:
+        InputError: a share outside [0, 1], a number of cases that is not positive, or a confidence outside (0, 1).
     """
+    share = as_doubles("share", share)
+    require(bool(((share >= 0) & (share <= 1)).all()), "share", share.tolist(), "in [0, 1]")
+    require(is_number(cases) and 0 < cases < np.inf, "cases", cases, "positive")
+    require(is_number(confidence) and 0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
     z2 = stats.norm.ppf((1 + confidence) / 2) ** 2
-    share = np.asarray(share, np.float64)
     centre = (share + z2 / (2 * cases)) / (1 + z2 / cases)
     half = np.sqrt(z2 * (share * (1 - share) / cases + z2 / (4 * cases**2))) / (1 + z2 / cases)
     # Exactly 0 and 1 at the ends, where the two terms cancel but for rounding.

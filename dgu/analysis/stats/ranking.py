@@ -10,7 +10,7 @@ from jaxtyping import Float, Num
 from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate, proportion, wilson
-from dgu.core.arrays import as_doubles, as_floats
+from dgu.core.arrays import as_doubles, as_floats, is_number
 from dgu.core.errors import require
 
 
@@ -56,9 +56,10 @@ def hits_at(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"], fa
     rates.
     """
     positives, negatives = _checked(positives, negatives)
-    require(0 < false_alarms < 1, "false_alarms", false_alarms, "strictly between 0 and 1")
-    need = int(np.ceil(1 / false_alarms))
-    require(len(negatives) >= need, "number of negatives", len(negatives), f"{need} or more for that quantile")
+    inside = is_number(false_alarms) and 0 < false_alarms < 1
+    require(inside, "false_alarms", false_alarms, "strictly between 0 and 1")
+    need = np.ceil(1 / false_alarms)
+    require(len(negatives) >= need, "number of negatives", len(negatives), f"{need:g} or more for that quantile")
     return proportion(positives > np.quantile(negatives, 1 - false_alarms, method="higher"))
 
 
@@ -70,13 +71,17 @@ def rank_correlation(
     It is 0 where all values of ``x`` or of ``y`` are equal: then nothing rises with anything.
 
     Raises:
-        InputError: values that are not finite, or last axes that are empty or of different lengths.
+        InputError: values that are not finite, last axes that are empty or of different lengths, or other axes that do
+            not broadcast.
 
     Spearman, The American Journal of Psychology 15, 1904.
     """
     pair = as_doubles("x", x), as_doubles("y", y)
     lengths = tuple(np.shape(values)[-1:] for values in pair)
     require(lengths[0] == lengths[1] and lengths[0] > (0,), "length of x and y", lengths, "the same, 1 or more")
+    shapes = tuple(values.shape for values in pair)
+    fit = all(m == n or 1 in (m, n) for m, n in zip(*(shape[::-1] for shape in shapes)))
+    require(fit, "shapes of x and y", shapes, "such that they broadcast")
     for name, values in zip("xy", pair):
         require(bool(np.isfinite(values).all()), name, "not finite", "finite")
     a, b = (stats.rankdata(values, axis=-1) - (lengths[0][0] + 1) / 2 for values in pair)

@@ -62,8 +62,13 @@ def sample_deviation(
         scale: size of the numbers that the values were computed from, where that is larger than the values: a
             difference of two equal accuracies is rounded as the accuracies are, by up to ``rounding(values)`` in units
             of 1.
+
+    Raises:
+        InputError: fewer than 2 values, or values that are not finite.
     """
-    relative, values = rounding(values), np.asarray(values, np.float64)
+    relative, values = rounding(values), as_doubles("values", values)
+    require(values.ndim >= 1 and values.shape[-1] >= 2, "values.shape", values.shape, "(..., J), J at least 2")
+    require(bool(np.isfinite(values).all()), "values", "non-finite", "finite")
     largest = np.maximum(np.abs(values).max(axis=-1), scale)
     return np.where(np.ptp(values, axis=-1) <= relative * largest, 0.0, values.std(axis=-1, ddof=1))
 
@@ -185,7 +190,9 @@ def jackknife_interval(
     """
     centre, values = as_doubles("whole", whole), as_floats("without", without)
     require(bool(np.isfinite(centre).all()), "whole", "non-finite", "finite")
-    require(values.shape[:-1] == centre.shape, "without.shape", values.shape, f"({centre.shape}, J)")
+    fits = values.ndim >= 1 and values.shape[:-1] == centre.shape
+    wanted = f"({''.join(f'{size}, ' for size in centre.shape)}J), one value without each group"
+    require(fits, "without.shape", values.shape, wanted)
     groups = values.shape[-1]
     # The standard error of independent values, times J - 1: these share all groups but two.
     error = np.asarray((groups - 1) * resampled_standard_error(values))
@@ -211,20 +218,28 @@ def bootstrap_interval(
         seed: of the redraws.
 
     Raises:
-        InputError: an empty sample, values that are not finite, or fewer than 1 redraw.
+        InputError: an empty sample, values that are not finite, fewer than 1 redraw, a seed that is no whole number, or
+            a statistic that does not give one finite number for each redraw.
 
     Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
     """
     require_whole("resamples", resamples)
+    require_whole("seed", seed, 0)
     arrays = [as_floats("samples", sample) for sample in samples]
     for array in arrays:
         require(array.ndim >= 1 and len(array) >= 1, "samples.shape", array.shape, "(n, ...), n at least 1")
         require(bool(np.isfinite(array).all()), "samples", "non-finite", "finite")
     rng = np.random.default_rng(seed)
-    value = float(statistic(*arrays, axis=0))
+    value = np.asarray(statistic(*arrays, axis=0))
     redrawn = [array[rng.integers(0, len(array), (len(array), int(resamples)))] for array in arrays]
-    low, high = np.quantile(statistic(*redrawn, axis=0), [0.025, 0.975])
-    return Estimate(value, min(float(low), value), max(float(high), value), method="bootstrap percentiles")
+    values = np.asarray(statistic(*redrawn, axis=0))
+    shapes = value.shape, values.shape
+    require(shapes == ((), (int(resamples),)), "shapes of the statistic", shapes, f"(), and ({resamples},) of redraws")
+    sound = bool(np.isfinite(value)) and bool(np.isfinite(values).all())
+    require(sound, "statistic", float(value), "finite, of each redraw as well")
+    low, high = np.quantile(values, [0.025, 0.975])
+    ends = min(float(low), float(value)), max(float(high), float(value))
+    return Estimate(float(value), *ends, method="bootstrap percentiles")
 
 
 def _ratio(n_train: int, n_test: int) -> float:

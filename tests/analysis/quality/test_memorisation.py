@@ -11,11 +11,9 @@ from dgu.analysis.quality.memorisation import (
     novelty,
     relative_distance,
     sample_novelty,
-    share_difference,
     spacing,
 )
 from dgu.analysis.quality.neighbours import k_nearest
-from dgu.analysis.stats.estimates import proportion
 from dgu.analysis.stats.ranking import auc, hits_at
 from dgu.core.errors import InputError
 from dgu.samplers import karras_sigmas, sample
@@ -136,13 +134,6 @@ def test_novelty_of_samples_is_that_of_their_distances():
         shaped = (rows.reshape(-1, 2, D // 2) for rows in (samples, training, fresh))
         found, expected = sample_novelty(*shaped, 0.1, features), novelty(*nearest, 0.1)
         assert found.share == expected.share and found.threshold == pytest.approx(expected.threshold, rel=1e-6)
-
-
-def test_newcombes_interval():
-    """56 / 70 less 48 / 80: his example (a), 0.2 [0.0524, 0.3339]."""
-    shares = proportion(np.arange(70) < 56), proportion(np.arange(80) < 48)
-    found = share_difference(*shares)
-    np.testing.assert_allclose([found.value, found.low, found.high], [0.2, 0.0524, 0.3339], atol=5e-5)
 
 
 def test_auc_equals_counting_all_pairs():

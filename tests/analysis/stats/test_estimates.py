@@ -12,8 +12,9 @@ from dgu.analysis.stats import (
     independent_ratio,
     normal_estimate,
     proportion,
+    share_difference,
 )
-from dgu.analysis.stats.estimates import standard_deviation
+from dgu.analysis.stats.estimates import standard_deviation, wilson
 from dgu.core.errors import InputError
 
 
@@ -147,6 +148,26 @@ def test_ratio_and_difference_of_what_cannot_be_measured():
         independent_ratio(Estimate(np.zeros(2), 0.0, 1.0, standard_error=np.ones(2)), b)
     with pytest.raises(InputError, match=r"^scale = 0.0: must be positive and finite$"):
         independent_difference(b, b, 0.0)
+    other = normal_estimate(2.0, 0.1, level=0.9)
+    for combined in (independent_ratio, independent_difference):
+        with pytest.raises(InputError, match=r"^levels of the two estimates = \(0.95, 0.9\): must be the same$"):
+            combined(b, other)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.99])
+def test_ratio_and_difference_keep_the_level(level):
+    a, b = (normal_estimate(value, 0.1, level=level) for value in (3.0, 2.0))
+    z = stats.norm.ppf((1 + level) / 2)
+    ratio, difference = independent_ratio(a, b), independent_difference(a, b)
+    assert ratio.level == difference.level == level
+    np.testing.assert_allclose(np.log(ratio.high / ratio.value), z * np.hypot(0.1 / 3, 0.1 / 2))
+    np.testing.assert_allclose(difference.high - difference.value, z * np.hypot(0.1, 0.1))
+
+
+@pytest.mark.parametrize("given", [(1.5, 10), (-0.1, 10), (np.nan, 10), (0.5, 0), (0.5, np.nan), (0.5, 10, 1.0)])
+def test_wilsons_interval_of_no_share_is_refused(given):
+    with pytest.raises(InputError, match=r"^(share|cases|confidence) = "):
+        wilson(*given)
 
 
 def test_a_bounded_mean_of_numbers_that_differ_by_rounding_is_that_of_one_number():
@@ -193,3 +214,10 @@ def test_the_interval_of_a_standard_deviation():
 def test_a_standard_deviation_needs_four_finite_values(values):
     with pytest.raises(InputError, match=r"^values"):
         standard_deviation(np.array(values))
+
+
+def test_newcombes_interval():
+    """56 / 70 less 48 / 80: his example (a), 0.2 [0.0524, 0.3339]."""
+    shares = proportion(np.arange(70) < 56), proportion(np.arange(80) < 48)
+    found = share_difference(*shares)
+    np.testing.assert_allclose([found.value, found.low, found.high], [0.2, 0.0524, 0.3339], atol=5e-5)

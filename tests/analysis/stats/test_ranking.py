@@ -1,10 +1,12 @@
 """What ranks alone tell, against scipy."""
 
+import inspect
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from dgu.analysis.stats import rank_correlation
+from dgu.analysis.stats import hits_at, rank_correlation
 from dgu.core.errors import InputError
 
 
@@ -29,9 +31,18 @@ def test_rank_correlation_with_what_never_changes_is_nothing():
         ([1.0, 2.0], [1.0, 2.0, 3.0], "length of x and y = "),
         ([], [], "length of x and y = "),
         ([1.0, np.nan], [1.0, 2.0], "x = 'not finite'"),
+        (1.0, 2.0, "length of x and y = "),
+        (np.ones((2, 4)), np.ones((3, 4)), r"shapes of x and y = \(\(2, 4\), \(3, 4\)\): must be such that they"),
     ],
 )
 def test_bad_input_is_one_line(x, y, words):
+    unchecked = inspect.unwrap(rank_correlation)  # Types of arguments are checked in tests alone.
     with pytest.raises(InputError, match=words) as error:
-        rank_correlation(x, y)
+        unchecked(x, y)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, np.nan, 1e-320, "0.1"])
+def test_an_impossible_false_positive_rate_is_refused(level):
+    with pytest.raises(InputError, match=r"^false_alarms = |^number of negatives = 5"):
+        inspect.unwrap(hits_at)(np.arange(5.0), np.arange(5.0), level)

@@ -1,5 +1,6 @@
 """Intervals and equivalence tests against scipy, closed forms and simulated studies."""
 
+import inspect
 from math import inf, sqrt
 
 import jax.numpy as jnp
@@ -302,6 +303,15 @@ def test_bounds_say_the_size_of_what_is_compared():
 def test_single_numbers_are_refused():
     with pytest.raises(InputError, match=r"values.shape = \(\): must be"):
         resampling._interval(3.0, 0.0, 0.95)
+    with pytest.raises(InputError, match=r"^without.shape = \(\): must be \(J\), one value without each group$"):
+        inspect.unwrap(jackknife_interval)(1.0, 2.0)
+    with pytest.raises(InputError, match=r"^without.shape = \(2, 5\): must be \(3, J\)"):
+        inspect.unwrap(jackknife_interval)(np.ones(3), np.ones((2, 5)))
+    for bad in (3.0, [3.0], [[1.0], [2.0]]):
+        with pytest.raises(InputError, match=r"^values.shape = .*: must be \(..., J\), J at least 2$"):
+            inspect.unwrap(sample_deviation)(bad)
+    with pytest.raises(InputError, match=r"^values = 'non-finite': must be finite$"):
+        sample_deviation([1.0, inf])
 
 
 def test_rounding_is_that_of_the_dtype_given():
@@ -353,6 +363,12 @@ def test_bootstrap_of_few_values_by_all_of_their_redraws():
         (lambda: bootstrap_interval(np.mean, np.zeros(0)), r"samples.shape = \(0,\): must be \(n, ...\), n at least 1"),
         (lambda: bootstrap_interval(np.mean, [1.0, inf]), "samples = 'non-finite': must be finite"),
         (lambda: bootstrap_interval(np.mean, [1.0], resamples=0), "resamples = 0: must be a whole number"),
+        (lambda: bootstrap_interval(np.mean, [1.0], seed=-1), "seed = -1: must be a whole number"),
+        (lambda: bootstrap_interval(np.sort, [1.0, 2.0]), r"shapes of the statistic = .*: must be \(\), and \(2000,\)"),
+        (
+            lambda: bootstrap_interval(lambda x, axis: np.where(x.min(axis) < 0, np.nan, 1.0), [1.0, -1.0]),
+            "statistic = nan: must be finite",
+        ),
     ],
 )
 def test_bootstrap_refuses_bad_input_in_one_line(call, words):
