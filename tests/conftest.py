@@ -8,6 +8,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 # Matrices of tests are small: several threads of BLAS only wait for each other, and on a busy machine for very long.
 # This is for the programs that tests start; here NumPy is loaded already.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Programs are compiled for a few calls: without XLA's expensive optimisations the arithmetic is the same. With 0 in the
+# environment they are compiled as users' are, by the programs that tests start, too.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
@@ -37,16 +40,6 @@ def release_programs():
     (65,530 on Linux) crashes inside the compiler."""
     yield
     jax.clear_caches()
-
-
-@pytest.fixture(scope="module")
-def hasty_compiler():
-    """XLA without its expensive optimisations, for large programs that run a few times: half the time, the same
-    arithmetic.
-    """
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

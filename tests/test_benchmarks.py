@@ -15,7 +15,6 @@ from benchmarks import chain, networks, sampling, subjects
 from dgu.models import ADMConfig, EDMNetwork
 from tests.training.classifiers.sgd_reference import train_linear
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
 

@@ -42,7 +42,7 @@ def study(tmp_path, monkeypatch):
     sys.modules.pop("experiments.images_needed", None)
 
 
-def test_adding_a_study(study, tmp_path, capsys, hasty_compiler):
+def test_adding_a_study(study, tmp_path, capsys):
     package = {name: code for name, code in study.items() if name.startswith("experiments/")}
     assert sum(len(code.strip().splitlines()) for code in package.values()) <= 90
     names: dict = {}

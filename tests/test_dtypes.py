@@ -17,7 +17,6 @@ from dgu.core.errors import InputError
 from tests.dtypes.analysis import ANALYSIS, WITHOUT
 from tests.dtypes.others import OTHER
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 CASES = {**ANALYSIS, **OTHER}
 #: Those that trace the arrays themselves: each dtype is compiled anew, so that by default two are tried.
 TRACED = ("em_mixture", "k_subspaces", "lloyd", "spectral_labels", "squared_singular_values")

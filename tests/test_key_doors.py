@@ -33,7 +33,6 @@ ROOT = Path(__file__).parent.parent
 NAMES = ("key", "keys", "example")
 KEY = jax.random.key(3, impl="threefry2x32")
 SHAPE = (3, 2)
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
 
 def doors():

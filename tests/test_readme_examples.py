@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 PAGE = Path(__file__).parents[1] / "docs" / "gradients.md"
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
 
 @pytest.fixture(scope="module")

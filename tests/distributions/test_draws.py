@@ -10,7 +10,6 @@ from dgu.distributions import draw_examples, log_densities, two_boxes
 from dgu.models import two_modes
 from dgu.samplers import VESDE, ScoreOfDensity
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 KEY = jax.random.key(5)
 
 

@@ -5,7 +5,6 @@ line.
 import json
 import re
 
-import jax
 import numpy as np
 import pytest
 
@@ -19,8 +18,6 @@ from experiments.study import Study
 from experiments.study.run_directory import RunDirectory
 from tests.experiments.statements import check_statements, exact_claims
 from tests.experiments.universality_study import CLASSES, contents, save_images, save_tiny_network
-
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
 DEFAULT = STUDY.presets["default"]
 CLAIM_IDS = tuple(claim.id for part in STUDY.parts for claim in part.declared(STUDY.options_of(part, DEFAULT)))
@@ -319,7 +316,6 @@ def test_dry_run_computes_nothing(folder, tmp_path, monkeypatch, capsys):
     # 64 images by 3 evaluations; 50 images of each kind at three levels.
     assert "sampling" in printed and "192" in printed and "membership" in printed and "300" in printed
     assert not (tmp_path / "run").exists()
-    assert jax.config.read("jax_disable_most_optimizations")
 
 
 def test_splits_that_all_agree_read_as_no_certainty():

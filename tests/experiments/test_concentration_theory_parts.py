@@ -10,7 +10,6 @@ from experiments.concentration import fit_size, prediction, theorem
 from experiments.concentration.subject import Plan, images_only
 from experiments.study import RunDirectory
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 PARTS = {module.PART.name: module.PART for module in (theorem, prediction, fit_size)}
 
 

@@ -17,7 +17,6 @@ from experiments.generalization.subject import PAPER, SDE, Arm, Options, Subject
 from experiments.study.claims import judge
 from tests.experiments.statements import check_statements, exact_claims
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 PARTS = STUDY.chosen(STUDY.presets["smoke"])
 
 

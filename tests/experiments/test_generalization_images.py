@@ -17,8 +17,6 @@ from experiments.generalization.subject import Options, Subject
 from experiments.study import Run
 from experiments.study.claims import judge
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
-
 
 def study(*argv):
     return STUDY.main([str(argument) for argument in argv])

@@ -50,7 +50,7 @@ def sources(tmp_path_factory):
 
 
 @pytest.mark.slow  # `.ci/run` runs the preset itself.
-def test_end_to_end_and_resumed(sources, tmp_path, capsys, hasty_compiler):
+def test_end_to_end_and_resumed(sources, tmp_path, capsys):
     out = tmp_path / "out"
     study(*TINY, *sources, "--out", out)
     claims = [claim["id"] for claim in json.loads((out / "claims.json").read_text())]

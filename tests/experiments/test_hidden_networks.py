@@ -14,8 +14,6 @@ from experiments.hidden_gaussian.trainer import Measured, identity, measure
 from experiments.study.inputs import Inputs, recording
 from tests.experiments.hidden_networks import tiny, write_sources
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
-
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):

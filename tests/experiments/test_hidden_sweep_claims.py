@@ -9,8 +9,6 @@ from experiments.hidden_gaussian.trainer import Measured
 from experiments.study.claims import judge
 from tests.experiments.hidden_networks import tiny, write_sources
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
-
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):

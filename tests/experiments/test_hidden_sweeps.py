@@ -23,7 +23,6 @@ TINY = (
     "--networks.samples 3 --networks.levels 2 --networks.steps 2 "
     "--sweeps.sizes 4 20 --sweeps.linear-images 10 --strong.sizes 4 20"
 ).split()
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 #: Updates of one training, 8 images each.
 STEPS = 8
 

@@ -31,8 +31,6 @@ from tests.experiments.train_runs import (
     small_config,
 )
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

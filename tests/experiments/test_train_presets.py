@@ -8,8 +8,6 @@ import pytest
 from experiments import train as trainer
 from experiments.study.flop import matmul_flop
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
-
 
 @pytest.mark.parametrize(
     ("preset", "conditional", "parameters", "gflop"),

@@ -27,8 +27,6 @@ from tests.experiments.train_runs import (
     small_config,
 )
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
-
 
 def write_images(path: Path, **more):
     """A file of 20 images of 8 x 8 pixels and 2 classes."""

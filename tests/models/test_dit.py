@@ -12,7 +12,6 @@ from dgu.models.dit import DiT, from_patches, to_patches
 from dgu.models.weights import network_config
 from tests import parity
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 CONFIG = DiTConfig(6, 2, 2, label_dim=3, patch=2, width=8, depth=2, heads=2, mlp_ratio=3)
 NETWORK = EDMNetwork(CONFIG, EDMPreconditioning())
 DENOISE = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))

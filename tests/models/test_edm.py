@@ -20,7 +20,6 @@ from tests import parity
 
 ADM = parity.load("adm_edm.npz")
 TINY = EDMNetwork(ADMConfig(8, 1, 1, label_dim=3, model_channels=8, channel_mult=(1,), num_blocks=1, dropout=0.3))
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 #: Evaluation as one program: run op by op, each operation of a network compiles on its own.
 DENOISE = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
 

@@ -13,7 +13,6 @@ from dgu.models.weights import params_to_arrays
 from dgu.training import edm_loss
 from tests import parity
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 FILES = ["adm_edm_multihead.npz", "ddpmpp_edm.npz", "ncsnpp_edm.npz"]
 
 

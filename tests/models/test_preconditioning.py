@@ -15,7 +15,6 @@ from tests.models import networks, slow_unet
 
 RECORDED = parity.load("precond_coeffs.npz")
 KINDS = sorted(parity.config(RECORDED)["ranges"])
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 DENOISE = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
 
 

@@ -10,7 +10,6 @@ from dgu.core.errors import InputError
 from dgu.models import BoxMixture, RandomFeatures, RandomFeatureScore, ShallowNet, ShallowScore, gaussian_mixture
 from dgu.samplers import VESDE
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 BOXES = BoxMixture.of([0.25, 0.75], [[-4.0, -1.0], [2.0, 0.0]], [[-2.0, 1.0], [3.0, 0.5]])
 
 

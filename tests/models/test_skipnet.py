@@ -9,7 +9,6 @@ from dgu.core.errors import InputError
 from dgu.models import NetworkDenoiser, SkipNetwork
 from tests import parity
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 NETWORK = SkipNetwork(4, 2, (3, 5))
 DENOISE = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
 

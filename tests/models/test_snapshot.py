@@ -29,7 +29,6 @@ CONFIG = {
     | {"model_type": "SongUNet", "img_resolution": 4, "model_channels": 4, "attn_resolutions": [], "label_dim": 0}
     | {"embedding_type": "fourier", "channel_mult": [1, 1]},
 }
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
 
 @pytest.fixture(scope="module")

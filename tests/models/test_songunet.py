@@ -24,7 +24,6 @@ from dgu.models.resampling import resampled_conv
 from tests import parity
 from tests.models import networks, slow_unet
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 SONG = networks.SMALL | {"model_type": "SongUNet"}
 NCSN = {
     "embedding_type": "fourier",

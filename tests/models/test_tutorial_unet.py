@@ -18,7 +18,6 @@ from dgu.models.pretrained import save_network
 from dgu.samplers import VESDE, as_score
 from tests import parity
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 #: Three levels of 12, 5 and 2 pixels: even and odd sizes, with and without a row of zeros on the way up; two channels.
 SMALL = EDMNetwork(TutorialUNetConfig(14, 2, 2, channels=(4, 8, 64), embedding=8), VESDEPreconditioning())
 #: One level has no way down, and nothing to join on the way up.

@@ -38,7 +38,6 @@ def network():
     return edm_from_arrays(parity.config(arrays), parity.params(arrays))
 
 
-@pytest.mark.usefixtures("hasty_compiler")
 @pytest.mark.parametrize("tag", ["vp_euler6", "ve_heun6", "iddpm_heun6", "edm_vp_alpha", "edm_churn6"])
 def test_recorded_trajectories(network, x64, tag):
     options = json.loads(str(RECORDED[f"{tag}:kwargs"]))

@@ -26,7 +26,6 @@ from dgu.samplers import (
     reverse_sde,
 )
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 PROCESSES = (VESDE(), VPSDE(), SubVPSDE(), VPSDE(beta_min=0.0, beta_max=3.0, t_max=2.0))
 
 

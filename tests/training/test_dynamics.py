@@ -29,7 +29,6 @@ from dgu.training import (
 )
 from dgu.training.dynamics import _epoch_batches, _order
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 SDE = VESDE()
 NET = ShallowNet(width=4)
 

@@ -30,7 +30,6 @@ from dgu.training import (
     train_stored_levels,
 )
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 SIGMAS = np.array([8.0, 0.6, 0.1])
 DIT = EDMNetwork(DiTConfig(4, 1, 1, patch=2, width=8, depth=1, heads=2), DAEPreconditioning(input_std=0.5))
 SKIP = SkipNetwork(4, 1, (3,))

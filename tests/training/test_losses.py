@@ -22,7 +22,6 @@ from dgu.models import (
 from dgu.training import augment, draw_geometry, transform
 from dgu.training.losses import sampled_loss
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 TINY = SongUNetConfig(
     4, 2, 2, label_dim=3, augment_dim=9, model_channels=4, channel_mult=(1,), num_blocks=1, dropout=0.0, **NCSNPP
 )

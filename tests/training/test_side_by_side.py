@@ -7,7 +7,6 @@ import pytest
 from dgu.models import EDMNetwork, TutorialUNetConfig, VESDEPreconditioning
 from dgu.training import TrainingConfig, train_side_by_side
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 NETWORK = EDMNetwork(TutorialUNetConfig(5, 1, 1, channels=(4,), embedding=4), VESDEPreconditioning())
 OPTIMISATION = TrainingConfig(
     duration_kimg=0.064, batch_size=8, learning_rate=1e-2, rampup_kimg=0.0, loss="vesde", seed=3

@@ -8,7 +8,6 @@ from dgu.core.errors import InputError
 from dgu.models import EDMNetwork, TutorialUNetConfig, VESDEPreconditioning
 from dgu.training import TrainingConfig, initial_state, snapshots, train_steps, train_with_snapshots, updates_done
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 NETWORK = EDMNetwork(TutorialUNetConfig(5, 1, 1, channels=(4,), embedding=4), VESDEPreconditioning())
 CONFIG = TrainingConfig(duration_kimg=0.048, batch_size=8, learning_rate=1e-2, rampup_kimg=0.0, loss="vesde", seed=3)
 IMAGES = np.random.default_rng(0).normal(size=(12, 5, 5, 1)).astype(np.float32)

@@ -32,7 +32,6 @@ ADM = parity.load("adm_edm.npz")
 NETWORK = EDMNetwork(ADMConfig(8, 1, 1, label_dim=2, model_channels=8, channel_mult=(1,), num_blocks=1, dropout=0.1))
 #: Tests change its length and seed rather than its numbers, which are constants of the compiled program.
 CONFIG = TrainingConfig(duration_kimg=0.048, batch_size=8, learning_rate=1e-2, rampup_kimg=0.016, ema_halflife_kimg=0.1)
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
 
 def summary(value: np.ndarray) -> np.ndarray:

@@ -30,7 +30,6 @@ from dgu.core.errors import InputError, PriorMismatchWarning
 from dgu.models import gaussian_mixture, two_modes
 from dgu.samplers import VESDE, ScoreOfDensity, probability_flow
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 SDE, T_EPS = VESDE(), 0.065
 TARGET = two_modes(3.0)
 

@@ -16,7 +16,6 @@ from dgu.data import PixelScale
 from dgu.models import GaussianDenoiser
 from dgu.samplers import log_likelihood, pixel_bits
 
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 RNG = np.random.default_rng(0)
 BASIS = np.linalg.qr(RNG.normal(size=(6, 6)))[0]
 VARIANCES = np.array([4.0, 1.0, 0.5, 0.1, 0.01, 1e-4])

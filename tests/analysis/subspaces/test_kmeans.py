@@ -15,7 +15,6 @@ from dgu.core.errors import InputError
 
 #: By name, for the function of the package hides its module.
 module = importlib.import_module("dgu.analysis.subspaces.kmeans")
-pytestmark = pytest.mark.usefixtures("hasty_compiler")
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 #: Shared by tests, so that they share a program.
