@@ -255,6 +255,7 @@ def test_the_classifiers_peer_is_plain_sgd_on_softmax_and_squared_error(monkeypa
     np.testing.assert_allclose(model.weight.detach().numpy().T - start, moved, atol=2e-3 * np.abs(moved).max() + 3e-8)
 
 
+@pytest.mark.slow
 def test_distillation_is_compared_at_equal_error(run_quickly):
     from benchmarks import distillation
 

@@ -30,6 +30,7 @@ def test_gaussian_passes_in_float64(x64):
     assert report.wiener < 4
 
 
+@pytest.mark.slow
 def test_mixture_passes_in_float32():
     report = full_check(mixture(), jnp.float32, mean=0.3 * np.full(SIZE, -0.7) + 0.7 * np.full(SIZE, 0.5))
     assert report.defects == () and report.tweedie < 1e-3
@@ -51,6 +52,7 @@ def test_library_closed_form_passes():
     assert report.asymmetry < 1e-5
 
 
+@pytest.mark.slow
 def test_empirical_denoiser_passes_where_its_posterior_is_one_point():
     """At sigma = 0.05 the Jacobian is rounding and nothing else."""
     data = jax.random.normal(KEY, (12, 4, 4, 1))

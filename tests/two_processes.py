@@ -1,4 +1,6 @@
-"""One of two processes on the loopback interface: samples into a shared store, then trains over both. Run by a test."""
+"""One of two processes on the loopback interface: samples into a shared store, then trains over both; or recovers
+subspaces by SGD over its own devices. Run by tests.
+"""
 
 import sys
 from pathlib import Path
@@ -6,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from dgu.analysis import grid_cells, low_rank_problems, random_starts, recover_by_sgd
 from dgu.core import parallel
 from dgu.data import SampleStore
 from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
@@ -40,9 +43,21 @@ def trained() -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
+def recovered() -> list[np.ndarray]:
+    """Which subspaces SGD recovers, each trial on a device of this process."""
+    trials = range(jax.local_device_count())
+    problems = low_rank_problems(jax.random.key(0), *grid_cells((2, 3), (3, 6), trials), dimension=8, components=1)
+    starts, keys = random_starts(jax.random.key(1), problems.truth), jax.random.split(jax.random.key(2), len(trials))
+    found, bare, diverged = recover_by_sgd(keys, problems, starts, steps=200, batch_size=16)
+    return [np.asarray(part) for part in (found.success, bare.success, diverged)]
+
+
 if __name__ == "__main__":
     parallel.initialize()
     folder = Path(sys.argv[1])
+    if sys.argv[2:] == ["recover"]:
+        np.savez(folder / f"{jax.process_index()}.npz", *recovered())
+        sys.exit()
     fill(folder / "samples")
     parallel.barrier("filled")
     arrays = trained()

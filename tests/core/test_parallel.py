@@ -172,6 +172,23 @@ def same_report(tmp_path, module, *options, devices=4):
 
 
 def test_two_processes_find_the_claims_of_one(tmp_path):
+    """Of the cheapest part of all studies."""
+    same_report(tmp_path, "generalization", "--parts", "capacity", devices=1)
+
+
+def test_two_processes_recover_what_one_does(tmp_path):
+    """What is spread over the devices of a process stays within it: the other's cannot be read."""
+    run_together(["tests.two_processes", str(tmp_path), "recover"])
+    alone = two_processes.recovered()
+    assert alone[0].any() and not alone[0].all()
+    for number in range(2):
+        with np.load(tmp_path / f"{number}.npz") as arrays:
+            for found, expected in zip(arrays.values(), alone, strict=True):
+                np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_claims_of_one_device_each(tmp_path):
     """Of the study whose work is spread over all devices of a process, as small as it can be."""
     least = {"dimension": 12, "trials": 1, "bound-trials": 10, "sgd-trials": 1, "steps": 3, "samples": 50}
     options = [part for name, value in least.items() for part in (f"--phase.{name}", str(value))]

@@ -95,6 +95,7 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, sources, tmp_path, mo
     assert len(same) > 40 and all(resumed[name] == whole[name] for name in same)
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_behind_its_last_state_and_arms_share_a_program(sources, tmp_path, monkeypatch):
     traces, loss, taken = [], loop.sampled_loss, snapshots.train_steps
     one = parallel.data_mesh(jax.devices()[:1])

@@ -230,7 +230,7 @@ def test_samples_of_edms_method_that_earlier_versions_stored_are_found(network, 
     ("more", "solver"),
     [
         ({"s_max": np.inf}, samplers.heun),
-        ({"method": "dpm-solver", "churn": 0.0}, samplers.DPMSolver()),
+        pytest.param({"method": "dpm-solver", "churn": 0.0}, samplers.DPMSolver(), marks=pytest.mark.slow),
         (
             {"method": "ablation", "solver": "euler", "disc": "ve", "schedule": "ve"},
             samplers.Ablation(solver="euler", discretization="ve", schedule="ve"),

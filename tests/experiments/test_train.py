@@ -91,7 +91,13 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+#: Of every run of the tests: where one file is cut, and where the checkpoint is ahead of the network.
+ALWAYS = ("in a line of the log", "between checkpoint and network")
+
+
+@pytest.mark.parametrize(
+    "place", [pytest.param(place, marks=() if place in ALWAYS else pytest.mark.slow) for place in PLACES]
+)
 def test_an_interruption_anywhere_leaves_the_same_bits(finished, tmp_path, monkeypatch, place):
     tmp_path = tmp_path / "new" / "run"
     config = small_config()
