@@ -182,6 +182,8 @@ def _parts(claim: Claim, measured: Mapping[str, Any]) -> dict[str, Claim]:
     assert isinstance(claim.test, Each)
     test = claim.test.test
     return {
-        name: replace(claim, id=f"{claim.id}-{name}", statement=f"{claim.statement} (Part: {name}.)", test=test, note="")
+        name: replace(
+            claim, id=f"{claim.id}-{name}", statement=f"{claim.statement} (Part: {name}.)", test=test, note=""
+        )
         for name in measured
     }
