@@ -86,9 +86,9 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
         Claim(
             "modes-shift-trend",
-            f"With SGD, the KL from data to model grows with the distance between the two modes (value: Spearman's rank "
-            "correlation of the distance with the KL half way through training, median over seeds, which is at least "
-            f"{TREND:g}).",
+            f"With SGD, the KL from data to model grows with the distance between the two modes (value: Spearman's "
+            "rank correlation of the distance with the KL half way through training, median over seeds, which is at "
+            f"least {TREND:g}).",
             at_least(TREND),
             source="Theorem 2",
         ),

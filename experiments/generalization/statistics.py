@@ -19,8 +19,8 @@ LEAST_RANKED = 4
 #: A rise of the KL below this, in nats, counts as none; and how it is measured, in statements of claims.
 RISE = 0.02
 RISE_MEASURED = (
-    "(Value: the mean rise over seeds; the time of the minimum is chosen on one half of the seeds and the rise measured "
-    "on the other half, and the other way round.)"
+    "(Value: the mean rise over seeds; the time of the minimum is chosen on one half of the seeds and the rise "
+    "measured on the other half, and the other way round.)"
 )
 #: Measurements of the running mean, and fewest measurements of a curve in which a minimum can be found.
 WINDOW, LEAST_MEASURED = 5, 10

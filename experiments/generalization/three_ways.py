@@ -100,8 +100,8 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
         _claim(
             "kl-floor",
-            "With the exact score, the KL from data to model by the paper's protocol is not 0 but what the noise at its "
-            f"last time t_eps gives: {sum(FLOOR) / 2:g} nats for t_eps = {FLOOR_TIME:g}, within "
+            "With the exact score, the KL from data to model by the paper's protocol is not 0 but what the noise at "
+            f"its last time t_eps gives: {sum(FLOOR) / 2:g} nats for t_eps = {FLOOR_TIME:g}, within "
             f"{(FLOOR[1] - FLOOR[0]) / 2:g}.",
             study.within(*FLOOR),
             source="section 4.1",
