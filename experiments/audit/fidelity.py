@@ -37,7 +37,7 @@ FRECHET = Claim(
 PRECISION = Claim(
     "audit-precision",
     f"Samples lie among the reference images at least {AS_MUCH:g} times as often as held-out images do (value: the "
-    f"ratio of precisions, the shares of images nearer to some reference image than its neighbour number {NEAREST} is).",
+    f"ratio of precisions, the shares of images nearer to some reference image than its neighbour number {NEAREST}).",
     at_least(AS_MUCH),
 )
 COVERAGE = Claim(
