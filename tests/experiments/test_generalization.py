@@ -299,7 +299,7 @@ def test_places_and_weights_of_modes_are_told_apart():
         log_q, other = (np.log(each / each.sum()) for each in (density, density * tilt))
         runs = np.array([[log_q, log_q], [other, other], [log_q, lost]])  # the last has diverged: left out, and said so
         claims = list(judged(shift.PART, shift.far_modes(runs, grid, mu)).values())
-        assert [claim.verdict for claim in claims] == verdicts and claims[0].note == "2 seeds"
+        assert [claim.verdict for claim in claims] == verdicts and claims[0].note == "2 seeds did not diverge."
         assert claims[0].value == (density is one)
 
 
