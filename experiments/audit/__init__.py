@@ -33,6 +33,18 @@ STUDY = Study(
     parts=_PARTS,
     gather=gather,
     plan=plan,
+    terms={
+        "samples": "the generated images that are audited.",
+        "reference": "the images that the model was trained on.",
+        "held-out images": "images of the reference's source that the model was not trained on: a perfect model's "
+        "samples are like these. Where none are given, a part of the reference is set aside in their place.",
+        "near-duplicate": "a sample that is much nearer to a reference image than that image's nearest neighbour is, "
+        "or differs from it by hardly more than rounding.",
+        "features": "the numbers by which images are compared for Frechet distance, precision and coverage: those "
+        "given, or principal components of the reference's pixels.",
+        "sub-Gaussian norm": "of a function f of the images: the least K with E exp((f - E f)^2 / K^2) <= 2; it is "
+        "large where f has heavy tails.",
+    },
     overrides={
         "smoke": {
             "reference": "fashion-mnist-mini",

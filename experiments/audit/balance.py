@@ -21,8 +21,9 @@ MARGIN = 0.03
 _FEWEST, _SIDE, _BATCH = 200, 4, 128
 CLAIM = Claim(
     "audit-class-balance",
-    f"Every class has the same share in the samples as in the held-out images, within {MARGIN:g}, as an evaluation "
-    "classifier trained on the reference sees them.",
+    f"Every class (one part each) has the same share among the samples as among held-out images, within {MARGIN:g}, as "
+    "read by a classifier that is trained on the reference images (value: the samples' share minus that of held-out "
+    "images).",
     each(equivalent(MARGIN)),
 )
 

@@ -24,23 +24,28 @@ SIDES = ("samples", "held")
 NEAREST, NEAREST_BALLS = 3, 5
 #: Images of one block of the kernel distance.
 _BLOCK = 500
+#: How much farther samples may be than held-out images, and how much of these images' measures they must reach.
+FARTHER, AS_MUCH = 0.05, 0.9
 
 FRECHET = Claim(
     "audit-frechet",
-    "The Frechet distance of the samples to the reference exceeds that of equally many held-out images by at most "
-    "0.05 of the total variance of the features.",
-    at_most(0.05),
+    "The Frechet distance of the samples to the reference images exceeds that of equally many held-out images by at "
+    f"most {FARTHER:g} of the total variance of the reference's features (value: samples minus held-out images, over "
+    "that variance).",
+    at_most(FARTHER),
 )
 PRECISION = Claim(
     "audit-precision",
-    "Samples lie among the reference images at least 0.9 times as often as held-out images do (ratio of precisions).",
-    at_least(0.9),
+    f"Samples lie among the reference images at least {AS_MUCH:g} times as often as held-out images do (value: the "
+    f"ratio of precisions, the shares of images nearer to some reference image than its neighbour number {NEAREST}).",
+    at_least(AS_MUCH),
 )
 COVERAGE = Claim(
     "audit-coverage",
-    "Samples reach at least 0.9 times as much of the reference as equally many held-out images do (ratio of "
-    "coverages).",
-    at_least(0.9),
+    f"Samples reach at least {AS_MUCH:g} times as much of the reference as equally many held-out images do (value: the "
+    "ratio of coverages, the shares of reference images to which some image is nearer than their neighbour number "
+    f"{NEAREST_BALLS} is).",
+    at_least(AS_MUCH),
 )
 
 

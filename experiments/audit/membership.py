@@ -24,8 +24,8 @@ FIGURES = (
 FALSE_POSITIVES, MOST_AUC = 0.01, 0.55
 CLAIM = Claim(
     "audit-membership",
-    "The network's denoising loss hardly tells training images from held-out ones: the AUC of the attack with all "
-    f"noise levels together is at most {MOST_AUC:g} (1/2 is a blind guess).",
+    "The network's denoising loss hardly tells its training images from held-out ones: a training image has the lower "
+    f"loss, over all noise levels together, with a probability of at most {MOST_AUC:g} (1/2 is a blind guess).",
     at_most(MOST_AUC),
 )
 

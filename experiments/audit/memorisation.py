@@ -37,6 +37,9 @@ FIGURES = (
 )
 #: Pairs drawn, pairs in one row, and pairs listed in the report (all are in near_duplicates.json).
 SHOWN, IN_A_ROW, LISTED = 24, 6, 40
+#: Excess of near-duplicates and probability of being closer up to which, and shares of new samples and ratios of
+#: distances from which on, samples are no copies.
+COPIES, CLOSER, NEW = 0.005, 0.6, 0.9
 
 
 @dataclass(frozen=True)
@@ -54,33 +57,38 @@ PRESETS = {"smoke": Config(), "default": Config(), "paper": Config()}
 
 CLAIM = Claim(
     "audit-not-memorised",
-    "The samples are not copies of reference images, and lie no closer to them than held-out images do.",
+    "The model does not repeat its training images, the reference. (Four parts: the share of near-duplicates among "
+    f"samples minus that among held-out images is at most {COPIES:g}; a sample is closer to the reference than a "
+    f"held-out image is with a probability of at most {CLOSER:g}; the share of samples farther from the reference than "
+    f"the closest 5 % of held-out images is at least {NEW:g}; the mean distance of samples to the reference, relative "
+    f"to the samples' norms, is at least {NEW:g} times that of held-out images.)",
     all_of(
         Claim(
             "copies",
             "The share of samples that are near-duplicates of a reference image exceeds that of held-out images by "
-            "at most 0.005.",
-            at_most(0.005),
+            f"at most {COPIES:g} (value: the difference of the shares).",
+            at_most(COPIES),
         ),
         Claim(
             "closeness",
             "A sample is closer to its nearest reference image than a held-out image is with a probability of at "
-            "most 0.6 (1/2 for fresh images, 1 for copies).",
-            at_most(0.6),
+            f"most {CLOSER:g} (1/2 for fresh images, 1 for copies).",
+            at_most(CLOSER),
         ),
         Claim(
             "gl-share",
-            "At least 0.9 of the samples lie farther from the reference than the closest 5 % of held-out images do.",
-            at_least(0.9),
+            f"At least {NEW:g} of the samples lie farther from the reference than the closest 5 % of held-out images "
+            "do.",
+            at_least(NEW),
             source="equation 21",
             paper="molrg",
             note="The published threshold of 0.95 is a perfect model's expected score: half of its sets fall short.",
         ),
         Claim(
             "gl-distance",
-            "The mean distance of samples to the nearest reference image, relative to their norms, is at least 0.9 "
-            "times that of held-out images.",
-            at_least(0.9),
+            "The mean distance of samples to the nearest reference image, relative to the samples' norms, is at least "
+            f"{NEW:g} times that of held-out images (value: the ratio).",
+            at_least(NEW),
             source="equation 14",
             paper="hidden_gaussian",
             note="The published threshold of 0.6 belongs to that paper's data.",

@@ -50,20 +50,22 @@ _PER_CLASS, _FEWEST, _PANELS, _REPLICATES = 1000, 20, 10, 200
 
 MEAN = Claim(
     "audit-mean",
-    "The mean image of the samples differs from that of the reference by at most a tenth of a standard deviation: "
-    f"their squared distance, relative to the reference's total variance, is at most {RELATIVE:g}.",
+    "The mean image of the samples differs from that of the reference images by at most a tenth of a standard "
+    f"deviation: their squared distance, relative to the reference's total variance, is at most {RELATIVE:g}.",
     at_most(RELATIVE),
 )
 SECOND = Claim(
     "audit-second-moments",
-    "The second moments of the samples differ from those of the reference by at most a tenth of the norm of its "
-    f"covariance: their squared distance, relative to the squared norm, is at most {RELATIVE:g}.",
+    "The second moments of the samples, about the reference's mean, differ from those of the reference images by at "
+    "most a tenth of the Frobenius norm of their covariance: the squared distance, relative to the squared norm, is at "
+    f"most {RELATIVE:g}.",
     at_most(RELATIVE),
 )
 SPECTRUM = Claim(
     "audit-spectrum",
     f"The covariance eigenvalues of the samples are {BOUNDS[0]:g} to {BOUNDS[1]:g} times those of equally many "
-    "reference images, at all ranks compared.",
+    "reference images, at ranks from the first to nine tenths down the spectrum, one part each (value: the ratio, "
+    "samples over reference).",
     each(within(*BOUNDS)),
 )
 

@@ -32,8 +32,9 @@ _ESTIMATES = ("psi2", "kurtosis", "hill")
 _BOUNDED = 1000
 CLAIM = Claim(
     "audit-tails",
-    f"Each Lipschitz function tested has {BOUNDS[0]:g} to {BOUNDS[1]:g} times the sub-Gaussian norm on the samples "
-    "that it has on the reference images.",
+    "The samples have the tails of the reference images: every 1-Lipschitz function tested (norm, projections, pixels "
+    f"and distance; one part each) has {BOUNDS[0]:g} to {BOUNDS[1]:g} times the sub-Gaussian norm on the samples that "
+    "it has on the reference (value: the ratio).",
     each(within(*BOUNDS)),
 )
 

@@ -64,9 +64,10 @@ def claims(config: Config) -> tuple[Claim, ...]:
     return (
         Claim(
             "audit-universality",
-            "Linear classifiers reach the same accuracy on the samples as on a Gaussian mixture with their class "
-            f"means and covariances, within {config.margin:g} percentage points, corrected for the finite fit: from "
-            "the difference is subtracted that between the mixture and a mixture fitted to its samples.",
+            "Linear classifiers reach the same accuracy when trained and tested on samples as on draws from the "
+            "Gaussian mixture fitted to other samples, one Gaussian to a class, up to the effect of the finite fit: "
+            f"the difference equals, within {config.margin:g} percentage points, that between the mixture and the "
+            "null, a mixture fitted again to draws of it (value: samples minus mixture, less mixture minus null).",
             margin,
             source="Fig 5",
             unit="points",

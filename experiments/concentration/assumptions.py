@@ -26,16 +26,28 @@ _KINDS = {
 
 def claims(factor: float) -> tuple[Claim, ...]:
     """What is tested: every kind of quantity is within ``factor`` of white Gaussian data's."""
-    bound = f"within a factor {factor:g} of white Gaussian data"
     source, unit = "Theorem 1, assumption", "times white Gaussian data's"
-    mean = f"The mean of each class has length O(1) in units in which the deviations have length 1: at most {factor:g}."
+    scaled = "scaled such that the mean squared distance from the class's mean is 1,"
+    white = "for white Gaussian data of the same size (value: the {} ratio of all {})."
+    mean = (
+        f"As Theorem 1 assumes, the samples of each class, {scaled} have a mean of length O(1): at most {factor:g} "
+        "(value: the largest length of all classes)."
+    )
     moments = (
-        f"Moments up to the sixth of each class's samples along unit directions are of the order 1 / d^(q/2): {bound}."
+        f"As Theorem 1 assumes, the samples of each class, {scaled} have moments of order q = 2, 4 and 6 that fall as "
+        "d^(-q/2) with the number d of pixels, along random directions and leading eigenvectors of their covariance: "
+        f"at most {factor:g} times those {white.format('largest', 'moments and classes')}"
     )
     forms = (
-        f"Variances of quadratic forms of each class's samples vanish as they do for white data of this size: {bound}."
+        f"As Theorem 1 assumes, quadratic forms x^T C x of the samples of each class, {scaled} vary little, for C the "
+        "identity and the projections onto a random half of the dimensions and onto the leading eigenvector: their "
+        f"variances are at most {factor:g} times those {white.format('largest', 'forms and classes')}"
     )
-    smallest = f"The smallest singular value of X X^T of each class's samples stays away from 0: {bound}."
+    smallest = (
+        "As Theorem 1 assumes, the smallest singular value of X X^T stays away from 0, the rows of X being fewer "
+        f"samples of a class than an image has pixels, {scaled} in every class: at least 1 / {factor:g} of that "
+        f"{white.format('least', 'classes')}"
+    )
     return (
         Claim("assumption-mean", mean, at_most(factor), source),
         Claim("assumption-moments", moments, at_most(factor), source, unit),
@@ -68,7 +80,7 @@ def measured(found: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str]) 
         farthest = centre.argmin() if kind == "smallest" else centre.argmax()
         k, place = (int(at) for at in np.unravel_index(farthest, centre.shape))
         farthest_found = Estimate(*scaled[k, place].tolist())
-        claimed[claim] = Noted(farthest_found, f"Farthest: {names[places[place]]}, {classes[k]}.")
+        claimed[claim] = Noted(farthest_found, f"This is “{names[places[place]]}” of the class {classes[k]}.")
     return claimed
 
 

@@ -49,41 +49,43 @@ FIGURES = (
 CLAIMS = (
     Claim(
         "contraction-every-step",
-        "Every step of the sampler is a contraction: the top singular value of its Jacobian is at most 1 at every "
-        "state visited.",
+        "Every step of the sampler is a contraction: at every state that the trajectories visit, the top singular "
+        "value of the step's Jacobian is at most 1 (value: the largest of all states).",
         at_most(1.0),
         source="Theorem 2",
     ),
     Claim(
         "contraction-whole-map",
-        "The whole map from initial noise to sample, without churn, is a contraction: the top singular value of its "
-        "Jacobian is at most 1 (geometric mean over trajectories).",
+        "Without churn (no noise added during sampling), the whole map from the initial state, noise whose standard "
+        "deviation is the largest noise level, to the sample contracts on average: the geometric mean over "
+        "trajectories of the top singular value of its Jacobian is at most 1.",
         at_most(1.0),
         source="Theorem 2",
     ),
     Claim(
         "contraction-bounds-output",
-        "The leading standard deviation of the samples is at most the Lipschitz constant of the generator in all its "
-        "noise (geometric mean over trajectories, which is below the root mean square that Poincare's inequality "
-        "takes).",
+        "As Poincare's inequality requires, the standard deviation of a class's samples in the direction of most "
+        "variance (root mean square over classes) is at most the top singular value of the sampler's Jacobian with "
+        "respect to all its noise, initial and churn, each of unit variance (value: the ratio; the singular value is a "
+        "geometric mean over trajectories, below the root mean square that the inequality allows: a stricter test).",
         at_most(1.0),
         source="Theorem 2",
-        unit="of the constant",
         paper="own",
     ),
     Claim(
         "contraction-gaussian-control",
-        "With the exact denoiser of a Gaussian, the measured gains of the steps, of the whole map and of the "
-        "generator equal their closed forms.",
+        "A control: for Gaussian data with the exact denoiser, the measured top singular values of the Jacobians of "
+        "the steps, of the map from initial state to sample, and of the map from all noise to sample equal their "
+        "closed forms (value: the largest relative difference).",
         at_most(1e-6),
         source="control",
-        unit="relative difference, the largest",
         paper="own",
     ),
     Claim(
         "contraction-two-points",
-        "Falling norms do not imply a contraction: with two points as data, 2 % of trajectories or more have a step "
-        "that expands some direction although the norm falls in it.",
+        "A step may shorten the state and still not be a contraction: with two points as data and their exact "
+        "denoiser, at least 2 % of trajectories have a step in which the norm of the state falls although the top "
+        "singular value of the step's Jacobian exceeds 1.",
         at_least(0.02),
         source="counter-example",
         unit="of trajectories",
@@ -276,23 +278,23 @@ def _measured(subject: Subject, found: Mapping[str, Any], whole: np.ndarray) -> 
         # The largest of the states visited, known but for the error of the iteration.
         "contraction-every-step": Noted(
             Estimate(largest, max(0.0, largest - error), largest + error, exact=True),
-            f"The largest of {own['steps'].size} states, with the error of the iteration; the share of a trajectory's "
-            f"steps that contract is {shares.text('.1%')}.",
+            f"The largest of {own['steps'].size} states; its interval is the error of the numerical iteration. The "
+            f"share of a trajectory's steps that contract is {shares.text('.1%')} on average.",
         ),
         "contraction-whole-map": Noted(
-            geometric_mean(whole), f"The largest value of {len(whole)} trajectories is {whole.max():.3g}."
+            geometric_mean(whole), f"The largest of the {len(whole)} trajectories' values is {whole.max():.3g}."
         ),
         "contraction-bounds-output": Estimate(
             output / constant.value, output / constant.high, output / constant.low, method=constant.method
         ),
         "contraction-gaussian-control": Noted(
             exactly(max(float(control[name]) for name in ("steps", "whole", "generator"))),
-            f"Every step contracts: the largest gain is 1 - {1 - float(control['largest']):.2g}.",
+            f"Every step contracts: the largest singular value is 1 - {1 - float(control['largest']):.2g}.",
         ),
         "contraction-two-points": Noted(
             analysis.proportion((gained & fell).any(axis=1)),
-            f"{int((gained & fell).sum())} of {int(gained.sum())} expanding steps shorten the state; the largest gain "
-            f"is {points['gains'].max():.3g}.",
+            f"{int((gained & fell).sum())} of {int(gained.sum())} expanding steps shorten the state; the largest "
+            f"singular value of a step is {points['gains'].max():.3g}.",
         ),
     }
 

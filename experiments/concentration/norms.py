@@ -61,26 +61,29 @@ def claims(config: Config) -> tuple[Claim, ...]:
     return (
         Claim(
             "norms-fall",
-            "A step of the sampler decreases the norm of the state.",
+            f"At least {100 * config.falling:g} % of the sampler's steps decrease the norm of the state, the noisy "
+            "image (value: the share of the steps, mean over trajectories of all classes).",
             at_least(config.falling),
             source="Fig 9, Empirical Observation 1",
             unit="of steps",
         ),
         Claim(
             "norms-fall-on-average",
-            "The mean norm decreases at every step (value: the step closest to failing, in standard errors of its "
-            "mean change).",
+            "At every step of the sampler the norm of the state, the noisy image, falls on average over trajectories "
+            "(value: the mean change of the norm at the step where it is nearest to rising, in its standard errors; "
+            "negative where the norm falls).",
             at_most(0.0),
             source="Fig 9, Empirical Observation 1",
             unit="standard errors",
         ),
         Claim(
             "norms-gaussian-control",
-            "With the exact denoiser of a Gaussian, the mean squared norms of states, denoised images and slopes "
-            "match their exact expectations at every step, within 3 standard errors.",
+            "A control: for Gaussian data with the exact denoiser, the mean squared norms of the sampler's states, of "
+            "its denoised images and of its slopes (dx / d sigma, the right-hand side of the sampling ODE) match their "
+            "closed-form expectations at every step, within 3 standard errors (value: the largest deviation).",
             at_most(3.0),
             source="control",
-            unit="standard errors, the largest",
+            unit="standard errors",
             paper="own",
         ),
     )

@@ -32,6 +32,11 @@ SHARES = {"fit": 40, "train": 35, "validation": 5, "test": 20}
 GAUSSIAN_TEST = 4
 #: Ranks at which spectra are compared, as fractions; ratios within the bounds count as equal.
 QUANTILES, BOUNDS = (0.25, 0.5), (0.8, 1.25)
+#: What is compared there.
+_RATIO = (
+    "with r the ratio of an eigenvalue of the mixture to that of the samples, and r0 the ratio of the null's to the "
+    "mixture's, where the null is a mixture fitted again to draws of the mixture"
+)
 
 FIGURES = (
     Figure(
@@ -74,12 +79,16 @@ PRESETS = {
 
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
+    *others, last = NAMES.values()
     return (
         *(
             Claim(
                 f"representations-{name}",
-                f"Linear classifiers of all classes on {words}, trained and tested on samples and on their Gaussian "
-                f"mixture, differ in accuracy by less than {points(config.margin)}.",
+                f"On {words}, linear classifiers that tell all classes apart reach the same accuracy, within "
+                f"{points(config.margin)}, when trained and tested on samples as when trained and tested on draws from "
+                "the Gaussian mixture fitted to other samples, one Gaussian to a class (value: accuracy on samples "
+                "minus accuracy on mixture; undecided if its standard error exceeds "
+                f"{config.max_standard_error:g}).",
                 equivalent(config.margin, max_standard_error=config.max_standard_error),
                 source="Fig 5" if name == "pixels" else "Section 4, features",
                 unit="points",
@@ -88,14 +97,16 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
         Claim(
             "representations-spectra",
-            "In each representation the Gram spectra of samples and mixture agree as well as those of mixture and "
-            f"null: the ratio of eigenvalues differs by a factor from {BOUNDS[0]:g} to {BOUNDS[1]:g}.",
+            f"On {', '.join(others)} and {last}, the fitted Gaussian mixture has the Gram spectrum of the samples, up "
+            f"to the effect of the finite fit: {_RATIO}, r / r0 lies in [{BOUNDS[0]:g}, {BOUNDS[1]:g}] at the ranks "
+            f"{' and '.join(f'{quantile:.0%}' for quantile in QUANTILES)} down the spectrum (a part for each "
+            "representation and rank; value: r / r0).",
             all_of(
                 *(
                     Claim(
                         _spectrum_claim(name, quantile),
-                        f"On {words}, at {quantile:.0%} of the ranks, the ratio of Gram eigenvalues of mixture and "
-                        "samples agrees with that of null and mixture.",
+                        f"On {words}, r / r0 lies in [{BOUNDS[0]:g}, {BOUNDS[1]:g}] at the rank {quantile:.0%} down "
+                        f"the Gram spectrum, {_RATIO}.",
                         within(*BOUNDS),
                         source="Fig 8",
                     )
@@ -153,7 +164,9 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
         f"{config.margin:g}; equivalent on {', '.join(equal) if equal else 'none of them'}). The network was trained "
         f"on {trained} and classifies {found['cnn_accuracy']:.0%} of the samples as their own class.",
         claims={
-            f"representations-{name}": Noted(own.interval, f"Mixture minus null: {null.estimate:+.2f} points.")
+            f"representations-{name}": Noted(
+                own.interval, f"Accuracy on mixture minus accuracy on null: {null.estimate:+.2f} points."
+            )
             for name, (own, null) in gaps.items()
         }
         | {"representations-spectra": _spectrum_ratios(compared, held)},

@@ -83,22 +83,26 @@ def claims(config: Config) -> tuple[Claim, ...]:
     return (
         Claim(
             "spectra-power-law",
-            "The covariance spectrum of each class is a power law: the exponent of the upper half of the range of "
-            f"ranks differs from that of the lower half by less than {config.straight:g}.",
+            "In each class (one part each) the covariance spectrum of the samples follows a power law of the rank: "
+            "the exponents fitted to the upper and to the lower half of the ranks (halved on a logarithmic axis) "
+            f"differ by less than {config.straight:g} (value: upper minus lower).",
             each(equivalent(config.straight)),
             source="Fig 6",
         ),
         Claim(
             "spectra-exponent-mixture",
-            "The exponent of the Gaussian mixture differs from the samples' as the null's from the mixture's, the "
-            f"effect of the finite fit alone: to within {config.exponent_margin:g} (mean over classes).",
+            "The covariance spectra of the fitted Gaussian mixture fall with the same power of the rank as those of "
+            "the samples, up to the effect of the finite fit: the exponent of the mixture minus that of the samples "
+            f"equals, within {config.exponent_margin:g}, that of the null (a mixture fitted again to draws of the "
+            "mixture) minus that of the mixture (value: the first difference less the second, mean over classes).",
             equivalent(config.exponent_margin),
             source="Fig 6",
         ),
         Claim(
             "spectra-planted",
-            "The 95 % interval of the exponent contains a planted exponent in 90 to 99 % of Gaussian data sets "
-            f"(n = {n}, d = {d}, exponent {exponent:g}).",
+            "A control: for Gaussian data whose covariance spectrum is a power law, the 95 % interval of the fitted "
+            f"exponent contains the true exponent, {exponent:g}, in 90 to 99 % of data sets of {n} rows of {d} numbers "
+            "(value: the share of the data sets).",
             within(0.90, 0.99),
             source="control",
             unit="of sets",
@@ -107,8 +111,8 @@ def claims(config: Config) -> tuple[Claim, ...]:
         spectra_controls.WHITE_EDGES,
         Claim(
             "spectra-gram-identity",
-            "(n - 1) times the covariance eigenvalues of the first class equal the non-zero eigenvalues of its "
-            "centred Gram matrix (largest relative difference).",
+            "A control: for n samples of the first class, n - 1 times the eigenvalues of their covariance equal the "
+            "non-zero eigenvalues of the Gram matrix of the centred samples (value: the largest relative difference).",
             at_most(1e-8),
             source="control",
             paper="own",

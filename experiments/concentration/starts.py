@@ -79,23 +79,28 @@ PRESETS = {
 
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
-    beyond = f"beyond {FAR:g} times the median distance from the class mean"
+    far = f"far from the class mean (beyond {FAR:g} times their median distance from it)"
     return (
         *(
             Claim(
                 f"starts-{word}",
-                f"With {word} Student-t initial noise of {config.dof:g} degrees of freedom, more of the trained "
-                f"network's samples lie {beyond} than with Gaussian initial noise (without churn).",
+                "Without churn (no noise added during sampling), more of the trained network's samples of a class lie "
+                f"{far} if the initial noise is {noise} with {config.dof:g} degrees of freedom than if it is Gaussian "
+                "(value: the first share of samples minus the second).",
                 at_least(0.0),
                 source="Theorem 2, heavy-tailed base",
                 unit="of samples",
             )
-            for word in ("multivariate", "elementwise")
+            for word, noise in {
+                "multivariate": "multivariate Student-t",
+                "elementwise": "Student-t, independent in every pixel,",
+            }.items()
         ),
         Claim(
             "starts-churn-forgets",
-            "Churn makes the sampler forget heavy-tailed initial noise: of the samples from multivariate Student-t "
-            f"noise, fewer lie {beyond} with churn than without.",
+            "Churn (noise added during sampling) makes the sampler forget heavy-tailed initial noise: from "
+            f"multivariate Student-t noise with {config.dof:g} degrees of freedom, fewer of a class's samples lie "
+            f"{far} with churn than without (value: the share with churn minus the share without).",
             at_most(0.0),
             source="starts",
             unit="of samples",
@@ -103,11 +108,11 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
         Claim(
             "starts-gaussian-control",
-            "With the exact denoiser of a Gaussian, samples from any initial noise equal its exact linear image "
-            "(without churn, in float32).",
+            "A control: with the exact denoiser of Gaussian data and without churn, where the sampler is an affine map "
+            "of its initial noise, samples from Gaussian and from Student-t noise equal the closed form of this map "
+            "(value: the largest error, relative to the largest pixel; computed in float32).",
             at_most(1e-3),
             source="control",
-            unit="of the largest value",
             paper="own",
         ),
     )

@@ -95,21 +95,24 @@ def claims(config: Config) -> tuple[Claim, ...]:
     return (
         Claim(
             "tails-bound",
-            "Every Lipschitz function f of every class's samples obeys P(|f - E f| > t) <= 2 exp(-t^2 / 2 s^2) + "
-            "delta for all t, where s^2 is the largest eigenvalue of the covariance and delta is at most "
-            f"{config.left_over:g}.",
+            "The samples of every class concentrate: every 1-Lipschitz function f tested (norm, projections, pixels "
+            "and others) obeys P(|f - E f| > t) <= 2 exp(-t^2 / (2 s^2)) + delta for all t, with s^2 the largest "
+            f"eigenvalue of the class's covariance and a left-over mass delta of at most {config.left_over:g} (value: "
+            "the largest delta over functions and classes).",
             at_most(config.left_over),
             source="Definition 1, Theorem 2",
         ),
         Claim(
             "tails-as-gaussian",
-            "Norm, projections and distances of samples are not significantly heavier-tailed than those of a Gaussian "
-            "with the class's mean and covariance (p value of a test at a level of 5 % for all classes together).",
+            "In no class (one part each) does a test find heavier tails in the samples' norms, projections or "
+            "distances to images set aside than Gaussian data of the class's mean and covariance have (value: the "
+            "test's p value; the level of 5 % is shared equally among the classes).",
             each(at_least(_shared_level)),
         ),
         Claim(
             "tails-test-size",
-            f"At a nominal level of 5 % the test of tails rejects 3 to 7 % of Gaussian data sets of {ROWS} rows.",
+            f"A control: at a nominal level of 5 %, the test for tails heavier than Gaussian rejects 3 to 7 % of data "
+            f"sets that are Gaussian, of {ROWS} rows each (value: the share rejected).",
             within(0.03, 0.07),
             source="control",
             unit="of sets",
@@ -117,8 +120,9 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
         Claim(
             "tails-test-power",
-            f"The test of tails rejects 95 % or more of multivariate Student-t data sets with {DEGREES[0]:g} degrees "
-            f"of freedom and {POWER_ROWS:,} rows.",
+            "A control: the test for tails heavier than Gaussian, at a level of 5 %, rejects at least 95 % of data "
+            f"sets that are multivariate Student-t with {DEGREES[0]:g} degrees of freedom, of {POWER_ROWS:,} rows each "
+            "(value: the share rejected).",
             at_least(0.95),
             source="control",
             unit="of sets",
@@ -126,8 +130,9 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
         Claim(
             "tails-scale",
-            "The scale s of Gaussian data with the first class's covariance is estimated within 10 % from as many "
-            "rows as there are samples of a class (interval: 95 % of single data sets).",
+            "A control: from as many rows of Gaussian data with the first class's covariance as there are samples of "
+            "a class, the scale s, the square root of the covariance's largest eigenvalue, is estimated within 10 % "
+            "(value: estimate over truth, mean over data sets; the interval holds 95 % of single data sets).",
             within(0.9, 1.1),
             source="control",
             unit="of the true scale",
@@ -135,11 +140,12 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
         Claim(
             "tails-student-control",
-            "Student-t data with 3 degrees of freedom and the first class's moments violate the bound on tails: some "
-            "function has left-over mass.",
+            "A control: Student-t data with 3 degrees of freedom and the first class's mean and covariance break the "
+            "bound P(|f - E f| > t) <= 2 exp(-t^2 / (2 s^2)), with s^2 the largest eigenvalue of the covariance, for "
+            "some 1-Lipschitz function f tested (value: the largest excess over the bound, a probability, for one "
+            "such function).",
             at_least(1e-6),
             source="control",
-            unit="left-over mass",
             paper="own",
         ),
         *coupling.CLAIMS,
@@ -225,7 +231,8 @@ def _measured(
         "tails-bound": Noted(
             Estimate(float(deltas[worst, 0]), float(deltas[:, 1].max()), float(deltas[:, 2].max())),
             f"The largest delta of {len(classes[0]['names'])} functions and {len(classes)} classes, from "
-            f"{int(classes[0]['n'])} images of each; upper limits hold for all functions, classes and t together.",
+            f"{int(classes[0]['n'])} images of each class; the interval's upper limit holds for all functions, classes "
+            "and t together.",
         ),
         # A p value is compared with its level: it is no estimate.
         "tails-as-gaussian": {
@@ -237,7 +244,7 @@ def _measured(
         "tails-scale": normal_estimate(float(ratio.mean()), float(ratio.std(ddof=1))),
         "tails-student-control": Noted(
             Estimate(*student["delta"][:, broken].tolist()),
-            f"In the function {student['names'][broken]!s}, from {config.control_rows} rows.",
+            f"The function is “{student['names'][broken]!s}”, on {config.control_rows} rows.",
         ),
         **coupling.measured(found["coupling"]),
     }

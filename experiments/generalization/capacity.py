@@ -20,6 +20,8 @@ GOAL = 0.1
 MIDDLE, BETWEEN = 8, (0.15, 0.45)
 WIDE, LOW = 32, 0.16
 HIGH = 0.4
+#: The time from which training is late, as a share of it.
+LATE = 0.6
 #: Least ratio of the KL of the narrowest network to that of a wide one, and largest rank correlation of the epochs with
 #: the width.
 RATIO, FALL = 3.0, -0.8
@@ -51,10 +53,12 @@ def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
     widths, reference = config.widths, config.widths[_reference(config.widths)]
     claim = partial(Claim, source="Fig 11", unit="nats")
+    late = f"in the last {100 * (1 - LATE):g} % of training with Adam, the KL from data to model"
+    medians = "(median over this time, then over seeds)"
     wide = [
         claim(
             f"capacity-{widths[at]}",
-            f"After training, a network of {widths[at]} hidden units has a median KL of {LOW:g} nats or less.",
+            f"With {widths[at]} hidden units, {late} is at most {LOW:g} nats {medians}.",
             at_most(LOW),
         )
         for at in _wide(widths)
@@ -62,31 +66,34 @@ def claims(config: Config) -> tuple[Claim, ...]:
     return (
         claim(
             "capacity-narrow",
-            f"After training, a network of {widths[0]} hidden units still has a median KL of {HIGH:g} nats or more.",
+            f"With {widths[0]} hidden units networks are too narrow to learn the target: {late} is still {HIGH:g} nats "
+            f"or more {medians}.",
             at_least(HIGH),
         ),
         claim(
             "capacity-middle",
-            f"After training, a network of {MIDDLE} hidden units has a median KL of {BETWEEN[0]:g} to {BETWEEN[1]:g} "
-            "nats.",
+            f"With {MIDDLE} hidden units networks learn a part of the target: {late} is {BETWEEN[0]:g} to "
+            f"{BETWEEN[1]:g} nats {medians}.",
             study.within(*BETWEEN),
         ),
         claim(
             "capacity-wide",
-            f"After training, networks of {WIDE} hidden units or more have a median KL of {LOW:g} nats or less.",
+            f"With {WIDE} hidden units or more (one part for each number) networks learn the target: {late} is at most "
+            f"{LOW:g} nats {medians}.",
             all_of(*wide),
         ),
         claim(
             "capacity-ratio",
-            f"More hidden units generalise better (ratio of the median KL with {widths[0]} units to that with "
-            f"{reference} units: at least {RATIO:g}).",
+            f"More hidden units generalise better: {late} is at least {RATIO:g} times as large with {widths[0]} hidden "
+            f"units as with {reference} (value: the ratio of the medians over this time and over seeds).",
             at_least(RATIO),
             unit="",
         ),
         claim(
             "capacity-epochs",
-            f"Wider networks reach a KL of {GOAL:g} nats in fewer epochs (rank correlation of the median number of "
-            f"epochs with the width: at most {FALL:g}).",
+            f"Networks with more hidden units reach a KL from data to model of {GOAL:g} nats in fewer epochs of Adam "
+            "(value: Spearman's rank correlation of the number of hidden units with the number of epochs until then, "
+            f"median over seeds, which is at most {FALL:g}).",
             at_most(FALL),
             unit="",
         ),
@@ -138,7 +145,7 @@ def report(config: Config, subject: Subject, trained: Sequence[dict[str, np.ndar
     """The KL late in training, and the epochs until it is 0.1."""
     widths, epochs = config.widths, trained[0]["epochs"]
     kl = finite(np.concatenate([part["kl"] for part in trained]).reshape(len(widths), config.seeds, len(epochs)))
-    level = np.median(kl[..., statistics.window(epochs, 0.6 * config.epochs, config.epochs)], axis=2)
+    level = np.median(kl[..., statistics.window(epochs, LATE * config.epochs, config.epochs)], axis=2)
     hit = kl <= GOAL
     reached = np.where(hit.any(axis=2), epochs[np.argmax(hit, axis=2)].astype(float), np.inf)
 
@@ -175,7 +182,7 @@ def _measured(config: Config, level: np.ndarray, reached: np.ndarray) -> dict[st
     few = statistics.few_ranked(widths, "widths")
     # Runs that never came there rank last.
     falls = statistics.trend(widths, np.where(np.isinf(reached), 10.0 * config.epochs, reached).T)
-    never = f"{int(np.isinf(reached).sum())} of {reached.size} runs never reached it within {config.epochs} epochs"
+    never = f"{int(np.isinf(reached).sum())} of {reached.size} runs never reached this KL within {config.epochs} epochs"
     wide = {f"capacity-{widths[at]}": median_over_seeds(level[at]) for at in _wide(widths)}
     return {
         "capacity-narrow": unless(short, median_over_seeds(level[0])),

@@ -60,8 +60,8 @@ def claims(config: Config) -> tuple[Claim, ...]:
     rises = [
         Claim(
             f"flow-rise-{n}",
-            f"With {n} examples, the population loss at the end of the gradient flow exceeds its minimum by "
-            f"{100 * RISE:g} % or more.",
+            f"With {n} training examples, the population loss at the end of the gradient flow exceeds its minimum "
+            f"along the flow by {100 * RISE:g} % or more (value: the excess over the minimum, median over seeds).",
             at_least(RISE),
             source="Theorem 1",
         )
@@ -70,44 +70,49 @@ def claims(config: Config) -> tuple[Claim, ...]:
     return (
         Claim(
             "flow-argmin",
-            "The training time at which the population loss of the gradient flow is least does not fall with the "
-            "number of examples (median over seeds of the paired change: at least 0).",
+            "With more training examples, the population loss along the gradient flow is least at a time that is no "
+            "earlier (one part for each step from one number of examples to the next; value: the change of the time on "
+            "a logarithmic scale, in powers of ten, paired by seed, median over seeds).",
             study.each(at_least(0.0)),
             source="Theorem 1",
             unit="decades",
         ),
         Claim(
             "flow-u-shape",
-            f"With {FEW} examples or fewer, the population loss along the gradient flow is U-shaped: at the end of the "
-            f"times shown it exceeds its minimum by {100 * RISE:g} % or more.",
+            f"With {FEW} training examples or fewer (one part for each number), training for too long does harm: at "
+            f"the end of the gradient flow, the population loss exceeds its minimum along the flow by {100 * RISE:g} % "
+            "or more (value: the excess over the minimum, median over seeds).",
             all_of(*rises),
             source="Theorem 1",
         ),
         Claim(
             "flow-lemmas",
-            "|theta(tau)| <= sqrt(tau L(0)) and L(tau) - L* <= |theta*|^2 / (2 tau) along every gradient flow (the "
-            "larger of the two ratios: at most 1).",
+            "Lemmas 4 and 5 hold along every gradient flow: |theta(tau)| <= sqrt(tau L(0)) and L(tau) - L* <= "
+            "|theta*|^2 / (2 tau), with theta the parameters and L their training loss at time tau, theta* their limit "
+            "and L* its loss (value: the largest ratio of a left-hand side to its right-hand side).",
             at_most(1.0),
             source="Lemmas 4 and 5",
         ),
         Claim(
             "flow-rate",
-            f"The best stopping time of the gradient flow grows with n as the bound's does, to the power {EXPONENT:g} "
-            "(the exponent, within 0.1).",
+            "The time at which the population loss along the gradient flow is least grows with the number n of "
+            f"training examples as the time at which the bound of Theorem 1 is least does, as n^{EXPONENT:g}: the "
+            f"fitted exponent is within 0.1 of {EXPONENT:g} (value: the exponent, mean over seeds).",
             within(0.3, 0.5),
             source="equation 16",
         ),
         Claim(
             "bound-time",
-            f"With m = n, the bound of Theorem 1 is least at a time that grows as n^{EXPONENT:g} (the exponent, within "
-            "0.02).",
+            "With as many random features as training examples n, the bound of Theorem 1 is least at a training time "
+            f"that grows as n^{EXPONENT:g}: the fitted exponent is within 0.02 of {EXPONENT:g} (value: the exponent).",
             within(0.38, 0.42),
             source="equation 16",
         ),
         Claim(
             "bound-value",
-            f"With m = n, the bound of Theorem 1 at its best time falls as n^-{EXPONENT:g} (the exponent, within "
-            "0.02).",
+            "With as many random features as training examples n, the least value of the bound of Theorem 1 over "
+            f"training times falls as n^-{EXPONENT:g}: the fitted exponent is within 0.02 of -{EXPONENT:g} (value: the "
+            "exponent).",
             within(-0.42, -0.38),
             source="equation 16",
         ),
@@ -192,13 +197,15 @@ def report(config: Config, subject: Subject, found: Mapping[str, np.ndarray]) ->
     changes = {
         f"{a}-{b}": Noted(
             median_over_seeds(np.log10(best[at + 1] / best[at])),
-            statement=f"The time at which the population loss is least does not fall from {a} to {b} examples.",
+            statement=f"From {a} to {b} training examples, the time at which the population loss along the gradient "
+            "flow is least does not fall (value: its change in powers of ten, paired by seed, median over seeds).",
         )
         for at, (a, b) in enumerate(pairwise(sizes))
     }
     note = (
-        f"m = {config.features} is fixed, where the bound takes m ~ n; times end at {TAUS[-1]:.1g}; "
-        f"the least KL falls as n^{fall.value:.2f} [{fall.low:.2f}, {fall.high:.2f}]"
+        f"The flow has {config.features} random features at every n, where the bound takes as many as n; it is "
+        f"followed up to the time {TAUS[-1]:.1g}; the least KL along the flow falls as n^{fall.value:.2f} "
+        f"[{fall.low:.2f}, {fall.high:.2f}]."
     )
     columns = {
         "best time": best,

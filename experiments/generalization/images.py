@@ -42,78 +42,78 @@ ARMS = tuple(f"{name} pair" for name in PAIRS)
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
     exceeds, fig_6 = at_least(1.0), partial(Claim, source="Fig 6")
+    pairs = "for the network of the farthest pair of image clusters as for that of the nearest"
+    over = "the ratio of the losses, farthest over nearest pair"
+    own = f"the loss on held-out images of a network's own pair is at least as large {pairs}"
     in_training = [
         fig_6(
             f"images-training-loss-{epoch:g}",
-            "The training loss on the farthest pair of clusters exceeds that on the nearest in the part of training "
-            f"that ends at epoch {epoch:g} (ratio).",
+            f"The training loss is at least as large {pairs}, in the part of training that ends at epoch {epoch:g} "
+            f"(value: {over}).",
             exceeds,
         )
         for epoch in config.late_bins
     ]
     at_levels = [
-        fig_6(
-            f"images-level-{level}",
-            f"The held-out loss on the farthest pair of clusters exceeds that on the nearest at noise level {level} "
-            "(ratio).",
-            exceeds,
-        )
+        fig_6(f"images-level-{level}", f"At noise level {level}, {own} (value: {over}).", exceeds)
         for level in config.level_names
     ]
     return (
         fig_6(
             "images-training-loss",
-            "The training loss on the farthest pair of clusters exceeds that on the nearest throughout training (ratio "
-            "in each part of it after the first twentieth).",
+            f"Far clusters are harder to learn throughout training: the training loss is at least as large {pairs}, in "
+            f"each part of training after the first twentieth (one part of the claim each; value: {over}).",
             all_of(*in_training),
         ),
         fig_6(
             "images-held-out-loss",
-            "The loss on held-out images, each network on its own pair's, is larger for the farthest pair of clusters "
-            "than for the nearest (ratio, mean over the noise levels of training).",
+            f"Far clusters are harder to learn: averaged over the noise levels of training, {own} (value: {over}).",
             exceeds,
         ),
         fig_6(
             "images-every-level",
-            "The held-out loss on the farthest pair of clusters exceeds that on the nearest at every single noise "
-            "level.",
+            f"Far clusters are harder to learn at every noise level (one part each): {own} (value: {over}).",
             all_of(*at_levels),
         ),
         Claim(
             "images-beyond-variance",
-            "Far clusters are harder than their variance makes them (farthest over nearest pair: the ratio of held-out "
-            "losses, each relative to that of the best linear denoiser for its pair's covariance).",
+            "Far clusters are harder to learn than their variance alone makes them: the loss on held-out images of a "
+            "network's own pair, relative to that of the best linear denoiser for the covariance of this pair, is at "
+            f"least as large {pairs} (value: the ratio, farthest over nearest pair).",
             exceeds,
             note="The ratio is 1 where only the covariances matter.",
         ),
         Claim(
             "images-gap",
-            "Far clusters generalise worse: the held-out loss minus the loss on the training images is larger for the "
-            "farthest pair of clusters than for the nearest (difference).",
+            "Networks generalise worse on far clusters: the loss on held-out images minus that on training images, of "
+            f"a network's own pair, is at least as large {pairs} (value: farthest minus nearest pair).",
             at_least(0.0),
             unit="summed over pixels",
         ),
         Claim(
             "images-bits",
-            "The held-out images of the farthest pair of clusters have a lower likelihood than those of the nearest, "
-            "each under its own network (difference of bits per dimension, farthest minus nearest).",
+            "Held-out images of far clusters are less likely: under the network of their own pair, they take at least "
+            "as many bits per dimension for the farthest pair of image clusters as for the nearest (value: farthest "
+            "minus nearest pair).",
             at_least(0.0),
             source="section 4.2",
             unit="bits per dimension",
-            note="Of 8-bit pixels; the notebook's own numbers, 13.5 and 10.2, are not on this scale.",
+            note="The bits are those of 8-bit pixels; the numbers of the authors' notebook, 13.5 and 10.2, are not on "
+            "this scale.",
         ),
         Claim(
             "images-confounded",
-            "In a cross evaluation, which does not measure generalisation, the network of the nearest pair does worse "
-            "on the images of the farthest pair than that pair's own network (difference of bits per dimension).",
+            "Evaluated on one test set, the held-out images of the farthest pair of image clusters, the network of the "
+            "nearest pair does no better than that of the farthest, whatever generalises better (value: bits per "
+            "dimension of the nearest pair's network minus those of the farthest pair's).",
             at_least(0.0),
             unit="bits per dimension",
-            note="This is what evaluating both networks on one test set amounts to.",
         ),
         Claim(
             "images-mode-weights",
-            "The weights of far clusters are learned worse: the share of samples nearer to one cluster is farther from "
-            "a half for the farthest pair than for the nearest (difference of the distances).",
+            "The weights of far clusters are learned worse: the share of a network's samples that lie nearer to one "
+            f"cluster of its pair than to the other is at least as far from a half {pairs} (value: the distance from a "
+            "half for the farthest pair minus that for the nearest).",
             at_least(0.0),
             unit="share of samples",
         ),

@@ -17,7 +17,15 @@ from dgu.models import two_modes
 from experiments import study
 from experiments.generalization import statistics
 from experiments.generalization import subject as shared
-from experiments.generalization.statistics import RISE, finite, median_over_seeds, ratio_of_medians, unless, untrained
+from experiments.generalization.statistics import (
+    RISE,
+    RISE_MEASURED,
+    finite,
+    median_over_seeds,
+    ratio_of_medians,
+    unless,
+    untrained,
+)
 from experiments.generalization.subject import MU, NAMES, OPTIMIZERS, PAPER, SDE, Arm, Options, Subject, grid_for
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Run, Table, at_least, at_most, option
 
@@ -66,64 +74,71 @@ PRESETS = {
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
     far, small, large = f"{config.modes[-1]:g}", config.input_scales[-1], config.input_scales[0]
-    ratio = f"(ratio of the median KL half way through training, modes at +-{far} to modes at +-{MU:g}: at least"
+    at_far, kl = f"With SGD and modes at +-{far},", "the KL from data to model (median over seeds)"
+    worse = f"far modes are learned worse than near ones: half way through training, {kl} with modes at +-{far} is at"
+    over = f"that with modes at +-{MU:g} (value: the ratio, far over near)."
     fig_5 = partial(Claim, source="Fig 5")
     return (
         fig_5(
             "modes-shift-ratio",
-            f"Far modes are learned worse than near ones with SGD {ratio} {RATIO:g}).",
+            f"With SGD, {worse} least {RATIO:g} times {over}",
             at_least(RATIO),
         ),
         Claim(
             "modes-shift-trend",
-            "Trained with SGD, a network's KL from data to model grows with the distance between the two modes (rank "
-            f"correlation of the distance with the median KL half way through training: at least {TREND:g}).",
+            f"With SGD, the KL from data to model grows with the distance between the two modes (value: Spearman's "
+            "rank correlation of the distance with the KL half way through training, median over seeds, which is at "
+            f"least {TREND:g}).",
             at_least(TREND),
             source="Theorem 2",
         ),
         Claim(
             "modes-shift-adam",
-            f"Far modes are learned worse than near ones with Adam {ratio} 1).",
+            f"With Adam, {worse} least {over}",
             at_least(1.0),
             source="Fig 10",
         ),
         fig_5(
             "modes-shift-one-mode",
-            f"With modes at +-{far} and SGD, at least half of the measurements in the second half of training put more "
-            f"than {100 * HEAVY:g} % of the mass on one mode.",
+            f"{at_far} networks put nearly all of the mass on one mode: in the second half of training, at least half "
+            f"of the measured densities have more than {100 * HEAVY:g} % of the mass on one side of 0 (value: the "
+            "share of measurements, mean over seeds).",
             at_least(0.5),
             unit="of measurements",
         ),
         fig_5(
             "modes-shift-positions",
-            f"With modes at +-{far} and SGD, the place of the heavier mode is learned: its relative error is at most "
-            f"{100 * PLACE:g} %.",
+            f"{at_far} the place of the heavier learned mode is right: its relative error is at most {100 * PLACE:g} % "
+            "(value: the error as a fraction, median over the second half of training, then over seeds).",
             at_most(PLACE),
         ),
         fig_5(
             "modes-shift-weights",
-            f"With modes at +-{far} and SGD, the mixture weights are not learned: the learned weight of the heavier "
-            f"mode differs from the true one by {WEIGHT:g} or more.",
+            f"{at_far} the weights of the two modes are not learned: the learned mass of the heavier mode exceeds the "
+            f"true mass, a half, by {WEIGHT:g} or more (value: the excess, median over the second half of training, "
+            "then over seeds).",
             at_least(WEIGHT),
         ),
         fig_5(
             "modes-shift-early",
-            f"With modes at +-{far} and SGD, the KL has a minimum early in training and rises by {RISE:g} nats or more "
-            "after it (from the time at which the KL of the other half of the seeds is least to the end of training).",
+            f"{at_far} training for too long does harm: the KL from data to model rises by {RISE:g} nats or more from "
+            f"its minimum to the end of training. {RISE_MEASURED}",
             at_least(RISE),
             unit="nats",
         ),
         Claim(
             "mode-width",
-            "With SGD, the KL falls as the modes become wider at the same distance (rank correlation of the median KL "
-            "with their width: at most 0).",
+            "With SGD, the KL from data to model does not grow as the two modes become wider at the same distance "
+            "(value: Spearman's rank correlation of the width of the modes with the KL in the second half of training, "
+            "median over seeds, which is at most 0).",
             at_most(0.0),
             source="Remark 6",
         ),
         Claim(
             "inputs-scaled",
-            "Scaling the inputs down makes far modes easier to learn with SGD (ratio of the median KL with inputs "
-            f"scaled by {small:g} to that with inputs scaled by {large:g}: at most 1).",
+            f"With SGD, far modes are learned no worse if the data are scaled down: in the second half of training, "
+            f"{kl} with modes at +-{far} scaled by {small:g} is at most that with modes scaled by {large:g} (value: "
+            "the ratio, scaled down over not).",
             at_most(1.0),
             source="Remark 7",
         ),
@@ -263,7 +278,7 @@ def far_modes(log_q: np.ndarray, grid: Grid, mu: float) -> dict[str, Measured]:
     # The lighter side may have no mode at all: the place of the heavier is what is learned there.
     place = np.where(found.weight > 0.5, found.right, -found.left)
     return {
-        "modes-shift-one-mode": Noted(statistics.over_seeds(np.mean, share), f"{len(share)} seeds"),
+        "modes-shift-one-mode": Noted(statistics.over_seeds(np.mean, share), f"{len(share)} seeds did not diverge."),
         "modes-shift-positions": median_over_seeds(np.median(np.abs(place / mu - 1), axis=1)),
         "modes-shift-weights": median_over_seeds(np.median(heaviest - 0.5, axis=1)),
     }
@@ -272,7 +287,7 @@ def far_modes(log_q: np.ndarray, grid: Grid, mu: float) -> dict[str, Measured]:
 def _remark_claims(config: Config, level: np.ndarray) -> dict[str, Measured]:
     """From the KL in the second half of training with SGD, (mode widths and input scales, seeds)."""
     wide, short = len(config.mode_widths), untrained(config.remark_epochs)
-    scales = Noted(ratio_of_medians(level[-1], level[wide]), "the noise at the time of the KL is scaled with the data")
+    scales = Noted(ratio_of_medians(level[-1], level[wide]), "The noise at which the KL is taken is scaled, too.")
     few = statistics.few_ranked(config.mode_widths, "widths")
     return {
         "mode-width": unless(short or few, statistics.trend(config.mode_widths, level[:wide].T)),

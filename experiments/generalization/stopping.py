@@ -11,7 +11,16 @@ from dgu import plots
 from dgu.analysis import ModeScores, mode_scores, proportion
 from experiments import study
 from experiments.generalization import statistics
-from experiments.generalization.statistics import RISE, Rise, finite, median_over_seeds, unless, untrained, window
+from experiments.generalization.statistics import (
+    RISE,
+    RISE_MEASURED,
+    Rise,
+    finite,
+    median_over_seeds,
+    unless,
+    untrained,
+    window,
+)
 from experiments.generalization.subject import MU, NAMES, OPTIMIZERS, PAPER, SDE, Options, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Table, all_of, at_least, at_most, within
 
@@ -19,6 +28,8 @@ from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Ta
 EXAMPLES, SGD_EPOCHS, ADAM_EPOCHS = 1000, (400, 800), (800, 1200)
 #: The KL in these figures: at the start, in the middle of training with SGD, the least of most seeds, and with Adam.
 START, MIDDLE, LEAST, ADAM = (0.5, 1.4), 0.3, 0.12, 0.2
+#: Share of the seeds that most seeds are.
+MOST = 0.8
 #: Relative error up to which a line fitted to a learned score agrees with that of the exact score.
 OFF = 0.15
 
@@ -28,34 +39,36 @@ _fig_3 = partial(Claim, source="Fig 3", unit="nats")
 CLAIMS = (
     _fig_3(
         "sgd-learns",
-        f"With SGD on the largest training set, the KL for modes at +-{MU:g} falls from about 1 nat ({START[0]:g} to "
-        f"{START[1]:g}) to below {MIDDLE:g} nats within {SGD_EPOCHS[1]} epochs, and at some time to {LEAST:g} nats in "
-        "at least four seeds of five.",
+        f"With SGD on the largest training set, the KL from data to model falls in training, for modes at +-{MU:g}. "
+        f"(Three parts: before training, the median over seeds is {START[0]:g} to {START[1]:g} nats; at epochs "
+        f"{SGD_EPOCHS[0]} to {SGD_EPOCHS[1]}, the median over seeds and time is at most {MIDDLE:g} nats; the share of "
+        f"seeds that reach {LEAST:g} nats at some time is at least {MOST:g}.)",
         all_of(
             _fig_3(
                 "sgd-start",
-                f"For modes at +-{MU:g}, the median KL before training lies between {START[0]:g} and {START[1]:g} "
-                "nats.",
+                f"For modes at +-{MU:g}, the KL from data to model before training is {START[0]:g} to {START[1]:g} "
+                "nats (median over seeds).",
                 within(*START),
             ),
             _fig_3(
                 "sgd-middle",
-                f"For modes at +-{MU:g}, the median KL at epochs {SGD_EPOCHS[0]} to {SGD_EPOCHS[1]} of SGD is at most "
-                f"{MIDDLE:g} nats.",
+                f"For modes at +-{MU:g}, the KL from data to model at epochs {SGD_EPOCHS[0]} to {SGD_EPOCHS[1]} of SGD "
+                f"is at most {MIDDLE:g} nats (median over time, then over seeds).",
                 at_most(MIDDLE),
             ),
             _fig_3(
                 "sgd-least",
-                f"For modes at +-{MU:g}, at least four seeds in five reach a KL of {LEAST:g} nats at some time of SGD.",
-                at_least(0.8),
+                f"For modes at +-{MU:g}, the share of seeds in which SGD reaches a KL from data to model of {LEAST:g} "
+                f"nats at some time is at least {MOST:g}.",
+                at_least(MOST),
                 unit="of seeds",
             ),
         ),
     ),
     Claim(
         "adam-learns",
-        f"With Adam on the largest training set, the median KL for modes at +-{MU:g} at epochs {ADAM_EPOCHS[0]} to "
-        f"{ADAM_EPOCHS[1]} is at most {ADAM:g} nats.",
+        f"With Adam on the largest training set, the KL from data to model at epochs {ADAM_EPOCHS[0]} to "
+        f"{ADAM_EPOCHS[1]} is at most {ADAM:g} nats, for modes at +-{MU:g} (median over time, then over seeds).",
         at_most(ADAM),
         source="Fig 8",
         unit="nats",
@@ -63,9 +76,9 @@ CLAIMS = (
     *(
         Claim(
             f"early-stopping-{optimizer}",
-            f"With {NAMES[optimizer]}, the KL from data to model has a minimum during training and rises by {RISE:g} "
-            "nats or more after it, at every training-set size (from the time at which the KL of the other half of the "
-            "seeds is least to the end of training).",
+            f"Training with {NAMES[optimizer]} for too long does harm: at every number of training examples (one part "
+            f"each), the KL from data to model rises by {RISE:g} nats or more from its minimum to the end of training. "
+            f"{RISE_MEASURED}",
             study.each(at_least(RISE)),
             source=figures,
             unit="nats",
@@ -74,20 +87,24 @@ CLAIMS = (
     ),
     Claim(
         "sample-size",
-        "More examples generalise better: after equally many steps of Adam, the KL on the smallest training set is at "
-        "least that on the largest (ratio of medians over seeds: at least 1).",
+        "More training examples generalise better: after equally many steps of Adam, the KL from data to model (median "
+        "over seeds) is at least as large with the smallest training set as with the largest (value: the ratio, "
+        "smallest over largest).",
         at_least(1.0),
         source="Theorem 1",
     ),
     *(
         Claim(
             f"score-{name}",
-            f"Around the modes, the {what} of the score learned with Adam on the largest training set is that of the "
-            f"exact score, within {100 * OFF:.0f} % (ratio, mean of both modes, median over seeds).",
+            f"Around each mode of the target, a line fitted to the score that Adam has learned on the largest training "
+            f"set {what}, within {100 * OFF:.0f} % (value: learned over exact, mean of both modes, median over seeds).",
             within(1 - OFF, 1 + OFF),
             source="App. A.2",
         )
-        for name, what in (("slopes", "slope"), ("intercepts", "place of the zero"))
+        for name, what in (
+            ("slopes", "has the slope of a line fitted to the exact score"),
+            ("intercepts", "crosses 0 where a line fitted to the exact score does"),
+        )
     ),
 )
 FIGURES = (
@@ -192,8 +209,8 @@ def report(options: Options, subject: Subject, results: Results) -> Findings:
 def early_claim(optimizer: str, n: int, found: Rise, untested: str) -> Measured:
     """The rise at one training-set size, for the claim about every one."""
     statement = (
-        f"With {NAMES[optimizer]} on {n:,} examples, the KL rises by {RISE:g} nats or more from its minimum to the end "
-        "of training."
+        f"With {NAMES[optimizer]} on {n:,} training examples, the KL from data to model rises by {RISE:g} nats or more "
+        "from its minimum to the end of training."
     )
     return Noted(unless(untested, found.estimate), found.note, statement)
 
@@ -206,7 +223,7 @@ def learning(options: Options, sgd: Mapping[str, np.ndarray], adam: Mapping[str,
     kl = finite(sgd["kl"])
     middle = np.median(kl[:, window(sgd["epochs"], *SGD_EPOCHS)], axis=1)
     late = np.median(finite(adam["kl"])[:, window(adam["epochs"], *ADAM_EPOCHS)], axis=1)
-    noted = partial(Noted, note=f"{len(kl)} seeds, {largest:,} examples")
+    noted = partial(Noted, note=f"{len(kl)} seeds, {largest:,} training examples")
     parts: dict[str, Measured] = {
         "sgd-start": noted(median_over_seeds(kl[:, 0])),
         "sgd-middle": noted(median_over_seeds(middle)),
@@ -225,13 +242,13 @@ def sample_size(options: Options, results: Results) -> Measured:
     least, most = options.sizes[0], options.sizes[-1]
     alone = "" if least < most else f"the only training-set size is {most:,}"
     ends = [np.median(finite(results["adam", n]["kl"])[:, -3:], axis=1) for n in (least, most)]
-    note = f"{least:,} over {most:,} examples"
+    note = f"The KL with {least:,} training examples over that with {most:,}."
     return unless(untrained(options.epochs) or alone, Noted(statistics.ratio_of_medians(*ends), note))
 
 
 def score_claims(options: Options, scores: ModeScores) -> dict[str, Measured]:
     """Slope and zero of the score about the modes, learned with Adam on the largest training set."""
-    note = f"after {options.epochs:,} epochs of {options.examples:,} examples"
+    note = f"After {options.epochs:,} epochs on {options.examples:,} training examples."
     return {
         f"score-{name}": unless(untrained(options.epochs), Noted(median_over_seeds(values[np.isfinite(values)]), note))
         for name, values in (("slopes", scores.slopes), ("intercepts", scores.zeros))

@@ -55,6 +55,21 @@ STUDY = Study(
     gather=gather,
     plan=plan,
     introduce=introduce,
+    terms={
+        "network": "the denoiser that is studied, or one of those that the study trains: it estimates a clean image "
+        "from a noisy one and its noise level sigma.",
+        "Gaussian denoiser": "the posterior mean of the Gaussian with the mean and covariance of the training images; "
+        "at each noise level it is an affine map of the noisy image.",
+        "multi-delta denoiser": "the posterior mean of the training images themselves, a point mass on each: a network "
+        "that has memorised them all.",
+        "best linear map": "the affine map of the noisy image that comes nearest to the network at one noise level, by "
+        "least squares.",
+        "distance": "between two denoisers: the root mean square difference of their outputs on the same noisy images, "
+        "per pixel, with pixels in [-1, 1]; between samples: likewise of two images.",
+        "seed": "a network with its own training set, which shares no image with the others, and its own "
+        "initialisation.",
+        "held-out images": "images of the same source that no network was trained on.",
+    },
     overrides={
         "smoke": {
             "checkpoint": UNTRAINED,

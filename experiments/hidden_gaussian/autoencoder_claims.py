@@ -7,50 +7,56 @@ import numpy as np
 from dgu import analysis
 from experiments.hidden_gaussian import by_level, singular_vectors
 from experiments.hidden_gaussian.autoencoder_networks import SHOWN
+from experiments.hidden_gaussian.linearity import SCORE
 from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, POINTS
 from experiments.study import Claim, Measured, Noted, at_least, at_most, each, equivalent
 
 _UNIT = "(RMSE, pixel units)"
-_MIDDLE = "At intermediate noise (sigma from 1.5 to 10, or the level nearest to 4)"
+_MIDDLE = (
+    "At intermediate noise (sigma from 1.5 to 10, or else the level nearest to 4), every autoencoder (one part each)"
+)
+#: Distances up to which denoisers are the same, and equally far from another; least score of linearity.
+_SAME, _AS_FAR, _LINEAR = 0.04, 0.05, 0.96
 #: Noise level below the highest at which Jacobians are compared.
 _LOWER = 1.5
 
 CLAIMS = (
     Claim(
         "autoencoders-linear",
-        "The linear autoencoder equals the Gaussian denoiser at every noise level (value: the largest distance).",
-        at_most(0.04),
+        "A linear map trained as an autoencoder at one noise level equals the Gaussian denoiser, to a distance of at "
+        f"most {_SAME:g}, whatever the level (value: the largest over noise levels).",
+        at_most(_SAME),
         source="Fig 24",
         unit=_UNIT,
     ),
     Claim(
         "autoencoders-peak",
-        f"{_MIDDLE} every autoencoder is further from the Gaussian denoiser than at the other levels (value: the "
-        "excess).",
+        f"{_MIDDLE} is farther from the Gaussian denoiser than at the other levels (value: mean distance at these "
+        "levels minus mean distance at the others).",
         each(at_least(0.0)),
         source="Fig 24",
         unit=_UNIT,
     ),
     Claim(
         "autoencoders-like-network",
-        f"{_MIDDLE} every autoencoder is as far from the Gaussian denoiser as the diffusion network is (value: the "
-        "difference of the distances).",
-        each(equivalent(0.05)),
+        f"{_MIDDLE} is as far from the Gaussian denoiser as the diffusion network is, within {_AS_FAR:g} (value: the "
+        "autoencoder's distance minus the network's, mean over levels).",
+        each(equivalent(_AS_FAR)),
         source="Fig 24",
         unit=_UNIT,
     ),
     Claim(
         "autoencoders-not-memorising",
-        f"{_MIDDLE} every autoencoder is nearer to the Gaussian denoiser than to the multi-delta denoiser (value: the "
-        "difference of the distances).",
+        f"{_MIDDLE} is nearer to the Gaussian denoiser than to the multi-delta denoiser (value: distance to the "
+        "multi-delta denoiser minus distance to the Gaussian denoiser, mean over levels).",
         each(at_least(0.0)),
         source="Fig 24",
         unit=_UNIT,
     ),
     Claim(
         "autoencoders-agree",
-        f"{_MIDDLE} every autoencoder is nearer to the diffusion network than the Gaussian denoiser is (value: the "
-        "difference of the distances).",
+        f"{_MIDDLE} is nearer to the diffusion network than the Gaussian denoiser is (value: the Gaussian denoiser's "
+        "distance to the network minus the autoencoder's, mean over levels).",
         each(at_least(0.0)),
         source="Fig 24",
         unit=_UNIT,
@@ -58,23 +64,25 @@ CLAIMS = (
     ),
     Claim(
         "autoencoders-linearity",
-        "The cosine score of linearity of every autoencoder stays high (value: the least over noise levels).",
-        each(at_least(0.96)),
+        f"Every autoencoder (one part each) is nearly linear: its {SCORE} is at least {_LINEAR:g} at every noise level "
+        "(value: the least over noise levels).",
+        each(at_least(_LINEAR)),
     ),
     Claim(
         "autoencoders-jacobian-high-noise",
-        "At the highest noise level the three leading singular vectors of every autoencoder's Jacobian are the first "
-        "three principal components of the training images (value: the weakest correlation).",
-        each(at_least(0.95)),
+        "At the highest noise level the three leading left singular vectors of every autoencoder's Jacobian (one part "
+        "each) are the first three principal components of the training images: each vector's |cosine| with the "
+        f"component of its rank is at least {singular_vectors.ALIKE:g} (value: the least of the three, mean over noisy "
+        "images).",
+        each(at_least(singular_vectors.ALIKE)),
         source="Fig 29",
         unit="|cosine|",
     ),
     Claim(
         "autoencoders-jacobian-adaptive",
-        f"At the noise level nearest to {_LOWER:g} the singular vectors of every autoencoder's Jacobian are adapted "
-        ""
-        "to the image: they correlate less with the principal components than at the highest noise level (value: the "
-        "fall).",
+        f"At the noise level nearest to {_LOWER:g} the three leading left singular vectors of every autoencoder's "
+        "Jacobian (one part each) are adapted to the image: their |cosine| with the principal components of their rank "
+        "is lower than at the highest noise level (value: the fall, mean over vectors and noisy images).",
         each(at_least(0.0)),
         source="Fig 29",
         unit="|cosine|",
@@ -103,8 +111,8 @@ def tested(
     middle, others = middle_levels(sigmas)
     # The level nearest to the lower one, or the lowest if that is the highest.
     low = int(np.argmin(np.abs(np.log(sigmas / _LOWER)))) or len(sigmas) - 1
-    where = f"at sigma = {by_level.listed(sigmas[middle])}"
-    between = f"from sigma = {sigmas[0]:.3g} to {sigmas[low]:.3g}"
+    where = f"At sigma = {by_level.listed(sigmas[middle])}."
+    between = f"From sigma = {sigmas[0]:.3g} to {sigmas[low]:.3g}."
 
     def apart(a: str, b: str, levels: np.ndarray = middle) -> np.ndarray:
         """The RMSE between two denoisers on every image, mean over levels."""
@@ -118,15 +126,17 @@ def tested(
         "autoencoders-agree": {net: apart(GAUSSIAN, NETWORK) - apart(net, NETWORK) for net in nets},
     }
     return {
-        "autoencoders-linear": by_level.largest(found.rmse(SHOWN["linear"], GAUSSIAN), sigmas, "largest at {}"),
+        "autoencoders-linear": by_level.largest(found.rmse(SHOWN["linear"], GAUSSIAN), sigmas, "Largest at {}."),
         **{
             claim: {net: Noted(analysis.t_interval(difference), where) for net, difference in of_nets.items()}
             for claim, of_nets in differences.items()
         },
         "autoencoders-linearity": {
-            net: by_level.least(straight[net].cosine()[:, 0], sigmas, "least at {}") for net in nets
+            net: by_level.least(straight[net].cosine()[:, 0], sigmas, "Least at {}.") for net in nets
         },
-        "autoencoders-jacobian-high-noise": {net: singular_vectors.weakest(leading[net][0], "{}") for net in nets},
+        "autoencoders-jacobian-high-noise": {
+            net: singular_vectors.weakest(leading[net][0], "This is {}.") for net in nets
+        },
         "autoencoders-jacobian-adaptive": {
             net: Noted(singular_vectors.fall(leading[net][0], leading[net][low]), between) for net in nets
         },

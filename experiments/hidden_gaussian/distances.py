@@ -28,6 +28,8 @@ _PAIRS = (
 )
 #: Noise levels between these are intermediate; those beyond them are high and low.
 MIDDLE = (0.1, 20.0)
+#: Distance up to which two denoisers nearly agree.
+NEAR = 0.05
 _UNIT = "(RMSE, pixel units)"
 
 FIGURES = (
@@ -73,8 +75,9 @@ PRESETS = {
 CLAIMS = (
     Claim(
         "distances-gaussian-closer",
-        f"At intermediate noise ({MIDDLE[0]:g} to {MIDDLE[1]:g}) the network is nearer to the Gaussian denoiser than "
-        "to the multi-delta denoiser (value: the difference of the two distances, mean over noise levels).",
+        f"At intermediate noise (sigma from {MIDDLE[0]:g} to {MIDDLE[1]:g}) the network is nearer to the Gaussian "
+        "denoiser than to the multi-delta denoiser (value: distance to the multi-delta denoiser minus distance to the "
+        "Gaussian denoiser, mean over noise levels).",
         at_least(0.0),
         source="Fig 2",
         unit=_UNIT,
@@ -82,17 +85,17 @@ CLAIMS = (
     Claim(
         "distances-regimes",
         f"At high noise (sigma of {MIDDLE[1]:g} or more) and at low noise ({MIDDLE[0]:g} or less) the network and its "
-        "best linear map (least squares) nearly agree (value: the largest distance of their outputs).",
-        at_most(0.05),
+        f"best linear map (least squares) nearly agree: the distance of their outputs is at most {NEAR:g} at each of "
+        "these levels (value: the largest).",
+        at_most(NEAR),
         source="Fig 2",
         unit=_UNIT,
     ),
     Claim(
         "distances-linear-gaussian",
-        "At every noise level the network's best linear map (least squares) nearly equals the Gaussian denoiser "
-        "(value: "
-        "the largest distance of their outputs).",
-        at_most(0.05),
+        "At every noise level the network's best linear map (least squares) nearly equals the Gaussian denoiser: the "
+        f"distance of their outputs is at most {NEAR:g} (value: the largest over noise levels).",
+        at_most(NEAR),
         source="Fig 2",
         unit=_UNIT,
     ),
@@ -131,7 +134,9 @@ def report(config: Config, subject: Subject, found: Apart) -> Findings:
     paths = np.stack([found.shown[f"{name}-path"] for name in (*NAMES, "exact")])
     peak = {pair: float(value.max()) for pair, value in metrics["rmse"].items()}
     panels = [
-        plots.LevelPanel("RMSE (10)", "RMSE (pixel units)", sigmas, estimates["rmse"], log=True, marks={"0.05": 0.05}),
+        plots.LevelPanel(
+            "RMSE (10)", "RMSE (pixel units)", sigmas, estimates["rmse"], log=True, marks={f"{NEAR:g}": NEAR}
+        ),
         plots.LevelPanel("NMSE (53)", "NMSE (by the first one)", sigmas, estimates["nmse"], log=True),
     ]
     return Findings(
@@ -162,15 +167,15 @@ def tested(found: analysis.ScoreDistances) -> dict[str, Measured]:
     tests: dict[str, Measured] = {
         "distances-gaussian-closer": NotTested(f"{none} intermediate"),
         "distances-regimes": NotTested(f"{none} high or low"),
-        "distances-linear-gaussian": by_level.largest(found.rmse(GAUSSIAN, LINEAR), sigmas, "largest at {}"),
+        "distances-linear-gaussian": by_level.largest(found.rmse(GAUSSIAN, LINEAR), sigmas, "Largest at {}."),
     }
     if middle.any():
         further = found.each_image(NETWORK, POINTS) - found.each_image(NETWORK, GAUSSIAN)
         closer = analysis.t_interval(further[middle].mean(axis=0))
-        tests["distances-gaussian-closer"] = Noted(closer, f"on {found.inputs} images")
+        tests["distances-gaussian-closer"] = Noted(closer, f"On {found.inputs} images.")
     if outer.any():
         to_linear = found.rmse(NETWORK, LINEAR)
-        tests["distances-regimes"] = by_level.largest(to_linear, sigmas, "largest at {}", among=outer)
+        tests["distances-regimes"] = by_level.largest(to_linear, sigmas, "Largest at {}.", among=outer)
     return tests
 
 

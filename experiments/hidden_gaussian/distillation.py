@@ -18,8 +18,10 @@ from experiments.hidden_gaussian.linear_maps import Arrays, Config, compared, li
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Figure, Findings, Measured, Noted, NotTested, Run, at_least, at_most
 
-#: The share of the noise levels that the paper's "most" stands for.
-_MOST = 0.7
+#: The share of the noise levels that the paper's "most" stands for, and the distance that counts as close there.
+_MOST, _CLOSE = 0.7, 0.2
+#: Least overlap and largest asymmetry of the maps; largest distance between maps that are the same.
+_OVERLAP, _ASYMMETRY, _SAME = 0.8, 0.1, 0.01
 #: Noisy images for each pixel, from which on a distilled map is known to a hundredth of its squared length.
 _ROWS = 100
 #: Lowest noise level at which singular vectors and symmetry are looked at.
@@ -81,39 +83,43 @@ PRESETS = {
 CLAIMS = (
     Claim(
         "distillation-gaussian-weights",
-        "The network's best linear map (least squares) is close to the Gaussian denoiser's at most noise levels "
-        "(value: "
-        f"the distance that {_MOST:.0%} of the levels do not exceed).",
-        at_most(0.2),
+        "The network's best linear map (least squares) is close to that of the Gaussian denoiser at most noise levels: "
+        f"the squared distance of their matrices, relative to the Gaussian's squared norm, is at most {_CLOSE:g} at "
+        f"{_MOST:.0%} of the levels (value: the distance that so many levels do not exceed).",
+        at_most(_CLOSE),
         source="Fig 4",
         unit="NMSE",
     ),
     Claim(
         "distillation-singular-vectors",
-        "The leading singular vectors of the network's best linear map (least squares) span nearly the same space as "
-        f"the leading principal components, at every noise level sigma >= {_FROM:g} (value: the least overlap).",
-        at_least(0.8),
+        "The leading left singular vectors of the network's best linear map (least squares) span nearly the same space "
+        f"as equally many principal components of the training images: at every noise level sigma >= {_FROM:g}, the "
+        f"share of the vectors' squared length inside the components' span is at least {_OVERLAP:g} (value: the least "
+        "over these levels).",
+        at_least(_OVERLAP),
         source="Fig 4",
     ),
     Claim(
         "distillation-symmetric",
-        f"The network's best linear map (least squares) is nearly symmetric at every noise level sigma >= {_FROM:g} "
-        "(value: the largest asymmetry).",
-        at_most(0.1),
+        "The network's best linear map W (least squares) is nearly symmetric: its asymmetry |W - W^T| / (2 |W|) is at "
+        f"most {_ASYMMETRY:g} at every noise level sigma >= {_FROM:g} (value: the largest over these levels).",
+        at_most(_ASYMMETRY),
         source="Fig 14",
     ),
     Claim(
         "distillation-adam",
-        "Where training by Adam has converged, its linear maps are the least-squares ones (value: the largest "
-        "distance).",
-        at_most(0.01),
+        "Where training by Adam has converged, the linear map that it finds for the network is the least-squares one: "
+        f"their squared distance, relative to the latter's squared norm, is at most {_SAME:g} (value: the largest over "
+        "noise levels).",
+        at_most(_SAME),
         unit="NMSE",
     ),
     Claim(
         "distillation-identity",
-        "Distilled on its own data, the multi-delta denoiser gives the Gaussian's maps at every noise level, "
-        "whatever the data: on such inputs this is a tautology.",
-        at_most(0.01),
+        "On noisy versions of its own training images, the multi-delta denoiser has the Gaussian denoiser's best "
+        "linear map at every noise level, whatever the images: there, agreement says nothing of a network (value: the "
+        "largest squared distance of the matrices, relative to the Gaussian's squared norm).",
+        at_most(_SAME),
         unit="NMSE",
     ),
 )
@@ -200,7 +206,9 @@ def tested(sigmas: np.ndarray, exact: Arrays, adam: Arrays, own: Arrays, kept: i
     )
     absent = NotTested(f"of the noise levels {by_level.listed(sigmas)} none is from {_FROM:g} up")
     found: dict[str, Measured] = {
-        "distillation-gaussian-weights": Noted(within, f"{most + 1} of {len(sigmas)} levels stay within"),
+        "distillation-gaussian-weights": Noted(
+            within, f"{most + 1} of {len(sigmas)} levels stay within this distance."
+        ),
         "distillation-singular-vectors": absent,
         "distillation-symmetric": absent,
         "distillation-adam": NotTested(f"in {adam['epochs'][-1]} epochs Adam has converged at no noise level"),
@@ -209,17 +217,17 @@ def tested(sigmas: np.ndarray, exact: Arrays, adam: Arrays, own: Arrays, kept: i
     inner = (sigmas >= _FROM) & (sigmas <= 80.0)
     if inner.any():
         found["distillation-singular-vectors"] = by_level.least(
-            _interval(exact, "overlap"), sigmas, f"the first {kept} vectors, at {{}}", among=inner
+            _interval(exact, "overlap"), sigmas, f"Of the first {kept} vectors, at {{}}.", among=inner
         )
-        found["distillation-symmetric"] = by_level.largest(_interval(exact, "asymmetry"), sigmas, "at {}", among=inner)
+        found["distillation-symmetric"] = by_level.largest(_interval(exact, "asymmetry"), sigmas, "At {}.", among=inner)
     # Converged, by the run itself: since half its epochs the weights moved by less than a hundredth of their squared
     # length, which of a steady approach leaves far less.
     settled = adam["moved"] < 1e-2
     if settled.any():
-        note = f"at {{}}; converged at {settled.sum()} of {len(sigmas)} noise levels"
+        note = f"At {{}}; Adam has converged at {settled.sum()} of {len(sigmas)} noise levels."
         found["distillation-adam"] = by_level.largest(_interval(exact, "to_adam"), sigmas, note, among=settled)
     if not few:
-        found["distillation-identity"] = by_level.largest(_interval(own, "nmse"), sigmas, "at {}")
+        found["distillation-identity"] = by_level.largest(_interval(own, "nmse"), sigmas, "At {}.")
     return found
 
 

@@ -84,17 +84,18 @@ PRESETS = {
 CLAIMS = (
     Claim(
         "jacobian-high-noise",
-        "At the highest noise level the three leading singular vectors of the network's Jacobian are the first three "
-        "principal components of the training images (value: the weakest correlation).",
-        at_least(0.95),
+        "At the highest noise level the three leading left singular vectors of the network's Jacobian are the first "
+        "three principal components of the training images: each vector's |cosine| with the component of its rank is "
+        f"at least {singular_vectors.ALIKE:g} (value: the least of the three, mean over sampling trajectories).",
+        at_least(singular_vectors.ALIKE),
         source="Fig 28",
         unit="|cosine|",
     ),
     Claim(
         "jacobian-adaptive",
-        "At the noise level nearest to 1 the three leading singular vectors of the network's Jacobian are adapted to "
-        "the image: they correlate less with the principal components than at the highest noise level (value: the "
-        "fall).",
+        "At the noise level nearest to 1 the three leading left singular vectors of the network's Jacobian are adapted "
+        "to the image: their |cosine| with the principal components of their rank is lower than at the highest noise "
+        "level (value: the fall, mean over vectors and sampling trajectories).",
         at_least(0.0),
         source="Fig 28",
         unit="|cosine|",
@@ -161,9 +162,9 @@ def report(config: Config, subject: Subject, found: Vectors) -> Findings:
         f"{leading[high].mean():.2f} at {at_high} and {leading[low].mean():.2f} at sigma = {sigmas[low]:.2g}.",
         claims={
             "jacobian-high-noise": singular_vectors.weakest(
-                leading[high], f"{{}}, {at_high}, {config.trajectories} trajectories"
+                leading[high], f"This is {{}}, at {at_high}, on {config.trajectories} trajectories."
             ),
-            "jacobian-adaptive": Noted(fall, f"from {at_high} to {sigmas[low]:.3g}, mean of three vectors"),
+            "jacobian-adaptive": Noted(fall, f"From {at_high} to {sigmas[low]:.3g}."),
         },
         figures={
             "jacobian_correlation": singular_vectors.matrices([correlation], titles, "principal component"),

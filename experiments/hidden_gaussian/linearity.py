@@ -15,8 +15,12 @@ from experiments.hidden_gaussian import by_level
 from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
 from experiments.study import Claim, Figure, Findings, NotTested, Run, at_least, at_most, option
 
-#: Noise level up to which the multi-delta denoiser should be far from linear.
-LOW_NOISE = 0.12
+#: Noise level up to which the multi-delta denoiser should be far from linear, and its largest score there.
+LOW_NOISE, FAR = 0.12, 0.9
+#: Largest excess of the score at equal mixing weights over the least of all weights.
+EXCESS = 0.01
+#: What the score is, in statements of claims.
+SCORE = "cosine of linearity (between the output at a combination of two noisy images and that combination of outputs)"
 
 FIGURES = (
     Figure(
@@ -68,24 +72,24 @@ def claims(config: Config) -> tuple[Claim, ...]:
     return (
         Claim(
             "linearity-network",
-            "At equal mixing weights the network's cosine score of linearity stays above the paper's threshold at "
-            "every noise level (value: the least score).",
+            f"The network is nearly linear: its {SCORE}, with both images mixed in equally, is at least "
+            f"{config.least:g}, the paper's threshold, at every noise level (value: the least over noise levels).",
             at_least(config.least),
             source="Fig 1",
         ),
         Claim(
             "linearity-multi-delta",
-            "The multi-delta denoiser, which memorises, is far from linear at low noise (value: the largest cosine "
-            "score at "
-            f"sigma <= {LOW_NOISE:g}).",
-            at_most(0.9),
+            "The multi-delta denoiser, which knows the training images by heart, is far from linear at low noise: its "
+            f"{SCORE}, with both images mixed in equally, is at most {FAR:g} at every noise level sigma <= "
+            f"{LOW_NOISE:g} (value: the largest of these levels).",
+            at_most(FAR),
             source="Fig 1",
         ),
         Claim(
             "linearity-equal-weights",
-            "The network's cosine score of linearity is least at equal mixing weights (value: its excess over the "
-            "least score of all weights, mean over noise levels).",
-            at_most(0.01),
+            f"The network is least linear where both images are mixed in equally: its {SCORE} exceeds the least over "
+            f"all mixing weights by at most {EXCESS:g} there (value: the excess, mean over noise levels).",
+            at_most(EXCESS),
             source="Fig 10",
         ),
     )
@@ -108,7 +112,7 @@ def report(config: Config, subject: Subject, scores: dict[str, analysis.Linearit
     }
     low = sigmas <= LOW_NOISE
     found: dict[str, Any] = {
-        "linearity-network": by_level.least(cosine[NETWORK], sigmas, "least at {}"),
+        "linearity-network": by_level.least(cosine[NETWORK], sigmas, "Least at {}."),
         "linearity-multi-delta": NotTested(f"the lowest noise level is {sigmas[-1]:.3g}"),
         "linearity-equal-weights": NotTested("equal weights are the only ones"),
     }
@@ -116,8 +120,8 @@ def report(config: Config, subject: Subject, scores: dict[str, analysis.Linearit
         found["linearity-multi-delta"] = by_level.largest(
             cosine[POINTS],
             sigmas,
-            f"at {{}}; exact for {len(subject.train)} images; the scores are not centred: images that share most of "
-            "their mean score high whatever the denoiser",
+            f"At {{}}; the denoiser is exact for {len(subject.train)} images. The cosines are not centred: of images "
+            "that share most of their mean they are high whatever the denoiser.",
             among=low,
         )
     if len(set(config.squares)) > 1:

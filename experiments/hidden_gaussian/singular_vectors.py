@@ -8,8 +8,8 @@ import numpy as np
 from dgu import analysis, plots
 from experiments.study import Noted
 
-#: Leading vectors that are compared one by one.
-LEADING = 3
+#: Leading vectors that are compared one by one, and the |cosine| from which on a vector is a component.
+LEADING, ALIKE = 3, 0.95
 
 
 def as_columns(left: np.ndarray) -> np.ndarray:

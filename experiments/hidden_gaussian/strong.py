@@ -26,6 +26,8 @@ from experiments.study import Claim, Figure, Findings, Noted, NotTested, Run, at
 _SHOWN = 12
 #: Training images at which Gaussians of subsets should nearly be that of all (the sheet's check).
 _ENOUGH = 1000
+#: Relative distances that divide alike from different images, and up to which Gaussians make nearly the same.
+_HALF, _FIFTH = 0.5, 0.2
 
 FIGURES = (
     Figure(
@@ -70,43 +72,48 @@ PRESETS = {
 
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
-    share = "the distance of their samples from the same initial noise is at {} half of that from different noise"
-    nearer = "brings the images of two networks nearer to each other (value: the relative distance less that"
+    relative = (
+        "the distance of two networks' samples from the same initial noise, relative to that of samples from different "
+        "noise,"
+    )
+    nearer = f"makes networks that were trained on disjoint sets more alike: {relative} falls (value:"
     declared = (
         (
             "generalising-same",
-            "Networks trained on disjoint sets of the largest size make nearly the same images: "
-            f"{share.format('most')}.",
-            at_most(0.5),
+            f"Networks trained on disjoint sets of the largest size make nearly the same images: {relative} is at most "
+            f"{_HALF:g}.",
+            at_most(_HALF),
         ),
         (
             "memorising-apart",
-            f"Networks trained on disjoint sets of the smallest size make different images: {share.format('least')}.",
-            at_least(0.5),
+            f"Networks trained on disjoint sets of the smallest size make different images: {relative} is at least "
+            f"{_HALF:g}.",
+            at_least(_HALF),
         ),
         (
             "size",
-            "The relative distance of samples from the same initial noise falls with the size of the training sets "
-            "(value: that of the largest size less that of the smallest).",
+            f"Networks that were trained on disjoint sets are more alike if the sets are large: {relative} is less for "
+            "the largest size than for the smallest (value: largest minus smallest size).",
             at_most(0.0),
         ),
         (
             "early-stopping",
-            f"On training sets of the smallest size, early stopping (at the least held-out loss) {nearer} at the end "
-            "of training).",
+            f"On training sets of the smallest size, early stopping at the least held-out loss {nearer} stopped early "
+            "minus trained to the end).",
             at_most(0.0),
         ),
         (
             "small-capacity",
-            f"On training sets of the smallest size, small capacity ({config.narrow} channels) {nearer} of the wide "
-            "networks).",
+            f"On training sets of the smallest size, small capacity ({config.narrow} channels) {nearer} narrow minus "
+            "wide networks).",
             at_most(0.0),
         ),
         (
             "gaussians",
-            f"The Gaussian of some images (of the sizes studied, the one nearest to {_ENOUGH}) makes nearly the same "
-            "images as the Gaussian of all: their distance is at most a fifth of that from different noise.",
-            at_most(0.2),
+            f"The Gaussian denoiser of some training images (of the sizes studied, the one nearest to {_ENOUGH}) makes "
+            "nearly the same images as that of all: the distance of their samples from the same initial noise is at "
+            f"most {_FIFTH:g} of that from different noise.",
+            at_most(_FIFTH),
         ),
     )
     return tuple(Claim(f"strong-{name}", statement, test, source="Fig 9") for name, statement, test in declared)
@@ -221,17 +228,17 @@ def tested(
 
     def less(one: SameNoise, note: str) -> Noted:
         """The difference to the smallest sets, sample by sample."""
-        return Noted(analysis.t_interval(one.ratios - small.ratios), f"{over}; {note}")
+        return Noted(analysis.t_interval(one.ratios - small.ratios), f"{over}; {note}.")
 
     once = NotTested("networks were kept at the end of training alone")
     return {
-        "strong-generalising-same": Noted(large.ratio, f"{over}; {most}"),
-        "strong-memorising-apart": Noted(small.ratio, f"{over}; {fewest}"),
+        "strong-generalising-same": Noted(large.ratio, f"{over}; {most} each."),
+        "strong-memorising-apart": Noted(small.ratio, f"{over}; {fewest} each."),
         "strong-size": less(large, f"from {fewest} to {most}"),
         "strong-early-stopping": less(apart["early stopping"], fewest) if len(common.marks) > 1 else once,
         "strong-small-capacity": less(apart["small capacity"], f"{fewest}; {wide}"),
         "strong-gaussians": Noted(
-            to_whole.ratio, f"{common.samples} samples, {common.seeds} sets of {_nearest(sizes):,} images"
+            to_whole.ratio, f"{common.samples} samples, {common.seeds} sets of {_nearest(sizes):,} images."
         ),
     }
 

@@ -12,50 +12,58 @@ _RANKED = 4
 #: Checkpoints from which on a network can come near and leave again: a first, a nearest and a last one.
 _KEPT = 3
 _UNIT = "(RMSE, pixel units)"
+#: Rank correlation of what rises with the number of images; share of a distance that is much less, and ratio up to
+#: which one has not risen; scores of samples that are copies, by themselves and relative to held-out images.
+_RISES, _NEARS, _STAYS, _COPIES, _LESS = 0.8, 0.8, 1.1, 0.3, 0.5
 
 
 def declared(little: int, narrow: int) -> tuple[Claim, ...]:
     """What is tested, of networks on ``little`` training images, the narrow one with ``narrow`` channels."""
     few = f"{little} training images"
-    peak = "distance to the Gaussian denoiser (the peak among intermediate noise levels)"
+    peak = "distance to the Gaussian denoiser (the largest among intermediate noise levels)"
+    rank = "Spearman's rank correlation of the number of training images with"
+    score = "the samples' mean distance to the nearest training image, relative to their norm,"
     return (
         Claim(
             "sweeps-linearity-rises",
-            "The least linearity over noise levels rises with the size of the training set (Spearman's correlation).",
-            at_least(0.8),
+            "Networks are the more linear the more images they are trained on (value: "
+            f"{rank} the least cosine of linearity over noise levels, mean over seeds, which is at least {_RISES:g}).",
+            at_least(_RISES),
             source="Fig 1",
         ),
         Claim(
             "sweeps-distance-falls",
-            "On held-out images the distance of a network to the Gaussian denoiser of its training images falls with "
-            "the size of the training set (Spearman's correlation; mean over intermediate noise levels).",
-            at_most(-0.8),
+            "Networks are the nearer to the Gaussian denoiser of their training images the more of these there are, on "
+            f"noisy held-out images at intermediate noise (value: {rank} the distance, mean over seeds, which is at "
+            f"most -{_RISES:g}).",
+            at_most(-_RISES),
             source="Fig 6",
         ),
         Claim(
             "sweeps-wide-memorises",
-            f"On {few} the wide network comes near to the Gaussian denoiser and leaves it again while its samples "
-            "become training images.",
+            f"On {few} the wide network first comes near to the Gaussian denoiser of these images and leaves it again "
+            f"while its samples become training images. (Four parts: its least {peak} during training is at most "
+            f"{_NEARS:g} of the last one, and at most {_NEARS:g} of the first; at the end, {score} is at most "
+            f"{_COPIES:g}, and at most {_LESS:g} of that of held-out images.)",
             all_of(
                 *(
                     Claim(name, statement, at_most(bound), source="Fig 8")
                     for name, statement, bound in (
-                        ("min-over-final", f"The least {peak} during training is at most 0.8 of the last one.", 0.8),
+                        (
+                            "min-over-final",
+                            f"The least {peak} during training is at most {_NEARS:g} of the last one.",
+                            _NEARS,
+                        ),
                         (
                             "min-over-first",
-                            f"The least {peak} during training is at most 0.8 of the first one measured.",
-                            0.8,
+                            f"The least {peak} during training is at most {_NEARS:g} of the first one measured.",
+                            _NEARS,
                         ),
-                        (
-                            "gl-final",
-                            "At the end of training the generalisation score (14) of the samples is at most 0.3.",
-                            0.3,
-                        ),
+                        ("gl-final", f"At the end of training {score} is at most {_COPIES:g}.", _COPIES),
                         (
                             "gl-final-relative",
-                            "At the end of training the generalisation score of the samples is at most half of that "
-                            "of held-out images.",
-                            0.5,
+                            f"At the end of training {score} is at most {_LESS:g} of that of held-out images.",
+                            _LESS,
                         ),
                     )
                 )
@@ -64,30 +72,33 @@ def declared(little: int, narrow: int) -> tuple[Claim, ...]:
         ),
         Claim(
             "sweeps-narrow-stays",
-            f"On {few} the narrow network ({narrow} channels) does not leave the Gaussian denoiser: its last {peak} "
-            "is at most 1.1 of the least one during training.",
-            at_most(1.1),
+            f"On {few} the narrow network ({narrow} channels) does not leave the Gaussian denoiser of these images: "
+            f"its {peak} is at the end at most {_STAYS:g} times the least during training (value: the ratio, mean "
+            "over seeds).",
+            at_most(_STAYS),
             source="Fig 7",
         ),
         Claim(
             "sweeps-generalisation-rises",
-            "The generalisation score, relative to that of held-out images, rises with the size of the training set "
-            "(Spearman's correlation).",
-            at_least(0.8),
+            "Networks repeat their training images the less the more of these there are (value: "
+            f"{rank} {score} over that of held-out images, mean over seeds, which is at least {_RISES:g}).",
+            at_least(_RISES),
             source="Fig 13",
         ),
         Claim(
             "sweeps-linear-nearer",
-            "On the largest training set the network's best linear map is nearer to the Gaussian denoiser than the "
-            "network is (value: the difference of the distances).",
+            "On the largest training set the network's best linear map (least squares) is nearer to the Gaussian "
+            "denoiser of the training images than the network is, at intermediate noise (value: the map's distance "
+            "minus the network's, mean over levels and seeds).",
             at_most(0.0),
             source="Fig 5",
             unit=_UNIT,
         ),
         Claim(
             "sweeps-linear-memorising",
-            f"The best linear map is farther from the Gaussian denoiser if the network memorises ({few}) than if it "
-            "generalises (the largest training set; value: the difference of the distances).",
+            "The best linear map (least squares) of a network is farther from the Gaussian denoiser of its training "
+            f"images if the network memorises ({few}) than if it generalises (the largest training set), at "
+            "intermediate noise (value: the first distance minus the second, mean over levels and seeds).",
             at_least(0.0),
             source="Fig 5",
             unit=_UNIT,
@@ -106,7 +117,9 @@ def tested(sweep: Sweep) -> dict[str, Measured]:
         "sweeps-generalisation-rises": relative,
     }
     found: dict[str, Measured] = {
-        name: Noted(analysis.t_interval(analysis.rank_correlation(sizes, values), bounds=(-1, 1)), f"{seeds}; {over}")
+        name: Noted(
+            analysis.t_interval(analysis.rank_correlation(sizes, values), bounds=(-1, 1)), f"{seeds}; {over} images."
+        )
         for name, values in ranked.items()
     }
     if len(sizes) < _RANKED:
@@ -121,7 +134,7 @@ def tested(sweep: Sweep) -> dict[str, Measured]:
         kind: np.array([one["linear_gaussian"][middle].mean() for one in each]) for kind, each in linear.items()
     }
     nearer = [(one["linear_gaussian"] - one["network_gaussian"])[middle].mean() for one in linear["generalising"]]
-    note = f"{seeds}; the largest training set has {sizes[-1]:,} images"
+    note = f"{seeds}; the largest training set has {sizes[-1]:,} images."
     found["sweeps-linear-nearer"] = Noted(analysis.t_interval(nearer), note)
     further = analysis.t_interval(to_gaussian["memorising"] - to_gaussian["generalising"])
     found["sweeps-linear-memorising"] = Noted(further, note)
@@ -132,17 +145,19 @@ def _memorises(sweep: Sweep) -> dict[str, Measured]:
     wide = sweep.widths_found[sweep.wide]
     peak, mean, score = (summaries(wide, quantity) for quantity in ("peak", "own", "score"))
     fresh = sweep.fresh_mean(sweep.little)
-    of_means = f"of the mean over these levels {(mean.min(axis=1) / mean[:, -1]).mean():.3f}"
+    of_means = f"For the mean over these levels the ratio is {(mean.min(axis=1) / mean[:, -1]).mean():.3f}."
     return {
         "min-over-final": Noted(analysis.t_interval(peak.min(axis=1) / peak[:, -1]), of_means),
         "min-over-first": analysis.t_interval(peak.min(axis=1) / peak[:, 0]),
         "gl-final": analysis.t_interval(score[:, -1]),
-        "gl-final-relative": Noted(analysis.t_interval(score[:, -1] / fresh), f"held-out images score {fresh:.3f}"),
+        "gl-final-relative": Noted(
+            analysis.t_interval(score[:, -1] / fresh), f"That of held-out images is {fresh:.3f}."
+        ),
     }
 
 
 def _stays(sweep: Sweep) -> Noted:
     peak, mean = (summaries(sweep.widths_found[sweep.narrow], quantity) for quantity in ("peak", "own"))
-    of_means = f"of the mean over these levels {(mean[:, -1] / mean.min(axis=1)).mean():.3f}"
+    of_means = f"for the mean over these levels the ratio is {(mean[:, -1] / mean.min(axis=1)).mean():.3f}."
     seeds = f"{sweep.design.config.seeds} seeds"
     return Noted(analysis.t_interval(peak[:, -1] / peak.min(axis=1)), f"{seeds}; {of_means}")

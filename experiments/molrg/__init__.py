@@ -21,6 +21,21 @@ STUDY = Study(
     parts=(phase.PART, images.PART, networks.PART, dimension.PART, directions.PART),
     gather=gather,
     plan=plan,
+    terms={
+        "mixture of low-rank Gaussians": "each component is a Gaussian on a linear subspace of few dimensions (or, "
+        "fitted to images, an affine one).",
+        "d, N, K": "the dimension of each subspace, the number of points on each that a method is given, and the "
+        "number of subspaces.",
+        "a trial finds the subspaces": "the projectors onto the estimated and the true subspaces differ by at most 1/2 "
+        "in spectral norm, in the mean over subspaces and in the order that fits best.",
+        "generalisation score": "the share of samples that lie farther from the training set than a threshold, which "
+        "is the distance that nearly all fresh draws of the true distribution exceed.",
+        "N / ID": "the number of training examples over the intrinsic dimension of the data, the sum of the dimensions "
+        "of the mixture's subspaces.",
+        "numerical rank": "of a Jacobian: the number of its leading singular values that hold nearly all of its "
+        "energy, the sum of squares.",
+        "edit": "a move of a noisy image, after which it is denoised again.",
+    },
     overrides={
         "smoke": {"data": "fashion-mnist-mini", "split": "test"},
         "default": {},

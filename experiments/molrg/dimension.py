@@ -29,6 +29,9 @@ BOTH, AMBIENT = COMPONENTS * RANK, int(np.prod(SHAPE))
 #: even if they all agree.
 ROOM = 0.1
 LEAST_DRAWS = 458
+#: Least rise of the rank of a network towards either end; least share of points whose interval holds the rank: with a
+#: handful of points not more can be shown.
+RISE, HELD = 1.0, 0.3
 #: Noise levels that the paper's figure fixes for the closed form, and the range of its mean rank at each.
 FIXED = {
     0.3: (float(RANK), RANK + ROOM),
@@ -51,8 +54,8 @@ FIGURES = (
 _CLOSED_FORM_PARTS = [
     Claim(
         f"dimension-closed-form-{level:g}",
-        "The mean numerical rank of the Jacobian of the exact posterior mean of two orthogonal subspaces of dimension "
-        f"{RANK} is from {low:g} to {high:g} at sigma = {level:g}.",
+        "The mean numerical rank of the Jacobian of the exact posterior mean of a mixture on two orthogonal subspaces "
+        f"of dimension {RANK} is from {low:g} to {high:g} at sigma = {level:g}.",
         within(low, high),
         "Fig 7",
     )
@@ -61,9 +64,9 @@ _CLOSED_FORM_PARTS = [
 _U_CURVE_PARTS = [
     Claim(
         f"dimension-u-curve-{end}",
-        f"The numerical rank of the network's Jacobian is larger by one or more at the {end}est noise level than at "
-        "the level where its mean is least.",
-        at_least(1.0),
+        f"The numerical rank of the network's Jacobian is larger by {RISE:g} or more at the {end}est noise level than "
+        "at the level where its mean is least (value: the difference, mean over trajectories).",
+        at_least(RISE),
         "Fig 7",
     )
     for end in ("high", "low")
@@ -71,24 +74,26 @@ _U_CURVE_PARTS = [
 CLAIMS = (
     Claim(
         "dimension-closed-form",
-        f"The Jacobian of the exact posterior mean of two orthogonal subspaces of dimension {RANK} has numerical rank "
-        f"{RANK} at low noise and {BOTH} at high noise (means to within {ROOM:g}), and a mean rank in between at "
-        "medium noise.",
+        "The Jacobian of the exact posterior mean of a mixture on two orthogonal subspaces of dimension "
+        f"{RANK} has the numerical rank of one at low noise and of both, {BOTH}, at high noise. (Three parts: the mean "
+        f"rank is {'; '.join(f'{low:g} to {high:g} at sigma = {level:g}' for level, (low, high) in FIXED.items())}.)",
         all_of(*_CLOSED_FORM_PARTS),
         "Fig 7",
     ),
     Claim(
         "dimension-u-curve",
-        "The numerical rank of the network's Jacobian is lowest at medium noise levels and rises towards both ends (a "
-        "U-shaped curve).",
+        "Along sampling trajectories, the numerical rank of the network's Jacobian rises towards both ends of the "
+        f"noise levels, a U-shaped curve: it is larger by {RISE:g} or more at the highest and at the lowest level (one "
+        "part each) than at the level where its mean is least (value: the difference, mean over trajectories).",
         all_of(*_U_CURVE_PARTS),
         "Fig 7",
     ),
     Claim(
         "dimension-products",
-        "The 95 % interval of the numerical rank that leading singular values and the energy of the rest give contains "
-        "the rank of the whole Jacobian.",
-        at_least(0.3),
+        "A control: where the numerical rank is estimated from leading singular values and an estimate of the energy "
+        f"of the others, its 95 % interval contains the rank of the whole Jacobian at {HELD:g} or more of the points, "
+        "few as these are (value: the share of points).",
+        at_least(HELD),
         unit="of points",
     ),
 )
@@ -276,7 +281,7 @@ def _u_curve(ranks: np.ndarray, levels: np.ndarray, lowest: int, uncertain: floa
         # Where the level of least rank is the end itself, the difference is 0 without spread, which decides nothing.
         f"dimension-u-curve-{name}": Noted(
             analysis.t_interval(ranks[end] - ranks[lowest]),
-            f"sigma = {levels[end]:.3g} against {levels[lowest]:.3g}; ranks are known to within {uncertain:.0f}",
+            f"At sigma = {levels[end]:.3g} against {levels[lowest]:.3g}; ranks are known to within {uncertain:.0f}.",
         )
         for name, end in (("high", 0), ("low", -1))
     }
@@ -286,7 +291,7 @@ def _contained(both: dict[str, np.ndarray]) -> Measured:
     """Whether the interval that products give holds the exact rank."""
     held = (both["low"] <= both["exact"]) & (both["exact"] <= both["high"])
     exact, rough, low, high = (both[name].tolist() for name in ("exact", "products", "low", "high"))
-    note = f"{len(held)} points; exact {exact}, by products {rough}, low {low}, high {high}"
+    note = f"{len(held)} points: their ranks are {exact}, the estimates {rough}, from {low} to {high}."
     return Noted(analysis.proportion(held), note)
 
 

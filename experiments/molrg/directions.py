@@ -22,6 +22,8 @@ from experiments.study.flop import network_flop
 from experiments.study.progress import Progress
 
 _KINDS = ("leading", "random")
+#: How much more edits along singular vectors change; share of the change in their span; deviation that counts as none.
+_TIMES, _INSIDE, _BENT = 2.0, 0.9, 0.2
 
 FIGURES = (
     Figure(
@@ -92,22 +94,24 @@ def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested, at the first noise level."""
     weakest, strongest = config.strengths[0], config.strengths[-1]
     vectors = "leading right singular vectors of the network's Jacobian"
+    edits = f"Edits x + alpha v of noisy images x along {vectors}, of strength alpha"
     larger = (
-        f"Edits of strength {weakest:g} along {vectors} change the denoised image at least twice as much as edits "
-        "along random directions (value: the ratio of geometric means, paired by image)."
+        f"{edits} = {weakest:g}, change the denoised image at least {_TIMES:g} times as much as edits along random "
+        "directions do (value: the ratio of the changes, geometric mean over images)."
     )
     inside = (
-        f"The change of the denoised image by edits of strength {weakest:g} along {vectors} lies in the span of the "
-        f"{config.vectors} leading left singular vectors."
+        f"{edits} = {weakest:g}, change the denoised image within the span of the {config.vectors} leading left "
+        f"singular vectors: at least {_INSIDE:g} of the squared change lies there (value: the share, mean over images)."
     )
     linear = (
-        f"Up to strength {strongest:g}, the change of the denoised image by edits along {vectors} equals its linear "
-        "prediction alpha s p (value: the relative deviation at this strength)."
+        f"{edits} = {strongest:g}, change the denoised image as linearly as small ones: by alpha times singular value "
+        f"times left singular vector, to a relative deviation of at most {_BENT:g} (value: the deviation, mean over "
+        "images)."
     )
     return (
-        Claim("directions-larger", larger, at_least(2.0), "Fig 5", "times"),
-        Claim("directions-inside", inside, at_least(0.9), "Fig 5", "of the squared change"),
-        Claim("directions-linear", linear, at_most(0.2), "Fig 8", "relative"),
+        Claim("directions-larger", larger, at_least(_TIMES), "Fig 5", "times"),
+        Claim("directions-inside", inside, at_least(_INSIDE), "Fig 5", "of the squared change"),
+        Claim("directions-linear", linear, at_most(_BENT), "Fig 8"),
     )
 
 
@@ -249,7 +253,7 @@ def _edits_of(
 def _measured(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.ndarray) -> dict[str, Measured]:
     """On the first level, ``(images, kinds, strengths)`` each."""
     ratio = analysis.t_interval(np.log(size[:, 0, 0]) - np.log(size[:, 1, 0])).map(lambda end: float(np.exp(end)))
-    note = f"sigma = {config.sigmas[0]:g}, {config.images} images"
+    note = f"At sigma = {config.sigmas[0]:g}, over {config.images} images."
     return {
         "directions-larger": Noted(ratio, note),
         "directions-inside": Noted(analysis.t_interval(share[:, 0, 0], bounds=(0, 1)), note),

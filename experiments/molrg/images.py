@@ -41,9 +41,13 @@ FIGURES = (
 )
 
 _CLOSER = "are closer to the network's images from the same noise than those of one Gaussian are"
-_ON_EVERY = f"On every data set, images of the fitted mixture of low-rank Gaussians {_CLOSER}"
-_GIVEN = f"{_ON_EVERY}; the mixture is given the class where the network is class-conditional."
-_BLIND = f"{_ON_EVERY}, even where the network is given a class and the mixture must infer it."
+_ON_EVERY = (
+    "On every data set (one part each), images of a mixture of low-rank Gaussians fitted to the network's training "
+    f"images {_CLOSER}"
+)
+_VALUE = "(value: the Gaussian's distance minus the mixture's, mean over draws of noise)."
+_GIVEN = f"{_ON_EVERY}; where the network is given a class, the mixture is, too {_VALUE}"
+_BLIND = f"{_ON_EVERY}, even where the network is given a class that the mixture must infer {_VALUE}"
 CLAIMS = (
     Claim("images-order", _GIVEN, each(at_least(0.0)), "Table 1", "Euclidean distance"),
     Claim("images-order-blind", _BLIND, each(at_least(0.0)), "Table 1", "Euclidean distance"),
@@ -242,9 +246,8 @@ def _order(one: Compared, distances: dict[str, np.ndarray], arm: str) -> Noted:
         given = ", which unlike the network is not given the class,"
     return Noted(
         gain,
-        f"{share:.1f} % of the Gaussian's distance, {len(distances[arm]):,} draws of noise",
-        f"On {one.name}, images of the fitted mixture of low-rank Gaussians{given} {_CLOSER} (value: the paired "
-        "difference of the distances).",
+        f"This is {share:.1f} % of the Gaussian's distance, over {len(distances[arm]):,} draws of noise.",
+        f"On {one.name}, images of the fitted mixture of low-rank Gaussians{given} {_CLOSER} {_VALUE}",
     )
 
 

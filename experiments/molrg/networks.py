@@ -19,6 +19,8 @@ from experiments.study.flop import network_flop
 
 #: Why no sigmoid is fitted.
 NO_CROSSING = "the scores of this run do not cross 1/2"
+#: Room around the score of the true distribution, and training examples for each dimension at which networks reach it.
+_ROOM, _TENS = 0.01, (30.0, 120.0)
 
 FIGURES = (
     Figure(
@@ -34,24 +36,32 @@ FIGURES = (
 
 def claims(config: Config) -> tuple[Claim, ...]:
     """What is tested."""
+    nearest = f"the nearest {100 * (1 - config.level):g} % of fresh draws"
+    score = f"share of them that lie farther from the training set than {nearest} do"
     true = (
-        f"Draws of the true distribution have the generalisation score {config.level:g} against every training set "
-        "(value: the mean over dimensions and numbers of examples N)."
+        f"A control: of draws of the true distribution, the generalisation score ({score}) is {config.level:g}, within "
+        f"{_ROOM:g} (value: the mean over training sets, of several dimensions and numbers of examples)."
     )
-    copies = "The multi-delta denoiser, which minimises the training loss, has the generalisation score 0."
+    few = 0.01 if config.samples >= 400 else 0.1
+    copies = (
+        "A control: the samples of the multi-delta denoiser, which minimises the training loss, repeat the training "
+        f"set: their generalisation score ({score}) is at most {few:g}."
+    )
     collapse = (
-        "Generalisation scores of {} agree better across intrinsic dimensions (ID) over N / ID than over the number of "
-        "training examples N (value: by how much the spread of the curves' midpoints falls)."
+        "Generalisation scores of {}, trained on N examples of intrinsic dimension ID, are a function of N / ID rather "
+        "than of N: curves of different ID lie closer together over N / ID (value: the standard deviation of the "
+        "curves' midpoints in log2 N minus that in log2 (N / ID))."
     )
     crossing = (
-        "{} reach the generalisation score {:g} at some tens of training examples for each of the data's intrinsic "
-        "dimensions (the paper: 50 to 60, U-Nets)."
+        "{} reach the generalisation score {:g}, that of the true distribution, with {:g} to {:g} training examples "
+        "for each intrinsic dimension of the data (value: the number of examples over the intrinsic dimension, N / ID, "
+        "at which a sigmoid fitted to the scores is there; the paper finds 50 to 60 with U-Nets)."
     )
-    dense, unet = (crossing.format(who, config.level) for who in ("Dense networks", "U-Nets"))
-    tens = within(30.0, 120.0)
+    dense, unet = (crossing.format(who, config.level, *_TENS) for who in ("Dense networks", "U-Nets"))
+    tens = within(*_TENS)
     return (
-        Claim("networks-true-law", true, within(config.level - 0.01, config.level + 0.01), "(46)"),
-        Claim("networks-multi-delta", copies, at_most(0.01 if config.samples >= 400 else 0.1), "(21)"),
+        Claim("networks-true-law", true, within(config.level - _ROOM, config.level + _ROOM), "(46)"),
+        Claim("networks-multi-delta", copies, at_most(few), "(21)"),
         Claim("networks-collapse", collapse.format("dense networks"), at_least(0.0), "Fig 4", "octaves"),
         Claim("networks-collapse-unet", collapse.format("U-Nets"), at_least(0.0), "Fig 4", "octaves"),
         Claim("networks-crossing", dense, tens, "Fig 4", "N / ID"),
@@ -103,8 +113,8 @@ def measured(config: Config, bracket: dict[str, np.ndarray], dense: Fits, unet: 
     low, high = wilson(copies, config.samples)
     copied = Estimate(copies, float(low), float(high), method="Wilson", n=config.samples)
     return {
-        "networks-true-law": Noted(true, f"{bracket['true_law'].size} training sets, {config.fresh:,} draws each"),
-        "networks-multi-delta": Noted(copied, f"{config.samples:,} samples"),
+        "networks-true-law": Noted(true, f"{bracket['true_law'].size} training sets, {config.fresh:,} draws each."),
+        "networks-multi-delta": Noted(copied, f"{config.samples:,} samples."),
         "networks-collapse": _collapse(dense, config.ranks),
         "networks-collapse-unet": _collapse(unet, config.unet.ranks),
         "networks-crossing": _crossing(dense, config.ranks, dense_training),
@@ -118,8 +128,8 @@ def _collapse(fits: Fits, ranks: Sequence[int]) -> Measured:
     over_n, over_ratio = fits.spread
     return Noted(
         fits.gain,
-        f"spread {over_n:.2f} over log2 N (or N / n, as n is fixed), {over_ratio:.2f} over log2 N / ID; "
-        f"midpoints are proportional to ID to the power {fits.exponent:.2f}",
+        f"The deviation is {over_n:.2f} in log2 N and {over_ratio:.2f} in log2 (N / ID); midpoints are proportional "
+        f"to ID to the power {fits.exponent:.2f}.",
     )
 
 
@@ -128,7 +138,7 @@ def _crossing(fits: Fits, ranks: Sequence[int], trained: str) -> Measured:
         return NotTested(f"{NO_CROSSING}; {trained}")
     curves = "all curves together" if len(ranks) > 1 else "one curve"
     at = fits.crossing.map(lambda power: 2**power)
-    return Noted(at, f"sigmoid in log2 N / ID, {curves}; {trained}")
+    return Noted(at, f"The sigmoid is one in log2 (N / ID), fitted to {curves}; {trained}.")
 
 
 @dataclass(frozen=True)

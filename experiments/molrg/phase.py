@@ -23,18 +23,9 @@ from experiments.molrg.phase_arms import (
     bound_errors,
     checks,
 )
+from experiments.molrg.phase_claims import MAPS, RANDOM_CLAIMS, claims
 from experiments.molrg.subject import PAPER, Plan, Subject
-from experiments.study import Claim, Cost, Figure, Measured, Noted, all_of, at_least, at_most, equivalent, within
-
-#: Name of the phase map for each number of subspaces, and the paper's figure.
-_MAPS = {1: ("one", "Fig 2"), 2: ("two", "Fig 3"), 3: ("three", "Fig 6")}
-#: Id of the claim on each kind of random initial columns, and the kind in words.
-_RANDOM_CLAIMS = {
-    SHORT: ("phase-random-start", "columns of unit length"),
-    LONG: ("phase-random-start-long", "columns with standard normal entries"),
-}
-_SUCCESSES = "(value: the share of successful trials)"
-_EXCEPTIONS = "(value: the share of trials that contradict this)"
+from experiments.study import Cost, Figure, Measured, Noted
 
 FIGURES = (
     *(
@@ -44,7 +35,7 @@ FIGURES = (
             "rank d and number of points N, an arm a panel.",
             source.lower().replace(" ", "-"),
         )
-        for k, (count, source) in _MAPS.items()
+        for k, (count, source) in MAPS.items()
     ),
     Figure(
         "subspace_errors",
@@ -62,129 +53,6 @@ class Found:
     arms: Arms
     checks: dict[str, np.ndarray]
     errors: dict[int, dict[str, np.ndarray]]
-
-
-def claims(config: Config) -> tuple[Claim, ...]:
-    """What is tested."""
-    return (
-        *_closed_form_claims(),
-        *transition_claims(config),
-        bound_claim("phase-bound-one", "Theorem 2", "PCA"),
-        bound_claim("phase-bound-many", "Theorem 4", "the K-subspaces method with K = 2"),
-        _samples_claim(config.samples),
-    )
-
-
-def _closed_form_claims() -> tuple[Claim, ...]:
-    """Tweedie's identity, and what the minimum of the denoising loss is."""
-    tweedie = (
-        "The posterior mean and the density of a mixture whose components differ in rank, mean and variances satisfy "
-        "Tweedie's identity in float64 (value: the largest deviation)."
-    )
-    drawn = "The denoising loss averaged over drawn noise equals its closed form (value: their relative difference)."
-    minimum = (
-        "Gradient descent over orthonormal columns on the closed form of the denoising loss converges to the subspace "
-        "that PCA finds (value: the largest distance between the projectors)."
-    )
-    parts = all_of(
-        Claim("phase-exact-loss-drawn", drawn, equivalent(0.01), "Theorem 1"),
-        Claim("phase-exact-loss-minimum", minimum, at_most(0.01), "Theorem 1"),
-    )
-    pca = "Training the denoiser of a single subspace is principal component analysis (PCA)."
-    return (
-        Claim("phase-tweedie", tweedie, at_most(1e-10), "equation 4"),
-        Claim("phase-exact-loss", pca, parts, "Theorem 1"),
-    )
-
-
-def transition_claims(config: Config) -> tuple[Claim, ...]:
-    """Where each method succeeds."""
-    noisy, steps = f"With noise of standard deviation {config.noise:g},", f"{config.steps:,} steps of SGD"
-    one = _MAPS[1][1]
-    clean = f"Without noise, PCA succeeds exactly where N >= d {_EXCEPTIONS}."
-    pca = (
-        Claim("phase-pca-clean", clean, at_most(0.005), one),
-        Claim("phase-pca-above", f"{noisy} PCA succeeds at N = d + 2 {_SUCCESSES}.", at_least(0.95), one),
-        Claim("phase-pca-below", f"{noisy} PCA fails where N < d {_SUCCESSES}.", at_most(0.01), one),
-    )
-    k_subspaces, sgd = [], []
-    for k in (2, 3):
-        method, source = f"K-subspaces with K = {k}", _MAPS[k][1]
-        clean = f"Without noise, {method} and d >= 3 succeeds exactly where N >= d {_EXCEPTIONS}."
-        above = f"{noisy} {method} succeeds at N = d + 2 {_SUCCESSES}."
-        k_subspaces += [
-            Claim(f"phase-k-subspaces-{k}-clean", clean, at_most(0.01), source),
-            Claim(f"phase-k-subspaces-{k}-noisy", above, at_least(0.9), source),
-        ]
-    for k, (_, source) in _MAPS.items():
-        method = f"SGD on the denoising loss with K = {k}"
-        below, above = f"{method} fails at N = d - 1 {_SUCCESSES}.", f"{method} succeeds at N = d + 3 {_SUCCESSES}."
-        sgd += [
-            Claim(f"phase-sgd-{k}-below", below, at_most(0.05), source),
-            Claim(f"phase-sgd-{k}-above", above, at_least(0.8), source),
-        ]
-    dimension = (
-        f"PCA's phase transition is the same in {2 * config.dimension} dimensions as in {config.dimension} (value: the "
-        "share of cells of d and N in which any trial has another outcome)."
-    )
-    near = (
-        f"{steps} on the denoising loss, which for K > 1 subspaces begin near the true ones, have the phase transition "
-        "of subspace clustering."
-    )
-    random = (
-        f"From random initial {{}}, {steps} on the denoising loss rarely find two subspaces even where N >= d: the "
-        f"phase transition requires initial columns near the true ones {_SUCCESSES}."
-    )
-    straighten = (
-        "The columns that SGD finds must be made orthonormal before they are compared with the true subspace: at d = "
-        f"{config.ranks[-1]}, N = {config.sizes[-1]} this raises the share of successful trials (value: by how much)."
-    )
-    if_pca = "PCA finds a subspace of rank d from N points on it if and only if N >= d."
-    if_k = "The K-subspaces method finds K subspaces of rank d from N points on each if and only if N >= d."
-    return (
-        Claim("phase-pca", if_pca, all_of(*pca), one),
-        Claim("phase-dimension", dimension, at_most(0.05), one),
-        Claim("phase-k-subspaces", if_k, all_of(*k_subspaces), "Figs 3 and 6"),
-        Claim("phase-sgd", near, all_of(*sgd), "Figs 2, 3 and 6"),
-        *(Claim(name, random.format(kind), at_most(0.2), "equation 45") for name, kind in _RANDOM_CLAIMS.values()),
-        Claim("phase-straighten", straighten, at_least(0.2), "Algorithm 1", paper="own"),
-    )
-
-
-def bound_claim(claim: str, source: str, method: str) -> Claim:
-    """The claim ``claim``, that the error of a method obeys the bounds of a theorem."""
-    above = (
-        f"For {method} with N >= d and the constant fitted on the smaller ranks, the larger ranks violate the bound no "
-        "more often than the theorem allows (value: the share of violations less the allowed share)."
-    )
-    below = (
-        f"For {method} with N < d, the distance between the estimated and the true projector is sqrt(2 (d - N)) "
-        "(value: the ratio of the two; directions that the points leave undetermined may agree with the true ones by "
-        "chance)."
-    )
-    parts = all_of(
-        Claim(f"{claim}-above", above, at_most(0.0), source),
-        Claim(f"{claim}-below", below, within(0.9, 1.02), source),
-    )
-    both = f"The error of the subspaces that {method} finds obeys the theorem's bounds on both sides of N = d."
-    return Claim(claim, both, parts, source)
-
-
-def _samples_claim(count: int) -> Claim:
-    """Samples lie on the subspaces, as many on each as its weight says."""
-    near = "Every sample lies on one of the mixture's subspaces (value: the largest distance to the nearest subspace)."
-    often = (
-        f"Among {count:,} samples, components occur as often as their weights say, to 3 standard errors (value: the "
-        "share of the first component less its weight)."
-    )
-    error = float(np.sqrt(WEIGHTS[0] * (1 - WEIGHTS[0]) / count))
-    parts = all_of(
-        Claim("phase-samples-near", near, at_most(0.01), "Lemma 1"),
-        # The difference lies within 3 standard errors: its 95 % interval inside 5.
-        Claim("phase-samples-share", often, equivalent(5 * error), "Lemma 1"),
-    )
-    whole = "Heun's method with the exact posterior mean of a mixture of low-rank Gaussians samples that mixture."
-    return Claim("phase-samples", whole, parts, "Lemma 1")
 
 
 def measure(config: Config, subject: Subject, run: study.Run) -> Found:
@@ -232,7 +100,7 @@ def transitions(config: Config, arms: Arms) -> dict[str, Measured]:
         "phase-dimension": share((clean["success"] != arms.wide["success"]).any(axis=0)),
         "phase-k-subspaces": k_subspaces,
         "phase-sgd": sgd,
-        **{name: _random(config, arms.random[kind]) for kind, (name, _) in _RANDOM_CLAIMS.items()},
+        **{name: _random(config, arms.random[kind]) for kind, (name, _) in RANDOM_CLAIMS.items()},
         "phase-straighten": _straightened(arms.sgd[1]),
     }
 
@@ -284,7 +152,7 @@ def report(config: Config, subject: Subject, found: Found) -> study.Findings:
     trials = f"n = {config.dimension}: {config.trials} trials a cell, {config.sgd_trials} for SGD."
     shares = {k: {name: arm["success"].mean(axis=0) for name, arm in shown.items()} for k, shown in panels.items()}
     maps = {
-        f"phase_{_MAPS[k][0]}": (plots.phase_maps(shown, config.ranks, config.sizes), trials)
+        f"phase_{MAPS[k][0]}": (plots.phase_maps(shown, config.ranks, config.sizes), trials)
         for k, shown in shares.items()
     }
     gaps = range(-2, 5)

@@ -155,7 +155,7 @@ def judge(claim: Claim, measured: Measured, paper: str) -> JudgedClaim:
         raise TypeError(f"claim {claim.id!r}: measured = {type(measured).__name__}: must be {wanted}")
     if isinstance(measured, Mapping):
         parts = [judge(part, measured[name], paper) for name, part in _parts(claim, measured).items()]
-        return JudgedClaim.all_of(parts, **about, **({"note": note} if note else {}))
+        return JudgedClaim.all_of(parts, **about, note=note)
     assert isinstance(claim.test, Test) and not isinstance(measured, Noted)
     limit = claim.test.max_standard_error
     return JudgedClaim(
@@ -182,6 +182,8 @@ def _parts(claim: Claim, measured: Mapping[str, Any]) -> dict[str, Claim]:
     assert isinstance(claim.test, Each)
     test = claim.test.test
     return {
-        name: replace(claim, id=f"{claim.id}-{name}", statement=f"{claim.statement} ({name})", test=test, note="")
+        name: replace(
+            claim, id=f"{claim.id}-{name}", statement=f"{claim.statement} (Part: {name}.)", test=test, note=""
+        )
         for name in measured
     }

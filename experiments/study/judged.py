@@ -131,14 +131,17 @@ class JudgedClaim:
         """Every one of ``parts`` holds: not supported if one is not, else not applicable or undecided if one is, else
         supported.
 
-        As an intersection-union test it needs no correction for the number of parts. Shown are the value, the interval
-        and the bound of the part that decides: the first with the worst verdict.
+        As an intersection-union test it needs no correction for the number of parts. Value and interval are those of
+        the part that decides, the first with the worst verdict, which the note names.
         """
         if not parts:
             raise ValueError("an 'all of' claim must have at least one part")
         worst = min(parts, key=lambda part: _WORST.index(part.verdict))
-        why = f": {worst.note}" if worst.verdict == NOT_APPLICABLE else ""
-        about.setdefault("note", f"decided by {worst.id}, one of {len(parts)}{why}")
+        which = f"one of {len(parts)}" if len(parts) > 1 else "the only one"
+        decided = f"Verdict and value are those of the part {worst.id}, {which}."
+        if worst.verdict == NOT_APPLICABLE:
+            decided = f"The verdict is that of the part {worst.id}, {which}: {worst.note}"
+        about["note"] = " ".join(filter(None, (about.get("note"), decided)))
         return cls(
             value=worst.value,
             interval=worst.interval,
@@ -199,7 +202,7 @@ class JudgedClaim:
         if self.interval is None:
             return "-"
         low, high = self.interval
-        alike = "(exact)" if self.exact else "(all alike: no interval)"
+        alike = "(not an estimate: no interval)" if self.exact else "(all alike: no interval)"
         spread = alike if low == high else f"[{low:.4g}, {high:.4g}]"
         text = f"{self.value:.4g} {spread}" + (f" {self.unit}" if self.unit else "")
         return text if self.standard_error is None else f"{text} (standard error {self.standard_error:.4g})"

@@ -2,11 +2,12 @@
 
     python -m experiments.study.pages --runs runs/molrg-default
 
-Each run gives one page of Markdown, ``docs/results/NAME.md``: the command, and every claim with its value, interval,
-threshold and verdict. The numbers on the pages are those of ``claims.json``; nothing is typed by hand.
+Each run gives one page of Markdown, ``docs/results/NAME.md``: the command, the terms that the study declares, and every
+claim with its value, interval, threshold and verdict. The numbers on the pages are those of ``claims.json``; nothing is
+typed by hand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dgu.core.files import write_atomic
 from experiments.study.command_line import run_command
 from experiments.study.configuration import read_config
 from experiments.study.judged import JudgedClaim, counted, read_claims
+from experiments.study.listing import studies
 from experiments.study.run_directory import RunDirectory
 
 #: What a cell of a table in Markdown must not hold as it is.
@@ -31,23 +33,28 @@ class Config:
     """Folder of the pages."""
 
 
-def page(name: str, preset: str, claims: Sequence[JudgedClaim]) -> str:
+def page(name: str, preset: str, claims: Sequence[JudgedClaim], terms: Mapping[str, str] | None = None) -> str:
     """The page of one run of the study ``name``, in Markdown.
 
     Args:
         name: the study, as in ``python -m experiments.NAME``.
         preset: the preset that ran.
         claims: its claims.
+        terms: what the words of its claims mean, by term.
     """
     option = "" if preset == "default" else f" --preset {preset}"
     lines = [
         f"# Results of `python -m experiments.{name}{option}`",
         "",
-        f"{counted(claims)}. Intervals are at 95 %.",
+        f"{counted(claims)}. Intervals are at 95 %: a claim is supported if its whole interval keeps to the threshold, "
+        "not supported if the whole interval violates it, and undecided otherwise. In brackets stands the source: a "
+        "paper with its figure or theorem, or “own” for a claim that no paper makes.",
         "",
         "This page was made by `python -m experiments.study.pages` from the `claims.json` of the run; its report has "
         "the figures.",
         "",
+        *(f"- **{term}**: {meaning}" for term, meaning in (terms or {}).items()),
+        *([""] if terms else []),
         "| claim | value | threshold | verdict |",
         "|---|---|---|---|",
     ]
@@ -76,8 +83,9 @@ def write_page(run: Path, out: Path) -> Path:
     if claims is None:
         raise InputError(f"--runs = {str(run)!r}: must be the directory of a finished run")
     out.mkdir(parents=True, exist_ok=True)
-    file = out / f"{name}.md"
-    write_atomic(file, lambda stream: stream.write(page(name, preset, claims).encode()))
+    file, known = out / f"{name}.md", studies()
+    text = page(name, preset, claims, known[name].terms if name in known else None)
+    write_atomic(file, lambda stream: stream.write(text.encode()))
     return file
 
 

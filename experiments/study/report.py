@@ -39,6 +39,7 @@ class Report:
         answer: plain sentences with the numbers measured.
         claims, figures, tables: in the order in which they are shown.
         metrics: the numbers of ``metrics.json``, of a part under its name.
+        terms: what the words of the claims mean, by term.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Report:
     figures: Sequence[FigureEntry] = ()
     tables: Sequence[Table] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    terms: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_declared(who: str, what: str, declared: Sequence[str], given: Iterable[str]) -> None:
@@ -73,7 +75,7 @@ caption { text-align: left; font-weight: 600; padding: .4rem 0; }
 .supported { color: var(--good); } .not-supported { color: var(--bad); } .undecided { color: var(--open); }
 .not-applicable { color: var(--soft); }
 .verdict { font-weight: 700; white-space: nowrap; } .note, figcaption, footer { color: var(--soft); font-size: .9rem; }
-code { font-size: .85em; } figure { margin: 1.5rem 0; }
+dt { font-weight: 600; } code { font-size: .85em; } figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
 """
 
@@ -107,7 +109,7 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
     parts = [
         f"<h1>{html.escape(report.title)}</h1>",
         f'<div class="answer">{"".join(f"<p>{html.escape(line)}</p>" for line in report.answer.splitlines())}</div>',
-        *(["<h2>Claims</h2>", _claims(report.claims)] if report.claims else []),
+        *(["<h2>Claims</h2>", _terms(report.terms), _claims(report.claims)] if report.claims else []),
         *(["<h2>Figures</h2>"] if report.figures else []),
         *(_figure(directory, figure) for figure in report.figures),
         *(["<h2>Tables</h2>"] if report.tables else []),
@@ -138,6 +140,12 @@ def environment() -> list[tuple[str, str]]:
         ("devices", f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"),
         ("system", f"{platform.system()} {platform.machine()}"),
     ]
+
+
+def _terms(terms: Mapping[str, str]) -> str:
+    """The words of the claims and their meanings, or nothing."""
+    rows = (f"<dt>{html.escape(term)}</dt><dd>{html.escape(meaning)}</dd>" for term, meaning in terms.items())
+    return f"<dl>{''.join(rows)}</dl>" if terms else ""
 
 
 def _claims(claims: Sequence[JudgedClaim]) -> str:

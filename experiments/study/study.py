@@ -40,6 +40,8 @@ class Study:
         introduce: ``introduce(config, subject)`` gives the answer, tables and metrics with which the report begins.
         renamed: options that have another name now, for those who still type the old one: ``{"--epochs":
             "--stopping.epochs"}``.
+        terms: what the words and symbols of its claims mean, by term: said above the claims in the report and on the
+            page of results.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Study:
     )
     introduce: Callable[[Any, Any], Findings] = lambda config, subject: Findings("")
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    terms: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def config(self) -> type[Options]:
@@ -130,6 +133,7 @@ class Study:
                 *(Table(f"{s.title}: {t.title}", t.header, t.rows) for s in every for t in s.tables),
             ],
             metrics=metrics,
+            terms=self.terms,
         )
 
     def dry_run(self, config: Any) -> list[Cost]:

@@ -55,21 +55,27 @@ def claims(options: Options) -> tuple[Claim, ...]:
     """What is tested: each difference of accuracy is smaller than the margin."""
     test = equivalent(options.margin, max_standard_error=options.max_standard_error)
     within = f"within {options.margin:g} percentage points"
+    undecided = f"undecided if its standard error exceeds {options.max_standard_error:g}"
     same = (
-        f"{{}} reach the same accuracy, {within}, when trained and tested on diffusion samples as when trained and "
-        "tested on the Gaussian mixture fitted to them."
+        f"Linear classifiers {{}} reach the same accuracy, {within}, when trained and tested on diffusion samples as "
+        "when trained and tested on draws from the Gaussian mixture fitted to other such samples, one Gaussian to a "
+        f"class (value: accuracy on samples minus accuracy on mixture; {undecided})."
     )
-    of_subsets = same.format("Linear classifiers (softmax outputs, squared error) of random subsets of the classes")
-    of_all = same.format("Linear classifiers (softmax outputs, squared error) of all classes")
-    of_pairs = same.format("Linear classifiers (sigmoid output, squared error) of pairs of classes")
-    by_cross_entropy = same.format("Linear classifiers of all classes, trained on cross entropy,")
+    numbers = " or ".join(map(str, options.subset_sizes))
+    parts = ", one part for each number," * (len(options.subset_sizes) > 1)
+    few = "(softmax outputs, squared error) that tell {} randomly chosen classes apart{}"
+    of_subsets = same.format(few.format(numbers, parts))
+    of_all = same.format("(softmax outputs, squared error) that tell all classes apart")
+    of_pairs = same.format("(sigmoid output, squared error) that tell pairs of classes apart")
+    by_cross_entropy = same.format("that tell all classes apart, trained on cross entropy,")
     corrected = (
-        "The difference of accuracy between diffusion samples and mixture equals that between the mixture and a "
-        f"mixture fitted again to its samples (the null, which shows the effect of the finite fit alone), {within}."
+        "For linear classifiers that tell all classes apart, diffusion samples differ from the Gaussian mixture fitted "
+        f"to them no more than the finite fit explains: the difference of accuracy equals, {within}, that between the "
+        "mixture and the null, a mixture fitted again to as many draws of the mixture (value: samples minus mixture, "
+        f"less mixture minus null; {undecided})."
     )
     subsets = [
-        Claim(f"{k}-classes", same.format(f"Linear classifiers of {k} random classes"), test, "Fig 5", "points")
-        for k in options.subset_sizes
+        Claim(f"{k}-classes", same.format(few.format(k, "")), test, "Fig 5", "points") for k in options.subset_sizes
     ]
     return (
         Claim("universality-subsets", of_subsets, all_of(*subsets), "Fig 5"),

@@ -34,16 +34,27 @@ FIGURES = (
 
 
 def _claim(kind: str, spectra: str, source: str) -> Claim:
+    *first, last = (f"{quantile:.0%}" for quantile in QUANTILES)
+    inside = f"lies in [{BOUNDS[0]:g}, {BOUNDS[1]:g}] at the rank"
     ratio = (
-        f"For {spectra}, the ratio of the mixture's eigenvalues to those of the diffusion samples, divided by the "
-        "ratio of the null's (a mixture fitted again to samples of the mixture) to the mixture's, lies in "
-        f"[{BOUNDS[0]:g}, {BOUNDS[1]:g}]"
+        "with r the ratio of an eigenvalue of the mixture to that of the samples, and r0 the ratio of the null's to "
+        "the mixture's, where the null is a mixture fitted again to draws of the mixture"
+    )
+    same = (
+        f"For {spectra}, the fitted Gaussian mixture has the spectrum of the diffusion samples, up to the effect of "
+        f"the finite fit: {ratio}, r / r0 {inside}s {', '.join(first)} and {last} down the spectrum, one part each "
+        "(value: r / r0)."
     )
     parts = [
-        Claim(_part(kind, quantile), f"{ratio} at {quantile:.0%} of the ranks.", within(*BOUNDS), source)
+        Claim(
+            _part(kind, quantile),
+            f"For {spectra}, the ratio r / r0 {inside} {quantile:.0%} down the spectrum, {ratio}.",
+            within(*BOUNDS),
+            source,
+        )
         for quantile in QUANTILES
     ]
-    return Claim(f"spectrum-{kind}", f"{ratio} at each rank that is compared.", all_of(*parts), source)
+    return Claim(f"spectrum-{kind}", same, all_of(*parts), source)
 
 
 def _part(kind: str, quantile: float) -> str:
@@ -51,8 +62,8 @@ def _part(kind: str, quantile: float) -> str:
 
 
 CLAIMS = (
-    _claim("covariance", "the class covariances", "Fig 6"),
-    _claim("gram", "the Gram matrix of the balanced mixture of classes", "Fig 8"),
+    _claim("covariance", "the covariances of the classes (geometric mean over classes)", "Fig 6"),
+    _claim("gram", "the Gram matrix of equally many images of each class", "Fig 8"),
 )
 
 

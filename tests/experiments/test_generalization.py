@@ -65,7 +65,7 @@ def test_smoke_end_to_end(tmp_path, capsys):
     trained = [name for name in by_id if not name.startswith(("bound-", "flow-", "kl-"))]
     assert {by_id[name].verdict for name in trained} == {"not applicable"}
     assert "4 epochs are too few to train a network" in by_id["sgd-learns"].note
-    assert "within 800 epochs" in by_id["sgd-learns"].statement
+    assert "at epochs 400 to 800" in by_id["sgd-learns"].statement
     check_statements(tmp_path, STUDY.presets["default"])
     capsys.readouterr()
     assert study("--preset", "smoke", "--out", tmp_path, gather=forbidden) == claims
@@ -84,7 +84,7 @@ def learning(options):
 @pytest.mark.parametrize(
     ("options", "examples", "why"),
     [
-        ({}, "1,100 examples", ""),
+        ({}, "1,100 training examples", ""),
         ({"sizes": (70, 300)}, "300 examples", "trained on 300 examples, fewer than 1,000"),
         ({"epochs": 600}, "", "training ended after 600 of 800 epochs"),
         ({"epochs": 50}, "", "50 epochs are too few to train a network"),
@@ -95,7 +95,7 @@ def test_what_is_learned_is_told_of_the_training_that_was(options, examples, why
     options = Options(**{"epochs": 1230, "evaluations": 10, "seeds": 6, "sizes": (70, 1100)} | options)
     found = learning(options)
     sgd, adam = found["sgd-learns"], found["adam-learns"]
-    assert "800 epochs" in sgd.statement and (sgd.verdict == "not applicable") == bool(why)
+    assert "at epochs 400 to 800" in sgd.statement and (sgd.verdict == "not applicable") == bool(why)
     if why:
         assert why in sgd.note and sgd.value is None and adam.verdict == "not applicable" and examples in sgd.note
     else:
@@ -110,7 +110,7 @@ def early(options, found, optimizer="sgd", n=100):
     measured = stopping.early_claim(optimizer, n, risen, untested)
     whole = judged(stopping.PART, {f"early-stopping-{optimizer}": {str(n): measured}})[f"early-stopping-{optimizer}"]
     (part,) = whole.parts
-    assert part.id == f"early-stopping-{optimizer}-{n}" and f"{n} examples" in part.statement
+    assert part.id == f"early-stopping-{optimizer}-{n}" and f"{n} training examples" in part.statement
     return part
 
 
@@ -298,7 +298,7 @@ def test_places_and_weights_of_modes_are_told_apart():
         log_q, other = (np.log(each / each.sum()) for each in (density, density * tilt))
         runs = np.array([[log_q, log_q], [other, other], [log_q, lost]])  # the last has diverged: left out, and said so
         claims = list(judged(shift.PART, shift.far_modes(runs, grid, mu)).values())
-        assert [claim.verdict for claim in claims] == verdicts and claims[0].note == "2 seeds"
+        assert [claim.verdict for claim in claims] == verdicts and claims[0].note == "2 seeds did not diverge."
         assert claims[0].value == (density is one)
 
 

@@ -73,9 +73,12 @@ def test_all_of_is_as_good_as_its_worst_part():
     named = {key: value for key, value in ABOUT.items() if key != "unit"}
     assert JudgedClaim.all_of([good, good], **named).verdict == "supported"
     assert JudgedClaim.all_of([good, open_], **named).verdict == "undecided"
-    joined = JudgedClaim.all_of([open_, bad, good], **named)
+    bad = dataclasses.replace(bad, id="bad")
+    joined = JudgedClaim.all_of([open_, bad, good], **named, note="A word beforehand.")
     assert joined.verdict == "not supported"
     assert (joined.value, joined.interval) == (bad.value, bad.interval)
+    assert joined.note == "A word beforehand. Verdict and value are those of the part bad, one of 3."
+    assert JudgedClaim.all_of([bad], **named).note == "Verdict and value are those of the part bad, the only one."
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -197,4 +200,4 @@ def test_table_names_each_claim_with_verdict_numbers_and_bound():
 def test_an_interval_without_width_is_shown_as_none():
     same = make("within", -10.9375, -10.9375, 1)
     assert same.measured.startswith("-10.94 (all alike: no interval)") and same.verdict == "undecided"
-    assert "(exact)" in dataclasses.replace(same, exact=True).measured
+    assert "(not an estimate: no interval)" in dataclasses.replace(same, exact=True).measured

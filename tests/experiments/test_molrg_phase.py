@@ -8,7 +8,7 @@ import pytest
 from dgu.analysis.stats import Estimate
 from dgu.analysis.subspaces import BoundFit
 from dgu.core.errors import InputError
-from experiments.molrg import STUDY, phase
+from experiments.molrg import STUDY, phase, phase_claims
 from experiments.molrg.phase_arms import LONG, SHORT, Arms
 from experiments.study.claims import judge
 from experiments.study.run_directory import RunDirectory
@@ -37,7 +37,7 @@ def judged(name, **arms):
         "random": {SHORT: usual, LONG: usual},
     }
     whole = Arms(**{kind: right[kind] | arms.get(kind, {}) for kind in right})
-    declared = {claim.id: claim for claim in phase.transition_claims(CONFIG)}
+    declared = {claim.id: claim for claim in phase_claims.transition_claims(CONFIG)}
     return judge(declared[name], phase.transitions(CONFIG, whole)[name], "molrg")
 
 
@@ -87,7 +87,7 @@ def test_claims_on_bounds_follow_the_fit():
 
     def verdicts(broken, ratio):
         low, high = Estimate(broken, broken - 0.01, broken + 0.01), Estimate(ratio, ratio - 0.01, ratio + 0.01)
-        declared = phase.bound_claim("b", "Theorem 2", "PCA")
+        declared = phase_claims.bound_claim("b", "Theorem 2", "PCA")
         return parts(judge(declared, phase.bounded("b", BoundFit(2.0, low, 0.1, high)), "molrg"))
 
     assert verdicts(0.05, 0.97) == {"above": "supported", "below": "supported"}

@@ -1,10 +1,13 @@
 """Pages of results hold the numbers of the runs that they are made from."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from experiments.study import AllOf
 from experiments.study.judged import JudgedClaim
+from experiments.study.listing import studies
 from experiments.study.pages import main, write_page
 
 
@@ -39,6 +42,45 @@ def test_a_page_has_every_claim_with_its_numbers(tmp_path):
     assert "2 claims: 1 supported, 1 not supported, 0 undecided, 0 not applicable" in text
     row = next(line for line in text.splitlines() if "`small`" in line)
     assert row == "| `small` It is \\| small. (own) *A note.* | 0.123 [0.1, 0.2] points | at most 0.5 | supported |"
+
+
+def test_a_page_says_what_the_terms_of_the_study_mean(tmp_path):
+    known = finished(tmp_path / "runs" / "molrg-default", SMALL)
+    head, table = write_page(known, tmp_path / "docs").read_text().split("| claim |")
+    terms = studies()["molrg"].terms
+    assert terms and all(f"\n- **{term}**: {meaning}\n" in head for term, meaning in terms.items())
+    assert "`small`" in table
+    assert "- **" not in write_page(finished(tmp_path / "toy-default", SMALL), tmp_path / "docs").read_text()
+
+
+def declared(name):
+    """The claims of a study with its default options, and its terms."""
+    study = studies()[name]
+    default = study.presets["default"]
+    return study, [claim for part in study.chosen(default) for claim in part.declared(study.options_of(part, default))]
+
+
+@pytest.mark.parametrize(
+    "name", ["audit", "concentration", "generalization", "hidden_gaussian", "molrg", "universality"]
+)
+def test_every_study_declares_its_terms_and_whole_statements(name):
+    study, claims = declared(name)
+    assert 4 <= len(study.terms) <= 8 and all(meaning.endswith(".") for meaning in study.terms.values())
+    for claim in claims:
+        for one in (claim, *(claim.test.claims if isinstance(claim.test, AllOf) else ())):
+            text = one.statement
+            assert text.endswith((".", ".)")) and "  " not in text and "None" not in text, one.id
+            assert text.count("(") == text.count(")") or "[" in text, one.id
+
+
+@pytest.mark.parametrize("name", ["concentration", "generalization", "universality"])
+def test_the_pages_of_results_have_the_statements_and_terms_that_the_studies_declare(name):
+    page = (Path(__file__).parents[2] / "docs" / "results" / f"{name}.md").read_text()
+    study, claims = declared(name)
+    for claim in claims:
+        assert f"| `{claim.id}` {claim.statement.replace('|', chr(92) + '|')} (" in page, claim.id
+    for term, meaning in study.terms.items():
+        assert f"- **{term}**: {meaning}\n" in page, term
 
 
 def test_a_folder_of_runs_gives_a_page_each(tmp_path, capsys):

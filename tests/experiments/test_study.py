@@ -195,7 +195,7 @@ def make(computed, *, findings=None, skips=lambda config, subject: ""):
     )
     return study.Study(
         "toy", "Toy", "What are draws like?", Shared, (part,), gather=lambda config, directory: config.offset,
-        renamed={"--count": "--draws.count"},
+        renamed={"--count": "--draws.count"}, terms={"draw <x>": "a whole number."},
     )  # fmt: skip
 
 
@@ -209,6 +209,9 @@ def test_a_study_runs_resumes_and_reports_again(tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == {"draws": {"mean": 2.0}}
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Draws. All draws. Made today." in page and "5 draws." in page and "A note." in page
+    assert page.index("<dt>draw &lt;x&gt;</dt><dd>a whole number.</dd>") < page.index(
+        "The mean of 5 draws is positive."
+    )
     assert computed == [5]
     # Killed after the stage: only the report is made again.
     for name in ("report.html", "claims.json"):
