@@ -13,8 +13,9 @@ def equal_moments(key: Key, count: int, dimension: int) -> Float[np.ndarray, "2 
     """``count`` draws of each of two distributions with mean 0 and covariance I in d dimensions.
 
     The first is uniform on the sphere of radius ``sqrt(d)``; the second has a uniform direction and, by a fair coin,
-    the radius ``sqrt(d / 2)`` or ``sqrt(3 d / 2)``. A Gaussian mixture with these moments carries no label at all, and
-    quadratic features tell the two apart: the negative control of a comparison with Gaussian mixtures.
+    the radius ``sqrt(d / 2)`` or ``sqrt(3 d / 2)``. A Gaussian mixture with these moments carries no label at all.
+    Functions of the norm tell the two apart, such as a linear one of ``|x|^2`` and ``|x|^4``; products of two
+    coordinates have equal means in both: the negative control of a comparison with Gaussian mixtures.
 
     Raises:
         InputError: ``count`` or ``dimension`` below 1.

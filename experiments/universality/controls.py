@@ -6,7 +6,6 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis.universality.arms import Task, truth_gap
-from dgu.analysis.universality.features import quadratic_features
 from dgu.core.keys import seeded, stream
 from dgu.distributions import draw_gaussians, equal_moments, fit_gaussians
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, different, equivalent
@@ -40,11 +39,13 @@ def claims(options: Options) -> tuple[Claim, ...]:
         Claim(
             "control-negative",
             "A control in which a difference must show: on two classes of data that are far from Gaussian, but equal "
-            f"in mean and covariance, the accuracy of classifiers on quadratic features differs by more than "
-            f"{options.margin:g} percentage points from that on draws from the Gaussian mixture fitted to other such "
-            "data (value: accuracy on data minus accuracy on fitted mixture).",
+            "in mean and covariance, the accuracy of linear classifiers on the squared norm and its square differs by "
+            f"more than {options.margin:g} percentage points from that on draws from the Gaussian mixture fitted to "
+            "other such data (value: accuracy on data minus accuracy on fitted mixture).",
             different(options.margin),
             unit="points",
+            note="Changed after data were seen: with all products of two pixels as features, which have the same means "
+            "in both classes, the difference (-8.2 points) came from the finite fit of the mixture alone.",
         ),
     )
 
@@ -67,7 +68,7 @@ def report(options: Options, subject: Subject, found: dict[str, np.ndarray]) -> 
     every = list(decided.values())
     positive, negative = every
     figure = plots.forest(
-        ["positive: truth is Gaussian", "negative: same moments, quadratic features"],
+        ["positive: truth is Gaussian", "negative: same moments, told apart by norms"],
         np.asarray([claim.value for claim in every]),
         np.asarray([claim.interval for claim in every]),
         options.margin,
@@ -106,9 +107,7 @@ def positive_control(options: Options, rows: np.ndarray) -> dict[str, np.ndarray
 
 
 def negative_control(options: Options, d: int = 12, per_class: int = 400) -> dict[str, np.ndarray]:
-    """Data far from Gaussian with the mixture's means and covariances, told apart by classifiers on quadratic
-    features.
-    """
+    """Data far from Gaussian with the mixture's means and covariances, told apart by their norms."""
     sizes = {"train": per_class, "validation": per_class // 4, "test": per_class // 2}
     recipe = replace(options.recipe, learning_rates=(0.003, 0.03))
     task = Task("control", np.arange(2)[None], (per_class,), "softmax_mse")
@@ -117,10 +116,18 @@ def negative_control(options: Options, d: int = 12, per_class: int = 400) -> dic
         key = stream(stream(seeded(options.seed), "control-negative"), number)
         gap = truth_gap(
             equal_moments(key, per_class + sum(sizes.values()), d), sizes, stream(key, "mixture"), task, recipe,
-            seed=options.seed + number, features=quadratic_features,
+            seed=options.seed + number, features=radial_features,
         )  # fmt: skip
         gaps.append(gap)
     return {"gaps": np.asarray(gaps, np.float32)}
+
+
+def radial_features(x: np.ndarray) -> np.ndarray:
+    """Of rows x in d dimensions ``u = 2 (|x|^2 / d - 1)`` and ``u^2``: for ``equal_moments`` (0, 0) in the first class,
+    and (1, 1) or (-1, 1) in the second.
+    """
+    u = 2 * (np.square(x).mean(axis=1) - 1)
+    return np.stack([u, u**2], axis=1)
 
 
 PART = Part(

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from scipy import stats
 
 from dgu.data.splits import SplitSizes
+from dgu.distributions import equal_moments
 from experiments.study.claims import judge
 from experiments.universality import STUDY, accuracy, comparison, controls, spectra, two_layer
 from experiments.universality.options import Options
@@ -275,3 +277,12 @@ def test_each_replicate_has_its_own_subsets_and_pairs():
         "4-classes": "softmax_mse", "3-classes": "softmax_mse", "all-classes": "softmax_mse", "pairs": "sigmoid_mse",
         "cross-entropy": "cross_entropy", "two-layer": "softmax_mse",
     }  # fmt: skip
+
+
+def test_the_negative_control_tells_the_classes_apart_and_the_mixture_does_not():
+    """From exact norms: (0, 0) in the first class, (1, 1) or (-1, 1) in the second; in the mixture they are alike."""
+    first, second = (controls.radial_features(rows) for rows in equal_moments(jax.random.key(0), 200, 12))
+    np.testing.assert_allclose(first, 0, atol=1e-5)
+    np.testing.assert_allclose(np.abs(second), 1, rtol=1e-5)
+    found = controls.negative_control(replace(STUDY.presets["default"], replicates=2))["gaps"]
+    assert found.shape == (2,) and found.min() > 0.15
