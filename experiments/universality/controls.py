@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from dgu import plots
 from dgu.analysis.universality.arms import Task, truth_gap
@@ -122,7 +123,7 @@ def negative_control(options: Options, d: int = 12, per_class: int = 400) -> dic
     return {"gaps": np.asarray(gaps, np.float32)}
 
 
-def radial_features(x: np.ndarray) -> np.ndarray:
+def radial_features(x: ArrayLike) -> np.ndarray:
     """Of rows x in d dimensions ``u = 2 (|x|^2 / d - 1)`` and ``u^2``: for ``equal_moments`` (0, 0) in the first class,
     and (1, 1) or (-1, 1) in the second.
     """
