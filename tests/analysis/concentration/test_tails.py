@@ -44,6 +44,21 @@ def small_family(d):
     return lipschitz_family(jax.random.key(7), d, projections=3, coordinates=2, anchors=anchors, width=8)
 
 
+SYNTHETIC = {"sets": 300, "n": 200, "draws": 39}
+
+
+def test_the_size_is_five_percent():
+    """300 sets as one program: fractions within three of their standard errors."""
+    found = tail_test_p_values(
+        KEY, scales=np.arange(1, 9, dtype=np.float32) ** -0.5, family=small_family(8), **SYNTHETIC
+    )
+    assert found.shape == (300,)
+    np.testing.assert_allclose(found * 40, np.rint(found * 40), atol=1e-9)
+    for level in (0.05, 0.2, 0.5):
+        assert abs(np.mean(found <= level) - level) < 3 * np.sqrt(level * (1 - level) / 300)
+
+
+@pytest.mark.slow
 def test_five_percent_of_gaussian_sets_are_rejected():
     """1,000 sets as one program: 3 to 7 % at a nominal 5 % (the deviation of such a fraction is 0.7 %)."""
     scales = np.arange(1, 9, dtype=np.float32) ** -0.5
@@ -55,7 +70,8 @@ def test_five_percent_of_gaussian_sets_are_rejected():
 
 
 def test_power_against_student_t_with_three_degrees_of_freedom():
-    found = tail_test_p_values(KEY, 60, 2000, np.ones(8, np.float32), small_family(8), degrees_of_freedom=3, draws=19)
+    options = {"scales": np.ones(8, np.float32), "family": small_family(8), "degrees_of_freedom": 3}
+    found = tail_test_p_values(KEY, **options, **SYNTHETIC)
     assert np.mean(found <= 0.05) > 0.95
 
 
@@ -271,19 +287,25 @@ def test_bad_input(call, text):
 # --- couplings ------------------------------------------------------------------------------------------------------
 
 
-COUPLED = {name: dict(zip((16, 256, 4096), coupled_distances(KEY, 400, (16, 256, 4096), name))) for name in COUPLINGS}
+DIMENSIONS = (16, 256, 1024)
 
 
-@pytest.mark.parametrize(("d", "rounded"), [(16, 2.9), (256, 11.3), (4096, 45.3)])
-def test_coin_coupling_spreads_like_the_root_of_the_dimension(d, rounded):
+@pytest.fixture(scope="module")
+def coupled():
+    return {name: dict(zip(DIMENSIONS, coupled_distances(KEY, 400, DIMENSIONS, name))) for name in COUPLINGS}
+
+
+@pytest.mark.parametrize(("d", "rounded"), list(zip(DIMENSIONS, (2.9, 11.3, 22.6))))
+def test_coin_coupling_spreads_like_the_root_of_the_dimension(coupled, d, rounded):
+    assert coupled_deviation(4096) == pytest.approx(45.3, abs=0.06)
     exact = coupled_deviation(d)
     assert exact == pytest.approx(rounded, abs=0.06) and exact == pytest.approx(np.sqrt(d / 2), rel=0.03)
     assert exact > LARGEST_DEVIATION
-    values = COUPLED["coin"][d]
+    values = coupled["coin"][d]
     assert np.std(values, ddof=1) == pytest.approx(exact, rel=0.03)
     assert abs(np.mean(values == 0) - 0.5) < 0.1
     assert coupled_deviation(d, "independent") == pytest.approx(1 / np.sqrt(2), abs=0.02)
-    assert np.std(COUPLED["independent"][d], ddof=1) == pytest.approx(coupled_deviation(d, "independent"), rel=0.15)
+    assert np.std(coupled["independent"][d], ddof=1) == pytest.approx(coupled_deviation(d, "independent"), rel=0.15)
 
 
 @pytest.mark.parametrize("scale", [0, float("nan"), -1.0])
