@@ -303,10 +303,10 @@ def test_bad_input_of_fits_is_named():
 
 def test_planted_exponents_are_those_of_single_fits():
     key = jax.random.key(2)
-    found = planted_exponents(key, 60, 24, 1.0, sets=3, draws=10)
-    normal = np.asarray(jax.random.normal(key, (3, 60, 24)))
-    rows = (normal[1] * np.arange(1, 25) ** -0.5).astype(np.float32)
-    one = power_law_fit(rows, stream(key, 1), draws=10).exponent
+    found = planted_exponents(key, 160, 40, 1.0, sets=3, draws=32)
+    normal = np.asarray(jax.random.normal(key, (3, 160, 40)))
+    rows = (normal[1] * np.arange(1, 41) ** -0.5).astype(np.float32)
+    one = power_law_fit(rows, stream(key, 1), draws=32).exponent
     assert found.shape == (3, 3) and found[1].tolist() == [one.value, one.low, one.high]
     assert (found[:, 1] < found[:, 0]).all() and np.abs(found[:, 0] - 1).max() < 0.6
 

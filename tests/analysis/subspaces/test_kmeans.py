@@ -18,7 +18,7 @@ module = importlib.import_module("dgu.analysis.subspaces.kmeans")
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 #: Shared by tests, so that they share a program.
-CLOUD = RNG.normal(size=(120, 3)).astype(np.float32) + 5
+CLOUD = RNG.normal(size=(120, 4)).astype(np.float32) + 5
 
 
 def planted(dtype=np.float64):
@@ -93,7 +93,7 @@ def test_the_tolerance_is_in_units_of_the_mean_variance():
 
 def test_planted_clusters_are_found_exactly(x64):
     points, labels = planted()
-    found = kmeans(points, 5, KEY)
+    found = kmeans(points, 5, KEY, restarts=4)
     middles = np.stack([points[labels == c].mean(0) for c in range(5)])
     order = [int(np.square(found.centres - middle).sum((1, 2)).argmin()) for middle in middles]
     assert sorted(order) == list(range(5)) and found.centres.shape == (5, 2, 2)
