@@ -64,8 +64,8 @@ def test_names_are_the_laws_with_their_defaults():
     key = jax.random.key(1)
     for name, law in (("student_t", StudentT()), ("multivariate_student_t", MultivariateStudentT(dof=3))):
         assert named_base(name) == law
-        by_name = initial_noise(key, 4, (5,), base=name)
-        np.testing.assert_array_equal(by_name, law(jax.random.fold_in(jax.random.fold_in(key, 4), 0), (5,)))
+    by_name = initial_noise(key, 4, (5,), base="student_t")
+    np.testing.assert_array_equal(by_name, StudentT()(jax.random.fold_in(jax.random.fold_in(key, 4), 0), (5,)))
 
 
 GRID, OPTIONS = karras_sigmas(6), {"batch_size": 4, "devices": ONE}

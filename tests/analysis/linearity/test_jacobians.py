@@ -107,6 +107,7 @@ def test_memory_is_linear_in_the_size_times_the_number():
         assert memory.temp_size_in_bytes <= 24 * size * count * 4 < size * size * 4 / 50
 
 
+@pytest.mark.slow
 def test_leading_vectors_are_principal_components_at_high_noise_and_not_in_between(x64):
     """Li et al., Appendix H, with the memorising denoiser as teacher."""
     train = scale_mixture(400, 0, np.float64)

@@ -70,6 +70,7 @@ def test_scores_of_an_affine_map_are_its_biases_share(x64):
     np.testing.assert_allclose([turned.cosine("code").value, turned.cosine().value], [[[-1]] * 2, [[1]] * 2])
 
 
+@pytest.mark.slow
 def test_the_memorising_denoiser_is_not_linear_at_middle_and_low_noise_and_least_so_at_equal_weights():
     train, held = scale_mixture(1000, 0), scale_mixture(1200, 1)
     train = train - train.mean(0)  # a bias would be a defect of its own

@@ -83,6 +83,7 @@ def test_means_and_common_radii_show():
     assert found["shape 4, random"].estimate.value == pytest.approx(3.75, rel=0.12)
 
 
+@pytest.mark.slow
 def test_intervals_cover():
     """95 % intervals of a statistic without a choice of direction, over 60 sets: at least 50 hold the truth."""
     variances = np.arange(1, D + 1) ** -1.0
