@@ -1,6 +1,7 @@
 """Expansion of steps and of the sampler against whole Jacobians, exact gains, and the two-point counter-example."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,10 +42,9 @@ def planted():
     return GaussianDenoiser(rng.standard_normal(EVENT), basis, np.array([9.0, 1.0, 0.2, 0.01]))
 
 
-def trace(denoiser, churn=CHURN, indices=range(3), grid=GRID, event=EVENT, **options):
-    return trace_trajectories(
-        denoiser, jax.random.key(1), indices, grid, shape=event, churn=churn, dtype=jnp.float64, batch_size=4, **options
-    )
+def trace(denoiser, churn=CHURN, indices=range(3), grid=GRID, event=EVENT, batch_size=4, **options):
+    options |= {"shape": event, "churn": churn, "dtype": jnp.float64, "batch_size": batch_size}
+    return trace_trajectories(denoiser, jax.random.key(1), indices, grid, **options)
 
 
 @pytest.mark.parametrize("churn", [Churn(), CHURN], ids=["deterministic", "churn"])
@@ -101,6 +101,7 @@ def test_every_expansion_is_that_of_the_whole_jacobian(x64):
 
     key = jax.random.key(1)
     jacobian = jax.jit(jax.jacfwd(generate))
+    dense = dense_steps(denoiser, path)
     steps, whole, everything = (
         f(denoiser, path, **EXACT) for f in (step_expansion, path_expansion, generator_expansion)
     )
@@ -119,34 +120,48 @@ def test_every_expansion_is_that_of_the_whole_jacobian(x64):
             if added[step] > 0:
                 np.testing.assert_allclose(
                     np.linalg.norm(full[:, (step + 1) * D : (step + 2) * D], 2) / added[step],
-                    np.linalg.norm(product @ dense_step(denoiser.given(label), path, row, step), 2),
+                    np.linalg.norm(product @ dense[row, step], 2),
                     rtol=1e-7,
                 )
-            product = product @ dense_step(denoiser.given(label), path, row, step)
-            expected = np.linalg.norm(dense_step(denoiser.given(label), path, row, step), 2)
-            np.testing.assert_allclose(steps.values[row, step], expected, rtol=1e-7)
+            product = product @ dense[row, step]
+            np.testing.assert_allclose(steps.values[row, step], np.linalg.norm(dense[row, step], 2), rtol=1e-7)
         np.testing.assert_allclose(product, full[:, :D] / GRID[0], atol=1e-9)
     np.testing.assert_allclose(sigma_hat, GRID[:-1] * (1 + gammas), rtol=1e-12)
 
 
-def dense_step(denoiser, path, row, step):
-    """Jacobian of a step, written out from the definition of Heun's rule and whole Jacobians of the denoiser."""
-    x, now, after = jnp.asarray(path.x_hat[row, step]), path.sigma_hat[step], path.sigma_next[step]
-    slope = lambda x, level: ((x - denoiser(x, level)) / level).ravel()  # noqa: E731
-    first = np.asarray(jax.jacfwd(slope)(x, now)).reshape(D, D)
-    euler = np.eye(D) + (after - now) * first
-    if after == 0:
-        return euler
-    x_euler = x + (after - now) * slope(x, now).reshape(EVENT)
-    second = np.asarray(jax.jacfwd(slope)(x_euler, after)).reshape(D, D)
-    return np.eye(D) + (after - now) / 2 * (first + second @ euler)
+def dense_steps(denoiser, path):
+    """Jacobian of every step, written out from the definition of Heun's rule and whole Jacobians of the denoiser:
+    ``(n, steps, d, d)``.
+    """
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, 0, None))  # steps, within samples
+    @partial(jax.vmap, in_axes=(0, None, 0))
+    def slopes(x, label, level):
+        def slope(x):
+            return (x - denoiser.given(label)(x, level)) / level
+
+        return slope(x), jax.jacfwd(slope)(x).reshape(D, D)
+
+    now, after = path.sigma_hat, path.sigma_next
+    length = (after - now)[:, None, None]
+    value, first = map(np.asarray, slopes(path.x_hat, path.labels, now))
+    x_euler = path.x_hat + length[..., None] * value
+    # The last step, to noise 0, is Euler's.
+    second = np.asarray(slopes(x_euler, path.labels, np.append(after[:-1], 1.0))[1])
+    euler = np.eye(D) + length * first
+    whole = np.eye(D) + length / 2 * (first + second @ euler)
+    return np.concatenate([whole[:, :-1], euler[:, -1:]], axis=1)
+
+
+def two_points(a=0.5, size=64):
+    """Their distance from the middle, the shape of a state, and the denoiser."""
+    return a, (size,), EmpiricalDenoiser(np.eye(2, size) * np.array([[a], [0]]) - np.eye(2, size, -1) * a)
 
 
 def test_two_points_expand_below_their_distance_while_norms_fall(x64):
-    a, event = 0.5, (64,)
-    points = jnp.zeros((2, 64)).at[0, 0].set(a).at[1, 0].set(-a)
-    pair, grid = EmpiricalDenoiser(points), karras_sigmas(18)
-    path = trace(pair, Churn(), range(96), grid, event)
+    a, event, pair, grid = *two_points(), karras_sigmas(18)
+    path = trace(pair, Churn(), range(96), grid, event, 96)
     steps = step_expansion(pair, path, key=jax.random.key(0), tolerance=1e-7, batch_size=64)
     # Along the axis that joins the points the step is a function of one variable; across it shrinks by sigma' / sigma.
     slope = lambda y, s: (y - a * jnp.tanh(a * y / s**2)) / s  # noqa: E731
@@ -164,7 +179,7 @@ def test_two_points_expand_below_their_distance_while_norms_fall(x64):
     # Expansion needs a step that leads below the distance of the points, and a state between them.
     assert not expands[:, grid[1:] > a].any() and expands[:, grid[1:] < a].any()
     _, seen = sample(
-        pair, jax.random.key(1), range(96), grid, shape=event, observe=observe_norms, dtype=jnp.float64, batch_size=4
+        pair, jax.random.key(1), range(96), grid, shape=event, observe=observe_norms, dtype=jnp.float64, batch_size=96
     )
     assert (seen["change"][expands] < 0).all() and expands.sum() >= 10
     # Halfway between the points the slope of the denoiser is a^2 / sigma^2: steps expand there exactly when sigma < a.
@@ -179,9 +194,8 @@ def test_traced_states_are_those_of_the_sampler(x64):
     for churn in (Churn(), CHURN):
         path = trace(denoiser, churn, indices=[4, 0, 7, 2, 9])
         options = {"shape": EVENT, "churn": churn, "dtype": jnp.float64, "batch_size": 4}
-        x0, x_hat = sample(
-            denoiser, jax.random.key(1), [4, 0, 7, 2, 9], GRID, observe=lambda state: state.x_hat, **options
-        )
+        options |= {"observe": lambda state: state.x_hat, "devices": jax.local_devices()[:1]}
+        x0, x_hat = sample(denoiser, jax.random.key(1), [4, 0, 7, 2, 9], GRID, **options)
         np.testing.assert_allclose(path.x_hat, x_hat, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(path.samples, x0, rtol=1e-9, atol=1e-9)
     with pytest.raises(FloatingPointError, match="sample 3 is not finite after step 0"):
@@ -204,10 +218,8 @@ def test_pairs_share_their_noise(x64):
     eps = jnp.stack([jax.random.normal(jax.random.fold_in(example, i + 1), EVENT, jnp.float64) for i in range(7)])
     z = initial_noise(jax.random.key(1), 3, EVENT, jnp.float64)
     other = initial_noise(stream(jax.random.key(1), "partner"), 3, EVENT, jnp.float64)
-    ends = [
-        heun(denoiser, GRID[0] * start, GRID, eps=eps, churn=CHURN)
-        for start in (z, np.sqrt(1 - 1e-6) * z + 1e-3 * other)
-    ]
+    starts = GRID[0] * jnp.stack([z, np.sqrt(1 - 1e-6) * z + 1e-3 * other])
+    ends = jax.jit(jax.vmap(lambda x: heun(denoiser, x, GRID, eps=eps, churn=CHURN)))(starts)
     np.testing.assert_allclose(pairs.distances[3, -1], np.linalg.norm(ends[1] - ends[0]), rtol=1e-8)
 
 
@@ -261,10 +273,10 @@ def test_bad_input_is_named():
 
 
 def test_halfway_between_two_points_steps_have_the_gains_of_the_measured_ones(x64):
-    a, event = 0.5, (5,)
-    pair, grid = EmpiricalDenoiser(jnp.zeros((2, 5)).at[0, 0].set(a).at[1, 0].set(-a)), karras_sigmas(9)
-    path = trace(pair, Churn(), range(1), grid, event)
-    middle = step_expansion(pair, replace(path, x_hat=np.zeros_like(path.x_hat)), **EXACT).values[0]
+    a, event, pair, grid = *two_points(), karras_sigmas(9)
+    path = trace(pair, Churn(), range(1), grid, event, 96)
+    centre = replace(path, x_hat=np.zeros_like(path.x_hat))
+    middle = step_expansion(pair, centre, key=jax.random.key(9), tolerance=1e-9, batch_size=64).values[0]
     # Across the axis that joins the points a step shrinks by sigma' / sigma.
     np.testing.assert_allclose(middle, np.maximum(np.abs(two_point_gains(grid, a)), grid[1:] / grid[:-1]), rtol=1e-6)
     with pytest.raises(InputError, match=r"distance = 0: must be positive"):

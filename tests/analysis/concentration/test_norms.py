@@ -1,5 +1,7 @@
 """Norms along the sampler against exact expectations, the reference's own figures, and SciPy's laws."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,12 +28,25 @@ from dgu.samplers.gaussian_path import spectrum_path
 D = 12
 CHURN = Churn(6.0, 0.05, 50.0, 1.1)
 GRID = karras_sigmas(10)
+# ``sample`` compiles for each device that it uses.
+ONE = jax.local_devices()[:1]
 
 
 def planted(rank=D):
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.standard_normal((D, D)))[0][:, :rank]
     return GaussianDenoiser(rng.standard_normal((D,)), basis, np.geomspace(30.0, 1e-3, rank))
+
+
+@partial(jax.jit, static_argnames="second_order")
+def moved(denoiser, states, now, after, second_order):
+    """The step of each of several states."""
+    return jax.vmap(lambda x: heun_step(denoiser, x, now, after, second_order=second_order))(states)
+
+
+@partial(jax.jit, static_argnames="base")
+def starts(indices, base):
+    return 80 * jax.vmap(lambda i: initial_noise(jax.random.key(3), i, (D,), jnp.float64, base))(indices)
 
 
 def dense_moments(denoiser, sigmas, churn, base_variance=1.0):
@@ -42,9 +57,9 @@ def dense_moments(denoiser, sigmas, churn, base_variance=1.0):
     mean, covariance = np.zeros(D), sigmas[0] ** 2 * base_variance * np.eye(D)
     states = [(mean, covariance)]
     for step, (now, after) in enumerate(zip(sigma_hat, sigmas[1:])):
-        move = lambda x: heun_step(denoiser, jnp.asarray(x), now, after, second_order=step < len(added) - 1)  # noqa: B023, E731
-        origin = np.asarray(move(np.zeros(D)))
-        matrix = np.stack([np.asarray(move(unit)) - origin for unit in np.eye(D)], axis=1)
+        points = np.concatenate([np.zeros((1, D)), np.eye(D)])
+        origin, *units = np.asarray(moved(denoiser, points, now, after, second_order=step < len(added) - 1))
+        matrix = np.stack(units, axis=1) - origin[:, None]
         mean = origin + matrix @ mean
         covariance = matrix @ (covariance + added[step] ** 2 * np.eye(D)) @ matrix.T
         states.append((mean, covariance))
@@ -70,7 +85,7 @@ def test_measured_norms_have_their_expectations_at_every_step(x64, churn):
     denoiser, n = planted(8), 2000
     path = gaussian_path(denoiser, GRID, churn)
     options = {"shape": (D,), "churn": churn, "batch_size": 500, "observe": observe_norms, "dtype": jnp.float64}
-    x0, seen = sample(denoiser, jax.random.key(1), range(n), GRID, **options)
+    x0, seen = sample(denoiser, jax.random.key(1), range(n), GRID, **options, devices=ONE)
     norms = {"x": np.column_stack([seen["x"], np.linalg.norm(x0, axis=1)])}
     norms |= {name: seen[name] for name in ("denoised", "slope")}
     for name, values in norms.items():
@@ -118,14 +133,14 @@ def test_the_sheets_norms_of_12288_pixels():
 
 def test_heavy_tailed_starts_pass_through_exactly(x64):
     denoiser, n = planted(), 3000
-    options = {"shape": (D,), "batch_size": 500, "dtype": jnp.float64}
+    options = {"shape": (D,), "batch_size": 500, "dtype": jnp.float64, "devices": ONE}
     path = gaussian_path(denoiser, GRID)
-    for base, count in ((StudentT(3.0), 500), (MultivariateStudentT(3.0), n)):
-        x0 = sample(denoiser, jax.random.key(3), range(count), GRID, base=base, **options)
-        start = 80 * jax.vmap(lambda i: base(jax.random.fold_in(jax.random.fold_in(jax.random.key(3), i), 0), (D,)))(jnp.arange(count))  # fmt: skip  # noqa: B023
-        np.testing.assert_allclose(x0, gaussian_outputs(denoiser, path, start, jax.random.key(0)), rtol=1e-9, atol=1e-9)
-    modes = (np.asarray(start) - denoiser.mean) @ denoiser.basis
+    x0 = sample(denoiser, jax.random.key(3), range(500), GRID, base=StudentT(3.0), **options)
+    start = starts(np.arange(500), StudentT(3.0))
+    np.testing.assert_allclose(x0, gaussian_outputs(denoiser, path, start, jax.random.key(0)), rtol=1e-9, atol=1e-9)
     # With churn, what the steps add is Gaussian with the variance given, whatever the start.
+    start = starts(np.arange(n), MultivariateStudentT(3.0))
+    modes = (np.asarray(start) - denoiser.mean) @ denoiser.basis
     churned = gaussian_path(denoiser, GRID, CHURN)
     x0 = sample(denoiser, jax.random.key(3), range(n), GRID, base=MultivariateStudentT(3.0), churn=CHURN, **options)
     left = (x0 - denoiser.mean) @ denoiser.basis - modes * churned.start_gain[:D]
@@ -149,18 +164,18 @@ def test_outputs_outside_a_low_rank_basis(x64):
 
 def test_snapshots_are_the_states_of_the_same_samples(x64):
     denoiser, grid = planted(6), karras_sigmas(6)
-    eps = jnp.asarray(np.random.default_rng(1).standard_normal((6, D)))
+    answer = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
     shown = snapshots(denoiser, jax.random.key(4), [5, 2], grid, (0, 3, 5), shape=(D,), dtype=jnp.float64, batch_size=2)
     x = 80 * jax.random.normal(jax.random.fold_in(jax.random.fold_in(jax.random.key(4), 2), 0), (D,), jnp.float64)
     for step in range(6):
         if step in (0, 3, 5):
             place = (0, 3, 5).index(step)
             np.testing.assert_allclose(shown["x"][1, place], x, rtol=1e-10)
-            denoised = denoiser(x, grid[step])
+            denoised = answer(denoiser, x, grid[step])
             np.testing.assert_allclose(shown["denoised"][1, place], denoised, rtol=1e-9)
             np.testing.assert_allclose(shown["slope"][1, place], (x - denoised) / grid[step], rtol=1e-7, atol=1e-12)
-        x = heun_step(denoiser, x, grid[step], grid[step + 1], second_order=step < 5)
-    assert shown["x"].shape == (2, 3, D) and eps.shape == (6, D)
+        x = moved(denoiser, x[None], grid[step], grid[step + 1], second_order=step < 5)[0]
+    assert shown["x"].shape == (2, 3, D)
 
 
 def test_small_changes_of_the_norm_keep_their_digits():
@@ -213,12 +228,12 @@ def test_a_law_without_spread_has_no_z_scores():
 
 
 def test_norms_of_a_gaussians_samples_match_their_expectations():
-    scores = gaussian_norm_scores(planted(), jax.random.key(3), GRID, CHURN, count=500)
+    scores = gaussian_norm_scores(planted(), jax.random.key(3), GRID, CHURN, count=200)
     assert scores.shape == (3, 10) and 0.3 < np.abs(scores).max() < 4
     # The same by hand, of the last quantity.
     _, seen = sample(
-        planted(), jax.random.key(3), range(500), GRID, shape=(D,), churn=CHURN, observe=observe_norms, batch_size=200
+        planted(), jax.random.key(3), range(200), GRID, shape=(D,), churn=CHURN, observe=observe_norms, batch_size=200
     )
     mean, deviation = gaussian_path(planted(), GRID, CHURN).squared_norm("slope")
-    by_hand = (np.mean(np.float64(seen["slope"]) ** 2, axis=0) - mean) / (deviation / 500**0.5)
+    by_hand = (np.mean(np.float64(seen["slope"]) ** 2, axis=0) - mean) / (deviation / 200**0.5)
     np.testing.assert_allclose(scores[2], by_hand, rtol=1e-9)

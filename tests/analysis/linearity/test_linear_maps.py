@@ -1,11 +1,13 @@
 """What is measured of linear maps, on maps whose answers are known."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dgu.analysis import map_spectra, orthogonality_residual, subspace_overlap, vector_correlation, weight_nmse
 from dgu.core.errors import InputError
+from dgu.core.noisy import noisy_input
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from dgu.training import distill_exactly
 from tests.scale_mixtures import GRID, D, scale_mixture
@@ -65,16 +67,16 @@ def test_orthogonality_holds_for_the_optimum_of_the_same_images_alone(x64):
     # inputs.
     np.testing.assert_allclose(distilled, teacher, rtol=1e-6)
     # Against the definition, with the noise written out.
-    from dgu.core.noisy import noisy_input
-
+    found = orthogonality_residual(gaussian, images[:20], sigmas, KEY, draws=2, batch_size=8)
+    noisy = jax.jit(jax.vmap(noisy_input, in_axes=(None, 0, 0, None, None, 0)))
+    answers = jax.jit(jax.vmap(GaussianDenoiser.__call__, in_axes=(None, 0, None)))
+    numbers, draws = np.tile(np.arange(20), 2), np.repeat([0, 1], 20)
+    x = images[numbers]
     for level, sigma in enumerate(sigmas):
-        rows = [(i, draw) for draw in range(2) for i in range(20)]
-        y = np.stack([np.asarray(noisy_input(KEY, jax.numpy.asarray(images[i]), i, sigma, level, r)) for i, r in rows])
-        x = images[[i for i, _ in rows]]
-        out = np.stack([np.asarray(gaussian(jax.numpy.asarray(row), sigma)) for row in y])
+        y = np.asarray(noisy(KEY, x, numbers, sigma, level, draws))
+        out = np.asarray(answers(jax.tree.map(jnp.asarray, gaussian), y, sigma))
         off = (out - x) - (out - x).mean(0)
         expected = np.linalg.norm(off.T @ (y - y.mean(0)) / 40) / np.linalg.norm(np.cov(images[:20].T, ddof=0))
-        found = orthogonality_residual(gaussian, images[:20], sigmas, KEY, draws=2, batch_size=8)
         np.testing.assert_allclose(found[level], expected, rtol=1e-8)
     with pytest.raises(InputError, match="images = 'all equal'"):
         orthogonality_residual(gaussian, np.ones((5, D)), sigmas, KEY)

@@ -23,7 +23,7 @@ def affine(bias, dtype=np.float32):
 def test_a_linear_map_is_linear_in_every_sense():
     held = scale_mixture(20, 1)
     for scores in (
-        linearity(affine(0.0), held, GRID, KEY, pairs=10, weights=mixing_weights(ALPHAS)),
+        linearity(affine(0.0), held, GRID, KEY, pairs=10, weights=mixing_weights(ALPHAS[[0, 3]])),
         homogeneity(affine(0.0), held, GRID, KEY, pairs=10),
         additivity(affine(0.0), held, GRID, KEY, pairs=10),
     ):
@@ -38,7 +38,9 @@ def test_scores_of_an_affine_map_are_its_biases_share(x64):
     model = affine(0.7, np.float64)
     found = linearity(model, held, sigmas, KEY, pairs=6, weights=mixing_weights([0.8, 0.5]), batch_size=4)
     added = additivity(model, held, sigmas, KEY, pairs=6)
-    scaled = homogeneity(model, held, sigmas, KEY, pairs=6, factors=(0.5, -2.0))
+    scaled = homogeneity(model, held, sigmas, KEY, pairs=6, factors=(0.5, -2.0), batch_size=4)
+    noisy = jax.jit(jax.vmap(noisy_input, in_axes=(None, 0, 0, None, None)))
+    inputs = [np.asarray(noisy(KEY, held, np.arange(12), sigma, level)) for level, sigma in enumerate(sigmas)]
     weight, bias = np.asarray(model.weights)[0], np.asarray(model.biases)[0]
     for scores, coefficients in (
         (found, mixing_weights([0.8, 0.5])),
@@ -47,13 +49,10 @@ def test_scores_of_an_affine_map_are_its_biases_share(x64):
     ):
         np.testing.assert_allclose(scores.coefficients, coefficients)
         paper, code, cosine = np.zeros((3, len(sigmas), len(coefficients), 6))
-        for level, sigma in enumerate(sigmas):
+        for level in range(len(sigmas)):
             for mix, (a, b) in enumerate(coefficients):
                 for pair in range(6):
-                    x, z = (
-                        np.asarray(noisy_input(KEY, jnp.asarray(held[i]), i, sigma, level))
-                        for i in (2 * pair, 2 * pair + 1)
-                    )
+                    x, z = inputs[level][2 * pair : 2 * pair + 2]
                     given = weight @ (a * x + b * z) + bias
                     target = a * (weight @ x + bias) + b * (weight @ z + bias)
                     off = np.linalg.norm((1 - a - b) * bias)
@@ -71,6 +70,7 @@ def test_scores_of_an_affine_map_are_its_biases_share(x64):
     np.testing.assert_allclose([turned.cosine("code").value, turned.cosine().value], [[[-1]] * 2, [[1]] * 2])
 
 
+@pytest.mark.slow
 def test_the_memorising_denoiser_is_not_linear_at_middle_and_low_noise_and_least_so_at_equal_weights():
     train, held = scale_mixture(1000, 0), scale_mixture(1200, 1)
     train = train - train.mean(0)  # a bias would be a defect of its own
@@ -95,11 +95,11 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="squares = "):
         mixing_weights([1.5])
     with pytest.raises(InputError, match="form = 'other'"):
-        linearity(model, held, GRID, KEY, pairs=4).cosine("other")
+        linearity(model, held, GRID, KEY, pairs=10).cosine("other")
     with pytest.raises(InputError, match=r"denoiser gives shape \(1, 64\)"):
-        linearity(lambda x, sigma: x[None], held, GRID, KEY, pairs=4)
+        linearity(lambda x, sigma: x[None], held, GRID, KEY, pairs=10)
     broken = lambda x, sigma: jnp.where(sigma < 10, jnp.nan, x)  # noqa: E731
     with pytest.raises(InputError, match=f"non-finite output at sigma = {GRID[3]:.6g}, example 0"):
-        linearity(broken, held, GRID, KEY, pairs=4)
+        linearity(broken, held, GRID, KEY, pairs=10)
     with pytest.raises(InputError, match="output 0 at sigma = 80, pair 0"):
-        linearity(LinearDenoiser(np.ones(1), np.zeros((1, D, D)), np.zeros((1, D))), held, GRID, KEY, pairs=4)
+        linearity(LinearDenoiser(np.ones(1), np.zeros((1, D, D)), np.zeros((1, D))), held, GRID, KEY, pairs=10)

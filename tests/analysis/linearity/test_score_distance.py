@@ -50,10 +50,12 @@ def test_equals_a_plain_loop_over_levels_pairs_and_images(x64):
     sigmas = GRID[[1, 5, 8]]
     found = score_distances(models, held, sigmas, KEY, inputs="held-out", batch_size=4)
     ratios = np.zeros((2, 3, 11))
+    answers = jax.jit(lambda models, x, sigma: [model(x, sigma) for model in models])
+    noisy = jax.jit(noisy_input)
     for level, sigma in enumerate(sigmas):
         for row, image in enumerate(held):
-            x = noisy_input(KEY, jnp.asarray(image), row, sigma, level)
-            one, two = np.asarray(models["points"](x, sigma)), np.asarray(gaussian(x, sigma))
+            x = noisy(KEY, jnp.asarray(image), row, sigma, level)
+            one, two = map(np.asarray, answers((models["points"], gaussian), x, sigma))
             distance = np.sqrt(((one - two) ** 2).sum())
             ratios[:, level, row] = distance / np.sqrt(D), distance / np.sqrt((two**2).sum())
             np.testing.assert_allclose(found.norms[level, 2, row], np.linalg.norm(x), rtol=1e-12)
@@ -67,9 +69,8 @@ def test_equals_a_plain_loop_over_levels_pairs_and_images(x64):
     np.testing.assert_allclose(rmse.high - rmse.value, half, rtol=1e-6)
     assert found.inputs == "held-out"
     # The noise of an image is its own: other batches, or fewer denoisers, change nothing.
-    fewer = score_distances(
-        {"gaussian": gaussian, "points": models["points"]}, held[:7], sigmas, KEY, inputs="held-out"
-    )
+    two = {"gaussian": gaussian, "points": models["points"]}
+    fewer = score_distances(two, held[:7], sigmas, KEY, inputs="held-out")
     np.testing.assert_allclose(fewer.differences[:, 0, 1], found.differences[:, 0, 1, :7], rtol=1e-9)
 
 

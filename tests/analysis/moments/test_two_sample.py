@@ -57,6 +57,7 @@ def test_equal_laws_give_zero_and_unequal_ones_their_distance():
     assert moment_distances(mirrored, rows(5, 9000), KEY).second.low > 0.05
 
 
+@pytest.mark.slow
 def test_intervals_cover():
     """50 pairs of equal laws: the interval of 10 blocks must hold 0 in most of them, neither far too often nor too
     seldom.

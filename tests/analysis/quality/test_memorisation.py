@@ -62,6 +62,7 @@ def test_a_denoiser_that_returns_training_points_is_flagged():
         np.arange(400),
         karras_sigmas(6, 0.002, 5.0),
         shape=(D,),
+        devices=jax.local_devices()[:1],
     )
     distance, copies, test, fresh_distance = look(np.asarray(samples))
     assert test.verdict == "memorised" and test.closer.value > 0.99 and test.excess.low > 0.95

@@ -76,8 +76,9 @@ def test_errors_of_one_pair_from_its_draws(x64, law, spectrum, basis):
     """
     d, design = 40, TheoremDesign(law, spectrum, basis, ratio=0.5, separation=1.5)
     found = universality_gap(jax.random.key(0), d, 5, design, batch_size=2)
-    again = universality_gap(jax.random.key(0), d, 4, design)
-    np.testing.assert_allclose(found["x"][:4], again["x"], atol=1e-9)
+    if law == "radius":  # Whatever the batch; another one is another program.
+        again = universality_gap(jax.random.key(0), d, 4, design)
+        np.testing.assert_allclose(found["x"][:4], again["x"], atol=1e-9)
     key = jax.random.fold_in(theorem.stream(jax.random.key(0), "theorem 1", law, d), 3)
     u, g = (
         np.asarray(jax.random.normal(theorem.stream(key, name), s))
@@ -107,18 +108,18 @@ def test_errors_of_one_pair_from_its_draws(x64, law, spectrum, basis):
         assert abs(found[name][3] - want) < tolerance, (name, found[name][3], want)
 
 
-def test_the_theorem_in_small():
+@pytest.mark.parametrize("law", ["exponential", pytest.param("radius", marks=pytest.mark.slow)])
+def test_the_theorem_in_small(law):
     """Exponential noise: the gap closes from d = 32 to 256; a random radius keeps it open."""
-    key, dimensions = jax.random.key(0), np.asarray([32.0, 256.0])
-    trends = {}
-    for law in ("exponential", "radius"):
-        gaps = []
-        for d, replicates in ((32, 200), (256, 50)):
-            found = universality_gap(key, d, replicates, TheoremDesign(law))
-            gaps.append(found["x"] - found["gaussian"])
-        trends[law] = gap_trend(dimensions, gaps)
-    assert trends["exponential"].slope.high < -0.25
-    assert trends["radius"].slope.low > -0.25 and trends["radius"].size.min() > 0.03
+    gaps = []
+    for d, replicates in ((32, 200), (256, 50)):
+        found = universality_gap(jax.random.key(0), d, replicates, TheoremDesign(law))
+        gaps.append(found["x"] - found["gaussian"])
+    trend = gap_trend(np.asarray([32.0, 256.0]), gaps)
+    if law == "exponential":
+        assert trend.slope.high < -0.25
+    else:
+        assert trend.slope.low > -0.25 and trend.size.min() > 0.03
 
 
 def test_trend_recovers_a_planted_slope():
