@@ -128,7 +128,9 @@ def test_float32_at_the_smallest_noise_and_at_none():
         kept = np.asarray(mixture.bases)[component].reshape(D, 3)[:, :2]
         clean = mixture.means[component] + (kept @ np.array([0.9, -0.4])).reshape(EVENT)
         x = clean + 0.002 * rng.standard_normal(EVENT)
-        found, on_support = (np.asarray(CALL(single, np.float32(at), sigma)) for at, sigma in ((x, 0.002), (clean, 0.0)))
+        found, on_support = (
+            np.asarray(CALL(single, np.float32(at), sigma)) for at, sigma in ((x, 0.002), (clean, 0.0))
+        )
         assert np.abs(found - dense(mixture, x, 0.002)[0]).max() < 3e-6
         assert np.abs(on_support - clean).max() < 2e-6
 

@@ -55,7 +55,11 @@ DENOISE = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
             "resample_filter": [1, 2, 5, 3],
             "channel_mult": [1, 2, 2],
         },
-        SONG | {"encoder_type": "skip", "attn_resolutions": [8, 4], "num_blocks": 2, "label_dim": 0, "augment_dim": 0},
+        pytest.param(
+            SONG
+            | {"encoder_type": "skip", "attn_resolutions": [8, 4], "num_blocks": 2, "label_dim": 0, "augment_dim": 0},
+            marks=pytest.mark.slow,
+        ),
         # Multi-head attention: 128 channels are two heads, 64 one.
         networks.SMALL | {"model_type": "DhariwalUNet", "model_channels": 64, "attn_resolutions": [8, 4]},
     ],
@@ -155,7 +159,7 @@ def test_constants_are_neither_trained_nor_averaged():
         ema_rampup_ratio=None,
         learning_rate=0.1,
     )
-    network = replace(TINY, unet=replace(TINY.unet, dropout=0.0))
+    network = replace(TINY, unet=replace(TINY.unet, dropout=0.0, channel_mult=(1,)))
     first = state = training.initial_state(network, config)
     images = jax.random.normal(jax.random.key(1), (2, 4, 4, 1))
 
@@ -209,8 +213,10 @@ def test_lowers_for_accelerators(dtype):
         assert exported.platforms == ("cuda", "tpu") and exported.out_avals[0].shape == TINY.shape
 
 
-def test_bfloat16_stays_near_float32():
-    config = {"precond": "EDMPrecond", "kwargs": SKIPS | {"img_resolution": 4, "attn_resolutions": []}}
+@pytest.mark.parametrize("channel_mult", [[1], pytest.param([1, 2], marks=pytest.mark.slow)])
+def test_bfloat16_stays_near_float32(channel_mult):
+    small = {"img_resolution": 4, "attn_resolutions": [], "channel_mult": channel_mult}
+    config = {"precond": "EDMPrecond", "kwargs": SKIPS | small}
     arrays = networks.random_arrays(config)
     denoiser = edm_from_arrays(config, arrays)
     half = replace(denoiser, network=replace(denoiser.network, compute_dtype="bfloat16"))

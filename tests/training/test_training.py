@@ -29,7 +29,8 @@ from dgu.training import (
 from tests import parity
 
 ADM = parity.load("adm_edm.npz")
-NETWORK = EDMNetwork(ADMConfig(4, 1, 1, label_dim=2, model_channels=8, channel_mult=(1,), num_blocks=1, dropout=0.1))
+SMALL = {"model_channels": 8, "channel_mult": (1,), "num_blocks": 1, "attn_resolutions": ()}
+NETWORK = EDMNetwork(ADMConfig(8, 1, 1, label_dim=2, dropout=0.1, **SMALL))
 #: Tests change its length and seed rather than its numbers, which are constants of the compiled program.
 CONFIG = TrainingConfig(duration_kimg=0.048, batch_size=8, learning_rate=1e-2, rampup_kimg=0.016, ema_halflife_kimg=0.1)
 
@@ -133,27 +134,30 @@ def test_image_order_visits_each_row_once_an_epoch_however_it_is_cut():
     np.testing.assert_array_equal(np.concatenate([image_order(3, 10, 0, 7), image_order(3, 10, 7, 33)]), whole)
 
 
-#: In micro-batches, with a factor on the loss before the gradient.
-SCALED = replace(CONFIG, micro_batch=4, loss_scaling=128.0)
+MICRO = replace(CONFIG, micro_batch=4)
 
 
-def counted_run(config):
-    """The run of a configuration on one device: final state and losses, and how often it was traced."""
-    calls, original = [], loop._gradients
+@pytest.fixture(scope="module")
+def runs():
+    """CONFIG on one device, and MICRO on two: final states, losses, and how often the gradient was traced."""
+    calls, original, found = [], loop._gradients, []
+    loop._programs.cache_clear()  # Nothing traced before serves.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_gradients", lambda *args: calls.append(1) or original(*args))
-        jax.clear_caches()  # Nothing traced before serves.
-        return *run(config), len(calls)
+        for config, devices in ((CONFIG, 1), (MICRO, 2)):
+            calls.clear()
+            found.append((*run(config, devices=devices), len(calls)))
+    return found
 
 
 @pytest.fixture(scope="module")
-def whole():
-    return counted_run(CONFIG)
+def whole(runs):
+    return runs[0][:2]
 
 
 @pytest.fixture(scope="module")
-def scaled():
-    return counted_run(SCALED)
+def micro(runs):
+    return runs[1][:2]
 
 
 def run(config=CONFIG, network=NETWORK, state=None, stop=None, devices=1):
@@ -172,7 +176,7 @@ def run(config=CONFIG, network=NETWORK, state=None, stop=None, devices=1):
 
 
 def test_resuming_from_a_checkpoint_gives_the_same_bits(tmp_path, whole):
-    whole, losses, _ = whole
+    whole, losses = whole
     assert len(losses) == 6 and int(whole["step"]) == 6
     part, first = run(stop=2)
     with TrainingCheckpoints(tmp_path / "c") as checkpoints:
@@ -190,18 +194,18 @@ def test_resuming_from_a_checkpoint_gives_the_same_bits(tmp_path, whole):
         checkpoints.load(initial_state(wider, CONFIG))
 
 
-def test_micro_batches_and_devices_do_not_change_the_run(whole, scaled):
-    """Nor does a factor on the loss: Adam is blind to it on gradients that are far above its epsilon."""
-    whole, losses, _ = whole
-    for other, other_losses in (scaled[:2], run(devices=2)):
-        np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
-        # Adam divides by the root of the second moment: judge parameters against the learning rate.
-        chex.assert_trees_all_close(other["params"], whole["params"], atol=2e-4 * CONFIG.learning_rate * 50)
+@pytest.mark.parametrize("other", ["both", pytest.param("devices alone", marks=pytest.mark.slow)])
+def test_micro_batches_and_devices_do_not_change_the_run(whole, micro, other):
+    whole, losses = whole
+    other, other_losses = micro if other == "both" else run(devices=2)
+    np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
+    # Adam divides by the root of the second moment: judge parameters against the learning rate.
+    chex.assert_trees_all_close(other["params"], whole["params"], atol=2e-4 * CONFIG.learning_rate * 50)
 
 
 #: A DDPM++ that is told how its images are augmented, trained with weights and levels of the variance-exploding
 #: process.
-DDPMPP = EDMNetwork(SongUNetConfig(8, 1, 1, 2, 9, model_channels=8, channel_mult=(1,), num_blocks=1, dropout=0.1))
+DDPMPP = EDMNetwork(SongUNetConfig(8, 1, 1, 2, 9, dropout=0.1, **SMALL))
 AUGMENTED = replace(CONFIG, augment_probability=0.3, loss="ve", duration_kimg=0.024, seed=3)
 
 
@@ -227,14 +231,23 @@ def test_augmented_training_is_the_same_however_it_is_cut(tmp_path):
     assert all(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(plain["optimizer"].mu["map_augment"]))
 
 
-def test_the_loss_is_scaled_for_the_gradient_alone(whole, scaled):
-    """Adam's moments hold the factor; the loss reported has none."""
-    part, first = run(SCALED, stop=1)
-    base, losses = run(stop=1)
-    np.testing.assert_allclose(first, losses, rtol=1e-6)
-    chex.assert_trees_all_close(
-        part["optimizer"].mu, jax.tree.map(lambda leaf: 128 * leaf, base["optimizer"].mu), rtol=1e-5, atol=1e-4
-    )
+class Line(EDMNetwork):
+    """A network of one line, which compiles at once."""
+
+    def apply(self, params, x, sigma, labels=None, augment_labels=None, *, key=None):
+        return params["slope"] * x + params["shift"][labels] * sigma
+
+
+def test_the_loss_is_scaled_for_the_gradient_alone():
+    params = {"slope": jnp.float32(0.3), "shift": jnp.asarray([0.1, -0.2])}
+    images = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype(np.float32)
+    given = params, jnp.asarray(images), jnp.arange(8) % 2, jnp.arange(8), jax.random.key(0)
+    gradients = jax.jit(loop._gradients, static_argnums=(5, 6))
+    loss, plain = gradients(*given, Line(NETWORK.unet), CONFIG)
+    same, scaled = gradients(*given, Line(NETWORK.unet), replace(CONFIG, loss_scaling=128.0))
+    np.testing.assert_allclose(same, loss, rtol=1e-6)
+    chex.assert_trees_all_close(scaled, jax.tree.map(lambda leaf: 128 * leaf, plain), rtol=1e-5)
+    assert all(np.abs(leaf).min() > 1e-3 for leaf in jax.tree.leaves(plain))
 
 
 def test_training_learns_the_classes():
@@ -247,8 +260,8 @@ def test_training_learns_the_classes():
     np.testing.assert_allclose(means, [-0.5, 0.5], atol=0.1)
 
 
-def test_one_trace_serves_a_run(whole, scaled):
-    for _, losses, traces in (whole, scaled):
+def test_one_trace_serves_a_run(runs):
+    for _, losses, traces in runs:
         assert len(losses) == 6 and traces == 1
 
 

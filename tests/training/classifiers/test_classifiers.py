@@ -169,6 +169,7 @@ def test_runs_together_equal_runs_alone_and_chunks_do_not_matter(x64):
                 np.testing.assert_allclose(getattr(batch, name)[at], one, rtol=0, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.slow
 def test_one_trace_per_call():
     x, y, runs = problem(np.float32)
     seen = []
