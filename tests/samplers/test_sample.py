@@ -184,7 +184,7 @@ def test_observations_progress_and_base(denoisers):
 
 def test_stochastic_sampler_has_the_exact_variance_in_every_mode(x64):
     """The paper's churn on 3 Gaussians of 160 modes: each mode's variance obeys an exact recursion of gains."""
-    modes, blocks, n, num_steps = 160, 3, 512, 256
+    modes, blocks, n, num_steps = 160, 3, 256, 256
     sigmas = karras_sigmas(num_steps)
     basis = np.linalg.qr(np.random.default_rng(0).standard_normal((modes, modes)))[0]
     mean = np.random.default_rng(1).standard_normal(modes)
@@ -215,7 +215,7 @@ def test_stochastic_sampler_has_the_exact_variance_in_every_mode(x64):
     scores, lean = np.concatenate(scores), np.concatenate(lean)
     assert scores.size == 480
     for z in (scores, lean):
-        # Three standard errors of 480 modes, and four of their mean: variances that are all off by 1.2 % are noticed.
+        # Three standard errors of 480 modes, and four of their mean: variances that are all off by 1.7 % are noticed.
         assert 0.9 < np.sqrt(np.mean(z**2)) < 1.1
         assert abs(z.mean()) < 4 / math.sqrt(480)
         assert np.abs(z).max() < 5
