@@ -14,6 +14,10 @@ from dgu.testing import check_posterior_mean
 EVENT = (3, 2, 2)
 D = 12
 SIGMAS = [0.002, 0.05, 1.0, 80.0]
+#: Evaluation as one program for all levels: run op by op, each operation compiles on its own.
+CALL = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
+#: As CALL, with the log density.
+BOTH = jax.jit(lambda denoiser, x, sigma: (denoiser(x, sigma), denoiser.log_density(x, sigma)))
 
 
 def planted(noise_std=0.0, seed=0, spread=1.0):
@@ -70,23 +74,24 @@ def test_one_component_is_the_gaussian(x64):
     single = MoLRGDenoiser(np.ones(1), mean[None], basis.reshape(1, *EVENT, 4), variances[None])
     x = jnp.asarray(rng.standard_normal(EVENT))
     for sigma in (0.0, *SIGMAS):
-        np.testing.assert_allclose(single(x, sigma), gaussian(x, sigma), atol=1e-13)
+        np.testing.assert_allclose(CALL(single, x, sigma), CALL(gaussian, x, sigma), atol=1e-13)
     # With noise off the subspace: the Gaussian of full rank.
     full = GaussianDenoiser.from_moments(
         mean, covariance=(basis * variances) @ basis.T + 0.04 * (np.eye(D) - basis @ basis.T)
     )
     noisy = MoLRGDenoiser(np.ones(1), mean[None], basis.reshape(1, *EVENT, 4), variances[None], 0.2)
     for sigma in SIGMAS:
-        np.testing.assert_allclose(noisy(x, sigma), full(x, sigma), atol=1e-12)
+        np.testing.assert_allclose(CALL(noisy, x, sigma), CALL(full, x, sigma), atol=1e-12)
 
 
 def test_a_mixture_given_a_class_is_that_component(x64):
     mixture, x = planted(0.2), np.random.default_rng(1).standard_normal(EVENT)
+    given = jax.jit(lambda mixture, label, x: mixture.given(label)(x, 0.7))
     for label in range(3):
         covariance = covariances(mixture)[label]
         noisy, centred = covariance + 0.49 * np.eye(D), (x - mixture.means[label]).ravel()
         expected = mixture.means[label].ravel() + covariance @ np.linalg.solve(noisy, centred)
-        found = mixture.given(jnp.int32(label))(jnp.asarray(x), 0.7)
+        found = given(mixture, label, jnp.asarray(x))
         np.testing.assert_allclose(found, expected.reshape(EVENT), rtol=1e-12, atol=1e-13)
 
 
@@ -108,10 +113,10 @@ def test_padding_of_any_content_changes_nothing(x64):
     other[2, ..., 2] = 7.0
     padded = MoLRGDenoiser(mixture.weights, mixture.means, other, mixture.variances, 0.3)
     x = jnp.asarray(mixture.means[2] + 0.1)
-    np.testing.assert_array_equal(padded(x, 0.2), mixture(x, 0.2))
+    np.testing.assert_array_equal(CALL(padded, x, 0.2), CALL(mixture, x, 0.2))
     zero = MoLRGDenoiser(np.array([0.5, 0.5, 0.0]), mixture.means, mixture.bases, mixture.variances)
     assert zero.responsibilities(x, 0.2)[2] == 0
-    gradient = jax.grad(lambda m: m(x, 0.2).sum())(jax.tree.map(jnp.asarray, zero))
+    gradient = jax.jit(jax.grad(lambda m: m(x, 0.2).sum()))(jax.tree.map(jnp.asarray, zero))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
@@ -123,8 +128,10 @@ def test_float32_at_the_smallest_noise_and_at_none():
         kept = np.asarray(mixture.bases)[component].reshape(D, 3)[:, :2]
         clean = mixture.means[component] + (kept @ np.array([0.9, -0.4])).reshape(EVENT)
         x = clean + 0.002 * rng.standard_normal(EVENT)
-        assert np.abs(np.asarray(single(jnp.asarray(x, jnp.float32), 0.002)) - dense(mixture, x, 0.002)[0]).max() < 3e-6
-        on_support = np.asarray(single(jnp.asarray(clean, jnp.float32), 0.0))
+        found, on_support = (
+            np.asarray(CALL(single, np.float32(at), sigma)) for at, sigma in ((x, 0.002), (clean, 0.0))
+        )
+        assert np.abs(found - dense(mixture, x, 0.002)[0]).max() < 3e-6
         assert np.abs(on_support - clean).max() < 2e-6
 
 
@@ -137,21 +144,22 @@ def test_empirical_equals_the_sum_over_points(x64, strict_dtypes, sigma, block_s
     x = data[5] + np.hypot(0.4, sigma) * rng.standard_normal(EVENT)
     exponents = -np.square(x - data).reshape(14, -1).sum(1) / (2 * max(sigma, 1e-9) ** 2)
     expected = np.tensordot(softmax(exponents), data, 1)
-    out = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))(denoiser, jnp.asarray(x), sigma)
+    out, density = BOTH(denoiser, jnp.asarray(x), sigma)
     np.testing.assert_allclose(out, expected, atol=1e-11)
     if sigma > 0:
         normalised = logsumexp(exponents) - np.log(14) - D / 2 * np.log(2 * np.pi * sigma**2)
-        np.testing.assert_allclose(denoiser.log_density(jnp.asarray(x), sigma), normalised, rtol=1e-11)
+        np.testing.assert_allclose(density, normalised, rtol=1e-11)
 
 
 def test_two_points_are_a_hyperbolic_tangent(x64):
     a = 0.7
     pair = EmpiricalDenoiser(jnp.asarray([[a], [-a]]))
     x = jnp.linspace(-3, 3, 13)
+    batch = jax.jit(jax.vmap(pair, in_axes=(0, None)))
     for sigma in (0.1, 0.5, 2.0):
-        out = jax.vmap(pair, in_axes=(0, None))(x[:, None], sigma)[:, 0]
+        out = batch(x[:, None], sigma)[:, 0]
         np.testing.assert_allclose(out, a * np.tanh(a * x / sigma**2), atol=1e-14)
-    slope = jax.jacfwd(lambda value: pair(value, 0.35))(jnp.zeros(1))
+    slope = jax.jit(jax.jacfwd(lambda value: pair(value, 0.35)))(jnp.zeros(1))
     np.testing.assert_allclose(slope, [[a**2 / 0.35**2]], rtol=1e-12)
 
 
@@ -162,7 +170,7 @@ def test_near_duplicates_are_told_apart_in_float32():
     data = np.concatenate([rng.uniform(-1, 1, (300, 8, 8, 3)).astype(np.float32), first[None], second[None]])
     denoiser = EmpiricalDenoiser(jnp.asarray(data))
     x = second + 0.002 * rng.standard_normal(second.shape).astype(np.float32)
-    np.testing.assert_array_equal(denoiser(jnp.asarray(x), 0.002), second)
+    np.testing.assert_array_equal(CALL(denoiser, jnp.asarray(x), 0.002), second)
 
 
 def test_far_from_all_points_at_small_noise_it_is_the_nearest():
@@ -180,6 +188,28 @@ def test_far_from_all_points_at_small_noise_it_is_the_nearest():
     np.testing.assert_allclose(np.asarray(found)[clear], data[squares.argmin(axis=1)][clear], atol=1e-6)
 
 
+def test_jacobians_are_covariances_and_both_obey_tweedie(x64):
+    """sigma^2 J is the posterior covariance: symmetric, without negative eigenvalues; D = x + sigma^2 grad log p."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal(EVENT)
+
+    @jax.jit
+    def measured(denoiser, x, sigma):
+        score = jax.grad(denoiser.log_density)(x, sigma)
+        return jax.jacfwd(denoiser)(x, sigma), denoiser(x, sigma) - x - sigma**2 * score
+
+    for denoiser in (planted(0.1), EmpiricalDenoiser(rng.standard_normal((30, *EVENT)), 8)):
+        for sigma in (0.3, 1.0, 8.0):
+            jacobian, tweedie = measured(jax.tree.map(jnp.asarray, denoiser), jnp.asarray(x), sigma)
+            jacobian = np.asarray(jacobian).reshape(D, D)
+            largest = np.abs(jacobian).max()
+            assert largest > 1e-3
+            np.testing.assert_allclose(jacobian, jacobian.T, rtol=0, atol=1e-10 * largest)
+            assert np.linalg.eigvalsh(jacobian)[0] > -1e-10 * largest
+            np.testing.assert_allclose(tweedie, 0, atol=1e-10)
+
+
+@pytest.mark.slow
 def test_both_are_posterior_means(x64):
     mixture = jax.tree.map(jnp.asarray, planted(0.1))
     report = check_posterior_mean(
@@ -210,7 +240,7 @@ def test_both_are_posterior_means(x64):
 def test_draws_follow_the_mixture(x64):
     mixture = planted(0.2)
     n = 20_000
-    draws = np.asarray(jax.vmap(mixture.draw)(jax.random.split(jax.random.key(2), n))).reshape(n, D)
+    draws = np.asarray(jax.jit(jax.vmap(mixture.draw))(jax.random.split(jax.random.key(2), n))).reshape(n, D)
     means = np.asarray(mixture.means).reshape(3, D)
     mean = mixture.weights @ means
     second = sum(w * (c + np.outer(m, m)) for w, c, m in zip(mixture.weights, covariances(mixture), means))
@@ -262,7 +292,7 @@ def test_a_mixture_of_gaussians_of_low_rank():
         np.testing.assert_array_equal(found.variances[number], one.variances[:3])
     # Far from the other's mean, at a rank that leaves nothing out, it is the Gaussian itself.
     whole, x = MoLRGDenoiser.from_gaussians(gaussians[:1], 99), jnp.asarray(rng.normal(size=EVENT), jnp.float32)
-    np.testing.assert_allclose(whole(x, 0.7), gaussians[0](x, 0.7), atol=1e-5)
+    np.testing.assert_allclose(CALL(whole, x, 0.7), CALL(gaussians[0], x, 0.7), atol=1e-5)
     with pytest.raises(InputError, match="rank = 0"):
         MoLRGDenoiser.from_gaussians(gaussians, 0)
     with pytest.raises(InputError, match="shapes of the means"):

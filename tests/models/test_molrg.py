@@ -80,7 +80,7 @@ def test_the_score_keeps_its_digits_at_small_noise():
     x = (on + 0.002 * rng.standard_normal(D)).astype(np.float32)
     covariance = (basis * np.asarray(law.variances, np.float64)[0, :3]) @ basis.T + 0.002**2 * np.eye(D)
     expected = -np.linalg.solve(covariance, x.astype(np.float64) - np.asarray(law.means, np.float64)[0].ravel())
-    found = np.asarray(single.score(jnp.asarray(x.reshape(EVENT)), 0.002)).ravel()
+    found = np.asarray(jax.jit(lambda law, x: law.score(x, 0.002))(single, x.reshape(EVENT))).ravel()
     assert np.abs(found - expected).max() < 2e-4 * np.abs(expected).max()
 
 
@@ -130,7 +130,7 @@ def test_subspaces_are_orthogonal_share_directions_or_meet_at_random(x64):
     inside = np.linalg.svd(np.asarray(alone[0]).T @ np.asarray(alone[1]), compute_uv=False)
     assert 0.05 < inside.min() and inside.max() < 0.999
     # Uniform: each entry of a projector of rank r in n dimensions has mean r / n on the diagonal.
-    many = jax.vmap(lambda k: random_subspaces(k, 6, (2,))[0])(jax.random.split(key, 2000))
+    many = jax.jit(jax.vmap(lambda k: random_subspaces(k, 6, (2,))[0]))(jax.random.split(key, 2000))
     diagonal = np.einsum("ndr,ndr->nd", many, many)
     assert np.abs(diagonal.mean(0) - 2 / 6).max() < 4 * diagonal.std() / np.sqrt(2000)
     assert np.abs(np.asarray(many).mean(0)).max() < 4 * np.sqrt(1 / 6 / 2000)

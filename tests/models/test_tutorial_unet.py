@@ -22,7 +22,10 @@ from tests import parity
 SMALL = EDMNetwork(TutorialUNetConfig(14, 2, 2, channels=(4, 8, 64), embedding=8), VESDEPreconditioning())
 #: One level has no way down, and nothing to join on the way up.
 FLAT = EDMNetwork(TutorialUNetConfig(5, 1, 1, channels=(4,), embedding=4), VESDEPreconditioning())
+#: A way down, a way up and what joins them.
+TWO = EDMNetwork(TutorialUNetConfig(7, 1, 1, channels=(4, 8), embedding=4), VESDEPreconditioning())
 DENOISE = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
+RAW = jax.jit(FLAT.raw)
 
 
 def silu(x):
@@ -137,8 +140,8 @@ def test_the_preconditioning_is_the_process(x64):
     np.testing.assert_allclose(own.coefficients(sigma).noise, sde.time(sigma), rtol=1e-12)
     params = random_params(FLAT)
     x, t = jnp.asarray(np.random.default_rng(2).normal(size=FLAT.shape)), jnp.float64(0.4)
-    score = as_score(FLAT.denoiser(params), sde)(x, t)
-    np.testing.assert_allclose(score, FLAT.raw(params, x, t) / sde.std(t), rtol=1e-9, atol=1e-12)
+    score = jax.jit(lambda params, x: as_score(FLAT.denoiser(params), sde)(x, t))(params, x)
+    np.testing.assert_allclose(score, RAW(params, x, t) / sde.std(t), rtol=1e-9, atol=1e-12)
 
 
 def test_the_loss_is_that_of_the_notebook(x64):
@@ -149,9 +152,9 @@ def test_the_loss_is_that_of_the_notebook(x64):
     t = 1e-5 + u * (1 - 1e-5)
     std = sde.std(jnp.float64(t))
     np.testing.assert_allclose(training.vesde_sigma(jnp.float64(u)), std, rtol=1e-12)
-    score = FLAT.raw(params, image + std * noise, jnp.float64(t)) / std
+    score = RAW(params, image + std * noise, jnp.float64(t)) / std
     expected = jnp.square(std * score + noise)
-    got = training.vesde_loss(FLAT, params, image, jnp.float64(u), noise)
+    got = jax.jit(training.vesde_loss, static_argnums=0)(FLAT, params, image, jnp.float64(u), noise)
     np.testing.assert_allclose(got, expected, rtol=1e-8)
     # Float32 keeps the smallest levels: expm1 does, where a difference of powers would not.
     low = np.float32(training.vesde_sigma(np.float32(0.0)))
@@ -181,10 +184,10 @@ def test_the_training_loop_takes_it_and_leaves_the_frequencies_alone(tmp_path):
 
 
 def test_recomputation_changes_no_gradient(x64):
-    params, x = random_params(SMALL), jnp.asarray(np.random.default_rng(4).normal(size=SMALL.shape))
+    params, x = random_params(TWO), jnp.asarray(np.random.default_rng(4).normal(size=TWO.shape))
     kept, again = (
         jax.jit(jax.grad(lambda p, network=network: jnp.sum(network.apply(p, x, 0.5) ** 2)))(params)
-        for network in (SMALL, replace(SMALL, remat=True))
+        for network in (TWO, replace(TWO, remat=True))
     )
     assert parity.relative(again["down"]["level1"]["kernel"], np.asarray(kept["down"]["level1"]["kernel"])) < 1e-12
 

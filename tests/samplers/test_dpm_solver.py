@@ -33,10 +33,13 @@ def run(sampler, denoiser, x_init, sigmas, **options):
     return jax.jit(lambda denoiser, x, s: sampler(denoiser, x, s, **options))(denoiser, x_init, sigmas)
 
 
-@pytest.mark.parametrize("sampler", [DPMSolver(), DPMSolver(lower_order_final=True), DPMSolver(order=1)])
+@pytest.mark.parametrize(
+    "sampler",
+    [DPMSolver(), DPMSolver(order=1), pytest.param(DPMSolver(lower_order_final=True), marks=pytest.mark.slow)],
+)
 def test_error_against_the_ode_falls_at_its_order(gaussian, sampler):
     denoiser, x_init, exact = gaussian
-    counts, errors = (100, 200, 400), []
+    counts, errors = (100, 400), []
     for num_steps in counts:
         _, path = run(sampler, denoiser, x_init, karras_sigmas(num_steps), observe=lambda state: state.x)
         errors.append(np.linalg.norm(path[-1] - exact(0.002)))
@@ -44,7 +47,7 @@ def test_error_against_the_ode_falls_at_its_order(gaussian, sampler):
     assert abs(order - sampler.order) < 0.15, (order, errors)
 
 
-@pytest.mark.parametrize("evaluations", [9, 17, 35])
+@pytest.mark.parametrize("evaluations", [9, 35])
 def test_beats_heun_at_equal_evaluations(gaussian, evaluations):
     """Of the exact path's end: 0.17 against 1.0 with 9 evaluations, 0.011 against 0.045 with 35."""
     denoiser, x_init, exact = gaussian

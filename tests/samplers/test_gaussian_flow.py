@@ -53,12 +53,13 @@ def test_it_solves_the_equation_and_the_denoiser_says_so(x64, strict_dtypes):
     model, levels = rank_deficient(), jnp.asarray(np.append(GRID, 0.0))
     x = 10 * jax.random.normal(jax.random.key(1), (D,), jnp.float64)
     states, denoised = gaussian_flow(model, x, jnp.asarray(9.0), levels)
+    call = jax.jit(model)
     for state, clean, sigma in zip(states, denoised, levels):
-        np.testing.assert_allclose(model(state, sigma), clean, atol=1e-11)
+        np.testing.assert_allclose(call(state, sigma), clean, atol=1e-11)
     # d x / d sigma = (x - D) / sigma, by differentiation of the closed form.
-    along = lambda s: gaussian_flow(model, x, jnp.asarray(9.0), s[None])[0][0]  # noqa: E731
+    slope_at = jax.jit(jax.jacfwd(lambda s: gaussian_flow(model, x, jnp.asarray(9.0), s[None])[0][0]))
     for state, clean, sigma in zip(states[:-1], denoised, levels[:-1]):
-        slope = jax.jacfwd(along)(sigma)
+        slope = slope_at(sigma)
         np.testing.assert_allclose(slope, (state - clean) / sigma, atol=1e-9)
     # From the first state on, or back to the start: one flow.
     np.testing.assert_allclose(gaussian_flow(model, states[0], levels[0], levels)[0], states, atol=1e-11)

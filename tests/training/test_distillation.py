@@ -50,6 +50,12 @@ def outputs_of(model, inputs, sigma):
     return jax.vmap(lambda x: model(x, sigma))(jnp.asarray(inputs))
 
 
+def ridge_map(inputs, outputs, rho):
+    """The linear part of the ridge regression of the outputs on the inputs."""
+    y, t = inputs - inputs.mean(0), outputs - outputs.mean(0)
+    return np.linalg.solve(y.T @ y / len(y) + rho * np.eye(SMALL), y.T @ t / len(y)).T
+
+
 def assert_moments_of(found, inputs, outputs):
     """The moments found are those of these examples, by ``numpy.cov`` of all at once."""
     both = np.cov(np.concatenate([inputs, outputs], axis=1).T, ddof=0) * len(inputs)
@@ -172,10 +178,9 @@ def test_the_gaussian_denoiser_is_the_optimum_of_denoising_with_exact_noise_mome
 
 def test_maps_without_a_group_are_those_of_the_other_examples_in_one_compilation(x64):
     images, sigmas, model = small(11), np.array([2.0, 0.3]), EmpiricalDenoiser(small(6, 2))
-    for groups_of, there, antithetic in (("images", 11, False), ("draws", 4, False), ("draws", 4, True)):
+    for groups_of, antithetic in (("images", False), ("draws", False), ("draws", True)):
         options = {"ridge": 0.1, "draws": 4, "batch_size": 3, "antithetic": antithetic}
         whole = distill_exactly(model, images, sigmas, KEY, **options)
-        moments_of = antithetic_moments if antithetic else cross_moments
         assert whole.observed == [] and whole.examples == 44 * (1 + antithetic)
         before = _evaluate._cache_size()
         found = distill_exactly(
@@ -188,13 +193,17 @@ def test_maps_without_a_group_are_those_of_the_other_examples_in_one_compilation
         np.testing.assert_allclose(found.denoiser.biases, whole.denoiser.biases, rtol=1e-9)
         np.testing.assert_allclose(found.residuals, whole.residuals, rtol=1e-9)
         for level, sigma in enumerate(sigmas):
+            inputs = noisy_rows(images, level, sigma, 4)
+            signs = [inputs, 2 * np.concatenate([images] * 4) - inputs] if antithetic else [inputs]
+            outputs = [np.asarray(outputs_of(model, rows, sigma)) for rows in signs]
+            number = np.arange(44) % 11 if groups_of == "images" else np.arange(44) // 11
             for group in range(3):
-                kept = [k for k in range(there) if k % 3 != group]
-                options = {"rows": np.array(kept), "draws": 4} if groups_of == "images" else {"draws": kept}
-                others = moments_of(model, images, sigma, KEY, level=level, **options)
+                others = number % 3 != group
+                assert 44 // 2 <= others.sum() < 44
                 place, weight = found.observed[level][group]
                 assert place == level
-                np.testing.assert_allclose(weight, solve_moments(others, 0.1)[0], rtol=1e-8, atol=1e-10)
+                wanted = ridge_map(*(np.concatenate([rows[others] for rows in all_]) for all_ in (signs, outputs)), 0.1)
+                np.testing.assert_allclose(weight, wanted, rtol=1e-8, atol=1e-10)
     with pytest.raises(InputError, match="groups = 12: must be from 1 to 11, the images"):
         distill_exactly(model, images, sigmas, KEY, groups=12)
     with pytest.raises(InputError, match="groups_of = 'rows'"):
@@ -258,6 +267,7 @@ def test_adam_is_adam_step_by_step(x64):
         np.testing.assert_allclose(found.denoiser.biases[level], theta[-1], atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_long_run_of_adam_comes_to_the_exact_maps():
     """The authors' learning rates on d = 64: from 1 to below 0.2 at seven levels or more, and to the exact solution."""
     train, images = scale_mixture(500, 0), scale_mixture(2048, 1)

@@ -30,6 +30,7 @@ from dgu.training import (
 from dgu.training.dynamics import _epoch_batches, _order
 
 SDE = VESDE()
+BATCHES = jax.jit(_epoch_batches, static_argnums=3)
 NET = ShallowNet(width=4)
 
 
@@ -54,7 +55,7 @@ def slow_training(run, recipe):
     path, number = [p], 0
     for epoch in range(recipe.epochs):
         key = jax.random.fold_in(jax.random.fold_in(run.keys, 1), epoch)
-        batches = jax.tree.map(np.asarray, _epoch_batches(key, jnp.asarray(run.data), frozen, recipe))
+        batches = jax.tree.map(np.asarray, BATCHES(key, jnp.asarray(run.data), frozen, recipe))
         for at in range(len(batches["x"])):
             x, e, eps, weight = (batches[name][at].astype(np.float64) for name in ("x", "embedding", "eps", "weight"))
             h = x @ p["x_kernel"] + p["x_bias"] + e @ p["t_kernel"] + p["t_bias"]
@@ -103,12 +104,12 @@ def test_runs_are_those_of_a_slow_loop(optimizer):
 def test_an_epochs_batches_hold_every_row_once_with_fresh_times_and_noise():
     recipe = Recipe(NET, SDE, epochs=1, every=1, batch_size=4, t_eps=0.01)
     data, (_, frozen) = jnp.arange(10.0)[:, None] * 1000, NET.init(jax.random.key(0))
-    one, two = (_epoch_batches(jax.random.key(k), data, frozen, recipe) for k in (0, 1))
+    one, two = (BATCHES(jax.random.key(k), data, frozen, recipe) for k in (0, 1))
     np.testing.assert_allclose(one["weight"].sum(1), 1, rtol=1e-6)
     rows = np.round(np.asarray(one["x"]).ravel()[:10] / 1000)
     assert sorted(rows) == list(range(10)) and (np.asarray(one["weight"]).ravel()[10:] == 0).all()
     assert not np.allclose(one["eps"], two["eps"]) and not np.allclose(one["embedding"], two["embedding"])
-    firsts = np.asarray(jax.vmap(lambda k: _order(k, 6)[0])(jax.random.split(jax.random.key(5), 3000)))
+    firsts = np.asarray(jax.jit(jax.vmap(lambda k: _order(k, 6)[0]))(jax.random.split(jax.random.key(5), 3000)))
     assert np.abs(np.bincount(firsts, minlength=6) - 500).max() < 4 * np.sqrt(500)
 
 

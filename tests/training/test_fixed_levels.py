@@ -2,6 +2,8 @@
 refusals.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +42,11 @@ def images(n=40, shape=(4, 4, 1), seed=0):
     rng = np.random.default_rng(seed)
     mixing = rng.normal(size=(np.prod(shape),) * 2) * np.linspace(1.0, 0.1, np.prod(shape)) * 0.2
     return (0.3 + rng.normal(size=(n, np.prod(shape))) @ mixing.T).reshape(n, *shape).astype(np.float32)
+
+
+@functools.cache
+def start_of(network, levels):
+    return jax.device_get(initial_levels(network, levels, TINY))
 
 
 def test_the_linear_autoencoder_becomes_the_gaussian_posterior_mean():
@@ -93,13 +100,17 @@ def test_the_first_steps_are_those_of_adam_on_the_mean_squared_error():
 
 @pytest.mark.parametrize("network", [DIT, SKIP], ids=["dit", "skip"])
 def test_levels_together_equal_levels_alone_and_stopped_runs_equal_whole_ones(network):
-    data, start = images(), initial_levels(network, 3, TINY)
+    data, start = images(), start_of(network, 3)
     before = fixed_levels._step._cache_size()
     state, losses = train_levels(network, start, data, SIGMAS, TINY)
-    assert fixed_levels._step._cache_size() == before + 1, "one program for all levels"
+    assert fixed_levels._step._cache_size() <= before + 1, "one program for all levels"
+    # Alone, or in other company, for which there is a program already.
+    company = 2 if network is DIT else 0
     for level in range(3):
-        one = jax.tree.map(lambda leaf, level=level: leaf[level : level + 1], start)
-        alone, seen = train_levels(network, one, data, SIGMAS[level : level + 1], TINY, places=[level])
+        one = jax.tree.map(lambda leaf: leaf[: 1 + company], start)
+        sigmas, places = [SIGMAS[level], 5.0, 0.03], [level, 7, 8]
+        given = {"places": places[: 1 + company]}
+        alone, seen = train_levels(network, one, data, np.array(sigmas[: 1 + company]), TINY, **given)
         np.testing.assert_allclose(seen[0], losses[level], rtol=1e-5)
         for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(state)):
             np.testing.assert_allclose(a[0], b[level], atol=2e-4 * (1 + float(jnp.abs(b).max())))
@@ -114,7 +125,7 @@ def test_levels_together_equal_levels_alone_and_stopped_runs_equal_whole_ones(ne
 
 @pytest.mark.parametrize("network", [DIT, SKIP, LinearNetwork((4, 4, 1))], ids=["dit", "skip", "linear"])
 def test_stored_pieces_add_up_to_the_training_in_one_go(network):
-    data, sigmas, store, shown = images(), SIGMAS[:2], {}, []
+    data, sigmas, store, shown = images(), SIGMAS, {}, []  # Three levels: the programs of the test above.
 
     def stored(name, compute):
         if name not in store:
@@ -125,12 +136,13 @@ def test_stored_pieces_add_up_to_the_training_in_one_go(network):
         return train_stored_levels(network, data, sigmas, TINY, every=4, stored=stored, **options)
 
     denoiser, losses = train(progress=lambda *at: shown.append(at))
-    state, expected = train_levels(network, initial_levels(network, 2, TINY), data, sigmas, TINY)
+    state, expected = train_levels(network, start_of(network, 3), data, sigmas, TINY)
     np.testing.assert_array_equal(losses, expected)
     for ours, theirs in zip(jax.tree.leaves(denoiser.denoisers), jax.tree.leaves(state["params"])):
         np.testing.assert_array_equal(ours, theirs)
-    pieces = ["0-0", "0-1", "1-0", "1-1"] if network is SKIP else ["all-0", "all-1"]
-    assert list(store) == pieces and shown[-1] == (12, 12)
+    pieces = [f"{level}-{piece}" for level in range(3) for piece in range(2)]
+    pieces = pieces if network is SKIP else ["all-0", "all-1"]
+    assert list(store) == pieces and shown[-1] == (18, 18)
     assert [done for done, _ in shown] == sorted(done for done, _ in shown)
     # Killed in the last piece: what is stored is not made again.
     kept = {name: store[name] for name in pieces[:-1]}
@@ -138,20 +150,20 @@ def test_stored_pieces_add_up_to_the_training_in_one_go(network):
     again, same = train()
     assert all(store[name] is piece for name, piece in kept.items())
     np.testing.assert_array_equal(same, losses)
-    x = jnp.asarray(data[0])
-    np.testing.assert_array_equal(again(x, sigmas[1]), denoiser(x, sigmas[1]))
+    x, call = jnp.asarray(data[0]), jax.jit(lambda denoiser, x: denoiser(x, sigmas[1]))
+    np.testing.assert_array_equal(call(again, x), call(denoiser, x))
     with pytest.raises(InputError, match="every = 0"):
         train_stored_levels(network, data, sigmas, TINY, every=0, stored=stored)
 
 
 def test_running_averages_are_those_of_the_batches_not_of_adam():
-    data, start = images(), initial_levels(SKIP, 1, TINY)
+    data, start = images(), start_of(SKIP, 1)
     state, _ = train_levels(SKIP, start, data, SIGMAS[:1], TINY, until=1)
     key = keys.stream(jax.random.key(TINY.seed), "noise")
     batch = jnp.asarray(data[image_order(TINY.seed, len(data), 0, 8)])
     noisy = jnp.stack([noisy_input(key, batch[i], i, SIGMAS[0], 0) for i in range(8)])
     params = jax.tree.map(lambda leaf: leaf[0], start["params"])
-    _, moved = SKIP.apply_batch(params, noisy, SIGMAS[0])
+    _, moved = jax.jit(SKIP.apply_batch)(params, noisy, SIGMAS[0])
     for name in ("mean", "var"):
         got = state["params"]["enc"]["level0_conv1"]["norm"][name][0]
         np.testing.assert_allclose(got, moved["enc"]["level0_conv1"]["norm"][name], rtol=1e-4, atol=1e-5)

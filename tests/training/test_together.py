@@ -18,8 +18,17 @@ COUNTS = np.array([4, 10, 7])
 CONFIG = TogetherConfig(steps=9, batch_size=8, learning_rate=5e-3, chunk=4)
 
 
+@jax.jit
 def start(keys):
     return jax.vmap(lambda key: MLPDenoiser.init(key, SHAPE, width=8, depth=2))(keys)
+
+
+def number(networks, at):
+    """One of many networks."""
+    return jax.tree.map(lambda leaf: leaf[at], networks)
+
+
+CALL = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +52,7 @@ def test_the_network_is_the_formula():
         h = h + inner / (1 + np.exp(-inner))
     raw = h @ p["out"] / np.sqrt(2) + p["out_bias"]
     wanted = 0.49 / total * x + sigma * 0.7 / np.sqrt(total) * raw.reshape(SHAPE)
-    np.testing.assert_allclose(denoiser(jnp.asarray(x), sigma), wanted, rtol=2e-4, atol=1e-4)
+    np.testing.assert_allclose(CALL(denoiser, jnp.asarray(x), sigma), wanted, rtol=2e-4, atol=1e-4)
     assert denoiser.parameter_count == sum(leaf.size for leaf in p.values())
     with pytest.raises(InputError, match="an event of 6 numbers"):
         denoiser(jnp.zeros(5), 1.0)
@@ -51,7 +60,7 @@ def test_the_network_is_the_formula():
 
 def test_the_output_starts_as_the_skip(x64):
     x = jnp.asarray(DATA[0, 0], jnp.float64)
-    out = MLPDenoiser.init(KEYS[0], SHAPE, width=8)(x, 2.0)
+    out = CALL(number(start(KEYS), 0), x, 2.0)
     assert out.dtype == jnp.float64
     np.testing.assert_allclose(out, 0.25 / 4.25 * x)
 
@@ -69,13 +78,13 @@ def test_company_and_chunks_do_not_matter(trained):
 
 def test_steps_are_those_of_a_plain_loop(trained):
     """The loss written out again, Adam and the cosine by optax, one network, no vmap over networks, no scan."""
-    denoiser = MLPDenoiser.init(KEYS[1], SHAPE, width=8, depth=2)
+    denoiser = number(start(KEYS), 1)
     optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, 9))
-    moments = optimizer.init(denoiser)
+    moments = jax.jit(optimizer.init)(denoiser)
 
     @jax.jit
-    def step(denoiser, moments, number):
-        pick, level, noise = jax.random.split(jax.random.fold_in(KEYS[1], number), 3)
+    def step(denoiser, moments, at):
+        pick, level, noise = jax.random.split(jax.random.fold_in(KEYS[1], at), 3)
         y = jnp.asarray(DATA[1])[jax.random.randint(pick, (8,), 0, 10)]
         sigma = jnp.exp(-1.2 + 1.2 * jax.random.normal(level, (8,)))
         eps = jax.random.normal(noise, y.shape)
@@ -88,8 +97,8 @@ def test_steps_are_those_of_a_plain_loop(trained):
         change, moments = optimizer.update(jax.grad(loss)(denoiser), moments)
         return optax.apply_updates(denoiser, change), moments
 
-    for number in range(9):
-        denoiser, moments = step(denoiser, moments, number)
+    for at in range(9):
+        denoiser, moments = step(denoiser, moments, at)
     for one, many in zip(jax.tree.leaves(denoiser), jax.tree.leaves(trained[0])):
         np.testing.assert_allclose(one, many[1], rtol=2e-3, atol=2e-5)
 
@@ -103,28 +112,28 @@ def test_it_learns_the_posterior_mean():
     exact = GaussianDenoiser.fit(data)
     config = TogetherConfig(steps=400, batch_size=128, learning_rate=5e-3, chunk=200)
     said = []
+    networks = jax.jit(jax.vmap(lambda key: MLPDenoiser.init(key, SHAPE, width=32, depth=2)))(KEYS[:1])
     found, losses = train_together(
-        jax.vmap(lambda key: MLPDenoiser.init(key, SHAPE, width=32, depth=2))(KEYS[:1]), data[None], np.array([4000]),
-        KEYS[:1], config, lambda done, total: said.append((done, total)),
-    )  # fmt: skip
+        networks, data[None], np.array([4000]), KEYS[:1], config, lambda done, total: said.append((done, total))
+    )
     assert said == [(200, 400), (400, 400)] and losses.shape == (1,)
     x = jnp.asarray(data[:200]) + jax.random.normal(KEYS[0], (200, *SHAPE))
 
+    @jax.jit
     def miss(denoiser):
         error = jax.vmap(lambda x: denoiser(x, 1.0) - exact(x, 1.0))(x)
-        return float(jnp.sqrt(jnp.mean(error**2)))
+        return jnp.sqrt(jnp.mean(error**2))
 
-    after = miss(jax.tree.map(lambda leaf: leaf[0], found))
-    assert after < miss(MLPDenoiser.init(KEYS[0], SHAPE, width=32, depth=2)) / 5
+    assert miss(number(found, 0)) < miss(number(networks, 0)) / 5
 
 
 def test_samples_of_many_are_those_of_each_alone(trained):
     sigmas = karras_sigmas(4)
     found = sample_together(trained[0], KEYS, 5, sigmas, shape=SHAPE)
     assert found.shape == (3, 5, *SHAPE)
-    for number, key in enumerate(KEYS):
-        one = jax.tree.map(lambda leaf, number=number: leaf[number], trained[0])
-        np.testing.assert_allclose(found[number], sample(one, key, range(5), sigmas, shape=SHAPE), rtol=2e-3, atol=2e-4)
+    for at, key in enumerate(KEYS):
+        alone = sample(number(trained[0], at), key, range(5), sigmas, shape=SHAPE)
+        np.testing.assert_allclose(found[at], alone, rtol=2e-3, atol=2e-4)
     for said, keys, count, levels in (
         ("keys", KEYS[:2], 5, sigmas), ("count = 0", KEYS, 0, sigmas), ("sigmas", KEYS, 5, sigmas[::-1]),
     ):  # fmt: skip

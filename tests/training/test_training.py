@@ -29,7 +29,8 @@ from dgu.training import (
 from tests import parity
 
 ADM = parity.load("adm_edm.npz")
-NETWORK = EDMNetwork(ADMConfig(8, 1, 1, label_dim=2, model_channels=8, channel_mult=(1,), num_blocks=1, dropout=0.1))
+SMALL = {"model_channels": 8, "channel_mult": (1,), "num_blocks": 1, "attn_resolutions": ()}
+NETWORK = EDMNetwork(ADMConfig(8, 1, 1, label_dim=2, dropout=0.1, **SMALL))
 #: Tests change its length and seed rather than its numbers, which are constants of the compiled program.
 CONFIG = TrainingConfig(duration_kimg=0.048, batch_size=8, learning_rate=1e-2, rampup_kimg=0.016, ema_halflife_kimg=0.1)
 
@@ -133,16 +134,36 @@ def test_image_order_visits_each_row_once_an_epoch_however_it_is_cut():
     np.testing.assert_array_equal(np.concatenate([image_order(3, 10, 0, 7), image_order(3, 10, 7, 33)]), whole)
 
 
+MICRO = replace(CONFIG, micro_batch=4)
+
+
 @pytest.fixture(scope="module")
-def whole():
-    """The run of CONFIG on one device: final state and losses."""
-    return run()
+def runs():
+    """CONFIG on one device, and MICRO on two: final states, losses, and how often the gradient was traced."""
+    calls, original, found = [], loop._gradients, []
+    loop._programs.cache_clear()  # Nothing traced before serves.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_gradients", lambda *args: calls.append(1) or original(*args))
+        for config, devices in ((CONFIG, 1), (MICRO, 2)):
+            calls.clear()
+            found.append((*run(config, devices=devices), len(calls)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(runs):
+    return runs[0][:2]
+
+
+@pytest.fixture(scope="module")
+def micro(runs):
+    return runs[1][:2]
 
 
 def run(config=CONFIG, network=NETWORK, state=None, stop=None, devices=1):
     rng = np.random.default_rng(0)
     labels = np.arange(20) % 2
-    images = (0.3 * rng.normal(size=(20, 8, 8, 1)) + labels[:, None, None, None] - 0.5).astype(np.float32)
+    images = (0.3 * rng.normal(size=(20, *network.shape)) + labels[:, None, None, None] - 0.5).astype(np.float32)
     mesh = parallel.data_mesh(jax.devices()[:devices])
     state = initial_state(network, config) if state is None else state
     out = []
@@ -173,18 +194,18 @@ def test_resuming_from_a_checkpoint_gives_the_same_bits(tmp_path, whole):
         checkpoints.load(initial_state(wider, CONFIG))
 
 
-def test_micro_batches_and_devices_do_not_change_the_run(whole):
+@pytest.mark.parametrize("other", ["both", pytest.param("devices alone", marks=pytest.mark.slow)])
+def test_micro_batches_and_devices_do_not_change_the_run(whole, micro, other):
     whole, losses = whole
-    for config, devices in ((replace(CONFIG, micro_batch=4), 1), (CONFIG, 2)):
-        other, other_losses = run(config, devices=devices)
-        np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
-        # Adam divides by the root of the second moment: judge parameters against the learning rate.
-        chex.assert_trees_all_close(other["params"], whole["params"], atol=2e-4 * CONFIG.learning_rate * 50)
+    other, other_losses = micro if other == "both" else run(devices=2)
+    np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
+    # Adam divides by the root of the second moment: judge parameters against the learning rate.
+    chex.assert_trees_all_close(other["params"], whole["params"], atol=2e-4 * CONFIG.learning_rate * 50)
 
 
 #: A DDPM++ that is told how its images are augmented, trained with weights and levels of the variance-exploding
 #: process.
-DDPMPP = EDMNetwork(SongUNetConfig(8, 1, 1, 2, 9, model_channels=8, channel_mult=(1,), num_blocks=1, dropout=0.1))
+DDPMPP = EDMNetwork(SongUNetConfig(8, 1, 1, 2, 9, dropout=0.1, **SMALL))
 AUGMENTED = replace(CONFIG, augment_probability=0.3, loss="ve", duration_kimg=0.024, seed=3)
 
 
@@ -210,34 +231,38 @@ def test_augmented_training_is_the_same_however_it_is_cut(tmp_path):
     assert all(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(plain["optimizer"].mu["map_augment"]))
 
 
-def test_the_loss_is_scaled_for_the_gradient_alone(whole):
-    """Adam is blind to a factor on gradients that are far above its epsilon; the loss reported has none."""
-    part, first = run(replace(CONFIG, loss_scaling=128.0), stop=1)
-    base, losses = run(stop=1)
-    assert first == losses
-    chex.assert_trees_all_close(
-        part["optimizer"].mu, jax.tree.map(lambda leaf: 128 * leaf, base["optimizer"].mu), rtol=1e-5, atol=1e-4
-    )
+class Line(EDMNetwork):
+    """A network of one line, which compiles at once."""
+
+    def apply(self, params, x, sigma, labels=None, augment_labels=None, *, key=None):
+        return params["slope"] * x + params["shift"][labels] * sigma
+
+
+def test_the_loss_is_scaled_for_the_gradient_alone():
+    params = {"slope": jnp.float32(0.3), "shift": jnp.asarray([0.1, -0.2])}
+    images = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype(np.float32)
+    given = params, jnp.asarray(images), jnp.arange(8) % 2, jnp.arange(8), jax.random.key(0)
+    gradients = jax.jit(loop._gradients, static_argnums=(5, 6))
+    loss, plain = gradients(*given, Line(NETWORK.unet), CONFIG)
+    same, scaled = gradients(*given, Line(NETWORK.unet), replace(CONFIG, loss_scaling=128.0))
+    np.testing.assert_allclose(same, loss, rtol=1e-6)
+    chex.assert_trees_all_close(scaled, jax.tree.map(lambda leaf: 128 * leaf, plain), rtol=1e-5)
+    assert all(np.abs(leaf).min() > 1e-3 for leaf in jax.tree.leaves(plain))
 
 
 def test_training_learns_the_classes():
     state, losses = run(replace(CONFIG, duration_kimg=0.8))
     assert np.mean(losses[-25:]) < 0.8 * np.mean(losses[:16])
     denoise = jax.jit(lambda denoiser, x: denoiser(x, 20.0))
-    denoiser, x = NETWORK.denoiser(state["ema"]), jnp.zeros((8, 8, 1))
+    denoiser, x = NETWORK.denoiser(state["ema"]), jnp.zeros(NETWORK.shape)
     means = [float(denoise(denoiser.given(label), x).mean()) for label in (0, 1)]
     # At large sigma the posterior mean is the class mean: -0.5 and 0.5.
     np.testing.assert_allclose(means, [-0.5, 0.5], atol=0.1)
 
 
-@pytest.mark.parametrize(("config", "traces"), [(CONFIG, 1), (replace(CONFIG, micro_batch=4), 1)])
-def test_one_trace_serves_a_run(monkeypatch, config, traces):
-    calls = []
-    original = loop._gradients
-    monkeypatch.setattr(loop, "_gradients", lambda *args: calls.append(1) or original(*args))
-    jax.clear_caches()  # Nothing traced before serves.
-    _, losses = run(config)
-    assert len(losses) == 6 and len(calls) == traces
+def test_one_trace_serves_a_run(runs):
+    for _, losses, traces in runs:
+        assert len(losses) == 6 and traces == 1
 
 
 def abstract(tree):
@@ -259,7 +284,7 @@ def test_training_lowers_for_accelerators():
 
 
 def test_bad_training_input_is_refused():
-    images = np.zeros((4, 8, 8, 1), np.float32)
+    images = np.zeros((4, *NETWORK.shape), np.float32)
     labels = np.zeros(4, np.int32)
     state = initial_state(NETWORK, CONFIG)
 
@@ -267,7 +292,7 @@ def test_bad_training_input_is_refused():
         next(train_steps(NETWORK, state, images, labels, config, parallel.data_mesh(jax.devices()[:devices])))
 
     for message, arguments in {
-        "img_resolution": {"images": images[:, :4, :4]},
+        "img_resolution": {"images": images[:, :2, :2]},
         "label_dim": {"labels": labels + 2},
         "one per image": {"labels": labels[:2]},
         "batch_size = 7: must be a multiple of the 2 devices": {"devices": 2, "config": replace(CONFIG, batch_size=7)},
@@ -289,7 +314,7 @@ def test_bad_training_input_is_refused():
 @pytest.mark.parametrize("interval", ["tick_kimg", "checkpoint_kimg"])
 @pytest.mark.parametrize("kimg", [0.0, -1.0, np.nan, np.inf, "1"])
 def test_an_interval_that_is_none_is_refused_before_anything_is_written(tmp_path, interval, kimg):
-    images, labels = np.zeros((4, 8, 8, 1), np.float32), np.zeros(4, np.int32)
+    images, labels = np.zeros((4, *NETWORK.shape), np.float32), np.zeros(4, np.int32)
     with pytest.raises(InputError, match=f"^{interval} = .*: must be positive and finite$"):
         next(train_in_directory(tmp_path / "new", NETWORK, images, labels, CONFIG, about={}, **{interval: kimg}))
     assert not (tmp_path / "new").exists()

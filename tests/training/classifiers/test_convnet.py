@@ -37,10 +37,11 @@ def test_learns_a_task_that_no_linear_classifier_can(net):
 
 def test_same_key_same_network_bit_for_bit(net):
     arguments = {"epochs": 1, "batch_size": 50, "width": 4}
-    first, again = (train_convnet(*stripes(0, 200), KEY, **arguments) for _ in range(2))
+    first, again = (train_convnet(*stripes(0, 1500), KEY, **arguments) for _ in range(2))
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first.params, again.params)))
-    # One step on the whole set: the order hardly matters, the initial parameters do.
-    one, other = (train_convnet(*stripes(0, 50), jax.random.key(seed), **arguments) for seed in (2, 3))
+    # At next to no learning rate: the order does not matter, the initial parameters do.
+    arguments |= {"learning_rate": 1e-12}
+    one, other = (train_convnet(*stripes(0, 1500), jax.random.key(seed), **arguments) for seed in (2, 3))
     assert np.abs(one.params["readout"]["kernel"] - other.params["readout"]["kernel"]).max() > 0.1
 
 

@@ -58,7 +58,7 @@ def test_vmap_over_padded_runs_and_lowering(x64):
     assert exported(*shapes).platforms == ("cuda", "tpu")
 
 
-@pytest.mark.parametrize("method", ["weight", "gram"])
+@pytest.mark.parametrize("method", [pytest.param("weight", marks=pytest.mark.slow), "gram"])
 def test_a_long_raw_logit_run_ends_there(x64, method):
     n, d = 12, 40
     x, _, initial = problem(n + 4, d, seed=7)
