@@ -307,7 +307,7 @@ def test_single_numbers_are_refused():
         inspect.unwrap(jackknife_interval)(1.0, 2.0)
     with pytest.raises(InputError, match=r"^without.shape = \(2, 5\): must be \(3, J\)"):
         inspect.unwrap(jackknife_interval)(np.ones(3), np.ones((2, 5)))
-    for bad in (3.0, [3.0], [[1.0], [2.0]]):
+    for bad in (np.float64(3.0), [3.0], np.ones((2, 1))):
         with pytest.raises(InputError, match=r"^values.shape = .*: must be \(..., J\), J at least 2$"):
             inspect.unwrap(sample_deviation)(bad)
     with pytest.raises(InputError, match=r"^values = 'non-finite': must be finite$"):
