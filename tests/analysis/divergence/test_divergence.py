@@ -175,16 +175,17 @@ def test_lines_about_the_modes_are_those_of_quadratic_log_densities():
 
 
 def test_divergence_of_the_prior_is_that_of_a_quadrature():
-    """KL of two wide Gaussians about +-3 from N(0, s^2), over 20,000 examples: within four standard errors."""
+    """KL of two wide Gaussians about +-3 from N(0, s^2), over 300,000 examples: within four standard errors."""
     std = float(SDE.std(1.0))
     x = np.linspace(-120, 120, 48_001)
     density = sum(stats.norm.pdf(x, mean, np.sqrt(1 + std**2)) for mean in (-3, 3)) / 2
     log_ratio = np.log(density) - stats.norm.logpdf(x, 0, std)
     expected = integrate.simpson(density * log_ratio, x=x)
     spread = np.sqrt(integrate.simpson(density * (log_ratio - expected) ** 2, x=x))
-    examples = jax.jit(jax.vmap(TARGET.draw))(jax.random.split(jax.random.key(0), 20_000))
+    count = 300_000
+    examples = jax.jit(jax.vmap(TARGET.draw))(jax.random.split(jax.random.key(0), count))
     found = prior_kl(TARGET, SDE, examples, jax.random.key(1))
-    assert abs(found - expected) < 4 * spread / np.sqrt(20_000) and spread / np.sqrt(20_000) < expected / 4
+    assert abs(found - expected) < 4 * spread / np.sqrt(count) < expected / 3
 
 
 def test_the_measure_is_the_protocol_at_each_runs_own_grid():
