@@ -57,6 +57,16 @@ def is_number(value: Any) -> bool:
     return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
 
 
+def as_number(value: Any) -> Any:
+    """A NumPy or JAX number as Python's, which neither wraps nor overflows; anything else, traced numbers included, as
+    it is.
+    """
+    import jax
+
+    concrete = isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer)
+    return value.item() if concrete and is_number(value) else value
+
+
 def _at_least_single(dtype: np.dtype) -> np.dtype:
     if dtype.itemsize > 8:  # Extended precision: nothing here computes in it.
         return np.dtype(np.float64)
@@ -92,7 +102,7 @@ def as_floats(name: str, value: Any) -> np.ndarray:
     array = as_plain(name, value)
     floats = array.astype(working_dtype(name, array.dtype), copy=False)
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-        largest = _largest(floats)
+        largest = max(int(array.max()), -int(array.min())) if array.size else 0
         require(largest <= 2**53, f"largest absolute value of {name}", largest, "at most 2^53: float64 rounds integers")
     return floats
 
@@ -128,7 +138,8 @@ def as_jax_floats(name: str, value: Any) -> Array:
     """
     import jax
 
-    if not isinstance(value, jax.Array):
+    wide = isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
+    if not isinstance(value, jax.Array) or (wide and is_integral(value.dtype) and value.dtype.itemsize >= 4):
         array = as_floats(name, value)
         check_cast(name, array)
         return jax.numpy.asarray(array)

@@ -36,10 +36,10 @@ def content_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 (hex) of a data set: of the bytes of a single file, else of the names and hashes of all of its files.
 
     Raises:
-        InputError: there is nothing at ``path``, or a file cannot be read.
+        InputError: there is no file at ``path`` or in it, or a file cannot be read.
     """
-    require(os.path.exists(path), "path", os.fspath(path), "a file or a folder that exists")
     files = files_of(path)
+    require(bool(files), "path", os.fspath(path), "an ordinary file that exists, or a folder that holds one")
     if files == [Path(path)]:
         return _sha256(files[0])
     names = (os.path.relpath(file, path) for file in files)

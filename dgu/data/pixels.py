@@ -105,6 +105,7 @@ def subset(count: int, max_size: int, seed: int = 0) -> Int[np.ndarray, "k"]:
         InputError: ``max_size`` below 1.
     """
     require(max_size >= 1, "max_size", max_size, "1 or more")
+    count, max_size, seed = int(count), int(max_size), int(seed)
     order = np.arange(count, dtype=np.int64)
     if max_size < count:
         np.random.RandomState(seed % 2**31).shuffle(order)

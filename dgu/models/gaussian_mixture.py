@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from dgu.core.arrays import as_doubles, as_floats
+from dgu.core.arrays import as_doubles, as_floats, as_number
 from dgu.core.errors import require, require_whole
 from dgu.models.mixtures import MoLRGDenoiser
 
@@ -62,6 +62,7 @@ def two_modes(mu: float | int, *, weight: float = 0.5, std: float | int = 1.0, d
     Raises:
         InputError: ``mu`` or ``std`` not positive, ``weight`` outside (0, 1), ``dimension`` below 1.
     """
+    mu, std, weight = map(as_number, (mu, std, weight))
     require(mu > 0, "mu", mu, "positive")
     require(std > 0, "std", std, "positive")
     require(0 < weight < 1, "weight", weight, "strictly between 0 and 1")

@@ -24,7 +24,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.core.arrays import as_doubles, as_jax_floats
+from dgu.core.arrays import as_doubles, as_jax_floats, as_number
 from dgu.core.errors import require, require_whole
 from dgu.models.random_features import RandomFeatures
 from dgu.samplers.sde import LinearSDE, Score
@@ -201,7 +201,7 @@ def two_mode_quadrature(
     Raises:
         InputError: noise levels that are not a list, negative or not finite, or fewer than 1 node.
     """
-    levels = as_doubles("sigmas", sigmas)
+    mu, levels = as_number(mu), as_doubles("sigmas", sigmas)
     require(levels.ndim == 1, "sigmas.shape", levels.shape, "(k,)")
     require(bool((levels >= 0).all() and np.isfinite(levels).all()), "sigmas", levels.tolist(), "0 or more and finite")
     places, weights = gauss_hermite(nodes)

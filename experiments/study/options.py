@@ -6,7 +6,8 @@ import math
 import operator
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
@@ -60,6 +61,9 @@ class Options:
         cls._prefix = prefix or cls._prefix
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            # NumPy's numbers would wrap, and cannot be stored as JSON.
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             bounds = field.metadata.get("bounds", {})
             others = {bound: getattr(self, bound) for bound in bounds.values() if isinstance(bound, str)}
@@ -124,16 +128,13 @@ def _check(field: dataclasses.Field[Any], name: str, value: Any, bounds: Mapping
     No number is NaN, beyond ``LARGEST`` and ``SMALLEST`` or, where it is whole, beyond 64 bits; infinite is only what
     may be; no text is empty.
     """
-    for entry in _entries(value):
-        kinds = list(_kinds(field.type))
-        fits = any(entry in kind if isinstance(kind, tuple) else _is(entry, kind) for kind in kinds)
-        require(fits or not kinds, name, value, " or ".join(map(_kind_in_words, kinds)))
+    require(_fits(field.type, value), name, value, _type_in_words(field.type))
     endless = field.default == math.inf or field.metadata.get("may_be_infinite", False)
     allowed = f"{_in_words(bounds, endless)}{', or None' * ('None' in str(field.type))}{reason}"
     for entry in _entries(value):
-        if isinstance(entry, int | np.integer):
+        if isinstance(entry, int):
             require(-(2**63) <= entry < 2**63, name, value, "of 64 bits at most")
-        elif isinstance(entry, float | np.floating):
+        elif isinstance(entry, float):
             usable = entry == 0 or SMALLEST <= abs(float(entry)) <= LARGEST or (endless and math.isinf(entry))
             require(bool(usable), name, value, f"0 or from {SMALLEST:g} to {LARGEST:g}{', or infinite' * endless}")
         elif isinstance(entry, str):
@@ -141,35 +142,50 @@ def _check(field: dataclasses.Field[Any], name: str, value: Any, bounds: Mapping
             require("\0" not in entry, name, value, "without null characters")
         if bounds and entry is not None:
             require(all(_BOUNDS[kind](entry, bound) for kind, bound in bounds.items()), name, value, allowed)
-            require(not isinstance(entry, int | np.integer) or entry <= MOST, name, value, f"at most {MOST}")
+            require(not isinstance(entry, int) or entry <= MOST, name, value, f"at most {MOST}")
 
 
-def _kinds(annotation: Any) -> Iterator[Any]:
-    """The types of single values that a field's annotation names, a tuple of choices for a ``Literal``; none where it
-    is text.
+def _plain(value: Any) -> Any:
+    """A NumPy number, or a tuple of them, as Python's."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value)) if type(value) is tuple else value
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _fits(annotation: Any, value: Any) -> bool:
+    """Whether a value is of the type that a field is annotated with, as far as that can be told: whole numbers are
+    floats, too, and truth values are no numbers.
     """
-    if get_origin(annotation) is Literal:
-        yield get_args(annotation)
-    elif get_origin(annotation) is not None:
-        for part in get_args(annotation):
-            yield from _kinds(part)
-    elif isinstance(annotation, type) and annotation is not Any:
-        yield annotation
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _fits(parts[0], value)
+    if origin is Literal:
+        return any(value is part or (isinstance(value, str) and value == part) for part in parts)
+    if origin in (Union, UnionType):
+        return any(_fits(part, value) for part in parts)
+    if origin is tuple:
+        kinds = [parts[0]] * len(value) if parts[1:] == (...,) and isinstance(value, tuple) else list(parts)
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, kinds, value))
+    if annotation in (int, float):
+        numbers = int if annotation is int else (int, float)
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    if not isinstance(annotation, type) or annotation is Any:
+        return True
+    return isinstance(value, str | os.PathLike if issubclass(annotation, os.PathLike) else annotation)
 
 
-def _is(entry: Any, kind: type) -> bool:
-    """Whether a single value is of a type: NumPy's numbers are numbers, whole ones also floats, and truth values
-    neither.
-    """
-    if kind in (int, float):
-        numbers = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
-        return isinstance(entry, numbers) and not isinstance(entry, bool)
-    return isinstance(entry, str | os.PathLike) if issubclass(kind, os.PathLike) else isinstance(entry, kind)
-
-
-def _kind_in_words(kind: Any) -> str:
+def _type_in_words(annotation: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "text", bool: "True or False", type(None): "None"}
-    return " or ".join(map(repr, kind)) if isinstance(kind, tuple) else words.get(kind, f"a {kind.__name__}")
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(map(repr, parts))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_type_in_words, parts))
+    if origin is tuple:
+        each = list(dict.fromkeys(_type_in_words(part) for part in parts if part is not ...))
+        size = "" if ... in parts else f"{len(parts)} of "
+        return f"a tuple, {size}{' and '.join(each)}" if size else f"a tuple, each entry {' or '.join(each)}"
+    return _type_in_words(parts[0]) if origin is Annotated else words.get(annotation, f"a {annotation.__name__}")
 
 
 def _entries(value: Any) -> Iterator[Any]:

@@ -10,14 +10,23 @@ typed by hand.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dgu.core.errors import InputError, require
 from dgu.core.files import write_atomic
 from experiments.study.command_line import run_command
-from experiments.study.configuration import read_config
+from experiments.study.configuration import (
+    check_generator,
+    config_to_json,
+    first_difference,
+    options,
+    read_config,
+    stored_options,
+)
 from experiments.study.judged import JudgedClaim, counted, read_claims
 from experiments.study.listing import studies
 from experiments.study.run_directory import RunDirectory
+from experiments.study.study import Study
 
 #: What a cell of a table in Markdown must not hold as it is.
 _ESCAPES = str.maketrans({"|": "\\|", "\n": " "})
@@ -71,22 +80,38 @@ def write_page(run: Path, out: Path) -> Path:
     """Write the page of the finished run in ``run``, a directory called STUDY-PRESET. Returns its file.
 
     Raises:
-        InputError: the run is not finished, or its directory has another name.
+        InputError: the run is not finished, its directory has another name, or it is a run of another study or with
+            other options than those of the preset.
     """
     name, dash, preset = run.resolve().name.partition("-")
     require(
         bool(dash and name and preset), "--runs", str(run), "a directory called STUDY-PRESET, such as molrg-default"
     )
-    read_config(run / "config.json")
+    file = run / "config.json"
+    stored = read_config(file)
+    check_generator(stored, file)
     directory = RunDirectory(run)
     claims = read_claims(directory) if directory.finished else None
     if claims is None:
         raise InputError(f"--runs = {str(run)!r}: must be the directory of a finished run")
+    study = studies().get(name)
+    if study is not None:
+        _check_options(run, stored, study, preset)
+    file, text = out / f"{name}.md", page(name, preset, claims, study.terms if study is not None else None)
     out.mkdir(parents=True, exist_ok=True)
-    file, known = out / f"{name}.md", studies()
-    text = page(name, preset, claims, known[name].terms if name in known else None)
     write_atomic(file, lambda stream: stream.write(text.encode()))
     return file
+
+
+def _check_options(run: Path, stored: dict[str, Any], study: Study, preset: str) -> None:
+    """``InputError`` unless the run's options are those of the preset in its name."""
+    require(preset in study.presets, "--runs", str(run), f"named after one of the presets {', '.join(study.presets)}")
+    config = study.presets[preset]
+    different = first_difference(stored_options(stored, config), options(config_to_json(config)))
+    if different is not None:
+        option, there, here = different
+        wanted = f"a run of {study.name} --preset {preset}, in which {option} is {here!r}, not {there!r}"
+        raise InputError(f"--runs = {str(run)!r}: must be {wanted}")
 
 
 def write_pages(config: Config) -> None:

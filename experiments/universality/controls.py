@@ -54,7 +54,7 @@ def claims(options: Options) -> tuple[Claim, ...]:
 def measure(options: Options, subject: Subject, run: Run) -> dict[str, np.ndarray]:
     """The difference of accuracy of each replicate of both controls."""
     positive = run.stage("positive", lambda: positive_control(options, subject.examples.rows))
-    return {"positive": positive["gaps"], "negative": run.stage("negative", negative_control, options)["gaps"]}
+    return {"positive": positive["gaps"], "negative": run.stage("negative-norms", negative_control, options)["gaps"]}
 
 
 def estimates(options: Options, found: dict[str, np.ndarray]) -> dict[str, Measured]:

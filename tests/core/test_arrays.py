@@ -1,10 +1,13 @@
 """The gate of arrays: whole numbers that no floating-point number holds are refused, all others keep their values."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.analysis import k_nearest
-from dgu.core.arrays import as_floats
+from dgu.analysis import expected_coverage, k_nearest
+from dgu.analysis.concentration import panel_steps
+from dgu.analysis.divergence import Grid, optimal_stopping
+from dgu.core.arrays import as_floats, as_jax_floats
 from dgu.core.errors import InputError
 
 
@@ -17,3 +20,21 @@ def test_integers_that_float64_rounds_are_refused(dtype):
     near = np.asarray([[2**60], [2**60 + 1]], dtype)  # Equal in float64.
     with pytest.raises(InputError, match=r"at most 2\^53"):
         k_nearest(near, near, 1)
+    with pytest.raises(InputError, match=r"at most 2\^53"):
+        as_floats("x", np.asarray([2**53 + 1], dtype))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+def test_integers_that_lose_their_spread_are_refused_whoever_holds_them(kind):
+    with pytest.raises(InputError, match="must have their mean subtracted first"):
+        as_jax_floats("x", kind(np.asarray([[10**9], [10**9 + 1]], np.int32)))
+    np.testing.assert_array_equal(as_jax_floats("x", kind(np.asarray([[1], [3]], np.int32))), [[1], [3]])
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, jnp.int8])
+def test_single_numbers_of_narrow_types_do_not_wrap(kind):
+    assert expected_coverage(kind(100), kind(120), kind(5)) == expected_coverage(100, 120, 5)
+    assert panel_steps(kind(100), kind(9)) == panel_steps(100, 9)
+    assert optimal_stopping(kind(100), kind(120)) == optimal_stopping(100, 120)
+    grid = Grid(kind(-100), kind(100), kind(51))
+    assert grid == Grid(-100, 100, 51) and grid.step == 4.0

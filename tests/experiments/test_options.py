@@ -203,7 +203,8 @@ def test_intervals_and_whole_words():
         kind: Literal["a", "b"] = "a"
 
     Some(1.0, (1, 2))
-    Some(np.float32(0.5), (np.int64(3),))
+    whole = Some(np.float32(0.5), (np.int64(3),))
+    assert type(whole.share) is float and type(whole.counts[0]) is int
     Some(1)
     for bad, line in (
         ({"share": 0.0}, "part.share = 0.0: must be above 0 and at most 1, or None"),
@@ -212,9 +213,12 @@ def test_intervals_and_whole_words():
         ({"counts": (1, 2**31)}, "part.counts = (1, 2147483648): must be at most 2147483647"),
         ({"label": ""}, "part.label = '': must be left out or not empty"),
         ({"label": "a\0"}, "part.label = 'a\\x00': must be without null characters"),
+        ({"counts": 4}, "part.counts = 4: must be a tuple, each entry a whole number"),
+        ({"share": (0.5,)}, "part.share = (0.5,): must be a number or None"),
+        ({"kind": ["a"]}, "part.kind = ['a']: must be 'a' or 'b'"),
         ({"label": 3}, "part.label = 3: must be text or None"),
-        ({"counts": (1, 2.5)}, "part.counts = (1, 2.5): must be a whole number"),
-        ({"counts": (True,)}, "part.counts = (True,): must be a whole number"),
+        ({"counts": (1, 2.5)}, "part.counts = (1, 2.5): must be a tuple, each entry a whole number"),
+        ({"counts": (True,)}, "part.counts = (True,): must be a tuple, each entry a whole number"),
         ({"share": "0.5"}, "part.share = '0.5': must be a number or None"),
         ({"kind": "c"}, "part.kind = 'c': must be 'a' or 'b'"),
     ):

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from dgu.core.errors import InputError
 from experiments.study import AllOf
+from experiments.study.configuration import config_to_json
 from experiments.study.judged import JudgedClaim
 from experiments.study.listing import studies
 from experiments.study.pages import main, write_page
 
 
-def finished(path, *claims):
+def finished(path, *claims, config=None):
     path.mkdir(parents=True)
-    (path / "config.json").write_text("{}")
+    (path / "config.json").write_text(json.dumps({} if config is None else config_to_json(config)))
     (path / "claims.json").write_text(json.dumps([claim.to_json() for claim in claims]))
     (path / "report.html").write_text("<html></html>")
     return path
@@ -45,7 +47,7 @@ def test_a_page_has_every_claim_with_its_numbers(tmp_path):
 
 
 def test_a_page_says_what_the_terms_of_the_study_mean(tmp_path):
-    known = finished(tmp_path / "runs" / "molrg-default", SMALL)
+    known = finished(tmp_path / "runs" / "molrg-default", SMALL, config=studies()["molrg"].presets["default"])
     head, table = write_page(known, tmp_path / "docs").read_text().split("| claim |")
     terms = studies()["molrg"].terms
     assert terms and all(f"\n- **{term}**: {meaning}\n" in head for term, meaning in terms.items())
@@ -102,4 +104,19 @@ def test_runs_that_are_not_finished_are_refused(tmp_path, capsys, missing):
     with pytest.raises(SystemExit) as end:
         main(["--runs", str(run), "--out", str(tmp_path / "docs")])
     assert end.value.code == 2 and "must be the directory of a finished run" in capsys.readouterr().err
+    assert not (tmp_path / "docs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "line"),
+    [
+        ("molrg-default", "smoke", r"must be a run of molrg --preset default, in which --\S+ is .*, not "),
+        ("audit-smoke", "smoke", r"must be a run of audit --preset smoke, in which --\S+ is .*, not "),
+        ("molrg-huge", "smoke", "must be named after one of the presets smoke, default, paper"),
+    ],
+)
+def test_a_run_of_another_study_or_preset_than_its_name_says_is_refused(tmp_path, name, preset, line):
+    run = finished(tmp_path / name, SMALL, config=studies()["molrg"].presets[preset])
+    with pytest.raises(InputError, match=line):
+        write_page(run, tmp_path / "docs")
     assert not (tmp_path / "docs").exists()

@@ -16,7 +16,7 @@ from jaxtyping import Float, Num
 from dgu import samplers
 from dgu.analysis.stats.estimates import Estimate, proportion
 from dgu.analysis.stats.resampling import t_interval
-from dgu.core.arrays import as_doubles, as_floats
+from dgu.core.arrays import as_doubles, as_floats, as_number
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Denoiser, Key
@@ -58,6 +58,7 @@ def panel_steps(num_steps: int, panels: int = 9) -> tuple[int, ...]:
     Raises:
         InputError: fewer than two panels, or more than steps.
     """
+    num_steps, panels = map(as_number, (num_steps, panels))
     require(2 <= panels <= num_steps, "panels", panels, f"2 to the number of steps, {num_steps}")
     return tuple(min(place * num_steps // (panels - 1), num_steps - 1) for place in range(panels))
 

@@ -116,6 +116,7 @@ def left_over_mass(
     require(0 < scale < float("inf"), "scale", scale, "positive and finite")
     require(0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
     require(levels >= 2, "levels", levels, "2 or more")
+    levels = int(levels)
     t = float(scale) * np.linspace(1.0, 7.0, levels)
     n, bound = len(values), tail_bound(t, scale)
     counts = _exceedances(values, t)

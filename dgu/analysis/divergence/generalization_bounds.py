@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 from scipy.optimize import brentq
 
-from dgu.core.arrays import as_doubles
+from dgu.core.arrays import as_doubles, as_number
 from dgu.core.errors import require
 
 Real = Num[ArrayLike, "*s"] | int
@@ -84,6 +84,7 @@ def optimal_stopping(n: float | int, m: float | int, *, factor: float | int = 1.
     Raises:
         InputError: ``n``, ``m`` below 1, ``factor`` not positive.
     """
+    n, m, factor = map(as_number, (n, m, factor))
     require(n >= 1 and m >= 1, "(n, m)", (n, m), "1 or more each")
     require(factor > 0, "factor", factor, "positive")
 

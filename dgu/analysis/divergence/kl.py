@@ -19,7 +19,7 @@ from jaxtyping import Float, Num
 from scipy.spatial import cKDTree
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate
-from dgu.core.arrays import as_doubles, as_jax_floats, check_squares, checked_rows
+from dgu.core.arrays import as_doubles, as_jax_floats, as_number, check_squares, checked_rows
 from dgu.core.denoisers import as_pytree
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
@@ -53,6 +53,8 @@ class Grid:
     refine: int = 8
 
     def __post_init__(self) -> None:
+        for name in ("left", "right", "points", "refine"):
+            object.__setattr__(self, name, as_number(getattr(self, name)))
         require(self.left < self.right, "grid (left, right)", (self.left, self.right), "rising")
         require_whole("grid points", self.points, 3)
         require_whole("refine", self.refine)

@@ -12,7 +12,7 @@ from scipy import stats
 from dgu.analysis.quality.balls import ball_counts
 from dgu.analysis.quality.neighbours import nearest_rows
 from dgu.analysis.stats.estimates import Estimate, proportion
-from dgu.core.arrays import checked_rows
+from dgu.core.arrays import as_number, checked_rows
 from dgu.core.errors import require
 
 
@@ -69,6 +69,7 @@ def expected_coverage(generated: int, real: int, k: int = 5) -> float:
     Raises:
         InputError: sizes below 1, or ``k`` not below ``real``.
     """
+    generated, real, k = map(as_number, (generated, real, k))
     require(generated >= 1 and real >= 2, "(generated, real)", (generated, real), "1 or more, and 2 or more")
     require(1 <= k < real, "k", k, "1 or more, below the number of real rows")
     places = np.arange(k)

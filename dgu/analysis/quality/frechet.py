@@ -175,7 +175,8 @@ class PCAFeatures:
 def read_features(path: str | Path) -> Float[np.ndarray, "n ..."]:
     """Features of images from a file, ``(n, d)`` or ``(n, *event)``: npy, or npz with one array or one named features.
 
-    Integers, such as pixels, are returned as float32. Other arrays in an npz are not read.
+    Integers, such as pixels, are returned as float32, those of 32 bits and more as float64. Other arrays in an npz
+    are not read.
 
     Raises:
         InputError: no such file, another format, Python objects in it, more than ``dgu.core.reading.byte_limit`` as
@@ -193,7 +194,7 @@ def read_features(path: str | Path) -> Float[np.ndarray, "n ..."]:
             content = read_array(file, os.fstat(file.fileno()).st_size, str(path), byte_limit(), RAISE_LIMIT, SINGLE)
     numeric = content.ndim >= 2 and len(content) > 0 and content.dtype.kind in "fiu"
     require(numeric, f"{path}", f"{content.dtype} {content.shape}", "numbers of shape (n, d) or (n, ...)")
-    return content if content.dtype.kind == "f" else content.astype(np.float32)
+    return content if content.dtype.kind == "f" else as_floats(f"{path}: features", content)
 
 
 def read_statistics(path: str | Path) -> FeatureMoments:

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num, Shaped
 from scipy import stats
 
-from dgu.core.arrays import as_doubles, check_squares, is_number, rounding
+from dgu.core.arrays import as_doubles, as_number, check_squares, is_number, rounding
 from dgu.core.errors import require
 
 
@@ -39,6 +39,9 @@ class Estimate:
     exact: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("value", "low", "high", "standard_error"):
+            # Of narrow types differences would wrap.
+            object.__setattr__(self, name, _unbounded(getattr(self, name)))
         require(is_number(self.level) and 0 < self.level < 1, "level", self.level, "strictly between 0 and 1")
         unordered = np.asarray(self.low) > np.asarray(self.high)
         require(not bool(unordered.any()), "interval", (self.low, self.high), "(low, high) with low <= high")
@@ -91,6 +94,13 @@ class Estimate:
         return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
 
+def _unbounded(part: Any) -> Any:
+    """A number of NumPy or JAX as Python's, and an array of whole or short numbers as one of float64."""
+    if isinstance(part, np.ndarray) and part.ndim and (part.dtype.kind in "iu" or part.dtype == np.float16):
+        return part.astype(np.float64)
+    return as_number(part)
+
+
 def exactly(value: float) -> Estimate:
     """An ``Estimate`` of a value that is known exactly."""
     return Estimate(value, value, value, method="exact", exact=True)
@@ -139,7 +149,7 @@ def independent_ratio(a: Estimate, b: Estimate) -> Estimate:
         return Estimate(0.0, 0.0, max(0.0, float(a.high / b.value)), level, standard_error=0.0)
     require(bool(np.all(np.asarray(a.value) > 0)), "a", a.value, "positive, where there are several")
     value = a.value / b.value
-    relative = np.hypot(a.standard_error / a.value, b.standard_error / b.value)
+    relative = np.hypot(_error(a) / a.value, _error(b) / b.value)
     log = normal_estimate(np.zeros(np.shape(value)), relative, level=level)
     return Estimate(value, value * np.exp(log.low), value * np.exp(log.high), level, standard_error=value * relative)
 
@@ -153,7 +163,7 @@ def independent_difference(a: Estimate, b: Estimate, scale: float = 1.0) -> Esti
         InputError: ``scale`` is not positive and finite, or their levels differ.
     """
     require(bool(0 < scale < np.inf), "scale", scale, "positive and finite")
-    error = float(np.hypot(a.standard_error, b.standard_error))
+    error = float(np.hypot(_error(a), _error(b)))
     return normal_estimate(float(a.value - b.value) / scale, error / scale, level=_common_level(a, b))
 
 
@@ -167,14 +177,19 @@ def share_difference(a: Estimate, b: Estimate) -> Estimate:
     value = a.value - b.value
     low = value - np.hypot(a.value - a.low, b.high - b.value)
     high = value + np.hypot(a.high - a.value, b.value - b.low)
-    error = np.hypot(a.standard_error, b.standard_error)
+    error = np.hypot(_error(a), _error(b))
     value, low, high, error = (float(x) if np.ndim(x) == 0 else np.asarray(x) for x in (value, low, high, error))
     return Estimate(value, low, high, _common_level(a, b), "Newcombe", standard_error=error)
 
 
+def _error(estimate: Estimate) -> float | np.ndarray:
+    return 0.0 if estimate.exact else estimate.standard_error
+
+
 def _common_level(a: Estimate, b: Estimate) -> float:
-    require(a.level == b.level, "levels of the two estimates", (a.level, b.level), "the same")
-    return a.level
+    """The level of two estimates; one that is exact has any."""
+    require(a.exact or b.exact or a.level == b.level, "levels of the two estimates", (a.level, b.level), "the same")
+    return b.level if a.exact else a.level
 
 
 def standard_deviation(values: Num[ArrayLike, "*batch n"]) -> Estimate:
@@ -259,7 +274,8 @@ def wilson(
     """
     share = as_doubles("share", share)
     require(bool(((share >= 0) & (share <= 1)).all()), "share", share.tolist(), "in [0, 1]")
-    require(is_number(cases) and 0 < cases < np.inf, "cases", cases, "positive")
+    require(is_number(cases) and 0 < cases <= 1e100, "cases", cases, "positive, at most 1e+100")
+    cases = float(cases)
     require(is_number(confidence) and 0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
     z2 = stats.norm.ppf((1 + confidence) / 2) ** 2
     centre = (share + z2 / (2 * cases)) / (1 + z2 / cases)

@@ -24,7 +24,7 @@ from jaxtyping import Float, Num
 from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate
-from dgu.core.arrays import as_doubles, as_floats, check_squares, is_floating, is_number
+from dgu.core.arrays import as_doubles, as_floats, as_number, check_squares, is_floating, is_number
 from dgu.core.arrays import rounding as spacing
 from dgu.core.errors import require, require_whole
 
@@ -64,11 +64,12 @@ def sample_deviation(
             of 1.
 
     Raises:
-        InputError: fewer than 2 values, or values that are not finite.
+        InputError: fewer than 2 values, or values that are not finite or whose squares are not.
     """
     relative, values = rounding(values), as_doubles("values", values)
     require(values.ndim >= 1 and values.shape[-1] >= 2, "values.shape", values.shape, "(..., J), J at least 2")
     require(bool(np.isfinite(values).all()), "values", "non-finite", "finite")
+    check_squares(np.float64, values=values)
     largest = np.maximum(np.abs(values).max(axis=-1), scale)
     return np.where(np.ptp(values, axis=-1) <= relative * largest, 0.0, values.std(axis=-1, ddof=1))
 
@@ -225,11 +226,12 @@ def bootstrap_interval(
     """
     require_whole("resamples", resamples)
     require_whole("seed", seed, 0)
+    require(len(samples) > 0, "samples", samples, "one or more")
     arrays = [as_floats("samples", sample) for sample in samples]
     for array in arrays:
         require(array.ndim >= 1 and len(array) >= 1, "samples.shape", array.shape, "(n, ...), n at least 1")
         require(bool(np.isfinite(array).all()), "samples", "non-finite", "finite")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(int(seed))
     value = np.asarray(statistic(*arrays, axis=0))
     redrawn = [array[rng.integers(0, len(array), (len(array), int(resamples)))] for array in arrays]
     values = np.asarray(statistic(*redrawn, axis=0))
@@ -244,7 +246,7 @@ def bootstrap_interval(
 
 def _ratio(n_train: int, n_test: int) -> float:
     require(n_train >= 1 and n_test >= 1, "(n_train, n_test)", (n_train, n_test), "positive sizes")
-    return n_test / n_train
+    return float(n_test) / float(n_train)
 
 
 def _interval(
@@ -363,6 +365,7 @@ def equivalence(
     require(is_number(confidence) and 0.5 < confidence < 1, "confidence", confidence, "strictly between 0.5 and 1")
     bound = float(STANDARD_ERROR_PER_MARGIN * margin if max_standard_error is None else max_standard_error)
     require(bound > 0, "max_standard_error", bound, "positive")
+    margin = as_number(margin)
     require((n_train is None) == (n_test is None), "(n_train, n_test)", (n_train, n_test), "both given or neither")
     ratio = 0.0 if n_train is None or n_test is None else _ratio(n_train, n_test)
 

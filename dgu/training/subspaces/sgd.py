@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.core.arrays import as_jax_floats
+from dgu.core.arrays import as_jax_floats, as_number
 from dgu.core.chunks import check_chunk
 from dgu.core.errors import require
 from dgu.core.keys import threefry
@@ -42,6 +42,7 @@ def vp_grid(steps: int = 64, beta_min: float = 0.1, beta_max: float = 20.0) -> T
     Raises:
         InputError: ``steps`` below 1, or betas that are not ``0 <= beta_min <= beta_max``, the larger above 0.
     """
+    steps, beta_min, beta_max = map(as_number, (steps, beta_min, beta_max))
     require(steps >= 1, "steps", steps, "1 or more")
     require(0 <= beta_min <= beta_max and beta_max > 0, "beta_max", beta_max, f"positive, at least beta_min {beta_min}")
     time = np.arange(1, steps + 1) / steps

@@ -227,3 +227,21 @@ def test_newcombes_interval():
     shares = proportion(np.arange(70) < 56), proportion(np.arange(80) < 48)
     found = share_difference(*shares)
     np.testing.assert_allclose([found.value, found.low, found.high], [0.2, 0.0524, 0.3339], atol=5e-5)
+
+
+def test_numbers_of_narrow_types_neither_wrap_nor_overflow():
+    assert independent_difference(Estimate(*[np.uint8(1)] * 3), Estimate(*[np.uint8(3)] * 3)).value == -2
+    assert (
+        share_difference(Estimate(*[np.zeros(2, np.uint8)] * 3), Estimate(*[np.ones(2, np.uint8)] * 3)).value[0] == -1
+    )
+    for cases in (np.uint8(200), np.int16(30000), np.int32(100000)):
+        np.testing.assert_array_equal(wilson(0.1, cases), wilson(0.1, int(cases)))
+
+
+def test_what_is_exact_has_no_error_and_any_level():
+    found = independent_difference(exactly(3.0), exactly(1.0))
+    assert found.stacked().tolist() == [2.0, 2.0, 2.0]
+    other = normal_estimate(2.0, 0.1, level=0.9)
+    for mixed in (independent_difference(exactly(3.0), other), independent_difference(other, exactly(3.0))):
+        assert mixed.level == 0.9 and mixed.standard_error == pytest.approx(0.1)
+    assert independent_ratio(other, exactly(2.0)).standard_error == pytest.approx(0.05)

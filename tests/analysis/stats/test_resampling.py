@@ -385,3 +385,10 @@ def test_a_geometric_mean_is_that_of_the_logarithms():
     for wrong in ([1.0, 0.0], [1.0, -2.0], [1.0, inf]):
         with pytest.raises(InputError, match=r"^values = "):
             geometric_mean(wrong)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint64, np.float32])
+def test_a_margin_of_any_type_is_the_same_number(kind):
+    differences = [0.1, 0.2, 0.15]
+    assert equivalence(differences, kind(10)) == equivalence(differences, 10)
+    assert equivalence(differences, kind(10)).verdict == "supported"
