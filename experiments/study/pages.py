@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dgu.core.errors import InputError, require
-from dgu.core.files import write_atomic
+from dgu.core.files import folder_obstacle, write_atomic
 from experiments.study.command_line import run_command
 from experiments.study.configuration import (
     check_generator,
@@ -76,8 +76,8 @@ def _row(claim: JudgedClaim) -> str:
     return "| " + " | ".join(cell.translate(_ESCAPES) for cell in cells) + " |"
 
 
-def write_page(run: Path, out: Path) -> Path:
-    """Write the page of the finished run in ``run``, a directory called STUDY-PRESET. Returns its file.
+def page_of(run: Path) -> tuple[str, str]:
+    """The study and the page of the finished run in ``run``, a directory called STUDY-PRESET.
 
     Raises:
         InputError: the run is not finished, its directory has another name, or it is a run of another study or with
@@ -97,10 +97,7 @@ def write_page(run: Path, out: Path) -> Path:
     study = studies().get(name)
     if study is not None:
         _check_options(run, stored, study, preset)
-    file, text = out / f"{name}.md", page(name, preset, claims, study.terms if study is not None else None)
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, lambda stream: stream.write(text.encode()))
-    return file
+    return name, page(name, preset, claims, study.terms if study is not None else None)
 
 
 def _check_options(run: Path, stored: dict[str, Any], study: Study, preset: str) -> None:
@@ -115,12 +112,27 @@ def _check_options(run: Path, stored: dict[str, Any], study: Study, preset: str)
 
 
 def write_pages(config: Config) -> None:
-    """Write the page of each run, and print where it is."""
+    """Write the page of each run, and print where it is; nothing where one of the runs has none.
+
+    Raises:
+        InputError: as ``page_of``; there is no run, or the pages' folder is a file.
+    """
+    if found := folder_obstacle(config.out):
+        raise InputError(f"--out = {str(config.out)!r}: must be a folder ({found})")
     given = Path(config.runs)
     runs = [given] if (given / "config.json").exists() else sorted(p.parent for p in given.glob("*-*/config.json"))
     require(bool(runs), "--runs", config.runs, "the directory of a finished run, or a folder of such directories")
-    for run in runs:
-        print(write_page(run, config.out))
+    pages = [page_of(run) for run in runs]
+    names = [name for name, _ in pages]
+    require(len(set(names)) == len(names), "--runs", config.runs, "one run of each study")
+    config.out.mkdir(parents=True, exist_ok=True)
+    for name, text in pages:
+        _write(config.out / f"{name}.md", text)
+
+
+def _write(file: Path, text: str) -> None:
+    write_atomic(file, lambda stream: stream.write(text.encode()))
+    print(file)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

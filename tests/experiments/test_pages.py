@@ -10,7 +10,7 @@ from experiments.study import AllOf
 from experiments.study.configuration import config_to_json
 from experiments.study.judged import JudgedClaim
 from experiments.study.listing import studies
-from experiments.study.pages import main, write_page
+from experiments.study.pages import main, page_of
 
 
 def finished(path, *claims, config=None):
@@ -39,7 +39,7 @@ LARGE = JudgedClaim(
 
 def test_a_page_has_every_claim_with_its_numbers(tmp_path):
     run = finished(tmp_path / "runs" / "toy-default", SMALL, LARGE)
-    text = write_page(run, tmp_path / "docs").read_text()
+    _, text = page_of(run)
     assert "# Results of `python -m experiments.toy`" in text
     assert "2 claims: 1 supported, 1 not supported, 0 undecided, 0 not applicable" in text
     row = next(line for line in text.splitlines() if "`small`" in line)
@@ -48,11 +48,11 @@ def test_a_page_has_every_claim_with_its_numbers(tmp_path):
 
 def test_a_page_says_what_the_terms_of_the_study_mean(tmp_path):
     known = finished(tmp_path / "runs" / "molrg-default", SMALL, config=studies()["molrg"].presets["default"])
-    head, table = write_page(known, tmp_path / "docs").read_text().split("| claim |")
+    head, table = page_of(known)[1].split("| claim |")
     terms = studies()["molrg"].terms
     assert terms and all(f"\n- **{term}**: {meaning}\n" in head for term, meaning in terms.items())
     assert "`small`" in table
-    assert "- **" not in write_page(finished(tmp_path / "toy-default", SMALL), tmp_path / "docs").read_text()
+    assert "- **" not in page_of(finished(tmp_path / "toy-default", SMALL))[1]
 
 
 PAGES = Path(__file__).parents[2] / "docs" / "results"
@@ -118,5 +118,18 @@ def test_runs_that_are_not_finished_are_refused(tmp_path, capsys, missing):
 def test_a_run_of_another_study_or_preset_than_its_name_says_is_refused(tmp_path, name, preset, line):
     run = finished(tmp_path / name, SMALL, config=studies()["molrg"].presets[preset])
     with pytest.raises(InputError, match=line):
-        write_page(run, tmp_path / "docs")
-    assert not (tmp_path / "docs").exists()
+        page_of(run)
+
+
+def test_nothing_is_written_where_one_run_has_no_page_or_the_folder_is_a_file(tmp_path, capsys):
+    finished(tmp_path / "runs" / "toy-default", SMALL)
+    (finished(tmp_path / "runs" / "unfinished-default", SMALL) / "report.html").unlink()
+    (tmp_path / "file").touch()
+    for runs, out, line in (
+        ("runs", "docs", "must be the directory of a finished run"),
+        ("runs/toy-default", "file", "file': must be a folder ("),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["--runs", str(tmp_path / runs), "--out", str(tmp_path / out)])
+        assert end.value.code == 2 and line in capsys.readouterr().err
+        assert not (tmp_path / "docs").exists()
