@@ -105,7 +105,8 @@ def load_images(option: str, value: str, split: str, size: int | None = None, **
         with reading(option, value, image_file(value)):
             return data.load(value, split, size, **more)
     except InputError as error:
-        raise InputError(f"{option} = {value!r}: {error}") from error
+        reason = str(error).removeprefix(f"name_or_path = {str(Path(value).expanduser())!r}: ")
+        raise InputError(f"{option} = {value!r}: {reason}") from error
 
 
 def image_file(value: str) -> Path | None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from dgu.core.arrays import require_numbers
+from dgu.core.arrays import as_number, require_numbers
 from dgu.core.errors import InputError, require
 
 #: What black and white are.
@@ -104,8 +104,8 @@ def subset(count: int, max_size: int, seed: int = 0) -> Int[np.ndarray, "k"]:
     Raises:
         InputError: ``max_size`` below 1.
     """
+    count, max_size, seed = map(as_number, (count, max_size, seed))
     require(max_size >= 1, "max_size", max_size, "1 or more")
-    count, max_size, seed = int(count), int(max_size), int(seed)
     order = np.arange(count, dtype=np.int64)
     if max_size < count:
         np.random.RandomState(seed % 2**31).shuffle(order)

@@ -95,7 +95,7 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Pretrained:
     allowed = f"one of {', '.join(BUNDLED)}, a network .npz, an EDM snapshot .pkl, or the directory of a training run"
     with guarded(f"checkpoint = {text[:300]!r}", allowed):
         if not path.exists():
-            found = f" (it is {folder_kind(text)})" if os.path.isdir(text) else ""
+            found = f" (it is {folder_kind(text)})" if os.path.isdir(text) else " (there is nothing of this name)"
             raise InputError(f"checkpoint = {text!r}: must be {allowed}{found}")
         return read_pickle(path) if path.suffix == ".pkl" else _read(path)
 

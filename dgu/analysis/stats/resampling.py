@@ -363,9 +363,9 @@ def equivalence(
     require(np.ndim(differences) == 1, "differences.shape", np.shape(differences), "(J,), one per replicate")
     require(is_number(margin) and 0 < margin < float("inf"), "margin", margin, "positive")
     require(is_number(confidence) and 0.5 < confidence < 1, "confidence", confidence, "strictly between 0.5 and 1")
+    margin = as_number(margin)
     bound = float(STANDARD_ERROR_PER_MARGIN * margin if max_standard_error is None else max_standard_error)
     require(bound > 0, "max_standard_error", bound, "positive")
-    margin = as_number(margin)
     require((n_train is None) == (n_test is None), "(n_train, n_test)", (n_train, n_test), "both given or neither")
     ratio = 0.0 if n_train is None or n_test is None else _ratio(n_train, n_test)
 
