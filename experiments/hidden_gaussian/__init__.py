@@ -66,6 +66,7 @@ STUDY = Study(
         "least squares.",
         "distance": "between two denoisers: the root mean square difference of their outputs on the same noisy images, "
         "per pixel, with pixels in [-1, 1]; between samples: likewise of two images.",
+        "autoencoder, DAE-NAME": "a denoiser trained at one noise level only; NAME is its architecture.",
         "seed": "a network with its own training set, which shares no image with the others, and its own "
         "initialisation.",
         "held-out images": "images of the same source that no network was trained on.",

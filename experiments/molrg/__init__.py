@@ -32,6 +32,8 @@ STUDY = Study(
         "is the distance that nearly all fresh draws of the true distribution exceed.",
         "N / ID": "the number of training examples over the intrinsic dimension of the data, the sum of the dimensions "
         "of the mixture's subspaces.",
+        "midpoint": "of a curve: the base-2 logarithm of the size, N or N / ID, at which the fitted generalisation "
+        "score is 1/2.",
         "numerical rank": "of a Jacobian: the number of its leading singular values that hold nearly all of its "
         "energy, the sum of squares.",
         "edit": "a move of a noisy image, after which it is denoised again.",

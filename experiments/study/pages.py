@@ -56,8 +56,9 @@ def page(name: str, preset: str, claims: Sequence[JudgedClaim], terms: Mapping[s
         f"# Results of `python -m experiments.{name}{option}`",
         "",
         f"{counted(claims)}. Intervals are at 95 %: a claim is supported if its whole interval keeps to the threshold, "
-        "not supported if the whole interval violates it, and undecided otherwise. In brackets stands the source: a "
-        "paper with its figure or theorem, or “own” for a claim that no paper makes.",
+        "not supported if the whole interval violates it, and undecided otherwise, and where the interval has no width "
+        "since all runs gave the same. In brackets stands the source: a paper with its figure or theorem, or “own” for "
+        "a claim that no paper makes.",
         "",
         "This page was made by `python -m experiments.study.pages` from the `claims.json` of the run; its report has "
         "the figures.",
