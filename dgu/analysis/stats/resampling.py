@@ -1,5 +1,5 @@
 """The statistics of a study made of replicates: intervals of a mean difference, a paired test of equivalence, a
-jackknife, a bootstrap.
+jackknife.
 
 Replicates that split one pool again and again share most of their data, so the usual t interval is far too short. For
 splits with ``n_test`` test and ``n_train`` training examples two replicates' results correlate by about
@@ -14,9 +14,9 @@ Replicates that all agree, up to rounding, say nothing about how far others woul
 their interval has no width, which does not mean certainty. ``equivalence`` leaves them undecided.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -26,7 +26,7 @@ from scipy import stats
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core.arrays import as_doubles, as_floats, as_number, check_squares, is_floating, is_number
 from dgu.core.arrays import rounding as spacing
-from dgu.core.errors import require, require_whole
+from dgu.core.errors import require
 
 Verdict = Literal["supported", "not supported", "undecided"]
 
@@ -198,50 +198,6 @@ def jackknife_interval(
     # The standard error of independent values, times J - 1: these share all groups but two.
     error = np.asarray((groups - 1) * resampled_standard_error(values))
     return _about(centre, error, groups - 1, confidence, bounds)
-
-
-def bootstrap_interval(
-    statistic: Callable[..., Any],
-    *samples: Sequence[float | int] | Num[ArrayLike, "..."],
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Estimate:
-    """A statistic of one or several independent samples, with the 95 % percentile interval of its bootstrap.
-
-    Every sample is redrawn with replacement by itself, ``resamples`` times; the ends are the 2.5 % and the 97.5 %
-    quantile of the statistic over these, moved outwards where they leave its value out.
-
-    Args:
-        statistic: ``statistic(*samples, axis=0)`` reduces the first axis of each sample, as ``np.median`` does. All
-            redrawn samples are given to it at once, with the redraws as the second axis.
-        samples: one observation per entry of the first axis.
-        resamples: number of redraws.
-        seed: of the redraws.
-
-    Raises:
-        InputError: an empty sample, values that are not finite, fewer than 1 redraw, a seed that is no whole number, or
-            a statistic that does not give one finite number for each redraw.
-
-    Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
-    """
-    require_whole("resamples", resamples)
-    require_whole("seed", seed, 0)
-    require(len(samples) > 0, "samples", samples, "one or more")
-    arrays = [as_floats("samples", sample) for sample in samples]
-    for array in arrays:
-        require(array.ndim >= 1 and len(array) >= 1, "samples.shape", array.shape, "(n, ...), n at least 1")
-        require(bool(np.isfinite(array).all()), "samples", "non-finite", "finite")
-    rng = np.random.default_rng(int(seed))
-    value = np.asarray(statistic(*arrays, axis=0))
-    redrawn = [array[rng.integers(0, len(array), (len(array), int(resamples)))] for array in arrays]
-    values = np.asarray(statistic(*redrawn, axis=0))
-    shapes = value.shape, values.shape
-    require(shapes == ((), (int(resamples),)), "shapes of the statistic", shapes, f"(), and ({resamples},) of redraws")
-    sound = bool(np.isfinite(value)) and bool(np.isfinite(values).all())
-    require(sound, "statistic", float(value), "finite, of each redraw as well")
-    low, high = np.quantile(values, [0.025, 0.975])
-    ends = min(float(low), float(value)), max(float(high), float(value))
-    return Estimate(float(value), *ends, method="bootstrap percentiles")
 
 
 def _ratio(n_train: int, n_test: int) -> float:

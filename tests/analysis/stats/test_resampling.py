@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dgu.analysis.stats import resampling
+from dgu.analysis.stats.bootstrap import bootstrap_interval
 from dgu.analysis.stats.resampling import (
-    bootstrap_interval,
     corrected_t_interval,
     equivalence,
     geometric_mean,
