@@ -105,7 +105,7 @@ def load_images(option: str, value: str, split: str, size: int | None = None, **
         with reading(option, value, image_file(value)):
             return data.load(value, split, size, **more)
     except InputError as error:
-        reason = str(error).removeprefix(f"name_or_path = {str(Path(value).expanduser())!r}: ")
+        reason = str(error).removeprefix(f"name_or_path = {str(Path(os.path.expanduser(value)))!r}: ")
         raise InputError(f"{option} = {value!r}: {reason}") from error
 
 

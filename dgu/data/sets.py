@@ -120,7 +120,7 @@ def load(
 def read_path(name: str | Path, split: str, max_bytes: int | None = None) -> Decoded:
     """The arrays of a file or folder, its format told by its name and content."""
     with guarded(name, _ALLOWED):
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if not path.exists():
             raise InputError(f"name_or_path = {str(path)!r}: must be {_ALLOWED}")
         return _read_folder(path, split, max_bytes) if path.is_dir() else _read_file(path, split, max_bytes)
