@@ -59,6 +59,9 @@ def products(jaxpr):
         if equation.primitive.name == "conv_general_dilated":
             *taps, _ = equation.invars[1].aval.shape
             total += math.prod(taps) * math.prod(equation.outvars[0].aval.shape)
+        elif equation.primitive.name == "convolve":
+            _, *taps, _ = equation.invars[1].aval.shape
+            total += math.prod(taps) * math.prod(equation.outvars[0].aval.shape)
         elif equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             depth = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)

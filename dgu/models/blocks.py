@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from dgu.core.keys import threefry
 from dgu.core.typing import Key, Scalar
+from dgu.models.convolution import Conv
 from dgu.models.resampling import Taps, downsample, resampled_conv, upsample
 
 
@@ -110,27 +111,6 @@ class BlockStyle:
 
 ADM_STYLE = BlockStyle(init=ADM_INIT, epsilon=1e-5, scales=True)
 
-#: Below so many output channels, XLA's CPU convolutions cut the sum over the input among the threads.
-_NARROW = 8
-
-
-class NarrowConv(nnx.Conv):
-    """A stride-1 convolution to a few channels, such as an image's, whose bits do not depend on the number of threads.
-
-    With fewer than eight output channels Eigen's kernels sum over the input in as many parts as there are threads, and
-    the
-    number of threads grows with that of CPU devices: samples would differ between one device and eight. Channels of
-    zeros are computed along and dropped.
-    """
-
-    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w o"]:  # type: ignore[override]
-        """The convolution of one image."""
-        dtype = jnp.promote_types(x.dtype, self.kernel.dtype) if self.dtype is None else self.dtype
-        kernel = jnp.pad(self.kernel[...].astype(dtype), ((0, 0), (0, 0), (0, 0), (0, _NARROW - self.out_features)))
-        layout = ("NHWC", "HWIO", "NHWC")
-        out = jax.lax.conv_general_dilated(x[None].astype(dtype), kernel, (1, 1), "SAME", dimension_numbers=layout)
-        return out[0, ..., : self.out_features] + self.bias[...].astype(dtype)[None, None]  # type: ignore[index]
-
 
 def conv(
     inp: int,
@@ -142,13 +122,12 @@ def conv(
     *,
     zero: bool = False,
     attends: bool = False,
-) -> nnx.Conv:
+) -> Conv:
     """A stride-1 convolution with an odd kernel and zero padding ``size // 2``; ``zero`` and ``attends`` choose its
     start.
     """
     kernel = init.zero_kernel if zero else init.attention_kernel if attends else init.kernel
-    kind = nnx.Conv if out >= _NARROW else NarrowConv
-    return kind(
+    return Conv(
         inp,
         out,
         (size, size),
@@ -233,7 +212,7 @@ def dropped_label(label: Float[Array, "l"], rate: float, key: Key | None) -> Flo
     return label * jax.random.bernoulli(key, 1 - rate).astype(label.dtype)
 
 
-def attention(layer: nnx.Conv, x: Float[Array, "h w c"], heads: int) -> Float[Array, "h w c"]:
+def attention(layer: Conv, x: Float[Array, "h w c"], heads: int) -> Float[Array, "h w c"]:
     """Self-attention over all pixels, ``softmax(q k^T / sqrt(d)) v`` with the weights in at least float32.
 
     ``layer`` is the 1 x 1 convolution that gives q, k and v. Its output channels are interleaved as in the reference:

@@ -8,12 +8,12 @@ transposed operation with ``4 F``. Taps ``(1, 1)`` are the mean of 2 x 2 pixels 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from dgu.models.convolution import Conv, convolve
+
 Taps = tuple[float, ...]
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def _is_box(taps: Taps) -> bool:
@@ -81,7 +81,7 @@ def _filtered(x: Float[Array, "h w c"], taps: Taps, padding: int) -> Float[Array
 
 
 def resampled_conv(
-    layer: nnx.Conv, x: Float[Array, "h w c"], resample: str | None, taps: Taps = (1.0, 1.0), *, fused: bool = False
+    layer: Conv, x: Float[Array, "h w c"], resample: str | None, taps: Taps = (1.0, 1.0), *, fused: bool = False
 ) -> Float[Array, "h2 w2 o"]:
     """A convolution together with a doubling (``"up"``) or halving (``"down"``) of its input.
 
@@ -113,16 +113,14 @@ def resampled_conv(
     return layer(upsample(x, taps))
 
 
-def _correlate(layer: nnx.Conv, x: Float[Array, "h w c"], padding: int) -> Float[Array, "h2 w2 o"]:
+def _correlate(layer: Conv, x: Float[Array, "h w c"], padding: int) -> Float[Array, "h2 w2 o"]:
     """The layer's convolution with another padding and no bias."""
     wide = jnp.promote_types(x.dtype, layer.kernel.dtype)
     dtype = wide if layer.dtype is None else layer.dtype
-    inputs, kernel = x[None].astype(dtype), layer.kernel[...].astype(dtype)
-    pads = ((padding, padding), (padding, padding))
-    return jax.lax.conv_general_dilated(inputs, kernel, (1, 1), pads, dimension_numbers=_LAYOUT)[0]
+    return convolve(x.astype(dtype), layer.kernel[...].astype(dtype), ((padding, padding), (padding, padding)))
 
 
-def upsampled_conv(layer: nnx.Conv, x: Float[Array, "h w c"]) -> Float[Array, "2*h 2*w o"]:
+def upsampled_conv(layer: Conv, x: Float[Array, "h w c"]) -> Float[Array, "2*h 2*w o"]:
     """``layer(upsample(x))`` for a 3 x 3 layer, by four 2 x 2 convolutions of ``x``: 4/9 of the multiplications.
 
     After doubling, two of the three rows under the kernel are copies of one row of ``x``, so that their weights add up:
@@ -137,7 +135,7 @@ def upsampled_conv(layer: nnx.Conv, x: Float[Array, "h w c"]) -> Float[Array, "2
 @jax.jit  # For its name in a trace, as below.
 def pointwise_before_doubling(x: Float[Array, "h w c"], kernel: Float[Array, "1 1 c o"]) -> Float[Array, "h w o"]:
     """The 1 x 1 convolution of ``x``, at a quarter of the multiplications that it takes after doubling."""
-    return jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=_LAYOUT)[0]
+    return convolve(x, kernel, ((0, 0), (0, 0)))
 
 
 @jax.jit  # For its name in a trace: counts of FLOP by the published order of operations recognise it.
@@ -150,8 +148,7 @@ def conv_of_doubled(x: Float[Array, "h w c"], kernel: Float[Array, "3 3 c o"]) -
 
     def phase(kernel: Array, row: int, column: int) -> Array:
         padding = ((1 - row, row), (1 - column, column))
-        kernel = kernel.astype(x.dtype)
-        return jax.lax.conv_general_dilated(x[None], kernel, (1, 1), padding, dimension_numbers=_LAYOUT)[0]
+        return convolve(x, kernel.astype(x.dtype), padding)
 
     rows = [
         jnp.stack([phase(k, row, column) for column, k in enumerate(folded(by_row, 1))], axis=2)

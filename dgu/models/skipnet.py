@@ -23,6 +23,7 @@ from dgu.core.errors import require
 from dgu.core.keys import seeded, threefry
 from dgu.core.typing import Key, PyTree, Scalar
 from dgu.models.blocks import ADM_INIT, conv
+from dgu.models.convolution import Conv
 from dgu.models.resampling import downsample, upsample
 
 #: Slope of the rectifiers for negative inputs.
@@ -100,7 +101,7 @@ class Layer(nnx.Module):
     """``leaky(norm(conv(x)))`` of one image, or in training of a batch."""
 
     def __init__(self, inp: int, out: int, momentum: float, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(inp, out, (3, 3), padding=1, use_bias=False, kernel_init=ADM_INIT.kernel, rngs=rngs)
+        self.conv = Conv(inp, out, (3, 3), padding=1, use_bias=False, kernel_init=ADM_INIT.kernel, rngs=rngs)
         # Two passes for the variance: the other way loses digits in float32.
         self.norm = nnx.BatchNorm(out, momentum=momentum, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 

@@ -28,6 +28,7 @@ from dgu.core.keys import threefry
 from dgu.core.typing import Key
 from dgu.models.blocks import ADM_INIT, GroupNorm, conv, linear
 from dgu.models.blocks import _uniform as uniform
+from dgu.models.convolution import convolve
 from dgu.models.songunet import Constant
 
 _EPSILON = 1e-5
@@ -185,8 +186,7 @@ class _Level(nnx.Module):
 
 def _plain(x: Float[Array, "h w c"], kernel: Float[Array, "k k c o"]) -> Float[Array, "h2 w2 o"]:
     """The unpadded convolution of stride 1."""
-    layout = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=layout)[0]
+    return convolve(x, kernel, ((0, 0), (0, 0)))
 
 
 def _strided(x: Float[Array, "h h c"], kernel: Float[Array, "3 3 c o"], size: int) -> Float[Array, "{size} {size} o"]:

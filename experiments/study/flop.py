@@ -70,6 +70,10 @@ def _of_equation(equation: Any) -> float:
         kernel = equation.invars[1].aval.shape
         per_output = prod(kernel) / kernel[params["dimension_numbers"].rhs_spec[0]]
         return 2.0 * equation.outvars[0].aval.size * per_output
+    if name in ("convolve", "convolve_kernel_gradient"):
+        # Of dgu.models.convolution: sums over taps and channels of (G, a, b, C, O), or over examples and pixels of
+        # (G, N, h, w, O).
+        return 2.0 * equation.outvars[0].aval.size * prod(equation.invars[1].aval.shape[1:-1])
     shortcut = PUBLISHED_OVER_OURS.get(params.get("name", ""), 1.0)
     inner = [shortcut * _count(jaxpr) for jaxpr in _inner(params)]
     return (

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from dgu.models import DiTConfig, EDMNetwork, EDMPreconditioning
+from dgu.models.convolution import Conv, convolve
 from dgu.models.resampling import upsample, upsampled_conv
 from experiments.study.flop import gradient_bytes, matmul_flop, network_flop, tree_bytes
 
@@ -19,13 +20,25 @@ def test_products_and_convolutions():
         matmul_flop(lambda a, b: jnp.einsum("nij,njk->nik", a, b), shape(4, 3, 5), shape(4, 5, 7)) == 4 * 2 * 3 * 5 * 7
     )
 
-    def convolve(groups):
+    def grouped(groups):
         return lambda x, w: jax.lax.conv_general_dilated(
             x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
         )
 
-    assert matmul_flop(convolve(1), shape(2, 8, 8, 6), shape(3, 3, 6, 10)) == 2 * (2 * 8 * 8 * 10) * (9 * 6)
-    assert matmul_flop(convolve(6), shape(2, 8, 8, 6), shape(3, 3, 1, 6)) == 2 * (2 * 8 * 8 * 6) * 9
+    assert matmul_flop(grouped(1), shape(2, 8, 8, 6), shape(3, 3, 6, 10)) == 2 * (2 * 8 * 8 * 10) * (9 * 6)
+    assert matmul_flop(grouped(6), shape(2, 8, 8, 6), shape(3, 3, 1, 6)) == 2 * (2 * 8 * 8 * 6) * 9
+
+
+def test_gradients_of_convolutions_count_each_product_once():
+    def total(x, kernel):
+        return jnp.sum(convolve(x, kernel, ((1, 1), (1, 1))) ** 2)
+
+    forward = 2 * (2 * 8 * 8 * 10) * (9 * 6)
+    given = shape(2, 8, 8, 6), shape(3, 3, 6, 10)
+    assert matmul_flop(total, *given) == forward
+    # The image's gradient sums over 10 channels for each of 6, the kernel's over 2 * 64 pixels for each of 540 entries.
+    assert matmul_flop(jax.grad(total, (0, 1)), *given) == 3 * forward
+    assert matmul_flop(jax.vmap(total), shape(5, 2, 8, 8, 6), shape(5, 3, 3, 6, 10)) == 5 * forward
 
 
 def test_loops_branches_and_nested_functions():
@@ -43,7 +56,7 @@ def test_loops_branches_and_nested_functions():
 
 
 def test_shortcuts_count_as_what_was_published():
-    kernel = nnx.Conv(6, 10, (3, 3), padding=1, rngs=nnx.Rngs(0))
+    kernel = Conv(6, 10, (3, 3), padding=1, rngs=nnx.Rngs(0))
     doubled = 2 * (16 * 16 * 10) * (9 * 6)
     assert matmul_flop(lambda x: upsampled_conv(kernel, x), shape(8, 8, 6)) == doubled
     assert matmul_flop(lambda x: kernel(upsample(x)[None])[0], shape(8, 8, 6)) == doubled

@@ -18,6 +18,7 @@ from dgu.core.chunks import check_chunk
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Images, Key, Labels, PyTree
+from dgu.models.convolution import Conv
 
 
 class _Network(nnx.Module):
@@ -25,7 +26,7 @@ class _Network(nnx.Module):
 
     def __init__(self, shape: tuple[int, int, int], classes: int, width: int, rngs: nnx.Rngs):
         height, breadth, channels = shape
-        conv = partial(nnx.Conv, kernel_size=(3, 3), rngs=rngs)
+        conv = partial(Conv, kernel_size=(3, 3), rngs=rngs)
         self.first = conv(channels, width)
         self.second = conv(width, 2 * width)
         self.dense = nnx.Linear((height // 4) * (breadth // 4) * 2 * width, 8 * width, rngs=rngs)
