@@ -51,6 +51,8 @@ from dgu.training.losses import vesde_sigma as vesde_sigma
 from dgu.training.losses import vp_loss as vp_loss
 from dgu.training.losses import vp_sigma as vp_sigma
 from dgu.training.resumable import train_in_directory as train_in_directory
+from dgu.training.side_by_side import in_turn as in_turn
+from dgu.training.side_by_side import own_meshes as own_meshes
 from dgu.training.side_by_side import train_side_by_side as train_side_by_side
 from dgu.training.snapshots import train_with_snapshots as train_with_snapshots
 from dgu.training.snapshots import updates_done as updates_done

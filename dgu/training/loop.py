@@ -6,8 +6,9 @@ its noise level, noise, dropout and augmentation. A run that was killed and star
 micro-batches, sees the same draws.
 """
 
+import bisect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, get_args
@@ -17,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from dgu.core import keys, parallel
 from dgu.core.arrays import as_examples, as_labels
 from dgu.core.chunks import check_chunk
-from dgu.core.errors import InputError, require
+from dgu.core.errors import InputError, require, require_whole
 from dgu.core.typing import Key, PyTree
 from dgu.models.edm import EDMNetwork, is_constant
 from dgu.training.augment import AUGMENT_DIM
@@ -148,61 +149,78 @@ def update(state: PyTree, gradients: PyTree, config: TrainingConfig) -> PyTree:
 def _gradients(
     params: PyTree,
     images: Array,
-    labels: Array | None,
+    labels: Array,
     numbers: Array,
     key: Key,
     network: EDMNetwork,
     config: TrainingConfig,
 ) -> tuple[Array, PyTree]:
-    """Mean loss per element and the gradient of the scaled loss over one micro-batch, summed over it."""
+    """Mean loss per element over a batch (micro-batches, examples, ...), and the gradient of the scaled loss, summed
+    over the batch.
+    """
 
-    def objective(params: PyTree) -> tuple[Array, Array]:
-        def one(image: Array, label: Array | None, number: Array) -> Array:
-            one_key = jax.random.fold_in(key, number)
-            return sampled_loss(
-                network, params, image, label, one_key, loss=config.loss, p_mean=config.p_mean, p_std=config.p_std,
-                augment_probability=config.augment_probability,
-            )  # fmt: skip
+    def one(params: PyTree, image: Array, label: Array, number: Array) -> Array:
+        one_key = jax.random.fold_in(key, number)
+        return sampled_loss(
+            network, params, image, label, one_key, loss=config.loss, p_mean=config.p_mean, p_std=config.p_std,
+            augment_probability=config.augment_probability,
+        )  # fmt: skip
 
-        losses = jax.vmap(one)(images, labels, numbers)
+    def objective(params: PyTree, *examples: Array) -> tuple[Array, Array]:
+        losses = jax.vmap(one, (None, 0, 0, 0))(params, *examples)
         return jnp.sum(losses) * (config.loss_scaling / config.batch_size), jnp.mean(losses)
 
-    gradients, loss = jax.grad(objective, has_aux=True)(params)
-    return loss, gradients
+    gradient = jax.grad(objective, has_aux=True)
+    if len(images) == 1:
+        gradients, loss = gradient(params, images[0], labels[0], numbers[0])
+        return loss, gradients
+
+    def accumulate(total: PyTree, examples: tuple[Array, ...]) -> tuple[PyTree, Array]:
+        gradients, loss = gradient(params, *examples)
+        return jax.tree.map(jnp.add, total, gradients), loss
+
+    gradients, losses = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, params), (images, labels, numbers))
+    return jnp.mean(losses), gradients
 
 
-def _compiled(
-    network: EDMNetwork, config: TrainingConfig, mesh: Mesh
-) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """The jitted programs of a run: a whole step; and for micro-batches, a gradient that accumulates, and an update.
+def _compiled(network: EDMNetwork, config: TrainingConfig, mesh: Mesh) -> Callable[..., Any]:
+    """The compiled program of a run: some updates.
 
-    Neither seed nor length is in them: runs of one network that differ in these (and in their images) share the
-        programs.
+    Neither seed nor length is in it: runs of one network that differ in these (and in their images) share the program.
     """
-    return _programs(network, replace(config, seed=0, duration_kimg=1.0), mesh)
+    return _program(network, replace(config, seed=0, duration_kimg=1.0), mesh)
 
 
 @lru_cache(maxsize=8)
-def _programs(
-    network: EDMNetwork, config: TrainingConfig, mesh: Mesh
-) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    everywhere, batch = parallel.replicated(mesh), parallel.batch_sharding(mesh)
-    inputs = (batch, batch, batch, everywhere)
+def _program(network: EDMNetwork, config: TrainingConfig, mesh: Mesh) -> Callable[..., Any]:
+    everywhere, batches = parallel.replicated(mesh), _batches(mesh)
 
-    @partial(jax.jit, donate_argnums=0, in_shardings=(everywhere, *inputs), out_shardings=everywhere)
-    def whole(state: PyTree, images: Array, labels: Array, numbers: Array, key: Key) -> tuple[PyTree, Array]:
-        loss, gradients = _gradients(state["params"], images, labels, numbers, key, network, config)
-        return update(state, gradients, config), loss
+    @partial(
+        jax.jit,
+        donate_argnums=0,
+        in_shardings=(everywhere, batches, batches, batches, everywhere, everywhere),
+        out_shardings=everywhere,
+    )
+    def updates(
+        state: PyTree, images: Array, labels: Array, numbers: Array, count: Array, key: Key
+    ) -> tuple[PyTree, Array]:
+        """The first ``count`` of the updates that the batches are for, and the mean of their losses."""
 
-    @partial(jax.jit, donate_argnums=1, in_shardings=(everywhere, everywhere, *inputs), out_shardings=everywhere)
-    def accumulate(
-        params: PyTree, total: PyTree, images: Array, labels: Array, numbers: Array, key: Key
-    ) -> tuple[Array, PyTree]:
-        loss, gradients = _gradients(params, images, labels, numbers, key, network, config)
-        return loss, jax.tree.map(jnp.add, total, gradients)
+        def one(at: Array, carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
+            state, total = carry
+            batch = images[at], labels[at], numbers[at]
+            loss, gradients = _gradients(state["params"], *batch, key, network, config)
+            return update(state, gradients, config), total + loss
 
-    finish = jax.jit(lambda state, gradients: update(state, gradients, config), donate_argnums=0)
-    return whole, accumulate, finish
+        state, total = jax.lax.fori_loop(0, count, one, (state, jnp.zeros((), jnp.result_type(float))))
+        return state, total / count
+
+    return updates
+
+
+def _batches(mesh: Mesh) -> NamedSharding:
+    """The examples of arrays (updates, micro-batches, examples, ...) split over the mesh."""
+    return NamedSharding(mesh, PartitionSpec(None, None, *parallel.batch_sharding(mesh).spec))
 
 
 def image_order(seed: int, size: int, start: int, count: int) -> np.ndarray:
@@ -223,9 +241,12 @@ def train_steps(
     labels: np.ndarray | None,
     config: TrainingConfig,
     mesh: Mesh | None = None,
+    *,
+    together: int = 1,
+    stops: Sequence[int] = (),
 ) -> Iterator[tuple[PyTree, dict[str, Any]]]:
-    """Yield ``(state, {"step", "loss"})`` after each update until ``config.total_steps``; ``state`` is donated to the
-    next one.
+    """Yield ``(state, {"step", "updates", "loss"})`` after each call of the compiled program until
+    ``config.total_steps``; ``state`` is donated to the next one.
 
     Args:
         network: the network.
@@ -235,48 +256,57 @@ def train_steps(
         config: the optimisation.
         mesh: devices to spread each batch over; all by default, those of other processes included: each process makes
             the same calls with the same arrays.
+        together: updates in a call of the compiled program, at most: it then pays once for handing the state in and
+            out. By default one: the state after every update is yielded. How the updates are cut into calls does not
+            change them.
+        stops: numbers of updates, rising, after which the state is yielded in any case.
 
-    The loss yielded is a device array (elementwise mean over the batch): as long as it is rarely read, the loop does
-    not wait for the device.
+    The loss yielded is a device array, the mean over the elements of the call's batches. One call stays in flight: each
+    is begun before the loop waits for the end of the one before.
 
     Raises:
-        InputError: images, labels or augmentation do not fit the network, or the devices do not divide the micro-batch.
+        InputError: images, labels or augmentation do not fit the network, the devices do not divide the micro-batch, or
+            ``together`` is below 1.
     """
     mesh = parallel.data_mesh() if mesh is None else mesh
     images = as_examples("images", images)
     labels = None if labels is None else as_labels("labels", labels)
+    require_whole("together", together)
     check_data(network, images, labels)
     check_batch(config, mesh, images.shape[1:])
     check_augmentation(network, config)
-    micro = config.micro_batch or config.batch_size
-    whole, accumulate, finish = _compiled(network, config, mesh)
+    program = _compiled(network, config, mesh)
     key = keys.stream(keys.seeded(config.seed), "loss")
-    batch_sharding = parallel.batch_sharding(mesh)
     state = parallel.put(state, parallel.replicated(mesh))
     if labels is None or not network.unet.label_dim:
         labels = np.zeros(len(images), np.int32)
-    for step in range(int(state["step"]), config.total_steps):
-        start = step * config.batch_size
-        rows = image_order(config.seed, len(images), start, config.batch_size)
+    size, micro = config.batch_size, config.micro_batch or config.batch_size
+    shape = (together, size // micro, micro)
+    step, loss = int(state["step"]), None
+    while step < config.total_steps:
+        # One shape for all calls: what is behind the last update of a shorter one is not looked at.
+        rows = image_order(config.seed, len(images), step * size, together * size)
         # Numbers wrap at 2^31, after two thousand million images.
-        numbers = (np.arange(start, start + config.batch_size) % 2**31).astype(np.int32)
+        numbers = (np.arange(step * size, (step + together) * size) % 2**31).astype(np.int32)
+        given = (
+            images[rows].reshape(*shape, *images.shape[1:]),
+            labels[rows].astype(np.int32).reshape(shape),
+            numbers.reshape(shape),
+        )
+        place = bisect.bisect_right(stops, step)
+        end = min(step + together, config.total_steps, *stops[place : place + 1])
+        before = loss
+        state, loss = program(state, *parallel.put(given, _batches(mesh)), np.int32(end - step), key)
+        jax.block_until_ready(before)
+        yield state, {"step": end, "updates": end - step, "loss": loss}
+        step = end
 
-        def put(part: slice, rows: np.ndarray = rows, numbers: np.ndarray = numbers) -> tuple[Array, ...]:
-            return parallel.put(
-                (images[rows[part]], labels[rows[part]].astype(np.int32), numbers[part]), batch_sharding
-            )
 
-        if micro == config.batch_size:
-            state, loss = whole(state, *put(slice(None)), key)
-        else:
-            # Not a scan: the gradient of a convolution inside one runs ten times slower on CPU.
-            total, losses = jax.tree.map(jnp.zeros_like, state["params"]), []
-            for at in range(0, config.batch_size, micro):
-                loss, total = accumulate(state["params"], total, *put(slice(at, at + micro)), key)
-                losses.append(loss)
-            state = finish(state, total)
-            loss = jnp.stack(losses).mean()
-        yield state, {"step": step + 1, "loss": loss}
+def updates_together(config: TrainingConfig, shape: tuple[int, ...]) -> int:
+    """How many updates a call of ``train_steps`` may well make: eight, if their images of ``shape`` take at most
+    64 MB.
+    """
+    return max(1, min(8, 2**24 // (config.batch_size * math.prod(shape))))
 
 
 def train_network(
@@ -299,14 +329,19 @@ def train_network(
     Raises:
         InputError: as ``train_steps``.
     """
-    losses = []
-    for state, info in train_steps(network, initial_state(network, config), images, None, config):  # noqa: B007
-        losses.append(info["loss"])
-        if len(losses) > 1:
-            losses[-2].block_until_ready()  # One step stays in flight.
-        progress(1)
-    tail = [float(loss) for loss in losses[-max(1, len(losses) // 10) :]]
-    return jax.device_get(state["ema"]), float(np.mean(tail))
+    tail, calls = config.total_steps - max(1, config.total_steps // 10), []
+    together = updates_together(config, network.shape)
+    start = initial_state(network, config)
+    for state, info in train_steps(network, start, images, None, config, together=together, stops=(tail,)):  # noqa: B007
+        calls.append(info)
+        progress(info["updates"])
+    return jax.device_get(state["ema"]), mean_loss([call for call in calls if call["step"] > tail])
+
+
+def mean_loss(calls: Sequence[dict[str, Any]]) -> float:
+    """The mean loss over all updates of some calls, of which ``train_steps`` yielded these accounts."""
+    losses = jax.device_get([call["loss"] for call in calls])
+    return float(np.average(losses, weights=[call["updates"] for call in calls]))
 
 
 def check_batch(config: TrainingConfig, mesh: Mesh, shape: tuple[int, ...]) -> None:

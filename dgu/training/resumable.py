@@ -24,7 +24,15 @@ from dgu.core.files import write_atomic
 from dgu.core.reading import MAX_JSON, guarded, read_bytes
 from dgu.models.edm import EDMNetwork
 from dgu.models.pretrained import save_network
-from dgu.training.loop import TrainingConfig, check_batch, check_data, initial_state, train_steps
+from dgu.training.loop import (
+    TrainingConfig,
+    check_batch,
+    check_data,
+    initial_state,
+    mean_loss,
+    train_steps,
+    updates_together,
+)
 
 
 def train_in_directory(
@@ -54,7 +62,7 @@ def train_in_directory(
         start: layers that begin with these weights rather than at random.
 
     Yields:
-        ``(images seen, images in all)``: where the training goes on, and after each update.
+        ``(images seen, images in all)``: where the training goes on, and after each call of some updates.
 
     Raises:
         InputError: images and labels do not fit the network, an interval is not positive, or the directory holds
@@ -90,15 +98,13 @@ def train_in_directory(
         if lead:
             write_atomic(log, lambda file: file.write("".join(kept).encode()))
         yield done * batch, total * batch
-        losses: list[jax.Array] = []
-        for latest, info in train_steps(network, state, images, labels, config, mesh):
+        calls: list[dict[str, Any]] = []
+        together, stops = updates_together(config, network.shape), range(tick, total, tick)
+        for latest, info in train_steps(network, state, images, labels, config, mesh, together=together, stops=stops):
             step, last = info["step"], info["step"] == total
-            losses.append(info["loss"])
-            if len(losses) > 1:
-                losses[-2].block_until_ready()  # One step stays in flight.
+            calls.append(info)
             if step % tick == 0 or last:
-                loss = float(np.mean(jax.device_get(losses)))
-                losses = []
+                loss, calls = mean_loss(calls), []
                 if not np.isfinite(loss):
                     raise FloatingPointError(f"the training loss is {loss} in the tick that ends at step {step}")
                 seen, overflows = step * batch, int(latest["nonfinite"])

@@ -2,46 +2,50 @@
 
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from dgu.core import parallel
 from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.core.errors import require
 from dgu.core.typing import PyTree
 from dgu.models.edm import EDMNetwork
-from dgu.training.loop import TrainingConfig, initial_state, train_steps
+from dgu.training.loop import TrainingConfig, initial_state, mean_loss, train_steps, updates_together
 
 
 def train_with_snapshots(
     network: EDMNetwork,
     images: np.ndarray,
     config: TrainingConfig,
+    mesh: Mesh | None = None,
     *,
     marks: Collection[int],
     keep: Callable[[int, PyTree], object],
     checkpoints: Path,
     minutes: float = 10.0,
-    progress: Callable[[int], object] = lambda steps: None,
-) -> None:
+) -> Iterator[int]:
     """Train a network without classes and hand on its averaged parameters after each of the updates ``marks``.
 
-    A training that was killed and called again with the same arguments goes on behind the last state in
-    ``checkpoints``, and hands on the same parameters; those of a mark behind that state are handed on a second time.
-    At the end the folder of states is removed.
+    The training goes on as the iterator is advanced, so that several can take turns (``in_turn``). One that was killed
+    and started again with the same arguments goes on behind the last state in ``checkpoints``, and hands on the same
+    parameters; those of a mark behind that state are handed on a second time. At the end the folder of states is
+    removed.
 
     Args:
         network: the architecture.
         images: training images, (n, H, W, C) in [-1, 1].
         config: the optimisation.
+        mesh: devices to spread each batch over; all by default.
         marks: numbers of updates, from 1 to ``config.total_steps``, which must be among them.
         keep: called as ``keep(updates, averaged parameters)``; what it is given is valid during the call alone.
         checkpoints: folder of the states.
         minutes: least time between two states.
-        progress: called with the number of updates made since the last call.
+
+    Yields:
+        The number of updates of each call of the compiled program, which the device may still be making.
 
     Raises:
         InputError: marks out of range, or without the end of the training; images that do not fit the network.
@@ -50,21 +54,22 @@ def train_with_snapshots(
     total = config.total_steps
     allowed = f"from 1 to the last update, {total}, with it among them"
     require(total in marks and min(marks) >= 1 and max(marks) == total, "marks", sorted(marks), allowed)
-    state = initial_state(network, config)
+    state, together = initial_state(network, config), updates_together(config, network.shape)
     with TrainingCheckpoints(checkpoints, keep=1) as store:
         if store.latest_step() is not None:
             state = store.load(state)
-        saved, losses = time.monotonic(), []
-        for latest, info in train_steps(network, state, images, None, config):
+        saved, calls = time.monotonic(), []
+        for latest, info in train_steps(
+            network, state, images, None, config, mesh, together=together, stops=sorted(marks)
+        ):
             step = info["step"]
-            losses.append(info["loss"])
-            losses[max(0, len(losses) - 2)].block_until_ready()  # One step stays in flight.
-            progress(1)
+            calls.append(info)
+            yield info["updates"]
             if step in marks:
-                loss = float(np.mean(jax.device_get(losses)))
+                loss = mean_loss(calls)
                 if not np.isfinite(loss):
                     raise FloatingPointError(f"the training loss is {loss} up to step {step}")
-                losses = []
+                calls = []
                 keep(step, latest["ema"])
             # After the parameters of this step, so that where a state is, the parameters before it have been kept.
             if step < total and time.monotonic() - saved >= 60 * minutes:

@@ -6,10 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from dgu.core import parallel
 from dgu.core.errors import InputError, require
 from dgu.data.pixels import area_mean
-from dgu.training import TrainingConfig
+from dgu.training import TrainingConfig, own_meshes
 from dgu.training.loop import check_batch
 from experiments.hidden_gaussian.images import Images, Sources
 from experiments.study import Options, option
@@ -124,7 +123,7 @@ def gather(config: Config) -> Images:
         count = getattr(config, name)
         allowed = f"at most {available // each}: there are {available} held-out images"
         require(each * count <= available, f"networks.{name}", count, allowed)
-    check_batch(config.training, parallel.data_mesh(), shape[1:])
+    check_batch(config.training, own_meshes()[0], shape[1:])
     return replace(images, about=f"{images.about}, {height} x {width} pixels")
 
 

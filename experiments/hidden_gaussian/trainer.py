@@ -1,24 +1,24 @@
 """Training of arms in a run directory, and what is measured of each during its training.
 
-One convolutional network is trained after another: batched over their parameters they train many times slower on CPUs.
-Networks that differ in their images and seed alone share their compiled programs. Every checkpoint is a network file
-that ``--checkpoint`` takes.
+Networks are trained side by side, each on a device of its own; those that differ in their images and seed alone share
+their compiled program. Every checkpoint is a network file that ``--checkpoint`` takes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from dgu import analysis
 from dgu.core import parallel
 from dgu.core.typing import Denoiser
 from dgu.models import load_checkpoint, save_network
-from dgu.training import train_with_snapshots, updates_done
+from dgu.training import in_turn, own_meshes, train_with_snapshots, updates_done
 from experiments.hidden_gaussian.arms import Arm, Design
 from experiments.study import RunDirectory
 from experiments.study.progress import Progress
@@ -106,9 +106,10 @@ def train_and_measure(
     found: dict[Arm, list[Measured]] = {}
     title = f"{name}: {sum(left > 0 for left in work.values())} networks"
     with Progress(title, sum(work.values()), "evaluations") as bar:
+        if not directory.only_reports:
+            for updates in in_turn((partial(train, design, directory, arm) for arm in arms), own_meshes()):
+                bar.update(3 * batch * updates)
         for arm in arms:
-            if not directory.only_reports:
-                train(design, directory, arm, bar)
             found[arm] = []
             for step in marks:
 
@@ -122,8 +123,8 @@ def train_and_measure(
     return found
 
 
-def train(design: Design, directory: RunDirectory, arm: Arm, bar: Progress) -> None:
-    """Train an arm up to its end, from where it was left; each mark leaves a network file."""
+def train(design: Design, directory: RunDirectory, arm: Arm, mesh: Mesh) -> Iterator[int]:
+    """Train an arm up to its end, from where it was left; each mark leaves a network file. Numbers of updates."""
     if _trained(design, directory, arm):
         return
     config, network = design.config, design.network(arm)
@@ -137,15 +138,15 @@ def train(design: Design, directory: RunDirectory, arm: Arm, bar: Progress) -> N
             save_network(_file(directory, arm, step), network, params, about)
 
     try:
-        train_with_snapshots(
+        yield from train_with_snapshots(
             network,
             design.subset(arm),
             design.training(arm),
+            mesh,
             marks=config.marks,
             keep=keep,
             checkpoints=_states(directory, arm),
             minutes=config.checkpoint_minutes,
-            progress=lambda steps: bar.update(3 * batch * steps),
         )
     except FloatingPointError as error:
         raise FloatingPointError(f"arm {arm.name}: {error}") from error

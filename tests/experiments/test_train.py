@@ -182,9 +182,9 @@ def test_a_checkpoint_of_another_network_is_refused_untouched(finished):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
-    def diverging(network, state, *_):
+    def diverging(network, state, *_, **__):
         for step in range(1, 9):
-            yield state, {"step": step, "loss": jax.numpy.float32(np.nan if step == 3 else 1.0)}
+            yield state, {"step": step, "updates": 1, "loss": jax.numpy.float32(np.nan if step == 3 else 1.0)}
 
     monkeypatch.setattr(resumable, "train_steps", diverging)
     with pytest.raises(FloatingPointError, match="the training loss is nan in the tick that ends at step 4"):

@@ -141,7 +141,7 @@ MICRO = replace(CONFIG, micro_batch=4)
 def runs():
     """CONFIG on one device, and MICRO on two: final states, losses, and how often the gradient was traced."""
     calls, original, found = [], loop._gradients, []
-    loop._programs.cache_clear()  # Nothing traced before serves.
+    loop._program.cache_clear()  # Nothing traced before serves.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_gradients", lambda *args: calls.append(1) or original(*args))
         for config, devices in ((CONFIG, 1), (MICRO, 2)):
@@ -241,7 +241,7 @@ class Line(EDMNetwork):
 def test_the_loss_is_scaled_for_the_gradient_alone():
     params = {"slope": jnp.float32(0.3), "shift": jnp.asarray([0.1, -0.2])}
     images = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype(np.float32)
-    given = params, jnp.asarray(images), jnp.arange(8) % 2, jnp.arange(8), jax.random.key(0)
+    given = params, jnp.asarray(images)[None], jnp.arange(8)[None] % 2, jnp.arange(8)[None], jax.random.key(0)
     gradients = jax.jit(loop._gradients, static_argnums=(5, 6))
     loss, plain = gradients(*given, Line(NETWORK.unet), CONFIG)
     same, scaled = gradients(*given, Line(NETWORK.unet), replace(CONFIG, loss_scaling=128.0))
@@ -269,18 +269,32 @@ def abstract(tree):
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
-def test_training_lowers_for_accelerators():
-    whole, accumulate, finish = loop._compiled(NETWORK, CONFIG, parallel.data_mesh(jax.devices()[:1]))
+@pytest.mark.parametrize("micro", [8, 4])
+def test_training_lowers_for_accelerators(micro):
+    program = loop._compiled(NETWORK, replace(CONFIG, micro_batch=micro), parallel.data_mesh(jax.devices()[:1]))
     state = jax.eval_shape(lambda: initial_state(NETWORK, CONFIG))
-    batch = abstract((np.zeros((8, *NETWORK.shape), np.float32), np.zeros(8, np.int32), np.zeros(8, np.int32)))
+    shape = (3, 8 // micro, micro)
+    batches = np.zeros((*shape, *NETWORK.shape), np.float32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    for program, arguments in (
-        (whole, (state, *batch, key)),
-        (accumulate, (state["params"], state["params"], *batch, key)),
-        (finish, (state, state["params"])),
+    exported = jax.export.export(program, platforms=["cuda", "tpu"])(state, *abstract((*batches, np.int32(3))), key)
+    assert exported.platforms == ("cuda", "tpu")
+
+
+def test_updates_made_in_one_call_are_those_made_one_by_one(runs):
+    """Also where the calls are cut short by stops, and where the last one has fewer updates left."""
+    (whole, losses, _), *_ = runs
+    rng = np.random.default_rng(0)
+    labels = np.arange(20) % 2
+    images = (0.3 * rng.normal(size=(20, *NETWORK.shape)) + labels[:, None, None, None] - 0.5).astype(np.float32)
+    mesh, calls = parallel.data_mesh(jax.devices()[:1]), []
+    for state, info in train_steps(
+        NETWORK, initial_state(NETWORK, CONFIG), images, labels, CONFIG, mesh, together=4, stops=(1, 3)
     ):
-        exported = jax.export.export(program, platforms=["cuda", "tpu"])(*arguments)
-        assert exported.platforms == ("cuda", "tpu")
+        final = state
+        calls.append((info["step"], info["updates"]))
+        np.testing.assert_allclose(info["loss"], np.mean(losses[info["step"] - info["updates"] : info["step"]]), 1e-6)
+    assert calls == [(1, 1), (3, 2), (6, 3)]
+    chex.assert_trees_all_equal(jax.device_get(final), whole)
 
 
 def test_bad_training_input_is_refused():
