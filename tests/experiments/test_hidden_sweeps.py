@@ -99,6 +99,7 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, sources, tmp_path, mo
 def test_a_killed_training_goes_on_behind_its_last_state_and_arms_share_a_program(sources, tmp_path, monkeypatch):
     traces, loss, taken = [], loop.sampled_loss, snapshots.train_steps
     one = parallel.data_mesh(jax.devices()[:1])
+    monkeypatch.setattr(snapshots, "updates_together", lambda *_: 1)
     loop._program.cache_clear()
     monkeypatch.setattr(
         loop,
