@@ -1,8 +1,7 @@
 """Many dense denoisers trained at once, each on its own data: one compiled program for a whole grid of runs.
 
 ``jax.vmap`` over the networks turns their products into batched ones, which use the cores as well as large products do.
-(On CPU that does not hold for convolutions: networks of them are trained one after another by
-``dgu.training.train_steps``.)
+(On CPU that does not hold for convolutions: networks of them are trained side by side, see ``dgu.training.in_turn``.)
 """
 
 import math
