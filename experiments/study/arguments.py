@@ -21,6 +21,8 @@ from experiments.study.options import as_typed, check_sound
 ConfigT = TypeVar("ConfigT")
 #: Help of the switches that a study may offer.
 _SWITCHES = {
+    "recompile": "Compile every program anew. Otherwise compiled programs are kept in the user's cache (~/.cache/dgu, "
+    "at most 1 GB), where the next run finds them; JAX_COMPILATION_CACHE_DIR names another folder.",
     "dry_run": "Print what the run would cost, and stop.",
     "report_only": "Make figures, claims and report of a finished run again from what it stored, without measuring.",
 }
@@ -29,8 +31,8 @@ _SWITCHES = {
 def parse(
     presets: Mapping[str, ConfigT], argv: Sequence[str], *, name: str, description: str, offered: Sequence[str] = ()
 ) -> Any:
-    """The options of a study: an object with ``config``, ``preset``, ``out`` and, where ``offered``, ``dry_run`` and
-    ``report_only``.
+    """The options of a study: an object with ``config``, ``preset``, ``out`` and the switches ``offered``, of
+    ``recompile``, ``dry_run`` and ``report_only``.
 
     The preset is found first and gives the defaults that the other options override.
 

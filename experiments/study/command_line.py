@@ -5,12 +5,13 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dgu.core.errors import InputError, printable
 from experiments.study.arguments import option_types, parse, parse_alone, refuse_renamed, under_its_option
+from experiments.study.compilation import compilation
 from experiments.study.configuration import config_to_json
 from experiments.study.costs import Cost, cost_table
 from experiments.study.ends import in_one_line
@@ -62,7 +63,7 @@ def run_experiment(
     argv = list(sys.argv[1:] if argv is None else argv)
     with in_one_line(name, explain=lambda line: under_its_option(line, argv, option_types(presets["default"]))):
         refuse_renamed(argv, renamed or {})
-        offered = ["dry_run"] * (dry_run is not None) + ["report_only"] * report_only
+        offered = ["recompile"] + ["dry_run"] * (dry_run is not None) + ["report_only"] * report_only
         options = parse(presets, argv, name=name, description=description, offered=offered)
         again = report_only and options.report_only
         if dry_run is not None and options.dry_run:
@@ -87,7 +88,7 @@ def run_experiment(
                 if dry_run is not None and options.preset == "paper" and is_lead():
                     print(f"what it costs from start to end:\n{cost_table(dry_run(options.config))}", flush=True)
                 try:
-                    with _compilation(quick=options.preset == "smoke"):
+                    with compilation(quick=options.preset == "smoke", kept=not options.recompile):
                         report = run(options.config, directory)
                 except InputError:
                     with contextlib.suppress(OSError):  # It may be gone.
@@ -122,21 +123,6 @@ def run_command(
     """
     with in_one_line(name, again="the same command again starts over"):
         run(parse_alone(options, argv, name=name))
-
-
-@contextlib.contextmanager
-def _compilation(*, quick: bool) -> Iterator[None]:
-    """With ``quick``, XLA optimises little: the smoke presets compute for a second and would compile for half a
-    minute.
-    """
-    import jax
-
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", quick or before)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def _write(directory: RunDirectory, report: Report, config: Any) -> None:

@@ -1,0 +1,65 @@
+"""How the programs of a run are compiled: quickly for the smoke presets; and where they are kept for later runs."""
+
+import contextlib
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+#: Most bytes that are kept; the programs that were used least lately make room.
+MOST = 2**30
+#: Programs that take less time to compile are not kept (seconds).
+_WORTH = 0.2
+
+
+@contextlib.contextmanager
+def compilation(*, quick: bool, kept: bool) -> Iterator[None]:
+    """Compile as the run wants it.
+
+    Args:
+        quick: XLA optimises little: the smoke presets compute for a second and would compile for half a minute.
+        kept: compiled programs are stored in ``folder()`` and taken from there, unless JAX has been told of a folder of
+            its own (``JAX_COMPILATION_CACHE_DIR``), which then serves. A folder that others may write to is not used,
+            since what it holds is run.
+    """
+    import jax
+
+    unset = jax.config.jax_compilation_cache_dir is None  # type: ignore[attr-defined]
+    if kept and unset and _is_private(folder()):
+        jax.config.update("jax_compilation_cache_max_size", MOST)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH)
+        jax.config.update("jax_compilation_cache_dir", str(folder()))
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", quick or before)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+def folder() -> Path:
+    """Where programs are kept: ``dgu/programs`` in the user's cache, a folder for each kind of processor."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    return Path(os.path.expanduser(base)) / "dgu" / "programs" / _processor()
+
+
+def _processor() -> str:
+    """A name for the instruction set of this machine: programs for another one may not run on it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            known = next((line for line in file if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        known = platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(known.encode()).hexdigest()[:16]}"
+
+
+def _is_private(path: Path) -> bool:
+    """Whether the folder, made where there is none, belongs to this user and can be written by nobody else."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        found = os.stat(path)
+    except OSError:  # No home, or a disk that is full or read-only: nothing is kept.
+        return False
+    own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+    return own and not found.st_mode & 0o022 and os.access(path, os.W_OK)
