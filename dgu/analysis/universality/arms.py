@@ -251,8 +251,7 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[st
         fit = fit_classifiers(pool.x, pool.y, runs, method=method, bias=recipe.bias, init=recipe.init, **common)
     _, selected = choose_learning_rate(fit, np.repeat(np.arange(len(plan)), len(rates)))
     best = np.flatnonzero(selected)
-    # From the host: classifiers still spread over devices would make every step of the evaluation a collective.
-    model = jax.tree.map(lambda leaf: np.asarray(leaf)[best], fit.model)
+    model = jax.tree.map(lambda leaf: leaf[best], fit.model)
     accuracy, loss = evaluate(model, pool.x, pool.y, tests, loss=task.loss, classes=classes)
 
     results = {

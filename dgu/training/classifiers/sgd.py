@@ -1,9 +1,10 @@
 """Minibatch SGD of many small models at once: one compiled program whatever the number of runs.
 
 A *run* is one training: its own rows of a shared pool, its own order of them, its own learning rate and classes. Runs
-of similar size are trained together (``vmap``) in chunks, chunks follow each other (``lax.map``) and are spread over
-the devices of the mesh. What a model is, and how its gradient is found, is a ``Space``: weights on pixels, coefficients
-on a Gram matrix, a two-layer network.
+that differ in their learning rates alone are a *family*: they see the same batches, which are put together once.
+Families of similar size are trained together (``vmap``) in chunks, chunks follow each other (``lax.map``) and are
+spread over the devices of the mesh. What a model is, and how its gradient is found, is a ``Space``: weights on pixels,
+coefficients on a Gram matrix, a two-layer network.
 
 Reproduced from PyTorch: the last batch of an epoch may be smaller and its loss is the mean over what it holds; momentum
 is ``v <- m v + g; w <- w - lr v``; the learning rate changes once per epoch.
@@ -93,14 +94,17 @@ class Space(abc.ABC):
 
 
 def _train_chunk(space: Space, recipe: Recipe, shared: PyTree, labels: Array, runs: Runs, validation: Array) -> PyTree:
-    """Train C runs together; returns chosen and final models, the chosen epoch and the curves."""
+    """Train C families of L runs together, whose learning rates are (C, L); returns chosen and final models, the chosen
+    epoch and the curves, all with leading axes (C, L).
+    """
     params, train_design, validation_design = jax.vmap(partial(space.prepare, shared))(
         dataclasses.replace(runs, rows=jnp.maximum(runs.rows, 0)), jnp.maximum(validation, 0)
     )
     train = Split(train_design, jax.vmap(partial(local_labels, labels))(runs.rows, runs.classes))
     held = Split(validation_design, jax.vmap(partial(local_labels, labels))(validation, runs.classes))
-    optimizer = recipe.optimizer()
-    buffer = jax.vmap(optimizer.init)(params)
+    optimizer, family = recipe.optimizer(), runs.learning_rate.shape
+    params = jax.tree.map(lambda p: jnp.broadcast_to(p[:, None], (*family, *p.shape[1:])), params)
+    buffer = jax.vmap(jax.vmap(optimizer.init))(params)
 
     valid = train.labels >= 0
     counts = jnp.sum(valid, axis=1, dtype=jnp.int32)
@@ -110,24 +114,25 @@ def _train_chunk(space: Space, recipe: Recipe, shared: PyTree, labels: Array, ru
     # The trip count is that of the chunk's largest run, so that sizes from 20 to 2,000 can share the program.
     steps = -(-jnp.max(counts) // batch)
 
-    def update(shared: PyTree, params: PyTree, buffer: PyTree, split: Split, here: Array, rate: Array) -> PyTree:
+    def update(shared: PyTree, params: PyTree, buffer: PyTree, split: Split, here: Array, rates: Array) -> PyTree:
         inside = here >= 0
         at = jnp.maximum(here, 0)
-        known = split.labels[at]
+        known = jnp.maximum(split.labels[at], 0)
         features = space.fetch(shared, split.design, at)
-        out = space.outputs(params, features)
-        held_rows = jnp.maximum(jnp.sum(inside, dtype=jnp.int32), 1).astype(out.dtype)
+        count = jnp.maximum(jnp.sum(inside, dtype=jnp.int32), 1)
 
         def mean_loss(out: Array) -> Array:
-            losses = example_losses(recipe.loss, out, jnp.maximum(known, 0))
-            return jnp.sum(jnp.where(inside, losses, jnp.zeros((), out.dtype))) / held_rows
+            losses = example_losses(recipe.loss, out, known)
+            return jnp.sum(jnp.where(inside, losses, jnp.zeros((), out.dtype))) / count.astype(out.dtype)
 
-        grads = space.gradient(params, features, at, jax.grad(mean_loss)(out))
-        direction, moved = optimizer.update(grads, buffer)
-        stepped = jax.tree.map(lambda p, u: p - rate * u, params, direction)
+        def one(params: PyTree, buffer: PyTree, rate: Array) -> PyTree:
+            grads = space.gradient(params, features, at, jax.grad(mean_loss)(space.outputs(params, features)))
+            direction, moved = optimizer.update(grads, buffer)
+            return jax.tree.map(lambda p, u: p - rate * u, params, direction), moved
+
         # A run without rows left in this epoch stands still, its momentum too.
         keep = partial(jax.tree.map, lambda new, old: jnp.where(jnp.any(inside), new, old))
-        return keep(stepped, params), keep(moved, buffer)
+        return keep(jax.vmap(one)(params, buffer, rates), (params, buffer))
 
     def epoch(number: Array, state: PyTree) -> PyTree:
         order = jax.vmap(next_order, in_axes=(0, None, 0, 0))(runs.seed, number, first, counts)
@@ -142,11 +147,13 @@ def _train_chunk(space: Space, recipe: Recipe, shared: PyTree, labels: Array, ru
         return lax.fori_loop(jnp.int32(0), steps, step, state)
 
     def score(params: PyTree, split: Split, blocks: Array) -> tuple[Array, Array]:
-        def one(params: PyTree, split: Split) -> tuple[Array, Array]:
+        def family(params: PyTree, split: Split) -> tuple[Array, Array]:
             fetch = partial(space.fetch, shared, split.design)
-            return measure(fetch, partial(space.outputs, params), split.labels, recipe.loss, blocks)
+            return jax.vmap(
+                lambda params: measure(fetch, partial(space.outputs, params), split.labels, recipe.loss, blocks)
+            )(params)
 
-        return jax.vmap(one)(params, split)
+        return jax.vmap(family)(params, split)
 
     train_blocks, held_blocks = num_blocks(train.labels), num_blocks(held.labels)
 
@@ -156,16 +163,16 @@ def _train_chunk(space: Space, recipe: Recipe, shared: PyTree, labels: Array, ru
         scores = *score(state[0], train, train_blocks), *score(state[0], held, held_blocks)
         better = scores[2] < lowest
         best = jax.tree.map(
-            lambda new, old: jnp.where(better.reshape((-1,) + (1,) * (new.ndim - 1)), new, old), state[0], best
+            lambda new, old: jnp.where(better.reshape(better.shape + (1,) * (new.ndim - 2)), new, old), state[0], best
         )
         carry = stop, state, best, jnp.where(better, scores[2], lowest), jnp.where(better, stop, chosen)
         return carry, scores
 
-    lowest = jnp.full(counts.shape, jnp.inf, runs.learning_rate.dtype)
-    start = jnp.int32(0), (params, buffer), params, lowest, jnp.zeros_like(counts)
+    lowest = jnp.full(family, jnp.inf, runs.learning_rate.dtype)
+    start = jnp.int32(0), (params, buffer), params, lowest, jnp.zeros(family, jnp.int32)
     (_, (params, _), best, _, chosen), curves = lax.scan(segment, start, jnp.asarray(recipe.eval_epochs, jnp.int32))
-    finish = jax.vmap(partial(space.finish, shared))
-    return finish(runs, best), finish(runs, params), chosen, *(curve.T for curve in curves)
+    finish = jax.vmap(lambda run, models: jax.vmap(partial(space.finish, shared, run))(models))
+    return finish(runs, best), finish(runs, params), chosen, *(jnp.moveaxis(curve, 0, -1) for curve in curves)
 
 
 @partial(jax.jit, static_argnames=("space", "recipe", "chunk", "mesh"))
@@ -180,7 +187,7 @@ def train_runs(
     chunk: int,
     mesh: Mesh,
 ) -> PyTree:
-    """The one compiled program: R runs (a multiple of ``mesh.size * chunk``) over the mesh, ``chunk`` at a time."""
+    """The one compiled program: families (a multiple of ``mesh.size * chunk``) over the mesh, ``chunk`` at a time."""
     shared = space.share(pool, mesh)
 
     def on_device(shared: PyTree, labels: Array, runs: Runs, validation: Array) -> PyTree:
@@ -201,21 +208,45 @@ def default_chunk(elements: int, num_runs: int) -> int:
     return int(np.clip(budget // max(elements, 1), 1, max(num_runs, 1)))
 
 
+def families(runs: Runs, validation: np.ndarray) -> np.ndarray:
+    """The runs of each family, (families, L): those that differ in their learning rates alone. Where families are of
+    different sizes, each run is one of its own.
+    """
+    alike = jax.tree.leaves((dataclasses.replace(runs, learning_rate=None), validation))
+    bytes_of = [b"".join(np.ascontiguousarray(leaf[run]).tobytes() for leaf in alike) for run in range(len(runs.seed))]
+    _, family, sizes = np.unique(np.asarray(bytes_of, object), return_inverse=True, return_counts=True)
+    together = int(sizes[0]) if len(set(sizes.tolist())) == 1 else 1
+    order = np.argsort(family, kind="stable") if together > 1 else np.arange(len(family))
+    return order.reshape(-1, together)
+
+
 def fit_runs(
     space: Space, recipe: Recipe, pool: PyTree, labels: Array, runs: Runs, validation: np.ndarray, *, chunk: int
 ) -> Fit:
-    """Sort the runs by size, fill up to whole chunks with empty runs, train, and undo both."""
+    """Sort the families of runs by size, fill up to whole chunks with empty runs, train, and undo both."""
     mesh = data_mesh(jax.local_devices())
-    num_runs, devices = len(runs.seed), mesh.size
-    chunk = min(chunk, -(-num_runs // devices))
-    total = -(-num_runs // (chunk * devices)) * chunk * devices
-    by_size = np.argsort(np.sum(np.asarray(runs.rows) >= 0, axis=1), kind="stable")
-    # Dealt round the devices like cards, so that each has its share of large runs; -1 is an empty run.
-    dealt = np.concatenate([by_size, np.full(total - num_runs, -1)]).reshape(-1, devices).T.reshape(-1)
-    place = np.empty(num_runs, np.int64)
+    members = families(runs, validation)
+    number, together = members.shape
+    own = jax.tree.map(lambda a: np.asarray(a)[members[:, 0]], (runs, validation))
+    rates = np.asarray(runs.learning_rate)
+    devices, chunk = mesh.size, max(1, chunk // together)
+    chunk = min(chunk, -(-number // devices))
+    total = -(-number // (chunk * devices)) * chunk * devices
+    by_size = np.argsort(np.sum(own[0].rows >= 0, axis=1), kind="stable")
+    # Dealt round the devices like cards, so that each has its share of large runs; -1 is an empty family.
+    dealt = np.concatenate([by_size, np.full(total - number, -1)]).reshape(-1, devices).T.reshape(-1)
+    place = np.empty(number, np.int64)
     place[dealt[dealt >= 0]] = np.flatnonzero(dealt >= 0)
-    padded = jax.tree.map(lambda a: np.asarray(a)[np.maximum(dealt, 0)], (runs, validation))
-    empty = dataclasses.replace(padded[0], rows=np.where(dealt[:, None] >= 0, padded[0].rows, np.int32(-1)))
-    done = train_runs(space, recipe, pool, labels, empty, padded[1], chunk=chunk, mesh=mesh)
-    model, final, chosen, *curves = jax.tree.map(lambda a: a[place], done)
-    return Fit(model, final, jnp.asarray(runs.learning_rate), chosen, jnp.asarray(recipe.eval_epochs), *curves)
+    padded, held = jax.tree.map(lambda a: a[np.maximum(dealt, 0)], own)
+    padded = dataclasses.replace(
+        padded,
+        rows=np.where(dealt[:, None] >= 0, padded.rows, np.int32(-1)),
+        learning_rate=rates[members[np.maximum(dealt, 0)]],
+    )
+    # To the host: taking rows of arrays that are spread over devices is a collective, in which the first device to have
+    # trained its runs waits for the last, and on CPUs gives up after 40 seconds and ends the process.
+    done = jax.device_get(train_runs(space, recipe, pool, labels, padded, held, chunk=chunk, mesh=mesh))
+    where = np.empty(number * together, np.int64)
+    where[members.reshape(-1)] = np.arange(number * together)
+    model, final, chosen, *curves = jax.tree.map(lambda a: jnp.asarray(a[place].reshape(-1, *a.shape[2:])[where]), done)
+    return Fit(model, final, jnp.asarray(rates), chosen, jnp.asarray(recipe.eval_epochs), *curves)

@@ -315,7 +315,8 @@ def test_auto_takes_the_cheaper_method():
 @pytest.mark.parametrize("method", ["weight", "gram"])
 def test_lowers_for_accelerators(method):
     shape = jax.ShapeDtypeStruct
-    runs = Runs(shape((4, 16), jnp.int32), shape((4,), jnp.int32), shape((4,), jnp.float32), shape((4, K), jnp.int32))
+    # Four families of three learning rates.
+    runs = Runs(shape((4, 16), jnp.int32), shape((4,), jnp.int32), shape((4, 3), jnp.float32), shape((4, K), jnp.int32))
     recipe = Recipe("softmax_mse", Schedule("cosine_restarts", 2, 0.01), 4, 2, 8, 0.9)
     pool, space = shape((30, D), jnp.float32), LinearSpace(K, True, "torch")
     if method == "gram":
