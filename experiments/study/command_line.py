@@ -88,8 +88,9 @@ def run_experiment(
                 if dry_run is not None and options.preset == "paper" and is_lead():
                     print(f"what it costs from start to end:\n{cost_table(dry_run(options.config))}", flush=True)
                 try:
-                    with compilation(quick=options.preset == "smoke", kept=not options.recompile):
+                    with compilation(quick=options.preset == "smoke", kept=not options.recompile) as compiled:
                         report = run(options.config, directory)
+                    print(compiled, flush=True)
                 except InputError:
                     with contextlib.suppress(OSError):  # It may be gone.
                         directory.discard(remove=not existed)  # So that the same command, mended, is not refused.

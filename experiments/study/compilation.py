@@ -5,7 +5,9 @@ import hashlib
 import os
 import platform
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 #: Most bytes that are kept; the programs that were used least lately make room.
 MOST = 2**30
@@ -13,9 +15,24 @@ MOST = 2**30
 _WORTH = 0.2
 
 
+@dataclass
+class Compiled:
+    """What was compiled: ``programs``, the ``seconds`` that it took, and how many of them were ``taken`` from the
+    folder in which programs are kept.
+    """
+
+    programs: int = 0
+    seconds: float = 0.0
+    taken: int = 0
+
+    def __str__(self) -> str:
+        kept = f", {self.taken} of them kept from an earlier run" if self.taken else ""
+        return f"compilation: {self.programs} programs in {self.seconds:.0f} s{kept}"
+
+
 @contextlib.contextmanager
-def compilation(*, quick: bool, kept: bool) -> Iterator[None]:
-    """Compile as the run wants it.
+def compilation(*, quick: bool, kept: bool) -> Iterator[Compiled]:
+    """Compile as the run wants it, and count what is compiled.
 
     Args:
         quick: XLA optimises little: the smoke presets compute for a second and would compile for half a minute.
@@ -24,6 +41,7 @@ def compilation(*, quick: bool, kept: bool) -> Iterator[None]:
             since what it holds is run.
     """
     import jax
+    from jax import monitoring
 
     unset = jax.config.jax_compilation_cache_dir is None  # type: ignore[attr-defined]
     if kept and unset and _is_private(folder()):
@@ -32,9 +50,23 @@ def compilation(*, quick: bool, kept: bool) -> Iterator[None]:
         jax.config.update("jax_compilation_cache_dir", str(folder()))
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", quick or before)
+    found = Compiled()
+
+    def timed(event: str, duration_secs: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.programs += 1
+            found.seconds += duration_secs
+
+    def counted(event: str, **_: Any) -> None:
+        found.taken += event == "/jax/compilation_cache/cache_hits"
+
+    monitoring.register_event_duration_secs_listener(timed)
+    monitoring.register_event_listener(counted)
     try:
-        yield
+        yield found
     finally:
+        monitoring.unregister_event_duration_listener(timed)
+        monitoring.unregister_event_listener(counted)
         jax.config.update("jax_disable_most_optimizations", before)
 
 
