@@ -6,7 +6,6 @@ from dgu.core.lazy import load_on_use
 
 if TYPE_CHECKING:
     from dgu.distributions.boxes import BoxMixture as BoxMixture
-    from dgu.models.adm import ADMConfig as ADMConfig
     from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
     from dgu.models.dit import DiTConfig as DiTConfig
     from dgu.models.edm import EDMDenoiser as EDMDenoiser
@@ -39,11 +38,12 @@ if TYPE_CHECKING:
     from dgu.models.shallow import ShallowScore as ShallowScore
     from dgu.models.skipnet import SkipNetwork as SkipNetwork
     from dgu.models.snapshot import load_edm_pickle as load_edm_pickle
-    from dgu.models.songunet import NCSNPP as NCSNPP
-    from dgu.models.songunet import SongUNetConfig as SongUNetConfig
     from dgu.models.subspace_networks import HardmaxNetwork as HardmaxNetwork
     from dgu.models.subspace_networks import SoftmaxNetwork as SoftmaxNetwork
-    from dgu.models.tutorial_unet import TutorialUNetConfig as TutorialUNetConfig
+    from dgu.models.tutorial_config import TutorialUNetConfig as TutorialUNetConfig
+    from dgu.models.unet import NCSNPP as NCSNPP
+    from dgu.models.unet import ADMConfig as ADMConfig
+    from dgu.models.unet import SongUNetConfig as SongUNetConfig
     from dgu.models.weights import edm_from_arrays as edm_from_arrays
 
 load_on_use(__name__)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dgu.training.augment import augment as augment
     from dgu.training.augment import draw_geometry as draw_geometry
     from dgu.training.augment import transform as transform
+    from dgu.training.config import TogetherConfig as TogetherConfig
+    from dgu.training.config import TrainingConfig as TrainingConfig
     from dgu.training.distillation import AdamDistillation as AdamDistillation
     from dgu.training.distillation import ExactDistillation as ExactDistillation
     from dgu.training.distillation import author_learning_rates as author_learning_rates
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from dgu.training.gradient_flow import population_loss as population_loss
     from dgu.training.gradient_flow import quadratic_loss as quadratic_loss
     from dgu.training.gradient_flow import two_mode_quadrature as two_mode_quadrature
-    from dgu.training.loop import TrainingConfig as TrainingConfig
     from dgu.training.loop import image_order as image_order
     from dgu.training.loop import initial_state as initial_state
     from dgu.training.loop import train_network as train_network
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from dgu.training.side_by_side import train_side_by_side as train_side_by_side
     from dgu.training.snapshots import train_with_snapshots as train_with_snapshots
     from dgu.training.snapshots import updates_done as updates_done
-    from dgu.training.together import TogetherConfig as TogetherConfig
     from dgu.training.together import train_together as train_together
 
 load_on_use(__name__)

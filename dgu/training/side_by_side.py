@@ -11,7 +11,8 @@ import numpy as np
 from dgu.core import parallel
 from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.models import EDMNetwork
-from dgu.training.loop import TrainingConfig, initial_state, train_steps
+from dgu.training.config import TrainingConfig
+from dgu.training.loop import initial_state, train_steps
 
 #: Checkpoints written during one training.
 _CHECKPOINTS = 4

@@ -13,7 +13,8 @@ from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.core.errors import require
 from dgu.core.typing import PyTree
 from dgu.models.edm import EDMNetwork
-from dgu.training.loop import TrainingConfig, initial_state, train_steps
+from dgu.training.config import TrainingConfig
+from dgu.training.loop import initial_state, train_steps
 
 
 def train_with_snapshots(

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from dgu.analysis.universality.least_squares import simulated_errors as simulated_errors
     from dgu.analysis.universality.predicted import class_moments as class_moments
     from dgu.analysis.universality.predicted import predicted_curve as predicted_curve
+    from dgu.analysis.universality.theorem_design import TheoremDesign as TheoremDesign
     from dgu.analysis.universality.theorem_one import GapTrend as GapTrend
-    from dgu.analysis.universality.theorem_one import TheoremDesign as TheoremDesign
     from dgu.analysis.universality.theorem_one import gap_trend as gap_trend
     from dgu.analysis.universality.theorem_one import universality_gap as universality_gap
     from dgu.analysis.universality.theory import asymptotic_error as asymptotic_error
