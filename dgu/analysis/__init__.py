@@ -5,205 +5,212 @@ are those of ``dgu.training.classifiers``, ``dgu.training.subspaces``, ``dgu.sam
 that studies use.
 """
 
-from dgu.analysis.concentration import Expansion as Expansion
-from dgu.analysis.concentration import LipschitzFamily as LipschitzFamily
-from dgu.analysis.concentration import concentration_scale as concentration_scale
-from dgu.analysis.concentration import coupled_deviation as coupled_deviation
-from dgu.analysis.concentration import coupled_distances as coupled_distances
-from dgu.analysis.concentration import falling_share as falling_share
-from dgu.analysis.concentration import generator_expansion as generator_expansion
-from dgu.analysis.concentration import hill_index as hill_index
-from dgu.analysis.concentration import left_over_mass as left_over_mass
-from dgu.analysis.concentration import lipschitz_family as lipschitz_family
-from dgu.analysis.concentration import lipschitz_values as lipschitz_values
-from dgu.analysis.concentration import norm_z_scores as norm_z_scores
-from dgu.analysis.concentration import observe_norms as observe_norms
-from dgu.analysis.concentration import panel_steps as panel_steps
-from dgu.analysis.concentration import path_expansion as path_expansion
-from dgu.analysis.concentration import scale_recursion as scale_recursion
-from dgu.analysis.concentration import snapshots as snapshots
-from dgu.analysis.concentration import step_expansion as step_expansion
-from dgu.analysis.concentration import tail_curves as tail_curves
-from dgu.analysis.concentration import tail_estimates as tail_estimates
-from dgu.analysis.concentration import tail_test as tail_test
-from dgu.analysis.concentration import tail_test_p_values as tail_test_p_values
-from dgu.analysis.concentration import top_eigenvalues as top_eigenvalues
-from dgu.analysis.divergence import Grid as Grid
-from dgu.analysis.divergence import KLMeasure as KLMeasure
-from dgu.analysis.divergence import ModeScores as ModeScores
-from dgu.analysis.divergence import early_stopping as early_stopping
-from dgu.analysis.divergence import flow_kl as flow_kl
-from dgu.analysis.divergence import grid_kl as grid_kl
-from dgu.analysis.divergence import knn_kl as knn_kl
-from dgu.analysis.divergence import mixture_bound as mixture_bound
-from dgu.analysis.divergence import mode_scores as mode_scores
-from dgu.analysis.divergence import mode_summary as mode_summary
-from dgu.analysis.divergence import optimal_stopping as optimal_stopping
-from dgu.analysis.divergence import prior_kl as prior_kl
-from dgu.analysis.divergence import score_kl as score_kl
-from dgu.analysis.divergence import score_log_density as score_log_density
-from dgu.analysis.divergence import smoothed as smoothed
-from dgu.analysis.divergence import target_log_density as target_log_density
-from dgu.analysis.divergence import theorem_one_bound as theorem_one_bound
-from dgu.analysis.linearity import LinearityScores as LinearityScores
-from dgu.analysis.linearity import SameNoise as SameNoise
-from dgu.analysis.linearity import ScoreDistances as ScoreDistances
-from dgu.analysis.linearity import additivity as additivity
-from dgu.analysis.linearity import combination_scores as combination_scores
-from dgu.analysis.linearity import homogeneity as homogeneity
-from dgu.analysis.linearity import level_losses as level_losses
-from dgu.analysis.linearity import level_outputs as level_outputs
-from dgu.analysis.linearity import level_triplets as level_triplets
-from dgu.analysis.linearity import linear_level_loss as linear_level_loss
-from dgu.analysis.linearity import linearity as linearity
-from dgu.analysis.linearity import map_spectra as map_spectra
-from dgu.analysis.linearity import mean_over_pairs as mean_over_pairs
-from dgu.analysis.linearity import mixing_weights as mixing_weights
-from dgu.analysis.linearity import orthogonality_residual as orthogonality_residual
-from dgu.analysis.linearity import perturbed_images as perturbed_images
-from dgu.analysis.linearity import same_noise_distances as same_noise_distances
-from dgu.analysis.linearity import score_distances as score_distances
-from dgu.analysis.linearity import singular_triplets as singular_triplets
-from dgu.analysis.linearity import subspace_overlap as subspace_overlap
-from dgu.analysis.linearity import vector_correlation as vector_correlation
-from dgu.analysis.linearity import weight_nmse as weight_nmse
-from dgu.analysis.moments import MomentState as MomentState
-from dgu.analysis.moments import compare_spectra as compare_spectra
-from dgu.analysis.moments import covariance_spectrum as covariance_spectrum
-from dgu.analysis.moments import frechet_interval as frechet_interval
-from dgu.analysis.moments import gram_spectrum as gram_spectrum
-from dgu.analysis.moments import marchenko_pastur_density as marchenko_pastur_density
-from dgu.analysis.moments import marchenko_pastur_edges as marchenko_pastur_edges
-from dgu.analysis.moments import moment_distances as moment_distances
-from dgu.analysis.moments import moments as moments
-from dgu.analysis.moments import power_law as power_law
-from dgu.analysis.moments import power_law_fit as power_law_fit
-from dgu.analysis.moments import principal_images as principal_images
-from dgu.analysis.moments import squared_singular_values as squared_singular_values
-from dgu.analysis.quality import SSCD as SSCD
-from dgu.analysis.quality import FeatureMoments as FeatureMoments
-from dgu.analysis.quality import Neighbours as Neighbours
-from dgu.analysis.quality import PCAFeatures as PCAFeatures
-from dgu.analysis.quality import RandomConvolutions as RandomConvolutions
-from dgu.analysis.quality import ball_counts as ball_counts
-from dgu.analysis.quality import checked_features as checked_features
-from dgu.analysis.quality import choose_rows as choose_rows
-from dgu.analysis.quality import class_balance as class_balance
-from dgu.analysis.quality import copying_test as copying_test
-from dgu.analysis.quality import denoising_loss as denoising_loss
-from dgu.analysis.quality import density_coverage as density_coverage
-from dgu.analysis.quality import expected_coverage as expected_coverage
-from dgu.analysis.quality import extract_features as extract_features
-from dgu.analysis.quality import frechet_distance as frechet_distance
-from dgu.analysis.quality import k_nearest as k_nearest
-from dgu.analysis.quality import kernel_distance as kernel_distance
-from dgu.analysis.quality import loss_attack as loss_attack
-from dgu.analysis.quality import near_duplicates as near_duplicates
-from dgu.analysis.quality import nearest as nearest
-from dgu.analysis.quality import nearest_neighbours as nearest_neighbours
-from dgu.analysis.quality import novelty as novelty
-from dgu.analysis.quality import precision_recall as precision_recall
-from dgu.analysis.quality import random_convolutions as random_convolutions
-from dgu.analysis.quality import read_features as read_features
-from dgu.analysis.quality import read_statistics as read_statistics
-from dgu.analysis.quality import relative_distance as relative_distance
-from dgu.analysis.quality import represent as represent
-from dgu.analysis.quality import sample_novelty as sample_novelty
-from dgu.analysis.quality import spacing as spacing
-from dgu.analysis.quality import variance_ratio as variance_ratio
-from dgu.analysis.quality import write_statistics as write_statistics
-from dgu.analysis.stats import Estimate as Estimate
-from dgu.analysis.stats import SigmoidFit as SigmoidFit
-from dgu.analysis.stats import auc as auc
-from dgu.analysis.stats import bootstrap_interval as bootstrap_interval
-from dgu.analysis.stats import bounded_mean as bounded_mean
-from dgu.analysis.stats import corrected_t_interval as corrected_t_interval
-from dgu.analysis.stats import equivalence as equivalence
-from dgu.analysis.stats import exactly as exactly
-from dgu.analysis.stats import fit_sigmoids as fit_sigmoids
-from dgu.analysis.stats import hits_at as hits_at
-from dgu.analysis.stats import independent_difference as independent_difference
-from dgu.analysis.stats import independent_ratio as independent_ratio
-from dgu.analysis.stats import jackknife_interval as jackknife_interval
-from dgu.analysis.stats import normal_estimate as normal_estimate
-from dgu.analysis.stats import proportion as proportion
-from dgu.analysis.stats import rank_correlation as rank_correlation
-from dgu.analysis.stats import share_difference as share_difference
-from dgu.analysis.stats import t_interval as t_interval
-from dgu.analysis.subspaces import BoundFit as BoundFit
-from dgu.analysis.subspaces import Recovery as Recovery
-from dgu.analysis.subspaces import cluster_pairs as cluster_pairs
-from dgu.analysis.subspaces import descend_exact_loss as descend_exact_loss
-from dgu.analysis.subspaces import drawn_loss as drawn_loss
-from dgu.analysis.subspaces import edit as edit
-from dgu.analysis.subspaces import fit_bound as fit_bound
-from dgu.analysis.subspaces import fit_classes as fit_classes
-from dgu.analysis.subspaces import fit_mixture as fit_mixture
-from dgu.analysis.subspaces import gap_to_bound as gap_to_bound
-from dgu.analysis.subspaces import grid_cells as grid_cells
-from dgu.analysis.subspaces import jacobian_ranks as jacobian_ranks
-from dgu.analysis.subspaces import k_subspaces as k_subspaces
-from dgu.analysis.subspaces import kmeans as kmeans
-from dgu.analysis.subspaces import lloyd as lloyd
-from dgu.analysis.subspaces import numerical_rank as numerical_rank
-from dgu.analysis.subspaces import orthonormalised as orthonormalised
-from dgu.analysis.subspaces import principal_basis as principal_basis
-from dgu.analysis.subspaces import projector_distances as projector_distances
-from dgu.analysis.subspaces import random_directions as random_directions
-from dgu.analysis.subspaces import recover_by_k_subspaces as recover_by_k_subspaces
-from dgu.analysis.subspaces import recover_by_pca as recover_by_pca
-from dgu.analysis.subspaces import recover_by_sgd as recover_by_sgd
-from dgu.analysis.subspaces import recovery as recovery
-from dgu.analysis.subspaces import spectral_labels as spectral_labels
-from dgu.analysis.subspaces import split_by_subspace as split_by_subspace
-from dgu.analysis.subspaces import subspace_distances as subspace_distances
-from dgu.analysis.universality import ClassificationError as ClassificationError
-from dgu.analysis.universality import FitSweep as FitSweep
-from dgu.analysis.universality import GapTrend as GapTrend
-from dgu.analysis.universality import TheoremDesign as TheoremDesign
-from dgu.analysis.universality import argmax_error as argmax_error
-from dgu.analysis.universality import asymptotic_error as asymptotic_error
-from dgu.analysis.universality import best_ridge as best_ridge
-from dgu.analysis.universality import class_moments as class_moments
-from dgu.analysis.universality import classifier_error as classifier_error
-from dgu.analysis.universality import fit_gaps as fit_gaps
-from dgu.analysis.universality import fit_size_accuracy as fit_size_accuracy
-from dgu.analysis.universality import gap_trend as gap_trend
-from dgu.analysis.universality import least_squares_classifier as least_squares_classifier
-from dgu.analysis.universality import mixture_samples as mixture_samples
-from dgu.analysis.universality import predicted_curve as predicted_curve
-from dgu.analysis.universality import quadratic_features as quadratic_features
-from dgu.analysis.universality import simulated_errors as simulated_errors
-from dgu.analysis.universality import theorem_assumptions as theorem_assumptions
-from dgu.analysis.universality import universality_gap as universality_gap
-from dgu.distributions import GaussianMixtureSampler as GaussianMixtureSampler
-from dgu.distributions import class_key as class_key
-from dgu.distributions import draw_gaussian as draw_gaussian
-from dgu.distributions import fit_gaussian as fit_gaussian
-from dgu.samplers import Trajectories as Trajectories
-from dgu.samplers import churn_levels as churn_levels
-from dgu.samplers import gaussian_flow as gaussian_flow
-from dgu.samplers import gaussian_outputs as gaussian_outputs
-from dgu.samplers import gaussian_path as gaussian_path
-from dgu.samplers import pair_distances as pair_distances
-from dgu.samplers import sample_from as sample_from
-from dgu.samplers import trace_trajectories as trace_trajectories
-from dgu.training.classifiers import ConvNet as ConvNet
-from dgu.training.classifiers import Fit as Fit
-from dgu.training.classifiers import LinearClassifier as LinearClassifier
-from dgu.training.classifiers import Runs as Runs
-from dgu.training.classifiers import Schedule as Schedule
-from dgu.training.classifiers import choose_learning_rate as choose_learning_rate
-from dgu.training.classifiers import evaluate as evaluate
-from dgu.training.classifiers import fit_classifiers as fit_classifiers
-from dgu.training.classifiers import fit_two_layer as fit_two_layer
-from dgu.training.classifiers import min_norm_interpolator as min_norm_interpolator
-from dgu.training.classifiers import train_convnet as train_convnet
-from dgu.training.subspaces import Problems as Problems
-from dgu.training.subspaces import TimeGrid as TimeGrid
-from dgu.training.subspaces import exact_loss as exact_loss
-from dgu.training.subspaces import low_rank_problems as low_rank_problems
-from dgu.training.subspaces import random_starts as random_starts
-from dgu.training.subspaces import train_subspaces as train_subspaces
-from dgu.training.subspaces import truth_starts as truth_starts
-from dgu.training.subspaces import vp_grid as vp_grid
+from typing import TYPE_CHECKING
+
+from dgu.core.lazy import load_on_use
+
+if TYPE_CHECKING:
+    from dgu.analysis.concentration import Expansion as Expansion
+    from dgu.analysis.concentration import LipschitzFamily as LipschitzFamily
+    from dgu.analysis.concentration import concentration_scale as concentration_scale
+    from dgu.analysis.concentration import coupled_deviation as coupled_deviation
+    from dgu.analysis.concentration import coupled_distances as coupled_distances
+    from dgu.analysis.concentration import falling_share as falling_share
+    from dgu.analysis.concentration import generator_expansion as generator_expansion
+    from dgu.analysis.concentration import hill_index as hill_index
+    from dgu.analysis.concentration import left_over_mass as left_over_mass
+    from dgu.analysis.concentration import lipschitz_family as lipschitz_family
+    from dgu.analysis.concentration import lipschitz_values as lipschitz_values
+    from dgu.analysis.concentration import norm_z_scores as norm_z_scores
+    from dgu.analysis.concentration import observe_norms as observe_norms
+    from dgu.analysis.concentration import panel_steps as panel_steps
+    from dgu.analysis.concentration import path_expansion as path_expansion
+    from dgu.analysis.concentration import scale_recursion as scale_recursion
+    from dgu.analysis.concentration import snapshots as snapshots
+    from dgu.analysis.concentration import step_expansion as step_expansion
+    from dgu.analysis.concentration import tail_curves as tail_curves
+    from dgu.analysis.concentration import tail_estimates as tail_estimates
+    from dgu.analysis.concentration import tail_test as tail_test
+    from dgu.analysis.concentration import tail_test_p_values as tail_test_p_values
+    from dgu.analysis.concentration import top_eigenvalues as top_eigenvalues
+    from dgu.analysis.divergence import Grid as Grid
+    from dgu.analysis.divergence import KLMeasure as KLMeasure
+    from dgu.analysis.divergence import ModeScores as ModeScores
+    from dgu.analysis.divergence import early_stopping as early_stopping
+    from dgu.analysis.divergence import flow_kl as flow_kl
+    from dgu.analysis.divergence import grid_kl as grid_kl
+    from dgu.analysis.divergence import knn_kl as knn_kl
+    from dgu.analysis.divergence import mixture_bound as mixture_bound
+    from dgu.analysis.divergence import mode_scores as mode_scores
+    from dgu.analysis.divergence import mode_summary as mode_summary
+    from dgu.analysis.divergence import optimal_stopping as optimal_stopping
+    from dgu.analysis.divergence import prior_kl as prior_kl
+    from dgu.analysis.divergence import score_kl as score_kl
+    from dgu.analysis.divergence import score_log_density as score_log_density
+    from dgu.analysis.divergence import smoothed as smoothed
+    from dgu.analysis.divergence import target_log_density as target_log_density
+    from dgu.analysis.divergence import theorem_one_bound as theorem_one_bound
+    from dgu.analysis.linearity import LinearityScores as LinearityScores
+    from dgu.analysis.linearity import SameNoise as SameNoise
+    from dgu.analysis.linearity import ScoreDistances as ScoreDistances
+    from dgu.analysis.linearity import additivity as additivity
+    from dgu.analysis.linearity import combination_scores as combination_scores
+    from dgu.analysis.linearity import homogeneity as homogeneity
+    from dgu.analysis.linearity import level_losses as level_losses
+    from dgu.analysis.linearity import level_outputs as level_outputs
+    from dgu.analysis.linearity import level_triplets as level_triplets
+    from dgu.analysis.linearity import linear_level_loss as linear_level_loss
+    from dgu.analysis.linearity import linearity as linearity
+    from dgu.analysis.linearity import map_spectra as map_spectra
+    from dgu.analysis.linearity import mean_over_pairs as mean_over_pairs
+    from dgu.analysis.linearity import mixing_weights as mixing_weights
+    from dgu.analysis.linearity import orthogonality_residual as orthogonality_residual
+    from dgu.analysis.linearity import perturbed_images as perturbed_images
+    from dgu.analysis.linearity import same_noise_distances as same_noise_distances
+    from dgu.analysis.linearity import score_distances as score_distances
+    from dgu.analysis.linearity import singular_triplets as singular_triplets
+    from dgu.analysis.linearity import subspace_overlap as subspace_overlap
+    from dgu.analysis.linearity import vector_correlation as vector_correlation
+    from dgu.analysis.linearity import weight_nmse as weight_nmse
+    from dgu.analysis.moments import MomentState as MomentState
+    from dgu.analysis.moments import compare_spectra as compare_spectra
+    from dgu.analysis.moments import covariance_spectrum as covariance_spectrum
+    from dgu.analysis.moments import frechet_interval as frechet_interval
+    from dgu.analysis.moments import gram_spectrum as gram_spectrum
+    from dgu.analysis.moments import marchenko_pastur_density as marchenko_pastur_density
+    from dgu.analysis.moments import marchenko_pastur_edges as marchenko_pastur_edges
+    from dgu.analysis.moments import moment_distances as moment_distances
+    from dgu.analysis.moments import moments as moments
+    from dgu.analysis.moments import power_law as power_law
+    from dgu.analysis.moments import power_law_fit as power_law_fit
+    from dgu.analysis.moments import principal_images as principal_images
+    from dgu.analysis.moments import squared_singular_values as squared_singular_values
+    from dgu.analysis.quality import SSCD as SSCD
+    from dgu.analysis.quality import FeatureMoments as FeatureMoments
+    from dgu.analysis.quality import Neighbours as Neighbours
+    from dgu.analysis.quality import PCAFeatures as PCAFeatures
+    from dgu.analysis.quality import RandomConvolutions as RandomConvolutions
+    from dgu.analysis.quality import ball_counts as ball_counts
+    from dgu.analysis.quality import checked_features as checked_features
+    from dgu.analysis.quality import choose_rows as choose_rows
+    from dgu.analysis.quality import class_balance as class_balance
+    from dgu.analysis.quality import copying_test as copying_test
+    from dgu.analysis.quality import denoising_loss as denoising_loss
+    from dgu.analysis.quality import density_coverage as density_coverage
+    from dgu.analysis.quality import expected_coverage as expected_coverage
+    from dgu.analysis.quality import extract_features as extract_features
+    from dgu.analysis.quality import frechet_distance as frechet_distance
+    from dgu.analysis.quality import k_nearest as k_nearest
+    from dgu.analysis.quality import kernel_distance as kernel_distance
+    from dgu.analysis.quality import loss_attack as loss_attack
+    from dgu.analysis.quality import near_duplicates as near_duplicates
+    from dgu.analysis.quality import nearest as nearest
+    from dgu.analysis.quality import nearest_neighbours as nearest_neighbours
+    from dgu.analysis.quality import novelty as novelty
+    from dgu.analysis.quality import precision_recall as precision_recall
+    from dgu.analysis.quality import random_convolutions as random_convolutions
+    from dgu.analysis.quality import read_features as read_features
+    from dgu.analysis.quality import read_statistics as read_statistics
+    from dgu.analysis.quality import relative_distance as relative_distance
+    from dgu.analysis.quality import represent as represent
+    from dgu.analysis.quality import sample_novelty as sample_novelty
+    from dgu.analysis.quality import spacing as spacing
+    from dgu.analysis.quality import variance_ratio as variance_ratio
+    from dgu.analysis.quality import write_statistics as write_statistics
+    from dgu.analysis.stats import Estimate as Estimate
+    from dgu.analysis.stats import SigmoidFit as SigmoidFit
+    from dgu.analysis.stats import auc as auc
+    from dgu.analysis.stats import bootstrap_interval as bootstrap_interval
+    from dgu.analysis.stats import bounded_mean as bounded_mean
+    from dgu.analysis.stats import corrected_t_interval as corrected_t_interval
+    from dgu.analysis.stats import equivalence as equivalence
+    from dgu.analysis.stats import exactly as exactly
+    from dgu.analysis.stats import fit_sigmoids as fit_sigmoids
+    from dgu.analysis.stats import hits_at as hits_at
+    from dgu.analysis.stats import independent_difference as independent_difference
+    from dgu.analysis.stats import independent_ratio as independent_ratio
+    from dgu.analysis.stats import jackknife_interval as jackknife_interval
+    from dgu.analysis.stats import normal_estimate as normal_estimate
+    from dgu.analysis.stats import proportion as proportion
+    from dgu.analysis.stats import rank_correlation as rank_correlation
+    from dgu.analysis.stats import share_difference as share_difference
+    from dgu.analysis.stats import t_interval as t_interval
+    from dgu.analysis.subspaces import BoundFit as BoundFit
+    from dgu.analysis.subspaces import Recovery as Recovery
+    from dgu.analysis.subspaces import cluster_pairs as cluster_pairs
+    from dgu.analysis.subspaces import descend_exact_loss as descend_exact_loss
+    from dgu.analysis.subspaces import drawn_loss as drawn_loss
+    from dgu.analysis.subspaces import edit as edit
+    from dgu.analysis.subspaces import fit_bound as fit_bound
+    from dgu.analysis.subspaces import fit_classes as fit_classes
+    from dgu.analysis.subspaces import fit_mixture as fit_mixture
+    from dgu.analysis.subspaces import gap_to_bound as gap_to_bound
+    from dgu.analysis.subspaces import grid_cells as grid_cells
+    from dgu.analysis.subspaces import jacobian_ranks as jacobian_ranks
+    from dgu.analysis.subspaces import k_subspaces as k_subspaces
+    from dgu.analysis.subspaces import kmeans as kmeans
+    from dgu.analysis.subspaces import lloyd as lloyd
+    from dgu.analysis.subspaces import numerical_rank as numerical_rank
+    from dgu.analysis.subspaces import orthonormalised as orthonormalised
+    from dgu.analysis.subspaces import principal_basis as principal_basis
+    from dgu.analysis.subspaces import projector_distances as projector_distances
+    from dgu.analysis.subspaces import random_directions as random_directions
+    from dgu.analysis.subspaces import recover_by_k_subspaces as recover_by_k_subspaces
+    from dgu.analysis.subspaces import recover_by_pca as recover_by_pca
+    from dgu.analysis.subspaces import recover_by_sgd as recover_by_sgd
+    from dgu.analysis.subspaces import recovery as recovery
+    from dgu.analysis.subspaces import spectral_labels as spectral_labels
+    from dgu.analysis.subspaces import split_by_subspace as split_by_subspace
+    from dgu.analysis.subspaces import subspace_distances as subspace_distances
+    from dgu.analysis.universality import ClassificationError as ClassificationError
+    from dgu.analysis.universality import FitSweep as FitSweep
+    from dgu.analysis.universality import GapTrend as GapTrend
+    from dgu.analysis.universality import TheoremDesign as TheoremDesign
+    from dgu.analysis.universality import argmax_error as argmax_error
+    from dgu.analysis.universality import asymptotic_error as asymptotic_error
+    from dgu.analysis.universality import best_ridge as best_ridge
+    from dgu.analysis.universality import class_moments as class_moments
+    from dgu.analysis.universality import classifier_error as classifier_error
+    from dgu.analysis.universality import fit_gaps as fit_gaps
+    from dgu.analysis.universality import fit_size_accuracy as fit_size_accuracy
+    from dgu.analysis.universality import gap_trend as gap_trend
+    from dgu.analysis.universality import least_squares_classifier as least_squares_classifier
+    from dgu.analysis.universality import mixture_samples as mixture_samples
+    from dgu.analysis.universality import predicted_curve as predicted_curve
+    from dgu.analysis.universality import quadratic_features as quadratic_features
+    from dgu.analysis.universality import simulated_errors as simulated_errors
+    from dgu.analysis.universality import theorem_assumptions as theorem_assumptions
+    from dgu.analysis.universality import universality_gap as universality_gap
+    from dgu.distributions import GaussianMixtureSampler as GaussianMixtureSampler
+    from dgu.distributions import class_key as class_key
+    from dgu.distributions import draw_gaussian as draw_gaussian
+    from dgu.distributions import fit_gaussian as fit_gaussian
+    from dgu.samplers import Trajectories as Trajectories
+    from dgu.samplers import churn_levels as churn_levels
+    from dgu.samplers import gaussian_flow as gaussian_flow
+    from dgu.samplers import gaussian_outputs as gaussian_outputs
+    from dgu.samplers import gaussian_path as gaussian_path
+    from dgu.samplers import pair_distances as pair_distances
+    from dgu.samplers import sample_from as sample_from
+    from dgu.samplers import trace_trajectories as trace_trajectories
+    from dgu.training.classifiers import ConvNet as ConvNet
+    from dgu.training.classifiers import Fit as Fit
+    from dgu.training.classifiers import LinearClassifier as LinearClassifier
+    from dgu.training.classifiers import Runs as Runs
+    from dgu.training.classifiers import Schedule as Schedule
+    from dgu.training.classifiers import choose_learning_rate as choose_learning_rate
+    from dgu.training.classifiers import evaluate as evaluate
+    from dgu.training.classifiers import fit_classifiers as fit_classifiers
+    from dgu.training.classifiers import fit_two_layer as fit_two_layer
+    from dgu.training.classifiers import min_norm_interpolator as min_norm_interpolator
+    from dgu.training.classifiers import train_convnet as train_convnet
+    from dgu.training.subspaces import Problems as Problems
+    from dgu.training.subspaces import TimeGrid as TimeGrid
+    from dgu.training.subspaces import exact_loss as exact_loss
+    from dgu.training.subspaces import low_rank_problems as low_rank_problems
+    from dgu.training.subspaces import random_starts as random_starts
+    from dgu.training.subspaces import train_subspaces as train_subspaces
+    from dgu.training.subspaces import truth_starts as truth_starts
+    from dgu.training.subspaces import vp_grid as vp_grid
+
+load_on_use(__name__)

@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from dgu.core.errors import InputError, one_line
 from dgu.core.files import write_arrays, write_atomic
@@ -64,6 +63,9 @@ class TrainingCheckpoints:
     """
 
     def __init__(self, directory: str | os.PathLike[str], keep: int = 2, about: Mapping[str, Any] | None = None):
+        # It takes long to load, for nothing where only the file of a network is read.
+        from orbax.checkpoint import v1 as ocp
+
         # Orbax logs every phase of every save at level INFO, some at WARNING, and tracebacks of what it raises anyway.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._directory = Path(directory).resolve()

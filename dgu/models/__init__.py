@@ -1,42 +1,49 @@
 """Denoisers: closed forms and networks."""
 
-from dgu.distributions.boxes import BoxMixture as BoxMixture
-from dgu.models.adm import ADMConfig as ADMConfig
-from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
-from dgu.models.dit import DiTConfig as DiTConfig
-from dgu.models.edm import EDMDenoiser as EDMDenoiser
-from dgu.models.edm import EDMNetwork as EDMNetwork
-from dgu.models.gaussian_mixture import gaussian_mixture as gaussian_mixture
-from dgu.models.gaussian_mixture import two_modes as two_modes
-from dgu.models.levels import LevelDenoisers as LevelDenoisers
-from dgu.models.levels import LinearNetwork as LinearNetwork
-from dgu.models.levels import Network as Network
-from dgu.models.levels import NetworkDenoiser as NetworkDenoiser
-from dgu.models.linear import LinearDenoiser as LinearDenoiser
-from dgu.models.mixtures import EmpiricalDenoiser as EmpiricalDenoiser
-from dgu.models.mixtures import MoLRGDenoiser as MoLRGDenoiser
-from dgu.models.mlp import MLPDenoiser as MLPDenoiser
-from dgu.models.molrg import MoLRG as MoLRG
-from dgu.models.molrg import random_basis as random_basis
-from dgu.models.molrg import random_subspaces as random_subspaces
-from dgu.models.preconditioning import DAEPreconditioning as DAEPreconditioning
-from dgu.models.preconditioning import EDMPreconditioning as EDMPreconditioning
-from dgu.models.preconditioning import IDDPMPreconditioning as IDDPMPreconditioning
-from dgu.models.preconditioning import VEPreconditioning as VEPreconditioning
-from dgu.models.preconditioning import VESDEPreconditioning as VESDEPreconditioning
-from dgu.models.preconditioning import VPPreconditioning as VPPreconditioning
-from dgu.models.pretrained import Pretrained as Pretrained
-from dgu.models.pretrained import load_checkpoint as load_checkpoint
-from dgu.models.pretrained import save_network as save_network
-from dgu.models.random_features import RandomFeatures as RandomFeatures
-from dgu.models.random_features import RandomFeatureScore as RandomFeatureScore
-from dgu.models.shallow import ShallowNet as ShallowNet
-from dgu.models.shallow import ShallowScore as ShallowScore
-from dgu.models.skipnet import SkipNetwork as SkipNetwork
-from dgu.models.snapshot import load_edm_pickle as load_edm_pickle
-from dgu.models.songunet import NCSNPP as NCSNPP
-from dgu.models.songunet import SongUNetConfig as SongUNetConfig
-from dgu.models.subspace_networks import HardmaxNetwork as HardmaxNetwork
-from dgu.models.subspace_networks import SoftmaxNetwork as SoftmaxNetwork
-from dgu.models.tutorial_unet import TutorialUNetConfig as TutorialUNetConfig
-from dgu.models.weights import edm_from_arrays as edm_from_arrays
+from typing import TYPE_CHECKING
+
+from dgu.core.lazy import load_on_use
+
+if TYPE_CHECKING:
+    from dgu.distributions.boxes import BoxMixture as BoxMixture
+    from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
+    from dgu.models.dit import DiTConfig as DiTConfig
+    from dgu.models.edm import EDMDenoiser as EDMDenoiser
+    from dgu.models.edm import EDMNetwork as EDMNetwork
+    from dgu.models.gaussian_mixture import gaussian_mixture as gaussian_mixture
+    from dgu.models.gaussian_mixture import two_modes as two_modes
+    from dgu.models.levels import LevelDenoisers as LevelDenoisers
+    from dgu.models.levels import LinearNetwork as LinearNetwork
+    from dgu.models.levels import Network as Network
+    from dgu.models.levels import NetworkDenoiser as NetworkDenoiser
+    from dgu.models.linear import LinearDenoiser as LinearDenoiser
+    from dgu.models.mixtures import EmpiricalDenoiser as EmpiricalDenoiser
+    from dgu.models.mixtures import MoLRGDenoiser as MoLRGDenoiser
+    from dgu.models.mlp import MLPDenoiser as MLPDenoiser
+    from dgu.models.molrg import MoLRG as MoLRG
+    from dgu.models.molrg import random_basis as random_basis
+    from dgu.models.molrg import random_subspaces as random_subspaces
+    from dgu.models.preconditioning import DAEPreconditioning as DAEPreconditioning
+    from dgu.models.preconditioning import EDMPreconditioning as EDMPreconditioning
+    from dgu.models.preconditioning import IDDPMPreconditioning as IDDPMPreconditioning
+    from dgu.models.preconditioning import VEPreconditioning as VEPreconditioning
+    from dgu.models.preconditioning import VESDEPreconditioning as VESDEPreconditioning
+    from dgu.models.preconditioning import VPPreconditioning as VPPreconditioning
+    from dgu.models.pretrained import Pretrained as Pretrained
+    from dgu.models.pretrained import load_checkpoint as load_checkpoint
+    from dgu.models.pretrained import save_network as save_network
+    from dgu.models.random_features import RandomFeatures as RandomFeatures
+    from dgu.models.random_features import RandomFeatureScore as RandomFeatureScore
+    from dgu.models.shallow import ShallowNet as ShallowNet
+    from dgu.models.shallow import ShallowScore as ShallowScore
+    from dgu.models.skipnet import SkipNetwork as SkipNetwork
+    from dgu.models.snapshot import load_edm_pickle as load_edm_pickle
+    from dgu.models.subspace_networks import HardmaxNetwork as HardmaxNetwork
+    from dgu.models.subspace_networks import SoftmaxNetwork as SoftmaxNetwork
+    from dgu.models.tutorial_config import TutorialUNetConfig as TutorialUNetConfig
+    from dgu.models.unet import NCSNPP as NCSNPP
+    from dgu.models.unet import ADMConfig as ADMConfig
+    from dgu.models.unet import SongUNetConfig as SongUNetConfig
+    from dgu.models.weights import edm_from_arrays as edm_from_arrays
+
+load_on_use(__name__)

@@ -1,6 +1,5 @@
 """DhariwalUNet, the "ADM" network (Dhariwal and Nichol 2021) as EDM uses it, for one image of shape (H, W, C)."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,20 +22,7 @@ from dgu.models.blocks import (
     linear,
     positional_embedding,
 )
-from dgu.models.unet import UNetConfig
-
-
-@dataclass(frozen=True)
-class ADMConfig(UNetConfig):
-    """The architecture of a DhariwalUNet. Defaults are the published ImageNet-64 model's.
-
-    Level ``l`` works at resolution ``img_resolution >> l`` with ``model_channels * channel_mult[l]`` channels.
-    Attention is used at the resolutions listed and in the middle of the network, with ``channels // 64`` heads: below
-    64 channels there is none.
-    """
-
-    def _heads(self, channels: int) -> int:
-        return channels // 64
+from dgu.models.unet import ADMConfig
 
 
 class ADM(nnx.Module):

@@ -22,6 +22,7 @@ from dgu.core.keys import threefry
 from dgu.core.typing import Key, Scalar
 from dgu.models.convolution import Conv
 from dgu.models.resampling import Taps, downsample, resampled_conv, upsample
+from dgu.models.unet import BlockSpec
 
 
 @dataclass(frozen=True)
@@ -230,18 +231,6 @@ def attention(layer: Conv, x: Float[Array, "h w c"], heads: int) -> Float[Array,
     logits = jnp.einsum("qhd,khd->hqk", q, k / jnp.sqrt(k.shape[-1]).astype(k.dtype), preferred_element_type=wide)
     weights = jax.nn.softmax(logits, axis=-1).astype(dtype)
     return jnp.einsum("hqk,khd->qhd", weights, v).reshape(h, w, c)
-
-
-@dataclass(frozen=True)
-class BlockSpec:
-    """One residual block: channels in and out, resampling in front (``"up"``, ``"down"`` or None), attention heads (0:
-    none).
-    """
-
-    inp: int
-    out: int
-    resample: str | None = None
-    heads: int = 0
 
 
 class UNetBlock(nnx.Module):

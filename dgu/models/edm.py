@@ -19,12 +19,13 @@ from dgu.core.errors import InputError, require
 from dgu.core.keys import seeded, threefry
 from dgu.core.labels import NO_ZEROS, checked_label, without_class
 from dgu.core.typing import Event, Key, PyTree, Scalar
-from dgu.models.adm import ADM, ADMConfig
+from dgu.models.adm import ADM
 from dgu.models.dit import DiT, DiTConfig
 from dgu.models.preconditioning import EDMPreconditioning, IDDPMPreconditioning, Preconditioning, nearest
-from dgu.models.songunet import SongUNet, SongUNetConfig
-from dgu.models.tutorial_unet import TutorialUNet, TutorialUNetConfig
-from dgu.models.unet import UNetConfig
+from dgu.models.songunet import SongUNet
+from dgu.models.tutorial_config import TutorialUNetConfig
+from dgu.models.tutorial_unet import TutorialUNet
+from dgu.models.unet import ADMConfig, SongUNetConfig, UNetConfig
 
 #: The networks that can be preconditioned.
 Architecture = UNetConfig | DiTConfig | TutorialUNetConfig

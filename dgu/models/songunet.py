@@ -3,7 +3,6 @@ C).
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,7 +12,6 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Key
 from dgu.models.blocks import (
@@ -27,71 +25,9 @@ from dgu.models.blocks import (
     positional_embedding,
 )
 from dgu.models.resampling import downsample, resampled_conv, upsample
-from dgu.models.unet import UNetConfig
+from dgu.models.unet import SongUNetConfig
 
 _EPSILON = 1e-6
-
-
-@dataclass(frozen=True)
-class SongUNetConfig(UNetConfig):
-    """The architecture of a SongUNet. Defaults are DDPM++'s for FFHQ at 64 x 64 pixels; ``NCSNPP`` has what NCSN++
-    changes.
-
-    Attributes:
-        embedding_type: of the noise level, ``"positional"`` or ``"fourier"`` (random frequencies, which are not
-            trained).
-        channel_mult_noise: channels of that embedding over ``model_channels``.
-        encoder_type: ``"standard"``; ``"residual"``, where each level adds a learned halving of the level above; or
-            ``"skip"``, where each level adds the image, halved by the filter.
-        decoder_type: ``"standard"``, or ``"skip"``, where the levels' images add up.
-        resample_filter: taps of the resampling filter, an even number of them.
-
-    Attention has one head: at the resolutions listed (in the decoder in the last block only) and in the middle.
-    """
-
-    model_channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
-    num_blocks: int = 4
-    attn_resolutions: tuple[int, ...] = (16,)
-    embedding_type: str = "positional"
-    channel_mult_noise: int = 1
-    encoder_type: str = "standard"
-    decoder_type: str = "standard"
-    resample_filter: tuple[float, ...] = (1.0, 1.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, allowed in {
-            "embedding_type": ("positional", "fourier"),
-            "encoder_type": ("standard", "skip", "residual"),
-            "decoder_type": ("standard", "skip"),
-        }.items():
-            value = getattr(self, name)
-            require(value in allowed, name, value, f"one of {', '.join(allowed)}")
-        require(1 <= self.channel_mult_noise <= 256, "channel_mult_noise", self.channel_mult_noise, "in 1..256")
-        taps = self.resample_filter
-        usable = 2 <= len(taps) <= 64 and len(taps) % 2 == 0 and math.isfinite(sum(taps)) and sum(taps) != 0
-        require(usable, "resample_filter", taps[:64], "an even number of finite taps with a sum other than 0")
-        noise = self.model_channels * self.channel_mult_noise
-        require(noise % 2 == 0, "model_channels", self.model_channels, "even")
-
-    def _input_channels(self) -> int:
-        return self.model_channels
-
-    def _heads(self, channels: int) -> int:
-        return 1
-
-    def _decoder_attends(self, block: int) -> bool:
-        return block == self.num_blocks
-
-
-#: What makes an NCSN++ of a DDPM++: ``SongUNetConfig(..., **NCSNPP)``.
-NCSNPP: dict[str, Any] = {
-    "embedding_type": "fourier",
-    "channel_mult_noise": 2,
-    "encoder_type": "residual",
-    "resample_filter": (1.0, 3.0, 3.0, 1.0),
-}
 
 
 class Constant(nnx.Variable[Any]):

@@ -1,10 +1,11 @@
-"""What the two U-Net architectures of EDM have in common: their layers in order, as a static description."""
+"""The two U-Net architectures of EDM as static descriptions: their layers in order, without JAX and Flax."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from dgu.core.errors import require
-from dgu.models.blocks import BlockSpec
 
 #: Far above every published network; they keep the description of a damaged file from taking forever.
 _LIMITS = {
@@ -17,6 +18,18 @@ _LIMITS = {
     "channel_mult_emb": 2**8,
     "num_blocks": 2**8,
 }
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One residual block: channels in and out, resampling in front (``"up"``, ``"down"`` or None), attention heads (0:
+    none).
+    """
+
+    inp: int
+    out: int
+    resample: str | None = None
+    heads: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,3 +130,78 @@ class UNetConfig:
 
 def _normalisable(channels: int) -> bool:
     return channels >= 4 and channels % min(32, channels // 4) == 0
+
+
+@dataclass(frozen=True)
+class ADMConfig(UNetConfig):
+    """The architecture of a DhariwalUNet. Defaults are the published ImageNet-64 model's.
+
+    Level ``l`` works at resolution ``img_resolution >> l`` with ``model_channels * channel_mult[l]`` channels.
+    Attention is used at the resolutions listed and in the middle of the network, with ``channels // 64`` heads: below
+    64 channels there is none.
+    """
+
+    def _heads(self, channels: int) -> int:
+        return channels // 64
+
+
+@dataclass(frozen=True)
+class SongUNetConfig(UNetConfig):
+    """The architecture of a SongUNet. Defaults are DDPM++'s for FFHQ at 64 x 64 pixels; ``NCSNPP`` has what NCSN++
+    changes.
+
+    Attributes:
+        embedding_type: of the noise level, ``"positional"`` or ``"fourier"`` (random frequencies, which are not
+            trained).
+        channel_mult_noise: channels of that embedding over ``model_channels``.
+        encoder_type: ``"standard"``; ``"residual"``, where each level adds a learned halving of the level above; or
+            ``"skip"``, where each level adds the image, halved by the filter.
+        decoder_type: ``"standard"``, or ``"skip"``, where the levels' images add up.
+        resample_filter: taps of the resampling filter, an even number of them.
+
+    Attention has one head: at the resolutions listed (in the decoder in the last block only) and in the middle.
+    """
+
+    model_channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
+    num_blocks: int = 4
+    attn_resolutions: tuple[int, ...] = (16,)
+    embedding_type: str = "positional"
+    channel_mult_noise: int = 1
+    encoder_type: str = "standard"
+    decoder_type: str = "standard"
+    resample_filter: tuple[float, ...] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, allowed in {
+            "embedding_type": ("positional", "fourier"),
+            "encoder_type": ("standard", "skip", "residual"),
+            "decoder_type": ("standard", "skip"),
+        }.items():
+            value = getattr(self, name)
+            require(value in allowed, name, value, f"one of {', '.join(allowed)}")
+        require(1 <= self.channel_mult_noise <= 256, "channel_mult_noise", self.channel_mult_noise, "in 1..256")
+        taps = self.resample_filter
+        usable = 2 <= len(taps) <= 64 and len(taps) % 2 == 0 and math.isfinite(sum(taps)) and sum(taps) != 0
+        require(usable, "resample_filter", taps[:64], "an even number of finite taps with a sum other than 0")
+        noise = self.model_channels * self.channel_mult_noise
+        require(noise % 2 == 0, "model_channels", self.model_channels, "even")
+
+    def _input_channels(self) -> int:
+        return self.model_channels
+
+    def _heads(self, channels: int) -> int:
+        return 1
+
+    def _decoder_attends(self, block: int) -> bool:
+        return block == self.num_blocks
+
+
+#: What makes an NCSN++ of a DDPM++: ``SongUNetConfig(..., **NCSNPP)``.
+NCSNPP: dict[str, Any] = {
+    "embedding_type": "fourier",
+    "channel_mult_noise": 2,
+    "encoder_type": "residual",
+    "resample_filter": (1.0, 3.0, 3.0, 1.0),
+}

@@ -11,13 +11,10 @@ from jax.typing import ArrayLike
 
 from dgu.core.errors import InputError, require
 from dgu.core.typing import PyTree
-from dgu.models.adm import ADMConfig
-from dgu.models.blocks import BlockSpec
 from dgu.models.edm import EDMDenoiser, EDMNetwork
 from dgu.models.preconditioning import PRECONDITIONINGS
-from dgu.models.songunet import SongUNetConfig
-from dgu.models.tutorial_unet import TutorialUNetConfig
-from dgu.models.unet import UNetConfig
+from dgu.models.tutorial_config import TutorialUNetConfig
+from dgu.models.unet import ADMConfig, BlockSpec, SongUNetConfig, UNetConfig
 
 _PATH = tuple[str, ...]
 _ARCHITECTURES: dict[str, type[UNetConfig] | type[TutorialUNetConfig]] = {

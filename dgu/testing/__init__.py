@@ -9,9 +9,16 @@ only a true posterior mean ``D(x, sigma) = E[x0 | x0 + sigma * eps = x]`` has. B
     check_posterior_mean(denoiser, (32, 32, 3), jax.random.key(0), sample_prior=draw, asymmetry=0.2)
 """
 
-from dgu.testing.contract import Sampler as Sampler
-from dgu.testing.contract import check_denoiser as check_denoiser
-from dgu.testing.posterior_mean import check_posterior_mean as check_posterior_mean
-from dgu.testing.reports import DenoiserCheckError as DenoiserCheckError
-from dgu.testing.reports import DenoiserReport as DenoiserReport
-from dgu.testing.reports import PosteriorMeanReport as PosteriorMeanReport
+from typing import TYPE_CHECKING
+
+from dgu.core.lazy import load_on_use
+
+if TYPE_CHECKING:
+    from dgu.testing.contract import Sampler as Sampler
+    from dgu.testing.contract import check_denoiser as check_denoiser
+    from dgu.testing.posterior_mean import check_posterior_mean as check_posterior_mean
+    from dgu.testing.reports import DenoiserCheckError as DenoiserCheckError
+    from dgu.testing.reports import DenoiserReport as DenoiserReport
+    from dgu.testing.reports import PosteriorMeanReport as PosteriorMeanReport
+
+load_on_use(__name__)

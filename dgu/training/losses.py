@@ -13,7 +13,7 @@ with ``n`` standard normal and ``u`` uniform on [0, 1). Any of them trains a net
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,7 @@ from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, PyTree, Scalar
 from dgu.models.edm import EDMNetwork
 from dgu.training.augment import augment
-
-#: The losses by name.
-LossName = Literal["edm", "vp", "ve", "vesde"]
+from dgu.training.config import LossName
 
 
 def edm_sigma(normal: Num[ArrayLike, "*b"], p_mean: float = -1.2, p_std: float = 1.2) -> Float[Array, "*b"]:

@@ -24,15 +24,8 @@ from dgu.core.files import write_atomic
 from dgu.core.reading import MAX_JSON, guarded, read_bytes
 from dgu.models.edm import EDMNetwork
 from dgu.models.pretrained import save_network
-from dgu.training.loop import (
-    TrainingConfig,
-    check_batch,
-    check_data,
-    initial_state,
-    mean_loss,
-    train_steps,
-    updates_together,
-)
+from dgu.training.config import TrainingConfig
+from dgu.training.loop import check_batch, check_data, initial_state, mean_loss, train_steps, updates_together
 
 
 def train_in_directory(

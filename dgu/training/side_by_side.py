@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from dgu.core import parallel
 from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.models import EDMNetwork
-from dgu.training.loop import TrainingConfig, initial_state, mean_loss, train_steps, updates_together
+from dgu.training.config import TrainingConfig
+from dgu.training.loop import initial_state, mean_loss, train_steps, updates_together
 
 T = TypeVar("T")
 #: Checkpoints written during one training.

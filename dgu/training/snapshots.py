@@ -13,7 +13,8 @@ from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.core.errors import require
 from dgu.core.typing import PyTree
 from dgu.models.edm import EDMNetwork
-from dgu.training.loop import TrainingConfig, initial_state, mean_loss, train_steps, updates_together
+from dgu.training.config import TrainingConfig
+from dgu.training.loop import initial_state, mean_loss, train_steps, updates_together
 
 
 def train_with_snapshots(

@@ -4,9 +4,7 @@
 (On CPU that does not hold for convolutions: networks of them are trained side by side, see ``dgu.training.in_turn``.)
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -23,32 +21,8 @@ from dgu.core.chunks import check_chunk
 from dgu.core.errors import InputError, require
 from dgu.core.keys import threefry
 from dgu.core.typing import Key, PyTree
+from dgu.training.config import TogetherConfig
 from dgu.training.losses import edm_sigma
-
-
-@dataclass(frozen=True)
-class TogetherConfig:
-    """The optimisation: Adam on EDM's loss, the step size falling to 0 along a cosine, so that no average is needed."""
-
-    steps: int = 4000
-    """Parameter updates of each network."""
-    batch_size: int = 128
-    """Examples per update of each network."""
-    learning_rate: float = 2e-3
-    """Adam's step size at the start."""
-    p_mean: float = -1.2
-    """Mean of ln sigma in training."""
-    p_std: float = 1.2
-    """Standard deviation of ln sigma in training."""
-    chunk: int = 250
-    """Updates in a call of the compiled program, between two signs of life."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "chunk"):
-            require(1 <= getattr(self, name) < 2**31, name, getattr(self, name), "1 or more, below 2**31")
-        for name in ("learning_rate", "p_std"):
-            require(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "positive and finite")
-        require(math.isfinite(self.p_mean), "p_mean", self.p_mean, "finite")
 
 
 def train_together(

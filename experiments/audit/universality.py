@@ -7,7 +7,8 @@ import numpy as np
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import STANDARD_ERROR_PER_MARGIN, corrected_t_interval, equivalence
-from dgu.analysis.universality.arms import Recipe, Task, assemble, cut_parts, gaussian_arms, train_and_test
+from dgu.analysis.universality.arms import Task, assemble, cut_parts, gaussian_arms, train_and_test
+from dgu.analysis.universality.recipe import Recipe
 from dgu.core.errors import require
 from dgu.data.splits import class_splits
 from experiments.audit.common import OWN, key_of, text

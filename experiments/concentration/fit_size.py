@@ -10,8 +10,8 @@ import numpy as np
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import corrected_t_interval, t_interval
-from dgu.analysis.universality.arms import Recipe
 from dgu.analysis.universality.fit_size import FitSweep, fit_gaps, fit_size_accuracy
+from dgu.analysis.universality.recipe import Recipe
 from dgu.core.errors import require
 from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class

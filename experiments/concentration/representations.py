@@ -13,7 +13,8 @@ from dgu import analysis, plots
 from dgu.analysis.moments.spectra import squared_singular_values
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import Equivalence, corrected_t_interval, equivalence
-from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, cut_parts, gaussian_arms, train_and_test
+from dgu.analysis.universality.arms import PARTS, Task, assemble, cut_parts, gaussian_arms, train_and_test
+from dgu.analysis.universality.recipe import Recipe
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from dgu.data.splits import split_classes

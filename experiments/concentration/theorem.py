@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 from dgu import plots
-from dgu.analysis.universality.theorem_one import LAWS, TheoremDesign, gap_trend, universality_gap
+from dgu.analysis.universality.theorem_design import LAWS, TheoremDesign
+from dgu.analysis.universality.theorem_one import gap_trend, universality_gap
 from dgu.core.errors import require
 from dgu.core.keys import stream
 from experiments import study

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.subspaces.numerical_rank import JacobianRanks, Rule, share_wanted
+from dgu.analysis.subspaces.energy_share import Rule, share_wanted
+from dgu.analysis.subspaces.numerical_rank import JacobianRanks
 from dgu.core.keys import seeded, stream
 from dgu.core.noisy import noisy_input
 from dgu.core.typing import Key

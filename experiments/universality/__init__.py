@@ -8,7 +8,7 @@ effect of the finite fit alone), *low rank* (a mixture fitted to fewer images th
 al., arXiv 2501.07741, Figs 5 to 8.
 """
 
-from dgu.analysis.universality.arms import Recipe
+from dgu.analysis.universality.recipe import Recipe
 from dgu.data.splits import SplitSizes
 from experiments import train
 from experiments.sampling import PAPER_SAMPLER, SMOKE_SAMPLER

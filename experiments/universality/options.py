@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from dgu.analysis.universality.arms import Recipe
+from dgu.analysis.universality.recipe import Recipe
 from dgu.core.errors import require
 from dgu.data.splits import SplitSizes
 from experiments import train as trainer

@@ -13,7 +13,7 @@ from dgu.analysis.moments.spectra import class_spectra, marchenko_pastur_quantil
 from dgu.analysis.subspaces.distances import principal_angles
 from dgu.analysis.subspaces.mixture_em import em_mixture
 from dgu.analysis.subspaces.phase import recover_by_bases
-from dgu.analysis.universality.arms import Recipe
+from dgu.analysis.universality.recipe import Recipe
 from dgu.samplers import ScoreOfDensity
 from dgu.samplers.gaussian_path import spectrum_path
 from dgu.training.classifiers.fit import predict

@@ -8,7 +8,7 @@ from typing import Literal, get_args, get_type_hints
 import numpy as np
 import pytest
 
-from dgu.analysis.universality.arms import Recipe
+from dgu.analysis.universality.recipe import Recipe
 from dgu.core.errors import InputError
 from dgu.training import TogetherConfig, TrainingConfig
 from experiments import metrics, model_card

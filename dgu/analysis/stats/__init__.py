@@ -5,21 +5,28 @@ well does a score separate two groups? Does one quantity rise with another? At w
 level?
 """
 
-from dgu.analysis.stats.bootstrap import bootstrap_interval as bootstrap_interval
-from dgu.analysis.stats.estimates import Estimate as Estimate
-from dgu.analysis.stats.estimates import bounded_mean as bounded_mean
-from dgu.analysis.stats.estimates import exactly as exactly
-from dgu.analysis.stats.estimates import independent_difference as independent_difference
-from dgu.analysis.stats.estimates import independent_ratio as independent_ratio
-from dgu.analysis.stats.estimates import normal_estimate as normal_estimate
-from dgu.analysis.stats.estimates import proportion as proportion
-from dgu.analysis.stats.estimates import share_difference as share_difference
-from dgu.analysis.stats.ranking import auc as auc
-from dgu.analysis.stats.ranking import hits_at as hits_at
-from dgu.analysis.stats.ranking import rank_correlation as rank_correlation
-from dgu.analysis.stats.resampling import corrected_t_interval as corrected_t_interval
-from dgu.analysis.stats.resampling import equivalence as equivalence
-from dgu.analysis.stats.resampling import jackknife_interval as jackknife_interval
-from dgu.analysis.stats.resampling import t_interval as t_interval
-from dgu.analysis.stats.sigmoids import SigmoidFit as SigmoidFit
-from dgu.analysis.stats.sigmoids import fit_sigmoids as fit_sigmoids
+from typing import TYPE_CHECKING
+
+from dgu.core.lazy import load_on_use
+
+if TYPE_CHECKING:
+    from dgu.analysis.stats.bootstrap import bootstrap_interval as bootstrap_interval
+    from dgu.analysis.stats.estimates import Estimate as Estimate
+    from dgu.analysis.stats.estimates import bounded_mean as bounded_mean
+    from dgu.analysis.stats.estimates import exactly as exactly
+    from dgu.analysis.stats.estimates import independent_difference as independent_difference
+    from dgu.analysis.stats.estimates import independent_ratio as independent_ratio
+    from dgu.analysis.stats.estimates import normal_estimate as normal_estimate
+    from dgu.analysis.stats.estimates import proportion as proportion
+    from dgu.analysis.stats.estimates import share_difference as share_difference
+    from dgu.analysis.stats.ranking import auc as auc
+    from dgu.analysis.stats.ranking import hits_at as hits_at
+    from dgu.analysis.stats.ranking import rank_correlation as rank_correlation
+    from dgu.analysis.stats.resampling import corrected_t_interval as corrected_t_interval
+    from dgu.analysis.stats.resampling import equivalence as equivalence
+    from dgu.analysis.stats.resampling import jackknife_interval as jackknife_interval
+    from dgu.analysis.stats.resampling import t_interval as t_interval
+    from dgu.analysis.stats.sigmoids import SigmoidFit as SigmoidFit
+    from dgu.analysis.stats.sigmoids import fit_sigmoids as fit_sigmoids
+
+load_on_use(__name__)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Num
 from scipy import stats
 
 from dgu.analysis.linearity.jacobians import singular_triplets
+from dgu.analysis.subspaces.energy_share import share_wanted
 from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.denoisers import as_pytree, check_range
 from dgu.core.errors import InputError, require, require_whole
@@ -20,18 +21,7 @@ from dgu.core.noisy import checked_images
 from dgu.core.typing import Denoiser, Key, Scalar
 from dgu.samplers.heun import denoise
 
-#: What the share of the energy is held against: ``eta^2`` (the released code), or ``eta`` (as quoted from the paper).
-Rule = Literal["code", "text"]
 Method = Literal["dense", "products"]
-
-
-def share_wanted(eta: float, rule: str = "code") -> float:
-    """The share of the energy ``sum_i s_i^2`` that the leading values must pass: ``eta^2`` in the authors' code,
-    ``eta`` in the text of the paper.
-    """
-    require(0 < eta < 1, "eta", eta, "strictly between 0 and 1")
-    require(rule in get_args(Rule), "rule", rule, f"one of {', '.join(get_args(Rule))}")
-    return eta**2 if rule == "code" else eta
 
 
 def numerical_rank(

@@ -5,7 +5,6 @@ mixture fitted again, with the same number of images, to samples of the mixture,
 does; or real images.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,14 +17,14 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num
 
+from dgu.analysis.universality.recipe import Recipe
 from dgu.core.arrays import as_jax_floats, check_squares
-from dgu.core.errors import InputError, require
+from dgu.core.errors import require
 from dgu.core.keys import stream, threefry
 from dgu.core.parallel import on_one_device
 from dgu.core.typing import Key
 from dgu.distributions.class_gaussians import class_key, draw_gaussian, fit_gaussian
 from dgu.training.classifiers.fit import choose_learning_rate, evaluate, fit_classifiers
-from dgu.training.classifiers.linear import INITS
 from dgu.training.classifiers.runs import Runs
 from dgu.training.classifiers.schedules import Schedule
 from dgu.training.classifiers.two_layer import fit_two_layer
@@ -129,49 +128,6 @@ def cut_parts(
     given, ends = np.asarray(images), np.cumsum([sizes[part] for part in PARTS])
     require(given.shape[1] >= ends[-1], "images of each class", given.shape[1], f"at least {ends[-1]}")
     return {part: given[:, end - sizes[part] : end] for part, end in zip(PARTS, ends)}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the classifiers are trained; every number is chosen before the test images are looked at."""
-
-    epochs: int = 60
-    """Passes over the training images."""
-    learning_rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    """Rates tried; the one with the lowest validation loss is kept, for each arm, size and subset of classes by
-    itself.
-    """
-    schedule: str = "cosine"
-    """constant, cosine (to eta_min over all epochs) or cosine_restarts."""
-    period: int | None = None
-    """Epochs between warm restarts."""
-    eta_min: float = 0.0
-    """Smallest rate of the cosine schedules."""
-    batch_size: int = 64
-    """Images a step."""
-    momentum: float = 0.9
-    """Momentum of SGD."""
-    bias: bool = False
-    """Whether the linear classifiers have a bias."""
-    init: str = "torch"
-    """Initial weights: torch, uniform in +-1/sqrt(d), or zeros."""
-    eval_interval: int = 5
-    """Epochs between looks at the validation loss."""
-    width: int = 64
-    """Hidden units of the two-layer network."""
-
-    def __post_init__(self) -> None:
-        rates = self.learning_rates
-        sound = len(rates) >= 1 and all(0 < rate < math.inf for rate in rates)
-        require(sound, "recipe.learning_rates", rates, "one or more positive numbers")
-        for name in ("epochs", "batch_size", "eval_interval", "width"):
-            require(1 <= getattr(self, name) < 2**31, f"recipe.{name}", getattr(self, name), "at least 1, below 2**31")
-        require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "from 0 to below 1")
-        require(self.init in INITS, "recipe.init", self.init, f"one of {', '.join(INITS)}")
-        try:
-            Schedule(self.schedule, self.period, self.eta_min)
-        except InputError as error:
-            raise InputError(f"recipe.{str(error).removeprefix('schedule.')}") from error
 
 
 @dataclass(frozen=True)

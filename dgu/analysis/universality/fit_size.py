@@ -14,7 +14,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, cut_parts, train_and_test
+from dgu.analysis.universality.arms import PARTS, Task, assemble, cut_parts, train_and_test
+from dgu.analysis.universality.recipe import Recipe
 from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream, threefry

@@ -29,53 +29,18 @@ from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.analysis.stats.resampling import sample_deviation
+from dgu.analysis.universality.theorem_design import TheoremDesign
 from dgu.core import linalg
 from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.errors import require
 from dgu.core.keys import stream, threefry
 from dgu.core.typing import Key
 
-LAWS = ("rademacher", "uniform", "exponential", "radius")
-SPECTRA = ("bounded", "power")
-BASES = ("coordinates", "cosines")
 #: rho^2 of the random radius: a fair coin between these, so that E rho^2 = 1.
 RADII_SQUARED = (0.1, 1.9)
 #: Points of the inversion integral, and its step in units of 1 / std: exact to about 1e-6 for sums of many terms.
 _POINTS, _STEP = 128, float(np.pi / 12)
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-
-
-@dataclass(frozen=True)
-class TheoremDesign:
-    """A sequence of problems, one for each dimension.
-
-    Attributes:
-        law: distribution of z_j: ``rademacher`` (+-1), ``uniform``, ``exponential`` (less 1); or ``radius``, Gaussian z
-            of random length.
-        spectrum: eigenvalues of Sigma: ``bounded``, evenly spread over [1/2, 3/2]; ``power``, k^-2 (largest 1).
-        basis: eigenvectors of Sigma: ``coordinates``, so that the leading features themselves are not Gaussian; or
-            ``cosines``, sums of all z_j.
-        ratio: n / d, below 1: the classifier interpolates.
-        separation: Mahalanobis distance from m to 0; the Bayes error of G is Phi(-separation).
-    """
-
-    law: str = "exponential"
-    spectrum: str = "bounded"
-    basis: str = "coordinates"
-    ratio: float = 0.5
-    separation: float = 2.0
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("law", LAWS), ("spectrum", SPECTRA), ("basis", BASES)):
-            require(getattr(self, name) in allowed, name, getattr(self, name), f"one of {', '.join(allowed)}")
-        require(0 < self.ratio < 1, "ratio", self.ratio, "above 0 and below 1")
-        require(0 < self.separation < float("inf"), "separation", self.separation, "positive and finite")
-
-    def eigenvalues(self, d: int) -> Float[np.ndarray, "d"]:
-        """Eigenvalues of Sigma, in float64, descending."""
-        if self.spectrum == "bounded":
-            return np.linspace(1.5, 0.5, d)
-        return np.arange(1, d + 1, dtype=float) ** -2
 
 
 def universality_gap(

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, Integer, Num
 from dgu.core.arrays import as_jax_floats
 from dgu.core.errors import require
 from dgu.core.typing import PyTree
+from dgu.training.classifiers.choices import INITS
 from dgu.training.classifiers.gram import GramSpace, gram_is_cheaper, gram_layout
 from dgu.training.classifiers.inputs import (
     as_recipe,
@@ -24,7 +25,7 @@ from dgu.training.classifiers.inputs import (
     require_members,
     row_indices,
 )
-from dgu.training.classifiers.linear import INITS, LinearSpace
+from dgu.training.classifiers.linear import LinearSpace
 from dgu.training.classifiers.losses import num_outputs, predicted_labels
 from dgu.training.classifiers.measure import local_labels, measure, num_blocks
 from dgu.training.classifiers.runs import Fit, Runs

@@ -17,7 +17,6 @@ from dgu.training.classifiers.orders import seed_key
 from dgu.training.classifiers.runs import Runs
 from dgu.training.classifiers.sgd import Space
 
-INITS = ("zeros", "torch")
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 

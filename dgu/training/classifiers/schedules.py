@@ -1,7 +1,6 @@
 """Learning-rate schedules, stepped once per epoch as PyTorch's schedulers are."""
 
 import dataclasses
-import math
 
 import jax.numpy as jnp
 import optax
@@ -9,9 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer
 
-from dgu.core.errors import require
-
-SCHEDULES = ("constant", "cosine", "cosine_restarts")
+from dgu.training.classifiers.choices import check_schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +37,7 @@ class Schedule:
     eta_min: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.name in SCHEDULES, "schedule", self.name, f"one of {', '.join(SCHEDULES)}")
-        period = self.period
-        require(period is None or 1 <= period < 2**31, "schedule.period", period, "at least 1, below 2**31")
-        require(
-            self.name != "cosine_restarts" or self.period is not None, "schedule.period", None, "given for restarts"
-        )
-        require(self.name != "constant" or (self.period is None and self.eta_min == 0.0), "schedule", self,
-                "without period and eta_min when it is constant")  # fmt: skip
-        require(0.0 <= self.eta_min < math.inf, "schedule.eta_min", self.eta_min, "0 or more, and finite")
+        check_schedule(self.name, self.period, self.eta_min)
 
     def rate(self, base: Float[Array, "*runs"], epoch: Integer[ArrayLike, ""], epochs: int) -> Float[Array, "*runs"]:
         """Learning rate in ``epoch`` (0 for the first) of ``epochs``, for base rates of any shape."""

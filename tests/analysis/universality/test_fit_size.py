@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dgu.analysis import FitSweep, fit_gaps, fit_size_accuracy
-from dgu.analysis.universality.arms import Recipe
+from dgu.analysis.universality.recipe import Recipe
 from dgu.core.errors import InputError
 from dgu.data.splits import class_splits
 
