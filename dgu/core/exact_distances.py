@@ -7,8 +7,8 @@ the squares summed in the order of the columns, so that equal distances come out
 """
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy.spatial.distance import cdist
 
 from dgu.core.errors import require
 
@@ -34,7 +34,7 @@ def differences(
     found = np.empty((len(numbers), len(others)))
     for start in range(0, len(numbers), step):
         chosen = rows[numbers[start : start + step]].astype(np.float64, copy=False)
-        found[start : start + step] = cdist(chosen, others)
+        found[start : start + step] = scipy.spatial.distance.cdist(chosen, others)
         if not single:
             _mend(found[start : start + step], chosen, others)
     return found

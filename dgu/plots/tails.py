@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from scipy import stats
 
 from dgu.core.errors import require
 from dgu.plots.style import OKABE_ITO, drawing, legend_below, name_rows, new_figure, panel_grid, style
@@ -83,7 +83,7 @@ def tail_panels(panels: Sequence[TailPanel], *, columns: int = 4, title: str = "
             )
             axes.plot(
                 fine,
-                2 * stats.norm.sf(fine),
+                2 * scipy.stats.norm.sf(fine),
                 color="#7f7f7f",
                 linestyle=(0, (1, 1.5)),
                 linewidth=1.5,

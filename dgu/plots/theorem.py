@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import numpy as np
+import scipy
 from jaxtyping import Num
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
-from scipy import stats
 
 from dgu.plots.style import arm_style, drawing, legend_below, new_figure, style
 
@@ -36,7 +36,7 @@ def universality_trend(
                 axes.errorbar(
                     dimensions,
                     mean,
-                    stats.norm.ppf(0.975) * np.asarray(error),
+                    scipy.stats.norm.ppf(0.975) * np.asarray(error),
                     color=look.color,
                     marker=look.marker,
                     linestyle=look.linestyle,

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
-from scipy.special import ndtri
 
 from dgu.core.denoisers import as_pytree, check_range, map_batch
 from dgu.core.errors import PriorMismatchWarning, require
@@ -89,7 +89,7 @@ def prior_mismatch(denoiser: Denoiser, shape: Sequence[int], sigma_max: Any, *, 
 
 def _draws(n: int, d: int) -> Float[np.ndarray, "n d"]:
     """A Latin hypercube of normals: in each entry the n quantiles in an order of its own, scaled to unit variance."""
-    quantiles = ndtri((np.arange(n) + 0.5) / n)
+    quantiles = scipy.special.ndtri((np.arange(n) + 0.5) / n)
     quantiles /= np.sqrt(np.mean(np.square(quantiles)))
     return np.random.default_rng(0).permuted(np.tile(quantiles, (d, 1)), axis=1).T
 

@@ -1,14 +1,17 @@
 """The assumptions of Theorem 1 on the samples of each class: claims about each kind, their figure and their table."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib.figure
 import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core.typing import Key
 from experiments.study import Claim, Figure, Measured, Noted, Table, at_least, at_most
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 FIGURE = Figure(
     "assumptions",
@@ -84,7 +87,7 @@ def measured(found: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str]) 
     return claimed
 
 
-def drawn(found: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str], factor: float) -> matplotlib.figure.Figure:
+def drawn(found: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str], factor: float) -> "Drawing":
     """Each quantity in units of white Gaussian data, by class."""
     kept = np.flatnonzero(found[0]["white"] > 0)
     ratios = np.stack([one["assumptions"][kept] / one["white"][kept, None] for one in found])

@@ -1,8 +1,8 @@
 """Theorem 3: do couplings of concentrated vectors concentrate? Two standard normal vectors, coupled in two ways."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import matplotlib.figure
 import numpy as np
 
 from dgu import analysis, plots
@@ -11,6 +11,9 @@ from dgu.analysis.stats.estimates import Estimate, standard_deviation
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from experiments.study import Claim, Figure, all_of, at_most
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 DIMENSIONS = (16, 256, 4096)
 _LABELS = {"coin": "y = ±x by a coin", "independent": "y independent of x"}
@@ -81,7 +84,7 @@ def measured(found: Mapping[str, np.ndarray]) -> dict[str, dict[str, Estimate]]:
     }
 
 
-def drawn(found: Mapping[str, np.ndarray]) -> matplotlib.figure.Figure:
+def drawn(found: Mapping[str, np.ndarray]) -> "Drawing":
     """The measured deviations beside the exact ones."""
     exact = {label: [analysis.coupled_deviation(d, name) for d in DIMENSIONS] for name, label in _LABELS.items()}
     return plots.coupling_deviations(

@@ -1,14 +1,16 @@
 """Scales of concentration along the sampler: the recursion over its steps, beside the measured scale of its output."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from dgu import analysis, plots
 from dgu.samplers import Churn
 from experiments.study import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: What the recursion assumes of the steps.
 PUBLISHED, NOISE = "Theorem 2: gain 1, no noise", "gain 1, noise of the churn"
@@ -34,7 +36,7 @@ def figure(
     sigmas: np.ndarray,
     curves: Mapping[str, Mapping[str, np.ndarray]],
     deviations: Mapping[str, float],
-) -> Figure:
+) -> "Figure":
     """The recursions of each arm, its measured ``generator`` constant, and where given the deviation of its samples."""
     panels = []
     for name, arm in arms.items():

@@ -1,9 +1,8 @@
 """Controls of the analysis of spectra: planted power laws, white data, and the Gram matrix beside the covariance."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.figure
 import numpy as np
 
 from dgu import analysis, plots
@@ -14,6 +13,9 @@ from dgu.core.keys import stream
 from dgu.core.typing import Key
 from experiments.concentration.subject import Subject
 from experiments.study import Claim, Figure, Noted, all_of, within
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 #: Rows, dimension and exponent of the planted power law.
 PLANTED = (160, 40, 1.2)
@@ -81,7 +83,7 @@ def edges(found: Mapping[str, np.ndarray]) -> dict[str, Noted]:
     return measured
 
 
-def drawn(found: Mapping[str, np.ndarray]) -> matplotlib.figure.Figure:
+def drawn(found: Mapping[str, np.ndarray]) -> "Drawing":
     """Eigenvalues of white data beside their density."""
     panels = []
     for name, title in (("more", "more rows than numbers"), ("fewer", "fewer rows than numbers")):

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+import scipy
 
 from dgu import analysis, plots
 from dgu.analysis.stats.estimates import Estimate, exactly, normal_estimate
@@ -192,7 +192,7 @@ def _tail_cells(values: Mapping[str, np.ndarray], base: str) -> tuple[str, str, 
     for column in (values[f"{base}.norm"], values[f"{base}.leading"]):
         index = float(analysis.hill_index(column[:, None])[0])
         indices.append(normal_estimate(index, index / np.sqrt(int(np.sqrt(len(column))))).text(".2f"))
-    return indices[0], f"{stats.kurtosis(values[f'{base}.norm']):.2f}", indices[1]
+    return indices[0], f"{scipy.stats.kurtosis(values[f'{base}.norm']):.2f}", indices[1]
 
 
 def tails_of(config: Config, subject: Subject, key: Key, name: str, churn: Churn) -> dict[str, np.ndarray]:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from dgu import plots, training
 from dgu.analysis import optimal_stopping, theorem_one_bound
@@ -21,6 +21,9 @@ from experiments import study
 from experiments.generalization.statistics import median_over_seeds, over_seeds, unless
 from experiments.generalization.subject import MEASURE, MU, PAPER, SDE, Arm, Options, Subject, check_rising
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Run, all_of, at_least, at_most, option, within
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 #: Reach of the random features; nodes of the quadrature of the noise, and times, of the losses.
 REACH, NODES, LEVELS = 6.0, 12, 12
@@ -253,7 +256,7 @@ def _bound(n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return times, theorem_one_bound(times, n, n).total
 
 
-def _curves(config: Config, population: np.ndarray, kl: np.ndarray) -> Drawing:
+def _curves(config: Config, population: np.ndarray, kl: np.ndarray) -> "Drawing":
     panels = [
         plots.SeedCurves(f"{name}, n = {n}", TAUS, curves[at])
         for name, curves in (("loss", population), ("KL", kl))
@@ -269,7 +272,7 @@ def _curves(config: Config, population: np.ndarray, kl: np.ndarray) -> Drawing:
     )
 
 
-def _rates(sizes: Sequence[int], best: np.ndarray, least: np.ndarray) -> Drawing:
+def _rates(sizes: Sequence[int], best: np.ndarray, least: np.ndarray) -> "Drawing":
     n, middle = np.asarray(sizes, float), len(sizes) // 2
     panels = []
     for label, points, line in zip(("best stopping time τ", "least KL over τ, nats"), (best, least), _bound(n)):

@@ -10,11 +10,11 @@ differ; and bits per dimension are those of 8-bit pixels.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
 from dgu.analysis import corrected_t_interval
@@ -27,6 +27,9 @@ from experiments.generalization.subject import PAPER, Options, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Run, Table, all_of, at_least
 from experiments.study.flop import matmul_flop
 from experiments.study.progress import Progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 #: Seeds whose samples are shown.
 SHOWN = 3
@@ -305,7 +308,7 @@ def _arms(values: np.ndarray) -> dict[str, np.ndarray]:
     return {arm: values[:, place] for place, arm in enumerate(ARMS)}
 
 
-def _curves(config: Config, found: Found) -> tuple[Drawing, Drawing]:
+def _curves(config: Config, found: Found) -> "tuple[Drawing, Drawing]":
     """Training losses; and held-out losses at each noise level, also relative to the best linear denoiser, with the
     cross evaluation.
     """
@@ -322,7 +325,7 @@ def _curves(config: Config, found: Found) -> tuple[Drawing, Drawing]:
     return plots.arm_curves([training], title=title), plots.arm_curves(panels, title=title)
 
 
-def _bits(config: Config, found: Found) -> Drawing:
+def _bits(config: Config, found: Found) -> "Drawing":
     """Bits per dimension, with intervals over seeds."""
     series = {}
     for name, other in (("own held-out images", False), ("cross: the other pair's images", True)):
@@ -332,7 +335,7 @@ def _bits(config: Config, found: Found) -> Drawing:
     return plots.interval_dots([f"network of the {arm}" for arm in ARMS], series, quantity=quantity)
 
 
-def _samples(found: Found) -> Drawing:
+def _samples(found: Found) -> "Drawing":
     """Training images of both clusters, and samples of the networks of the first seeds."""
     rows = {
         f"{arm}, seed {seed}": np.concatenate([real[k], found.every["pictures"][seed, k]])

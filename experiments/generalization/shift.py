@@ -5,10 +5,9 @@ wider, and far modes whose inputs are scaled down.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
 from dgu.analysis import Grid, mixture_bound, mode_summary, optimal_stopping, smoothed
@@ -28,6 +27,9 @@ from experiments.generalization.statistics import (
 )
 from experiments.generalization.subject import MU, NAMES, OPTIMIZERS, PAPER, SDE, Arm, Options, Subject, grid_for
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Run, Table, at_least, at_most, option
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 #: What far modes with SGD show: the KL over that of near ones, its rank correlation with the distance, the mass above
 #: which a mode has nearly all, and how far its place may and its weight must be off.
@@ -239,7 +241,7 @@ def report(config: Config, subject: Subject, results: Results) -> Findings:
     if half_way:
         answer = f"What the distance of the modes does to the KL was not tested: {half_way}."
 
-    def densities(name: str) -> Drawing:
+    def densities(name: str) -> "Drawing":
         title = f"Modes at ±{mus[far]:g}, {NAMES[name]}"
         return plots.mode_densities(epochs, found[name]["log_q"][far], grid, mus[far], title=title)
 
@@ -306,7 +308,7 @@ def _size_panel(
     return plots.SizePanel(*labels, np.asarray(sizes), y, line, ceiling=statistics.WORST, lost="diverged")
 
 
-def _against_distance(config: Config, level: Mapping[str, np.ndarray]) -> Drawing:
+def _against_distance(config: Config, level: Mapping[str, np.ndarray]) -> "Drawing":
     mus, near = np.asarray(config.modes), config.modes.index(MU)
     # The floor mu^2 / m of Theorem 2.
     bound = mixture_bound(np.full(len(mus), 2.0), 1000, 1000, mus, degree=2).approximation
@@ -316,7 +318,7 @@ def _against_distance(config: Config, level: Mapping[str, np.ndarray]) -> Drawin
     return plots.against_size([_size_panel(labels, 2 * mus, level, line)], title=f"{config.seeds} seeds")
 
 
-def _against_remarks(config: Config, level: Mapping[str, np.ndarray]) -> Drawing:
+def _against_remarks(config: Config, level: Mapping[str, np.ndarray]) -> "Drawing":
     wide = len(config.mode_widths)
     wider, scaled = ({name: rows[part] for name, rows in level.items()} for part in (slice(wide), slice(wide, None)))
     panels = [
@@ -326,7 +328,7 @@ def _against_remarks(config: Config, level: Mapping[str, np.ndarray]) -> Drawing
     return plots.against_size(panels, title=f"Modes at ±{config.modes[-1]:g}")
 
 
-def _over_training(config: Config, found: Mapping[str, Mapping[str, np.ndarray]]) -> Drawing:
+def _over_training(config: Config, found: Mapping[str, Mapping[str, np.ndarray]]) -> "Drawing":
     mus, far, near = config.modes, len(config.modes) - 1, config.modes.index(MU)
     chosen = sorted({0, near, len(mus) // 2 + 1 if len(mus) > 4 else near, far})
     panels = [

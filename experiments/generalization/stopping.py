@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
 from dgu.analysis import ModeScores, mode_scores, proportion
@@ -23,6 +22,9 @@ from experiments.generalization.statistics import (
 )
 from experiments.generalization.subject import MU, NAMES, OPTIMIZERS, PAPER, SDE, Options, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Table, all_of, at_least, at_most, within
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 #: The paper's training set, and the epochs that its figures with SGD and about the middle with Adam show.
 EXAMPLES, SGD_EPOCHS, ADAM_EPOCHS = 1000, (400, 800), (800, 1200)
@@ -267,7 +269,7 @@ def _curve_row(optimizer: str, n: int, found: Mapping[str, np.ndarray]) -> tuple
     return optimizer, n, *(float(np.median(kl[:, at])) for at in times), float(np.median(kl.min(axis=1))), lost
 
 
-def _curves(options: Options, results: Results, rises: Mapping[tuple[str, int], Rise], optimizer: str) -> Drawing:
+def _curves(options: Options, results: Results, rises: Mapping[tuple[str, int], Rise], optimizer: str) -> "Drawing":
     """The KL over training at every training-set size, with the minimum of the smoothed median."""
     panels = []
     for n in options.sizes:
@@ -278,7 +280,7 @@ def _curves(options: Options, results: Results, rises: Mapping[tuple[str, int], 
     return plots.seed_curves(panels, xlabel="epochs", ylabel="KL(target || model), nats", title=title)
 
 
-def _densities(subject: Subject, found: Mapping[str, np.ndarray], optimizer: str) -> Drawing:
+def _densities(subject: Subject, found: Mapping[str, np.ndarray], optimizer: str) -> "Drawing":
     title = f"Modes at ±{MU:g}, {NAMES[optimizer]}"
     return plots.mode_densities(found["epochs"], found["log_q"], subject.grid, MU, title=title)
 

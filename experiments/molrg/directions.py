@@ -2,12 +2,11 @@
 them."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from dgu import analysis, plots
 from dgu.core.errors import require
@@ -20,6 +19,9 @@ from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Options, at_least, at_most, option
 from experiments.study.flop import network_flop
 from experiments.study.progress import Progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 _KINDS = ("leading", "random")
 #: How much more edits along singular vectors change; share of the change in their span; deviation that counts as none.
@@ -274,7 +276,7 @@ def _heads(config: Config) -> list[str]:
     return [*signed[:half], "0", *signed[half:]]
 
 
-def _edits(config: Config, subject: Subject, first: dict[str, np.ndarray]) -> Drawing:
+def _edits(config: Config, subject: Subject, first: dict[str, np.ndarray]) -> "Drawing":
     """Edits of the first images at the first level."""
     shown = range(min(3, config.images))
     names = [f"v {number + 1}" for number in range(config.shown)] + ["random"]
@@ -290,7 +292,7 @@ def _edits(config: Config, subject: Subject, first: dict[str, np.ndarray]) -> Dr
     return plots.image_grid(np.concatenate(grids), labels, _heads(config), title=title)
 
 
-def _levels(config: Config, found: list[dict[str, np.ndarray]]) -> Drawing:
+def _levels(config: Config, found: list[dict[str, np.ndarray]]) -> "Drawing":
     """Edits of the first images along the leading vector at every level."""
     shown = range(min(3, config.images))
     grids = [
@@ -302,7 +304,7 @@ def _levels(config: Config, found: list[dict[str, np.ndarray]]) -> Drawing:
     return plots.image_grid(np.concatenate(grids), labels, _heads(config), title="along the leading vector")
 
 
-def _changes(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.ndarray) -> Drawing:
+def _changes(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.ndarray) -> "Drawing":
     """Sizes, shares and deviations, (levels, images, kinds, strengths), over the noise levels."""
     sigmas = np.asarray(config.sigmas)
 

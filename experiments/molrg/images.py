@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from dgu import analysis, plots
 from dgu.analysis.stats.estimates import Estimate
@@ -18,6 +17,9 @@ from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Options, Part, Run, Table, at_least, each, option
 from experiments.study.progress import Progress
 from experiments.subjects import planned, sampling_cost
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 NETWORK, MIXTURE, GIVEN, GAUSSIAN, OTHER = (
     "U-Net", "MoLRG", "MoLRG, class given", "one Gaussian", "U-Net, other noise",
@@ -251,7 +253,7 @@ def _order(one: Compared, distances: dict[str, np.ndarray], arm: str) -> Noted:
     )
 
 
-def _pictures(config: Config, found: list[Compared]) -> Drawing:
+def _pictures(config: Config, found: list[Compared]) -> "Drawing":
     """Images from the same noise, a row each; of further networks those of the first one's shape."""
     rows, labels = [], []
     alike = [one for one in found if one.images[NETWORK].shape[1:] == found[0].images[NETWORK].shape[1:]]
@@ -262,7 +264,7 @@ def _pictures(config: Config, found: list[Compared]) -> Drawing:
     return plots.image_grid(np.stack(rows), labels, [head])
 
 
-def _distances(bars: dict[str, dict[str, Estimate]]) -> Drawing:
+def _distances(bars: dict[str, dict[str, Estimate]]) -> "Drawing":
     every = list(dict.fromkeys(arm for own in bars.values() for arm in own))
     absent = (np.nan, np.nan, np.nan)
     series = {arm: np.array([_ends(own[arm]) if arm in own else absent for own in bars.values()]) for arm in every}

@@ -1,11 +1,10 @@
 """How many points does it take to find the subspaces of a mixture of low-rank Gaussians?"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from dgu import analysis, plots
 from dgu.analysis.stats.estimates import Estimate, exactly, normal_estimate
@@ -26,6 +25,9 @@ from experiments.molrg.phase_arms import (
 from experiments.molrg.phase_claims import MAPS, RANDOM_CLAIMS, claims
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Cost, Figure, Measured, Noted
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 FIGURES = (
     *(
@@ -198,7 +200,7 @@ def _answer(config: Config, arms: Arms) -> str:
     )
 
 
-def _error_figure(config: Config, errors: dict[int, dict[str, np.ndarray]], bounds: dict[int, BoundFit]) -> Drawing:
+def _error_figure(config: Config, errors: dict[int, dict[str, np.ndarray]], bounds: dict[int, BoundFit]) -> "Drawing":
     """A small, a middle and the largest rank."""
     shown = (config.ranks[0], config.ranks[len(config.ranks) // 2], config.ranks[-1])
     sizes, titles = np.asarray(config.sizes), {1: "PCA, one subspace", 2: "K-subspaces, two subspaces"}

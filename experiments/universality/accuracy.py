@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
 from dgu.analysis.universality.predicted import class_moments, predicted_curve
@@ -16,6 +15,9 @@ from experiments.universality.comparison import as_metrics, difference, gap, int
 from experiments.universality.options import Options
 from experiments.universality.problems import class_counts, curve_tasks, sizes_per_class, tasks
 from experiments.universality.subject import PAPER, Subject
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 #: Labels of the vertical axis.
 _QUANTITIES = {"accuracy": "test accuracy (%)", "loss": "test loss"}
@@ -152,7 +154,7 @@ def report(options: Options, subject: Subject, found: Measurements) -> Findings:
     labels = {arm: f"{arm}, n_fit/d = {sizes.fit / d:.2g}" for arm in ("mixture", "null")}
     labels["low rank"] = f"low rank, n_fit/d = {options.low_rank_fit / d:.2g}"
 
-    def curves(names: Sequence[str], what: str) -> Drawing:
+    def curves(names: Sequence[str], what: str) -> "Drawing":
         shared: dict[str, Any] = {"arms": subject.arms, "dimension": d, "sizes": sizes, "predicted": found.predicted}
         panels = [curve_panel(results, task, what, n=n[task], **shared) for task in names]
         return plots.learning_curves(panels, quantity=_QUANTITIES[what], labels=labels)
@@ -258,7 +260,7 @@ def _answer(options: Options, classes: int, decided: dict[str, JudgedClaim]) -> 
     )
 
 
-def _forest(decided: dict[str, JudgedClaim], margin: float) -> Drawing:
+def _forest(decided: dict[str, JudgedClaim], margin: float) -> "Drawing":
     rows = [part for claim in decided.values() for part in (claim.parts or (claim,))]
     return plots.forest(
         [row.id.removeprefix("universality-").replace("-", " ") for row in rows],

@@ -1,7 +1,8 @@
 """Two-layer networks: do they see more of the images than means and covariances?"""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
 from dgu import plots
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, different
@@ -9,6 +10,9 @@ from experiments.universality.comparison import as_metrics, compare_gaps, differ
 from experiments.universality.options import Options
 from experiments.universality.problems import sizes_per_class, two_layer_size
 from experiments.universality.subject import PAPER, Subject
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 FIGURES = (
     Figure(
@@ -64,7 +68,7 @@ def report(options: Options, subject: Subject, found: dict[str, np.ndarray]) -> 
     )
 
 
-def _forest(options: Options, d: int, results: dict[str, np.ndarray]) -> Drawing:
+def _forest(options: Options, d: int, results: dict[str, np.ndarray]) -> "Drawing":
     k = options.subset_sizes[0]
     place = sizes_per_class(options, k, d).index(two_layer_size(options, d))
     own = {

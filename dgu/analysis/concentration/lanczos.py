@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Num
-from scipy.linalg import eigh_tridiagonal
 
 from dgu.core.arrays import as_doubles
 from dgu.core.errors import require, require_whole
@@ -87,7 +87,7 @@ def top_eigenvalues(
         # Later looks are rarer: each decomposes b tridiagonal matrices.
         if last or 2 < count <= 12 or count % 4 == 0:
             top = [
-                eigh_tridiagonal(*bands, select="i", select_range=(count - 1, count - 1))
+                scipy.linalg.eigh_tridiagonal(*bands, select="i", select_range=(count - 1, count - 1))
                 for bands in zip(diagonal, off)
             ]
             values = np.array([max(value[0], 0.0) for value, _ in top])

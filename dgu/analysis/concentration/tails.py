@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num
-from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.analysis.stats.resampling import rounding
@@ -361,8 +361,8 @@ def _exceedances(values: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 def _clopper_pearson(counts: np.ndarray, n: int, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Exact two-sided limits of binomial fractions, error ``level`` in all."""
-    low = np.where(counts > 0, stats.beta.ppf(level / 2, np.maximum(counts, 1), n - counts + 1), 0.0)
-    high = np.where(counts < n, stats.beta.ppf(1 - level / 2, counts + 1, np.maximum(n - counts, 1)), 1.0)
+    low = np.where(counts > 0, scipy.stats.beta.ppf(level / 2, np.maximum(counts, 1), n - counts + 1), 0.0)
+    high = np.where(counts < n, scipy.stats.beta.ppf(1 - level / 2, counts + 1, np.maximum(n - counts, 1)), 1.0)
     return low, high
 
 

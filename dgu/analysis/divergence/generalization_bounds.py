@@ -13,9 +13,9 @@ reduce and for ``KL(p_T || prior)``.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Num
-from scipy.optimize import brentq
 
 from dgu.core.arrays import as_doubles, as_number
 from dgu.core.errors import require
@@ -96,4 +96,4 @@ def optimal_stopping(n: float | int, m: float | int, *, factor: float | int = 1.
     if slope(0.0) >= 0:
         return 1.0
     # The first term alone has its root at (m n / (4 factor))^(1/5), where the whole slope is 0 or more.
-    return float(np.exp(brentq(slope, 0.0, np.log(m * n / (4 * factor)) / 5 + 1e-9, xtol=1e-12)))
+    return float(np.exp(scipy.optimize.brentq(slope, 0.0, np.log(m * n / (4 * factor)) / 5 + 1e-9, xtol=1e-12)))

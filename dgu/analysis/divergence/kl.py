@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
-from scipy.spatial import cKDTree
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.core.arrays import as_doubles, as_jax_floats, as_number, check_squares, checked_rows
@@ -303,8 +303,8 @@ def knn_kl(p: Num[ArrayLike, "n d"], q: Num[ArrayLike, "m e"], *, k: int = 5, bl
 
 
 def _knn(p: np.ndarray, q: np.ndarray, k: int) -> float:
-    rho = cKDTree(p).query(p, k + 1)[0][:, -1]
-    nu = cKDTree(q).query(p, [k])[0][:, 0]
+    rho = scipy.spatial.cKDTree(p).query(p, k + 1)[0][:, -1]
+    nu = scipy.spatial.cKDTree(q).query(p, [k])[0][:, 0]
     require(bool((rho > 0).all() and (nu > 0).all()), "samples", f"more than {k} equal rows", "draws of densities")
     return float(p.shape[1] * np.mean(np.log(nu / rho)) + np.log(len(q) / (len(p) - 1)))
 

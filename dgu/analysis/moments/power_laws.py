@@ -25,10 +25,10 @@ from math import ceil, sqrt
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
-from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core import linalg
@@ -138,7 +138,7 @@ def power_law_fit(
     influence = (scores[:, first - 1 :] ** 2 @ lines.T).var(axis=0, ddof=1)
     inflation = np.sqrt(np.maximum(influence / (2 * np.sum(lines**2, axis=1)), 1.0))
     errors = errors * inflation
-    half = stats.t.ppf(0.975, draws - 1) * errors
+    half = scipy.stats.t.ppf(0.975, draws - 1) * errors
     estimates = [
         Estimate(float(b), float(b - h), float(b + h), method="parametric bootstrap", n=draws, standard_error=float(e))
         for b, e, h in zip(slope, errors, half)

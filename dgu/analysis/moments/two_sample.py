@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+import scipy
 import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Num
-from scipy import stats
 
 from dgu.analysis.quality.frechet import FeatureMoments, frechet_distance
 from dgu.analysis.stats.estimates import Estimate
@@ -131,7 +131,7 @@ def frechet_interval(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Ke
     value = distance(-1)
     draws = np.asarray([distance(block) for block in range(blocks)])
     error = float(np.sqrt((blocks - 1) * np.square(draws - draws.mean()).mean()))
-    half = float(stats.t.ppf(0.975, blocks - 1)) * error
+    half = float(scipy.stats.t.ppf(0.975, blocks - 1)) * error
     return Estimate(value, max(0.0, value - half), value + half, method="jackknife", n=blocks, standard_error=error)
 
 
@@ -202,7 +202,7 @@ def compare_spectra(
     log_ratio = np.log(whole[0][ranks] / whole[1][ranks])
     draws = np.log(np.stack(without[0])[:, ranks] / np.stack(without[1])[:, ranks])
     error = np.sqrt((blocks - 1) * np.square(draws - draws.mean(axis=0)).mean(axis=0))
-    half = stats.t.ppf(0.975, blocks - 1) * error
+    half = scipy.stats.t.ppf(0.975, blocks - 1) * error
     value = np.exp(log_ratio)
     low, high = np.exp(log_ratio - half), np.exp(log_ratio + half)
     ratios = Estimate(value, low, high, method="jackknife", n=blocks, standard_error=value * error)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Integer
-from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate, share_difference, wilson
 from dgu.core.arrays import as_labels
@@ -59,7 +59,7 @@ def class_balance(
     require(int(present.sum()) >= 2, "labels", "all of one class", "of two or more classes")
     level = 1 - (1 - confidence) / classes
     shares, reference_shares = (_shares(row, level) for row in counts)
-    test = stats.chi2_contingency(table[:, present], correction=False)
+    test = scipy.stats.chi2_contingency(table[:, present], correction=False)
     return ClassBalance(
         counts[0],
         counts[1],

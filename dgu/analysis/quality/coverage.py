@@ -5,9 +5,9 @@ large ball that precision counts as manifold, which density, a mean over balls, 
 """
 
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Num
-from scipy import stats
 
 from dgu.analysis.quality.balls import ball_counts
 from dgu.analysis.quality.neighbours import nearest_rows
@@ -48,7 +48,7 @@ def density_coverage(
     radii = nearest_rows(real, real, k, own=True, block_size=block_size)[0][:, -1]
     counts = ball_counts(generated, real, radii, block_size=block_size) / k
     value, error = float(counts.mean()), float(counts.std(ddof=1) / np.sqrt(len(counts)))
-    half = stats.t.ppf(0.975, len(counts) - 1) * error
+    half = scipy.stats.t.ppf(0.975, len(counts) - 1) * error
     reached = nearest_rows(real, generated, block_size=block_size)[0][:, 0] <= radii
     density = Estimate(value, max(0.0, value - half), value + half, method="t", n=len(counts), standard_error=error)
     return density, proportion(reached)

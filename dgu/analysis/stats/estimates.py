@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num, Shaped
-from scipy import stats
 
 from dgu.core.arrays import as_doubles, as_number, check_squares, is_number, rounding
 from dgu.core.errors import require
@@ -124,7 +124,7 @@ def normal_estimate(
         n: how many observations it rests on.
         bounds: range of what is estimated: ``(0, 1)`` for a share, ``(-1, 1)`` for a correlation.
     """
-    half = stats.norm.ppf((1 + level) / 2) * np.asarray(standard_error)
+    half = scipy.stats.norm.ppf((1 + level) / 2) * np.asarray(standard_error)
     low, high = np.clip(value - half, *bounds), np.clip(value + half, *bounds)
     if np.ndim(value) == 0:
         low, high = float(low), float(high)
@@ -235,7 +235,7 @@ def proportion(hits: Shaped[ArrayLike, "..."], *, exact: bool = False) -> Estima
     )
     count, total = int(hits.sum()), len(hits)
     value = count / total
-    low, high = stats.binomtest(count, total).proportion_ci(0.95, "exact") if exact else wilson(value, total)
+    low, high = scipy.stats.binomtest(count, total).proportion_ci(0.95, "exact") if exact else wilson(value, total)
     error, method = float(np.sqrt(value * (1 - value) / total)), "Clopper-Pearson" if exact else "Wilson"
     return Estimate(value, float(low), float(high), method=method, n=total, standard_error=error)
 
@@ -256,7 +256,8 @@ def bounded_mean(values: Num[ArrayLike, "n"], bounds: tuple[float | int, float |
     inside = bool(((values >= low) & (values <= high)).all())
     require(inside, "values", "outside", f"within [{low:g}, {high:g}]")
     if np.ptp(values) > relative * np.abs(values).max():  # Values that differ by rounding alone are one number.
-        ends, mean = stats.bootstrap((values,), np.mean, method="percentile", rng=0).confidence_interval, values.mean()
+        ends = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=0).confidence_interval
+        mean = values.mean()
         return Estimate(float(mean), float(ends.low), float(ends.high), method="percentile bootstrap", n=len(values))
     value, other = float(values[0]), float(wilson(0, len(values))[1])
     ends = value - other * (value - low), value + other * (high - value)
@@ -277,7 +278,7 @@ def wilson(
     require(is_number(cases) and 0 < cases <= 1e100, "cases", cases, "positive, at most 1e+100")
     cases = float(cases)
     require(is_number(confidence) and 0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
-    z2 = stats.norm.ppf((1 + confidence) / 2) ** 2
+    z2 = scipy.stats.norm.ppf((1 + confidence) / 2) ** 2
     centre = (share + z2 / (2 * cases)) / (1 + z2 / cases)
     half = np.sqrt(z2 * (share * (1 - share) / cases + z2 / (4 * cases**2))) / (1 + z2 / cases)
     # Exactly 0 and 1 at the ends, where the two terms cancel but for rounding.

@@ -5,9 +5,9 @@ a false positive rate), and whether one quantity rises with another.
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
-from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate, proportion, wilson
 from dgu.core.arrays import as_doubles, as_floats, is_number
@@ -33,9 +33,9 @@ def auc(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"]) -> Est
     """
     positives, negatives = _checked(positives, negatives)
     m, n = len(positives), len(negatives)
-    ranks = stats.rankdata(np.concatenate([positives, negatives]))
-    above = (ranks[:m] - stats.rankdata(positives)) / n
-    below = 1 - (ranks[m:] - stats.rankdata(negatives)) / m
+    ranks = scipy.stats.rankdata(np.concatenate([positives, negatives]))
+    above = (ranks[:m] - scipy.stats.rankdata(positives)) / n
+    below = 1 - (ranks[m:] - scipy.stats.rankdata(negatives)) / m
     value = float(above.mean())
     error = float(np.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / n))
     if error == 0:
@@ -84,7 +84,7 @@ def rank_correlation(
     require(fit, "shapes of x and y", shapes, "such that they broadcast")
     for name, values in zip("xy", pair):
         require(bool(np.isfinite(values).all()), name, "not finite", "finite")
-    a, b = (stats.rankdata(values, axis=-1) - (lengths[0][0] + 1) / 2 for values in pair)
+    a, b = (scipy.stats.rankdata(values, axis=-1) - (lengths[0][0] + 1) / 2 for values in pair)
     norms = np.sqrt(np.sum(a**2, axis=-1) * np.sum(b**2, axis=-1))
     return np.where(norms > 0, np.sum(a * b, axis=-1) / np.where(norms > 0, norms, 1.0), 0.0)
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
-from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core.arrays import as_doubles, as_floats, as_number, check_squares, is_floating, is_number
@@ -223,7 +223,7 @@ def _about(
     """``centre +- t_freedom error``, cut to ``bounds``."""
     require(is_number(confidence) and 0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
     require(bounds[0] < bounds[1], "bounds", bounds, "(low, high) with low < high")
-    half = stats.t.ppf((1 + confidence) / 2, freedom) * error
+    half = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * error
     ends = (np.clip(centre - half, *bounds), np.clip(centre + half, *bounds))
     mean, spread, low, high = (float(x) if np.ndim(x) == 0 else x for x in (centre, error, *ends))
     return Estimate(mean, low, high, float(confidence), "t", freedom + 1, spread)
@@ -337,11 +337,11 @@ def equivalence(
 
     def above(value: float | int) -> float:
         """One-sided p for ``mean > value``."""
-        return float(stats.t.sf((float(interval.value) - value) / error, freedom)) if known else 1.0
+        return float(scipy.stats.t.sf((float(interval.value) - value) / error, freedom)) if known else 1.0
 
     def below(value: float | int) -> float:
         """One-sided p for ``mean < value``."""
-        return float(stats.t.cdf((float(interval.value) - value) / error, freedom)) if known else 1.0
+        return float(scipy.stats.t.cdf((float(interval.value) - value) / error, freedom)) if known else 1.0
 
     return Equivalence(
         interval=interval,

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
-from scipy import optimize
-from scipy.special import expit, logit
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core.arrays import as_doubles, as_labels
@@ -38,7 +37,7 @@ class SigmoidFit:
 
     def __call__(self, x: Num[ArrayLike, "..."], curve: int = 0) -> np.ndarray:
         """The fitted score of one curve."""
-        return expit(self.slope * (as_doubles("x", x) - self.midpoints[curve]))
+        return scipy.special.expit(self.slope * (as_doubles("x", x) - self.midpoints[curve]))
 
     def of(self, quantity: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Estimate:
         """``quantity(slope (...), midpoints (..., C))`` with the percentile interval of its bootstrap draws."""
@@ -50,7 +49,7 @@ class SigmoidFit:
     def crossing(self, level: float | int = 0.95, curve: int = 0) -> Estimate:
         """Where a curve reaches ``level``: ``b + log(level / (1 - level)) / a``."""
         require(0 < level < 1, "level", level, "strictly between 0 and 1")
-        return self.of(lambda slope, midpoints: midpoints[..., curve] + logit(level) / slope)
+        return self.of(lambda slope, midpoints: midpoints[..., curve] + scipy.special.logit(level) / slope)
 
     def spread(self, shift: Num[ArrayLike, "C"] | None = None) -> Estimate:
         """Standard deviation (``ddof=1``) of the curves' midpoints over the abscissa ``x - shift_c``; two curves or
@@ -127,19 +126,21 @@ def fit_sigmoids(
     places = np.eye(count)[numbers]
 
     def fitted(parameters: np.ndarray) -> np.ndarray:
-        return expit(np.exp(_log_slope(parameters[0])) * (x - parameters[1:][numbers]))
+        return scipy.special.expit(np.exp(_log_slope(parameters[0])) * (x - parameters[1:][numbers]))
 
     def jacobian(parameters: np.ndarray) -> np.ndarray:
         log_slope = _log_slope(parameters[0])
         slope, gap = np.exp(log_slope), x - parameters[1:][numbers]
-        score = expit(slope * gap)
+        score = scipy.special.expit(slope * gap)
         rise = (score * (1 - score) * slope)[:, None]
         bend = 1 - (log_slope / _MOST) ** 2
         return np.concatenate([rise * gap[:, None] * bend, -rise * places], axis=1)
 
     def solve(scores: np.ndarray, start: np.ndarray) -> np.ndarray:
         # MINPACK's: bounded methods of scipy take ten times as long on so few points.
-        found = optimize.least_squares(lambda parameters: fitted(parameters) - scores, start, jacobian, method="lm")
+        found = scipy.optimize.least_squares(
+            lambda parameters: fitted(parameters) - scores, start, jacobian, method="lm"
+        )
         return found.x
 
     # Of several starts the best: with steep curves least squares has flat places.

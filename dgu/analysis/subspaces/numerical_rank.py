@@ -6,10 +6,10 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num
-from scipy import stats
 
 from dgu.analysis.linearity.jacobians import singular_triplets
 from dgu.analysis.subspaces.energy_share import share_wanted
@@ -157,7 +157,7 @@ def jacobian_ranks(
         raise InputError("denoiser: non-finite product with its Jacobian: must be finite")
     known = np.square(found.values).sum(axis=1)
     energy, error = known + residual.mean(axis=1), residual.std(axis=1, ddof=1) / np.sqrt(probes)
-    half = stats.t.ppf(0.975, probes - 1) * error
+    half = scipy.stats.t.ppf(0.975, probes - 1) * error
 
     def rank_at(total: np.ndarray) -> np.ndarray:
         """At an energy; beyond the values found, the least rank if all further values equalled the last."""

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
-from scipy import special
-from scipy.stats import qmc
 
 from dgu.core.arrays import as_doubles
 from dgu.core.errors import require
@@ -122,7 +121,7 @@ def class_weights(weights: Float[ArrayLike, "k"] | None, k: int) -> Float[np.nda
 
 
 def _sobol(points: int, dimension: int) -> np.ndarray:
-    return qmc.Sobol(dimension, scramble=False).random_base2(points.bit_length() - 1)
+    return scipy.stats.qmc.Sobol(dimension, scramble=False).random_base2(points.bit_length() - 1)
 
 
 def _orthant(mean: np.ndarray, covariance: np.ndarray, nodes: np.ndarray | None, key: Key) -> tuple[float, float]:
@@ -130,7 +129,7 @@ def _orthant(mean: np.ndarray, covariance: np.ndarray, nodes: np.ndarray | None,
     scale = np.sqrt(np.maximum(np.diag(covariance), np.finfo(float).tiny))
     limits = mean / scale
     if nodes is None:
-        return float(special.ndtr(limits[0])), 0.0
+        return float(scipy.special.ndtr(limits[0])), 0.0
     # The least likely condition first: it leaves the least variance to the rest (Genz and Bretz, 2009, sec. 4.1.3).
     order = np.argsort(limits)
     limits = limits[order]
@@ -142,10 +141,10 @@ def _orthant(mean: np.ndarray, covariance: np.ndarray, nodes: np.ndarray | None,
     product = np.ones(u.shape[:2])
     for row in range(len(limits)):
         at = (limits[row] - drawn[..., :row] @ root[row, :row]) / root[row, row]
-        probability = special.ndtr(at)
+        probability = scipy.special.ndtr(at)
         product *= probability
         if row < drawn.shape[-1]:
             inside = np.clip(u[..., row] * probability, np.finfo(float).tiny, 1 - np.finfo(float).eps)
-            drawn[..., row] = special.ndtri(inside)
+            drawn[..., row] = scipy.special.ndtri(inside)
     means = product.mean(axis=1)
     return float(means.mean()), float(means.std(ddof=1) / np.sqrt(SHIFTS))

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
-from scipy import linalg
 
 from dgu.analysis.universality.argmax import class_weights, classifier_error
 from dgu.core.arrays import as_doubles, as_labels
@@ -39,12 +39,12 @@ def least_squares_classifier(
     n, d = rows.shape
     targets = np.eye(num_classes)[y]
     if ridge == 0:
-        return linalg.lstsq(rows, targets, check_finite=False)[0]
+        return scipy.linalg.lstsq(rows, targets, check_finite=False)[0]
     gram = rows.T @ rows if d <= n else rows @ rows.T
     gram[np.diag_indices_from(gram)] += n * ridge
     if d <= n:
-        return linalg.solve(gram, rows.T @ targets, assume_a="pos", check_finite=False)
-    return rows.T @ linalg.solve(gram, targets, assume_a="pos", check_finite=False)
+        return scipy.linalg.solve(gram, rows.T @ targets, assume_a="pos", check_finite=False)
+    return rows.T @ scipy.linalg.solve(gram, targets, assume_a="pos", check_finite=False)
 
 
 def simulated_errors(
@@ -94,5 +94,5 @@ def simulated_errors(
 
 def _root(covariance: np.ndarray) -> np.ndarray:
     """R with R^T R = covariance, which may be singular."""
-    values, vectors = linalg.eigh(covariance)
+    values, vectors = scipy.linalg.eigh(covariance)
     return (vectors * np.sqrt(np.maximum(values, 0))).T

@@ -23,9 +23,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jaxtyping import Float, Num
-from scipy import stats
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.analysis.stats.resampling import sample_deviation
@@ -233,7 +233,7 @@ def gap_trend(
     x = np.log(dimensions)
     x = x - weight @ x / weight.sum()
     slope = float(weight * x @ np.log(mean) / (weight @ x**2))
-    half = float(stats.norm.ppf(0.975) / np.sqrt(weight @ x**2)) if known else 0.0
+    half = float(scipy.stats.norm.ppf(0.975) / np.sqrt(weight @ x**2)) if known else 0.0
     return GapTrend(
         mean,
         error,

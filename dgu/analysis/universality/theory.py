@@ -59,9 +59,9 @@ it; where it is not, the plain step y <- F(y) rises towards it. The iteration ca
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Num
-from scipy import linalg, optimize
 
 from dgu.analysis.universality.argmax import ClassificationError, argmax_error, class_weights
 from dgu.core.arrays import as_doubles
@@ -165,7 +165,7 @@ def best_ridge(
             means, covariances, n, ridge=scale * 10.0 ** float(log_ridge), weights=pi, key=key, points=points
         ).error
 
-    found = optimize.minimize_scalar(error_at, bounds=(-5.0, 3.0), method="bounded", options={"xatol": 0.2})
+    found = scipy.optimize.minimize_scalar(error_at, bounds=(-5.0, 3.0), method="bounded", options={"xatol": 0.2})
     return asymptotic_error(
         means, covariances, n, ridge=scale * 10.0 ** float(found.x), weights=pi, key=key, points=points
     )
@@ -185,8 +185,8 @@ def _checked(means: ArrayLike, covariances: ArrayLike, weights: ArrayLike | None
         # Room for what float32 rounding does to a covariance.
         room = 1e-5 * max(float(np.trace(sigma[label])), np.finfo(float).tiny)
         try:
-            linalg.cholesky(sigma[label] + room * np.eye(d), lower=True, check_finite=False)
-        except linalg.LinAlgError:
+            scipy.linalg.cholesky(sigma[label] + room * np.eye(d), lower=True, check_finite=False)
+        except scipy.linalg.LinAlgError:
             raise InputError(f"{name} = not positive semi-definite: must be a covariance") from None
     return mu, (sigma + transposed) / 2, class_weights(weights, k)
 
@@ -194,7 +194,7 @@ def _checked(means: ArrayLike, covariances: ArrayLike, weights: ArrayLike | None
 def _range(mu: np.ndarray, sigma: np.ndarray, pi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvectors (columns) and eigenvalues of the mixture's second moment, without those of eigenvalue 0."""
     second = np.einsum("k,kij->ij", pi, sigma) + (mu.T * pi) @ mu
-    values, vectors = linalg.eigh(second, check_finite=False)
+    values, vectors = scipy.linalg.eigh(second, check_finite=False)
     kept = values > len(values) * np.finfo(float).eps * values[-1]
     require(bool(kept.any()), "moments", "all zero", "of a mixture with some spread")
     return vectors[:, kept], values[kept]
@@ -219,8 +219,8 @@ def _traces(mu: np.ndarray, sigma: np.ndarray, scales: np.ndarray, beta: float) 
     """Of ``R = (beta I + sum_k scales_k C_k)^{-1}``."""
     total = np.tensordot(scales, sigma, axes=1) + (mu.T * scales) @ mu
     total[np.diag_indices_from(total)] += beta
-    lower = linalg.cholesky(total, lower=True, overwrite_a=True, check_finite=False)
-    half, _ = linalg.lapack.dpotri(lower, lower=1)
+    lower = scipy.linalg.cholesky(total, lower=True, overwrite_a=True, check_finite=False)
+    half, _ = scipy.linalg.lapack.dpotri(lower, lower=1)
     resolvent = np.tril(half) + np.tril(half, -1).T
     products = sigma @ resolvent
     flat, turned = (each.reshape(len(sigma), -1) for each in (products, products.swapaxes(1, 2)))
