@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,6 +192,8 @@ def _integrate(
         return jnp.sqrt(jnp.maximum(jnp.sum(state), jnp.mean(nats)))
 
     low, high = jnp.log(sigma_min), jnp.log(sigma_max)
+    import diffrax  # It takes a second to load, which everything that imports this module would wait for.
+
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
         diffrax.Dopri8(),
