@@ -11,7 +11,6 @@ Functions take ONE example; ``jax.vmap`` them over examples and keys. Draws are 
 import functools
 from typing import Any
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,6 +125,8 @@ def probability_flow(
 def _flow(score: Score, x: Event, start: Array, end: Array, rtol: Array, atol: Array, *, sde: LinearSDE) -> Event:
     def slope(t: Any, x: Any, score: Any) -> Array:
         return sde.drift(t) * x - jnp.square(sde.diffusion(t)) / 2 * score(x, t)
+
+    import diffrax  # It takes a second to load, which everything that imports this module would wait for.
 
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(slope),
