@@ -35,9 +35,9 @@ def run_quickly(monkeypatch, tmp_path, capsys):
 
 @needs_torch
 def test_sampling_runs_and_the_peer_gives_the_same_samples(run_quickly):
-    figures, printed = run_quickly(sampling)
+    figures, printed = run_quickly(sampling, compile=False)
     # The program refuses to time peers that differ; a difference of exactly zero would mean it compared nothing.
-    assert 0 < figures["largest_difference_from_torch"] < 1e-3
+    assert 0 < figures["largest_difference_from"]["torch"] < 1e-3
     assert figures["evaluations"] == 3
     assert set(figures["seconds"]) == {"dgu 1 x 2", "chain 1 x 2", "torch"}
     assert set(figures["relative_throughput"]) == {"dgu 1 x 2 to chain 1 x 2", "dgu 1 x 2 to torch"}
@@ -50,6 +50,39 @@ def test_sampling_runs_and_the_peer_gives_the_same_samples(run_quickly):
     ratio = figures["relative_throughput"]["dgu 1 x 2 to torch"]["median"]
     ours, theirs = ([wall for wall, _ in figures["times"][name]] for name in ("dgu 1 x 2", "torch"))
     np.testing.assert_allclose(ratio, np.median(np.divide(theirs, ours)))
+
+
+@needs_torch
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_the_compiled_peer_gives_what_the_eager_one_gives_or_says_why_not():
+    """Forward, and the gradient of a training step; a compiler that fails leaves its reason and nothing to time."""
+    import torch
+
+    from benchmarks.network_peers import differences, torch_peers
+
+    network = EDMNetwork(
+        ADMConfig(4, 1, 1, label_dim=2, model_channels=4, channel_mult=(1,), num_blocks=1, dropout=0.0)
+    )
+    params = subjects.random_params(network)
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((2, 4, 4, 1), np.float32), np.ones(2, np.float32), np.arange(2)
+    ours = np.asarray(jax.vmap(lambda x, s, k: network.denoiser(params).given(k)(x, s))(*inputs))
+    for passed, expected in (("forward", ours), ("training", None)):
+        peers = torch_peers(network, params, inputs, passed, threads=1, compile_too=True)
+        assert peers.works.keys() == {"torch", "torch.compile"} and peers.first["torch.compile"] > 0
+        apart = differences(peers, expected, dropout=False)
+        assert "torch.compile" in apart and all(0 < worst < 1e-5 for worst in apart.values())
+    assert differences(peers, None, dropout=True) == {}
+
+    def broken(function, **options):
+        return lambda *given: (_ for _ in ()).throw(RuntimeError("no compiler\n  is here"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", broken)
+        peers = torch_peers(network, params, inputs, "forward", threads=1, compile_too=True)
+    assert peers.works.keys() == {"torch"} == peers.outputs.keys()
+    assert peers.failed == {"torch.compile": "RuntimeError: no compiler is here"}
 
 
 def products(jaxpr):
@@ -128,10 +161,10 @@ def test_the_chain_has_kernels_of_the_networks_shapes_and_finite_numbers():
 @needs_torch
 @pytest.mark.parametrize("name", ["ncsnpp", "imagenet64"])
 def test_networks_run_and_the_peer_computes_the_same(run_quickly, name):
-    figures, printed = run_quickly(networks, networks=(name,), dtypes=("float32",))
+    figures, printed = run_quickly(networks, networks=(name,), dtypes=("float32",), compile=False)
     forward, training = figures["results"]
     # The program refuses to time peers that differ; a difference of exactly zero would mean it compared nothing.
-    assert 0 < forward["largest_difference_from_torch"] < 1e-5
+    assert 0 < forward["largest_difference"]["torch"] < 1e-5
     assert training["flop_per_image"] == 3 * forward["flop_per_image"] > 0
     for result in (forward, training):
         assert result["batch"] == 2 and result["seconds"].keys() == {"dgu", "chain", "torch"}
