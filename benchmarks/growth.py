@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import tyro
 
 from benchmarks import provenance
+from benchmarks.growth_fit import shown, slopes
 from benchmarks.growth_works import FUNCTIONS, Function
 from benchmarks.timing import Work, alternate, spread, use_cores
 
@@ -56,18 +56,6 @@ class Config:
     """File to write the figures to."""
     figure: str | None = None
     """File to draw the curves in; its ending says the format."""
-
-
-def slopes(sizes: list[int], values: list[float | None]) -> dict[str, float] | None:
-    """The exponent of growth, and its smallest and largest between neighbouring sizes; None where a value is missing.
-
-    ``log value = exponent log size + c`` by least squares.
-    """
-    if len(sizes) < 2 or any(value is None or value <= 0 for value in values):
-        return None
-    x, y = np.log(sizes), np.log(np.asarray(values, float))
-    near = np.diff(y) / np.diff(x)
-    return {"exponent": float(np.polyfit(x, y, 1)[0]), "low": float(near.min()), "high": float(near.max())}
 
 
 def extra_memory(work: Work) -> int | None:
@@ -152,11 +140,6 @@ def measure(function: Function, config: Config) -> list[dict[str, Any]]:
             in_a_process(function, {"devices": sizes}, count, config)["devices"] for count, sizes in chosen
         ]
     return [joined(function, parameter, of) for parameter, of in parts.items()]
-
-
-def shown(exponent: dict[str, float] | None) -> str:
-    """An exponent with its range."""
-    return "-" if exponent is None else f"{exponent['exponent']:.2f} ({exponent['low']:.2f} to {exponent['high']:.2f})"
 
 
 def print_curve(curve: dict[str, Any]) -> None:

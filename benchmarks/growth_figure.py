@@ -4,18 +4,14 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from benchmarks.growth_fit import shown
 from dgu.plots.style import LOOKS, new_figure, style
 
 #: Panels side by side, and their size in inches.
 COLUMNS, WIDTH, HEIGHT = 4, 2.6, 2.3
 NAMES = {"d": "$d$", "n": "$n$", "N": "$N$"}
-
-
-def _exponent(exponent: dict[str, float] | None) -> str:
-    if exponent is None:
-        return ""
-    return f" {exponent['exponent']:.2f} ({exponent['low']:.2f} to {exponent['high']:.2f})"
 
 
 def _panel(axes: Axes, curves: list[dict[str, Any]], values: str, unit: float) -> None:
@@ -24,7 +20,7 @@ def _panel(axes: Axes, curves: list[dict[str, Any]], values: str, unit: float) -
         sizes = [size / curve["sizes"][0] for size in curve["sizes"]]
         memory = values == "bytes"
         exponent = curve["memory_exponent" if memory else "time_exponent"]
-        label = NAMES.get(curve["parameter"], curve["parameter"]) + _exponent(exponent)
+        label = NAMES.get(curve["parameter"], curve["parameter"]) + ("" if exponent is None else f" {shown(exponent)}")
         heights = [None if at is None else (at if memory else at["median"]) / unit for at in curve[values]]
         # Nothing below a thousandth: resident memory is counted in pages.
         heights = [float("nan") if height is None else max(height, 1e-3) for height in heights]
@@ -35,9 +31,12 @@ def _panel(axes: Axes, curves: list[dict[str, Any]], values: str, unit: float) -
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if high > 100 * low else (1, 2, 5), numticks=9))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.legend(fontsize=6.5, handlelength=1.8, borderpad=0.2, labelspacing=0.25, loc="upper left")
     # Room for the legend above the curves.
-    low, high = axes.get_ylim()
     axes.set_ylim(low, high * (high / low) ** (0.18 * len(curves)))
 
 

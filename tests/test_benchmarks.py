@@ -12,6 +12,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from benchmarks import chain, networks, sampling, subjects
+from benchmarks.page_tables import TABLES
 from dgu.models import ADMConfig, EDMNetwork
 from tests.training.classifiers.sgd_reference import train_linear
 
@@ -28,7 +29,11 @@ def run_quickly(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(jax.config, "update", lambda name, value: None)
         path = tmp_path / "figures.json"
         module.main(module.Config(quick=True, threads=1, json=str(path), **options))
-        return json.loads(path.read_text()), capsys.readouterr().out
+        figures = json.loads(path.read_text())
+        # The page can be made of any program's figures; its table has a row for each program that was timed.
+        page = "\n".join(TABLES[module.__name__.split(".")[1]](figures))
+        assert all(f"| {name} |" in page for name in figures.get("seconds", {}))
+        return figures, capsys.readouterr().out
 
     return run
 
@@ -302,6 +307,73 @@ def test_distillation_is_compared_at_equal_error(run_quickly):
     whole = figures["all"]
     assert (whole["images"], whole["draws"]) == (1024, 1) and 1 <= min(figures["adam_epochs"]) <= 2
     assert f"{figures['adam_seconds'] / whole['seconds']:.0f} times faster" in printed.replace("\n", " ")
+
+
+needs_samplers = pytest.mark.skipif(
+    None in map(importlib.util.find_spec, ("torch", "diffusers", "azula")),
+    reason="PyTorch, diffusers or azula is missing",
+)
+
+
+@needs_samplers
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_samplers_of_other_libraries_give_the_same_samples(run_quickly):
+    from benchmarks import samplers
+
+    figures, printed = run_quickly(samplers)
+    (result,) = figures["results"]
+    assert result["evaluations"] == 5 and result["batch"] == 2
+    # The program refuses to time others; a difference of exactly zero would mean it compared nothing.
+    assert len(result["largest_difference_from_dgu"]) == 6
+    assert all(0 < worst < 1e-3 for worst in result["largest_difference_from_dgu"].values())
+    walls = {name: np.array([wall for wall, _ in of]) for name, of in result["times"].items()}
+    beyond = walls["azula, Heun"] - walls["network, PyTorch"]
+    np.testing.assert_allclose(result["overhead"]["azula, Heun"]["seconds"]["median"], np.median(beyond))
+    share = walls["dgu, Euler"] / walls["network, JAX"] - 1
+    np.testing.assert_allclose(result["overhead"]["dgu, Euler"]["share"]["median"], np.median(share))
+    assert "diffusers, Euler" in printed
+
+
+@needs_samplers
+def test_samplers_of_other_libraries_evaluate_the_network_equally_often():
+    import torch
+
+    from benchmarks.library_samplers import library_samplers
+    from dgu.samplers import karras_sigmas
+
+    class Counting:
+        sigma_data, calls = 0.5, 0
+
+        def denoise(self, x, sigma, labels):
+            self.calls += 1
+            return 0.5 * x
+
+        def network(self, x, noise, labels):
+            self.calls += 1
+            return 0.5 * x
+
+    peer = Counting()
+    for run in library_samplers(peer, karras_sigmas(6), karras_sigmas(11)).values():
+        peer.calls = 0
+        run(torch.ones(1, 1, 2, 2), torch.zeros(1, 1))
+        assert peer.calls == 11
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
+def test_scikit_reaches_the_same_optimum(run_quickly):
+    from benchmarks import scikit
+
+    figures, printed = run_quickly(scikit)
+    tall, wide = figures["results"]
+    for result in (tall, wide):
+        assert 0 < result["largest_difference_of_least_squares"] < 1e-3
+        assert all(0.25 < share <= 1 for share in result["accuracy"].values()) and len(result["accuracy"]) == 5
+        walls = [wall for wall, _ in result["times"]["SGDClassifier"]]
+        np.testing.assert_allclose(result["seconds_per_run"]["SGDClassifier"]["median"], np.median(walls) / 2)
+    # Overlapping classes have an optimum, which SGD does not go below.
+    losses = tall["cross_entropy"]
+    assert losses["LogisticRegression"] <= losses["dgu, SGD"] < 1.1 * losses["LogisticRegression"]
+    assert "tall: 4 classes, 512 rows of 32 features" in printed
 
 
 @needs_torch
