@@ -39,8 +39,8 @@ def _compiler(result: Figures) -> Lines:
 
 def _largest(name: str, apart: dict[str, float], of: str) -> Lines:
     """A sentence about the largest differences, where there are any."""
-    parts = ", ".join(f"{program} {worst:.1e}" for program, worst in apart.items())
-    return [f"Largest difference from {name}, as a share of the largest {of}: {parts}."] if parts else []
+    parts = "; ".join(f"{program}: {worst:.1e}" for program, worst in apart.items())
+    return [f"Largest differences from {name}, as shares of the largest {of}: {parts}."] if parts else []
 
 
 def sampling(figures: Figures) -> Lines:

@@ -25,12 +25,12 @@ def processor() -> str:
 
 
 def command(options: list[str]) -> str:
-    """The command that runs this program with ``options``, without where it writes its figures."""
+    """The command that runs this program with ``options``, without the files that it writes."""
     shown, skip = [], False
     for word in options:
-        if skip or word.startswith("--json="):
+        if skip or word.startswith(("--json=", "--figure=")):
             skip = False
-        elif word == "--json":
+        elif word in ("--json", "--figure"):
             skip = True
         else:
             shown.append(word)

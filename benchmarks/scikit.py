@@ -44,7 +44,7 @@ class Config:
     """Classifiers trained."""
     epochs: int = 30
     """Epochs of both stochastic programs."""
-    rounds: int = 5
+    rounds: int = 3
     """Times that each is measured, in turn."""
     threads: int = 2
     """Cores the process may use; jobs of scikit-learn, CPU devices of JAX."""

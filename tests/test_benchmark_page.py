@@ -38,7 +38,7 @@ def test_numbers_and_tables_have_one_form():
 def test_figures_say_where_they_come_from(monkeypatch, folder):
     origin = json.loads((folder / "neighbours.json").read_text())["origin"]
     assert origin["cores"] >= 1 and origin["processor"] and "jax" in origin["versions"] and len(origin["day"]) == 10
-    words = ["--quick", "--json", "a b.json", "--rounds", "3", "--json=c.json"]
+    words = ["--quick", "--json", "a b.json", "--rounds", "3", "--json=c.json", "--figure", "d.svg"]
     name = sys.modules["__main__"].__spec__
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", type("S", (), {"name": "benchmarks.neighbours"})())
     assert provenance.command(words) == "python -m benchmarks.neighbours --quick --rounds 3"
@@ -51,7 +51,7 @@ def test_the_page_is_made_of_stored_figures(folder, capsys):
     text = out.read_text()
     assert "| dgu | 2.00 (1.50 to 2.50) | 2.00 | 1.50 GB |" in text
     assert "| numpy | 4.00 (1.50 to 2.50) | 1.00 | 2.25 GB |" in text
-    assert "## Nearest neighbours" in text and "## A sampler" not in text
+    assert "## Nearest neighbours of 4,000 queries" in text and "## A sampler" not in text
     assert "Not measured: sampling, " in text and "neighbours" not in text.split("Not measured: ")[1].split(" (")[0]
     origin = json.loads((folder / "neighbours.json").read_text())["origin"]
     assert origin["day"] in text and f"jax {origin['versions']['jax']}" in text
@@ -76,7 +76,7 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(monkeypatch, folder, ca
     assert (
         "`python -m benchmarks.no_such_program` failed: `" in text and "no_such_program" in text.split("failed: `")[1]
     )
-    assert "## Nearest neighbours" in text
+    assert "## Nearest neighbours of 4,000 queries" in text
     assert "failed: broken" in capsys.readouterr().out
 
 
