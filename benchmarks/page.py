@@ -98,7 +98,8 @@ def run_part(part: Part, folder: Path, quick: bool) -> str | None:
     print(f"== {time.perf_counter() - start:.0f} s", flush=True)
     if run.returncode:
         print(run.stderr, file=sys.stderr)
-        return ([line for line in run.stderr.splitlines() if line.strip()] or ["no message"])[-1].strip()
+        last = ([line for line in run.stderr.splitlines() if line.strip()] or ["no message"])[-1].strip()
+        return last.removeprefix(f"{sys.executable}: ")
     return None
 
 
