@@ -316,7 +316,7 @@ needs_samplers = pytest.mark.skipif(
 
 
 @needs_samplers
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_samplers_of_other_libraries_give_the_same_samples(run_quickly):
     from benchmarks import samplers
 
@@ -335,6 +335,7 @@ def test_samplers_of_other_libraries_give_the_same_samples(run_quickly):
 
 
 @needs_samplers
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_samplers_of_other_libraries_evaluate_the_network_equally_often():
     import torch
 
