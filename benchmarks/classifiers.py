@@ -19,7 +19,6 @@ Medians over ``rounds`` rounds. The figure compared is seconds per run and epoch
 """
 
 import dataclasses
-import json
 import os
 import statistics
 import time
@@ -30,6 +29,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks import provenance
 from dgu.analysis import Runs, fit_classifiers
 
 CLASSES, FEATURES, TRAIN, POOL, VALIDATION, BATCH, RATE = 4, 12288, 4096, 5120, 1024, 64, 1e-3
@@ -180,8 +180,7 @@ def main(config: Config) -> None:
         f"PyTorch ran {config.peer_epochs} epochs of one run."
     )
     if config.json:
-        with open(config.json, "w") as file:
-            json.dump(result, file, indent=1)
+        provenance.write(config.json, result)
 
 
 if __name__ == "__main__":

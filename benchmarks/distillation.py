@@ -14,13 +14,13 @@ noises of every image. Compilation is left out of all: a first call of each come
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 import tyro
 
+from benchmarks import provenance
 from benchmarks.timing import seconds, use_cores
 from dgu.analysis import score_distances, weight_nmse
 from dgu.core.keys import seeded
@@ -174,8 +174,7 @@ def main(config: Config) -> dict:
         )
         print(f"  {sigma:<8.4g} {wanted:.5f}  {epoch:3d}   {found}   {apart:.2g}  {moved:.2g}")
     if config.json:
-        with open(config.json, "w") as file:
-            json.dump(result, file, indent=1)
+        provenance.write(config.json, result)
     return result
 
 

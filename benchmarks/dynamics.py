@@ -17,7 +17,6 @@ cores, and 8 times the peer's throughput per run.
 """
 
 import dataclasses
-import json
 import math
 import statistics
 
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks import provenance
 from benchmarks.timing import seconds, use_cores
 from dgu.analysis import Grid, KLMeasure
 from dgu.core.keys import seeded
@@ -200,8 +200,7 @@ def main(config: Config) -> None:
         f"{result['diverged']} diverged. By processor time dgu is faster by {result['ratio_by_processor_time']:.1f}x."
     )
     if config.json:
-        with open(config.json, "w") as file:
-            json.dump(result, file, indent=1)
+        provenance.write(config.json, result)
 
 
 if __name__ == "__main__":

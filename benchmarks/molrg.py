@@ -17,7 +17,6 @@ step. Held to: PCA's grid in 5 s, SGD's in 25 minutes on two cores, and 10 times
 """
 
 import dataclasses
-import json
 import statistics
 
 import jax
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks import provenance
 from benchmarks.timing import alternate, seconds, use_cores
 from dgu.analysis import (
     grid_cells,
@@ -181,8 +181,7 @@ def main(config: Config) -> None:
             f"problems as 1{{N >= d}}"
         )
     if config.json:
-        with open(config.json, "w") as file:
-            json.dump(result, file, indent=1)
+        provenance.write(config.json, result)
 
 
 if __name__ == "__main__":

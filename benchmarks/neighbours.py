@@ -16,7 +16,6 @@ data and runs it alone: what it reports includes the data (737 MB) and the libra
 """
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import jax
 import numpy as np
 import tyro
 
+from benchmarks import provenance
 from benchmarks.timing import alternate, relative_throughput, spread, use_cores
 
 
@@ -137,8 +137,7 @@ def main(config: Config) -> None:
         f"by processor time {busy['median']:.2f}"
     )
     if config.json:
-        with open(config.json, "w") as file:
-            json.dump(result, file, indent=1)
+        provenance.write(config.json, result)
 
 
 def alone(name: str, config: Config) -> None:

@@ -11,6 +11,9 @@ PyTorch.
 - ``torch``: the same network in eager PyTorch (``benchmarks/peer.py``), on the GPU where both see one. Forward, its
   output is compared with ours before anything is timed. In place of bfloat16 it computes in float16 on a GPU, as the
   reference does.
+- ``torch.compile``: the same compiled (``benchmarks/compiled.py``), forward and backward; Adam and the average stay
+  eager. Its output is compared with ours, too, and in training, where no dropout draws, its gradient with the eager
+  one. Compilation is reported apart; where it fails, the table says why.
 
 Programs take turns in each round; ratios are taken within a round, and their median over the rounds is reported, by
 wall time and by processor time. FLOP are those of convolutions and matrix products as published, three times a forward
@@ -23,7 +26,6 @@ finds, on a GPU, the largest micro-batch of a training step that fits with and w
 import dataclasses
 import functools
 import importlib.util
-import json
 from typing import Any, Literal
 
 import jax
@@ -31,13 +33,12 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks import chain, subjects
+from benchmarks import chain, provenance, subjects
 from benchmarks.timing import Work, alternate, matmul_ceiling, relative_throughput, spread, use_cores
 from dgu.core import parallel
 from dgu.core.keys import seeded
 from dgu.core.typing import PyTree
 from dgu.models import EDMNetwork
-from dgu.models.weights import params_to_arrays
 from dgu.training import TrainingConfig, initial_state, loop, train_steps
 from experiments.study.flop import matmul_flop
 
@@ -68,6 +69,8 @@ class Config:
     """On CPUs: cores the process may use, CPU devices of JAX, threads of PyTorch."""
     peer: bool = True
     """Time PyTorch too, where it is installed."""
+    compile: bool = True
+    """With the peer: time it compiled, too."""
     remat: bool = False
     """Rematerialise in dgu's training step."""
     largest: bool = False
@@ -122,35 +125,6 @@ def training_works(network: EDMNetwork, params: PyTree, inputs: tuple, devices: 
     }
 
 
-def torch_work(network: EDMNetwork, params: PyTree, inputs: tuple, passed: Pass, config: Config) -> tuple[Work, Any]:
-    """PyTorch's program and, forward, what it gives (N, H, W, C)."""
-    import torch
-
-    from benchmarks.peer import Peer, make_training_step
-
-    torch.set_num_threads(config.threads)
-    gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
-    half = torch.float16 if gpu else torch.bfloat16
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    device, dtype = "cuda" if gpu else "cpu", half if network.compute_dtype == "bfloat16" else torch.float32
-    peer = Peer(network, params_to_arrays(params), device, dtype)
-    x, sigma, labels = inputs
-    rows = torch.from_numpy(np.eye(network.unet.label_dim, dtype=np.float32)[labels]).to(device)
-    image = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1))).to(device)
-    level = torch.from_numpy(sigma).to(device)
-
-    def waited(value: Any) -> Any:
-        if gpu:
-            torch.cuda.synchronize()
-        return value
-
-    if passed == "training":
-        step = make_training_step(peer, 1e-4)
-        return lambda: waited(step(image, rows)), None
-    evaluate = torch.inference_mode()(lambda: waited(peer.denoise(image, level, rows)))
-    return evaluate, np.moveaxis(evaluate().cpu().numpy(), 1, -1)
-
-
 def measure_one(config: Config, name: subjects.Name, passed: Pass, dtype: Dtype) -> dict:
     """Figures of one network, pass and dtype; times in seconds."""
     network, params = subjects.load(name, quick=config.quick)
@@ -163,17 +137,19 @@ def measure_one(config: Config, name: subjects.Name, passed: Pass, dtype: Dtype)
     sigma = np.exp(rng.standard_normal(batch, np.float32))
     inputs = (x, sigma, np.arange(batch, dtype=np.int32) % network.unet.label_dim)
     works = (forward_works if passed == "forward" else training_works)(network, params, inputs, devices, dtype)
-    difference = None
+    differences, first, failed = {}, {}, {}
     if config.peer:
-        works["torch"], expected = torch_work(network, params, inputs, passed, config)
-        if expected is not None:
-            ours = np.concatenate(jax.device_get(works["dgu"]()))
-            difference = float(np.abs(ours - expected).max() / np.abs(expected).max())
-            allowed = 1e-3 if dtype == "float32" and not on_gpu else 0.1
-            if not difference < allowed:
-                raise SystemExit(
-                    f"{name}: dgu and PyTorch differ by {difference:.1e} of the largest: not the same work"
-                )
+        from benchmarks.network_peers import differences as compare
+        from benchmarks.network_peers import torch_peers
+
+        peers = torch_peers(network, params, inputs, passed, threads=config.threads, compile_too=config.compile)
+        works, first, failed = works | peers.works, peers.first, peers.failed
+        ours = np.concatenate(jax.device_get(works["dgu"]())) if passed == "forward" else None
+        differences = compare(peers, ours, dropout=network.unet.dropout > 0)
+        allowed = 1e-3 if dtype == "float32" and not on_gpu else 0.1
+        for program, worst in differences.items():
+            if not worst < allowed:
+                raise SystemExit(f"{name}: {program} differs by {worst:.1e} of the largest: not the same work")
     side = 256 if config.quick else 8192 if on_gpu else 1024
     works["ceiling"], ceiling_flop = matmul_ceiling(dtype, side)
     times = alternate(works, config.rounds)
@@ -198,7 +174,9 @@ def measure_one(config: Config, name: subjects.Name, passed: Pass, dtype: Dtype)
         "share_of_ceiling": {program: value / ceiling for program, value in achieved.items()},
         "relative_throughput": relative_throughput(times, pairs),
         "relative_throughput_by_processor_time": relative_throughput(times, pairs, clock=1),
-        "largest_difference_from_torch": difference,
+        "largest_difference": differences,
+        "first_call_with_compilation": first,
+        "failed": failed,
         "times": times,
     }
 
@@ -283,11 +261,16 @@ def print_result(result: dict) -> None:
         f"{result['devices'][0]}; {result['flop_per_image'] / 1e9:.4g} GFLOP an image; ceiling "
         f"{result['ceiling_flop_per_second'] / 1e9:.4g} GFLOP/s"
     )
-    if result["largest_difference_from_torch"] is not None:
-        print(f"largest difference from PyTorch: {result['largest_difference_from_torch']:.1e} of the largest")
+    against = "dgu" if result["pass"] == "forward" else "the eager gradient"
+    for name, worst in result["largest_difference"].items():
+        print(f"largest difference of {name} from {against}: {worst:.1e} of the largest")
+    for name, taken in result["first_call_with_compilation"].items():
+        print(f"{name}: first call, with compilation, {taken:.1f} s")
+    for name, reason in result["failed"].items():
+        print(f"{name} failed: {reason}")
     for name, at in result["seconds"].items():
         print(
-            f"  {name:8}{result['images_per_second'][name]:12.2f} images / s{at['median']:10.4f} s "
+            f"  {name:14}{result['images_per_second'][name]:12.2f} images / s{at['median']:10.4f} s "
             f"({at['quartile_low']:.4f} .. "
             f"{at['quartile_high']:.4f}){result['flop_per_second'][name] / 1e9:12.1f} GFLOP/s, "
             f"{100 * result['share_of_ceiling'][name]:.1f} % of the ceiling"
@@ -295,7 +278,7 @@ def print_result(result: dict) -> None:
     for name, at in result["relative_throughput"].items():
         busy = result["relative_throughput_by_processor_time"][name]["median"]
         print(
-            f"  {name:14} {at['median']:.3f} ({at['quartile_low']:.3f} .. {at['quartile_high']:.3f}); by processor "
+            f"  {name:22} {at['median']:.3f} ({at['quartile_low']:.3f} .. {at['quartile_high']:.3f}); by processor "
             f"time {busy:.3f}",
             flush=True,
         )
@@ -322,10 +305,7 @@ def main(config: Config) -> None:
                     results.append(measure_one(config, name, passed, dtype))
                     print_result(results[-1])
     if config.json:
-        with open(config.json, "w") as file:
-            json.dump(
-                {"config": dataclasses.asdict(config), "jax": jax.__version__, "results": results}, file, indent=1
-            )
+        provenance.write(config.json, {"config": dataclasses.asdict(config), "results": results})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ The work: 16 images of a small ADM (16 x 16 x 3, 32 channels, multipliers 1 and 
   ``lax.scan``.
 - ``torch``: the same network and sampler in plain eager PyTorch, written from the formulas. It gives the same samples,
   which is checked before anything is timed (on CPUs in float32; elsewhere the difference is reported).
+- ``torch.compile``: the same with its network compiled (``benchmarks/compiled.py``), checked likewise. Compilation is
+  reported apart; where it fails, the table says why. PyTorch keeps what it compiled between processes.
 
 ``dgu`` and ``chain`` run in two layouts: all images on one CPU device of JAX, and split over as many devices as
 threads. XLA's own convolution kernels use one thread each, so that one device leaves the second core nearly idle. On a
@@ -29,7 +31,6 @@ better than ratios of wall time.
 import dataclasses
 import functools
 import importlib.util
-import json
 import os
 import statistics
 from collections.abc import Callable
@@ -41,7 +42,7 @@ import numpy as np
 import tyro
 from jax import Array
 
-from benchmarks import chain, subjects
+from benchmarks import chain, provenance, subjects
 from benchmarks.timing import Work, alternate, relative_throughput, spread, use_cores
 from dgu.core.keys import seeded
 from dgu.distributions.bases import initial_noise
@@ -68,6 +69,8 @@ class Config:
     """On CPUs: cores the process may use; threads of PyTorch, CPU devices of JAX in the second layout."""
     peer: bool = True
     """Time the PyTorch peer too."""
+    compile: bool = True
+    """With the peer: time it compiled, too."""
     quick: bool = False
     """Two images, two steps, two rounds, one thread: does it work, no more."""
     json: str | None = None
@@ -104,12 +107,16 @@ def make_chain(
     return run
 
 
-def torch_sampler(
+Sampler = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def torch_samplers(
     config: Config, network: EDMNetwork, weights: dict[str, np.ndarray], sigmas: np.ndarray
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """The peer: ``run(x, one_hot_labels)`` from noise that has the first level, images last-channel in and out."""
+) -> dict[str, Sampler]:
+    """The peers: ``run(x, one_hot_labels)`` from noise that has the first level, images last-channel in and out."""
     import torch
 
+    from benchmarks.compiled import compiled
     from benchmarks.peer import Peer, make_sampler
 
     torch.set_num_threads(config.threads)
@@ -117,13 +124,20 @@ def torch_sampler(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     dtype = {"float32": torch.float32, "bfloat16": torch.float16 if gpu else torch.bfloat16}[config.dtype]
     device = "cuda" if gpu else "cpu"
-    sampler = make_sampler(Peer(network, weights, device, dtype), sigmas)
+    peers = {"torch": Peer(network, weights, device, dtype)}
+    if config.compile:
+        peers["torch.compile"] = compiled(peers["torch"])
 
-    def run(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        start = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1))).to(device)
-        return np.moveaxis(sampler(start, torch.from_numpy(labels).to(device)).cpu().numpy(), 1, -1)
+    def runs(peer: Peer) -> Sampler:
+        sampler = make_sampler(peer, sigmas)
 
-    return run
+        def run(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+            start = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1))).to(device)
+            return np.moveaxis(sampler(start, torch.from_numpy(labels).to(device)).cpu().numpy(), 1, -1)
+
+        return run
+
+    return {name: runs(peer) for name, peer in peers.items()}
 
 
 def measure(config: Config) -> dict:
@@ -156,31 +170,39 @@ def measure(config: Config) -> dict:
             raise SystemExit("the chain's numbers left the range of the floats")
 
     pairs = {f"dgu {layout} to chain {layout}": (f"dgu {layout}", f"chain {layout}") for layout in layouts}
-    versions, difference = {"jax": jax.__version__}, None
+    differences, first, failed = {}, {}, {}
     if config.peer:
-        import torch
+        from benchmarks.compiled import first_call
 
-        versions["torch"] = torch.__version__
-        peer, start = torch_sampler(config, network, params_to_arrays(params), sigmas), noise * np.float32(sigmas[0])
-        works["torch"] = lambda: peer(start, one_hot)
-        pairs |= {f"dgu {layout} to torch": (f"dgu {layout}", "torch") for layout in layouts}
-        expected = peer(start, one_hot)
-        difference = max(float(np.abs(ours(at) - expected).max() / np.abs(expected).max()) for at in layouts.values())
-        if on_cpu and config.dtype == "float32" and not difference < 1e-3:
-            raise SystemExit(f"dgu and PyTorch differ by {difference:.1e} of the largest magnitude: not the same work")
+        start, samples = noise * np.float32(sigmas[0]), [ours(at) for at in layouts.values()]
+        for name, peer in torch_samplers(config, network, params_to_arrays(params), sigmas).items():
+            if name == "torch.compile":
+                taken, reason = first_call(lambda peer=peer: peer(start, one_hot))
+                if taken is None:
+                    failed[name] = reason
+                    continue
+                first[name] = taken
+            works[name] = lambda peer=peer: peer(start, one_hot)
+            pairs |= {f"dgu {layout} to {name}": (f"dgu {layout}", name) for layout in layouts}
+            expected = peer(start, one_hot)
+            worst = max(float(np.abs(found - expected).max() / np.abs(expected).max()) for found in samples)
+            differences[name] = worst
+            if on_cpu and config.dtype == "float32" and not worst < 1e-3:
+                raise SystemExit(f"dgu and {name} differ by {worst:.1e} of the largest magnitude: not the same work")
 
     times = alternate(works, config.repeats)
     wall = {name: [at[0] for at in values] for name, values in times.items()}
     return {
         "config": dataclasses.asdict(config),
         "evaluations": 2 * config.steps - 1,
-        "largest_difference_from_torch": difference,
+        "largest_difference_from": differences,
+        "first_call_with_compilation": first,
+        "failed": failed,
         "seconds": {name: spread(values) for name, values in wall.items()},
         "processor_seconds": {name: spread([at[1] for at in values]) for name, values in times.items()},
         "images_per_second": {name: config.batch / statistics.median(values) for name, values in wall.items()},
         "relative_throughput": relative_throughput(times, pairs),
         "relative_throughput_by_processor_time": relative_throughput(times, pairs, clock=1),
-        "versions": versions,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "times": times,
     }
@@ -202,10 +224,12 @@ def main(config: Config) -> None:
         f"{config.dtype}, "
         f"{config.threads} threads, {config.repeats} rounds"
     )
-    if config.peer:
-        print(
-            f"largest difference from PyTorch's samples: {result['largest_difference_from_torch']:.1e} of the largest"
-        )
+    for name, worst in result["largest_difference_from"].items():
+        print(f"largest difference from the samples of {name}: {worst:.1e} of the largest")
+    for name, taken in result["first_call_with_compilation"].items():
+        print(f"{name}: first call, with compilation, {taken:.1f} s")
+    for name, reason in result["failed"].items():
+        print(f"{name} failed: {reason}")
     print(f"{'':14}{'images / s':>12}{'median s':>12}{'quartiles':>18}{'minimum':>10}{'processor s':>14}")
     for name, at in result["seconds"].items():
         quartiles = f"{at['quartile_low']:.3f} .. {at['quartile_high']:.3f}"
@@ -222,8 +246,7 @@ def main(config: Config) -> None:
             f"{busy['median']:.3f}"
         )
     if config.json:
-        with open(config.json, "w") as file:
-            json.dump(result, file, indent=1)
+        provenance.write(config.json, result)
 
 
 if __name__ == "__main__":

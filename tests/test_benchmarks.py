@@ -12,6 +12,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from benchmarks import chain, networks, sampling, subjects
+from benchmarks.page_tables import TABLES
 from dgu.models import ADMConfig, EDMNetwork
 from tests.training.classifiers.sgd_reference import train_linear
 
@@ -28,16 +29,20 @@ def run_quickly(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(jax.config, "update", lambda name, value: None)
         path = tmp_path / "figures.json"
         module.main(module.Config(quick=True, threads=1, json=str(path), **options))
-        return json.loads(path.read_text()), capsys.readouterr().out
+        figures = json.loads(path.read_text())
+        # The page can be made of any program's figures; its table has a row for each program that was timed.
+        page = "\n".join(TABLES[module.__name__.split(".")[1]](figures))
+        assert all(f"| {name} |" in page for name in figures.get("seconds", {}))
+        return figures, capsys.readouterr().out
 
     return run
 
 
 @needs_torch
 def test_sampling_runs_and_the_peer_gives_the_same_samples(run_quickly):
-    figures, printed = run_quickly(sampling)
+    figures, printed = run_quickly(sampling, compile=False)
     # The program refuses to time peers that differ; a difference of exactly zero would mean it compared nothing.
-    assert 0 < figures["largest_difference_from_torch"] < 1e-3
+    assert 0 < figures["largest_difference_from"]["torch"] < 1e-3
     assert figures["evaluations"] == 3
     assert set(figures["seconds"]) == {"dgu 1 x 2", "chain 1 x 2", "torch"}
     assert set(figures["relative_throughput"]) == {"dgu 1 x 2 to chain 1 x 2", "dgu 1 x 2 to torch"}
@@ -50,6 +55,39 @@ def test_sampling_runs_and_the_peer_gives_the_same_samples(run_quickly):
     ratio = figures["relative_throughput"]["dgu 1 x 2 to torch"]["median"]
     ours, theirs = ([wall for wall, _ in figures["times"][name]] for name in ("dgu 1 x 2", "torch"))
     np.testing.assert_allclose(ratio, np.median(np.divide(theirs, ours)))
+
+
+@needs_torch
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_the_compiled_peer_gives_what_the_eager_one_gives_or_says_why_not():
+    """Forward, and the gradient of a training step; a compiler that fails leaves its reason and nothing to time."""
+    import torch
+
+    from benchmarks.network_peers import differences, torch_peers
+
+    network = EDMNetwork(
+        ADMConfig(4, 1, 1, label_dim=2, model_channels=4, channel_mult=(1,), num_blocks=1, dropout=0.0)
+    )
+    params = subjects.random_params(network)
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((2, 4, 4, 1), np.float32), np.ones(2, np.float32), np.arange(2)
+    ours = np.asarray(jax.vmap(lambda x, s, k: network.denoiser(params).given(k)(x, s))(*inputs))
+    for passed, expected in (("forward", ours), ("training", None)):
+        peers = torch_peers(network, params, inputs, passed, threads=1, compile_too=True)
+        assert peers.works.keys() == {"torch", "torch.compile"} and peers.first["torch.compile"] > 0
+        apart = differences(peers, expected, dropout=False)
+        assert "torch.compile" in apart and all(0 < worst < 1e-5 for worst in apart.values())
+    assert differences(peers, None, dropout=True) == {}
+
+    def broken(function, **options):
+        return lambda *given: (_ for _ in ()).throw(RuntimeError("no compiler\n  is here"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", broken)
+        peers = torch_peers(network, params, inputs, "forward", threads=1, compile_too=True)
+    assert peers.works.keys() == {"torch"} == peers.outputs.keys()
+    assert peers.failed == {"torch.compile": "RuntimeError: no compiler is here"}
 
 
 def products(jaxpr):
@@ -131,10 +169,10 @@ def test_the_chain_has_kernels_of_the_networks_shapes_and_finite_numbers():
 @needs_torch
 @pytest.mark.parametrize("name", ["ncsnpp", "imagenet64"])
 def test_networks_run_and_the_peer_computes_the_same(run_quickly, name):
-    figures, printed = run_quickly(networks, networks=(name,), dtypes=("float32",))
+    figures, printed = run_quickly(networks, networks=(name,), dtypes=("float32",), compile=False)
     forward, training = figures["results"]
     # The program refuses to time peers that differ; a difference of exactly zero would mean it compared nothing.
-    assert 0 < forward["largest_difference_from_torch"] < 1e-5
+    assert 0 < forward["largest_difference"]["torch"] < 1e-5
     assert training["flop_per_image"] == 3 * forward["flop_per_image"] > 0
     for result in (forward, training):
         assert result["batch"] == 2 and result["seconds"].keys() == {"dgu", "chain", "torch"}
@@ -272,6 +310,74 @@ def test_distillation_is_compared_at_equal_error(run_quickly):
     whole = figures["all"]
     assert (whole["images"], whole["draws"]) == (1024, 1) and 1 <= min(figures["adam_epochs"]) <= 2
     assert f"{figures['adam_seconds'] / whole['seconds']:.0f} times faster" in printed.replace("\n", " ")
+
+
+needs_samplers = pytest.mark.skipif(
+    None in map(importlib.util.find_spec, ("torch", "diffusers", "azula")),
+    reason="PyTorch, diffusers or azula is missing",
+)
+
+
+@needs_samplers
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_samplers_of_other_libraries_give_the_same_samples(run_quickly):
+    from benchmarks import samplers
+
+    figures, printed = run_quickly(samplers)
+    (result,) = figures["results"]
+    assert result["evaluations"] == 5 and result["batch"] == 2
+    # The program refuses to time others; a difference of exactly zero would mean it compared nothing.
+    assert len(result["largest_difference_from_dgu"]) == 6
+    assert all(0 < worst < 1e-3 for worst in result["largest_difference_from_dgu"].values())
+    walls = {name: np.array([wall for wall, _ in of]) for name, of in result["times"].items()}
+    beyond = walls["azula, Heun"] - walls["network, PyTorch"]
+    np.testing.assert_allclose(result["overhead"]["azula, Heun"]["seconds"]["median"], np.median(beyond))
+    share = walls["dgu, Euler"] / walls["network, JAX"] - 1
+    np.testing.assert_allclose(result["overhead"]["dgu, Euler"]["share"]["median"], np.median(share))
+    assert "diffusers, Euler" in printed
+
+
+@needs_samplers
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_samplers_of_other_libraries_evaluate_the_network_equally_often():
+    import torch
+
+    from benchmarks.library_samplers import library_samplers
+    from dgu.samplers import karras_sigmas
+
+    class Counting:
+        sigma_data, calls = 0.5, 0
+
+        def denoise(self, x, sigma, labels):
+            self.calls += 1
+            return 0.5 * x
+
+        def network(self, x, noise, labels):
+            self.calls += 1
+            return 0.5 * x
+
+    peer = Counting()
+    for run in library_samplers(peer, karras_sigmas(6), karras_sigmas(11)).values():
+        peer.calls = 0
+        run(torch.ones(1, 1, 2, 2), torch.zeros(1, 1))
+        assert peer.calls == 11
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
+def test_scikit_reaches_the_same_optimum(run_quickly):
+    from benchmarks import scikit
+
+    figures, printed = run_quickly(scikit)
+    tall, wide = figures["results"]
+    for result in (tall, wide):
+        assert 0 < result["largest_difference_of_least_squares"] < 1e-3
+        assert all(0.25 < share <= 1 for share in result["accuracy"].values()) and len(result["accuracy"]) == 5
+        walls = [wall for wall, _ in result["times"]["SGDClassifier"]]
+        np.testing.assert_allclose(result["seconds_per_run"]["SGDClassifier"]["median"], np.median(walls) / 2)
+    # Overlapping classes have an optimum, which SGD does not go below.
+    losses = tall["cross_entropy"]
+    assert losses["LogisticRegression"] <= losses["dgu, SGD"] < 1.1 * losses["LogisticRegression"]
+    assert "tall: 4 classes, 512 rows of 32 features" in printed
 
 
 @needs_torch
