@@ -182,47 +182,39 @@ def measure_one(config: Config, name: subjects.Name, passed: Pass, dtype: Dtype)
 
 
 def largest_micro_batch(network: EDMNetwork, limit: float, *, step: int = 8, run: bool = True) -> dict[str, float]:
-    """The largest micro-batch, a multiple of ``step``, whose gradient fits in ``limit`` bytes beside the training
-    state.
+    """The largest micro-batch, a multiple of ``step``, with which an update fits in ``limit`` bytes.
 
     The compiler's own account of memory at two sizes gives a first guess; with ``run`` what it accepts is run too.
     """
-    mesh = parallel.data_mesh(jax.local_devices()[:1])
-    config = TrainingConfig(batch_size=1, rampup_kimg=0.0)
-    _, accumulate, _ = loop._compiled(network, config, mesh)  # The loop's own program.
-    weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(network.abstract_params))
-    beside = 3 * weights  # The average and Adam's two moments; the program's arguments have the parameters and the sum.
-    key = seeded(0)
+    mesh, key = parallel.data_mesh(jax.local_devices()[:1]), seeded(0)
 
-    def compiled(batch: int) -> tuple[Any, float]:
-        arrays = (
-            jax.ShapeDtypeStruct((batch, *network.shape), jnp.float32),
-            *(jax.ShapeDtypeStruct((batch,), jnp.int32) for _ in range(2)),
-        )
-        program = accumulate.lower(network.abstract_params, network.abstract_params, *arrays, key).compile()
+    def compiled(batch: int) -> tuple[Any, tuple[Any, ...], float]:
+        """The loop's own program for one update of two micro-batches, its arguments, and its bytes."""
+        config = TrainingConfig(batch_size=2 * batch, micro_batch=batch, rampup_kimg=0.0)
+        images = np.zeros((1, 2, batch, *network.shape), np.float32)
+        labels = numbers = np.zeros((1, 2, batch), np.int32)
+        state = jax.eval_shape(lambda: initial_state(network, config))
+        given = state, images, labels, numbers, np.int32(1), key
+        program = loop._compiled(network, config, mesh).lower(*given).compile()
         memory = program.memory_analysis()
         held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-        return program, beside + held + memory.temp_size_in_bytes
+        return program, given, held + memory.temp_size_in_bytes
 
-    def runs(program: Any, batch: int) -> bool:
-        zeros = lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), network.abstract_params)  # noqa: E731
-        other = [zeros() for _ in range(3)]
-        arrays = (jnp.zeros((batch, *network.shape)), jnp.zeros(batch, jnp.int32), jnp.arange(batch, dtype=jnp.int32))
+    def runs(program: Any, given: tuple[Any, ...]) -> bool:
+        state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), given[0])
         try:
-            jax.block_until_ready(program(zeros(), zeros(), *arrays, key))
+            jax.block_until_ready(program(state, *given[1:]))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return False
-        finally:
-            del other
         return True
 
-    low, high = (compiled(batch)[1] for batch in (step, 2 * step))
+    low, high = (compiled(batch)[2] for batch in (step, 2 * step))
     batch = max(step, int((limit - low) / max(high - low, 1)) * step + step)
     while batch >= step:
-        program, bytes_needed = compiled(batch)
-        if bytes_needed <= limit and (not run or runs(program, batch)):
+        program, given, bytes_needed = compiled(batch)
+        if bytes_needed <= limit and (not run or runs(program, given)):
             return {"micro_batch": batch, "bytes": bytes_needed, "bytes_per_image": (high - low) / step}
         over = max(0.0, bytes_needed - limit) / max(high - low, 1)
         batch -= step * max(1, int(over), batch // (16 * step))
