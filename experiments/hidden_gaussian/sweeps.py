@@ -3,7 +3,7 @@
 Figs 1, 5 to 8, 11 to 13, 15 to 23 and 25 of the paper.
 
 By default small DDPM++ networks are trained on 8 x 8 images (Fashion-MNIST, padded to 32 pixels and reduced by means):
-18 networks that see 80,000 images each, 1.4 million in all, which takes two cores a quarter of an hour. 180,000
+18 networks that see 80,000 images each, 1.4 million in all, trained side by side, one to a device. 180,000
 parameters learn 32 images by heart in that time (more images take longer: of 64 they have learned half as much); 8,192
 images they cannot. Verdicts are over three seeds, on different images. The multi-delta denoiser of the same images
 shows exactly what a network that memorises perfectly would; it is drawn beside the networks.
