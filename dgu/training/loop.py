@@ -32,7 +32,7 @@ from dgu.training.losses import LossName, sampled_loss
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The optimisation. Image counts are in thousands (kimg), as in the reference."""
+    """How a network is trained. Image counts are in thousands (kimg), as in the reference."""
 
     duration_kimg: float = 200_000.0
     """Training images to see, in thousands."""
