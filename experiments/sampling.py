@@ -38,7 +38,7 @@ class SamplerConfig(Options, prefix="sampler"):
     steps.
     """
     num_steps: int = option(18, ge=2)
-    """Noise levels before 0; the network is evaluated 2 num_steps - 1 times (once a step by Euler and DPM-Solver++)."""
+    """Noise levels before 0; the network is evaluated twice at each but the last (by Euler and DPM-Solver++, once)."""
     sigma_min: float | None = option(None, gt=0.0)
     """Smallest noise level, one that the network takes; None is the method's (0.002 for edm), raised to the
     network's.

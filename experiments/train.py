@@ -67,7 +67,7 @@ class NetworkConfig(Options):
     architecture: Literal["adm", "ddpmpp", "ncsnpp"] = "adm"
     """adm: the U-Net of ADM (DhariwalUNet); ddpmpp, ncsnpp: SongUNet with the options of DDPM++ or NCSN++."""
     preconditioning: Literal["edm", "vp", "ve"] = "edm"
-    """Preconditioning: EDM's own, variance preserving or variance exploding; --training.loss is chosen separately."""
+    """Preconditioning: EDM's own, variance preserving or variance exploding; the loss has an option of its own."""
     model_channels: int = option(16, ge=1)
     """Channels at the finest level, before its multiplier."""
     channel_mult: tuple[int, ...] = option((1, 2), ge=1)

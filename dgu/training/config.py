@@ -12,7 +12,7 @@ LossName = Literal["edm", "vp", "ve", "vesde"]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The optimisation. Image counts are in thousands (kimg), as in the reference."""
+    """How a network is trained. Image counts are in thousands (kimg), as in the reference."""
 
     duration_kimg: float = 200_000.0
     """Training images to see, in thousands."""

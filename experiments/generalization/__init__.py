@@ -18,7 +18,7 @@ STUDY = Study(
     title="Generalisation in training time",
     question="How does a diffusion model's distance from its target develop in training, over seeds, training-set "
     "sizes, distances of modes and capacities? The part images runs only where --parts asks for it: it takes minutes "
-    "more, and --dry-run says how many.",
+    "more, and --dry-run says how many at least.",
     options=Options,
     parts=_PARTS,
     gather=gather,

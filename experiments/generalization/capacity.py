@@ -36,7 +36,7 @@ class Config(study.Options, prefix="capacity"):
     seeds: int = option(6, ge=2)
     """Seeds of each width."""
     epochs: int = option(1000, ge=1)
-    """Epochs of training, a multiple of evaluations; runs that never reach a KL of 0.1 are censored there."""
+    """Epochs of training, a multiple of --evaluations; runs that never reach a KL of 0.1 are censored there."""
 
     def check(self) -> None:
         check_rising(self.name("widths"), self.widths, fewest=2)

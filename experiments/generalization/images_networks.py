@@ -40,7 +40,8 @@ class Config(study.Options, prefix="images"):
     """Networks trained on real images, on the nearest and on the farthest pair of clusters."""
 
     data: str = "fashion-mnist"
-    """Name or path of the images: fashion-mnist, mnist or any other (see ``dgu.data.load``)."""
+    """Images: a data set known by name, such as fashion-mnist or mnist, an npz file, a folder of images, or an EDM
+    zip."""
     split: str = "train"
     """Split of the images."""
     size: int | None = option(14, ge=1)
@@ -62,7 +63,7 @@ class Config(study.Options, prefix="images"):
     channels: tuple[int, ...] = option((32, 64, 128), ge=1)
     """Channels of the U-Net's levels, the finest first."""
     epochs: int = option(160, ge=1)
-    """Passes over the training images, a multiple of bins."""
+    """Passes over the training images, a multiple of --images.bins."""
     bins: int = option(20, ge=1)
     """Points of the curve of the training loss."""
     batch_size: int = option(32, ge=1)
@@ -76,7 +77,8 @@ class Config(study.Options, prefix="images"):
     draws: int = option(4, ge=1)
     """Draws of the noise for each image and level."""
     likelihoods: int = option(16, ge=4)
-    """Held-out images of each pair and seed whose likelihood is computed; at most 2 held_out."""
+    """Held-out images of each pair and seed whose likelihood is computed; at most twice
+    --images.held-out."""
     probes: int = option(4, ge=2)
     """Random vectors that estimate the trace in each likelihood."""
     tolerance: float = option(1e-2, gt=0.0)

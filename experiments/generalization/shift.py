@@ -49,7 +49,7 @@ class Config(study.Options, prefix="shift"):
     seeds: int = option(10, ge=4)
     """Seeds of each distance."""
     remark_epochs: int = option(1000, ge=1)
-    """Epochs for scaled inputs and for mode widths, a multiple of evaluations."""
+    """Epochs for scaled inputs and for mode widths, a multiple of --evaluations."""
     remark_seeds: int = option(10, ge=2)
     """Seeds of each scale of the inputs and of each mode width."""
     mode_widths: tuple[float, ...] = option((0.5, 1.0, 2.0, 4.0), gt=0.0)

@@ -55,7 +55,8 @@ class Options(study.Options):
     """The study of generalisation in training time."""
 
     epochs: int = option(2000, ge=1)
-    """Epochs on the largest training set; smaller sets are trained for as many steps. A multiple of evaluations."""
+    """Epochs on the largest training set; smaller sets are trained for as many steps. A multiple of
+    --evaluations."""
     evaluations: int = option(20, ge=1)
     """Measurements of the KL over training, beside the one at the start."""
     seeds: int = option(20, ge=4)

@@ -56,7 +56,7 @@ class Config(study.Options, prefix="three_ways"):
     examples: int = option(1000, ge=100)
     """Fresh examples, and samples, of the estimates."""
     networks: int = option(3, ge=2)
-    """Networks trained with Adam on the largest training set that the estimates are compared on; at most seeds."""
+    """Networks trained with Adam on the largest training set that the estimates are compared on; at most --seeds."""
 
 
 PRESETS = {

@@ -86,4 +86,5 @@ STUDY = Study(
         "paper": _PAPER,
         **{preset: _on_other_images(preset) for preset in ("paper-cifar10", "paper-afhqv2", "paper-churches")},
     },
+    renamed={"--networks.network": "--networks"},
 )

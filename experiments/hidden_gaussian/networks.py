@@ -38,7 +38,7 @@ class Config(Options, prefix="networks"):
             "ddpmpp", model_channels=16, num_blocks=1, attn_resolutions=(), conditional=False
         )
     )
-    """The wide network."""
+    """Those from --networks.architecture to --networks.remat describe the wide network."""
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
             duration_kimg=80.0,
@@ -59,8 +59,8 @@ class Config(Options, prefix="networks"):
     checkpoint_minutes: float = option(2.0, ge=0.0)
     """Minutes between two states from which a killed training goes on."""
     seeds: int = option(3, ge=2)
-    """Trainings of each kind, on different images: the training sets of different seeds are disjoint if they hold at
-    most this fraction of all images."""
+    """Trainings of each kind, on different images: the training sets of different seeds are disjoint if none holds more
+    than one part in so many of all images."""
     held_out: int = option(96, ge=2)
     """Held-out images on which denoisers are compared."""
     pairs: int = option(48, ge=2)

@@ -50,7 +50,7 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Config(Options, prefix="directions"):
-    """Edits ``x + alpha v`` (22) of noisy images, v leading right singular vectors or random directions."""
+    """Edits ``x + alpha v`` of noisy images x, with v a leading right singular vector or a random direction."""
 
     sigmas: tuple[float, ...] = option((11.8, 3.0, 1.0), gt=0.0)
     """Noise levels of the edits, falling; the first is t = 0.7 T of the usual variance-preserving schedule."""

@@ -7,7 +7,9 @@ import dataclasses
 import difflib
 import io
 import re
+import shutil
 import sys
+import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import tyro
 
 from dgu.core.errors import MAX_VALUE, InputError, require, shortened
+from experiments.study.help import restored, shown, unwrapped
 from experiments.study.options import as_typed, check_sound
 
 ConfigT = TypeVar("ConfigT")
@@ -26,6 +29,8 @@ _SWITCHES = {
     "dry_run": "Print what the run would cost, and stop.",
     "report_only": "Make figures, claims and report of a finished run again from what it stored, without measuring.",
 }
+#: What names a field in an error: ``splits.fit``, ``low_rank_fit`` or ``seeds = 3``, neither in quotes nor in a path.
+_NAMES = re.compile(r"(?<![\w./'\"-])([a-z]\w*([._]\w+)+|[a-z]\w*(?= = ))(?![\w/'\"-]|\.\w)")
 
 
 def parse(
@@ -47,14 +52,21 @@ def parse(
         ("out", Annotated[Path | None, tyro.conf.arg(help=out_help, help_behavior_hint="")], None),
     ]
     entries += [(switch, Annotated[bool, tyro.conf.arg(help=_SWITCHES[switch])], False) for switch in offered]
-    entries.append(("config", Annotated[type(config), tyro.conf.arg(name="")], config))
+    kind = shown(type(config), config)
+    entries.append(("config", Annotated[kind, tyro.conf.arg(name="")], kind()))
     options = dataclasses.make_dataclass(
         "Options", [(field, kind, dataclasses.field(default=value)) for field, kind, value in entries], frozen=True
     )
-    options.__doc__ = description or f"The experiment {name}."
-    parsed = _Command(options, name, option_types(options())).parsed(argv)
+    types_ = option_types(dataclasses.replace(options(), config=config))
+    about = description or f"The experiment {name}."
+    parsed = _Command(options, name, types_, about, lambda read: _with_config(read, config)).parsed(argv)
     check_sound(parsed.config)
     return parsed
+
+
+def _with_config(read: Any, default: Any) -> Any:
+    """What tyro has read of the options of a study, its ``config`` an instance of the type of ``default``."""
+    return dataclasses.replace(read, config=restored(read.config, type(default), default))
 
 
 def parse_alone(kind: type[ConfigT], argv: Sequence[str] | None, *, name: str) -> ConfigT:
@@ -71,7 +83,8 @@ def parse_alone(kind: type[ConfigT], argv: Sequence[str] | None, *, name: str) -
     missing = [option for option in needed if option not in typed]
     if missing and "--help" not in typed and "-h" not in argv:
         raise InputError(_wrong(missing[0], (), types_[missing[0]]))
-    config = _Command(kind, name, types_, needed).parsed(argv)
+    command = _Command(shown(kind), name, types_, kind.__doc__ or "", lambda read: restored(read, kind), needed)
+    config = command.parsed(argv)
     check_sound(config)
     return config
 
@@ -81,19 +94,23 @@ class _Command:
     """A command and its options.
 
     Attributes:
-        kind: the dataclass of its options.
+        kind: the dataclass of its options that tyro reads.
         name: its name, as in ``python -m experiments.NAME``.
         types: the type of each option, by the name that is typed.
+        about: what it does, for ``--help``.
+        made: its options, made of an instance of ``kind``.
         needed: the options without a default.
     """
 
     kind: Any
     name: str
     types: Mapping[str, Any]
+    about: str
+    made: Callable[[Any], Any]
     needed: tuple[str, ...] = ()
 
     def parsed(self, argv: Sequence[str]) -> Any:
-        """The arguments as an instance of ``kind``; ``InputError`` about the first that cannot be used."""
+        """The options that the arguments give; ``InputError`` about the first that cannot be used."""
         for option, values in _groups(argv):
             if "" in values:  # A path of no characters would be the current folder.
                 raise InputError(f"{shortened(option, MAX_VALUE)} = '': must not be empty; leave the option out")
@@ -110,17 +127,22 @@ class _Command:
         return parsed
 
     def _read(self, argv: Sequence[str]) -> tuple[Any, list[str]]:
-        """What tyro makes of the arguments, and those that no option takes."""
+        """The options that tyro reads from the arguments, and those arguments that no option takes."""
         # An option is tried alone, too: what must be given beside it is then 1, which is text, a path and a number.
         typed = {option for option, _ in _groups(argv)}
         others = [part for option in self.needed if option not in typed for part in (option, "1")]
-        return tyro.cli(
+        read, unknown = tyro.cli(
             self.kind,
             prog=f"python -m experiments.{self.name}",
+            # tyro wraps all other texts itself, and of this one joins the lines that are not indented.
+            description=textwrap.fill(
+                unwrapped(self.about), shutil.get_terminal_size().columns, subsequent_indent="  "
+            ),
             args=[*argv, *others],
             return_unknown_args=True,
             config=(tyro.conf.AvoidSubcommands,),
         )
+        return self.made(read), unknown
 
     def _refused(self, option: str, values: Sequence[str]) -> bool:
         """Whether an option is refused even alone."""
@@ -189,7 +211,7 @@ def under_its_option(
     refused: Callable[[str, Sequence[str]], bool] = lambda option, values: False,
 ) -> str:
     """An error's line with its field called as its option is typed: ``"splits.fit = 0: ..."`` becomes
-    ``"--splits.fit = 0: ..."``.
+    ``"--splits.fit = 0: ..."``; other options that it names likewise.
 
     Of several options that may be meant it is the first that was typed and is ``refused`` alone, else the one of
     exactly this name among those ``known``, else the first that was typed.
@@ -201,7 +223,9 @@ def under_its_option(
     typed = [(option, values) for option, values in _groups(argv) if f".{option[2:]}".endswith(f".{exact[2:]}")]
     alone = [option for option, values in typed if refused(option, values)]
     named = [*alone, *([exact] if exact in known else []), *(option for option, _ in typed), found.group()]
-    return named[0] + line[found.end() :]
+    return named[0] + _NAMES.sub(
+        lambda name: as_typed(name.group()) if as_typed(name.group()) in known else name.group(), line[found.end() :]
+    )
 
 
 def _shown(values: Sequence[str]) -> str:
@@ -236,11 +260,12 @@ def _allowed(kind: Any, option: str) -> str:
 
 def refuse_renamed(argv: Sequence[str], renamed: Mapping[str, str]) -> None:
     """``InputError`` where an option is typed by a name that it no longer has; ``renamed`` has the new name by the old
-    one.
+    one, of an option or of a group of them.
     """
     for option, _ in _groups(argv):
-        if option in renamed:
-            raise InputError(f"{option}: is called {renamed[option]} now")
+        for old, new in renamed.items():
+            if option == old or option.startswith(f"{old}."):
+                raise InputError(f"{shortened(option, MAX_VALUE)}: is called {new}{option.removeprefix(old)} now")
 
 
 def _unknown(stray: str, argv: Sequence[str], known: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from experiments.study.configuration import config_to_json
 from experiments.study.costs import Cost, cost_table
 from experiments.study.ends import in_one_line
 from experiments.study.judged import JudgedClaim, claims_table, read_claims, write_claims
+from experiments.study.least_time import least_time, matmul_rate
 from experiments.study.processes import is_lead
 from experiments.study.report import Report, check_declared, write_report
 from experiments.study.run_directory import RunDirectory
@@ -68,7 +69,7 @@ def run_experiment(
         again = report_only and options.report_only
         if dry_run is not None and options.dry_run:
             print(f"{name}, preset {options.preset}: what it would cost (nothing was run)")
-            print(cost_table(dry_run(options.config)))
+            _print_costs(dry_run(options.config))
             return ()
         out = options.out or Path("runs") / f"{name}-{options.preset}"
         existed = os.path.exists(out)
@@ -86,7 +87,8 @@ def run_experiment(
             else:
                 print(f"{name}, preset {options.preset}, in {shown}", flush=True)
                 if dry_run is not None and options.preset == "paper" and is_lead():
-                    print(f"what it costs from start to end:\n{cost_table(dry_run(options.config))}", flush=True)
+                    print("what it costs from start to end:")
+                    _print_costs(dry_run(options.config))
                 try:
                     with compilation(quick=options.preset == "smoke", kept=not options.recompile) as compiled:
                         report = run(options.config, directory)
@@ -124,6 +126,14 @@ def run_command(
     """
     with in_one_line(name, again="the same command again starts over"):
         run(parse_alone(options, argv, name=name))
+
+
+def _print_costs(costs: Sequence[Cost]) -> None:
+    """The table of costs, and the least time that they take here."""
+    import jax
+
+    print(cost_table(costs), flush=True)
+    print(least_time(costs, matmul_rate(), jax.device_count()), flush=True)
 
 
 def _write(directory: RunDirectory, report: Report, config: Any) -> None:

@@ -118,8 +118,18 @@ def renamed(part: str, **names: str) -> Iterator[None]:
 def as_typed(name: str) -> str:
     """A field's name as its option is typed: ``"sampler.num_steps"`` is ``"--sampler.num-steps"``, ``"class_"`` is
     ``"--class"``.
+
+    No dataclass is named twice: ``"training.training.seed"`` is ``"--training.seed"``, and
+    ``"networks.network.dropout"`` is ``"--networks.dropout"``.
     """
-    return "--" + ".".join(word.rstrip("_").replace("_", "-") for word in name.split("."))
+    *holders, last = name.split(".")
+    words = [word for outer, word in zip(["", *holders], holders) if not named_twice(outer, word)]
+    return "--" + ".".join(word.rstrip("_").replace("_", "-") for word in [*words, last])
+
+
+def named_twice(outer: str, inner: str) -> bool:
+    """Whether the field ``inner``, a dataclass, has the name of the field ``outer`` that holds it, or its singular."""
+    return inner in (outer, outer.removesuffix("s"))
 
 
 def _check(field: dataclasses.Field[Any], name: str, value: Any, bounds: Mapping[str, float], reason: str = "") -> None:

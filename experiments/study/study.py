@@ -38,8 +38,8 @@ class Study:
         overrides: by preset, the options that differ from their defaults; those of the parts come from
             ``Part.presets``, in the preset of the same name. ``"parts"`` names the parts that run.
         introduce: ``introduce(config, subject)`` gives the answer, tables and metrics with which the report begins.
-        renamed: options that have another name now, for those who still type the old one: ``{"--epochs":
-            "--stopping.epochs"}``.
+        renamed: options, or groups of them, that have another name now, for those who still type the old one:
+            ``{"--epochs": "--stopping.epochs"}``.
         terms: what the words and symbols of its claims mean, by term: said above the claims in the report and on the
             page of results.
     """

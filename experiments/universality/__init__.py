@@ -71,4 +71,5 @@ STUDY = Study(
             "pixel_range": (0.0, 1.0),
         },
     },
+    renamed={"--training.training": "--training"},
 )

@@ -57,8 +57,8 @@ class Options(BaseOptions):
     low_rank_fit: int = option(100, ge=0)
     """Images of each class that the low-rank mixture is fitted to (fewer than pixels); 0 leaves the arm out."""
     gaussian_test_factor: int = option(4, ge=1)
-    """Test images of the Gaussian arms as a multiple of splits.test: they need no sampling, and make differences more
-    precise."""
+    """Test images of the Gaussian arms as a multiple of --splits.test: they need no sampling, and make differences
+    more precise."""
     replicates: int = option(20, ge=2)
     """New splits of the images, with mixture and null fitted again for each."""
     training_ratios: tuple[float, ...] = option((0.1, 0.3, 1.0, 3.0, 10.0), gt=0.0)
@@ -71,7 +71,7 @@ class Options(BaseOptions):
     pairs: int = option(6, ge=1)
     """Random pairs of classes in every replicate."""
     two_layer_ratio: float = option(3.0, gt=0.0)
-    """Training size of the two-layer networks: one of training_ratios."""
+    """Training size of the two-layer networks: one of --training-ratios."""
     recipe: Recipe = field(default_factory=Recipe)
     pixel_range: tuple[float, float] = (-1.0, 1.0)
     """Values of black and white pixels that the classifiers see; features are left as they are."""

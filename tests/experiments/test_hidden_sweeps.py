@@ -143,12 +143,12 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         ("--sweeps.linear-images = 15: must be at most 14", ["--sweeps.linear-images", 15]),
         ("--sweeps.little = 60: must be at most 48", ["--sweeps.little", 60]),
         ("--sweeps.families = 'unet-edm': must be one of", ["--sweeps.families", "unet-edm"]),
-        ("--sweeps.widths = (8,): must be other than networks.network.model_channels = 8", ["--sweeps.widths", 8]),
+        ("--sweeps.widths = (8,): must be other than --networks.model-channels = 8", ["--sweeps.widths", 8]),
         ("--strong.narrow = 8: must be below", ["--strong.narrow", 8]),
         ("--networks.checkpoints = (1.5,): must be above 0 and below 1", ["--networks.checkpoints", 1.5]),
         ("--networks.size = 4: must be one of [6, 3, 2, 1]", ["--networks.size", 4]),
         ("img_resolution = 6: must be a positive multiple of 4 for 3 levels",
-         ["--networks.network.channel-mult", 1, 1, 1]),
+         ["--networks.channel-mult", 1, 1, 1]),
     ):  # fmt: skip
         out = tmp_path / "refused"
         with pytest.raises(SystemExit) as error:

@@ -14,7 +14,7 @@ from dgu.training import TogetherConfig, TrainingConfig
 from experiments import metrics, model_card
 from experiments.hidden_gaussian import linearity
 from experiments.sampling import SamplerConfig
-from experiments.study.arguments import parse
+from experiments.study.arguments import parse, under_its_option
 from experiments.study.options import Options, as_typed, check_sound, option
 from experiments.train import NetworkConfig
 
@@ -241,10 +241,10 @@ def parsed(study, *argv):
         ("train", "--training.duration-kimg 1e308", "--training.duration-kimg = "),
         (
             "universality",
-            "--sampler.batch-size 5 --training.training.batch-size 0",
-            "--training.training.batch-size = 0",
+            "--sampler.batch-size 5 --training.batch-size 0",
+            "--training.batch-size = 0",
         ),
-        ("universality", "--training.training.seed -1", "--training.training.seed = -1"),
+        ("universality", "--training.seed -1", "--training.seed = -1"),
         ("universality", "--size 100000000000000000000", "--size = 100000000000000000000: must be"),
         ("universality", "--samples=", "--samples = '': must not be empty"),
         ("universality", "--out=", "--out = '': must not be empty"),
@@ -254,12 +254,27 @@ def parsed(study, *argv):
         ("molrg", "--networks.unet.channels 0", "--networks.unet.channels = 0: must be 1 or more"),
         ("molrg", "--networks.width -1", "--networks.width = -1: must be"),
         ("hidden_gaussian", "--autoencoders.dit-width 0", "--autoencoders.dit-width = 0: must be"),
+        ("generalization", "--epochs 5", "--epochs = 5: must be a multiple of --evaluations = 2"),
+        ("universality", "--low-rank-fit 11", "--low-rank-fit = 11: must be 0, or from 2 to --splits.fit = 10"),
     ],
 )
 def test_the_command_line_names_the_option_as_typed(study, arguments, line):
     with pytest.raises(InputError) as refused:
         parsed(study, *arguments.split(" "))
     assert str(refused.value).startswith(line), str(refused.value)
+
+
+def test_other_options_in_an_error_are_called_as_typed_but_values_stay():
+    known = dict.fromkeys(["--splits.fit", "--low-rank-fit", "--seeds", "--training.seed", "--parts"])
+    for line, shown in (
+        ("low_rank_fit = 1: must be splits.fit = 3", "--low-rank-fit = 1: must be --splits.fit = 3"),
+        ("low_rank_fit = 1: at most seeds = 3, not seeds", "--low-rank-fit = 1: at most --seeds = 3, not seeds"),
+        ("seeds = 'splits.fit': in low_rank_fit.", "--seeds = 'splits.fit': in --low-rank-fit."),
+        ("seeds = 1: a/splits.fit of splits.fit.npz, training.training.seed",
+         "--seeds = 1: a/splits.fit of splits.fit.npz, --training.seed"),
+        ("no name: splits.fit", "no name: splits.fit"),
+    ):  # fmt: skip
+        assert under_its_option(line, [], known) == shown
 
 
 def test_a_megabyte_of_an_option_is_not_echoed():

@@ -18,7 +18,7 @@ class Recipe:
     itself.
     """
     schedule: str = "cosine"
-    """constant, cosine (to eta_min over all epochs) or cosine_restarts."""
+    """constant, cosine (down to the smallest rate over all epochs) or cosine_restarts (the same in every period)."""
     period: int | None = None
     """Epochs between warm restarts."""
     eta_min: float = 0.0
