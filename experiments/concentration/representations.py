@@ -20,6 +20,7 @@ from dgu.data.splits import split_classes
 from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, require_images, single_class
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Run, Table, all_of, equivalent, option, within
+from experiments.study.progress import progress
 
 #: The representations, and what they are called.
 NAMES = {"pixels": "pixels", "cnn": "features of a small network", "random-conv": "random convolutional features"}
@@ -135,10 +136,11 @@ def measure(config: Config, subject: Subject, run: Run) -> dict[str, Any]:
     of the comparison.
     """
     found = run.stage("features", features, config, subject, run.key)
+    shown = progress(NAMES, "classifiers", unit="representations")
     return {
         "features": {name: found[name].shape for name in NAMES},
         "cnn_accuracy": float(found["cnn_accuracy"]),
-        "compared": {name: run.stage(name, compare, config, run.key, found[name], run.seed) for name in NAMES},
+        "compared": {name: run.stage(name, compare, config, run.key, found[name], run.seed) for name in shown},
     }
 
 
