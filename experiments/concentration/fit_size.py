@@ -190,7 +190,7 @@ def _figure(n: np.ndarray, dimension: int, gap: Estimate, alone: Estimate) -> An
     mean, low, high = np.stack([gap.stacked(axis=0), alone.stacked(axis=0)], axis=1)
     return plots.learning_curves(
         [plots.CurvePanel("", n, mean, low, high, ("diffusion", "null"), dimension=dimension)],
-        quantity="accuracy on images - on mixture (points)",
+        quantity="accuracy on images minus on mixture (points)",
         xlabel="images a class that the mixture is fitted to",
         labels={"diffusion": "samples", "null": "null: exactly Gaussian images"},
     )

@@ -279,7 +279,7 @@ def _spectrum_ratios(compared: Mapping[str, Mapping[str, np.ndarray]], held: Map
 def _forest(config: Config, gaps: Mapping[str, list[Equivalence]]) -> Any:
     found = [gap for both in gaps.values() for gap in both]
     return plots.forest(
-        [f"{name}: {pair}" for name in gaps for pair in ("samples - mixture", "mixture - null")],
+        [f"{name}: {pair}" for name in gaps for pair in ("samples minus mixture", "mixture minus null")],
         np.array([gap.estimate for gap in found]),
         np.array([[float(gap.interval.low), float(gap.interval.high)] for gap in found]),
         config.margin,

@@ -212,7 +212,7 @@ def report(config: Config, subject: Subject, found: Mapping[str, np.ndarray]) ->
     ]
     header = ("model", "score on a grid", "likelihood of fresh examples", "samples, nearest neighbours")
     drawing = plots.forest(
-        [f"{name}: {first} - {second}" for name in names for first, second in PAIRS.values()],
+        [f"{name}: {first} minus {second}" for name in names for first, second in PAIRS.values()],
         np.array([each.value for each in differences]),
         np.array([(each.low, each.high) for each in differences]),
         OFFSET,

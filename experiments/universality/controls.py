@@ -70,12 +70,12 @@ def report(options: Options, subject: Subject, found: dict[str, np.ndarray]) -> 
     every = list(decided.values())
     positive, negative = every
     figure = plots.forest(
-        ["positive: truth is Gaussian", "negative: same moments, told apart by norms"],
+        ["positive: the data are Gaussian", "negative: same moments, told apart by norms"],
         np.asarray([claim.value for claim in every]),
         np.asarray([claim.interval for claim in every]),
         options.margin,
         verdicts=[claim.verdict for claim in every],
-        quantity="difference of test accuracy, truth - mixture (percentage points)",
+        quantity="difference of test accuracy, true data minus fitted mixture (percentage points)",
     )
     return Findings(
         f"Accuracy on the true data less that on the fitted mixture: {positive.value:+.2f} points with data that are "
