@@ -84,9 +84,11 @@ def claims(config: Config) -> tuple[Claim, ...]:
     return (
         Claim(
             "spectra-power-law",
-            "In each class (one part each) the covariance spectrum of the samples follows a power law of the rank: "
-            "the exponents fitted to the upper and to the lower half of the ranks (halved on a logarithmic axis) "
-            f"differ by less than {config.straight:g} (value: upper minus lower).",
+            "In each class (one part each) the covariance spectrum of the samples is a power law: the eigenvalues, "
+            "sorted from the largest, fall as rank^-b with one exponent b, so that b fitted to the larger ones (the "
+            "first half of the ranks, halved on a logarithmic axis) and b fitted to the smaller ones (the second "
+            f"half) differ by less than {config.straight:g} (value: b of the smaller eigenvalues minus b of the "
+            "larger; above 0, the spectrum falls faster towards its end).",
             each(equivalent(config.straight)),
             source="Fig 6",
         ),
