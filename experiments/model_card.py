@@ -45,7 +45,8 @@ class Config(Options):
     out: Path = Path("card")
     """Directory that the card is written to; made where there is none."""
     data: str = "fashion-mnist"
-    """Real images, by name or path: split train for the classifier and the nearest neighbours, split test held out."""
+    """Real images, by name or path: split train for the classifier and the nearest neighbours, split test held out.
+    fashion-mnist is Debian's package dataset-fashion-mnist; the bundled images have no split train."""
     count: int = option(10000, ge=1)
     """Samples drawn from the checkpoint, as many of each class."""
     steps: int = option(18, ge=2)

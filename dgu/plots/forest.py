@@ -19,7 +19,7 @@ def forest(
     margin: float | int,
     *,
     verdicts: Sequence[str],
-    quantity: str = "difference of test accuracy, diffusion - mixture (percentage points)",
+    quantity: str = "difference of test accuracy, diffusion minus mixture (percentage points)",
     title: str = "",
 ) -> Figure:
     """A row an estimate: the point, its 95 % interval, its numbers in words; the band is the equivalence margin.

@@ -38,13 +38,14 @@ class ArmStyle:
 
     color: str
     marker: str
-    linestyle: str
+    linestyle: str | tuple[float, tuple[float, ...]]
 
 
 _ARMS = {
     "diffusion": ArmStyle(OKABE_ITO["vermilion"], "o", "-"),
     "mixture": ArmStyle(OKABE_ITO["blue"], "s", "--"),
     "null": ArmStyle(OKABE_ITO["green"], "^", ":"),
+    "low rank": ArmStyle(OKABE_ITO["purple"], "v", (0.0, (6.0, 1.5, 1.0, 1.5, 1.0, 1.5))),
     "real": ArmStyle(OKABE_ITO["black"], "D", "-."),
     "samples": ArmStyle(OKABE_ITO["vermilion"], "o", "-"),
     "reference": ArmStyle(OKABE_ITO["black"], "D", "-."),

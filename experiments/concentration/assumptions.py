@@ -47,9 +47,11 @@ def claims(factor: float) -> tuple[Claim, ...]:
         f"variances are at most {factor:g} times those {white.format('largest', 'forms and classes')}"
     )
     smallest = (
-        "As Theorem 1 assumes, the smallest singular value of X X^T stays away from 0, the rows of X being fewer "
-        f"samples of a class than an image has pixels, {scaled} in every class: at least 1 / {factor:g} of that "
-        f"{white.format('least', 'classes')}"
+        "As Theorem 1 assumes, samples of one class are far from linearly dependent: for X a matrix with such samples "
+        f"as its rows, at most about half as many as an image has pixels, {scaled} the smallest singular value of X "
+        f"X^T is, in every class, at least 1 / {factor:g} of what it is for images whose pixels are independent "
+        "Gaussians of equal variance (value: the ratio of the two in the class where it is least; near 0, some "
+        "combination of the samples almost vanishes)."
     )
     return (
         Claim("assumption-mean", mean, at_most(factor), source),

@@ -16,6 +16,7 @@ from dgu.core.errors import require
 from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Run, Table, at_least, equivalent, option
+from experiments.study.progress import progress
 
 #: The range of a difference of accuracies, in percentage points.
 _POINTS = (-100, 100)
@@ -131,10 +132,10 @@ def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]
         pool: np.stack(
             [
                 run.stage(f"{pool}-{number:03d}", accuracy, config, subject, run.seed, number, pool)["accuracy"]
-                for number in range(config.replicates)
+                for number in progress(range(config.replicates), f"classifiers, {shown}", unit="splits")
             ]
         )
-        for pool in ("images", "null")
+        for pool, shown in (("images", "samples"), ("null", "samples of their mixture"))
     }
 
 
@@ -189,7 +190,7 @@ def _figure(n: np.ndarray, dimension: int, gap: Estimate, alone: Estimate) -> An
     mean, low, high = np.stack([gap.stacked(axis=0), alone.stacked(axis=0)], axis=1)
     return plots.learning_curves(
         [plots.CurvePanel("", n, mean, low, high, ("diffusion", "null"), dimension=dimension)],
-        quantity="accuracy on images - on mixture (points)",
+        quantity="accuracy on images minus on mixture (points)",
         xlabel="images a class that the mixture is fitted to",
         labels={"diffusion": "samples", "null": "null: exactly Gaussian images"},
     )

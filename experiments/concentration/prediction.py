@@ -19,6 +19,7 @@ from dgu.core.typing import Key
 from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
 from experiments.study import Claim, Cost, Figure, Findings, Noted, NotTested, Run, Table, each, equivalent, option
+from experiments.study.progress import progress
 
 #: The two classifiers, and what they are called.
 LINES = {"ridge": "best ridge", "min_norm": "no ridge"}
@@ -146,7 +147,7 @@ def measure(config: Config, subject: Subject, run: Run) -> dict[str, Any]:
     ridges = predicted["best"][predicted["at"]].tolist()
     simulated = [
         run.stage(f"simulated-{size}", simulate, config, predicted, size, ridge, stream(run.key, size))["errors"]
-        for size, ridge in zip(n.tolist(), ridges)
+        for size, ridge in progress(list(zip(n.tolist(), ridges)), "simulations", unit="training sizes")
     ]
     return pools | {"simulated": np.stack(simulated)}
 

@@ -21,6 +21,7 @@ from dgu.data.splits import split_classes
 from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, require_images, single_class
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Run, Table, all_of, equivalent, option, within
+from experiments.study.progress import progress
 
 #: The representations, and what they are called.
 NAMES = {"pixels": "pixels", "cnn": "features of a small network", "random-conv": "random convolutional features"}
@@ -136,10 +137,11 @@ def measure(config: Config, subject: Subject, run: Run) -> dict[str, Any]:
     of the comparison.
     """
     found = run.stage("features", features, config, subject, run.key)
+    shown = progress(NAMES, "classifiers", unit="representations")
     return {
         "features": {name: found[name].shape for name in NAMES},
         "cnn_accuracy": float(found["cnn_accuracy"]),
-        "compared": {name: run.stage(name, compare, config, run.key, found[name], run.seed) for name in NAMES},
+        "compared": {name: run.stage(name, compare, config, run.key, found[name], run.seed) for name in shown},
     }
 
 
@@ -278,7 +280,7 @@ def _spectrum_ratios(compared: Mapping[str, Mapping[str, np.ndarray]], held: Map
 def _forest(config: Config, gaps: Mapping[str, list[Equivalence]]) -> Any:
     found = [gap for both in gaps.values() for gap in both]
     return plots.forest(
-        [f"{name}: {pair}" for name in gaps for pair in ("samples - mixture", "mixture - null")],
+        [f"{name}: {pair}" for name in gaps for pair in ("samples minus mixture", "mixture minus null")],
         np.array([gap.estimate for gap in found]),
         np.array([[float(gap.interval.low), float(gap.interval.high)] for gap in found]),
         config.margin,

@@ -19,6 +19,7 @@ from experiments.concentration.subject import PAPER, Plan, Subject, require_imag
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Table, at_most, each, equivalent, option, within
 from experiments.study.claims import judge
 from experiments.study.judged import NOT_SUPPORTED
+from experiments.study.progress import progress
 
 #: Fewest images of each class: half of them must leave five ranks for a line.
 MIN_IMAGES = 64
@@ -83,9 +84,11 @@ def claims(config: Config) -> tuple[Claim, ...]:
     return (
         Claim(
             "spectra-power-law",
-            "In each class (one part each) the covariance spectrum of the samples follows a power law of the rank: "
-            "the exponents fitted to the upper and to the lower half of the ranks (halved on a logarithmic axis) "
-            f"differ by less than {config.straight:g} (value: upper minus lower).",
+            "In each class (one part each) the covariance spectrum of the samples is a power law: the eigenvalues, "
+            "sorted from the largest, fall as rank^-b with one exponent b, so that b fitted to the larger ones (the "
+            "first half of the ranks, halved on a logarithmic axis) and b fitted to the smaller ones (the second "
+            f"half) differ by less than {config.straight:g} (value: b of the smaller eigenvalues minus b of the "
+            "larger; above 0, the spectrum falls faster towards its end).",
             each(equivalent(config.straight)),
             source="Fig 6",
         ),
@@ -129,8 +132,9 @@ def check(config: Config, subject: Subject) -> None:
 def measure(config: Config, subject: Subject, run: study.Run) -> dict[str, Any]:
     """Spectra and assumptions of each class, of samples, their Gaussian mixture and real images; and the controls."""
     classes = list(enumerate(subject.labels))
+    shown = progress(classes, "spectra", unit="classes")
     return {
-        "classes": [run.stage(f"class-{label}", class_spectra, config, subject, run.key, k) for k, label in classes],
+        "classes": [run.stage(f"class-{label}", class_spectra, config, subject, run.key, k) for k, label in shown],
         "gram": run.stage("gram", gram_spectra, subject, run.key),
         "planted": run.stage("planted", planted, run.key, config.planted, config.draws),
         "white": run.stage("white", white, subject, config.white_sets),

@@ -17,6 +17,7 @@ from experiments.concentration import coupling, tail_controls
 from experiments.concentration.subject import PAPER, Plan, Subject, require_images
 from experiments.concentration.tail_controls import DEGREES, DIMENSION, POWER_ROWS, ROWS
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, at_least, at_most, each, option, within
+from experiments.study.progress import progress
 
 #: Fewest images of each class.
 MIN_IMAGES = 20 + ANCHORS
@@ -159,7 +160,8 @@ def check(config: Config, subject: Subject) -> None:
 
 def measure(config: Config, subject: Subject, run: study.Run) -> dict[str, Any]:
     """Tails of every class's samples and of data with known tails, how often the test rejects, and the coupling."""
-    functions, classes = (config.projections, config.coordinates), enumerate(subject.labels)
+    functions = config.projections, config.coordinates
+    classes = progress(list(enumerate(subject.labels)), "tails", unit="classes")
     return {
         "classes": [run.stage(f"class-{label}", class_tails, config, subject, run.key, k) for k, label in classes],
         "controls": run.stage("controls", tail_controls.known_tails, subject, run.key, config.control_rows, *functions),

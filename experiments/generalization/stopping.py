@@ -98,14 +98,25 @@ CLAIMS = (
     *(
         Claim(
             f"score-{name}",
-            f"Around each mode of the target, a line fitted to the score that Adam has learned on the largest training "
-            f"set {what}, within {100 * OFF:.0f} % (value: learned over exact, mean of both modes, median over seeds).",
+            "Near each of the two modes of the target, the score that networks have learned with Adam on the largest "
+            f"training set is {alike}, within {100 * OFF:.0f} % (value: {value}).",
             within(1 - OFF, 1 + OFF),
             source="App. A.2",
         )
-        for name, what in (
-            ("slopes", "has the slope of a line fitted to the exact score"),
-            ("intercepts", "crosses 0 where a line fitted to the exact score does"),
+        for name, alike, value in (
+            (
+                "slopes",
+                "as steep as the exact score: straight lines fitted to both there have the same slope",
+                "learned slope over exact slope, mean of both modes, median over seeds; above 1, the learned score is "
+                "too steep, as that of modes that are too narrow",
+            ),
+            (
+                "intercepts",
+                "0 where the exact score is: straight lines fitted to both there cross 0 equally far from the middle "
+                "between the modes",
+                "learned distance over exact distance, mean of both modes, median over seeds; below 1, the learned "
+                "modes are too near to each other",
+            ),
         )
     ),
 )

@@ -213,7 +213,7 @@ def along_paths(config: Config, subject: Subject, key: Key) -> dict[str, np.ndar
     )  # fmt: skip
     method = "dense" if int(np.prod(subject.shape)) <= config.dense else "products"
     found = []
-    with Progress("Jacobians", total=config.trajectories, unit="trajectories") as bar:
+    with Progress("Jacobians of the network", total=config.trajectories, unit="trajectories") as bar:
         for number, states in enumerate(paths.x_hat):
             own = jax.random.fold_in(key, number)
             found.append(_ranks(config, _denoiser(subject, number), states, grid[:-1], own, method=method))

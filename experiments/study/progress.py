@@ -35,7 +35,7 @@ class Progress:
         self.stream = sys.stderr if stream is None else stream
         self.description, self.total, self.unit, self.every = description, total, unit, every
         self.done, self.started = 0, time.monotonic()
-        self.last_line = self.started
+        self.last_line, self.said = self.started, 0
         self.silent = not is_lead()
         interactive = not self.silent and self.stream.isatty() and not os.environ.get("CI")
         self.bar: tqdm | None = None
@@ -53,11 +53,11 @@ class Progress:
                 self._line()
 
     def close(self) -> None:
-        """End the bar. Work that never reached its first line stays silent."""
+        """End the bar. Work that never reached its first line stays silent, and no line is said twice."""
         with self._if_possible():
             if self.bar is not None:
                 self.bar.close()
-            elif not self.silent and self.last_line > self.started:
+            elif not self.silent and self.last_line > self.started and self.done > self.said:
                 self._line()
 
     @contextlib.contextmanager
@@ -68,7 +68,7 @@ class Progress:
             self.silent, self.bar = True, None
 
     def _line(self) -> None:
-        self.last_line = time.monotonic()
+        self.last_line, self.said = time.monotonic(), self.done
         elapsed = self.last_line - self.started
         text = (
             f"{self.description}: {self.done}"

@@ -26,6 +26,13 @@ _LINES = {
     "ridge": "theory for the mixture: least squares, best ridge",
     "min_norm": "theory for the mixture: least squares, no ridge",
 }
+#: How the claims about all or some pairs of classes are called in figures; those about subsets have their own names.
+_ROWS = {
+    "universality-all-classes": "all classes",
+    "universality-pairs": "pairs of classes",
+    "universality-cross-entropy": "all classes, cross entropy",
+    "universality-null-corrected": "all classes, (mixture minus null) subtracted",
+}
 #: Replicates whose subsets of classes are averaged over in predictions: the time grows with their number.
 _SUBSETS_OF = 4
 
@@ -42,8 +49,8 @@ FIGURES = (
     Figure("accuracy_vs_n_ce", "Accuracy of linear classifiers trained on cross entropy, all classes.", "fig-7"),
     Figure(
         "equivalence",
-        "Differences of accuracy between diffusion samples and mixture, with 95 % intervals; the band is the margin "
-        "of equivalence.",
+        "Differences of accuracy between diffusion samples and mixture, with 95 % intervals, and in the last row that "
+        "difference less the one between mixture and null; the band is the margin of equivalence.",
     ),
     Figure(
         "cross_matrix",
@@ -263,7 +270,7 @@ def _answer(options: Options, classes: int, decided: dict[str, JudgedClaim]) -> 
 def _forest(decided: dict[str, JudgedClaim], margin: float) -> "Drawing":
     rows = [part for claim in decided.values() for part in (claim.parts or (claim,))]
     return plots.forest(
-        [row.id.removeprefix("universality-").replace("-", " ") for row in rows],
+        [_ROWS.get(row.id, row.id.replace("-", " ")) for row in rows],
         np.asarray([row.value for row in rows]),
         np.asarray([row.interval for row in rows]),
         margin,

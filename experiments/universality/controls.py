@@ -10,6 +10,7 @@ from dgu.analysis.universality.arms import Task, truth_gap
 from dgu.core.keys import seeded, stream
 from dgu.distributions import draw_gaussians, equal_moments, fit_gaussians
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, different, equivalent
+from experiments.study.progress import progress
 from experiments.universality.comparison import as_metrics, difference, judged
 from experiments.universality.options import Options
 from experiments.universality.problems import sizes_per_class, tasks
@@ -69,12 +70,12 @@ def report(options: Options, subject: Subject, found: dict[str, np.ndarray]) -> 
     every = list(decided.values())
     positive, negative = every
     figure = plots.forest(
-        ["positive: truth is Gaussian", "negative: same moments, told apart by norms"],
+        ["positive: the data are Gaussian", "negative: same moments, told apart by norms"],
         np.asarray([claim.value for claim in every]),
         np.asarray([claim.interval for claim in every]),
         options.margin,
         verdicts=[claim.verdict for claim in every],
-        quantity="difference of test accuracy, truth - mixture (percentage points)",
+        quantity="difference of test accuracy, true data minus fitted mixture (percentage points)",
     )
     return Findings(
         f"Accuracy on the true data less that on the fitted mixture: {positive.value:+.2f} points with data that are "
@@ -94,7 +95,7 @@ def positive_control(options: Options, rows: np.ndarray) -> dict[str, np.ndarray
     few, sizes, truth = options.subset_sizes[0], gaussian_sizes(options), fit_gaussians(rows)
     count = options.splits.fit + sum(sizes.values())
     gaps = []
-    for number in range(options.replicates):
+    for number in progress(range(options.replicates), "control on Gaussian data", unit="replicates"):
         key = stream(stream(seeded(options.seed), "control-positive"), number)
         subsets = tasks(options, k, d, number)[f"{few}-classes"].classes
         task = Task("control", subsets, sizes_per_class(options, few, d)[-1:], "softmax_mse")
@@ -113,7 +114,7 @@ def negative_control(options: Options, d: int = 12, per_class: int = 400) -> dic
     recipe = replace(options.recipe, learning_rates=(0.003, 0.03))
     task = Task("control", np.arange(2)[None], (per_class,), "softmax_mse")
     gaps = []
-    for number in range(options.replicates):
+    for number in progress(range(options.replicates), "control on data far from Gaussian", unit="replicates"):
         key = stream(stream(seeded(options.seed), "control-negative"), number)
         gap = truth_gap(
             equal_moments(key, per_class + sum(sizes.values()), d), sizes, stream(key, "mixture"), task, recipe,

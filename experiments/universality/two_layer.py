@@ -79,7 +79,7 @@ def _forest(options: Options, d: int, results: dict[str, np.ndarray]) -> "Drawin
     found = {
         f"{name}: {label}": compare_gaps(options, values[:, first] - values[:, second])
         for name, values in own.items()
-        for label, (first, second) in {"diffusion - mixture": (0, 1), "mixture - null": (1, 2)}.items()
+        for label, (first, second) in {"diffusion minus mixture": (0, 1), "mixture minus null": (1, 2)}.items()
     }
     return plots.forest(
         list(found),

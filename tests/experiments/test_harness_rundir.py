@@ -225,6 +225,11 @@ def test_progress_is_a_bar_on_a_terminal_and_sparse_lines_elsewhere(monkeypatch)
     lines = pipe.getvalue().splitlines()
     assert 1 < len(lines) < 8 and lines[0].startswith("sampling: ") and "s left" in lines[0]
     assert lines[-1].startswith("sampling: 8/8 images")
+    busy = io.StringIO()
+    with Progress("slow", total=2, unit="images", stream=busy, every=0.0) as bar:
+        bar.update()
+        bar.update()
+    assert [line.split(",")[0] for line in busy.getvalue().splitlines()] == ["slow: 1/2 images", "slow: 2/2 images"]
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
     quick = Terminal()
     monkeypatch.setenv("CI", "true")

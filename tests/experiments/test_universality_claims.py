@@ -286,3 +286,20 @@ def test_the_negative_control_tells_the_classes_apart_and_the_mixture_does_not()
     np.testing.assert_allclose(np.abs(second), 1, rtol=1e-5)
     found = controls.negative_control(replace(STUDY.presets["default"], replicates=2))["gaps"]
     assert found.shape == (2,) and found.min() > 0.15
+
+
+def test_both_controls_show_how_far_they_are(monkeypatch):
+    shown = []
+
+    def progress(numbers, description, unit):
+        for number in numbers:
+            yield number
+            shown.append((description, number))
+
+    monkeypatch.setattr(controls, "progress", progress)
+    monkeypatch.setattr(controls, "truth_gap", lambda *_, **__: 0.5)
+    options = replace(STUDY.presets["smoke"], replicates=3)
+    rows = np.random.default_rng(0).standard_normal((4, 30, 6)).astype(np.float32)
+    assert controls.positive_control(options, rows)["gaps"].tolist() == [0.5] * 3
+    assert controls.negative_control(options, d=6, per_class=8)["gaps"].tolist() == [0.5] * 3
+    assert [number for _, number in shown] == [0, 1, 2] * 2 and len({description for description, _ in shown}) == 2

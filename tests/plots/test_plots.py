@@ -101,6 +101,11 @@ def test_every_arm_differs_by_colour_marker_and_line():
     looks = [plots.arm_style(arm) for arm in ARMS]
     for values in zip(*((look.color, look.marker, look.linestyle) for look in looks)):
         assert len(set(values)) == len(ARMS)
+    study = [
+        plots.arm_style(arm, place) for place, arm in enumerate(("diffusion", "mixture", "null", "low rank", "real"))
+    ]
+    for values in zip(*((look.color, look.marker, look.linestyle) for look in study)):
+        assert len(set(values)) == len(study)
     others = [plots.arm_style(f"other {number}", number) for number in range(3)]
     assert len({look.color for look in looks + others}) == 7
     assert len({color for color, _ in VERDICTS.values()}) == len({marker for _, marker in VERDICTS.values()}) == 3
