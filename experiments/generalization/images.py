@@ -1,10 +1,9 @@
 """Real images (Figs 6 and 7): networks trained on the nearest and on the farthest pair of clusters of a data set.
 
 It runs only where ``--parts`` asks for it. Clusters are those of standardised pixels, as in the authors' notebook, and
-the networks see standardised pixels. Unlike the notebook, which evaluates both networks on the farthest pair, each
-network is evaluated on held-out images of its own pair, and the other pair's are labelled as such; losses are compared
-at equal noise levels and with the best linear denoiser for the pair's own covariance, since the pairs' variances
-differ; and bits per dimension are those of 8-bit pixels.
+the networks see standardised pixels. Unlike the notebook, which evaluates both on the farthest pair, each network is
+evaluated on held-out images of its own pair, and the other pair's are labelled as such; losses are compared at equal
+noise levels and with the best linear denoiser for the pair's own covariance; bits per dimension are of 8-bit pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
 
 #: Seeds whose samples are shown.
 SHOWN = 3
-#: Network evaluations of a likelihood for each of its steps, and such steps, about; those of a product J v in
-#: evaluations.
+#: About: evaluations of the network in each step of a likelihood; such steps; evaluations that a product J v costs.
 _STAGES, _ODE_STEPS, _PRODUCT = 13, 25, 1.5
 #: Operations a second that two cores reached with these networks, measured, for the estimate of the time.
 _RATE = 9e10
