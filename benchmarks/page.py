@@ -46,19 +46,20 @@ PARTS = (
     Part("networks-16", "networks", "A training step of 16 images",
          ("--networks", "small-adm", "--passes", "training", "--batch", "16", "--rounds", "15", "--no-compile")),
     Part("networks-ddpmpp", "networks", "A forward pass of DDPM++ for CIFAR-10",
-         ("--networks", "ddpmpp", "--passes", "forward", "--rounds", "7")),
+         ("--networks", "ddpmpp", "--passes", "forward", "--rounds", "3")),
     Part("networks-large", "networks", "A forward pass of NCSN++ and of the ADM for ImageNet-64",
          ("--networks", "ncsnpp", "imagenet64", "--passes", "forward", "--rounds", "3"), long=True),
     Part("samplers", "samplers", "Samplers of other libraries on one network"),
-    Part("scikit", "scikit", "Linear classifiers of scikit-learn"),
-    Part("classifiers", "classifiers", "Ten classifiers of images at once"),
-    Part("dynamics", "dynamics", "A hundred small score networks at once", ("--rounds", "1")),
+    Part("scikit", "scikit", "Linear classifiers of scikit-learn", ("--rounds", "2")),
+    Part("classifiers", "classifiers", "Ten classifiers of images at once", ("--rounds", "2")),
+    Part("dynamics", "dynamics", "Fifty small score networks at once", ("--runs", "50", "--rounds", "1")),
+    Part("dynamics-full", "dynamics", "A hundred small score networks at once", long=True),
     Part("molrg", "molrg", "Recovery of subspaces"),
     Part("molrg-full", "molrg", "Recovery of subspaces, the whole study", ("--full",), long=True),
     Part("neighbours", "neighbours", "Nearest neighbours of 4,000 queries", ("--queries", "4000")),
     Part("neighbours-full", "neighbours", "Nearest neighbours of 10,000 queries", long=True),
-    Part("distillation", "distillation", "Linear distillation of a Gaussian, fewer images",
-         ("--points", "0", "--images", "8192", "--epochs", "60")),
+    Part("distillation", "distillation", "Linear distillation of a Gaussian, fewer images and epochs",
+         ("--points", "0", "--images", "8192", "--epochs", "30")),
     Part("distillation-gaussian", "distillation", "Linear distillation of a Gaussian", ("--points", "0"), long=True),
     Part("distillation-points", "distillation", "Linear distillation of 64 points", long=True),
     Part("growth", "growth", "How time and memory grow"),
@@ -87,10 +88,8 @@ def run_part(part: Part, folder: Path, quick: bool) -> str | None:
     """Run a part's command: None, or the last line of its errors. Figures of an earlier run are gone then."""
     path = folder / f"{part.name}.json"
     path.unlink(missing_ok=True)
-    # Growth alone measures what --quick makes fewer sizes of; other options would be overruled.
-    options = ["--quick"] if quick else list(part.options)
-    if quick and part.module == "networks":
-        options += part.options[: part.options.index("--rounds")]
+    # What a program makes small by --quick overrules the part's sizes; it leaves the whole study of molrg whole.
+    options = [*(option for option in part.options if option != "--full"), "--quick"] if quick else list(part.options)
     command = [sys.executable, "-m", f"benchmarks.{part.module}", *options, "--json", str(path)]
     print(f"== {part.name}: python -m benchmarks.{part.module} {shlex.join(options)}", flush=True)
     start = time.perf_counter()
