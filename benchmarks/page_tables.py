@@ -29,12 +29,11 @@ def with_quartiles(at: dict[str, float] | None) -> str:
 
 
 def _compiler(result: Figures) -> Lines:
-    """What is to be said of PyTorch's compiler."""
-    first = [
+    """How long PyTorch's compiler took."""
+    return [
         f"{name}: first call, with compilation, {taken:.0f} s."
         for name, taken in result["first_call_with_compilation"].items()
     ]
-    return first + [f"{name} failed: `{reason}`." for name, reason in result["failed"].items()]
 
 
 def _largest(name: str, apart: dict[str, float], of: str) -> Lines:
@@ -49,7 +48,7 @@ def sampling(figures: Figures) -> Lines:
     speed = [
         [name, digits(figures["images_per_second"][name]), with_quartiles(at)]
         for name, at in figures["seconds"].items()
-    ]
+    ] + [[name, "-", f"failed: `{reason}`"] for name, reason in figures["failed"].items()]
     ratios = [
         [*name.split(" to "), with_quartiles(at), digits(busy[name]["median"])]
         for name, at in figures["relative_throughput"].items()
@@ -85,6 +84,7 @@ def networks(figures: Figures) -> Lines:
                 digits(result["flop_per_second"][name] / 1e9), f"{100 * result['share_of_ceiling'][name]:.0f} %",
                 with_quartiles(ratio), digits(busy["median"]) if busy else "-",
             ])  # fmt: skip
+        rows += [[work, name, "-", f"failed: `{reason}`", *"----"] for name, reason in result["failed"].items()]
     header = [
         "work",
         "program",

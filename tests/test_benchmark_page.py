@@ -7,7 +7,7 @@ import pytest
 import tyro
 
 from benchmarks import page, provenance
-from benchmarks.page_tables import digits, table, with_quartiles
+from benchmarks.page_tables import TABLES, digits, table, with_quartiles
 
 SPREAD = {"median": 2.0, "quartile_low": 1.5, "quartile_high": 2.5, "minimum": 1.0}
 NEIGHBOURS = {
@@ -57,6 +57,26 @@ def test_the_page_is_made_of_stored_figures(folder, capsys):
     origin = json.loads((folder / "neighbours.json").read_text())["origin"]
     assert origin["day"] in text and f"jax {origin['versions']['jax']}" in text
     assert "1 parts" in capsys.readouterr().out
+
+
+def test_a_compiler_that_failed_has_a_row_with_the_reason():
+    ratios = {"dgu to torch": SPREAD}
+    common = {"seconds": {"dgu": SPREAD, "torch": SPREAD}, "images_per_second": {"dgu": 8.0, "torch": 8.0},
+              "relative_throughput": ratios, "relative_throughput_by_processor_time": ratios,
+              "first_call_with_compilation": {"other": 3.2}, "failed": {"torch.compile": "No g++"}}  # fmt: skip
+    config = {"network": "small-adm", "batch": 2, "steps": 3, "dtype": "float32", "threads": 1, "repeats": 5}
+    lines = TABLES["sampling"](
+        {**common, "config": config, "evaluations": 5, "largest_difference_from": {"torch": 1e-6}}
+    )
+    assert "| torch.compile | - | failed: `No g++` |" in lines and "| torch | 8.00 | 2.00 (1.50 to 2.50) |" in lines
+    assert "other: first call, with compilation, 3 s." in lines
+    result = {**common, "network": "small-adm", "pass": "forward", "dtype": "float32", "batch": 2, "largest_difference": {},
+              "flop_per_second": {"dgu": 3e9, "torch": 2e9}, "share_of_ceiling": {"dgu": 0.5, "torch": 0.25}}  # fmt: skip
+    rows = TABLES["networks"]({"results": [result]})[-3:]
+    work = "small-adm, forward, float32, 2 images"
+    assert rows[0] == f"| {work} | dgu | 8.00 | 2.00 (1.50 to 2.50) | 3.00 | 50 % | - | - |"
+    assert rows[1].endswith("| 2.00 | 25 % | 2.00 (1.50 to 2.50) | 2.00 |")
+    assert rows[2] == f"| {work} | torch.compile | - | failed: `No g++` | - | - | - | - |"
 
 
 def test_machines_that_are_the_same_have_one_row():
