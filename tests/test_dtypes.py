@@ -160,5 +160,5 @@ def test_every_public_function_is_here_or_has_a_reason_not_to_be():
         "quadratic_loss seeded_runs train_in_directory"
     )
     assert takes_arrays - set(OTHER) == set(
-        f"{takes_none} train_side_by_side train_with_snapshots trains_together update updates_done".split()
+        f"{takes_none} in_turn own_meshes train_side_by_side train_with_snapshots trains_together update updates_done".split()
     )

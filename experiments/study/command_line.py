@@ -92,7 +92,8 @@ def run_experiment(
                 try:
                     with compilation(quick=options.preset == "smoke", kept=not options.recompile) as compiled:
                         report = run(options.config, directory)
-                    print(compiled, flush=True)
+                    if compiled.programs:
+                        print(compiled, flush=True)
                 except InputError:
                     with contextlib.suppress(OSError):  # It may be gone.
                         directory.discard(remove=not existed)  # So that the same command, mended, is not refused.

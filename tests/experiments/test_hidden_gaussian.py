@@ -83,7 +83,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         ("--label = 4: must be a class of the network, 0 to 3", ["--label", 4]),
         ("--linearity.squares = (0.9,): must be in [0, 1], with 0.5 among them", ["--linearity.squares", 0.9]),
         ("--parts = ('linearity', 'linearity'): must be one or more, each once", ["--parts", "linearity", "linearity"]),
-        ("--jacobians.directions = 4: must be from 1 to jacobians.vectors = 3", ["--jacobians.directions", 4]),
+        ("--jacobians.directions = 4: must be from 1 to --jacobians.vectors = 3", ["--jacobians.directions", 4]),
         ("images of the network's classes, north, east, south, west",
          ["--data", "fashion-mnist-mini", "--train-split", "test"]),
     ):  # fmt: skip

@@ -291,7 +291,7 @@ BAD = [
     ("--format store", "--class = None: must be in 0..3 with --format store"),
     ("--format store --class 1 --seeds 1-4", "--seeds = '1-4': must be a range from 0 with --format store"),
     ("--sampler.num-steps 1", "--sampler.num-steps = 1: must be 2 or more"),
-    ("--sampler.sigma-min 90", "--sampler.sigma-min = 90.0: must be below sampler.sigma_max = 80"),
+    ("--sampler.sigma-min 90", "--sampler.sigma-min = 90.0: must be below --sampler.sigma-max = 80"),
     ("--sampler.batch-size 0", "--sampler.batch-size = 0: must be 1 or more"),
     ("--batch-size 4", "--batch-size: is called --sampler.batch-size now"),
     ("--sampler.solver euler", "--sampler.solver = 'euler': must be left out, or --sampler.method ablation given"),

@@ -24,7 +24,7 @@ def test_a_killed_training_goes_on_to_the_same_parameters(tmp_path):
 
     def kill(steps):
         seen.append(steps)
-        if sum(seen) == 5:
+        if sum(seen) > 4:  # Calls end where a bin does, after two updates each.
             raise Killed
 
     with pytest.raises(Killed):
