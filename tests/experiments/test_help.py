@@ -70,7 +70,7 @@ def texts(page):
         yield from ((entry, width - 4 - indent) for entry in entries)
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [80, pytest.param(120, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [*WITH_PRESETS, *ALONE])
 def test_lines_of_help_end_only_where_the_next_word_would_not_fit(name, width, monkeypatch):
     page = printed(name, width, monkeypatch)
