@@ -132,7 +132,6 @@ def conv(
         inp,
         out,
         (size, size),
-        padding=size // 2,
         dtype=dtype,
         kernel_init=kernel,
         bias_init=nnx.initializers.zeros if zero else init.bias(inp * size * size),

@@ -13,6 +13,7 @@ Both primitives are bilinear, and the transposes of each are among the two: all 
 order.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,6 +26,8 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Float
+
+from dgu.core.errors import require
 
 #: Rows and columns of zeros around an image: ((top, bottom), (left, right)).
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -49,8 +52,23 @@ def convolve(
     Returns:
         Images of ``h + top + bottom - a + 1`` rows and ``w + left + right - b + 1`` columns.
     """
-    out: Array = _convolve.bind(x.reshape(1, -1, *x.shape[-3:]), kernel[None], padding=padding)
+    images = x.reshape(1, math.prod(x.shape[:-3]), *x.shape[-3:])
+    out = _bind(_convolve, images, kernel[None], padding)
     return out.reshape(*x.shape[:-3], *out.shape[2:])
+
+
+def _bind(primitive: Primitive, left: Array, right: Array, padding: Padding) -> Array:
+    """The primitive of arrays that vary over the same axes of a ``shard_map``: gradients by one that does not vary over
+    an axis are summed over it.
+    """
+    axes = [jax.typeof(given).mat.varying for given in (left, right)]
+    every = axes[0] | axes[1]
+    pair = [
+        jax.lax.pcast(given, tuple(sorted(every - own)), to="varying") if every - own else given
+        for given, own in zip((left, right), axes)
+    ]
+    out: Array = primitive.bind(*pair, padding=padding)
+    return out
 
 
 #: Below so many output channels, XLA's CPU convolutions cut the sum over the input among the threads.
@@ -64,6 +82,20 @@ class Conv(nnx.Conv):
     kernels sum over the input in as many parts as there are threads, and the number of threads grows with that of CPU
     devices. Channels of zeros are computed along and dropped.
     """
+
+    def __init__(
+        self, in_features: int, out_features: int, kernel_size: tuple[int, int], *, rngs: nnx.Rngs, **options: Any
+    ):
+        """As ``flax.nnx.Conv``, of whose options it takes ``dtype``, ``param_dtype``, ``use_bias``, ``kernel_init`` and
+        ``bias_init``.
+
+        Raises:
+            InputError: a kernel with even sides, or another option.
+        """
+        taken = ("dtype", "param_dtype", "use_bias", "kernel_init", "bias_init")
+        require(set(options) <= set(taken), "options", sorted(options), f"among {', '.join(taken)}")
+        require(all(side % 2 for side in kernel_size), "kernel_size", kernel_size, "odd numbers")
+        super().__init__(in_features, out_features, kernel_size, rngs=rngs, **options)
 
     def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h w o"]:  # type: ignore[override]
         """The convolution of an image or of several."""
@@ -115,23 +147,24 @@ def _in_turn(one: Callable[..., Array], left: Array, right: Array, *, padding: P
 
 
 def _image_shape(x: Any, kernel: Any, *, padding: Padding) -> ShapedArray:
-    return ShapedArray((*x.shape[:2], *_sides(x, kernel.shape[1:3], padding), kernel.shape[-1]), x.dtype)
+    shape = (*x.shape[:2], *_sides(x, kernel.shape[1:3], padding), kernel.shape[-1])
+    return x.update(shape=shape, weak_type=False)  # It varies over the axes of a shard_map that x does: see _bind.
 
 
 def _kernel_shape(x: Any, y: Any, *, padding: Padding) -> ShapedArray:
-    return ShapedArray((x.shape[0], *_sides(x, y.shape[2:4], padding), x.shape[-1], y.shape[-1]), x.dtype)
+    shape = (x.shape[0], *_sides(x, y.shape[2:4], padding), x.shape[-1], y.shape[-1])
+    return x.update(shape=shape, weak_type=False)
 
 
 def _sides(x: Any, window: tuple[int, ...], padding: Padding) -> list[int]:
-    return [side + sum(pad) - taps + 1 for side, pad, taps in zip(x.shape[2:4], padding, window)]
+    return [max(0, side + sum(pad) - taps + 1) for side, pad, taps in zip(x.shape[2:4], padding, window)]
 
 
 def _image_gradient(y: Array, kernel: Array, padding: Padding) -> Array:
     """The transpose by the image: a convolution with the turned kernel."""
     turned = jnp.swapaxes(kernel[:, ::-1, ::-1], -1, -2)
     around = [(taps - 1 - before, taps - 1 - behind) for taps, (before, behind) in zip(kernel.shape[1:3], padding)]
-    out: Array = _convolve.bind(y, turned, padding=tuple(around))
-    return out
+    return _bind(_convolve, y, turned, (around[0], around[1]))
 
 
 def _batched(
@@ -148,15 +181,17 @@ def _batched(
     left, right = axes
     if left is not None and right is not None:
         mapped = jnp.moveaxis(arguments[0], left, 0), jnp.moveaxis(arguments[1], right, 0)
-        out = primitive.bind(*(given.reshape(-1, *given.shape[2:]) for given in mapped), padding=padding)
+        first, second = (given.reshape(math.prod(given.shape[:2]), *given.shape[2:]) for given in mapped)
+        out = _bind(primitive, first, second, padding)
         return out.reshape(*mapped[0].shape[:2], *out.shape[1:]), 0
     which = 0 if right is None else 1
     axis, result = joined[which]
     given = jnp.moveaxis(arguments[which], axes[which] or 0, axis)
-    joint = given.reshape(*given.shape[:axis], -1, *given.shape[axis + 2 :])
+    mapped_size, size = given.shape[axis : axis + 2]
+    joint = given.reshape(*given.shape[:axis], mapped_size * size, *given.shape[axis + 2 :])
     pair = (joint, arguments[1]) if which == 0 else (arguments[0], joint)
-    out = primitive.bind(*pair, padding=padding)
-    return out.reshape(*out.shape[:result], given.shape[axis], -1, *out.shape[result + 1 :]), result
+    out = _bind(primitive, *pair, padding)
+    return out.reshape(*out.shape[:result], mapped_size, size, *out.shape[result + 1 :]), result
 
 
 def _define(
@@ -185,7 +220,7 @@ _define(
     elsewhere=_conv,
     transposes=(
         lambda cotangent, x, kernel, *, padding: _image_gradient(cotangent, kernel, padding),
-        lambda cotangent, x, kernel, *, padding: _kernel_gradient.bind(x, cotangent, padding=padding),
+        lambda cotangent, x, kernel, *, padding: _bind(_kernel_gradient, x, cotangent, padding),
     ),
     joined=((1, 1), (4, 4)),
 )
@@ -196,7 +231,7 @@ _define(
     elsewhere=_xla_for_kernel,
     transposes=(
         lambda cotangent, x, y, *, padding: _image_gradient(y, cotangent, padding),
-        lambda cotangent, x, y, *, padding: _convolve.bind(x, cotangent, padding=padding),
+        lambda cotangent, x, y, *, padding: _bind(_convolve, x, cotangent, padding),
     ),
     joined=((4, 3), (4, 4)),
 )

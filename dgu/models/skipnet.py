@@ -101,7 +101,7 @@ class Layer(nnx.Module):
     """``leaky(norm(conv(x)))`` of one image, or in training of a batch."""
 
     def __init__(self, inp: int, out: int, momentum: float, rngs: nnx.Rngs):
-        self.conv = Conv(inp, out, (3, 3), padding=1, use_bias=False, kernel_init=ADM_INIT.kernel, rngs=rngs)
+        self.conv = Conv(inp, out, (3, 3), use_bias=False, kernel_init=ADM_INIT.kernel, rngs=rngs)
         # Two passes for the variance: the other way loses digits in float32.
         self.norm = nnx.BatchNorm(out, momentum=momentum, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 

@@ -8,7 +8,7 @@ micro-batches, sees the same draws.
 
 import bisect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -186,7 +186,7 @@ def train_steps(
     mesh: Mesh | None = None,
     *,
     together: int = 1,
-    stops: Sequence[int] = (),
+    stops: Collection[int] = (),
 ) -> Iterator[tuple[PyTree, dict[str, Any]]]:
     """Yield ``(state, {"step", "updates", "loss"})`` after each call of the compiled program until
     ``config.total_steps``; ``state`` is donated to the next one.
@@ -202,7 +202,7 @@ def train_steps(
         together: updates in a call of the compiled program, at most: it then pays once for handing the state in and
             out. By default one: the state after every update is yielded. How the updates are cut into calls does not
             change them.
-        stops: numbers of updates, rising, after which the state is yielded in any case.
+        stops: numbers of updates after which the state is yielded in any case.
 
     The loss yielded is a device array, the mean over the elements of the call's batches. One call stays in flight: each
     is begun before the loop waits for the end of the one before.
@@ -225,7 +225,7 @@ def train_steps(
         labels = np.zeros(len(images), np.int32)
     size, micro = config.batch_size, config.micro_batch or config.batch_size
     shape = (together, size // micro, micro)
-    step, loss = int(state["step"]), None
+    step, loss, ends = int(state["step"]), None, sorted(stops)
     while step < config.total_steps:
         # One shape for all calls: what is behind the last update of a shorter one is not looked at.
         rows = image_order(config.seed, len(images), step * size, together * size)
@@ -236,8 +236,8 @@ def train_steps(
             labels[rows].astype(np.int32).reshape(shape),
             numbers.reshape(shape),
         )
-        place = bisect.bisect_right(stops, step)
-        end = min(step + together, config.total_steps, *stops[place : place + 1])
+        place = bisect.bisect_right(ends, step)
+        end = min(step + together, config.total_steps, *ends[place : place + 1])
         before = loss
         state, loss = program(state, *parallel.put(given, _batches(mesh)), np.int32(end - step), key)
         jax.block_until_ready(before)

@@ -72,8 +72,10 @@ def compilation(*, quick: bool, kept: bool) -> Iterator[Compiled]:
 
 def folder() -> Path:
     """Where programs are kept: ``dgu/programs`` in the user's cache, a folder for each kind of processor."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
-    return Path(os.path.expanduser(base)) / "dgu" / "programs" / _processor()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # Its specification: a relative path is ignored.
+        base = os.path.expanduser(os.path.join("~", ".cache"))
+    return Path(base) / "dgu" / "programs" / _processor()
 
 
 def _processor() -> str:
@@ -87,9 +89,16 @@ def _processor() -> str:
 
 
 def _is_private(path: Path) -> bool:
-    """Whether the folder, made where there is none, belongs to this user and can be written by nobody else."""
+    """Whether the folder and the two around it, made where there are none, belong to this user and can be written by
+    nobody else.
+    """
+    return all(_is_own(each) for each in (path.parent.parent, path.parent, path))
+
+
+def _is_own(path: Path) -> bool:
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
         found = os.stat(path)
     except OSError:  # No home, or a disk that is full or read-only: nothing is kept.
         return False

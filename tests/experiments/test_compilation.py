@@ -54,9 +54,13 @@ def test_nothing_is_kept_where_it_is_not_wanted_or_others_could_write(tmp_path, 
     in_a_process(tmp_path / "a", JAX_COMPILATION_CACHE_DIR=str(own))
     assert own.exists() and not (tmp_path / "a").exists()
     compilation.folder().mkdir(parents=True)
-    compilation.folder().chmod(0o777)
-    in_a_process(tmp_path / "a")
-    assert not any(compilation.folder().iterdir())
+    for open_to_all in (compilation.folder(), compilation.folder().parent):
+        open_to_all.chmod(0o777)
+        in_a_process(tmp_path / "a")
+        assert not any(compilation.folder().iterdir())
+        open_to_all.chmod(0o700)
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert compilation.folder().is_absolute() and "relative" not in compilation.folder().parts
     (tmp_path / "file").touch()
     in_a_process(tmp_path / "file")  # Where no folder can be made, programs are compiled as ever.
 

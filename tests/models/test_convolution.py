@@ -10,6 +10,8 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dgu.core.errors import InputError
+from dgu.core.parallel import data_mesh
 from dgu.models.convolution import Conv, convolve, same_padding
 
 EVEN, ODD = ((1, 1), (1, 1)), ((1, 0), (0, 2))
@@ -155,15 +157,52 @@ def test_programs_for_other_machines(platform):
     assert ("stablehlo.while" in several) == (platform == "cpu")
 
 
+@pytest.mark.parametrize("checked", [True, False])
+def test_gradients_in_and_around_a_shard_map(x64, checked):
+    rng = np.random.default_rng(2)
+    x, kernel = jnp.asarray(rng.normal(size=(4, 5, 5, 2))), jnp.asarray(rng.normal(size=(3, 3, 2, 8)))
+    mesh, spec = data_mesh(jax.devices()[:2]), jax.P("data")
+    spread = partial(jax.shard_map, mesh=mesh, in_specs=(jax.P(), spec), check_vma=checked)
+    slopes = []
+    for conv in (by_xla, convolve):
+        one = partial(loss, partial(conv, padding=EVEN))
+        # Of what is checked, JAX sums the gradient by the kernel over the devices; else each has its own.
+        inside = spread(jax.grad(one), out_specs=jax.P() if checked else spec)
+        around = jax.grad(
+            lambda k, one=one: spread(lambda k, x: jax.lax.psum(one(k, x), "data"), out_specs=jax.P())(k, x)
+        )
+        slopes.append((inside(kernel, x), around(kernel)))
+    for ours, theirs in zip(slopes[1], slopes[0]):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(slopes[1][1], jax.grad(one)(kernel, x), rtol=1e-11, atol=1e-11)
+
+
+def test_no_images_and_no_pixels():
+    kernel = jnp.ones((3, 3, 2, 8))
+    none = jnp.ones((0, 5, 5, 2))
+    assert jax.vmap(lambda x: convolve(x, kernel, EVEN))(none).shape == (0, 5, 5, 8)
+    slope = jax.grad(lambda k: jax.vmap(lambda x: convolve(x, k, EVEN))(none).sum())(kernel)
+    np.testing.assert_array_equal(slope, jnp.zeros_like(kernel))
+    assert convolve(jnp.ones((5, 6, 2)), jnp.ones((9, 9, 2, 8)), EVEN).shape == (0, 0, 8)
+
+
+def test_what_the_layer_cannot_do_is_refused():
+    for options in ({"strides": 2}, {"padding": "VALID"}, {"mask": jnp.ones((3, 3, 4, 8))}):
+        with pytest.raises(InputError, match="options"):
+            Conv(4, 8, (3, 3), rngs=nnx.Rngs(0), **options)
+    with pytest.raises(InputError, match="kernel_size = \\(2, 3\\): must be odd numbers"):
+        Conv(4, 8, (2, 3), rngs=nnx.Rngs(0))
+
+
 @pytest.mark.parametrize("out", [3, 8])
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_the_layer_is_flaxes_layer(out, size):
-    ours = Conv(4, out, (size, size), padding=size // 2, rngs=nnx.Rngs(0))
+    ours = Conv(4, out, (size, size), rngs=nnx.Rngs(0))
     theirs = nnx.Conv(4, out, (size, size), padding=size // 2, rngs=nnx.Rngs(0))
     ours.bias[...] = theirs.bias[...] = jax.random.normal(jax.random.key(2), (out,))
     x = jax.random.normal(jax.random.key(1), (2, 7, 5, 4))
     assert same_padding(ours.kernel[...]) == ((size // 2,) * 2,) * 2
     np.testing.assert_allclose(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(ours(x[0]), theirs(x)[0], rtol=1e-5, atol=1e-5)
-    bare = Conv(4, out, (size, size), padding=size // 2, use_bias=False, rngs=nnx.Rngs(0))
+    bare = Conv(4, out, (size, size), use_bias=False, rngs=nnx.Rngs(0))
     np.testing.assert_allclose(bare(x) + ours.bias[...][None, None, None], ours(x), rtol=1e-6, atol=1e-6)

@@ -56,8 +56,9 @@ def fit_classifiers(
     """Train R linear classifiers by minibatch SGD; the stopping epoch of each is chosen on its validation rows.
 
     One compiled program trains all runs. The order of the data is ``epoch_order(seed, epoch, rows >= 0)``, so a run
-    does not depend on the other runs, on the padding of its rows or on the number of devices. The models are evaluated
-    after every ``eval_interval`` epochs and after the last; the lowest validation loss decides, the earliest of equals.
+    does not depend, up to rounding, on the other runs, on the padding of its rows or on the number of devices. The
+    models are evaluated after every ``eval_interval`` epochs and after the last; the lowest validation loss decides,
+    the earliest of equals.
 
     Args:
         x: pool of N examples, images or vectors; float32, or float64 under x64.

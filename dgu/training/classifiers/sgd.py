@@ -226,6 +226,8 @@ def fit_runs(
     """Sort the families of runs by size, fill up to whole chunks with empty runs, train, and undo both."""
     mesh = data_mesh(jax.local_devices())
     members = families(runs, validation)
+    if chunk < members.shape[1] or len(members) < mesh.size:  # They would take more memory, or leave devices idle.
+        members = np.arange(members.size)[:, None]
     number, together = members.shape
     own = jax.tree.map(lambda a: np.asarray(a)[members[:, 0]], (runs, validation))
     rates = np.asarray(runs.learning_rate)

@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
 from dgu.analysis import Runs, fit_classifiers
-from dgu.training.classifiers.sgd import families
+from dgu.core.parallel import data_mesh
+from dgu.training.classifiers import sgd
+from dgu.training.classifiers.sgd import families, train_runs
 from dgu.training.classifiers.two_layer import fit_two_layer
 from tests.training.classifiers.test_classifiers import HELD, OPTIONS, K, problem, reference
 
@@ -66,3 +69,15 @@ def test_networks_are_families_too(x64):
         for name, leaf in alone.final.params.items():
             np.testing.assert_allclose(together.final.params[name][place], leaf[0], rtol=0, atol=1e-9)
         np.testing.assert_allclose(together.validation_loss[place], alone.validation_loss[0], rtol=1e-9)
+
+
+def test_few_families_and_small_chunks_are_trained_run_by_run(x64, monkeypatch):
+    """A family counts for its runs: it must neither take more memory than allowed nor leave devices idle."""
+    x, y, runs = problem()
+    given, seen = repeated(runs, np.array([0.1, 0.4]), np.arange(6)), []
+    family = Runs(*(getattr(given, field.name)[:2] for field in dataclasses.fields(Runs)[:4]))
+    monkeypatch.setattr(sgd, "train_runs", lambda *a, **k: seen.append(a[4].learning_rate.shape) or train_runs(*a, **k))
+    for trained, chunk, devices in ((given, 1, 1), (given, 4, 1), (family, 4, 1), (family, 4, 2)):
+        monkeypatch.setattr(sgd, "data_mesh", lambda _, devices=devices: data_mesh(jax.devices()[:devices]))
+        fit_classifiers(x, y, trained, loss="softmax_mse", schedule="constant", chunk=chunk, method="weight", **OPTIONS)
+    assert seen == [(6, 1), (4, 2), (1, 2), (2, 1)]
