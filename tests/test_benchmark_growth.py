@@ -53,11 +53,12 @@ def test_a_curve_of_parts_is_whole():
 
 @pytest.mark.parametrize("name", ["covariance_spectrum", "k_nearest", "GaussianDenoiser.fit", "EmpiricalDenoiser"])
 def test_a_call_takes_the_sizes_that_grow(name):
-    """The smallest sizes of every curve do run."""
+    """The smallest sizes of every curve do run, and what they compute is finite."""
     function = by_name[name]
     small = {key: min(size, 64) for key, size in function.base.items()}
     for parameter in function.curves:
-        function.work(**{**small, parameter: 32})()
+        found = jax.tree.leaves(function.work(**{**small, parameter: 32})())
+        assert found and all(np.isfinite(leaf).all() for leaf in found)
 
 
 def test_curves_grow_a_parameter_of_the_call_and_hold_their_base():

@@ -47,11 +47,11 @@ def claims(factor: float) -> tuple[Claim, ...]:
         f"variances are at most {factor:g} times those {white.format('largest', 'forms and classes')}"
     )
     smallest = (
-        "As Theorem 1 assumes, samples of one class are far from linearly dependent: for X a matrix with such samples "
-        f"as its rows, at most about half as many as an image has pixels, {scaled} the smallest singular value of X "
-        f"X^T is, in every class, at least 1 / {factor:g} of what it is for images whose pixels are independent "
-        "Gaussians of equal variance (value: the ratio of the two in the class where it is least; near 0, some "
-        "combination of the samples almost vanishes)."
+        "As Theorem 1 assumes, samples of one class are far from linearly dependent. The measure is the smallest "
+        "singular value of X X^T, where the rows of X are samples of one class, at most about half as many as an image "
+        f"has pixels, {scaled.removesuffix(',')}. In every class it is at least 1 / {factor:g} of that of images whose "
+        "pixels are independent Gaussians of equal variance (value: the ratio of the two in the class where it is "
+        "smallest; near 0, some combination of the samples almost vanishes)."
     )
     return (
         Claim("assumption-mean", mean, at_most(factor), source),
