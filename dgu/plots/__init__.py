@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dgu.plots.contraction import scale_recursions as scale_recursions
     from dgu.plots.contraction import step_gains as step_gains
     from dgu.plots.curves import CurvePanel as CurvePanel
+    from dgu.plots.curves import difference_curves as difference_curves
     from dgu.plots.curves import learning_curves as learning_curves
     from dgu.plots.curves import loss_curve as loss_curve
     from dgu.plots.dots import interval_dots as interval_dots

@@ -53,6 +53,7 @@ def learning_curves(
     labels: Mapping[str, str] | None = None,
     title: str = "",
     columns: int = 3,
+    limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Figure:
     """A quantity against training size, a panel each for 4 classes, 10 classes, ..., with 95 % bands.
 
@@ -63,41 +64,22 @@ def learning_curves(
         labels: text in the legend for each arm, such as ``{"mixture": "Gaussian mixture, n_fit/d = 2.1"}``.
         title: title of the figure.
         columns: panels side by side.
+        limits: the possible range of the quantity, beyond which no axis reaches.
 
     Raises:
         InputError: no panel, arrays of a panel whose shapes do not fit its sizes and arms, or a prediction of unequal
             lengths.
     """
-    require(len(panels) > 0, "number of panels", len(panels), "1 or more")
-    for panel in panels:
-        for name, (n, value) in panel.predictions.items():
-            require(len(n) == len(value), f"lengths of {name} ({panel.title})", (len(n), len(value)), "equal")
-        expected = (len(panel.arms), len(panel.n))
-        for name in ("mean", "low", "high"):
-            shape = getattr(panel, name).shape
-            require(shape == expected, f"shape of {name} ({panel.title})", shape, f"(arms, sizes) = {expected}")
+    _check_panels(panels)
     labels = labels or {}
     with style():
         figure, cells = panel_grid(len(panels), columns, 3.7, 3.4)
         for cell, panel in zip(cells, panels):
             axes = cell.axes
-            for place, arm in enumerate(panel.arms):
-                look = arm_style(arm, place)
-                axes.plot(
-                    panel.n,
-                    panel.mean[place],
-                    color=look.color,
-                    marker=look.marker,
-                    linestyle=look.linestyle,
-                    markeredgecolor="white",
-                    markeredgewidth=0.5,
-                    label=labels.get(arm, arm),
-                )
-                axes.fill_between(
-                    panel.n, panel.low[place], panel.high[place], color=look.color, alpha=0.18, linewidth=0
-                )
+            _curves_with_bands(axes, panel, labels)
             # What is measured sets the range: without a ridge the theory drops to guessing at n = d.
-            axes.set_ylim(axes.get_ylim())
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, limits[0]), min(high, limits[1]))
             for (name, (n, value)), line in zip(panel.predictions.items(), itertools.cycle(_PREDICTED)):
                 axes.plot(
                     n, value, color="#4d4d4d", linestyle=line, linewidth=1.3, zorder=1.5, label=labels.get(name, name)
@@ -110,6 +92,71 @@ def learning_curves(
         if title:
             figure.suptitle(title)
     return figure
+
+
+@drawing
+def difference_curves(
+    panels: Sequence[CurvePanel],
+    *,
+    margin: float,
+    quantity: str = "difference of test accuracy (points)",
+    xlabel: str = "training images n",
+    columns: int = 3,
+) -> Figure:
+    """Differences between arms against training size, with 95 % bands, about zero and the margin of equivalence.
+
+    Args:
+        panels: what to draw; the arms of a panel are the differences.
+        margin: positive; the grey band runs from -margin to margin.
+        quantity: label of the vertical axis, with its unit.
+        xlabel: label of the lower axis.
+        columns: panels side by side.
+
+    Raises:
+        InputError: as ``learning_curves``, or a margin that is not positive.
+    """
+    require(0 < margin < math.inf, "margin", margin, "positive")
+    _check_panels(panels)
+    with style():
+        figure, cells = panel_grid(len(panels), columns, 3.7, 3.0)
+        for cell, panel in zip(cells, panels):
+            axes = cell.axes
+            axes.axhspan(-margin, margin, color="#dfe6ee", zorder=0, label=f"margin of equivalence, ±{margin:g}")
+            axes.axhline(0.0, color="#7f7f7f", linewidth=0.8, zorder=1)
+            _curves_with_bands(axes, panel, {})
+            _size_axis(axes, panel, xlabel)
+            if cell.left:
+                axes.set_ylabel(quantity)
+            axes.set_title(panel.title)
+        legend_below(figure, [cell.axes for cell in cells])
+    return figure
+
+
+def _check_panels(panels: Sequence[CurvePanel]) -> None:
+    require(len(panels) > 0, "number of panels", len(panels), "1 or more")
+    for panel in panels:
+        for name, (n, value) in panel.predictions.items():
+            require(len(n) == len(value), f"lengths of {name} ({panel.title})", (len(n), len(value)), "equal")
+        expected = (len(panel.arms), len(panel.n))
+        for name in ("mean", "low", "high"):
+            shape = getattr(panel, name).shape
+            require(shape == expected, f"shape of {name} ({panel.title})", shape, f"(arms, sizes) = {expected}")
+
+
+def _curves_with_bands(axes: Axes, panel: CurvePanel, labels: Mapping[str, str]) -> None:
+    for place, arm in enumerate(panel.arms):
+        look = arm_style(arm, place)
+        axes.plot(
+            panel.n,
+            panel.mean[place],
+            color=look.color,
+            marker=look.marker,
+            linestyle=look.linestyle,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            label=labels.get(arm, arm),
+        )
+        axes.fill_between(panel.n, panel.low[place], panel.high[place], color=look.color, alpha=0.18, linewidth=0)
 
 
 @drawing

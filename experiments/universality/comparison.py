@@ -1,65 +1,98 @@
 """How arms are compared: accuracies of the replicates, their differences with intervals, and the verdicts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dgu.analysis.stats.estimates import Estimate
-from dgu.analysis.stats.resampling import Equivalence, corrected_t_interval, equivalence
-from dgu.data.splits import SplitSizes
+from dgu.analysis.stats.pools import PoolVariance, no_pool_variance, pool_variance, pooled_interval
+from dgu.analysis.universality.designs import corrected_gap
 from experiments.study import Claim, Measured
 from experiments.study.claims import judge
 from experiments.study.judged import JudgedClaim
-from experiments.universality.options import Options
 from experiments.universality.subject import PAPER
 
-
-def own_results(results: Mapping[str, np.ndarray], task: str, what: str = "accuracy") -> np.ndarray:
-    """Accuracy or loss of every arm on its own test images, averaged over subsets: (replicates, arms, sizes)."""
-    found = results[f"{task}.{what}"]
-    return np.einsum("raasz->raz", found) / found.shape[3]
-
-
-def gap(results: Mapping[str, np.ndarray], task: str, first: int = 0, second: int = 1) -> np.ndarray:
-    """Difference of accuracy between two arms, each on its own test images, at the largest size: (replicates,)."""
-    own = own_results(results, task)
-    return own[:, first, -1] - own[:, second, -1]
+#: What is read off the results of one design, with leading axes of replicates, or of pools and splits.
+Reading = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+#: Differences of accuracy in percentage points lie within these bounds; twice differences of two differences.
+POINTS, CORRECTED_POINTS = (-100.0, 100.0), (-200.0, 200.0)
+_ANY = (-np.inf, np.inf)
 
 
-def compare_gaps(options: Options, gaps: np.ndarray, fresh: bool = False) -> Equivalence:
-    """Paired equivalence of two arms from the difference of accuracy of each replicate, in percentage points.
+@dataclass(frozen=True)
+class Results:
+    """What was measured on the images' own pools and on pools drawn anew from them.
 
-    Replicates that split one pool get the corrected resampled t; ``fresh`` ones share nothing.
+    Attributes:
+        replicates: by name, (J, ...): classifiers trained by SGD.
+        resampled: by name, (P, splits, ...): ridge least squares on each of P pools; it has no losses and rates.
+        pools: pools that the replicates were dealt out to in turn.
     """
-    train, test = (None, None) if fresh else shared_sizes(options.splits)
-    return equivalence(
-        100 * np.asarray(gaps, float),
-        options.margin,
-        n_train=train,
-        n_test=test,
-        max_standard_error=options.max_standard_error,
-        bounds=(-100, 100),
-    )
+
+    replicates: Mapping[str, np.ndarray]
+    resampled: Mapping[str, np.ndarray]
+    pools: int = 1
+
+    def interval(self, read: Reading, bounds: tuple[float, float] = _ANY) -> Estimate:
+        """The mean over replicates of what ``read`` finds, with the variance between pools in its interval; NaN where
+        an arm has too few images.
+        """
+        values, again = np.moveaxis(read(self.replicates), 0, -1), np.moveaxis(read(self.resampled), (0, 1), (-2, -1))
+        known = np.asarray(np.isfinite(values).all(axis=-1) & np.isfinite(again).all(axis=(-2, -1)))
+        between = pool_variance(np.where(known[..., None, None], again, 0.0))
+        return self._interval(values, between, known, bounds)
+
+    def interval_of_this_pool(self, read: Reading) -> Estimate:
+        """The mean over replicates with the interval for the images' own pools: the variance between pools is not in
+        it.
+        """
+        values = np.moveaxis(read(self.replicates), 0, -1)
+        known = np.asarray(np.isfinite(values).all(axis=-1))
+        return self._interval(values, no_pool_variance(values.shape[:-1]), known, _ANY)
+
+    def _interval(
+        self, values: np.ndarray, between: PoolVariance, known: np.ndarray, bounds: tuple[float, float]
+    ) -> Estimate:
+        pool_of = np.arange(values.shape[-1]) % self.pools
+        found = pooled_interval(np.where(known[..., None], values, 0.0), between, pool_of=pool_of, bounds=bounds)
+        if known.all():
+            return found
+        parts = (np.where(known, part, np.nan) for part in (found.value, found.low, found.high, found.standard_error))
+        mean, low, high, error = parts
+        return Estimate(mean, low, high, found.level, found.method, found.n, error)
 
 
-def difference(options: Options, gaps: np.ndarray, fresh: bool = False) -> Estimate:
-    """The mean difference of accuracy in percentage points, as ``compare_gaps`` finds it."""
-    return compare_gaps(options, gaps, fresh).interval
+def accuracies(task: str, what: str = "accuracy") -> Reading:
+    """Accuracy in percent (or loss) of every arm, by size."""
+    factor = 100 if what == "accuracy" else 1
+    return lambda found: factor * np.asarray(found[f"{task}.{what}"], float)
 
 
-def shared_sizes(sizes: SplitSizes) -> tuple[int, int]:
-    """Images of each class that a replicate is trained on, and those that it is tested on, in splits of one pool."""
-    return sizes.fit + sizes.train + sizes.validation, sizes.test
+def gap(task: str, first: int = 0, second: int = 1) -> Reading:
+    """Accuracy of an arm less that of another, in percentage points, by size; arms are diffusion, mixture and null."""
+
+    def read(found: Mapping[str, np.ndarray]) -> np.ndarray:
+        own = accuracies(task)(found)
+        return own[..., first, :] - own[..., second, :]
+
+    return read
 
 
-def intervals(values: np.ndarray, sizes: SplitSizes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and 95 % interval over the leading axis, for splits of a shared pool; NaN where a result is missing."""
-    moved = np.moveaxis(np.asarray(values, float), 0, -1)
-    measured = np.isfinite(moved).all(axis=-1)
-    found = corrected_t_interval(np.where(measured[..., None], moved, 0.0), *shared_sizes(sizes))
-    mean, low, high = (np.where(measured, np.asarray(part), np.nan) for part in (found.value, found.low, found.high))
-    return mean, low, high
+def null_corrected(task: str) -> Reading:
+    """(diffusion - mixture) - (mixture - null) in percentage points, by size."""
+    return lambda found: corrected_gap(*np.moveaxis(accuracies(task)(found)[..., :3, :], -2, 0))
+
+
+def at_last(read: Reading) -> Reading:
+    """What ``read`` finds at the largest size."""
+    return lambda found: read(found)[..., -1]
+
+
+def smallest_margin(difference: Estimate) -> float:
+    """The smallest margin within which the difference is shown to be: the larger end of the interval."""
+    return max(abs(float(difference.low)), abs(float(difference.high)))
 
 
 def judged(claims: Sequence[Claim], measured: Mapping[str, Measured]) -> dict[str, JudgedClaim]:

@@ -1,10 +1,12 @@
 """Options of the universality study; all parts share them."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from dgu.analysis.universality.recipe import Recipe
 from dgu.core.errors import require
 from dgu.data.splits import SplitSizes
+from dgu.training.classifiers.choices import LOSSES
 from experiments import train as trainer
 from experiments.sampling import STUDY_SAMPLER, SamplerConfig
 from experiments.study import Options as BaseOptions
@@ -54,24 +56,42 @@ class Options(BaseOptions):
     cnn: CnnConfig = field(default_factory=CnnConfig)
     sampler: SamplerConfig = STUDY_SAMPLER
     splits: SplitSizes = field(default_factory=SplitSizes)
+    pools: int = option(1, ge=1)
+    """Pools of images that are sampled one independently of the other, each of the size of --splits; replicates are
+    dealt out to them."""
     low_rank_fit: int = option(100, ge=0)
     """Images of each class that the low-rank mixture is fitted to (fewer than pixels); 0 leaves the arm out."""
     gaussian_test_factor: int = option(4, ge=1)
     """Test images of the Gaussian arms as a multiple of --splits.test: they need no sampling, and make differences
     more precise."""
-    replicates: int = option(20, ge=2)
-    """New splits of the images, with mixture and null fitted again for each."""
-    training_ratios: tuple[float, ...] = option((0.1, 0.3, 1.0, 3.0, 10.0), gt=0.0)
-    """Training sizes n (all classes together) as multiples of the number of pixels (or features) d, as far as there are
-    images."""
+    draws: int = option(2, ge=1)
+    """Draws of mixture and null in every replicate: their noise is most of what differs between replicates."""
+    replicates: int = option(12, ge=2)
+    """New splits of the images, with new draws of mixture and null for each."""
+    resampled_pools: int = option(24, ge=2)
+    """Pools that are drawn anew from the images (a smoothed bootstrap) to see how much results vary from pool to pool,
+    with ridge least squares in place of SGD."""
+    resampled_splits: int = option(2, ge=2)
+    """Splits of each of these pools."""
+    training_sizes: tuple[int, ...] = option((16, 32, 64, 128, 256, 490), ge=1)
+    """Training images of each class, at most --splits.train."""
+    losses: tuple[str, ...] = ("softmax_mse", "cross_entropy")
+    """Losses of the linear classifiers that tell more than two classes apart: softmax_mse, logit_mse or cross_entropy,
+    each a panel of its own; two classes have sigmoid outputs and squared error."""
+    class_sets: tuple[str, ...] | None = None
+    """Classes to tell apart, a panel for each set: numbers or names with colons between them, such as 0:6 or
+    Coat:Shirt. None takes the first three pairs of classes, in their order."""
     subset_sizes: tuple[int, ...] = option((4,), ge=2)
     """Sizes of the random subsets of classes."""
-    subsets: int = option(4, ge=1)
+    subsets: int = option(2, ge=1)
     """Random subsets of each size in every replicate."""
     pairs: int = option(6, ge=1)
     """Random pairs of classes in every replicate."""
-    two_layer_ratio: float = option(3.0, gt=0.0)
-    """Training size of the two-layer networks: one of --training-ratios."""
+    two_layer_size: int = option(128, ge=1)
+    """Training images of each class of the two-layer networks: one of --training-sizes."""
+    gram_panels: tuple[str, ...] = ("4x480", "allx250")
+    """Gram matrices whose spectra are compared: number of classes (of the first set of --class-sets that is so large,
+    else the first ones; or all) x images of each class. The claim is about the last one."""
     recipe: Recipe = field(default_factory=Recipe)
     pixel_range: tuple[float, float] = (-1.0, 1.0)
     """Values of black and white pixels that the classifiers see; features are left as they are."""
@@ -79,17 +99,32 @@ class Options(BaseOptions):
     """Differences of accuracy below this margin count as equivalence, in percentage points."""
     max_predicted_dimension: int = option(1024, ge=0)
     """Largest dimension for which the asymptotic accuracy of least squares is drawn beside the curves; 0 draws none."""
-    max_standard_error: float = option(0.8, gt=0.0)
-    """Largest standard error of a difference at which equivalence is decided, in percentage points."""
     seed: int = option(0, ge=0)
     """Seed of sampling, splits and classifiers."""
 
     def check(self) -> None:
-        """Ratios, sizes and ranges that fit each other."""
-        require(bool(self.training_ratios), "training_ratios", self.training_ratios, "one or more positive numbers")
+        """Sizes, sets and ranges that fit each other."""
+        sizes, train = self.training_sizes, self.splits.train
+        rising = bool(sizes) and all(a < b for a, b in pairwise(sizes)) and sizes[-1] <= train
+        require(rising, "training_sizes", sizes, f"rising, one or more, at most splits.train = {train}")
         require(bool(self.subset_sizes), "subset_sizes", self.subset_sizes, "one or more, each 2 or more")
-        known = self.two_layer_ratio in self.training_ratios
-        require(known, "two_layer_ratio", self.two_layer_ratio, f"one of training_ratios {self.training_ratios}")
+        known = self.two_layer_size in sizes
+        require(known, "two_layer_size", self.two_layer_size, f"one of training_sizes {sizes}")
+        allowed = [name for name in LOSSES if name != "sigmoid_mse"]
+        sound = bool(self.losses) and set(self.losses) <= set(allowed) and len(set(self.losses)) == len(self.losses)
+        require(sound, "losses", self.losses, f"one or more different ones of {', '.join(allowed)}")
+        for chosen in self.class_sets or ():
+            several = len(set(chosen.split(":"))) == chosen.count(":") + 1 >= 2 and all(chosen.split(":"))
+            require(several, "class_sets", chosen, "two or more different classes with colons between them")
+        for panel in self.gram_panels:
+            sides = panel.split("x")
+            sound = len(sides) == 2 and (sides[0] == "all" or sides[0].isdecimal()) and sides[1].isdecimal()
+            sound = sound and sides[0] not in ("0", "1") and 1 <= int(sides[1]) <= self.splits.total
+            wanted = f"classes (2 or more, or all) x images of each class (at most the pool's {self.splits.total})"
+            require(sound, "gram_panels", panel, wanted)
+        require(bool(self.gram_panels), "gram_panels", self.gram_panels, "one or more")
+        shared = self.replicates % self.pools == 0 and self.replicates >= 2 * self.pools
+        require(shared, "replicates", self.replicates, f"a multiple of pools = {self.pools}, two or more for each")
         ends = self.pixel_range
         require(len(ends) == 2 and ends[0] < ends[1], "pixel_range", ends, "rising")
         fits = self.low_rank_fit == 0 or 2 <= self.low_rank_fit <= self.splits.fit

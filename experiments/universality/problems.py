@@ -1,56 +1,125 @@
 """The classification problems of a replicate: their classes, training sizes and losses."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dgu.analysis.universality.arms import Task
+from dgu.core.errors import require
+from experiments.subjects import ClassImages
 from experiments.universality.options import Options
 
-
-def sizes_per_class(options: Options, k: int, d: int) -> tuple[int, ...]:
-    """Training images per class at each ratio n / d for which there are enough; if there is none, all of them."""
-    ratios, available = options.training_ratios, options.splits.train
-    sizes = [max(1, round(ratio * d / k)) for ratio in ratios]
-    reached = sorted({n for n in sizes if n <= available})
-    return tuple(reached) or (available,)
+#: Pairs of classes that have panels of their own where none are named.
+_PAIRS = 3
+#: What is appended to the name of a problem for losses other than the first.
+_SUFFIX = {"softmax_mse": "-squared", "logit_mse": "-logits", "cross_entropy": "-ce"}
+_SHOWN = {"softmax_mse": "squared error", "logit_mse": "squared error of logits", "cross_entropy": "cross entropy"}
 
 
-def two_layer_size(options: Options, d: int) -> int:
-    """Training images per class of the two-layer networks: at their ratio, or the most that linear classifiers get."""
-    k = options.subset_sizes[0]
-    return min(max(1, round(options.two_layer_ratio * d / k)), sizes_per_class(options, k, d)[-1])
+@dataclass(frozen=True)
+class Panel:
+    """A problem of linear classifiers as figures and tables show it.
+
+    Attributes:
+        name: of the problem, as in results.
+        title: for readers.
+        loss: of the classifiers.
+        k: classes to tell apart.
+    """
+
+    name: str
+    title: str
+    loss: str
+    k: int
 
 
-def curve_tasks(options: Options) -> tuple[str, ...]:
-    """The problems whose classifiers are trained on squared loss."""
-    return (*(f"{k}-classes" for k in options.subset_sizes), "all-classes", "pairs")
+def class_sets(options: Options, known: ClassImages) -> tuple[tuple[int, ...], ...]:
+    """Places, among the classes studied, of the classes of each of ``--class-sets``; ``InputError`` if one is unknown
+    or not studied.
+    """
+    if options.class_sets is None:
+        count = min(_PAIRS, len(known.labels) // 2)
+        return tuple((2 * pair, 2 * pair + 1) for pair in range(count))
+    places = {str(label): place for place, label in enumerate(known.labels)}
+    places |= {name: place for place, name in enumerate(known.class_names)}
+    for chosen in options.class_sets:
+        unknown = [name for name in chosen.split(":") if name not in places]
+        wanted = f"of the classes studied: {', '.join(map(str, known.labels))} or {', '.join(known.class_names)}"
+        require(not unknown, "class_sets", chosen, wanted)
+    sets = tuple(tuple(sorted({places[name] for name in chosen.split(":")})) for chosen in options.class_sets)
+    distinct = len(set(sets)) == len(sets) and all(len(one) >= 2 for one in sets)
+    require(distinct, "class_sets", options.class_sets, "sets of two or more classes, each set once")
+    return sets
 
 
-def class_counts(options: Options, k_all: int) -> dict[str, int]:
-    """Classes to tell apart in each problem of linear classifiers."""
-    subsets = {f"{k}-classes": k for k in options.subset_sizes}
-    return subsets | {"all-classes": k_all, "pairs": 2, "cross-entropy": k_all}
+def panels(options: Options, sets: Sequence[Sequence[int]], class_names: Sequence[str]) -> tuple[Panel, ...]:
+    """The problems of linear classifiers in the order of figures: sets, random subsets, all classes, random pairs."""
+    few = {f"{k}-classes": (f"{k} random classes", k) for k in options.subset_sizes}
+    named = {_set_name(one): (_set_title([class_names[place] for place in one]), len(one)) for one in sets}
+    known = named | few | {"all-classes": (f"all {len(class_names)} classes", len(class_names))}
+    out = []
+    for name, (title, k) in known.items():
+        if k == 2:
+            out.append(Panel(name, title, "sigmoid_mse", k))
+            continue
+        for loss in options.losses:
+            out.append(Panel(_with_loss(options, name, loss), f"{title}, {_SHOWN[loss]}", loss, k))
+    return (*out, Panel("pairs", "random pairs of classes", "sigmoid_mse", 2))
 
 
-def tasks(options: Options, k_all: int, d: int, number: int) -> dict[str, Task]:
-    """The classification problems of replicate ``number``: its own random subsets and pairs."""
+def tasks(options: Options, sets: Sequence[Sequence[int]], k_all: int, number: int) -> dict[str, Task]:
+    """The classification problems of replicate ``number``, with its own random subsets and pairs: those of ``panels``,
+    then ``cross``, whose classifiers are tested on every arm, and ``two-layer``.
+    """
     rng = np.random.default_rng([options.seed, number, 7])
 
     def random_classes(k: int, count: int) -> np.ndarray:
         return np.sort(np.stack([rng.choice(k_all, k, replace=False) for _ in range(count)]), axis=1)
 
-    def task(name: str, classes: np.ndarray, loss: str = "softmax_mse") -> Task:
-        return Task(name, classes, sizes_per_class(options, classes.shape[1], d), loss)
+    classes = {f"{k}-classes": random_classes(k, options.subsets) for k in options.subset_sizes}
+    classes |= {_set_name(one): np.asarray(one)[None] for one in sets}
+    classes |= {"all-classes": np.arange(k_all)[None], "pairs": random_classes(2, options.pairs)}
+    found = {}
+    for name, chosen in classes.items():
+        losses = ("sigmoid_mse",) if chosen.shape[1] == 2 else options.losses
+        for loss in losses:
+            full = _with_loss(options, name, loss)
+            found[full] = Task(full, chosen, options.training_sizes, loss)
+    few = found[f"{options.subset_sizes[0]}-classes"]
+    found["cross"] = replace(few, name="cross", classes=few.classes[:1], per_class=options.training_sizes[-1:])
+    size = (options.two_layer_size,)
+    found["two-layer"] = replace(few, name="two-layer", classes=few.classes[:1], per_class=size, two_layer=True)
+    # Beside it, for the paired difference: the linear classifiers of the same classes and size.
+    found["beside-two-layer"] = replace(found["two-layer"], name="beside-two-layer", two_layer=False)
+    return found
 
-    few = {f"{k}-classes": task(f"{k}-classes", random_classes(k, options.subsets)) for k in options.subset_sizes}
-    every = task("all-classes", np.arange(k_all)[None])
-    pairs = task("pairs", random_classes(2, options.pairs), "sigmoid_mse")
-    first = few[f"{options.subset_sizes[0]}-classes"]
-    size = (two_layer_size(options, d),)
-    return few | {
-        "all-classes": every,
-        "pairs": pairs,
-        "cross-entropy": replace(every, name="cross-entropy", loss="cross_entropy"),
-        "two-layer": replace(first, name="two-layer", classes=first.classes[:1], per_class=size, two_layer=True),
-    }
+
+def by_cross_entropy(options: Options) -> str | None:
+    """Name of the problem of all classes with cross entropy; None where that is not among the losses."""
+    return _with_loss(options, "all-classes", "cross_entropy") if "cross_entropy" in options.losses else None
+
+
+def gram_classes(options: Options, sets: Sequence[Sequence[int]], k_all: int) -> dict[str, tuple[list[int], int]]:
+    """Classes and images of each class of every Gram matrix; ``InputError`` if there are fewer classes."""
+    found = {}
+    for panel in options.gram_panels:
+        left, count = panel.split("x")
+        k = k_all if left == "all" else int(left)
+        require(k <= k_all, "gram_panels", panel, f"at most the number of classes, {k_all}")
+        found[panel] = (next((list(one) for one in sets if len(one) == k), list(range(k))), int(count))
+    return found
+
+
+def _with_loss(options: Options, name: str, loss: str) -> str:
+    return name if loss in (options.losses[0], "sigmoid_mse") else name + _SUFFIX[loss]
+
+
+def _set_name(places: Sequence[int]) -> str:
+    return "set-" + "-".join(map(str, places))
+
+
+def _set_title(names: Sequence[str]) -> str:
+    if len(names) <= 4:
+        return ", ".join(names[:-1]) + f" and {names[-1]}"
+    return f"{len(names)} classes ({names[0]} to {names[-1]})"

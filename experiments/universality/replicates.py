@@ -1,20 +1,40 @@
-"""A replicate of the universality study: one split of the images, its arms, classification problems and spectra."""
+"""A replicate of the universality study: one split of a pool, its arms, classification problems and spectra.
 
+What SGD measures on the images' own pool, ridge least squares measures on pools that are drawn anew from the images:
+the same design, so that the same differences of arms can be read off both.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import jax
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from dgu.analysis.moments.principal import principal_images
 from dgu.analysis.moments.spectra import squared_singular_values
-from dgu.analysis.universality.arms import PARTS, assemble, cut_parts, gaussian_arms, train_and_test
+from dgu.analysis.stats.pools import smoothed_bootstrap
+from dgu.analysis.universality.arms import PARTS, Pool, Task, assemble, train_and_test
+from dgu.analysis.universality.designs import COMPARED, Parts, averaged, held_apart, numbered, split_arms
+from dgu.analysis.universality.ridge import ridge_and_test
 from dgu.core.keys import seeded, stream
 from dgu.data.splits import check_disjoint, class_splits, digests
 from experiments.universality.options import Options
-from experiments.universality.problems import tasks
+from experiments.universality.problems import gram_classes, tasks
 
-#: The arms of equal size, whose spectra are compared and which two-layer networks are trained on.
-ARMS = ("diffusion", "mixture", "null")
+#: Bandwidth of the smoothed bootstrap, in standard deviations of each class.
+BANDWIDTH = 0.5
+#: Above so many dimensions, pools drawn anew are compared by their leading principal components alone.
+MOST_DIMENSIONS = 512
+#: About how many rows these components come from.
+_ROWS_OF_AXES = 8192
+
+_covariance_values = jax.jit(jax.vmap(partial(squared_singular_values, centre=True)))
+
+#: What solves a problem on the arms of a pool: results by name, by (train arm, subset, size), with the test arm second
+#: where the classifiers of every arm are tested on every arm.
+Solve = Callable[[Pool, Task, int, bool], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -22,8 +42,8 @@ class Examples:
     """The images as classifiers see them.
 
     Attributes:
-        rows: (K, P, d) pixels in ``pixel_range``, or features, of the samples.
-        pixels: (K, P, H W C) pixels of the same samples, which tell images apart where features may coincide.
+        rows: (K, G P, d) pixels in ``pixel_range``, or features, of the samples: G pools, one after the other.
+        pixels: (K, G P, H W C) pixels of the same samples, which tell images apart where features may coincide.
         real: (K, n, d) the same as ``rows`` of the real images, or None.
     """
 
@@ -31,39 +51,116 @@ class Examples:
     pixels: np.ndarray
     real: np.ndarray | None
 
+    def pool(self, number: int, size: int) -> "Examples":
+        """The examples of one pool."""
+        taken = slice(number * size, (number + 1) * size)
+        return Examples(self.rows[:, taken], self.pixels[:, taken], self.real)
 
-def arm_names(options: Options, real: bool) -> tuple[str, ...]:
-    """The arms of a run in the order of its result arrays; ``real`` says whether there are real images."""
+
+def curve_arms(options: Options, real: bool) -> tuple[str, ...]:
+    """Arms whose accuracy is drawn against the training size, in the order of results; ``real`` says whether there are
+    real images.
+    """
     optional = {"low rank": bool(options.low_rank_fit), "real": real}
-    return (*ARMS, *(arm for arm, present in optional.items() if present))
+    return (*COMPARED, *(arm for arm, present in optional.items() if present))
 
 
-def replicate(options: Options, examples: Examples, number: int) -> dict[str, np.ndarray]:
-    """One split of the pool: mixture and null fitted, every problem solved on every arm, spectra of the arms."""
-    k, count, d = examples.rows.shape
-    sizes = options.splits.parts()
-    rows = [class_splits(count, sizes, options.seed, number, label) for label in range(k)]
-    split = {part: np.stack([examples.rows[label, rows[label][part]] for label in range(k)]) for part in sizes}
-    held = {part: [examples.pixels[label, rows[label][part]] for label in range(k)] for part in sizes}
-    check_disjoint({part: digests(np.concatenate(blocks)) for part, blocks in held.items()})
+def cross_arms(options: Options, real: bool) -> tuple[str, ...]:
+    """Arms of the cross matrix, no two of which share images."""
+    return ("diffusion", "disjoint mixture", "disjoint null", *curve_arms(options, real)[len(COMPARED) :])
+
+
+def replicate(
+    options: Options, examples: Examples, sets: Sequence[Sequence[int]], number: int
+) -> dict[str, np.ndarray]:
+    """One split of its pool: mixtures and nulls fitted, every problem solved by SGD, spectra of the arms.
+
+    Returns:
+        For each problem ``NAME.accuracy`` and ``NAME.loss`` (arm, size), means over subsets and draws; ``NAME.rate``
+        (arm and draw, subset, size); ``cross.accuracy`` (train arm, test arm); and the spectra, see ``_spectra``.
+    """
+    size = options.splits.total
+    pool = examples.pool(number % options.pools, size)
+    split = split_of(options, len(pool.rows), number)
+    held = [np.take_along_axis(pool.pixels, places[:, :, None], axis=1) for places in split.values()]
+    check_disjoint({part: digests(np.concatenate(blocks)) for part, blocks in zip(split, held)})
+
+    def sgd(pool: Pool, task: Task, number: int, cross: bool) -> dict[str, np.ndarray]:
+        return train_and_test(pool, task, options.recipe, options.seed + number, cross=cross)
+
+    return measured(options, pool.rows, pool.real, split, sets, number, sgd)
+
+
+def resampled(
+    options: Options, examples: Examples, sets: Sequence[Sequence[int]], number: int
+) -> dict[str, np.ndarray]:
+    """Pool number ``number`` of those drawn anew from the images, with ridge least squares in place of SGD.
+
+    Returns:
+        As ``replicate``, without losses and rates; every array has a leading axis of splits.
+    """
+    base = examples.pool(number % options.pools, options.splits.total)
+    rows, real = _reduced(base.rows, base.real)
+    rng = np.random.default_rng([options.seed, number, 11])
+    drawn = smoothed_bootstrap(rows, rng, BANDWIDTH)
+    again = None if real is None else smoothed_bootstrap(real, rng, BANDWIDTH)
+    width = options.recipe.width
+
+    def ridge(pool: Pool, task: Task, number: int, cross: bool) -> dict[str, np.ndarray]:
+        if task.two_layer:
+            draw = np.random.default_rng([options.seed, number, 13])
+            first = draw.standard_normal((pool.x.shape[1], width), np.float32) / np.sqrt(pool.x.shape[1])
+            pool = Pool(np.maximum(pool.x @ first.astype(np.float32), 0), pool.y, pool.rows)
+        return {"accuracy": ridge_and_test(pool, task, cross=cross)}
+
+    with threadpool_limits(1):  # Matrices this small only wait for a second BLAS thread.
+        found = [
+            measured(options, drawn, again, split_of(options, len(rows), split), sets, split, ridge)
+            for split in range(options.resampled_splits)
+        ]
+    return {name: np.stack([one[name] for one in found]) for name in found[0]}
+
+
+def measured(
+    options: Options,
+    rows: np.ndarray,
+    real: np.ndarray | None,
+    split: Mapping[str, np.ndarray],
+    sets: Sequence[Sequence[int]],
+    number: int,
+    solve: Solve,
+) -> dict[str, np.ndarray]:
+    """The design on one split of one pool, (K, P, d), its problems solved by ``solve``."""
     key = stream(seeded(options.seed), "replicate", number)
-    arms = {"diffusion": {part: split[part] for part in PARTS}}
-    gaussian = gaussian_sizes(options)
-    drawn = gaussian_arms(split["fit"], key, sum(gaussian.values()), low_rank=options.low_rank_fit)
-    arms |= {arm: cut_parts(samples, gaussian) for arm, samples in drawn.items()}
-    if examples.real is not None:
-        arms["real"] = _real_parts(examples.real, options, number)
-    # Results are addressed by the place of an arm.
-    if arm_names(options, examples.real is not None) != tuple(arms):
-        raise RuntimeError(f"arms {tuple(arms)} are out of order")
+    sizes = gaussian_sizes(options)
+    arms = split_arms(rows, split, key, sizes, draws=options.draws, low_rank=options.low_rank_fit)
+    if real is not None:
+        arms["real"] = _real_parts(real, options, number)
+    out = _spectra(options, rows, split, arms, sets)
+    every, named = numbered(options.draws), curve_arms(options, real is not None)
+    crossed = cross_arms(options, real is not None)
     pool = assemble(arms)
-    out = _spectra(arms)
     # One after the other: two programs over several devices, launched from two threads, can wait for each other.
-    for name, task in tasks(options, k, d, number).items():
-        taken = pool.only(ARMS) if task.two_layer else pool
-        solved = train_and_test(taken, task, options.recipe, options.seed + number)
-        out |= {f"{name}.{what}": values for what, values in solved.items()}
+    for name, task in tasks(options, sets, len(rows), number).items():
+        if name == "cross":
+            taken = held_apart(pool.only(crossed), options.splits.test)
+            out["cross.accuracy"] = solve(taken, task, number, True)["accuracy"][:, :, 0, 0]
+            continue
+        beside = name.endswith("two-layer")
+        taken = pool.only(every if beside else (*every, *named[len(COMPARED) :]))
+        for what, values in solve(taken, task, number, False).items():
+            if what in ("accuracy", "loss"):
+                by_arm = averaged(dict(zip(taken.arms, values.mean(axis=1))))
+                values = np.stack([by_arm[arm] for arm in (COMPARED if beside else named)])
+            out[f"{name}.{what}"] = values
     return out
+
+
+def split_of(options: Options, k: int, number: int) -> dict[str, np.ndarray]:
+    """The places in its pool of each part of replicate ``number``, (K, part)."""
+    sizes, count = options.splits.parts(), options.splits.total
+    by_class = [class_splits(count, sizes, options.seed, number, label) for label in range(k)]
+    return {part: np.stack([places[part] for places in by_class]) for part in sizes}
 
 
 def flat(images: np.ndarray, pixel_range: tuple[float, float]) -> np.ndarray:
@@ -74,12 +171,16 @@ def flat(images: np.ndarray, pixel_range: tuple[float, float]) -> np.ndarray:
 
 
 def gaussian_sizes(options: Options) -> dict[str, int]:
-    """Images per class in each part of a Gaussian arm, which may have more test images than the pool affords."""
+    """Images per class in each part of a Gaussian arm, which may have more test images than the pool affords; as many
+    as the pool has in all, so that spectra are of as many.
+    """
     sizes = options.splits.parts()
-    return {part: sizes[part] * (options.gaussian_test_factor if part == "test" else 1) for part in PARTS}
+    found = {part: sizes[part] * (options.gaussian_test_factor if part == "test" else 1) for part in PARTS}
+    found["test"] += max(0, options.splits.total - sum(found.values()))
+    return found
 
 
-def _real_parts(rows: np.ndarray, options: Options, number: int) -> dict[str, np.ndarray]:
+def _real_parts(rows: np.ndarray, options: Options, number: int) -> Parts:
     """Real images split in the proportions of the pool (they need no part for a fit), never larger than its parts."""
     n = rows.shape[1]
     test, validation = max(2, n // 4), max(2, n // 8)
@@ -88,16 +189,38 @@ def _real_parts(rows: np.ndarray, options: Options, number: int) -> dict[str, np
     return {part: np.stack([rows[label, places[label][part]] for label in range(len(rows))]) for part in sizes}
 
 
-def _spectra(arms: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Covariance spectra of each class and the Gram spectrum of the balanced mixture, for the arms of equal size."""
-    per_class = jax.jit(jax.vmap(partial(squared_singular_values, centre=True)))
+def _reduced(rows: np.ndarray, real: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows as they are, or the coordinates along the leading principal axes of all of them where there are many."""
+    d = rows.shape[-1]
+    if d <= MOST_DIMENSIONS:
+        return rows, real
+    every = rows.reshape(-1, d)
+    axes = principal_images(every[:: max(1, len(every) // _ROWS_OF_AXES)], MOST_DIMENSIONS).vectors.T
+    return rows @ axes, None if real is None else real @ axes
+
+
+def _whole(arms: Mapping[str, Parts], arm: str) -> np.ndarray:
+    return np.concatenate(list(arms[arm].values()), axis=1)
+
+
+def _spectra(
+    options: Options,
+    rows: np.ndarray,
+    split: Mapping[str, np.ndarray],
+    arms: Mapping[str, Parts],
+    sets: Sequence[Sequence[int]],
+) -> dict[str, np.ndarray]:
+    """``covariance.ARM`` (class, rank): covariance spectra of each class, of all images of the pool and as many draws;
+    ``gram-PANEL.ARM`` (rank): of the Gram matrices of equally many images of some classes.
+    """
+    order = np.concatenate(list(split.values()), axis=1)
+    found = {"diffusion": np.take_along_axis(rows, order[:, :, None], axis=1)}
+    found |= {arm: _whole(arms, f"{arm} 1")[:, : rows.shape[1]] for arm in COMPARED[1:]}
     out = {}
-    for arm in ARMS:
-        # Spectra of samples depend on their number: take as many of each arm.
-        parts = {part: arms[arm][part][:, : arms["diffusion"][part].shape[1]] for part in PARTS}
-        every = np.concatenate(list(parts.values()), axis=1)
-        rank = min(every.shape[1] - 1, every.shape[2])
-        out[f"covariance.{arm}"] = np.asarray(per_class(every))[:, :rank] / (every.shape[1] - 1)
-        balanced = parts["test"].reshape(-1, every.shape[-1])
-        out[f"gram.{arm}"] = np.asarray(squared_singular_values(balanced))
+    for arm, images in found.items():
+        rank = min(images.shape[1] - 1, images.shape[2])
+        out[f"covariance.{arm}"] = np.asarray(_covariance_values(images))[:, :rank] / (images.shape[1] - 1)
+        for panel, (classes, count) in gram_classes(options, sets, len(rows)).items():
+            balanced = images[classes, :count].reshape(-1, images.shape[2])
+            out[f"gram-{panel}.{arm}"] = np.asarray(squared_singular_values(balanced))
     return out

@@ -1,14 +1,16 @@
 """Spectra of class covariances and Gram matrices, diffusion samples against mixture (Figs 6 and 8 of the paper)."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
-from dgu.analysis.stats.resampling import corrected_t_interval
+from dgu.analysis.universality.designs import COMPARED, corrected_gap
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, all_of, within
-from experiments.universality.comparison import as_metrics, judged, shared_sizes
+from experiments.universality.comparison import Reading, Results, as_metrics, judged
 from experiments.universality.options import Options
-from experiments.universality.replicates import ARMS
+from experiments.universality.problems import gram_classes
 from experiments.universality.subject import PAPER, Subject
 
 #: Ranks at which spectra are compared, as fractions of the number of eigenvalues.
@@ -18,16 +20,19 @@ BOUNDS = (0.8, 1.25)
 #: Ratios of arms that are drawn below the spectra.
 _RATIOS = (("mixture", "diffusion"), ("null", "mixture"))
 
+#: Logarithms beyond which a ratio is no number.
+_MOST = 700.0
+
 FIGURES = (
     Figure(
         "covariance_spectra",
-        "Covariance spectra of each class. The lower panels show ratios of eigenvalues; that of null and mixture is "
-        "the effect of the finite fit alone.",
+        "Covariance spectra of each class, of all its images and as many draws of mixture and null. The lower panels "
+        "show ratios of eigenvalues; that of null and mixture is the effect of the finite fit alone.",
         "fig-6",
     ),
     Figure(
         "gram_spectra",
-        "Spectrum of the Gram matrix X X^T of the uncentred test images, equally many of each class.",
+        "Spectra of the Gram matrices X X^T of uncentred images, equally many of each class.",
         "fig-8",
     ),
 )
@@ -51,6 +56,7 @@ def _claim(kind: str, spectra: str, source: str) -> Claim:
             f"For {spectra}, the ratio r / r0 {inside} {quantile:.0%} down the spectrum, {ratio}.",
             within(*BOUNDS),
             source,
+            note=_CHANGED,
         )
         for quantile in QUANTILES
     ]
@@ -61,61 +67,76 @@ def _part(kind: str, quantile: float) -> str:
     return f"spectrum-{kind}-{round(100 * quantile)}%"
 
 
+_CHANGED = (
+    "The mixture was fitted to a part of the images, and the interval was the corrected resampled t, when results were "
+    "first seen."
+)
+
 CLAIMS = (
     _claim("covariance", "the covariances of the classes (geometric mean over classes)", "Fig 6"),
     _claim("gram", "the Gram matrix of equally many images of each class", "Fig 8"),
 )
 
 
-def measure(options: Options, subject: Subject, run: Run) -> dict[str, np.ndarray]:
-    """The spectra of the replicates."""
-    return subject.replicates
+def measure(options: Options, subject: Subject, run: Run) -> Results:
+    """The spectra of the replicates, and of the pools drawn anew."""
+    return Results(subject.replicates, subject.resampled, options.pools)
 
 
-def estimates(options: Options, results: dict[str, np.ndarray]) -> dict[str, Measured]:
-    """What was measured for each claim."""
-    return {f"spectrum-{kind}": compared(options, results, kind) for kind in ("covariance", "gram")}
+def estimates(options: Options, results: Results) -> dict[str, Measured]:
+    """What was measured for each claim; that of Gram matrices is about the last one."""
+    spectra = {"covariance": "covariance", "gram": f"gram-{options.gram_panels[-1]}"}
+    return {f"spectrum-{kind}": compared(results, kind, name) for kind, name in spectra.items()}
 
 
-def compared(options: Options, results: dict[str, np.ndarray], kind: str) -> dict[str, Estimate]:
+def compared(results: Results, kind: str, name: str) -> dict[str, Estimate]:
     """Eigenvalues of mixture over diffusion samples, divided by those of null over mixture, at each rank compared."""
-    log = {arm: np.log(np.maximum(results[f"{kind}.{arm}"], 1e-12)) for arm in ARMS}
-    corrected = (log["mixture"] - log["diffusion"]) - (log["null"] - log["mixture"])
-    corrected = corrected.mean(axis=1) if kind == "covariance" else corrected
-    # A mixture fitted to fewer images than pixels has no more eigenvalues in a class than images to fit it.
-    count = corrected.shape[-1]
-    ranks = min(count, options.splits.fit - 1) if kind == "covariance" else count
     found = {}
     for quantile in QUANTILES:
-        values = corrected[:, round(quantile * (ranks - 1))]
-        logarithm = corrected_t_interval(values, *shared_sizes(options.splits))
-        found[_part(kind, quantile)] = logarithm.map(lambda end: float(np.exp(end)))
+        logarithm = results.interval(_log_ratio(kind, name, quantile))
+        found[_part(kind, quantile)] = logarithm.map(lambda end: float(np.exp(np.clip(end, -_MOST, _MOST))))
     return found
 
 
-def report(options: Options, subject: Subject, found: dict[str, np.ndarray]) -> Findings:
+def _log_ratio(kind: str, name: str, quantile: float) -> Reading:
+    """Logarithm of the ratio at a rank; for covariances the mean over classes."""
+
+    def read(found: Mapping[str, np.ndarray]) -> np.ndarray:
+        log = {arm: np.log(np.maximum(np.asarray(found[f"{name}.{arm}"], float), 1e-12)) for arm in COMPARED}
+        # Of the mixture less that of the samples, less the same of null and mixture.
+        ratio = -corrected_gap(*log.values())
+        at = ratio[..., round(quantile * (ratio.shape[-1] - 1))]
+        return at.mean(axis=-1) if kind == "covariance" else at
+
+    return read
+
+
+def report(options: Options, subject: Subject, found: Results) -> Findings:
     """Both kinds of spectra."""
     measured = estimates(options, found)
     decided = judged(CLAIMS, measured)
     values = {name: ", ".join(f"{part.value:.2f}" for part in claim.parts) for name, claim in decided.items()}
     at = ", ".join(f"{quantile:.0%}" for quantile in QUANTILES)
+    shown, names = found.replicates, subject.class_names
     classes = [
-        plots.SpectrumPanel(name, {arm: found[f"covariance.{arm}"][:, label] for arm in ARMS})
-        for label, name in enumerate(subject.class_names)
+        plots.SpectrumPanel(name, {arm: shown[f"covariance.{arm}"][:, label] for arm in COMPARED})
+        for label, name in enumerate(names)
     ]
-    balanced = plots.SpectrumPanel("balanced mixture of all classes", {arm: found[f"gram.{arm}"] for arm in ARMS})
+    balanced = [
+        plots.SpectrumPanel(
+            f"{len(chosen)} classes, {count} images of each", {arm: shown[f"gram-{panel}.{arm}"] for arm in COMPARED}
+        )
+        for panel, (chosen, count) in gram_classes(options, subject.class_sets, len(names)).items()
+    ]
     quantity = f"eigenvalue (squared {subject.unit} units)"
     return Findings(
         "Eigenvalues of the mixture over those of the diffusion samples, divided by those of the null over those of "
         f"the mixture, at {at} of the ranks: {values['spectrum-covariance']} for the class covariances, "
-        f"{values['spectrum-gram']} for the Gram matrix.",
+        f"{values['spectrum-gram']} for the Gram matrix of the last panel.",
         claims=measured,
         figures={
             "covariance_spectra": plots.spectra(classes, ratios=_RATIOS, quantity=quantity),
-            "gram_spectra": (
-                plots.spectra([balanced], ratios=_RATIOS, quantity=quantity),
-                f"Here: {options.splits.test} images of each class.",
-            ),
+            "gram_spectra": plots.spectra(balanced, ratios=_RATIOS, quantity=quantity),
         },
         metrics={"claims": as_metrics(decided)},
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -25,10 +25,21 @@ from experiments.subjects import (
 )
 from experiments.universality.features import PIXELS, Source, computed, dimension, prepare
 from experiments.universality.options import Options
-from experiments.universality.problems import tasks
-from experiments.universality.replicates import Examples, arm_names, flat, replicate
+from experiments.universality.problems import Panel, class_sets, gram_classes, panels, tasks
+from experiments.universality.replicates import (
+    MOST_DIMENSIONS,
+    Examples,
+    curve_arms,
+    flat,
+    gaussian_sizes,
+    replicate,
+    resampled,
+)
 
 PAPER = "concentration"
+
+#: What is repeated: from options, examples, class sets and a number to results by name.
+Measure = Callable[[Options, Examples, Sequence[Sequence[int]], int], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,7 @@ class Subject:
         options: of the study.
         directory: the run directory, where the shared stages are stored.
         class_names: names of the K classes studied.
+        class_sets: places of the classes that have panels of their own.
         dimension: numbers that represent one example, d: pixels or features.
         real: real images of the same classes, (K, n, H, W, C), or None.
         source: where features come from.
@@ -48,6 +60,7 @@ class Subject:
     options: Options
     directory: RunDirectory
     class_names: tuple[str, ...]
+    class_sets: tuple[tuple[int, ...], ...]
     dimension: int
     real: np.ndarray | None
     source: Source
@@ -55,8 +68,13 @@ class Subject:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The arms in the order of result arrays."""
-        return arm_names(self.options, self.real is not None)
+        """The arms of learning curves, in the order of result arrays."""
+        return curve_arms(self.options, self.real is not None)
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """The problems of linear classifiers in the order of figures."""
+        return panels(self.options, self.class_sets, self.class_names)
 
     @property
     def unit(self) -> str:
@@ -82,22 +100,29 @@ class Subject:
 
     @cached_property
     def replicates(self) -> dict[str, np.ndarray]:
-        """Results of all replicates, stacked; each is stored as a stage ``replicates/NNN`` of its own.
-
-        ``PROBLEM.accuracy`` and ``PROBLEM.loss`` (replicate, train arm, test arm, subset, size), ``PROBLEM.rate`` and
-        ``PROBLEM.epoch`` (replicate, train arm, subset, size); ``covariance.ARM`` (replicate, class, rank) and
-        ``gram.ARM`` (replicate, rank).
+        """Results of all replicates, stacked, (replicate, ...) each; every replicate is stored as a stage
+        ``replicates/NNN`` of its own. See ``experiments.universality.replicates.replicate``.
         """
+        return self._repeated("replicates", self.options.replicates, "splits", replicate)
+
+    @cached_property
+    def resampled(self) -> dict[str, np.ndarray]:
+        """Results of ridge least squares on the pools that are drawn anew, stacked, (pool, split, ...) each; stages
+        ``resampled/NNN``.
+        """
+        return self._repeated("resampled", self.options.resampled_pools, "pools", resampled)
+
+    def _repeated(self, what: str, count: int, unit: str, measure: Measure) -> dict[str, np.ndarray]:
+        def one(number: int) -> dict[str, np.ndarray]:
+            return measure(self.options, self.examples, self.class_sets, number)
+
         found = []
-        with Progress("replicates", total=self.options.replicates, unit="splits") as bar:
-            for number in range(self.options.replicates):
-                found.append(self._replicate(number))
+        with Progress(what, total=count, unit=unit) as bar:
+            for number in range(count):
+                stage = f"{what}/{number:03d}"
+                found.append(self.directory.stage(stage, partial(one, number), allow_nonfinite=True))
                 bar.update()
         return {name: np.stack([one[name] for one in found]) for name in found[0]}
-
-    def _replicate(self, number: int) -> dict[str, np.ndarray]:
-        stage = f"replicates/{number:03d}"
-        return self.directory.stage(stage, lambda: replicate(self.options, self.examples, number), allow_nonfinite=True)
 
 
 def gather(options: Options, directory: RunDirectory) -> Subject:
@@ -127,7 +152,9 @@ def introduce(options: Options, subject: Subject) -> Findings:
     return Findings(
         f"{options.splits.total} images of each of {len(subject.class_names)} classes, represented by "
         f"{subject.dimension} {seen} each, were split {options.replicates} times (the replicates) into images that "
-        "mixtures are fitted to and images that classifiers are trained and tested on.",
+        "classifiers are trained and validated on and images that they are tested on. The mixture is fitted to all of "
+        "them; differences are corrected by those between the mixture and a mixture fitted again to its draws."
+        + (f" There are {options.pools} such pools of images." if options.pools > 1 else ""),
         metrics={"arms": subject.arms, "dimension": subject.dimension},
     )
 
@@ -148,15 +175,18 @@ def plan(options: Options) -> tuple[ClassImages, list[Cost]]:
 def _subject(options: Options, directory: RunDirectory, known: ClassImages, draw: Callable[[], np.ndarray]) -> Subject:
     real = real_images(known, options.real, options.real_split, options.size)
     source, real = prepare(options, known, real)
-    return Subject(options, directory, known.class_names, dimension(options, known.shape), real, source, draw)
+    sets = class_sets(options, known)
+    d = dimension(options, known.shape)
+    return Subject(options, directory, known.class_names, sets, d, real, source, draw)
 
 
 def _given(options: Options) -> tuple[ClassImages, np.ndarray]:
     """The images of ``--samples``, equally many of each class, (K, P, H, W, C)."""
     assert options.samples is not None
-    total, need = options.splits.total, "(splits.fit + splits.train + splits.validation + splits.test)"
+    total = options.splits.total * options.pools
+    need = "(splits.fit + splits.train + splits.validation + splits.test) x pools"
     found = given_images(options.samples, options.classes, most=total, fewest=total, why=need, least_classes=2)
-    _check_subsets(options, found[0])
+    _check_classes(options, found[0])
     return found
 
 
@@ -167,13 +197,14 @@ def _of_network(options: Options, network: EDMNetwork, names: Sequence[str]) -> 
         require(several, "training.network.conditional", False, "True")
     else:
         require(several, "checkpoint", options.checkpoint, "a network of two or more classes")
-    found = network_images(network, names, options.classes, options.splits.total, least_classes=2)
-    _check_subsets(options, found)
+    found = network_images(network, names, options.classes, options.splits.total * options.pools, least_classes=2)
+    _check_classes(options, found)
     return found
 
 
-def _check_subsets(options: Options, known: ClassImages) -> None:
-    """``InputError`` unless there are enough classes for the largest subset."""
+def _check_classes(options: Options, known: ClassImages) -> None:
+    """``InputError`` unless the classes named are there, and enough for the largest subset and Gram matrix."""
+    gram_classes(options, class_sets(options, known), len(known.labels))
     fits, count = max(options.subset_sizes) <= len(known.labels), len(known.labels)
     require(fits, "subset_sizes", options.subset_sizes, f"at most the number of classes, {count}")
 
@@ -190,7 +221,7 @@ def _network_to_train(options: Options) -> tuple[EDMNetwork, tuple[str, ...]]:
 
 
 def _sampled(options: Options, directory: RunDirectory, known: ClassImages, network: Pretrained) -> np.ndarray:
-    count, seed = options.splits.total, options.seed
+    count, seed = options.splits.total * options.pools, options.seed
     return sample_pool(directory, network, options.sampler, labels=known.labels, count=count, seed=seed)
 
 
@@ -201,20 +232,25 @@ def _trained(options: Options, directory: RunDirectory) -> Pretrained:
 def _replicate_costs(options: Options, known: ClassImages) -> list[Cost]:
     """Mixtures and classifiers of all replicates; making features costs little beside."""
     k, d = len(known.labels), dimension(options, known.shape)
-    arms = 3 + bool(options.low_rank_fit) + (options.real is not None)  # auto counts as given
-    splits, recipe = options.splits, options.recipe
-    drawn = splits.train + splits.validation + splits.test * options.gaussian_test_factor
+    every = len(curve_arms(options, options.real is not None)) + 2 * (options.draws - 1)  # auto counts as given
+    splits, recipe, sets = options.splits, options.recipe, class_sets(options, known)
+    drawn = sum(gaussian_sizes(options).values())
     fit_flop = 0.0
-    for task in tasks(options, k, d, 0).values():
+    for name, task in tasks(options, sets, k, 0).items():
         width = recipe.width if task.two_layer else task.classes.shape[1]
-        of = 3 if task.two_layer else arms
+        of = 1 + 2 * options.draws if name.endswith("two-layer") else every
         visits = len(task.classes) * sum(task.per_class) * task.classes.shape[1] * recipe.epochs
         fit_flop += of * len(recipe.learning_rates) * visits * 4 * d * width
-    fit_rows = min(splits.fit, d)
-    mixture = 2 * k * (2 * splits.fit * d * fit_rows + 2 * drawn * fit_rows * d)
-    image = 4 * k * d
-    fits, held = image * (arms * drawn + 2 * splits.fit), image * (arms * drawn + splits.total)
+    fit_rows = min(splits.total, d)
+    mixture = 2 * options.draws * k * (2 * splits.total * d * fit_rows + 2 * drawn * fit_rows * d)
+    image, kept = 4 * k * d, every * drawn
+    again = options.resampled_pools * options.resampled_splits
+    few = min(d, MOST_DIMENSIONS)
+    ridge = every * (4 * k * options.training_sizes[-1] * few**2 + len(tasks(options, sets, k, 0)) * few**3)
     return [
-        Cost("mixtures", 0, options.replicates * mixture, fits, 0),
-        Cost("classifiers", 0, options.replicates * fit_flop, held, options.replicates * image * 6),
+        Cost("mixtures", 0, (options.replicates + again) * mixture, image * (kept + 2 * splits.total), 0),
+        Cost(
+            "classifiers", 0, options.replicates * fit_flop, image * (kept + splits.total), options.replicates * image
+        ),
+        Cost("resampled", 0, again * ridge, image * (kept + splits.total), options.resampled_pools * image),
     ]

@@ -5,8 +5,8 @@ mixture fitted again, with the same number of images, to samples of the mixture,
 does; or real images.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -149,7 +149,7 @@ class Task:
     two_layer: bool = False
 
 
-def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[str, np.ndarray]:
+def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int, *, cross: bool = True) -> dict[str, np.ndarray]:
     """Train classifiers on every arm at every size and test each on every arm, as one compiled program a task.
 
     All arms of a (subset, size) share their initial weights and the order in which examples are visited, so differences
@@ -161,10 +161,11 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[st
         task: the problem.
         recipe: the training.
         seed: the order and the initial weights depend on it and on the numbers of the subset and of the size.
+        cross: test on every arm; otherwise on the arm's own test images alone.
 
     Returns:
-        ``accuracy`` and ``loss`` (train arm, test arm, subset, size), ``rate`` and ``epoch`` (train arm, subset, size);
-        NaN where an arm has too few images for the size.
+        ``accuracy`` and ``loss`` (train arm, test arm, subset, size), without the second axis where ``cross`` is
+        False; ``rate`` and ``epoch`` (train arm, subset, size); NaN where an arm has too few images for the size.
     """
     arms, subsets, sizes, rates = pool.arms, len(task.classes), task.per_class, recipe.learning_rates
     shape = (len(arms), subsets, len(sizes))
@@ -177,7 +178,8 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[st
     train = _padded([chosen(arms[a], "train", s, sizes[z]) for a, s, z in plan], k * max(sizes))
     widest = {part: k * max(pool.rows[arm][part].shape[1] for arm in arms) for part in ("validation", "test")}
     held = _padded([chosen(arms[a], "validation", s) for a, s, _ in plan], widest["validation"])
-    tests = np.stack([_padded([chosen(arm, "test", s) for arm in arms], widest["test"]) for _, s, _ in plan])
+    tested = {a: arms if cross else arms[a : a + 1] for a in range(len(arms))}
+    tests = np.stack([_padded([chosen(arm, "test", s) for arm in tested[a]], widest["test"]) for a, s, _ in plan])
     seeds = np.asarray([(seed * 10_007 + s * 101 + z) % 2**31 for _, s, z in plan], np.int32)
     classes = task.classes[[s for _, s, _ in plan]].astype(np.int32)
 
@@ -211,56 +213,18 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int) -> dict[st
     accuracy, loss = evaluate(model, pool.x, pool.y, tests, loss=task.loss, classes=classes)
 
     results = {
-        "accuracy": np.full((*shape, len(arms)), np.nan, np.float32),
-        "loss": np.full((*shape, len(arms)), np.nan, np.float32),
+        "accuracy": np.full((*shape, tests.shape[1]), np.nan, np.float32),
+        "loss": np.full((*shape, tests.shape[1]), np.nan, np.float32),
         "rate": np.full(shape, np.nan, np.float32),
         "epoch": np.full(shape, np.nan, np.float32),
     }
     where = tuple(np.asarray(plan).T)
     for name, values in (("accuracy", accuracy), ("loss", loss)):
         results[name][where] = np.asarray(values)
-        results[name] = np.moveaxis(results[name], -1, 1)
+        results[name] = np.moveaxis(results[name], -1, 1) if cross else results[name][..., 0]
     results["rate"][where] = np.asarray(fit.learning_rate)[best]
     results["epoch"][where] = np.asarray(fit.chosen_epoch)[best]
     return results
-
-
-def truth_gap(
-    truth: Num[ArrayLike, "classes n d"],
-    sizes: Mapping[str, int],
-    key: Key,
-    task: Task,
-    recipe: Recipe,
-    *,
-    seed: int,
-    low_rank: int = 0,
-    features: Callable[[ArrayLike], ArrayLike] | None = None,
-) -> float:
-    """Accuracy on examples of known truth less that on the Gaussian mixture fitted to others of them: a control.
-
-    The last ``sum(sizes)`` examples of each class are classified, as are as many samples of the mixture that is fitted
-    to the first ones. The accuracies are means over the subsets and sizes of ``task``.
-
-    Args:
-        truth: (K, n, d) examples, more than the parts need.
-        sizes: of the parts train, validation and test.
-        key: of the mixture's samples.
-        task, recipe, seed: as of ``train_and_test``.
-        low_rank: as of ``gaussian_arms``; the arm takes no part, but its program may be compiled already.
-        features: of all examples (N, d) that the classifiers see; by default the examples themselves.
-
-    Raises:
-        InputError: as ``gaussian_arms`` and ``cut_parts``.
-    """
-    key = threefry(key)
-    examples, count = np.asarray(truth), sum(sizes[part] for part in PARTS)
-    fit = examples.shape[1] - count
-    fitted = gaussian_arms(examples[:, :fit], key, count, low_rank=low_rank)
-    pool = assemble({"truth": cut_parts(examples[:, fit:], sizes), "mixture": cut_parts(fitted["mixture"], sizes)})
-    if features is not None:
-        pool = replace(pool, x=np.asarray(features(pool.x)))
-    accuracy = train_and_test(pool, task, recipe, seed)["accuracy"]
-    return float(accuracy[0, 0].mean() - accuracy[1, 1].mean())
 
 
 def _padded(rows: Sequence[np.ndarray], width: int) -> Int[np.ndarray, "runs width"]:

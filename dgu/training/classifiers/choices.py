@@ -1,9 +1,11 @@
-"""What can be chosen for the training of a classifier: initial weights, and the learning rate over the epochs."""
+"""What can be chosen for the training of a classifier: loss, initial weights, and the learning rate over the epochs."""
 
 import math
 
 from dgu.core.errors import require
 
+#: Losses; the table of ``dgu.training.classifiers.losses`` has their formulas.
+LOSSES = ("softmax_mse", "logit_mse", "cross_entropy", "sigmoid_mse")
 INITS = ("zeros", "torch")
 SCHEDULES = ("constant", "cosine", "cosine_restarts")
 

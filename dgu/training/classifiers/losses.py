@@ -19,8 +19,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from dgu.core.errors import require
-
-LOSSES = ("softmax_mse", "logit_mse", "cross_entropy", "sigmoid_mse")
+from dgu.training.classifiers.choices import LOSSES
 
 
 def num_outputs(loss: str, num_classes: int) -> int:

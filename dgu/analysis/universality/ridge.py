@@ -1,0 +1,73 @@
+"""Ridge least squares on every arm at every size: the closed-form twin of ``train_and_test``, many times as fast.
+
+It serves to see how much the results of a design vary from pool to pool, which takes dozens of repetitions.
+"""
+
+import numpy as np
+import scipy
+from jaxtyping import Float, Num
+
+from dgu.analysis.universality.arms import Pool, Task
+from dgu.core.errors import require
+
+#: Ridge in units of the mean square of a feature. SGD at rate r for t steps learns the directions of variance above
+#: about 1 / (r t); with the default recipe that is of this order. One value for all pools, chosen before any was seen.
+RIDGE = 0.01
+
+
+def ridge_and_test(
+    pool: Pool, task: Task, *, cross: bool = True, ridge: float = RIDGE
+) -> Float[np.ndarray, "arms *tested subsets sizes"]:
+    """Accuracy of one-vs-all ridge least squares trained on every arm and tested on every arm.
+
+    ``W = argmin sum_i |y_i - x_i W|^2 / n + ridge m |W|^2`` for one-hot y, without bias, where m is the mean square of
+    a feature of the n training rows; an example's class is the largest of ``x W``. All sizes and subsets of an arm
+    share the products of its rows.
+
+    Args:
+        pool: images of all arms.
+        task: the problem; its loss and its kind of network count for nothing.
+        cross: test on every arm; otherwise on the arm's own test images alone.
+        ridge: positive.
+
+    Returns:
+        (train arm, test arm, subset, size), without the second axis where ``cross`` is False; NaN where an arm has too
+        few images for the size.
+
+    Raises:
+        InputError: a ridge that is not positive and finite.
+    """
+    require(0 < ridge < np.inf, "ridge", ridge, "positive and finite")
+    arms, classes, sizes = pool.arms, task.classes, task.per_class
+    out = np.full((len(arms), len(arms), len(classes), len(sizes)), np.nan)
+    held = [pool.x[pool.rows[arm]["test"]] for arm in arms]
+    for number, arm in enumerate(arms):
+        train = pool.x[pool.rows[arm]["train"]]
+        reached = [size for size in sizes if size <= train.shape[1]]
+        for place, weights in enumerate(_weights(train, classes, reached, ridge)):
+            for tested in range(len(arms)) if cross else (number,):
+                for subset, chosen in enumerate(classes):
+                    right = [
+                        np.mean(np.argmax(held[tested][label] @ weights[subset], axis=1) == own)
+                        for own, label in enumerate(chosen)
+                    ]
+                    out[number, tested, subset, place] = np.mean(right)
+    return out if cross else np.einsum("aasz->asz", out)
+
+
+def _weights(
+    train: Num[np.ndarray, "classes n d"], subsets: np.ndarray, sizes: list[int], ridge: float
+) -> list[list[np.ndarray]]:
+    """The (d, k) weights of each subset at each size, from the first rows of each class."""
+    d = train.shape[-1]
+    gram, total, last, out = np.zeros((len(train), d, d), train.dtype), np.zeros((len(train), d), train.dtype), 0, []
+    for size in sizes:
+        rows = train[:, last:size]
+        gram, total, last = gram + rows.swapaxes(1, 2) @ rows, total + rows.sum(axis=1), size
+        solved = []
+        for subset in subsets:
+            system = gram[subset].sum(axis=0)
+            system[np.diag_indices(d)] += ridge * np.trace(system) / d
+            solved.append(scipy.linalg.solve(system, total[subset].T, assume_a="pos", check_finite=False))
+        out.append(solved)
+    return out
