@@ -42,6 +42,7 @@ class ArmStyle:
 
 
 _ARMS = {
+    "null-corrected gap": ArmStyle(OKABE_ITO["blue"], "o", "-"),
     "diffusion": ArmStyle(OKABE_ITO["vermilion"], "o", "-"),
     "mixture": ArmStyle(OKABE_ITO["blue"], "s", "--"),
     "null": ArmStyle(OKABE_ITO["green"], "^", ":"),
