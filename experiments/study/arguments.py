@@ -144,27 +144,31 @@ class _Command:
         )
         return self.made(read), unknown
 
-    def _refused(self, option: str, values: Sequence[str]) -> bool:
-        """Whether an option is refused even alone."""
+    def _refused(self, option: str, values: Sequence[str], *, as_written: bool = False) -> bool:
+        """Whether an option is refused even alone; ``as_written`` leaves out what the configuration itself refuses."""
         try:
             with contextlib.redirect_stderr(io.StringIO()):
                 self._read([option, *values] if option else values)
-        except (SystemExit, InputError):
-            return True
+        except (SystemExit, InputError) as error:
+            return not (as_written and _own_error(error))
         return False
 
     def _reason(self, error: BaseException, argv: Sequence[str]) -> str:
         """Why the arguments were refused: the configuration's own error, or the first option that is refused alone."""
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, InputError):
-                return under_its_option(str(cause), argv, self.types, self._refused)
-            cause = cause.__context__
+        if cause := _own_error(error):
+            return under_its_option(str(cause), argv, self.types, self._refused)
         for option, values in _groups(argv):
-            if self._refused(option, values):
+            if self._refused(option, values, as_written=True):
                 negated = option.replace("--no-", "--", 1).replace(".no-", ".", 1)
                 return _wrong(option, values, self.types.get(option, self.types.get(negated)))
         return ""
+
+
+def _own_error(error: BaseException | None) -> InputError | None:
+    """The configuration's own error among an error and those that it was raised in place of."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__context__
+    return error
 
 
 def _preset(argv: Sequence[str], presets: Mapping[str, Any]) -> str:

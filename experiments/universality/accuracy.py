@@ -169,7 +169,7 @@ def predictions(options: Options, subject: Subject) -> dict[str, np.ndarray]:
         if panel.loss == "cross_entropy":
             continue
         subsets = np.unique(np.concatenate([each[panel.name].classes for each in problems]), axis=0)
-        n = panel.k * np.asarray(options.training_sizes, float)
+        n = panel.k * np.asarray(options.sizes, float)
         between = np.sqrt(n[1:] * n[:-1])
         curve = predicted_curve(means, covariances, subsets, np.sort(np.concatenate([n, between])))
         out |= {f"{panel.name}.{what}": getattr(curve, what) for what in ("n", "min_norm", "ridge", "best")}
@@ -223,12 +223,12 @@ def report(options: Options, subject: Subject, found: Measurements) -> Findings:
             "equivalence": (_forest(options, subject, results), f"The margin is {options.margin:g} percentage points."),
             "cross_matrix": (
                 plots.cross_matrix(mean, (high - low) / 2, crossed, crossed, title="linear classifiers"),
-                f"Here: {options.subset_sizes[0]} random classes of {options.training_sizes[-1]} training images.",
+                f"Here: {options.subset_sizes[0]} random classes of {options.sizes[-1]} training images.",
             ),
         },
         tables=[gap_table(options, subject, results), accuracy_table(options, subject, results)],
         metrics={
-            "sizes": options.training_sizes,
+            "sizes": options.sizes,
             "accuracy": {name: as_lists(results.interval(accuracies(name), (0.0, 100.0))) for name in problems},
             "cross": as_lists(cross),
             "gaps": {name: at_last(gap(name))(results.replicates) for name in problems},
@@ -260,7 +260,7 @@ def curve_panel(
     if accuracy and predicted is not None and f"{panel.name}.n" in predicted:
         for line, name in LINES.items():
             lines[name] = (predicted[f"{panel.name}.n"], 100 * (1 - predicted[f"{panel.name}.{line}"]))
-    n = panel.k * np.asarray(options.training_sizes)
+    n = panel.k * np.asarray(options.sizes)
     mean, low, high = np.moveaxis(found.stacked(), -1, 0)
     return plots.CurvePanel(panel.title, n, mean, low, high, subject.arms, subject.dimension, lines)
 
@@ -274,7 +274,7 @@ def gap_panel(results: Results, panel: Panel, options: Options, dimension: int) 
     }
     found = np.stack([results.interval(read, bounds).stacked() for read, bounds in readings.values()])
     mean, low, high = np.moveaxis(found, -1, 0)
-    n = panel.k * np.asarray(options.training_sizes)
+    n = panel.k * np.asarray(options.sizes)
     return plots.CurvePanel(panel.title, n, mean, low, high, tuple(readings), dimension=dimension)
 
 

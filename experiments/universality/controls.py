@@ -105,7 +105,7 @@ def positive_control(options: Options, sets: Sequence[Sequence[int]], rows: np.n
     for number in progress(range(options.replicates), "control on Gaussian data", unit="replicates"):
         key = stream(stream(seeded(options.seed), "control-positive"), number)
         task = tasks(options, sets, len(rows), number)[few]
-        task = replace(task, per_class=options.training_sizes[-1:])
+        task = replace(task, per_class=options.sizes[-1:])
         pool = draw_gaussians(truth, key, options.splits.total)
         split = split_of(options, len(rows), number)
         own = stream(key, "mixture")

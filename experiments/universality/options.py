@@ -1,7 +1,7 @@
 """Options of the universality study; all parts share them."""
 
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
 
 from dgu.analysis.universality.recipe import Recipe
 from dgu.core.errors import require
@@ -73,8 +73,9 @@ class Options(BaseOptions):
     with ridge least squares in place of SGD."""
     resampled_splits: int = option(2, ge=2)
     """Splits of each of these pools."""
-    training_sizes: tuple[int, ...] = option((16, 32, 64, 128, 256, 490), ge=1)
-    """Training images of each class, at most --splits.train."""
+    training_sizes: tuple[int, ...] | None = option(None, ge=1)
+    """Training images of each class, at most --splits.train. None takes 16, 32, 64 and so on below --splits.train, and
+    --splits.train itself."""
     losses: tuple[str, ...] = ("softmax_mse", "cross_entropy")
     """Losses of the linear classifiers that tell more than two classes apart: softmax_mse, logit_mse or cross_entropy,
     each a panel of its own; two classes have sigmoid outputs and squared error."""
@@ -87,11 +88,13 @@ class Options(BaseOptions):
     """Random subsets of each size in every replicate."""
     pairs: int = option(6, ge=1)
     """Random pairs of classes in every replicate."""
-    two_layer_size: int = option(128, ge=1)
-    """Training images of each class of the two-layer networks: one of --training-sizes."""
-    gram_panels: tuple[str, ...] = ("4x480", "allx250")
-    """Gram matrices whose spectra are compared: number of classes (of the first set of --class-sets that is so large,
-    else the first ones; or all) x images of each class. The claim is about the last one."""
+    two_layer_size: int | None = option(None, ge=1)
+    """Training images of each class of the two-layer networks: one of --training-sizes. None takes the largest of them
+    up to 128, or the smallest."""
+    gram_panels: tuple[str, ...] | None = None
+    """Gram matrices whose spectra are compared: number of classes (those of the first of --class-sets that is so large,
+    else the first ones; or all) x images of each class, such as 4x512. The claim is about the last one. None takes up
+    to four classes x --splits.train and all x --splits.test."""
     recipe: Recipe = field(default_factory=Recipe)
     pixel_range: tuple[float, float] = (-1.0, 1.0)
     """Values of black and white pixels that the classifiers see; features are left as they are."""
@@ -102,27 +105,41 @@ class Options(BaseOptions):
     seed: int = option(0, ge=0)
     """Seed of sampling, splits and classifiers."""
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Training images of each class, rising."""
+        train = self.splits.train
+        if self.training_sizes is not None:
+            return self.training_sizes
+        return (*takewhile(lambda size: size < train, (16 * 2**i for i in count())), train)
+
+    @property
+    def size_of_networks(self) -> int:
+        """Training images of each class of the two-layer networks."""
+        return self.two_layer_size or max((size for size in self.sizes if size <= 128), default=self.sizes[0])
+
     def check(self) -> None:
         """Sizes, sets and ranges that fit each other."""
         sizes, train = self.training_sizes, self.splits.train
-        rising = bool(sizes) and all(a < b for a, b in pairwise(sizes)) and sizes[-1] <= train
-        require(rising, "training_sizes", sizes, f"rising, one or more, at most splits.train = {train}")
+        rising = sizes is None or (bool(sizes) and all(a < b for a, b in pairwise(sizes)) and sizes[-1] <= train)
+        require(rising, "training_sizes", sizes, f"rising, one or more, at most splits.train = {train}, or None")
         require(bool(self.subset_sizes), "subset_sizes", self.subset_sizes, "one or more, each 2 or more")
-        known = self.two_layer_size in sizes
-        require(known, "two_layer_size", self.two_layer_size, f"one of training_sizes {sizes}")
+        known = self.two_layer_size in (None, *self.sizes)
+        require(known, "two_layer_size", self.two_layer_size, f"one of training_sizes {self.sizes}, or None")
         allowed = [name for name in LOSSES if name != "sigmoid_mse"]
         sound = bool(self.losses) and set(self.losses) <= set(allowed) and len(set(self.losses)) == len(self.losses)
         require(sound, "losses", self.losses, f"one or more different ones of {', '.join(allowed)}")
         for chosen in self.class_sets or ():
             several = len(set(chosen.split(":"))) == chosen.count(":") + 1 >= 2 and all(chosen.split(":"))
             require(several, "class_sets", chosen, "two or more different classes with colons between them")
-        for panel in self.gram_panels:
+        for panel in self.gram_panels or ():
             sides = panel.split("x")
             sound = len(sides) == 2 and (sides[0] == "all" or sides[0].isdecimal()) and sides[1].isdecimal()
             sound = sound and sides[0] not in ("0", "1") and 1 <= int(sides[1]) <= self.splits.total
             wanted = f"classes (2 or more, or all) x images of each class (at most the pool's {self.splits.total})"
             require(sound, "gram_panels", panel, wanted)
-        require(bool(self.gram_panels), "gram_panels", self.gram_panels, "one or more")
+        some = self.gram_panels is None or bool(self.gram_panels)
+        require(some, "gram_panels", self.gram_panels, "one or more, or None")
         shared = self.replicates % self.pools == 0 and self.replicates >= 2 * self.pools
         require(shared, "replicates", self.replicates, f"a multiple of pools = {self.pools}, two or more for each")
         ends = self.pixel_range

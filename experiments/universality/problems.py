@@ -85,10 +85,10 @@ def tasks(options: Options, sets: Sequence[Sequence[int]], k_all: int, number: i
         losses = ("sigmoid_mse",) if chosen.shape[1] == 2 else options.losses
         for loss in losses:
             full = _with_loss(options, name, loss)
-            found[full] = Task(full, chosen, options.training_sizes, loss)
+            found[full] = Task(full, chosen, options.sizes, loss)
     few = found[f"{options.subset_sizes[0]}-classes"]
-    found["cross"] = replace(few, name="cross", classes=few.classes[:1], per_class=options.training_sizes[-1:])
-    size = (options.two_layer_size,)
+    found["cross"] = replace(few, name="cross", classes=few.classes[:1], per_class=options.sizes[-1:])
+    size = (options.size_of_networks,)
     found["two-layer"] = replace(few, name="two-layer", classes=few.classes[:1], per_class=size, two_layer=True)
     # Beside it, for the paired difference: the linear classifiers of the same classes and size.
     found["beside-two-layer"] = replace(found["two-layer"], name="beside-two-layer", two_layer=False)
@@ -103,7 +103,7 @@ def by_cross_entropy(options: Options) -> str | None:
 def gram_classes(options: Options, sets: Sequence[Sequence[int]], k_all: int) -> dict[str, tuple[list[int], int]]:
     """Classes and images of each class of every Gram matrix; ``InputError`` if there are fewer classes."""
     found = {}
-    for panel in options.gram_panels:
+    for panel in options.gram_panels or (f"{min(4, k_all)}x{options.splits.train}", f"allx{options.splits.test}"):
         left, count = panel.split("x")
         k = k_all if left == "all" else int(left)
         require(k <= k_all, "gram_panels", panel, f"at most the number of classes, {k_all}")

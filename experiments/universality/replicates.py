@@ -5,6 +5,7 @@ the same design, so that the same differences of arms can be read off both.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -113,11 +114,13 @@ def resampled(
             pool = Pool(np.maximum(pool.x @ first.astype(np.float32), 0), pool.y, pool.rows)
         return {"accuracy": ridge_and_test(pool, task, cross=cross)}
 
-    with threadpool_limits(1):  # Matrices this small only wait for a second BLAS thread.
-        found = [
-            measured(options, drawn, again, split_of(options, len(rows), split), sets, split, ridge)
-            for split in range(options.resampled_splits)
-        ]
+    def one(split: int) -> dict[str, np.ndarray]:
+        return measured(options, drawn, again, split_of(options, len(rows), split), sets, split, ridge)
+
+    # A thread for each split, as matrices this small only wait for a second BLAS thread. No program here is spread over
+    # devices: such ones, launched from two threads, could wait for each other.
+    with threadpool_limits(1), ThreadPoolExecutor() as threads:
+        found = list(threads.map(one, range(options.resampled_splits)))
     return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
 

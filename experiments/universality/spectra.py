@@ -84,8 +84,10 @@ def measure(options: Options, subject: Subject, run: Run) -> Results:
 
 
 def estimates(options: Options, results: Results) -> dict[str, Measured]:
-    """What was measured for each claim; that of Gram matrices is about the last one."""
-    spectra = {"covariance": "covariance", "gram": f"gram-{options.gram_panels[-1]}"}
+    """What was measured for each claim."""
+    # That of Gram matrices is about the last panel.
+    last = [name for name in results.replicates if name.startswith("gram-") and name.endswith(f".{COMPARED[0]}")][-1]
+    spectra = {"covariance": "covariance", "gram": last.removesuffix(f".{COMPARED[0]}")}
     return {f"spectrum-{kind}": compared(results, kind, name) for kind, name in spectra.items()}
 
 

@@ -246,7 +246,7 @@ def _replicate_costs(options: Options, known: ClassImages) -> list[Cost]:
     image, kept = 4 * k * d, every * drawn
     again = options.resampled_pools * options.resampled_splits
     few = min(d, MOST_DIMENSIONS)
-    ridge = every * (4 * k * options.training_sizes[-1] * few**2 + len(tasks(options, sets, k, 0)) * few**3)
+    ridge = every * (4 * k * options.sizes[-1] * few**2 + len(tasks(options, sets, k, 0)) * few**3)
     return [
         Cost("mixtures", 0, (options.replicates + again) * mixture, image * (kept + 2 * splits.total), 0),
         Cost(

@@ -53,7 +53,7 @@ def accuracy_table(options: Options, subject: Subject, results: Results) -> Tabl
         found = results.interval(accuracies(panel.name), (0.0, 100.0))
         for number, arm in enumerate(subject.arms):
             for place in np.flatnonzero(np.isfinite(np.asarray(found.value)[number]))[-1:]:
-                one, n = found[number, place], panel.k * options.training_sizes[place]
+                one, n = found[number, place], panel.k * options.sizes[place]
                 parts = (round(float(part), 2) for part in (one.value, one.low, one.high))
                 rows.append((panel.title, arm, n, round(n / subject.dimension, 2), *parts))
     header = ("problem", "arm", "n", "n/d", "accuracy", "low", "high")

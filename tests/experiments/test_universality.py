@@ -11,7 +11,9 @@ import time
 import numpy as np
 import pytest
 
+from experiments.subjects import ClassImages
 from experiments.universality import STUDY
+from experiments.universality.problems import class_sets, panels
 from tests.experiments.statements import check_statements, exact_claims
 from tests.experiments.universality_study import (
     CLAIM_IDS,
@@ -66,16 +68,15 @@ def test_end_to_end_on_given_images(tmp_path, capsys):
     assert exact_claims(out) == set()
     assert metrics["arms"] == ARMS and metrics["dimension"] == 36
     linear = metrics["accuracy"]
-    assert linear["n"] == {
-        "2-classes": [4, 10], "all-classes": [4, 12, 20], "pairs": [4, 10], "cross-entropy": [4, 12, 20]
-    }  # fmt: skip
+    names = ["set-0-3", "2-classes", "all-classes", "all-classes-ce", "pairs"]
+    assert linear["sizes"] == [2, 5] and list(linear["accuracy"]) == names
     accuracy = np.asarray(linear["accuracy"]["all-classes"]["mean"], float)
-    assert np.isnan(accuracy).tolist() == [[False] * 3] * 4 + [
-        [False, False, True]
-    ]  # 4 real images are there to train on
+    # 4 real images are there to train on.
+    assert np.isnan(accuracy).tolist() == [[False] * 2] * 4 + [[False, True]]
     assert (accuracy[:4] > 30).all() and len(linear["gaps"]["pairs"]) == 2 == len(metrics["two_layer"]["gaps"])
+    assert set(linear["smallest_margins"]) == {"2-classes", "all-classes", "pairs", "cross-entropy"}
     page = (out / "report.html").read_text()
-    assert all(name in page for name in ("2-classes", "low rank", "n/d"))
+    assert all(name in page for name in ("2 random classes", "north and west", "low rank", "n/d", "smallest margin"))
     assert not (out / "samples").exists()
 
     capsys.readouterr()
@@ -97,12 +98,14 @@ def test_parts_share_the_replicates_and_are_reported_again_without_measuring(tmp
     out = tmp_path / "out"
     command = [*TINY, "--samples", samples, "--real", "None", "--parts", "spectra", "two_layer", "--out", out]
     claims = study(*command)
-    assert [claim.id for claim in claims] == ["spectrum-covariance", "spectrum-gram", "two-layer-breaks"]
+    wanted = ["spectrum-covariance", "spectrum-gram", "two-layer-breaks", "two-layer-exceeds-linear"]
+    assert [claim.id for claim in claims] == wanted
     stages = [name for name in contents(out) if name.startswith("stages/")]
-    assert stages == ["stages/replicates/000.npz", "stages/replicates/001.npz"]
+    assert stages == [f"stages/{what}/00{number}.npz" for what in ("replicates", "resampled") for number in (0, 1)]
     before = results(out)
     (out / "figures/two_layer.png").unlink()
-    monkeypatch.setattr("experiments.universality.subject.replicate", forbidden)
+    for measure in ("replicate", "resampled"):
+        monkeypatch.setattr(f"experiments.universality.subject.{measure}", forbidden)
     assert study(*command, "--report-only") == claims
     compare(results(out), before)
 
@@ -242,15 +245,38 @@ def test_paper_preset_costs_what_the_paper_says(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_paper_preset_holds_the_protocol():
+    """Sizes, subsets, pairs, rates and Gram panels of Figs 5, 7 and 8."""
+    paper = STUDY.presets["paper"]
+    assert paper.training_sizes == (128, 256, 512, 1024, 2048, 4096) and paper.splits.test == 1024
+    assert paper.splits.total == 10_240 and len(paper.classes) == 20 and 10 <= paper.replicates <= 20
+    sets = [one.split(":") for one in paper.class_sets]
+    assert [len(one) for one in sets] == [4, 10, 2, 2, 2]
+    assert {int(label) for one in sets for label in one} <= set(paper.classes)
+    assert paper.losses == ("softmax_mse", "cross_entropy")
+    assert (min(paper.recipe.learning_rates), max(paper.recipe.learning_rates)) == (1e-4, 0.1)
+    assert paper.gram_panels == ("4x2048", "10x512", "20x512") and paper.recipe.epochs == 600
+    names = [str(label) for label in paper.classes]
+    titles = [panel.title for panel in panels(paper, class_sets(paper, known_classes(paper)), names)]
+    for wanted in ("0, 217, 497 and 566", "10 classes", "all 20 classes", "11 and 871", "217 and 566", "0 and 497"):
+        assert any(wanted in title for title in titles)
+    assert sum("cross entropy" in title for title in titles) == 5  # 4 and 10 of the paper, 4 and 10 at random, 20
+
+
+def known_classes(options):
+    names = tuple(str(label) for label in range(1000))
+    return ClassImages(options.classes, names, (64, 64, 3), np.zeros((20, 0), int), 0)
+
+
 def test_given_images_cost_no_network_and_training_costs_more(tmp_path, capsys):
     samples = save_images(tmp_path / "samples.npz", *images(24))
     study(*TINY, "--samples", samples, "--real", "None", "--dry-run", "--out", tmp_path / "out")
     rows = numbers(capsys.readouterr().out)
-    assert list(rows) == ["mixtures", "classifiers", "total"] and rows["total"][0] == 0 < rows["total"][1]
+    assert list(rows) == ["mixtures", "classifiers", "resampled", "total"] and rows["total"][0] == 0 < rows["total"][1]
     study("--preset", "smoke", "--dry-run")
     plain = numbers(capsys.readouterr().out)
     study("--preset", "smoke", "--dry-run", "--train")
     trained = numbers(capsys.readouterr().out)
-    assert list(plain) == ["sampling", "mixtures", "classifiers", "total"] and "training" in trained
+    assert list(plain) == ["sampling", "mixtures", "classifiers", "resampled", "total"] and "training" in trained
     assert trained["training"][0] == 128  # images seen
     assert not (tmp_path / "out").exists()

@@ -96,7 +96,7 @@ def test_network_trained_on_spared_or_on_other_real_images(folder, tmp_path):
     pixels, labels = images(24, seed=1)
     np.testing.assert_allclose(half.real[2], pixels[labels == 2][12:], atol=1e-6)
     assert np.isfinite(rows).all() and rows.min() == 0
-    more = (*more, "--cnn.images", folder / "other.npz", "--classes", "2", "0")
+    more = (*more, "--cnn.images", folder / "other.npz", "--classes", "2", "0", "--class-sets", "None")
     other = gathered(folder, tmp_path / "other", *more)
     assert other.examples.rows.shape == (2, 22, 16) and other.examples.real.shape == (2, 24, 16)
     assert other.class_names == ("south", "north")

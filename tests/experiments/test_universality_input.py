@@ -73,6 +73,7 @@ def refused(folder, tmp_path, monkeypatch, capsys):
         ("dgu.samplers", "sample"),
         ("experiments.train", "train"),
         ("experiments.universality.subject", "replicate"),
+        ("experiments.universality.subject", "resampled"),
         ("experiments.universality.samples", "shown"),
         ("experiments.universality.controls", "positive_control"),
         ("experiments.universality.controls", "negative_control"),
@@ -108,13 +109,29 @@ NUMBERS = [
     ("--pairs -1", "--pairs = -1: must be 1 or more"),
     ("--low-rank-fit 1", "--low-rank-fit = 1: must be 0, or from 2 to --splits.fit = 8"),
     ("--low-rank-fit 9", "--low-rank-fit = 9: must be 0, or from 2 to --splits.fit = 8"),
-    ("--training-ratios 0 1", "--training-ratios = (0.0, 1.0): must be positive"),
-    ("--two-layer-ratio 7", "--two-layer-ratio = 7.0: must be one of --training-ratios"),
+    ("--training-sizes 0 1", "--training-sizes = (0, 1): must be 1 or more"),
+    ("--training-sizes 2 7", "--training-sizes = (2, 7): must be rising, one or more, at most --splits.train = 6"),
+    ("--training-sizes 5 2", "--training-sizes = (5, 2): must be rising, one or more, at most --splits.train = 6"),
+    ("--two-layer-size 7", "--two-layer-size = 7: must be one of --training-sizes (2, 5)"),
+    ("--draws 0", "--draws = 0: must be 1 or more"),
+    ("--pools 0", "--pools = 0: must be 1 or more"),
+    ("--pools 2", "--replicates = 2: must be a multiple of --pools = 2, two or more for each"),
+    ("--resampled-pools 1", "--resampled-pools = 1: must be 2 or more"),
+    ("--resampled-splits 1", "--resampled-splits = 1: must be 2 or more"),
+    (
+        "--losses hinge",
+        "--losses = ('hinge',): must be one or more different ones of softmax_mse, logit_mse, cross_entr",
+    ),
+    ("--losses sigmoid_mse", "--losses = ('sigmoid_mse',): must be one or more different ones of softmax_mse"),
+    ("--class-sets 0", "--class-sets = '0': must be two or more different classes with colons between them"),
+    ("--class-sets 0:0", "--class-sets = '0:0': must be two or more different classes with colons between them"),
+    ("--gram-panels 4", "--gram-panels = '4': must be classes (2 or more, or all) x images of each class"),
+    ("--gram-panels 1x4", "--gram-panels = '1x4': must be classes (2 or more, or all) x images of each class"),
+    ("--gram-panels allx23", "--gram-panels = 'allx23': must be classes (2 or more, or all) x images of each class"),
     ("--subset-sizes 1", "--subset-sizes = (1,): must be 2 or more"),
     ("--size 0", "--size = 0: must be 1 or more, or None"),
     ("--gaussian-test-factor 0", "--gaussian-test-factor = 0: must be 1 or more"),
     ("--margin 0", "--margin = 0.0: must be positive"),
-    ("--max-standard-error -1", "--max-standard-error = -1.0: must be positive"),
     ("--pixel-range 1 0", "--pixel-range = (1.0, 0.0): must be rising"),
     ("--seed -1", "--seed = -1: must be 0 or more"),
     ("--recipe.epochs 0", "--recipe.epochs = 0: must be at least 1"),
@@ -162,6 +179,15 @@ FILES = [
     ("--samples good.npz --classes 1 1", ["--classes = (1, 1)", "different"]),
     ("--samples good.npz --classes 2", ["--classes = (2,)", "two or more"]),
     ("--samples good.npz --subset-sizes 5", ["--subset-sizes = (5,)", "must be at most the number of classes, 4"]),
+    ("--samples good.npz --class-sets 0:4", ["--class-sets = '0:4'", "of the classes studied: 0, 1, 2, 3 or north"]),
+    ("--samples good.npz --class-sets 0:up", ["--class-sets = '0:up'", "of the classes studied"]),
+    ("--samples good.npz --class-sets 0:1 north:east", ["--class-sets", "each set once"]),
+    ("--samples good.npz --classes 0 1 --subset-sizes 2 --class-sets 0:3", ["--class-sets = '0:3'", "0, 1 or north"]),
+    ("--samples good.npz --gram-panels 5x3", ["--gram-panels = '5x3'", "must be at most the number of classes, 4"]),
+    (
+        "--samples good.npz --pools 2 --replicates 4",
+        ["images of class north = 24", "must be at least 44 in each class"],
+    ),
     ("--samples good.npz --real fashion-mnits", ["--real = 'fashion-mnits'", "must be one of", "'fashion-mnist-mini'"]),
     (
         "--samples good.npz --real fashion-mnist-mini",
@@ -280,7 +306,8 @@ def test_real_images_are_taken_where_the_classes_are_theirs(tmp_path):
     splits = SplitSizes(fit=2, train=2, validation=2, test=2)
     for known, expected in ((names, (10, 200, 14, 14, 1)), (None, None)):
         path = save_images(tmp_path / "pixels.npz", pixels, labels, **({} if known is None else {"class_names": known}))
-        config = replace(STUDY.presets["smoke"], samples=path, splits=splits, low_rank_fit=0)
+        sizes = {"training_sizes": (1, 2), "two_layer_size": 1}
+        config = replace(STUDY.presets["smoke"], samples=path, splits=splits, low_rank_fit=0, **sizes)
         real = STUDY.gather(config, None).real
         assert (real if real is None else real.shape) == expected
 

@@ -29,8 +29,8 @@ class PoolVariance:
         freedom: degrees of freedom of the mean square of the pools.
     """
 
-    value: np.ndarray
-    variance: np.ndarray
+    value: float | np.ndarray
+    variance: float | np.ndarray
     freedom: int
 
 

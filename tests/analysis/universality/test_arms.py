@@ -20,7 +20,6 @@ from dgu.analysis.universality.arms import (
     cut_parts,
     gaussian_arms,
     train_and_test,
-    truth_gap,
 )
 from dgu.core.errors import InputError
 from dgu.core.keys import stream
@@ -199,6 +198,15 @@ def test_a_cell_equals_the_steps_taken_by_hand(results, arm, subset, size):
         assert results["loss"][cell[0], tested, subset, size] == pytest.approx(float(loss[0]), rel=2e-5)
 
 
+def test_without_the_cross_each_arm_is_tested_on_its_own_images(results):
+    found = train_and_test(assemble(two_arms()), TASK, RECIPE, seed=3, cross=False)
+    for name in ("accuracy", "loss"):
+        for arm in range(2):
+            np.testing.assert_allclose(found[name][arm], results[name][arm, arm], rtol=2e-5, equal_nan=True)
+    for name in ("rate", "epoch"):
+        np.testing.assert_array_equal(found[name], results[name])
+
+
 def test_arms_of_the_same_images_give_exactly_the_same(results):
     same = parts_of(5, PER_CLASS["large"])
     found = train_and_test(assemble({"one": same, "other": {k: v.copy() for k, v in same.items()}}), TASK, RECIPE, 7)
@@ -295,15 +303,3 @@ def test_images_are_cut_into_parts_one_after_the_other():
     np.testing.assert_array_equal(np.concatenate(list(found.values()), axis=1), images[:, :8])
     with pytest.raises(InputError, match="images of each class = 9: must be at least 10"):
         cut_parts(images, {"train": 6, "validation": 1, "test": 3})
-
-
-@pytest.mark.slow
-def test_the_gap_between_truth_and_mixture_is_that_of_both_arms_trained_by_hand():
-    sizes, task = {"train": 20, "validation": 10, "test": 30}, Task("control", np.arange(2)[None], (20,), "softmax_mse")
-    truth = np.concatenate([fit_rows(), fit_rows() + 0.5, fit_rows() - 0.5], axis=1)  # 60 to fit to, and 60
-    drawn = np.asarray(gaussian_arms(truth[:, :60], KEY, 60)["mixture"])
-    arms = {"truth": cut_parts(truth[:, 60:], sizes), "mixture": cut_parts(drawn, sizes)}
-    alone = [train_and_test(assemble({arm: parts}), task, RECIPE, 3)["accuracy"].item() for arm, parts in arms.items()]
-    assert truth_gap(truth, sizes, KEY, task, RECIPE, seed=3) == pytest.approx(alone[0] - alone[1], abs=1e-6)
-    # Features that say nothing leave no gap.
-    assert truth_gap(truth, sizes, KEY, task, RECIPE, seed=3, features=lambda x: 0 * x[:, :2]) == 0.0
