@@ -255,7 +255,7 @@ def parsed(study, *argv):
         ("molrg", "--networks.width -1", "--networks.width = -1: must be"),
         ("hidden_gaussian", "--autoencoders.dit-width 0", "--autoencoders.dit-width = 0: must be"),
         ("generalization", "--epochs 5", "--epochs = 5: must be a multiple of --evaluations = 2"),
-        ("universality", "--low-rank-fit 11", "--low-rank-fit = 11: must be 0, or from 2 to --splits.fit = 10"),
+        ("universality", "--low-rank-fit 11", "--low-rank-fit = 11: must be 0, or from 2 to --splits.fit = 6"),
     ],
 )
 def test_the_command_line_names_the_option_as_typed(study, arguments, line):
