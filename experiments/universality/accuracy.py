@@ -26,7 +26,7 @@ from experiments.universality.comparison import (
 )
 from experiments.universality.options import Options
 from experiments.universality.problems import Panel, by_cross_entropy, tasks
-from experiments.universality.replicates import cross_arms
+from experiments.universality.replicates import cross_arms, crossed_size, real_sizes
 from experiments.universality.subject import PAPER, Subject
 from experiments.universality.tables import (
     LINES,
@@ -83,7 +83,7 @@ FIGURES = (
     Figure(
         "cross_matrix",
         "Accuracy of classifiers trained on one arm (rows) and tested on another (columns) at the largest training "
-        "size, with half-widths of the 95 % intervals. Mixture, null and low-rank mixture are fitted to images that no "
+        "size that every arm reaches, with half-widths of the 95 % intervals. Mixture, null and low-rank mixture are fitted to images that no "
         "classifier is trained or tested on.",
     ),
 )
@@ -223,7 +223,7 @@ def report(options: Options, subject: Subject, found: Measurements) -> Findings:
             "equivalence": (_forest(options, subject, results), f"The margin is {options.margin:g} percentage points."),
             "cross_matrix": (
                 plots.cross_matrix(mean, (high - low) / 2, crossed, crossed, title="linear classifiers"),
-                f"Here: {options.subset_sizes[0]} random classes of {options.sizes[-1]} training images.",
+                f"Here: {options.subset_sizes[0]} random classes of {_crossed(options, subject)} training images.",
             ),
         },
         tables=[gap_table(options, subject, results), accuracy_table(options, subject, results)],
@@ -242,6 +242,13 @@ def report(options: Options, subject: Subject, found: Measurements) -> Findings:
             "claims": as_metrics(decided),
         },
     )
+
+
+def _crossed(options: Options, subject: Subject) -> int:
+    """Training images of each class in the cross matrix."""
+    train = options.splits.train
+    real = None if subject.real is None else real_sizes(options, subject.real.shape[1])["train"]
+    return crossed_size(options, train if real is None else min(train, real))
 
 
 def curve_panel(

@@ -6,7 +6,7 @@ the same design, so that the same differences of arms can be read off both.
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -69,6 +69,13 @@ def curve_arms(options: Options, real: bool) -> tuple[str, ...]:
 def cross_arms(options: Options, real: bool) -> tuple[str, ...]:
     """Arms of the cross matrix, no two of which share images."""
     return ("diffusion", "disjoint mixture", "disjoint null", *curve_arms(options, real)[len(COMPARED) :])
+
+
+def crossed_size(options: Options, fewest: int) -> int:
+    """The largest training size that every arm of the cross matrix reaches, of which the one with the fewest images has
+    ``fewest`` of each class; all of them where none is reached.
+    """
+    return max((size for size in options.sizes if size <= fewest), default=fewest)
 
 
 def replicate(
@@ -147,7 +154,8 @@ def measured(
     for name, task in tasks(options, sets, len(rows), number).items():
         if name == "cross":
             taken = held_apart(pool.only(crossed), options.splits.test)
-            out["cross.accuracy"] = solve(taken, task, number, True)["accuracy"][:, :, 0, 0]
+            size = crossed_size(options, min(parts["train"].shape[1] for parts in taken.rows.values()))
+            out["cross.accuracy"] = solve(taken, replace(task, per_class=(size,)), number, True)["accuracy"][:, :, 0, 0]
             continue
         beside = name.endswith("two-layer")
         taken = pool.only(every if beside else (*every, *named[len(COMPARED) :]))
@@ -183,11 +191,17 @@ def gaussian_sizes(options: Options) -> dict[str, int]:
     return found
 
 
-def _real_parts(rows: np.ndarray, options: Options, number: int) -> Parts:
-    """Real images split in the proportions of the pool (they need no part for a fit), never larger than its parts."""
-    n = rows.shape[1]
+def real_sizes(options: Options, n: int) -> dict[str, int]:
+    """Real images of each class, of which there are n, in each part: in the proportions of the pool (they need no part
+    for a fit), and never larger than its parts.
+    """
     test, validation = max(2, n // 4), max(2, n // 8)
-    sizes = {"train": min(n - test - validation, options.splits.train), "validation": validation, "test": test}
+    return {"train": min(n - test - validation, options.splits.train), "validation": validation, "test": test}
+
+
+def _real_parts(rows: np.ndarray, options: Options, number: int) -> Parts:
+    n = rows.shape[1]
+    sizes = real_sizes(options, n)
     places = [class_splits(n, sizes, options.seed + 1, number, label) for label in range(len(rows))]
     return {part: np.stack([rows[label, places[label][part]] for label in range(len(rows))]) for part in sizes}
 
