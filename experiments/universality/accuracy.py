@@ -83,8 +83,8 @@ FIGURES = (
     Figure(
         "cross_matrix",
         "Accuracy of classifiers trained on one arm (rows) and tested on another (columns) at the largest training "
-        "size that every arm reaches, with half-widths of the 95 % intervals. Mixture, null and low-rank mixture are fitted to images that no "
-        "classifier is trained or tested on.",
+        "size that every arm reaches, with half-widths of the 95 % intervals. Mixture, null and low-rank mixture are "
+        "fitted to images that no classifier is trained or tested on.",
     ),
 )
 
