@@ -27,6 +27,7 @@ class Estimate:
         standard_error: standard error of the value; NaN where the method has none.
         exact: the value has no sampling error: a closed form, a count, or the one result of a deterministic
             computation.
+        freedom: degrees of freedom of Student's t, where the interval is one of t; None for any other.
     """
 
     value: float | np.ndarray
@@ -37,6 +38,7 @@ class Estimate:
     n: int | None = None
     standard_error: float | np.ndarray = np.nan
     exact: bool = False
+    freedom: float | int | None = None
 
     def __post_init__(self) -> None:
         for name in ("value", "low", "high", "standard_error"):

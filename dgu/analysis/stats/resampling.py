@@ -226,7 +226,7 @@ def _about(
     half = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * error
     ends = (np.clip(centre - half, *bounds), np.clip(centre + half, *bounds))
     mean, spread, low, high = (float(x) if np.ndim(x) == 0 else x for x in (centre, error, *ends))
-    return Estimate(mean, low, high, float(confidence), "t", freedom + 1, spread)
+    return Estimate(mean, low, high, float(confidence), "t", freedom + 1, spread, freedom=freedom)
 
 
 @dataclass(frozen=True)
