@@ -99,7 +99,8 @@ class Claim:
         paper: where the claim comes from, if neither ours (no ``source``) nor from the paper of its part.
         note: what a reader must know about the declaration itself.
         check: the statement can be false only if the program is wrong, such as a formula against itself or an identity:
-            it is listed apart, and not counted among the claims.
+            it is listed apart, and not counted among the claims. Of a part of a joint claim: it has no share in the p
+            value.
         one_network: the interval is over images or noises of one network, and says nothing of another training.
         changed: what of estimator, interval or threshold changed after the claim's first run, when, and why; it is
             shown for as long as there is the claim, and ``declarations.toml`` demands it.
@@ -189,8 +190,10 @@ def judge(claim: Claim, measured: Measured, paper: str) -> JudgedClaim:
 def _parts(claim: Claim, measured: Mapping[str, Any]) -> dict[str, Claim]:
     """The claims that a joint claim consists of, by the name that each has among what was measured."""
     if isinstance(claim.test, AllOf):
-        inherited = {"check": claim.check, "one_network": claim.one_network}
-        parts = {part.id: replace(part, **inherited) for part in claim.test.claims}
+        parts = {
+            part.id: replace(part, check=part.check or claim.check, one_network=part.one_network or claim.one_network)
+            for part in claim.test.claims
+        }
         if parts.keys() != measured.keys():
             raise ValueError(f"claim {claim.id!r}: measured {sorted(measured)}: must be {sorted(parts)}")
         return parts

@@ -319,8 +319,9 @@ def counted(claims: Sequence[JudgedClaim]) -> str:
 
 def _largest(parts: Sequence[JudgedClaim]) -> float | None:
     """The p value of an intersection-union test: the largest of its parts, 1 where an exact part fails, None where a
-    part was not tested or all are exact.
+    part was not tested or all are exact. Parts that check the program have none.
     """
+    parts = [part for part in parts if not part.check]
     found = [part.p_value for part in parts if part.p_value is not None]
     if not found or any(part.verdict == NOT_APPLICABLE for part in parts):
         return None

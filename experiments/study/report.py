@@ -92,8 +92,8 @@ _RULES = (
 
 #: What the mark of a claim about one network means.
 ONE_NETWORK = (
-    "¹ The interval is over images or noises of one network: it does not say how far another network, trained again, "
-    "would be from this one."
+    "¹ The interval is over images or noises of one network, or of one set of networks, each trained once: it does not "
+    "say how far others, trained again, would be from these."
 )
 #: What checks of the program are.
 CHECKS = (
@@ -178,7 +178,8 @@ def _claim_table(claims: Sequence[JudgedClaim]) -> str:
 
 
 def _claim_row(claim: JudgedClaim, prefix: str) -> str:
-    note = f'<br><span class="note">{html.escape(claim.remarks)}</span>' if claim.remarks else ""
+    remarks = " ".join(filter(None, ("A check of the program." * bool(prefix and claim.check), claim.remarks)))
+    note = f'<br><span class="note">{html.escape(remarks)}</span>' if remarks else ""
     word = claim.verdict
     return (
         f"<tr><td>{prefix}<code>{html.escape(claim.id)}</code><br>{html.escape(claim.statement)}{note}</td>"

@@ -15,6 +15,7 @@ from experiments.study.judged import JudgedClaim
 from experiments.study.multiplicity import corrected
 from experiments.study.options import Options
 from experiments.study.part import Findings, Part
+from experiments.study.record import compared, record_of
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
 
@@ -127,7 +128,7 @@ class Study:
         return Report(
             self.title,
             "\n".join(filter(None, [first.answer, *(section.answer for section in every), *skipped])),
-            claims=corrected([claim for section in every for claim in section.claims]),
+            claims=corrected(compared([claim for s in every for claim in s.claims], record_of(self.name))),
             figures=[FigureEntry(f.file, f"{s.title}. {f.caption}") for s in every for f in s.figures],
             tables=[
                 *first.tables,

@@ -87,11 +87,11 @@ def claims(options: Options) -> tuple[Claim, ...]:
         Claim(f"{k}-classes", same.format(few.format(k, "")), test, "Fig 5", "points") for k in options.subset_sizes
     ]
     return (
-        Claim("universality-subsets", of_subsets, all_of(*subsets), "Fig 5"),
-        Claim("universality-all-classes", of_all, test, "Fig 5", "points"),
-        Claim("universality-pairs", of_pairs, test, "Fig 5", "points"),
-        Claim("universality-cross-entropy", by_cross_entropy, test, "Fig 7", "points"),
-        Claim("universality-null-corrected", corrected, test, unit="points"),
+        Claim("universality-subsets", of_subsets, all_of(*subsets), "Fig 5", one_network=True),
+        Claim("universality-all-classes", of_all, test, "Fig 5", "points", one_network=True),
+        Claim("universality-pairs", of_pairs, test, "Fig 5", "points", one_network=True),
+        Claim("universality-cross-entropy", by_cross_entropy, test, "Fig 7", "points", one_network=True),
+        Claim("universality-null-corrected", corrected, test, unit="points", one_network=True),
     )
 
 

@@ -54,7 +54,7 @@ def _claim(kind: str, spectra: str, source: str) -> Claim:
         )
         for quantile in QUANTILES
     ]
-    return Claim(f"spectrum-{kind}", same, all_of(*parts), source)
+    return Claim(f"spectrum-{kind}", same, all_of(*parts), source, one_network=True)
 
 
 def _part(kind: str, quantile: float) -> str:

@@ -34,6 +34,7 @@ def claims(options: Options) -> tuple[Claim, ...]:
             "the Gaussian mixture fitted to other such samples (value: accuracy on samples minus accuracy on mixture).",
             different(options.margin),
             unit="points",
+            one_network=True,
         ),
     )
 
