@@ -101,7 +101,7 @@ def by_chance(claims: Sequence[JudgedClaim]) -> str:
         f"{len(family)} of {counted} claims test a value that has a random error. If none of their statements were "
         f"true, chance alone would make at most {sum(map(_rate, family)):.2g} of them come out as supported, on "
         "average: 2.5 % of each, and 5 % of each that a difference is not 0. "
-        f"Of the {supported} supported ones, {survivors} survive Holm's correction over all {len(family)} at level "
+        f"{survivors} of the {supported} that are supported survive Holm's correction over all {len(family)} at level "
         f"{LEVEL:g} (marked H)."
     )
 
