@@ -245,7 +245,9 @@ def _measured(subject: Subject, found: Mapping[str, Any], corrected: Estimate) -
     low, high = found["planted"]["intervals"].T
     alone = "" if len(classes) > 1 else "Of one class, whose fits give the interval."
     return {
-        "spectra-power-law": {name: Estimate(*bend, method="parametric bootstrap") for name, bend in bends},
+        "spectra-power-law": {
+            name: Estimate(value, low, high, method="parametric bootstrap") for name, (value, low, high) in bends
+        },
         "spectra-exponent-mixture": Noted(corrected, alone),
         "spectra-planted": analysis.proportion((low <= PLANTED[2]) & (PLANTED[2] <= high)),
         "spectra-white-edges": spectra_controls.edges(found["white"]),

@@ -232,6 +232,7 @@ def _measured(
     power, low, high = found["test"]["rates"][0].tolist()
     worst, broken = int(deltas[:, 0].argmax()), int(student["delta"][1].argmax())
     farthest = float(deltas[worst, 0]), float(deltas[:, 1].max()), float(deltas[:, 2].max())
+    value, least, most = student["delta"][:, broken].tolist()
     return {
         "tails-bound": Noted(
             Estimate(*farthest, method="Clopper-Pearson"),
@@ -248,7 +249,7 @@ def _measured(
         "tails-test-power": Estimate(power, low, high, method="Wilson"),
         "tails-scale": normal_estimate(float(ratio.mean()), float(ratio.std(ddof=1))),
         "tails-student-control": Noted(
-            Estimate(*student["delta"][:, broken].tolist(), method="Clopper-Pearson"),
+            Estimate(value, least, most, method="Clopper-Pearson"),
             f"The function is “{student['names'][broken]!s}”, on {config.control_rows} rows.",
         ),
         **coupling.measured(found["coupling"]),

@@ -21,7 +21,8 @@ EXPLAINED = (
     "two one-sided ones, of a difference (“not 0”, “outside”) two-sided, and of a joint claim the largest of its parts "
     "(an intersection-union test). It is computed back from the interval, by Student's t where the interval is one of "
     "t, and otherwise by the normal distribution from the interval's width on the side of the threshold: of intervals "
-    "by the bootstrap, by order statistics or of shares it is an approximation, and rough where it is small."
+    "by the bootstrap, by order statistics, of shares, of ratios and of geometric means it is an approximation, and "
+    "rough where it is small."
 )
 
 
@@ -31,9 +32,9 @@ def p_value(kind: str, bounds: Sequence[float], estimate: "Estimate") -> float |
     With h the width of the interval between the value v and its end on the side of a bound b, and q the quantile (1 +
     level) / 2 of the distribution, the one-sided test of "more than b" has ``p = P(T > q (v - b) / h)``. T is Student's
     t with ``estimate.freedom`` degrees of freedom, or normal where these are None. So p is (1 - level) / 2 where the
-    end of the interval lies on the bound, whatever made the interval; elsewhere it is exact for intervals of t and
-    normal ones and else an approximation. Where the interval has no width on that side, as of a share of 0, h is the
-    width on the other; where it has none at all, p is 1.
+    end of the interval lies on the bound, whatever made the interval; elsewhere it is exact for symmetric intervals of
+    t and normal ones, and an approximation for all others, geometric means among them. Where the interval has no width
+    on that side, as of a share of 0, h is the width on the other; where it has none at all, p is 1.
 
     Args:
         kind: a statement about one value, as ``JudgedClaim.kind`` has it.
