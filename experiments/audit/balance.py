@@ -25,6 +25,7 @@ CLAIM = Claim(
     "read by a classifier that is trained on the reference images (value: the samples' share minus that of held-out "
     "images).",
     each(equivalent(MARGIN)),
+    one_network=True,
 )
 
 

@@ -33,12 +33,14 @@ FRECHET = Claim(
     f"most {FARTHER:g} of the total variance of the reference's features (value: samples minus held-out images, over "
     "that variance).",
     at_most(FARTHER),
+    one_network=True,
 )
 PRECISION = Claim(
     "audit-precision",
     f"Samples lie among the reference images at least {AS_MUCH:g} times as often as held-out images do (value: the "
     f"ratio of precisions, the shares of images nearer to some reference image than its neighbour number {NEAREST}).",
     at_least(AS_MUCH),
+    one_network=True,
 )
 COVERAGE = Claim(
     "audit-coverage",
@@ -46,6 +48,7 @@ COVERAGE = Claim(
     "ratio of coverages, the shares of reference images to which some image is nearer than their neighbour number "
     f"{NEAREST_BALLS} is).",
     at_least(AS_MUCH),
+    one_network=True,
 )
 
 

@@ -27,6 +27,7 @@ CLAIM = Claim(
     "The network's denoising loss hardly tells its training images from held-out ones: a training image has the lower "
     f"loss, over all noise levels together, with a probability of at most {MOST_AUC:g} (1/2 is a blind guess).",
     at_most(MOST_AUC),
+    one_network=True,
 )
 
 

@@ -94,6 +94,7 @@ CLAIM = Claim(
             note="The published threshold of 0.6 belongs to that paper's data.",
         ),
     ),
+    one_network=True,
 )
 
 

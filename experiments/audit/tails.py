@@ -36,6 +36,7 @@ CLAIM = Claim(
     f"and distance; one part each) has {BOUNDS[0]:g} to {BOUNDS[1]:g} times the sub-Gaussian norm on the samples that "
     "it has on the reference (value: the ratio).",
     each(within(*BOUNDS)),
+    one_network=True,
 )
 
 

@@ -73,6 +73,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             source="Fig 5",
             unit="points",
             paper="concentration",
+            one_network=True,
         ),
     )
 

@@ -54,10 +54,10 @@ def claims(factor: float) -> tuple[Claim, ...]:
         "smallest; near 0, some combination of the samples almost vanishes)."
     )
     return (
-        Claim("assumption-mean", mean, at_most(factor), source),
-        Claim("assumption-moments", moments, at_most(factor), source, unit),
-        Claim("assumption-quadratic-forms", forms, at_most(factor), source, unit),
-        Claim("assumption-smallest-singular-value", smallest, at_least(1 / factor), source, unit),
+        Claim("assumption-mean", mean, at_most(factor), source, one_network=True),
+        Claim("assumption-moments", moments, at_most(factor), source, unit, one_network=True),
+        Claim("assumption-quadratic-forms", forms, at_most(factor), source, unit, one_network=True),
+        Claim("assumption-smallest-singular-value", smallest, at_least(1 / factor), source, unit, one_network=True),
     )
 
 

@@ -53,6 +53,7 @@ CLAIMS = (
         "value of the step's Jacobian is at most 1 (value: the largest of all states).",
         at_most(1.0),
         source="Theorem 2",
+        one_network=True,
     ),
     Claim(
         "contraction-whole-map",
@@ -61,6 +62,7 @@ CLAIMS = (
         "trajectories of the top singular value of its Jacobian is at most 1.",
         at_most(1.0),
         source="Theorem 2",
+        one_network=True,
     ),
     Claim(
         "contraction-bounds-output",
@@ -71,6 +73,7 @@ CLAIMS = (
         at_most(1.0),
         source="Theorem 2",
         paper="own",
+        one_network=True,
     ),
     Claim(
         "contraction-gaussian-control",
@@ -80,6 +83,7 @@ CLAIMS = (
         at_most(1e-6),
         source="control",
         paper="own",
+        check=True,
     ),
     Claim(
         "contraction-two-points",

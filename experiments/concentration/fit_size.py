@@ -99,6 +99,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             at_least(0.0),
             source="Fig 5",
             unit="points",
+            one_network=True,
         ),
         Claim(
             "fit-size-null",
@@ -108,6 +109,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             "first difference minus the second).",
             equivalent(config.margin),
             unit="points",
+            one_network=True,
         ),
         Claim(
             "fit-size-published",
@@ -117,6 +119,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             equivalent(config.margin),
             source="Fig 5",
             unit="points",
+            one_network=True,
         ),
     )
 

@@ -66,6 +66,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             at_least(config.falling),
             source="Fig 9, Empirical Observation 1",
             unit="of steps",
+            one_network=True,
         ),
         Claim(
             "norms-fall-on-average",
@@ -75,6 +76,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             at_most(0.0),
             source="Fig 9, Empirical Observation 1",
             unit="standard errors",
+            one_network=True,
         ),
         Claim(
             "norms-gaussian-control",
@@ -85,6 +87,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             source="control",
             unit="standard errors",
             paper="own",
+            check=True,
         ),
     )
 

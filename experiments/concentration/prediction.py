@@ -122,6 +122,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             each(equivalent(config.margin)),
             source="Theorem 1",
             unit="points",
+            one_network=True,
         ),
     )
 

@@ -94,6 +94,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
                 equivalent(config.margin, max_standard_error=config.max_standard_error),
                 source="Fig 5" if name == "pixels" else "Section 4, features",
                 unit="points",
+                one_network=True,
             )
             for name, words in NAMES.items()
         ),
@@ -117,6 +118,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
                 )
             ),
             source="Fig 8",
+            one_network=True,
         ),
     )
 

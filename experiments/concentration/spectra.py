@@ -91,6 +91,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             "larger; above 0, the spectrum falls faster towards its end).",
             each(equivalent(config.straight)),
             source="Fig 6",
+            one_network=True,
         ),
         Claim(
             "spectra-exponent-mixture",
@@ -100,6 +101,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             "mixture) minus that of the mixture (value: the first difference less the second, mean over classes).",
             equivalent(config.exponent_margin),
             source="Fig 6",
+            one_network=True,
         ),
         Claim(
             "spectra-planted",
@@ -119,6 +121,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             at_most(1e-8),
             source="control",
             paper="own",
+            check=True,
         ),
         *assumptions.claims(config.factor),
     )
@@ -242,7 +245,9 @@ def _measured(subject: Subject, found: Mapping[str, Any], corrected: Estimate) -
     low, high = found["planted"]["intervals"].T
     alone = "" if len(classes) > 1 else "Of one class, whose fits give the interval."
     return {
-        "spectra-power-law": {name: Estimate(*bend) for name, bend in bends},
+        "spectra-power-law": {
+            name: Estimate(value, low, high, method="parametric bootstrap") for name, (value, low, high) in bends
+        },
         "spectra-exponent-mixture": Noted(corrected, alone),
         "spectra-planted": analysis.proportion((low <= PLANTED[2]) & (PLANTED[2] <= high)),
         "spectra-white-edges": spectra_controls.edges(found["white"]),

@@ -90,6 +90,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
                 at_least(0.0),
                 source="Theorem 2, heavy-tailed base",
                 unit="of samples",
+                one_network=True,
             )
             for word, noise in {
                 "multivariate": "multivariate Student-t",
@@ -105,6 +106,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             source="starts",
             unit="of samples",
             paper="own",
+            one_network=True,
         ),
         Claim(
             "starts-gaussian-control",
@@ -114,6 +116,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             at_most(1e-3),
             source="control",
             paper="own",
+            check=True,
         ),
     )
 

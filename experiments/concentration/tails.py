@@ -102,6 +102,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             "the largest delta over functions and classes).",
             at_most(config.left_over),
             source="Definition 1, Theorem 2",
+            one_network=True,
         ),
         Claim(
             "tails-as-gaussian",
@@ -109,6 +110,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             "distances to images set aside than Gaussian data of the class's mean and covariance have (value: the "
             "test's p value; the level of 5 % is shared equally among the classes).",
             each(at_least(_shared_level)),
+            one_network=True,
         ),
         Claim(
             "tails-test-size",
@@ -229,9 +231,11 @@ def _measured(
     student = tail_controls.of_control(found["controls"], "student")
     power, low, high = found["test"]["rates"][0].tolist()
     worst, broken = int(deltas[:, 0].argmax()), int(student["delta"][1].argmax())
+    farthest = float(deltas[worst, 0]), float(deltas[:, 1].max()), float(deltas[:, 2].max())
+    value, least, most = student["delta"][:, broken].tolist()
     return {
         "tails-bound": Noted(
-            Estimate(float(deltas[worst, 0]), float(deltas[:, 1].max()), float(deltas[:, 2].max())),
+            Estimate(*farthest, method="Clopper-Pearson"),
             f"The largest delta of {len(classes[0]['names'])} functions and {len(classes)} classes, from "
             f"{int(classes[0]['n'])} images of each class; the interval's upper limit holds for all functions, classes "
             "and t together.",
@@ -245,7 +249,7 @@ def _measured(
         "tails-test-power": Estimate(power, low, high, method="Wilson"),
         "tails-scale": normal_estimate(float(ratio.mean()), float(ratio.std(ddof=1))),
         "tails-student-control": Noted(
-            Estimate(*student["delta"][:, broken].tolist()),
+            Estimate(value, least, most, method="Clopper-Pearson"),
             f"The function is “{student['names'][broken]!s}”, on {config.control_rows} rows.",
         ),
         **coupling.measured(found["coupling"]),

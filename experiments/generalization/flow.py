@@ -95,6 +95,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             "and L* its loss (value: the largest ratio of a left-hand side to its right-hand side).",
             at_most(1.0),
             source="Lemmas 4 and 5",
+            check=True,
         ),
         Claim(
             "flow-rate",
@@ -110,6 +111,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             f"that grows as n^{EXPONENT:g}: the fitted exponent is within 0.02 of {EXPONENT:g} (value: the exponent).",
             within(0.38, 0.42),
             source="equation 16",
+            check=True,
         ),
         Claim(
             "bound-value",
@@ -118,6 +120,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             "exponent).",
             within(-0.42, -0.38),
             source="equation 16",
+            check=True,
         ),
     )
 

@@ -107,6 +107,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             "KL, summed over a grid).",
             study.within(*FLOOR),
             source="section 4.1",
+            check=True,
         ),
     )
 

@@ -28,6 +28,7 @@ CLAIMS = (
         at_most(_SAME),
         source="Fig 24",
         unit=_UNIT,
+        one_network=True,
     ),
     Claim(
         "autoencoders-peak",
@@ -36,6 +37,7 @@ CLAIMS = (
         each(at_least(0.0)),
         source="Fig 24",
         unit=_UNIT,
+        one_network=True,
     ),
     Claim(
         "autoencoders-like-network",
@@ -44,6 +46,7 @@ CLAIMS = (
         each(equivalent(_AS_FAR)),
         source="Fig 24",
         unit=_UNIT,
+        one_network=True,
     ),
     Claim(
         "autoencoders-not-memorising",
@@ -52,6 +55,7 @@ CLAIMS = (
         each(at_least(0.0)),
         source="Fig 24",
         unit=_UNIT,
+        one_network=True,
     ),
     Claim(
         "autoencoders-agree",
@@ -61,12 +65,14 @@ CLAIMS = (
         source="Fig 24",
         unit=_UNIT,
         paper="own",
+        one_network=True,
     ),
     Claim(
         "autoencoders-linearity",
         f"Every autoencoder (one part each) is nearly linear: its {SCORE} is at least {_LINEAR:g} at every noise level "
         "(value: the least over noise levels).",
         each(at_least(_LINEAR)),
+        one_network=True,
     ),
     Claim(
         "autoencoders-jacobian-high-noise",
@@ -77,6 +83,7 @@ CLAIMS = (
         each(at_least(singular_vectors.ALIKE)),
         source="Fig 29",
         unit="|cosine|",
+        one_network=True,
     ),
     Claim(
         "autoencoders-jacobian-adaptive",
@@ -86,6 +93,7 @@ CLAIMS = (
         each(at_least(0.0)),
         source="Fig 29",
         unit="|cosine|",
+        one_network=True,
     ),
 )
 

@@ -81,6 +81,7 @@ CLAIMS = (
         at_least(0.0),
         source="Fig 2",
         unit=_UNIT,
+        one_network=True,
     ),
     Claim(
         "distances-regimes",
@@ -90,6 +91,7 @@ CLAIMS = (
         at_most(NEAR),
         source="Fig 2",
         unit=_UNIT,
+        one_network=True,
     ),
     Claim(
         "distances-linear-gaussian",
@@ -98,6 +100,7 @@ CLAIMS = (
         at_most(NEAR),
         source="Fig 2",
         unit=_UNIT,
+        one_network=True,
     ),
 )
 

@@ -89,6 +89,7 @@ CLAIMS = (
         at_most(_CLOSE),
         source="Fig 4",
         unit="NMSE",
+        one_network=True,
     ),
     Claim(
         "distillation-singular-vectors",
@@ -98,6 +99,7 @@ CLAIMS = (
         "over these levels).",
         at_least(_OVERLAP),
         source="Fig 4",
+        one_network=True,
     ),
     Claim(
         "distillation-symmetric",
@@ -105,6 +107,7 @@ CLAIMS = (
         f"most {_ASYMMETRY:g} at every noise level sigma >= {_FROM:g} (value: the largest over these levels).",
         at_most(_ASYMMETRY),
         source="Fig 14",
+        one_network=True,
     ),
     Claim(
         "distillation-adam",
@@ -113,6 +116,7 @@ CLAIMS = (
         "noise levels).",
         at_most(_SAME),
         unit="NMSE",
+        one_network=True,
     ),
     Claim(
         "distillation-identity",
@@ -121,6 +125,7 @@ CLAIMS = (
         "largest squared distance of the matrices, relative to the Gaussian's squared norm).",
         at_most(_SAME),
         unit="NMSE",
+        check=True,
     ),
 )
 

@@ -90,6 +90,7 @@ CLAIMS = (
         at_least(singular_vectors.ALIKE),
         source="Fig 28",
         unit="|cosine|",
+        one_network=True,
     ),
     Claim(
         "jacobian-adaptive",
@@ -99,6 +100,7 @@ CLAIMS = (
         at_least(0.0),
         source="Fig 28",
         unit="|cosine|",
+        one_network=True,
     ),
 )
 

@@ -76,6 +76,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             f"{config.least:g}, the paper's threshold, at every noise level (value: the least over noise levels).",
             at_least(config.least),
             source="Fig 1",
+            one_network=True,
         ),
         Claim(
             "linearity-multi-delta",
@@ -91,6 +92,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             f"all mixing weights by at most {EXCESS:g} there (value: the excess, mean over noise levels).",
             at_most(EXCESS),
             source="Fig 10",
+            one_network=True,
         ),
     )
 

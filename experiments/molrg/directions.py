@@ -111,9 +111,9 @@ def claims(config: Config) -> tuple[Claim, ...]:
         "images)."
     )
     return (
-        Claim("directions-larger", larger, at_least(_TIMES), "Fig 5", "times"),
-        Claim("directions-inside", inside, at_least(_INSIDE), "Fig 5", "of the squared change"),
-        Claim("directions-linear", linear, at_most(_BENT), "Fig 8"),
+        Claim("directions-larger", larger, at_least(_TIMES), "Fig 5", "times", one_network=True),
+        Claim("directions-inside", inside, at_least(_INSIDE), "Fig 5", "of the squared change", one_network=True),
+        Claim("directions-linear", linear, at_most(_BENT), "Fig 8", one_network=True),
     )
 
 

@@ -60,8 +60,8 @@ def claims(config: Config) -> tuple[Claim, ...]:
     dense, unet = (crossing.format(who, config.level, *_TENS) for who in ("Dense networks", "U-Nets"))
     tens = within(*_TENS)
     return (
-        Claim("networks-true-law", true, within(config.level - _ROOM, config.level + _ROOM), "(46)"),
-        Claim("networks-multi-delta", copies, at_most(few), "(21)"),
+        Claim("networks-true-law", true, within(config.level - _ROOM, config.level + _ROOM), "(46)", check=True),
+        Claim("networks-multi-delta", copies, at_most(few), "(21)", check=True),
         Claim("networks-collapse", collapse.format("dense networks"), at_least(0.0), "Fig 4", "octaves"),
         Claim("networks-collapse-unet", collapse.format("U-Nets"), at_least(0.0), "Fig 4", "octaves"),
         Claim("networks-crossing", dense, tens, "Fig 4", "N / ID"),

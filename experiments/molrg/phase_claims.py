@@ -60,7 +60,7 @@ def _closed_form_claims() -> tuple[Claim, ...]:
         f"ends at most {_APART:g}, in the largest distance of the projectors, from the subspace that PCA finds.)"
     )
     return (
-        Claim("phase-tweedie", tweedie, at_most(1e-10), "equation 4"),
+        Claim("phase-tweedie", tweedie, at_most(1e-10), "equation 4", check=True),
         Claim("phase-exact-loss", pca, parts, "Theorem 1"),
     )
 
@@ -72,7 +72,7 @@ def transition_claims(config: Config) -> tuple[Claim, ...]:
     clean = f"Without noise, PCA succeeds exactly where N >= d {_EXCEPTIONS}."
     exceptions, above, below = _PCA
     pca = (
-        Claim("phase-pca-clean", clean, at_most(exceptions), one),
+        Claim("phase-pca-clean", clean, at_most(exceptions), one, check=True),
         Claim("phase-pca-above", f"{noisy} PCA succeeds at N = d + 2 {_SUCCESSES}.", at_least(above), one),
         Claim("phase-pca-below", f"{noisy} PCA fails where N < d {_SUCCESSES}.", at_most(below), one),
     )

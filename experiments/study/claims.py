@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from experiments.study.judged import JudgedClaim
+from experiments.study.multiplicity import p_value
 
 if TYPE_CHECKING:  # Which would take JAX along, and keep the command line's help waiting.
     from dgu.analysis.stats.estimates import Estimate
@@ -96,8 +97,13 @@ class Claim:
         source: figure or theorem of the paper, such as ``"Fig 9"``; ``""`` for a claim of our own.
         unit: unit of the value; ``""`` for a pure number.
         paper: where the claim comes from, if neither ours (no ``source``) nor from the paper of its part.
-        note: what a reader must know about the declaration itself, such as a threshold that was changed after the data
-            were seen.
+        note: what a reader must know about the declaration itself.
+        check: the statement can be false only if the program is wrong, such as a formula against itself or an identity:
+            it is listed apart, and not counted among the claims. Of a part of a joint claim: it has no share in the p
+            value.
+        one_network: the interval is over images or noises of one network, and says nothing of another training.
+        changed: what of estimator, interval or threshold changed after the claim's first run, when, and why; it is
+            shown for as long as there is the claim, and ``declarations.toml`` demands it.
     """
 
     id: str
@@ -107,6 +113,9 @@ class Claim:
     unit: str = ""
     paper: str = ""
     note: str = ""
+    check: bool = False
+    one_network: bool = False
+    changed: str = ""
 
     def origin(self, paper: str) -> str:
         """The paper that it comes from, or ``"own"``; ``paper`` is that of its part."""
@@ -146,6 +155,9 @@ def judge(claim: Claim, measured: Measured, paper: str) -> JudgedClaim:
         "paper": claim.origin(paper),
         "figure": claim.source,
         "statement": statement,
+        "check": claim.check,
+        "one_network": claim.one_network,
+        "changed": claim.changed,
     }
     if isinstance(measured, NotTested):
         return JudgedClaim.not_applicable(why=measured.reason, **about, unit=claim.unit)
@@ -158,16 +170,19 @@ def judge(claim: Claim, measured: Measured, paper: str) -> JudgedClaim:
         return JudgedClaim.all_of(parts, **about, note=note)
     assert isinstance(claim.test, Test) and not isinstance(measured, Noted)
     limit = claim.test.max_standard_error
+    bounds = tuple(float(bound(measured) if callable(bound) else bound) for bound in claim.test.bounds)
     return JudgedClaim(
         value=float(measured.value),
         interval=(float(measured.low), float(measured.high)),
         unit=claim.unit,
         kind=claim.test.kind,
-        bounds=tuple(bound(measured) if callable(bound) else bound for bound in claim.test.bounds),
+        bounds=bounds,
         standard_error=None if limit is None else measured.standard_error,  # type: ignore[arg-type]
         max_standard_error=limit,
         note=note,
         exact=measured.exact,
+        method=measured.method,
+        p_value=p_value(claim.test.kind, bounds, measured),
         **about,
     )
 
@@ -175,15 +190,16 @@ def judge(claim: Claim, measured: Measured, paper: str) -> JudgedClaim:
 def _parts(claim: Claim, measured: Mapping[str, Any]) -> dict[str, Claim]:
     """The claims that a joint claim consists of, by the name that each has among what was measured."""
     if isinstance(claim.test, AllOf):
-        parts = {part.id: part for part in claim.test.claims}
+        parts = {
+            part.id: replace(part, check=part.check or claim.check, one_network=part.one_network or claim.one_network)
+            for part in claim.test.claims
+        }
         if parts.keys() != measured.keys():
             raise ValueError(f"claim {claim.id!r}: measured {sorted(measured)}: must be {sorted(parts)}")
         return parts
     assert isinstance(claim.test, Each)
-    test = claim.test.test
+    common = replace(claim, test=claim.test.test, note="", changed="")
     return {
-        name: replace(
-            claim, id=f"{claim.id}-{name}", statement=f"{claim.statement} (Part: {name}.)", test=test, note=""
-        )
+        name: replace(common, id=f"{claim.id}-{name}", statement=f"{claim.statement} (Part: {name}.)")
         for name in measured
     }

@@ -17,6 +17,7 @@ from experiments.study.costs import Cost, cost_table
 from experiments.study.ends import in_one_line
 from experiments.study.judged import JudgedClaim, claims_table, read_claims, write_claims
 from experiments.study.least_time import least_time, matmul_rate
+from experiments.study.multiplicity import by_chance
 from experiments.study.processes import is_lead
 from experiments.study.report import Report, check_declared, write_report
 from experiments.study.run_directory import RunDirectory
@@ -108,6 +109,8 @@ def run_experiment(
         if is_lead():
             if claims:
                 print(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
+                if chance := by_chance(claims):
+                    print(chance)
             print(f"report: {printable(str((directory.path / 'report.html').resolve()))}")
         return claims
 

@@ -31,6 +31,12 @@ _KINDS = ("equivalent", "within", "at least", "at most", "different", "all of", 
 _ROUNDING = 1e-12
 
 
+def without_width(interval: tuple[float, float], bounds: Sequence[float]) -> bool:
+    """Whether the ends of the interval differ by rounding alone, relative to their size and that of the bounds."""
+    low, high = interval
+    return high - low <= _ROUNDING * max(map(abs, (low, high, *bounds)))
+
+
 #: What the fields of a stored claim hold, in words and as a test; those that are not here hold text.
 _TEXT: tuple[str, Callable[[Any], bool]] = ("text", lambda value: isinstance(value, str))
 _NUMBER = ("a number or null", lambda value: value is None or _are_numbers([value]))
@@ -38,7 +44,9 @@ _TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("value", "standard_error", "max_standard_error"), _NUMBER),
     "interval": ("two numbers or null", lambda value: value is None or (_are_numbers(value) and len(value) == 2)),
     "bounds": ("a list of at most two numbers", lambda value: _are_numbers(value) and len(value) <= 2),
-    "exact": ("true or false", lambda value: isinstance(value, bool)),
+    **dict.fromkeys(("exact", "check", "one_network"), ("true or false", lambda value: isinstance(value, bool))),
+    "p_value": ("0 to 1 or null", lambda value: value is None or (_are_numbers([value]) and 0 <= value <= 1)),
+    "holm": ("true, false or null", lambda value: value is None or isinstance(value, bool)),
 }
 #: Largest report that is looked at (bytes).
 _MOST = 2**28
@@ -68,6 +76,15 @@ class JudgedClaim:
         parts: the claims that an "all of" claim joins.
         exact: the value has no sampling error, as a closed form, a count, or the one result of a deterministic
             computation: its interval may have no width. Never for a mean or median of replicates that happen to agree.
+        check: a statement that can be false only if the program is wrong, such as a formula against itself: it is
+            listed apart, and not counted among the claims.
+        one_network: the interval is over images or noises of one network, and says nothing of another training.
+        changed: what of the declaration changed after the claim's first run, when, and why; ``""`` if nothing did.
+        method: how the interval was made, as ``Estimate.method`` has it; of an "all of" claim that of its parts.
+        p_value: of the test of the statement (``multiplicity.p_value``); of an "all of" claim the largest of its parts.
+            None where the value is exact or was not tested.
+        holm: the claim is supported and survives Holm's correction over the claims of the study; None where it is no
+            part of the correction.
     """
 
     id: str
@@ -84,6 +101,12 @@ class JudgedClaim:
     note: str = ""
     parts: tuple["JudgedClaim", ...] = ()
     exact: bool = False
+    check: bool = False
+    one_network: bool = False
+    changed: str = ""
+    method: str = ""
+    p_value: float | None = None
+    holm: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("value", "standard_error", "max_standard_error"):
@@ -150,6 +173,8 @@ class JudgedClaim:
             bounds=(),
             parts=tuple(parts),
             exact=worst.exact,
+            method="; ".join(dict.fromkeys(part.method for part in parts if part.method)),
+            p_value=_largest(parts),
             **about,
         )
 
@@ -164,7 +189,7 @@ class JudgedClaim:
         if self.standard_error is not None and self.standard_error > (self.max_standard_error or 0.0):
             return UNDECIDED
         (low, high), bound = self.interval, self.bounds[0]
-        if not self.exact and high - low <= _ROUNDING * max(map(abs, (low, high, *self.bounds))):
+        if not self.exact and without_width(self.interval, self.bounds):
             return UNDECIDED
         holds, fails = {
             "equivalent": (-bound < low and high < bound, low >= bound or high <= -bound),
@@ -208,6 +233,20 @@ class JudgedClaim:
         return text if self.standard_error is None else f"{text} (standard error {self.standard_error:.4g})"
 
     @property
+    def significance(self) -> str:
+        """The p value as text, with an H if the claim survives Holm's correction."""
+        if self.p_value is None:
+            return "-"
+        shown = f"{self.p_value:.2g}" if self.p_value >= 1e-4 else "< 0.0001"
+        return shown + " H" * bool(self.holm)
+
+    @property
+    def remarks(self) -> str:
+        """What a reader must know beside the numbers: what changed after the first run, and the note."""
+        changed = f"Changed after its first run: {self.changed}" if self.changed else ""
+        return " ".join(filter(None, (changed, self.note)))
+
+    @property
     def origin(self) -> str:
         """Where the statement comes from: the paper, with figure or theorem, or ``"own"``."""
         return ", ".join(filter(None, (self.paper, self.figure)))
@@ -247,21 +286,46 @@ class JudgedClaim:
 
 
 def claims_table(claims: Sequence[JudgedClaim], width: int = 100) -> str:
-    """The claims as text for a terminal: id, verdict and measurement on a line, the statement below, ``width`` wide."""
+    """The claims as text for a terminal: id, verdict and measurement on a line, the statement below, ``width`` wide;
+    checks of the program after all others.
+    """
     column = max((len(claim.id) for claim in claims), default=0)
-    lines = []
-    for claim in claims:
-        lines.append(f"{claim.id:<{column}}  {claim.verdict.upper():<14}  {claim.measured}")
+
+    def shown(claim: JudgedClaim) -> list[str]:
+        mark = " (one network)" if claim.one_network else ""
+        p = "" if claim.p_value is None else f"  p {claim.significance}"
+        lines = [f"{claim.id:<{column}}  {claim.verdict.upper():<14}  {claim.measured}{mark}{p}"]
         tested = "Not tested." if claim.kind == "not applicable" else f"Threshold: {claim.threshold}."
-        for text in (f"{claim.statement} ({claim.origin}) {tested}", claim.note):
+        for text in (f"{claim.statement} ({claim.origin}) {tested}", claim.remarks):
             lines += textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
-    return "\n".join([*lines, counted(claims)])
+        return lines
+
+    checks = [line for claim in claims if claim.check for line in shown(claim)]
+    lines = [line for claim in claims if not claim.check for line in shown(claim)]
+    return "\n".join([*lines, *(["", "Checks of the program:", *checks, ""] if checks else []), counted(claims)])
 
 
 def counted(claims: Sequence[JudgedClaim]) -> str:
-    """How many claims have each verdict, in words."""
-    counts = (f"{sum(claim.verdict == word for claim in claims)} {word}" for word in VERDICTS)
-    return f"{len(claims)} claims: {', '.join(counts)}"
+    """How many claims have each verdict, in words; checks of the program are counted apart."""
+
+    def count(what: str, of: Sequence[JudgedClaim]) -> str:
+        counts = (f"{sum(claim.verdict == word for claim in of)} {word}" for word in VERDICTS)
+        return f"{len(of)} {what}: {', '.join(counts)}"
+
+    checks = [claim for claim in claims if claim.check]
+    text = count("claims", [claim for claim in claims if not claim.check])
+    return f"{text}; {count('checks of the program', checks)}" if checks else text
+
+
+def _largest(parts: Sequence[JudgedClaim]) -> float | None:
+    """The p value of an intersection-union test: the largest of its parts, 1 where an exact part fails, None where a
+    part was not tested or all are exact. Parts that check the program have none.
+    """
+    parts = [part for part in parts if not part.check]
+    found = [part.p_value for part in parts if part.p_value is not None]
+    if not found or any(part.verdict == NOT_APPLICABLE for part in parts):
+        return None
+    return 1.0 if any(part.exact and part.verdict != SUPPORTED for part in parts) else max(found)
 
 
 def _are_numbers(value: Any) -> bool:

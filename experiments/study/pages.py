@@ -7,7 +7,7 @@ claim with its value, interval, threshold and verdict. The numbers on the pages 
 typed by hand.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from experiments.study.configuration import (
 )
 from experiments.study.judged import JudgedClaim, counted, read_claims
 from experiments.study.listing import studies
+from experiments.study.multiplicity import EXPLAINED, by_chance
+from experiments.study.report import CHECKS, ONE_NETWORK
 from experiments.study.run_directory import RunDirectory
 from experiments.study.study import Study
 
@@ -65,15 +67,26 @@ def page(name: str, preset: str, claims: Sequence[JudgedClaim], terms: Mapping[s
         "",
         *(f"- **{term}**: {meaning}" for term, meaning in (terms or {}).items()),
         *([""] if terms else []),
-        "| claim | value | threshold | verdict |",
-        "|---|---|---|---|",
+        *_table(claim for claim in claims if not claim.check),
     ]
-    return "\n".join([*lines, *map(_row, claims)]) + "\n"
+    if chance := by_chance(claims):
+        lines += ["", f"{chance} {EXPLAINED}"]
+    if any(claim.one_network for claim in claims):
+        lines += ["", ONE_NETWORK]
+    if checks := [claim for claim in claims if claim.check]:
+        lines += ["", "## Checks of the program", "", CHECKS, "", *_table(checks)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(claims: Iterable[JudgedClaim]) -> list[str]:
+    return ["| claim | value | threshold | p | verdict |", "|---|---|---|---|---|", *map(_row, claims)]
 
 
 def _row(claim: JudgedClaim) -> str:
-    note = f" *{claim.note}*" if claim.note else ""
-    cells = (f"`{claim.id}` {claim.statement} ({claim.origin}){note}", claim.measured, claim.threshold, claim.verdict)
+    note = f" *{claim.remarks}*" if claim.remarks else ""
+    measured = claim.measured + " ¹" * claim.one_network
+    about = f"`{claim.id}` {claim.statement} ({claim.origin}){note}"
+    cells = (about, measured, claim.threshold, claim.significance, claim.verdict)
     return "| " + " | ".join(cell.translate(_ESCAPES) for cell in cells) + " |"
 
 

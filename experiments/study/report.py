@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.study.configuration import options
 from experiments.study.judged import JudgedClaim
+from experiments.study.multiplicity import EXPLAINED, by_chance
 from experiments.study.run_directory import RunDirectory
 
 
@@ -89,6 +90,17 @@ _RULES = (
     "second kind were not supported."
 )
 
+#: What the mark of a claim about one network means.
+ONE_NETWORK = (
+    "¹ The interval is over images or noises of one network, or of one set of networks, each trained once: it does not "
+    "say how far others, trained again, would be from these."
+)
+#: What checks of the program are.
+CHECKS = (
+    "Checks of the program are statements that can be false only if the program is wrong, such as a formula against "
+    "another form of itself. They are not counted among the claims."
+)
+
 _MARKS = {"supported": "✓", "not supported": "✗", "undecided": "?", "not applicable": "–"}
 
 
@@ -149,19 +161,31 @@ def _terms(terms: Mapping[str, str]) -> str:
 
 
 def _claims(claims: Sequence[JudgedClaim]) -> str:
+    """The claims that count, what is to be said of them all, and the checks of the program in a table of their own."""
+    checks = [claim for claim in claims if claim.check]
+    noted = [by_chance(claims)]
+    noted += [EXPLAINED] if noted[0] else []
+    noted += [ONE_NETWORK] if any(claim.one_network for claim in claims) else []
+    notes = "".join(f'<p class="note">{html.escape(text)}</p>' for text in (*noted, _RULES) if text)
+    apart = f"<h3>Checks of the program</h3>{_claim_table(checks)}" if checks else ""
+    words = f'<p class="note">{html.escape(CHECKS)}</p>' if checks else ""
+    return f"{_claim_table([claim for claim in claims if not claim.check])}\n{notes}\n{apart}{words}"
+
+
+def _claim_table(claims: Sequence[JudgedClaim]) -> str:
     rows = [_claim_row(one, "↳ " * (one is not claim)) for claim in claims for one in (claim, *claim.parts)]
-    header = ("claim", "verdict", "measured [95 % interval]", "threshold", "source")
-    return f'{_tabulated("", header, rows)}\n<p class="note">{_RULES}</p>'
+    return _tabulated("", ("claim", "verdict", "measured [95 % interval]", "threshold", "p", "source"), rows)
 
 
 def _claim_row(claim: JudgedClaim, prefix: str) -> str:
-    note = f'<br><span class="note">{html.escape(claim.note)}</span>' if claim.note else ""
+    remarks = " ".join(filter(None, ("A check of the program." * bool(prefix and claim.check), claim.remarks)))
+    note = f'<br><span class="note">{html.escape(remarks)}</span>' if remarks else ""
     word = claim.verdict
     return (
         f"<tr><td>{prefix}<code>{html.escape(claim.id)}</code><br>{html.escape(claim.statement)}{note}</td>"
         f'<td class="verdict {word.replace(" ", "-")}">{_MARKS[word]} {word}</td>'
-        f"<td>{html.escape(claim.measured)}</td><td>{html.escape(claim.threshold)}</td>"
-        f"<td>{html.escape(claim.origin)}</td></tr>"
+        f"<td>{html.escape(claim.measured)}{' ¹' * claim.one_network}</td><td>{html.escape(claim.threshold)}</td>"
+        f"<td>{html.escape(claim.significance)}</td><td>{html.escape(claim.origin)}</td></tr>"
     )
 
 

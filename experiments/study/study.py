@@ -12,8 +12,10 @@ from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
 from experiments.study.judged import JudgedClaim
+from experiments.study.multiplicity import corrected
 from experiments.study.options import Options
 from experiments.study.part import Findings, Part
+from experiments.study.record import compared, record_of
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
 
@@ -126,7 +128,7 @@ class Study:
         return Report(
             self.title,
             "\n".join(filter(None, [first.answer, *(section.answer for section in every), *skipped])),
-            claims=[claim for section in every for claim in section.claims],
+            claims=corrected(compared([claim for s in every for claim in s.claims], record_of(self.name))),
             figures=[FigureEntry(f.file, f"{s.title}. {f.caption}") for s in every for f in s.figures],
             tables=[
                 *first.tables,

@@ -56,21 +56,17 @@ def _claim(kind: str, spectra: str, source: str) -> Claim:
             f"For {spectra}, the ratio r / r0 {inside} {quantile:.0%} down the spectrum, {ratio}.",
             within(*BOUNDS),
             source,
-            note=_CHANGED,
         )
         for quantile in QUANTILES
     ]
-    return Claim(f"spectrum-{kind}", same, all_of(*parts), source)
+    return Claim(f"spectrum-{kind}", same, all_of(*parts), source, one_network=True, changed=_CHANGED)
 
 
 def _part(kind: str, quantile: float) -> str:
     return f"spectrum-{kind}-{round(100 * quantile)}%"
 
 
-_CHANGED = (
-    "The mixture was fitted to a part of the images, and the interval was the corrected resampled t, when results were "
-    "first seen."
-)
+_CHANGED = "the mixture was fitted to a part of the images, and the interval was the corrected resampled t."
 
 CLAIMS = (
     _claim("covariance", "the covariances of the classes (geometric mean over classes)", "Fig 6"),

@@ -115,8 +115,10 @@ def test_what_was_not_tested_is_neither_supported_nor_undecided():
 
 
 def test_claims_of_an_older_version_are_read_or_refused_in_one_line(tmp_path):
+    younger = {"exact", "check", "one_network", "changed", "method", "p_value", "holm"}
+
     def stored(claim, **changes):
-        return {name: value for name, value in claim.to_json().items() if name != "exact"} | changes
+        return {name: value for name, value in claim.to_json().items() if name not in younger} | changes
 
     wide, narrow = make("at least", 3.0, 4.0, 2.0), make("at least", 3.0, 3.0, 2.0)
     directory = RunDirectory.open(tmp_path / "run", {})
@@ -132,6 +134,9 @@ def test_claims_of_an_older_version_are_read_or_refused_in_one_line(tmp_path):
         ([stored(wide, statement=None)], "statement = None: must be text"),
         ([stored(wide, unit=5)], "unit = 5: must be text"),
         ([stored(wide, exact="x")], "exact = 'x': must be true or false"),
+        ([stored(wide, check=1)], "check = 1: must be true or false"),
+        ([stored(wide, holm="yes")], "holm = 'yes': must be true, false or null"),
+        ([stored(wide, p_value=1.5)], "p_value = 1.5: must be 0 to 1 or null"),
         ([stored(wide, value="3.5")], "value = '3.5': must be a number or null"),
         ([stored(wide, bounds=[])], "cannot be read"),
     ):
@@ -172,7 +177,8 @@ def test_impossible_numbers_are_refused(wrong):
 
 def test_round_trip_through_the_run_directory(tmp_path):
     directory = RunDirectory.open(tmp_path / "run", {})
-    part = make("within", -0.1, 1 / 3, 2.0)
+    more = dict(check=True, one_network=True, changed="it was 3.", method="t", p_value=0.01, holm=True)
+    part = make("within", -0.1, 1 / 3, 2.0, **more)
     claims = (part, JudgedClaim.all_of([part], id="all", paper="own", figure="", statement="All."))
     assert read_claims(directory) is None
     write_claims(directory, claims)
@@ -194,7 +200,21 @@ def test_table_names_each_claim_with_verdict_numbers_and_bound():
         "own, Fig 0",
     ):
         assert words in text
-    assert "2 claims: 1 supported, 1 not supported, 0 undecided" in text
+    assert "2 claims: 1 supported, 1 not supported, 0 undecided" in text and "Checks" not in text
+
+
+def test_table_lists_checks_of_the_program_apart_and_does_not_count_them():
+    sure = make("at most", 0.0, 1.0, 2.0, id="sure", check=True)
+    claim = make("at least", 3.0, 4.0, 2.0, p_value=0.004, holm=True, one_network=True, changed="it was 3.")
+    text = claims_table([sure, claim])
+    claims, checks = text.split("Checks of the program:")
+    assert "sure" not in claims and "sure" in checks
+    assert "3.5 [3, 4] points (one network)  p 0.004 H" in claims and "Changed after its first run: it was 3." in claims
+    assert checks.endswith("1 claims: 1 supported, 0 not supported, 0 undecided, 0 not applicable; 1 checks of the "
+                           "program: 1 supported, 0 not supported, 0 undecided, 0 not applicable")  # fmt: skip
+    assert [make("at least", 3.0, 4.0, 2.0, p_value=p).significance for p in (None, 1e-9, 0.0312)] == [
+        "-", "< 0.0001", "0.031"
+    ]  # fmt: skip
 
 
 def test_an_interval_without_width_is_shown_as_none():

@@ -1,6 +1,7 @@
 """The report is one file that needs nothing else, escapes what it shows, and holds the figures themselves."""
 
 import base64
+import dataclasses
 import html.parser
 import io
 import re
@@ -67,9 +68,11 @@ def written(tmp_path_factory):
     claims.append(
         JudgedClaim.not_applicable(id="claim-absent", statement=EVIL, why="four epochs are too few", **absent)
     )
+    sure = dataclasses.replace(claims[0], id="sure-thing", check=True, holm=None)
+    claims[0] = dataclasses.replace(claims[0], p_value=0.002, holm=True, one_network=True, changed=f"it was {EVIL}")
     joined = JudgedClaim.all_of(claims[:2], id="joined", paper="own", figure="", statement="Both.")
     tables = [Table(EVIL, ("n", EVIL), [(196, 0.123456), (EVIL, "x")])]
-    report = Report(EVIL, f"Answer: {EVIL}", [*claims, joined], [FigureEntry("figures/eye.png", EVIL)], tables)
+    report = Report(EVIL, f"Answer: {EVIL}", [sure, *claims, joined], [FigureEntry("figures/eye.png", EVIL)], tables)
     write_report(directory, report, {"sampler": {"steps": 18}, "name": EVIL})
     text = (directory.path / "report.html").read_text()
     return directory, report, text, Page(text)
@@ -106,6 +109,16 @@ def test_verdicts_are_words_and_colours_and_all_sections_are_there(written):
     for expected in ("sampler.steps", "18", "0.1235", "jax", "cpu", "draw", "total"):
         assert expected in words
     assert "prefers-color-scheme: dark" in text
+
+
+def test_checks_of_the_program_are_listed_apart(written):
+    _, report, _, page = written
+    claims, checks = "".join(page.text).split("Checks of the program", 1)
+    assert "sure-thing" in checks and "sure-thing" not in claims and "claim-yes" not in checks
+    # The joint claim has no p value of its own but that of its one tested part.
+    assert "2 of 5 claims test a value that has a random error" in claims
+    assert "0.002 H" in claims and f"Changed after its first run: it was {EVIL}" in claims
+    assert f"{report.claims[1].measured} ¹" in claims and "¹ The interval is over images" in claims
 
 
 def test_a_missing_figure_is_an_error(written, tmp_path):

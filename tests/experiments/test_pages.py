@@ -1,6 +1,7 @@
 """Pages of results hold the numbers of the runs that they are made from."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,22 @@ def test_a_page_has_every_claim_with_its_numbers(tmp_path):
     assert "# Results of `python -m experiments.toy`" in text
     assert "2 claims: 1 supported, 1 not supported, 0 undecided, 0 not applicable" in text
     row = next(line for line in text.splitlines() if "`small`" in line)
-    assert row == "| `small` It is \\| small. (own) *A note.* | 0.123 [0.1, 0.2] points | at most 0.5 | supported |"
+    assert row == "| `small` It is \\| small. (own) *A note.* | 0.123 [0.1, 0.2] points | at most 0.5 | - | supported |"
+
+
+def test_a_page_lists_checks_apart_and_says_what_changed_and_what_survives(tmp_path):
+    sure = replace(SMALL, p_value=0.001, holm=True, one_network=True, changed="it was 0.4.")
+    run = finished(tmp_path / "toy-default", replace(SMALL, id="sure-thing", check=True), sure, LARGE)
+    counts, checks = page_of(run)[1].split("## Checks of the program")
+    assert "`sure-thing`" in checks and "`sure-thing`" not in counts and "`small`" in counts
+    row = next(line for line in counts.splitlines() if "`small`" in line)
+    assert "*Changed after its first run: it was 0.4. A note.*" in row
+    assert row.endswith("| 0.123 [0.1, 0.2] points ¹ | at most 0.5 | 0.001 H | supported |")
+    assert "\n¹ The interval is over images or noises of one network" in counts
+    assert (
+        "1 of 2 claims test a value that has a random error" in counts and "1 checks of the program: 1 supp" in counts
+    )
+    assert "¹" not in checks and "¹" not in page_of(finished(tmp_path / "none-default", SMALL))[1]
 
 
 def test_a_page_says_what_the_terms_of_the_study_mean(tmp_path):

@@ -132,7 +132,8 @@ def frechet_interval(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Ke
     draws = np.asarray([distance(block) for block in range(blocks)])
     error = float(np.sqrt((blocks - 1) * np.square(draws - draws.mean()).mean()))
     half = float(scipy.stats.t.ppf(0.975, blocks - 1)) * error
-    return Estimate(value, max(0.0, value - half), value + half, method="jackknife", n=blocks, standard_error=error)
+    ends, freedom = (max(0.0, value - half), value + half), blocks - 1
+    return Estimate(value, *ends, method="jackknife", n=blocks, standard_error=error, freedom=freedom)
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def compare_spectra(
     half = scipy.stats.t.ppf(0.975, blocks - 1) * error
     value = np.exp(log_ratio)
     low, high = np.exp(log_ratio - half), np.exp(log_ratio + half)
-    ratios = Estimate(value, low, high, method="jackknife", n=blocks, standard_error=value * error)
+    ratios = Estimate(value, low, high, method="jackknife", n=blocks, standard_error=value * error, freedom=blocks - 1)
     return SpectrumComparison(whole[0], whole[1], ranks, ratios)
 
 

@@ -50,7 +50,8 @@ def density_coverage(
     value, error = float(counts.mean()), float(counts.std(ddof=1) / np.sqrt(len(counts)))
     half = scipy.stats.t.ppf(0.975, len(counts) - 1) * error
     reached = nearest_rows(real, generated, block_size=block_size)[0][:, 0] <= radii
-    density = Estimate(value, max(0.0, value - half), value + half, method="t", n=len(counts), standard_error=error)
+    ends, n = (max(0.0, value - half), value + half), len(counts)
+    density = Estimate(value, *ends, method="t", n=n, standard_error=error, freedom=n - 1)
     return density, proportion(reached)
 
 

@@ -27,6 +27,7 @@ class Estimate:
         standard_error: standard error of the value; NaN where the method has none.
         exact: the value has no sampling error: a closed form, a count, or the one result of a deterministic
             computation.
+        freedom: degrees of freedom of Student's t, where the interval is one of t; None for any other.
     """
 
     value: float | np.ndarray
@@ -37,6 +38,7 @@ class Estimate:
     n: int | None = None
     standard_error: float | np.ndarray = np.nan
     exact: bool = False
+    freedom: float | int | None = None
 
     def __post_init__(self) -> None:
         for name in ("value", "low", "high", "standard_error"):
@@ -66,15 +68,18 @@ class Estimate:
         return np.stack([np.asarray(part, np.float64) for part in parts])
 
     @classmethod
-    def unpacked(cls, stored: Num[np.ndarray, "..."]) -> "Estimate":
-        """The estimate that ``packed`` made an array of; its level, method and n were not stored, and are the defaults.
+    def unpacked(
+        cls, stored: Num[np.ndarray, "..."], *, method: str = "", freedom: float | int | None = None
+    ) -> "Estimate":
+        """The estimate that ``packed`` made an array of; method and degrees of freedom, which were not stored, are
+        those given, and level and n the defaults.
 
         Raises:
             InputError: an array whose first axis is not of length 4.
         """
         require(np.shape(stored)[:1] == (4,), "stored.shape", np.shape(stored), "(4, ...), as packed gives it")
         value, error, low, high = (float(part) if np.ndim(part) == 0 else np.asarray(part) for part in stored)
-        return cls(value, low, high, standard_error=error)
+        return cls(value, low, high, method=method, standard_error=error, freedom=freedom)
 
     def map(self, function: Callable[[Any], Any]) -> "Estimate":
         """The estimate of a rising ``function`` of the value: it is applied to the value and to both ends of the
@@ -151,7 +156,8 @@ def independent_ratio(a: Estimate, b: Estimate) -> Estimate:
     value = a.value / b.value
     relative = np.hypot(_error(a) / a.value, _error(b) / b.value)
     log = normal_estimate(np.zeros(np.shape(value)), relative, level=level)
-    return Estimate(value, value * np.exp(log.low), value * np.exp(log.high), level, standard_error=value * relative)
+    ends = value * np.exp(log.low), value * np.exp(log.high)
+    return Estimate(value, *ends, level, "normal, of the logarithm", standard_error=value * relative)
 
 
 def independent_difference(a: Estimate, b: Estimate, scale: float = 1.0) -> Estimate:

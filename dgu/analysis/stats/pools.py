@@ -116,7 +116,9 @@ def pooled_interval(
     centre = values.mean(axis=-1)
     ends = np.clip(centre - half, *bounds), np.clip(centre + half, *bounds)
     mean, low, high, spread = (float(x) if np.ndim(x) == 0 else x for x in (centre, *ends, error))
-    return Estimate(mean, low, high, float(confidence), "t, variance within and between pools", count, spread)
+    method = "t, variance within and between pools"
+    single = None if np.ndim(freedom) else float(freedom)
+    return Estimate(mean, low, high, float(confidence), method, count, spread, freedom=single)
 
 
 def smoothed_bootstrap(

@@ -197,7 +197,7 @@ def jackknife_interval(
     groups = values.shape[-1]
     # The standard error of independent values, times J - 1: these share all groups but two.
     error = np.asarray((groups - 1) * resampled_standard_error(values))
-    return _about(centre, error, groups - 1, confidence, bounds)
+    return _about(centre, error, groups - 1, confidence, bounds, "jackknife t")
 
 
 def _ratio(n_train: int, n_test: int) -> float:
@@ -214,11 +214,17 @@ def _interval(
 ) -> Estimate:
     error = _standard_error(values, test_per_train, scale)
     values = as_doubles("values", values)
-    return _about(np.asarray(values.mean(axis=-1)), error, values.shape[-1] - 1, confidence, bounds)
+    method = "corrected resampled t" if test_per_train else "t"
+    return _about(np.asarray(values.mean(axis=-1)), error, values.shape[-1] - 1, confidence, bounds, method)
 
 
 def _about(
-    centre: np.ndarray, error: np.ndarray, freedom: int, confidence: float, bounds: tuple[float | int, float | int]
+    centre: np.ndarray,
+    error: np.ndarray,
+    freedom: int,
+    confidence: float,
+    bounds: tuple[float | int, float | int],
+    method: str,
 ) -> Estimate:
     """``centre +- t_freedom error``, cut to ``bounds``."""
     require(is_number(confidence) and 0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
@@ -226,7 +232,7 @@ def _about(
     half = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * error
     ends = (np.clip(centre - half, *bounds), np.clip(centre + half, *bounds))
     mean, spread, low, high = (float(x) if np.ndim(x) == 0 else x for x in (centre, error, *ends))
-    return Estimate(mean, low, high, float(confidence), "t", freedom + 1, spread)
+    return Estimate(mean, low, high, float(confidence), method, freedom + 1, spread, freedom=freedom)
 
 
 @dataclass(frozen=True)
