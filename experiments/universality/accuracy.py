@@ -217,7 +217,7 @@ def curve_panel(
     dimension: int,
     sizes: SplitSizes,
     predicted: Mapping[str, np.ndarray] | None,
-) -> plots.CurvePanel:
+) -> "plots.CurvePanel":
     """Accuracy (%) or loss (``what``) of every arm on its own test images against the training sizes ``n``, with what
     theory predicts of the accuracy."""
     accuracy = what == "accuracy"
