@@ -20,14 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from dgu.analysis.quality.card import quality_card
+from dgu import plots
 from dgu.core.errors import InputError, printable, require
 from dgu.core.files import folder_obstacle, write_atomic
 from dgu.core.keys import seeded, stream
 from dgu.core.reading import RAISE_LIMIT, array_names, byte_limit, opened_npz, read_member
 from dgu.core.typing import Key
 from dgu.data import ImageSet, SampleStore, load
-from dgu.plots import image_grid
 from experiments.study.command_line import run_command
 from experiments.study.options import Options, option
 from experiments.study.outputs import check_files
@@ -151,6 +150,8 @@ def run(config: Config) -> None:
     """Measure, print the requirements on a bundled model with whether they hold, and write ``card.json``, ``card.md``
     and ``grid.png`` to ``config.out``.
     """
+    from dgu.analysis.quality.card import quality_card
+
     given = [name for name in ("samples", "checkpoint") if getattr(config, name) is not None]
     require(len(given) == 1, "samples, checkpoint", given, "exactly one of them")
     found = folder_obstacle(config.out)
@@ -193,7 +194,7 @@ def grid(samples: np.ndarray, labels: np.ndarray, heldout: ImageSet, columns: in
         # A class with fewer images than columns repeats them: the figure is a rectangle.
         rows.append(np.concatenate([np.resize(side, (columns, *side.shape[1:])) for side in sides]))
     names = [heldout.class_names[place] for place in classes]
-    return image_grid(np.stack(rows), names, ["held-out", "samples"])
+    return plots.image_grid(np.stack(rows), names, ["held-out", "samples"])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

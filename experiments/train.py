@@ -16,7 +16,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from dgu import data
+from dgu import data, plots, training
 from dgu.core import keys, parallel
 from dgu.core.errors import InputError, require
 from dgu.models import (
@@ -32,8 +32,7 @@ from dgu.models import (
 from dgu.models.preconditioning import Preconditioning
 from dgu.models.pretrained import network_file, shared_layers
 from dgu.samplers import karras_sigmas, sample
-from dgu.training import AUGMENT_DIM, TrainingConfig, train_in_directory
-from dgu.training.resumable import read_log
+from dgu.training import AUGMENT_DIM, TrainingConfig
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
@@ -239,7 +238,7 @@ def train(config: Config, out: Path) -> Path:
         start = shared_layers(origin, network, f"init_from = {name!r}")
         optimisation = replace(optimisation, ema_rampup_ratio=None)
         about["init_from"] = {"name": name, "sha256": origin.sha256}
-    steps = train_in_directory(
+    steps = training.train_in_directory(
         out,
         network,
         images.images,
@@ -261,7 +260,7 @@ def train(config: Config, out: Path) -> Path:
 
 def run(config: Config, directory: RunDirectory) -> Report:
     """Train in ``directory``, sample the averaged network, and report."""
-    from dgu import plots
+    from dgu.training.resumable import read_log
 
     def ticks() -> dict[str, Any]:
         path = train(config, directory.path)

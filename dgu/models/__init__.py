@@ -7,7 +7,7 @@ from dgu.core.lazy import load_on_use
 if TYPE_CHECKING:
     from dgu.distributions.boxes import BoxMixture as BoxMixture
     from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
-    from dgu.models.dit import DiTConfig as DiTConfig
+    from dgu.models.dit_config import DiTConfig as DiTConfig
     from dgu.models.edm import EDMDenoiser as EDMDenoiser
     from dgu.models.edm import EDMNetwork as EDMNetwork
     from dgu.models.gaussian_mixture import gaussian_mixture as gaussian_mixture

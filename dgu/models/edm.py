@@ -1,14 +1,15 @@
-"""An EDM network as data: its static description, its parameters, and the two as a denoiser."""
+"""An EDM network as data: its static description, its parameters, and the two as a denoiser.
+
+The layers (``edm_layers``) take Flax along, so they are loaded where a network is used, not where it is only described.
+"""
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -16,19 +17,11 @@ from jaxtyping import Float
 from dgu.core.arrays import as_jax_floats, at_least_single
 from dgu.core.denoisers import check_range
 from dgu.core.errors import InputError, require
-from dgu.core.keys import seeded, threefry
+from dgu.core.keys import threefry
 from dgu.core.labels import NO_ZEROS, checked_label, without_class
 from dgu.core.typing import Event, Key, PyTree, Scalar
-from dgu.models.adm import ADM
-from dgu.models.dit import DiT, DiTConfig
+from dgu.models.architecture import Architecture
 from dgu.models.preconditioning import EDMPreconditioning, IDDPMPreconditioning, Preconditioning, nearest
-from dgu.models.songunet import SongUNet
-from dgu.models.tutorial_config import TutorialUNetConfig
-from dgu.models.tutorial_unet import TutorialUNet
-from dgu.models.unet import ADMConfig, SongUNetConfig, UNetConfig
-
-#: The networks that can be preconditioned.
-Architecture = UNetConfig | DiTConfig | TutorialUNetConfig
 
 
 @dataclass(frozen=True)
@@ -68,8 +61,10 @@ class EDMNetwork:
     @property
     def abstract_params(self) -> PyTree:
         """Shapes and dtypes of the parameters (``jax.ShapeDtypeStruct``), at no cost in memory."""
+        from dgu.models.edm_layers import abstract_layers
+
         tables = {name: jax.ShapeDtypeStruct(table.shape, table.dtype) for name, table in self._tables().items()}
-        return _abstract(self.unet, self.compute_dtype)[1] | tables
+        return abstract_layers(self.unet, self.compute_dtype)[1] | tables
 
     @property
     def parameter_count(self) -> int:
@@ -83,9 +78,10 @@ class EDMNetwork:
 
     def init(self, key: Key) -> PyTree:
         """Parameters as the reference initialises them: a nested dict of float32 arrays, constants among them."""
-        key = threefry(key)
-        _, state = nnx.split(_module(self.unet, self.compute_dtype, nnx.Rngs(params=key)))
-        return nnx.to_pure_dict(state) | {name: jnp.asarray(table) for name, table in self._tables().items()}
+        from dgu.models.edm_layers import initial_params
+
+        params = initial_params(self.unet, self.compute_dtype, threefry(key))
+        return params | {name: jnp.asarray(table) for name, table in self._tables().items()}
 
     def raw(
         self,
@@ -98,10 +94,12 @@ class EDMNetwork:
         key: Key | None = None,
     ) -> Float[Array, "h w o"]:
         """The bare U-Net ``F(x; c_noise, label)``; its output has the U-Net's compute dtype."""
+        from dgu.models.edm_layers import with_params
+
         key = None if key is None else threefry(key)
-        graph, _ = _abstract(self.unet, self.compute_dtype)
         own = {name: leaves for name, leaves in params.items() if name not in self._tables()}
-        return nnx.merge(graph, own)(x, c_noise, label, augment_label, key, remat=self.remat)
+        layers = with_params(self.unet, self.compute_dtype, own)
+        return layers(x, c_noise, label, augment_label, key, remat=self.remat)
 
     def apply(
         self,
@@ -156,34 +154,6 @@ def is_constant(path: tuple[Any, ...]) -> bool:
     Constants are the frequencies of a Fourier embedding (``freqs``) and the noise levels of improved DDPM (``u``).
     """
     return path[-1].key in ("freqs", "u")
-
-
-@lru_cache(maxsize=32)
-def _abstract(unet: Architecture, compute_dtype: str) -> tuple[Any, PyTree]:
-    """Graph definition and shapes of the parameters, once per architecture and without computing anything."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: _module(unet, compute_dtype, _SameKey(seeded(0)))))
-    return graph, nnx.to_pure_dict(state)
-
-
-class _SameKey(nnx.Rngs):
-    """One key for every layer, where only shapes are asked for: counters, traced, take time quadratic in the layers."""
-
-    def __init__(self, key: Key):
-        self.params = lambda: key
-
-
-def _module(unet: Architecture, compute_dtype: str, rngs: nnx.Rngs) -> ADM | SongUNet | DiT | TutorialUNet:
-    dtype = jnp.bfloat16 if compute_dtype == "bfloat16" else None
-    if isinstance(unet, SongUNetConfig):
-        return SongUNet(unet, dtype, rngs)
-    if isinstance(unet, ADMConfig):
-        return ADM(unet, dtype, rngs)
-    if isinstance(unet, DiTConfig):
-        return DiT(unet, dtype, rngs)
-    if isinstance(unet, TutorialUNetConfig):
-        return TutorialUNet(unet, dtype, rngs)
-    wanted = "an ADMConfig, a SongUNetConfig, a DiTConfig or a TutorialUNetConfig"
-    raise InputError(f"unet = {type(unet).__name__}: must be {wanted}")
 
 
 @jax.tree_util.register_dataclass

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.linalg
+import scipy
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Float64, Int, Num

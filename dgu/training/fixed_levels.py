@@ -31,7 +31,7 @@ from dgu.core.chunks import check_chunk
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.noisy import checked_images, noisy_input
 from dgu.core.typing import Key, PyTree, Scalar
-from dgu.models.dit import DiTConfig
+from dgu.models.dit_config import DiTConfig
 from dgu.models.edm import EDMNetwork
 from dgu.models.levels import LevelDenoisers, LinearNetwork, Network, NetworkDenoiser
 from dgu.models.skipnet import SkipNetwork

@@ -276,7 +276,7 @@ def _figures(config: Config, subject: Subject, found: Mapping[str, Any]) -> dict
     }
 
 
-def _power_law_panel(name: str, one: Mapping[str, np.ndarray]) -> plots.PowerLawPanel:
+def _power_law_panel(name: str, one: Mapping[str, np.ndarray]) -> "plots.PowerLawPanel":
     arms = {"diffusion": "samples", "mixture": "mixture"} | ({"real": "real"} if "real.law" in one else {})
     first, last = (int(rank) for rank in one["samples.range"])
     prefactor, line = (float(value) for value in one["samples.law"])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu import plots
+from dgu import plots, training
 from dgu.analysis import flow_kl, prior_kl
 from dgu.core.errors import PriorMismatchWarning
 from dgu.core.keys import stream
@@ -16,7 +16,6 @@ from dgu.core.typing import Key
 from dgu.distributions import draw_examples, log_densities, two_boxes
 from dgu.models import ShallowNet
 from dgu.samplers import ScoreOfDensity
-from dgu.training import Recipe, Runs, train_dynamics
 from experiments import study
 from experiments.generalization.statistics import over_seeds, unless, untrained
 from experiments.generalization.subject import PAPER, SDE, Options, Subject, check_rising
@@ -73,15 +72,15 @@ def measure(config: Config, subject: Subject, run: Run) -> list[dict[str, np.nda
 def _train(config: Config, options: Options, key: Key, d: int) -> dict[str, np.ndarray]:
     """Networks of all seeds, and their KL by probability-flow likelihood against the noisy target at ``t_eps``."""
     boxes, seeds, t_eps = two_boxes(d), range(config.seeds), options.t_eps
-    runs = Runs(
+    runs = training.Runs(
         np.stack([np.asarray(draw_examples(boxes, stream(key, "data", seed), options.examples)) for seed in seeds]),
         jnp.stack([stream(key, "train", seed) for seed in seeds]),
         rates=np.full(config.seeds, options.adam_rate, np.float32),
         units=np.full(config.seeds, config.width, np.int32),
     )
     net = ShallowNet(config.width, d, divisor=options.divisor)
-    recipe = Recipe(net, SDE, epochs=config.epochs, every=config.epochs, optimizer="adam")
-    found = train_dynamics(runs, recipe, _nothing, chunk_size=options.chunk_size)
+    recipe = training.Recipe(net, SDE, epochs=config.epochs, every=config.epochs, optimizer="adam")
+    found = training.train_dynamics(runs, recipe, _nothing, chunk_size=options.chunk_size)
     if found.diverged.any():
         raise FloatingPointError(f"two boxes, d = {d}: a network trained with Adam diverged")
     clean = draw_examples(boxes, stream(key, "fresh"), config.examples)

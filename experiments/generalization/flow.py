@@ -154,6 +154,7 @@ def flows(config: Config, arm: Arm, key: Key) -> dict[str, np.ndarray]:
 
     In double precision: late times move along eigenvectors whose eigenvalues single precision does not hold.
     """
+    empirical_loss, population_loss = jax.jit(training.empirical_loss), jax.jit(training.population_loss)
     with jax.enable_x64(True):
         # The middles of equal parts of [t_eps, 1], t_eps being where the KL is taken.
         parts = np.linspace(arm.t, 1, LEVELS + 1)
@@ -166,10 +167,10 @@ def flows(config: Config, arm: Arm, key: Key) -> dict[str, np.ndarray]:
             own = stream(key, seed)
             features = RandomFeatures.draw(stream(own, "features"), config.features, reach=REACH)
             features = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), features)
-            population = _population_loss(features, SDE, exact, times, *points)
+            population = population_loss(features, SDE, exact, times, *points)
             rows = draw_examples(arm.target, stream(own, "data"), max(config.sizes))
             for n in config.sizes:
-                loss = _empirical_loss(features, SDE, rows[:n].astype(float), times, *noise)
+                loss = empirical_loss(features, SDE, rows[:n].astype(float), times, *noise)
                 curves, path = training.flow_curves(loss, population, TAUS)
                 kl = np.asarray(_path_kl(features, jnp.asarray(path), aux))
                 found.append(vars(curves) | {"kl": kl, "lemmas": training.lemma_ratios(loss, curves, TAUS)})
@@ -178,10 +179,6 @@ def flows(config: Config, arm: Arm, key: Key) -> dict[str, np.ndarray]:
         name: np.array([one[name] for one in found]).reshape(*shape, -1).swapaxes(0, 1)
         for name in ("population", "empirical", "norm", "gap", "kl", "lemmas")
     }
-
-
-_empirical_loss = jax.jit(training.empirical_loss)
-_population_loss = jax.jit(training.population_loss)
 
 
 @jax.jit

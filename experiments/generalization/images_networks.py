@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dgu import training
 from dgu.analysis import PCAFeatures, cluster_pairs, extract_features, kmeans, level_losses, linear_level_loss
 from dgu.core.errors import require
 from dgu.core.keys import stream
@@ -20,7 +21,7 @@ from dgu.data.splits import class_splits, digests
 from dgu.models import EDMNetwork, TutorialUNetConfig, VESDEPreconditioning, save_network
 from dgu.models.weights import params_from_arrays, params_to_arrays
 from dgu.samplers import dequantize, karras_sigmas, log_likelihoods, pixel_bits, sample
-from dgu.training import TrainingConfig, train_side_by_side
+from dgu.training import TrainingConfig
 from experiments import study
 from experiments.generalization.subject import SDE
 from experiments.study import Run, option
@@ -291,7 +292,7 @@ def train(
     network = config.network(images[0].shape[1:])
     folder = run.directory.path / "checkpoints" / f"images-{seed}"
     optimisation = config.optimisation(run.seed + seed)
-    params, losses = train_side_by_side(network, images, optimisation, config.bins, folder, progress)
+    params, losses = training.train_side_by_side(network, images, optimisation, config.bins, folder, progress)
     found: dict[str, np.ndarray] = {"losses": losses * images[0][0].size}
     for name, own in zip(PAIRS, params):
         if is_lead():

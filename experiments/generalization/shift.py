@@ -302,7 +302,7 @@ def _size_panel(
     sizes: Sequence[float] | np.ndarray,
     level: Mapping[str, np.ndarray],
     line: Mapping[str, np.ndarray],
-) -> plots.SizePanel:
+) -> "plots.SizePanel":
     """The KL of both optimisers against a size, with crosses for diverged runs."""
     y = {NAMES[name]: statistics.shown(rows) for name, rows in level.items()}
     return plots.SizePanel(*labels, np.asarray(sizes), y, line, ceiling=statistics.WORST, lost="diverged")

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dgu import training
 from dgu.analysis import Grid, KLMeasure, target_log_density
 from dgu.core.errors import InputError, require
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Key
 from dgu.models import ShallowNet, two_modes
 from dgu.samplers import VESDE
-from dgu.training import Recipe, seeded_runs, train_dynamics
 from experiments import study
 from experiments.study import Cost, RunDirectory, option
 from experiments.study.progress import Progress
@@ -168,7 +168,7 @@ class Subject:
             to store.
         """
         options, units = self.options, units or (self.options.width,)
-        runs = seeded_runs(
+        runs = training.seeded_runs(
             key,
             [arm.target for arm in arms],
             [MEASURE.aux(SDE, arm.target, arm.t, arm.grid) for arm in arms],
@@ -179,9 +179,11 @@ class Subject:
         )
         net = ShallowNet(width=max(*units, options.width), divisor=options.divisor)
         every = epochs // options.evaluations
-        recipe = Recipe(net, SDE, epochs=epochs, every=every, batch_size=options.batch_size, optimizer=optimizer)
+        recipe = training.Recipe(
+            net, SDE, epochs=epochs, every=every, batch_size=options.batch_size, optimizer=optimizer
+        )
         with Progress(title, total=len(runs.data), unit="runs") as bar:
-            found = train_dynamics(
+            found = training.train_dynamics(
                 runs,
                 recipe,
                 MEASURE,

@@ -6,19 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from dgu import models, training
 from dgu.core.errors import require
-from dgu.models import (
-    NCSNPP,
-    DAEPreconditioning,
-    DiTConfig,
-    EDMNetwork,
-    LevelDenoisers,
-    LinearNetwork,
-    Network,
-    SkipNetwork,
-    SongUNetConfig,
-)
-from dgu.training import LevelTraining, train_stored_levels
 from experiments.study import Options, Run, option
 from experiments.study.options import renamed
 from experiments.study.progress import Progress
@@ -131,18 +120,19 @@ PRESETS = {
 }
 
 
-def build(config: Config, shape: tuple[int, ...]) -> dict[str, Network]:
+def build(config: Config, shape: tuple[int, ...]) -> dict[str, models.Network]:
     """The networks for images of ``shape``, the linear one last; ``InputError`` if one does not fit."""
-    return {name: _network(config, name, shape) for name in config.networks} | {"linear": LinearNetwork(tuple(shape))}
+    chosen = {name: _network(config, name, shape) for name in config.networks}
+    return chosen | {"linear": models.LinearNetwork(tuple(shape))}
 
 
-def _network(config: Config, name: str, shape: tuple[int, ...]) -> Network:
+def _network(config: Config, name: str, shape: tuple[int, ...]) -> models.Network:
     size, _, channels = shape
     if name == "ncsn":
         with renamed(
             "autoencoders", model_channels="ncsn_channels", channel_mult="ncsn_mult", num_blocks="ncsn_blocks"
         ):
-            unet = SongUNetConfig(
+            unet = models.SongUNetConfig(
                 size,
                 channels,
                 channels,
@@ -151,14 +141,14 @@ def _network(config: Config, name: str, shape: tuple[int, ...]) -> Network:
                 num_blocks=config.ncsn_blocks,
                 attn_resolutions=(),
                 dropout=0.0,
-                **NCSNPP,
+                **models.NCSNPP,
             )
-        return EDMNetwork(unet, DAEPreconditioning())
+        return models.EDMNetwork(unet, models.DAEPreconditioning())
     if name == "skip":
         with renamed("autoencoders", channels="skip_channels"):
-            return SkipNetwork(size, channels, config.skip_channels)
+            return models.SkipNetwork(size, channels, config.skip_channels)
     with renamed("autoencoders", patch="dit_patch", width="dit_width", depth="dit_depth", heads="dit_heads"):
-        dit = DiTConfig(
+        dit = models.DiTConfig(
             size,
             channels,
             channels,
@@ -168,29 +158,29 @@ def _network(config: Config, name: str, shape: tuple[int, ...]) -> Network:
             heads=config.dit_heads,
         )
     # The patches are embedded with nothing in front that would remove the scale of the noise.
-    return EDMNetwork(dit, DAEPreconditioning(input_std=0.5))
+    return models.EDMNetwork(dit, models.DAEPreconditioning(input_std=0.5))
 
 
-def optimisation(config: Config, name: str, seed: int) -> LevelTraining:
+def optimisation(config: Config, name: str, seed: int) -> "training.LevelTraining":
     """The training of one kind of network."""
     steps = {"linear": config.linear_steps, "ncsn": config.ncsn_steps}.get(name, config.steps)
-    return LevelTraining(steps, config.batch_size, config.learning_rate, seed)
+    return training.LevelTraining(steps, config.batch_size, config.learning_rate, seed)
 
 
 def trained(
-    config: Config, name: str, network: Network, images: np.ndarray, sigmas: np.ndarray, *, run: Run
-) -> tuple[LevelDenoisers, np.ndarray]:
+    config: Config, name: str, network: models.Network, images: np.ndarray, sigmas: np.ndarray, *, run: Run
+) -> tuple[models.LevelDenoisers, np.ndarray]:
     """A network for each level as one denoiser, and the losses of all steps ``(levels, steps)``.
 
     Every ``save_every`` steps are a stage, from which a run that was killed goes on.
     """
-    training = optimisation(config, name, run.seed)
-    with Progress(SHOWN[name], total=training.steps * len(sigmas), unit="steps") as bar:
-        return train_stored_levels(
+    recipe = optimisation(config, name, run.seed)
+    with Progress(SHOWN[name], total=recipe.steps * len(sigmas), unit="steps") as bar:
+        return training.train_stored_levels(
             network,
             images,
             sigmas,
-            training,
+            recipe,
             every=config.save_every,
             stored=lambda piece, compute: run.stage(f"{name}-{piece}", compute),
             progress=lambda done, total: bar.update(done - bar.done),

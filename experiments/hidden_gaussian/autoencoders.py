@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu import analysis, plots
+from dgu import analysis, plots, training
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Denoiser, Key
 from dgu.models import EDMNetwork
-from dgu.training import trains_together
 from experiments.hidden_gaussian import by_level, singular_vectors
 from experiments.hidden_gaussian.autoencoder_claims import CLAIMS, middle_levels, tested
 from experiments.hidden_gaussian.autoencoder_networks import PRESETS, SHOWN, Config, build, optimisation, trained
@@ -264,7 +263,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
         weights = tree_bytes(params)
         seen = optimisation(config, name, 0).steps * config.batch_size * levels
         # Parameters, gradients and two moments.
-        memory, stages = 4.0 * weights * (levels if trains_together(network) else 1), 3.0 * weights * levels
+        memory, stages = 4.0 * weights * (levels if training.trains_together(network) else 1), 3.0 * weights * levels
         found.append(Cost(f"training {SHOWN[name]}", seen, 3 * forward * seen, memory, stages))
     rounds = config.points * config.max_rounds * 2 * (config.vectors + 1)
     measured = plan.cost("autoencoders", levels * (4 * config.images + rounds), 64)

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from dgu import analysis, plots
+from dgu import analysis, plots, training
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Key
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
-from dgu.training import distill_exactly
 from experiments import study
 from experiments.hidden_gaussian import by_level
 from experiments.hidden_gaussian.linear_maps import Arrays, Config, compared, linear_denoiser, maps, most_vectors
@@ -252,7 +251,7 @@ def _identity(config: Config, subject: Subject, key: Key) -> Arrays:
         off = weight - np.asarray(expected.weights[level], np.float64)
         return float((off**2).sum() / np.square(expected.weights[level], dtype=np.float64).sum())
 
-    found = distill_exactly(
+    found = training.distill_exactly(
         EmpiricalDenoiser(points),
         points,
         subject.sigmas,
@@ -286,7 +285,7 @@ def _interval(found: Arrays, name: str) -> Estimate:
 def _curves(sigmas: np.ndarray, found: Distilled, kept: int) -> Any:
     by_adam = f"Adam, {found.adam['epochs'][-1]} epochs"
 
-    def panel(title: str, quantity: str, name: str, others: Mapping[str, Any], **options: Any) -> plots.LevelPanel:
+    def panel(title: str, quantity: str, name: str, others: Mapping[str, Any], **options: Any) -> "plots.LevelPanel":
         curves = {"exactly": _interval(found.exact, name), by_adam: found.adam[name], **others}
         return plots.LevelPanel(title, quantity, sigmas, curves, **options)
 
@@ -300,7 +299,7 @@ def _curves(sigmas: np.ndarray, found: Distilled, kept: int) -> Any:
     )
 
 
-def _spectra_panels(sigmas: np.ndarray, found: Distilled) -> list[plots.MapPanel]:
+def _spectra_panels(sigmas: np.ndarray, found: Distilled) -> "list[plots.MapPanel]":
     """At most eight levels."""
     shown = np.unique(np.linspace(0, len(sigmas) - 1, min(len(sigmas), 8)).round().astype(int))
     spectra, theirs, titles = found.spectra, found.components["variances"], by_level.titles(sigmas)

@@ -4,12 +4,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dgu import analysis
+from dgu import analysis, training
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Key
 from dgu.models import LinearDenoiser
-from dgu.training import distill_by_adam, distill_exactly
 from experiments.hidden_gaussian.subject import Subject
 from experiments.study import Options, Run, option
 from experiments.study.progress import Progress
@@ -99,7 +98,7 @@ def _exact(config: Config, subject: Subject, adam: Arrays, key: Key) -> Arrays:
         return measures(LinearDenoiser(at, weight[None], np.zeros((1, len(weight)))), theirs)
 
     with Progress("exact distillation", total=len(subject.sigmas), unit="levels") as bar:
-        found = distill_exactly(
+        found = training.distill_exactly(
             subject.denoiser,
             images,
             subject.sigmas,
@@ -133,7 +132,7 @@ def _adam(config: Config, subject: Subject, key: Key) -> Arrays:
         return analysis.weight_nmse(now, reference)
 
     with Progress("distillation by Adam", total=config.adam_epochs, unit="epochs") as bar:
-        found = distill_by_adam(
+        found = training.distill_by_adam(
             subject.denoiser,
             images,
             subject.sigmas,

@@ -192,7 +192,7 @@ def _scores(config: Config, subject: Subject, name: str, key: Key) -> dict[str, 
 
 def _panels(
     found: Mapping[str, tuple[analysis.LinearityScores, int]], form: str, titles: tuple[str, str]
-) -> list[plots.LevelPanel]:
+) -> "list[plots.LevelPanel]":
     """Cosines and NMSE in the form of the ``"paper"`` or of its ``"code"``: a curve for each entry, scores and the
     place of one of their coefficients."""
     sigmas = next(iter(found.values()))[0].sigmas
@@ -205,7 +205,7 @@ def _panels(
     ]
 
 
-def _halves(config: Config, scores: dict[str, analysis.LinearityScores]) -> list[plots.LevelPanel]:
+def _halves(config: Config, scores: dict[str, analysis.LinearityScores]) -> "list[plots.LevelPanel]":
     """A panel for each factor of the homogeneity score, and one for additivity."""
     panels = []
     for place, title in enumerate([*(f"homogeneity, c = {factor:g}" for factor in config.factors), "additivity"]):

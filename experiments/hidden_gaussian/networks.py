@@ -8,8 +8,7 @@ import numpy as np
 
 from dgu.core.errors import InputError, require
 from dgu.data.pixels import area_mean
-from dgu.training import TrainingConfig, own_meshes
-from dgu.training.loop import check_batch
+from dgu.training import TrainingConfig
 from experiments.hidden_gaussian.images import Images, Sources
 from experiments.study import Options, option
 from experiments.study.inputs import once_a_run
@@ -104,6 +103,9 @@ class Config(Options, prefix="networks"):
 @once_a_run
 def gather(config: Config) -> Images:
     """The images of a ``Config``, read once a run; whatever can be refused is refused here."""
+
+    from dgu.training import own_meshes
+    from dgu.training.loop import check_batch
 
     def read(option: str, source: str, split: str) -> np.ndarray:
         found, pad = load_images(option, source, split).images, config.pad

@@ -49,13 +49,15 @@ def as_images(left: Sequence[np.ndarray], titles: Sequence[str], vectors: int) -
     return plots.image_grid(scaled, titles, [f"singular vectors 1 to {vectors}"])
 
 
-def vector_panel(title: str, sigmas: np.ndarray, curves: Mapping[str, np.ndarray], **options: Any) -> plots.LevelPanel:
+def vector_panel(
+    title: str, sigmas: np.ndarray, curves: Mapping[str, np.ndarray], **options: Any
+) -> "plots.LevelPanel":
     """Correlations ``(levels, points)`` with the component of their rank: mean and range over points."""
     bands = {name: plots.mean_and_range(each, axis=1) for name, each in curves.items()}
     return plots.LevelPanel(title, "|cosine| with the component of its rank", sigmas, bands, **options)
 
 
-def value_panel(title: str, sigmas: np.ndarray, curves: Mapping[str, np.ndarray]) -> plots.LevelPanel:
+def value_panel(title: str, sigmas: np.ndarray, curves: Mapping[str, np.ndarray]) -> "plots.LevelPanel":
     """Singular values ``(levels, points)``: mean and range over points."""
     bands = {name: plots.mean_and_range(each, axis=1) for name, each in curves.items()}
     return plots.LevelPanel(title, "singular value of the Jacobian", sigmas, bands, log=True)

@@ -143,7 +143,7 @@ def draw(sweep: Sweep) -> dict[str, Any]:
 
 def _level(
     title: str, quantity: str, found: Mapping[str, Sequence[Measured]], name: str, kept: slice = slice(None)
-) -> plots.LevelPanel:
+) -> "plots.LevelPanel":
     """A measure ``name`` over noise levels: of each entry the mean and the range over seeds."""
     curves = {
         who: plots.mean_and_range([getattr(one, name)[kept].mean(axis=1) for one in each])
@@ -153,7 +153,7 @@ def _level(
     return plots.LevelPanel(title, quantity, sigmas[kept], curves)
 
 
-def _distance_panels(lasts: Mapping[str, list[Measured]]) -> list[plots.LevelPanel]:
+def _distance_panels(lasts: Mapping[str, list[Measured]]) -> "list[plots.LevelPanel]":
     """Enlarged: levels at which the rank of the Gaussian shows, and at which all networks should agree."""
     low, high = slice(-4, None), slice(0, 4)
     return [
@@ -170,14 +170,14 @@ def _own_and_linearity(found: Mapping[str, list[Measured]]) -> Any:
     )
 
 
-def _size_panels(sweep: Sweep) -> list[plots.SweepPanel]:
+def _size_panels(sweep: Sweep) -> "list[plots.SweepPanel]":
     x = np.array(sweep.sizes, np.float64)
     fresh = np.stack([sweep.fresh[size] for size in sweep.sizes], axis=1)
     held_out = {"held-out images": (x, *plots.mean_and_range(fresh))}
 
     def panel(
         title: str, quantity: str, name: str, references: Sequence[str], more: Mapping[str, Band]
-    ) -> plots.SweepPanel:
+    ) -> "plots.SweepPanel":
         curves = {"network": (x, *plots.mean_and_range(sweep.over_sizes(name)))}
         for which in references:
             one = np.array([sweep.references[size][which].summary[name] for size in sweep.sizes])
@@ -191,8 +191,8 @@ def _size_panels(sweep: Sweep) -> list[plots.SweepPanel]:
     ]
 
 
-def _time_panels(sweep: Sweep) -> list[plots.SweepPanel]:
-    def panel(title: str, quantity: str, name: str, **options: Any) -> plots.SweepPanel:
+def _time_panels(sweep: Sweep) -> "list[plots.SweepPanel]":
+    def panel(title: str, quantity: str, name: str, **options: Any) -> "plots.SweepPanel":
         curves = {}
         for width, courses in sweep.widths_found.items():
             seen = np.array([one.seen for one in courses[0]], np.float64)
@@ -208,8 +208,8 @@ def _time_panels(sweep: Sweep) -> list[plots.SweepPanel]:
     ]
 
 
-def _family_panels(kinds: Mapping[str, Measured]) -> list[plots.SweepPanel]:
-    def panel(title: str, quantity: str, name: str, log: bool) -> plots.SweepPanel:
+def _family_panels(kinds: Mapping[str, Measured]) -> "list[plots.SweepPanel]":
+    def panel(title: str, quantity: str, name: str, log: bool) -> "plots.SweepPanel":
         curves = {}
         for kind, last in kinds.items():
             curves[kind] = (last.sigmas, *ends(analysis.t_interval(getattr(last, name))))

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgu import analysis
+from dgu import analysis, training
 from dgu.core.denoisers import map_batch
 from dgu.core.typing import Denoiser
 from dgu.distributions.bases import initial_noise
 from dgu.models import EmpiricalDenoiser
-from dgu.training import distill_exactly
 from experiments.hidden_gaussian.arms import Arm, Design
 from experiments.hidden_gaussian.subject import GAUSSIAN, POINTS
 from experiments.hidden_gaussian.trainer import Measured, load, measure, summaries
@@ -121,7 +120,7 @@ def linear_distances(design: Design, run: Run, arm: Arm, count: int, draws: int)
 
     def compute() -> dict[str, np.ndarray]:
         denoiser, key = load(design, run.directory, arm), design.key("distillation")
-        maps = distill_exactly(denoiser, images[used : used + count], sigmas, key, draws=draws).denoiser
+        maps = training.distill_exactly(denoiser, images[used : used + count], sigmas, key, draws=draws).denoiser
         models: dict[str, Denoiser] = {"network": denoiser, "linear": maps, "gaussian": design.gaussian(arm)}
         apart = analysis.score_distances(models, images[:used], sigmas, design.key("distances"), inputs="held-out")
         pairs = (("linear", "gaussian"), ("network", "gaussian"), ("network", "linear"))

@@ -14,11 +14,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from dgu import analysis
+from dgu import analysis, training
 from dgu.core import parallel
 from dgu.core.typing import Denoiser
 from dgu.models import load_checkpoint, save_network
-from dgu.training import in_turn, own_meshes, train_with_snapshots, updates_done
 from experiments.hidden_gaussian.arms import Arm, Design
 from experiments.study import RunDirectory
 from experiments.study.progress import Progress
@@ -97,17 +96,22 @@ def train_and_measure(
     """The checkpoints of all arms; arms that are not yet trained or measured are so now, under one progress bar."""
     config, arms = design.config, list(dict.fromkeys(arms))
     marks, batch = config.marks, config.training.batch_size
+
+    def updates_left(arm: Arm) -> int:
+        return 0 if _trained(design, directory, arm) else marks[-1] - training.updates_done(_states(directory, arm))
+
     # Only what is left counts, or the remaining time would be estimated too low. A gradient takes three evaluations.
     work = {
         arm: sum(not _stage(directory, arm, step).exists() for step in marks) * config.evaluations
-        + 3 * batch * (0 if _trained(design, directory, arm) else marks[-1] - updates_done(_states(directory, arm)))
+        + 3 * batch * updates_left(arm)
         for arm in arms
     }
     found: dict[Arm, list[Measured]] = {}
     title = f"{name}: {sum(left > 0 for left in work.values())} networks"
     with Progress(title, sum(work.values()), "evaluations") as bar:
         if not directory.only_reports:
-            for updates in in_turn((partial(train, design, directory, arm) for arm in arms), own_meshes()):
+            trainings = (partial(train, design, directory, arm) for arm in arms)
+            for updates in training.in_turn(trainings, training.own_meshes()):
                 bar.update(3 * batch * updates)
         for arm in arms:
             found[arm] = []
@@ -138,7 +142,7 @@ def train(design: Design, directory: RunDirectory, arm: Arm, mesh: Mesh) -> Iter
             save_network(_file(directory, arm, step), network, params, about)
 
     try:
-        yield from train_with_snapshots(
+        yield from training.train_with_snapshots(
             network,
             design.subset(arm),
             design.training(arm),

@@ -244,7 +244,7 @@ def _rows(
 
 def _panels(
     title: str, ranks: Sequence[int], ratios: Sequence[float], scores: np.ndarray, fits: Fits
-) -> list[plots.ScorePanel]:
+) -> "list[plots.ScorePanel]":
     """The same scores over N and over N / ID."""
     sizes, ratio = COMPONENTS * np.asarray(ranks), np.asarray(ratios)
     fine = np.geomspace(ratio[0], ratio[-1], 80)

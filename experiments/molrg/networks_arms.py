@@ -16,7 +16,7 @@ from dgu.core.keys import stream
 from dgu.core.typing import Key
 from dgu.models import EDMNetwork, EmpiricalDenoiser, MLPDenoiser, MoLRG, save_network
 from dgu.samplers import karras_sigmas, sample, sample_together
-from dgu.training import TrainingConfig, train_network, train_together
+from dgu.training import TrainingConfig
 from experiments.molrg.networks_config import COMPONENTS, REAL_CHANNEL_MULT, SHAPE, Config, UNetConfig
 from experiments.study import Run
 from experiments.study.progress import Progress
@@ -85,6 +85,8 @@ def dense_curve(config: Config, rank: int, key: Key) -> dict[str, np.ndarray]:
     Returns: Scores ``gl`` with their ``threshold``, the share ``off`` the subspaces and the ``loss``, each ``(ratios,
     seeds)``.
     """
+    from dgu.training import train_together
+
     keys, mixtures, training, counts = [], [], [], []
     for seed in range(config.seeds):
         for ratio in config.ratios:
@@ -143,6 +145,8 @@ def _trained(
     name: str, network: EDMNetwork, data: np.ndarray, config: UNetConfig, steps: int
 ) -> tuple[dict[str, Any], float]:
     """The averaged parameters of a U-Net and its last loss; warm-up and averaging take the same share of any length."""
+    from dgu.training import train_network
+
     kimg = steps * config.batch_size / 1000
     optimisation = TrainingConfig(
         duration_kimg=kimg, batch_size=config.batch_size, learning_rate=config.learning_rate, rampup_kimg=0.05 * kimg,

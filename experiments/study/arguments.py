@@ -53,7 +53,7 @@ def parse(
     ]
     entries += [(switch, Annotated[bool, tyro.conf.arg(help=_SWITCHES[switch])], False) for switch in offered]
     kind = shown(type(config), config)
-    entries.append(("config", Annotated[kind, tyro.conf.arg(name="")], kind()))
+    entries.append(("config", Annotated[kind, tyro.conf.arg(name="", help=kind.__doc__)], kind()))
     options = dataclasses.make_dataclass(
         "Options", [(field, kind, dataclasses.field(default=value)) for field, kind, value in entries], frozen=True
     )

@@ -8,10 +8,12 @@ an instance of the original by ``restored``.
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import re
-import textwrap
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, get_type_hints
 
 import tyro
@@ -37,9 +39,10 @@ def shown(kind: Any, default: Any = None, inside: str = "", about: str = "") -> 
         if dataclasses.is_dataclass(value):
             hint = shown(type(value), value, field.name, texts.get(field.name, ""))
             value = hint()
-            if named_twice(inside, field.name):
-                descriptions.append(hint.__doc__)
-                hint = Annotated[hint, tyro.conf.arg(name="")]
+            twice = named_twice(inside, field.name)
+            descriptions += [hint.__doc__] * twice
+            # Without the text tyro would look for one in the source of the copy, which takes long and finds none.
+            hint = Annotated[hint, tyro.conf.arg(name="" if twice else None, help=hint.__doc__)]
         elif field.name in texts:
             hint = Annotated[hint, tyro.conf.arg(help=texts[field.name])]
         fields.append((field.name, hint, dataclasses.field(default=value)))
@@ -66,18 +69,41 @@ def value_of(field: dataclasses.Field[Any], default: Any = None) -> Any:
 
 
 def help_texts(kind: type) -> dict[str, str]:
-    """The docstrings below the fields of a class and of its bases, by field, ``unwrapped``."""
+    """The docstrings below the fields of a dataclass and of its bases, by field, ``unwrapped``."""
     found: dict[str, str] = {}
     for owner in reversed(kind.__mro__):
-        try:
-            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-        except (OSError, TypeError):  # Built in, or made without source.
-            continue
-        assert isinstance(tree, ast.ClassDef)
-        for field, text in itertools.pairwise(tree.body):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-                found[field.target.id] = unwrapped(ast.literal_eval(text.value))
+        if "__dataclass_fields__" in vars(owner):
+            found |= _texts_below_fields(owner.__module__).get(owner.__qualname__, {})
     return found
+
+
+@functools.cache
+def _texts_below_fields(module: str) -> dict[str, dict[str, str]]:
+    """Of every class of a module the docstrings below its fields. ``inspect.getsource`` of a class would parse the
+    module again for each.
+    """
+    try:
+        source = inspect.getsource(sys.modules[module])
+    except (KeyError, OSError, TypeError):  # Built in, or made without source.
+        return {}
+    return {
+        name: {
+            field.target.id: unwrapped(ast.literal_eval(text.value))
+            for field, text in itertools.pairwise(body)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr)
+        }
+        for name, body in _classes(ast.parse(source).body)
+    }
+
+
+def _classes(body: Sequence[ast.stmt], inside: str = "") -> Iterator[tuple[str, Sequence[ast.stmt]]]:
+    """The classes among statements, in other classes, and in functions: qualified name and statements of each."""
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield inside + node.name, node.body
+            yield from _classes(node.body, f"{inside}{node.name}.")
+        elif isinstance(node, ast.FunctionDef):
+            yield from _classes(node.body, f"{inside}{node.name}.<locals>.")
 
 
 def unwrapped(text: str) -> str:

@@ -267,7 +267,7 @@ def curve_panel(
     options: Options,
     subject: Subject,
     predicted: Mapping[str, np.ndarray] | None,
-) -> plots.CurvePanel:
+) -> "plots.CurvePanel":
     """Accuracy (%) or loss (``what``) of every arm on its own test images against the training size, with what theory
     predicts of the accuracy."""
     accuracy, read = what == "accuracy", accuracies(panel.name, what)
@@ -281,7 +281,7 @@ def curve_panel(
     return plots.CurvePanel(panel.title, n, mean, low, high, subject.arms, subject.dimension, lines)
 
 
-def gap_panel(results: Results, panel: Panel, options: Options, dimension: int) -> plots.CurvePanel:
+def gap_panel(results: Results, panel: Panel, options: Options, dimension: int) -> "plots.CurvePanel":
     """The raw gap, the null's and the corrected one against the training size."""
     readings: dict[str, tuple[Reading, tuple[float, float]]] = {
         "diffusion minus mixture": (gap(panel.name), POINTS),

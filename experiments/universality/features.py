@@ -7,11 +7,11 @@ from functools import partial
 import jax
 import numpy as np
 
+from dgu import analysis
 from dgu.analysis.quality.frechet import read_features
 from dgu.analysis.quality.representations import RandomConvolutions, checked_features, random_convolutions, represent
 from dgu.core.errors import InputError, require
 from dgu.core.keys import seeded, stream
-from dgu.training.classifiers.convnet import train_convnet
 from experiments.study.inputs import reading
 from experiments.subjects import ClassImages, load_images
 from experiments.universality.options import Options
@@ -124,4 +124,6 @@ def _network(options: Options, source: Source, shape: tuple[int, ...]) -> Callab
         return partial(jax.jit(RandomConvolutions.__call__), random_convolutions(key, (height, width, channels)))
     assert source.train is not None and source.labels is not None
     size, cnn = min(128, len(source.train)), options.cnn
-    return train_convnet(source.train, source.labels, key, epochs=cnn.epochs, batch_size=size, width=cnn.width).features
+    return analysis.train_convnet(
+        source.train, source.labels, key, epochs=cnn.epochs, batch_size=size, width=cnn.width
+    ).features

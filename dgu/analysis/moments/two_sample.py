@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 import scipy
-import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Num
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
+import scipy
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float64, Num

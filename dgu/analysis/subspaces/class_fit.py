@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-import scipy.linalg
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Integer, Num
 

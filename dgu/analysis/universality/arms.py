@@ -24,10 +24,7 @@ from dgu.core.keys import stream, threefry
 from dgu.core.parallel import on_one_device
 from dgu.core.typing import Key
 from dgu.distributions.class_gaussians import class_key, draw_gaussian, fit_gaussian
-from dgu.training.classifiers.fit import choose_learning_rate, evaluate, fit_classifiers
-from dgu.training.classifiers.runs import Runs
-from dgu.training.classifiers.schedules import Schedule
-from dgu.training.classifiers.two_layer import fit_two_layer
+from dgu.training import classifiers
 
 PARTS = ("train", "validation", "test")
 
@@ -186,7 +183,7 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int, *, cross: 
     def each_rate(a: np.ndarray) -> np.ndarray:
         return np.repeat(a, len(rates), axis=0)
 
-    runs = Runs(
+    runs = classifiers.Runs(
         rows=each_rate(train),
         seed=each_rate(seeds),
         learning_rate=np.tile(np.asarray(rates, np.float32), len(plan)),
@@ -194,7 +191,7 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int, *, cross: 
     )
     common: dict[str, Any] = {
         "loss": task.loss,
-        "schedule": Schedule(recipe.schedule, recipe.period, recipe.eta_min),
+        "schedule": classifiers.Schedule(recipe.schedule, recipe.period, recipe.eta_min),
         "epochs": recipe.epochs,
         "validation": each_rate(held),
         "batch_size": recipe.batch_size,
@@ -202,15 +199,17 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int, *, cross: 
         "eval_interval": recipe.eval_interval,
     }
     if task.two_layer:
-        fit = fit_two_layer(pool.x, pool.y, runs, width=recipe.width, **common)
+        fit = classifiers.fit_two_layer(pool.x, pool.y, runs, width=recipe.width, **common)
     else:
         # Overlapping random subsets use another number of rows in each replicate: a Gram matrix would be compiled anew.
         method = "auto" if subsets == 1 else "weight"
-        fit = fit_classifiers(pool.x, pool.y, runs, method=method, bias=recipe.bias, init=recipe.init, **common)
-    _, selected = choose_learning_rate(fit, np.repeat(np.arange(len(plan)), len(rates)))
+        fit = classifiers.fit_classifiers(
+            pool.x, pool.y, runs, method=method, bias=recipe.bias, init=recipe.init, **common
+        )
+    _, selected = classifiers.choose_learning_rate(fit, np.repeat(np.arange(len(plan)), len(rates)))
     best = np.flatnonzero(selected)
     model = jax.tree.map(lambda leaf: leaf[best], fit.model)
-    accuracy, loss = evaluate(model, pool.x, pool.y, tests, loss=task.loss, classes=classes)
+    accuracy, loss = classifiers.evaluate(model, pool.x, pool.y, tests, loss=task.loss, classes=classes)
 
     results = {
         "accuracy": np.full((*shape, tests.shape[1]), np.nan, np.float32),
