@@ -2,9 +2,9 @@
 
 ``check_denoiser`` measures whether a callable keeps the denoiser contract: one example in, one example out,
 deterministic, finite, traced once, blind to the rest of its batch. ``check_posterior_mean`` measures, besides, what
-only a true posterior mean ``D(x, sigma) = E[x0 | x0 + sigma * eps = x]`` has. No trained network does: ``check_network``
-measures on held-out images how far it is from one, beside networks known to be good. All return what they measured and
-raise ``DenoiserCheckError``, which carries the same report, when a bound is passed.
+only a true posterior mean ``D(x, sigma) = E[x0 | x0 + sigma * eps = x]`` has. No trained network is one:
+``check_network`` measures on held-out images how far off it is, beside networks known to be good. All return what they
+measured and raise ``DenoiserCheckError``, which carries the same report, when a bound is passed.
 
     report = check_denoiser(denoiser, (32, 32, 3), jax.random.key(0))
     check_posterior_mean(denoiser, (32, 32, 3), jax.random.key(0), sample_prior=draw, asymmetry=0.2)

@@ -87,17 +87,18 @@ def network_measures(
     The exact posterior mean ``D(x) = E[x0 | x]`` at ``x = x0 + sigma eps`` has ``E<x0 - D(x), f(x)> = 0`` for every
     function f. Four consequences are measured; ``J = dD / dx``:
 
-    - ``asymmetry``: ``J = Cov[x0 | x] / sigma^2`` is symmetric. From random signs v, ``E|(J - J^T) v|^2`` is the squared
-      Frobenius norm of ``J - J^T``, and ``(|J v|^2 + |J^T v|^2) / 2`` has the mean ``|J|^2``: products alone, no matrix.
+    - ``asymmetry``: ``J = Cov[x0 | x] / sigma^2`` is symmetric. From random signs v, ``E|(J - J^T) v|^2`` is the
+      squared Frobenius norm of ``J - J^T``, and ``(|J v|^2 + |J^T v|^2) / 2`` has the mean ``|J|^2``: no matrix is
+      formed.
     - ``divergence``: ``E|x0 - D|^2 = sigma^2 E tr J``, Tweedie's identity of second order. By f = D and f = x the left
       side is ``E<x0 - D, x0> = E<x0 - D, x0 - x> = -sigma E<x0, eps> + sigma E<D, eps>``; eps has mean 0 given x0, and
       by parts (Stein) ``E<D(x0 + sigma eps), eps> = sigma E tr J``. The trace is ``v^T J v`` over the same signs
       (Hutchinson). For any D at all, ``E|x0 - D|^2 - sigma^2 E tr J = E<x0 - D, x - D>``. Data enter by x0 alone, so
       that a denoiser that has memorised other images is found out: its error is theirs, its trace that of few points.
     - ``orthogonality``: f = D. ``c D`` has ``1 / c - 1`` where D has 0.
-    - ``bias``: f constant within a class, which a class-conditional denoiser is to know. A denoiser that is blind to the
-      class may well be the exact posterior mean of all images, with a symmetric Jacobian and the other two identities:
-      this measure alone tells. It is the mean of ``<x0 - D, x0' - D'>`` over pairs of images of a class.
+    - ``bias``: f constant within a class, which a class-conditional denoiser is to know. A denoiser that is blind to
+      the class may well be the exact posterior mean of all images, with a symmetric Jacobian and the other two
+      identities: this measure alone tells. It is the mean of ``<x0 - D, x0' - D'>`` over pairs of images of a class.
 
     ``error`` and the trace of an image share its noise, so that their differences are paired. Intervals are t intervals
     over images, by the delta method for ratios; that of ``bias`` uses the mean product of each image with the others of
@@ -115,9 +116,9 @@ def network_measures(
         batch_size: images at a time.
 
     Raises:
-        InputError: fewer than 8 images, a level that is not positive or outside the denoiser's range, labels that are no
-            classes of the denoiser or that only one image has, an output of another shape than the images', or results
-            that are not finite.
+        InputError: fewer than 8 images, a level that is not positive or outside the denoiser's range, labels that are
+            no classes of the denoiser or that only one image has, an output of another shape than the images', or
+            results that are not finite.
 
     Efron, JASA 106 (2011), for Tweedie's formulas; Hutchinson (1990); Stein (1981).
     """

@@ -20,8 +20,8 @@ FACTOR = 3.0
 class NetworkScale:
     """Measures of networks known to be good, and of spoilt ones beside them, all at the same noise levels.
 
-    A measure may be as large as ``bound``: ``FACTOR`` = 3 times the largest absolute value that lies within the interval
-    of a good network at that level. The rule looks at the good networks alone, and was fixed before the spoilt ones
+    A measure may be as large as ``bound``: ``FACTOR`` = 3 times the largest absolute value that lies within the
+    interval of a good network at that level. The rule looks at the good networks alone, and was fixed before the spoilt ones
     were measured; these are for comparison.
 
     Make one for networks of another kind (other data, sizes, levels) with ``network_measures`` of networks that are
@@ -63,9 +63,9 @@ class NetworkScale:
 
         Good: the bundled network ``fashion-mnist-14``, a class-conditional U-Net of 265,217 parameters for images of 14
         x 14 pixels in [-1, 1], whose samples its model card judges. Spoilt: the same network times 0.9, given a wrong
-        class, and given a tenth of every class; and the multi-delta denoiser of 400 other images. All on ``images[::5]``
-        of ``dgu.data.load("fashion-mnist-mini", "test", 14)``, which are held out: to check the bundled network itself
-        take others of that set.
+        class, and given a tenth of every class; and the multi-delta denoiser of 400 other images. All on
+        ``images[::5]`` of ``dgu.data.load("fashion-mnist-mini", "test", 14)``, which are held out: to check the bundled
+        network itself take others of that set.
         """
         return _bundled()
 
