@@ -21,8 +21,8 @@ class NetworkScale:
     """Measures of networks known to be good, and of spoilt ones beside them, all at the same noise levels.
 
     A measure may be as large as ``bound``: ``FACTOR`` = 3 times the largest absolute value that lies within the
-    interval of a good network at that level. The rule looks at the good networks alone, and was fixed before the spoilt ones
-    were measured; these are for comparison.
+    interval of a good network at that level. The rule looks at the good networks alone, and was fixed before the spoilt
+    ones were measured; these are for comparison.
 
     Make one for networks of another kind (other data, sizes, levels) with ``network_measures`` of networks that are
     known to be good by other means than these measures.
