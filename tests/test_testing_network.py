@@ -1,5 +1,6 @@
 """Trained networks: measures that are 0 of exact posterior means, and four outcomes of the check of the bundled one."""
 
+from dataclasses import dataclass
 from functools import cache
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 from dgu import data
 from dgu.core.errors import InputError
-from dgu.models import EmpiricalDenoiser, GaussianDenoiser, MoLRG, load_checkpoint
+from dgu.models import EmpiricalDenoiser, GaussianDenoiser, MoLRG, MoLRGDenoiser, load_checkpoint
 from dgu.testing import DenoiserCheckError, NetworkScale, check_network, network_measures
 from dgu.testing.network_measures import MEASURES
 from dgu.testing.network_scale import FACTOR, judged
@@ -18,16 +19,14 @@ from dgu.testing.spoilt import spoilt
 
 KEY = jax.random.key(5)
 #: Few levels and images, none of those that the scale was measured on.
-SIGMAS, IMAGES = (0.3, 1.0), slice(2, None, 20)
+SIGMAS, IMAGES = (0.3, 1.0), slice(2, None, 30)
 
 
-@cache
 def law():
     """Two classes in 12 dimensions."""
     return MoLRG.random(KEY, (12,), (3, 4), means=np.outer([-1, 1], np.ones(12)) / 2, noise_std=0.2)
 
 
-@cache
 def draws(count=600):
     labels = np.arange(count) % 2
     return np.asarray(law().sample(KEY, np.arange(count), labels)), labels
@@ -36,13 +35,13 @@ def draws(count=600):
 def scores(measures, name):
     """Values in standard errors; the interval has the t quantile of many images."""
     found = getattr(measures, name)
-    return (found.value - 0) / ((found.high - found.low) / 2 / 1.96)
+    return found.value / found.standard_error
 
 
 def test_all_measures_of_an_exact_posterior_mean_are_zero(x64):
     images, labels = draws()
     for given in (None, labels):
-        exact = network_measures(law().denoiser, images.astype(np.float64), KEY, labels=given, batch_size=200)
+        exact = network_measures(law().denoiser, images, KEY, labels=given, batch_size=200)
         assert exact.sigmas == (0.1, 0.3, 1.0, 3.0) and exact.images == 600
         assert exact.asymmetry.value.max() < 1e-12
         for name in ("divergence", "orthogonality", "bias"):
@@ -76,7 +75,7 @@ def test_measures_equal_those_of_whole_jacobians(x64):
 
 
 def test_intervals_cover_as_often_as_they_say():
-    """Of 200 sets of 60 images the 95 % intervals of the exact value 0 cover 187 to 199, or all, being conservative."""
+    """Of 200 sets of 60 images at least 178, four standard errors below 95 %, have intervals that hold the value 0."""
     denoiser = jax.tree_util.Partial(lambda x, s: x / (1 + s**2))
     covered = dict.fromkeys(("divergence", "orthogonality", "bias"), 0)
     for number in range(200):
@@ -87,31 +86,38 @@ def test_intervals_cover_as_often_as_they_say():
         for name in covered:
             estimate = getattr(found, name)[0]
             covered[name] += estimate.low <= 0 <= estimate.high
-    assert all(179 <= hits for hits in covered.values()) and covered["bias"] >= 186, covered
+    assert all(178 <= hits for hits in covered.values()), covered
+    assert max(covered["divergence"], covered["orthogonality"]) < 200
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.2])
-def test_orthogonality_is_the_missing_factor(factor):
+def test_orthogonality_is_the_missing_factor(factor, x64):
     images, _ = draws()
     scaled = jax.tree_util.Partial(lambda d, x, s: factor * d(x, s), law().denoiser)
     found = network_measures(scaled, images, KEY, batch_size=200).orthogonality
-    assert ((found.low < 1 / factor - 1) & (1 / factor - 1 < found.high)).sum() >= 3
-    assert (found.high - found.low < 0.1).all()
+    assert np.abs((found.value - (1 / factor - 1)) / found.standard_error).max() < 4
+    assert found.standard_error[:3].max() < 0.02
 
 
-def test_only_the_bias_sees_a_denoiser_that_is_blind_to_the_class():
+def test_only_the_bias_sees_a_denoiser_that_is_blind_to_the_class(x64):
     """The exact posterior mean of both classes, at a level where they cannot be told apart."""
     images, labels = draws()
 
-    @jax.tree_util.register_static
+    @jax.tree_util.register_dataclass
+    @dataclass
     class Blind:
-        def given(self, label):
-            return law().denoiser
+        denoiser: MoLRGDenoiser
 
-    found = network_measures(Blind(), images, KEY, labels=labels, sigmas=(3.0,), batch_size=200)
+        def given(self, label):
+            return self.denoiser
+
+        def __call__(self, x, sigma):
+            return self.denoiser(x, sigma)
+
+    found = network_measures(Blind(law().denoiser), images, KEY, labels=labels, sigmas=(3.0,), batch_size=200)
     assert found.bias.low[0] > 0.2
     assert max(abs(scores(found, name)[0]) for name in ("divergence", "orthogonality")) < 4
-    assert found.asymmetry.value[0] < 1e-3
+    assert found.asymmetry.value[0] < 1e-12
 
 
 def test_verdicts():
@@ -140,7 +146,7 @@ def names(report):
 
 def test_the_bundled_network_passes():
     report = outcome("right")
-    assert report.defects == () and report.measures.images == 100
+    assert report.defects == () and report.measures.images == 67
     # It is no exact posterior mean: its Jacobian is not symmetric, by far.
     assert report.measures.asymmetry.low.min() > 0.01
     table = str(report)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, Num
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
+from dgu.core.arrays import as_doubles
 from dgu.core.denoisers import as_pytree
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import example_key, stream, threefry
@@ -124,7 +125,7 @@ def network_measures(
     """
     key = threefry(key)
     rows = checked_images(images, _LEAST)
-    levels = checked_levels(sigmas, {"denoiser": denoiser})
+    levels = checked_levels(as_doubles("sigmas", sigmas), {"denoiser": denoiser})
     require(bool((levels > 0).all()), "sigmas", levels.tolist(), "above 0: without noise there is nothing to denoise")
     require_whole("probes", probes)
     marks = checked_labels(denoiser, labels, len(rows))
@@ -139,7 +140,7 @@ def network_measures(
         [
             _terms(
                 as_pytree(denoiser), jnp.asarray(block), places, None if marks is None else jnp.asarray(marks[places]),
-                jnp.asarray(sigma, rows.dtype), jnp.int32(level), key, signs, probes=int(probes),
+                jnp.asarray(sigma.astype(rows.dtype)), jnp.int32(level), key, signs, probes=int(probes),
             )
             for block, places in zip(blocks, numbers)
         ]
@@ -198,12 +199,12 @@ def _summary(
     """The measures from the terms ``(levels, n, ...)`` of each image."""
     residual = terms["residual"]
     error = np.square(residual).sum(axis=2)
-    squared = _ratio(terms["skew"], terms["jacobian"], (0, np.inf))
+    squared = _ratio(terms["skew"], terms["jacobian"], (0.0, np.inf))
     return NetworkMeasures(
         sigmas=tuple(float(sigma) for sigma in sigmas),
         images=len(groups),
         probes=probes,
-        error=t_interval(error / residual.shape[2], bounds=(0, np.inf)),
+        error=t_interval(error / residual.shape[2], bounds=(0.0, np.inf)),
         asymmetry=squared.map(np.sqrt),
         divergence=_ratio(error - terms["divergence"], error),
         orthogonality=_ratio(terms["aligned"], terms["output"]),
