@@ -18,10 +18,10 @@ from dgu.core.lazy import load_on_use
 if TYPE_CHECKING:
     from dgu.testing.contract import Sampler as Sampler
     from dgu.testing.contract import check_denoiser as check_denoiser
-    from dgu.testing.network import NetworkReport as NetworkReport
     from dgu.testing.network import check_network as check_network
     from dgu.testing.network_measures import NetworkMeasures as NetworkMeasures
     from dgu.testing.network_measures import network_measures as network_measures
+    from dgu.testing.network_report import NetworkReport as NetworkReport
     from dgu.testing.network_scale import NetworkScale as NetworkScale
     from dgu.testing.posterior_mean import check_posterior_mean as check_posterior_mean
     from dgu.testing.reports import DenoiserCheckError as DenoiserCheckError

@@ -7,10 +7,10 @@ Fashion-MNIST at 14 x 14; the spoilt ones are made of the bundled one, and of im
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 
 from dgu.core.files import write_atomic
+from dgu.core.keys import seeded
 from dgu.core.plain_json import json_bytes
 from dgu.data import load
 from dgu.models import EmpiricalDenoiser, load_checkpoint
@@ -27,7 +27,7 @@ def main(path: str, networks: list[str]) -> None:
     """Write the scale as JSON."""
     bundled = load("fashion-mnist-mini", "test", 14)
     images, labels = bundled.images[::STEP], bundled.labels[::STEP]
-    key, classes = jax.random.key(0), len(bundled.class_names)
+    key, classes = seeded(0), len(bundled.class_names)
 
     good = {}
     for name in (*BUNDLED, *networks):

@@ -67,9 +67,8 @@ class NetworkMeasures:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "NetworkMeasures":
         """The measures that ``to_json`` wrote."""
-        estimates = {
-            name: Estimate(*np.asarray(found[name], np.float64).T, method="t") for name in ("error", *MEASURES)
-        }
+        rows = {name: np.asarray(found[name], np.float64) for name in ("error", *MEASURES)}
+        estimates = {name: Estimate(row[:, 0], row[:, 1], row[:, 2], method="t") for name, row in rows.items()}
         return cls(tuple(found["sigmas"]), found["images"], found["probes"], **estimates)
 
 
@@ -160,7 +159,7 @@ def network_measures(
 def _terms(
     denoiser: Any,
     images: Float[Array, "b *event"],
-    numbers: Int[Array, "b"] | Int[np.ndarray, "b"],
+    numbers: Int[Array, "b"],
     labels: Int[Array, "b"] | None,
     sigma: Float[Array, ""],
     level: Int[Array, ""],

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dgu.testing.network import NetworkReport
+    from dgu.testing.network_report import NetworkReport
 
 
 class DenoiserCheckError(AssertionError):
