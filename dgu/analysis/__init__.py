@@ -150,6 +150,7 @@ if TYPE_CHECKING:
     from dgu.analysis.subspaces import k_subspaces as k_subspaces
     from dgu.analysis.subspaces import kmeans as kmeans
     from dgu.analysis.subspaces import lloyd as lloyd
+    from dgu.analysis.subspaces import local_dimension as local_dimension
     from dgu.analysis.subspaces import numerical_rank as numerical_rank
     from dgu.analysis.subspaces import orthonormalised as orthonormalised
     from dgu.analysis.subspaces import principal_basis as principal_basis

@@ -1,13 +1,16 @@
 """What the checks of a denoiser measured, and the exception that carries it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dgu.testing.network_report import NetworkReport
 
 
 class DenoiserCheckError(AssertionError):
     """A measured defect passed its bound. ``report`` holds all measurements, ``report.defects`` one line per defect."""
 
-    def __init__(self, report: "DenoiserReport | PosteriorMeanReport"):
+    def __init__(self, report: "DenoiserReport | PosteriorMeanReport | NetworkReport"):
         self.report = report
         super().__init__("the denoiser fails:\n" + "\n".join(f"- {line}" for line in report.defects))
 

@@ -168,6 +168,7 @@ ANALYSIS = {
     "lipschitz_family": lambda give: A.lipschitz_family(KEY, D, width=0, anchors=give(ROWS), directions=give(OTHERS)),
     "lipschitz_values": lambda give: A.lipschitz_values(family(), give(ROWS)),
     "lloyd": lambda give: jax.jit(partial(A.lloyd, clusters=3, key=KEY, restarts=2))(give(ROWS)),
+    "local_dimension": lambda give: A.local_dimension(GAUSSIAN, give(IMAGES[:3]), give(np.array([30, 9, 5]))).value,
     "loss_attack": lambda give: A.loss_attack(give(ROWS), give(OTHERS), (1.0, 2.0, 3.0, 4.0)).at_level,
     "marchenko_pastur_density": lambda give: A.marchenko_pastur_density(give(np.array([0, 1, 2])), 50, 10),
     "marchenko_pastur_quantiles": lambda give: marchenko_pastur_quantiles(give(np.array([0, 1])), 50, 10),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dgu.analysis.subspaces.kmeans import cluster_pairs as cluster_pairs
     from dgu.analysis.subspaces.kmeans import kmeans as kmeans
     from dgu.analysis.subspaces.kmeans import lloyd as lloyd
+    from dgu.analysis.subspaces.local_dimension import local_dimension as local_dimension
     from dgu.analysis.subspaces.mixture_em import fit_mixture as fit_mixture
     from dgu.analysis.subspaces.numerical_rank import jacobian_ranks as jacobian_ranks
     from dgu.analysis.subspaces.numerical_rank import numerical_rank as numerical_rank
