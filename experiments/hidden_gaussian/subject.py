@@ -28,7 +28,7 @@ _BUNDLED_NETWORK = "fashion-mnist-14"
 #: Names of the network and of the reference denoisers in figures and tables.
 NETWORK, GAUSSIAN, POINTS = "network", "Gaussian", "multi-delta"
 #: Names of the controls that have learned nothing: the network with random parameters, and its skip alone.
-RANDOM, SKIP = "untrained", "bare skip"
+RANDOM, SKIP = "untrained", "bare-skip"
 #: Parts that train networks of their own, and need neither a checkpoint nor its images.
 TRAIN_THEIR_OWN = ("sweeps", "strong")
 

@@ -43,7 +43,7 @@ def test_an_untrained_network_keeps_what_is_not_learned_and_adds_something_of_or
     trained = trained.given(2) if network is ADM else trained
     fresh = untrained(trained, KEY)
     assert fresh.network is trained.network and fresh.label is trained.label
-    c = network.preconditioning.coefficients(SIGMAS)
+    c = network.preconditioning.coefficients(jnp.asarray(SIGMAS))
     skipped = map_batch(SkipDenoiser(network.preconditioning), IMAGES, SIGMAS)
     own = (map_batch(fresh, IMAGES, SIGMAS) - skipped) / np.asarray(c.out)[:, None, None, None]
     size = np.sqrt(np.mean(np.square(own), axis=(1, 2, 3)))
