@@ -33,8 +33,9 @@ _SCORE = (
 )
 CLAIM = Claim(
     "linearity-contribution",
-    f"The network is nearly linear beyond what its preconditioning alone gives: what it adds to the skip c_skip x is, "
-    f"{_AT}, nearly affine, more so than what the multi-delta denoiser adds, and of use. (Three parts: the {_SCORE}, "
+    "The network is nearly linear beyond what its preconditioning alone gives: what it adds to the skip c_skip x, the "
+    f"noisy image as its preconditioning scales it, is {_AT} nearly affine, more so than what the multi-delta denoiser "
+    f"adds, and of use. (Three parts: the {_SCORE}, "
     f"is at least {_AFFINE:g} at every such level; its mean over these levels is above that of what the multi-delta "
     "denoiser adds; and the variance of the error is, relative to that of the skip alone, at most 1, mean over these "
     "levels.)",
@@ -97,17 +98,20 @@ def _mean(whole: np.ndarray, without: np.ndarray, bounds: tuple[float, float]) -
 
 
 def in_words(found: Mapping[str, analysis.ContributionScores]) -> str:
-    """What the network and its controls score, in a sentence; nothing if no level is intermediate."""
-    middle = _middle(found[NETWORK].sigmas)
+    """What the network and its controls score, in two sentences; nothing if no level is intermediate."""
+    sigmas = found[NETWORK].sigmas
+    middle = _middle(sigmas)
     if not middle.any():
         return ""
-    scores = "; ".join(
-        f"{name}: {np.min(one.linearity_parts()[0][middle]):.3f} and {np.mean(one.remaining_parts()[0][middle]):.3f}"
-        for name, one in found.items()
-    )
+    affine = {name: scores.linearity_parts()[0] for name, scores in found.items()}
+    least = ", ".join(f"{name} {values[middle].min():.3f}" for name, values in affine.items())
+    use = ", ".join(f"{name} {scores.remaining_parts()[0][middle].mean():.3f}" for name, scores in found.items())
+    ours = affine[NETWORK]
     return (
-        f"Of what a denoiser adds to the skip, {_AT}, the least correlation of an affine map's kind, and the variance "
-        f"of the error over that of the skip alone (mean over levels), are: {scores}. The bare skip adds nothing."
+        f"The correlation of what a denoiser adds to the skip, which is 1 for affine maps alone, is {_AT} at least: "
+        f"{least}; that of the network is over all noise levels at least {ours.min():.3f} (at sigma = "
+        f"{sigmas[ours.argmin()]:.2g}). The variance of the error "
+        f"over that of the skip alone, mean over the intermediate levels, is: {use}. The bare skip adds nothing."
     )
 
 

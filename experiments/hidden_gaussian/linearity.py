@@ -34,8 +34,9 @@ FIGURES = (
     Figure(
         "linearity",
         "Linearity scores of each denoiser against the noise level, in the paper's form and in that of its code, "
-        "beside controls that have learned nothing: an untrained network and the skip c_skip x alone, whose cosine is "
-        "1 by definition; bands: 95 % intervals over pairs of images (Fig 1).",
+        "beside controls that have learned nothing: an untrained network, all of whose layers are random, and the skip "
+        "c_skip x alone, whose cosine is 1 by definition, as is that of an untrained network whose last layer starts "
+        "at zero; bands: 95 % intervals over pairs of images (Fig 1).",
         "fig-1",
     ),
     contribution.FIGURE,
@@ -145,8 +146,9 @@ def report(config: Config, subject: Subject, measured: Measured) -> Findings:
         "linearity-network": by_level.least(
             cosine[NETWORK],
             sigmas,
-            f"Least at {{}}. The least score of an untrained network is {at_equal[RANDOM]['cosine'].min():.4f}, that "
-            f"of the bare skip {at_equal[SKIP]['cosine'].min():.4f}.",
+            f"Least at {{}}. On the same measure the bare skip, and an untrained network whose last layer starts at "
+            f"zero, score {at_equal[SKIP]['cosine'].min():.4f}, one with random layers at least "
+            f"{at_equal[RANDOM]['cosine'].min():.4f}.",
         ),
         "linearity-contribution": contribution.tested(added),
         "linearity-multi-delta": NotTested(f"the lowest noise level is {sigmas[-1]:.3g}"),
