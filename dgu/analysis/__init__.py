@@ -50,11 +50,13 @@ if TYPE_CHECKING:
     from dgu.analysis.divergence import smoothed as smoothed
     from dgu.analysis.divergence import target_log_density as target_log_density
     from dgu.analysis.divergence import theorem_one_bound as theorem_one_bound
+    from dgu.analysis.linearity import ContributionScores as ContributionScores
     from dgu.analysis.linearity import LinearityScores as LinearityScores
     from dgu.analysis.linearity import SameNoise as SameNoise
     from dgu.analysis.linearity import ScoreDistances as ScoreDistances
     from dgu.analysis.linearity import additivity as additivity
     from dgu.analysis.linearity import combination_scores as combination_scores
+    from dgu.analysis.linearity import contribution_scores as contribution_scores
     from dgu.analysis.linearity import homogeneity as homogeneity
     from dgu.analysis.linearity import level_losses as level_losses
     from dgu.analysis.linearity import level_outputs as level_outputs

@@ -7,6 +7,8 @@ from dgu.core.lazy import load_on_use
 if TYPE_CHECKING:
     from dgu.distributions.boxes import BoxMixture as BoxMixture
     from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
+    from dgu.models.controls import SkipDenoiser as SkipDenoiser
+    from dgu.models.controls import untrained as untrained
     from dgu.models.dit_config import DiTConfig as DiTConfig
     from dgu.models.edm import EDMDenoiser as EDMDenoiser
     from dgu.models.edm import EDMNetwork as EDMNetwork

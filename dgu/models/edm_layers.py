@@ -1,6 +1,7 @@
 """The layers of an EDM network as a Flax module, made from the description of its architecture."""
 
 from functools import lru_cache
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -33,7 +34,7 @@ def abstract_layers(unet: Architecture, compute_dtype: str) -> tuple[nnx.GraphDe
     return graph, nnx.to_pure_dict(state)
 
 
-def with_params(unet: Architecture, compute_dtype: str, params: PyTree) -> Layers:
+def with_params(unet: Architecture, compute_dtype: str, params: PyTree) -> Any:
     """The layers with these parameters: a function of an image, its noise level, class and augmentation."""
     graph, _ = abstract_layers(unet, compute_dtype)
     return nnx.merge(graph, params)

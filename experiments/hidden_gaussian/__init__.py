@@ -1,12 +1,12 @@
 """How much of a diffusion model is the Gaussian of its data? ``python -m experiments.hidden_gaussian``
 
 The Gaussian has the mean and covariance of the training images. Of any denoiser (``--checkpoint``) the study measures
-how linear it is over noise levels; its best linear maps, found exactly and by Adam, beside those of the Gaussian; its
-distances to the Gaussian, linear and multi-delta denoisers on the same noisy images; and the singular vectors of its
-Jacobian beside the principal components; the same of autoencoders that it trains at one noise level each. Of networks
-that it trains itself: how they change from memorising to generalising over training-set size, width and training time,
-and whether two that were trained on disjoint data make the same images of the same noise. Source: Li, Dai and Qu, arXiv
-2410.24060.
+how linear it is over noise levels, and what it adds to the skip of its preconditioning, beside controls; its best
+linear maps, found exactly and by Adam, beside those of the Gaussian; its distances to the Gaussian, linear and multi-
+delta denoisers on the same noisy images; and the singular vectors of its Jacobian beside the principal components; the
+same of autoencoders that it trains at one noise level each. Of networks that it trains itself: how they change from
+memorising to generalising over training-set size, width and training time, and whether two that were trained on
+disjoint data make the same images of the same noise. Source: Li, Dai and Qu, arXiv 2410.24060.
 """
 
 from typing import Any

@@ -1,34 +1,45 @@
-"""How linear the network, its Gaussian and the multi-delta denoiser are (Figs 1 and 10 of the paper)."""
+"""How linear the network, its Gaussian and the multi-delta denoiser are (Figs 1 and 10 of the paper), beside controls.
+
+The controls have learned nothing: an untrained network, and the skip ``c_skip x`` alone. What the network adds to the
+skip is looked at in ``contribution``.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
 from dgu.core.errors import require
+from dgu.core.keys import stream
 from dgu.core.typing import Key
 from dgu.samplers import karras_sigmas
 from experiments import study
-from experiments.hidden_gaussian import by_level
-from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
+from experiments.hidden_gaussian import by_level, contribution
+from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, RANDOM, SKIP, Plan, Subject
 from experiments.study import Claim, Figure, Findings, NotTested, Run, at_least, at_most, option
 
 #: Noise level up to which the multi-delta denoiser should be far from linear, and its largest score there.
 LOW_NOISE, FAR = 0.12, 0.9
 #: Largest excess of the score at equal mixing weights over the least of all weights.
 EXCESS = 0.01
+#: Denoisers that are scored, the controls last.
+NAMES = (NETWORK, GAUSSIAN, POINTS, RANDOM, SKIP)
 #: What the score is, in statements of claims.
 SCORE = "cosine of linearity (between the output at a combination of two noisy images and that combination of outputs)"
 
 FIGURES = (
     Figure(
         "linearity",
-        "Linearity scores of each denoiser against the noise level, in the paper's form and in that of its code; "
-        "bands: 95 % intervals over pairs of images (Fig 1).",
+        "Linearity scores of each denoiser against the noise level, in the paper's form and in that of its code, "
+        "beside controls that have learned nothing: an untrained network, all of whose layers are random, and the skip "
+        "c_skip x alone, whose cosine is 1 by definition, as is that of an untrained network whose last layer starts "
+        "at zero; bands: 95 % intervals over pairs of images (Fig 1).",
         "fig-1",
     ),
+    contribution.FIGURE,
     Figure("linearity_mixing", "The network's linearity scores for several mixing weights (Fig 10).", "fig-10"),
     Figure(
         "homogeneity_additivity",
@@ -44,6 +55,8 @@ class Config(study.Options, prefix="linearity"):
 
     pairs: int = option(100, ge=2)
     """Pairs of images; each takes two."""
+    triples: int = option(100, ge=2)
+    """Triples of images for what the network adds to its skip; each takes three."""
     levels: int = option(20, ge=2)
     """Noise levels; the paper's figure has 40."""
     squares: tuple[float, ...] = option((0.99, 0.8675, 0.745, 0.6225, 0.5), ge=0.0, le=1.0)
@@ -61,7 +74,7 @@ class Config(study.Options, prefix="linearity"):
 
 
 PRESETS = {
-    "smoke": Config(pairs=8, levels=4, squares=(0.9, 0.5), factors=(0.5,)),
+    "smoke": Config(pairs=8, triples=6, levels=4, squares=(0.9, 0.5), factors=(0.5,)),
     "default": Config(),
     "paper": Config(levels=40),
 }
@@ -73,11 +86,13 @@ def claims(config: Config) -> tuple[Claim, ...]:
         Claim(
             "linearity-network",
             f"The network is nearly linear: its {SCORE}, with both images mixed in equally, is at least "
-            f"{config.least:g}, the paper's threshold, at every noise level (value: the least over noise levels).",
+            f"{config.least:g}, the paper's threshold, at every noise level (value: the least over noise levels). By "
+            "itself this says little, as the skip c_skip x alone scores 1: linearity-contribution decides.",
             at_least(config.least),
             source="Fig 1",
             one_network=True,
         ),
+        contribution.CLAIM,
         Claim(
             "linearity-multi-delta",
             "The multi-delta denoiser, which knows the training images by heart, is far from linear at low noise: its "
@@ -97,15 +112,31 @@ def claims(config: Config) -> tuple[Claim, ...]:
     )
 
 
-def measure(config: Config, subject: Subject, run: Run) -> dict[str, analysis.LinearityScores]:
-    """Scores of the three denoisers on the same noisy pairs."""
+@dataclass(frozen=True)
+class Measured:
+    """What was measured, by name: of whole denoisers on the same noisy pairs, and of what they add to the skip."""
+
+    scores: dict[str, analysis.LinearityScores]
+    contributions: dict[str, analysis.ContributionScores]
+
+
+def measure(config: Config, subject: Subject, run: Run) -> Measured:
+    """Scores of the denoisers and of the controls."""
     sigmas, coefficients = _sigmas(config, subject), _coefficients(config)
-    stored = {name: run.stage(name, _scores, config, subject, name, run.key) for name in (NETWORK, GAUSSIAN, POINTS)}
-    return {name: analysis.LinearityScores(sigmas, coefficients, **scores) for name, scores in stored.items()}
+    whole = {name: run.stage(name, _scores, config, subject, name, run.key) for name in NAMES}
+    added = {
+        name: run.stage(f"added-{name}", _contribution, config, subject, name, stream(run.key, "contribution"))
+        for name in contribution.NAMES
+    }
+    return Measured(
+        {name: analysis.LinearityScores(sigmas, coefficients, **stored) for name, stored in whole.items()},
+        {name: analysis.ContributionScores(sigmas, **stored) for name, stored in added.items()},
+    )
 
 
-def report(config: Config, subject: Subject, scores: dict[str, analysis.LinearityScores]) -> Findings:
-    """Linearity at equal weights, over mixing weights, and in its two halves."""
+def report(config: Config, subject: Subject, measured: Measured) -> Findings:
+    """Linearity at equal weights, over mixing weights, in its two halves, and of what is added to the skip."""
+    scores, added = measured.scores, measured.contributions
     sigmas, network, equal = _sigmas(config, subject), scores[NETWORK], config.squares.index(0.5)
     cosine = {name: one.cosine()[:, equal] for name, one in scores.items()}
     at_equal = {
@@ -114,7 +145,14 @@ def report(config: Config, subject: Subject, scores: dict[str, analysis.Linearit
     }
     low = sigmas <= LOW_NOISE
     found: dict[str, Any] = {
-        "linearity-network": by_level.least(cosine[NETWORK], sigmas, "Least at {}."),
+        "linearity-network": by_level.least(
+            cosine[NETWORK],
+            sigmas,
+            f"Least at {{}}. On the same measure the bare skip, and an untrained network whose last layer starts at "
+            f"zero, score {at_equal[SKIP]['cosine'].min():.4f}, one with random layers at least "
+            f"{at_equal[RANDOM]['cosine'].min():.4f}.",
+        ),
+        "linearity-contribution": contribution.tested(added),
         "linearity-multi-delta": NotTested(f"the lowest noise level is {sigmas[-1]:.3g}"),
         "linearity-equal-weights": NotTested("equal weights are the only ones"),
     }
@@ -143,10 +181,13 @@ def report(config: Config, subject: Subject, scores: dict[str, analysis.Linearit
     return Findings(
         f"On {network.given.shape[-1]} pairs of {subject.inputs} images the network's cosine score of linearity is at "
         f"least {at_equal[NETWORK]['cosine'][worst]:.3f} (at sigma = {sigmas[worst]:.2g}); that of the multi-delta "
-        f"denoiser is as low as {at_equal[POINTS]['cosine'].min():.3f}.",
+        f"denoiser is as low as {at_equal[POINTS]['cosine'].min():.3f}, that of an untrained network at least "
+        f"{at_equal[RANDOM]['cosine'].min():.4f}, and that of the bare skip {at_equal[SKIP]['cosine'].min():.4f}. "
+        f"{contribution.in_words(added)}".rstrip(),
         claims=found,
         figures={
             "linearity": plots.level_curves(panels, columns=2),
+            "linearity_contribution": contribution.figure(added),
             "linearity_mixing": plots.level_curves(_panels(mixes, "paper", ("cosine", "NMSE")), columns=2),
             "homogeneity_additivity": plots.level_curves(_halves(config, scores), columns=2),
         },
@@ -155,9 +196,10 @@ def report(config: Config, subject: Subject, scores: dict[str, analysis.Linearit
                 "Linearity at equal weights",
                 {"sigma": sigmas}
                 | {f"{head}, {name}": at_equal[name][score] for head, score in columns.items() for name in scores},
-            )
+            ),
+            contribution.table(added),
         ],
-        metrics={**at_equal, "sigmas": sigmas, "paper": PAPER},
+        metrics={**at_equal, "added": contribution.metrics(added), "sigmas": sigmas, "paper": PAPER},
     )
 
 
@@ -190,6 +232,14 @@ def _scores(config: Config, subject: Subject, name: str, key: Key) -> dict[str, 
     ).measured
 
 
+def _contribution(config: Config, subject: Subject, name: str, key: Key) -> dict[str, np.ndarray]:
+    images, sigmas = subject.some("linearity.triples", config.triples, each=3), _sigmas(config, subject)
+    skip = subject.skip.factor(jnp.asarray(sigmas))
+    return analysis.contribution_scores(
+        subject.model(name), images, sigmas, key, skip=skip, triples=len(images) // 3
+    ).measured
+
+
 def _panels(
     found: Mapping[str, tuple[analysis.LinearityScores, int]], form: str, titles: tuple[str, str]
 ) -> "list[plots.LevelPanel]":
@@ -217,18 +267,19 @@ def _halves(config: Config, scores: dict[str, analysis.LinearityScores]) -> "lis
 def check(config: Config, subject: Subject) -> None:
     """Refuse what cannot be used before any work."""
     subject.some("linearity.pairs", config.pairs, each=2)
+    subject.some("linearity.triples", config.triples, each=3)
 
 
 def costs(config: Config, plan: Plan) -> list[study.Cost]:
-    """Evaluations of the network."""
-    evaluations = config.pairs * config.levels * (2 + len(config.squares) + len(config.factors) + 1)
-    return [plan.cost("linearity", evaluations, 64)]
+    """Evaluations of the network and, as many again, of an untrained one."""
+    of_pairs = config.pairs * (2 + len(config.squares) + len(config.factors) + 1)
+    return [plan.cost("linearity", 2 * config.levels * (of_pairs + 4 * config.triples), 64)]
 
 
 PART = study.Part(
     name="linearity",
     title="Linearity",
-    question="How linear are the network, its Gaussian and the multi-delta denoiser over noise levels?",
+    question="How linear are the network, its Gaussian, the multi-delta denoiser and controls over noise levels?",
     paper=PAPER,
     presets=PRESETS,
     claims=claims,

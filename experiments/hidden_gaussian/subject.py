@@ -10,7 +10,7 @@ from dgu import analysis
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Denoiser
-from dgu.models import EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, Pretrained
+from dgu.models import EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, Pretrained, SkipDenoiser, untrained
 from dgu.samplers import karras_sigmas
 from experiments.hidden_gaussian.images import Images, Sources
 from experiments.hidden_gaussian.networks import Config as NetworksConfig
@@ -27,6 +27,8 @@ PAPER = "hidden_gaussian"
 _BUNDLED_NETWORK = "fashion-mnist-14"
 #: Names of the network and of the reference denoisers in figures and tables.
 NETWORK, GAUSSIAN, POINTS = "network", "Gaussian", "multi-delta"
+#: Names of the controls that have learned nothing: the network with random parameters, and its skip alone.
+RANDOM, SKIP = "untrained", "bare-skip"
 #: Parts that train networks of their own, and need neither a checkpoint nor its images.
 TRAIN_THEIR_OWN = ("sweeps", "strong")
 
@@ -180,11 +182,22 @@ class Subject:
         """The multi-delta denoiser of ``train``."""
         return EmpiricalDenoiser(self.train)
 
+    @cached_property
+    def random(self) -> Denoiser:
+        """The network with random parameters in place of the trained ones, at the same class."""
+        denoiser: Any = self.denoiser
+        return untrained(denoiser, stream(seeded(self.config.seed), "untrained"))
+
+    @cached_property
+    def skip(self) -> SkipDenoiser:
+        """The skip of the network's preconditioning alone, ``c_skip x``."""
+        return SkipDenoiser(self._pretrained.network.preconditioning)
+
     def model(self, name: str) -> Denoiser:
-        """The network or one of the reference denoisers, ``"network"``, ``"Gaussian"`` or ``"multi-delta"``."""
-        if name == NETWORK:
-            return self.denoiser
-        return self.gaussian if name == GAUSSIAN else self.points
+        """The network, a reference denoiser or a control, by its name in figures."""
+        attributes = {NETWORK: "denoiser", GAUSSIAN: "gaussian", POINTS: "points", RANDOM: "random", SKIP: "skip"}
+        found: Denoiser = getattr(self, attributes[name])
+        return found
 
     def components(self, most: int) -> dict[str, np.ndarray]:
         """At most ``most`` leading principal components of ``train``: ``basis`` (pixels, k), ``variances`` (k,)."""

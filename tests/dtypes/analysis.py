@@ -97,6 +97,11 @@ ANALYSIS = {
     "linearity": lambda give: A.linearity(
         GAUSSIAN, give(IMAGES), give(SIGMAS), KEY, weights=give(np.array([[0, 1]])), pairs=2
     ),
+    "contribution_scores": lambda give: (
+        A.contribution_scores(
+            GAUSSIAN, give(IMAGES), give(SIGMAS), KEY, skip=give(np.array([0, 0, 0])), triples=2
+        ).measured
+    ),
     "mixing_weights": lambda give: A.mixing_weights(give(np.array([0, 1]))),
     "compare_spectra": lambda give: A.compare_spectra(give(ROWS), give(OTHERS), KEY, blocks=2),
     "concentration_scale": lambda give: A.concentration_scale(give(ROWS), 3),
@@ -270,7 +275,7 @@ _RESULT, _NUMBERS, _DENOISER, _MADE = (
 )
 WITHOUT = {
     **dict.fromkeys(
-        """BoundFit ClassificationError Estimate Expansion Fit GapTrend LinearityScores ModeScores Neighbours Problems
+        """BoundFit ClassificationError ContributionScores Estimate Expansion Fit GapTrend LinearityScores ModeScores Neighbours Problems
         Recovery Runs SameNoise ScoreDistances Trajectories""".split(),
         _RESULT,
     ),

@@ -10,7 +10,7 @@ import pytest
 from dgu import analysis
 from dgu.core.errors import InputError
 from dgu.samplers import karras_sigmas
-from experiments.hidden_gaussian import STUDY, distances, distillation
+from experiments.hidden_gaussian import STUDY, contribution, distances, distillation
 from experiments.hidden_gaussian.subject import PAPER, gather
 from experiments.study import Findings, Options, Part, RunDirectory, Study
 from experiments.study.claims import judge
@@ -79,6 +79,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
     for said, options in (
         ("--distances.images = 300: must be at most 20: there are 20 held-out images", ["--distances.images", 300]),
         ("--linearity.pairs = 11: must be at most 10: there are 20 held-out images", ["--linearity.pairs", 11]),
+        ("--linearity.triples = 7: must be at most 6: there are 20 held-out images", ["--linearity.triples", 7]),
         ("--train-images = 61: must be from 2 to 60", ["--train-images", 61]),
         ("--label = 4: must be a class of the network, 0 to 3", ["--label", 4]),
         ("--linearity.squares = (0.9,): must be in [0, 1], with 0.5 among them", ["--linearity.squares", 0.9]),
@@ -130,7 +131,8 @@ def test_presets_cost_what_they_say(capsys):
                    ("linearity", "distillation", "distances")}  # fmt: skip
     # 30,000 images at ten levels: once for the exact maps, a hundred times for Adam's.
     assert evaluations["distillation"] == 10 * 30_000 * 101
-    assert evaluations["linearity"] == 100 * 40 * (2 + 5 + 2 + 1)
+    # The network and an untrained one, on pairs and on triples.
+    assert evaluations["linearity"] == 2 * 40 * (100 * (2 + 5 + 2 + 1) + 100 * 4)
     assert evaluations["distances"] == 10 * 1000
     assert {field.name for field in fields(PRESETS["paper"])} == {field.name for field in fields(PRESETS["smoke"])}
 
@@ -202,3 +204,33 @@ def test_levels_that_the_run_lacks_are_not_applicable():
     assert high["distances-gaussian-closer"].verdict == middle["distances-regimes"].verdict == "not applicable"
     assert "80, 40 none is intermediate" in high["distances-gaussian-closer"].note
     assert high["distances-regimes"].verdict == middle["distances-gaussian-closer"].verdict == "supported"
+
+
+def contribution_claim(affine, memorised, remaining, sigmas=(80.0, 10.0, 1.0, 0.01)):
+    """The claim on what the network adds, from the scores of the network (at each level) and of the multi-delta one."""
+    levels, jitter = len(sigmas), 1 + 1e-3 * np.array([-1.0, 1.0, 0.0, -1.0, 1.0])
+
+    def scores(correlation):
+        one = np.tile(jitter, (levels, 1))
+        products = np.broadcast_to(np.asarray(correlation, float), (levels,))[:, None] * one**2
+        return analysis.ContributionScores(
+            np.array(sigmas), products, np.ones((levels, 5)), one, np.ones((levels, 5)), remaining * one
+        )
+
+    found = {"network": scores(affine), "multi-delta": scores(memorised)}
+    return judge(contribution.CLAIM, contribution.tested(found), PAPER)
+
+
+def test_each_control_fails_the_claim_on_what_the_network_adds():
+    parts = lambda claim: [part.verdict for part in claim.parts]  # noqa: E731
+    # Outer noise levels do not count.
+    linear = contribution_claim([0.2, 0.95, 0.96, 0.1], 0.8, 0.5)
+    assert linear.verdict == "supported" and len(linear.parts[0].parts) == 2
+    assert [part.id for part in linear.parts[0].parts] == [f"contribution-affine-sigma = {s}" for s in ("10", "1")]
+    assert linear.parts[1].value == pytest.approx(0.155, abs=1e-3) and linear.parts[2].value == pytest.approx(0.5)
+    # A memorising network; one that is affine but of no use, as random ones are; the skip, which leaves all.
+    assert parts(contribution_claim([1, 0.95, 0.8, 1], 0.8, 0.5)) == ["not supported", "supported", "supported"]
+    assert parts(contribution_claim(0.7, 0.7, 0.5))[:2] == ["not supported", "undecided"]
+    assert parts(contribution_claim(0.97, 0.8, 1.2)) == ["supported", "supported", "not supported"]
+    assert parts(contribution_claim(0.97, 0.8, 1.0))[2] == "undecided"
+    assert contribution_claim(0.97, 0.8, 0.5, (80.0, 0.01)).verdict == "not applicable"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from dgu.core.lazy import load_on_use
 
 if TYPE_CHECKING:
+    from dgu.analysis.linearity.contribution import ContributionScores as ContributionScores
+    from dgu.analysis.linearity.contribution import contribution_scores as contribution_scores
     from dgu.analysis.linearity.jacobians import perturbed_images as perturbed_images
     from dgu.analysis.linearity.jacobians import singular_triplets as singular_triplets
     from dgu.analysis.linearity.level_by_level import level_outputs as level_outputs
