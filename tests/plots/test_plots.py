@@ -81,6 +81,33 @@ def test_learning_curves_hold_means_bands_and_both_axes():
     ]
 
 
+def test_no_axis_reaches_beyond_the_possible_range():
+    near = dataclasses.replace(
+        panel(), mean=np.full((4, 4), 99.0), low=np.full((4, 4), 97.0), high=np.full((4, 4), 99.9)
+    )
+    assert plots.learning_curves([near]).axes[0].get_ylim()[1] > 100
+    figure = plots.learning_curves([near], limits=(0.0, 100.0))
+    low, high = figure.axes[0].get_ylim()
+    assert 96 < low < 97 and high == 100
+
+
+def test_difference_curves_hold_means_bands_and_the_margin():
+    arms = ("raw", "null's", "null-corrected gap")
+    one = dataclasses.replace(panel("pairs", arms), mean=panel("pairs", arms).mean - 85)
+    one = dataclasses.replace(one, low=one.mean - 1, high=one.mean + 2)
+    figure = plots.difference_curves([one, one], margin=2.5)
+    finish(figure)
+    axes = figure.axes[0]
+    drawn = lines(axes)
+    assert list(drawn)[-3:] == list(arms)
+    for arm, mean in zip(arms, one.mean):
+        np.testing.assert_array_equal(drawn[arm].get_ydata(), mean)
+    (margin,) = [patch for patch in axes.patches if patch.get_label() == "margin of equivalence, ±2.5"]
+    assert (margin.get_y(), margin.get_height()) == (-2.5, 5.0)
+    for collection, low, high in zip(axes.collections, one.low, one.high):
+        np.testing.assert_allclose(band(collection)[1:], (low, high))
+
+
 def test_predictions_are_drawn_as_given_and_look_like_no_arm():
     n = np.array([20.0, 60.0, 196.0, 600.0])
     values = {"best ridge": (n, 90 + np.log(n)), "no ridge": (n, np.where(n == 196, np.nan, 80.0))}
@@ -223,6 +250,8 @@ def test_loss_curve_counts_thousands_of_images():
             lambda: plots.learning_curves([plots.CurvePanel("t", np.arange(3), *[np.ones((1, 2))] * 3, ("real",))]),
             "shape of mean",
         ),
+        (lambda: plots.difference_curves([], margin=1.0), "number of panels = 0"),
+        (lambda: plots.difference_curves([panel()], margin=0.0), "margin = 0.0: must be positive"),
         (lambda: plots.image_grid(np.zeros((1, 5, 2, 2, 1)), ["a"], ["x", "y"]), "number of column_labels = 2"),
         (lambda: plots.image_grid(np.zeros((1, 5, 2, 2, 2)), ["a"], ["x"]), "channels = 2"),
         (lambda: plots.spectra([plots.SpectrumPanel("t", {"a": np.ones(3)})], ratios=(("a", "b"),)), "ratios"),
