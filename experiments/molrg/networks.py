@@ -55,8 +55,8 @@ def claims(config: Config) -> tuple[Claim, ...]:
     )
     changed = (
         "Changed after its first run: the value was the standard deviation of the midpoints in log2 N less that in "
-        "log2 (N / ID), held to 0; it is positive exactly where the power is above 1/2, but for curves that agree it is "
-        "as large as it can be, so that its interval had no width."
+        "log2 (N / ID), held to 0; it is positive exactly where the power is above 1/2, but for curves that agree it "
+        "is as large as it can be, so that its interval had no width."
     )
     crossing = (
         "{} reach the generalisation score {:g}, that of the true distribution, with {:g} to {:g} training examples "
