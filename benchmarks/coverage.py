@@ -37,7 +37,7 @@ _Z = 1.959963984540054
 class Config:
     """What is simulated."""
 
-    repeats: int = 8000
+    repeats: int = 4000
     """Samples of the cheapest cases; those that take long get fewer."""
     only: tuple[str, ...] = ()
     """Words of the methods to simulate; none: all of them."""
