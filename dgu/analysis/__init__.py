@@ -122,7 +122,6 @@ if TYPE_CHECKING:
     from dgu.analysis.stats import Estimate as Estimate
     from dgu.analysis.stats import SigmoidFit as SigmoidFit
     from dgu.analysis.stats import auc as auc
-    from dgu.analysis.stats import bootstrap_interval as bootstrap_interval
     from dgu.analysis.stats import bounded_mean as bounded_mean
     from dgu.analysis.stats import corrected_t_interval as corrected_t_interval
     from dgu.analysis.stats import equivalence as equivalence
@@ -132,9 +131,11 @@ if TYPE_CHECKING:
     from dgu.analysis.stats import independent_difference as independent_difference
     from dgu.analysis.stats import independent_ratio as independent_ratio
     from dgu.analysis.stats import jackknife_interval as jackknife_interval
+    from dgu.analysis.stats import median_interval as median_interval
     from dgu.analysis.stats import normal_estimate as normal_estimate
     from dgu.analysis.stats import proportion as proportion
     from dgu.analysis.stats import rank_correlation as rank_correlation
+    from dgu.analysis.stats import rank_trend as rank_trend
     from dgu.analysis.stats import share_difference as share_difference
     from dgu.analysis.stats import t_interval as t_interval
     from dgu.analysis.subspaces import BoundFit as BoundFit

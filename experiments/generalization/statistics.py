@@ -1,21 +1,21 @@
 """Statistics over seeds, and the reasons for which a run cannot test a claim."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dgu.analysis import bootstrap_interval, early_stopping, rank_correlation
+from dgu.analysis import early_stopping, median_interval, rank_trend
 from dgu.analysis.stats.estimates import Estimate
-from experiments.study import Measured, NotTested
+from experiments.study import Measured, Noted, NotTested
 
 #: Where a diverged run counts when a median or a ratio must be finite, in nats.
 WORST = 100.0
 #: Networks trained for fewer passes over the data than these are not called trained.
 LEAST_EPOCHS = 100
-#: Fewest points of which a rank correlation is informative.
-LEAST_RANKED = 4
+#: Fewest points of which a rank correlation is informative, and fewest seeds of which a median has a 95 % interval.
+LEAST_RANKED, LEAST_SEEDS = 4, 6
 #: A rise of the KL below this, in nats, counts as none; and how it is measured, in statements of claims.
 RISE = 0.02
 RISE_MEASURED = (
@@ -26,29 +26,42 @@ RISE_MEASURED = (
 WINDOW, LEAST_MEASURED = 5, 10
 
 
-def over_seeds(statistic: Callable[..., Any], *samples: np.ndarray) -> Estimate:
-    """A statistic of samples, with seeds on axis 0, and its interval (see ``bootstrap_interval``).
+#: What is said of claims whose intervals were found too narrow after their first run.
+MEDIAN_CHANGED = (
+    "the interval was of bootstrap percentiles, which are too narrow for so few seeds; "
+    "it is now between order statistics."
+)
+RATIO_CHANGED = (
+    "the value was the ratio of the medians over seeds, with an interval of bootstrap "
+    "percentiles, which are too narrow for so few seeds; it is now the median over seeds of the ratio, with an "
+    "interval between order statistics."
+)
 
-    Where a sample is empty, because every seed diverged, nothing is known: 0, from -``WORST`` to ``WORST``.
+
+def trend_changed(threshold: float | None) -> str:
+    """What is said of claims on rank correlations, which were held to ``threshold`` at first, or to 0 as now (None)."""
+    held = "" if threshold is None else f", and was held to {threshold:g}"
+    now = "" if threshold is None else ", and held to 0: so few points show whether there is a trend, not its strength"
+    return (
+        f"the rank correlation was that of the medians over seeds{held}, with an interval "
+        "of bootstrap percentiles, which are too narrow for so few seeds; it is now the mean over seeds of each seed's "
+        f"rank correlation, with the interval of Page's exact test of trend{now}."
+    )
+
+
+def median_over_seeds(values: np.ndarray) -> Measured:
+    """The median of one value a seed, with its interval between order statistics; no test with too few seeds."""
+    if len(values) < LEAST_SEEDS:
+        few = f"{len(values)} seeds (that did not diverge) are too few for a 95 % interval of their median"
+        return NotTested(f"{few}: at least {LEAST_SEEDS} are needed")
+    return median_interval(values)
+
+
+def trend(why: str, x: Sequence[float], rows: np.ndarray, note: str = "") -> Measured:
+    """The mean over seeds of Spearman's correlation of x with a seed's row of ``rows`` (R, X), with the interval of
+    Page's exact test; no test where there is a reason ``why``.
     """
-    if not all(len(sample) for sample in samples):
-        return Estimate(0.0, -WORST, WORST, method="no seed left")
-    return bootstrap_interval(statistic, *samples)
-
-
-def median_over_seeds(values: np.ndarray) -> Estimate:
-    """The median of one value a seed."""
-    return over_seeds(np.median, values)
-
-
-def ratio_of_medians(above: np.ndarray, below: np.ndarray) -> Estimate:
-    """The median of one sample over that of another, one value a seed each."""
-    return over_seeds(lambda a, b, axis: np.median(a, axis=axis) / np.median(b, axis=axis), above, below)
-
-
-def trend(x: Sequence[float], rows: np.ndarray) -> Estimate:
-    """Spearman's correlation of x with the median over seeds of rows (R, X)."""
-    return over_seeds(lambda values, axis: rank_correlation(x, np.median(values, axis=axis)), rows)
+    return NotTested(why) if why else Noted(rank_trend(x, rows), note)
 
 
 def finite(kl: np.ndarray) -> np.ndarray:

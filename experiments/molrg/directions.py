@@ -259,7 +259,7 @@ def _measured(config: Config, size: np.ndarray, share: np.ndarray, curvature: np
     return {
         "directions-larger": Noted(ratio, note),
         "directions-inside": Noted(analysis.t_interval(share[:, 0, 0], bounds=(0, 1)), note),
-        "directions-linear": Noted(analysis.t_interval(curvature[:, 0, -1]), note),
+        "directions-linear": Noted(analysis.t_interval(curvature[:, 0, -1], bounds=(0, np.inf)), note),
     }
 
 

@@ -214,7 +214,9 @@ def report(config: Config, subject: Subject, found: list[Compared]) -> Findings:
         distances = one.distances
         order[one.name] = _order(one, distances, GIVEN if one.subject.conditional else MIXTURE)
         blind[one.name] = _order(one, distances, MIXTURE)
-        bars[one.name] = own = {arm: analysis.t_interval(values) for arm, values in distances.items()}
+        bars[one.name] = own = {
+            arm: analysis.t_interval(values, bounds=(0, np.inf)) for arm, values in distances.items()
+        }
         rows.append((one.name, NETWORK, f"{one.counts[NETWORK]:,}", "", "", ""))
         rows += [
             (one.name, arm, f"{one.counts.get(arm, one.counts[NETWORK]):,}", *_ends(own[arm])) for arm in distances

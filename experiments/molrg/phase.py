@@ -119,7 +119,8 @@ def _straightened(arm: Arm) -> Estimate:
     """Gain in successes at the largest rank and size, each trial with and without orthonormal columns."""
     straight, raw = (arm[name][:, -1, -1].astype(float) for name in ("success", "raw"))
     gain = straight - raw
-    return normal_estimate(float(gain.mean()), float(np.sqrt(max(gain.var(), 0.25 / len(gain)) / len(gain))))
+    error = float(np.sqrt(max(gain.var(), 0.25 / len(gain)) / len(gain)))
+    return normal_estimate(float(gain.mean()), error, bounds=(-1.0, 1.0))
 
 
 def bounded(claim: str, bound: BoundFit) -> Measured:

