@@ -1,5 +1,6 @@
 """The table that ``--dry-run`` prints: what a preset would cost, without running it."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ class Cost:
         flop: floating-point operations.
         memory: bytes held at once.
         disk: bytes left on disk.
+        about: what the stage consists of, in whole sentences that are printed below the table; may be empty.
     """
 
     stage: str
@@ -21,6 +23,7 @@ class Cost:
     flop: float = 0
     memory: float = 0
     disk: float = 0
+    about: str = ""
 
 
 def cost_table(costs: Sequence[Cost]) -> str:
@@ -42,7 +45,10 @@ def cost_table(costs: Sequence[Cost]) -> str:
         for row in rows
     ]
     rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    notes = [
+        textwrap.fill(f"{cost.stage}: {cost.about}", 100, subsequent_indent="    ") for cost in costs if cost.about
+    ]
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *notes])
 
 
 def scaled(number: float, unit: str = "") -> str:

@@ -248,9 +248,40 @@ def _replicate_costs(options: Options, known: ClassImages) -> list[Cost]:
     few = min(d, MOST_DIMENSIONS)
     ridge = every * (4 * k * options.sizes[-1] * few**2 + len(tasks(options, sets, k, 0)) * few**3)
     return [
-        Cost("mixtures", 0, (options.replicates + again) * mixture, image * (kept + 2 * splits.total), 0),
         Cost(
-            "classifiers", 0, options.replicates * fit_flop, image * (kept + splits.total), options.replicates * image
+            "mixtures",
+            0,
+            (options.replicates + again) * mixture,
+            image * (kept + 2 * splits.total),
+            about=f"Fitted to all {splits.total:,} images of each class, and drawn {options.draws} times in every "
+            f"replicate. {_about_spectra(options, known)}",
+        ),
+        Cost(
+            "classifiers",
+            0,
+            options.replicates * fit_flop,
+            image * (kept + splits.total),
+            options.replicates * image,
+            about=_about_classifiers(options, known),
         ),
         Cost("resampled", 0, again * ridge, image * (kept + splits.total), options.resampled_pools * image),
     ]
+
+
+def _about_classifiers(options: Options, known: ClassImages) -> str:
+    """Problems, training sizes, test images, replicates and learning rates."""
+    titles = [panel.title for panel in panels(options, class_sets(options, known), known.class_names)]
+    sizes = ", ".join(f"{size:,}" for size in options.sizes)
+    rates = ", ".join(f"{rate:g}" for rate in options.recipe.learning_rates)
+    splits = options.splits
+    return (
+        f"{options.replicates} replicates of {len(titles)} problems: {'; '.join(titles)}. Training images of each "
+        f"class: {sizes}; images of each class tested on: {splits.test + splits.fit:,}. Learning rates: {rates}."
+    )
+
+
+def _about_spectra(options: Options, known: ClassImages) -> str:
+    """Images whose covariances and Gram matrices are looked at."""
+    grams = gram_classes(options, class_sets(options, known), len(known.labels)).values()
+    sizes = ", ".join(f"{len(classes)} classes x {count:,}" for classes, count in grams)
+    return f"Covariance spectra: of {options.splits.total:,} images of each class. Gram matrices: {sizes} images."

@@ -233,7 +233,15 @@ def test_paper_preset_costs_what_the_paper_says(tmp_path, monkeypatch, capsys):
     started = time.process_time()
     assert study("--preset", "paper", "--dry-run") == ()
     assert time.process_time() - started < 20
-    rows = numbers(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    rows = numbers(printed)
+    words = " ".join(printed.split())
+    for wanted in (
+        "class: 128, 256, 512, 1,024, 2,048, 4,096; images", "Fitted to all 10,240 images of each class",
+        "Gram matrices: 4 classes x 2,048, 10 classes x 512, 20 classes x 512", "20 replicates of 14 problems",
+        "Learning rates: 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1.", "all 20 classes, cross entropy",
+    ):  # fmt: skip
+        assert wanted in words
     evaluations, flop, memory, disk = rows["sampling"]
     # 20 classes, 10,240 images each, 256 Heun steps without the last correction.
     assert evaluations == 20 * 10_240 * 511
