@@ -41,7 +41,9 @@ SHOWN = 3
 _STAGES, _ODE_STEPS, _PRODUCT = 13, 25, 1.5
 #: Operations a second that two cores reached with these networks, measured, for the estimate of the time.
 _RATE = 9e10
-_CHANGED = "Interval changed after results were seen: it was the corrected resampled t, for splits that use up one pool."
+_CHANGED = (
+    "Interval changed after results were seen: it was the corrected resampled t, for splits that use up one pool."
+)
 #: The networks in legends.
 ARMS = tuple(f"{name} pair" for name in PAIRS)
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from dgu.analysis.stats.ranking import auc as auc
     from dgu.analysis.stats.ranking import hits_at as hits_at
     from dgu.analysis.stats.ranking import rank_correlation as rank_correlation
-    from dgu.analysis.stats.resampling import corrected_t_interval as corrected_t_interval
     from dgu.analysis.stats.resampling import equivalence as equivalence
     from dgu.analysis.stats.resampling import jackknife_interval as jackknife_interval
     from dgu.analysis.stats.resampling import t_interval as t_interval
