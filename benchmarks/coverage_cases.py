@@ -238,31 +238,6 @@ def rise(rng: np.random.Generator, repeats: int) -> Draws:
     return Draws.of((analysis.early_stopping(each).rise for each in curves), 0.0)
 
 
-def splits_of(count: int) -> Simulator:
-    """The corrected t: the difference of two classifiers' accuracy over new splits of one pool.
-
-    Least-squares classifiers of two Gaussian classes of 200 rows in 8 dimensions, on all numbers and on half of them;
-    300 rows train and 100 test. The truth is the mean over pools.
-    """
-
-    def simulate(rng: np.random.Generator, repeats: int) -> Draws:
-        y = np.repeat([-1.0, 1.0], 200)
-        pools = rng.normal(size=(repeats, 400, 8)) + 0.35 * y[:, None]
-        differences = np.empty((repeats, count))
-        for place, pool in enumerate(pools):
-            order = rng.permuted(np.tile(np.arange(400), (count, 1)), axis=1)
-            rows, labels = pool[order], y[order]
-            right = []
-            for width in (8, 4):
-                x, target = rows[:, :300, :width], labels[:, :300, None]
-                weight = np.linalg.solve(x.mT @ x, x.mT @ target)
-                right.append(((rows[:, 300:, :width] @ weight)[..., 0] * labels[:, 300:] > 0).mean(axis=1))
-            differences[place] = right[0] - right[1]
-        return Draws.of(analysis.corrected_t_interval(differences, 300, 100))
-
-    return simulate
-
-
 def bootstrap_of(method: str, statistic: Callable[..., np.ndarray], n: int, truth: float) -> Simulator:
     """scipy's bootstrap of a few lognormal values, 2,000 redraws."""
 
@@ -297,8 +272,6 @@ CASES = (
     Case(_T, "12 lognormal values", "the same, were they skewed", t_of(12, skewed, float(np.exp(0.5)))),
     Case(_T, "100 lognormal values", "hidden_gaussian: pairs of images", t_of(100, skewed, float(np.exp(0.5)))),
     Case("geometric mean", "20 lognormal values", "concentration: contraction; molrg: directions", geometric_of(20)),
-    Case("corrected t", "20 splits of a pool", "universality, audit, concentration", splits_of(20), 4),
-    Case("corrected t", "3 splits of a pool", "generalization: images", splits_of(3), 4),
     Case("rise by cross-fitting, t", "20 flat curves", "generalization: early stopping", rise),
     Case(_MEDIAN, "6 lognormal values", "generalization: capacity, boxes", median_of(6)),
     Case(_MEDIAN, "10 lognormal values", "generalization: flow, modes shift", median_of(10)),

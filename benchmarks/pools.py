@@ -33,10 +33,10 @@ import tyro
 from benchmarks import provenance
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.pools import pool_variance, pooled_interval, smoothed_bootstrap
-from dgu.analysis.stats.resampling import corrected_t_interval, t_interval
+from dgu.analysis.stats.resampling import t_interval
 from dgu.analysis.universality.designs import corrected_gap
+from dgu.analysis.universality.resampled import BANDWIDTH
 from dgu.analysis.universality.ridge import RIDGE
-from experiments.universality.replicates import BANDWIDTH
 
 #: Images of each class in the parts of a split, in the default study's ratios to the dimension.
 FIT, TRAIN, VALIDATION, TEST = 49, 60, 7, 31
@@ -193,13 +193,22 @@ def simulate(config: Config, law: Law) -> dict[str, float]:
         between = pool_variance(gaps(again, config.resampled_splits, [2, number], law.features, ridge))
         found.append(pooled_interval(values, between))
         alone.append(t_interval(values))
-        corrected.append(corrected_t_interval(values, FIT + TRAIN + VALIDATION, TEST))
+        corrected.append(_corrected_t(values))
     return _summary(found, law.zero) | {
         f"{name}, {what}": value
         for name, others in {"S^2 / J alone": alone, "corrected resampled t": corrected}.items()
         for what, value in _summary(others, law.zero).items()
         if what in ("coverage", "width", "not zero")
     }
+
+
+def _corrected_t(values: np.ndarray) -> Estimate:
+    """The corrected resampled t interval: ``SE^2 = (1 / J + n_test / n_train) S^2`` (Nadeau and Bengio, Machine
+    Learning 52, 2003, eq. 9).
+    """
+    error = np.sqrt((1 / len(values) + TEST / (FIT + TRAIN + VALIDATION)) * values.var(ddof=1))
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * error
+    return Estimate(values.mean(), values.mean() - half, values.mean() + half)
 
 
 def _summary(found: list[Estimate], zero: bool) -> dict[str, float]:

@@ -14,7 +14,6 @@ PROMISED = {
     ("t", "3 normal values"): 0.95,
     ("t", "12 normal values"): 0.95,
     ("geometric mean", "20 lognormal values"): 0.95,
-    ("corrected t", "20 splits of a pool"): 0.95,
     ("rise by cross-fitting, t", "20 flat curves"): 0.94,
     ("order statistics of a median", "6 lognormal values"): 0.969,
     ("order statistics of a median", "10 lognormal values"): 0.979,

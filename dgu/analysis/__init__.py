@@ -123,7 +123,6 @@ if TYPE_CHECKING:
     from dgu.analysis.stats import SigmoidFit as SigmoidFit
     from dgu.analysis.stats import auc as auc
     from dgu.analysis.stats import bounded_mean as bounded_mean
-    from dgu.analysis.stats import corrected_t_interval as corrected_t_interval
     from dgu.analysis.stats import equivalence as equivalence
     from dgu.analysis.stats import exactly as exactly
     from dgu.analysis.stats import fit_sigmoids as fit_sigmoids

@@ -1,7 +1,14 @@
-"""Universality applied: test errors of least squares predicted from means and covariances, simulated and on images."""
+"""Universality applied: test errors of least squares predicted from means and covariances, simulated and on images.
+
+What is measured on images is the error of least squares on splits of some of the samples, less what theory predicts
+from the moments of the others. All splits share these moments and their pool of samples, and in the null the one draw
+of Gaussian images: that variation between pools comes from the same measurement, which is itself in closed form, on
+pools that are drawn anew from the samples, each with a null of its own.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -9,15 +16,17 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
-from dgu.analysis.stats.resampling import corrected_t_interval, t_interval
+from dgu.analysis.stats.resampling import t_interval
 from dgu.analysis.universality.fit_size import mixture_samples
 from dgu.analysis.universality.least_squares import simulated_errors
 from dgu.analysis.universality.least_squares_splits import predicted_and_split_errors
+from dgu.analysis.universality.resampled import on_new_pool
 from dgu.core.errors import require
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
+from experiments.pools import CORRECTED_POINTS, POINTS, Resampling, interval, on_resampled_pools
 from experiments.study import Claim, Cost, Figure, Findings, Noted, NotTested, Run, Table, each, equivalent, option
 from experiments.study.progress import progress
 
@@ -26,8 +35,6 @@ LINES = {"ridge": "best ridge", "min_norm": "no ridge"}
 #: Without a ridge the error peaks at n = d, and a finite d rounds the peak off: claims are about sizes n for which n /
 #: d is at least this factor away from 1.
 AWAY = 1.5
-#: The range of a difference of errors, in percentage points.
-_POINTS = (-100, 100)
 #: What each part of a claim says of one training size and classifier.
 _PARTS = {
     "prediction-simulation": "classifiers of the mixture err as often as predicted",
@@ -39,14 +46,14 @@ FIGURES = (
         "prediction",
         "Test error of one-vs-all least squares against training size (upper axis: n over d): theory from the moments "
         "of a part of the samples (grey), simulation on the Gaussian mixture with these moments, and training and "
-        "testing on other samples. Bands: 95 % intervals. The moments are themselves estimates, which makes the "
-        "classes of the mixture easier to tell apart than those of the samples.",
+        "testing on other samples. Bands: 95 % intervals, variation between pools of samples included. The moments are "
+        "themselves estimates, which makes the classes of the mixture easier to tell apart than those of the samples.",
     ),
 )
 
 
 @dataclass(frozen=True)
-class Config(study.Options, prefix="prediction"):
+class Config(Resampling, prefix="prediction"):
     """One-vs-all least squares: asymptotic theory, simulation on the mixture, and training on the samples."""
 
     ratios: tuple[float, ...] = option((0.5, 0.8, 1.25, 2.0, 4.0), gt=0.0)
@@ -92,7 +99,7 @@ class Config(study.Options, prefix="prediction"):
 
 
 PRESETS = {
-    "smoke": Config(ratios=(0.25,), between=2, simulations=2, replicates=2),
+    "smoke": Config(ratios=(0.25,), between=2, simulations=2, replicates=2, resampled_pools=2),
     "default": Config(),
     "paper": Config(replicates=20, simulations=20),
 }
@@ -123,6 +130,8 @@ def claims(config: Config) -> tuple[Claim, ...]:
             source="Theorem 1",
             unit="points",
             one_network=True,
+            changed="the interval was the corrected resampled t, which leaves out that "
+            "all splits share the moments and the null's draw.",
         ),
     )
 
@@ -144,28 +153,29 @@ def measure(config: Config, subject: Subject, run: Run) -> dict[str, Any]:
         name: run.stage(name, predict, config, subject, run.seed, null, allow_nonfinite=True)
         for name, null in (("samples", None), ("null", stream(run.key, "null")))
     }
+    again = on_resampled_pools(config, run, partial(resampled, config, subject, run.seed, run.key))
     n, predicted = len(subject.labels) * _per_class(config, subject), pools["samples"]
     ridges = predicted["best"][predicted["at"]].tolist()
     simulated = [
         run.stage(f"simulated-{size}", simulate, config, predicted, size, ridge, stream(run.key, size))["errors"]
         for size, ridge in progress(list(zip(n.tolist(), ridges)), "simulations", unit="training sizes")
     ]
-    return pools | {"simulated": np.stack(simulated)}
+    return pools | {"simulated": np.stack(simulated), "resampled": again}
 
 
 def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findings:
     """Theory beside simulation and images, at each training size."""
     n, d = len(subject.labels) * _per_class(config, subject), subject.dimension
     parts = config.parts(subject.per_class)
-    # In percentage points, (sizes, lines, replicates).
-    theory = {name: 100 * found[name]["theory"][..., None] for name in ("samples", "null")}
-    errors = {name: 100 * found[name]["errors"] for name in theory}
-    simulation = 100 * np.moveaxis(found["simulated"], 1, -1)
+    # In percentage points, (replicates, sizes, lines); of pools drawn anew (pools, splits, sizes, lines).
+    theory = {name: 100 * found[name]["theory"] for name in ("samples", "null")}
+    errors = {name: 100 * np.moveaxis(found[name]["errors"], -1, 0) for name in theory}
     off = {name: errors[name] - theory[name] for name in theory}
-    shared: dict[str, Any] = {"n_train": parts["train"], "n_test": parts["test"]}
+    simulation, again = 100 * np.moveaxis(found["simulated"], 1, -1), found["resampled"]
+    off_again = {name: 100 * (again[f"{name}.errors"] - again[f"{name}.theory"]) for name in theory}
     drawn = t_interval(simulation, bounds=(0, 100))
-    seen = corrected_t_interval(errors["samples"], **shared, bounds=(0, 100))
-    alone = corrected_t_interval(off["null"], **shared, bounds=_POINTS)
+    seen = interval(lambda error: error, errors["samples"], 100 * again["samples.errors"], (0, 100))
+    alone = interval(lambda one: one["null"], off, off_again, POINTS)
 
     # Training sets of a pool too small for the ratios may all lie near the peak: then no claim is tested.
     far = np.flatnonzero(np.maximum(n / d, d / n) >= AWAY * 0.98)
@@ -173,10 +183,12 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
     far = np.arange(len(n)) if near else far
     where = "near the peak at 1" if near else f"n / d a factor of {AWAY:g} or more away from the peak at 1"
     compared: dict[str, Estimate] = {
-        "prediction-simulation": t_interval((simulation - theory["samples"])[far], bounds=_POINTS),
-        "prediction-images": corrected_t_interval((off["samples"] - off["null"])[far], **shared, bounds=_POINTS),
+        "prediction-simulation": t_interval((simulation - theory["samples"][..., None])[far], bounds=POINTS),
+        "prediction-images": interval(
+            lambda one: (one["samples"] - one["null"])[..., far, :], off, off_again, CORRECTED_POINTS
+        ),
     }
-    expected = theory["samples"][..., 0]
+    expected = theory["samples"]
     offs = (drawn.value - expected, seen.value - expected, alone.value)
     worst = [float(np.abs(np.asarray(values)[far]).max()) for values in offs]
     return Findings(
@@ -208,16 +220,37 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
 def predict(config: Config, subject: Subject, seed: int, null: Key | None) -> dict[str, np.ndarray]:
     """What ``predicted_and_split_errors`` finds on the samples, or where ``null`` is given on draws with this key from
     the Gaussian mixture with the moments of all samples; splits are made from ``seed``."""
-    images = subject.rows if null is None else mixture_samples(subject.rows, null, subject.per_class)
-    parts = config.parts(images.shape[1])
+    return _on_pool(config, subject.rows, seed, null, config.between, config.replicates)
+
+
+def resampled(config: Config, subject: Subject, seed: int, key: Key, number: int) -> dict[str, np.ndarray]:
+    """``errors`` and ``theory`` of samples and null, (splits, sizes, 2) each, on pool ``number`` of those drawn
+    anew.
+    """
+    splits, own = config.resampled_splits, stream(key, "null", "resampled", number)
+
+    def both(sets: Sequence[np.ndarray], _: int) -> dict[str, np.ndarray]:
+        out = {}
+        for name, null in (("samples", None), ("null", own)):
+            found = _on_pool(config, sets[0], seed, null, 2, splits)
+            out[f"{name}.errors"] = np.moveaxis(found["errors"], -1, 0)
+            out[f"{name}.theory"] = np.broadcast_to(found["theory"], out[f"{name}.errors"].shape)
+        return out
+
+    # With as many dimensions as there are: errors depend on n / d. One call makes all splits of a pool.
+    rng, d = np.random.default_rng([seed, number, 11]), subject.dimension
+    return {name: values[0] for name, values in on_new_pool([subject.rows], rng, 1, both, most_dimensions=d).items()}
+
+
+def _on_pool(
+    config: Config, rows: np.ndarray, seed: int, null: Key | None, between: int, replicates: int
+) -> dict[str, np.ndarray]:
+    k, per_class, d = rows.shape
+    images = rows if null is None else mixture_samples(rows, null, per_class)
+    parts = config.parts(per_class)
+    sizes = config.sizes(d, k, parts["train"])
     return predicted_and_split_errors(
-        images,
-        _per_class(config, subject),
-        fit=parts["fit"],
-        test=parts["test"],
-        between=config.between,
-        replicates=config.replicates,
-        seed=seed,
+        images, sizes, fit=parts["fit"], test=parts["test"], between=between, replicates=replicates, seed=seed
     )
 
 
@@ -281,7 +314,9 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     n = k * config.sizes(d, k, parts["train"]).astype(float)
     theory = (len(n) + config.between) * 12 * 6 * (2 * k + 2) * float(d) ** 3
     fits = sum(2 * size * d * min(size, d) + min(size, d) ** 3 for size in n)
-    flop = 2 * theory + 2 * (config.simulations + 2 * config.replicates) * fits
+    again = config.resampled_pools
+    flop = 2 * (1 + again) * theory
+    flop += 2 * (config.simulations + 2 * config.replicates + 2 * again * config.resampled_splits) * fits
     return [Cost("prediction", 0, flop, 8 * (4 * k * d * d + max(n) * d), 0)]
 
 

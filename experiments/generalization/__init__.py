@@ -34,7 +34,9 @@ STUDY = Study(
         "gradient flow": "training in continuous time of a score that is linear in its parameters, of random features, "
         "on the loss over the n training examples. Its population loss is that over all data there can be.",
         "Theorem 1": "of the paper: a bound on the KL in terms of training time, n and the number of random features.",
-        "nearest, farthest pair": "of clusters that k-means finds in real images; a network is trained on each pair.",
+        "nearest, farthest pair": "of clusters that k-means finds in real images; a network is trained on each pair. "
+        "Each seed splits the clusters' images anew into training and held-out ones; intervals are over seeds, and "
+        "about these clusters, whatever other images there may be.",
     },
     overrides={
         "default": {"parts": tuple(part.name for part in _PARTS if part is not images.PART)},

@@ -5,31 +5,21 @@ the same design, so that the same differences of arms can be read off both.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from dgu.analysis.moments.principal import principal_images
 from dgu.analysis.moments.spectra import squared_singular_values
-from dgu.analysis.stats.pools import smoothed_bootstrap
 from dgu.analysis.universality.arms import PARTS, Pool, Task, assemble, train_and_test
 from dgu.analysis.universality.designs import COMPARED, Parts, averaged, held_apart, numbered, split_arms
+from dgu.analysis.universality.resampled import on_new_pool
 from dgu.analysis.universality.ridge import ridge_and_test
 from dgu.core.keys import seeded, stream
 from dgu.data.splits import check_disjoint, class_splits, digests
 from experiments.universality.options import Options
 from experiments.universality.problems import gram_classes, tasks
-
-#: Bandwidth of the smoothed bootstrap, in standard deviations of each class.
-BANDWIDTH = 0.5
-#: Above so many dimensions, pools drawn anew are compared by their leading principal components alone.
-MOST_DIMENSIONS = 512
-#: About how many rows these components come from.
-_ROWS_OF_AXES = 8192
 
 _covariance_values = jax.jit(jax.vmap(partial(squared_singular_values, centre=True)))
 
@@ -108,10 +98,7 @@ def resampled(
         As ``replicate``, without losses and rates; every array has a leading axis of splits.
     """
     base = examples.pool(number % options.pools, options.splits.total)
-    rows, real = _reduced(base.rows, base.real)
-    rng = np.random.default_rng([options.seed, number, 11])
-    drawn = smoothed_bootstrap(rows, rng, BANDWIDTH)
-    again = None if real is None else smoothed_bootstrap(real, rng, BANDWIDTH)
+    sources = [base.rows] if base.real is None else [base.rows, base.real]
     width = options.recipe.width
 
     def ridge(pool: Pool, task: Task, number: int, cross: bool) -> dict[str, np.ndarray]:
@@ -121,14 +108,12 @@ def resampled(
             pool = Pool(np.maximum(pool.x @ first.astype(np.float32), 0), pool.y, pool.rows)
         return {"accuracy": ridge_and_test(pool, task, cross=cross)}
 
-    def one(split: int) -> dict[str, np.ndarray]:
-        return measured(options, drawn, again, split_of(options, len(rows), split), sets, split, ridge)
+    def design(drawn: Sequence[np.ndarray], split: int) -> dict[str, np.ndarray]:
+        rows, real = drawn[0], drawn[1] if base.real is not None else None
+        return measured(options, rows, real, split_of(options, len(rows), split), sets, split, ridge)
 
-    # A thread for each split, as matrices this small only wait for a second BLAS thread. No program here is spread over
-    # devices: such ones, launched from two threads, could wait for each other.
-    with threadpool_limits(1), ThreadPoolExecutor() as threads:
-        found = list(threads.map(one, range(options.resampled_splits)))
-    return {name: np.stack([one[name] for one in found]) for name in found[0]}
+    rng = np.random.default_rng([options.seed, number, 11])
+    return on_new_pool(sources, rng, options.resampled_splits, design)
 
 
 def measured(
@@ -204,16 +189,6 @@ def _real_parts(rows: np.ndarray, options: Options, number: int) -> Parts:
     sizes = real_sizes(options, n)
     places = [class_splits(n, sizes, options.seed + 1, number, label) for label in range(len(rows))]
     return {part: np.stack([rows[label, places[label][part]] for label in range(len(rows))]) for part in sizes}
-
-
-def _reduced(rows: np.ndarray, real: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Rows as they are, or the coordinates along the leading principal axes of all of them where there are many."""
-    d = rows.shape[-1]
-    if d <= MOST_DIMENSIONS:
-        return rows, real
-    every = rows.reshape(-1, d)
-    axes = principal_images(every[:: max(1, len(every) // _ROWS_OF_AXES)], MOST_DIMENSIONS).vectors.T
-    return rows @ axes, None if real is None else real @ axes
 
 
 def _whole(arms: Mapping[str, Parts], arm: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from dgu.analysis.universality.resampled import MOST_DIMENSIONS
 from dgu.core.errors import require
 from dgu.data.splits import check_no_duplicates
 from dgu.models import EDMNetwork, Pretrained, load_checkpoint
@@ -27,7 +28,6 @@ from experiments.universality.features import PIXELS, Source, computed, dimensio
 from experiments.universality.options import Options
 from experiments.universality.problems import Panel, class_sets, gram_classes, panels, tasks
 from experiments.universality.replicates import (
-    MOST_DIMENSIONS,
     Examples,
     curve_arms,
     flat,

@@ -300,7 +300,7 @@ WITHOUT = {
     **dict.fromkeys("read_features read_statistics SSCD".split(), "takes a file"),
     **dict.fromkeys("proportion".split(), "takes truth values, which it only compares"),
     **dict.fromkeys(
-        "bounded_mean corrected_t_interval equivalence jackknife_interval t_interval".split(),
+        "bounded_mean equivalence jackknife_interval t_interval".split(),
         "takes measurements, to float64 at once",
     ),
 }

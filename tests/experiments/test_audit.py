@@ -4,13 +4,15 @@ line.
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dgu.analysis.stats.estimates import Estimate
+from dgu.analysis.stats.pools import pool_variance
 from dgu.data import SampleStore
-from experiments.audit import STUDY, memorisation
+from experiments.audit import STUDY, memorisation, universality
 from experiments.audit.common import text
 from experiments.audit.sets import Images, read
 from experiments.audit.subject import Subject
@@ -141,7 +143,8 @@ def test_features_from_files_and_sections_that_cannot_be_made(folder, tmp_path):
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["fidelity"]["features"] == "the features given"
     assert metrics.keys() == {part.name for part in STUDY.parts} - {"universality", "membership"}
-    assert {claim.id for claim in claims} == set(CLAIM_IDS) - {"audit-universality", "audit-membership"}
+    left_out = {"audit-universality", "audit-universality-gap", "audit-membership"}
+    assert {claim.id for claim in claims} == set(CLAIM_IDS) - left_out
     page = (tmp_path / "run/report.html").read_text()
     assert "Skipped universality: no replicates" in page and "Skipped membership: no network was given" in page
     assert "50 (set aside from the reference)" in page
@@ -206,6 +209,64 @@ def test_one_per_cent_of_near_duplicates_are_listed_and_nothing_else(tmp_path):
     _, pairs = memorised(tmp_path, samples)
     assert {(pair["sample"], pair["reference"]) for pair in pairs} == set(zip(planted.tolist(), rows.tolist()))
     assert all(0.005 < pair["rms"] < 0.016 for pair in pairs)
+
+
+# --- universality, by its section alone ------------------------------------------------------------------------------
+
+SIZES = {"fit": 40, "train": 35, "validation": 5, "test": 20}
+
+
+def pool(seed, count=100, classes=3, d=6):
+    """Exactly Gaussian rows."""
+    rng = np.random.default_rng(seed)
+    means = np.random.default_rng(0).normal(size=(classes, 1, d))
+    return (means + rng.normal(size=(classes, count, d))).astype(np.float32)
+
+
+def test_classifiers_of_the_cross_matrix_see_no_image_that_its_mixtures_are_fitted_to():
+    """With some images far away: those of the part fit move the mixtures, those of the part test only the mixture of all
+    samples and the samples' own column.
+    """
+    config, pools = universality.PRESETS["smoke"], [pool(1), pool(2, 80)]
+    before = universality.accuracies(config, None, SIZES, 0, pools, 0)
+    assert before["own"].shape == (4,) and before["cross"].shape == (4, 4)
+    for part, stays in (("fit", [0, 3]), ("test", [1, 2])):
+        moved = pools[0].copy()
+        moved[1, universality.class_splits(100, SIZES, 0, 1, 1)[part]] -= 6
+        after = universality.accuracies(config, None, SIZES, 0, [moved, pools[1]], 0)
+        same = after["cross"] == before["cross"]
+        # What was trained on the arms that stay and tested on them, and what is not.
+        assert same[np.ix_(stays, stays)][1:, 1:].all() and same[3, 3] and not same.all()
+        assert (after["own"] != before["own"])[:3].all() and after["own"][3] == before["own"][3]
+    again = universality.accuracies(config, None, SIZES, 0, pools, 1)
+    assert not np.array_equal(again["own"], before["own"])
+
+
+def test_the_gap_of_gaussian_samples_is_the_null_corrected_one_with_the_variation_between_pools():
+    config = replace(universality.PRESETS["smoke"], replicates=4, resampled_pools=6, draws=2)
+    pools = [pool(3), pool(4)]
+    own = [universality.accuracies(config, None, SIZES, 0, pools, number) for number in range(config.replicates)]
+    found = {
+        "replicates": {name: np.stack([one[name] for one in own]) for name in own[0]},
+        "resampled": {
+            name: np.stack([universality.resampled(config, SIZES, 0, pools, number)[name] for number in range(6)])
+            for name in own[0]
+        },
+    }
+    assert found["resampled"]["cross"].shape == (6, 2, 4, 4)
+    labels = np.repeat(np.arange(3, dtype=np.int32), 100)
+    images = [Images(rows.reshape(-1, 6, 1, 1), labels) for rows in pools]
+    subject = Subject(*images, images[1], class_names=("a", "b", "c"))
+    findings = universality.report(config, subject, found)
+    gap = findings.claims["audit-universality"]
+    samples, mixture, null, _ = 100 * found["replicates"]["own"].mean(axis=0)
+    assert gap.value == pytest.approx(samples - 2 * mixture + null)
+    corrected = 100 * found["resampled"]["own"] @ [1, -2, 1, 0]
+    assert gap.standard_error == pytest.approx(
+        np.sqrt((100 * found["replicates"]["own"] @ [1, -2, 1, 0]).var(ddof=1) / 4 + pool_variance(corrected).value)
+    )
+    assert abs(gap.value) < 4 * gap.standard_error
+    assert findings.claims["audit-universality-gap"] is gap and "perhaps zero" in findings.answer
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

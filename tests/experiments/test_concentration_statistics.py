@@ -98,7 +98,26 @@ def test_spectra_of_gaussian_images(sections):
 def test_representations_compare_three(sections):
     section = sections["representations"][0]
     assert section.metrics["dimension"] == {"pixels": 64, "cnn": 16, "random-conv": 128}
-    assert all(-60 < gap < 60 for gaps in section.metrics["gaps"].values() for gap in gaps)
+    for raw, null, corrected in (gaps.values() for gaps in section.metrics["gaps"].values()):
+        assert -60 < raw < 60 and -60 < null < 60 and corrected == pytest.approx(raw - null)
+    values = {claim.id: claim.value for claim in section.claims}
+    for name in representations.NAMES:
+        gap = section.metrics["gaps"][name][representations.CORRECTED]
+        assert values[f"representations-{name}"] == values[f"representations-{name}-gap"] == gap
+
+
+def test_intervals_of_representations_hold_the_variation_between_pools():
+    """Accuracies that agree within a pool and differ between pools by 3 points of the corrected gap."""
+    rng = np.random.default_rng(0)
+    accuracy = np.array([0.7, 0.8, 0.85]) + 1e-4 * rng.normal(size=(6, 3))
+    between = 0.03 * rng.normal(size=(24, 1, 1)) * np.array([1.0, 0.0, 0.0])
+    again = accuracy.mean(axis=0) + between + 1e-4 * rng.normal(size=(24, 2, 3))
+    raw, null, corrected = representations._gaps(accuracy, again).values()
+    assert raw.value == pytest.approx(-10, abs=0.1) and null.value == pytest.approx(-5, abs=0.1)
+    assert corrected.value == pytest.approx(raw.value - null.value)
+    for gap in (raw, corrected):
+        assert gap.standard_error == pytest.approx(100 * between[:, 0, 0].std(ddof=1), rel=0.01)
+    assert null.standard_error < 0.02
 
 
 def test_representations_need_two_classes_and_do_without_real_images():
@@ -133,7 +152,7 @@ def test_too_few_images_are_refused_before_the_work(name):
         *(("spectra", *bad) for bad in (("draws", 9), ("planted", 19), ("white_sets", 1), ("straight", 0.0))),
         *(("spectra", *bad) for bad in (("exponent_margin", 0.0), ("factor", 1.0), ("eigenvectors", 0))),
         *(("representations", *bad) for bad in (("replicates", 1), ("epochs", 0), ("width", 0), ("margin", 0.0))),
-        ("representations", "max_standard_error", 0.0),
+        *(("representations", *bad) for bad in (("resampled_pools", 1), ("resampled_splits", 1), ("draws", 0))),
     ],
 )
 def test_options_out_of_range(name, option, value):

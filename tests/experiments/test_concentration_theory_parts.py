@@ -2,9 +2,14 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
+from dgu.analysis import fit_size_accuracy
+from dgu.analysis.stats.pools import smoothed_bootstrap
+from dgu.analysis.universality.least_squares_splits import predicted_and_split_errors
+from dgu.analysis.universality.resampled import BANDWIDTH
 from dgu.core.errors import InputError
 from experiments.concentration import fit_size, prediction, theorem
 from experiments.concentration.subject import Plan, images_only
@@ -58,6 +63,60 @@ def test_prediction_agrees_with_its_simulation(tmp_path):
     section = prediction.PART.section(config, subject(), RunDirectory.open(tmp_path, config), 0)
     differences = np.asarray(section.metrics["simulated"]) - np.asarray(section.metrics["theory"])
     assert np.abs(differences).max() < 4 and np.asarray(section.metrics["theory"]).min() > 5
+
+
+def test_pools_drawn_anew_are_measured_like_the_samples():
+    config, looked_at = CONFIGS["prediction"], subject()
+    found = prediction.resampled(config, looked_at, 4, jax.random.key(1), 2)
+    drawn = smoothed_bootstrap(looked_at.rows, np.random.default_rng([4, 2, 11]), BANDWIDTH)
+    parts = config.parts(60)
+    expected = predicted_and_split_errors(
+        drawn,
+        config.sizes(16, 3, parts["train"]),
+        fit=parts["fit"],
+        test=parts["test"],
+        between=2,
+        replicates=2,
+        seed=4,
+    )
+    np.testing.assert_allclose(found["samples.errors"], np.moveaxis(expected["errors"], -1, 0))
+    np.testing.assert_allclose(found["samples.theory"], np.stack(2 * [expected["theory"]]))
+    # The null is drawn anew, too: its variation is one between pools.
+    other = prediction.resampled(config, looked_at, 4, jax.random.key(2), 2)
+    np.testing.assert_array_equal(other["samples.errors"], found["samples.errors"])
+    assert (other["null.theory"] != found["null.theory"]).all()
+
+    config = CONFIGS["fit_size"]
+    found, sweep = fit_size.resampled(config, looked_at, 4, 2), config.sweep(60)
+    for pool in ("images", "null"):
+        one = fit_size_accuracy(drawn, sweep, None, seed=4, replicate=1, null=pool == "null")
+        np.testing.assert_array_equal(found[pool][1], one)
+        assert found[pool].shape == (2, 4) and not np.array_equal(found[pool][0], one)
+
+
+def test_intervals_of_the_fit_hold_the_variation_between_pools():
+    """Splits that nearly agree, of pools that differ: in the images alone, by 4 points with every mixture."""
+    config, looked_at = CONFIGS["fit_size"], subject()
+    rng = np.random.default_rng(0)
+    arms = np.array([0.7, 0.9, 0.75, 0.8])
+    between = 0.04 * rng.normal(size=(24, 1, 1)) * np.array([1.0, 0.0, 0.0, 0.0])
+
+    def noisy(values):
+        return values + 1e-4 * rng.normal(size=values.shape)
+
+    found = {
+        "replicates": {pool: noisy(np.tile(arms, (5, 1))) for pool in ("images", "null")},
+        "resampled": {"images": noisy(arms + np.repeat(between, 2, axis=1)), "null": noisy(np.tile(arms, (24, 2, 1)))},
+    }
+    claims = fit_size.report(config, looked_at, found).claims
+    shrinks, beyond, published = (claims[f"fit-size-{name}"] for name in ("shrinks", "null", "published"))
+    shrinks, beyond = shrinks.measured, beyond.measured
+    assert (shrinks.value, beyond.value, published.value) == pytest.approx((15, 0, -10), abs=0.1)
+    deviation = 100 * between[:, 0, 0].std(ddof=1)
+    for estimate in (beyond, published):
+        assert estimate.standard_error == pytest.approx(deviation, rel=0.01)
+    # Both differences move alike, as long as they keep their sign.
+    assert shrinks.standard_error < deviation
 
 
 def test_one_class_or_large_images_are_skipped():

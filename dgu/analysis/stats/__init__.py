@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dgu.analysis.stats.ranking import median_interval as median_interval
     from dgu.analysis.stats.ranking import rank_correlation as rank_correlation
     from dgu.analysis.stats.ranking import rank_trend as rank_trend
-    from dgu.analysis.stats.resampling import corrected_t_interval as corrected_t_interval
     from dgu.analysis.stats.resampling import equivalence as equivalence
     from dgu.analysis.stats.resampling import jackknife_interval as jackknife_interval
     from dgu.analysis.stats.resampling import t_interval as t_interval

@@ -1,11 +1,8 @@
 """The statistics of a study made of replicates: intervals of a mean difference, a paired test of equivalence, a
 jackknife.
 
-Replicates that split one pool again and again share most of their data, so the usual t interval is far too short. For
-splits with ``n_test`` test and ``n_train`` training examples two replicates' results correlate by about
-``n_test / (n_test + n_train)``, which makes the mean of J of them have variance
-``(1 / J + n_test / n_train) S^2``, S^2 the sample variance (Nadeau and Bengio, Machine Learning 52, 2003, eq. 9).
-Replicates on truly fresh samples keep ``S^2 / J``.
+The intervals here are for independent replicates, on fresh samples. Replicates that split one pool again and again
+share most of their data: their interval needs the variance between pools, too (``dgu.analysis.stats.pools``).
 
 Equivalence turns the burden of proof round: two one-sided t tests (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987)
 reject "the difference is at least the margin". Two arms do not "match" because a test found no difference.
@@ -74,32 +71,17 @@ def sample_deviation(
     return np.where(np.ptp(values, axis=-1) <= relative * largest, 0.0, values.std(axis=-1, ddof=1))
 
 
-def resampled_standard_error(
-    values: Sequence[float | int] | Num[ArrayLike, "*batch J"], test_per_train: float | int = 0.0
-) -> Float[np.ndarray, "*batch"]:
-    """``sqrt((1 / J + n_test / n_train) S^2)`` of the mean over the last axis, S^2 with J - 1 degrees of freedom.
-
-    Exactly 0 where the values differ by rounding alone (``sample_deviation``): then nothing is known of their spread.
-
-    Args:
-        values: one result per replicate along the last axis, J at least 2.
-        test_per_train: ``n_test / n_train`` of each replicate's split of the shared pool; 0 for fresh replicates.
-
-    Raises:
-        InputError: fewer than 2 replicates, non-finite values, or a negative ratio.
+def _standard_error(values: Sequence[float | int] | ArrayLike, scale: float = 0.0) -> np.ndarray:
+    """``S / sqrt(J)`` of the mean over the last axis; exactly 0 where the values differ by rounding alone (see
+    ``sample_deviation``): then nothing is known of their spread.
     """
-    return _standard_error(values, test_per_train, 0.0)
-
-
-def _standard_error(values: Sequence[float | int] | ArrayLike, test_per_train: float | int, scale: float) -> np.ndarray:
     given, values = values, as_floats("values", values)
     require(values.ndim >= 1, "values.shape", values.shape, "(..., J), one result per replicate along the last axis")
     replicates = values.shape[-1]
     require(replicates >= 2, "replicates", replicates, "at least 2")
     require(bool(np.isfinite(values).all()), "values", "non-finite", "finite")
     check_squares(np.float64, values=values)
-    require(0 <= test_per_train < float("inf"), "test_per_train", test_per_train, "n_test / n_train, 0 or more")
-    return np.asarray(np.sqrt(1 / replicates + test_per_train) * sample_deviation(given, scale))
+    return np.asarray(np.sqrt(1 / replicates) * sample_deviation(given, scale))
 
 
 def t_interval(
@@ -120,34 +102,7 @@ def t_interval(
         InputError: fewer than 2 replicates, non-finite values, ``confidence`` outside (0, 1), or bounds that do not
             rise.
     """
-    return _interval(values, 0.0, confidence, bounds)
-
-
-def corrected_t_interval(
-    values: Sequence[float | int] | Num[ArrayLike, "*batch J"],
-    n_train: int,
-    n_test: int,
-    confidence: float = 0.95,
-    *,
-    bounds: tuple[float | int, float | int] = _UNBOUNDED,
-) -> Estimate:
-    """``mean +- t_{J-1} sqrt((1 / J + n_test / n_train) S^2)`` over the last axis, for new splits of one shared pool.
-
-    It covers the variation over pools, which J cannot reduce: the width tends to ``2 t S sqrt(n_test / n_train)``.
-    Source: Nadeau and Bengio (2003), the corrected resampled t.
-
-    Args:
-        values: one result per replicate along the last axis.
-        n_train: examples that a replicate's result is trained on.
-        n_test: examples that it is tested on, disjoint from the training ones.
-        confidence: two-sided.
-        bounds: the range of what is estimated, as of ``t_interval``.
-
-    Raises:
-        InputError: sizes below 1, fewer than 2 replicates, non-finite values, ``confidence`` outside (0, 1), or bounds
-            that do not rise.
-    """
-    return _interval(values, _ratio(n_train, n_test), confidence, bounds)
+    return _interval(values, confidence, bounds)
 
 
 def geometric_mean(values: Sequence[float | int] | Num[ArrayLike, "J"], confidence: float = 0.95) -> Estimate:
@@ -196,26 +151,19 @@ def jackknife_interval(
     require(fits, "without.shape", values.shape, wanted)
     groups = values.shape[-1]
     # The standard error of independent values, times J - 1: these share all groups but two.
-    error = np.asarray((groups - 1) * resampled_standard_error(values))
+    error = np.asarray((groups - 1) * _standard_error(values))
     return _about(centre, error, groups - 1, confidence, bounds, "jackknife t")
-
-
-def _ratio(n_train: int, n_test: int) -> float:
-    require(n_train >= 1 and n_test >= 1, "(n_train, n_test)", (n_train, n_test), "positive sizes")
-    return float(n_test) / float(n_train)
 
 
 def _interval(
     values: Sequence[float | int] | ArrayLike,
-    test_per_train: float,
     confidence: float,
     bounds: tuple[float | int, float | int] = _UNBOUNDED,
     scale: float = 0.0,
 ) -> Estimate:
-    error = _standard_error(values, test_per_train, scale)
+    error = _standard_error(values, scale)
     values = as_doubles("values", values)
-    method = "corrected resampled t" if test_per_train else "t"
-    return _about(np.asarray(values.mean(axis=-1)), error, values.shape[-1] - 1, confidence, bounds, method)
+    return _about(np.asarray(values.mean(axis=-1)), error, values.shape[-1] - 1, confidence, bounds, "t")
 
 
 def _about(
@@ -278,7 +226,7 @@ class Equivalence:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the mean difference, corrected where replicates share a pool."""
+        """Standard error of the mean difference."""
         return float(self.interval.standard_error)
 
 
@@ -286,8 +234,6 @@ def equivalence(
     differences: Sequence[float | int] | Num[ArrayLike, "..."],
     margin: float | int,
     *,
-    n_train: int | None = None,
-    n_test: int | None = None,
     confidence: float = 0.95,
     max_standard_error: float | int | None = None,
     bounds: tuple[float | int, float | int] = _UNBOUNDED,
@@ -307,10 +253,8 @@ def equivalence(
     error is there so that no verdict rests on a lucky estimate of a noisy study.
 
     Args:
-        differences: arm A minus arm B, one per replicate, J at least 2.
+        differences: arm A minus arm B, one per independent replicate, J at least 2.
         margin: positive, in the unit of the differences (0.025 for 2.5 points of accuracy).
-        n_train: with ``n_test``, for replicates that split one shared pool: corrected resampled t.
-        n_test: give both or neither; neither for replicates on fresh samples.
         confidence: above 0.5, so that the interval of the two one-sided tests exists.
         max_standard_error: ``0.32 * margin`` unless given (0.8 points for a margin of 2.5); ``inf`` for no bound.
         bounds: the range of a difference, as of ``t_interval``. Its largest end is also taken for the size of what is
@@ -320,7 +264,7 @@ def equivalence(
 
     Raises:
         InputError: fewer than 2 differences or not in one axis, non-finite ones, a margin or bound that is not
-            positive, one of ``n_train``, ``n_test`` without the other, or ``confidence`` outside (0.5, 1).
+            positive, or ``confidence`` outside (0.5, 1).
     """
     require(np.ndim(differences) == 1, "differences.shape", np.shape(differences), "(J,), one per replicate")
     require(is_number(margin) and 0 < margin < float("inf"), "margin", margin, "positive")
@@ -328,13 +272,11 @@ def equivalence(
     margin = as_number(margin)
     bound = float(STANDARD_ERROR_PER_MARGIN * margin if max_standard_error is None else max_standard_error)
     require(bound > 0, "max_standard_error", bound, "positive")
-    require((n_train is None) == (n_test is None), "(n_train, n_test)", (n_train, n_test), "both given or neither")
-    ratio = 0.0 if n_train is None or n_test is None else _ratio(n_train, n_test)
 
     # The differences may all be rounding of 0, in proportion to the numbers that they are differences of.
     largest = max(map(abs, map(float, bounds)))
     scale = largest if np.isfinite(largest) else max(1.0, _SIZE_PER_MARGIN * float(margin))
-    interval = _interval(differences, ratio, confidence, bounds, scale)
+    interval = _interval(differences, confidence, bounds, scale)
     low, high, error = float(interval.low), float(interval.high), float(interval.standard_error)
     known, freedom = error > 0, np.shape(differences)[0] - 1
     equivalent = known and -margin < low and high < margin
@@ -351,7 +293,7 @@ def equivalence(
 
     return Equivalence(
         interval=interval,
-        tost_interval=_interval(differences, ratio, 2 * confidence - 1, bounds, scale),
+        tost_interval=_interval(differences, 2 * confidence - 1, bounds, scale),
         margin=float(margin),
         max_standard_error=bound,
         p_equivalence=max(above(-margin), below(margin)),

@@ -14,8 +14,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.analysis.universality.arms import PARTS, Task, assemble, cut_parts, train_and_test
+from dgu.analysis.universality.arms import PARTS, Task, assemble, cut_parts
 from dgu.analysis.universality.recipe import Recipe
+from dgu.analysis.universality.ridge import classifier_accuracy
 from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream, threefry
@@ -61,7 +62,7 @@ class FitSweep:
 def fit_size_accuracy(
     images: Num[np.ndarray, "classes count d"],
     sweep: FitSweep,
-    recipe: Recipe,
+    recipe: Recipe | None,
     *,
     seed: int,
     replicate: int,
@@ -77,7 +78,7 @@ def fit_size_accuracy(
         images: (K, P, d), K at least 2, P at least ``sweep.total``.
         sweep: the sizes.
         recipe: how the classifiers are trained; rate and stopping epoch are chosen on validation images of the same
-            arm.
+            arm. None: by ridge least squares instead, in closed form (``ridge_and_test``).
         seed: of splits, draws and classifiers.
         replicate: number of the split.
 
@@ -105,18 +106,18 @@ def fit_size_accuracy(
         drawn = mixture_samples(given, stream(key, arm), sum(parts.values()))
         arms[arm] = cut_parts(drawn, parts)
     task = Task("fit size", np.arange(k)[None], (sweep.train,), "softmax_mse")
-    accuracy = train_and_test(assemble(arms), task, recipe, seed + replicate)["accuracy"]
-    return np.einsum("aaij->a", accuracy).astype(np.float64)
+    accuracy = classifier_accuracy(assemble(arms), task, recipe, seed + replicate, cross=False)
+    return accuracy[:, 0, 0].astype(np.float64)
 
 
 def fit_gaps(
-    accuracies: Sequence[Num[np.ndarray, "arms"]] | Num[np.ndarray, "replicates arms"],
-) -> Float[np.ndarray, "replicates mixtures"]:
+    accuracies: Sequence[Num[np.ndarray, "arms"]] | Num[np.ndarray, "*replicates arms"],
+) -> Float[np.ndarray, "*replicates mixtures"]:
     """Accuracy on the images less that on each mixture, in percentage points; arms as ``fit_size_accuracy`` returns
     them.
     """
     values = as_doubles("accuracies", accuracies)
-    return 100 * (values[:, :1] - values[:, 1:])
+    return 100 * (values[..., :1] - values[..., 1:])
 
 
 def mixture_samples(rows: Num[ArrayLike, "classes n d"], key: Key, count: int) -> Float[np.ndarray, "classes count d"]:

@@ -7,7 +7,8 @@ import numpy as np
 import scipy
 from jaxtyping import Float, Num
 
-from dgu.analysis.universality.arms import Pool, Task
+from dgu.analysis.universality.arms import Pool, Task, train_and_test
+from dgu.analysis.universality.recipe import Recipe
 from dgu.core.errors import require
 
 #: Ridge in units of the mean square of a feature. SGD at rate r for t steps learns the directions of variance above
@@ -53,6 +54,15 @@ def ridge_and_test(
                     ]
                     out[number, tested, subset, place] = np.mean(right)
     return out if cross else np.einsum("aasz->asz", out)
+
+
+def classifier_accuracy(
+    pool: Pool, task: Task, recipe: Recipe | None, seed: int, *, cross: bool = True
+) -> Float[np.ndarray, "arms *tested subsets sizes"]:
+    """The accuracy that ``train_and_test`` reaches with a recipe, or, where there is none, ``ridge_and_test``."""
+    if recipe is None:
+        return ridge_and_test(pool, task, cross=cross)
+    return train_and_test(pool, task, recipe, seed, cross=cross)["accuracy"]
 
 
 def _weights(

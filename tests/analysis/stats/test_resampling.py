@@ -12,11 +12,9 @@ from scipy import stats
 
 from dgu.analysis.stats import resampling
 from dgu.analysis.stats.resampling import (
-    corrected_t_interval,
     equivalence,
     geometric_mean,
     jackknife_interval,
-    resampled_standard_error,
     rounding,
     sample_deviation,
     t_interval,
@@ -43,23 +41,12 @@ def test_plain_interval_equals_scipy(confidence):
     assert t_interval(data.tolist(), confidence) == found
 
 
-def test_corrected_interval_in_closed_form():
-    """J = 20, 600 training and 150 test examples: S^2 (1/20 + 1/4) = 0.3 S^2."""
-    found = corrected_t_interval(values(0.3, 2.0), n_train=600, n_test=150)
-    low, high = stats.t.interval(0.95, J - 1, loc=0.3, scale=2 * sqrt(0.3))
-    np.testing.assert_allclose((found.low, found.high), (low, high), rtol=1e-12)
-    assert found.standard_error == pytest.approx(2 * sqrt(0.3), rel=1e-12)
-    # More replicates never help beyond the pool itself.
-    many = corrected_t_interval(values(0.3, 2.0, size=100_000), n_train=600, n_test=150)
-    assert many.standard_error == pytest.approx(2 * sqrt(0.25), rel=1e-4)
-
-
 def test_leading_axes_are_a_loop():
     data = np.random.default_rng(1).normal(size=(2, 3, J))
-    found = corrected_t_interval(data, 100, 30)
-    assert resampled_standard_error(data).shape == (2, 3)
+    found = t_interval(data)
+    assert found.standard_error.shape == (2, 3)
     for index in np.ndindex(2, 3):
-        one = corrected_t_interval(data[index], 100, 30)
+        one = t_interval(data[index])
         for name in ("value", "standard_error", "low", "high"):
             assert getattr(found, name)[index] == pytest.approx(getattr(one, name), rel=1e-12)
 
@@ -94,29 +81,10 @@ def binomial_bound(share, trials):
     return 3.5 * sqrt(share * (1 - share) / trials)
 
 
-def test_coverage_under_the_assumed_correlation():
-    """Replicates that correlate by n_test / (n_test + n_train): the corrected interval is exact, the plain fails."""
-    rng, trials, n_train, n_test = np.random.default_rng(2), 20_000, 300, 100
-    rho = n_test / (n_test + n_train)
-    shared = rng.normal(size=(trials, 1))
-    studies = sqrt(rho) * shared + sqrt(1 - rho) * rng.normal(size=(trials, J))
-    corrected, plain = coverage(corrected_t_interval(studies, n_train, n_test)), coverage(t_interval(studies))
-    assert abs(corrected - 0.95) < binomial_bound(0.95, trials)
-    assert plain < 0.65
+def test_coverage_of_fresh_replicates():
+    rng, trials = np.random.default_rng(2), 20_000
     fresh = coverage(t_interval(rng.normal(size=(trials, J))))
     assert abs(fresh - 0.95) < binomial_bound(0.95, trials)
-
-
-def test_coverage_when_one_pool_is_split_again_and_again():
-    """2,000 pools of 80 results, each split 15 times into 20 to test and 60 to train: the mean of the test results."""
-    rng, pools, size, n_test = np.random.default_rng(3), 2_000, 80, 20
-    pool = rng.exponential(size=(pools, 1, size)) - 1.0
-    chosen = np.argsort(rng.random((pools, 15, size)), axis=-1)[..., :n_test]
-    studies = np.take_along_axis(np.broadcast_to(pool, (pools, 15, size)), chosen, axis=-1).mean(-1)
-    corrected = coverage(corrected_t_interval(studies, size - n_test, n_test))
-    plain = coverage(t_interval(studies))
-    assert abs(corrected - 0.95) < binomial_bound(0.95, pools) + 0.01
-    assert plain < 0.7
 
 
 def test_equivalence_has_its_nominal_size_and_power():
@@ -154,44 +122,41 @@ def test_p_values_equal_scipy(mean):
 
 
 @settings(max_examples=15, deadline=None)
-@given(mean=st.floats(-0.08, 0.08), spread=st.floats(1e-4, 0.1), shared=st.booleans())
-def test_intervals_p_values_and_verdicts_agree(mean, spread, shared):
-    split = {"n_train": 400, "n_test": 100} if shared else {}
+@given(mean=st.floats(-0.08, 0.08), spread=st.floats(1e-4, 0.1))
+def test_intervals_p_values_and_verdicts_agree(mean, spread):
     data = values(mean, spread)
-    found = equivalence(data, 0.025, max_standard_error=inf, **split)
+    found = equivalence(data, 0.025, max_standard_error=inf)
     assert found.equivalent == (found.p_equivalence < 0.025)
     assert found.different == (found.p_difference < 0.05)
     assert found.beyond == (found.p_beyond < 0.05)
     inside = -0.025 < found.tost_interval.low and found.tost_interval.high < 0.025
     assert inside == (found.p_equivalence < 0.05) and found.tost_interval.level == pytest.approx(0.9)
-    assert found.standard_error == pytest.approx(spread * sqrt(1 / J + (0.25 if shared else 0)))
+    assert found.standard_error == pytest.approx(spread / sqrt(J))
     expected = "supported" if found.equivalent else "not supported" if found.beyond else "undecided"
     reverse = {"supported": "not supported", "not supported": "supported", "undecided": "undecided"}
     assert found.verdict == expected and found.difference_verdict == reverse[expected]
-    mirrored = equivalence(-data, 0.025, max_standard_error=inf, **split)
+    mirrored = equivalence(-data, 0.025, max_standard_error=inf)
     assert mirrored.verdict == found.verdict and mirrored.p_equivalence == pytest.approx(found.p_equivalence, rel=1e-9)
     # Only the unit changes between fractions and points.
-    points = equivalence(100 * data, 2.5, max_standard_error=inf, **split)
+    points = equivalence(100 * data, 2.5, max_standard_error=inf)
     assert points.verdict == found.verdict and points.p_beyond == pytest.approx(found.p_beyond, rel=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("mean", "spread", "split", "verdict", "different"),
+    ("mean", "spread", "verdict", "different"),
     [
-        (0.002, 0.02, {}, "supported", False),
-        (0.015, 0.01, {}, "supported", True),  # a real difference, too small to matter
-        (0.022, 0.02, {}, "undecided", True),  # straddles the margin
-        (0.045, 0.02, {}, "not supported", True),
-        (-0.045, 0.02, {}, "not supported", True),
-        (0.002, 0.05, {}, "undecided", False),  # standard error of 1.1 points
-        (0.001, 0.04, {}, "undecided", False),  # 0.9 points, although the interval lies inside the margin
-        (0.30, 0.05, {}, "undecided", True),  # so even when far outside
-        (0.002, 0.02, {"n_train": 100, "n_test": 100}, "undecided", False),  # the same figures from one shared pool
-        (0.002, 0.01, {"n_train": 400, "n_test": 100}, "supported", False),
+        (0.002, 0.02, "supported", False),
+        (0.015, 0.01, "supported", True),  # a real difference, too small to matter
+        (0.022, 0.02, "undecided", True),  # straddles the margin
+        (0.045, 0.02, "not supported", True),
+        (-0.045, 0.02, "not supported", True),
+        (0.002, 0.05, "undecided", False),  # standard error of 1.1 points
+        (0.001, 0.04, "undecided", False),  # 0.9 points, although the interval lies inside the margin
+        (0.30, 0.05, "undecided", True),  # so even when far outside
     ],
 )
-def test_verdicts(mean, spread, split, verdict, different):
-    found = equivalence(values(mean, spread), 0.025, **split)
+def test_verdicts(mean, spread, verdict, different):
+    found = equivalence(values(mean, spread), 0.025)
     assert found.max_standard_error == pytest.approx(0.008)
     assert (found.verdict, found.different) == (verdict, different)
     assert found.estimate == pytest.approx(mean)
@@ -212,13 +177,12 @@ AGREE = {
 
 @pytest.mark.parametrize("differences", AGREE.values(), ids=AGREE)
 def test_differences_without_spread_decide_nothing(differences):
-    for split in ({}, {"n_train": 4, "n_test": 1}):
-        for bound in (None, inf):
-            found = equivalence(differences, 0.025, max_standard_error=bound, **split)
-            assert (found.verdict, found.difference_verdict) == ("undecided", "undecided")
-            assert (found.p_equivalence, found.p_difference, found.p_beyond) == (1, 1, 1)
-            assert not (found.equivalent or found.different or found.beyond)
-            assert found.standard_error == 0 and found.interval.low == found.interval.high == found.estimate
+    for bound in (None, inf):
+        found = equivalence(differences, 0.025, max_standard_error=bound)
+        assert (found.verdict, found.difference_verdict) == ("undecided", "undecided")
+        assert (found.p_equivalence, found.p_difference, found.p_beyond) == (1, 1, 1)
+        assert not (found.equivalent or found.different or found.beyond)
+        assert found.standard_error == 0 and found.interval.low == found.interval.high == found.estimate
     # Ten thousand times the rounding is a spread again, and scipy's numbers hold.
     spread = np.asarray(differences, np.float64) + 1e-8 * np.arange(len(differences)) ** 2
     expected = stats.ttest_1samp(spread, 0).pvalue
@@ -241,8 +205,8 @@ def test_intervals_stay_inside_the_range_of_what_they_estimate():
     wide, cut = t_interval(shares), t_interval(shares, bounds=(0, 1))
     assert wide.high > 1 and (cut.low, cut.high, cut.standard_error) == (wide.low, 1.0, wide.standard_error)
     points = [-90.0, -99.0]
-    assert corrected_t_interval(points, 3, 1, bounds=(-100, 100)).low == -100
-    assert equivalence(points, 2.5, n_train=3, n_test=1, bounds=(-100, 100)).interval.low == -100
+    assert t_interval(points, bounds=(-100, 100)).low == -100
+    assert equivalence(points, 2.5, bounds=(-100, 100)).interval.low == -100
     correlation = jackknife_interval(
         np.array([0.95, 0.1]), np.array([[0.9, 0.99, 0.93], [0.1, 0.12, 0.08]]), bounds=(-1, 1)
     )
@@ -262,18 +226,12 @@ def test_bad_input_is_named():
     ]:
         with pytest.raises(InputError, match=message):
             equivalence(*arguments)
-    with pytest.raises(InputError, match=r"\(n_train, n_test\) = \(3, None\): must be both given or neither"):
-        equivalence(good, 1, n_train=3)
-    with pytest.raises(InputError, match=r"\(n_train, n_test\) = \(0, 4\)"):
-        corrected_t_interval(good, 0, 4)
     with pytest.raises(InputError, match=r"confidence = 0\.5"):
         equivalence(good, 1, confidence=0.5)
     with pytest.raises(InputError, match=r"confidence = 1\.0"):
         t_interval(good, 1.0)
     with pytest.raises(InputError, match="max_standard_error"):
         equivalence(good, 1, max_standard_error=-1)
-    with pytest.raises(InputError, match="test_per_train = -1"):
-        resampled_standard_error(good, -1)
 
 
 @pytest.mark.parametrize(
