@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dgu.analysis.divergence import flow_kl as flow_kl
     from dgu.analysis.divergence import grid_kl as grid_kl
     from dgu.analysis.divergence import knn_kl as knn_kl
+    from dgu.analysis.divergence import least_of_others as least_of_others
     from dgu.analysis.divergence import mixture_bound as mixture_bound
     from dgu.analysis.divergence import mode_scores as mode_scores
     from dgu.analysis.divergence import mode_summary as mode_summary
@@ -130,6 +131,7 @@ if TYPE_CHECKING:
     from dgu.analysis.stats import independent_difference as independent_difference
     from dgu.analysis.stats import independent_ratio as independent_ratio
     from dgu.analysis.stats import jackknife_interval as jackknife_interval
+    from dgu.analysis.stats import joint_p_value as joint_p_value
     from dgu.analysis.stats import median_interval as median_interval
     from dgu.analysis.stats import normal_estimate as normal_estimate
     from dgu.analysis.stats import proportion as proportion
@@ -174,6 +176,7 @@ if TYPE_CHECKING:
     from dgu.analysis.universality import best_ridge as best_ridge
     from dgu.analysis.universality import class_moments as class_moments
     from dgu.analysis.universality import classifier_error as classifier_error
+    from dgu.analysis.universality import decay_exponent as decay_exponent
     from dgu.analysis.universality import fit_gaps as fit_gaps
     from dgu.analysis.universality import fit_size_accuracy as fit_size_accuracy
     from dgu.analysis.universality import gap_trend as gap_trend

@@ -7,7 +7,8 @@ import numpy as np
 
 from dgu import analysis, plots, samplers
 from dgu.analysis.concentration.norms import gaussian_norm_scores
-from dgu.analysis.stats.estimates import exactly, normal_estimate
+from dgu.analysis.stats.estimates import normal_estimate
+from dgu.analysis.stats.joint import joint_p_value
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from experiments.concentration.subject import PAPER, Plan, Subject, no_network
@@ -16,6 +17,8 @@ from experiments.subjects import sampling_cost
 
 #: Quantities that are compared with their exact distribution under a Gaussian.
 QUANTITIES = ("x", "denoised", "slope")
+#: Probability with which chance alone lets the claim of the control fail.
+FALSE_ALARM = 0.01
 
 FIGURES = (
     Figure(
@@ -81,13 +84,16 @@ def claims(config: Config) -> tuple[Claim, ...]:
         Claim(
             "norms-gaussian-control",
             "A control: for Gaussian data with the exact denoiser, the mean squared norms of the sampler's states, of "
-            "its denoised images and of its slopes (dx / d sigma, the right-hand side of the sampling ODE) match their "
-            "closed-form expectations at every step, within 3 standard errors (value: the largest deviation).",
-            at_most(3.0),
+            "its denoised images and of its slopes (dx / d sigma, the right-hand side of the sampling ODE) are their "
+            "closed-form expectations at every step (value: Bonferroni's p value of the normal tests of all of them, "
+            f"which is at least {FALSE_ALARM:g}; chance alone makes the claim fail for at most "
+            f"{100 * FALSE_ALARM:g} % of seeds).",
+            at_least(FALSE_ALARM),
             source="control",
-            unit="standard errors",
             paper="own",
             check=True,
+            changed="until 30 November 2026 the largest of all deviations was held to 3 standard errors, which chance "
+            "alone exceeds for about 2 % of seeds with 18 steps, and for more of them with more steps.",
         ),
     )
 
@@ -149,8 +155,11 @@ def report(config: Config, subject: Subject, found: dict[str, Any]) -> Findings:
             "norms-fall-on-average": Noted(
                 normal_estimate(float(scores[closest]), 1.0), f"In the step from sigma = {sigmas[closest]:.3g}."
             ),
-            # The largest of the scores that the test looks at, not an estimate.
-            "norms-gaussian-control": exactly(float(np.abs(found["control"]).max())),
+            "norms-gaussian-control": Noted(
+                joint_p_value(found["control"]),
+                f"The largest of {found['control'].size} deviations is {np.abs(found['control']).max():.2f} standard "
+                "errors.",
+            ),
         },
         figures={"norm_panel": panel, "norm_changes": changed},
         tables=[Table(f"Mean norms, {subject.class_names[0]}", header, rows)],

@@ -30,9 +30,9 @@ BOTH, AMBIENT = COMPONENTS * RANK, int(np.prod(SHAPE))
 #: even if they all agree.
 ROOM = 0.1
 LEAST_DRAWS = 458
-#: Least rise of the rank of a network towards either end; least share of points whose interval holds the rank: with a
-#: handful of points not more can be shown.
-RISE, HELD = 1.0, 0.3
+#: Least rise of the rank of a network towards either end; least share of points whose interval holds the rank, and the
+#: number of points from which on Wilson's interval can show it.
+RISE, HELD, LEAST_POINTS = 1.0, 0.8, 16
 #: Noise levels that the paper's figure fixes for the closed form, and the range of its mean rank at each.
 FIXED = {
     0.3: (float(RANK), RANK + ROOM),
@@ -62,11 +62,12 @@ _CLOSED_FORM_PARTS = [
     )
     for level, (low, high) in FIXED.items()
 ]
+_WHERE = "for each, this is the level at which the median rank of all other trajectories is least"
 _U_CURVE_PARTS = [
     Claim(
         f"dimension-u-curve-{end}",
         f"The numerical rank of the network's Jacobian is larger by {RISE:g} or more at the {end}est noise level than "
-        "at the level where its mean is least (value: the difference, mean over trajectories).",
+        f"at the level where it is least (value: the difference, mean over trajectories; {_WHERE}).",
         at_least(RISE),
         "Fig 7",
     )
@@ -89,19 +90,22 @@ CLAIMS = (
         "dimension-u-curve",
         "Along sampling trajectories, the numerical rank of the network's Jacobian rises towards both ends of the "
         f"noise levels, a U-shaped curve: it is larger by {RISE:g} or more at the highest and at the lowest level (one "
-        "part each) than at the level where its mean is least (value: the difference, mean over trajectories).",
+        f"part each) than at the level where it is least (value: the difference, mean over trajectories; {_WHERE}).",
         all_of(*_U_CURVE_PARTS),
         "Fig 7",
         one_network=True,
+        changed="until 30 November 2026 the level of the least rank was that of the mean over all trajectories, below "
+        "which the rank cannot lie at either end on average.",
     ),
     Claim(
         "dimension-products",
         "A control: where the numerical rank is estimated from leading singular values and an estimate of the energy "
         f"of the others, its 95 % interval contains the rank of the whole Jacobian at {HELD:g} or more of the points, "
-        "few as these are (value: the share of points).",
+        "states of trajectories at the noise levels of the least ranks (value: the share of points).",
         at_least(HELD),
         unit="of points",
         one_network=True,
+        changed="until 30 November 2026 the share was held to 0.3, of three points.",
     ),
 )
 
@@ -125,8 +129,10 @@ class Config(Options, prefix="dimension"):
     """Leading singular values from products with the Jacobian."""
     probes: int = option(32, ge=2)
     """Random vectors for the energy of the rest."""
-    compared: int = option(3, ge=2, le="trajectories")
+    compared: int = option(12, ge=2, le="trajectories")
     """Trajectories on which products are compared with the whole Jacobian, where that is computed."""
+    compared_levels: int = option(4, ge=1, le="steps")
+    """Noise levels at which they are compared on each of these, those of the least mean ranks."""
     draws: int = option(1000, ge=4)
     """Noisy points at each level for the closed form (100 would leave the mean uncertain by half a rank)."""
     trained_draws: int = option(100, ge=4)
@@ -140,7 +146,9 @@ class Config(Options, prefix="dimension"):
 
 
 PRESETS = {
-    "smoke": Config(trajectories=3, steps=4, count=6, probes=4, compared=2, draws=8, trained_draws=8),
+    "smoke": Config(
+        trajectories=3, steps=4, count=6, probes=4, compared=2, compared_levels=1, draws=8, trained_draws=8
+    ),
     "default": Config(),
     "paper": Config(trajectories=15, count=128, probes=64, batch_size=2),
 }
@@ -245,27 +253,33 @@ def _ranks(
 
 
 def compared(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Ranks by products and of the whole Jacobian, on some trajectories at the level of least rank.
+    """Ranks by products and of the whole Jacobian, at states of trajectories at the levels of the least mean ranks.
 
-    Where the network's Jacobian is too large, those of the closed form.
+    Where the network's Jacobian is too large, those of the closed form at draws of its mixture.
     """
-    key, methods, pairs = seeded(1), ("dense", "products"), []
+    key, parts = seeded(1), []
     if int(np.prod(subject.shape)) > config.dense:
         mixture = planted(key, RANK)
-        points = np.asarray(mixture.sample(key, np.arange(config.compared)))
-        pairs.append([_ranks(config, mixture.denoiser, points, 1.0, key, method=by, batch_size=8) for by in methods])
+        points = np.asarray(mixture.sample(key, np.arange(config.compared * config.compared_levels)))
+        rough, whole = (
+            _ranks(config, mixture.denoiser, points, 1.0, key, method=by, batch_size=8) for by in ("products", "dense")
+        )
+        parts.append((whole.rank, rough))
     else:
-        lowest = int(found["ranks"].mean(axis=1).argmin())
-        level = _levels(config, subject)[lowest : lowest + 1]
-        for number in range(config.compared):
-            denoiser, state = _denoiser(subject, number), found["states"][number, lowest][None]
-            own = jax.random.fold_in(key, number)
-            pairs.append([_ranks(config, denoiser, state, level, own, method=by) for by in methods])
+        lowest = np.sort(np.argsort(found["ranks"].mean(axis=1), kind="stable")[: config.compared_levels])
+        levels = _levels(config, subject)[lowest]
+        with Progress("ranks by products", total=config.compared, unit="trajectories") as bar:
+            for number in range(config.compared):
+                denoiser, states = _denoiser(subject, number), found["states"][number, lowest]
+                own = jax.random.fold_in(key, number)
+                rough = _ranks(config, denoiser, states, levels, own, method="products")
+                parts.append((found["ranks"][lowest, number], rough))
+                bar.update()
     return {
-        "exact": np.concatenate([whole.rank for whole, _ in pairs]),
-        "products": np.concatenate([rough.rank for _, rough in pairs]),
-        "low": np.concatenate([rough.low for _, rough in pairs]),
-        "high": np.concatenate([rough.high for _, rough in pairs]),
+        "exact": np.concatenate([exact for exact, _ in parts]),
+        "products": np.concatenate([rough.rank for _, rough in parts]),
+        "low": np.concatenate([rough.low for _, rough in parts]),
+        "high": np.concatenate([rough.high for _, rough in parts]),
     }
 
 
@@ -282,23 +296,32 @@ def closed_form_ranks(fixed: np.ndarray) -> Measured:
     }
 
 
-def _u_curve(ranks: np.ndarray, levels: np.ndarray, lowest: int, uncertain: float) -> Measured:
-    """How much the rank rises from its least value towards both ends of the noise levels."""
+def _u_curve(ranks: np.ndarray, levels: np.ndarray, uncertain: float) -> Measured:
+    """How much the rank rises from its least value towards both ends of the noise levels, (levels, trajectories) in."""
+    lowest = analysis.least_of_others(ranks.T)
+    least = ranks[lowest, np.arange(ranks.shape[1])]
+    where = ", ".join(f"{level:.3g}" for level in levels[np.unique(lowest)])
     return {
         # Where the level of least rank is the end itself, the difference is 0 without spread, which decides nothing.
         f"dimension-u-curve-{name}": Noted(
-            analysis.t_interval(ranks[end] - ranks[lowest]),
-            f"At sigma = {levels[end]:.3g} against {levels[lowest]:.3g}; ranks are known to within {uncertain:.0f}.",
+            analysis.t_interval(ranks[end] - least),
+            f"At sigma = {levels[end]:.3g} against {where}; ranks are known to within {uncertain:.0f}.",
         )
         for name, end in (("high", 0), ("low", -1))
     }
 
 
-def _contained(both: dict[str, np.ndarray]) -> Measured:
+def contained(both: dict[str, np.ndarray]) -> Measured:
     """Whether the interval that products give holds the exact rank."""
-    held = (both["low"] <= both["exact"]) & (both["exact"] <= both["high"])
-    exact, rough, low, high = (both[name].tolist() for name in ("exact", "products", "low", "high"))
-    note = f"{len(held)} points: their ranks are {exact}, the estimates {rough}, from {low} to {high}."
+    held, off = (both["low"] <= both["exact"]) & (both["exact"] <= both["high"]), both["products"] - both["exact"]
+    if len(held) < LEAST_POINTS:
+        few = f"{len(held)} points are too few to show that a share is {HELD:g} or more"
+        return NotTested(f"{few}: {LEAST_POINTS} or more are needed")
+    wide = float(np.mean(both["high"] - both["low"]))
+    note = (
+        f"{len(held)} points with ranks from {both['exact'].min()} to {both['exact'].max()}; estimates are off by up "
+        f"to {np.abs(off).max()}, their intervals {wide:.1f} wide on average."
+    )
     return Noted(analysis.proportion(held), note)
 
 
@@ -340,8 +363,8 @@ def report(config: Config, subject: Subject, found: Found) -> study.Findings:
         answer,
         claims={
             "dimension-closed-form": closed_form_ranks(found.closed_form["fixed"]),
-            "dimension-u-curve": _u_curve(ranks, levels, lowest, uncertain.max()),
-            "dimension-products": _contained(found.products),
+            "dimension-u-curve": _u_curve(ranks, levels, uncertain.max()),
+            "dimension-products": contained(found.products),
         },
         figures={"numerical_rank": (plots.level_curves([ours, exact], columns=2), note)},
         tables=[
@@ -361,6 +384,8 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     size, states = int(np.prod(plan.network.shape)), config.trajectories * config.steps
     products = size if size <= config.dense else config.count * 12 + config.probes
     evaluations = config.trajectories * (2 * config.steps - 1) + states * (products + 1)
+    if size <= config.dense:
+        evaluations += config.compared * config.compared_levels * (config.count * 12 + config.probes)
     memory = config.batch_size * 8 * size * min(size, config.dense)
     return [Cost("dimension", evaluations, evaluations * network_flop(plan.network), memory, states * 24)]
 

@@ -10,6 +10,7 @@ from dgu.core.lazy import load_on_use
 
 if TYPE_CHECKING:
     from dgu.analysis.divergence.early_stopping import early_stopping as early_stopping
+    from dgu.analysis.divergence.early_stopping import least_of_others as least_of_others
     from dgu.analysis.divergence.early_stopping import smoothed as smoothed
     from dgu.analysis.divergence.generalization_bounds import mixture_bound as mixture_bound
     from dgu.analysis.divergence.generalization_bounds import optimal_stopping as optimal_stopping

@@ -3,13 +3,13 @@
 The minimum of a noisy curve lies below its end in any case, so that comparing the two on the curves that chose the
 minimum always finds a rise. Here one half of the seeds chooses the time of the minimum, by the median of its smoothed
 curves, and the other half is compared between that time and the end; then the halves change roles. Each seed's
-difference is thus free of the selection.
+difference is thus free of the selection. With few seeds, ``least_of_others`` chooses for each on all others.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Num
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
@@ -75,3 +75,22 @@ def early_stopping(curves: Num[np.ndarray, "r e"], *, window: int = 5) -> EarlyS
     median = np.median(smooth, axis=0)
     minimum = int(np.argmin(median))
     return EarlyStopping(t_interval(differences), differences, minimum, float(median[-1] - median[minimum]), median)
+
+
+def least_of_others(curves: Num[np.ndarray, "r e"]) -> Int[np.ndarray, "r"]:
+    """For each curve, the place at which the median of all the others is least (the first, of several).
+
+    A curve's own value there may lie above or below its value anywhere else. At its own least place it lies below by
+    construction, so that a comparison of the two finds a minimum in any noise.
+
+    Args:
+        curves: one row a seed, independent of each other, at least 2.
+
+    Raises:
+        InputError: fewer than 2 curves, no places, or values that are not finite.
+    """
+    curves = as_doubles("curves", curves)
+    fits = curves.ndim == 2 and len(curves) >= 2 and curves.shape[1] >= 1
+    require(fits, "curves.shape", curves.shape, "(R, E), at least 2 curves and 1 place")
+    require(bool(np.isfinite(curves).all()), "curves", "non-finite", "finite")
+    return np.array([np.median(np.delete(curves, row, axis=0), axis=0).argmin() for row in range(len(curves))])

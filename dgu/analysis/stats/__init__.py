@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dgu.analysis.stats.estimates import normal_estimate as normal_estimate
     from dgu.analysis.stats.estimates import proportion as proportion
     from dgu.analysis.stats.estimates import share_difference as share_difference
+    from dgu.analysis.stats.joint import joint_p_value as joint_p_value
     from dgu.analysis.stats.ranking import auc as auc
     from dgu.analysis.stats.ranking import hits_at as hits_at
     from dgu.analysis.stats.ranking import median_interval as median_interval

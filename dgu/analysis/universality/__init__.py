@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from dgu.analysis.universality.predicted import class_moments as class_moments
     from dgu.analysis.universality.predicted import predicted_curve as predicted_curve
     from dgu.analysis.universality.theorem_design import TheoremDesign as TheoremDesign
-    from dgu.analysis.universality.theorem_one import GapTrend as GapTrend
-    from dgu.analysis.universality.theorem_one import gap_trend as gap_trend
     from dgu.analysis.universality.theorem_one import universality_gap as universality_gap
+    from dgu.analysis.universality.theorem_trend import GapTrend as GapTrend
+    from dgu.analysis.universality.theorem_trend import decay_exponent as decay_exponent
+    from dgu.analysis.universality.theorem_trend import gap_trend as gap_trend
     from dgu.analysis.universality.theory import asymptotic_error as asymptotic_error
     from dgu.analysis.universality.theory import best_ridge as best_ridge
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from dgu.core.errors import require
 
-LAWS = ("rademacher", "uniform", "exponential", "radius")
+LAWS = ("rademacher", "uniform", "exponential", "radius", "gaussian")
 SPECTRA = ("bounded", "power")
 BASES = ("coordinates", "cosines")
 
@@ -17,8 +17,8 @@ class TheoremDesign:
     """A sequence of problems, one for each dimension.
 
     Attributes:
-        law: distribution of z_j: ``rademacher`` (+-1), ``uniform``, ``exponential`` (less 1); or ``radius``, Gaussian z
-            of random length.
+        law: distribution of z_j: ``rademacher`` (+-1), ``uniform``, ``exponential`` (less 1); ``radius``, Gaussian z of
+            random length; or ``gaussian``, the null: both arms have one distribution.
         spectrum: eigenvalues of Sigma: ``bounded``, evenly spread over [1/2, 3/2]; ``power``, k^-2 (largest 1).
         basis: eigenvectors of Sigma: ``coordinates``, so that the leading features themselves are not Gaussian; or
             ``cosines``, sums of all z_j.

@@ -12,26 +12,22 @@ distribution function is recovered from its characteristic function, the product
 Biometrika 38, 1951).
 
 X and G are coupled on purpose: z_j is the increasing function of the g_j of the Gaussian arm that gives it its
-distribution. The expected difference is the same as for independent arms, and its noise is much smaller.
+distribution. The expected difference is the same as for independent arms, and its noise is smaller. Only where X is
+Gaussian itself, the null, are the draws of the two arms independent: they would be the same. The expected difference of
+these pairs of identical distributions is 0, as the two arms may be exchanged.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy
 from jax import Array
-from jaxtyping import Float, Num
+from jaxtyping import Float
 
-from dgu.analysis.stats.estimates import Estimate, normal_estimate
-from dgu.analysis.stats.resampling import sample_deviation
 from dgu.analysis.universality.theorem_design import TheoremDesign
 from dgu.core import linalg
-from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.errors import require
 from dgu.core.keys import stream, threefry
 from dgu.core.typing import Key
@@ -111,7 +107,9 @@ def _pair(key: Key, root: Array, separation: Array, n: int, law: str, cosines: b
     u = jax.random.normal(stream(key, "direction"), (d,), dtype)
     mean = separation * root * u / jnp.linalg.norm(u)
     g = jax.random.normal(stream(key, "noise"), (n, d), dtype)
-    if law == "radius":
+    if law == "gaussian":
+        z = jax.random.normal(stream(key, "other noise"), (n, d), dtype)
+    elif law == "radius":
         radii = jnp.asarray(RADII_SQUARED, dtype) ** 0.5
         z = g * radii[jax.random.bernoulli(stream(key, "radius"), 0.5, (n, 1)).astype(int)]
     else:
@@ -175,68 +173,4 @@ def _log_characteristic(t: Array, law: str) -> tuple[Array, Array]:
     tiny = jnp.finfo(t.dtype).tiny
     return jnp.sum(jnp.log(jnp.maximum(jnp.abs(real), tiny)), axis=1), jnp.pi * jnp.sum(real < 0, axis=1).astype(
         t.dtype
-    )
-
-
-@dataclass(frozen=True)
-class GapTrend:
-    """How a gap falls with the dimension.
-
-    Where the gaps of a dimension all agree, up to rounding, nothing is known of their spread: their standard error is 0
-    and the slope's interval has no width, which does not mean certainty: it leaves every claim about the slope
-    undecided.
-
-    Attributes:
-        size: (D,) mean over replicates of |err_X - err_G| in each dimension.
-        size_error: (D,) its standard error.
-        slope: of log size against log d, weighted by the standard errors, with its 95 % interval; unweighted where one
-            of them is 0.
-        difference: (D,) mean over replicates of err_X - err_G in each dimension, with normal 95 % intervals.
-    """
-
-    size: np.ndarray
-    size_error: np.ndarray
-    slope: Estimate
-    difference: Estimate
-
-
-def gap_trend(
-    dimensions: Num[np.ndarray, "D"], gaps: Sequence[Num[np.ndarray, "_"]], *, largest: float | int = 1.0
-) -> GapTrend:
-    """The trend of the mean |err_X - err_G| over dimensions: slope 0 where universality fails, -1/2 where both errors
-    concentrate.
-
-    Args:
-        dimensions: d, increasing, at least 2.
-        gaps: err_X - err_G of the replicates in each.
-        largest: the largest error there can be, 1 or in percentage points 100: bounds the mean difference, and gives
-            the size of what was rounded, below which its spread counts as none.
-
-    Raises:
-        InputError: fewer than 2 dimensions, another number of gaps, fewer than 2 replicates, gaps all 0, or one above
-            ``largest``.
-    """
-    require(len(dimensions) >= 2, "number of dimensions", len(dimensions), "at least 2")
-    require(len(gaps) == len(dimensions), "number of gaps", len(gaps), f"{len(dimensions)}, one for each dimension")
-    dimensions = as_doubles("dimensions", dimensions)
-    values = [as_floats("gaps", gap) for gap in gaps]
-    sizes = [np.abs(gap) for gap in values]
-    for d, size in zip(dimensions, sizes):
-        require(len(size) >= 2 and bool(size.max() > 0), f"gaps at d = {d:g}", len(size), "at least 2, not all 0")
-        inside = bool(size.max() <= largest)
-        require(inside, f"largest |gap| at d = {d:g}", float(size.max()), f"at most largest = {largest:g}")
-    mean, signed = (np.asarray([gap.mean(dtype=np.float64) for gap in of]) for of in (sizes, values))
-    error = np.asarray([float(sample_deviation(size)) / np.sqrt(len(size)) for size in sizes])
-    signed_error = np.asarray([float(sample_deviation(gap, largest)) / np.sqrt(len(gap)) for gap in values])
-    known = bool((error > 0).all())
-    weight = (mean / error) ** 2 if known else np.ones_like(mean)
-    x = np.log(dimensions)
-    x = x - weight @ x / weight.sum()
-    slope = float(weight * x @ np.log(mean) / (weight @ x**2))
-    half = float(scipy.stats.norm.ppf(0.975) / np.sqrt(weight @ x**2)) if known else 0.0
-    return GapTrend(
-        mean,
-        error,
-        Estimate(slope, slope - half, slope + half, method="normal, weighted least squares"),
-        normal_estimate(signed, signed_error, bounds=(-float(largest), float(largest))),
     )
