@@ -80,7 +80,7 @@ def test_verdicts_follow_the_numbers(sources):
     # Three seeds that all rise over four sizes: a trend, and no more than that.
     ranks = {"sweeps-linearity-rises", "sweeps-distance-falls", "sweeps-generalisation-rises"}
     assert found["sweeps-linearity-rises"].interval == pytest.approx((0.3, 1.0))
-    assert all("Changed after its first run" in found[name].note for name in ranks)
+    assert all("t interval over seeds" in found[name].changed for name in ranks)
     assert found["sweeps-linearity-rises"].value == 1 and found["sweeps-distance-falls"].value == -1
     parts = {part.id: part.value for part in found["sweeps-wide-memorises"].parts}
     assert parts["min-over-final"] == pytest.approx(0.4 / 0.7, rel=1e-3) and parts["min-over-first"] == pytest.approx(
