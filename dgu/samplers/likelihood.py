@@ -60,7 +60,7 @@ def log_likelihood(
     ``N(mu, s^2 I + Sigma)``, s = sigma_max, where the prior is ``N(0, s^2 I)``. With z_i the standardised coordinates
     of the example along the eigenvectors, and mu_i those of mu, the true log density is above the value found by
 
-        1/2 sum_i [mu_i^2 / s^2 + 2 mu_i sqrt(s^2 + lambda_i) z_i / s^2 + lambda_i z_i^2 / s^2 - log(1 + lambda_i / s^2)]
+        1/2 sum_i [(mu_i^2 + 2 mu_i sqrt(s^2 + lambda_i) z_i + lambda_i z_i^2) / s^2 - log(1 + lambda_i / s^2)]
 
     exactly for Gaussian data. Its mean over examples is the divergence of the prior, ``(|mu|^2 / s^2 + tr Sigma / s^2 -
     log det(I + Sigma / s^2)) / 2``, its variance ``sum_i [mu_i^2 (s^2 + lambda_i) / s^4 + lambda_i^2 / (2 s^4)]``. So a

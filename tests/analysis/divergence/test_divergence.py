@@ -264,7 +264,7 @@ def test_a_place_chosen_on_others_finds_no_minimum_in_noise():
     """
     rng = np.random.default_rng(0)
     few = rng.normal(size=(3, 7))
-    expected = [int(np.argmin((few.sum(axis=0) - row))) for row in few]  # Of two others the median is the mean.
+    expected = [int(np.argmin(few.sum(axis=0) - row)) for row in few]  # Of two others the median is the mean.
     assert least_of_others(few).tolist() == expected
     above, own = [], []
     for _ in range(400):
