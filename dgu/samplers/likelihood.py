@@ -55,6 +55,19 @@ def log_likelihood(
     traced is looked at as well: where the denoiser places it far from 0 at ``sigma_max``, the density there is off by
     ``|D|^2 / (2 sigma_max^2)`` or so. Nothing is looked for, and nothing said, where the denoiser's arrays or
     ``sigma_max`` are traced, as when the denoiser is an argument of ``jax.jit``: call ``prior_mismatch`` outside then.
+
+    How far off is that? With data of mean mu and covariance Sigma, eigenvalues lambda_i, x(sigma_max) is a draw of
+    ``N(mu, s^2 I + Sigma)``, s = sigma_max, where the prior is ``N(0, s^2 I)``. With z_i the standardised coordinates
+    of the example along the eigenvectors, and mu_i those of mu, the true log density is above the value found by
+
+        1/2 sum_i [(mu_i^2 + 2 mu_i sqrt(s^2 + lambda_i) z_i + lambda_i z_i^2) / s^2 - log(1 + lambda_i / s^2)]
+
+    exactly for Gaussian data. Its mean over examples is the divergence of the prior, ``(|mu|^2 / s^2 + tr Sigma / s^2 -
+    log det(I + Sigma / s^2)) / 2``, its variance ``sum_i [mu_i^2 (s^2 + lambda_i) / s^4 + lambda_i^2 / (2 s^4)]``. So a
+    single example is off by about ``|mu| / s``, in either direction, which is far more than the mean: .0125 to .025
+    nats at sigma_max = 80 for means of length 1 to 2, where the mean is .0001 to .0003. No warning speaks of that; data
+    that are centred first are free of it.
+
     Integrated by diffrax (Dopri8, adaptive) over ``log sigma`` in the frame of a reference Gaussian, ``x / sqrt(1/4 +
     sigma^2)``, where state and integrand vary little.
 

@@ -91,6 +91,8 @@ ANALYSIS = {
         GAUSSIAN, give(IMAGES), give(SIGMAS), KEY, give(np.array([[1, 2]])), pairs=2
     ),
     "homogeneity": lambda give: A.homogeneity(GAUSSIAN, give(IMAGES), give(SIGMAS), KEY, factors=(2.0,), pairs=2),
+    "joint_p_value": lambda give: A.joint_p_value(give(np.array([0, 3])), give(np.array([9, 4]))),
+    "least_of_others": lambda give: A.least_of_others(give(CURVES)),
     "level_outputs": lambda give: A.level_outputs({"a": GAUSSIAN}, give(IMAGES[:2]), give(SIGMAS), KEY)[1],
     "level_triplets": lambda give: A.level_triplets(GAUSSIAN, give(IMAGES[:2]), give(np.array([30, 9])), 2, KEY).values,
     "linearity": lambda give: A.linearity(
@@ -111,6 +113,9 @@ ANALYSIS = {
     "denoising_loss": lambda give: A.denoising_loss(GAUSSIAN, give(IMAGES), KEY, sigmas=(30.0,)),
     "density_coverage": lambda give: A.density_coverage(give(ROWS), give(OTHERS)),
     "early_stopping": lambda give: A.early_stopping(give(CURVES)),
+    "decay_exponent": lambda give: A.decay_exponent(
+        give(np.array([2, 9, 30])), give(np.array([9, 5, 1])), give(np.array([1, 2, 2]))
+    ),
     "descend_exact_loss": lambda give: A.descend_exact_loss(
         give(FRAMES[:1]), give(ROWS), A.vp_grid(3), rate=1e-9, steps=1
     ),

@@ -14,6 +14,7 @@ from dgu.core.errors import InputError
 from experiments.concentration import fit_size, prediction, theorem
 from experiments.concentration.subject import Plan, images_only
 from experiments.study import RunDirectory
+from experiments.study.claims import judge
 
 PARTS = {module.PART.name: module.PART for module in (theorem, prediction, fit_size)}
 
@@ -56,6 +57,36 @@ def test_a_part_makes_what_it_declares_and_resumes(name, tmp_path):
     assert directory.read_json("metrics.json") == metrics
     plan = Plan(None, (4, 4, 1), 3, 60, 18, 10)
     assert all(cost.flop > 0 for cost in part.costs(config, plan)) and len(part.costs(config, plan)) == 1
+
+
+def verdicts(**means):
+    """Those of the part on Theorem 1 on made-up gaps: by design the means at each dimension, with a spread of 1."""
+    config, rng = theorem.PRESETS["default"], np.random.default_rng(0)
+    given = {"bounded": 0.0, "power": 0.0, "radius": -5.0, theorem.NULL: 0.0} | means
+    gaps = {
+        name: [
+            np.broadcast_to(mean, len(config.dimensions))[at] + rng.normal(size=config.count(d))
+            for at, d in enumerate(config.dimensions)
+        ]
+        for name, mean in given.items()
+    }
+    found = theorem.report(config, subject(), gaps).claims
+    return {claim.id: judge(claim, found[claim.id], "own").verdict for claim in theorem.claims(config)}
+
+
+def test_claims_about_theorem_one_follow_the_signed_means():
+    """A mean gap that falls, one that stays, none at all, and identical distributions that are not."""
+    falls = -4 * 64 / np.asarray(theorem.PRESETS["default"].dimensions, float)
+    assert set(verdicts(bounded=falls, power=-falls).values()) == {"supported"}
+    stays = verdicts(bounded=3.0, power=0.0, radius=0.0, identical=[0, 0, 0, 1.0, 0, 0])
+    assert stays == {
+        "theorem-bounded-mean": "not supported",
+        "theorem-bounded-falls": "undecided",
+        "theorem-power-mean": "supported",
+        "theorem-power-falls": "undecided",
+        "theorem-radius": "not supported",
+        "theorem-null": "not supported",
+    }
 
 
 def test_prediction_agrees_with_its_simulation(tmp_path):

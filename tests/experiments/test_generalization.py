@@ -11,7 +11,7 @@ from dgu.analysis import Grid, mode_scores
 from dgu.analysis.stats.estimates import normal_estimate
 from dgu.core.errors import InputError
 from dgu.models import two_modes
-from experiments.generalization import STUDY, boxes, capacity, shift, statistics, stopping, three_ways
+from experiments.generalization import STUDY, boxes, capacity, flow, shift, statistics, stopping, three_ways
 from experiments.generalization.statistics import rise, untested_rise
 from experiments.generalization.subject import PAPER, SDE, Arm, Options, Subject, check_grid, grid_for
 from experiments.study.claims import NotTested, judge
@@ -217,6 +217,20 @@ def test_the_rise_claim_follows_the_data():
     about["first_nonfinite"] = np.where(np.arange(12) == 3, 77, -1)
     found = early(Options(), {"kl": lost, **about})
     assert "1 of 12 runs diverged, at steps 77" in found.note and found.verdict == "not supported"
+
+
+def test_the_u_shape_of_the_flow_follows_the_data():
+    """Curves that rise at the end are supported; level ones with noise are not, though each has a least value."""
+    config, t = flow.Config(sizes=(10, 30), seeds=10), np.linspace(0, 1, len(flow.TAUS))
+    noise = 0.002 * np.random.default_rng(0).normal(size=(2, 10, len(t)))
+
+    def claim(curve):
+        found = {"population": curve + noise, "kl": 1 + noise, "gap": 1 + noise, "lemmas": np.full((2, 10, 2), 0.5)}
+        return judged(flow.PART, flow.report(config, None, found).claims, config)["flow-u-shape"]
+
+    risen, level = claim(1 + np.exp(-8 * t) + 0.3 * t), claim(1 + np.exp(-20 * t))
+    assert (risen.verdict, level.verdict) == ("supported", "not supported")
+    assert {part.verdict for part in level.parts} == {"not supported"} and abs(level.value) < 0.005
 
 
 def test_statistics_over_seeds():

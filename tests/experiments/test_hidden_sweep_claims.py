@@ -113,3 +113,17 @@ def test_verdicts_follow_the_numbers(sources):
 def test_early_stopping_looks_at_held_out_loss_alone():
     course = [fake(seen, own, loss=loss) for seen, own, loss in ((1, 0.1, 3.0), (2, 0.9, 1.0), (4, 0.2, 2.0))]
     assert strong.stopped(course).seen == 2
+
+
+def test_a_course_of_noise_neither_memorises_nor_leaves():
+    """The nearest checkpoint is that of the other seeds: on noise the ratios lie on both sides of 1."""
+    rng = np.random.default_rng(0)
+    ratios = []
+    for _ in range(300):
+        course = 1 + 0.1 * rng.normal(size=(3, 6))
+        ratios.append(sweep_claims.nearest(course) / course[:, -1])
+    means = np.mean(ratios, axis=1)
+    assert abs(np.mean(np.log(ratios))) < 4 * np.std(np.log(means)) / 300**0.5
+    assert 0.3 < (means < 1).mean() < 0.7 and 0.2 < (means > 1).mean()
+    course = np.array([[1.0, 0.4, 0.6], [1.1, 0.5, 0.7], [0.9, 0.8, 0.45]])  # The last seed is nearest at the end.
+    np.testing.assert_array_equal(sweep_claims.nearest(course), [0.6, 0.7, 0.8])

@@ -88,6 +88,25 @@ def test_few_draws_do_not_decide_the_rank_of_the_closed_form():
     assert dimension.PRESETS["default"].draws >= dimension.LEAST_DRAWS
 
 
+def test_ranks_by_products_are_judged_on_points_enough():
+    """All, all but eight, or half of the default's 48 intervals hold the rank; fewer than sixteen say nothing."""
+    declared = next(claim for claim in dimension.CLAIMS if claim.id == "dimension-products")
+    default = dimension.PRESETS["default"]
+    count = default.compared * default.compared_levels
+
+    def verdict(count, missed):
+        exact = np.full(count, 20)
+        low = np.where(np.arange(count) < missed, 21, 19)
+        both = {"exact": exact, "products": low + 1, "low": low, "high": low + 2}
+        return judge(declared, dimension.contained(both), "molrg").verdict
+
+    assert [verdict(count, missed) for missed in (0, 4, 8, count // 2)] == [
+        "supported", "supported", "undecided", "not supported",
+    ]  # fmt: skip
+    enough = dimension.LEAST_POINTS
+    assert (verdict(enough, 0), verdict(enough - 1, 0)) == ("supported", "not applicable")
+
+
 @pytest.mark.slow
 def test_end_to_end_and_resumed(sources, tmp_path, capsys):
     out, argv = tmp_path / "out", [*TINY, *sources, "--parts", *OURS]

@@ -263,23 +263,25 @@ def test_input_that_does_not_fit_is_refused(call, words):
         call()
 
 
-def test_universality_trend_holds_both_kinds_of_difference():
+def test_universality_trend_holds_means_and_intervals():
     d = np.array([64, 256, 1024])
-    sizes = {"bounded": (np.array([4.0, 2.0, 1.0]), np.full(3, 0.1)), "radius": (np.full(3, 5.0), np.full(3, 0.2))}
-    signed = {"bounded": (np.array([-0.5, 0.1, 0.0]), np.full(3, 0.1)), "radius": (np.full(3, -5.0), np.full(3, 0.2))}
-    figure = plots.universality_trend(d, sizes, signed, margin=1.0)
+    rows = {name: np.array([[m, m - 0.1, m + 0.3] for m in means]) for name, means in
+            {"bounded": (-0.5, 0.1, 0.0), "radius": (-5.0, -4.0, -4.5), "null": (0.2, 0.0, 0.1)}.items()}  # fmt: skip
+    panels = [{name: rows[name] for name in names} for names in (("bounded", "null"), ("radius", "null"))]
+    figure = plots.universality_trend(d, panels, margin=1.0)
     finish(figure)
-    left, right = figure.axes
-    assert left.get_xscale() == left.get_yscale() == "log" and right.get_yscale() == "linear"
-    for axes, given in ((left, sizes), (right, signed)):
-        for container, (name, (mean, error)) in zip(axes.containers, given.items()):
+    assert [axes.get_xscale() for axes in figure.axes] == ["log", "log"]
+    for axes, panel in zip(figure.axes, panels):
+        for container, (name, expected) in zip(axes.containers, panel.items()):
             assert container.get_label() == name
-            np.testing.assert_array_equal(container.lines[0].get_ydata(), mean)
+            np.testing.assert_array_equal(container.lines[0].get_ydata(), expected[:, 0])
             low, high = (line.get_ydata() for line in container.lines[1])
-            np.testing.assert_allclose(
-                [low, high], [mean - 1.959963984540054 * error, mean + 1.959963984540054 * error]
-            )
-    np.testing.assert_allclose(lines(left)["slope -1/2"].get_ydata(), [4.0, 2.0, 1.0])
+            np.testing.assert_allclose([low, high], expected[:, 1:].T)
+        # Beside each other, and nearer to their own dimension than to any other.
+        x = np.array([container.lines[0].get_xdata() for container in axes.containers])
+        assert (x[0] < d).all() and (d < x[1]).all() and np.abs(np.log2(x / d)).max() < 0.2
+    looks = [figure.axes[k].containers[1].lines[0] for k in range(2)]
+    assert looks[0].get_color() == looks[1].get_color() and looks[0].get_marker() == looks[1].get_marker()
 
 
 def test_every_image_is_stretched_to_its_own_range():

@@ -105,3 +105,36 @@ def test_an_example_of_a_part_far_away_is_evidence():
         found, _ = log_likelihood(network, jnp.array([1000.0]), sigma_min=0.5, sigma_max=50.0)
     truth = -np.log(100 * 0.5 * np.sqrt(2 * np.pi))
     np.testing.assert_allclose(truth - found, 195.4, atol=0.5)  # What the warning spoke of, less log 100.
+
+
+def test_a_single_examples_likelihood_is_off_by_the_closed_form():
+    """In float64: each example by its own amount, of which the mean and the spread over examples are closed forms."""
+    d, low, high, count = 8, 0.5, 80.0, 6
+    rng = np.random.default_rng(3)
+    basis, variances = np.linalg.qr(rng.standard_normal((d, d)))[0], np.geomspace(4.0, 0.1, d)
+    along = rng.standard_normal(d)
+    along *= 2.0 / np.linalg.norm(along)  # The mean along the eigenvectors, of length 2.
+    z = rng.standard_normal((count, d))
+
+    def off(z):
+        """What the true log density exceeds the one found by, for standardised coordinates z."""
+        r = variances / high**2
+        terms = along**2 / high**2 + 2 * along * np.sqrt(high**2 + variances) * z / high**2 + r * z**2 - np.log1p(r)
+        return 0.5 * terms.sum(axis=-1)
+
+    with jax.enable_x64(True):
+        denoiser = GaussianDenoiser(*(jnp.asarray(part, float) for part in (basis @ along, basis, variances)))
+        x = jnp.asarray((along + z * np.sqrt(variances + low**2)) @ basis.T, float)
+        options = {"sigma_min": low, "sigma_max": high, "rtol": 1e-9, "atol": 1e-9}
+        found = np.asarray(jax.jit(jax.vmap(lambda one: log_likelihood(denoiser, one, **options)[0]))(x))
+    truth = -0.5 * np.sum(z**2 + np.log(2 * np.pi * (variances + low**2)), axis=1)
+    np.testing.assert_allclose(truth - found, off(z), atol=1e-7)
+    assert 0.01 < np.abs(off(z)).max() < 0.1
+    # Over examples: the divergence, and a spread of about |mu| / sigma_max, a hundred times as large.
+    many = off(rng.standard_normal((400_000, d)))
+    ratios = variances / high**2
+    mean = 0.5 * (along @ along / high**2 + np.sum(ratios - np.log1p(ratios)))
+    variance = np.sum(along**2 * (high**2 + variances) / high**4 + ratios**2 / 2)
+    np.testing.assert_allclose(variance**0.5, 2.0 / high, rtol=1e-3)
+    assert abs(many.mean() - mean) < 4 * (variance / len(many)) ** 0.5 < mean
+    np.testing.assert_allclose(many.var(), variance, rtol=0.01)
