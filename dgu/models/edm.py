@@ -80,7 +80,8 @@ class EDMNetwork:
         """Parameters as the reference initialises them: a nested dict of float32 arrays, constants among them."""
         from dgu.models.edm_layers import initial_params
 
-        params = initial_params(self.unet, self.compute_dtype, threefry(key))
+        key = threefry(key)
+        params = initial_params(self.unet, self.compute_dtype, key)
         return params | {name: jnp.asarray(table) for name, table in self._tables().items()}
 
     def raw(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from dgu.core.errors import InputError
-from dgu.core.keys import seeded
+from dgu.core.keys import seeded, threefry
 from dgu.core.typing import Key, PyTree
 from dgu.models.adm import ADM
 from dgu.models.architecture import Architecture
@@ -24,6 +24,7 @@ Layers = ADM | SongUNet | DiT | TutorialUNet
 
 def initial_params(unet: Architecture, compute_dtype: str, key: Key) -> PyTree:
     """Parameters as the reference initialises them: a nested dict of float32 arrays."""
+    key = threefry(key)
     return nnx.to_pure_dict(nnx.split(_layers(unet, compute_dtype, nnx.Rngs(params=key)))[1])
 
 

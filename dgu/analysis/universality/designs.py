@@ -122,6 +122,7 @@ def pool_gap(
         task, recipe, seed: as of ``train_and_test``; accuracies are means over the subsets and sizes of ``task``.
         features: of all examples (N, d) that the classifiers see; by default the examples themselves.
     """
+    key = threefry(key)
     arms = split_arms(rows, split, key, sizes, disjoint=False)
     pool = assemble(arms)
     if features is not None:

@@ -52,8 +52,8 @@ def gap_trend(
     """
     require(len(dimensions) >= 2, "number of dimensions", len(dimensions), "at least 2")
     require(len(gaps) == len(dimensions), "number of gaps", len(gaps), f"{len(dimensions)}, one for each dimension")
-    values = [as_doubles("gaps", gap) for gap in gaps]
-    for d, gap in zip(dimensions, values):
+    d_values, values = as_doubles("dimensions", dimensions), [as_doubles("gaps", gap) for gap in gaps]
+    for d, gap in zip(d_values, values):
         require(len(gap) >= 2, f"gaps at d = {d:g}", len(gap), "at least 2")
         most = float(np.abs(gap).max())
         require(most <= largest, f"largest |gap| at d = {d:g}", most, f"at most largest = {largest:g}")
@@ -62,7 +62,7 @@ def gap_trend(
     # As wide as t intervals are for so few pairs: the fit takes its errors as known.
     wider = scipy.stats.t.ppf(0.975, np.array([len(gap) - 1 for gap in values])) / scipy.stats.norm.ppf(0.975)
     sizes = np.array([np.abs(gap).mean() for gap in values])
-    return GapTrend(means, decay_exponent(dimensions, value, wider * error), sizes)
+    return GapTrend(means, decay_exponent(d_values, value, wider * error), sizes)
 
 
 def decay_exponent(

@@ -259,7 +259,7 @@ def test_bounds_say_the_size_of_what_is_compared():
 
 def test_single_numbers_are_refused():
     with pytest.raises(InputError, match=r"values.shape = \(\): must be"):
-        resampling._interval(3.0, 0.0, 0.95)
+        resampling._interval(3.0, 0.95)
     with pytest.raises(InputError, match=r"^without.shape = \(\): must be \(J\), one value without each group$"):
         inspect.unwrap(jackknife_interval)(1.0, 2.0)
     with pytest.raises(InputError, match=r"^without.shape = \(2, 5\): must be \(3, J\)"):
