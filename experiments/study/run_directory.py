@@ -276,6 +276,10 @@ class RunDirectory:
 
     def save_figure(self, name: str, figure: "Figure") -> None:
         """Write a figure as PNG under ``name``, such as ``"figures/samples.png"``."""
+        if (layout := figure.get_layout_engine()) is not None:
+            # Laid out here, since otherwise it would be drawn a first time for its layout alone.
+            layout.execute(figure)
+            figure.set_layout_engine(None)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
         self._write(self._file(name), lambda stream: stream.write(buffer.getvalue()))
