@@ -54,5 +54,5 @@ def universality_trend(
             axes.axhline(0, color="black", linewidth=0.8)
             if margin:
                 axes.axhspan(-margin, margin, color="#7f7f7f", alpha=0.15, linewidth=0, label=f"margin of {margin:g}")
-        legend_below(figure, cells)
+        legend_below(figure, list(cells))
     return figure

@@ -21,7 +21,7 @@ def test_pools_are_stored_one_by_one_and_stacked(tmp_path):
         found = on_resampled_pools(config, run, compute)
         np.testing.assert_array_equal(found["gap"], [[0, 0], [1, 10], [2, 20]])
     assert calls == [0, 1, 2]
-    with pytest.raises(InputError, match=r"resampled_pools = 1: must be at least 2"):
+    with pytest.raises(InputError, match=r"resampled_pools = 1: must be 2 or more"):
         Resampling(resampled_pools=1)
 
 

@@ -54,7 +54,7 @@ def test_what_a_run_leaves_behind(finished):
     assert metrics["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
     assert metrics["network_sha256"] == model.sha256
     assert len(model.class_names) == 10 and model.network.shape == (14, 14, 1)
-    ticks = trainer.read_log(finished / "stats.jsonl")
+    ticks = resumable.read_log(finished / "stats.jsonl")
     assert [tick["step"] for tick in ticks] == [2, 4, 6, 8]
     assert ticks[-1]["loss"] == metrics["final_loss"] > 0
     page = (finished / "report.html").read_text()
@@ -146,7 +146,7 @@ def test_kill_9_at_random_moments_leaves_the_same_bits(tmp_path, kills):
     for ticks, delay in zip(wanted, delays):
         process = start(tmp_path / "cut")
         # By the run's own log, not by the clock: the machine may be slow.
-        while process.poll() is None and len(trainer.read_log(stats)) < ticks:
+        while process.poll() is None and len(resumable.read_log(stats)) < ticks:
             time.sleep(0.002)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(resumable, "train_steps", diverging)
     with pytest.raises(FloatingPointError, match="the training loss is nan in the tick that ends at step 4"):
         trainer.train(small_config(), tmp_path)
-    assert [tick["step"] for tick in trainer.read_log(tmp_path / "stats.jsonl")] == [2]
+    assert [tick["step"] for tick in resumable.read_log(tmp_path / "stats.jsonl")] == [2]
 
 
 def test_training_starts_from_a_checkpoint(finished, tmp_path):
@@ -213,6 +213,6 @@ def test_overflowing_gradients_are_counted_in_the_log_and_do_not_spoil_the_netwo
     config = small_config()
     scaled = replace(config.training, duration_kimg=0.064, loss_scaling=3e38)
     path = trainer.train(replace(config, training=scaled), tmp_path)
-    counts = [tick["nonfinite"] for tick in trainer.read_log(tmp_path / "stats.jsonl")]
+    counts = [tick["nonfinite"] for tick in resumable.read_log(tmp_path / "stats.jsonl")]
     assert 0 < counts[0] < counts[1]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(load_checkpoint(path).denoiser.params))

@@ -145,7 +145,7 @@ def test_a_log_of_other_values_or_a_pipe_is_one_line(tmp_path):
     log = tmp_path / "stats.jsonl"
     good = {"step": 8, "images_seen": 128, "loss": 0.5, "nonfinite": 0}
     log.write_text(json.dumps(good) + "\n")
-    assert trainer.read_log(log) == [good]
+    assert resumable.read_log(log) == [good]
     for wrong in (
         {"loss": float("nan")},
         {"loss": "a"},
@@ -156,11 +156,11 @@ def test_a_log_of_other_values_or_a_pipe_is_one_line(tmp_path):
     ):
         log.write_text(json.dumps(good) + "\n" + json.dumps(good | wrong) + "\n")
         with pytest.raises(InputError, match=rf"stats\.jsonl: line 2: {next(iter(wrong))} is .*train from the start"):
-            trainer.read_log(log)
+            resumable.read_log(log)
     log.unlink()
     os.mkfifo(log)
     with pytest.raises(InputError, match=r"stats\.jsonl: is a named pipe"):
-        trainer.read_log(log)
+        resumable.read_log(log)
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ WITHOUT = """
 import builtins, sys
 sys.modules["torch"] = None
 import jax, numpy as np
-from dgu.models import load_edm_pickle
+from dgu.models import edm_layers, load_edm_pickle
 jax.device_put(np.zeros(3))  # JAX looks for its devices when first used.
 before, real = set(sys.modules), builtins.__import__
 def known(name, globals=None, locals=None, fromlist=(), level=0):
