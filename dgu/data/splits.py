@@ -15,7 +15,8 @@ class SplitSizes:
     """Images per class in each part of a split."""
 
     fit: int = 400
-    """Images that the Gaussian mixture is fitted to."""
+    """Further images that accuracy is measured on; only the mixtures of the cross matrix, which must share no image with
+    what is tested there, are fitted to them alone."""
     train: int = 490
     """Images that classifiers are trained on."""
     validation: int = 60

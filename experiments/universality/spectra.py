@@ -32,7 +32,8 @@ FIGURES = (
     ),
     Figure(
         "gram_spectra",
-        "Spectra of the Gram matrices X X^T of uncentred images, equally many of each class.",
+        "Spectra of the Gram matrices X X^T of uncentred images, equally many of each class. The claim is about three "
+        "ranks; at the last ones the mixture's eigenvalues can be larger than the samples'.",
         "fig-8",
     ),
 )

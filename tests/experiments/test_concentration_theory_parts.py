@@ -60,12 +60,12 @@ def test_a_part_makes_what_it_declares_and_resumes(name, tmp_path):
 
 
 def verdicts(**means):
-    """Those of the part on Theorem 1 on made-up gaps: by design the means at each dimension, with a spread of 1."""
+    """Those of the part on Theorem 1 on made-up gaps: by design the means at each dimension, with a spread of 0.5."""
     config, rng = theorem.PRESETS["default"], np.random.default_rng(0)
     given = {"bounded": 0.0, "power": 0.0, "radius": -5.0, theorem.NULL: 0.0} | means
     gaps = {
         name: [
-            np.broadcast_to(mean, len(config.dimensions))[at] + rng.normal(size=config.count(d))
+            np.broadcast_to(mean, len(config.dimensions))[at] + 0.5 * rng.normal(size=config.count(d))
             for at, d in enumerate(config.dimensions)
         ]
         for name, mean in given.items()
@@ -166,7 +166,7 @@ def test_one_class_or_large_images_are_skipped():
         (lambda: theorem.Config(dimensions=(8,)), r"theorem.dimensions = \(8,\): must be two or more"),
         (
             lambda: theorem.Config(law="radius"),
-            "theorem.law = 'radius': must be one of rademacher, uniform, exponential",
+            "theorem.law = 'radius': must be one of exponential, rademacher, uniform",
         ),
         (lambda: prediction.Config(ratios=(1.0,)), r"prediction.ratios = \(1.0,\): must be one or more"),
         (lambda: prediction.Config(ratios=(0.9,)), r"prediction.ratios = \(0.9,\): must be with one at least"),

@@ -276,7 +276,7 @@ def test_universality_trend_holds_means_and_intervals():
             assert container.get_label() == name
             np.testing.assert_array_equal(container.lines[0].get_ydata(), expected[:, 0])
             low, high = (line.get_ydata() for line in container.lines[1])
-            np.testing.assert_allclose([low, high], expected[:, 1:].T)
+            np.testing.assert_allclose(np.array([low, high], float), expected[:, 1:].T)
         # Beside each other, and nearer to their own dimension than to any other.
         x = np.array([container.lines[0].get_xdata() for container in axes.containers])
         assert (x[0] < d).all() and (d < x[1]).all() and np.abs(np.log2(x / d)).max() < 0.2
