@@ -15,8 +15,9 @@ class SplitSizes:
     """Images per class in each part of a split."""
 
     fit: int = 400
-    """Further images that accuracy is measured on; only the mixtures of the cross matrix, which must share no image with
-    what is tested there, are fitted to them alone."""
+    """Further images that accuracy is measured on; only the mixtures of the cross matrix, which must share no image
+    with what is tested there, are fitted to them alone.
+    """
     train: int = 490
     """Images that classifiers are trained on."""
     validation: int = 60

@@ -78,15 +78,16 @@ FIGURES = (
     ),
     Figure(
         "equivalence",
-        "Null-corrected gaps of accuracy between diffusion samples and mixture at the largest training size, with 95 % "
-        "intervals. The band is the margin of equivalence; green: the whole interval lies within it, red: outside of it, "
-        "grey: neither.",
+        "Null-corrected gaps of accuracy between diffusion samples and mixture at the largest training size, with "
+        "95 % intervals. The band is the margin of equivalence; green: the whole interval lies within it, red: "
+        "outside of it, grey: neither.",
     ),
     Figure(
         "cross_matrix",
-        "Accuracy of linear classifiers trained on one arm (rows) and tested on another (columns) at the largest training "
-        "size that every arm reaches, with half-widths of the 95 % intervals of each number alone. The disjoint mixture, "
-        "the null of its draws and the low-rank mixture are fitted to images that no classifier is trained or tested on.",
+        "Accuracy of linear classifiers trained on one arm (rows) and tested on another (columns) at the largest "
+        "training size that every arm reaches, with half-widths of the 95 % intervals of each number alone. The "
+        "disjoint mixture, the null of its draws and the low-rank mixture are fitted to images that no classifier "
+        "is trained or tested on.",
     ),
 )
 

@@ -32,8 +32,8 @@ FIGURES = (
         "two_layer",
         "Differences of accuracy of two-layer networks, and of linear classifiers on the same classes, images and "
         "sizes, between diffusion samples and mixture, between mixture and null, and the first less the second (the "
-        "null-corrected gap), with 95 % intervals. Green: the whole interval lies within the margin of equivalence, grey: it "
-        "does not.",
+        "null-corrected gap), with 95 % intervals. Green: the whole interval lies within the margin of equivalence, "
+        "grey: it does not.",
     ),
 )
 
