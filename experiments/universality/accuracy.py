@@ -44,6 +44,12 @@ if TYPE_CHECKING:
 
 #: Labels of the vertical axis.
 _QUANTITIES = {"accuracy": "test accuracy (%)", "loss": "test loss"}
+#: Losses of linear classifiers in the words of claims.
+_LOSSES = {
+    "softmax_mse": "softmax outputs, squared error",
+    "logit_mse": "raw outputs, squared error",
+    "cross_entropy": "trained on cross entropy",
+}
 #: Replicates whose subsets of classes are averaged over in predictions: the time grows with their number.
 _SUBSETS_OF = 4
 #: What changed, in the words of the note that each claim carries.
@@ -95,14 +101,14 @@ FIGURES = (
 def claims(options: Options) -> tuple[Claim, ...]:
     """What is tested: each null-corrected gap is smaller than the margin, and is not zero."""
     few = [(f"{k}-classes", f"tell {k} randomly chosen classes apart") for k in options.subset_sizes]
+    loss = _LOSSES[options.losses[0]]
     compared = {
-        "all-classes": ("tell all classes apart", "softmax outputs, squared error", "Fig 5"),
+        "all-classes": ("tell all classes apart", loss, "Fig 5"),
         "pairs": ("tell pairs of classes apart", "sigmoid output, squared error", "Fig 5"),
     }
     if by_cross_entropy(options):
         compared["cross-entropy"] = ("tell all classes apart", "trained on cross entropy", "Fig 7")
     same, other = equivalent(options.margin), different()
-    loss = "softmax outputs, squared error"
 
     def joint(prefix: str, sentence: str, test: Any, **more: Any) -> Claim:
         parts = [Claim(f"{prefix}-{k}", sentence.format(what, loss), test, "Fig 5", "points") for k, what in few]

@@ -41,8 +41,15 @@ class Results:
         """
         values, again = np.moveaxis(read(self.replicates), 0, -1), np.moveaxis(read(self.resampled), (0, 1), (-2, -1))
         known = np.asarray(np.isfinite(values).all(axis=-1) & np.isfinite(again).all(axis=(-2, -1)))
-        between = pool_variance(np.where(known[..., None, None], again, 0.0))
-        return self._interval(values, between, known, bounds)
+        return self._interval(values, self._between(np.where(known[..., None, None], again, 0.0)), known, bounds)
+
+    def _between(self, again: np.ndarray) -> PoolVariance:
+        """The variance between pools drawn anew from one pool, (..., P, splits), averaged over the pools that they were
+        drawn from in turn.
+        """
+        found = [pool_variance(again[..., number :: self.pools, :]) for number in range(self.pools)]
+        value, variance = (np.mean([getattr(one, name) for one in found], axis=0) for name in ("value", "variance"))
+        return PoolVariance(value, variance / self.pools, sum(one.freedom for one in found))
 
     def interval_of_this_pool(self, read: Reading) -> Estimate:
         """The mean over replicates with the interval for the images' own pools: the variance between pools is not in

@@ -99,7 +99,7 @@ def report(options: Options, subject: Subject, found: dict[str, np.ndarray]) -> 
 
 def positive_control(options: Options, sets: Sequence[Sequence[int]], rows: np.ndarray) -> dict[str, np.ndarray]:
     """The whole design on data that are exactly Gaussian: each replicate has a pool of its own, of fresh samples of the
-    mixture fitted to all images.
+    mixture fitted to the images of the first pool.
     """
     few, truth, sizes = f"{options.subset_sizes[0]}-classes", fit_gaussians(rows), gaussian_sizes(options)
     gaps = []

@@ -77,8 +77,8 @@ class Options(BaseOptions):
     """Training images of each class, at most --splits.train. None takes 16, 32, 64 and so on below --splits.train, and
     --splits.train itself."""
     losses: tuple[str, ...] = ("softmax_mse", "cross_entropy")
-    """Losses of the linear classifiers that tell more than two classes apart: softmax_mse, logit_mse or cross_entropy,
-    each a panel of its own; two classes have sigmoid outputs and squared error."""
+    """Losses of the linear classifiers, but for pairs of classes: softmax_mse, logit_mse or cross_entropy,
+    each a panel of its own; pairs have sigmoid outputs and squared error."""
     class_sets: tuple[str, ...] | None = None
     """Classes to tell apart, a panel for each set: numbers or names with colons between them, such as 0:6 or
     Coat:Shirt. None takes the first three pairs of classes, in their order."""
@@ -123,7 +123,8 @@ class Options(BaseOptions):
         sizes, train = self.training_sizes, self.splits.train
         rising = sizes is None or (bool(sizes) and all(a < b for a, b in pairwise(sizes)) and sizes[-1] <= train)
         require(rising, "training_sizes", sizes, f"rising, one or more, at most splits.train = {train}, or None")
-        require(bool(self.subset_sizes), "subset_sizes", self.subset_sizes, "one or more, each 2 or more")
+        several = bool(self.subset_sizes) and len(set(self.subset_sizes)) == len(self.subset_sizes)
+        require(several, "subset_sizes", self.subset_sizes, "one or more different ones, each 2 or more")
         known = self.two_layer_size in (None, *self.sizes)
         require(known, "two_layer_size", self.two_layer_size, f"one of training_sizes {self.sizes}, or None")
         allowed = [name for name in LOSSES if name != "sigmoid_mse"]
@@ -142,6 +143,8 @@ class Options(BaseOptions):
         require(some, "gram_panels", self.gram_panels, "one or more, or None")
         shared = self.replicates % self.pools == 0 and self.replicates >= 2 * self.pools
         require(shared, "replicates", self.replicates, f"a multiple of pools = {self.pools}, two or more for each")
+        enough = self.resampled_pools >= 2 * self.pools
+        require(enough, "resampled_pools", self.resampled_pools, f"at least twice pools = {self.pools}")
         ends = self.pixel_range
         require(len(ends) == 2 and ends[0] < ends[1], "pixel_range", ends, "rising")
         fits = self.low_rank_fit == 0 or 2 <= self.low_rank_fit <= self.splits.fit

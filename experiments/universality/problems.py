@@ -60,7 +60,7 @@ def panels(options: Options, sets: Sequence[Sequence[int]], class_names: Sequenc
     known = named | few | {"all-classes": (f"all {len(class_names)} classes", len(class_names))}
     out = []
     for name, (title, k) in known.items():
-        if k == 2:
+        if _is_pair(name, k):
             out.append(Panel(name, title, "sigmoid_mse", k))
             continue
         for loss in options.losses:
@@ -82,7 +82,7 @@ def tasks(options: Options, sets: Sequence[Sequence[int]], k_all: int, number: i
     classes |= {"all-classes": np.arange(k_all)[None], "pairs": random_classes(2, options.pairs)}
     found = {}
     for name, chosen in classes.items():
-        losses = ("sigmoid_mse",) if chosen.shape[1] == 2 else options.losses
+        losses = ("sigmoid_mse",) if _is_pair(name, chosen.shape[1]) else options.losses
         for loss in losses:
             full = _with_loss(options, name, loss)
             found[full] = Task(full, chosen, options.sizes, loss)
@@ -96,8 +96,10 @@ def tasks(options: Options, sets: Sequence[Sequence[int]], k_all: int, number: i
 
 
 def by_cross_entropy(options: Options) -> str | None:
-    """Name of the problem of all classes with cross entropy; None where that is not among the losses."""
-    return _with_loss(options, "all-classes", "cross_entropy") if "cross_entropy" in options.losses else None
+    """Name of the problem of all classes with cross entropy; None where that is not among the losses, or is the first,
+    which all other claims are about.
+    """
+    return _with_loss(options, "all-classes", "cross_entropy") if "cross_entropy" in options.losses[1:] else None
 
 
 def gram_classes(options: Options, sets: Sequence[Sequence[int]], k_all: int) -> dict[str, tuple[list[int], int]]:
@@ -109,6 +111,11 @@ def gram_classes(options: Options, sets: Sequence[Sequence[int]], k_all: int) ->
         require(k <= k_all, "gram_panels", panel, f"at most the number of classes, {k_all}")
         found[panel] = (next((list(one) for one in sets if len(one) == k), list(range(k))), int(count))
     return found
+
+
+def _is_pair(name: str, k: int) -> bool:
+    """Whether a problem has one sigmoid output: random pairs, and named sets of two classes."""
+    return name == "pairs" or (name.startswith("set-") and k == 2)
 
 
 def _with_loss(options: Options, name: str, loss: str) -> str:

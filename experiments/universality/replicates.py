@@ -177,8 +177,8 @@ def gaussian_sizes(options: Options) -> dict[str, int]:
 
 
 def real_sizes(options: Options, n: int) -> dict[str, int]:
-    """Real images of each class, of which there are n, in each part: in the proportions of the pool (they need no part
-    for a fit), and never larger than its parts.
+    """Real images of each class, of which there are n, in each part: a quarter to test on, an eighth for validation,
+    and the others, but no more than the pool has, to train on.
     """
     test, validation = max(2, n // 4), max(2, n // 8)
     return {"train": min(n - test - validation, options.splits.train), "validation": validation, "test": test}

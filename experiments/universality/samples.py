@@ -43,7 +43,6 @@ def shown(options: Options, subject: Subject) -> dict[str, np.ndarray]:
     if subject.real is not None:
         images["real"] = subject.real[:, :SHOWN]
     if subject.source.kind == PIXELS:
-        # The samples of the first replicate of the positive control.
         key = stream(stream(seeded(options.seed), "control-positive"), 0)
         drawn = draw_gaussians(fit_gaussians(subject.examples.rows), key, SHOWN)
         low, high = options.pixel_range

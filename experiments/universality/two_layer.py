@@ -90,7 +90,7 @@ def report(options: Options, subject: Subject, found: Results) -> Findings:
         texts.append(f"{claim.value:+.2f} points (95 % interval {claim.interval[0]:+.2f} to {claim.interval[1]:+.2f})")
     return Findings(
         f"The accuracy of two-layer networks on diffusion samples less that on the mixture, corrected for the finite "
-        f"fit, is {texts[0]}; that is {texts[1]} more than of linear classifiers.",
+        f"fit, is {texts[0]}; less that of linear classifiers it is {texts[1]}.",
         claims=measured,
         figures={"two_layer": _forest(options, found)},
         metrics={

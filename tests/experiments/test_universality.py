@@ -68,7 +68,7 @@ def test_end_to_end_on_given_images(tmp_path, capsys):
     assert exact_claims(out) == set()
     assert metrics["arms"] == ARMS and metrics["dimension"] == 36
     linear = metrics["accuracy"]
-    names = ["set-0-3", "2-classes", "all-classes", "all-classes-ce", "pairs"]
+    names = ["set-0-3", "2-classes", "2-classes-ce", "all-classes", "all-classes-ce", "pairs"]
     assert linear["sizes"] == [2, 5] and list(linear["accuracy"]) == names
     accuracy = np.asarray(linear["accuracy"]["all-classes"]["mean"], float)
     # 4 real images are there to train on.

@@ -113,6 +113,8 @@ NUMBERS = [
     ("--training-sizes 2 7", "--training-sizes = (2, 7): must be rising, one or more, at most --splits.train = 6"),
     ("--training-sizes 5 2", "--training-sizes = (5, 2): must be rising, one or more, at most --splits.train = 6"),
     ("--two-layer-size 7", "--two-layer-size = 7: must be one of --training-sizes (2, 5)"),
+    ("--subset-sizes 2 2", "--subset-sizes = (2, 2): must be one or more different ones, each 2 or more"),
+    ("--pools 2 --replicates 4", "--resampled-pools = 2: must be at least twice --pools = 2"),
     ("--draws 0", "--draws = 0: must be 1 or more"),
     ("--pools 0", "--pools = 0: must be 1 or more"),
     ("--pools 2", "--replicates = 2: must be a multiple of --pools = 2, two or more for each"),
@@ -185,7 +187,7 @@ FILES = [
     ("--samples good.npz --classes 0 1 --subset-sizes 2 --class-sets 0:3", ["--class-sets = '0:3'", "0, 1 or north"]),
     ("--samples good.npz --gram-panels 5x3", ["--gram-panels = '5x3'", "must be at most the number of classes, 4"]),
     (
-        "--samples good.npz --pools 2 --replicates 4",
+        "--samples good.npz --pools 2 --replicates 4 --resampled-pools 4",
         ["images of class north = 24", "must be at least 44 in each class"],
     ),
     ("--samples good.npz --real fashion-mnits", ["--real = 'fashion-mnits'", "must be one of", "'fashion-mnist-mini'"]),

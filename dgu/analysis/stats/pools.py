@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Num
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import sample_deviation
-from dgu.core.arrays import as_doubles, check_squares, is_number
+from dgu.core.arrays import as_doubles, as_floats, check_squares, is_number
 from dgu.core.errors import require
 
 
@@ -94,6 +94,7 @@ def pooled_interval(
             confidence outside (0, 1), or bounds that do not rise.
     """
     given, values = values, as_doubles("values", values)
+    require(values.ndim >= 1 and values.size > 0, "values.shape", values.shape, "(..., J), one or more of each")
     count = values.shape[-1]
     pool = np.zeros(count, int) if pool_of is None else np.asarray(pool_of)
     require(pool.shape == (count,), "pool_of.shape", pool.shape, f"({count},), one for each replicate")
@@ -138,7 +139,9 @@ def smoothed_bootstrap(
     Raises:
         InputError: a bandwidth that is not positive and finite.
     """
-    require(0 < bandwidth < np.inf, "bandwidth", bandwidth, "positive and finite")
+    require(is_number(bandwidth) and 0 < bandwidth < np.inf, "bandwidth", bandwidth, "positive and finite")
+    rows = as_floats("rows", rows)
+    require(rows.ndim == 3, "rows.shape", rows.shape, "(classes, n, d)")
     out = np.empty_like(rows)
     for label, pool in enumerate(rows):
         mean = pool.mean(axis=0)

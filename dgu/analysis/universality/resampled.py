@@ -62,5 +62,6 @@ def _reduced(sets: Sequence[np.ndarray], most: int) -> list[Float[np.ndarray, "c
     if d <= most:
         return list(sets)
     every = sets[0].reshape(-1, d)
-    axes = principal_images(every[:: max(1, len(every) // _ROWS_OF_AXES)], most).vectors.T
+    some = every[:: max(1, len(every) // _ROWS_OF_AXES)]
+    axes = principal_images(some, min(most, len(some) - 1)).vectors.T
     return [rows @ axes for rows in sets]

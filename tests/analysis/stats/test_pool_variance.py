@@ -110,6 +110,12 @@ def test_the_smoothed_bootstrap_keeps_mean_and_covariance_and_no_two_rows_are_eq
         assert skew == pytest.approx(1.25**-1.5, abs=0.06)
 
 
+def test_whole_numbers_are_moved_like_any_others():
+    rows = np.random.default_rng(6).integers(0, 9, size=(1, 50, 3))
+    drawn = smoothed_bootstrap(rows, np.random.default_rng(0), 0.5)
+    assert np.issubdtype(drawn.dtype, np.floating) and np.abs(drawn - np.round(drawn)).max() > 0.1
+
+
 def test_a_pool_of_fewer_rows_than_dimensions_stays_in_their_span():
     rows = np.random.default_rng(5).normal(size=(1, 4, 9))
     drawn = smoothed_bootstrap(rows, np.random.default_rng(0), 1.0)
@@ -129,6 +135,7 @@ def test_a_pool_of_fewer_rows_than_dimensions_stays_in_their_span():
         (lambda: pooled_interval(np.arange(3.0), no_pool_variance(()), confidence=1.0), "confidence = 1.0"),
         (lambda: pooled_interval(np.arange(3.0), no_pool_variance(()), bounds=(1, 1)), "bounds"),
         (lambda: smoothed_bootstrap(np.zeros((1, 3, 2)), np.random.default_rng(0), 0.0), "bandwidth = 0.0"),
+        (lambda: pooled_interval(np.zeros((2, 0)), no_pool_variance((2,))), "values.shape = (2, 0)"),
     ],
 )
 def test_refusals(call, line):
