@@ -50,7 +50,7 @@ def universality_trend(
             axes.set_xscale("log", base=2)
             axes.set_xticks(dimensions, [f"{d:,}" for d in np.asarray(dimensions).tolist()])
             axes.set_xlabel("dimension d (n / d fixed)")
-            axes.set_ylabel("mean of err X - err G (percentage points)")
+            axes.set_ylabel("mean of err X - err G (points)")
             axes.axhline(0, color="black", linewidth=0.8)
             if margin:
                 axes.axhspan(-margin, margin, color="#7f7f7f", alpha=0.15, linewidth=0, label=f"margin of {margin:g}")
