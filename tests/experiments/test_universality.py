@@ -38,7 +38,10 @@ def check_run(out):
     claims = json.loads((out / "claims.json").read_text())
     noted = {name: claim for part in STUDY.parts for name, claim in metrics[part.name].get("claims", {}).items()}
     # Checks of the program come last.
-    assert sorted(claim["id"] for claim in claims) == sorted(CLAIM_IDS) and set(noted) == set(CLAIM_IDS)
+    made = {claim["id"] for claim in claims}
+    assert set(noted) == made <= set(CLAIM_IDS) and len(made) == len(claims)
+    # With one loss there is none about the other.
+    assert set(CLAIM_IDS) - made <= {"universality-cross-entropy", "gap-cross-entropy"}
     for claim in claims:
         stored = noted[claim["id"]]
         assert [claim["value"], claim["interval"], claim["verdict"]] == [
@@ -47,7 +50,7 @@ def check_run(out):
     for file in FIGURE_FILES:
         assert (out / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     page = (out / "report.html").read_text()
-    assert all(claim in page for claim in CLAIM_IDS) and page.count("<img") == len(FIGURE_FILES)
+    assert all(claim in page for claim in made) and page.count("<img") == len(FIGURE_FILES)
     assert set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}, "the report must not need another file"
     return metrics
 
