@@ -120,7 +120,7 @@ class UNetConfig:
         return self.channel_mult[0] * self.model_channels
 
     def _heads(self, channels: int) -> int:
-        """Attention heads of a block that has attention."""
+        """Attention heads of a block that has attention; each architecture says how many."""
         raise NotImplementedError
 
     def _decoder_attends(self, block: int) -> bool:

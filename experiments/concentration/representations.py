@@ -123,29 +123,15 @@ def claims(config: Config) -> tuple[Claim, ...]:
         "means and covariances differ in accuracy, beyond what the finite fit of the mixture explains (value: the "
         "null-corrected gap, which is not zero)."
     )
-    changed = _CHANGED.format(_UNCORRECTED)
+    changed, same = _CHANGED.format(_UNCORRECTED), equivalent(config.margin)
+    claim_of = partial(Claim, unit="points", one_network=True)
     return (
         *(
             claim
             for name, words in NAMES.items()
             for claim in (
-                Claim(
-                    f"representations-{name}",
-                    smaller.format(words),
-                    equivalent(config.margin),
-                    sources[name],
-                    "points",
-                    changed=changed,
-                    one_network=True,
-                ),
-                Claim(
-                    f"representations-{name}-gap",
-                    not_zero.format(words),
-                    different(),
-                    sources[name],
-                    "points",
-                    one_network=True,
-                ),
+                claim_of(f"representations-{name}", smaller.format(words), same, sources[name], changed=changed),
+                claim_of(f"representations-{name}-gap", not_zero.format(words), different(), sources[name]),
             )
         ),
         Claim(

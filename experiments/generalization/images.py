@@ -5,10 +5,8 @@ the networks see standardised pixels. Unlike the notebook, which evaluates both 
 evaluated on held-out images of its own pair, and the other pair's are labelled as such; losses are compared at equal
 noise levels and with the best linear denoiser for the pair's own covariance; bits per dimension are of 8-bit pixels.
 
-What is measured is about the clusters of the data set at hand: a mean over all splits of their images, initialisations
-and noise. Each seed draws its images anew, a simple random sample of each cluster, and trains new networks: given the
-clusters, seeds share nothing, and S^2 / J over J seeds is the whole variance. About other images of the same kind two
-seeds would correlate by up to n / N, the part of a cluster that a split uses; no claim is made about these.
+Claims are about the clusters at hand: means over all splits, initialisations and noise. Each seed draws a simple random
+sample of each cluster and trains new networks, so that S^2 / J over J seeds is the whole variance.
 """
 
 from collections.abc import Mapping, Sequence

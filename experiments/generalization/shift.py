@@ -1,6 +1,4 @@
-"""Modes shift (Figs 5, 9 and 10): does the KL grow with the distance of the modes? With Remarks 6 and 7: far modes made
-wider, and far modes whose inputs are scaled down.
-"""
+"""Modes shift (Figs 5, 9, 10): does the KL grow with their distance? With Remarks 6, 7: wider modes, scaled inputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -60,7 +60,8 @@ def _claim(kind: str, spectra: str, source: str, check: bool = False) -> Claim:
         )
         for quantile in QUANTILES
     ]
-    return Claim(f"spectrum-{kind}", same, all_of(*parts), source, one_network=True, changed=_CHANGED, check=check)
+    changed = f"{_CHANGED} {_NOW_A_CHECK}" if check else _CHANGED
+    return Claim(f"spectrum-{kind}", same, all_of(*parts), source, one_network=True, changed=changed, check=check)
 
 
 def _part(kind: str, quantile: float) -> str:
@@ -68,6 +69,10 @@ def _part(kind: str, quantile: float) -> str:
 
 
 _CHANGED = "the mixture was fitted to a part of the images, and the interval was the corrected resampled t."
+_NOW_A_CHECK = (
+    "It was a claim, and became a check of the program after it had been measured: the mixture now has the covariance "
+    "of the images compared."
+)
 
 CLAIMS = (
     # The mixture has the covariance of these very images: only a wrong program could fail.
