@@ -9,11 +9,10 @@ import numpy as np
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.universality.predicted import class_moments, predicted_curve
+from experiments.pools import CORRECTED_POINTS, POINTS
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, all_of, different, equivalent
 from experiments.study.judged import JudgedClaim
 from experiments.universality.comparison import (
-    CORRECTED_POINTS,
-    POINTS,
     Reading,
     Results,
     accuracies,

@@ -16,8 +16,6 @@ from experiments.universality.subject import PAPER
 
 #: What is read off the results of one design, with leading axes of replicates, or of pools and splits.
 Reading = Callable[[Mapping[str, np.ndarray]], np.ndarray]
-#: Differences of accuracy in percentage points lie within these bounds; twice differences of two differences.
-POINTS, CORRECTED_POINTS = (-100.0, 100.0), (-200.0, 200.0)
 _ANY = (-np.inf, np.inf)
 
 

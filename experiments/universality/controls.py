@@ -13,9 +13,10 @@ from dgu.analysis.universality.designs import corrected_gap, pool_gap
 from dgu.core.keys import seeded, stream
 from dgu.data.splits import class_splits
 from dgu.distributions import draw_gaussians, equal_moments, fit_gaussians
+from experiments.pools import CORRECTED_POINTS
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, different, equivalent
 from experiments.study.progress import progress
-from experiments.universality.comparison import CORRECTED_POINTS, as_metrics, judged
+from experiments.universality.comparison import as_metrics, judged
 from experiments.universality.options import Options
 from experiments.universality.problems import tasks
 from experiments.universality.replicates import gaussian_sizes, split_of

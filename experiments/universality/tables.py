@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from dgu.analysis.stats.estimates import Estimate
+from experiments.pools import CORRECTED_POINTS, POINTS
 from experiments.study import Table
 from experiments.universality.comparison import (
-    CORRECTED_POINTS,
-    POINTS,
     Results,
     accuracies,
     at_last,

@@ -6,10 +6,9 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
+from experiments.pools import CORRECTED_POINTS, POINTS
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, different, equivalent
 from experiments.universality.comparison import (
-    CORRECTED_POINTS,
-    POINTS,
     Reading,
     Results,
     as_metrics,
