@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dgu.models.controls import SkipDenoiser as SkipDenoiser
     from dgu.models.controls import untrained as untrained
     from dgu.models.dit_config import DiTConfig as DiTConfig
+    from dgu.models.edm2_config import EDM2Config as EDM2Config
     from dgu.models.edm import EDMDenoiser as EDMDenoiser
     from dgu.models.edm import EDMNetwork as EDMNetwork
     from dgu.models.gaussian_mixture import gaussian_mixture as gaussian_mixture
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from dgu.models.unet import NCSNPP as NCSNPP
     from dgu.models.unet import ADMConfig as ADMConfig
     from dgu.models.unet import SongUNetConfig as SongUNetConfig
+    from dgu.models.weights import edm2_from_arrays as edm2_from_arrays
     from dgu.models.weights import edm_from_arrays as edm_from_arrays
 
 load_on_use(__name__)

@@ -75,13 +75,21 @@ def _bind(primitive: Primitive, left: Array, right: Array, padding: Padding) -> 
 _NARROW = 8
 
 
-class Conv(nnx.Conv):
-    """``flax.nnx.Conv`` at stride 1, with an odd square kernel and zeros around the image, by ``convolve``.
+def convolved(x: Float[Array, "*n h w c"], kernel: Float[Array, "a b c o"]) -> Float[Array, "*n h w o"]:
+    """Images of the same size under a kernel with odd sides, zeros around them.
 
-    Its bits do not depend on the number of threads: with fewer than eight output channels, such as an image's, Eigen's
+    The bits do not depend on the number of threads: with fewer than eight output channels, such as an image's, Eigen's
     kernels sum over the input in as many parts as there are threads, and the number of threads grows with that of CPU
     devices. Channels of zeros are computed along and dropped.
     """
+    channels = kernel.shape[-1]
+    if channels < _NARROW:
+        kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, _NARROW - channels)))
+    return convolve(x, kernel, same_padding(kernel))[..., :channels]
+
+
+class Conv(nnx.Conv):
+    """``flax.nnx.Conv`` at stride 1, with an odd square kernel and zeros around the image, by ``convolved``."""
 
     def __init__(
         self, in_features: int, out_features: int, kernel_size: tuple[int, int], *, rngs: nnx.Rngs, **options: Any
@@ -100,10 +108,7 @@ class Conv(nnx.Conv):
     def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h w o"]:  # type: ignore[override]
         """The convolution of an image or of several."""
         dtype = jnp.promote_types(x.dtype, self.kernel.dtype) if self.dtype is None else self.dtype
-        kernel = self.kernel[...].astype(dtype)
-        if self.out_features < _NARROW:
-            kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, _NARROW - self.out_features)))
-        out = convolve(x.astype(dtype), kernel, same_padding(kernel))[..., : self.out_features]
+        out = convolved(x.astype(dtype), self.kernel[...].astype(dtype))
         if not self.use_bias:
             return out
         bias = self.bias[...].astype(dtype)  # type: ignore[index]

@@ -21,6 +21,7 @@ from dgu.core.keys import threefry
 from dgu.core.labels import NO_ZEROS, checked_label, without_class
 from dgu.core.typing import Event, Key, PyTree, Scalar
 from dgu.models.architecture import Architecture
+from dgu.models.edm2_config import EDM2Config
 from dgu.models.preconditioning import EDMPreconditioning, IDDPMPreconditioning, Preconditioning, nearest
 
 
@@ -133,6 +134,21 @@ class EDMNetwork:
         out = self.raw(params, (c.inp * x).astype(compute), c.noise, label, augment, key=key)
         return (c.skip * x + c.out * out[..., : self.unet.in_channels].astype(wide)).astype(dtype)
 
+    def log_variance(self, params: PyTree, sigma: Scalar) -> Float[Array, ""]:
+        """``u(sigma)`` of an EDM2 network: at the optimum ``exp(u)`` is its weighted squared error of one entry,
+        ``(sigma^2 + sd^2) / (sigma sd)^2 E (D - x0)^2`` (arXiv 2312.02696, equation 21).
+
+        Raises:
+            InputError: a network of another architecture, which estimates no uncertainty.
+        """
+        from dgu.models.edm_layers import with_params
+
+        require(isinstance(self.unet, EDM2Config), "unet", type(self.unet).__name__, "an EDM2Config")
+        layers = with_params(self.unet, self.compute_dtype, params)
+        noise = self.preconditioning.coefficients(as_jax_floats("sigma", sigma)).noise
+        u: Array = layers.log_variance(noise)
+        return u
+
     def _label_vector(self, labels: ArrayLike, dtype: Any) -> Float[Array, "l"]:
         labels = jnp.asarray(labels)
         if jnp.issubdtype(labels.dtype, jnp.integer) and labels.ndim == 0:
@@ -152,9 +168,10 @@ class EDMNetwork:
 def is_constant(path: tuple[Any, ...]) -> bool:
     """Whether the leaf at this path (of ``jax.tree_util``) of the parameters is a constant: not trained, not averaged.
 
-    Constants are the frequencies of a Fourier embedding (``freqs``) and the noise levels of improved DDPM (``u``).
+    Constants are the frequencies and phases of a Fourier embedding (``freqs``, ``phases``) and the noise levels of
+    improved DDPM (``u``).
     """
-    return path[-1].key in ("freqs", "u")
+    return path[-1].key in ("freqs", "phases", "u")
 
 
 @jax.tree_util.register_dataclass
@@ -200,6 +217,10 @@ class EDMDenoiser:
             require(bool((level > 0) & np.isfinite(level)), "sigma", sigma, "positive and finite")
             check_range(self, "sigma", level)
         return self.network.apply(self.params, x, sigma, self.label, self.augment_labels)
+
+    def log_variance(self, sigma: Scalar) -> Float[Array, ""]:
+        """``u(sigma)`` of an EDM2 network; see ``EDMNetwork.log_variance``."""
+        return self.network.log_variance(self.params, sigma)
 
     @property
     def sigma_min(self) -> float:

@@ -13,13 +13,15 @@ from dgu.models.adm import ADM
 from dgu.models.architecture import Architecture
 from dgu.models.dit import DiT
 from dgu.models.dit_config import DiTConfig
+from dgu.models.edm2 import EDM2UNet
+from dgu.models.edm2_config import EDM2Config
 from dgu.models.songunet import SongUNet
 from dgu.models.tutorial_config import TutorialUNetConfig
 from dgu.models.tutorial_unet import TutorialUNet
 from dgu.models.unet import ADMConfig, SongUNetConfig
 
 #: The module of an architecture.
-Layers = ADM | SongUNet | DiT | TutorialUNet
+Layers = ADM | SongUNet | DiT | TutorialUNet | EDM2UNet
 
 
 def initial_params(unet: Architecture, compute_dtype: str, key: Key) -> PyTree:
@@ -58,5 +60,7 @@ def _layers(unet: Architecture, compute_dtype: str, rngs: nnx.Rngs) -> Layers:
         return DiT(unet, dtype, rngs)
     if isinstance(unet, TutorialUNetConfig):
         return TutorialUNet(unet, dtype, rngs)
-    wanted = "an ADMConfig, a SongUNetConfig, a DiTConfig or a TutorialUNetConfig"
+    if isinstance(unet, EDM2Config):
+        return EDM2UNet(unet, dtype, rngs)
+    wanted = "an ADMConfig, a SongUNetConfig, a DiTConfig, an EDM2Config or a TutorialUNetConfig"
     raise InputError(f"unet = {type(unet).__name__}: must be {wanted}")

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import fields
-from typing import Any
+from dataclasses import MISSING, fields
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -12,15 +12,20 @@ from jax.typing import ArrayLike
 from dgu.core.errors import InputError, require
 from dgu.core.typing import PyTree
 from dgu.models.edm import EDMDenoiser, EDMNetwork
-from dgu.models.preconditioning import PRECONDITIONINGS
+from dgu.models.edm2_config import EDM2Config
+from dgu.models.preconditioning import PRECONDITIONINGS, EDMPreconditioning
 from dgu.models.tutorial_config import TutorialUNetConfig
 from dgu.models.unet import ADMConfig, BlockSpec, SongUNetConfig, UNetConfig
 
 _PATH = tuple[str, ...]
-_ARCHITECTURES: dict[str, type[UNetConfig] | type[TutorialUNetConfig]] = {
+_Described = UNetConfig | TutorialUNetConfig | EDM2Config
+#: What EDM2's reference keeps beside its U-Net, at the root of its names.
+_BESIDE_UNET = ("logvar_fourier", "logvar_linear")
+_ARCHITECTURES: dict[str, type[_Described]] = {
     "DhariwalUNet": ADMConfig,
     "SongUNet": SongUNetConfig,
     "TutorialUNet": TutorialUNetConfig,
+    "EDM2UNet": EDM2Config,
 }
 #: The architecture that each class of the reference takes unless told otherwise.
 _USUAL = {
@@ -29,7 +34,10 @@ _USUAL = {
     "VEPrecond": "SongUNet",
     "iDDPMPrecond": "DhariwalUNet",
     "VESDEPrecond": "TutorialUNet",
+    "Precond": "EDM2UNet",
 }
+#: EDM2's class has EDM's preconditioning.
+_PRECONDITIONINGS = {**PRECONDITIONINGS, "Precond": EDMPreconditioning}
 
 
 def network_from_config(config: Mapping[str, Any]) -> EDMNetwork:
@@ -43,7 +51,7 @@ def network_from_config(config: Mapping[str, Any]) -> EDMNetwork:
         InputError: another preconditioner or network class, or an unknown or unusable option.
     """
     precond: Any = config.get("precond")
-    require(isinstance(precond, str) and precond in PRECONDITIONINGS, "precond", precond, _one_of(PRECONDITIONINGS))
+    require(isinstance(precond, str) and precond in _USUAL, "precond", precond, _one_of(_USUAL))
     given = config.get("kwargs", {})
     require(
         isinstance(given, Mapping) and all(isinstance(name, str) for name in given), "kwargs", given, "a dictionary"
@@ -61,11 +69,11 @@ def network_from_config(config: Mapping[str, Any]) -> EDMNetwork:
         "with img_resolution and img_channels",
     )
     channels = _like("img_channels", kwargs.pop("img_channels"), 0)
-    outer = _options(PRECONDITIONINGS[precond], kwargs)
+    outer = _options(_PRECONDITIONINGS[precond], kwargs)
     options = _options(_ARCHITECTURES[model_type], kwargs, without=("in_channels", "out_channels"))
     if kwargs:
         raise InputError(f"kwargs: unexpected option {sorted(kwargs)[0]!r} of {precond} with {model_type}")
-    preconditioning = PRECONDITIONINGS[precond](**outer)
+    preconditioning = _PRECONDITIONINGS[precond](**outer)
     outputs = channels * (2 if preconditioning.learns_variance else 1)
     unet = _ARCHITECTURES[model_type](in_channels=channels, out_channels=outputs, **options)
     return EDMNetwork(unet, preconditioning, config.get("compute_dtype", "float32"))
@@ -82,8 +90,12 @@ def _options(kind: Any, kwargs: dict[str, Any], without: tuple[str, ...] = ()) -
     found = {}
     for field in fields(kind):
         if field.name in kwargs and field.name not in without:
-            default = 0 if field.name == "img_resolution" else field.default
-            found[field.name] = _like(field.name, kwargs.pop(field.name), default)
+            value = kwargs.pop(field.name)
+            if value is None and type(None) in get_args(field.type):
+                found[field.name] = None
+            else:
+                default = 0 if field.default in (MISSING, None) else field.default
+                found[field.name] = _like(field.name, value, default)
     return found
 
 
@@ -120,9 +132,9 @@ def network_config(network: EDMNetwork) -> dict[str, Any]:
     return {"precond": outer.name, "kwargs": kwargs, "compute_dtype": network.compute_dtype}
 
 
-def _unet(network: EDMNetwork) -> UNetConfig | TutorialUNetConfig:
+def _unet(network: EDMNetwork) -> _Described:
     """The U-Net of a network; ``InputError`` for another architecture, which the reference has no names for."""
-    if not isinstance(network.unet, UNetConfig | TutorialUNetConfig):
+    if not isinstance(network.unet, _Described):
         raise InputError(
             f"unet = {type(network.unet).__name__}: must be a U-Net's, to be read from a file or written to one"
         )
@@ -135,11 +147,16 @@ def _plain(value: Any) -> Any:
     return "inf" if value == math.inf else value
 
 
-def _reference_name(path: _PATH) -> str:
-    if len(path) == 1:
+def _root(tree: PyTree) -> str:
+    """The name that the reference has for the U-Net of these parameters."""
+    return "unet" if _BESIDE_UNET[0] in tree else "model"
+
+
+def _reference_name(path: _PATH, root: str) -> str:
+    if root == "model" and len(path) == 1:
         return path[0]  # The preconditioner's own.
     leaf = {"kernel": "weight", "scale": "weight"}.get(path[-1], path[-1])
-    return ".".join(("model", *path[:-1], leaf))
+    return ".".join((*(() if path[0] in _BESIDE_UNET else (root,)), *path[:-1], leaf))
 
 
 def _from_reference(path: _PATH, array: np.ndarray) -> np.ndarray:
@@ -169,7 +186,8 @@ def _paths(tree: PyTree) -> tuple[list[_PATH], list[Any], Any]:
 def params_to_arrays(params: PyTree) -> dict[str, np.ndarray]:
     """Parameters under the reference's names and layouts (``model.enc.16x16_conv.weight``, OIHW)."""
     paths, leaves, _ = _paths(params)
-    return {_reference_name(p): _to_reference(p, np.asarray(leaf)) for p, leaf in zip(paths, leaves)}
+    root = _root(params)
+    return {_reference_name(p, root): _to_reference(p, np.asarray(leaf)) for p, leaf in zip(paths, leaves)}
 
 
 def expected_sizes(network: EDMNetwork, names: Collection[str]) -> dict[str, int]:
@@ -180,8 +198,9 @@ def expected_sizes(network: EDMNetwork, names: Collection[str]) -> dict[str, int
     """
     unet = _unet(network)
     _check_blocks(unet, names)
-    paths, leaves, _ = _paths(network.abstract_params)
-    sizes = {_reference_name(path): math.prod(leaf.shape) for path, leaf in zip(paths, leaves)}
+    abstract = network.abstract_params
+    (paths, leaves, _), root = _paths(abstract), _root(abstract)
+    sizes = {_reference_name(path, root): math.prod(leaf.shape) for path, leaf in zip(paths, leaves)}
     taps = len(getattr(unet, "resample_filter", (1, 1)))
     sizes |= {name: taps**2 for name in _filter_names(unet) & set(names)}
     for name in sorted(sizes.keys() ^ set(names)):
@@ -190,8 +209,8 @@ def expected_sizes(network: EDMNetwork, names: Collection[str]) -> dict[str, int
     return sizes
 
 
-def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> PyTree:
-    """Parameters from arrays under the reference's names and layouts, as float32 (always copies).
+def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike], dtype: Any = np.float32) -> PyTree:
+    """Parameters from arrays under the reference's names and layouts, as float32 (always copies) or another ``dtype``.
 
     ``resample_filter`` buffers may be there; they are checked against the network's filter and otherwise left aside.
 
@@ -200,11 +219,12 @@ def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> 
     """
     unet = _unet(network)
     expected_sizes(network, arrays)
-    paths, leaves, treedef = _paths(network.abstract_params)
+    abstract = network.abstract_params
+    (paths, leaves, treedef), root = _paths(abstract), _root(abstract)
     rest = {name: np.asarray(array) for name, array in arrays.items()}
     values = []
     for path, leaf in zip(paths, leaves):
-        name = _reference_name(path)
+        name = _reference_name(path, root)
         value = rest.pop(name)
         expected = _reference_shape(path, leaf.shape)
         require(
@@ -215,23 +235,24 @@ def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> 
         finite = not value.size or math.isfinite(float(value.min()) - float(value.max()))
         require(finite, name, "non-finite", "finite numbers")
         # Copied and cast by NumPy: a file that is mapped may change later, and JAX would compile a cast for each shape.
-        values.append(jax.device_put(np.array(_from_reference(path, value), np.float32, order="C")))
+        values.append(jax.device_put(np.array(_from_reference(path, value), dtype, order="C")))
     for name, value in rest.items():
         _check_filter(unet, name, value)
     return jax.tree_util.tree_unflatten(treedef, values)
 
 
-def _check_blocks(unet: UNetConfig | TutorialUNetConfig, names: Collection[str]) -> None:
+def _check_blocks(unet: _Described, names: Collection[str]) -> None:
     """Compare the names of blocks first: shapes of an absurdly deep network would take minutes to work out."""
     present = {".".join(name.split(".")[:3]) for name in names}
-    for name in [f"model.enc.{name}" for name, _ in unet.encoder] + [
-        f"model.dec.{name}" for name, _, _ in unet.decoder
+    root = "unet" if isinstance(unet, EDM2Config) else "model"
+    for name in [f"{root}.enc.{name}" for name, _ in unet.encoder] + [
+        f"{root}.dec.{name}" for name, _, _ in unet.decoder
     ]:
         if name not in present:
             raise InputError(f"arrays: {name} is missing: the weights are of another architecture")
 
 
-def _filter_names(unet: UNetConfig | TutorialUNetConfig) -> set[str]:
+def _filter_names(unet: _Described) -> set[str]:
     """Names of the buffers that hold a copy of the resampling filter."""
     specs = [("enc", name, spec) for name, spec in unet.encoder] + [
         ("dec", name, spec) for name, spec, _ in unet.decoder
@@ -245,7 +266,7 @@ def _filter_names(unet: UNetConfig | TutorialUNetConfig) -> set[str]:
     return {f"model.{layer}.resample_filter" for layer in layers}
 
 
-def _check_filter(unet: UNetConfig | TutorialUNetConfig, name: str, value: np.ndarray) -> None:
+def _check_filter(unet: _Described, name: str, value: np.ndarray) -> None:
     taps = np.asarray(getattr(unet, "resample_filter", (1, 1)), np.float64)
     expected = np.outer(taps, taps) / taps.sum() ** 2
     same = value.shape == (1, 1, *expected.shape) and np.allclose(value, expected, rtol=1e-3, atol=1e-6)
@@ -278,3 +299,27 @@ def network_from_arrays(config: Mapping[str, Any], arrays: Mapping[str, ArrayLik
     """
     network = network_from_config(config)
     return network.denoiser(params_from_arrays(network, arrays))
+
+
+def edm2_from_arrays(config: Mapping[str, Any], arrays: Mapping[str, ArrayLike]) -> EDMDenoiser:
+    """A network of EDM2 (arXiv 2312.02696) as a denoiser, from its configuration and its weights under the reference's
+    names.
+
+    It is an ``EDMDenoiser`` whose architecture is an ``EDM2Config``; ``.log_variance(sigma)`` is its own estimate of
+    its error. Without a class it takes the zero vector, as the reference does where ``class_labels`` is None. Where
+    JAX computes in float64 and all arrays are float64, the parameters are, too.
+
+    Args:
+        config: ``{"precond": "Precond", "kwargs": {...}}`` with the constructor's arguments; those left out have the
+            published networks' values.
+        arrays: ``{"unet.enc.64x64_conv.weight": ..., "logvar_linear.weight": ...}`` in the reference's layouts:
+            convolutions OIHW, dense layers (out, in).
+
+    Raises:
+        InputError: another class, an unknown option, or tensors that are missing, superfluous, misshapen or not
+            finite.
+    """
+    require(config.get("precond") == "Precond", "precond", config.get("precond"), "'Precond', the class of EDM2")
+    network = network_from_config(config)
+    wide = jax.config.jax_enable_x64 and all(np.asarray(array).dtype == np.float64 for array in arrays.values())  # type: ignore[attr-defined]
+    return network.denoiser(params_from_arrays(network, arrays, np.float64 if wide else np.float32)).given(None)
