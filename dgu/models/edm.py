@@ -149,6 +149,16 @@ class EDMNetwork:
         u: Array = layers.log_variance(noise)
         return u
 
+    def constrained(self, params: PyTree) -> PyTree:
+        """The parameters that a gradient step of training starts from: of EDM2's networks, weights of unit magnitude
+        (which change no output but by rounding, and keep the step's relative size); of others, as they are.
+        """
+        if not isinstance(self.unet, EDM2Config):
+            return params
+        from dgu.models.edm2 import with_unit_weights
+
+        return with_unit_weights(params)
+
     def _label_vector(self, labels: ArrayLike, dtype: Any) -> Float[Array, "l"]:
         labels = jnp.asarray(labels)
         if jnp.issubdtype(labels.dtype, jnp.integer) and labels.ndim == 0:

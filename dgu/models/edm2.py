@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from dgu.core.keys import threefry
-from dgu.core.typing import Key
+from dgu.core.typing import Key, PyTree
 from dgu.models.blocks import dropout
 from dgu.models.convolution import convolved
 from dgu.models.edm2_config import EDM2BlockSpec, EDM2Config
@@ -38,6 +38,13 @@ def normalize(x: Float[Array, "*s"], axes: tuple[int, ...]) -> Float[Array, "*s"
 def normalized_weight(weight: Float[Array, "*i o"]) -> Float[Array, "*i o"]:
     """A weight whose entries for each output (the last axis) have the mean square 1."""
     return normalize(weight, tuple(range(weight.ndim - 1)))
+
+
+def with_unit_weights(params: PyTree) -> PyTree:
+    """Parameters with every weight normalised; gains and constants as they are."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: normalized_weight(leaf) if path[-1].key == "kernel" else leaf, params
+    )
 
 
 def mp_silu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:

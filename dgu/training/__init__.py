@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from dgu.training.loop import train_network as train_network
     from dgu.training.loop import train_steps as train_steps
     from dgu.training.loop import update as update
+    from dgu.training.losses import edm2_loss as edm2_loss
     from dgu.training.losses import edm_loss as edm_loss
     from dgu.training.losses import edm_sigma as edm_sigma
     from dgu.training.losses import ve_loss as ve_loss
@@ -56,6 +57,10 @@ if TYPE_CHECKING:
     from dgu.training.losses import vesde_sigma as vesde_sigma
     from dgu.training.losses import vp_loss as vp_loss
     from dgu.training.losses import vp_sigma as vp_sigma
+    from dgu.training.power_ema import power_ema_coefficients as power_ema_coefficients
+    from dgu.training.power_ema import power_ema_exponent as power_ema_exponent
+    from dgu.training.power_ema import power_ema_reconstruct as power_ema_reconstruct
+    from dgu.training.power_ema import power_ema_std as power_ema_std
     from dgu.training.resumable import train_in_directory as train_in_directory
     from dgu.training.side_by_side import in_turn as in_turn
     from dgu.training.side_by_side import own_meshes as own_meshes

@@ -6,8 +6,10 @@ from typing import Literal, get_args
 
 from dgu.core.errors import require
 
+#: The largest width of a power-function average (``power_ema_stds``): that of the plain mean of all parameters so far.
+WIDEST_AVERAGE = 12**-0.5
 #: The losses of ``dgu.training.losses`` by name.
-LossName = Literal["edm", "vp", "ve", "vesde"]
+LossName = Literal["edm", "vp", "ve", "vesde", "edm2"]
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,24 @@ class TrainingConfig:
     """Adam's step size after the ramp."""
     rampup_kimg: float = 10_000.0
     """The learning rate rises linearly from 0 over these images."""
+    decay_kimg: float | None = None
+    """Beyond these images the learning rate falls as one over the root of the images seen (EDM2); None: it stays."""
+    adam_b2: float = 0.999
+    """Adam's decay of the second moment (EDM2 takes 0.99)."""
     ema_halflife_kimg: float = 500.0
     """Half-life of the parameter average."""
     ema_rampup_ratio: float | None = 0.05
     """The half-life is at most this share of the images seen so far; None switches the ramp off."""
+    power_ema_stds: tuple[float, ...] = ()
+    """Widths of EDM2's power-function averages, such as 0.05 0.1: the first one is then the network's, in place of the
+    average with a half-life, and snapshots of all of them are stored, from which others can be reconstructed."""
     loss: LossName = "edm"
-    """Distribution and weights of the noise levels: EDM's, of the VP or VE process, or (vesde) of dx = 25^t dW."""
+    """Distribution and weights of the noise levels: EDM's, of the VP or VE process, (vesde) of dx = 25^t dW, or (edm2)
+    EDM's levels with the weights that an EDM2 network estimates itself."""
     p_mean: float = -1.2
-    """Mean of ln sigma in training (EDM's loss)."""
+    """Mean of ln sigma in training (EDM's and EDM2's loss)."""
     p_std: float = 1.2
-    """Standard deviation of ln sigma in training (EDM's loss)."""
+    """Standard deviation of ln sigma in training (EDM's and EDM2's loss)."""
     augment_probability: float = 0.0
     """How often each kind of augmentation is done to an image (the network is told); 0 is none at all."""
     loss_scaling: float = 1.0
@@ -48,6 +58,12 @@ class TrainingConfig:
         for name in ("rampup_kimg", "ema_halflife_kimg"):
             value = getattr(self, name)
             require(0 <= value < math.inf, name, value, "at least 0 and finite")
+        decay = self.decay_kimg
+        require(decay is None or 0 < decay < math.inf, "decay_kimg", decay, "positive and finite, or None")
+        require(0 < self.adam_b2 < 1, "adam_b2", self.adam_b2, "strictly between 0 and 1")
+        widths = self.power_ema_stds
+        usable = all(0 < std <= WIDEST_AVERAGE for std in widths) and len(set(widths)) == len(widths)
+        require(usable, "power_ema_stds", widths, f"different numbers above 0, at most {WIDEST_AVERAGE:.4f}")
         ratio = self.ema_rampup_ratio
         require(ratio is None or 0 < ratio < math.inf, "ema_rampup_ratio", ratio, "positive and finite, or None")
         require(self.loss in get_args(LossName), "loss", self.loss, f"one of {', '.join(get_args(LossName))}")

@@ -30,13 +30,19 @@ from dgu.models.edm import EDMNetwork, is_constant
 from dgu.training.augment import AUGMENT_DIM
 from dgu.training.config import TrainingConfig
 from dgu.training.losses import sampled_loss
+from dgu.training.power_ema import power_ema_share
 
 
 def learning_rate_at(images_seen: Float[Array, ""], config: TrainingConfig) -> Float[Array, ""]:
-    """``lr0 * min(images_seen / ramp, 1)`` with the images seen *before* the update, so the first one is 0."""
-    if not config.rampup_kimg:
-        return jnp.full_like(images_seen, config.learning_rate)
-    return config.learning_rate * jnp.minimum(images_seen / (config.rampup_kimg * 1000), 1)
+    """``lr0 * min(images_seen / ramp, 1) / sqrt(max(images_seen / decay, 1))`` with the images seen *before* the
+    update, so the first one is 0.
+    """
+    rate = jnp.full_like(images_seen, config.learning_rate)
+    if config.rampup_kimg:
+        rate = config.learning_rate * jnp.minimum(images_seen / (config.rampup_kimg * 1000), 1)
+    if config.decay_kimg is not None:
+        rate = rate / jnp.sqrt(jnp.maximum(images_seen / (config.decay_kimg * 1000), 1))
+    return rate
 
 
 def ema_decay_at(images_seen: Float[Array, ""], config: TrainingConfig) -> Float[Array, ""]:
@@ -49,44 +55,65 @@ def ema_decay_at(images_seen: Float[Array, ""], config: TrainingConfig) -> Float
     return 0.5 ** (config.batch_size / jnp.maximum(halflife, 1e-8))
 
 
+def ema_shares(step: Array, config: TrainingConfig) -> list[Float[Array, ""]]:
+    """What the newest parameters contribute to each average after update number ``step`` (from 0): first that of the
+    network's average (see ``ema_decay_at`` and ``power_ema_share``), then those of further widths.
+    """
+    done = step.astype(jnp.result_type(float))
+    if config.power_ema_stds:
+        return [power_ema_share(done, std) for std in config.power_ema_stds]
+    return [1 - ema_decay_at(done * config.batch_size, config)]
+
+
 def initial_state(network: EDMNetwork, config: TrainingConfig) -> PyTree:
-    """``{"params", "ema", "optimizer", "step", "nonfinite"}`` before the first update."""
+    """``{"params", "ema", "optimizer", "step", "nonfinite"}`` before the first update; with several widths of
+    ``power_ema_stds`` also ``"more_ema"``, a list of the averages after the first.
+    """
     params = network.init(keys.stream(keys.seeded(config.seed), "init"))
-    return {
+    state = {
         "params": params,
         "ema": jax.tree.map(jnp.copy, params),
         "optimizer": optax.scale_by_adam().init(params),
         "step": jnp.zeros((), jnp.int32),
         "nonfinite": jnp.zeros((), jnp.int32),
     }
+    more = [jax.tree.map(jnp.copy, params) for _ in config.power_ema_stds[1:]]
+    return {**state, "more_ema": more} if more else state
 
 
 def update(state: PyTree, gradients: PyTree, config: TrainingConfig) -> PyTree:
     """One parameter update from the gradient of ``loss_scaling * sum over pixels, mean over the batch``.
 
-    Non-finite gradients are replaced as the reference does (NaN by 0, infinities by +-1e5) and counted in
-    ``nonfinite``; then Adam (0.9, 0.999, eps 1e-8) with the ramped learning rate, then the average ``ema <- b ema + (1
-    - b) params``.
+    Non-finite gradients are replaced as the reference does (NaN by 0, infinities by +-1e5, with EDM2's loss by 0) and
+    counted in ``nonfinite``; then Adam (0.9, ``adam_b2``, eps 1e-8) with the scheduled learning rate, then the averages
+    ``ema <- b ema + (1 - b) params``.
     """
     bad = jnp.asarray(sum(jnp.sum(~jnp.isfinite(g)) for g in jax.tree.leaves(gradients)))
-    gradients = jax.tree.map(lambda g: jnp.nan_to_num(g, nan=0.0, posinf=1e5, neginf=-1e5), gradients)
+    limit = 0.0 if config.loss == "edm2" else 1e5
+    gradients = jax.tree.map(lambda g: jnp.nan_to_num(g, nan=0.0, posinf=limit, neginf=-limit), gradients)
     # Image counts pass 2^24, where float32 stops counting single images; ramps need no more than that precision.
     seen = state["step"].astype(jnp.result_type(float)) * config.batch_size
-    direction, optimizer = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8).update(gradients, state["optimizer"])
+    adam = optax.scale_by_adam(b1=0.9, b2=config.adam_b2, eps=1e-8)
+    direction, optimizer = adam.update(gradients, state["optimizer"])
     rate = learning_rate_at(seen, config)
     params = jax.tree.map(lambda p, u: p - (rate * u).astype(p.dtype), state["params"], direction)
-    ema = optax.incremental_update(params, state["ema"], 1 - ema_decay_at(seen, config))
-    # Constants have no gradient, so that Adam leaves them alone; an average of equal numbers would still round.
-    ema = jax.tree_util.tree_map_with_path(
-        lambda path, e, p: p if is_constant(path) else e.astype(p.dtype), ema, params
-    )
-    return {
+
+    def averaged(average: PyTree, share: Float[Array, ""]) -> PyTree:
+        moved = optax.incremental_update(params, average, share)
+        # Constants have no gradient, so that Adam leaves them alone; an average of equal numbers would still round.
+        return jax.tree_util.tree_map_with_path(
+            lambda path, e, p: p if is_constant(path) else e.astype(p.dtype), moved, params
+        )
+
+    share, *shares = ema_shares(state["step"], config)
+    new = {
         "params": params,
-        "ema": ema,
+        "ema": averaged(state["ema"], share),
         "optimizer": optimizer,
         "step": state["step"] + 1,
         "nonfinite": state["nonfinite"] + bad.astype(jnp.int32),
     }
+    return {**new, "more_ema": [averaged(*pair) for pair in zip(state["more_ema"], shares)]} if shares else new
 
 
 def _gradients(
@@ -152,6 +179,7 @@ def _program(network: EDMNetwork, config: TrainingConfig, mesh: Mesh) -> Callabl
         def one(at: Array, carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
             state, total = carry
             batch = images[at], labels[at], numbers[at]
+            state = {**state, "params": network.constrained(state["params"])}
             loss, gradients = _gradients(state["params"], *batch, key, network, config)
             return update(state, gradients, config), total + loss
 

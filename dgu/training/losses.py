@@ -1,4 +1,5 @@
-"""The denoising losses for one image: EDM's three (Karras et al. 2022, Table 1, last rows) and that of Song's tutorial.
+"""The denoising losses for one image: EDM's three (Karras et al. 2022, Table 1, last rows), EDM2's, and that of Song's
+tutorial.
 
 Each is ``w(sigma) (D(y + sigma eps; sigma, labels) - y)^2``, elementwise; they differ in how a draw becomes ``sigma``,
 and in ``w``:
@@ -7,6 +8,7 @@ and in ``w``:
     VP     sigma^2 = exp(beta_d t^2 / 2 + beta_min t) - 1, t = 1 + u (epsilon_t - 1)     w = 1 / sigma^2
     VE     sigma = sigma_min (sigma_max / sigma_min)^u              w = 1 / sigma^2
     VESDE  sigma^2 = (base^(2 t) - 1) / (2 ln base), t = epsilon_t + u (1 - epsilon_t)   w = 1 / sigma^2
+    EDM2   as EDM, but w e^-u (D - y)^2 + u with the network's own log variance u(sigma) (arXiv 2312.02696, eq. 21)
 
 with ``n`` standard normal and ``u`` uniform on [0, 1). Any of them trains a network of any preconditioning.
 """
@@ -107,6 +109,34 @@ def edm_loss(
     return _weighted_error(network, params, image, sigma, weight, noise, labels, augment_labels, key)
 
 
+def edm2_loss(
+    network: EDMNetwork,
+    params: PyTree,
+    image: Num[ArrayLike, "*event"],
+    normal: Scalar,
+    noise: Num[ArrayLike, "*event"],
+    labels: ArrayLike | None = None,
+    augment_labels: ArrayLike | None = None,
+    *,
+    key: Key | None = None,
+    p_mean: float = -0.4,
+    p_std: float = 1.0,
+) -> Event:
+    """Elementwise ``w e^-u (D - y)^2 + u``: EDM's loss, weighted by the network's own log variance ``u(sigma)``.
+
+    At the optimum ``e^u`` is the mean of the weighted square ``w (D - y)^2`` at the level, so that every level
+    contributes alike. Args are those of ``edm_loss``; the defaults of ``p_mean`` and ``p_std`` are EDM2's for latents
+    of ImageNet-512 (arXiv 2312.02696, equation 21 and Table 6).
+
+    Raises:
+        InputError: a network of another architecture than EDM2's.
+    """
+    given = (image, normal, noise, labels, augment_labels)
+    squares = edm_loss(network, params, *given, key=key, p_mean=p_mean, p_std=p_std)
+    u = network.log_variance(params, edm_sigma(normal, p_mean, p_std).astype(squares.dtype))
+    return squares * jnp.exp(-u) + u
+
+
 def vp_loss(
     network: EDMNetwork,
     params: PyTree,
@@ -201,9 +231,9 @@ def sampled_loss(
         image: one image (H, W, C) in [-1, 1].
         labels: class index or label vector, or None.
         key: key of this image.
-        loss: name of the loss; all but EDM's use their default processes.
-        p_mean: mean of ``ln sigma`` for EDM.
-        p_std: standard deviation of ``ln sigma`` for EDM.
+        loss: name of the loss; all but EDM's and EDM2's use their default processes.
+        p_mean: mean of ``ln sigma`` for EDM and EDM2.
+        p_std: standard deviation of ``ln sigma`` for EDM and EDM2.
         augment_probability: see ``dgu.training.augment``; with 0 the image stays as it is and no labels are given.
     """
     key = threefry(key)
@@ -213,9 +243,10 @@ def sampled_loss(
         image, augment_labels = augment(image, augment_key, augment_probability)
     noise = jax.random.normal(noise_key, (image.size,), image.dtype).reshape(image.shape)  # compiles sooner as a vector
     given = (noise, labels, augment_labels)
-    if loss == "edm":
+    if loss in ("edm", "edm2"):
         normal = jax.random.normal(sigma_key, (), image.dtype)
-        return edm_loss(network, params, image, normal, *given, key=dropout_key, p_mean=p_mean, p_std=p_std)
+        one = edm_loss if loss == "edm" else edm2_loss
+        return one(network, params, image, normal, *given, key=dropout_key, p_mean=p_mean, p_std=p_std)
     uniform = jax.random.uniform(sigma_key, (), image.dtype)
     kinds: dict[str, Callable[..., Any]] = {"vp": vp_loss, "ve": ve_loss, "vesde": vesde_loss}
     return kinds[loss](network, params, image, uniform, *given, key=dropout_key)

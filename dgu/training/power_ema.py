@@ -17,9 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.core.errors import require
-
-#: The relative standard deviation of the exponent 0, which weighs all parameters alike.
-WIDEST = 12**-0.5
+from dgu.training.config import WIDEST_AVERAGE
 
 
 def power_ema_std(exponent: Num[ArrayLike, "*s"]) -> Float[np.ndarray, "*s"]:
@@ -43,8 +41,8 @@ def power_ema_exponent(std: Num[ArrayLike, "*s"]) -> Float[np.ndarray, "*s"]:
     """
     widths = np.asarray(std, np.float64)
     # A deviation that was computed from the exponent 0 may be one rounding above.
-    allowed = bool(((widths > 0) & (widths <= WIDEST * (1 + 1e-12))).all())
-    require(allowed, "std", std, f"above 0, at most {WIDEST:.4f}")
+    allowed = bool(((widths > 0) & (widths <= WIDEST_AVERAGE * (1 + 1e-12))).all())
+    require(allowed, "std", std, f"above 0, at most {WIDEST_AVERAGE:.4f}")
     roots = [max(np.roots([1, 7, 16 - w**-2, 12 - w**-2]).real) for w in widths.ravel()]
     return np.asarray(np.maximum(roots, 0.0)).reshape(widths.shape)
 
