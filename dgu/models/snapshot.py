@@ -1,4 +1,4 @@
-"""NVIDIA's EDM snapshots (``network-snapshot-*.pkl``, ``edm-*.pkl``) read as data, without PyTorch and running nothing
+"""NVIDIA's EDM and EDM2 snapshots (``network-snapshot-*.pkl``, ``edm-*.pkl``, ``edm2-*.pkl``) read as data, without PyTorch and running nothing
 in them.
 """
 
@@ -16,7 +16,7 @@ from dgu.core.errors import CheckpointError, InputError
 from dgu.core.file_kinds import mismatch
 from dgu.core.reading import guarded, regular_file
 from dgu.models.edm import EDMDenoiser
-from dgu.models.inert_pickle import Budget, Constructors, Machine, Malformed
+from dgu.models.inert_pickle import Budget, Constructors, Machine, Malformed, Symbol
 from dgu.models.preconditioning import PRECONDITIONINGS
 from dgu.models.torch_storage import TensorView, load_storage, rebuild_tensor
 from dgu.models.weights import network_from_arrays
@@ -25,8 +25,11 @@ _MAX_BYTES = 8 << 30
 _NETWORKS = ("SongUNet", "DhariwalUNet")
 _LAYERS = ("Linear", "Conv2d", "GroupNorm", "UNetBlock", "PositionalEmbedding", "FourierEmbedding")
 _OTHERS = ("VPLoss", "VELoss", "EDMLoss", "AugmentPipe")
-#: Classes of the reference that occur in a snapshot.
-CLASSES = frozenset((*PRECONDITIONINGS, *_NETWORKS, *_LAYERS, *_OTHERS))
+#: Of EDM2: the preconditioner, its network (the child of this name), and what else occurs.
+_EDM2, _EDM2_NETWORK = "Precond", "UNet"
+_EDM2_OTHERS = ("Block", "MPConv", "MPFourier", "EDM2Loss", "StandardRGBEncoder", "StabilityVAEEncoder")
+#: Classes of the references that occur in a snapshot.
+CLASSES = frozenset((*PRECONDITIONINGS, *_NETWORKS, *_LAYERS, *_OTHERS, _EDM2, _EDM2_NETWORK, *_EDM2_OTHERS))
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,13 @@ class _Node:
 
 
 @dataclass(slots=True, eq=False)
+class _NumpyArray:
+    """A NumPy array, of which nothing is needed: those of the encoders of images are not the network's."""
+
+    state: Any = None
+
+
+@dataclass(slots=True, eq=False)
 class _NumpyType:
     """A NumPy element type by its code, with the byte order still to come."""
 
@@ -57,7 +67,7 @@ class _NumpyType:
 
 
 def load_edm_pickle(path: str | os.PathLike[str]) -> EDMDenoiser:
-    """The averaged network of one of NVIDIA's EDM snapshots as a denoiser.
+    """The averaged network of one of NVIDIA's EDM or EDM2 snapshots as a denoiser.
 
     The file is a pickle whose official loader imports PyTorch and executes Python source that it carries. Here it is
     taken
@@ -147,8 +157,19 @@ def _machine(data: memoryview) -> Machine:
         ("numpy", "dtype"): _numpy_type,
         ("numpy.core.multiarray", "scalar"): _numpy_scalar,
         ("numpy._core.multiarray", "scalar"): _numpy_scalar,
+        ("numpy.core.multiarray", "_reconstruct"): _numpy_array,
+        ("numpy._core.multiarray", "_reconstruct"): _numpy_array,
     }
-    return Machine(data, calls, build=_set_state, budget=budget)
+    return Machine(data, calls, names=frozenset({_NDARRAY}), build=_set_state, budget=budget)
+
+
+_NDARRAY = ("numpy", "ndarray")
+
+
+def _numpy_array(kind: Any, shape: Any, code: Any) -> _NumpyArray:
+    if type(kind) is not Symbol or kind.key != _NDARRAY:
+        raise Malformed("a NumPy array of another class")
+    return _NumpyArray()
 
 
 def _empty() -> dict[str, Any]:
@@ -166,6 +187,8 @@ def _persistent_object(meta: Any) -> _Node:
 
 def _set_state(target: Any, state: Any) -> None:
     if type(target) is _Node and target.state is None and type(state) is dict:
+        target.state = state
+    elif type(target) is _NumpyArray and target.state is None and type(state) is tuple:
         target.state = state
     elif type(target) is _NumpyType and type(state) is tuple and len(state) >= 2 and state[1] in ("<", "=", "|"):
         target.order = state[1]
@@ -219,9 +242,15 @@ def _group(state: dict[str, Any], group: str, prefix: str) -> dict[str, Any]:
 
 def _config(node: _Node) -> dict[str, Any]:
     """The constructor arguments of the network, held to those of the U-Net within."""
+    modules = (node.state or {})["_modules"]
+    if node.class_name == _EDM2:
+        model = modules.get("unet")
+        if type(model) is not _Node or model.class_name != _EDM2_NETWORK:
+            raise Malformed(f"there is no {_EDM2_NETWORK} 'unet' in it")
+        return {"precond": node.class_name, "kwargs": _arguments(node)}
     if node.class_name not in PRECONDITIONINGS:
-        raise Malformed(f"'ema' is a {node.class_name}, must be one of {', '.join(PRECONDITIONINGS)}")
-    model = (node.state or {})["_modules"].get("model")
+        raise Malformed(f"'ema' is a {node.class_name}, must be one of {', '.join((*PRECONDITIONINGS, _EDM2))}")
+    model = modules.get("model")
     if type(model) is not _Node or model.class_name not in _NETWORKS:
         raise Malformed(f"there is no {' or '.join(_NETWORKS)} 'model' in it")
     kwargs = _arguments(node)
@@ -253,7 +282,7 @@ def _plain(name: Any, value: Any) -> Any:
 
 
 def _scalar(name: str, value: Any) -> Any:
-    if type(value) not in (bool, int, float, str):
+    if type(value) not in (bool, int, float, str, type(None)):
         raise Malformed(f"option {_shown(name)} is a {type(value).__name__}")
     return value
 

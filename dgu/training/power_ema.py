@@ -59,7 +59,7 @@ def power_ema_share(updates_before: Float[Array, ""], std: float) -> Float[Array
 
 
 def power_ema_coefficients(
-    times: Num[ArrayLike, "S"], stds: Num[ArrayLike, "S"], time: float, std: float
+    times: Num[ArrayLike, "S"], stds: Num[ArrayLike, "S"], time: ArrayLike, std: ArrayLike
 ) -> Float[np.ndarray, "S"]:
     """How much each snapshot contributes to the average of the width ``std`` at ``time``; they sum to 1.
 
@@ -76,17 +76,20 @@ def power_ema_coefficients(
         InputError: numbers of another shape or out of range, two snapshots of one time and width, or none up to
             ``time``.
     """
+    end = float(np.asarray(time))
     ends, widths = np.asarray(times, np.float64), np.asarray(stds, np.float64)
-    require(ends.ndim == 1 and ends.shape == widths.shape, "stds", widths.shape, f"one for each of the times {ends.shape}")
+    require(
+        ends.ndim == 1 and ends.shape == widths.shape, "stds", widths.shape, f"one for each of the times {ends.shape}"
+    )
     require(bool((np.isfinite(ends) & (ends > 0)).all()), "times", times, "positive and finite")
-    require(math.isfinite(time) and bool((ends <= time).any()), "time", time, "that of the first snapshot or later")
+    require(math.isfinite(end) and bool((ends <= end).any()), "time", time, "that of the first snapshot or later")
     pairs = np.stack([ends, widths], axis=1)
     require(len(np.unique(pairs, axis=0)) == len(pairs), "stds", stds, "different for snapshots of one time")
     exponents, wanted = power_ema_exponent(widths), power_ema_exponent(std)
-    used = ends <= time
+    used = ends <= end
     ends, exponents = ends[used], exponents[used]
     gram = _inner_product(ends[:, None], exponents[:, None], ends[None], exponents[None])
-    solved = np.linalg.solve(gram, _inner_product(ends, exponents, np.float64(time), wanted))
+    solved = np.linalg.solve(gram, _inner_product(ends, exponents, np.float64(end), wanted))
     coefficients = np.zeros(len(used))
     coefficients[used] = solved / solved.sum()
     return coefficients
@@ -96,8 +99,8 @@ def power_ema_reconstruct(
     snapshots: Num[ArrayLike, "S n"],
     times: Num[ArrayLike, "S"],
     stds: Num[ArrayLike, "S"],
-    time: float,
-    std: float,
+    time: ArrayLike,
+    std: ArrayLike,
 ) -> Float[np.ndarray, "n"]:
     """The average of the width ``std`` at ``time`` from snapshots of other widths and times, in float64.
 

@@ -2,7 +2,8 @@
 
 The directory holds ``checkpoints/`` (Orbax), ``stats.jsonl`` (one line a tick) and ``network.npz``, the averaged (EMA)
 network. The line of a tick is on disk before the checkpoint that follows it, and the network after it, so that a
-training that was killed goes on from its last checkpoint and ends with the same bits.
+training that was killed goes on from its last checkpoint and ends with the same bits. With ``power_ema_stds`` there is
+also ``averages/``, with the networks of each width at each checkpoint (see ``dgu.training.averages``).
 """
 
 import json
@@ -22,8 +23,10 @@ from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.core.errors import InputError, require
 from dgu.core.files import write_atomic
 from dgu.core.reading import MAX_JSON, guarded, read_bytes
+from dgu.core.typing import PyTree
 from dgu.models.edm import EDMNetwork
 from dgu.models.pretrained import save_network
+from dgu.training.averages import AVERAGES, average_file
 from dgu.training.config import TrainingConfig
 from dgu.training.loop import check_batch, check_data, initial_state, mean_loss, train_steps, updates_together
 
@@ -78,13 +81,24 @@ def train_in_directory(
     with TrainingCheckpoints(out / "checkpoints", about=about) as checkpoints:
         state = initial_state(network, config)
         state = {**state, "params": state["params"] | start, "ema": state["ema"] | jax.tree.map(jnp.copy, start)}
+        if "more_ema" in state:
+            state["more_ema"] = [average | jax.tree.map(jnp.copy, start) for average in state["more_ema"]]
         state = parallel.put(state, parallel.replicated(mesh))
         if checkpoints.latest_step() is not None:
             state = checkpoints.load(state)
         done = int(state["step"])
+
+        def publish(state: PyTree, step: int) -> None:
+            """The averaged networks of a checkpoint."""
+            known = {**about, "images_seen": step * batch}
+            save_network(path, network, state["ema"], known)
+            for std, average in zip(config.power_ema_stds, [state["ema"], *state.get("more_ema", [])]):
+                (out / AVERAGES).mkdir(exist_ok=True)
+                save_network(average_file(out, step * batch, std), network, average, {**known, "power_ema_std": std})
+
         if done and lead:
             # The kill may have come between a checkpoint and its network.
-            save_network(path, network, state["ema"], {**about, "images_seen": done * batch})
+            publish(state, done)
         kept = [json.dumps(line) + "\n" for line in read_log(log) if line["step"] <= done]
         allowed = f"{-(-done // tick)} (remove {out / 'checkpoints'} to train from the start)"
         require(len(kept) == -(-done // tick), f"{log}: lines up to step {done}", len(kept), allowed)
@@ -107,7 +121,7 @@ def train_in_directory(
             if step % save_every == 0 or last:
                 checkpoints.save(step, latest)
                 if lead:
-                    save_network(path, network, latest["ema"], {**about, "images_seen": step * batch})
+                    publish(latest, step)
             yield step * batch, total * batch
     parallel.barrier("trained")
 

@@ -1,5 +1,6 @@
 """EDM2 networks against recorded outputs of the reference implementation, and their magnitude-preserving parts."""
 
+import lzma
 import math
 from dataclasses import replace
 from functools import partial
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.core.errors import InputError
-from dgu.models import EDM2Config, EDMNetwork, edm2_from_arrays, load_checkpoint, save_network
+from dgu.core.errors import CheckpointError, InputError
+from dgu.models import EDM2Config, EDMNetwork, edm2_from_arrays, load_checkpoint, load_edm_pickle, save_network
 from dgu.models.edm2 import mp_concatenate, mp_silu, mp_sum, normalize, normalized_weight
+from dgu.models.snapshot import read_snapshot
 from dgu.models.weights import params_to_arrays
 from tests import parity
 
@@ -78,7 +80,9 @@ def test_parts_keep_the_mean_square():
     a, b = jax.random.normal(jax.random.key(0), (2, 64, 64, 48))
     for got in (mp_silu(a), mp_sum(a, b, 0.3), mp_concatenate(a, b[..., :16], 0.5), normalize(3 * a, (-1,))):
         assert float(jnp.mean(got**2)) == pytest.approx(1, abs=0.01)
-    weight = normalized_weight(jax.random.normal(jax.random.key(1), (3, 3, 48, 8)) * jnp.arange(1.0, 9.0)[None, None, None])
+    weight = normalized_weight(
+        jax.random.normal(jax.random.key(1), (3, 3, 48, 8)) * jnp.arange(1.0, 9.0)[None, None, None]
+    )
     np.testing.assert_allclose(jnp.mean(weight**2, (0, 1, 2)), 1, rtol=1e-3)
 
 
@@ -88,7 +92,9 @@ SMALL = EDMNetwork(EDM2Config(8, 2, 2, label_dim=3, model_channels=8, channel_mu
 def test_a_fresh_network_is_the_bare_skip(x64):
     denoiser = SMALL.denoiser(SMALL.init(jax.random.key(0))).given(1)
     x = jax.random.normal(jax.random.key(1), (8, 8, 2), jnp.float64)
-    np.testing.assert_array_equal(jax.jit(type(denoiser).__call__)(denoiser, x, 0.5), 0.5 * x)  # c_skip = 1/2 where sigma = sigma_data; out_gain is 0.
+    np.testing.assert_array_equal(
+        jax.jit(type(denoiser).__call__)(denoiser, x, 0.5), 0.5 * x
+    )  # c_skip = 1/2 where sigma = sigma_data; out_gain is 0.
     assert float(jnp.std(denoiser.params["emb_noise"]["kernel"])) == pytest.approx(1, abs=0.1)
 
 
@@ -113,7 +119,9 @@ def test_a_network_file_holds_it(tmp_path):
     again = load_checkpoint(tmp_path / "network.npz")
     assert again.network == SMALL
     jax.tree.map(np.testing.assert_array_equal, again.denoiser.params, denoiser.params)
-    assert {"unet.out_gain", "unet.enc.8x8_conv.weight", "logvar_linear.weight"} < set(params_to_arrays(denoiser.params))
+    assert {"unet.out_gain", "unet.enc.8x8_conv.weight", "logvar_linear.weight"} < set(
+        params_to_arrays(denoiser.params)
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,3 +168,47 @@ def test_classes_and_noise_levels_outside_the_range_are_refused():
     with pytest.raises(InputError, match="sigma"):
         denoiser.given(0)(x, -1.0)
     assert math.isfinite(float(denoiser.log_variance(80.0)))
+
+
+SNAPSHOT = lzma.decompress((parity.FIXTURES / "edm2_snapshot.pkl.xz").read_bytes())
+
+
+def test_a_snapshot_is_read_without_running_anything_in_it(tmp_path, x64):
+    """The source that the file carries raises, and it holds an encoder with NumPy arrays."""
+    path = tmp_path / "edm2-small.pkl"
+    path.write_bytes(SNAPSHOT)
+    expected = parity.load("edm2_snapshot_expected.npz")
+    found = read_snapshot(path)
+    checks = [name for name in expected if name.startswith("check:")]
+    assert found.arrays.keys() == {name.removeprefix("check:") for name in checks}
+    for name in checks:
+        values = np.asarray(found.arrays[name.removeprefix("check:")], np.float64)
+        statistics = [values.sum(), np.abs(values).sum(), values.ravel()[0], values.ravel()[-1]]
+        np.testing.assert_allclose(expected[name][-4:], statistics, rtol=1e-9, atol=1e-9, err_msg=name)
+    denoiser = load_edm_pickle(path)
+    assert denoiser.network.unet.dropout == 0.1 and denoiser.label_dim == 6
+    given = [
+        np.asarray(a, np.float64) for a in (parity.nhwc(expected["x"]), expected["sigma"], expected["class_labels"])
+    ]
+    denoised, _, u, unlabelled = outputs(denoiser.given(None), *given)
+    assert parity.relative(parity.nchw(denoised), expected["D64"]) < 1e-13
+    assert parity.relative(parity.nchw(unlabelled), expected["D64_nolabel"]) < 1e-13
+    assert parity.relative(u, expected["logvar64"]) < 1e-13
+    assert load_checkpoint(path).sha256
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"ndarray", b"memmap_", "is not allowed"),
+        (b"_reconstruct\x94", b"_rebuild_it_\x94", "is not allowed"),
+        (b"\x8c\x04unet", b"\x8c\x04inet", "no UNet 'unet'"),
+        (b"Precond", b"Precind", "is not known"),
+    ],
+)
+def test_a_snapshot_that_asks_for_something_else_is_refused(tmp_path, old, new, message):
+    path = tmp_path / "hostile.pkl"
+    assert old in SNAPSHOT and len(old) == len(new)
+    path.write_bytes(SNAPSHOT.replace(old, new))
+    with pytest.raises(CheckpointError, match=message):
+        load_edm_pickle(path)

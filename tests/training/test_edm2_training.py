@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from dgu.core.errors import InputError
-from dgu.models import edm2_from_arrays, load_checkpoint
+from dgu.models import EDM2Config, EDMNetwork, edm2_from_arrays, load_checkpoint
 from dgu.models.weights import params_to_arrays
 from dgu.training import (
     TrainingConfig,
@@ -20,8 +20,11 @@ from dgu.training import (
     power_ema_exponent,
     power_ema_reconstruct,
     power_ema_std,
+    train_in_directory,
     update,
 )
+from dgu.training import averages
+from dgu.training.averages import reconstruct_average, stored_averages
 from dgu.training.loop import learning_rate_at
 from tests import parity
 from tests.training.test_training import summary
@@ -165,3 +168,58 @@ def test_a_network_without_an_estimate_of_its_error_has_no_such_loss():
     image = jnp.zeros(model.network.shape)
     with pytest.raises(InputError, match="EDM2Config"):
         jax.eval_shape(lambda: edm2_loss(model.network, model.denoiser.params, image, 0.1, image, 0))
+
+
+NETWORK = EDMNetwork(EDM2Config(4, 1, 1, model_channels=4, channel_mult=(1,), num_blocks=1, logvar_channels=4))
+CONFIG = TrainingConfig(0.16, 8, learning_rate=1e-2, rampup_kimg=0.0, loss="edm2", power_ema_stds=(0.1, 0.25))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A training of 20 updates that was cut off after 12, and then went on."""
+    out = tmp_path_factory.mktemp("training")
+    images = np.random.default_rng(0).normal(size=(16, 4, 4, 1)).astype(np.float32)
+
+    def run(stop):
+        steps = train_in_directory(
+            out, NETWORK, images, None, CONFIG, about={"data": "noise"}, tick_kimg=0.016, checkpoint_kimg=0.032
+        )
+        for seen, _ in steps:
+            if seen >= stop:
+                break
+        steps.close()
+
+    run(96)
+    run(1000)
+    return out
+
+
+def test_averages_of_other_widths_come_from_those_that_were_stored(trained, tmp_path):
+    stored = stored_averages(trained)
+    assert [(seen, std) for seen, std, _ in stored] == [(32 * k, std) for k in range(1, 6) for std in (0.1, 0.25)]
+    # The network of the run is the average of the first width, and the basis gives it back exactly.
+    kept = load_checkpoint(trained).denoiser.params
+    again = load_checkpoint(reconstruct_average(trained, tmp_path, 0.1)).denoiser.params
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), again, kept)
+    # Between the two: nearer to both than they are to each other.
+    middle = load_checkpoint(reconstruct_average(trained, tmp_path, 0.17)).denoiser.params
+    wide = load_checkpoint(stored[-1][2]).denoiser.params
+    apart = tree_distance(kept, wide)
+    assert apart > 0 and max(tree_distance(middle, kept), tree_distance(middle, wide)) < apart
+
+
+def tree_distance(a, b):
+    return float(np.sqrt(sum(np.sum(np.square(x - y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))))
+
+
+def test_the_command_for_averages_says_in_a_line_what_is_wrong(trained, tmp_path, capsys):
+    averages.main([str(trained), str(tmp_path / "n.npz"), "--std", "0.12", "--images-seen", "96"])
+    assert load_checkpoint(tmp_path / "n.npz").metadata["power_ema_std"] == 0.12
+    for bad in (["--std", "0.4"], ["--std", "0.1", "--images-seen", "33"]):
+        with pytest.raises(SystemExit) as end:
+            averages.main([str(trained), str(tmp_path / "m.npz"), *bad])
+        assert end.value.code == 2 and not (tmp_path / "m.npz").exists()
+    with pytest.raises(SystemExit):
+        averages.main([str(tmp_path), str(tmp_path / "m.npz"), "--std", "0.1"])
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3 and all(line.startswith("error: ") for line in errors)
