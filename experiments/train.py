@@ -8,7 +8,7 @@ and ``report.html``.
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from dgu.core.errors import InputError, require
 from dgu.models import (
     NCSNPP,
     ADMConfig,
+    EDM2Config,
     EDMNetwork,
     EDMPreconditioning,
     SongUNetConfig,
@@ -29,6 +30,7 @@ from dgu.models import (
     VPPreconditioning,
     load_checkpoint,
 )
+from dgu.models.architecture import Architecture
 from dgu.models.preconditioning import Preconditioning
 from dgu.models.pretrained import network_file, shared_layers
 from dgu.samplers import karras_sigmas, sample
@@ -63,8 +65,9 @@ _GRID = (10, 6, 18)
 class NetworkConfig(Options):
     """The network; its resolution, channels and number of classes are those of the data."""
 
-    architecture: Literal["adm", "ddpmpp", "ncsnpp"] = "adm"
-    """adm: the U-Net of ADM (DhariwalUNet); ddpmpp, ncsnpp: SongUNet with the options of DDPM++ or NCSN++."""
+    architecture: Literal["adm", "ddpmpp", "ncsnpp", "edm2"] = "adm"
+    """adm: the U-Net of ADM (DhariwalUNet); ddpmpp, ncsnpp: SongUNet with the options of DDPM++ or NCSN++; edm2: the
+    magnitude-preserving U-Net of EDM2."""
     preconditioning: Literal["edm", "vp", "ve"] = "edm"
     """Preconditioning: EDM's own, variance preserving or variance exploding; the loss has an option of its own."""
     model_channels: int = option(16, ge=1)
@@ -74,7 +77,9 @@ class NetworkConfig(Options):
     num_blocks: int = option(2, ge=1)
     """Residual blocks per level."""
     attn_resolutions: tuple[int, ...] = option((7,), ge=1)
-    """Resolutions with attention. An ADM has channels // 64 heads (none below 64 channels), other networks one."""
+    """Resolutions with attention. An ADM has channels // 64 heads (none below 64 channels), a SongUNet one."""
+    channels_per_head: int = option(64, ge=1)
+    """Channels of a head of EDM2's attention, which has as many heads as fit; other networks are not asked."""
     dropout: float = option(0.0, ge=0.0, lt=1.0)
     """Dropout rate inside the residual blocks."""
     label_dropout: float = option(0.0, ge=0.0, lt=1.0)
@@ -92,6 +97,13 @@ class NetworkConfig(Options):
         require(bool(self.channel_mult), "channel_mult", self.channel_mult, "one or more, each 1 or more")
         usable = self.preconditioning == "edm" or self.sigma_data == 0.5
         require(usable, "sigma_data", self.sigma_data, f"left at 0.5: preconditioning {self.preconditioning} has none")
+        if self.architecture == "edm2":
+            require(self.label_dropout == 0, "label_dropout", self.label_dropout, "0: EDM2's networks drop no labels")
+            require(
+                self.preconditioning == "edm", "preconditioning", self.preconditioning, "edm with architecture edm2"
+            )
+        else:
+            require(self.channels_per_head == 64, "channels_per_head", self.channels_per_head, "left out: not edm2")
 
 
 @dataclass(frozen=True)
@@ -176,26 +188,87 @@ for _net in ("ddpmpp", "ncsnpp"):
         )  # fmt: skip
 
 
+def _edm2(channels: int, learning_rate: float, dropout: float, mebi_images: int) -> Config:
+    """A published run of EDM2 on ImageNet at 64 x 64 pixels (arXiv 2312.02696, Table 6)."""
+    return Config(
+        data="imagenet-64x64.zip",
+        size=None,
+        network=NetworkConfig(
+            architecture="edm2",
+            model_channels=channels,
+            channel_mult=(1, 2, 3, 4),
+            num_blocks=3,
+            attn_resolutions=(16, 8),
+            dropout=dropout,
+            compute_dtype="bfloat16",
+        ),
+        training=TrainingConfig(
+            duration_kimg=mebi_images * 2**20 / 1000,
+            batch_size=2048,
+            micro_batch=256,
+            learning_rate=learning_rate,
+            decay_kimg=35_000 * 2048 / 1000,
+            adam_b2=0.99,
+            power_ema_stds=(0.05, 0.1),
+            loss="edm2",
+            p_mean=-0.8,
+            p_std=1.6,
+        ),
+        tick_kimg=128,
+        checkpoint_kimg=8_192,
+    )
+
+
+#: EDM2's sizes for ImageNet at 64 x 64: channels, learning rate, dropout, training images in units of 2^20.
+_EDM2_SIZES = {
+    "xs": (128, 0.012, 0.0, 1024),
+    "s": (192, 0.010, 0.0, 1024),
+    "m": (256, 0.009, 0.1, 2048),
+    "l": (320, 0.008, 0.1, 1024),
+    "xl": (384, 0.007, 0.1, 640),
+}
+PRESETS |= {f"imagenet64-edm2-{name}": _edm2(*size) for name, size in _EDM2_SIZES.items()}
+#: As many parameters as the default's network, and as many images.
+PRESETS["default-edm2"] = Config(
+    network=NetworkConfig(architecture="edm2", channels_per_head=16),
+    training=TrainingConfig(
+        duration_kimg=1050.0,
+        batch_size=128,
+        learning_rate=1e-2,
+        rampup_kimg=20.0,
+        decay_kimg=100.0,
+        adam_b2=0.99,
+        power_ema_stds=(0.1, 0.2),
+        loss="edm2",
+        p_mean=-1.2,
+        p_std=1.2,
+    ),
+)
+
+
 def build_network(config: NetworkConfig, side: int, channels: int, classes: int, *, augment: bool) -> EDMNetwork:
     """The network of ``config`` for square images of ``side`` pixels, ``channels`` and ``classes``.
 
     With ``augment`` it takes the labels of augmented images.
     """
-    kind: Callable[..., Any] = ADMConfig if config.architecture == "adm" else SongUNetConfig
-    unet = kind(
-        img_resolution=side,
-        in_channels=channels,
-        out_channels=channels,
-        label_dim=classes if config.conditional else 0,
-        augment_dim=AUGMENT_DIM if augment else 0,
-        model_channels=config.model_channels,
-        channel_mult=config.channel_mult,
-        num_blocks=config.num_blocks,
-        attn_resolutions=config.attn_resolutions,
-        dropout=config.dropout,
-        label_dropout=config.label_dropout,
-        **(NCSNPP if config.architecture == "ncsnpp" else {}),
-    )
+    size: dict[str, Any] = {
+        "img_resolution": side,
+        "in_channels": channels,
+        "out_channels": channels,
+        "label_dim": classes if config.conditional else 0,
+        "model_channels": config.model_channels,
+        "channel_mult": config.channel_mult,
+        "num_blocks": config.num_blocks,
+        "attn_resolutions": config.attn_resolutions,
+        "dropout": config.dropout,
+    }
+    if config.architecture == "edm2":
+        require(not augment, "augment_probability", "above 0", "0: EDM2's networks take no labels of augmented images")
+        unet: Architecture = EDM2Config(**size, channels_per_head=config.channels_per_head)
+    else:
+        size |= {"augment_dim": AUGMENT_DIM if augment else 0, "label_dropout": config.label_dropout}
+        kind = ADMConfig if config.architecture == "adm" else SongUNetConfig
+        unet = kind(**size, **(NCSNPP if config.architecture == "ncsnpp" else {}))
     choices: dict[str, Preconditioning] = {
         "edm": EDMPreconditioning(sigma_data=config.sigma_data),
         "vp": VPPreconditioning(),

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from dgu.models.controls import SkipDenoiser as SkipDenoiser
     from dgu.models.controls import untrained as untrained
     from dgu.models.dit_config import DiTConfig as DiTConfig
-    from dgu.models.edm2_config import EDM2Config as EDM2Config
     from dgu.models.edm import EDMDenoiser as EDMDenoiser
     from dgu.models.edm import EDMNetwork as EDMNetwork
+    from dgu.models.edm2_config import EDM2Config as EDM2Config
     from dgu.models.gaussian_mixture import gaussian_mixture as gaussian_mixture
     from dgu.models.gaussian_mixture import two_modes as two_modes
     from dgu.models.levels import LevelDenoisers as LevelDenoisers

@@ -1,5 +1,5 @@
-"""NVIDIA's EDM and EDM2 snapshots (``network-snapshot-*.pkl``, ``edm-*.pkl``, ``edm2-*.pkl``) read as data, without PyTorch and running nothing
-in them.
+"""NVIDIA's EDM and EDM2 snapshots (``network-snapshot-*.pkl``, ``edm-*.pkl``, ``edm2-*.pkl``) read as data, without
+PyTorch and running nothing in them.
 """
 
 import hashlib

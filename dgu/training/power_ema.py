@@ -1,5 +1,5 @@
-"""EDM2's power-function averages of parameters, and their reconstruction after the training (arXiv 2312.02696, section 3
-and appendix C).
+"""EDM2's power-function averages of parameters, and their reconstruction after the training (arXiv 2312.02696,
+section 3 and appendix C).
 
 An average with exponent ``g`` at the time ``t`` weighs the parameters of the time ``s <= t`` by ``(g + 1) s^g / t^(g +
 1)``. Its width is given by the relative standard deviation ``std`` of that profile, ``std = sqrt((g + 1) / ((g + 2)^2

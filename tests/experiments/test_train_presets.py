@@ -47,13 +47,34 @@ def test_published_presets_have_the_published_recipe():
         "afhqv2-ddpmpp": (2e5, 256, 2e-4, 500, 0.25, 0.15, "float32", 1),
         "afhqv2-ncsnpp": (2e5, 256, 2e-4, 500, 0.25, 0.15, "float32", 1),
     }
-    assert trainer.PRESETS.keys() == {"smoke", "default"} | expected.keys()
+    assert trainer.PRESETS.keys() == {"smoke", "default", "default-edm2"} | expected.keys() | EDM2.keys()
     for name, values in expected.items():
         t, n = trainer.PRESETS[name].training, trainer.PRESETS[name].network
         assert values == (
             *(t.duration_kimg, t.batch_size, t.learning_rate, t.ema_halflife_kimg, n.dropout, t.augment_probability),
             *(n.compute_dtype, t.loss_scaling),
         )  # fmt: skip
+
+
+#: Table 6 of arXiv 2312.02696: channels, learning rate, dropout, training images in units of 2^20.
+EDM2 = {
+    "imagenet64-edm2-xs": (128, 0.012, 0.0, 1024),
+    "imagenet64-edm2-s": (192, 0.010, 0.0, 1024),
+    "imagenet64-edm2-m": (256, 0.009, 0.1, 2048),
+    "imagenet64-edm2-l": (320, 0.008, 0.1, 1024),
+    "imagenet64-edm2-xl": (384, 0.007, 0.1, 640),
+}
+
+
+def test_edm2s_presets_have_its_recipe():
+    for name, values in EDM2.items():
+        t, n = trainer.PRESETS[name].training, trainer.PRESETS[name].network
+        mebi_images = t.duration_kimg * 1000 / 2**20
+        assert values == (n.model_channels, t.learning_rate, n.dropout, mebi_images)
+        assert (t.batch_size, t.p_mean, t.p_std, t.adam_b2, t.loss) == (2048, -0.8, 1.6, 0.99, "edm2")
+        assert (t.rampup_kimg, t.decay_kimg * 1000 / t.batch_size, t.power_ema_stds) == (10_000, 35_000, (0.05, 0.1))
+    small = trainer.build_network(trainer.PRESETS["imagenet64-edm2-s"].network, *trainer._IMAGENET, augment=False)
+    assert small.parameter_count / 1e6 == pytest.approx(280.21, abs=0.005)
 
 
 @pytest.mark.slow

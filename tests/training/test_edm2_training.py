@@ -15,6 +15,7 @@ from dgu.models import EDM2Config, EDMNetwork, edm2_from_arrays, load_checkpoint
 from dgu.models.weights import params_to_arrays
 from dgu.training import (
     TrainingConfig,
+    averages,
     edm2_loss,
     power_ema_coefficients,
     power_ema_exponent,
@@ -23,7 +24,6 @@ from dgu.training import (
     train_in_directory,
     update,
 )
-from dgu.training import averages
 from dgu.training.averages import reconstruct_average, stored_averages
 from dgu.training.loop import learning_rate_at
 from tests import parity
