@@ -36,8 +36,7 @@ def as_pytree(denoiser: Any, name: str = "denoiser") -> Any:
     Raises:
         InputError: it cannot be called, or is a PyTorch module.
     """
-    if not callable(denoiser):
-        raise InputError(f"{name} = {type(denoiser).__name__}: must be callable on ONE example, {name}(x, sigma)")
+    _require_callable(denoiser, name)
     if any(kind.__module__.split(".")[0] == "torch" for kind in type(denoiser).__mro__):
         raise InputError(f"{name} = {type(denoiser).__name__}: is a PyTorch module; must be a function of JAX arrays")
     if isinstance(denoiser, functools.partial) and not isinstance(denoiser, jax.tree_util.Partial):
@@ -51,6 +50,11 @@ def as_pytree(denoiser: Any, name: str = "denoiser") -> Any:
     arrays = tuple(leaf for leaf, number in zip(leaves, numeric) if number)
     rest = tuple(None if number else _Constant.of(leaf) for leaf, number in zip(leaves, numeric))
     return _WithConstants(arrays, structure, rest)
+
+
+def _require_callable(denoiser: Any, name: str) -> None:
+    if not callable(denoiser):
+        raise InputError(f"{name} = {type(denoiser).__name__}: must be callable on ONE example, {name}(x, sigma)")
 
 
 def _is_numeric(leaf: Any) -> bool:
@@ -117,13 +121,15 @@ def denoise(denoiser: Denoiser, x: Event, sigma: Scalar) -> Event:
     Raises:
         InputError: it cannot be called with one example, or does not return an array of the example's shape.
     """
+    _require_callable(denoiser, "denoiser")
     try:
         found = denoiser(x, sigma)
     except Exception as error:
         # Those of the device, of memory and of numbers that are not finite tell their own story.
         if isinstance(error, InputError | FloatingPointError | MemoryError | jax.errors.JaxRuntimeError):
             raise
-        raise InputError(f"{_called(x)} it raised {type(error).__name__}: {error}; {_REMEDY}") from error
+        said = str(error).strip().partition("\n")[0]
+        raise InputError(f"{_called(x)} it raised {type(error).__name__}: {said}; {_REMEDY}") from error
     if not hasattr(found, "shape") or not hasattr(found, "dtype") or found.shape != x.shape:
         shown = f"shape {found.shape}" if hasattr(found, "shape") else type(found).__name__
         raise InputError(f"{_called(x)} it returned {shown}; must return an array of the shape of x: {_REMEDY}")
