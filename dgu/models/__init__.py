@@ -6,6 +6,7 @@ from dgu.core.lazy import load_on_use
 
 if TYPE_CHECKING:
     from dgu.distributions.boxes import BoxMixture as BoxMixture
+    from dgu.models.adapted import AdaptedDenoiser as AdaptedDenoiser
     from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
     from dgu.models.controls import SkipDenoiser as SkipDenoiser
     from dgu.models.controls import untrained as untrained
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from dgu.models.preconditioning import VEPreconditioning as VEPreconditioning
     from dgu.models.preconditioning import VESDEPreconditioning as VESDEPreconditioning
     from dgu.models.preconditioning import VPPreconditioning as VPPreconditioning
+    from dgu.models.predictions import ConsistencyPreconditioning as ConsistencyPreconditioning
+    from dgu.models.predictions import Prediction as Prediction
     from dgu.models.pretrained import Pretrained as Pretrained
     from dgu.models.pretrained import load_checkpoint as load_checkpoint
     from dgu.models.pretrained import save_network as save_network
@@ -42,6 +45,10 @@ if TYPE_CHECKING:
     from dgu.models.snapshot import load_edm_pickle as load_edm_pickle
     from dgu.models.subspace_networks import HardmaxNetwork as HardmaxNetwork
     from dgu.models.subspace_networks import SoftmaxNetwork as SoftmaxNetwork
+    from dgu.models.time_schedules import DiscreteSchedule as DiscreteSchedule
+    from dgu.models.time_schedules import FlowSchedule as FlowSchedule
+    from dgu.models.time_schedules import ProcessSchedule as ProcessSchedule
+    from dgu.models.time_schedules import SigmaSchedule as SigmaSchedule
     from dgu.models.tutorial_config import TutorialUNetConfig as TutorialUNetConfig
     from dgu.models.unet import NCSNPP as NCSNPP
     from dgu.models.unet import ADMConfig as ADMConfig
