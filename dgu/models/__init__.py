@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
     from dgu.models.controls import SkipDenoiser as SkipDenoiser
     from dgu.models.controls import untrained as untrained
+    from dgu.models.diffusers.autoencoder import AutoencoderKL as AutoencoderKL
+    from dgu.models.diffusers.autoencoder import load_autoencoder_kl as load_autoencoder_kl
+    from dgu.models.diffusers.folder import diffusers_from_arrays as diffusers_from_arrays
+    from dgu.models.diffusers.folder import load_diffusers as load_diffusers
+    from dgu.models.diffusers.network import DiffusersDenoiser as DiffusersDenoiser
+    from dgu.models.diffusers.network import DiffusersNetwork as DiffusersNetwork
     from dgu.models.dit_config import DiTConfig as DiTConfig
     from dgu.models.edm import EDMDenoiser as EDMDenoiser
     from dgu.models.edm import EDMNetwork as EDMNetwork

@@ -130,7 +130,9 @@ class UNet2DConfig:
         for kind, width in kinds:
             own = min(width // 4, 32)
             divides = "Skip" not in kind or (own > 0 and width % own == 0)
-            require(divides, "block_out_channels", widths, "divisible into min(channels // 4, 32) groups in Skip blocks")
+            require(
+                divides, "block_out_channels", widths, "divisible into min(channels // 4, 32) groups in Skip blocks"
+            )
         if self.mid_block_type and self.add_attention:
             attended |= {last}
             own = self.attn_norm_num_groups

@@ -231,7 +231,9 @@ def _resnet_options(unet: UNet2DConfig, kind: str) -> dict[str, Any]:
 
 def _resnet(inp: int, out: int, rngs: nnx.Rngs, options: dict[str, Any], skips: bool, **more: Any) -> Resnet:
     """A residual block; those of Skip blocks have groups of their own."""
-    own = {"groups": (min(inp // 4, 32), min(out // 4, 32))} if skips and not isinstance(options["groups"], tuple) else {}
+    own = (
+        {"groups": (min(inp // 4, 32), min(out // 4, 32))} if skips and not isinstance(options["groups"], tuple) else {}
+    )
     return Resnet(inp, out, rngs, **(options | own | {"taps": BOX} | more))
 
 
