@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from dgu.models.predictions import ConsistencyPreconditioning as ConsistencyPreconditioning
     from dgu.models.predictions import Prediction as Prediction
     from dgu.models.pretrained import Pretrained as Pretrained
+    from dgu.models.pretrained import export_network as export_network
     from dgu.models.pretrained import load_checkpoint as load_checkpoint
     from dgu.models.pretrained import save_network as save_network
     from dgu.models.random_features import RandomFeatures as RandomFeatures

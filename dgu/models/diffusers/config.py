@@ -165,9 +165,9 @@ class UNet2DConfig:
         return self.class_embed_type or (None if self.num_class_embeds is None else "index")
 
     @property
-    def label_dim(self) -> int | None:
-        """How many classes there are: 0 for an unconditional network, None where labels are no classes."""
-        return {None: 0, "index": self.num_class_embeds}.get(self.class_labels)
+    def label_dim(self) -> int:
+        """How many classes there are; 0 where there are no labels, or labels that are no classes."""
+        return self.num_class_embeds or 0 if self.class_labels == "index" else 0
 
     @cached_property
     def skip_channels(self) -> tuple[int, ...]:

@@ -208,7 +208,8 @@ class DiffusersDenoiser:
     @property
     def label_dim(self) -> int | None:
         """How many classes there are: 0 for an unconditional network, None where labels are no classes."""
-        return self.description.unet.label_dim
+        unet = self.description.unet
+        return unet.label_dim if unet.class_labels in (None, "index") else None
 
     @property
     def needs_class(self) -> bool:
