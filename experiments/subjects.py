@@ -18,7 +18,15 @@ from dgu import data
 from dgu.core.errors import InputError, require
 from dgu.data.named import NAMED_SETS
 from dgu.data.splits import check_no_duplicates
-from dgu.models import NCSNPP, ADMConfig, DiffusersDenoiser, DiffusersNetwork, EDMNetwork, SongUNetConfig, load_checkpoint
+from dgu.models import (
+    NCSNPP,
+    ADMConfig,
+    DiffusersDenoiser,
+    DiffusersNetwork,
+    EDMNetwork,
+    SongUNetConfig,
+    load_checkpoint,
+)
 from dgu.models.pretrained import Pretrained, network_file
 from experiments.study.costs import Cost
 from experiments.study.flop import matmul_flop

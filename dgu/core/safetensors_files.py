@@ -39,8 +39,8 @@ def read_safetensors(
     """Arrays by name, as read-only views of the mapped file (bfloat16 as float32), and the metadata of the header.
 
     Raises:
-        InputError: no such file, no safetensors file, or one whose header is damaged: offsets that overlap, leave gaps or
-            reach outside the file, a name that is there twice, or an element type that NumPy does not have.
+        InputError: no such file, no safetensors file, or one whose header is damaged: offsets that overlap, leave gaps
+            or reach outside the file, a name that is there twice, or an element type that NumPy does not have.
     """
     allowed = "a whole safetensors file"
     with guarded(path, allowed, error=error):

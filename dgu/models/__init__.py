@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from dgu.models.time_schedules import FlowSchedule as FlowSchedule
     from dgu.models.time_schedules import ProcessSchedule as ProcessSchedule
     from dgu.models.time_schedules import SigmaSchedule as SigmaSchedule
+    from dgu.models.torch_bridge import TorchNetwork as TorchNetwork
+    from dgu.models.torch_bridge import torch_network as torch_network
     from dgu.models.tutorial_config import TutorialUNetConfig as TutorialUNetConfig
     from dgu.models.unet import NCSNPP as NCSNPP
     from dgu.models.unet import ADMConfig as ADMConfig

@@ -17,8 +17,8 @@ from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
 from dgu.models.diffusers.network import DiffusersDenoiser
 from dgu.models.edm import EDMDenoiser
-from dgu.models.predictions import ConsistencyPreconditioning, Prediction
 from dgu.models.preconditioning import Preconditioning
+from dgu.models.predictions import ConsistencyPreconditioning, Prediction
 
 Network = TypeVar("Network", EDMDenoiser, DiffusersDenoiser)
 
@@ -49,8 +49,8 @@ class SkipDenoiser:
 def untrained(denoiser: Network, key: Key) -> Network:
     """The same architecture, preconditioning and class with fresh random parameters, whose own output is not zero.
 
-    Parameters are those of the network's ``init``, but for the kernels that the reference starts at zero or at 1e-5 of the
-    ordinary size: the last ones of the network and of its residual branches. As they are, the network would give
+    Parameters are those of the network's ``init``, but for the kernels that the reference starts at zero or at 1e-5 of
+    the ordinary size: the last ones of the network and of its residual branches. As they are, the network would give
     ``c_skip x`` (``SkipDenoiser``); here they are drawn as other kernels of an ADM, from ``U(-1, 1) / sqrt(fan_in)``.
     The noise levels of improved DDPM stay those of ``denoiser``.
     """

@@ -1,9 +1,9 @@
 """Convert one of NVIDIA's EDM snapshots to a network file of dgu: ``python -m dgu.models.edm_import SNAPSHOT.pkl OUT``.
 
-``OUT`` is the ``.npz`` or ``.safetensors`` to write, or a folder for its ``network.npz``. The file holds the weights under the reference's
-names in float32, uncompressed so that loading maps it into memory, and as JSON the configuration and the SHA-256 of the
-snapshot. Every ``--checkpoint`` option takes it, and ``dgu.models.load_checkpoint``. Nothing in the snapshot is
-executed.
+``OUT`` is the ``.npz`` or ``.safetensors`` to write, or a folder for its ``network.npz``. The file holds the
+weights under the reference's names in float32, uncompressed so that loading maps it into memory, and as JSON the
+configuration and the SHA-256 of the snapshot. Every ``--checkpoint`` option takes it, and
+``dgu.models.load_checkpoint``. Nothing in the snapshot is executed.
 """
 
 import argparse

@@ -95,11 +95,9 @@ def save_network(
         save_arrays(path, arrays, described, compress=compress)
 
 
-def export_network(
-    name_or_path: str | os.PathLike[str], out: str | os.PathLike[str], dtype: str = "float32"
-) -> Path:
-    """Write any network of EDM's that ``load_checkpoint`` reads as one file of dgu: ``.safetensors``, or ``.npz`` without
-    compression; both are mapped into memory when they are loaded. Returns the path of the file.
+def export_network(name_or_path: str | os.PathLike[str], out: str | os.PathLike[str], dtype: str = "float32") -> Path:
+    """Write any network of EDM's that ``load_checkpoint`` reads as one file of dgu: ``.safetensors``, or ``.npz``
+    without compression; both are mapped into memory when they are loaded. Returns the path of the file.
 
     Raises:
         InputError: the network cannot be read, is one of diffusers, which has a format of its own, or the file is of
@@ -108,7 +106,9 @@ def export_network(
     require(Path(out).suffix in (".safetensors", ".npz"), "out", os.fspath(out), "a file .safetensors or .npz")
     model = load_checkpoint(name_or_path)
     if isinstance(model.network, DiffusersNetwork):
-        raise InputError(f"checkpoint = {os.fspath(name_or_path)!r}: must be a network of EDM's; diffusers has its own format")
+        raise InputError(
+            f"checkpoint = {os.fspath(name_or_path)!r}: must be a network of EDM's; diffusers has its own format"
+        )
     save_network(out, model.network, model.denoiser.params, model.metadata, dtype, compress=False)
     return Path(out)
 
@@ -126,8 +126,8 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Pretrained:
         with resources.as_file(resources.files("dgu.models") / "bundled" / f"{text}.npz") as path:
             return _read(path)
     allowed = (
-        f"one of {', '.join(BUNDLED)}, a network .npz or .safetensors, an EDM snapshot .pkl, the directory of a training "
-        "run, or a folder of diffusers"
+        f"one of {', '.join(BUNDLED)}, a network .npz or .safetensors, an EDM snapshot .pkl, the directory of a "
+        "training run, or a folder of diffusers"
     )
     with guarded(f"checkpoint = {text[:300]!r}", allowed):
         if not path.exists():

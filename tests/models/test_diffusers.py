@@ -1,6 +1,7 @@
 """Networks of diffusers against what diffusers computed with the same files."""
 
 import json
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def test_ten_steps_of_ddim_are_eulers_in_sigma(recorded, x64):
     states, abar = nhwc(e["ddim10:x64"]), np.append(e["ddim10:alphas_cumprod64"], 1.0)
     sigmas, labels = np.sqrt((1 - abar) / abar), e["steps:class_labels"]
     y = jnp.asarray(states[0] / np.sqrt(abar[0]))
-    for sigma, after in zip(sigmas[:-1], sigmas[1:]):
+    for sigma, after in pairwise(sigmas):
         clean = denoised(denoiser, y, jnp.full(len(y), sigma), labels)
         y = y + (after - sigma) * (y - clean) / sigma
     assert relative(y, states[-1]) < 1e-9

@@ -18,7 +18,7 @@ from dgu.core.keys import seeded
 from dgu.core.reading import guarded
 from dgu.core.typing import PyTree
 from dgu.models.diffusers.autoencoder_config import AutoencoderConfig, autoencoder_from_config
-from dgu.models.diffusers.folder import CONFIG, in_file, named_params, read_config, read_weights
+from dgu.models.diffusers.folder import CONFIG, in_file, named_params, read_config, read_weights, resnet_names
 
 if TYPE_CHECKING:  # Flax is loaded with the layers.
     from dgu.models.diffusers.autoencoder_layers import AutoencoderLayers
@@ -84,11 +84,12 @@ def autoencoder_from_arrays(config: Mapping[str, Any], arrays: Mapping[str, Any]
     """An AutoencoderKL from its ``config.json`` and its tensors under the names of the state dictionary.
 
     Raises:
-        InputError: another class, an unknown block or option, or tensors that are missing, superfluous, misshapen or not
-            finite.
+        InputError: another class, an unknown block or option, or tensors that are missing, superfluous, misshapen or
+            not finite.
     """
     made = autoencoder_from_config(config)
-    return AutoencoderKL(named_params(_abstract(made)[1], arrays), made)
+    resnets = resnet_names("encoder.down_blocks", made.block_out_channels, made.layers_per_block)
+    return AutoencoderKL(named_params(resnets, lambda: _abstract(made)[1], arrays), made)
 
 
 def load_autoencoder_kl(folder: str | os.PathLike[str]) -> AutoencoderKL:

@@ -1,8 +1,8 @@
-"""Folders of diffusers: pipelines, single networks and their old flat form, by safetensors or PyTorch's zip archives."""
+"""Folders of diffusers: pipelines and the old flat form, with safetensors or PyTorch's zip archives."""
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ def diffusers_from_arrays(
     """A diffusers UNet2DModel with its scheduler's process as a denoiser.
 
     ``denoiser(x, sigma)`` takes one NHWC example of the noise level ``sigma``, ``x0 + sigma eps``, and gives the clean
-    example; ``denoiser.network(x, t, label=None)`` is the raw output at the network's own time; ``denoiser.given(label)``
-    chooses a class; ``denoiser.sigma_range`` are the lowest and highest level. The steps are those of PyTorch in the
+    example; ``denoiser.network(x, t, label=None)`` is the raw output at the network's own time;
+    ``denoiser.given(label)`` chooses a class; ``denoiser.sigma_range`` are the lowest and highest level. The steps are those of PyTorch in the
     dtype of ``x``, with the embedding of times and the tables of noise levels in full precision.
 
     Args:
@@ -60,7 +60,8 @@ def diffusers_from_arrays(
     unet = unet_from_config(unet_config)
     process = process_from_config(scheduler_config, "nearest" if unet.time_embedding_type == "learned" else time)
     network = DiffusersNetwork(unet, process.preconditioning, process.clip if clip else None)
-    return network.denoiser(named_params(network.abstract_params, arrays))
+    resnets = resnet_names("down_blocks", unet.block_out_channels, unet.layers_per_block)
+    return network.denoiser(named_params(resnets, lambda: network.abstract_params, arrays))
 
 
 def load_diffusers(
@@ -69,8 +70,8 @@ def load_diffusers(
     """A diffusers folder as ``diffusers_from_arrays`` makes it: ``.denoiser``, ``.sigma_range``, ``.denoiser.network``.
 
     The folder is a pipeline's (``unet/`` and ``scheduler/``) or the old flat form (``config.json`` and
-    ``scheduler_config.json`` beside the weights). The weights are ``diffusion_pytorch_model`` as ``.safetensors``, in one
-    file or in several by an index, or as a ``.bin`` that is a zip archive, and may have a variant in their name
+    ``scheduler_config.json`` beside the weights). The weights are ``diffusion_pytorch_model`` as ``.safetensors``, in
+    one file or in several by an index, or as a ``.bin`` that is a zip archive, and may have a variant in their name
     (``.fp16.safetensors``). Half precision becomes float32. Nothing in the files is executed.
 
     Raises:
@@ -161,8 +162,19 @@ def _plain(file: str) -> bool:
     return bool(file) and len(file) <= 255 and not file.startswith(".") and not re.search(r"[/\\\0]", file)
 
 
-def named_params(abstract: Any, arrays: Mapping[str, ArrayLike]) -> Any:
+def resnet_names(levels: str, widths: tuple[int, ...], layers: int) -> Iterator[str]:
+    """Names of the residual blocks on one way, such as ``down_blocks.0.resnets.1``."""
+    return (f"{levels}.{level}.resnets.{layer}" for level in range(len(widths)) for layer in range(layers))
+
+
+def named_params(resnets: Iterable[str], abstract: Callable[[], Any], arrays: Mapping[str, ArrayLike]) -> Any:
     """Parameters from a state dictionary, whose attentions may have their old names and 1 x 1 kernels.
+
+    Args:
+        resnets: names of residual blocks that there must be, compared before ``abstract`` is called: the shapes of an
+            absurdly deep network would take minutes to work out.
+        abstract: gives the shapes of the parameters.
+        arrays: the state dictionary.
 
     Raises:
         InputError: a tensor is missing, superfluous, misshapen or not finite, or there under both names.
@@ -177,5 +189,9 @@ def named_params(abstract: Any, arrays: Mapping[str, ArrayLike]) -> Any:
         require(new not in renamed, "arrays", name, f"there once, not as {new} as well")
         attends = re.search(r"attentions\.\d+\.to_\w+(\.0)?\.weight$", new) and np.ndim(array) == 4
         renamed[new] = np.asarray(array)[..., 0, 0] if attends and np.shape(array)[2:] == (1, 1) else array
-    check_names(tree_sizes(abstract), renamed)
-    return tree_from_arrays(abstract, renamed)
+    for name in resnets:
+        if f"{name}.norm1.weight" not in renamed:
+            raise InputError(f"arrays: {name} is missing: the weights are of another architecture")
+    shapes = abstract()
+    check_names(tree_sizes(shapes), renamed)
+    return tree_from_arrays(shapes, renamed)

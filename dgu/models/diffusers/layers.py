@@ -80,7 +80,7 @@ class Resnet(nnx.Module):
         rngs: nnx.Rngs,
         *,
         embedding: int,
-        groups: int | None | tuple[int | None, int | None],
+        groups: int | tuple[int | None, int | None] | None,
         epsilon: float,
         act: str,
         scales: bool = False,

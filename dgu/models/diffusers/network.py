@@ -222,8 +222,8 @@ class DiffusersDenoiser:
         return not isinstance(self.description.preconditioning, ConsistencyPreconditioning)
 
     def given(self, label: ArrayLike | None) -> "DiffusersDenoiser":
-        """The denoiser of one label: a class index, for ``class_embed_type`` "timestep" any number, and for "identity" a
-        vector as long as the embedding. ``jax.vmap`` this over labels for an ensemble.
+        """The denoiser of one label: a class index, for ``class_embed_type`` "timestep" any number, and for "identity"
+        a vector as long as the embedding. ``jax.vmap`` this over labels for an ensemble.
 
         Raises:
             InputError: a label for an unconditional network, None for one with labels, or one that is none of its.

@@ -25,7 +25,8 @@ _USUAL_BETAS, _LATENT_BETAS = (1e-4, 0.02), (0.00085, 0.012)
 _DISCRETE = {
     **dict.fromkeys(
         """DDPM DDPMParallel DDIM DDIMParallel DDIMInverse PNDM LMSDiscrete EulerDiscrete EulerAncestralDiscrete
-        DPMSolverMultistep DPMSolverMultistepInverse DPMSolverSinglestep DEISMultistep UniPCMultistep SASolver""".split(),
+        DPMSolverMultistep DPMSolverMultistepInverse DPMSolverSinglestep DEISMultistep UniPCMultistep
+        SASolver""".split(),
         _USUAL_BETAS,
     ),
     **dict.fromkeys("HeunDiscrete KDPM2Discrete KDPM2AncestralDiscrete DPMSolverSDE".split(), _LATENT_BETAS),
@@ -41,7 +42,7 @@ _MOST_TIMES = 2**20
 
 @dataclass(frozen=True)
 class Process:
-    """A scheduler's process: the preconditioning, and the bound to which its sampler clips clean images (None: none)."""
+    """A scheduler's process: the preconditioning, and the bound to which its sampler clips clean images, if it does."""
 
     preconditioning: Preconditioning
     clip: float | None = None
@@ -52,7 +53,7 @@ def process_from_config(config: Mapping[str, Any], time: TimeRule = "interpolate
 
     | scheduler | process |
     |---|---|
-    | DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver ... | ``sigma_t = sqrt((1 - abar_t) / abar_t)`` at whole times t, in float64 |
+    | DDPM, DDIM, PNDM, Euler, DPM-Solver ... | ``sigma_t = sqrt((1 - abar_t) / abar_t)`` at whole t, in float64 |
     | ScoreSdeVe | the score, at time ``sigma`` |
     | FlowMatchEuler, FlowMatchHeun | the velocity at ``sigma = tau / (1 - tau)``, time ``1000 tau`` |
     | EDMEuler, EDMDPMSolver | EDM's own preconditioning |
