@@ -246,7 +246,7 @@ ad.primitive_transposes[_jvp], ad.primitive_transposes[_vjp] = _jvp_transpose, _
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TorchNetwork:
-    """``network(x, t, label=None)`` of one example by a PyTorch module; a pytree without leaves. See ``torch_network``."""
+    """``network(x, t, label=None)`` of one example by a PyTorch module (see ``torch_network``); it has no leaves."""
 
     function: TorchFunction = field(metadata={"static": True})
     channels_first: bool = field(default=True, metadata={"static": True})
