@@ -38,8 +38,11 @@ def as_pytree(denoiser: Any, name: str = "denoiser") -> Any:
     """
     if not callable(denoiser):
         raise InputError(f"{name} = {type(denoiser).__name__}: must be callable on ONE example, {name}(x, sigma)")
-    if any(kind.__module__.split(".")[0] == "torch" for kind in type(denoiser).__mro__):
-        raise InputError(f"{name} = {type(denoiser).__name__}: is a PyTorch module; must be a function of JAX arrays")
+    if is_torch(denoiser):
+        raise InputError(
+            f"{name} = {type(denoiser).__name__}: is a PyTorch module; must be a function of JAX arrays, as which "
+            "dgu.denoiser(module) wraps it"
+        )
     if isinstance(denoiser, functools.partial) and not isinstance(denoiser, jax.tree_util.Partial):
         denoiser = jax.tree_util.Partial(_Constant.of(denoiser.func), *denoiser.args, **denoiser.keywords)
     elif isinstance(denoiser, MethodType) and not jax.tree_util.all_leaves([denoiser.__self__]):
@@ -51,6 +54,11 @@ def as_pytree(denoiser: Any, name: str = "denoiser") -> Any:
     arrays = tuple(leaf for leaf, number in zip(leaves, numeric) if number)
     rest = tuple(None if number else _Constant.of(leaf) for leaf, number in zip(leaves, numeric))
     return _WithConstants(arrays, structure, rest)
+
+
+def is_torch(model: Any) -> bool:
+    """Whether a model is a PyTorch module."""
+    return any(kind.__module__.split(".")[0] == "torch" for kind in type(model).__mro__)
 
 
 def _is_numeric(leaf: Any) -> bool:
