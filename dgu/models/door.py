@@ -38,8 +38,9 @@ def denoiser(
     its schedule, and as ``model(z, t, label)`` where there are classes. Of a Flax module (Linen with ``params`` its
     variables, NNX with or without a state) ``apply`` and the merged module are called; an Equinox module, or any other
     callable pytree, is called as it is; a PyTorch module by ``torch_network``, with batches whose channels come first,
-    as there, so that ``batched`` and ``channels_first`` are left out. Arrays in ``model`` and ``params`` become arguments of the compiled programs,
-    the rest constants of these; arrays that a plain function closes over are constants, too.
+    as there, so that ``batched`` and ``channels_first`` are left out. Arrays in ``model`` and ``params`` become
+    arguments of the compiled programs, the rest constants of these; arrays that a plain function closes over are
+    constants, too.
 
     Networks are called as in evaluation: an NNX module by its ``eval()``; of others dropout must be off, as in
     ``functools.partial(module.apply, train=False)``.

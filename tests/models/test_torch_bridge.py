@@ -45,12 +45,12 @@ def twin(weights, x, t, label=None):
     flat = x.reshape(-1, 2)
 
     def linear(name, values):
-        return values @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+        return values @ weights[f"{name}.weight"].T + weights[f"{name}.bias"][None]
 
     q, k, v = jnp.split(linear("qkv", flat), 3, -1)
     mixed = flat + jax.nn.softmax(q @ k.T / np.sqrt(2), axis=-1) @ v
     inside = linear("hidden", mixed) + jnp.log(t)
-    inside = inside if label is None else inside + weights["classes.weight"][label]
+    inside = inside if label is None else inside + weights["classes.weight"][label][None]
     return linear("out", jnp.tanh(inside)).reshape(x.shape)
 
 

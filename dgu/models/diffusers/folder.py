@@ -42,8 +42,8 @@ def diffusers_from_arrays(
 
     ``denoiser(x, sigma)`` takes one NHWC example of the noise level ``sigma``, ``x0 + sigma eps``, and gives the clean
     example; ``denoiser.network(x, t, label=None)`` is the raw output at the network's own time;
-    ``denoiser.given(label)`` chooses a class; ``denoiser.sigma_range`` are the lowest and highest level. All is computed
-    in the dtype of ``x``, at least float32, from tables of noise levels in float64.
+    ``denoiser.given(label)`` chooses a class; ``denoiser.sigma_range`` are the lowest and highest level. All is
+    computed in the dtype of ``x``, at least float32, from tables of noise levels in float64.
 
     Args:
         unet_config: ``config.json`` of the network.

@@ -65,9 +65,10 @@ class DiffusersNetwork:
 
     def init(self, key: Key) -> PyTree:
         """Fresh parameters: a nested dict of float32 arrays."""
+        key = threefry(key)
         from flax import nnx
 
-        return nnx.to_pure_dict(nnx.split(_layers(self.unet, nnx.Rngs(params=threefry(key))))[1])
+        return nnx.to_pure_dict(nnx.split(_layers(self.unet, nnx.Rngs(params=key)))[1])
 
     def raw(
         self, params: PyTree, x: Float[Array, "h w c"], t: Float[Array, ""], label: Array | None = None
