@@ -10,8 +10,8 @@ from dgu.core.denoisers import as_pytree, is_torch
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.typing import PyTree
 from dgu.models.adapted import AdaptedDenoiser, OneExample
-from dgu.models.predictions import PREDICTED, ConsistencyPreconditioning, Prediction
 from dgu.models.preconditioning import Preconditioning
+from dgu.models.predictions import PREDICTED, ConsistencyPreconditioning, Prediction
 from dgu.models.time_schedules import FlowSchedule, SigmaSchedule, as_schedule
 from dgu.models.torch_bridge import torch_network
 

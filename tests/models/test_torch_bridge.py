@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dgu
 from dgu.core.errors import InputError
 from dgu.models import torch_network
+from dgu.samplers import heun, karras_sigmas
 
 torch = pytest.importorskip("torch")
 #: PyTorch warns of itself when it is first asked for a derivative.
@@ -126,6 +128,19 @@ def test_parameters_may_change_between_calls(pair):
     close(call(x), before + 1)
     with torch.no_grad():
         module.out.bias -= 1
+
+
+def test_a_module_through_the_door_is_sampled_and_has_a_likelihood(pair):
+    module, _, weights = pair
+    bridged = dgu.denoiser(module, predicts="epsilon")
+    native = dgu.denoiser(lambda x, t: twin(weights, x, t), predicts="epsilon")
+    sigmas, x = karras_sigmas(4, 0.05, 5.0), 5 * jax.random.normal(KEY, SHAPE)
+    found, expected = (heun(each, x, jnp.asarray(sigmas, jnp.float32)) for each in (bridged, native))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    traces = [jnp.trace(jax.jacfwd(lambda x: d(x, 1.0))(x).reshape(32, 32)) for d in (bridged, native)]
+    np.testing.assert_allclose(*traces, rtol=1e-5)
+    with pytest.raises(InputError, match="left out for a PyTorch module"):
+        dgu.denoiser(module, batched=True)
 
 
 class Tuple(torch.nn.Module):

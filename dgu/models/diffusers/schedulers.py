@@ -116,11 +116,12 @@ class _Options:
 
 
 def _discrete(kind: str, options: _Options, time: TimeRule) -> Process:
-    predicted = options.name("prediction_type", "epsilon")
+    # Early files say that the network predicts the example by another key.
+    usual = "epsilon" if options.flag("predict_epsilon", True) else "sample"
+    predicted = options.name("prediction_type", usual)
     require(predicted in _PREDICTIONS, "prediction_type", predicted, f"one of {', '.join(_PREDICTIONS)}")
-    for name, needed in (("timestep_type", "discrete"),):
-        found = options.name(name, needed)
-        require(found == needed or predicted != "v_prediction", name, found, f"{needed!r} with v_prediction")
+    kept = options.name("timestep_type", "discrete")
+    require(kept == "discrete" or predicted != "v_prediction", "timestep_type", kept, "'discrete' with v_prediction")
     require(not options.flag("use_flow_sigmas"), "use_flow_sigmas", True, "false: it is another process")
     betas = _betas(kind, options)
     abar = np.cumprod(1 - betas)
