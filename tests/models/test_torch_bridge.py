@@ -137,7 +137,7 @@ def test_a_module_through_the_door_is_sampled_and_has_a_likelihood(pair):
     sigmas, x = karras_sigmas(4, 0.05, 5.0), 5 * jax.random.normal(KEY, SHAPE)
     found, expected = (heun(each, x, jnp.asarray(sigmas, jnp.float32)) for each in (bridged, native))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    traces = [jnp.trace(jax.jacfwd(lambda x: d(x, 1.0))(x).reshape(32, 32)) for d in (bridged, native)]
+    traces = [jnp.trace(jax.jacfwd(each)(x, jnp.asarray(1.0)).reshape(32, 32)) for each in (bridged, native)]
     np.testing.assert_allclose(*traces, rtol=1e-5)
     with pytest.raises(InputError, match="left out for a PyTorch module"):
         dgu.denoiser(module, batched=True)

@@ -35,7 +35,7 @@ class UNet2DConfig:
     center_input_sample: bool = False
     time_embedding_type: str = "positional"
     time_embedding_dim: int | None = None
-    freq_shift: float = 0
+    freq_shift: float = 0.0
     flip_sin_to_cos: bool = True
     mid_block_type: str | None = "UNetMidBlock2D"
     layers_per_block: int = 2
