@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +18,23 @@ from dgu import data
 from dgu.core.errors import InputError, require
 from dgu.data.named import NAMED_SETS
 from dgu.data.splits import check_no_duplicates
-from dgu.models import NCSNPP, ADMConfig, EDMNetwork, SongUNetConfig, load_checkpoint
+from dgu.models import (
+    NCSNPP,
+    ADMConfig,
+    DiffusersDenoiser,
+    DiffusersNetwork,
+    EDMNetwork,
+    SongUNetConfig,
+    load_checkpoint,
+)
 from dgu.models.pretrained import Pretrained, network_file
 from experiments.study.costs import Cost
 from experiments.study.flop import matmul_flop
 from experiments.study.inputs import note_choice, reading
 
 T = TypeVar("T")
+#: Networks without their parameters, as checkpoints describe them.
+Described: TypeAlias = EDMNetwork | DiffusersNetwork
 
 #: A network for trying things out: it compiles in a moment, and what it makes means nothing.
 UNTRAINED = "untrained"
@@ -52,10 +62,22 @@ def load(name: str, untrained_size: int | None = None) -> Pretrained:
         return _untrained(untrained_size or 8)
     try:
         with reading("checkpoint", name, network_file(name)):
-            return load_checkpoint(name)
+            return _studied(load_checkpoint(name))
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith("checkpoint = ") else f"checkpoint = {name!r}: {text}") from error
+
+
+def _studied(found: Pretrained) -> Pretrained:
+    """The network itself, if studies can look at it: a posterior mean of images of known size, with classes or none."""
+    denoiser = found.denoiser
+    if isinstance(denoiser, DiffusersDenoiser):
+        lacks = "a consistency model gives the end of a path through its input and no posterior mean of it"
+        require(denoiser.is_posterior_mean, "is_posterior_mean", False, f"True for a study: {lacks}")
+        labels = "its labels are numbers or vectors, and studies go through numbered classes"
+        require(denoiser.label_dim is not None, "class_embed_type", "no classes", f"null for a study: {labels}")
+        _ = found.network.shape  # Refused where the configuration leaves it open.
+    return found
 
 
 def _untrained(size: int) -> Pretrained:
@@ -67,7 +89,7 @@ def _untrained(size: int) -> Pretrained:
     return Pretrained(network.denoiser(params), {"class_names": ["a", "b", "c"]})
 
 
-def planned(name: str, untrained_size: int | None = None) -> EDMNetwork:
+def planned(name: str, untrained_size: int | None = None) -> Described:
     """The network of a dry run: that of the checkpoint, or one of ``PUBLISHED`` where its file is not at hand."""
     if name in PUBLISHED and not Path(name).exists():
         return PUBLISHED[name]
@@ -75,7 +97,7 @@ def planned(name: str, untrained_size: int | None = None) -> EDMNetwork:
 
 
 @lru_cache
-def _evaluation(network: EDMNetwork) -> tuple[float, float]:
+def _evaluation(network: Described) -> tuple[float, float]:
     """FLOP of one evaluation, and bytes that it moves, from the real shapes."""
     image = jax.ShapeDtypeStruct(network.shape, jnp.float32)
     level = jax.ShapeDtypeStruct((), jnp.float32)
@@ -85,7 +107,7 @@ def _evaluation(network: EDMNetwork) -> tuple[float, float]:
     return matmul_flop(network.apply, *arguments), analysis.get("bytes accessed", 0.0)
 
 
-def evaluation_cost(network: EDMNetwork, stage: str, evaluations: int, batch_size: int) -> Cost:
+def evaluation_cost(network: Described, stage: str, evaluations: int, batch_size: int) -> Cost:
     """The cost of evaluations of a network, ``batch_size`` images at a time."""
     flop, moved = _evaluation(network)
     weights = sum(leaf.size for leaf in jax.tree.leaves(network.abstract_params)) * 4
@@ -93,7 +115,7 @@ def evaluation_cost(network: EDMNetwork, stage: str, evaluations: int, batch_siz
     return Cost(stage, evaluations, evaluations * flop, memory)
 
 
-def sampling_cost(network: EDMNetwork, images: int, evaluations: int, batch_size: int) -> Cost:
+def sampling_cost(network: Described, images: int, evaluations: int, batch_size: int) -> Cost:
     """The cost of ``images`` samples of ``evaluations`` each, which are stored."""
     cost = evaluation_cost(network, "sampling", images * evaluations, batch_size)
     return replace(cost, disk=images * prod(network.shape) * 4)
@@ -185,7 +207,7 @@ def given_images(
 
 
 def network_images(
-    network: EDMNetwork, names: Sequence[str], classes: Sequence[int] | None, count: int, least_classes: int = 1
+    network: Described, names: Sequence[str], classes: Sequence[int] | None, count: int, least_classes: int = 1
 ) -> ClassImages:
     """The images that are sampled from a network, ``count`` of each class; ``names`` are those of its classes, if
     known.

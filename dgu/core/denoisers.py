@@ -37,8 +37,11 @@ def as_pytree(denoiser: Any, name: str = "denoiser") -> Any:
         InputError: it cannot be called, or is a PyTorch module.
     """
     _require_callable(denoiser, name)
-    if any(kind.__module__.split(".")[0] == "torch" for kind in type(denoiser).__mro__):
-        raise InputError(f"{name} = {type(denoiser).__name__}: is a PyTorch module; must be a function of JAX arrays")
+    if is_torch(denoiser):
+        raise InputError(
+            f"{name} = {type(denoiser).__name__}: is a PyTorch module; must be a function of JAX arrays, as which "
+            "dgu.denoiser(module) wraps it"
+        )
     if isinstance(denoiser, functools.partial) and not isinstance(denoiser, jax.tree_util.Partial):
         denoiser = jax.tree_util.Partial(_Constant.of(denoiser.func), *denoiser.args, **denoiser.keywords)
     elif isinstance(denoiser, MethodType) and not jax.tree_util.all_leaves([denoiser.__self__]):
@@ -55,6 +58,11 @@ def as_pytree(denoiser: Any, name: str = "denoiser") -> Any:
 def _require_callable(denoiser: Any, name: str) -> None:
     if not callable(denoiser):
         raise InputError(f"{name} = {type(denoiser).__name__}: must be callable on ONE example, {name}(x, sigma)")
+
+
+def is_torch(model: Any) -> bool:
+    """Whether a model is a PyTorch module."""
+    return any(kind.__module__.split(".")[0] == "torch" for kind in type(model).__mro__)
 
 
 def _is_numeric(leaf: Any) -> bool:

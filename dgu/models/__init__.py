@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from dgu.models.closed_form import GaussianDenoiser as GaussianDenoiser
     from dgu.models.controls import SkipDenoiser as SkipDenoiser
     from dgu.models.controls import untrained as untrained
+    from dgu.models.diffusers.autoencoder import AutoencoderKL as AutoencoderKL
+    from dgu.models.diffusers.autoencoder import load_autoencoder_kl as load_autoencoder_kl
+    from dgu.models.diffusers.folder import diffusers_from_arrays as diffusers_from_arrays
+    from dgu.models.diffusers.folder import load_diffusers as load_diffusers
+    from dgu.models.diffusers.network import DiffusersDenoiser as DiffusersDenoiser
+    from dgu.models.diffusers.network import DiffusersNetwork as DiffusersNetwork
     from dgu.models.dit_config import DiTConfig as DiTConfig
     from dgu.models.edm import EDMDenoiser as EDMDenoiser
     from dgu.models.edm import EDMNetwork as EDMNetwork
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     from dgu.models.predictions import ConsistencyPreconditioning as ConsistencyPreconditioning
     from dgu.models.predictions import Prediction as Prediction
     from dgu.models.pretrained import Pretrained as Pretrained
+    from dgu.models.pretrained import export_network as export_network
     from dgu.models.pretrained import load_checkpoint as load_checkpoint
     from dgu.models.pretrained import save_network as save_network
     from dgu.models.random_features import RandomFeatures as RandomFeatures
@@ -51,6 +58,8 @@ if TYPE_CHECKING:
     from dgu.models.time_schedules import FlowSchedule as FlowSchedule
     from dgu.models.time_schedules import ProcessSchedule as ProcessSchedule
     from dgu.models.time_schedules import SigmaSchedule as SigmaSchedule
+    from dgu.models.torch_bridge import TorchNetwork as TorchNetwork
+    from dgu.models.torch_bridge import torch_network as torch_network
     from dgu.models.tutorial_config import TutorialUNetConfig as TutorialUNetConfig
     from dgu.models.unet import NCSNPP as NCSNPP
     from dgu.models.unet import ADMConfig as ADMConfig

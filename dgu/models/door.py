@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from dgu.core.arrays import as_doubles
-from dgu.core.denoisers import as_pytree
+from dgu.core.denoisers import as_pytree, is_torch
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.typing import PyTree
 from dgu.models.adapted import AdaptedDenoiser, OneExample
 from dgu.models.preconditioning import Preconditioning
 from dgu.models.predictions import PREDICTED, ConsistencyPreconditioning, Prediction
 from dgu.models.time_schedules import FlowSchedule, SigmaSchedule, as_schedule
+from dgu.models.torch_bridge import torch_network
 
 #: What networks of the second kind bring along themselves.
 _PREDICTS = (*PREDICTED, "consistency")
@@ -36,8 +37,10 @@ def denoiser(
     It is called as ``model(z, t)`` or, with ``params``, as ``model(params, z, t)``, with the state z and the time t of
     its schedule, and as ``model(z, t, label)`` where there are classes. Of a Flax module (Linen with ``params`` its
     variables, NNX with or without a state) ``apply`` and the merged module are called; an Equinox module, or any other
-    callable pytree, is called as it is. Arrays in ``model`` and ``params`` become arguments of the compiled programs,
-    the rest constants of these; arrays that a plain function closes over are constants, too.
+    callable pytree, is called as it is; a PyTorch module by ``torch_network``, with batches whose channels come first,
+    as there, so that ``batched`` and ``channels_first`` are left out. Arrays in ``model`` and ``params`` become
+    arguments of the compiled programs, the rest constants of these; arrays that a plain function closes over are
+    constants, too.
 
     Networks are called as in evaluation: an NNX module by its ``eval()``; of others dropout must be off, as in
     ``functools.partial(module.apply, train=False)``.
@@ -73,6 +76,10 @@ def denoiser(
     if shape is not None:
         for size in shape:
             require_whole("a size of shape", size)
+    if is_torch(model):
+        require(not (batched or channels_first), "batched", True, "left out for a PyTorch module, as channels_first is")
+        require(params is None, "params", "given", "left out for a PyTorch module, which has its own")
+        model = torch_network(model)
     call, before = _called(model, params)
     return AdaptedDenoiser(
         network=OneExample(as_pytree(call, "model"), before, batched, channels_first),

@@ -53,7 +53,7 @@ def guided_gaussian(
 
 
 def product_gaussian(main: GaussianDenoiser, guide: GaussianDenoiser, weight: float) -> GaussianDenoiser:
-    """The law proportional to ``p_main^w p_guide^(1 - w)``: its precision along an eigenvector is ``w / a + (1 - w) / b``.
+    """The law proportional to ``p_main^w p_guide^(1 - w)``: its precision along each axis is ``w / a + (1 - w) / b``.
 
     Raises:
         InputError: as of ``guided_gaussian``, or a precision that is not positive, where the product is no law.

@@ -5,18 +5,24 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 
 from dgu.core.errors import InputError, require
 from dgu.core.typing import PyTree
 from dgu.models.edm import EDMDenoiser, EDMNetwork
+from dgu.models.layouts import (
+    Path,
+    check_names,
+    torch_name,
+    tree_from_arrays,
+    tree_sizes,
+    tree_to_arrays,
+)
 from dgu.models.preconditioning import PRECONDITIONINGS
 from dgu.models.tutorial_config import TutorialUNetConfig
 from dgu.models.unet import ADMConfig, BlockSpec, SongUNetConfig, UNetConfig
 
-_PATH = tuple[str, ...]
 _ARCHITECTURES: dict[str, type[UNetConfig] | type[TutorialUNetConfig]] = {
     "DhariwalUNet": ADMConfig,
     "SongUNet": SongUNetConfig,
@@ -135,41 +141,13 @@ def _plain(value: Any) -> Any:
     return "inf" if value == math.inf else value
 
 
-def _reference_name(path: _PATH) -> str:
-    if len(path) == 1:
-        return path[0]  # The preconditioner's own.
-    leaf = {"kernel": "weight", "scale": "weight"}.get(path[-1], path[-1])
-    return ".".join(("model", *path[:-1], leaf))
-
-
-def _from_reference(path: _PATH, array: np.ndarray) -> np.ndarray:
-    """Convolutions OIHW -> HWIO, dense weights (out, in) -> (in, out)."""
-    if path[-1] != "kernel":
-        return array
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-
-
-def _to_reference(path: _PATH, array: np.ndarray) -> np.ndarray:
-    if path[-1] != "kernel":
-        return array
-    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-
-
-def _reference_shape(path: _PATH, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if path[-1] != "kernel":
-        return shape
-    return tuple(shape[axis] for axis in ((3, 2, 0, 1) if len(shape) == 4 else (1, 0)))
-
-
-def _paths(tree: PyTree) -> tuple[list[_PATH], list[Any], Any]:
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    return [tuple(k.key for k in path) for path, _ in leaves], [leaf for _, leaf in leaves], treedef
+def _reference_name(path: Path) -> str:
+    return path[0] if len(path) == 1 else "model." + torch_name(path)  # The short ones are the preconditioner's own.
 
 
 def params_to_arrays(params: PyTree) -> dict[str, np.ndarray]:
     """Parameters under the reference's names and layouts (``model.enc.16x16_conv.weight``, OIHW)."""
-    paths, leaves, _ = _paths(params)
-    return {_reference_name(p): _to_reference(p, np.asarray(leaf)) for p, leaf in zip(paths, leaves)}
+    return tree_to_arrays(params, _reference_name)
 
 
 def expected_sizes(network: EDMNetwork, names: Collection[str]) -> dict[str, int]:
@@ -180,13 +158,10 @@ def expected_sizes(network: EDMNetwork, names: Collection[str]) -> dict[str, int
     """
     unet = _unet(network)
     _check_blocks(unet, names)
-    paths, leaves, _ = _paths(network.abstract_params)
-    sizes = {_reference_name(path): math.prod(leaf.shape) for path, leaf in zip(paths, leaves)}
+    sizes = tree_sizes(network.abstract_params, _reference_name)
     taps = len(getattr(unet, "resample_filter", (1, 1)))
     sizes |= {name: taps**2 for name in _filter_names(unet) & set(names)}
-    for name in sorted(sizes.keys() ^ set(names)):
-        problem = "is missing: the weights are of another" if name in sizes else "does not belong to this"
-        raise InputError(f"arrays: {name} {problem} architecture")
+    check_names(sizes, dict.fromkeys(names))
     return sizes
 
 
@@ -200,25 +175,10 @@ def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike]) -> 
     """
     unet = _unet(network)
     expected_sizes(network, arrays)
-    paths, leaves, treedef = _paths(network.abstract_params)
-    rest = {name: np.asarray(array) for name, array in arrays.items()}
-    values = []
-    for path, leaf in zip(paths, leaves):
-        name = _reference_name(path)
-        value = rest.pop(name)
-        expected = _reference_shape(path, leaf.shape)
-        require(
-            value.shape == expected, name, value.shape, f"of shape {expected}: the weights are of another architecture"
-        )
-        require(value.dtype.kind in "fiu", name, str(value.dtype), "real numbers")
-        # Extremes say it without a second array of the tensor's size.
-        finite = not value.size or math.isfinite(float(value.min()) - float(value.max()))
-        require(finite, name, "non-finite", "finite numbers")
-        # Copied and cast by NumPy: a file that is mapped may change later, and JAX would compile a cast for each shape.
-        values.append(jax.device_put(np.array(_from_reference(path, value), np.float32, order="C")))
-    for name, value in rest.items():
-        _check_filter(unet, name, value)
-    return jax.tree_util.tree_unflatten(treedef, values)
+    params = tree_from_arrays(network.abstract_params, arrays, _reference_name)
+    for name in sorted(_filter_names(unet) & set(arrays)):
+        _check_filter(unet, name, np.asarray(arrays[name]))
+    return params
 
 
 def _check_blocks(unet: UNetConfig | TutorialUNetConfig, names: Collection[str]) -> None:
