@@ -6,6 +6,7 @@ are packed again and checksums are set right, so that the parsers behind them me
 
 import gzip
 import io
+import json
 import re
 import resource
 import struct
@@ -25,12 +26,15 @@ from PIL import Image
 from dgu.analysis import read_features, read_statistics
 from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.core.errors import InputError
+from dgu.core.safetensors_files import read_safetensors, write_safetensors
 from dgu.data import SampleStore, load, write_edm_zip, write_npz
-from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
+from dgu.models import ADMConfig, EDMNetwork, load_checkpoint, load_diffusers
 from dgu.models.pretrained import save_network
 from experiments.study.judged import JudgedClaim, read_claims, write_claims
 from experiments.study.run_directory import RunDirectory
+from tests.models import diffusers_folders as folders
 from tests.models import networks, snapshots
+from tests.models.torch_zips import torch_zip
 
 SEED = 20_261
 RNG = np.random.default_rng(0)
@@ -87,6 +91,32 @@ def write_idx(folder, pack=bytes, end=""):
 def write_network(folder, compress):
     params = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, np.float32), NETWORK.abstract_params)
     save_network(folder / "network.npz", NETWORK, params, {"class_names": ["a", "b"]}, compress=compress)
+
+
+def write_tensors(folder):
+    params = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, np.float32), NETWORK.abstract_params)
+    save_network(folder / "network.safetensors", NETWORK, params, {"class_names": ["a", "b"]})
+
+
+def without_weights(folder):
+    path = folders.write(folder / "d") / "unet" / "diffusion_pytorch_model.safetensors"
+    arrays = {name: np.array(array) for name, array in read_safetensors(path)[0].items()}
+    path.unlink()
+    return path, arrays
+
+
+def write_shards(folder):
+    path, arrays = without_weights(folder)
+    names = sorted(arrays)
+    places = {name: f"shard-{place % 2}.safetensors" for place, name in enumerate(names)}
+    for file in set(places.values()):
+        write_safetensors(path.parent / file, {name: arrays[name] for name in names if places[name] == file}, {})
+    (path.parent / f"{path.name}.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def write_bin(folder):
+    path, arrays = without_weights(folder)
+    path.with_suffix(".bin").write_bytes(torch_zip(arrays))
 
 
 def write_snapshot(folder):
@@ -152,6 +182,10 @@ READERS = {
     "pkl": Reader(write_snapshot, lambda f: load_checkpoint(f / "n.pkl"), 16),
     "network.npz": Reader(lambda f: write_network(f, True), lambda f: load_checkpoint(f / "network.npz"), 16),
     "mapped network.npz": Reader(lambda f: write_network(f, False), lambda f: load_checkpoint(f), 8),
+    "network.safetensors": Reader(write_tensors, lambda f: load_checkpoint(f / "network.safetensors"), 10),
+    "diffusers": Reader(lambda f: folders.write(f / "d"), lambda f: load_checkpoint(f / "d"), 16),
+    "diffusers shards": Reader(write_shards, lambda f: load_diffusers(f / "d"), 10, r"index|shard"),
+    "diffusers bin": Reader(write_bin, lambda f: load_diffusers(f / "d"), 10, r"\.bin"),
     "config": Reader(lambda f: RunDirectory.open(f / "run", Settings()), lambda f: claims(f), 8, "config.json"),
     "stages": Reader(stage, stage, 10, "part.npz"),
     "claims": Reader(claims, claims, 8, "claims.json"),

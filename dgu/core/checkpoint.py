@@ -9,7 +9,6 @@ import math
 import mmap
 import os
 import shutil
-import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Mapping
@@ -31,6 +30,7 @@ from dgu.core.reading import (
     read_header,
     read_json,
     read_member,
+    stored_bytes,
 )
 from dgu.core.typing import PyTree
 
@@ -259,13 +259,7 @@ def load_arrays(
 
 def _stored_array(mapped: memoryview, entry: zipfile.ZipInfo, source: str) -> np.ndarray:
     """A member of an npz that is not compressed, as a view of the file's bytes."""
-    # The directory at the end of the archive says where a member's own header is; that says how long its two texts are.
-    at = entry.header_offset
-    name_length, extra_length = struct.unpack("<HH", mapped[at + 26 : at + 30])
-    start = at + 30 + name_length + extra_length
-    data = mapped[start : start + entry.file_size]
-    if len(data) != entry.file_size or zlib.crc32(data) != entry.CRC:
-        raise InputError(f"{source} ({entry.filename} is damaged)")
+    data = stored_bytes(mapped, entry, source)
     # The header decides where the numbers begin; they stay where they are.
     head = io.BytesIO(data[: MAX_HEADER + 12])
     shape, fortran, dtype = read_header(head, len(data), f"{source}: {entry.filename}", len(data))

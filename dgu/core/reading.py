@@ -10,8 +10,10 @@ import json
 import math
 import os
 import stat
+import struct
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -246,6 +248,22 @@ def opened_member(
         )
         raise InputError(f"{name} is compressed by the method {method}; must be stored or deflated")
     return archive.open(entry)  # type: ignore[return-value]
+
+
+def stored_bytes(mapped: memoryview, entry: zipfile.ZipInfo, source: str) -> memoryview:
+    """A member of a zip that is not compressed, as a view of the mapped file; its checksum is compared.
+
+    Raises:
+        InputError: the member is cut or damaged.
+    """
+    # The directory at the end of the archive says where a member's own header is; that says how long its two texts are.
+    at = entry.header_offset
+    name_length, extra_length = struct.unpack("<HH", mapped[at + 26 : at + 30])
+    start = at + 30 + name_length + extra_length
+    data = mapped[start : start + entry.file_size]
+    if len(data) != entry.file_size or zlib.crc32(data) != entry.CRC:
+        raise InputError(f"{source} ({entry.filename} is damaged)")
+    return data
 
 
 def array_names(archive: zipfile.ZipFile) -> list[str]:

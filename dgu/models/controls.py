@@ -5,7 +5,7 @@ A measure of a trained network says something of its training only where these s
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,12 @@ from jaxtyping import Float
 from dgu.core.arrays import at_least_single
 from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
+from dgu.models.diffusers.network import DiffusersDenoiser
 from dgu.models.edm import EDMDenoiser
 from dgu.models.preconditioning import Preconditioning
+from dgu.models.predictions import ConsistencyPreconditioning, Prediction
+
+Network = TypeVar("Network", EDMDenoiser, DiffusersDenoiser)
 
 #: Kernels below this share of the ordinary size, 1 / sqrt(fan-in), start (nearly) at zero.
 _NEARLY_ZERO = 1e-3
@@ -30,7 +34,7 @@ class SkipDenoiser:
     An ADM with the reference's initial parameters, whose last layer is zero, is this denoiser.
     """
 
-    preconditioning: Preconditioning = field(metadata={"static": True})
+    preconditioning: Preconditioning | Prediction | ConsistencyPreconditioning = field(metadata={"static": True})
 
     @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:
@@ -42,16 +46,16 @@ class SkipDenoiser:
         return self.preconditioning.coefficients(sigma).skip
 
 
-def untrained(denoiser: EDMDenoiser, key: Key) -> EDMDenoiser:
+def untrained(denoiser: Network, key: Key) -> Network:
     """The same architecture, preconditioning and class with fresh random parameters, whose own output is not zero.
 
-    Parameters are those of ``EDMNetwork.init``, but for the kernels that the reference starts at zero or at 1e-5 of the
-    ordinary size: the last ones of the network and of its residual branches. As they are, the network would give
+    Parameters are those of the network's ``init``, but for the kernels that the reference starts at zero or at 1e-5 of
+    the ordinary size: the last ones of the network and of its residual branches. As they are, the network would give
     ``c_skip x`` (``SkipDenoiser``); here they are drawn as other kernels of an ADM, from ``U(-1, 1) / sqrt(fan_in)``.
     The noise levels of improved DDPM stay those of ``denoiser``.
     """
     key = threefry(key)
-    leaves, tree = jax.tree_util.tree_flatten_with_path(denoiser.network.init(key))
+    leaves, tree = jax.tree_util.tree_flatten_with_path(denoiser.description.init(key))
 
     def drawn(place: int, path: tuple[Any, ...], leaf: Array) -> Array:
         if path[-1].key != "kernel":

@@ -233,6 +233,11 @@ class EDMDenoiser:
         return self.network.log_variance(self.params, sigma)
 
     @property
+    def description(self) -> EDMNetwork:
+        """The network without its parameters, as of every denoiser that is loaded from a file."""
+        return self.network
+
+    @property
     def sigma_min(self) -> float:
         """The lowest noise level of the network's range."""
         levels = self._levels()

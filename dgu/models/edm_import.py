@@ -1,9 +1,9 @@
 """Convert one of NVIDIA's EDM snapshots to a network file of dgu: ``python -m dgu.models.edm_import SNAPSHOT.pkl OUT``.
 
-``OUT`` is the ``.npz`` to write, or a folder for its ``network.npz``. The file holds the weights under the reference's
-names in float32, uncompressed so that loading maps it into memory, and as JSON the configuration and the SHA-256 of the
-snapshot. Every ``--checkpoint`` option takes it, and ``dgu.models.load_checkpoint``. Nothing in the snapshot is
-executed.
+``OUT`` is the ``.npz`` or ``.safetensors`` to write, or a folder for its ``network.npz``. The file holds the
+weights under the reference's names in float32, uncompressed so that loading maps it into memory, and as JSON the
+configuration and the SHA-256 of the snapshot. Every ``--checkpoint`` option takes it, and
+``dgu.models.load_checkpoint``. Nothing in the snapshot is executed.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line; bad input ends in one line and exit code 2."""
     parser = argparse.ArgumentParser("python -m dgu.models.edm_import", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("snapshot", help="NVIDIA's file, network-snapshot-*.pkl or edm-*.pkl")
-    parser.add_argument("out", help="the .npz to write, or a folder for network.npz")
+    parser.add_argument("out", help="the .npz or .safetensors to write, or a folder for network.npz")
     options = parser.parse_args(argv)
     try:
         path = convert(options.snapshot, options.out)

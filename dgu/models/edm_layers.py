@@ -33,7 +33,7 @@ def initial_params(unet: Architecture, compute_dtype: str, key: Key) -> PyTree:
 @lru_cache(maxsize=32)
 def abstract_layers(unet: Architecture, compute_dtype: str) -> tuple[nnx.GraphDef[Layers], PyTree]:
     """Graph definition and shapes of the parameters, once per architecture and without computing anything."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: _layers(unet, compute_dtype, _SameKey(seeded(0)))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: _layers(unet, compute_dtype, SameKey(seeded(0)))))
     return graph, nnx.to_pure_dict(state)
 
 
@@ -43,7 +43,7 @@ def with_params(unet: Architecture, compute_dtype: str, params: PyTree) -> Any:
     return nnx.merge(graph, params)
 
 
-class _SameKey(nnx.Rngs):
+class SameKey(nnx.Rngs):
     """One key for every layer, where only shapes are asked for: counters, traced, take time quadratic in the layers."""
 
     def __init__(self, key: Key):

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.keys import threefry
 from dgu.core.typing import Denoiser, Event, Key, Scalar
 
@@ -23,7 +24,7 @@ def _jacobian_products(
 ) -> tuple[Float[Array, "k d"], Float[Array, "k d"]]:
     """``J v`` and ``J^T v`` for each row of ``vectors``, flattened."""
     tangents = vectors.reshape(len(vectors), *x.shape)
-    at = lambda point: denoiser(point, sigma)  # noqa: E731
+    at = lambda point: denoise(denoiser, point, sigma)  # noqa: E731
     forward = jax.vmap(lambda v: jax.jvp(at, (x,), (v,))[1])(tangents)
     _, pullback = jax.vjp(at, x)
     (backward,) = jax.vmap(pullback)(tangents)
@@ -50,7 +51,7 @@ def jacobian_defects(
     A Python loop of one jitted product: the gradient of a convolution inside ``lax.scan`` is many times slower on CPU.
     """
     key = threefry(key)
-    size = x.size
+    model, size = as_pytree(denoiser), x.size
     if size <= exact_size:
         block, rounds = np.eye(size), 1
     else:
@@ -58,7 +59,7 @@ def jacobian_defects(
         block = np.linalg.qr(np.asarray(start, np.float64))[0]
     basis, forward, backward = np.zeros((size, 0)), np.zeros((size, 0)), np.zeros((size, 0))
     for _ in range(rounds):
-        products = _jacobian_products(denoiser, x, sigma, jnp.asarray(block.T, x.dtype))
+        products = _jacobian_products(model, x, sigma, jnp.asarray(block.T, x.dtype))
         jv, jtv = (np.asarray(product, np.float64).T for product in products)
         basis, forward, backward = np.hstack([basis, block]), np.hstack([forward, jv]), np.hstack([backward, jtv])
         block = (jv + jtv) / 2
@@ -76,7 +77,7 @@ def jacobian_defects(
 
 @jax.jit
 def tweedie_error(denoiser: Denoiser, log_density: Callable[..., Any], x: Event, sigma: Scalar) -> Float[Array, ""]:
-    return jnp.abs(denoiser(x, sigma) - (x + sigma**2 * jax.grad(log_density)(x, sigma))).max()
+    return jnp.abs(denoise(denoiser, x, sigma) - (x + sigma**2 * jax.grad(log_density)(x, sigma))).max()
 
 
 @jax.jit
@@ -87,7 +88,8 @@ def _orthogonality(
 
     def one(item: tuple[Array, Array]) -> Array:
         x0, number = item
-        denoised = denoiser(x0 + sigma * jax.random.normal(jax.random.fold_in(key, number), x0.shape, x0.dtype), sigma)
+        eps = jax.random.normal(jax.random.fold_in(key, number), x0.shape, x0.dtype)
+        denoised = denoise(denoiser, x0 + sigma * eps, sigma)
         return jnp.sum((x0 - denoised) * denoised)
 
     return jax.lax.map(one, (clean, numbers), batch_size=64)
@@ -95,10 +97,10 @@ def _orthogonality(
 
 def orthogonality_score(denoiser: Denoiser, clean: Array, sigmas: Sequence[float], key: Key) -> float:
     key = threefry(key)
-    scores = []
+    model, scores = as_pytree(denoiser), []
     for number, sigma in enumerate(sigmas):
         level = jax.random.fold_in(key, 1000 + number)
-        products = _orthogonality(denoiser, clean, jnp.asarray(sigma, clean.dtype), level, jnp.arange(len(clean)))
+        products = _orthogonality(model, clean, jnp.asarray(sigma, clean.dtype), level, jnp.arange(len(clean)))
         values = np.asarray(products, np.float64)
         error = values.std(ddof=1) / np.sqrt(len(values))
         scores.append(0.0 if error == 0 and values.mean() == 0 else abs(values.mean()) / max(error, 1e-300))

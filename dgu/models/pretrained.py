@@ -1,6 +1,9 @@
-"""Networks as files: the bundled model, networks that ``python -m experiments.train`` wrote, and NVIDIA's snapshots."""
+"""Networks as files: the bundled model, networks that ``python -m experiments.train`` wrote, NVIDIA's snapshots, and
+folders of diffusers.
+"""
 
 import hashlib
+import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,7 +18,10 @@ from dgu.core.checkpoint import load_arrays, save_arrays
 from dgu.core.errors import InputError, require
 from dgu.core.file_kinds import folder_kind
 from dgu.core.reading import guarded
+from dgu.core.safetensors_files import read_safetensors, write_safetensors
 from dgu.core.typing import PyTree
+from dgu.models.diffusers.folder import is_diffusers, load_diffusers
+from dgu.models.diffusers.network import DiffusersDenoiser, DiffusersNetwork
 from dgu.models.edm import EDMDenoiser, EDMNetwork
 from dgu.models.snapshot import load_edm_pickle
 from dgu.models.weights import (
@@ -28,6 +34,8 @@ from dgu.models.weights import (
 
 #: Names that ``load_checkpoint`` knows beside paths.
 BUNDLED = ("fashion-mnist-14",)
+#: Name of the text in the header of a safetensors file that is dgu's own: its metadata as JSON.
+_HEADER = "dgu"
 #: Layers that a network has only where it is told of classes or augmentation.
 _OPTIONAL = ("map_label", "map_augment")
 
@@ -38,18 +46,20 @@ class Pretrained:
     hash).
     """
 
-    denoiser: EDMDenoiser
+    denoiser: EDMDenoiser | DiffusersDenoiser
     metadata: dict[str, Any]
 
     @property
-    def network(self) -> EDMNetwork:
+    def network(self) -> EDMNetwork | DiffusersNetwork:
         """The static description of the network."""
-        return self.denoiser.network
+        return self.denoiser.description
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the weights, under their names."""
+        """Hex digest of the weights, under their names; and of its description, for a network of diffusers."""
         digest = hashlib.sha256()
+        if isinstance(self.network, DiffusersNetwork):  # Of EDM's, digests without it are in stores of samples.
+            digest.update(repr(self.network).encode())
         for name, array in sorted(params_to_arrays(self.denoiser.params).items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(array, np.float32).tobytes())
@@ -70,20 +80,43 @@ def save_network(
     *,
     compress: bool = True,
 ) -> None:
-    """Write a network as one npz: weights under the reference's names in ``dtype`` (float32 or float16), and metadata.
+    """Write a network as one file: weights under the reference's names in ``dtype`` (float32 or float16), and metadata.
 
-    Without ``compress`` it loads by memory map: for networks of many millions of parameters.
+    A name that ends in ``.safetensors`` makes it a safetensors file, with the metadata as JSON in its header under the
+    key ``"dgu"``; any other an npz. A safetensors file, and an npz without ``compress``, load by memory map: for
+    networks of many millions of parameters.
     """
     require(dtype in ("float32", "float16"), "dtype", dtype, "'float32' or 'float16'")
     arrays = {name: array.astype(dtype) for name, array in params_to_arrays(params).items()}
-    save_arrays(
-        path, arrays, {**metadata, "format": "dgu-network-1", "config": network_config(network)}, compress=compress
-    )
+    described = {**metadata, "format": "dgu-network-1", "config": network_config(network)}
+    if Path(path).suffix == ".safetensors":
+        write_safetensors(path, arrays, {_HEADER: json.dumps(described, sort_keys=True, allow_nan=False)})
+    else:
+        save_arrays(path, arrays, described, compress=compress)
+
+
+def export_network(name_or_path: str | os.PathLike[str], out: str | os.PathLike[str], dtype: str = "float32") -> Path:
+    """Write any network of EDM's that ``load_checkpoint`` reads as one file of dgu: ``.safetensors``, or ``.npz``
+    without compression; both are mapped into memory when they are loaded. Returns the path of the file.
+
+    Raises:
+        InputError: the network cannot be read, is one of diffusers, which has a format of its own, or the file is of
+            another kind or cannot be written.
+    """
+    require(Path(out).suffix in (".safetensors", ".npz"), "out", os.fspath(out), "a file .safetensors or .npz")
+    model = load_checkpoint(name_or_path)
+    if isinstance(model.network, DiffusersNetwork):
+        raise InputError(
+            f"checkpoint = {os.fspath(name_or_path)!r}: must be a network of EDM's; diffusers has its own format"
+        )
+    save_network(out, model.network, model.denoiser.params, model.metadata, dtype, compress=False)
+    return Path(out)
 
 
 def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Pretrained:
-    """A network with its metadata: bundled, by name (``"fashion-mnist-14"``); a network file ``.npz``; the directory of
-    a training run; or one of NVIDIA's EDM snapshots ``.pkl`` (see ``load_edm_pickle``).
+    """A network with its metadata: bundled, by name (``"fashion-mnist-14"``); a network file ``.npz`` or
+    ``.safetensors``; the directory of a training run; one of NVIDIA's EDM snapshots ``.pkl`` (see ``load_edm_pickle``);
+    or a folder of diffusers with a UNet2DModel and its scheduler (see ``load_diffusers``).
 
     Raises:
         InputError: no such name or file, or the file holds something else.
@@ -92,21 +125,31 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Pretrained:
     if path is None:
         with resources.as_file(resources.files("dgu.models") / "bundled" / f"{text}.npz") as path:
             return _read(path)
-    allowed = f"one of {', '.join(BUNDLED)}, a network .npz, an EDM snapshot .pkl, or the directory of a training run"
+    allowed = (
+        f"one of {', '.join(BUNDLED)}, a network .npz or .safetensors, an EDM snapshot .pkl, the directory of a "
+        "training run, or a folder of diffusers"
+    )
     with guarded(f"checkpoint = {text[:300]!r}", allowed):
         if not path.exists():
             found = f" (it is {folder_kind(text)})" if os.path.isdir(text) else " (there is nothing of this name)"
             raise InputError(f"checkpoint = {text!r}: must be {allowed}{found}")
+        if path.is_dir():
+            return Pretrained(load_diffusers(path), {"source": {"folder": path.name}})
         return read_pickle(path) if path.suffix == ".pkl" else _read(path)
 
 
 def network_file(name_or_path: str | os.PathLike[str]) -> Path | None:
-    """The file that ``load_checkpoint`` reads, whether it is there or not; None for a bundled network."""
+    """The file, or folder of diffusers, that ``load_checkpoint`` reads, whether it is there or not; None for a bundled
+    network.
+    """
     text = os.fspath(name_or_path)
     if text in BUNDLED:
         return None
     path = Path(text)
-    return path / "network.npz" if os.path.isdir(path) else path
+    if not os.path.isdir(path) or is_diffusers(path):
+        return path
+    tensors = path / "network.safetensors"
+    return tensors if tensors.exists() and not (path / "network.npz").exists() else path / "network.npz"
 
 
 def shared_layers(found: Pretrained, network: EDMNetwork, source: str) -> dict[str, Any]:
@@ -149,13 +192,23 @@ def _read(path: Path) -> Pretrained:
         return expected_sizes(_network(metadata), names)
 
     try:
-        arrays, metadata = load_arrays(path, choose)
+        arrays, metadata = _tensors(path) if path.suffix == ".safetensors" else load_arrays(path, choose)
         network = _network(metadata)
         weights = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
         return Pretrained(network.denoiser(params_from_arrays(network, weights)), metadata)
     except InputError as error:
         text, wrong = str(error), f"checkpoint {path}: not a network file written by dgu"
         raise error if text.startswith(wrong) else InputError(f"{wrong}: {text}") from error
+
+
+def _tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and metadata of a safetensors file that ``save_network`` wrote."""
+    arrays, header = read_safetensors(path)
+    with guarded(path, "a safetensors file that dgu.models.save_network wrote"):
+        metadata = json.loads(header.get(_HEADER, "{}"))
+        if not isinstance(metadata, dict):
+            raise InputError(f"metadata is a {type(metadata).__name__}; must be a dictionary")
+    return arrays, metadata
 
 
 def _network(metadata: dict[str, Any]) -> EDMNetwork:

@@ -13,7 +13,7 @@ from dgu.models.inert_pickle import Budget, Machine, Malformed, Symbol
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 #: Element types by the storage class that names them; bfloat16 is read as the upper half of a float32.
-_DTYPES = {
+DTYPES = {
     ("torch", f"{name}Storage"): np.dtype(code)
     for name, code in {
         "Float": "<f4",
@@ -67,7 +67,8 @@ class TensorView:
         return view
 
 
-def _whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Whether a value from a file is a whole number from 0 up."""
     return type(value) is int and value >= 0
 
 
@@ -81,7 +82,7 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any
         raise Malformed("a tensor without a storage")
     if not (type(size) is tuple and type(stride) is tuple and len(size) == len(stride) <= 8):
         raise Malformed("a tensor whose size and strides do not match")
-    if not (_whole(offset) and all(map(_whole, size)) and all(map(_whole, stride))):
+    if not (is_whole(offset) and all(map(is_whole, size)) and all(map(is_whole, stride))):
         raise Malformed("a tensor with an offset, size or stride that is not a whole number from 0 up")
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride))
@@ -93,12 +94,12 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any
 def _described(identifier: Any) -> Storage:
     """The storage, still without its bytes, that a persistent identifier describes."""
     usable = type(identifier) is tuple and len(identifier) in (5, 6) and identifier[0] == "storage"
-    if not usable or type(identifier[1]) is not Symbol or not _whole(identifier[4]):
+    if not usable or type(identifier[1]) is not Symbol or not is_whole(identifier[4]):
         raise Malformed("a storage with an unusable description")
     if identifier[3] != "cpu" or identifier[5:] not in ((), (None,)):
         raise Malformed("a storage that is on a device or a view")
     symbol, numel = identifier[1], identifier[4]
-    return Storage(symbol.name, _DTYPES[symbol.key], numel, memoryview(b""))
+    return Storage(symbol.name, DTYPES[symbol.key], numel, memoryview(b""))
 
 
 def load_storage(blob: Any, budget: Budget) -> Storage:
@@ -109,7 +110,7 @@ def load_storage(blob: Any, budget: Budget) -> Storage:
     """
     if type(blob) is not memoryview:
         raise Malformed("a storage that is not bytes")
-    machine = Machine(blob, {}, names=frozenset(_DTYPES), persistent=_described, budget=budget)
+    machine = Machine(blob, {}, names=frozenset(DTYPES), persistent=_described, budget=budget)
     magic, at = machine.load()
     version, at = machine.load(at)
     system, at = machine.load(at)

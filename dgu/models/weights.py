@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, get_args
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -13,11 +12,19 @@ from dgu.core.errors import InputError, require
 from dgu.core.typing import PyTree
 from dgu.models.edm import EDMDenoiser, EDMNetwork
 from dgu.models.edm2_config import EDM2Config
+from dgu.models.layouts import (
+    Naming,
+    Path,
+    check_names,
+    torch_name,
+    tree_from_arrays,
+    tree_sizes,
+    tree_to_arrays,
+)
 from dgu.models.preconditioning import PRECONDITIONINGS, EDMPreconditioning
 from dgu.models.tutorial_config import TutorialUNetConfig
 from dgu.models.unet import ADMConfig, BlockSpec, SongUNetConfig, UNetConfig
 
-_PATH = tuple[str, ...]
 _Described = UNetConfig | TutorialUNetConfig | EDM2Config
 #: What EDM2's reference keeps beside its U-Net, at the root of its names.
 _BESIDE_UNET = ("logvar_fourier", "logvar_linear")
@@ -147,47 +154,22 @@ def _plain(value: Any) -> Any:
     return "inf" if value == math.inf else value
 
 
-def _root(tree: PyTree) -> str:
-    """The name that the reference has for the U-Net of these parameters."""
-    return "unet" if _BESIDE_UNET[0] in tree else "model"
+def _naming(tree: PyTree) -> Naming:
+    """How the reference calls these parameters."""
+    return _edm2_name if _BESIDE_UNET[0] in tree else _edm_name
 
 
-def _reference_name(path: _PATH, root: str) -> str:
-    if root == "model" and len(path) == 1:
-        return path[0]  # The preconditioner's own.
-    leaf = {"kernel": "weight", "scale": "weight"}.get(path[-1], path[-1])
-    return ".".join((*(() if path[0] in _BESIDE_UNET else (root,)), *path[:-1], leaf))
+def _edm_name(path: Path) -> str:
+    return path[0] if len(path) == 1 else "model." + torch_name(path)  # The short ones are the preconditioner's own.
 
 
-def _from_reference(path: _PATH, array: np.ndarray) -> np.ndarray:
-    """Convolutions OIHW -> HWIO, dense weights (out, in) -> (in, out)."""
-    if path[-1] != "kernel":
-        return array
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-
-
-def _to_reference(path: _PATH, array: np.ndarray) -> np.ndarray:
-    if path[-1] != "kernel":
-        return array
-    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-
-
-def _reference_shape(path: _PATH, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if path[-1] != "kernel":
-        return shape
-    return tuple(shape[axis] for axis in ((3, 2, 0, 1) if len(shape) == 4 else (1, 0)))
-
-
-def _paths(tree: PyTree) -> tuple[list[_PATH], list[Any], Any]:
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    return [tuple(k.key for k in path) for path, _ in leaves], [leaf for _, leaf in leaves], treedef
+def _edm2_name(path: Path) -> str:
+    return torch_name(path) if path[0] in _BESIDE_UNET else "unet." + torch_name(path)
 
 
 def params_to_arrays(params: PyTree) -> dict[str, np.ndarray]:
     """Parameters under the reference's names and layouts (``model.enc.16x16_conv.weight``, OIHW)."""
-    paths, leaves, _ = _paths(params)
-    root = _root(params)
-    return {_reference_name(p, root): _to_reference(p, np.asarray(leaf)) for p, leaf in zip(paths, leaves)}
+    return tree_to_arrays(params, _naming(params))
 
 
 def expected_sizes(network: EDMNetwork, names: Collection[str]) -> dict[str, int]:
@@ -199,13 +181,10 @@ def expected_sizes(network: EDMNetwork, names: Collection[str]) -> dict[str, int
     unet = _unet(network)
     _check_blocks(unet, names)
     abstract = network.abstract_params
-    (paths, leaves, _), root = _paths(abstract), _root(abstract)
-    sizes = {_reference_name(path, root): math.prod(leaf.shape) for path, leaf in zip(paths, leaves)}
+    sizes = tree_sizes(abstract, _naming(abstract))
     taps = len(getattr(unet, "resample_filter", (1, 1)))
     sizes |= {name: taps**2 for name in _filter_names(unet) & set(names)}
-    for name in sorted(sizes.keys() ^ set(names)):
-        problem = "is missing: the weights are of another" if name in sizes else "does not belong to this"
-        raise InputError(f"arrays: {name} {problem} architecture")
+    check_names(sizes, dict.fromkeys(names))
     return sizes
 
 
@@ -220,25 +199,10 @@ def params_from_arrays(network: EDMNetwork, arrays: Mapping[str, ArrayLike], dty
     unet = _unet(network)
     expected_sizes(network, arrays)
     abstract = network.abstract_params
-    (paths, leaves, treedef), root = _paths(abstract), _root(abstract)
-    rest = {name: np.asarray(array) for name, array in arrays.items()}
-    values = []
-    for path, leaf in zip(paths, leaves):
-        name = _reference_name(path, root)
-        value = rest.pop(name)
-        expected = _reference_shape(path, leaf.shape)
-        require(
-            value.shape == expected, name, value.shape, f"of shape {expected}: the weights are of another architecture"
-        )
-        require(value.dtype.kind in "fiu", name, str(value.dtype), "real numbers")
-        # Extremes say it without a second array of the tensor's size.
-        finite = not value.size or math.isfinite(float(value.min()) - float(value.max()))
-        require(finite, name, "non-finite", "finite numbers")
-        # Copied and cast by NumPy: a file that is mapped may change later, and JAX would compile a cast for each shape.
-        values.append(jax.device_put(np.array(_from_reference(path, value), dtype, order="C")))
-    for name, value in rest.items():
-        _check_filter(unet, name, value)
-    return jax.tree_util.tree_unflatten(treedef, values)
+    params = tree_from_arrays(abstract, arrays, _naming(abstract), dtype)
+    for name in sorted(_filter_names(unet) & set(arrays)):
+        _check_filter(unet, name, np.asarray(arrays[name]))
+    return params
 
 
 def _check_blocks(unet: _Described, names: Collection[str]) -> None:

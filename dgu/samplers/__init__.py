@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dgu.samplers.gaussian_path import churn_levels as churn_levels
     from dgu.samplers.gaussian_path import gaussian_outputs as gaussian_outputs
     from dgu.samplers.gaussian_path import gaussian_path as gaussian_path
+    from dgu.samplers.guided import Guided as Guided
+    from dgu.samplers.guided import WithoutClass as WithoutClass
     from dgu.samplers.heun import StepState as StepState
     from dgu.samplers.heun import heun as heun
     from dgu.samplers.heun import heun_step as heun_step

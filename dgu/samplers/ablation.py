@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float64
 
+from dgu.core.denoisers import denoise
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Denoiser, Event, Key, PyTree
@@ -23,7 +24,6 @@ from dgu.samplers.heun import (
     StepState,
     as_state,
     check_noise,
-    denoise,
     draw_step_noise,
     scan_steps,
 )

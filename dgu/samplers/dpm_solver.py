@@ -9,9 +9,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from dgu.core.denoisers import denoise
 from dgu.core.errors import require
 from dgu.core.typing import Denoiser, Event, PyTree
-from dgu.samplers.heun import StepState, as_state, denoise, scan_steps
+from dgu.samplers.heun import StepState, as_state, scan_steps
 from dgu.samplers.schedules import check_sigmas, is_concrete
 
 

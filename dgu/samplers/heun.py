@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from dgu.core import keys
+from dgu.core.denoisers import denoise
 from dgu.core.errors import InputError, require
 from dgu.core.typing import Denoiser, Event, Key, PyTree, Scalar
 from dgu.samplers.schedules import Churn, check_churn, check_sigmas, is_concrete
@@ -33,14 +34,6 @@ class StepState(NamedTuple):
     x_hat: Array
     denoised: Array
     x_next: Array
-
-
-def denoise(denoiser: Denoiser, x: Event, sigma: Scalar) -> Event:
-    """The denoiser's answer in the state's dtype."""
-    denoised = jnp.asarray(denoiser(x, sigma))
-    if denoised.shape != x.shape:
-        raise InputError(f"denoiser gives shape {denoised.shape} for an example of shape {x.shape}: must be the same")
-    return denoised.astype(x.dtype)
 
 
 def _raise_noise(x: Event, sigma: Scalar, eps: Event, gamma: Scalar, s_noise: Scalar) -> Event:

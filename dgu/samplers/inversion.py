@@ -9,9 +9,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from dgu.core.denoisers import denoise
 from dgu.core.errors import require_whole
 from dgu.core.typing import Denoiser, Event, PyTree
-from dgu.samplers.heun import StepState, as_state, denoise, step_from
+from dgu.samplers.heun import StepState, as_state, step_from
 from dgu.samplers.schedules import check_sigmas
 
 

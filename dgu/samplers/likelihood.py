@@ -13,12 +13,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
 from dgu.core.arrays import as_jax_floats
-from dgu.core.denoisers import as_pytree, check_range
+from dgu.core.denoisers import as_pytree, check_range, denoise
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Denoiser, Event, Key, Scalar
 from dgu.data.scaling import PixelScale
-from dgu.samplers.heun import as_state, denoise
+from dgu.samplers.heun import as_state
 from dgu.samplers.prior import check_prior
 from dgu.samplers.schedules import is_concrete
 

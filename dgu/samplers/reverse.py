@@ -118,7 +118,7 @@ def probability_flow(
         require(inside, name, t, f"above 0 and at most T = {sde.t_max:g}")
     state = as_jax_floats("x_init", x_init)
     given = (jnp.asarray(value, state.dtype) for value in (t_start, t_end, rtol, atol))
-    return _flow(as_pytree(score), state, *given, sde=sde).astype(x_init.dtype)
+    return _flow(as_pytree(score, "score"), state, *given, sde=sde).astype(x_init.dtype)
 
 
 @functools.partial(jax.jit, static_argnames="sde")

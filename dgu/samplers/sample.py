@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from dgu.core import keys
 from dgu.core.arrays import as_indices
 from dgu.core.chunks import check_chunk
+from dgu.core.denoisers import as_pytree
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.labels import checked_labels
 from dgu.core.typing import Denoiser, Key, PyTree
@@ -108,7 +109,8 @@ def sample(
     lambdas. Solvers that are frozen dataclasses are compared by value.
 
     Args:
-        denoiser: a pytree of arrays, callable on one example ``(x, sigma)``; with ``labels`` it has ``given(label)``.
+        denoiser: callable on one example ``(x, sigma)``; with ``labels`` it has ``given(label)``. Arrays in it that are
+            leaves of a pytree are arguments of the program, others constants.
         key: the stream of samples; see ``dgu.keys.stream`` for one per class or arm.
         indices: ``(n,)`` integers from 0 to 2^31 - 1, in any order.
         sigmas: ``(num_steps + 1,)`` noise levels falling to 0, such as ``karras_sigmas``.
@@ -150,7 +152,7 @@ def sample(
     require(jnp.issubdtype(dtype, jnp.floating), "dtype", str(dtype), "a floating dtype")
     require(jax.dtypes.canonicalize_dtype(dtype) == dtype, "dtype", str(dtype), "float32 unless jax_enable_x64 is set")
     check_chunk("batch_size", batch_size, shape, dtype)
-    _check_denoiser(denoiser)
+    model = as_pytree(denoiser)
     _check_solver(solver, churn)
     if given is not None and given.ndim == 2:
         given = given.astype(dtype)
@@ -169,7 +171,7 @@ def sample(
         stochastic=bool(churn.rate > 0),
         solver=solver,
     )
-    resident = [jax.device_put((denoiser, key, grid, amount), device) for device in devices]
+    resident = [jax.device_put((model, key, grid, amount), device) for device in devices]
 
     def dispatch(slots: np.ndarray, place: int) -> PyTree:
         # A row nobody asked for is computed too, under an index of its own row and the first label.
@@ -226,15 +228,6 @@ def _ahead(
         if len(pending) >= _IN_FLIGHT * num_devices:
             yield pending.popleft()
     yield from pending
-
-
-def _check_denoiser(denoiser: Any) -> None:
-    numeric = jax.Array | np.ndarray | np.generic | float | int
-    if not (callable(denoiser) and all(isinstance(leaf, numeric) for leaf in jax.tree.leaves(denoiser))):
-        raise InputError(
-            f"denoiser = {type(denoiser).__name__}: must be a callable pytree of arrays, such as a registered "
-            "dataclass with __call__ or jax.tree_util.Partial(function, params)"
-        )
 
 
 def _check_solver(solver: Any, churn: Churn) -> None:

@@ -19,12 +19,11 @@ from jaxtyping import Float, Int, Num
 from dgu.core import keys
 from dgu.core.arrays import as_indices
 from dgu.core.chunks import check_chunk
-from dgu.core.denoisers import as_pytree
+from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.labels import checked_labels
 from dgu.core.typing import Denoiser, Event, Key, PyTree
 from dgu.distributions.bases import Base, initial_noise
 from dgu.samplers.gaussian_path import churn_levels
-from dgu.samplers.heun import denoise
 from dgu.samplers.schedules import Churn
 
 

@@ -17,7 +17,7 @@ from dgu.core.denoisers import as_pytree, map_batch, random_draws
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Denoiser, Key
-from dgu.testing.arguments import ROUNDING, checked_shape
+from dgu.testing.arguments import DERIVATIVES, ROUNDING, checked_shape
 from dgu.testing.reports import DenoiserCheckError, DenoiserReport, past_bounds, raised
 
 #: ``sampler(denoiser, key, indices) -> samples``, one row per index.
@@ -32,7 +32,7 @@ def check_denoiser(
     key: Key,
     *,
     dtype: DTypeLike = jnp.float32,
-    sigmas: Sequence[float] = (0.002, 0.02, 0.2, 1.0, 8.0, 80.0),
+    sigmas: Sequence[float] | None = None,
     label: int | None = None,
     sampler: Sampler | None = None,
     axis_name: str = "batch",
@@ -54,6 +54,8 @@ def check_denoiser(
       constant makes a deterministic function, whose samples all share that noise; no comparison of outputs tells it
       from an honest bias, so the draw itself is the defect. Noise made beforehand and kept as an array is such a bias:
       only ``check_posterior_mean`` can see it.
+    - ``transpose``: derivatives forwards and backwards that are not each other's transposes, as of a wrong rule of
+      ``custom_jvp`` or ``custom_vjp``. Whether they can be taken is reported as ``forward`` and ``backward``.
     - ``vmap_loop``, ``batch_coupling``: outputs that depend on the rest of the batch (a mean over a named axis, a
       ``custom_vmap`` rule or a callback that mixes examples), or a collective that one example cannot evaluate.
     - ``sample_coupling``: samples that depend on batch size, on order, or on which other samples are drawn.
@@ -65,7 +67,8 @@ def check_denoiser(
         shape: shape of one example.
         key: fixes every draw of the check.
         dtype: floating dtype of the inputs; float64 needs ``jax_enable_x64``.
-        sigmas: noise levels, positive.
+        sigmas: noise levels, positive; by default 0.002, 0.02, 0.2, 1, 8 and 80, those outside the denoiser's range
+            moved to its ends.
         label: check ``denoiser.given(label)``; an int, a NumPy integer and an int32 array must share its trace.
         sampler: ``(denoiser, key, indices) -> samples`` under check, by default eight Heun steps of
             ``dgu.samplers.sample``.
@@ -82,6 +85,9 @@ def check_denoiser(
         InputError: an argument that cannot be used.
     """
     key = threefry(key)
+    low, high = level_range(denoiser)
+    if sigmas is None:
+        sigmas = sorted({min(max(sigma, low), high) for sigma in (0.002, 0.02, 0.2, 1.0, 8.0, 80.0)})
     shape = checked_shape(shape, dtype, sigmas=sigmas)
     require(max_traces >= 1, "max_traces", max_traces, "at least 1")
     tolerance = ROUNDING[jnp.dtype(dtype).name] if tolerance is None else tolerance
@@ -96,7 +102,7 @@ def check_denoiser(
         key,
         dtype=jnp.dtype(dtype),
         sigmas=sigmas,
-        sampler=sampler or default_sampler(shape, jnp.dtype(dtype)),
+        sampler=sampler or default_sampler(shape, jnp.dtype(dtype), low, high),
         axis_name=axis_name,
         limits=(tolerance, repeatability, max_traces, max_equal_samples),
     )
@@ -108,6 +114,7 @@ def check_denoiser(
 _MEANING = {
     "repeat": "two calls with the same input differ (state, or a key that advances)",
     "eager_jit": "the jitted output differs from the eager one",
+    "transpose": "the derivatives forwards and backwards are not each other's transposes",
     "vmap_loop": "vmap differs from a loop over the examples",
     "batch_coupling": "an output changes with the other examples of its batch",
     "sample_coupling": "samples depend on batch size, order, or the other samples and their keys",
@@ -115,8 +122,16 @@ _MEANING = {
 }
 
 
-def default_sampler(shape: tuple[int, ...], dtype: np.dtype) -> Sampler:
-    """The sampler of a check that is given none: eight Heun steps of ``dgu.samplers.sample``, on one device."""
+def level_range(denoiser: Denoiser) -> tuple[float, float]:
+    """EDM's noise levels, 0.002 to 80, within those that the denoiser knows."""
+    low, high = (float(getattr(denoiser, name, end)) for name, end in (("sigma_min", 0.0), ("sigma_max", np.inf)))
+    return max(0.002, low), min(80.0, high)
+
+
+def default_sampler(shape: tuple[int, ...], dtype: np.dtype, low: float = 0.002, high: float = 80.0) -> Sampler:
+    """The sampler of a check that is given none: eight Heun steps of ``dgu.samplers.sample`` from ``high`` to ``low``,
+    on one device.
+    """
 
     def sampler(denoiser: Denoiser, key: Key, indices: np.ndarray) -> ArrayLike:
         from dgu.samplers import karras_sigmas, sample  # late: dgu.samplers stands on this level's modules
@@ -125,7 +140,14 @@ def default_sampler(shape: tuple[int, ...], dtype: np.dtype) -> Sampler:
         size = 1 if len(indices) == 1 else _BATCH
         one = jax.local_devices()[:1]
         return sample(
-            denoiser, key, indices, karras_sigmas(_STEPS), shape=shape, batch_size=size, dtype=dtype, devices=one
+            denoiser,
+            key,
+            indices,
+            karras_sigmas(_STEPS, low, high),
+            shape=shape,
+            batch_size=size,
+            dtype=dtype,
+            devices=one,
         )
 
     return sampler
@@ -208,6 +230,7 @@ def _measure_denoiser(
         return replace(report, defects=(raised("eager_jit", error),))
     report = replace(report, traces=traces, random_draws=drawn)
     report = replace(report, eager_jit=max(map(difference, compiled, eager)))
+    report = _derivatives(report, denoiser, xs[-1], levels[-1], jax.random.fold_in(key, 1))
     if drawn:
         text = f"random_draws: it draws random numbers ({', '.join(drawn)})"
         lines.append(text + "; from a key it keeps, all samples share them")
@@ -247,12 +270,41 @@ def _measure_denoiser(
     bounds = {
         "repeat": repeatability,
         "eager_jit": tolerance,
+        "transpose": DERIVATIVES[dtype.name],
         "vmap_loop": tolerance,
         "batch_coupling": repeatability,
         "sample_coupling": tolerance,
         "equal_samples": max_equal,
     }
     return replace(report, defects=(*past_bounds(report, bounds, _MEANING), *lines))
+
+
+def _derivatives(report: DenoiserReport, denoiser: Denoiser, x: Array, sigma: Array, key: Key) -> DenoiserReport:
+    """The report with ``forward``, ``backward`` and ``transpose`` at one point."""
+    u, v = jax.random.normal(key, (2, *x.shape), x.dtype)
+
+    def forwards(model: Denoiser) -> Array:
+        return jax.jvp(lambda y: model(y, sigma), (x,), (v,))[1]
+
+    def backwards(model: Denoiser) -> Array:
+        return jax.vjp(lambda y: model(y, sigma), x)[1](u)[0]
+
+    found = []
+    for derivative in (forwards, backwards):
+        try:
+            found.append(np.asarray(jax.jit(derivative)(denoiser), np.float64))
+        except Exception:  # Whatever it is that has no rule.
+            found.append(None)
+    pushed, pulled = found
+    report = replace(report, forward=pushed is not None, backward=pulled is not None)
+    if pushed is None or pulled is None:
+        return report
+    outwards, inwards = (
+        float(np.sum(np.asarray(u, np.float64) * pushed)),
+        float(np.sum(np.asarray(v, np.float64) * pulled)),
+    )
+    size = float(np.sqrt(np.sum(pushed**2) * np.sum(np.square(np.asarray(u, np.float64)))))
+    return replace(report, transpose=abs(outwards - inwards) / (size or 1.0))
 
 
 def _difference(a: ArrayLike, b: ArrayLike, scale: float) -> float:

@@ -15,13 +15,12 @@ from jaxtyping import Float, Int, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_doubles
-from dgu.core.denoisers import as_pytree
+from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import example_key, stream, threefry
 from dgu.core.labels import checked_labels
 from dgu.core.noisy import checked_images, checked_levels, in_blocks, noisy_input, require_finite
 from dgu.core.typing import Denoiser, Key
-from dgu.samplers.heun import denoise
 
 #: What each measure is that a check judges.
 MEASURES = {

@@ -39,6 +39,12 @@ class DenoiserReport:
     random_draws: tuple[str, ...] = ()
     #: Difference between ``vmap`` (one sigma per example) and a loop.
     vmap_loop: float | None = None
+    #: Whether derivatives can be taken: forwards (``jax.jvp``), and backwards (``jax.vjp``, for likelihoods, Jacobians,
+    #: training). One that cannot is no defect in itself: samplers need none.
+    forward: bool | None = None
+    backward: bool | None = None
+    #: ``|u.Jv - v.J'u| / |Jv|`` for random u and v, where both can be taken.
+    transpose: float | None = None
     #: Change of one example's output when the other examples of the batch change.
     batch_coupling: float | None = None
     #: Difference between samples drawn together and the same samples drawn alone, reversed and in other company.

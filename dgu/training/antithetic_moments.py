@@ -11,11 +11,10 @@ from jax import Array
 from jaxtyping import Bool, Float, Float64, Int, Num
 
 from dgu.core.arrays import as_examples
-from dgu.core.denoisers import as_pytree
+from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.keys import threefry
 from dgu.core.noisy import noisy_input
 from dgu.core.typing import Denoiser, Event, Key, Scalar
-from dgu.samplers.heun import denoise
 from dgu.training.second_moments import (
     CrossMoments,
     add_block,

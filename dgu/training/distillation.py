@@ -22,13 +22,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Float64, Int, Num
 
 from dgu.core.arrays import as_doubles, as_floats
-from dgu.core.denoisers import as_pytree
+from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images, checked_levels, noisy_input
 from dgu.core.typing import Denoiser, Key, PyTree
 from dgu.models.linear import LinearDenoiser
-from dgu.samplers.heun import denoise
 from dgu.training.antithetic_moments import antithetic_moments
 from dgu.training.second_moments import CrossMoments, block_size, cross_moments, merged
 

@@ -13,12 +13,11 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Num
 
 from dgu.core.arrays import as_examples
-from dgu.core.denoisers import as_pytree
+from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError
 from dgu.core.keys import threefry
 from dgu.core.noisy import in_blocks, noisy_input
 from dgu.core.typing import Denoiser, Event, Key, Scalar
-from dgu.samplers.heun import denoise
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 

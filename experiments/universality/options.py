@@ -8,7 +8,7 @@ from dgu.core.errors import require
 from dgu.data.splits import SplitSizes
 from dgu.training.classifiers.choices import LOSSES
 from experiments import train as trainer
-from experiments.sampling import STUDY_SAMPLER, SamplerConfig
+from experiments.sampling import STUDY_SAMPLER, GuidanceOptions, SamplerConfig
 from experiments.study import Options as BaseOptions
 from experiments.study import option
 
@@ -29,12 +29,12 @@ class CnnConfig(BaseOptions, prefix="cnn"):
 
 
 @dataclass(frozen=True)
-class Options(BaseOptions):
+class Options(GuidanceOptions):
     """The universality study."""
 
     checkpoint: str = "fashion-mnist-14"
-    """Network to sample: the bundled fashion-mnist-14, a network.npz, the directory of a training run, or one of
-    NVIDIA's snapshots (.pkl)."""
+    """Network to sample: the bundled fashion-mnist-14, a network.npz, the directory of a training run, one of NVIDIA's
+    snapshots (.pkl), or a folder of diffusers."""
     samples: str | None = None
     """Images to study instead of sampling a network: an npz file, an image folder or an EDM zip file, with labels."""
     train: bool = False

@@ -166,7 +166,9 @@ def score_kl(score: Score, sde: LinearSDE, target: Any, *, t_eps: float = 0.065,
     grid = grid or Grid()
     sde.check_time("t_eps", t_eps)
     log_p = target_log_density(target, grid)
-    log_q = _score_log_density(as_pytree(score), t_eps, jnp.asarray(grid.fine, jnp.result_type(float)), grid.refine)
+    log_q = _score_log_density(
+        as_pytree(score, "score"), t_eps, jnp.asarray(grid.fine, jnp.result_type(float)), grid.refine
+    )
     return float(grid_kl(log_p, log_q, grid.step))
 
 
@@ -243,7 +245,7 @@ def flow_kl(
     require(truth.shape == (len(x),), "log_p.shape", truth.shape, f"({len(x)},), one for each example")
     require(bool(np.isfinite(truth).all()), "log_p", "non-finite", "finite")
     low, high = float(sde.sigma(t_eps)), float(sde.sigma(sde.t_max))
-    nats = np.asarray(_flow_log_density(as_denoiser(as_pytree(score), sde), x, low, high, rtol, atol), np.float64)
+    nats = np.asarray(_flow_log_density(as_pytree(as_denoiser(score, sde)), x, low, high, rtol, atol), np.float64)
     if not np.isfinite(nats).all():
         raise FloatingPointError(f"the log density of example {int(np.argmin(np.isfinite(nats)))} could not be found")
     warn_of_mismatch(prior_mismatch(EmpiricalDenoiser(x), x.shape[1:], high), high, "flow_kl")

@@ -23,12 +23,11 @@ from jaxtyping import Float, Float64, Int, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import jackknife_interval
 from dgu.core.arrays import as_doubles
-from dgu.core.denoisers import as_pytree
+from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images, checked_levels, in_blocks, noisy_input, require_finite
 from dgu.core.typing import Denoiser, Key, Scalar
-from dgu.samplers.heun import denoise
 
 #: The weights of the three images: their sum is 1, and the sum of their squares.
 AFFINE_WEIGHTS = (2 / 3, 2 / 3, -1 / 3)

@@ -19,12 +19,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.core.arrays import as_floats, as_jax_floats
-from dgu.core.denoisers import as_pytree, check_range
+from dgu.core.denoisers import as_pytree, check_range, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images
 from dgu.core.typing import Denoiser, Event, Key, Scalar
-from dgu.samplers.heun import denoise
 from dgu.samplers.schedules import check_sigmas
 from dgu.samplers.trajectories import step_function
 

@@ -19,12 +19,11 @@ from jaxtyping import Float, Int, Num
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
-from dgu.core.denoisers import as_pytree
+from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError, require
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images, checked_levels, in_blocks, noisy_input, over_levels, require_finite
 from dgu.core.typing import Denoiser, Event, Key, Scalar
-from dgu.samplers.heun import denoise
 
 #: What the images of a comparison can be to the denoisers compared.
 INPUTS = ("held-out", "training")

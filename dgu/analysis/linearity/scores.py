@@ -18,12 +18,11 @@ from jaxtyping import Float, Int, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_doubles
-from dgu.core.denoisers import as_pytree
+from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images, checked_levels, in_blocks, noisy_input, over_levels, require_finite
 from dgu.core.typing import Denoiser, Key, Scalar
-from dgu.samplers.heun import denoise
 
 
 def mixing_weights(squares: Sequence[float | int] | ArrayLike = (0.5,)) -> Float[np.ndarray, "mixes 2"]:

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.ranking import auc
 from dgu.core.arrays import as_examples, as_floats
+from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import require
 from dgu.core.keys import example_key, stream, threefry
 from dgu.core.labels import checked_labels
@@ -87,11 +88,11 @@ def denoising_loss(
     keys = jnp.stack([stream(key, "loss", draw) for draw in range(draws)])
     levels = jnp.asarray(sigmas, images.dtype)
     size = min(batch_size, len(images))
-    found = []
+    model, found = as_pytree(denoiser), []
     for start in range(0, len(images), size):
         rows = np.minimum(np.arange(start, start + size), len(images) - 1)
         given = None if marks is None else jnp.asarray(marks[rows])
-        block = _losses(denoiser, jnp.asarray(images[rows]), jnp.asarray(rows, jnp.int32), given, levels, keys)
+        block = _losses(model, jnp.asarray(images[rows]), jnp.asarray(rows, jnp.int32), given, levels, keys)
         found.append(np.asarray(block)[: len(images) - start])
         if progress is not None:
             progress(min(start + size, len(images)), len(images))
@@ -131,7 +132,7 @@ def _losses(
 
         def error(sigma: Array, key: Key) -> Array:
             noise = draw_initial(example_key(key, row), image.shape, image.dtype)
-            return jnp.mean(jnp.square(conditioned(image + sigma * noise, sigma) - image))
+            return jnp.mean(jnp.square(denoise(conditioned, image + sigma * noise, sigma) - image))
 
         return jax.lax.map(lambda sigma: jax.lax.map(partial(error, sigma), keys).mean(), sigmas)
 

@@ -12,11 +12,10 @@ from jaxtyping import Float, Num
 
 from dgu.analysis.linearity.jacobians import perturbed_images
 from dgu.core.arrays import as_doubles, as_jax_floats
-from dgu.core.denoisers import as_pytree
+from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Denoiser, Event, Key, Scalar
-from dgu.samplers.heun import denoise
 from dgu.samplers.schedules import check_sigmas
 
 

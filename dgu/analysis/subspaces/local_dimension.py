@@ -12,12 +12,11 @@ from jaxtyping import Float, Int, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_floats
-from dgu.core.denoisers import as_pytree, check_range
+from dgu.core.denoisers import as_pytree, check_range, denoise
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import example_key, threefry
 from dgu.core.noisy import checked_images, in_blocks
 from dgu.core.typing import Denoiser, Key, Scalar
-from dgu.samplers.heun import denoise
 
 
 def local_dimension(

@@ -14,12 +14,11 @@ from jaxtyping import Float, Int, Num
 from dgu.analysis.linearity.jacobians import singular_triplets
 from dgu.analysis.subspaces.energy_share import share_wanted
 from dgu.core.arrays import as_doubles, as_floats
-from dgu.core.denoisers import as_pytree, check_range
+from dgu.core.denoisers import as_pytree, check_range, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images
 from dgu.core.typing import Denoiser, Key, Scalar
-from dgu.samplers.heun import denoise
 
 Method = Literal["dense", "products"]
 
