@@ -81,8 +81,8 @@ FIGURES = (
     Figure(
         "sweep_denoised",
         f"Held-out images, noise and noisy images (sigma near {DENOISED_AT:g}; both stretched to their range), and "
-        "what networks of different widths on a small training set, the widest one as it learns, and the Gaussian make of "
-        "the noisy images (Fig 18).",
+        "what networks of different widths on a small training set, the widest one as it learns, and the Gaussian make "
+        "of the noisy images (Fig 18).",
         "fig-18",
     ),
     Figure(

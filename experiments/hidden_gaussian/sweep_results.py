@@ -29,7 +29,7 @@ class Sweep:
         pictured: sizes whose networks are shown in pictures.
         linear: ``linear_distances`` of the last networks, ``[size]`` for each seed or the first alone.
         model: ``linear_model`` of the wide network on the largest set.
-        adam: ``adam_course`` of kinds of networks on the largest set.
+        adam: ``adam_course`` of kinds of networks on the largest set, those with the wide network's preconditioning.
         denoised: noisy images and what denoisers make of them.
     """
 

@@ -25,6 +25,7 @@ from experiments.hidden_gaussian.sweep_pictures import denoised
 from experiments.hidden_gaussian.sweep_results import Sweep, fresh_scores, reference
 from experiments.hidden_gaussian.trainer import Measured, summaries, train_and_measure
 from experiments.study import Claim, Cost, Findings, Options, Part, Run, Table, option
+from experiments.study.flop import network_flop
 
 #: The paper's kinds of networks beside its own.
 _KINDS = ("ddpmpp-edm", "adm-edm", "ncsnpp-ve")
@@ -161,7 +162,7 @@ def measure(config: Config, subject: Subject, run: Run) -> Sweep:
     """Train what is not trained yet, and measure it beside the closed forms."""
     common = subject.config.networks
     design = Design(common, networks.gather(common), run.seed)
-    plan, sizes, seeds = arms(config, design), _sizes(config, design.images), range(common.seeds)
+    plan, sizes = arms(config, design), _sizes(config, design.images)
     found = train_and_measure(design, run.directory, _every(config, design), "sweeps")
     by_width: dict[int, list[list[Measured]]] = {}
     for arm in plan["width"]:
@@ -169,14 +170,11 @@ def measure(config: Config, subject: Subject, run: Run) -> Sweep:
     every = sorted({*sizes, config.little})
     references = {size: reference(design, run, size, sizes[-1]) for size in every}
     fresh = run.stage("fresh", fresh_scores, design, every)
-    pictured = sorted({sizes[0], *(size for size in config.between if size in sizes), sizes[-1]})
-
-    def linear(size: int) -> list[dict[str, np.ndarray]]:
-        # Every seed where claims are tested, else the first.
-        used = seeds if size in (config.little, sizes[-1]) else seeds[:1]
-        count, draws = config.linear_images, config.linear_draws
-        return [linear_distances(design, run, design.arm(size, seed), count, draws) for seed in used]
-
+    count, draws = config.linear_images, config.linear_draws
+    linear = {
+        size: [linear_distances(design, run, design.arm(size, seed), count, draws) for seed in used]
+        for size, used in _mapped(config, sizes, common.seeds).items()
+    }
     kinds = [design.arm(sizes[-1], 0), *plan["families"]]
     return Sweep(
         design=design,
@@ -186,16 +184,33 @@ def measure(config: Config, subject: Subject, run: Run) -> Sweep:
         references=references,
         fresh={size: fresh[f"n{size}"] for size in every},
         little=config.little,
-        pictured=pictured,
-        linear={size: linear(size) for size in sorted({*pictured, config.little})},
-        model=linear_model(design, run, kinds[0], config.linear_images, config.linear_draws),
+        pictured=_pictured(config, sizes),
+        linear=linear,
+        model=linear_model(design, run, kinds[0], count, draws),
         adam={
-            arm.family: adam_course(design, run, arm, config.linear_images, config.adam_epochs, config.adam_batch)
+            arm.family: adam_course(design, run, arm, count, config.adam_epochs, config.adam_batch)
             for arm in kinds
-            if arm.family.endswith("-edm")
+            if _distilled(arm, common)
         },
-        denoised=denoised(design, run, pictured, [arm for arm in plan["width"] if arm.seed == 0]),
+        denoised=denoised(design, run, _pictured(config, sizes), [arm for arm in plan["width"] if arm.seed == 0]),
     )
+
+
+def _pictured(config: Config, sizes: tuple[int, ...]) -> list[int]:
+    """The sizes whose networks are shown in pictures, rising."""
+    return sorted({sizes[0], *(size for size in config.between if size in sizes), sizes[-1]})
+
+
+def _mapped(config: Config, sizes: tuple[int, ...], seeds: int) -> dict[int, range]:
+    """The sizes whose networks have their best linear maps found, with the seeds: all where claims are tested, else the
+    first."""
+    tested = (config.little, sizes[-1])
+    return {size: range(seeds if size in tested else 1) for size in sorted({*_pictured(config, sizes), *tested})}
+
+
+def _distilled(arm: Arm, common: networks.Config) -> bool:
+    """Whether the arm has the preconditioning of the wide network, and so its noise levels."""
+    return arm.family.split("-")[1] == common.network.preconditioning
 
 
 def report(config: Config, subject: Subject, sweep: Sweep) -> Findings:
@@ -254,7 +269,12 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     """Training and measuring every arm."""
     common = plan.config.networks
     design = Design(common, networks.planned(common), plan.config.seed)
-    return training_costs("sweeps", design, _every(config, design))
+    found, sizes = training_costs("sweeps", design, _every(config, design)), _sizes(config, design.images)
+    maps = 1 + sum(len(seeds) for seeds in _mapped(config, sizes, common.seeds).values())
+    kinds = [arm for arm in (design.arm(sizes[-1], 0), *arms(config, design)["families"]) if _distilled(arm, common)]
+    looked = common.levels * config.linear_images * (maps * config.linear_draws + len(kinds) * config.adam_epochs)
+    flop = looked * max(network_flop(design.network(arm)) for arm in kinds)
+    return [*found, replace(found[1], stage="sweeps: linear maps", network_evaluations=looked, flop=flop)]
 
 
 PART = Part(
