@@ -11,8 +11,6 @@ shows exactly what a network that memorises perfectly would; it is drawn beside 
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from dgu.core.errors import require
 from experiments.hidden_gaussian import networks
 from experiments.hidden_gaussian.arms import Arm, Design, training_costs
@@ -106,7 +104,8 @@ PRESETS = {
     "default": Config(),
     "paper": replace(
         _on((68, 137, 1094, 4375, 8750, 35000, 70000), 1094, (4, 8, 16, 32, 64), (1094, 4375, 35000)),
-        linear_images=10_000,
+        linear_images=29_500,
+        linear_draws=1,
     ),
     "paper-cifar10": _on((782, 1563, 3125, 6250, 12500, 25000, 50000), 782, (4, 8, 16, 32, 128), (1563, 12500, 25000)),
     "paper-afhqv2": _on((123, 494, 1975, 7901), 123, (4, 8, 16, 32, 64), (1975,)),
