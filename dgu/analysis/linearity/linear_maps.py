@@ -57,15 +57,10 @@ def map_spectra(maps: LinearDenoiser, count: int = 100) -> MapSpectra:
     require(1 <= count <= weights.shape[-1], "count", count, f"from 1 to d = {weights.shape[-1]}")
     left, values, right = np.linalg.svd(weights)
     left, right = left[:, :, :count], np.swapaxes(right, 1, 2)[:, :, :count]
-    return MapSpectra(values[:, :count], left, right, np.abs((left * right).sum(axis=1)), asymmetry(maps))
-
-
-def asymmetry(maps: LinearDenoiser) -> Float64[np.ndarray, "levels"]:
-    """``|W - W^T|_F / (2 |W|_F)`` of each map, from 0 (symmetric, or 0) to 1 (antisymmetric). Li et al., Fig 14."""
-    weights = np.asarray(maps.weights, np.float64)
     skew = np.linalg.norm(weights - np.swapaxes(weights, 1, 2), axis=(1, 2))
     size = np.linalg.norm(weights, axis=(1, 2))
-    return np.asarray(skew / (2 * np.where(size > 0, size, 1.0)))
+    asymmetry = skew / (2 * np.where(size > 0, size, 1.0))
+    return MapSpectra(values[:, :count], left, right, np.abs((left * right).sum(axis=1)), asymmetry)
 
 
 def vector_correlation(
@@ -120,3 +115,11 @@ def orthogonality_residual(
     require(scale > 0, "images", "all equal", "images that differ")
     stream = level_moments(denoiser, rows, levels, key, draws=draws, residual=True, batch_size=batch_size)
     return np.array([float(np.linalg.norm(found.cross)) / found.count / scale for found in stream])
+
+
+def asymmetry(maps: LinearDenoiser) -> Float64[np.ndarray, "levels"]:
+    """``|W - W^T|_F / (2 |W|_F)`` of each map, from 0 (symmetric, or 0) to 1 (antisymmetric). Li et al., Fig 14."""
+    weights = np.asarray(maps.weights, np.float64)
+    skew = np.linalg.norm(weights - np.swapaxes(weights, 1, 2), axis=(1, 2))
+    size = np.linalg.norm(weights, axis=(1, 2))
+    return np.asarray(skew / (2 * np.where(size > 0, size, 1.0)))
