@@ -19,7 +19,7 @@ from dgu.core.errors import require, require_whole
 
 def linear_gradient_descent(
     mean: Num[np.ndarray, "d"],
-    covariance: Num[np.ndarray, "d d"],
+    covariance: Num[np.ndarray, "..."],
     sigma: float | int,
     *,
     rate: float | int = 0.9,
@@ -32,7 +32,7 @@ def linear_gradient_descent(
 
     Args:
         mean: mu.
-        covariance: Sigma, symmetric.
+        covariance: Sigma, ``(d, d)``, symmetric.
         sigma: noise level, positive.
         rate: the size of a step as ``2 eta`` times the largest eigenvalue of A, positive: below 1 the descent is
             monotone in every direction, below 2 it converges, above 2 it does not.
