@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from dgu.analysis.linearity import SameNoise as SameNoise
     from dgu.analysis.linearity import ScoreDistances as ScoreDistances
     from dgu.analysis.linearity import additivity as additivity
+    from dgu.analysis.linearity import asymmetry as asymmetry
     from dgu.analysis.linearity import combination_scores as combination_scores
     from dgu.analysis.linearity import contribution_scores as contribution_scores
     from dgu.analysis.linearity import homogeneity as homogeneity

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dgu.plots.images import stretched as stretched
     from dgu.plots.levels import LevelPanel as LevelPanel
     from dgu.plots.levels import level_curves as level_curves
+    from dgu.plots.linear_maps import EpochPanel as EpochPanel
     from dgu.plots.linear_maps import MapPanel as MapPanel
     from dgu.plots.linear_maps import correlation_matrices as correlation_matrices
     from dgu.plots.linear_maps import distillation_epochs as distillation_epochs

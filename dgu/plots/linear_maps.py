@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from dgu.core.errors import require
 from dgu.plots.style import LOOKS, drawing, legend_below, new_figure, panel_grid, style
+
+#: Points of a curve up to which each is marked.
+_MARKED = 40
 
 
 @dataclass(frozen=True)
@@ -68,38 +71,61 @@ def map_spectra_figure(panels: Sequence[MapPanel], *, columns: int = 4, title: s
     return figure
 
 
+@dataclass(frozen=True)
+class EpochPanel:
+    """A quantity of the maps of all noise levels over the epochs of a distillation.
+
+    Attributes:
+        title: of the panel.
+        quantity: label of the vertical axis.
+        epochs: epochs done, ``(snapshots,)``.
+        values: ``(levels, snapshots)``.
+        log: whether the vertical axis is logarithmic.
+        time: label of the horizontal axis.
+        log_time: whether the horizontal axis is logarithmic.
+    """
+
+    title: str
+    quantity: str
+    epochs: np.ndarray
+    values: np.ndarray
+    log: bool = True
+    time: str = "epochs"
+    log_time: bool = False
+
+
 @drawing
 def distillation_epochs(
-    epochs: Num[np.ndarray, "snapshots"],
-    nmse: Float[np.ndarray, "snapshots levels"],
-    losses: Float[np.ndarray, "levels epochs"],
-    sigmas: Float[np.ndarray, "levels"],
-    *,
-    title: str = "",
+    panels: Sequence[EpochPanel], sigmas: Float[np.ndarray, "levels"], *, title: str = ""
 ) -> Figure:
-    """The course of a distillation by Adam: distance of the weights to a reference's, and the loss, a line a noise
-    level.
+    """The course of distillations, a line a noise level; dark lines are high ones.
 
     Args:
-        epochs: epochs done at each snapshot.
-        nmse: NMSE of the weights there.
-        losses: mean loss of every epoch.
-        sigmas: noise levels; dark lines are high ones.
+        panels: what to draw, all of the same noise levels.
+        sigmas: these levels.
         title: of the figure.
+
+    Raises:
+        InputError: no panel, or values that do not fit the levels and epochs.
     """
+    require(len(panels) > 0, "number of panels", len(panels), "1 or more")
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(sigmas)))
     with style():
-        figure = new_figure(9.2, 4.2)
-        left, right = figure.subplots(1, 2)
-        for level, sigma in enumerate(sigmas):
-            label = f"$\\sigma$ = {sigma:.3g}"
-            left.plot(epochs, nmse[:, level], marker=".", color=shades[level], label=label)
-            right.plot(np.arange(1, losses.shape[1] + 1), losses[level], color=shades[level], label=label)
-        for axes, quantity in ((left, "NMSE of weights"), (right, "loss (mean over pixels)")):
-            axes.set_yscale("log")
-            axes.set_xlabel("epochs")
-            axes.set_ylabel(quantity)
-        legend_below(figure, [left, right])
+        figure, cells = panel_grid(len(panels), 3, 4.4, 3.5, least=5.4)
+        for cell, panel in zip(cells, panels):
+            axes, fits = cell.axes, (len(sigmas), len(panel.epochs))
+            require(panel.values.shape == fits, f"shape of {panel.title!r}", panel.values.shape, f"{fits}")
+            for shade, sigma, values in zip(shades, sigmas, panel.values):
+                marker = "." if len(values) <= _MARKED else ""
+                axes.plot(panel.epochs, values, marker=marker, color=shade, label=f"$\\sigma$ = {sigma:.3g}")
+            if panel.log:
+                axes.set_yscale("log")
+            if panel.log_time:
+                axes.set_xscale("log")
+            axes.set_xlabel(panel.time)
+            axes.set_ylabel(panel.quantity)
+            axes.set_title(panel.title)
+        legend_below(figure, [cell.axes for cell in cells])
         if title:
             figure.suptitle(title)
     return figure

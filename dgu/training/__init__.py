@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dgu.training.gradient_flow import population_loss as population_loss
     from dgu.training.gradient_flow import quadratic_loss as quadratic_loss
     from dgu.training.gradient_flow import two_mode_quadrature as two_mode_quadrature
+    from dgu.training.linear_descent import linear_gradient_descent as linear_gradient_descent
     from dgu.training.loop import image_order as image_order
     from dgu.training.loop import initial_state as initial_state
     from dgu.training.loop import train_network as train_network

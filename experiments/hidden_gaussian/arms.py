@@ -10,8 +10,9 @@ import numpy as np
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Denoiser, Key
 from dgu.models import EDMNetwork, GaussianDenoiser
-from dgu.samplers import karras_sigmas, sample
+from dgu.samplers import karras_sigmas
 from dgu.training import TrainingConfig
+from experiments.hidden_gaussian.few_steps import sampled
 from experiments.hidden_gaussian.images import Images
 from experiments.hidden_gaussian.networks import Config
 from experiments.study import Cost
@@ -66,6 +67,10 @@ class Design:
         known = self.network(arm).preconditioning
         return karras_sigmas(count or self.config.levels, max(0.002, known.sigma_min), min(80.0, known.sigma_max))
 
+    def levels(self, arm: Arm) -> dict[str, np.ndarray]:
+        """The noise levels of what is measured: ``sigmas`` of distances, ``straight`` of linearity scores."""
+        return {"sigmas": self.sigmas(arm)[:-1], "straight": self.sigmas(arm, self.config.linearity_levels)[:-1]}
+
     def subset(self, arm: Arm) -> np.ndarray:
         """The images of an arm: nested over sizes; those of different seeds are disjoint up to ``1 / seeds`` of all."""
         count = len(self.images.train)
@@ -86,14 +91,16 @@ class Design:
         """Random keys that all arms share: of the noise of held-out images, and of the initial noise of samples."""
         return stream(seeded(self.seed), "networks", name)
 
-    def draw(self, denoiser: Denoiser, arm: Arm) -> np.ndarray:
-        """Samples from the initial noise that all arms share, addressed by their number alone."""
+    def draw(self, denoiser: Denoiser, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
+        """Samples from the initial noise that all arms share, addressed by their number alone, and the denoised states
+        on the way to them (``few_steps.sampled``)."""
         config = self.config
-        return sample(
+        return sampled(
             denoiser,
             self.key("samples"),
-            np.arange(config.samples),
+            config.samples,
             self.sigmas(arm, config.steps),
+            config.method,
             shape=self.images.train.shape[1:],
             batch_size=min(config.batch_size, config.samples),
         )

@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.core.denoisers import as_pytree, map_batch
+from dgu.core.denoisers import as_pytree
+from dgu.core.errors import require
+from dgu.core.keys import seeded, stream
 from dgu.core.typing import Denoiser, Key
+from dgu.distributions.bases import initial_noise
+from dgu.samplers import karras_sigmas
 from experiments import study
-from experiments.hidden_gaussian import by_level, distillation, linear_maps
+from experiments.hidden_gaussian import by_level, distillation, few_steps, linear_maps
+from experiments.hidden_gaussian.few_steps import sampled
 from experiments.hidden_gaussian.linear_maps import Arrays
 from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
 from experiments.study import Claim, Figure, Findings, Measured, Noted, NotTested, Run, at_least, at_most, option
@@ -31,6 +35,8 @@ MIDDLE = (0.1, 20.0)
 #: Distance up to which two denoisers nearly agree.
 NEAR = 0.05
 _UNIT = "(RMSE, pixel units)"
+#: Most steps of a path that are shown.
+_COLUMNS = 10
 
 FIGURES = (
     Figure(
@@ -41,8 +47,8 @@ FIGURES = (
     ),
     Figure(
         "trajectories",
-        "Denoised images along the sampling paths of these denoisers from one initial noise, a column for each noise "
-        "level; last row: the Gaussian's by its closed form (Figs 2 and 3).",
+        "Denoised images along the sampling paths of these denoisers from one initial noise, a column for each step "
+        "with its noise level; last row: the Gaussian's on its exact path, by its closed form (Figs 2 and 3).",
         "fig-2",
     ),
     Figure(
@@ -61,13 +67,21 @@ class Config(study.Options, prefix="distances"):
     images: int = option(400, ge=2)
     """Images whose noisy versions are denoised, the last ones: not those of the distillation, if there are enough."""
     samples: int = option(10, ge=1)
-    """Samples of each denoiser from the same initial noise, for the figure."""
+    """Samples of each denoiser from the same initial noise, for the figures."""
+    steps: int = option(10, ge=2)
+    """Steps of the sampler of these samples, whose noise levels are the authors' grid from 80 to 0.002."""
+    method: few_steps.Method = "euler"
+    """Method of these steps: the paper's, Euler's, or Heun's (second order)."""
     batch_size: int = option(64, ge=1)
     """Images computed at once."""
 
+    def check(self) -> None:
+        """Only these methods exist."""
+        require(self.method in ("euler", "heun"), "distances.method", self.method, "euler or heun")
+
 
 PRESETS = {
-    "smoke": Config(images=24, samples=4, batch_size=24),
+    "smoke": Config(images=24, samples=4, steps=3, batch_size=24),
     "default": Config(),
     "paper": Config(images=1000),
 }
@@ -107,7 +121,8 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Apart:
-    """What was measured: distances between all denoisers, and the images that they make, by name."""
+    """What was measured: distances between all denoisers, and the images that they make, by name, with those on the
+    way to the first of them at the steps of the sampler."""
 
     distances: analysis.ScoreDistances
     shown: dict[str, np.ndarray]
@@ -134,7 +149,9 @@ def report(config: Config, subject: Subject, found: Apart) -> Findings:
     }
     metrics = {norm: {pair: np.asarray(one.value) for pair, one in each.items()} for norm, each in estimates.items()}
     columns = {f"{norm.upper()} {pair}": value for norm, each in metrics.items() for pair, value in each.items()}
-    paths = np.stack([found.shown[f"{name}-path"] for name in (*NAMES, "exact")])
+    steps = _grid(config, subject)[:-1]
+    seldom = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _COLUMNS)).round().astype(int))
+    paths = np.stack([found.shown[f"{name}-path"][seldom] for name in (*NAMES, "exact")])
     peak = {pair: float(value.max()) for pair, value in metrics["rmse"].items()}
     panels = [
         plots.LevelPanel(
@@ -152,7 +169,10 @@ def report(config: Config, subject: Subject, found: Apart) -> Findings:
                 f"The images are {subject.inputs} images; {seen} of the {images} are among the {used} that the maps "
                 "were distilled on.",
             ),
-            "trajectories": plots.image_grid(paths, [*NAMES, "exact flow"], [f"{sigma:.2g}" for sigma in sigmas]),
+            "trajectories": (
+                plots.image_grid(paths, [*NAMES, "exact flow"], [f"{sigma:.2g}" for sigma in steps[seldom]]),
+                f"Paths of {len(steps)} steps of {config.method.title()}'s method.",
+            ),
             "samples": plots.image_grid(
                 np.stack([found.shown[name] for name in NAMES]), NAMES, ["from the same noise"]
             ),
@@ -199,16 +219,26 @@ def _differences(config: Config, subject: Subject, maps: dict[str, Arrays], key:
 def _samples(config: Config, subject: Subject, maps: dict[str, Arrays], seed: int) -> dict[str, np.ndarray]:
     """Samples of each denoiser, and the denoised images along the path of the first one."""
     shown: dict[str, np.ndarray] = {}
+    key, grid = stream(seeded(seed), "samples"), _grid(config, subject)
     for name in NAMES:
-        model = _model(subject, maps, name)
-        path = subject.trajectories(model, config.samples, seed)
-        states = subject.states(path, subject.sigmas)[:, 0]
-        levels = subject.sigmas.astype(states.dtype)
-        shown |= {name: path.samples, f"{name}-path": np.asarray(map_batch(as_pytree(model), states, levels))}
-    # All start from the same noise: the first state of any of them.
-    noise = jnp.asarray(states[0])
-    exact = analysis.gaussian_flow(subject.gaussian, noise, subject.sigmas[0], subject.sigmas)[1]
+        samples, paths = sampled(
+            as_pytree(_model(subject, maps, name)),
+            key,
+            config.samples,
+            grid,
+            config.method,
+            shape=subject.shape,
+            batch_size=min(subject.batch_size, config.samples),
+        )
+        shown |= {name: samples, f"{name}-path": paths[0]}
+    noise = grid[0] * initial_noise(key, 0, subject.shape)
+    exact = analysis.gaussian_flow(subject.gaussian, noise, grid[0], grid[:-1])[1]
     return shown | {"exact-path": np.asarray(exact)}
+
+
+def _grid(config: Config, subject: Subject) -> np.ndarray:
+    """The sampler's noise levels, falling to 0."""
+    return karras_sigmas(config.steps, subject.sigmas[-1], subject.sigmas[0])
 
 
 def check(config: Config, subject: Subject) -> None:
@@ -219,7 +249,7 @@ def check(config: Config, subject: Subject) -> None:
 
 def costs(config: Config, plan: Plan) -> list[study.Cost]:
     """Evaluations of the network, without those for the linear maps."""
-    samples = config.samples * (2 * plan.steps - 1) + plan.config.levels
+    samples = config.samples * few_steps.evaluations(config.method, config.steps)
     return [
         plan.cost("distances", config.images * plan.config.levels, config.batch_size),
         plan.cost("samples", samples, plan.config.batch_size),

@@ -12,7 +12,7 @@ from dgu.core.keys import seeded, stream
 from dgu.core.typing import Key
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
 from experiments import study
-from experiments.hidden_gaussian import by_level
+from experiments.hidden_gaussian import by_level, descent, singular_vectors
 from experiments.hidden_gaussian.linear_maps import Arrays, Config, compared, linear_denoiser, maps, most_vectors
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Figure, Findings, Measured, Noted, NotTested, Run, at_least, at_most
@@ -25,6 +25,8 @@ _OVERLAP, _ASYMMETRY, _SAME = 0.8, 0.1, 0.01
 _ROWS = 100
 #: Lowest noise level at which singular vectors and symmetry are looked at.
 _FROM = 0.1
+#: The noise level whose singular vectors are drawn as images, as in the paper, and how many of them.
+_SHOWN_AT, _SHOWN = 4.0, 8
 
 FIGURES = (
     Figure(
@@ -41,6 +43,12 @@ FIGURES = (
         "fig-14",
     ),
     Figure(
+        "map_images",
+        f"Leading left singular vectors of the distilled map (sigma near {_SHOWN_AT:g}) and of the Gaussian's, which "
+        "are principal components of the training images, as images, each stretched to its own range (Fig 14).",
+        "fig-14",
+    ),
+    Figure(
         "map_vectors",
         "Correlation of the distilled maps' left singular vectors with the principal components of the training "
         "images (Figs 4 and 14).",
@@ -48,10 +56,11 @@ FIGURES = (
     ),
     Figure(
         "distillation_epochs",
-        "Training by Adam: distance of the weights to the Gaussian's, and the loss, at each noise level (Figs 4 and "
-        "22).",
-        "fig-4 fig-22",
+        "Training by Adam: distance of the weights to the Gaussian's, their asymmetry |W - W'| / 2 |W|, and the loss "
+        "(mean over pixels), at each noise level (Figs 4, 14 and 22).",
+        "fig-4 fig-14 fig-22",
     ),
+    descent.FIGURE,
 )
 
 
@@ -126,6 +135,7 @@ CLAIMS = (
         unit="NMSE",
         check=True,
     ),
+    descent.CLAIM,
 )
 
 
@@ -139,6 +149,7 @@ class Distilled:
         orthogonality: residual of each denoiser's orthogonality principle, by name.
         spectra: leading singular triplets of the exact maps.
         components: principal components of the training images.
+        descent: distances along gradient descent on the denoising loss, ``descent.measured``.
     """
 
     exact: Arrays
@@ -147,6 +158,7 @@ class Distilled:
     orthogonality: Arrays
     spectra: Arrays
     components: Arrays
+    descent: Arrays
 
 
 def measure(config: Config, subject: Subject, run: Run) -> Distilled:
@@ -156,7 +168,8 @@ def measure(config: Config, subject: Subject, run: Run) -> Distilled:
     residuals = run.stage("orthogonality", _orthogonality, config, subject, found, stream(key, "orthogonality"))
     components = run.stage("components", subject.components, most_vectors(config, subject))
     spectra = run.stage("spectra", _spectra, linear_denoiser(found["exact"], subject), components["basis"].shape[1])
-    return Distilled(found["exact"], found["adam"], own, residuals, spectra, components)
+    descended = run.stage("descent", descent.measured, config, subject)
+    return Distilled(found["exact"], found["adam"], own, residuals, spectra, components, descended)
 
 
 def report(config: Config, subject: Subject, found: Distilled) -> Findings:
@@ -184,7 +197,8 @@ def report(config: Config, subject: Subject, found: Distilled) -> Findings:
     return Findings(
         f"The best linear map of the network on {used} {subject.inputs} images is within 0.2 (NMSE of weights) of the "
         f"Gaussian's at {close} of {len(sigmas)} noise levels.",
-        claims=tested(sigmas, exact, adam, found.own, kept, few_draws(config, len(subject.train), basis.shape[0])),
+        claims=tested(sigmas, exact, adam, found.own, kept, few_draws(config, len(subject.train), basis.shape[0]))
+        | {descent.CLAIM.id: descent.tested(sigmas, found.descent)},
         figures={
             "weights": _curves(sigmas, found, kept),
             "map_spectra": plots.map_spectra_figure(_spectra_panels(sigmas, found)),
@@ -194,7 +208,9 @@ def report(config: Config, subject: Subject, found: Distilled) -> Findings:
                 rows_are="distilled map",
                 columns_are="principal component",
             ),
-            "distillation_epochs": plots.distillation_epochs(adam["epochs"], adam["course"], adam["losses"], sigmas),
+            "gradient_descent": descent.drawn(sigmas, found.descent),
+            "map_images": _vectors(subject, sigmas, found),
+            "distillation_epochs": plots.distillation_epochs(_courses(adam), sigmas),
         },
         tables=[by_level.table(f"Distilled maps ({subject.inputs} images)", columns)],
         metrics={name.replace(" ", "-"): measured for name, measured in columns.items()},
@@ -297,6 +313,24 @@ def _curves(sigmas: np.ndarray, found: Distilled, kept: int) -> Any:
             panel("singular vectors", f"overlap with the first {kept} components", "overlap", {}),
         ]
     )
+
+
+def _courses(adam: Arrays) -> "list[plots.EpochPanel]":
+    """The course of training by Adam; before it the weights are 0, and have no asymmetry."""
+    epochs, losses = adam["epochs"], adam["losses"]
+    return [
+        plots.EpochPanel("weights against the Gaussian's", "NMSE of weights", epochs, adam["course"].T),
+        plots.EpochPanel("symmetry", "asymmetry", epochs[1:], adam["asymmetry_course"][1:].T, log=False),
+        plots.EpochPanel("loss", "mean square per pixel", np.arange(1, losses.shape[1] + 1), losses),
+    ]
+
+
+def _vectors(subject: Subject, sigmas: np.ndarray, found: Distilled) -> Any:
+    """Singular vectors as images; the signs of the components, which mean nothing, are turned to those of the map's."""
+    left = found.spectra["left"][int(np.argmin(np.abs(np.log(sigmas / _SHOWN_AT))))]
+    shown = min(_SHOWN, left.shape[1])
+    rows = [each[:, :shown].T.reshape(shown, *subject.shape) for each in (left, found.components["basis"])]
+    return singular_vectors.paired(rows, ("distilled map", "Gaussian"))
 
 
 def _spectra_panels(sigmas: np.ndarray, found: Distilled) -> "list[plots.MapPanel]":

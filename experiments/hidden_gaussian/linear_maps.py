@@ -126,10 +126,10 @@ def _adam(config: Config, subject: Subject, key: Key) -> Arrays:
     half = max(1, config.adam_epochs // 2)
     halfway: list[LinearDenoiser] = []
 
-    def observe(epoch: int, now: LinearDenoiser) -> np.ndarray:
+    def observe(epoch: int, now: LinearDenoiser) -> tuple[np.ndarray, np.ndarray]:
         if epoch <= half:
             halfway[:] = [now]
-        return analysis.weight_nmse(now, reference)
+        return analysis.weight_nmse(now, reference), analysis.asymmetry(now)
 
     with Progress("distillation by Adam", total=config.adam_epochs, unit="epochs") as bar:
         found = training.distill_by_adam(
@@ -144,12 +144,14 @@ def _adam(config: Config, subject: Subject, key: Key) -> Arrays:
             observe=observe,
             progress=lambda *_: bar.update(),
         )
-    epochs, course = zip(*found.observed)
+    epochs, observed = zip(*found.observed)
+    course, asymmetry = zip(*observed)
     return {
         "weights": found.denoiser.weights,
         "biases": found.denoiser.biases,
         "epochs": np.array(epochs),
         "course": np.stack(course),
+        "asymmetry_course": np.stack(asymmetry),
         "losses": found.losses,
         "moved": analysis.weight_nmse(halfway[0], found.denoiser),
         **_measured(config, subject, found.denoiser),

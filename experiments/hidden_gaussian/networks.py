@@ -9,6 +9,7 @@ import numpy as np
 from dgu.core.errors import InputError, require
 from dgu.data.pixels import area_mean
 from dgu.training import TrainingConfig
+from experiments.hidden_gaussian import few_steps
 from experiments.hidden_gaussian.images import Images, Sources
 from experiments.study import Options, option
 from experiments.study.inputs import once_a_run
@@ -67,14 +68,19 @@ class Config(Options, prefix="networks"):
     samples: int = option(50, ge=2)
     """Samples of each checkpoint, all from the same initial noise."""
     steps: int = option(10, ge=2)
-    """Heun steps of these samples."""
+    """Steps of these samples."""
+    method: few_steps.Method = "euler"
+    """Method of these steps: the paper's, Euler's, or Heun's (second order)."""
     levels: int = option(10, ge=2)
-    """Noise levels from 80 to 0.002, within the network's range."""
+    """Noise levels of the distances, from 80 to 0.002, within the network's range."""
+    linearity_levels: int = option(10, ge=2)
+    """Noise levels of the linearity scores; the paper's figures have 40."""
     batch_size: int = option(100, ge=1)
     """Images computed at once when measuring."""
 
     def check(self) -> None:
-        """The networks are not class-conditional."""
+        """The networks are not class-conditional, and there is such a method."""
+        require(self.method in ("euler", "heun"), "networks.method", self.method, "euler or heun")
         classes = self.network.conditional
         require(not classes, "networks.network.conditional", True, "False: the networks have no classes")
 
@@ -97,7 +103,8 @@ class Config(Options, prefix="networks"):
     @property
     def evaluations(self) -> int:
         """Evaluations of a network at a checkpoint."""
-        return self.levels * (self.held_out + 3 * self.pairs) + 3 * self.held_out + self.samples * (2 * self.steps - 1)
+        scores = self.levels * self.held_out + self.linearity_levels * 3 * self.pairs + 3 * self.held_out
+        return scores + self.samples * few_steps.evaluations(self.method, self.steps)
 
 
 @once_a_run
@@ -201,6 +208,7 @@ def _as_in_paper(
         held_out=500,
         pairs=100,
         samples=100,
+        linearity_levels=40,
     )
 
 
@@ -225,13 +233,14 @@ PRESETS = {
         samples=4,
         steps=3,
         levels=3,
+        linearity_levels=3,
     ),
     "default": Config(),
     "paper": _FFHQ(data="ffhq-64x64.zip", heldout_data="celeba-hq-64x64.zip", heldout_split="train"),
     "paper-cifar10": _as_in_paper(
         _ncsnpp(64, 0.13, (2, 2, 2)),
         TrainingConfig(duration_kimg=50_000.0, batch_size=512, learning_rate=1e-3, augment_probability=0.12),
-        (720.0, 5_000.0, 20_000.0),
+        (144.0, 360.0, 720.0, 5_000.0, 20_000.0),
         data="cifar10",
     ),
     "paper-afhqv2": _FFHQ(data="afhqv2-64x64.zip", heldout_split="train"),

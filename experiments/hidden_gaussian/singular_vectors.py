@@ -49,6 +49,16 @@ def as_images(left: Sequence[np.ndarray], titles: Sequence[str], vectors: int) -
     return plots.image_grid(scaled, titles, [f"singular vectors 1 to {vectors}"])
 
 
+def paired(rows: Sequence[np.ndarray], names: Sequence[str]) -> Any:
+    """Singular vectors of two maps as images, ``(k, H, W, C)`` each, stretched to their own ranges.
+
+    Signs of singular vectors mean nothing: those of the second map are turned to those of the first.
+    """
+    first, second = (each / np.maximum(np.abs(each).max(axis=(1, 2, 3), keepdims=True), 1e-12) for each in rows)
+    turned = np.where((first * second).sum(axis=(1, 2, 3), keepdims=True) < 0, -second, second)
+    return plots.image_grid(np.stack([first, turned]), names, [f"singular vectors 1 to {len(first)}"])
+
+
 def vector_panel(
     title: str, sigmas: np.ndarray, curves: Mapping[str, np.ndarray], **options: Any
 ) -> "plots.LevelPanel":

@@ -28,6 +28,10 @@ _SHOWN = 12
 _ENOUGH = 1000
 #: Relative distances that divide alike from different images, and up to which Gaussians make nearly the same.
 _HALF, _FIFTH = 0.5, 0.2
+#: The name of networks that are stopped at a time that was chosen beforehand, as the paper's.
+_CHOSEN = "stopped at a chosen time"
+#: What changed of all claims.
+_SAMPLES = "Until 1 December 2026 samples were made by 10 Heun steps; since then by the paper's 10 Euler steps."
 
 FIGURES = (
     Figure(
@@ -53,6 +57,11 @@ class Config(study.Options, prefix="strong"):
     """Images in each of the disjoint sets: the network memorises the smallest, but not the largest."""
     narrow: int = option(4, ge=1)
     """Channels of the network of small capacity, one of the two remedies on the smallest sets."""
+    wide: int | None = option(None, ge=1)
+    """Channels of the other networks on the smallest sets; None takes those of --networks."""
+    stop_kimg: float = option(10.0, gt=0.0)
+    """Thousands of images seen at which training on the smallest sets is stopped early in the figures, as at the
+    paper's epoch; of the checkpoints the nearest one."""
 
     def check(self) -> None:
         """At least two sizes are compared."""
@@ -63,10 +72,10 @@ class Config(study.Options, prefix="strong"):
 PRESETS = {
     "smoke": Config(sizes=(4, 16)),
     "default": Config(),
-    "paper": Config(sizes=(1094, 35000), narrow=8),
-    "paper-cifar10": Config(sizes=(782, 25000)),
-    "paper-afhqv2": Config(sizes=(123, 3950), narrow=8),
-    "paper-churches": Config(sizes=(1094, 31000), narrow=8),
+    "paper": Config(sizes=(1094, 35000), narrow=8, stop_kimg=920.0),
+    "paper-cifar10": Config(sizes=(782, 25000), wide=128, stop_kimg=720.0),
+    "paper-afhqv2": Config(sizes=(123, 3950), narrow=8, stop_kimg=920.0),
+    "paper-churches": Config(sizes=(1094, 31000), narrow=8, stop_kimg=920.0),
 }
 
 
@@ -117,7 +126,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
         ),
     )
     return tuple(
-        Claim(f"strong-{name}", statement, test, source="Fig 9", one_network=name != "gaussians")
+        Claim(f"strong-{name}", statement, test, source="Fig 9", one_network=name != "gaussians", changed=_SAMPLES)
         for name, statement, test in declared
     )
 
@@ -130,20 +139,24 @@ class Found:
         samples: samples of each kind of model, seed by seed, by the name of the kind.
         whole: samples of the Gaussian of all images.
         stops: images seen up to early stopping, of each seed.
+        chosen: images seen up to the chosen checkpoint.
         sizes: sizes of the training sets, rising.
     """
 
     samples: dict[str, list[np.ndarray]]
     whole: np.ndarray
     stops: list[int]
+    chosen: int
     sizes: tuple[int, ...]
 
 
 def check(config: Config, subject: Subject) -> None:
     """Before any work: are there disjoint sets of every size, and can the networks be built?"""
     common = subject.config.networks
-    wide = common.network.model_channels
-    require(config.narrow < wide, "strong.narrow", config.narrow, f"below networks.network.model_channels = {wide}")
+    wide, name = common.network.model_channels, "networks.network.model_channels"
+    if config.wide is not None:
+        wide, name = config.wide, "strong.wide"
+    require(config.narrow < wide, "strong.narrow", config.narrow, f"below {name} = {wide}")
     design = Design(common, networks.gather(common), subject.config.seed)
     for arm in arms(config, design):
         design.network(arm)
@@ -160,9 +173,8 @@ def _sizes(config: Config, common: networks.Config, images: Images) -> tuple[int
 def arms(config: Config, design: Design) -> list[Arm]:
     """Networks of every size, and narrow ones of the smallest, for each seed."""
     sizes, seeds = _sizes(config, design.config, design.images), range(design.config.seeds)
-    return [design.arm(size, seed) for size in sizes for seed in seeds] + [
-        design.arm(sizes[0], seed, config.narrow) for seed in seeds
-    ]
+    widths = [(sizes[0], config.wide), *((size, None) for size in sizes[1:]), (sizes[0], config.narrow)]
+    return [design.arm(size, seed, width) for size, width in widths for seed in seeds]
 
 
 def measure(config: Config, subject: Subject, run: Run) -> Found:
@@ -172,15 +184,19 @@ def measure(config: Config, subject: Subject, run: Run) -> Found:
     sizes, seeds = _sizes(config, common, design.images), range(common.seeds)
     found = train_and_measure(design, run.directory, arms(config, design), "strong generalisation")
     gaussians = {size: run.stage(f"gaussian-{size}", _gaussians, design, size) for size in sizes}
-    whole = run.stage("whole", lambda: {"samples": design.draw(design.whole, design.arm(sizes[0], 0))})["samples"]
-    early = [stopped(found[design.arm(sizes[0], seed)]) for seed in seeds]
+    whole = run.stage("whole", lambda: {"samples": design.draw(design.whole, design.arm(sizes[0], 0))[0]})["samples"]
+    small = [found[design.arm(sizes[0], seed, config.wide)] for seed in seeds]
+    early = [stopped(course) for course in small]
+    chosen = [min(course, key=lambda one: abs(np.log(one.seen / (1000 * config.stop_kimg)))) for course in small]
     samples = {
-        **{_named(size): [found[design.arm(size, seed)][-1].samples for seed in seeds] for size in sizes},
+        _named(sizes[0]): [course[-1].samples for course in small],
+        **{_named(size): [found[design.arm(size, seed)][-1].samples for seed in seeds] for size in sizes[1:]},
         "early stopping": [one.samples for one in early],
+        _CHOSEN: [one.samples for one in chosen],
         "small capacity": [found[design.arm(sizes[0], seed, config.narrow)][-1].samples for seed in seeds],
         **{f"Gaussian, {_named(size)}": [gaussians[size][f"s{seed}"] for seed in seeds] for size in sizes},
     }
-    return Found(samples, whole, [one.seen for one in early], sizes)
+    return Found(samples, whole, [one.seen for one in early], chosen[0].seen, sizes)
 
 
 def report(config: Config, subject: Subject, found: Found) -> Findings:
@@ -204,12 +220,13 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
         f"distance is {ratios[_named(sizes[-1])].value:.2f} of that from different noise; on {sizes[0]} images it is "
         f"{ratios[_named(sizes[0])].value:.2f}, stopped early {ratios['early stopping'].value:.2f}, with "
         f"{config.narrow} channels {ratios['small capacity'].value:.2f}.",
-        claims=tested(common, sizes, apart, to_whole),
+        claims=tested(common, sizes, apart, to_whole, config.wide or common.network.model_channels),
         figures={
             "strong_similarity": (_similarity(ratios, sizes), f"Here: {_over(common)}."),
             "strong_samples": (
                 _strips(found.samples, sizes),
-                f"Stopped early: at the least held-out loss, after {stops} images seen.",
+                f"Stopped early: at the least held-out loss, after {stops} images seen; at a chosen time: after "
+                f"{found.chosen:,}.",
             ),
         },
         tables=[study.Table("Samples from the same noise, disjoint training sets", columns, rows)],
@@ -222,12 +239,13 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
 
 
 def tested(
-    common: networks.Config, sizes: tuple[int, ...], apart: dict[str, SameNoise], to_whole: SameNoise
+    common: networks.Config, sizes: tuple[int, ...], apart: dict[str, SameNoise], to_whole: SameNoise, channels: int
 ) -> dict[str, study.Measured]:
-    """What was measured for each claim, from distances between two networks, and from a Gaussian to that of all."""
+    """What was measured for each claim, from distances between two networks, and from a Gaussian to that of all; wide
+    networks on the smallest sets have so many ``channels``."""
     fewest, most = _named(sizes[0]), _named(sizes[-1])
     small, large, over = apart[fewest], apart[most], _over(common)
-    wide = f"{common.network.model_channels} channels of the wide networks"
+    wide = f"{channels} channels of the wide networks"
 
     def less(one: SameNoise, note: str) -> Noted:
         """The difference to the smallest sets, sample by sample."""
@@ -267,11 +285,11 @@ def _named(size: int) -> str:
 def _gaussians(design: Design, size: int) -> dict[str, np.ndarray]:
     """Samples of the Gaussian of each seed's images, ``s0``, ``s1`` ..."""
     every = [design.arm(size, seed) for seed in range(design.config.seeds)]
-    return {f"s{arm.seed}": design.draw(design.gaussian(arm), arm) for arm in every}
+    return {f"s{arm.seed}": design.draw(design.gaussian(arm), arm)[0] for arm in every}
 
 
 def _similarity(ratios: dict[str, Estimate], sizes: tuple[int, ...]) -> Any:
-    rows = [*(_named(size) for size in sizes), "early stopping", "small capacity"]
+    rows = [*(_named(size) for size in sizes), "early stopping", _CHOSEN, "small capacity"]
     return plots.interval_dots(
         [row if row.endswith("images") else f"{row}, {_named(sizes[0])}" for row in rows],
         {
@@ -286,7 +304,8 @@ def _similarity(ratios: dict[str, Estimate], sizes: tuple[int, ...]) -> Any:
 def _strips(samples: dict[str, list[np.ndarray]], sizes: tuple[int, ...]) -> Any:
     """Samples of the first two models of each kind."""
     small, large = _named(sizes[0]), _named(sizes[-1])
-    shown = [large, f"Gaussian, {large}", small, "early stopping", "small capacity", f"Gaussian, {small}"]
+    remedies = ("early stopping", _CHOSEN, "small capacity")
+    shown = [large, f"Gaussian, {large}", small, *remedies, f"Gaussian, {small}"]
     rows = [(f"{name} ({part})", samples[name][place][:_SHOWN]) for name in shown for place, part in enumerate("AB")]
     title = "the same noise in each column; A and B: disjoint training sets"
     return plots.image_grid(np.stack([row for _, row in rows]), [name for name, _ in rows], [title])

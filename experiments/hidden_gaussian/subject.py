@@ -61,7 +61,7 @@ class Options(GuidanceOptions):
     levels: int = option(10, ge=2)
     """Noise levels of maps, distances and Jacobians: the authors' grid from 80 to 0.002, within the network's range."""
     steps: int = option(18, ge=2)
-    """Heun steps of the sampler, in addition to those at the levels studied."""
+    """Heun steps of the paths along which Jacobians are taken, in addition to those at the levels studied."""
     batch_size: int = option(10, ge=1)
     """Samples computed at once."""
     networks: NetworksConfig = field(default_factory=NetworksConfig)

@@ -28,6 +28,8 @@ _SCORES = (
     "The samples' distance to the nearest training image was held to 0.3 of that of held-out images; since then it is "
     "held to 0.3 by itself, relative to the samples' norms, and to 0.5 of that of held-out images."
 )
+#: What changed of the samples.
+_SAMPLES = "Until 1 December 2026 samples were made by 10 Heun steps; since then by the paper's 10 Euler steps."
 #: What changed of the rank correlations.
 _CHANGED = (
     "the rank correlation was held to {:g}, with a t interval over seeds, which has no "
@@ -92,7 +94,7 @@ def declared(little: int, narrow: int) -> tuple[Claim, ...]:
                 )
             ),
             source="Fig 8",
-            changed=f"{_LARGEST} {_SCORES} {_OWN_LEAST}",
+            changed=f"{_LARGEST} {_SCORES} {_OWN_LEAST} {_SAMPLES}",
         ),
         Claim(
             "sweeps-narrow-stays",
@@ -109,7 +111,7 @@ def declared(little: int, narrow: int) -> tuple[Claim, ...]:
             f"{rank} {score} over that of held-out images, mean over seeds, which is at least 0).",
             at_least(0.0),
             source="Fig 13",
-            changed=_CHANGED.format(0.8),
+            changed=f"{_CHANGED.format(0.8)} {_SAMPLES}",
         ),
         Claim(
             "sweeps-linear-nearer",
@@ -153,18 +155,19 @@ def tested(sweep: Sweep) -> dict[str, Measured]:
     found["sweeps-narrow-stays"] = _stays(sweep) if kept >= _KEPT else once
     middle, linear = intermediate(sweep.sigmas), sweep.linear
     to_gaussian = {
-        kind: np.array([one["linear_gaussian"][middle].mean() for one in each]) for kind, each in linear.items()
+        size: np.array([one["linear_gaussian"][middle].mean() for one in linear[size]])
+        for size in (sweep.little, sizes[-1])
     }
-    nearer = [(one["linear_gaussian"] - one["network_gaussian"])[middle].mean() for one in linear["generalising"]]
+    nearer = [(one["linear_gaussian"] - one["network_gaussian"])[middle].mean() for one in linear[sizes[-1]]]
     note = f"{seeds}; the largest training set has {sizes[-1]:,} images."
     found["sweeps-linear-nearer"] = Noted(analysis.t_interval(nearer), note)
-    further = analysis.t_interval(to_gaussian["memorising"] - to_gaussian["generalising"])
+    further = analysis.t_interval(to_gaussian[sweep.little] - to_gaussian[sizes[-1]])
     found["sweeps-linear-memorising"] = Noted(further, note)
     return found
 
 
 def _memorises(sweep: Sweep) -> dict[str, Measured]:
-    wide = sweep.widths_found[sweep.wide]
+    wide = sweep.widths_found[sweep.widest]
     peak, mean, score = (summaries(wide, quantity) for quantity in ("peak", "own", "score"))
     fresh = sweep.fresh_mean(sweep.little)
     of_means = f"For the mean over these levels the ratio is {(nearest(mean) / mean[:, -1]).mean():.3f}."

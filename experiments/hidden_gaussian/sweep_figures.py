@@ -1,20 +1,20 @@
 """Figures of the sweeps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from dgu import analysis, plots
 from dgu.plots.bands import ends
+from experiments.hidden_gaussian import sweep_images
 from experiments.hidden_gaussian.subject import GAUSSIAN, POINTS
-from experiments.hidden_gaussian.sweep_results import DENOISED_AT, Sweep
+from experiments.hidden_gaussian.sweep_results import Sweep
 from experiments.hidden_gaussian.trainer import Measured, summaries
 from experiments.study import Figure
 
-#: Columns of a strip of samples.
-_SHOWN = 12
+#: The lowest noise levels, which are drawn enlarged.
+_LOW = slice(-4, None)
 _RMSE = "RMSE (pixel units)"
 _OWN = "Gaussian of the training images"
 #: A curve with its band: abscissae, values, and both ends.
@@ -30,8 +30,8 @@ FIGURES = (
     Figure(
         "sweep_distances",
         "Distance of these networks to the Gaussian denoisers of their training images and of all images, on "
-        "held-out images; below, low and high noise enlarged (Figs 6, 16, 17 and 19).",
-        "fig-6 fig-16 fig-17 fig-19",
+        "held-out images; below, low and high noise enlarged (Figs 6, 16 and 19).",
+        "fig-6 fig-16 fig-19",
     ),
     Figure(
         "sweep_size",
@@ -41,22 +41,10 @@ FIGURES = (
         "fig-6 fig-13",
     ),
     Figure(
-        "sweep_size_samples",
-        "Samples from the same initial noise of networks trained on more and more images, and of the Gaussian of the "
-        "largest set (Figs 6, 19 and 25).",
-        "fig-6 fig-19 fig-25",
-    ),
-    Figure(
         "sweep_width",
-        "Networks of different widths on a small training set, at the end of training; bands: the range over seeds "
-        "(Figs 7 and 20).",
-        "fig-7 fig-20",
-    ),
-    Figure(
-        "sweep_width_samples",
-        "Samples of these networks from the same initial noise, of the Gaussian of their images, and the training "
-        "images nearest to the samples of the widest network (Figs 7 and 20).",
-        "fig-7 fig-20",
+        "Networks of different widths on a small training set, at the end of training: distance to the Gaussian "
+        "denoiser of their images, low noise enlarged, and linearity; bands: the range over seeds (Figs 7, 16 and 20).",
+        "fig-7 fig-16 fig-20",
     ),
     Figure(
         "sweep_time",
@@ -67,44 +55,36 @@ FIGURES = (
     ),
     Figure(
         "sweep_time_levels",
-        "The wide network on a small training set as it learns, over noise levels (Figs 8 and 21).",
+        "The widest network on a small training set as it learns, over noise levels (Figs 8 and 21).",
         "fig-8 fig-21",
-    ),
-    Figure(
-        "sweep_time_samples",
-        "Samples of the wide network from the same initial noise as it learns (Figs 8 and 21).",
-        "fig-8 fig-21",
-    ),
-    Figure(
-        "sweep_neighbours",
-        "Samples of the network on the smallest and on the largest set, each beside its nearest training image (Fig "
-        "12).",
-        "fig-12",
     ),
     Figure(
         "sweep_families",
         "Kinds of networks and preconditioning on the largest training set, one training each: distance to the "
-        "Gaussian denoiser and linearity over noise levels; bands: 95 % intervals over held-out images (Fig 11).",
+        "Gaussian denoiser and linearity over noise levels, beside the multi-delta and Gaussian denoisers of the same "
+        "images and the best linear map of the first network; bands: 95 % intervals over held-out images (Fig 11).",
         "fig-11",
     ),
     Figure(
-        "sweep_family_samples",
-        "Samples of these kinds of networks from the same initial noise, and of the Gaussian of their images (Fig 23).",
-        "fig-23",
+        "sweep_family_maps",
+        "Linear distillation by Adam of kinds of networks on the largest training set: distance of the weights to "
+        "those of the Gaussian of its images over the epochs of distillation, at each noise level (Fig 22).",
+        "fig-22",
     ),
     Figure(
         "sweep_linear",
-        "Distances among the network, its best linear map on held-out images and the Gaussian, for networks that "
-        "memorise and that generalise; bands: the range over seeds (Fig 5).",
+        "Distances among the network, its best linear map on held-out images and the Gaussian of its images, for "
+        "networks on small and large training sets; bands: the range over seeds, if there are several (Fig 5).",
         "fig-5",
     ),
-    Figure("sweep_moved", "Distance of the denoised image to its noisy input over noise levels (Fig 15).", "fig-15"),
     Figure(
-        "sweep_denoised",
-        f"Held-out images with noise of about sigma = {DENOISED_AT:g}, denoised by the networks and their Gaussians "
-        "(Fig 18).",
-        "fig-18",
+        "sweep_moved",
+        "Difference of the denoised image to its noisy input over noise levels, for kinds of networks on the largest "
+        "training set and the Gaussian of its images: its norm relative to the input's, and the cosine of the angle "
+        "between both; below, low noise enlarged. Bands: 95 % intervals over held-out images (Fig 15).",
+        "fig-15",
     ),
+    *sweep_images.FIGURES,
 )
 
 
@@ -112,32 +92,23 @@ def draw(sweep: Sweep) -> dict[str, Any]:
     """All figures by name, with a further sentence for the caption of some."""
     lasts = {f"{size:,} images": [one[-1] for one in found] for size, found in sweep.sizes_found.items()}
     ends = {f"{width} channels": [one[-1] for one in found] for width, found in sweep.widths_found.items()}
-    kinds = {kind: found[-1] for kind, found in sweep.families_found.items()}
-    wide = sweep.widths_found[sweep.wide]
+    wide = sweep.widths_found[sweep.widest]
     kept = sorted({round(place) for place in np.linspace(0, len(wide[0]) - 1, min(7, len(wide[0])))})
     course = {f"{wide[0][place].seen:,} seen": [one[place] for one in wide] for place in kept}
-    largest = sweep.sizes[-1]
-    gaussian = sweep.references[largest][GAUSSIAN].samples
-    little, many = f"The training set has {sweep.little:,} images.", f"The largest set has {largest:,} images."
+    little, many = f"The training set has {sweep.little:,} images.", f"The largest set has {sweep.sizes[-1]:,} images."
     linearity = [_level("cosine", "|cosine|", lasts, "cosine"), _level("NMSE", "NMSE (by the mix)", lasts, "nmse")]
     return {
         "sweep_linearity": plots.level_curves(linearity, columns=2),
         "sweep_distances": plots.level_curves(_distance_panels(lasts), columns=2),
         "sweep_size": plots.sweep_curves(_size_panels(sweep)),
-        "sweep_size_samples": _strip(sweep, _firsts(lasts) + [(f"Gaussian, {largest:,}", gaussian)]),
-        "sweep_width": (_own_and_linearity(ends), little),
-        "sweep_width_samples": _strip(sweep, _firsts(ends) + _own(sweep)),
+        "sweep_width": (plots.level_curves(_width_panels(ends)), little),
         "sweep_time": (plots.sweep_curves(_time_panels(sweep)), little),
-        "sweep_time_levels": (_own_and_linearity(course), little),
-        "sweep_time_samples": _strip(sweep, _firsts(course) + _own(sweep)),
-        "sweep_neighbours": _neighbours(sweep),
-        "sweep_families": (plots.sweep_curves(_family_panels(kinds), columns=2), many),
-        "sweep_family_samples": _strip(
-            sweep, [*((kind, last.samples) for kind, last in kinds.items()), (GAUSSIAN, gaussian)]
-        ),
+        "sweep_time_levels": (plots.level_curves(_own_and_linearity(course), columns=2), little),
+        "sweep_families": (plots.sweep_curves(_family_panels(sweep), columns=2), many),
+        "sweep_family_maps": (_family_maps(sweep), many),
         "sweep_linear": _linear_figure(sweep),
-        "sweep_moved": _moved(sweep),
-        "sweep_denoised": _denoised(sweep),
+        "sweep_moved": (plots.sweep_curves(_moved_panels(sweep), columns=2), many),
+        **sweep_images.draw(sweep, lasts, ends),
     }
 
 
@@ -149,25 +120,29 @@ def _level(
         who: plots.mean_and_range([getattr(one, name)[kept].mean(axis=1) for one in each])
         for who, each in found.items()
     }
-    sigmas = next(iter(found.values()))[0].sigmas
+    first = next(iter(found.values()))[0]
+    sigmas = first.straight if name in ("cosine", "nmse") else first.sigmas
     return plots.LevelPanel(title, quantity, sigmas[kept], curves)
 
 
 def _distance_panels(lasts: Mapping[str, list[Measured]]) -> "list[plots.LevelPanel]":
     """Enlarged: levels at which the rank of the Gaussian shows, and at which all networks should agree."""
-    low, high = slice(-4, None), slice(0, 4)
+    high = slice(0, 4)
     return [
         _level(_OWN, _RMSE, lasts, "own"),
         _level("Gaussian of all images", _RMSE, lasts, "whole"),
-        _level("training images' Gaussian, low noise", _RMSE, lasts, "own", low),
+        _level("training images' Gaussian, low noise", _RMSE, lasts, "own", _LOW),
         _level("training images' Gaussian, high noise", _RMSE, lasts, "own", high),
     ]
 
 
-def _own_and_linearity(found: Mapping[str, list[Measured]]) -> Any:
-    return plots.level_curves(
-        [_level(_OWN, _RMSE, found, "own"), _level("linearity", "|cosine|", found, "cosine")], columns=2
-    )
+def _own_and_linearity(found: Mapping[str, Sequence[Measured]]) -> "list[plots.LevelPanel]":
+    return [_level(_OWN, _RMSE, found, "own"), _level("linearity", "|cosine|", found, "cosine")]
+
+
+def _width_panels(ends: Mapping[str, list[Measured]]) -> "list[plots.LevelPanel]":
+    own, linearity = _own_and_linearity(ends)
+    return [own, _level(f"{_OWN}, low noise", _RMSE, ends, "own", _LOW), linearity]
 
 
 def _size_panels(sweep: Sweep) -> "list[plots.SweepPanel]":
@@ -208,14 +183,49 @@ def _time_panels(sweep: Sweep) -> "list[plots.SweepPanel]":
     ]
 
 
-def _family_panels(kinds: Mapping[str, Measured]) -> "list[plots.SweepPanel]":
-    def panel(title: str, quantity: str, name: str, log: bool) -> "plots.SweepPanel":
-        curves = {}
-        for kind, last in kinds.items():
-            curves[kind] = (last.sigmas, *ends(analysis.t_interval(getattr(last, name))))
-        return plots.SweepPanel(title, "noise level $\\sigma$", quantity, curves, log=log, falling=True)
+def _of_kinds(
+    title: str,
+    quantity: str,
+    found: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    kept: slice = slice(None),
+    log: bool = False,
+) -> "plots.SweepPanel":
+    """A measure of kinds of networks over their own noise levels: ``(levels,)`` and ``(levels, images)`` by name."""
+    curves = {kind: (sigmas[kept], *ends(analysis.t_interval(each[kept]))) for kind, (sigmas, each) in found.items()}
+    return plots.SweepPanel(title, "noise level $\\sigma$", quantity, curves, log=log, falling=True)
 
-    return [panel(_OWN, _RMSE, "own", True), panel("linearity", "|cosine|", "cosine", False)]
+
+def _kinds(sweep: Sweep) -> dict[str, Measured]:
+    return {kind: found[-1] for kind, found in sweep.families_found.items()}
+
+
+def _family_panels(sweep: Sweep) -> "list[plots.SweepPanel]":
+    kinds, references = _kinds(sweep), sweep.references[sweep.sizes[-1]]
+    own = {kind: (last.sigmas, last.own) for kind, last in (kinds | {POINTS: references[POINTS]}).items()}
+    cosine = {kind: (last.straight, last.cosine) for kind, last in (kinds | references).items()}
+    first = next(iter(kinds.values()))
+    cosine |= {"linear": (first.straight, sweep.model["cosine"])}
+    return [_of_kinds(_OWN, _RMSE, own, log=True), _of_kinds("linearity", "|cosine|", cosine)]
+
+
+def _moved_panels(sweep: Sweep) -> "list[plots.SweepPanel]":
+    shown = _kinds(sweep) | {GAUSSIAN: sweep.references[sweep.sizes[-1]][GAUSSIAN]}
+    panels = []
+    for name, quantity in (("moved", "NMSE (by the input)"), ("along", "cosine")):
+        found = {kind: (last.sigmas, getattr(last, name)) for kind, last in shown.items()}
+        panels += [
+            _of_kinds("denoised image against its input", quantity, found),
+            _of_kinds("low noise", quantity, found, _LOW),
+        ]
+    return panels
+
+
+def _family_maps(sweep: Sweep) -> Any:
+    panels = [
+        plots.EpochPanel(kind, "NMSE of weights", found["epochs"], found["nmse"].T)
+        for kind, found in sweep.adam.items()
+    ]
+    return plots.distillation_epochs(panels, sweep.sigmas)
 
 
 def _linear_figure(sweep: Sweep) -> Any:
@@ -225,56 +235,9 @@ def _linear_figure(sweep: Sweep) -> Any:
         "network_linear": "network - linear",
     }
     panels = []
-    for kind, found in sweep.linear.items():
+    for size, found in sweep.linear.items():
         curves = {
             shown: plots.mean_and_range([one[name].mean(axis=1) for one in found]) for name, shown in names.items()
         }
-        panels.append(plots.LevelPanel(kind, _RMSE, sweep.sigmas, curves))
-    return plots.level_curves(panels, columns=2)
-
-
-def _moved(sweep: Sweep) -> Any:
-    few, many = sweep.sizes[0], sweep.sizes[-1]
-    movers = {f"network, {size:,}": [one[-1] for one in sweep.sizes_found[size]] for size in (few, many)}
-    movers |= {f"Gaussian, {size:,}": [sweep.references[size][GAUSSIAN]] for size in (few, many)}
-    movers |= {f"multi-delta, {few:,}": [sweep.references[few][POINTS]]}
-    panel = replace(_level("denoised against its input", _RMSE, movers, "moved"), log=True)
-    return plots.level_curves([panel])
-
-
-def _strip(sweep: Sweep, rows: list[tuple[str, np.ndarray]]) -> Any:
-    count = min(_SHOWN, sweep.design.config.samples)
-    return plots.image_grid(
-        np.stack([images[:count] for _, images in rows]), [name for name, _ in rows], ["the same noise in each column"]
-    )
-
-
-def _firsts(found: Mapping[str, list[Measured]]) -> list[tuple[str, np.ndarray]]:
-    """Rows of a strip: the samples of the first seed's networks."""
-    return [(name, each[0].samples) for name, each in found.items()]
-
-
-def _own(sweep: Sweep) -> list[tuple[str, np.ndarray]]:
-    """Rows under a strip of networks on little data: the Gaussian's samples, and the wide network's nearest images."""
-    images = sweep.design.subset(sweep.design.arm(sweep.little, 0))
-    nearest = images[sweep.widths_found[sweep.wide][0][-1].nearest]
-    return [(GAUSSIAN, sweep.references[sweep.little][GAUSSIAN].samples), ("nearest image", nearest)]
-
-
-def _neighbours(sweep: Sweep) -> Any:
-    rows = []
-    for size in (sweep.sizes[0], sweep.sizes[-1]):
-        last = sweep.sizes_found[size][0][-1]
-        images = sweep.design.subset(sweep.design.arm(size, 0))
-        rows += [(f"{size:,} images", last.samples), ("nearest", images[last.nearest])]
-    return _strip(sweep, rows)
-
-
-def _denoised(sweep: Sweep) -> Any:
-    found = sweep.denoised
-    rows = {"held out": found.images["held_out"]}
-    for name, size in (("few", sweep.sizes[0]), ("many", sweep.sizes[-1])):
-        rows |= {f"network, {size:,}": found.images[f"network_{name}"]}
-        rows |= {f"Gaussian, {size:,}": found.images[f"gaussian_{name}"]}
-    titles = [f"denoised at $\\sigma$ = {found.sigma:.3g}"]
-    return plots.image_grid(np.stack(list(rows.values())), list(rows), titles)
+        panels.append(plots.LevelPanel(f"{size:,} images", _RMSE, sweep.sigmas, curves))
+    return plots.level_curves(panels)

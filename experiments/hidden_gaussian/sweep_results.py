@@ -5,29 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgu import analysis, training
-from dgu.core.denoisers import map_batch
-from dgu.core.typing import Denoiser
-from dgu.distributions.bases import initial_noise
+from dgu import analysis
 from dgu.models import EmpiricalDenoiser
-from experiments.hidden_gaussian.arms import Arm, Design
+from experiments.hidden_gaussian.arms import Design
 from experiments.hidden_gaussian.subject import GAUSSIAN, POINTS
-from experiments.hidden_gaussian.trainer import Measured, load, measure, summaries
+from experiments.hidden_gaussian.sweep_pictures import Denoised
+from experiments.hidden_gaussian.trainer import Measured, measure, summaries
 from experiments.study import Run
-
-#: The noise level whose denoised images are shown, as in the paper.
-DENOISED_AT = 4.0
-#: Images that are shown at most.
-_MOST_SHOWN = 12
-
-
-@dataclass(frozen=True, eq=False)
-class Denoised:
-    """Held-out images with noise of level ``sigma``, denoised: by name ``held_out`` (clean), and ``network`` and
-    ``gaussian`` of the smallest and the largest training set, such as ``network_few``."""
-
-    sigma: float
-    images: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +26,11 @@ class Sweep:
         references: the multi-delta and the Gaussian denoiser of each size, see ``reference``.
         fresh: generalisation scores of held-out images, ``[size]`` for each seed.
         little: images of the sweep over widths and time.
-        linear: ``linear_distances`` of the last networks of each seed, "memorising" and "generalising".
-        denoised: held-out images, see ``denoised``.
+        pictured: sizes whose networks are shown in pictures.
+        linear: ``linear_distances`` of the last networks, ``[size]`` for each seed or the first alone.
+        model: ``linear_model`` of the wide network on the largest set.
+        adam: ``adam_course`` of kinds of networks on the largest set, those with the wide network's preconditioning.
+        denoised: noisy images and what denoisers make of them.
     """
 
     design: Design
@@ -53,7 +40,10 @@ class Sweep:
     references: dict[int, dict[str, Measured]]
     fresh: dict[int, np.ndarray]
     little: int
-    linear: dict[str, list[dict[str, np.ndarray]]]
+    pictured: list[int]
+    linear: dict[int, list[dict[str, np.ndarray]]]
+    model: dict[str, np.ndarray]
+    adam: dict[str, dict[str, np.ndarray]]
     denoised: Denoised
 
     @property
@@ -65,6 +55,11 @@ class Sweep:
     def wide(self) -> int:
         """Channels of the wide network."""
         return self.design.config.network.model_channels
+
+    @property
+    def widest(self) -> int:
+        """Channels of the widest network on little data: the wide network's, if none has more."""
+        return max(self.widths_found)
 
     @property
     def narrow(self) -> int:
@@ -95,7 +90,7 @@ def reference(design: Design, run: Run, size: int, largest: int) -> dict[str, Me
         POINTS: run.stage(f"{POINTS}-{size}", lambda: measure(design, EmpiricalDenoiser(points), arm)),
         GAUSSIAN: run.stage(f"{GAUSSIAN}-{size}", lambda: measure(design, design.gaussian(arm), arm)),
     }
-    return {name: Measured(0, design.sigmas(arm)[:-1], **arrays) for name, arrays in stored.items()}
+    return {name: Measured(0, **design.levels(arm), **arrays) for name, arrays in stored.items()}
 
 
 def fresh_scores(design: Design, sizes: Collection[int]) -> dict[str, np.ndarray]:
@@ -109,41 +104,3 @@ def fresh_scores(design: Design, sizes: Collection[int]) -> dict[str, np.ndarray
         return float(analysis.relative_distance(held, analysis.k_nearest(held, rows)[0][:, 0]).value)
 
     return {f"n{size}": np.array([score(size, seed) for seed in range(design.config.seeds)]) for size in sorted(sizes)}
-
-
-def linear_distances(design: Design, run: Run, arm: Arm, count: int, draws: int) -> dict[str, np.ndarray]:
-    """Distances among the network of an arm, its best linear map and its Gaussian, on held-out images.
-
-    The map is made of ``count`` other held-out images, ``draws`` noisy versions of each. Arrays ``(L, held out)``.
-    """
-    images, sigmas, used = design.images.held, design.sigmas(arm)[:-1], design.config.held_out
-
-    def compute() -> dict[str, np.ndarray]:
-        denoiser, key = load(design, run.directory, arm), design.key("distillation")
-        maps = training.distill_exactly(denoiser, images[used : used + count], sigmas, key, draws=draws).denoiser
-        models: dict[str, Denoiser] = {"network": denoiser, "linear": maps, "gaussian": design.gaussian(arm)}
-        apart = analysis.score_distances(models, images[:used], sigmas, design.key("distances"), inputs="held-out")
-        pairs = (("linear", "gaussian"), ("network", "gaussian"), ("network", "linear"))
-        return {f"{a}_{b}": apart.each_image(a, b) for a, b in pairs}
-
-    return run.stage(f"linear/{arm.name}", compute)
-
-
-def denoised(design: Design, run: Run, sizes: tuple[int, int]) -> Denoised:
-    """Noisy held-out images denoised by a network and the Gaussian of the smallest and the largest training set."""
-    arms = dict(zip(("few", "many"), (design.arm(size, 0) for size in sizes)))
-    grid = design.sigmas(arms["few"])[:-1]
-    sigma = float(grid[np.argmin(np.abs(grid - DENOISED_AT))])
-    clean = design.images.held[: min(_MOST_SHOWN, design.config.held_out)]
-
-    def compute() -> dict[str, np.ndarray]:
-        noise = [initial_noise(design.key("denoised"), index, clean.shape[1:]) for index in range(len(clean))]
-        noisy = (clean + sigma * np.stack([np.asarray(one) for one in noise])).astype(np.float32)
-        models: dict[str, Denoiser] = {
-            f"network_{name}": load(design, run.directory, arm) for name, arm in arms.items()
-        }
-        models |= {f"gaussian_{name}": design.gaussian(arm) for name, arm in arms.items()}
-        levels = np.full(len(clean), sigma, np.float32)
-        return {name: np.asarray(map_batch(model, noisy, levels)) for name, model in models.items()}
-
-    return Denoised(sigma, {"held_out": clean, **run.stage("denoised", compute)})

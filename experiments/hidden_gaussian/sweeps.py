@@ -1,6 +1,6 @@
 """From memorising to generalising: networks over training-set size, width and training time.
 
-Figs 1, 5 to 8, 11 to 13, 15 to 23 and 25 of the paper.
+Figs 1, 5 to 8, 11 to 23 and 25 of the paper.
 
 By default small DDPM++ networks are trained on 8 x 8 images (Fashion-MNIST, padded to 32 pixels and reduced by means):
 18 networks that see 80,000 images each, 1.4 million in all, trained side by side, one to a device. 180,000
@@ -9,9 +9,7 @@ images they cannot. Verdicts are over three seeds, on different images. The mult
 shows exactly what a network that memorises perfectly would; it is drawn beside the networks.
 """
 
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from dgu.core.errors import require
 from experiments.hidden_gaussian import networks
@@ -20,9 +18,12 @@ from experiments.hidden_gaussian.images import Images
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.hidden_gaussian.sweep_claims import declared, tested
 from experiments.hidden_gaussian.sweep_figures import FIGURES, draw
-from experiments.hidden_gaussian.sweep_results import Sweep, denoised, fresh_scores, linear_distances, reference
+from experiments.hidden_gaussian.sweep_maps import adam_course, linear_distances, linear_model
+from experiments.hidden_gaussian.sweep_pictures import denoised
+from experiments.hidden_gaussian.sweep_results import Sweep, fresh_scores, reference
 from experiments.hidden_gaussian.trainer import Measured, summaries, train_and_measure
 from experiments.study import Claim, Cost, Findings, Options, Part, Run, Table, option
+from experiments.study.flop import network_flop
 
 #: The paper's kinds of networks beside its own.
 _KINDS = ("ddpmpp-edm", "adm-edm", "ncsnpp-ve")
@@ -52,17 +53,25 @@ class Config(Options, prefix="sweeps"):
     little: int = option(32, ge=2)
     """Training images of the sweep over widths, and of that over training time."""
     widths: tuple[int, ...] = option((4,), ge=1)
-    """Widths (channels) in addition to the wide network's, six at most; the smallest is the narrow network."""
-    families: tuple[str, ...] = ("ncsnpp-edm", "adm-edm", "ddpmpp-vp")
+    """Widths (channels) in addition to the wide network's, six at most; the smallest is the narrow network, and on
+    little data the largest is the wide one."""
+    between: tuple[int, ...] = option((1024,), ge=2)
+    """Of the sizes those whose networks are shown in pictures and beside linear maps, in addition to the smallest and
+    the largest."""
+    families: tuple[str, ...] = ("ncsnpp-edm", "adm-edm", "ncsnpp-ve")
     """Other kinds of networks, trained on the largest set once: ddpmpp, ncsnpp or adm, and edm, vp or ve."""
     linear_images: int = option(300, ge=1)
     """Held-out images on which networks are distilled; distances are then taken on others."""
     linear_draws: int = option(6, ge=1)
     """Noisy versions of each of these images."""
+    adam_epochs: int = option(25, ge=1)
+    """Passes of Adam over these images, to distil each kind of network."""
+    adam_batch: int = option(32, ge=1)
+    """Images in a step of Adam."""
 
     def check(self) -> None:
         """No list is too short, too long or names anything twice."""
-        for name, most in (("sizes", 7), ("widths", 6), ("families", 6)):
+        for name, most in (("sizes", 7), ("widths", 6), ("between", 5), ("families", 3)):
             values = getattr(self, name)
             fine = len(values) <= most and len(set(values)) == len(values)
             require(fine, f"sweeps.{name}", values, f"at most {most}, each once")
@@ -73,25 +82,34 @@ class Config(Options, prefix="sweeps"):
             require(family in known, "sweeps.families", family, f"one of {', '.join(sorted(known))}")
 
 
-def _on(sizes: tuple[int, ...], little: int, widths: tuple[int, ...]) -> Config:
-    """The paper's sweeps on another of its sets of images."""
-    return Config(sizes=sizes, little=little, widths=widths, families=_KINDS, linear_images=3_000, linear_draws=3)
+def _on(sizes: tuple[int, ...], little: int, widths: tuple[int, ...], between: tuple[int, ...]) -> Config:
+    """The paper's sweeps on one of its sets of images."""
+    return Config(
+        sizes=sizes,
+        little=little,
+        widths=widths,
+        between=between,
+        families=_KINDS,
+        linear_images=3_000,
+        linear_draws=3,
+        adam_epochs=100,
+        adam_batch=256,
+    )
 
 
 PRESETS = {
-    "smoke": Config(sizes=(4, 16), little=4, widths=(4,), families=(), linear_images=16, linear_draws=6),
-    "default": Config(),
-    "paper": Config(
-        sizes=(68, 137, 1094, 4375, 8750, 35000, 70000),
-        little=1094,
-        widths=(4, 8, 16, 32, 64),
-        families=_KINDS,
-        linear_images=10_000,
-        linear_draws=3,
+    "smoke": Config(
+        sizes=(4, 16), little=4, widths=(4,), between=(), families=(), linear_images=16, linear_draws=6, adam_epochs=2
     ),
-    "paper-cifar10": _on((782, 1563, 3125, 6250, 12500, 25000, 50000), 782, (4, 8, 16, 32)),
-    "paper-afhqv2": _on((123, 494, 1975, 7901), 123, (4, 8, 16, 32, 64)),
-    "paper-churches": _on((68, 137, 1094, 4375, 8750, 35000), 1094, (4, 8, 16, 32, 64)),
+    "default": Config(),
+    "paper": replace(
+        _on((68, 137, 1094, 4375, 8750, 35000, 70000), 1094, (4, 8, 16, 32, 64), (1094, 4375, 35000)),
+        linear_images=29_500,
+        linear_draws=1,
+    ),
+    "paper-cifar10": _on((782, 1563, 3125, 6250, 12500, 25000, 50000), 782, (4, 8, 16, 32, 128), (1563, 12500, 25000)),
+    "paper-afhqv2": _on((123, 494, 1975, 7901), 123, (4, 8, 16, 32, 64), (1975,)),
+    "paper-churches": _on((68, 137, 1094, 4375, 8750, 35000), 1094, (4, 8, 16, 32, 64), (1094, 4375)),
 }
 
 
@@ -143,7 +161,7 @@ def measure(config: Config, subject: Subject, run: Run) -> Sweep:
     """Train what is not trained yet, and measure it beside the closed forms."""
     common = subject.config.networks
     design = Design(common, networks.gather(common), run.seed)
-    plan, sizes, seeds = arms(config, design), _sizes(config, design.images), range(common.seeds)
+    plan, sizes = arms(config, design), _sizes(config, design.images)
     found = train_and_measure(design, run.directory, _every(config, design), "sweeps")
     by_width: dict[int, list[list[Measured]]] = {}
     for arm in plan["width"]:
@@ -151,22 +169,47 @@ def measure(config: Config, subject: Subject, run: Run) -> Sweep:
     every = sorted({*sizes, config.little})
     references = {size: reference(design, run, size, sizes[-1]) for size in every}
     fresh = run.stage("fresh", fresh_scores, design, every)
-
-    def linear(size: int) -> list[dict[str, np.ndarray]]:
-        count, draws = config.linear_images, config.linear_draws
-        return [linear_distances(design, run, design.arm(size, seed), count, draws) for seed in seeds]
-
+    count, draws = config.linear_images, config.linear_draws
+    linear = {
+        size: [linear_distances(design, run, design.arm(size, seed), count, draws) for seed in used]
+        for size, used in _mapped(config, sizes, common.seeds).items()
+    }
+    kinds = [design.arm(sizes[-1], 0), *plan["families"]]
     return Sweep(
         design=design,
         sizes_found={size: [found[arm] for arm in plan["size"] if arm.size == size] for size in sizes},
         widths_found=by_width,
-        families_found={arm.family: found[arm] for arm in (design.arm(sizes[-1], 0), *plan["families"])},
+        families_found={arm.family: found[arm] for arm in kinds},
         references=references,
         fresh={size: fresh[f"n{size}"] for size in every},
         little=config.little,
-        linear={"memorising": linear(config.little), "generalising": linear(sizes[-1])},
-        denoised=denoised(design, run, (sizes[0], sizes[-1])),
+        pictured=_pictured(config, sizes),
+        linear=linear,
+        model=linear_model(design, run, kinds[0], count, draws),
+        adam={
+            arm.family: adam_course(design, run, arm, count, config.adam_epochs, config.adam_batch)
+            for arm in kinds
+            if _distilled(arm, common)
+        },
+        denoised=denoised(design, run, _pictured(config, sizes), [arm for arm in plan["width"] if arm.seed == 0]),
     )
+
+
+def _pictured(config: Config, sizes: tuple[int, ...]) -> list[int]:
+    """The sizes whose networks are shown in pictures, rising."""
+    return sorted({sizes[0], *(size for size in config.between if size in sizes), sizes[-1]})
+
+
+def _mapped(config: Config, sizes: tuple[int, ...], seeds: int) -> dict[int, range]:
+    """The sizes whose networks have their best linear maps found, with the seeds: all where claims are tested, else the
+    first."""
+    tested = (config.little, sizes[-1])
+    return {size: range(seeds if size in tested else 1) for size in sorted({*_pictured(config, sizes), *tested})}
+
+
+def _distilled(arm: Arm, common: networks.Config) -> bool:
+    """Whether the arm has the preconditioning of the wide network, and so its noise levels."""
+    return arm.family.split("-")[1] == common.network.preconditioning
 
 
 def report(config: Config, subject: Subject, sweep: Sweep) -> Findings:
@@ -202,7 +245,8 @@ def report(config: Config, subject: Subject, sweep: Sweep) -> Findings:
             "sizes": {str(size): row for size, row in over_sizes.items()},
             "time": over_time,
             "linear": {
-                name: [float(one["linear_gaussian"].mean()) for one in found] for name, found in sweep.linear.items()
+                str(size): [float(one["linear_gaussian"].mean()) for one in found]
+                for size, found in sweep.linear.items()
             },
         },
     )
@@ -224,7 +268,12 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     """Training and measuring every arm."""
     common = plan.config.networks
     design = Design(common, networks.planned(common), plan.config.seed)
-    return training_costs("sweeps", design, _every(config, design))
+    found, sizes = training_costs("sweeps", design, _every(config, design)), _sizes(config, design.images)
+    maps = 1 + sum(len(seeds) for seeds in _mapped(config, sizes, common.seeds).values())
+    kinds = [arm for arm in (design.arm(sizes[-1], 0), *arms(config, design)["families"]) if _distilled(arm, common)]
+    looked = common.levels * config.linear_images * (maps * config.linear_draws + len(kinds) * config.adam_epochs)
+    flop = looked * max(network_flop(design.network(arm)) for arm in kinds)
+    return [*found, replace(found[1], stage="sweeps: linear maps", network_evaluations=looked, flop=flop)]
 
 
 PART = Part(

@@ -43,24 +43,30 @@ class Measured:
 
     Attributes:
         seen: images seen in training.
-        sigmas: ``(L,)`` noise levels.
-        cosine, nmse: linearity scores (11) and (12) at equal weights, ``(L, pairs)``.
+        sigmas: ``(L,)`` noise levels of the distances.
+        straight: ``(M,)`` noise levels of the linearity scores.
+        cosine, nmse: linearity scores (11) and (12) at equal weights, ``(M, pairs)``.
         own, whole: root-mean-square distance to the Gaussian of the arm's images and of all, ``(L, held out)``.
-        moved: that of the denoised image to its input.
+        moved: the norm of the difference of the denoised image to its noisy input, relative to the input's.
+        along: cosine of the angle between the denoised image and its noisy input.
         loss: denoising loss of held-out images at three noise levels, ``(held out, 3)``.
         samples: ``(n, H, W, C)``, number i from the same initial noise in all arms.
+        path: denoised states on the way to the first sample, ``(steps, H, W, C)``.
         distance, nearest: Euclidean distance of each sample to the nearest of the arm's images, and its row, ``(n,)``.
     """
 
     seen: int
     sigmas: np.ndarray
+    straight: np.ndarray
     cosine: np.ndarray
     nmse: np.ndarray
     own: np.ndarray
     whole: np.ndarray
     moved: np.ndarray
+    along: np.ndarray
     loss: np.ndarray
     samples: np.ndarray
+    path: np.ndarray
     distance: np.ndarray
     nearest: np.ndarray
 
@@ -123,7 +129,7 @@ def train_and_measure(
                 new = not _stage(directory, arm, step).exists()
                 stored = directory.stage(f"networks/{arm.name}/{step}", compute)
                 bar.update(config.evaluations if new else 0)
-                found[arm].append(Measured(step * batch, design.sigmas(arm)[:-1], **stored))
+                found[arm].append(Measured(step * batch, **design.levels(arm), **stored))
     return found
 
 
@@ -164,26 +170,31 @@ def load(design: Design, directory: RunDirectory, arm: Arm, step: int | None = N
 
 def measure(design: Design, denoiser: Denoiser, arm: Arm) -> dict[str, np.ndarray]:
     """What is kept of a checkpoint, or of any other denoiser in its place: the arrays of ``Measured``."""
-    config, sigmas = design.config, design.sigmas(arm)[:-1]
-    held, batch = design.images.held, config.batch_size
-    linear = analysis.linearity(denoiser, held, sigmas, design.key("linearity"), pairs=config.pairs, batch_size=batch)
+    config, levels = design.config, design.levels(arm)
+    sigmas, held, batch = levels["sigmas"], design.images.held, config.batch_size
+    linear = analysis.linearity(
+        denoiser, held, levels["straight"], design.key("linearity"), pairs=config.pairs, batch_size=batch
+    )
     models: dict[str, Denoiser] = {
         "network": denoiser,
         "own": design.gaussian(arm),
         "whole": design.whole,
-        "moved": jax.tree_util.Partial(identity),
+        "input": jax.tree_util.Partial(identity),
     }
     held = held[: config.held_out]
     apart = analysis.score_distances(models, held, sigmas, design.key("distances"), inputs="held-out", batch_size=batch)
-    samples, images = design.draw(denoiser, arm), design.subset(arm)
+    (samples, paths), images = design.draw(denoiser, arm), design.subset(arm)
     distance, nearest = analysis.k_nearest(samples.reshape(len(samples), -1), images.reshape(len(images), -1))
-    levels = np.clip((0.1, 0.3, 1.0), sigmas[-1], sigmas[0])
+    at = np.clip((0.1, 0.3, 1.0), sigmas[-1], sigmas[0]).tolist()
     return {
         "cosine": linear.each_cosine()[:, 0],
         "nmse": linear.each_nmse()[:, 0],
-        **{name: apart.each_image("network", name) for name in ("own", "whole", "moved")},
-        "loss": analysis.denoising_loss(denoiser, held, design.key("loss"), sigmas=levels.tolist(), draws=1),
+        **{name: apart.each_image("network", name) for name in ("own", "whole")},
+        "moved": apart.each_nmse("input", "network"),
+        "along": apart.each_cosine("input", "network"),
+        "loss": analysis.denoising_loss(denoiser, held, design.key("loss"), sigmas=at, draws=1),
         "samples": samples,
+        "path": paths[0],
         "distance": distance[:, 0],
         "nearest": nearest[:, 0],
     }

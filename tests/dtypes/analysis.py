@@ -292,7 +292,7 @@ WITHOUT = {
         _NUMBERS,
     ),
     **dict.fromkeys(
-        """KLMeasure generator_expansion map_spectra observe_norms pair_distances path_expansion score_kl snapshots
+        """KLMeasure asymmetry generator_expansion map_spectra observe_norms pair_distances path_expansion score_kl snapshots
         step_expansion target_log_density trace_trajectories weight_nmse""".split(),
         _DENOISER,
     ),

@@ -147,6 +147,9 @@ OTHER = {
     ),
     "gaussian_arms": lambda give: gaussian_arms(give(CLASSES), KEY, 3),
     "gradient_flow": lambda give: T.gradient_flow(LOSS, give(np.array([0, 1, 9])), give(np.array([[1, 2, 3]]))),
+    "linear_gradient_descent": lambda give: T.linear_gradient_descent(
+        give(np.array([1, 2, 3])), give(np.diag([4, 5, 6])), 1.0, doublings=5
+    ),
     "loss_weight": lambda give: T.loss_weight(SDE, "likelihood", give(np.array([1, 1]))),
     "population_loss": lambda give: T.population_loss(
         features(),

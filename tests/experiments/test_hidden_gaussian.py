@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass, fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from dgu import analysis
 from dgu.core.errors import InputError
 from dgu.samplers import karras_sigmas
-from experiments.hidden_gaussian import STUDY, contribution, distances, distillation
+from experiments.hidden_gaussian import STUDY, contribution, descent, distances, distillation, linear_maps
 from experiments.hidden_gaussian.subject import PAPER, gather
 from experiments.study import Findings, Options, Part, RunDirectory, Study
 from experiments.study.claims import judge
@@ -150,7 +151,8 @@ def distillation_verdicts(**changed):
     jitter = 1e-4 * np.array([-1.0, 1.0, 0.0, -1.0, 1.0])
     for found in (exact, own):
         found |= {f"{name}_without": values[:, None] + jitter for name, values in dict(found).items()}
-    claims = judged(distillation.CLAIMS, distillation.tested(sigmas, exact, adam, own, 10, ""))
+    of_maps = [claim for claim in distillation.CLAIMS if claim is not descent.CLAIM]
+    claims = judged(of_maps, distillation.tested(sigmas, exact, adam, own, 10, ""))
     return {name.removeprefix("distillation-"): claim for name, claim in claims.items()}
 
 
@@ -234,3 +236,16 @@ def test_each_control_fails_the_claim_on_what_the_network_adds():
     assert parts(contribution_claim(0.97, 0.8, 1.2)) == ["supported", "supported", "not supported"]
     assert parts(contribution_claim(0.97, 0.8, 1.0))[2] == "undecided"
     assert contribution_claim(0.97, 0.8, 0.5, (80.0, 0.01)).verdict == "not applicable"
+
+
+def test_gradient_descent_on_disjoint_parts_ends_at_their_gaussians():
+    pixels, _ = images(60)
+    lab = SimpleNamespace(train=pixels, shape=pixels.shape[1:], sigmas=karras_sigmas(4)[:-1])
+    found = descent.measured(linear_maps.Config(groups=3), lab)
+    assert found["converging"].shape == (4, 33, 3) and found["diverging"].shape == (4, 9, 3)
+    # From 0 the distance is nearly 1 at first; at the end it is nothing.
+    assert (found["converging"][:, 0] < 1).all() and found["converging"][:, -1].max() < 1e-6
+    claim = judge(descent.CLAIM, descent.tested(lab.sigmas, found), PAPER)
+    assert claim.verdict == "supported" and "of 3 parts" in claim.note
+    away = {"converging": found["diverging"], "diverging": found["diverging"]}
+    assert judge(descent.CLAIM, descent.tested(lab.sigmas, away), PAPER).verdict == "not supported"

@@ -1,6 +1,7 @@
 """The networks that ``hidden_gaussian`` trains: their images, their initial noise, and closed forms in their place."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +10,9 @@ from jax.tree_util import Partial
 
 from dgu.distributions.bases import initial_noise
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
-from experiments.hidden_gaussian import networks
+from experiments.hidden_gaussian import networks, sweep_maps, sweep_pictures
 from experiments.hidden_gaussian.trainer import Measured, identity, measure
+from experiments.study import Run, RunDirectory
 from experiments.study.inputs import Inputs, recording
 from tests.experiments.hidden_networks import tiny, write_sources
 
@@ -24,12 +26,63 @@ def test_all_arms_start_from_the_same_noise(sources):
     lab = tiny(sources)
     # A denoiser that leaves its input alone has slope 0: its samples are their own starts.
     starts = [
-        lab.draw(Partial(identity), arm) for arm in (lab.arm(4, 0), lab.arm(20, 1, 4), lab.arm(4, 0, family="adm-edm"))
+        lab.draw(Partial(identity), arm)[0]
+        for arm in (lab.arm(4, 0), lab.arm(20, 1, 4), lab.arm(4, 0, family="adm-edm"))
     ]
     wanted = np.stack([80 * np.asarray(initial_noise(lab.key("samples"), index, (6, 6, 1))) for index in range(5)])
     for found in starts:
         np.testing.assert_array_equal(found, starts[0])
     np.testing.assert_allclose(starts[0], wanted, rtol=1e-5)
+
+
+def test_samples_are_of_ten_euler_steps_and_the_last_denoised_state(sources):
+    """A Gaussian's steps, one by one in float64: x + (s' - s) (x - D(x)) / s."""
+    lab = tiny(sources, steps=10)
+    arm = lab.arm(20, 0)
+    found, paths = lab.draw(lab.gaussian(arm), arm)
+    points = lab.subset(arm).reshape(20, -1).astype(np.float64)
+    mean, covariance = points.mean(axis=0), np.cov(points.T, bias=True)
+    levels = lab.sigmas(arm, 10)
+    assert levels[1] == pytest.approx(42.415189318512674) and levels[-2] == pytest.approx(0.002)
+    x = levels[0] * np.asarray(initial_noise(lab.key("samples"), 3, (6, 6, 1)), np.float64).ravel()
+    for step, (sigma, after) in enumerate(pairwise(levels)):
+        clean = mean + covariance @ np.linalg.solve(covariance + sigma**2 * np.eye(36), x - mean)
+        np.testing.assert_allclose(paths[3, step].ravel(), clean, atol=2e-4)
+        x = x + (after - sigma) * (x - clean) / sigma
+    np.testing.assert_allclose(found[3].ravel(), x, atol=2e-4)
+    np.testing.assert_allclose(found, paths[:, -1], atol=1e-6)
+    # Heun's method makes others of the same noise.
+    second, _ = tiny(sources, steps=10, method="heun").draw(lab.gaussian(arm), arm)
+    assert 1e-3 < np.abs(second - found).mean() < 0.3
+
+
+def test_pictures_and_linear_maps_of_known_denoisers(sources, tmp_path, monkeypatch):
+    """In the place of each network stands the Gaussian of its images."""
+    lab = tiny(sources)
+    for module in (sweep_pictures, sweep_maps):
+        monkeypatch.setattr(module, "load", lambda design, directory, arm, step=None: design.gaussian(arm))
+    run = Run(RunDirectory.open(tmp_path / "run", lab.config), 0, "sweeps")
+    found = sweep_pictures.denoised(lab, run, [4, 24], [lab.arm(4, 0, 4), lab.arm(4, 0)])
+    assert found.sigma == lab.sigmas(lab.arm(4, 0))[1] and found.high == lab.sigmas(lab.arm(4, 0))[0]
+    gaussian, inputs = GaussianDenoiser.fit(lab.subset(lab.arm(24, 0))), found.inputs
+    np.testing.assert_allclose(inputs["noisy"] - inputs["clean"], found.sigma * inputs["noise"], atol=1e-5)
+    for kind, sigma in (("noisy", found.sigma), ("pure", found.sigma), ("high", found.high)):
+        for name in (sweep_pictures.of_size("network", 24), sweep_pictures.of_size("Gaussian", 24)):
+            np.testing.assert_allclose(
+                found.outputs[f"{kind}_{name}"][2], gaussian(inputs[kind][2], sigma), atol=1e-4 * sigma
+            )
+    assert {f"high_{name}" for name in ("width-4", "width-8", "time-0", "time-1")} <= found.outputs.keys()
+    # The best linear map of a Gaussian is the Gaussian.
+    arm = lab.arm(24, 0)
+    apart = sweep_maps.linear_distances(lab, run, arm, 8, 60)
+    assert apart["network_gaussian"].max() < 1e-5 and apart["linear_gaussian"].max() < 0.05
+    model = sweep_maps.linear_model(lab, run, arm, 8, 60)
+    np.testing.assert_allclose(model["samples"], lab.draw(lab.gaussian(arm), arm)[0], atol=0.05)
+    turned = np.abs((model["left"] * model["components"]).sum(axis=(1, 2, 3)))
+    assert turned[0] > 0.99
+    course = sweep_maps.adam_course(lab, run, arm, 8, 4, 4)
+    np.testing.assert_allclose(course["nmse"][0], 1)
+    assert course["epochs"].tolist() == [0, 1, 2, 3, 4] and (course["nmse"][-1] < 1).all()
 
 
 def test_images_of_an_arm(sources):
@@ -69,7 +122,10 @@ def test_closed_forms_in_the_place_of_networks(sources):
     fit = GaussianDenoiser.fit(lab.subset(arm))
     centred = (lab.images.held[:12] - np.asarray(fit.mean)).reshape(12, -1)
     rest = centred - centred @ fit.basis @ fit.basis.T
-    np.testing.assert_allclose(own.moved[-1], np.sqrt((rest**2).mean(axis=1)), rtol=0.05)
+    clean = np.linalg.norm(lab.images.held[:12].reshape(12, -1), axis=1)
+    np.testing.assert_allclose(own.moved[-1], np.linalg.norm(rest, axis=1) / clean, rtol=0.05)
+    # Without its rest an image is as long as the cosine says.
+    np.testing.assert_allclose(own.along[-1] ** 2 + own.moved[-1] ** 2, 1, atol=0.1)
 
 
 def test_gaussians_of_all_sizes_have_one_shape(sources):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.hidden_gaussian import strong, sweep_claims, sweep_results
+from experiments.hidden_gaussian import strong, sweep_claims, sweep_pictures, sweep_results
 from experiments.hidden_gaussian.subject import PAPER
 from experiments.hidden_gaussian.trainer import Measured
 from experiments.study.claims import judge
@@ -23,13 +23,16 @@ def fake(seen, own, score=0.5, cosine=0.9, loss=1.0):
     return Measured(
         seen=seen,
         sigmas=np.array([1.0]),
+        straight=np.array([1.0]),
         cosine=cosine * ones,
         nmse=ones,
         own=own * ones,
         whole=own * ones,
         moved=ones,
+        along=ones,
         loss=loss * np.ones((2, 3)),
         samples=samples,
+        path=samples,
         distance=distance,
         nearest=np.zeros(3, int),
     )
@@ -55,13 +58,14 @@ def swept(sources, wide, narrow, last_score, by_size):
     }
     fresh = {size: np.full(3, 0.5) for size in sizes}
     apart = {
-        name: [
+        size: [
             {"linear_gaussian": shift * near * np.ones((4, 2)), "network_gaussian": shift * 0.5 * np.ones((4, 2))}
             for shift in shifts
         ]
-        for name, near in (("memorising", 0.3), ("generalising", 0.1))
+        for size, near in ((4, 0.3), (32, 0.1))
     }
-    return sweep_results.Sweep(lab, sizes, courses, {}, {}, fresh, 4, apart, sweep_results.Denoised(4.0, {}))
+    pictures = sweep_pictures.Denoised(4.0, 42.0, {}, {})
+    return sweep_results.Sweep(lab, sizes, courses, {}, {}, fresh, 4, [4, 32], apart, {}, {}, pictures)
 
 
 def judged(sweep):

@@ -20,7 +20,7 @@ from tests.experiments.universality_study import contents
 TINY = (
     "--preset smoke --parts sweeps strong --networks.pad 0 --networks.size None "
     "--networks.training.duration-kimg 0.064 --networks.training.batch-size 8 --networks.held-out 6 --networks.pairs 3 "
-    "--networks.samples 3 --networks.levels 2 --networks.steps 2 "
+    "--networks.samples 3 --networks.levels 2 --networks.linearity-levels 2 --networks.steps 2 "
     "--sweeps.sizes 4 20 --sweeps.linear-images 10 --strong.sizes 4 20"
 ).split()
 #: Updates of one training, 8 images each.
@@ -173,8 +173,11 @@ def costs(capsys, *options):
 def test_a_run_costs_what_it_says(sources, capsys):
     found = costs(capsys, *TINY, *sources)
     assert found["sweeps: training"] == 6 * STEPS * 8
-    # Six arms at two checkpoints: distances and pairs at two levels, losses at three, samples of two Heun steps.
-    assert found["sweeps: measuring"] == 6 * 2 * (2 * (6 + 3 * 3) + 3 * 6 + 3 * 3)
+    # Six arms at two checkpoints: distances and pairs at two levels, losses at three, samples of two Euler steps.
+    assert found["sweeps: measuring"] == 6 * 2 * (2 * (6 + 3 * 3) + 3 * 6 + 3 * 2)
+    # Best linear maps of two seeds on few and on many images, and of one network in full, of six draws of ten images;
+    # two epochs of Adam for one network; all at two levels.
+    assert found["sweeps: linear maps"] == 2 * (5 * 10 * 6 + 10 * 2)
 
 
 def test_paper_presets_have_its_lists():

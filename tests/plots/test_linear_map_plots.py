@@ -95,10 +95,22 @@ def test_correlation_matrices_share_their_colours():
 def test_the_course_of_a_distillation_holds_every_level():
     rng = np.random.default_rng(3)
     epochs, nmse, losses = np.array([0, 2, 4]), rng.random((3, 5)) + 0.1, rng.random((5, 4)) + 0.1
-    figure = plots.distillation_epochs(epochs, nmse, losses, SIGMAS)
+    panels = [
+        plots.EpochPanel("", "NMSE", epochs, nmse.T),
+        plots.EpochPanel("loss", "loss", np.arange(1, 5), losses, log=False, time="steps", log_time=True),
+    ]
+    figure = plots.distillation_epochs(panels, SIGMAS)
     finish(figure)
+    left, right = figure.axes
+    assert (left.get_xscale(), left.get_yscale(), left.get_xlabel()) == ("linear", "log", "epochs")
+    assert (right.get_xscale(), right.get_yscale(), right.get_xlabel()) == ("log", "linear", "steps")
     for level, sigma in enumerate(SIGMAS):
         one, other = (lines(axes)[f"$\\sigma$ = {sigma:.3g}"] for axes in figure.axes)
+        np.testing.assert_array_equal(one.get_xdata(), epochs)
         np.testing.assert_array_equal(one.get_ydata(), nmse[:, level])
         np.testing.assert_array_equal(other.get_ydata(), losses[level])
         assert one.get_color().tolist() == other.get_color().tolist()
+    with pytest.raises(InputError, match="number of panels = 0"):
+        plots.distillation_epochs([], SIGMAS)
+    with pytest.raises(InputError, match="shape of 'a'"):
+        plots.distillation_epochs([plots.EpochPanel("a", "", epochs, nmse)], SIGMAS)

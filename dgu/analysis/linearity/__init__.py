@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dgu.analysis.linearity.level_by_level import level_triplets as level_triplets
     from dgu.analysis.linearity.level_losses import level_losses as level_losses
     from dgu.analysis.linearity.level_losses import linear_level_loss as linear_level_loss
+    from dgu.analysis.linearity.linear_maps import asymmetry as asymmetry
     from dgu.analysis.linearity.linear_maps import map_spectra as map_spectra
     from dgu.analysis.linearity.linear_maps import orthogonality_residual as orthogonality_residual
     from dgu.analysis.linearity.linear_maps import subspace_overlap as subspace_overlap

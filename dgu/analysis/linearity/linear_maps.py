@@ -115,3 +115,11 @@ def orthogonality_residual(
     require(scale > 0, "images", "all equal", "images that differ")
     stream = level_moments(denoiser, rows, levels, key, draws=draws, residual=True, batch_size=batch_size)
     return np.array([float(np.linalg.norm(found.cross)) / found.count / scale for found in stream])
+
+
+def asymmetry(maps: LinearDenoiser) -> Float64[np.ndarray, "levels"]:
+    """``|W - W^T|_F / (2 |W|_F)`` of each map, from 0 (symmetric, or 0) to 1 (antisymmetric). Li et al., Fig 14."""
+    weights = np.asarray(maps.weights, np.float64)
+    skew = np.linalg.norm(weights - np.swapaxes(weights, 1, 2), axis=(1, 2))
+    size = np.linalg.norm(weights, axis=(1, 2))
+    return np.asarray(skew / (2 * np.where(size > 0, size, 1.0)))

@@ -59,7 +59,20 @@ class ScoreDistances:
 
     def nmse(self, first: str, second: str) -> Estimate:
         """``E |D_1 - D_2| / |D_1|`` at each level, with 95 % intervals over images. Not symmetric. Li et al., (53)."""
-        return t_interval(self._between(first, second) / self.norms[:, self._place(first)], bounds=(0, np.inf))
+        return t_interval(self.each_nmse(first, second), bounds=(0, np.inf))
+
+    def each_nmse(self, first: str, second: str) -> Float[np.ndarray, "levels n"]:
+        """``|D_1 - D_2| / |D_1|`` at each level on each image: what ``nmse`` is the mean of."""
+        return np.asarray(self._between(first, second) / self.norms[:, self._place(first)])
+
+    def each_cosine(self, first: str, second: str) -> Float[np.ndarray, "levels n"]:
+        """Cosine of the angle between ``D_1`` and ``D_2`` at each level on each image, from -1 to 1, by the law of
+        cosines: ``(|D_1|^2 + |D_2|^2 - |D_1 - D_2|^2) / (2 |D_1| |D_2|)``. Li et al., Fig 15."""
+        one, two = (self.norms[:, self._place(name)].astype(np.float64) for name in (first, second))
+        apart = self._between(first, second).astype(np.float64)
+        # As a square it keeps its digits where both nearly agree.
+        cosine = 1 - (apart**2 - (one - two) ** 2) / (2 * one * two)
+        return np.clip(cosine, -1.0, 1.0)
 
     @property
     def measured(self) -> dict[str, np.ndarray]:

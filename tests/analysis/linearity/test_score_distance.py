@@ -49,7 +49,7 @@ def test_equals_a_plain_loop_over_levels_pairs_and_images(x64):
     models = {"points": EmpiricalDenoiser(train), "gaussian": gaussian, "identity": Identity()}
     sigmas = GRID[[1, 5, 8]]
     found = score_distances(models, held, sigmas, KEY, inputs="held-out", batch_size=4)
-    ratios = np.zeros((2, 3, 11))
+    ratios, cosine = np.zeros((2, 3, 11)), np.zeros((3, 11))
     answers = jax.jit(lambda models, x, sigma: [model(x, sigma) for model in models])
     noisy = jax.jit(noisy_input)
     for level, sigma in enumerate(sigmas):
@@ -57,12 +57,16 @@ def test_equals_a_plain_loop_over_levels_pairs_and_images(x64):
             x = noisy(KEY, jnp.asarray(image), row, sigma, level)
             one, two = map(np.asarray, answers((models["points"], gaussian), x, sigma))
             distance = np.sqrt(((one - two) ** 2).sum())
+            cosine[level, row] = (one * two).sum() / np.sqrt((one**2).sum() * (two**2).sum())
             ratios[:, level, row] = distance / np.sqrt(D), distance / np.sqrt((two**2).sum())
             np.testing.assert_allclose(found.norms[level, 2, row], np.linalg.norm(x), rtol=1e-12)
     rmse, nmse = found.rmse("points", "gaussian"), found.nmse("gaussian", "points")
     np.testing.assert_allclose(rmse.value, ratios[0].mean(axis=1), rtol=1e-9)
     np.testing.assert_allclose(nmse.value, ratios[1].mean(axis=1), rtol=1e-9)
     np.testing.assert_allclose(found.each_image("points", "gaussian"), ratios[0], rtol=1e-9)
+    np.testing.assert_allclose(found.each_nmse("gaussian", "points"), ratios[1], rtol=1e-9)
+    np.testing.assert_allclose(found.each_cosine("points", "gaussian"), cosine, rtol=1e-9)
+    np.testing.assert_allclose(found.each_cosine("points", "points"), 1)
     np.testing.assert_array_equal(found.measured["differences"], found.differences)
     np.testing.assert_array_equal(found.measured["norms"], found.norms)
     half = 2.2281388519649385 * ratios[0].std(axis=1, ddof=1) / np.sqrt(11)  # t of 10 degrees of freedom
