@@ -10,9 +10,11 @@ from dgu.core.lazy import load_on_use
 
 if TYPE_CHECKING:
     from dgu.analysis.subspaces.class_fit import fit_classes as fit_classes
+    from dgu.analysis.subspaces.clustering import clustering_objective as clustering_objective
     from dgu.analysis.subspaces.clustering import k_subspaces as k_subspaces
     from dgu.analysis.subspaces.clustering import spectral_labels as spectral_labels
     from dgu.analysis.subspaces.distances import Recovery as Recovery
+    from dgu.analysis.subspaces.distances import adjusted_rand_index as adjusted_rand_index
     from dgu.analysis.subspaces.distances import orthonormalised as orthonormalised
     from dgu.analysis.subspaces.distances import principal_basis as principal_basis
     from dgu.analysis.subspaces.distances import projector_distances as projector_distances

@@ -38,6 +38,23 @@ class SubspaceClusters(NamedTuple):
     reseeded: Array
 
 
+def clustering_objective(
+    bases: Num[ArrayLike, "K n r"], rows: Num[ArrayLike, "m n"]
+) -> tuple[Float[Array, ""], Int[Array, "m"]]:
+    """The objective (17) of subspace clustering, ``(1 / m) sum_k sum_{i in C_k} |U_k^T x_i|^2``, and the cluster of
+    each row: the subspace with its longest projection, the first on ties; pure.
+
+    Args:
+        bases: orthonormal columns; columns of 0 are not there.
+        rows: the points, as they are.
+
+    Wang et al., arXiv 2409.02426, Theorem 3.
+    """
+    bases, rows = as_jax_floats("bases", bases), as_jax_floats("rows", rows)
+    energy = jnp.sum(jnp.square(jnp.einsum("mn,knr->mkr", rows, bases, precision=_HIGHEST)), axis=2)
+    return jnp.mean(jnp.max(energy, axis=1)), jnp.argmax(energy, axis=1)
+
+
 def normalised(rows: Float[Array, "m n"]) -> Float[Array, "m n"]:
     """Rows scaled to unit length; zero rows stay zero."""
     norms = jnp.sqrt(jnp.sum(jnp.square(rows), axis=1, keepdims=True))

@@ -19,15 +19,18 @@ from dgu.training.subspaces.sgd import TimeGrid, exact_loss
 
 
 def drawn_loss(
-    basis: Num[ArrayLike, "n r"], rows: Num[ArrayLike, "m n"], grid: TimeGrid, keys: Any
+    basis: Num[ArrayLike, "n r"] | Num[ArrayLike, "K n r"], rows: Num[ArrayLike, "m n"], grid: TimeGrid, keys: Any
 ) -> Float[np.ndarray, "k"]:
     """The denoising loss of ``zeta_t U U^T x_t`` with drawn noise, ``exact_loss`` on average; in float64.
+
+    Of several bases, that of the hard-max network (15, 16), which projects onto the subspace that the clean example
+    chooses.
 
     A value for each of the ``keys`` ``(k,)``: the mean over rows and times of ``|zeta U U^T (s x0 + gamma eps) -
     x0|^2``, with one standard normal ``eps`` for each row and time.
 
     Args:
-        basis: ``(n, r)``.
+        basis: ``(n, r)``, or ``(K, n, r)``.
         rows: clean examples ``(m, n)``.
         grid: scales and noise levels of the times.
         keys: a vector of keys.
@@ -37,7 +40,7 @@ def drawn_loss(
 
     @jax.jit
     def drawn(basis: Array, rows: Array, keys: Array) -> Array:
-        network = HardmaxNetwork(basis[None])
+        network = HardmaxNetwork(basis if basis.ndim == 3 else basis[None])
         over_rows = jax.vmap(network, in_axes=(0, 0, None, None))
 
         def one(key: Array) -> Array:
