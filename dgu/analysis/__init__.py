@@ -141,7 +141,6 @@ if TYPE_CHECKING:
     from dgu.analysis.stats import t_interval as t_interval
     from dgu.analysis.subspaces import BoundFit as BoundFit
     from dgu.analysis.subspaces import Recovery as Recovery
-    from dgu.analysis.subspaces import adjusted_rand_index as adjusted_rand_index
     from dgu.analysis.subspaces import cluster_pairs as cluster_pairs
     from dgu.analysis.subspaces import clustering_objective as clustering_objective
     from dgu.analysis.subspaces import descend_exact_loss as descend_exact_loss

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis
+from dgu.analysis.subspaces.distances import adjusted_rand_index
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from dgu.models import random_basis
@@ -88,7 +89,7 @@ def equivalence(config: Config, key: Key, count: int) -> dict[str, np.ndarray]:
         clustered = _clustered(stream(own, "k-means"), rows, problems.present[trial], count, rank, config.threshold)
         ends = [analysis.clustering_objective(bases, rows) for bases in (clustered, least[trial])]
         found["objective"].append([float(value) for value, _ in ends])
-        found["agreement"].append(analysis.adjusted_rand_index(*(np.asarray(labels) for _, labels in ends)))
+        found["agreement"].append(adjusted_rand_index(*(np.asarray(labels) for _, labels in ends)))
     return {name: np.asarray(values) for name, values in found.items()}
 
 

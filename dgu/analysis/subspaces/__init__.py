@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from dgu.analysis.subspaces.clustering import k_subspaces as k_subspaces
     from dgu.analysis.subspaces.clustering import spectral_labels as spectral_labels
     from dgu.analysis.subspaces.distances import Recovery as Recovery
-    from dgu.analysis.subspaces.distances import adjusted_rand_index as adjusted_rand_index
     from dgu.analysis.subspaces.distances import orthonormalised as orthonormalised
     from dgu.analysis.subspaces.distances import principal_basis as principal_basis
     from dgu.analysis.subspaces.distances import projector_distances as projector_distances
