@@ -37,21 +37,21 @@ def drawn_loss(
     """
     basis, rows, keys = as_jax_floats("basis", basis), as_jax_floats("rows", rows), threefry(keys, "keys", shape=None)
     scale, noise = (jnp.asarray(part, rows.dtype) for part in grid)
+    bases = basis if basis.ndim == 3 else basis[None]
+    return np.asarray(_drawn_losses(HardmaxNetwork(bases), rows, scale, noise, keys), np.float64)
 
-    @jax.jit
-    def drawn(basis: Array, rows: Array, keys: Array) -> Array:
-        network = HardmaxNetwork(basis if basis.ndim == 3 else basis[None])
-        over_rows = jax.vmap(network, in_axes=(0, 0, None, None))
 
-        def one(key: Array) -> Array:
-            eps = jax.random.normal(key, (len(scale), *rows.shape))
-            noisy = scale[:, None, None] * rows[None] + noise[:, None, None] * eps
-            out = jax.vmap(over_rows, in_axes=(0, None, 0, 0))(noisy, rows, noise, scale)
-            return jnp.mean(jnp.sum(jnp.square(out - rows[None]), axis=2))
+@jax.jit
+def _drawn_losses(network: HardmaxNetwork, rows: Array, scale: Array, noise: Array, keys: Array) -> Array:
+    over_rows = jax.vmap(network, in_axes=(0, 0, None, None))
 
-        return jax.lax.map(one, keys)
+    def one(key: Array) -> Array:
+        eps = jax.random.normal(key, (len(scale), *rows.shape), rows.dtype)
+        noisy = scale[:, None, None] * rows[None] + noise[:, None, None] * eps
+        out = jax.vmap(over_rows, in_axes=(0, None, 0, 0))(noisy, rows, noise, scale)
+        return jnp.mean(jnp.sum(jnp.square(out - rows[None]), axis=2))
 
-    return np.asarray(drawn(basis, rows, keys), np.float64)
+    return jax.lax.map(one, keys)
 
 
 def descend_exact_loss(
