@@ -15,7 +15,7 @@ from experiments.molrg.networks_config import COMPONENTS, PRESETS, SHAPE, Config
 from experiments.molrg.score_fits import Fits, collapse, crossed, ends, panels
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, at_least, at_most, within
-from experiments.study.flop import network_flop
+from experiments.study.flop import gradient_bytes, network_flop
 
 #: Room around the score of the true distribution, and training examples for each dimension at which networks reach it.
 _ROOM, _TENS = 0.01, (30.0, 120.0)
@@ -221,11 +221,15 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     ]
 
 
-def training_cost(name: str, network: EDMNetwork, count: int, examples: int, evaluations: int, batch_size: int) -> Cost:
-    """``count`` networks, each trained on so many ``examples`` and then evaluated so often."""
+def training_cost(
+    name: str, network: EDMNetwork, count: int, examples: int, evaluations: int, at_once: int, beside: int = 1
+) -> Cost:
+    """``count`` networks, each trained on so many ``examples``, ``at_once`` in a gradient, and then evaluated so often;
+    ``beside`` of them share a device."""
     flop, examples, evaluations = network_flop(network), count * examples, count * evaluations
-    memory = 5 * 4 * network.parameter_count + batch_size * int(np.prod(network.shape)) * 4 * 20
-    return Cost(name, examples + evaluations, flop * (3 * examples + evaluations), memory, 8 * network.parameter_count)
+    weights = 4 * network.parameter_count
+    memory = 5 * weights * beside + at_once * gradient_bytes(network)
+    return Cost(name, examples + evaluations, flop * (3 * examples + evaluations), memory, 2 * weights)
 
 
 PART = study.Part(

@@ -1,5 +1,6 @@
 """From how many real images on do networks generalise? Several data sets over N and over N / ID, with ID measured."""
 
+import jax
 import numpy as np
 
 from dgu import plots
@@ -172,10 +173,10 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     products = size if size <= config.dense else 32 * 12 + 32
     ranks = config.trajectories * (step + config.sampler_steps * (products + 1)) // len(config.counts)
     evaluations = config.samples * step + ranks
-    count = sets * len(config.counts)
-    return [
-        training_cost("real images", network, count, config.steps * config.batch_size, evaluations, config.batch_size)
-    ]
+    count, at_once = sets * len(config.counts), config.micro_batch or config.batch_size
+    beside = -(-len(config.counts) // jax.local_device_count())
+    trained = config.steps * config.batch_size
+    return [training_cost("real images", network, count, trained, evaluations, at_once, beside)]
 
 
 PART = study.Part(

@@ -42,13 +42,15 @@ class Config(Options, prefix="real"):
     """Sides of the feature maps with attention (DDPM++: 16)."""
     dropout: float = option(0.0, ge=0.0, lt=1.0)
     """Share of activations dropped in training (DDPM++: 0.13)."""
-    steps: int = option(2000, ge=1)
+    steps: int = option(1500, ge=1)
     """Parameter updates of each network."""
     batch_size: int = option(32, ge=1)
     """Images an update."""
-    learning_rate: float = option(2e-3, gt=0.0)
+    micro_batch: int | None = option(None, ge=1)
+    """Images a gradient, to save memory, a divisor of the batch; None is the whole batch."""
+    learning_rate: float = option(3e-3, gt=0.0)
     """Adam's step size."""
-    samples: int = option(500, ge=20)
+    samples: int = option(400, ge=20)
     """Samples of each network."""
     sampler_steps: int = option(18, ge=4)
     """Heun steps, of samples and of trajectories."""
@@ -79,6 +81,8 @@ class Config(Options, prefix="real"):
         require(rising, "real.counts", self.counts, "two or more, rising")
         given = self.descriptor != "sscd" or self.sscd is not None
         require(given, "real.sscd", self.sscd, "an ONNX file, for the descriptor sscd")
+        with renamed("real", micro_batch="micro_batch"):
+            _ = self.optimisation
         if self.size is not None:
             self.network((self.size, self.size, 1))
 
@@ -98,7 +102,8 @@ class Config(Options, prefix="real"):
         """Training on the loss of the preconditioning; warm-up and averaging take the same share of any length."""
         kimg = self.steps * self.batch_size / 1000
         return TrainingConfig(
-            duration_kimg=kimg, batch_size=self.batch_size, learning_rate=self.learning_rate, loss=self.precondition,
+            duration_kimg=kimg, batch_size=self.batch_size, micro_batch=self.micro_batch,
+            learning_rate=self.learning_rate, loss=self.precondition,
             rampup_kimg=0.05 * kimg, ema_halflife_kimg=0.04 * kimg,
         )  # fmt: skip
 
@@ -122,7 +127,7 @@ PRESETS = {
     "paper": Config(
         sets=("cifar10", "celeba-64x64.zip", "ffhq-64x64.zip", "afhqv2-64x64.zip"), size=32,
         counts=(64, 128, 256, 512, 1024, 2048, 4096, 8192, 12_288), precondition="vp", channels=128,
-        channel_mult=(2, 2, 2), blocks=4, attention=(16,), dropout=0.13, steps=100_000, batch_size=512,
+        channel_mult=(2, 2, 2), blocks=4, attention=(16,), dropout=0.13, steps=100_000, batch_size=512, micro_batch=128,
         learning_rate=1e-4, samples=10_000, descriptor="sscd", sscd="sscd.onnx", dense=3072, rank_batch=2,
     ),
 }  # fmt: skip

@@ -161,7 +161,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         ("--real.sscd = None: must be an ONNX file", ["--real.descriptor", "sscd"]),
         ("must be an ONNX file of SSCD", ["--real.descriptor", "sscd", "--real.sscd", "no.onnx", "--real.sets", "COLOUR"]),
         ("identity or pca for images that are not in colour", ["--real.descriptor", "sscd", "--real.sscd", "no.onnx", "--real.sets", sources[-1]]),
-        ("56: the largest of real.counts and real.held_out", ["--real.sets", "FEW"]),
+        ("56: the largest of --real.counts and --real.held-out", ["--real.sets", "FEW"]),
         ("--real.sets = 'mnist=': must be SET or SET=CLASS,CLASS", ["--real.sets", "mnist="]),
         ("--real.counts = (8, 8): must be two or more, rising", ["--real.counts", 8, 8]),
         ("--directions.sigmas = (90.0,): must be above 0.002, at most 80", ["--directions.sigmas", 90]),
