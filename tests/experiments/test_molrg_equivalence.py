@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.analysis import clustering_objective, drawn_loss, vp_grid
+from dgu.analysis import clustering_objective, drawn_loss, k_subspaces, vp_grid
 from dgu.core.keys import seeded
 from experiments.molrg import phase, phase_equivalence
 from experiments.study.claims import judge
@@ -23,6 +23,21 @@ def test_the_objective_is_the_mean_of_the_longest_projections(x64):
     value, labels = clustering_objective(bases, rows)
     assert float(value) == pytest.approx((25 + 8 + 1) / 3, rel=1e-12)
     assert labels.tolist() == [0, 1, 0]  # The first on ties.
+
+
+def test_k_subspaces_of_rows_as_they_are_raise_the_objective(x64):
+    """From random labels: with long and short rows, unit ones are another problem."""
+    keys = jax.random.split(jax.random.key(3), 2)
+    rows = jax.random.normal(keys[0], (12, 6)) * jnp.geomspace(0.1, 10, 12)[:, None]
+    labels, present = jax.random.randint(keys[1], (12,), 0, 2), jnp.ones(12, bool)
+    ends = [
+        k_subspaces(rows, labels, present, 2, clusters=2, width=2, iterations=steps, unit=False) for steps in (0, 1, 9)
+    ]
+    values = [float(clustering_objective(end.bases, rows)[0]) for end in ends]
+    assert values[0] < values[1] <= values[2] + 1e-12
+    assert float(ends[2].objective) == pytest.approx(12 * values[2], rel=1e-12)
+    unit = k_subspaces(rows, labels, present, 2, clusters=2, width=2)
+    assert float(clustering_objective(unit.bases, rows)[0]) < values[2]
 
 
 @pytest.mark.parametrize("count", phase_equivalence.COUNTS)
