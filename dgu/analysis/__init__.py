@@ -143,6 +143,7 @@ if TYPE_CHECKING:
     from dgu.analysis.subspaces import BoundFit as BoundFit
     from dgu.analysis.subspaces import Recovery as Recovery
     from dgu.analysis.subspaces import cluster_pairs as cluster_pairs
+    from dgu.analysis.subspaces import clustering_objective as clustering_objective
     from dgu.analysis.subspaces import descend_exact_loss as descend_exact_loss
     from dgu.analysis.subspaces import drawn_loss as drawn_loss
     from dgu.analysis.subspaces import edit as edit

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, get_args
 
+import jax
 import numpy as np
 from jax.typing import ArrayLike
 

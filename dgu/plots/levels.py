@@ -22,6 +22,7 @@ class LevelPanel:
         curves: by name an ``Estimate`` at each level, its mean, low and high, or values without a band, ``(L,)`` each.
         log: whether the vertical axis is logarithmic.
         marks: horizontal lines by what they are.
+        bounds: by name of a curve, at which levels its values are lower bounds, ``(L,)``: drawn as open triangles.
     """
 
     title: str
@@ -30,6 +31,7 @@ class LevelPanel:
     curves: Mapping[str, Curve]
     log: bool = False
     marks: Mapping[str, float] = field(default_factory=dict)
+    bounds: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @drawing
@@ -63,6 +65,12 @@ def level_curves(panels: Sequence[LevelPanel], *, columns: int = 3, title: str =
                 look = LOOKS[names.index(name)]
                 axes.plot(panel.sigmas, mean, look.linestyle, marker=look.marker, color=look.color, label=name)
                 axes.fill_between(panel.sigmas, low, high, color=look.color, alpha=0.18, linewidth=0)
+                below = panel.bounds.get(name, np.zeros(panel.sigmas.shape, bool))
+                if below.any():
+                    axes.plot(
+                        panel.sigmas[below], mean[below], linestyle="none", marker="^", markersize=9, zorder=3,
+                        markerfacecolor="white", markeredgecolor=look.color, label=f"{name}: lower bound",
+                    )  # fmt: skip
             for name, height in panel.marks.items():
                 axes.axhline(height, color="#7f7f7f", linewidth=1.0, linestyle=(0, (1, 1)), label=name)
             axes.set_xscale("log")

@@ -6,7 +6,7 @@ dimension from the numerical rank of the network's Jacobian; and edits of images
 Wang et al., arXiv 2409.02426.
 """
 
-from experiments.molrg import dimension, directions, images, networks, phase
+from experiments.molrg import dimension, directions, images, networks, phase, real
 from experiments.molrg.subject import Options, gather, plan
 from experiments.study import Study
 from experiments.subjects import CIFAR_10
@@ -18,7 +18,7 @@ STUDY = Study(
     "networks generalise, and what do the directions of their Jacobians change?",
     options=Options,
     # `dimension` also looks at a network that `networks` trains in the same run.
-    parts=(phase.PART, images.PART, networks.PART, dimension.PART, directions.PART),
+    parts=(phase.PART, images.PART, networks.PART, real.PART, dimension.PART, directions.PART),
     gather=gather,
     plan=plan,
     terms={

@@ -4,50 +4,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from dgu import analysis, plots
-from dgu.analysis.subspaces.energy_share import Rule, share_wanted
-from dgu.analysis.subspaces.numerical_rank import JacobianRanks
+from dgu.analysis.stats.estimates import Estimate
 from dgu.core.keys import seeded, stream
-from dgu.core.noisy import noisy_input
-from dgu.core.typing import Key
-from dgu.models import MoLRG, load_checkpoint
-from dgu.samplers import karras_sigmas
+from dgu.models import EDMNetwork, load_checkpoint
 from experiments import study
+from experiments.molrg.dimension_arms import (
+    AMBIENT,
+    BOTH,
+    FIXED,
+    PRESETS,
+    RANK,
+    ROOM,
+    Config,
+    at_points,
+    closed_form,
+    compared,
+    levels_of,
+    ranks_of,
+)
 from experiments.molrg.networks_arms import LARGEST, planted
-from experiments.molrg.networks_config import COMPONENTS, SHAPE
+from experiments.molrg.path_ranks import least_rank
 from experiments.molrg.subject import PAPER, Plan, Subject
-from experiments.study import Claim, Cost, Figure, Measured, Noted, NotTested, Options, all_of, at_least, option, within
+from experiments.study import Claim, Cost, Figure, Measured, Noted, NotTested, all_of, at_least, within
 from experiments.study.flop import network_flop
-from experiments.study.progress import Progress
 
-#: The mixture of the paper's figure: two orthogonal subspaces of this dimension in 48 dimensions.
-RANK = 6
-BOTH, AMBIENT = COMPONENTS * RANK, int(np.prod(SHAPE))
-#: Room around a rank of the closed form, and the number of draws from which on Wilson's interval is narrower than that
-#: even if they all agree.
-ROOM = 0.1
+#: Number of draws from which on Wilson's interval of a rank is narrower than its room even if they all agree.
 LEAST_DRAWS = 458
 #: Least rise of the rank of a network towards either end; least share of points whose interval holds the rank, and the
 #: number of points from which on Wilson's interval can show it.
 RISE, HELD, LEAST_POINTS = 1.0, 0.8, 16
-#: Noise levels that the paper's figure fixes for the closed form, and the range of its mean rank at each.
-FIXED = {
-    0.3: (float(RANK), RANK + ROOM),
-    1.1: (RANK + 3.0, BOTH - 1.0),
-    3.3: (BOTH - ROOM, float(BOTH)),
-}
 #: Images for each intrinsic dimension from which on networks generalise, as the paper states: synthetic and real data.
 _NEEDED = (50, 630)
 
 FIGURES = (
     Figure(
         "numerical_rank",
-        "Numerical rank of the network's Jacobian over the size of an image, along sampling trajectories; bands: the "
-        "range over trajectories (Fig 7 and Table 2 of the paper). Right: the exact posterior mean of a mixture, and a "
-        "U-Net trained on such data where this run has one.",
+        "Numerical rank of each network's Jacobian over the size of an image, along sampling trajectories; bands: the "
+        "range over trajectories (Fig 7 and Table 2 of the paper); open triangles: levels at which some of the ranks "
+        "are only known to be that large or larger. Last: the exact posterior mean of a mixture, and a U-Net trained "
+        "on such data where this run has one.",
         "fig-7 table-2",
     ),
 )
@@ -111,76 +109,36 @@ CLAIMS = (
 
 
 @dataclass(frozen=True)
-class Config(Options, prefix="dimension"):
-    """Numerical rank (51) of the Jacobian over noise levels."""
-
-    trajectories: int = option(12, ge=3)
-    """Sampling trajectories (the paper: 15); each of one class where the network has classes, in turn."""
-    steps: int = option(18, ge=4)
-    """Heun steps of a trajectory; the rank is taken at the first state of each step."""
-    eta: float = 0.99
-    """Share of the energy, squared or not, that the leading singular values must exceed."""
-    rule: Rule = "code"
-    """"code" compares the share of the energy with eta squared, as the released code does; "text" with eta."""
-    dense: int = option(1024, ge=1)
-    """Largest number of pixels times channels at which the whole Jacobian is computed; above it, leading singular
-    values and the energy of the rest."""
-    count: int = option(48, ge=1)
-    """Leading singular values from products with the Jacobian."""
-    probes: int = option(32, ge=2)
-    """Random vectors for the energy of the rest."""
-    compared: int = option(12, ge=2, le="trajectories")
-    """Trajectories on which products are compared with the whole Jacobian, where that is computed."""
-    compared_levels: int = option(4, ge=1, le="steps")
-    """Noise levels at which they are compared on each of these, those of the least mean ranks."""
-    draws: int = option(1000, ge=4)
-    """Noisy points at each level for the closed form (100 would leave the mean uncertain by half a rank)."""
-    trained_draws: int = option(100, ge=4)
-    """The same for the network that the part "networks" of this run has trained on such data."""
-    batch_size: int = option(4, ge=1)
-    """Points at a time."""
-
-    def check(self) -> None:
-        """The share of the energy is one."""
-        share_wanted(self.eta, self.rule)
-
-
-PRESETS = {
-    "smoke": Config(
-        trajectories=3, steps=4, count=6, probes=4, compared=2, compared_levels=1, draws=8, trained_draws=8
-    ),
-    "default": Config(),
-    "paper": Config(trajectories=15, count=128, probes=64, batch_size=2),
-}
-
-
-@dataclass(frozen=True)
 class Found:
-    """What the part measures: stages, and the rank of the subspaces that ``trained`` was trained on (both None without
-    it)."""
+    """What the part measures: stages, of ``networks`` one for each network, and the rank of the subspaces that
+    ``trained`` was trained on (both None without it)."""
 
     closed_form: dict[str, np.ndarray]
-    network: dict[str, np.ndarray]
+    networks: list[dict[str, np.ndarray]]
     products: dict[str, np.ndarray]
     trained: dict[str, np.ndarray] | None = None
     trained_rank: int | None = None
 
 
 def check(config: Config, subject: Subject) -> None:
-    """The network and its data can be loaded."""
-    subject.check()
+    """The networks and their data can be loaded."""
+    for one in subject.every:
+        one.check()
 
 
 def measure(config: Config, subject: Subject, run: study.Run) -> Found:
-    """The network's ranks, those of the closed form, and those of the U-Net that the part ``networks`` of this run
+    """The networks' ranks, those of the closed form, and those of the U-Net that the part ``networks`` of this run
     trained on the most data, where it has."""
-    mixtures, levels = stream(seeded(run.seed), "networks"), _levels(config, subject)
+    mixtures, levels = stream(seeded(run.seed), "networks"), levels_of(config, subject)
     ideal = run.stage("closed-form", closed_form, config, mixtures, levels, run.key)
-    network = run.stage("network", along_paths, config, subject, run.key)
-    both = run.stage("products", compared, config, subject, network)
+    networks = [
+        run.stage("network" if not place else f"network-{place}", ranks_of, config, one, run.key)
+        for place, one in enumerate(subject.every)
+    ]
+    both = run.stage("products", compared, config, subject, networks[0])
     path = Path(run.directory.path) / LARGEST
     if not path.exists():
-        return Found(ideal, network, both)
+        return Found(ideal, networks, both)
     loaded = load_checkpoint(path)
     rank = int(loaded.metadata["rank"])
 
@@ -188,99 +146,7 @@ def measure(config: Config, subject: Subject, run: study.Run) -> Found:
         mixture, draws = planted(mixtures, rank), config.trained_draws
         return at_points(config, mixture, loaded.denoiser, levels, run.key, draws=draws)
 
-    return Found(ideal, network, both, run.stage("trained", trained), rank)
-
-
-def _levels(config: Config, subject: Subject) -> np.ndarray:
-    """The noise levels of a trajectory before 0."""
-    return karras_sigmas(config.steps, *subject.sigma_range)[:-1]
-
-
-def closed_form(config: Config, mixtures: Key, levels: np.ndarray, key: Key) -> dict[str, np.ndarray]:
-    """Ranks of the closed form over the grid's levels, and at those that the paper's figure fixes."""
-    mixture = planted(mixtures, RANK)
-    every = np.concatenate([levels, np.array(list(FIXED))])
-    found = at_points(config, mixture, mixture.denoiser, every, key, draws=config.draws)["ranks"]
-    return {"ranks": found[: len(levels)], "fixed": found[len(levels) :]}
-
-
-def at_points(
-    config: Config, mixture: MoLRG, denoiser: Any, levels: np.ndarray, key: Key, *, draws: int
-) -> dict[str, np.ndarray]:
-    """Ranks of a denoiser at noisy draws of a mixture, ``(levels, draws)``: a block's Jacobians in one program."""
-    clean = mixture.sample(stream(key, "clean"), np.arange(draws))
-    noisy = jax.jit(jax.vmap(noisy_input, in_axes=(None, 0, 0, None, None)))
-    ranks = []
-    for place, level in enumerate(levels):
-        points = noisy(stream(key, "noise"), clean, np.arange(draws), np.float32(level), place)
-        found = _ranks(config, denoiser, np.asarray(points), level, key, method="dense", batch_size=min(draws, 100))
-        ranks.append(found.rank)
-    return {"ranks": np.stack(ranks)}
-
-
-def along_paths(config: Config, subject: Subject, key: Key) -> dict[str, np.ndarray]:
-    """Ranks of the network's Jacobian at the states of its trajectories, ``(levels, trajectories)``, and the states."""
-    grid, numbers = karras_sigmas(config.steps, *subject.sigma_range), range(config.trajectories)
-    paths = analysis.trace_trajectories(
-        subject.denoiser, stream(key, "paths"), numbers, grid, shape=subject.shape, labels=subject.label_of(numbers),
-        batch_size=config.trajectories,
-    )  # fmt: skip
-    method = "dense" if int(np.prod(subject.shape)) <= config.dense else "products"
-    found = []
-    with Progress("Jacobians of the network", total=config.trajectories, unit="trajectories") as bar:
-        for number, states in enumerate(paths.x_hat):
-            own = jax.random.fold_in(key, number)
-            found.append(_ranks(config, _denoiser(subject, number), states, grid[:-1], own, method=method))
-            bar.update()
-    named = {"ranks": "rank", "low": "low", "high": "high"}
-    ranks = {name: np.stack([getattr(one, field) for one in found], axis=1) for name, field in named.items()}
-    return ranks | {"states": paths.x_hat}
-
-
-def _denoiser(subject: Subject, number: int) -> Any:
-    """The denoiser of a trajectory, with its class where the network has classes."""
-    return subject.of_class(number % len(subject.class_names))
-
-
-def _ranks(
-    config: Config, denoiser: Any, states: np.ndarray, levels: Any, key: Key, *, method: str, batch_size: int = 0
-) -> JacobianRanks:
-    return analysis.jacobian_ranks(
-        denoiser, states, np.asarray(levels, states.dtype), eta=config.eta, rule=config.rule, method=method,
-        count=min(config.count, states[0].size), probes=config.probes, key=key,
-        batch_size=batch_size or config.batch_size,
-    )  # fmt: skip
-
-
-def compared(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Ranks by products and of the whole Jacobian, at states of trajectories at the levels of the least mean ranks.
-
-    Where the network's Jacobian is too large, those of the closed form at draws of its mixture.
-    """
-    key, parts = seeded(1), []
-    if int(np.prod(subject.shape)) > config.dense:
-        mixture = planted(key, RANK)
-        points = np.asarray(mixture.sample(key, np.arange(config.compared * config.compared_levels)))
-        rough, whole = (
-            _ranks(config, mixture.denoiser, points, 1.0, key, method=by, batch_size=8) for by in ("products", "dense")
-        )
-        parts.append((whole.rank, rough))
-    else:
-        lowest = np.sort(np.argsort(found["ranks"].mean(axis=1), kind="stable")[: config.compared_levels])
-        levels = _levels(config, subject)[lowest]
-        with Progress("ranks by products", total=config.compared, unit="trajectories") as bar:
-            for number in range(config.compared):
-                denoiser, states = _denoiser(subject, number), found["states"][number, lowest]
-                own = jax.random.fold_in(key, number)
-                rough = _ranks(config, denoiser, states, levels, own, method="products")
-                parts.append((found["ranks"][lowest, number], rough))
-                bar.update()
-    return {
-        "exact": np.concatenate([exact for exact, _ in parts]),
-        "products": np.concatenate([rough.rank for _, rough in parts]),
-        "low": np.concatenate([rough.low for _, rough in parts]),
-        "high": np.concatenate([rough.high for _, rough in parts]),
-    }
+    return Found(ideal, networks, both, run.stage("trained", trained), rank)
 
 
 def closed_form_ranks(fixed: np.ndarray) -> Measured:
@@ -327,67 +193,119 @@ def contained(both: dict[str, np.ndarray]) -> Measured:
 
 def report(config: Config, subject: Subject, found: Found) -> study.Findings:
     """The ranks over noise levels, and the least one as the intrinsic dimension."""
-    levels, ideal, width = _levels(config, subject), found.closed_form["ranks"], subject.images[0].size
-    ranks, uncertain = found.network["ranks"], found.network["high"] - found.network["low"]
-    mean, least, most = plots.mean_and_range(ranks, axis=-1)
-    lowest = int(mean.argmin())
-    dimension = analysis.t_interval(ranks[lowest], bounds=(0, width))
-    synthetic, real = _NEEDED
-    answer = (
-        f"On {subject.name} the numerical rank is {mean[0]:.1f} at sigma = {levels[0]:.3g}, {mean[-1]:.0f} at sigma = "
-        f"{levels[-1]:.2g}, and lowest, {mean[lowest]:.1f} [{dimension.low:.1f}, {dimension.high:.1f}] of {width}, at "
-        f"sigma = {levels[lowest]:.3g}. By the paper's rules a network needs {synthetic * mean[lowest]:,.0f} "
-        f"({synthetic} for each dimension, synthetic data) to {real * mean[lowest]:,.0f} ({real}, real images) "
-        "training images to generalise."
-    )
-    head = ("sigma", f"rank of {width}", "least", "most", "uncertainty", f"closed form (of {AMBIENT})")
-    columns = levels, mean, least.astype(int), most.astype(int), uncertain.mean(axis=1), ideal.mean(axis=1)
-    least_rank = (subject.name, dimension.value, dimension.low, dimension.high, width, float(levels[lowest]))
-    curves = {"closed form": ideal}
-    if found.trained is not None:
-        curves[f"U-Net, subspaces of dimension {found.trained_rank}"] = found.trained["ranks"]
-    ours = plots.LevelPanel(
-        subject.name, f"numerical rank / {width}", levels, {"network": plots.mean_and_range(ranks / width, axis=-1)}
-    )
-    exact = plots.LevelPanel(
-        f"two subspaces of dimension {RANK} in {AMBIENT}",
-        f"numerical rank / {AMBIENT}",
-        levels,
-        {name: plots.mean_and_range(values / AMBIENT, axis=-1) for name, values in curves.items()},
-        marks={f"{RANK} / {AMBIENT} and {BOTH} / {AMBIENT}": RANK / AMBIENT, "": BOTH / AMBIENT},
-    )
+    levels, ideal, first = levels_of(config, subject), found.closed_form["ranks"], found.networks[0]
+    uncertain = first["high"] - first["low"]
+    least = [
+        (name, one, own, *least_rank(own["ranks"], one.images[0].size))
+        for name, one, own in zip(subject.names, subject.every, found.networks)
+    ]
+    answer = " ".join(_sentence(config, *each) for each in least)
     note = (
         f"{config.rule}'s rule, eta = {config.eta:g}; {config.trajectories} trajectories of {config.steps} Heun steps."
     )
+    head = ("data", "sigma", "rank", "least", "most", "uncertainty", "lower bound", "of")
+    rows = [row for name, one, own, *_ in least for row in _rows(config, name, one, own)]
+    closed = [(float(level), float(mean), AMBIENT) for level, mean in zip(levels, ideal.mean(axis=1))]
     return study.Findings(
         answer,
         claims={
             "dimension-closed-form": closed_form_ranks(found.closed_form["fixed"]),
-            "dimension-u-curve": _u_curve(ranks, levels, uncertain.max()),
+            "dimension-u-curve": _u_curve(first["ranks"], levels, uncertain.max()),
             "dimension-products": contained(found.products),
         },
-        figures={"numerical_rank": (plots.level_curves([ours, exact], columns=2), note)},
+        figures={"numerical_rank": (plots.level_curves(_panels(config, subject, found), columns=2), note)},
         tables=[
-            study.Table("Numerical rank over noise levels", head, list(zip(*(column.tolist() for column in columns)))),
+            study.Table("Numerical rank over noise levels", head, rows),
+            study.Table("Numerical rank of the closed form", ("sigma", "mean rank", "of"), closed),
             study.Table(
                 "Intrinsic dimension: the least rank (Table 2)",
-                ("data", "dimension", "low", "high", "of", "at sigma"),
-                [least_rank],
+                ("data", "dimension", "low", "high", "of", "at sigma", "lower bound"),
+                [
+                    (name, dimension.value, dimension.low, dimension.high, one.images[0].size,
+                     float(levels_of(config, one)[lowest]), _told(own["is_bound"][lowest]))
+                    for name, one, own, lowest, dimension in least
+                ],
             ),
         ],
-        metrics={"sigmas": levels, "rank": mean, "dimension": mean[lowest], "closed_form": ideal.mean(axis=1)},
+        metrics={
+            "sigmas": levels, "rank": first["ranks"].mean(axis=1),
+            "dimension": {name: float(dimension.value) for name, *_, dimension in least},
+            "closed_form": ideal.mean(axis=1),
+        },
+    )  # fmt: skip
+
+
+def _told(is_bound: np.ndarray) -> str:
+    """Whether some ranks are only known to be that large or larger."""
+    return "yes" if is_bound.any() else "no"
+
+
+def _rows(config: Config, name: str, subject: Subject, own: dict[str, np.ndarray]) -> list[tuple[Any, ...]]:
+    """A network's ranks, a row for each level."""
+    mean, least, most = plots.mean_and_range(own["ranks"], axis=-1)
+    uncertain = (own["high"] - own["low"]).mean(axis=1)
+    return [
+        (name, float(level), float(mean[at]), int(least[at]), int(most[at]), float(uncertain[at]),
+         _told(own["is_bound"][at]), subject.images[0].size)
+        for at, level in enumerate(levels_of(config, subject))
+    ]  # fmt: skip
+
+
+def _sentence(
+    config: Config, name: str, subject: Subject, own: dict[str, np.ndarray], lowest: int, dimension: Estimate
+) -> str:
+    """What the ranks of one network say."""
+    levels, mean, width = levels_of(config, subject), own["ranks"].mean(axis=1), subject.images[0].size
+    synthetic, real = _NEEDED
+    bound = "at least " if own["is_bound"][lowest].any() else ""
+    return (
+        f"On {name} the numerical rank is {mean[0]:.1f} at sigma = {levels[0]:.3g}, {mean[-1]:.0f} at sigma = "
+        f"{levels[-1]:.2g}, and lowest, {bound}{mean[lowest]:.1f} [{dimension.low:.1f}, {dimension.high:.1f}] of "
+        f"{width}, at sigma = {levels[lowest]:.3g}. By the paper's rules a network needs {bound}"
+        f"{synthetic * mean[lowest]:,.0f} ({synthetic} for each dimension, synthetic data) to "
+        f"{real * mean[lowest]:,.0f} ({real}, real images) training images to generalise."
     )
 
 
+def _panels(config: Config, subject: Subject, found: Found) -> list[plots.LevelPanel]:
+    """Networks that share their noise levels in one panel, and the closed form."""
+    grouped: dict[tuple[float, ...], list[int]] = {}
+    for place, one in enumerate(subject.every):
+        grouped.setdefault(tuple(levels_of(config, one).tolist()), []).append(place)
+    panels = []
+    for levels, places in grouped.items():
+        curves, bounds = {}, {}
+        for place in places:
+            name, own, width = subject.names[place], found.networks[place], subject.every[place].images[0].size
+            curves[name] = plots.mean_and_range(own["ranks"] / width, axis=-1)
+            bounds[name] = own["is_bound"].any(axis=1)
+        panels.append(plots.LevelPanel("networks", "numerical rank / size", np.array(levels), curves, bounds=bounds))
+    exact = {"closed form": found.closed_form["ranks"]}
+    if found.trained is not None:
+        exact[f"U-Net, subspaces of dimension {found.trained_rank}"] = found.trained["ranks"]
+    closed = plots.LevelPanel(
+        f"two subspaces of dimension {RANK} in {AMBIENT}",
+        f"numerical rank / {AMBIENT}",
+        levels_of(config, subject),
+        {name: plots.mean_and_range(values / AMBIENT, axis=-1) for name, values in exact.items()},
+        marks={f"{RANK} / {AMBIENT} and {BOTH} / {AMBIENT}": RANK / AMBIENT, "": BOTH / AMBIENT},
+    )
+    return [*panels, closed]
+
+
 def costs(config: Config, plan: Plan) -> list[Cost]:
-    """Trajectories, and at each of their states the products that its Jacobian takes."""
-    size, states = int(np.prod(plan.network.shape)), config.trajectories * config.steps
+    """Trajectories of each network, and at each of their states the products that its Jacobian takes."""
+    return [_cost(config, network, own=not place) for place, network in enumerate(plan.networks)]
+
+
+def _cost(config: Config, network: EDMNetwork, *, own: bool) -> Cost:
+    size, states = int(np.prod(network.shape)), config.trajectories * config.steps
     products = size if size <= config.dense else config.count * 12 + config.probes
     evaluations = config.trajectories * (2 * config.steps - 1) + states * (products + 1)
-    if size <= config.dense:
+    if own and size <= config.dense:
         evaluations += config.compared * config.compared_levels * (config.count * 12 + config.probes)
     memory = config.batch_size * 8 * size * min(size, config.dense)
-    return [Cost("dimension", evaluations, evaluations * network_flop(plan.network), memory, states * 24)]
+    return Cost("dimension", evaluations, evaluations * network_flop(network), memory, states * 24)
 
 
 PART = study.Part(

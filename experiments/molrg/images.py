@@ -9,14 +9,14 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis.stats.estimates import Estimate
-from dgu.core.errors import InputError, require
+from dgu.core.errors import require
 from dgu.core.keys import seeded
 from dgu.models import GaussianDenoiser, MoLRG
 from dgu.samplers import karras_sigmas, sample
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Options, Part, Run, Table, at_least, each, option
 from experiments.study.progress import Progress
-from experiments.subjects import planned, sampling_cost
+from experiments.subjects import sampling_cost
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -38,6 +38,13 @@ FIGURES = (
         "molrg_distances",
         "Mean distance to the network's image from the same noise, with 95 % intervals (Table 1 of the paper). For "
         "scale: the distance between the network's own images of the same class from two noises.",
+        "table-1",
+    ),
+    Figure(
+        "molrg_gain",
+        "How much closer the mixture's images are to the network's than those of one Gaussian, in per cent of the "
+        "Gaussian's distance, with 95 % intervals, against the rank of the mixture's components. Below 0 the Gaussian, "
+        "whose covariance has full rank, is closer.",
         "table-1",
     ),
 )
@@ -66,6 +73,10 @@ class Config(Options, prefix="images"):
     """Heun steps."""
     rank: int = option(50, ge=1)
     """Rank of each component (the paper's, for 28 x 28 pixels, as far as is known)."""
+    ranks: tuple[int, ...] = option((5, 10, 20, 50, 100, 196), ge=1)
+    """Ranks, rising, at which the mixture is compared with one Gaussian as well, as far as data with classes allow."""
+    rank_noises: int = option(500, ge=8, le="noises")
+    """Draws of noise for these."""
     components: int = option(10, ge=1)
     """Components of the mixture for images without classes, which EM finds."""
     restarts: int = option(2, ge=1)
@@ -74,20 +85,18 @@ class Config(Options, prefix="images"):
     """Draws of noise whose images are shown."""
     batch_size: int = option(125, ge=1)
     """Samples at a time."""
-    others: tuple[str, ...] = ()
-    """Further networks with their training data, each CHECKPOINT=DATA or, for another rank, CHECKPOINT=DATA=RANK, such
-    as runs/mnist=mnist or runs/cifar=cifar10=200."""
 
     def check(self) -> None:
-        """The other networks are named as they must be."""
-        for pair in self.others:
-            _other(pair)
+        """Ranks rise."""
+        rising = bool(self.ranks) and list(self.ranks) == sorted(set(self.ranks))
+        require(rising, "images.ranks", self.ranks, "one or more, rising")
 
 
 PRESETS = {
-    "smoke": Config(noises=8, steps=3, rank=3, components=2, shown=4, batch_size=8),
+    "smoke": Config(noises=8, steps=3, rank=3, ranks=(2, 4), rank_noises=8, components=2, shown=4, batch_size=8),
     "default": Config(),
-    "paper": Config(noises=10_000),
+    # The sheet's rank for CIFAR-10, the data of this preset; others have theirs by --others.
+    "paper": Config(noises=10_000, rank=200, ranks=(5, 10, 20, 50, 100, 200, 400, 800), rank_noises=2500),
 }
 
 
@@ -100,12 +109,14 @@ class Compared:
         subject: the network and its data.
         images: images of the network and of each closed form, from the same noise.
         counts: numbers that each denoiser stores.
+        by_rank: distance of each image of the mixture to the network's from the same noise, by the arm and the rank.
     """
 
     name: str
     subject: Subject
     images: dict[str, np.ndarray]
     counts: dict[str, int]
+    by_rank: dict[str, dict[int, np.ndarray]]
 
     @property
     def distances(self) -> dict[str, np.ndarray]:
@@ -122,40 +133,26 @@ def check(config: Config, subject: Subject) -> None:
     """Whether the data allow the ranks."""
     for own, one in _all(config, subject):
         one.check()
-        counts = np.bincount(one.labels, minlength=len(one.class_names))
-        most = min(int(counts.min()) - 1, one.images[0].size)
+        most = _most(one)
         allowed = f"at most {most}: the pixels, and n - 1 of the smallest class of {one.name}"
         require(own.rank <= most, "images.rank", own.rank, allowed)
 
 
-def _other(pair: str) -> tuple[str, str, int | None]:
-    """Checkpoint, data and rank (None: that of the first network) of one of ``others``."""
-    parts = pair.split("=")
-    sound = len(parts) in (2, 3) and all(parts) and (len(parts) == 2 or (parts[2].isdecimal() and int(parts[2]) >= 1))
-    require(sound, "images.others", pair, "CHECKPOINT=DATA or CHECKPOINT=DATA=RANK")
-    return parts[0], parts[1], int(parts[2]) if len(parts) == 3 else None
+def _most(subject: Subject) -> int:
+    """The largest rank that the smallest class and the pixels allow."""
+    counts = np.bincount(subject.labels, minlength=len(subject.class_names))
+    return min(int(counts.min()) - 1, subject.images[0].size)
 
 
 def _all(config: Config, subject: Subject) -> list[tuple[Config, Subject]]:
     """Every network with its data, and the options with its rank."""
-    found = [(config, subject)]
-    for pair in config.others:
-        checkpoint, data, rank = _other(pair)
-        try:
-            size = planned(checkpoint).shape[0]
-        except InputError as error:
-            raise InputError(f"images.others = {pair!r}: {error}") from error
-        other = Subject(checkpoint, data, "train", size, "images.others")
-        found.append((config if rank is None else replace(config, rank=rank), other))
-    return found
+    return [(config if one.rank is None else replace(config, rank=one.rank), one) for one in subject.every]
 
 
 def measure(config: Config, subject: Subject, run: Run) -> list[Compared]:
     """Every network with its data, one after the other."""
     every = _all(config, subject)
-    names = [one.name for _, one in every]
-    shown = [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names)]
-    return [compared(own, one, run, place, shown[place]) for place, (own, one) in enumerate(every)]
+    return [compared(own, one, run, place, subject.names[place]) for place, (own, one) in enumerate(every)]
 
 
 def compared(config: Config, subject: Subject, run: Run, place: int, name: str) -> Compared:
@@ -171,7 +168,37 @@ def compared(config: Config, subject: Subject, run: Run, place: int, name: str) 
         images[arm] = _samples(config, subject, run, f"{place}/arm-{number}", denoiser, labelled=arm == GIVEN)
     numbers, size = sum(values.size for leaf, values in stored.items() if leaf != "noise_std"), subject.images[0].size
     counts = {NETWORK: subject.pretrained.network.parameter_count, GAUSSIAN: size + size * (size + 1) // 2}
-    return Compared(name, subject, images, counts | {MIXTURE: numbers, GIVEN: numbers})
+    by_rank = _by_rank(config, subject, run, place, images)
+    return Compared(name, subject, images, counts | {MIXTURE: numbers, GIVEN: numbers}, by_rank)
+
+
+def _by_rank(
+    config: Config, subject: Subject, run: Run, place: int, images: dict[str, np.ndarray]
+) -> dict[str, dict[int, np.ndarray]]:
+    """Distances of the mixture's images of every rank, by the arm; of data without classes, where EM would have to fit
+    each, of its own rank."""
+    network, arms = images[NETWORK][: config.rank_noises], [arm for arm in images if arm in (MIXTURE, GIVEN)]
+    ranks = [rank for rank in config.ranks if rank <= _most(subject)]
+    if len(subject.class_names) == 1 or not ranks:
+        return {arm: {config.rank: _norms(images[arm][: len(network)] - network)} for arm in arms}
+    # The leading eigenpairs of a smaller rank are the first ones of a larger.
+    whole = cache(lambda: analysis.fit_classes(subject.images, subject.labels, ranks[-1]))
+    few = replace(config, noises=config.rank_noises)
+
+    def cut(rank: int) -> Any:
+        law = whole()
+        return replace(law, bases=law.bases[..., :rank], variances=law.variances[:, :rank]).denoiser
+
+    def distances(arm: str, rank: int) -> np.ndarray:
+        name = f"{place}/rank-{rank}-{'given' if arm == GIVEN else 'blind'}"
+        made = _samples(few, subject, run, name, lambda: cut(rank), labelled=arm == GIVEN)
+        return _norms(made - network)
+
+    return {arm: {rank: distances(arm, rank) for rank in ranks} for arm in arms}
+
+
+def _norms(differences: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(differences.reshape(len(differences), -1).astype(np.float64), axis=1)
 
 
 def fitted(config: Config, subject: Subject) -> dict[str, Any]:
@@ -221,6 +248,8 @@ def report(config: Config, subject: Subject, found: list[Compared]) -> Findings:
         rows += [
             (one.name, arm, f"{one.counts.get(arm, one.counts[NETWORK]):,}", *_ends(own[arm])) for arm in distances
         ]
+    gains = {name: gain for one in found for name, gain in _gains(one, alone=len(found) == 1).items()}
+    curve = [(name, rank, *_ends(gain)) for name, gain_at in gains.items() for rank, gain in gain_at.items()]
     header = ("data", "denoiser", "numbers", "distance", "low", "high")
     return Findings(
         _answer(found[0], bars[found[0].name]),
@@ -228,8 +257,12 @@ def report(config: Config, subject: Subject, found: list[Compared]) -> Findings:
         figures={
             "molrg_images": (_pictures(config, found), f"{config.shown} draws of noise, {config.steps} Heun steps."),
             "molrg_distances": (_distances(bars), f"{config.noises:,} draws of noise."),
+            "molrg_gain": (_gain(gains), f"{config.rank_noises:,} draws of noise."),
         },
-        tables=[Table("Distance to the network's images (8), and numbers that each denoiser stores", header, rows)],
+        tables=[
+            Table("Distance to the network's images (8), and numbers that each denoiser stores", header, rows),
+            Table("Gain over one Gaussian in per cent, by rank", ("mixture", "rank", "gain", "low", "high"), curve),
+        ],
         metrics={
             name: {arm: {"distance": _ends(own[arm])[0], "interval": _ends(own[arm])[1:]} for arm in own}
             for name, own in bars.items()
@@ -275,6 +308,29 @@ def _distances(bars: dict[str, dict[str, Estimate]]) -> "Drawing":
     )
 
 
+def _gains(one: Compared, *, alone: bool) -> dict[str, dict[int, Estimate]]:
+    """What the mixture gains over one Gaussian, in per cent of its mean distance, by the curve's name and the rank."""
+    found: dict[str, dict[int, Estimate]] = {}
+    for arm, by_rank in one.by_rank.items():
+        count = len(next(iter(by_rank.values())))
+        gaussian = _norms(one.images[GAUSSIAN][:count] - one.images[NETWORK][:count])
+        found[arm if alone else f"{one.name}: {arm}"] = {
+            rank: analysis.t_interval(100 * (gaussian - own) / gaussian.mean()) for rank, own in by_rank.items()
+        }
+    return found
+
+
+def _gain(gains: dict[str, dict[int, Estimate]]) -> "Drawing":
+    """Curves over the rank."""
+    curves = {
+        name: (np.array(list(gain)), *np.array([_ends(at) for at in gain.values()]).T) for name, gain in gains.items()
+    }
+    panel = plots.SweepPanel(
+        "", "rank of each component", "gain over one Gaussian, %", curves, {"as close as one Gaussian": 0.0}
+    )
+    return plots.sweep_curves([panel], columns=1)
+
+
 def _answer(first: Compared, bars: dict[str, Estimate]) -> str:
     distance = {arm: f"{float(estimate.value):.2f}" for arm, estimate in bars.items()}
     given = f" ({distance[GIVEN]} where it is given the class)" if GIVEN in distance else ""
@@ -294,8 +350,10 @@ def _answer(first: Compared, bars: dict[str, Estimate]) -> str:
 
 def costs(config: Config, plan: Plan) -> list[Cost]:
     """The network's samples; those of the closed forms are next to nothing."""
-    drawn = config.noises * (1 + len(config.others))
-    return [replace(sampling_cost(plan.network, drawn, 2 * config.steps - 1, config.batch_size), stage="images")]
+    return [
+        replace(sampling_cost(network, config.noises, 2 * config.steps - 1, config.batch_size), stage="images")
+        for network in plan.networks
+    ]
 
 
 PART = Part(

@@ -8,17 +8,15 @@ import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis.stats.estimates import Estimate, wilson
-from dgu.analysis.stats.sigmoids import SigmoidFit, fit_sigmoids
 from dgu.models import EDMNetwork
 from experiments import study
-from experiments.molrg.networks_arms import bracket, dense_curve, real_curve, real_images, unet_curve
+from experiments.molrg.networks_arms import bracket, dense_curve, unet_curve
 from experiments.molrg.networks_config import COMPONENTS, PRESETS, SHAPE, Config
+from experiments.molrg.score_fits import Fits, collapse, crossed, ends, panels
 from experiments.molrg.subject import PAPER, Plan, Subject
-from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, NotTested, at_least, at_most, within
-from experiments.study.flop import network_flop
+from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, at_least, at_most, within
+from experiments.study.flop import gradient_bytes, network_flop
 
-#: Why no sigmoid is fitted.
-NO_CROSSING = "the scores of this run do not cross 1/2"
 #: Room around the score of the true distribution, and training examples for each dimension at which networks reach it.
 _ROOM, _TENS = 0.01, (30.0, 120.0)
 
@@ -75,39 +73,6 @@ def claims(config: Config) -> tuple[Claim, ...]:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Fits:
-    """Sigmoids through the scores of networks of one kind. Make it with ``of``.
-
-    Attributes:
-        pooled: one sigmoid over log2 (N / ID) for all dimensions; None for scores that never cross 1/2.
-        crossing: log2 (N / ID) at which the level is reached; None without ``pooled``.
-        exponent: power of the intrinsic dimension to which the midpoints of a sigmoid for each dimension are
-            proportional; None for one dimension, or scores that never cross 1/2, as is ``spread``.
-        spread: standard deviation of the midpoints over log2 N, and over log2 (N / ID), in octaves.
-    """
-
-    pooled: SigmoidFit | None = None
-    crossing: Estimate | None = None
-    exponent: Estimate | None = None
-    spread: tuple[float, float] | None = None
-
-    @classmethod
-    def of(cls, ranks: Sequence[int], ratios: Sequence[float], scores: np.ndarray, level: float) -> "Fits":
-        """From scores (ranks, ratios, runs)."""
-        if not scores.min() < 0.5 < scores.max():
-            return cls()  # Nothing says where the scores would cross 1/2.
-        shift = np.log2(COMPONENTS * np.asarray(ranks))
-        log_ratio = np.broadcast_to(np.log2(ratios)[None, :, None], scores.shape)
-        number = np.broadcast_to(np.arange(len(ranks))[:, None, None], scores.shape)
-        pooled = fit_sigmoids(log_ratio.ravel(), scores.ravel(), None)
-        if len(ranks) == 1:
-            return cls(pooled, pooled.crossing(level))
-        curves = fit_sigmoids((log_ratio + shift[:, None, None]).ravel(), scores.ravel(), number.ravel())
-        spread = float(curves.spread().value), float(curves.spread(shift).value)
-        return cls(pooled, pooled.crossing(level), curves.exponent(shift), spread)
-
-
 def measured(config: Config, bracket: dict[str, np.ndarray], dense: Fits, unet: Fits) -> dict[str, Measured]:
     """What was measured for ``claims``, from the scores that bracket those of networks, and from these."""
     dense_training = f"{config.optimisation.steps:,} updates of {config.width} x {config.depth} units"
@@ -118,27 +83,11 @@ def measured(config: Config, bracket: dict[str, np.ndarray], dense: Fits, unet: 
     return {
         "networks-true-law": Noted(true, f"{bracket['true_law'].size} training sets, {config.fresh:,} draws each."),
         "networks-multi-delta": Noted(copied, f"{config.samples:,} samples."),
-        "networks-collapse": _collapse(dense, config.ranks),
-        "networks-collapse-unet": _collapse(unet, config.unet.ranks),
-        "networks-crossing": _crossing(dense, config.ranks, dense_training),
-        "networks-unet": _crossing(unet, config.unet.ranks, unet_training),
+        "networks-collapse": collapse(dense, len(config.ranks)),
+        "networks-collapse-unet": collapse(unet, len(config.unet.ranks)),
+        "networks-crossing": crossed(dense, len(config.ranks), dense_training),
+        "networks-unet": crossed(unet, len(config.unet.ranks), unet_training),
     }
-
-
-def _collapse(fits: Fits, ranks: Sequence[int]) -> Measured:
-    if fits.exponent is None or fits.spread is None:
-        return NotTested("only one curve, of one intrinsic dimension" if len(ranks) < 2 else NO_CROSSING)
-    over_n, over_ratio = fits.spread
-    note = f"The standard deviation of the midpoints is {over_n:.2f} in log2 N and {over_ratio:.2f} in log2 (N / ID)."
-    return Noted(fits.exponent, note)
-
-
-def _crossing(fits: Fits, ranks: Sequence[int], trained: str) -> Measured:
-    if fits.crossing is None:
-        return NotTested(f"{NO_CROSSING}; {trained}")
-    curves = "all curves together" if len(ranks) > 1 else "one curve"
-    at = fits.crossing.map(lambda power: 2**power)
-    return Noted(at, f"The sigmoid is one in log2 (N / ID), fitted to {curves}; {trained}.")
 
 
 @dataclass(frozen=True)
@@ -148,86 +97,67 @@ class Found:
     Attributes:
         bracket: scores of the true distribution and of copies of the training set.
         dense, unets: scores and what belongs to them for each rank: arrays (ratios, seeds) and (ratios,).
-        real: the curve on real images, or None.
     """
 
     bracket: dict[str, np.ndarray]
     dense: list[dict[str, np.ndarray]]
     unets: list[dict[str, np.ndarray]]
-    real: dict[str, np.ndarray] | None
-
-
-def check(config: Config, subject: Subject) -> None:
-    """Whether the real images can be loaded and described."""
-    real_images(config.unet)
 
 
 def measure(config: Config, subject: Subject, run: study.Run) -> Found:
     """Dense networks, U-Nets, and the two distributions that bracket them; the subject takes no part."""
-    real = real_images(config.unet)
     return Found(
         run.stage("bracket", bracket, config, run.key),
         [run.stage(f"mlp-{rank}", dense_curve, config, rank, run.key) for rank in config.ranks],
         [unet_curve(config, rank, run) for rank in config.unet.ranks],
-        None if real is None else real_curve(config, real, run),
     )
 
 
 def report(config: Config, subject: Subject, found: Found) -> Findings:
     """Sigmoids through the scores, and where they cross the level."""
-    unet, real = config.unet, found.real
+    unet = config.unet
     scores = np.stack([curve["gl"] for curve in found.dense])  # (ranks, ratios, seeds)
     unet_scores = np.stack([curve["gl"] for curve in found.unets])[:, :, None]
-    fits = Fits.of(config.ranks, config.ratios, scores, config.level)
-    unet_fits = Fits.of(unet.ranks, unet.ratios, unet_scores, config.level)
+    arms = {
+        "dense networks": (*_sizes(config.ranks, config.ratios), scores),
+        "U-Nets": (*_sizes(unet.ranks, unet.ratios), unet_scores),
+    }
+    fits, unet_fits = (Fits.of(*arm, config.level) for arm in arms.values())
     rows = _rows("dense", config.ranks, config.ratios, found.dense)
     rows += _rows("U-Net", unet.ranks, unet.ratios, found.unets)
     header = ("network", "ID", "N", "N / ID", "score", "threshold", "off the subspaces", "loss")
     tables = [study.Table("Networks on the mixture (dense: means over seeds)", header, rows)]
-    panels = [
-        *_panels("dense networks", config.ranks, config.ratios, scores, fits),
-        *_panels("U-Nets", unet.ranks, unet.ratios, unet_scores, unet_fits),
+    drawn = [
+        panel
+        for (title, (sizes, counts, values)), fit in zip(arms.items(), (fits, unet_fits))
+        for panel in panels(title, [f"ID {size}" for size in sizes], sizes, counts, values, fit)
     ]
     metrics: dict[str, Any] = {
         "dense": {str(2 * rank): curve["gl"].mean(axis=1) for rank, curve in zip(config.ranks, found.dense)},
         "unet": {str(2 * rank): curve["gl"] for rank, curve in zip(unet.ranks, found.unets)},
-        "exponent": _ends(fits.exponent),
-        "unet_exponent": _ends(unet_fits.exponent),
-        "crossing_log2": _ends(fits.crossing),
-        "unet_crossing_log2": _ends(unet_fits.crossing),
+        "exponent": ends(fits.exponent),
+        "unet_exponent": ends(unet_fits.exponent),
+        "crossing_log2": ends(fits.crossing),
+        "unet_crossing_log2": ends(unet_fits.crossing),
     }
     off, unet_off = (float(np.median([curve["off"] for curve in kind])) for kind in (found.dense, found.unets))
     answer = answered(config, fits, unet_fits, off, unet_off)
-    if real is None:
-        answer += " No network was trained on real images here (--networks.unet.real)."
-    else:
-        counts, gl, dimension = np.asarray(unet.real_counts), real["gl"], float(real["dimension"])
-        columns = np.stack([counts, counts / dimension, gl, real["threshold"], real["loss"]], axis=1)
-        title = f"U-Nets on {unet.real}, compared by {unet.descriptor}"
-        tables.append(
-            study.Table(title, ("N", "N / ID", "score", "threshold", "loss"), [tuple(row) for row in columns.tolist()])
-        )
-        panels.append(
-            plots.ScorePanel(f"U-Nets, {unet.real}", "N / ID", {str(unet.real): (counts / dimension, gl[:, None])})
-        )
-        metrics["real"] = {"counts": list(unet.real_counts), "gl": gl, "dimension": dimension}
-        answer += (
-            f" On {unet.real} scores go from {gl[0]:.2f} to {gl[-1]:.2f}, at an intrinsic dimension of {dimension:.1f}."
-        )
     note = f"Of fresh draws {config.level:.0%} are as far as the threshold."
     if fits.pooled is not None or unet_fits.pooled is not None:
         note += " Dashed: fitted sigmoids (47)."
     return Findings(
         answer,
         claims=measured(config, found.bracket, fits, unet_fits),
-        figures={"generalisation": (plots.score_curves(panels, level=config.level), note)},
+        figures={"generalisation": (plots.score_curves(drawn, level=config.level), note)},
         tables=tables,
         metrics=metrics,
     )
 
 
-def _ends(estimate: Estimate | None) -> list[Any] | None:
-    return None if estimate is None else [estimate.value, estimate.low, estimate.high]
+def _sizes(ranks: Sequence[int], ratios: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The intrinsic dimensions, and the numbers of examples (ranks, ratios)."""
+    dimensions = COMPONENTS * np.asarray(ranks)
+    return dimensions, dimensions[:, None] * np.asarray(ratios)
 
 
 def _rows(
@@ -240,18 +170,6 @@ def _rows(
         for rank, curve in zip(ranks, curves)
         for at, ratio in enumerate(ratios)
     ]
-
-
-def _panels(
-    title: str, ranks: Sequence[int], ratios: Sequence[float], scores: np.ndarray, fits: Fits
-) -> "list[plots.ScorePanel]":
-    """The same scores over N and over N / ID."""
-    sizes, ratio = COMPONENTS * np.asarray(ranks), np.asarray(ratios)
-    fine = np.geomspace(ratio[0], ratio[-1], 80)
-    over_n = {f"ID {size}": (ratio * size, found) for size, found in zip(sizes, scores)}
-    over_ratio = {f"ID {size}": (ratio, found) for size, found in zip(sizes, scores)}
-    sigmoid = {} if fits.pooled is None else {"sigmoid": (fine, fits.pooled(np.log2(fine)))}
-    return [plots.ScorePanel(title, "N", over_n), plots.ScorePanel(title, "N / ID", over_ratio, sigmoid)]
 
 
 def answered(config: Config, dense: Fits, unet: Fits, off: float, unet_off: float) -> str:
@@ -296,25 +214,25 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     evaluations = nets * config.samples * (2 * config.sampler_steps - 1)
     memory = len(config.ratios) * config.seeds * (4.0 * dense * 2 + 8 * config.most * size)
     curves = len(unet.ranks) * len(unet.ratios)
-    costs = [
+    trained, sampled = unet.steps * unet.batch_size, config.samples * (2 * config.sampler_steps - 1)
+    return [
         Cost("dense networks", examples + evaluations, dense * (3 * examples + evaluations), memory, 0),
-        _unet_cost("U-Nets", unet.network, curves, unet.steps, config),
+        training_cost("U-Nets", unet.network, curves, trained, sampled, unet.batch_size),
     ]
-    if unet.real is not None:
-        side = unet.real_size or 32
-        of_real = unet.real_network((side, side, 3))
-        costs.append(_unet_cost("U-Nets, real images", of_real, len(unet.real_counts), unet.real_steps, config))
-    return costs
 
 
-def _unet_cost(name: str, network: EDMNetwork, count: int, steps: int, config: Config) -> Cost:
-    flop, examples = network_flop(network), count * steps * config.unet.batch_size
-    evaluations = count * config.samples * (2 * config.sampler_steps - 1)
-    memory = 5 * 4 * network.parameter_count + config.unet.batch_size * int(np.prod(network.shape)) * 4 * 20
-    return Cost(name, examples + evaluations, flop * (3 * examples + evaluations), memory, 8 * network.parameter_count)
+def training_cost(
+    name: str, network: EDMNetwork, count: int, examples: int, evaluations: int, at_once: int, beside: int = 1
+) -> Cost:
+    """``count`` networks, each trained on so many ``examples``, ``at_once`` in a gradient, and then evaluated so often;
+    ``beside`` of them share a device."""
+    flop, examples, evaluations = network_flop(network), count * examples, count * evaluations
+    weights = 4 * network.parameter_count
+    memory = 5 * weights * beside + at_once * gradient_bytes(network)
+    return Cost(name, examples + evaluations, flop * (3 * examples + evaluations), memory, 2 * weights)
 
 
 PART = study.Part(
     "networks", "Generalisation of trained networks", "From how many training examples on do networks generalise?",
-    PAPER, claims, FIGURES, measure, report, PRESETS, costs, check,
+    PAPER, claims, FIGURES, measure, report, PRESETS, costs,
 )  # fmt: skip

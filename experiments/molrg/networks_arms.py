@@ -1,6 +1,5 @@
-"""Scores of networks trained on a mixture or on real images, and of the two distributions that bracket them."""
+"""Scores of networks trained on a mixture, and of the two distributions that bracket them."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis
-from dgu.analysis.quality.descriptors import SSCD
-from dgu.core.errors import InputError, require
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from dgu.models import EDMNetwork, EmpiricalDenoiser, MLPDenoiser, MoLRG, save_network
 from dgu.samplers import karras_sigmas, sample, sample_together
 from dgu.training import TrainingConfig
-from experiments.molrg.networks_config import COMPONENTS, REAL_CHANNEL_MULT, SHAPE, Config, UNetConfig
+from experiments.molrg.networks_config import COMPONENTS, SHAPE, Config, UNetConfig
 from experiments.study import Run
 from experiments.study.progress import Progress
-from experiments.subjects import load_images
 
 #: File of the U-Net with the largest rank and training set, for the part ``dimension``.
 LARGEST = "networks/largest.npz"
@@ -160,74 +156,3 @@ def _samples(denoiser: Any, key: Key, config: Config, shape: tuple[int, ...], *,
     """Samples of an unconditional denoiser."""
     numbers, sigmas = np.arange(config.samples), karras_sigmas(config.sampler_steps)
     return sample(denoiser, key, numbers, sigmas, shape=shape, batch_size=min(batch_size, config.samples))
-
-
-@dataclass(frozen=True)
-class RealImages:
-    """Training images and held-out ones, (n, H, W, C), and the features by which they are compared (None: pixels)."""
-
-    training: np.ndarray
-    held_out: np.ndarray
-    features: Any
-
-
-def real_images(unet: UNetConfig) -> RealImages | None:
-    """The real images, or None; whatever cannot be used is refused here."""
-    if unet.real is None:
-        return None
-    try:
-        found = load_images("networks.unet.real", unet.real, "train", unet.real_size)
-    except InputError as error:
-        if "split = 'train'" not in str(error):
-            raise
-        found = load_images("networks.unet.real", unet.real, "test", unet.real_size)
-    most, available = unet.real_counts[-1] + unet.real_heldout, len(found.images)
-    wanted = f"{most}: the largest of real_counts and real_heldout"
-    require(available >= most, f"networks.unet.real = {unet.real!r}: images", available, wanted)
-    order = np.random.default_rng(0).permutation(available)
-    training, held = found.images[order[: unet.real_counts[-1]]], found.images[order[-unet.real_heldout :]]
-    side = training.shape[1]
-    fits = side == training.shape[2] and side % len(REAL_CHANNEL_MULT) == 0
-    require(fits, "networks.unet.real_size", side, "square images of even size")
-    features: Any = None
-    if unet.descriptor == "pca":
-        features = analysis.PCAFeatures.fit(held, unet.components)
-    if unet.descriptor == "sscd":
-        allowed = "identity or pca for images that are not in colour"
-        require(training.shape[3] == 3, "networks.unet.descriptor", "sscd", allowed)
-        features = SSCD(str(unet.sscd))
-    return RealImages(training, held, features)
-
-
-def real_curve(config: Config, real: RealImages, run: Run) -> dict[str, np.ndarray]:
-    """A U-Net for each number of real images, a stage each: ``gl``, ``threshold`` and ``loss``; and the intrinsic
-    ``dimension`` that the last one sees."""
-    counts = config.unet.real_counts
-    found = [run.stage(f"real-{count}", trained_on_real, config, real, count, run.key) for count in counts]
-    scores = {name: np.array([float(each[name]) for each in found]) for name in ("gl", "threshold", "loss")}
-    return scores | {"dimension": found[-1]["dimension"]}
-
-
-def trained_on_real(config: Config, real: RealImages, count: int, key: Key) -> dict[str, float]:
-    """One U-Net's score, threshold and loss; of the last one the least numerical rank of its Jacobian, too."""
-    unet, training, own = config.unet, real.training[:count], stream(key, "real", count)
-    network = unet.real_network(training.shape[1:])
-    params, loss = _trained(f"U-Net, {count} images", network, training, unet, unet.real_steps)
-    denoiser = network.denoiser(params)
-    images = _samples(denoiser, stream(own, "samples"), config, network.shape, batch_size=100)
-    most = len(real.training)
-    found = score(images, training, real.held_out, config.level, most=most, features=real.features) | {"loss": loss}
-    if count == unet.real_counts[-1]:
-        found["dimension"] = _dimension(denoiser, real.held_out[:4], own)
-    return found
-
-
-def _dimension(denoiser: Any, clean: np.ndarray, key: Key) -> float:
-    """Least mean numerical rank over noise levels, at noisy images."""
-    method, ranks = "dense" if clean[0].size <= 1024 else "products", []
-    for place, level in enumerate(karras_sigmas(10)[:-2]):
-        noise = np.asarray(jax.random.normal(stream(key, "noise", place), clean.shape), np.float32)
-        points = clean + np.float32(level) * noise
-        found = analysis.jacobian_ranks(denoiser, points, np.float32(level), method=method, key=key, batch_size=4)
-        ranks.append(float(found.rank.mean()))
-    return min(ranks)

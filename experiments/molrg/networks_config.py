@@ -1,7 +1,7 @@
 """Options of the part that trains networks on mixtures of low-rank Gaussians, and the U-Nets that they describe."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +13,6 @@ from experiments.study.options import renamed
 
 #: The ambient space of the paper: 48 numbers as an image of 4 x 4 pixels in three colours; two components.
 SHAPE, COMPONENTS = (4, 4, 3), 2
-#: Multiples of the channels at each level of the U-Nets for real images.
-REAL_CHANNEL_MULT = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -37,48 +35,20 @@ class UNetConfig(Options, prefix="networks.unet"):
     """Examples an update (the released code: 512)."""
     learning_rate: float = option(3e-3, gt=0.0)
     """Adam's step size."""
-    real: str | None = None
-    """Real images to train on as well (a data set or a path); None trains on none."""
-    real_size: int | None = option(14, ge=1)
-    """Side to which the real images are reduced by averaging over areas; None keeps their size."""
-    real_counts: tuple[int, ...] = option((64, 256, 1024, 4096), ge=2)
-    """Numbers of training images N, rising."""
-    real_heldout: int = option(2000, ge=1)
-    """Further images, held out of training, for the threshold."""
-    real_steps: int = option(4000, ge=1)
-    """Parameter updates on real images."""
-    real_channels: int = option(32, ge=1)
-    """Channels of the first of two levels for real images; the second has twice as many."""
-    descriptor: Literal["identity", "pca", "sscd"] = "identity"
-    """Features by which real images are compared: pixels, principal components, or SSCD's embedding (colour photographs
-    only)."""
-    components: int = option(64, ge=1)
-    """Principal components, of the held-out images."""
-    sscd: str | None = None
-    """ONNX file of SSCD."""
 
     def check(self) -> None:
         """U-Nets of these sizes can be made."""
         with renamed("networks.unet", model_channels="channels", channel_mult="channel_mult", num_blocks="blocks"):
             _ = self.network
-        with renamed("networks.unet", model_channels="real_channels"):
-            self.real_network((8, 8, 1))
 
     @property
     def network(self) -> EDMNetwork:
         """The U-Net for images of the mixture."""
-        return _small_unet(SHAPE, self.channels, self.channel_mult, self.blocks)
-
-    def real_network(self, shape: tuple[int, int, int]) -> EDMNetwork:
-        """The U-Net for real images of ``shape`` (H, W, C), square."""
-        return _small_unet(shape, self.real_channels, REAL_CHANNEL_MULT, 1)
-
-
-def _small_unet(shape: tuple[int, int, int], channels: int, channel_mult: tuple[int, ...], blocks: int) -> EDMNetwork:
-    """A DDPM++ with EDM's preconditioning, without attention and dropout."""
-    side, _, colours = shape
-    size: dict[str, Any] = {"model_channels": channels, "channel_mult": channel_mult, "num_blocks": blocks}
-    return EDMNetwork(SongUNetConfig(side, colours, colours, **size, attn_resolutions=(), dropout=0.0))
+        side, _, colours = SHAPE
+        size: dict[str, Any] = {
+            "model_channels": self.channels, "channel_mult": self.channel_mult, "num_blocks": self.blocks
+        }  # fmt: skip
+        return EDMNetwork(SongUNetConfig(side, colours, colours, **size, attn_resolutions=(), dropout=0.0))
 
 
 @dataclass(frozen=True)
@@ -114,7 +84,6 @@ class Config(Options, prefix="networks"):
             ("ratios", self.ratios, 2),
             ("unet.ranks", self.unet.ranks, 1),
             ("unet.ratios", self.unet.ratios, 2),
-            ("unet.real_counts", self.unet.real_counts, 2),
         ):
             sound = len(values) >= fewest and list(values) == sorted(set(values))
             require(sound, self.name(name), values, f"{'two' if fewest == 2 else 'one'} or more, rising")
@@ -125,8 +94,6 @@ class Config(Options, prefix="networks"):
             require(ratios[0] * 2 * ranks[0] >= 2, self.name(f"{prefix}ratios"), ratios, "such that N is 2 or more")
         least = int(np.ceil(2 / (1 - self.level) - 1e-9))
         require(self.fresh >= least, "networks.fresh", self.fresh, f"{least} or more for this level")
-        given = self.unet.descriptor != "sscd" or self.unet.sscd is not None
-        require(given, "networks.unet.sscd", self.unet.sscd, "an ONNX file, for the descriptor sscd")
 
     @property
     def most(self) -> int:
@@ -140,8 +107,7 @@ PRESETS = {
         ranks=(2, 3), ratios=(2.0, 8.0), seeds=2, width=16, depth=1, samples=40, fresh=100, sampler_steps=4,
         optimisation=TogetherConfig(steps=20, batch_size=16, chunk=20),
         unet=UNetConfig(
-            ranks=(2,), ratios=(2.0, 8.0), channels=8, channel_mult=(1,), steps=4, batch_size=8, real_counts=(8, 16),
-            real_heldout=40, real_steps=4, real_channels=8, components=4,
+            ranks=(2,), ratios=(2.0, 8.0), channels=8, channel_mult=(1,), steps=4, batch_size=8,
         ),
     ),
     "default": Config(),
@@ -150,8 +116,7 @@ PRESETS = {
         optimisation=TogetherConfig(steps=20_000, batch_size=256),
         unet=UNetConfig(
             ranks=(3, 4, 5, 6), ratios=_RATIOS, channels=128, channel_mult=(2, 2, 2), blocks=4, steps=11_700,
-            batch_size=512, learning_rate=1e-3, real="cifar10", real_size=None,
-            real_counts=(64, 256, 1024, 4096, 8192, 16_384), real_heldout=10_000, real_steps=100_000, real_channels=128,
+            batch_size=512, learning_rate=1e-3,
         ),
     ),
 }  # fmt: skip

@@ -10,6 +10,7 @@ from dgu import analysis, plots
 from dgu.analysis.stats.estimates import Estimate, exactly, normal_estimate
 from dgu.analysis.subspaces import BoundFit
 from experiments import study
+from experiments.molrg import phase_equivalence
 from experiments.molrg.phase_arms import (
     LONG,
     PRESETS,
@@ -49,12 +50,13 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Found:
-    """What the part measures: the arms, the checks of closed forms, and the errors of projectors by the number of
-    subspaces."""
+    """What the part measures: the arms, the checks of closed forms, and by the number of subspaces the errors of
+    projectors and the two ways of Theorem 3."""
 
     arms: Arms
     checks: dict[str, np.ndarray]
     errors: dict[int, dict[str, np.ndarray]]
+    equivalence: dict[int, dict[str, np.ndarray]]
 
 
 def measure(config: Config, subject: Subject, run: study.Run) -> Found:
@@ -63,6 +65,10 @@ def measure(config: Config, subject: Subject, run: study.Run) -> Found:
         Arms.measure(config, run),
         run.stage("checks", checks, config, run.key),
         {k: run.stage(f"errors-{k}", bound_errors, config, run.key, k) for k in (1, 2)},
+        {
+            k: run.stage(f"equivalence-{k}", phase_equivalence.equivalence, config, run.key, k)
+            for k in phase_equivalence.COUNTS
+        },
     )
 
 
@@ -175,9 +181,13 @@ def report(config: Config, subject: Subject, found: Found) -> study.Findings:
             "phase-bound-one": bounded("phase-bound-one", bounds[1]),
             "phase-bound-many": bounded("phase-bound-many", bounds[2]),
             **_checked(found.checks),
+            "phase-equivalence": phase_equivalence.measured(found.equivalence),
         },
         figures={**maps, "subspace_errors": (_error_figure(config, found.errors, bounds), about_bounds)},
-        tables=[study.Table("Share of successful trials by N - d", ("arm", *(f"{gap:+d}" for gap in gaps)), rows)],
+        tables=[
+            study.Table("Share of successful trials by N - d", ("arm", *(f"{gap:+d}" for gap in gaps)), rows),
+            phase_equivalence.table(found.equivalence),
+        ],
         metrics={
             "success": {f"K = {k}: {name}": of.tolist() for k, shown in shares.items() for name, of in shown.items()},
             "reseeded": sum(int(arm["reseeded"].sum()) for arm in arms.k_subspaces.values()),

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from experiments.molrg import phase_equivalence
 from experiments.molrg.phase_arms import LONG, SHORT, WEIGHTS, Config
 from experiments.study import Claim, all_of, at_least, at_most, equivalent, within
 
@@ -32,6 +33,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
         bound_claim("phase-bound-one", "Theorem 2", "PCA"),
         bound_claim("phase-bound-many", "Theorem 4", "the K-subspaces method (K = 2)"),
         _samples_claim(config.samples),
+        phase_equivalence.claim(),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dgu.core.errors import require
+from dgu.core.errors import InputError, require
 from dgu.data import ImageSet
 from dgu.models import EDMNetwork, Pretrained
 from experiments.sampling import GuidanceOptions, noise_range
@@ -33,8 +33,24 @@ class Options(GuidanceOptions):
     """Split of these images."""
     size: int | None = option(14, ge=1)
     """Side to which the images are reduced by averaging over areas; None keeps their size."""
+    others: tuple[str, ...] = ()
+    """Further networks with their training data for the parts images and dimension, each CHECKPOINT=DATA or, with the
+    rank of the mixture fitted to these, CHECKPOINT=DATA=RANK, such as runs/mnist=mnist or runs/cifar=cifar10=200."""
     seed: int = option(0, ge=0)
     """Seed of every random draw."""
+
+    def check(self) -> None:
+        """The other networks are named as they must be."""
+        for pair in self.others:
+            _parsed(pair)
+
+
+def _parsed(pair: str) -> tuple[str, str, int | None]:
+    """Checkpoint, data and rank (None: not given) of one of ``others``."""
+    parts = pair.split("=")
+    sound = len(parts) in (2, 3) and all(parts) and (len(parts) == 2 or (parts[2].isdecimal() and int(parts[2]) >= 1))
+    require(sound, "others", pair, "CHECKPOINT=DATA or CHECKPOINT=DATA=RANK")
+    return parts[0], parts[1], int(parts[2]) if len(parts) == 3 else None
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,8 @@ class Subject:
         checkpoint, data, split, size: as in ``Options``.
         option: name of the option that gave ``data``, for complaints.
         guidance: the guide of the network, if any.
+        rank: of the mixture fitted to the data; None is that of the part's options.
+        others: further networks, as in ``Options``.
     """
 
     checkpoint: str
@@ -53,6 +71,27 @@ class Subject:
     size: int | None
     option: str = "data"
     guidance: GuidanceOptions | None = None
+    rank: int | None = None
+    others: tuple[str, ...] = ()
+
+    @cached_property
+    def every(self) -> list["Subject"]:
+        """This one, and further networks with their data."""
+        found = [self]
+        for pair in self.others:
+            checkpoint, data, rank = _parsed(pair)
+            try:
+                size = planned(checkpoint).shape[0]
+            except InputError as error:
+                raise InputError(f"others = {pair!r}: {error}") from error
+            found.append(Subject(checkpoint, data, "train", size, "others", rank))
+        return found
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the data of ``every``, with the place where several have data of one name."""
+        names = [one.name for one in self.every]
+        return [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names)]
 
     @cached_property
     def pretrained(self) -> Pretrained:
@@ -136,21 +175,29 @@ class Plan:
 
     checkpoint: str
     guidance: GuidanceOptions
+    others: tuple[str, ...] = ()
 
     @cached_property
     def network(self) -> EDMNetwork:
         """The network of the checkpoint."""
         return planned(self.checkpoint, guidance=self.guidance)
 
+    @cached_property
+    def networks(self) -> list[EDMNetwork]:
+        """That one and the others."""
+        return [self.network, *(planned(_parsed(pair)[0]) for pair in self.others)]
+
 
 def gather(config: Options, directory: RunDirectory) -> Subject:
     """The network and its images, loaded by the first part that needs them: ``phase`` and ``networks`` do not."""
-    return Subject(config.checkpoint, config.data, config.split, config.size, guidance=config)
+    return Subject(
+        config.checkpoint, config.data, config.split, config.size, guidance=config, others=config.others
+    )
 
 
 def plan(config: Options) -> tuple[Plan, list[Cost]]:
     """The network for a dry run; loading it costs nothing."""
-    return Plan(config.checkpoint, config), []
+    return Plan(config.checkpoint, config, config.others), []
 
 
 def _images(option: str, data: str, split: str, size: int | None) -> tuple[ImageSet, str]:

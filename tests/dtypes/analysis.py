@@ -119,6 +119,7 @@ ANALYSIS = {
     "descend_exact_loss": lambda give: A.descend_exact_loss(
         give(FRAMES[:1]), give(ROWS), A.vp_grid(3), rate=1e-9, steps=1
     ),
+    "clustering_objective": lambda give: A.clustering_objective(give(UNIT)[None], give(ROWS))[0],
     "drawn_loss": lambda give: A.drawn_loss(give(UNIT), give(ROWS), A.vp_grid(3), jax.random.split(KEY, 2)),
     "edit": lambda give: A.edit(GAUSSIAN, give(ONE), give(AXES[:2].reshape(2, 2, 2, 1)), give(SIGMAS), give(GRID)),
     "em_mixture": lambda give: (

@@ -9,6 +9,7 @@ import pytest
 
 from dgu.analysis import bounded_mean
 from experiments.molrg import STUDY, dimension, networks
+from experiments.molrg.score_fits import Fits
 from experiments.study.claims import judge
 from tests.experiments.statements import check_statements
 from tests.experiments.universality_study import CLASSES, contents, images, save_images, save_tiny_network
@@ -18,7 +19,7 @@ TINY = (
     "--networks.optimisation.chunk 3 --networks.unet.steps 2 --networks.samples 20 --networks.fresh 40 "
     "--dimension.draws 4 --directions.sigmas 11.8"
 ).split()
-OURS = ("images", "networks", "dimension", "directions")
+OURS = ("images", "networks", "real", "dimension", "directions")
 
 
 def study(*argv):
@@ -43,15 +44,20 @@ def network_claims(config, dense, unet):
 
 def test_one_curve_cannot_show_a_collapse():
     config = networks.PRESETS["smoke"]
-    nothing = networks.Fits.of([3], [2.0, 8.0], np.full((1, 2, 2), 0.2), 0.95)
+    nothing = Fits.of([6], np.array([[12.0, 48.0]]), np.full((1, 2, 2), 0.2), 0.95)
     claim = network_claims(config, nothing, nothing)["networks-collapse-unet"]
     assert claim.verdict == "not applicable" and "only one curve" in claim.note
 
 
+def fits_of(ranks, ratios, scores):
+    """The fits to the scores of networks on two subspaces of each rank."""
+    return Fits.of(2 * np.array(ranks), 2 * np.outer(ranks, ratios), scores, 0.95)
+
+
 def network_texts(config, scores, unet_scores):
     """The claims about curves, and the answer, of scores (ranks, ratios, runs) of dense networks and U-Nets."""
-    dense = networks.Fits.of(config.ranks, config.ratios, scores, config.level)
-    unet = networks.Fits.of(config.unet.ranks, config.unet.ratios, unet_scores, config.level)
+    dense = fits_of(config.ranks, config.ratios, scores)
+    unet = fits_of(config.unet.ranks, config.unet.ratios, unet_scores)
     return network_claims(config, dense, unet), networks.answered(config, dense, unet, 0.9, 0.8)
 
 
@@ -146,15 +152,18 @@ def test_end_to_end_and_resumed(sources, tmp_path, capsys):
 def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsys):
     for said, options in (
         ("--images.rank = 20: must be at most 19: the pixels, and n - 1 of the smallest class", ["--images.rank", 20]),
-        ("--images.others = 'a': must be CHECKPOINT=DATA", ["--images.others", "a"]),
-        ("--images.others = 'a=b=0': must be CHECKPOINT=DATA", ["--images.others", "a=b=0"]),
+        ("--others = 'a': must be CHECKPOINT=DATA", ["--others", "a"]),
+        ("--others = 'a=b=0': must be CHECKPOINT=DATA", ["--others", "a=b=0"]),
         ("--networks.ranks = (2, 25): must be at most 24", ["--networks.ranks", 2, 25]),
         ("--networks.ratios = (8.0, 2.0): must be two or more, rising", ["--networks.ratios", 8, 2]),
         ("--networks.fresh = 39: must be 40 or more for this level", ["--networks.fresh", 39]),
-        ("--networks.unet.sscd = None: must be an ONNX file", ["--networks.unet.descriptor", "sscd"]),
-        ("must be an ONNX file of SSCD", ["--networks.unet.descriptor", "sscd", "--networks.unet.sscd", "no.onnx", "--networks.unet.real", "COLOUR"]),
-        ("identity or pca for images that are not in colour", ["--networks.unet.descriptor", "sscd", "--networks.unet.sscd", "no.onnx", "--networks.unet.real", sources[-1]]),
-        ("56: the largest of real_counts and real_heldout", ["--networks.unet.real", "FEW"]),
+        ("--images.ranks = (4, 2): must be one or more, rising", ["--images.ranks", 4, 2]),
+        ("--real.sscd = None: must be an ONNX file", ["--real.descriptor", "sscd"]),
+        ("must be an ONNX file of SSCD", ["--real.descriptor", "sscd", "--real.sscd", "no.onnx", "--real.sets", "COLOUR"]),
+        ("identity or pca for images that are not in colour", ["--real.descriptor", "sscd", "--real.sscd", "no.onnx", "--real.sets", sources[-1]]),
+        ("56: the largest of --real.counts and --real.held-out", ["--real.sets", "FEW"]),
+        ("--real.sets = 'mnist=': must be SET or SET=CLASS,CLASS", ["--real.sets", "mnist="]),
+        ("--real.counts = (8, 8): must be two or more, rising", ["--real.counts", 8, 8]),
         ("--directions.sigmas = (90.0,): must be above 0.002, at most 80", ["--directions.sigmas", 90]),
         ("--directions.shown = 3: must be in [1, 2]", ["--directions.shown", 3]),
         ("--dimension.eta = 1.0: must be strictly between 0 and 1", ["--dimension.eta", 1]),
@@ -166,7 +175,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         few = save_images(tmp_path / "few.npz", np.zeros((55, 6, 6, 1), np.float32), np.zeros(55, np.int32))
         options = [{"COLOUR": colour, "FEW": few}.get(option, option) for option in options]
         with pytest.raises(SystemExit) as error:
-            study(*TINY, *sources, "--networks.unet.real-size", "None", *options, "--out", out)
+            study(*TINY, *sources, "--real.size", "None", *options, "--out", out)
         line = capsys.readouterr().err
         assert error.value.code == 2 and said in line and line.count("\n") == 1, line
         assert not out.exists()
@@ -175,7 +184,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
 def test_presets_cost_what_they_say(capsys):
     study("--preset", "paper", "--dry-run")
     rows = {re.split(r"\s{2,}", line)[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
-    wanted = {"images", "dense networks", "U-Nets", "U-Nets, real images", "dimension", "directions", "total"}
+    wanted = {"images", "dense networks", "U-Nets", "real images", "dimension", "directions", "total"}
     assert wanted <= set(rows)
     evaluations = {name: int(re.split(r"\s{2,}", rows[name])[1].replace(",", "")) for name in wanted}
     assert evaluations["images"] == 10_000 * 69

@@ -37,6 +37,16 @@ def test_level_curves_hold_means_bands_and_falling_levels():
         plots.level_curves([])
 
 
+def test_lower_bounds_are_marked_where_they_are():
+    values, where = np.arange(1.0, 6), np.array([False, True, True, False, False])
+    panel = plots.LevelPanel("", "", SIGMAS, {"a": values, "b": values + 1}, bounds={"a": where, "b": where & False})
+    axes = plots.level_curves([panel]).axes[0]
+    mark = lines(axes)["a: lower bound"]
+    np.testing.assert_array_equal(mark.get_xdata(), SIGMAS[where])
+    np.testing.assert_array_equal(mark.get_ydata(), values[where])
+    assert mark.get_marker() == "^" and "b: lower bound" not in lines(axes)
+
+
 def test_curves_are_estimates_or_values_too():
     rng = np.random.default_rng(3)
     found, plain = t_interval(rng.random((5, 4))), rng.random(5)

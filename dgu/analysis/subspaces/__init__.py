@@ -10,6 +10,7 @@ from dgu.core.lazy import load_on_use
 
 if TYPE_CHECKING:
     from dgu.analysis.subspaces.class_fit import fit_classes as fit_classes
+    from dgu.analysis.subspaces.clustering import clustering_objective as clustering_objective
     from dgu.analysis.subspaces.clustering import k_subspaces as k_subspaces
     from dgu.analysis.subspaces.clustering import spectral_labels as spectral_labels
     from dgu.analysis.subspaces.distances import Recovery as Recovery

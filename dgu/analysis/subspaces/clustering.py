@@ -26,7 +26,7 @@ class SubspaceClusters(NamedTuple):
     Attributes:
         bases: ``(K, n, width)`` orthonormal columns, 0 beyond the rank.
         labels: ``(m,)`` the subspace of each row.
-        objective: ``sum_i |U_k(i)^T z_i|^2`` over the normalised rows.
+        objective: ``sum_i |U_k(i)^T z_i|^2`` over the normalised rows z, or the rows as they are.
         iterations: updates made.
         reseeded: how many times an emptied subspace was given rows again.
     """
@@ -36,6 +36,23 @@ class SubspaceClusters(NamedTuple):
     objective: Array
     iterations: Array
     reseeded: Array
+
+
+def clustering_objective(
+    bases: Num[ArrayLike, "K n r"], rows: Num[ArrayLike, "m n"]
+) -> tuple[Float[Array, ""], Int[Array, "m"]]:
+    """The objective (17) of subspace clustering, ``(1 / m) sum_k sum_{i in C_k} |U_k^T x_i|^2``, and the cluster of
+    each row: the subspace with its longest projection, the first on ties; pure.
+
+    Args:
+        bases: orthonormal columns; columns of 0 are not there.
+        rows: the points, as they are.
+
+    Wang et al., arXiv 2409.02426, Theorem 3.
+    """
+    bases, rows = as_jax_floats("bases", bases), as_jax_floats("rows", rows)
+    energy = jnp.sum(jnp.square(jnp.einsum("mn,knr->mkr", rows, bases, precision=_HIGHEST)), axis=2)
+    return jnp.mean(jnp.max(energy, axis=1)), jnp.argmax(energy, axis=1)
 
 
 def normalised(rows: Float[Array, "m n"]) -> Float[Array, "m n"]:
@@ -80,6 +97,7 @@ def k_subspaces(
     clusters: int,
     width: int,
     iterations: int = 15,
+    unit: bool = True,
 ) -> SubspaceClusters:
     """K-subspaces from initial labels: PCA of the unit rows of each cluster, then each row goes to the subspace on
     which its projection is longest, and so on; pure.
@@ -92,6 +110,8 @@ def k_subspaces(
         labels: initial labels, such as those of ``spectral_labels``.
         present: which rows are data rather than padding.
         rank: dimension of every subspace, at most ``width``.
+        unit: whether rows are scaled to unit length, as in the source; as they are, no update lowers
+            ``clustering_objective``.
 
     Raises:
         InputError: more clusters than rows, or ``width`` above the dimension.
@@ -102,7 +122,7 @@ def k_subspaces(
     m, n = rows.shape
     require(1 <= clusters <= m, "clusters", clusters, f"from 1 to the number of rows {m}")
     require(1 <= width <= n, "width", width, f"from 1 to the dimension {n}")
-    units = jnp.where(present[:, None], normalised(rows), 0)
+    units = jnp.where(present[:, None], normalised(rows) if unit else rows, 0)
     fit = jax.vmap(partial(principal_basis, rank=rank, width=width))
 
     def fitted(labels: Array) -> tuple[Array, Array]:

@@ -69,6 +69,7 @@ class JacobianRanks:
         values: leading singular values, falling, ``(b, k)``; all of them with ``method="dense"``.
         energy: squared Frobenius norm, ``(b,)``.
         energy_error: its standard error, ``(b,)``; 0 where it is exact.
+        is_bound: where the values found do not hold the share, so that ``rank`` is a lower bound, ``(b,)``.
     """
 
     rank: np.ndarray
@@ -77,6 +78,7 @@ class JacobianRanks:
     values: np.ndarray
     energy: np.ndarray
     energy_error: np.ndarray
+    is_bound: np.ndarray
 
 
 def jacobian_ranks(
@@ -134,7 +136,8 @@ def jacobian_ranks(
         values = np.concatenate([_dense(model, *at) for at in _batches(points, levels, batch_size)])[: len(points)]
         energy = np.square(values).sum(axis=1)
         rank = numerical_rank(values, eta=eta, rule=rule)
-        return JacobianRanks(rank, rank, rank, values, energy, np.zeros(len(points)))
+        exact = np.zeros(len(points))
+        return JacobianRanks(rank, rank, rank, values, energy, exact, exact.astype(bool))
 
     require(key is not None, "key", None, "given with method 'products'")
     require_whole("probes", probes, 2)
@@ -168,7 +171,8 @@ def jacobian_ranks(
     low, high = rank_at(np.maximum(energy - half, known)), rank_at(energy + half)
     # Beyond the values found nothing bounds the rank from above.
     high = np.where(share * (energy + half) >= known, size, high)
-    return JacobianRanks(rank_at(energy), low, high, found.values, energy, error)
+    beyond = numerical_rank(found.values, eta=eta, rule=rule, energy=energy) > count
+    return JacobianRanks(rank_at(energy), low, high, found.values, energy, error, beyond)
 
 
 def _batches(points: np.ndarray, levels: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:

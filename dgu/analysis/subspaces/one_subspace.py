@@ -19,36 +19,39 @@ from dgu.training.subspaces.sgd import TimeGrid, exact_loss
 
 
 def drawn_loss(
-    basis: Num[ArrayLike, "n r"], rows: Num[ArrayLike, "m n"], grid: TimeGrid, keys: Any
+    basis: Num[ArrayLike, "n r"] | Num[ArrayLike, "K n r"], rows: Num[ArrayLike, "m n"], grid: TimeGrid, keys: Any
 ) -> Float[np.ndarray, "k"]:
     """The denoising loss of ``zeta_t U U^T x_t`` with drawn noise, ``exact_loss`` on average; in float64.
+
+    Of several bases, that of the hard-max network (15, 16), which projects onto the subspace that the clean example
+    chooses.
 
     A value for each of the ``keys`` ``(k,)``: the mean over rows and times of ``|zeta U U^T (s x0 + gamma eps) -
     x0|^2``, with one standard normal ``eps`` for each row and time.
 
     Args:
-        basis: ``(n, r)``.
+        basis: ``(n, r)``, or ``(K, n, r)``.
         rows: clean examples ``(m, n)``.
         grid: scales and noise levels of the times.
         keys: a vector of keys.
     """
     basis, rows, keys = as_jax_floats("basis", basis), as_jax_floats("rows", rows), threefry(keys, "keys", shape=None)
     scale, noise = (jnp.asarray(part, rows.dtype) for part in grid)
+    bases = basis if basis.ndim == 3 else basis[None]
+    return np.asarray(_drawn_losses(HardmaxNetwork(bases), rows, scale, noise, keys), np.float64)
 
-    @jax.jit
-    def drawn(basis: Array, rows: Array, keys: Array) -> Array:
-        network = HardmaxNetwork(basis[None])
-        over_rows = jax.vmap(network, in_axes=(0, 0, None, None))
 
-        def one(key: Array) -> Array:
-            eps = jax.random.normal(key, (len(scale), *rows.shape))
-            noisy = scale[:, None, None] * rows[None] + noise[:, None, None] * eps
-            out = jax.vmap(over_rows, in_axes=(0, None, 0, 0))(noisy, rows, noise, scale)
-            return jnp.mean(jnp.sum(jnp.square(out - rows[None]), axis=2))
+@jax.jit
+def _drawn_losses(network: HardmaxNetwork, rows: Array, scale: Array, noise: Array, keys: Array) -> Array:
+    over_rows = jax.vmap(network, in_axes=(0, 0, None, None))
 
-        return jax.lax.map(one, keys)
+    def one(key: Array) -> Array:
+        eps = jax.random.normal(key, (len(scale), *rows.shape), rows.dtype)
+        noisy = scale[:, None, None] * rows[None] + noise[:, None, None] * eps
+        out = jax.vmap(over_rows, in_axes=(0, None, 0, 0))(noisy, rows, noise, scale)
+        return jnp.mean(jnp.sum(jnp.square(out - rows[None]), axis=2))
 
-    return np.asarray(drawn(basis, rows, keys), np.float64)
+    return jax.lax.map(one, keys)
 
 
 def descend_exact_loss(

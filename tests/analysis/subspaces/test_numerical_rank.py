@@ -38,10 +38,11 @@ def test_dense_and_products_agree_with_the_gaussian(sigma):
     x = np.asarray(jax.random.normal(KEY, (3, 20)), np.float32)
     dense = jacobian_ranks(denoiser, x, np.float32(sigma))
     np.testing.assert_allclose(dense.values[:, :8], np.tile(gains, (3, 1)), atol=2e-6)
-    assert (dense.rank == wanted).all() and (dense.low == dense.high).all()
+    assert (dense.rank == wanted).all() and (dense.low == dense.high).all() and not dense.is_bound.any()
     rough = jacobian_ranks(denoiser, x, np.float32(sigma), method="products", count=8, probes=8, key=KEY)
     assert (rough.rank == wanted).all() and (rough.low == wanted).all() and (rough.high == wanted).all()
     np.testing.assert_allclose(rough.energy, np.square(gains).sum(), rtol=1e-4)
+    assert not rough.is_bound.any()  # All eight are found, and they hold the share.
 
 
 def test_the_energy_of_the_rest_bounds_the_rank():
@@ -60,7 +61,7 @@ def test_the_energy_of_the_rest_bounds_the_rank():
     assert (found.low <= wanted).mean() > 0.8 and (found.high >= wanted).mean() > 0.8
     # Three values do not hold the share: nothing bounds the rank from above but d.
     few = jacobian_ranks(denoiser, x[:2], np.float32(sigma), method="products", count=3, probes=16, key=KEY)
-    assert (few.rank > 3).all() and (few.high == 80).all() and (few.low >= 4).all()
+    assert (few.rank > 3).all() and (few.high == 80).all() and (few.low >= 4).all() and few.is_bound.all()
 
 
 def test_two_subspaces_have_six_or_twelve_dimensions():
