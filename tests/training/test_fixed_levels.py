@@ -140,7 +140,7 @@ def test_stored_pieces_add_up_to_the_training_in_one_go(network):
     np.testing.assert_array_equal(losses, expected)
     for ours, theirs in zip(jax.tree.leaves(denoiser.denoisers), jax.tree.leaves(state["params"])):
         np.testing.assert_array_equal(ours, theirs)
-    pieces = [f"{level}-{piece}" for level in range(3) for piece in range(2)]
+    pieces = [f"{level}-{piece}" for piece in range(2) for level in range(3)]
     pieces = pieces if network is SKIP else ["all-0", "all-1"]
     assert list(store) == pieces and shown[-1] == (18, 18)
     assert [done for done, _ in shown] == sorted(done for done, _ in shown)
