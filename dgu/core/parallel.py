@@ -162,7 +162,7 @@ def run_jobs(
     first: int = 0,
     what: str = "job",
     progress: Callable[[int, int], object] | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, np.ndarray]]:
     """The results of ``job(shared, i)`` for ``i = first, ..., count - 1``, in this order, over all devices and hosts.
 
     The jobs are dealt in turn to the processes, and there to the local devices. Each runs in a thread in which that device is JAX's default:
@@ -175,7 +175,7 @@ def run_jobs(
 
     Args:
         job: what to do, a function of what all jobs share and of the job's number. Of others it must not depend. It
-            returns arrays by name; within one process it may return any pytree of arrays.
+            returns arrays by name.
         count: number of jobs, 0 or more.
         shared: a pytree whose arrays are copied to each device once, such as a denoiser; each job gets its device's.
         first: the job to begin with.
@@ -183,7 +183,7 @@ def run_jobs(
         progress: called as ``progress(jobs done, count)``.
 
     Yields:
-        What each job returned, with NumPy arrays in place of JAX arrays.
+        What each job returned, as NumPy arrays.
 
     Raises:
         InputError, FloatingPointError: what the first job that failed raised, with its number in front. Other errors
@@ -230,7 +230,7 @@ def run_stored_jobs(
     Yields:
         What ``stored`` returns for each job.
     """
-    under_way: Iterator[dict[str, Any]] | None = None
+    under_way: Iterator[dict[str, np.ndarray]] | None = None
     taken = 0
 
     def compute(place: int) -> Mapping[str, Any]:
@@ -247,17 +247,17 @@ def run_stored_jobs(
         yield stored(name, partial(compute, place))
 
 
-def _result(job: Callable[[Any, int], Mapping[str, Any]], shared: PyTree, number: int, what: str) -> dict[str, Any]:
+def _result(job: Callable[[Any, int], Mapping[str, Any]], shared: PyTree, number: int, what: str) -> dict[str, np.ndarray]:
     """What one job returns, on the host; its errors name it."""
     try:
-        found: dict[str, Any] = jax.device_get(job(shared, number))
+        # Array by array: as a pytree the dictionary would come back in another order.
+        return {name: np.asarray(array) for name, array in job(shared, number).items()}
     except Exception as error:
         if what and type(error) in _KINDS[:2]:
             raise type(error)(f"{what} {number}: {error}") from error
         if what:
             error.add_note(f"({what} {number})")
         raise
-    return found
 
 
 def _on_devices(
@@ -267,12 +267,12 @@ def _on_devices(
     resident: dict[int, PyTree],
     devices: Sequence[jax.Device],
     what: str,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, np.ndarray]]:
     """The results of this process's jobs in their order, dealt to its devices in turn; a thread for each device.
 
     After an error no later job is begun, and those before it are done: the error raised is always that of the first.
     """
-    found: list[Future[dict[str, Any]]] = [Future() for _ in numbers]
+    found: list[Future[dict[str, np.ndarray]]] = [Future() for _ in numbers]
     failed = [len(numbers)]  # The first job that failed.
     wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64  # Which holds for one thread.
 
@@ -309,7 +309,7 @@ def _copied(shared: PyTree, device: jax.Device) -> PyTree:
     )
 
 
-def _exchanged(found: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
+def _exchanged(found: Iterator[dict[str, np.ndarray]], count: int) -> Iterator[dict[str, np.ndarray]]:
     """The results of all processes in the order of the jobs, of which each process has every P-th.
 
     A process that failed sends the line of its error instead, which all raise.
@@ -331,9 +331,9 @@ def _exchanged(found: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str
             raise _KINDS[text[0] - 1](bytes(text[1:]).decode(errors="replace").rstrip())
     stream = io.BytesIO()
     np.savez(stream, allow_pickle=False, **arrays)
-    own: list[dict[str, Any]] = []
+    own: list[dict[str, np.ndarray]] = []
     for part in _gathered(stream.getbuffer()):
-        results: dict[int, dict[str, Any]] = {}
+        results: dict[int, dict[str, np.ndarray]] = {}
         with np.load(io.BytesIO(part), allow_pickle=False) as stored:
             for key in stored.files:
                 place, name = key.split("/", 1)

@@ -206,7 +206,9 @@ def _expansion(
         done += len(result["values"])
         if progress is not None:
             progress(done, total)
-    values, errors, directions = (np.concatenate([part[name] for part in found]) for name in found[0])
+    values, errors, directions = (
+        np.concatenate([part[name] for part in found]) for name in ("values", "errors", "directions")
+    )
     return Expansion(values.reshape(shape), errors.reshape(shape), directions.reshape(*shape, *event))
 
 

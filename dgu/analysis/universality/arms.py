@@ -75,9 +75,7 @@ def gaussian_arms(
 
     found = list(run_jobs(one, len(groups), what="group of classes"))
     # A compiled function sorts the keys of a dict; arms have an order of their own.
-    return {
-        name: jnp.concatenate([drawn[name] for drawn in found]) for name in names if low_rank or name != "low rank"
-    }
+    return {name: jnp.concatenate([drawn[name] for drawn in found]) for name in names if name in found[0]}
 
 
 @dataclass(frozen=True)
