@@ -165,10 +165,10 @@ def run_jobs(
 ) -> Iterator[dict[str, np.ndarray]]:
     """The results of ``job(shared, i)`` for ``i = first, ..., count - 1``, in this order, over all devices and hosts.
 
-    The jobs are dealt in turn to the processes, and there to the local devices. Each runs in a thread in which that device is JAX's default:
-    whatever the job computes, by programs of a single device and by Python between them, is computed there, and so to
-    the same bits on whichever device of one kind it is. Its results come to every process. With one device, for one job
-    alone, and within a job, the jobs run one after the other where the call stands.
+    The jobs are dealt in turn to the processes, and there to the local devices. Each runs in a thread in which its
+    device is JAX's default: whatever the job computes, by programs of a single device and by Python between them, is
+    computed there, and so to the same bits on whichever device of one kind it is. Its results come to every process.
+    With one device, for one job alone, and within a job, the jobs run one after the other where the call stands.
 
     Where several processes run together all of them make the same calls, with the same arguments; they exchange the
     results each time that every device has had a job, so that what stores them can do so then.
@@ -219,7 +219,8 @@ def run_stored_jobs(
 ) -> Iterator[Mapping[str, Any]]:
     """``run_jobs`` for jobs whose results are stored one by one, each as soon as it and all before it are done.
 
-    Jobs are run from the first on that is not stored; those behind it are not stored either, unless somebody removed it.
+    Jobs are run from the first on that is not stored; those behind it are not stored either, unless somebody removed
+    it.
 
     Args:
         names: of the results, one for each job.
@@ -237,17 +238,18 @@ def run_stored_jobs(
         nonlocal under_way, taken
         if under_way is None:
             under_way, taken = run_jobs(job, len(names), shared, first=place, what=what), place
-        for taken, found in enumerate(under_way, taken):
-            if taken == place:
-                break
-        taken += 1
+        found: Mapping[str, Any] = {}
+        while taken <= place:
+            found, taken = next(under_way), taken + 1
         return found
 
     for place, name in enumerate(names):
         yield stored(name, partial(compute, place))
 
 
-def _result(job: Callable[[Any, int], Mapping[str, Any]], shared: PyTree, number: int, what: str) -> dict[str, np.ndarray]:
+def _result(
+    job: Callable[[Any, int], Mapping[str, Any]], shared: PyTree, number: int, what: str
+) -> dict[str, np.ndarray]:
     """What one job returns, on the host; its errors name it."""
     try:
         # Array by array: as a pytree the dictionary would come back in another order.
@@ -286,11 +288,13 @@ def _on_devices(
                     if place not in resident:
                         resident[place] = _copied(shared, devices[place])
                     found[slot].set_result(_result(job, resident[place], numbers[slot], what))
-                except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
+                except BaseException as error:
                     failed[0] = min(failed[0], slot)
                     found[slot].set_exception(error)
 
-    threads = [threading.Thread(target=work, args=(place,), daemon=True) for place in range(min(len(devices), len(found)))]
+    threads = [
+        threading.Thread(target=work, args=(place,), daemon=True) for place in range(min(len(devices), len(found)))
+    ]
     for thread in threads:
         thread.start()
     try:
@@ -319,7 +323,7 @@ def _exchanged(found: Iterator[dict[str, np.ndarray]], count: int) -> Iterator[d
     try:
         for place, result in enumerate(found):
             arrays |= {f"{place}/{name}": np.asarray(value) for name, value in result.items()}
-    except Exception as error:  # noqa: BLE001 - raised below, where the others have heard of it
+    except Exception as error:
         problem = error
     kind = next((place for place, kind in enumerate(_KINDS) if isinstance(problem, kind)), len(_KINDS) - 1)
     line = str(problem).encode()[: 4 * MAX_MESSAGE].ljust(4 * MAX_MESSAGE) if problem else b" " * 4 * MAX_MESSAGE

@@ -137,7 +137,8 @@ class GaussianMixtureSampler:
         """Fit one Gaussian (mean, covariance with ``ddof=1``) to the images of each label.
 
         A class's fit depends on its own images alone, and classes are spread over all devices and hosts. They may
-        differ in size and labels may be any integers; classes of one size share one compiled program (for many refits in a single call, ``vmap`` ``fit_gaussian``).
+        differ in size and labels may be any integers; classes of one size share one compiled program (for many refits
+        in a single call, ``vmap`` ``fit_gaussian``).
         For n < d the sampler keeps the centred images, as much memory as the data; otherwise d x d numbers per class.
 
         Args:

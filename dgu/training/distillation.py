@@ -325,7 +325,7 @@ def _adam_epoch(
     key: Key,
     epoch: Array,
 ) -> tuple[PyTree, Float[Array, "levels"]]:
-    """One epoch of every level, whose noise is addressed by its place: the new state and the mean loss of each level."""
+    """One epoch of every level, whose noise is addressed by its place: the new state and each level's mean loss."""
     root = blocks[0, 0].size ** 0.5
 
     def step(state: PyTree, batch: tuple[Any, ...]) -> tuple[PyTree, Array]:

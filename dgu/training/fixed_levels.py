@@ -245,7 +245,9 @@ def train_stored_levels(
         until = min(start + every, config.steps)
         names = [f"{group[0] if alone else 'all'}-{number}" for group in groups]
         job, made = partial(piece, start=start, until=until), []
-        for place, found in enumerate(run_stored_jobs(job, names, stored=stored, what="level" if alone else "training")):
+        for place, found in enumerate(
+            run_stored_jobs(job, names, stored=stored, what="level" if alone else "training")
+        ):
             made.append(found)
             told.by(place, until * len(groups[place]))
         for place, found in enumerate(made):

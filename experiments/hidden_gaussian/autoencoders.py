@@ -113,7 +113,9 @@ def measure(config: Config, subject: Subject, run: Run) -> Compared:
     starts = _starts(config, subject, sigmas, run.key)
     paths = run.stage("paths", _paths, every, starts, sigmas)
     along = {
-        name: run.stage(f"path-triplets-{number}", _along, config, name, model, paths[f"states{number}"], sigmas, run.key)
+        name: run.stage(
+            f"path-triplets-{number}", _along, config, name, model, paths[f"states{number}"], sigmas, run.key
+        )
         for number, (name, model) in enumerate(models.items())
     }
     return Compared(
@@ -156,12 +158,12 @@ def report(config: Config, subject: Subject, found: Compared) -> Findings:
         claims=tested(config.shown, distances, found.straight, leading),
         figures={
             "autoencoders": (_curves(distances, found.straight), f"The images are {subject.inputs} images."),
-            "autoencoder_trajectories": plots.image_grid(np.stack(list(found.paths.values())), list(found.paths), levels),
+            "autoencoder_trajectories": plots.image_grid(
+                np.stack(list(found.paths.values())), list(found.paths), levels
+            ),
             "autoencoder_images": plots.image_grid(found.images, ["clean", "noisy", *distances.names], levels),
             "autoencoder_jacobians": _jacobian_curves(sigmas, leading, found.triplets),
-            "autoencoder_correlation": singular_vectors.matrices(
-                on_paths, titles, "component", columns=len(sigmas)
-            ),
+            "autoencoder_correlation": singular_vectors.matrices(on_paths, titles, "component", columns=len(sigmas)),
             "autoencoder_vectors": singular_vectors.as_images(left, titles, config.vectors),
         },
         tables=[_table(found.curves, sigmas, values)],

@@ -71,7 +71,9 @@ def gaussian_arms(
     def one(_: None, number: int) -> dict[str, Array]:
         few, own = rows[groups[number]], {name: keys[name][groups[number]] for name in names}
         drawn = _gaussian_arms(few, own, count=count)
-        return drawn | ({"low rank": _gaussian_arm(few[:, :low_rank], own["low rank"], count=count)} if low_rank else {})
+        return drawn | (
+            {"low rank": _gaussian_arm(few[:, :low_rank], own["low rank"], count=count)} if low_rank else {}
+        )
 
     found = list(run_jobs(one, len(groups), what="group of classes"))
     # A compiled function sorts the keys of a dict; arms have an order of their own.
