@@ -286,7 +286,7 @@ def _on_devices(
                     break
                 try:
                     if place not in resident:
-                        resident[place] = _copied(shared, devices[place])
+                        resident[place] = _copied(shared)
                     found[slot].set_result(_result(job, resident[place], numbers[slot], what))
                 except BaseException as error:
                     failed[0] = min(failed[0], slot)
@@ -306,11 +306,19 @@ def _on_devices(
         failed[0] = -1  # Where the caller wants no more, nor waits for what is under way.
 
 
-def _copied(shared: PyTree, device: jax.Device) -> PyTree:
-    """The arrays of a pytree on a device, other leaves as they are."""
-    return jax.tree.map(
-        lambda leaf: jax.device_put(leaf, device) if isinstance(leaf, jax.Array | np.ndarray) else leaf, shared
-    )
+def _copied(shared: PyTree) -> PyTree:
+    """The arrays of a pytree on JAX's default device, other leaves as they are.
+
+    By way of the host, so that they are as free to be moved as the arrays that jobs make: a program that is given both
+    kinds is compiled once for each mixture of them.
+    """
+
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(np.asarray(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        return jax.device_put(np.asarray(leaf)) if isinstance(leaf, jax.Array | np.ndarray) else leaf
+
+    return jax.tree.map(one, shared)
 
 
 def _exchanged(found: Iterator[dict[str, np.ndarray]], count: int) -> Iterator[dict[str, np.ndarray]]:

@@ -62,7 +62,7 @@ def level_triplets(
 
 def state_triplets(
     denoiser: Denoiser,
-    states: Num[ArrayLike, "levels n *event"],
+    states: Num[ArrayLike, "..."],
     sigmas: Num[ArrayLike, "levels"],
     count: int,
     key: Key,
@@ -76,7 +76,7 @@ def state_triplets(
 
     Args:
         denoiser: any pytree that is called as ``denoiser(x, sigma)``.
-        states: noisy images at each level.
+        states: noisy images at each level, ``(levels, n, *event)``.
         sigmas: noise levels within the denoiser's range, positive.
         count: triplets at each state.
         key: of the start of the iteration.
