@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -314,8 +315,10 @@ def _copied(shared: PyTree) -> PyTree:
     """
 
     def one(leaf: Any) -> Any:
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(np.asarray(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(
+                jnp.asarray(np.asarray(jax.random.key_data(leaf))), impl=jax.random.key_impl(leaf)
+            )
         return jax.device_put(np.asarray(leaf)) if isinstance(leaf, jax.Array | np.ndarray) else leaf
 
     return jax.tree.map(one, shared)
@@ -343,7 +346,7 @@ def _exchanged(found: Iterator[dict[str, np.ndarray]], count: int) -> Iterator[d
             raise _KINDS[text[0] - 1](bytes(text[1:]).decode(errors="replace").rstrip())
     stream = io.BytesIO()
     np.savez(stream, allow_pickle=False, **arrays)
-    own: list[dict[str, np.ndarray]] = []
+    own: list[dict[int, dict[str, np.ndarray]]] = []
     for part in _gathered(stream.getbuffer()):
         results: dict[int, dict[str, np.ndarray]] = {}
         with np.load(io.BytesIO(part), allow_pickle=False) as stored:

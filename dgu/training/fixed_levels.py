@@ -321,7 +321,7 @@ def _update(
     def gradient(images: Array, numbers: Array) -> tuple[tuple[Array, PyTree], PyTree]:
         noisy = jax.vmap(lambda image, number: noisy_input(key, image, number, sigma, place))(images, numbers)
         found = jax.value_and_grad(lambda p: dsm_loss(network, p, images, noisy, sigma), has_aux=True)(state["params"])
-        return found  # type: ignore[no-any-return]
+        return found
 
     if config.micro_batch is None:
         (loss, seen), slope = gradient(images, numbers)

@@ -199,8 +199,9 @@ def bound_errors(config: Config, key: Key, components: int) -> Arm:
     own = stream(key, "bounds")
 
     def one(_: None, trial: int) -> Arm:
-        given = {"noise": config.noise, "dimension": config.dimension}
-        problems, found, _again = _recovered(config, own, components, trial, **given)
+        problems, found, _again = _recovered(
+            config, own, components, trial, noise=config.noise, dimension=config.dimension
+        )
         return {"distance": np.asarray(found.frobenius), "unit": np.asarray(analysis.gap_to_bound(problems))}
 
     found = list(run_jobs(one, config.bound_trials, what="trial"))
