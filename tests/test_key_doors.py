@@ -150,6 +150,7 @@ CASES = {
     "core.noisy.noisy_input": lambda key: jax.vmap(lambda i: noisy.noisy_input(key, jnp.asarray(images()[0]), i, 0.5))(jnp.arange(3)),
     "core.noisy.noisy_batch": lambda key: noisy.noisy_batch(key, images()[:3], 0.5),
     "analysis.linearity.level_by_level.level_outputs": lambda key: analysis.level_outputs({"half": jax.tree_util.Partial(half)}, images()[:3], SIGMAS[:2], key),
+    "analysis.linearity.level_by_level.state_triplets": lambda key: analysis.state_triplets(gaussian(), images()[None, :2], SIGMAS[:1], 1, key, max_rounds=2).values,
     "analysis.linearity.level_by_level.level_triplets": lambda key: analysis.level_triplets(gaussian(), images()[:2], SIGMAS[:2], 1, key, max_rounds=2).values,
     "samplers.sample.sample": lambda key: samplers.sample(gaussian(), key, range(5), SIGMAS, shape=SHAPE, batch_size=1, churn=samplers.Churn(10)),
     "samplers.heun.heun": lambda key: samplers.heun(gaussian(), images()[0], SIGMAS, key=key, churn=samplers.Churn(10)),

@@ -10,6 +10,7 @@ import numpy as np
 
 from dgu.analysis import grid_cells, low_rank_problems, random_starts, recover_by_sgd
 from dgu.core import parallel
+from dgu.core.errors import InputError, require
 from dgu.data import SampleStore
 from dgu.models import ADMConfig, EDMNetwork, load_checkpoint
 from dgu.samplers import karras_sigmas, sample
@@ -52,9 +53,35 @@ def recovered() -> list[np.ndarray]:
     return [np.asarray(part) for part in (found.success, bare.success, diverged)]
 
 
+def jobs(folder: Path) -> None:
+    """What this process is given of jobs that both do; and the error of one of them."""
+    parallel._PIECE = 2**14  # Results come in several pieces.
+
+    def job(_: None, number: int) -> dict[str, np.ndarray]:
+        large = np.arange(3000.0) * number
+        return {"order": np.array(10 * number), "owners": np.array(jax.process_index()), "large": large}
+
+    found = list(parallel.run_jobs(job, 5))
+    np.savez(
+        folder / f"{jax.process_index()}.npz", **{name: np.stack([one[name] for one in found]) for name in found[0]}
+    )
+
+    def odd(_: None, number: int) -> dict[str, np.ndarray]:
+        require(number != 3, "x", number, "even")
+        return {}
+
+    try:
+        list(parallel.run_jobs(odd, 5, what="level"))
+    except InputError as error:
+        print("InputError", error)
+
+
 if __name__ == "__main__":
     parallel.initialize()
     folder = Path(sys.argv[1])
+    if sys.argv[2:] == ["jobs"]:
+        jobs(folder)
+        sys.exit()
     if sys.argv[2:] == ["recover"]:
         np.savez(folder / f"{jax.process_index()}.npz", *recovered())
         sys.exit()

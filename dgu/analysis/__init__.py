@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from dgu.analysis.linearity import homogeneity as homogeneity
     from dgu.analysis.linearity import level_losses as level_losses
     from dgu.analysis.linearity import level_outputs as level_outputs
+    from dgu.analysis.linearity import level_paths as level_paths
     from dgu.analysis.linearity import level_triplets as level_triplets
     from dgu.analysis.linearity import linear_level_loss as linear_level_loss
     from dgu.analysis.linearity import linearity as linearity
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from dgu.analysis.linearity import same_noise_distances as same_noise_distances
     from dgu.analysis.linearity import score_distances as score_distances
     from dgu.analysis.linearity import singular_triplets as singular_triplets
+    from dgu.analysis.linearity import state_triplets as state_triplets
     from dgu.analysis.linearity import subspace_overlap as subspace_overlap
     from dgu.analysis.linearity import vector_correlation as vector_correlation
     from dgu.analysis.linearity import weight_nmse as weight_nmse

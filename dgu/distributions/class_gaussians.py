@@ -25,7 +25,7 @@ from dgu.core.arrays import as_floats, as_jax_floats, as_plain, check_squares
 from dgu.core.chunks import check_chunk
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import stream, threefry
-from dgu.core.parallel import on_one_device
+from dgu.core.parallel import on_one_device, run_jobs
 from dgu.core.typing import Key
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -136,8 +136,9 @@ class GaussianMixtureSampler:
     def fit(cls, images: Num[ArrayLike, "n *event"], labels: Sequence[Any] | ArrayLike) -> "GaussianMixtureSampler":
         """Fit one Gaussian (mean, covariance with ``ddof=1``) to the images of each label.
 
-        A class's fit depends on its own images alone. Classes may differ in size and labels may be any integers;
-        classes of one size share one compiled program (for many refits in a single call, ``vmap`` ``fit_gaussian``).
+        A class's fit depends on its own images alone, and classes are spread over all devices and hosts. They may
+        differ in size and labels may be any integers; classes of one size share one compiled program (for many refits
+        in a single call, ``vmap`` ``fit_gaussian``).
         For n < d the sampler keeps the centred images, as much memory as the data; otherwise d x d numbers per class.
 
         Args:
@@ -158,14 +159,17 @@ class GaussianMixtureSampler:
         images = (
             as_jax_floats("images", on_one_device(images)) if isinstance(images, Array) else as_floats("images", images)
         )
-        gaussians = []
-        for label in classes.tolist():
-            rows = as_jax_floats("images", images[np.flatnonzero(labels == label)]).reshape(-1, prod(shape))
+
+        def one(_: None, number: int) -> dict[str, Any]:
+            rows = as_jax_floats("images", images[np.flatnonzero(labels == classes[number])]).reshape(-1, prod(shape))
             check_squares(images=rows)
             gaussian = _fit(rows)
             finite = bool(np.isfinite(np.asarray(gaussian.mean)).all())
-            require(finite, f"images of class {label}", "non-finite", "finite")
-            gaussians.append(gaussian)
+            require(finite, f"images of class {classes[number]}", "non-finite", "finite")
+            return {"mean": gaussian.mean, "root": gaussian.root}
+
+        fits = run_jobs(one, len(classes), what="class number")
+        gaussians = [GaussianRoot(jnp.asarray(fit["mean"]), jnp.asarray(fit["root"])) for fit in fits]
         return cls(tuple(gaussians), tuple(classes.tolist()), shape)
 
     def gaussian(self, label: Label) -> GaussianRoot:
@@ -212,10 +216,15 @@ class GaussianMixtureSampler:
         key = class_key(key, label)
         out = np.empty((numbers.size, prod(self.shape)), gaussian.mean.dtype)
         chunks, offsets = np.divmod(numbers, batch_size)
-        for chunk in np.unique(chunks):
-            grid = (chunk * batch_size + np.arange(batch_size)).astype(np.uint32)
+        every = np.unique(chunks)
+
+        def one(gaussian: GaussianRoot, number: int) -> dict[str, Array]:
+            grid = (every[number] * batch_size + np.arange(batch_size)).astype(np.uint32)
+            return {"drawn": _draw_chunk(gaussian, key, grid)}
+
+        for chunk, found in zip(every, run_jobs(one, len(every), gaussian, what="chunk of samples")):
             wanted = chunks == chunk
-            out[wanted] = np.asarray(_draw_chunk(gaussian, key, grid))[offsets[wanted]]
+            out[wanted] = found["drawn"][offsets[wanted]]
         return jnp.asarray(out.reshape(numbers.size, *self.shape))
 
 

@@ -11,6 +11,7 @@ import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
+from dgu.core import doubles
 from dgu.core.arrays import as_doubles, as_floats, at_least_single, check_squares, rounding
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.typing import Event, Scalar
@@ -114,7 +115,7 @@ class GaussianDenoiser:
     def _of(
         cls, mean: np.ndarray, covariance: np.ndarray, event: tuple[Any, ...], dtype: Any, tolerance: float = math.inf
     ) -> "GaussianDenoiser":
-        variances, basis = scipy.linalg.eigh(covariance)
+        variances, basis = doubles.eigh(covariance)
         lowest, highest = float(variances[0]), float(np.abs(variances).max())
         definite = highest == 0 or lowest >= -tolerance * highest
         require(definite, "covariance", f"smallest eigenvalue {lowest:.6g}", "positive semi-definite")

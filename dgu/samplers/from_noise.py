@@ -15,6 +15,7 @@ from dgu.core.chunks import check_chunk
 from dgu.core.denoisers import as_pytree
 from dgu.core.errors import require
 from dgu.core.labels import checked_labels
+from dgu.core.parallel import own_devices
 from dgu.core.typing import Denoiser, Key, PyTree
 from dgu.samplers.heun import heun
 from dgu.samplers.schedules import Churn, check_churn, check_sigmas
@@ -79,7 +80,7 @@ def sample_from(
     dtype = str(starts.dtype)
     amount = jax.tree.map(lambda value: np.asarray(value, starts.dtype), churn)
     grid = as_floats("sigmas", sigmas).astype(starts.dtype)
-    places = list(jax.local_devices() if devices is None else devices)
+    places = list(own_devices() if devices is None else devices)
     classes = None if label is None else checked_labels(denoiser, as_plain("label", label)[None], 1)
     wanted = None if classes is None else classes[0]
     resident = [jax.device_put((as_pytree(denoiser), key, wanted, grid, amount), place) for place in places]

@@ -26,6 +26,7 @@ from dgu.core.chunks import check_chunk
 from dgu.core.denoisers import as_pytree
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.labels import checked_labels
+from dgu.core.parallel import own_devices
 from dgu.core.typing import Denoiser, Key, PyTree
 from dgu.distributions.bases import Base, draw_initial, named_base
 from dgu.samplers.heun import StepState, heun
@@ -158,7 +159,7 @@ def sample(
         given = given.astype(dtype)
 
     chunks = _pack(wanted, int(batch_size))
-    devices = list(jax.local_devices() if devices is None else devices)[: len(chunks)]
+    devices = list(own_devices() if devices is None else devices)[: len(chunks)]
     require(len(devices) > 0, "devices", devices, "at least one device")
     grid = _rounded(sigmas, dtype)
     amount = jax.tree.map(lambda value: np.asarray(value, dtype), churn)

@@ -7,7 +7,7 @@ On the choice of images: where D is the exact posterior mean of the same images,
 map is that of the images' Gaussian, whatever they are. Distil on images that the denoiser has not seen.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,16 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Float64, Int, Num
 
+from dgu.core import doubles
 from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images, checked_levels, noisy_input
+from dgu.core.parallel import run_jobs, shares
 from dgu.core.typing import Denoiser, Key, PyTree
 from dgu.models.linear import LinearDenoiser
 from dgu.training.antithetic_moments import antithetic_moments
@@ -53,7 +54,7 @@ class ExactDistillation:
     ridges: np.ndarray
     residuals: np.ndarray
     examples: int
-    observed: list[list[PyTree]]
+    observed: list[list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +83,16 @@ def distill_exactly(
     ridge: float | int | None = None,
     groups: int = 1,
     groups_of: str = "images",
-    observe: Callable[[int, Float64[np.ndarray, "d d"]], PyTree] | None = None,
+    observe: Callable[[int, Float64[np.ndarray, "d d"]], Mapping[str, ArrayLike]] | None = None,
     batch_size: int = 512,
     progress: Callable[[int, int], object] | None = None,
 ) -> ExactDistillation:
     """``W = C_ty (C_yy + rho I)^-1`` and ``b = mean(t) - W mean(y)`` at each level, from one pass over the images.
 
     C_yy and C_ty are covariances over all noisy examples, ``n * draws`` or twice as many, accumulated in float64 (see
-    ``cross_moments``); memory is a few d x d matrices, whatever the number of examples, and the solution an
-    eigendecomposition of C_yy.
+    ``cross_moments``); memory is a few d x d matrices a device, whatever the number of examples, and the solution an
+    eigendecomposition of C_yy (see ``solve_moments``). Levels are spread over all devices and hosts
+    (``dgu.parallel.run_jobs``).
 
     The ridge, unless given, minimises the generalised cross-validation
 
@@ -113,8 +115,8 @@ def distill_exactly(
             (``dgu.analysis.jackknife_interval``). Memory grows by two matrices a group.
         groups_of: whether a group consists of ``"images"``, or of ``"draws"`` of all images, in both cases of every
             ``groups``-th one.
-        observe: ``(place of the level, W without a group) -> anything``, called for each group where there are two or
-            more; what it returns is kept.
+        observe: ``(place of the level, W without a group) -> arrays by name``, called for each group where there are
+            two or more, of several levels at a time; what it returns is kept.
         batch_size: images at a time.
         progress: called as ``progress(levels done, levels)``.
 
@@ -136,38 +138,55 @@ def distill_exactly(
     by_images, moments_of = groups_of == "images", antithetic_moments if antithetic else cross_moments
     block = block_size(len(chosen[0]) if by_images else len(rows), batch_size)
 
-    def moments(part: Int[np.ndarray, "members"], sigma: float, level: int) -> CrossMoments:
+    def moments(model: Denoiser, part: Int[np.ndarray, "members"], sigma: float, level: int) -> CrossMoments:
         options: dict[str, Any] = {"rows": part, "draws": draws} if by_images else {"draws": part.tolist()}
-        return moments_of(denoiser, rows, sigma, key, level=level, block=block, **options)
+        return moments_of(model, rows, sigma, key, level=level, block=block, **options)
 
-    weights, biases, ridges, residuals, observed = [], [], [], [], []
-    for number, sigma in enumerate(levels):
-        parts = [moments(part, float(sigma), number) for part in chosen]
+    def one(model: Denoiser, number: int) -> dict[str, Any]:
+        parts = [moments(model, part, float(levels[number]), number) for part in chosen]
         found = merged(parts)
         weight, rho, residual = solve_moments(found, ridge)
-        weights.append(weight.astype(rows.dtype))
-        biases.append((found.mean_output - weight @ found.mean_input).reshape(rows.shape[1:]).astype(rows.dtype))
-        ridges.append(rho)
-        residuals.append(residual)
+        bias = (found.mean_output - weight @ found.mean_input).reshape(rows.shape[1:])
+        result = {"weight": weight.astype(rows.dtype), "bias": bias.astype(rows.dtype), "ridge": rho, "left": residual}
         if observe is not None and groups > 1:
             without = (merged(parts[:group] + parts[group + 1 :]) for group in range(groups))
-            observed.append([observe(number, solve_moments(left, ridge)[0]) for left in without])
-        if progress is not None:
-            progress(number + 1, len(levels))
-    maps = LinearDenoiser(levels, np.stack(weights), np.stack(biases))
-    return ExactDistillation(
-        maps, np.array(ridges), np.array(residuals), len(rows) * draws * (1 + antithetic), observed
+            for group, left in enumerate(without):
+                seen = observe(number, solve_moments(left, ridge)[0])
+                result |= {f"observed{group}.{name}": value for name, value in seen.items()}
+        return result
+
+    found = list(run_jobs(one, len(levels), as_pytree(denoiser), what="level", progress=progress))
+    weights, biases, ridges, residuals = (
+        np.stack([level[name] for level in found]) for name in ("weight", "bias", "ridge", "left")
     )
+    seen = [[_of_group(level, group) for group in range(groups)] for level in found]
+    return ExactDistillation(
+        LinearDenoiser(levels, weights, biases),
+        ridges,
+        residuals,
+        len(rows) * draws * (1 + antithetic),
+        seen if observe is not None and groups > 1 else [],
+    )
+
+
+def _of_group(level: dict[str, Any], group: int) -> dict[str, Any]:
+    """What was observed without one group, by name."""
+    start = f"observed{group}."
+    return {name.removeprefix(start): value for name, value in level.items() if name.startswith(start)}
 
 
 def solve_moments(
     found: CrossMoments, ridge: float | int | None = None
 ) -> tuple[Float64[np.ndarray, "d d"], float, float]:
-    """W, rho and the residual per entry, from moments; see ``distill_exactly``."""
+    """W, rho and the residual per entry, from moments; see ``distill_exactly``.
+
+    The eigendecomposition and the products of whole matrices are those of ``dgu.core.doubles``, which an accelerator
+    takes in float64 where there is one.
+    """
     n, size = found.count, len(found.mean_input)
-    variances, basis = scipy.linalg.eigh(found.inputs / n)
+    variances, basis = doubles.eigh(found.inputs / n)
     variances = np.maximum(variances, 0.0)
-    rotated = (found.cross / n) @ basis
+    rotated = doubles.product(found.cross / n, basis)
     energy, total = (rotated**2).sum(axis=0), found.output_square / n
     floor = size * float(np.finfo(np.float64).eps) * float(variances[-1])
 
@@ -189,7 +208,7 @@ def solve_moments(
         require(
             rho > 0 or regular, "ridge", ridge, f"positive where {n} noisy examples do not fix a map of {size} pixels"
         )
-    weight = (rotated / (variances + rho)) @ basis.T
+    weight = doubles.product(rotated / (variances + rho), basis.T)
     return weight, rho, residual(rho) / size
 
 
@@ -212,7 +231,7 @@ def distill_by_adam(
     observe: Callable[[int, LinearDenoiser], PyTree] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> AdamDistillation:
-    """The authors' distillation: all noise levels trained together as one compiled program.
+    """The authors' distillation: the noise levels trained together, a share of them on each device of every host.
 
     The model is ``V y / sqrt(d) + b`` with V and b from 0 (so ``W = V / sqrt(d)``), the loss the mean over all entries
     of a batch, the images in their own order, with fresh noise in each epoch; the last batch of an epoch may be
@@ -246,33 +265,50 @@ def distill_by_adam(
     require(rates.shape == levels.shape, "learning_rates", rates.shape, f"one for each of {len(levels)} levels")
     require(bool((np.isfinite(rates) & (rates > 0)).all()), "learning_rates", rates.tolist(), "positive and finite")
     blocks, numbers, counts = _batches(rows, batch_size)
-    size = rows[0].size
-    params = {"v": jnp.zeros((len(levels), size, size), rows.dtype), "b": jnp.zeros((len(levels), size), rows.dtype)}
-    state = (params, jax.vmap(_ADAM.init)(params))
-    fixed = (as_pytree(denoiser), jnp.asarray(blocks), jnp.asarray(numbers), jnp.asarray(counts))
-    noise = jnp.asarray(levels, rows.dtype)
+    size, kind = rows[0].size, rows.dtype
+    groups = shares(len(levels))
+    states: dict[int, PyTree] = {}
 
-    def maps() -> LinearDenoiser:
-        weights = np.array(state[0]["v"]) / np.sqrt(size).astype(rows.dtype)
-        return LinearDenoiser(levels, weights, np.array(state[0]["b"]).reshape(len(levels), *rows.shape[1:]))
+    def start(group: np.ndarray) -> PyTree:
+        params = {"v": jnp.zeros((len(group), size, size), kind), "b": jnp.zeros((len(group), size), kind)}
+        return params, jax.vmap(_ADAM.init)(params)
 
-    observed = [] if observe is None else [(0, observe(0, maps()))]
+    def maps_of(group: np.ndarray, params: PyTree) -> dict[str, np.ndarray]:
+        weights = np.array(params["v"]) / np.sqrt(size).astype(kind)
+        return {"weights": weights, "biases": np.array(params["b"]).reshape(len(group), *rows.shape[1:])}
+
+    def one(fixed: tuple[Any, ...], number: int, epoch: int, seen: bool) -> dict[str, Any]:
+        """An epoch of a group of levels, whose state stays on the device of the group."""
+        group = groups[number]
+        at = jnp.asarray(levels[group], kind), jnp.asarray(group), jnp.asarray(rates[group])
+        state = states.pop(number, None) or start(group)
+        states[number], loss = _adam_epoch(state, *fixed, *at, key, jnp.asarray(epoch, jnp.int32))
+        return {"losses": loss} | (maps_of(group, states[number][0]) if seen else {})
+
+    def together(parts: Sequence[Mapping[str, Any]]) -> LinearDenoiser:
+        return LinearDenoiser(levels, *(np.concatenate([one[name] for one in parts]) for name in ("weights", "biases")))
+
+    fixed = as_pytree(denoiser), jnp.asarray(blocks), jnp.asarray(numbers), jnp.asarray(counts)
+    before = [maps_of(group, start(group)[0]) for group in groups] if observe is not None else []
+    observed = [] if observe is None else [(0, observe(0, together(before)))]
     losses = np.empty((len(levels), epochs))
     for epoch in range(epochs):
-        state, loss = _adam_epoch(state, *fixed, noise, jnp.asarray(rates), key, jnp.asarray(epoch, jnp.int32))
-        losses[:, epoch] = np.asarray(loss)
+        done = epoch + 1
+        last, seen = done == epochs, observe is not None and done % snapshot_every == 0
+        job = partial(one, epoch=epoch, seen=seen or last)
+        found = list(run_jobs(job, len(groups), fixed, what="group of levels"))
+        losses[:, epoch] = np.concatenate([part["losses"] for part in found])
         bad = np.flatnonzero(~np.isfinite(losses[:, epoch]))
         if bad.size:
             where = f"sigma = {levels[bad[0]]:.6g}, epoch {epoch}"
             raise InputError(
                 f"denoiser {type(denoiser).__name__!r}: non-finite distillation loss at {where}: must be finite"
             )
-        done = epoch + 1
-        if observe is not None and (done % snapshot_every == 0 or done == epochs):
-            observed.append((done, observe(done, maps())))
+        if observe is not None and (seen or last):
+            observed.append((done, observe(done, together(found))))
         if progress is not None:
             progress(done, epochs)
-    return AdamDistillation(maps(), losses, observed)
+    return AdamDistillation(together(found), losses, observed)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -283,11 +319,12 @@ def _adam_epoch(
     numbers: Int[Array, "blocks b"],
     counts: Bool[Array, "blocks b"],
     sigmas: Float[Array, "levels"],
+    places: Int[Array, "levels"],
     rates: Float[Array, "levels"],
     key: Key,
     epoch: Array,
 ) -> tuple[PyTree, Float[Array, "levels"]]:
-    """One epoch of every level: the new state and the mean loss of each level."""
+    """One epoch of every level, whose noise is addressed by its place: the new state and each level's mean loss."""
     root = blocks[0, 0].size ** 0.5
 
     def step(state: PyTree, batch: tuple[Any, ...]) -> tuple[PyTree, Array]:
@@ -310,9 +347,8 @@ def _adam_epoch(
             move, adam = _ADAM.update(slope, adam, params)
             return jax.tree.map(lambda p, m: p - rate * m, params, move), adam, value
 
-        levels = jnp.arange(sigmas.shape[0], dtype=jnp.int32)
         # The teacher may be a large network: one level's batch at a time, then all levels' updates together.
-        scaled, targets = jax.lax.map(teacher, (sigmas, levels))
+        scaled, targets = jax.lax.map(teacher, (sigmas, places))
         params, adam, values = jax.vmap(one_level)(state[0], state[1], scaled, targets, rates)
         return (params, adam), values * jnp.sum(weights)
 

@@ -2,18 +2,20 @@
 
     loss(params) = mean over batch and entries of (D(y + sigma eps; sigma) - y)^2
 
-at ONE sigma each, D with no part of the input in its output (Li et al., arXiv 2410.24060, (3) and Fig 24). Networks of
-matrix products are trained for all levels together, as one program mapped over parameters and levels; convolutional
-networks one after another through one compiled step, with the level as an argument: on CPUs, convolutions mapped over
-parameters become grouped ones, and their gradients inside a scan run ten times slower.
+at ONE sigma each, D with no part of the input in its output (Li et al., arXiv 2410.24060, (3) and Fig 24). The levels
+are spread over all devices and hosts. Networks of matrix products are trained for all levels of a device together, as
+one program mapped over parameters and levels; convolutional networks, and those whose gradient is cut into
+micro-batches, one after another through one compiled step, with the level as an argument: on CPUs, convolutions mapped
+over parameters become grouped ones, and their gradients inside a scan run ten times slower.
 
 Which image comes when, and its noise, are addressed by the number of the training image and of the level: a run that
 was stopped and started again, or that trains a level alone, sees the same draws.
 """
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +32,7 @@ from dgu.core.arrays import as_doubles, as_jax_floats
 from dgu.core.chunks import check_chunk
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.noisy import checked_images, noisy_input
+from dgu.core.parallel import run_jobs, run_stored_jobs, shares
 from dgu.core.typing import Key, PyTree, Scalar
 from dgu.models.dit_config import DiTConfig
 from dgu.models.edm import EDMNetwork
@@ -52,12 +55,18 @@ class LevelTraining:
     """Adam's step size at the start."""
     seed: int = 0
     """Seed of the first parameters, the order of the data and the noise."""
+    micro_batch: int | None = None
+    """Images per gradient evaluation, to save memory; None is the whole batch."""
+    remat: bool = False
+    """Compute each block of an ``EDMNetwork`` again for its gradient: less memory, a third more arithmetic."""
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps", self.steps, "1 or more")
         require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more")
         require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "positive and finite")
         require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
+        divides = self.micro_batch is None or (self.micro_batch >= 1 and self.batch_size % self.micro_batch == 0)
+        require(divides, "micro_batch", self.micro_batch, f"a divisor of batch_size {self.batch_size}, or None")
 
 
 def dsm_loss(
@@ -85,11 +94,14 @@ def dsm_loss(
     return jnp.mean(jnp.square(out - images)), moved
 
 
-def trains_together(network: Network) -> bool:
-    """Whether a network is made of matrix products alone, so that levels are trained together by ``vmap``."""
-    return isinstance(network, LinearNetwork) or (
+def trains_together(network: Network, config: LevelTraining) -> bool:
+    """Whether a network is made of matrix products alone and its gradient not cut into micro-batches, so that levels
+    are trained together by ``vmap``.
+    """
+    products = isinstance(network, LinearNetwork) or (
         isinstance(network, EDMNetwork) and isinstance(network.unet, DiTConfig)
     )
+    return products and config.micro_batch is None
 
 
 def initial_levels(network: Network, levels: int, config: LevelTraining) -> PyTree:
@@ -147,32 +159,36 @@ def train_levels(
     require(fits, "state['step']", np.asarray(state["step"]).tolist(), f"one step for all {len(levels)} levels")
     first, last = int(there[0]), config.steps if until is None else until
     require(first <= last <= config.steps, "until", last, f"from {first}, where the state is, to {config.steps}")
-    batch = (jnp.asarray(rows), jnp.asarray(levels, rows.dtype), jnp.asarray(numbers, jnp.int32))
-    # A copy: what is donated must not be the caller's.
-    state = jax.tree.map(jnp.array, state)
-    groups = _groups(network, len(levels))
-    parts, losses, done, total = [], [], 0, (last - first) * len(levels)
-    for group in groups:
-        one = {"network": network, "config": config}
-        given = [part[group] for part in batch[1:]]
-        part, seen = jax.tree.map(lambda leaf, group=group: leaf[group], state), []
+    whole = config.micro_batch is None or not isinstance(network, SkipNetwork)
+    require(whole, "config.micro_batch", config.micro_batch, "None: batch normalisation takes the whole batch")
+    groups = shares(len(levels)) if trains_together(network, config) else _alone(len(levels))
+    if config.remat and isinstance(network, EDMNetwork):
+        network = replace(network, remat=True)
+    told, leaves = _Told(progress, (last - first) * len(levels)), jax.tree.leaves(state)
+
+    def one(rows: Array, place: int) -> dict[str, Any]:
+        group, seen = groups[place], []
+        # A copy: what is donated must not be the caller's.
+        part = jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)[group]), state)
+        at = jnp.asarray(levels[group], rows.dtype), jnp.asarray(numbers[group], jnp.int32)
         for step in range(first, last):
             start = step * config.batch_size
             chosen = image_order(config.seed, len(rows), start, config.batch_size).astype(np.int32)
             images_seen = (np.arange(start, start + config.batch_size) % 2**31).astype(np.int32)
-            part, loss = _step(part, batch[0], chosen, images_seen, *given, **one)
+            part, loss = _step(part, rows, chosen, images_seen, *at, network=network, config=config)
             seen.append(loss)
-            done += len(group)
             if step % 16 == 15 or step + 1 == last:
                 _require_finite(np.asarray(loss), levels[group], step)
-                if progress is not None:
-                    progress(done, total)
-        parts.append(part)
-        losses.append(np.stack([np.asarray(loss) for loss in seen], axis=1) if seen else np.zeros((len(group), 0)))
-    found = np.concatenate(losses)
-    for step in range(found.shape[1]):
-        _require_finite(found[:, step], levels, first + step)
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), found.astype(np.float64)
+                told.by(place, (step + 1 - first) * len(group))
+        losses = np.stack([np.asarray(loss) for loss in seen], axis=1) if seen else np.zeros((len(group), 0))
+        for step in range(losses.shape[1]):
+            _require_finite(losses[:, step], levels[group], first + step)
+        return _as_arrays(part) | {"losses": losses}
+
+    found = list(run_jobs(one, len(groups), jnp.asarray(rows), what="group of levels"))
+    parts = [jnp.concatenate([part[f"leaf{number}"] for part in found]) for number in range(len(leaves))]
+    losses = np.concatenate([part["losses"] for part in found]).astype(np.float64)
+    return jax.tree.unflatten(jax.tree.structure(state), parts), losses
 
 
 def train_stored_levels(
@@ -182,13 +198,13 @@ def train_stored_levels(
     config: LevelTraining,
     *,
     every: int,
-    stored: Callable[[str, Callable[[], dict[str, Any]]], Mapping[str, Any]],
+    stored: Callable[[str, Callable[[], Mapping[str, Any]]], Mapping[str, Any]],
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[LevelDenoisers, Float[np.ndarray, "levels steps"]]:
     """Train a network for each noise level from the start to the end, in pieces that are stored.
 
-    Levels that do not train together (see ``trains_together``) are trained one after another. A run that was killed
-    goes on behind the last piece that ``stored`` returns without computing it.
+    Levels that do not train together (see ``trains_together``) are trained one on each device, and keep step by whole
+    pieces. A run that was killed goes on behind the last piece that ``stored`` returns without computing it.
 
     Args:
         network: its architecture.
@@ -197,7 +213,8 @@ def train_stored_levels(
         config: the optimisation.
         every: updates in a piece.
         stored: ``stored(name, compute)`` returns the arrays of ``compute()`` by name, or those of an earlier call of
-            this name; names are ``"all-0"``, ``"all-1"`` ... or, of levels trained alone, ``"0-0"`` ... ``"1-0"`` ...
+            this name; names are ``"all-0"``, ``"all-1"`` ... or, of levels trained alone, ``"0-0"``, ``"1-0"`` ...
+            ``"0-1"`` ...
         progress: called as ``progress(steps done, steps)``, summed over the levels; those of stored pieces count.
 
     Returns:
@@ -208,46 +225,60 @@ def train_stored_levels(
     """
     require_whole("every", every)
     levels = as_doubles("sigmas", sigmas)
-    groups = _groups(network, len(levels))
+    alone = not trains_together(network, config)
+    groups = _alone(len(levels)) if alone else [np.arange(len(levels))]
     alike = initial_levels(network, 1, config)
     structure: Any = jax.tree.structure(alike)
+    states: list[Any] = [jax.tree.map(partial(jnp.repeat, repeats=len(group), axis=0), alike) for group in groups]
+    told = _Told(progress, config.steps * len(levels))
+    losses: list[list[np.ndarray]] = [[] for _ in groups]
 
-    done, total = 0, config.steps * len(levels)
-
-    def report(steps: int) -> None:
-        if progress is not None:
-            progress(steps, total)
-
-    def piece(state: PyTree, group: np.ndarray, until: int) -> dict[str, Any]:
+    def piece(_: None, place: int, start: int, until: int) -> dict[str, Any]:
+        group = groups[place]
         state, seen = train_levels(
-            network,
-            state,
-            images,
-            levels[group],
-            config,
-            places=group,
-            until=until,
-            progress=lambda steps, _: report(done + steps),
-        )
-        return {f"leaf{number}": leaf for number, leaf in enumerate(jax.tree.leaves(state))} | {"losses": seen}
+            network, states[place], images, levels[group], config, places=group, until=until,
+            progress=lambda steps, _: told.by(place, start * len(group) + steps),
+        )  # fmt: skip
+        return _as_arrays(state) | {"losses": seen}
 
-    params, curves = [], []
-    for group in groups:
-        state: Any = jax.tree.map(partial(jnp.repeat, repeats=len(group), axis=0), alike)
-        losses = []
-        for number, start in enumerate(range(0, config.steps, every)):
-            until = min(start + every, config.steps)
-            name = f"{'all' if len(groups) == 1 else group[0]}-{number}"
-            found = stored(name, partial(piece, state, group, until))
-            state = jax.tree.unflatten(structure, [found[f"leaf{leaf}"] for leaf in range(structure.num_leaves)])
-            losses.append(found["losses"])
-            done += (until - start) * len(group)
-            report(done)
-        params.append(state["params"])
-        curves.append(np.concatenate(losses, axis=1))
-    trained = jax.tree.map(lambda *leaves: np.concatenate(leaves), *params)
+    for number, start in enumerate(range(0, config.steps, every)):
+        until = min(start + every, config.steps)
+        names = [f"{group[0] if alone else 'all'}-{number}" for group in groups]
+        job, made = partial(piece, start=start, until=until), []
+        for place, found in enumerate(
+            run_stored_jobs(job, names, stored=stored, what="level" if alone else "training")
+        ):
+            made.append(found)
+            told.by(place, until * len(groups[place]))
+        for place, found in enumerate(made):
+            leaves = [found[f"leaf{leaf}"] for leaf in range(structure.num_leaves)]
+            states[place] = jax.tree.unflatten(structure, leaves)
+            losses[place].append(found["losses"])
+    trained = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(state["params"] for state in states))
     one = network.denoiser(trained) if isinstance(network, EDMNetwork) else NetworkDenoiser(trained, network)
+    curves = [np.concatenate(parts, axis=1) for parts in losses]
     return LevelDenoisers(levels, one), np.concatenate(curves)
+
+
+class _Told:
+    """Tells how many steps are done in all, of jobs that count their own."""
+
+    def __init__(self, progress: Callable[[int, int], object] | None, total: int):
+        self.progress, self.total = progress, total
+        self.done: dict[int, int] = {}
+        self.lock = threading.Lock()
+
+    def by(self, place: int, steps: int) -> None:
+        """The job at ``place`` has done ``steps``."""
+        with self.lock:
+            before = sum(self.done.values())
+            self.done[place] = max(steps, self.done.get(place, 0))
+            if self.progress is not None and sum(self.done.values()) > before:
+                self.progress(sum(self.done.values()), self.total)
+
+
+def _as_arrays(state: PyTree) -> dict[str, Any]:
+    return {f"leaf{number}": leaf for number, leaf in enumerate(jax.tree.leaves(state))}
 
 
 @partial(jax.jit, static_argnames=("network", "config"), donate_argnums=0)
@@ -287,10 +318,24 @@ def _update(
     place: Int[Array, ""],
     key: Key,
 ) -> tuple[PyTree, Float[Array, ""]]:
-    noisy = jax.vmap(lambda image, number: noisy_input(key, image, number, sigma, place))(images, numbers)
-    (loss, seen), slope = jax.value_and_grad(lambda p: dsm_loss(network, p, images, noisy, sigma), has_aux=True)(
-        state["params"]
-    )
+    def gradient(images: Array, numbers: Array) -> tuple[tuple[Array, PyTree], PyTree]:
+        noisy = jax.vmap(lambda image, number: noisy_input(key, image, number, sigma, place))(images, numbers)
+        found = jax.value_and_grad(lambda p: dsm_loss(network, p, images, noisy, sigma), has_aux=True)(state["params"])
+        return found
+
+    if config.micro_batch is None:
+        (loss, seen), slope = gradient(images, numbers)
+    else:  # Without running averages, which only networks that take the whole batch have.
+        parts = len(images) // config.micro_batch
+
+        def accumulate(total: PyTree, micro: tuple[Array, Array]) -> tuple[PyTree, None]:
+            (loss, _), slope = gradient(*micro)
+            return jax.tree.map(lambda t, new: t + new / parts, total, (loss, slope)), None
+
+        start = jnp.zeros((), images.dtype), jax.tree.map(jnp.zeros_like, state["params"])
+        micro = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), (images, numbers))
+        (loss, slope), _ = jax.lax.scan(accumulate, start, micro)
+        seen = state["params"]
     direction, optimizer = _ADAM.update(slope, state["optimizer"])
     rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)(state["step"])
 
@@ -302,10 +347,9 @@ def _update(
     return {"params": params, "optimizer": optimizer, "step": state["step"] + 1}, loss
 
 
-def _groups(network: Network, levels: int) -> list[np.ndarray]:
-    """Numbers of the levels that train together: all of them, or each alone."""
-    every = np.arange(levels)
-    return [every] if trains_together(network) else list(every[:, None])
+def _alone(levels: int) -> list[np.ndarray]:
+    """Groups of one level each."""
+    return list(np.arange(levels)[:, None])
 
 
 def _require_finite(losses: np.ndarray, sigmas: np.ndarray, step: int) -> None:

@@ -32,6 +32,11 @@ class Config(Options, prefix="autoencoders"):
     """Updates of the linear map at each level."""
     batch_size: int = option(128, ge=2)
     """Images in an update."""
+    micro_batch: int | None = option(None, ge=1)
+    """Images per gradient evaluation of the DiT and the NCSN++, to save memory; None is the whole batch. The Skip-Net's
+    batch normalisation takes the whole batch."""
+    remat: bool = False
+    """Compute each block of the DiT and the NCSN++ again for its gradient: less memory, a third more arithmetic."""
     learning_rate: float = option(1e-3, gt=0.0)
     """Adam's learning rate at the start."""
     save_every: int = option(5000, ge=1)
@@ -72,6 +77,9 @@ class Config(Options, prefix="autoencoders"):
             require(bool(value), f"autoencoders.{name}", value, "one or more, each 1 or more")
         once = bool(self.networks) and len(set(self.networks)) == len(self.networks)
         require(once, "autoencoders.networks", self.networks, "one or more, each once")
+        divides = self.micro_batch is None or self.batch_size % self.micro_batch == 0
+        allowed = f"a divisor of batch_size {self.batch_size}, or None"
+        require(divides, "autoencoders.micro_batch", self.micro_batch, allowed)
         levels = self.sigmas
         falling = levels is None or (len(levels) >= 2 and all(a > b > 0 for a, b in pairwise(levels)))
         require(falling, "autoencoders.sigmas", levels, "two or more, falling and positive, or None")
@@ -104,6 +112,8 @@ PRESETS = {
         ncsn_steps=50_000,
         linear_steps=50_000,
         batch_size=256,
+        micro_batch=64,
+        remat=True,
         ncsn_channels=128,
         ncsn_mult=(1, 2, 2, 2),
         ncsn_blocks=4,
@@ -164,7 +174,8 @@ def _network(config: Config, name: str, shape: tuple[int, ...]) -> models.Networ
 def optimisation(config: Config, name: str, seed: int) -> "training.LevelTraining":
     """The training of one kind of network."""
     steps = {"linear": config.linear_steps, "ncsn": config.ncsn_steps}.get(name, config.steps)
-    return training.LevelTraining(steps, config.batch_size, config.learning_rate, seed)
+    cut = {"micro_batch": config.micro_batch, "remat": config.remat} if name in ("ncsn", "dit") else {}
+    return training.LevelTraining(steps, config.batch_size, config.learning_rate, seed, **cut)
 
 
 def trained(
@@ -172,7 +183,8 @@ def trained(
 ) -> tuple[models.LevelDenoisers, np.ndarray]:
     """A network for each level as one denoiser, and the losses of all steps ``(levels, steps)``.
 
-    Every ``save_every`` steps are a stage, from which a run that was killed goes on.
+    Levels are spread over all devices and hosts. Every ``save_every`` steps are a stage, from which a run that was
+    killed goes on.
     """
     recipe = optimisation(config, name, run.seed)
     with Progress(SHOWN[name], total=recipe.steps * len(sigmas), unit="steps") as bar:

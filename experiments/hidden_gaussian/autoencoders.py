@@ -16,6 +16,7 @@ from dgu import analysis, plots, training
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Denoiser, Key
+from dgu.distributions.bases import initial_noise
 from dgu.models import EDMNetwork
 from experiments.hidden_gaussian import by_level, singular_vectors
 from experiments.hidden_gaussian.autoencoder_claims import CLAIMS, middle_levels, tested
@@ -35,6 +36,13 @@ FIGURES = (
         "norms, distance to the network, and linearity. Bands: 95 % intervals over images (Fig 24).",
         "fig-24",
     ),
+    Figure(
+        "autoencoder_trajectories",
+        "Sampling from one noise by Euler's steps along the noise levels: what each denoiser makes of its own state at "
+        "each level, the last of which is its sample. The autoencoders of one architecture take turns, each at its "
+        "level (Fig 24).",
+        "fig-24",
+    ),
     Figure("autoencoder_images", "The same noisy images denoised by the autoencoders and by the other denoisers."),
     Figure(
         "autoencoder_jacobians",
@@ -44,13 +52,14 @@ FIGURES = (
     ),
     Figure(
         "autoencoder_correlation",
-        "Correlation of the left singular vectors of the Jacobian with the principal components, mean over noisy "
-        "images (Fig 29).",
+        "Correlation of the left singular vectors of the autoencoders' Jacobians, at the states that they pass through "
+        "while sampling, with the principal components; mean over samples (Fig 29).",
         "fig-29",
     ),
     Figure(
         "autoencoder_vectors",
-        "Left singular vectors of the Jacobian at one noisy image, each stretched to its own range (Fig 29).",
+        "Left singular vectors of the autoencoders' Jacobians along the path of one sample, each stretched to its own "
+        "range (Fig 29).",
         "fig-29",
     ),
 )
@@ -64,7 +73,9 @@ class Compared:
         curves: losses of the autoencoders' trainings, ``(levels, steps)``.
         distances: distances between all denoisers.
         straight: linearity scores of the autoencoders and of the network.
-        triplets: singular triplets of their Jacobians, ``(levels, points, vectors, ...)``.
+        triplets: singular triplets of their Jacobians at noisy images, ``(levels, points, vectors, ...)``.
+        along: of the autoencoders, left singular vectors at the states that they sample through, of the same shape.
+        paths: what each of all denoisers makes of these states of the first sample, ``(levels, H, W, C)``.
         basis: the principal components, ``(pixels, components)``.
         images: denoised images, ``(clean, noisy and denoisers, levels and images, H, W, C)``.
     """
@@ -73,6 +84,8 @@ class Compared:
     distances: analysis.ScoreDistances
     straight: dict[str, analysis.LinearityScores]
     triplets: dict[str, dict[str, np.ndarray]]
+    along: dict[str, np.ndarray]
+    paths: dict[str, np.ndarray]
     basis: np.ndarray
     images: np.ndarray
 
@@ -96,11 +109,22 @@ def measure(config: Config, subject: Subject, run: Run) -> Compared:
         name: run.stage(f"triplets-{number}", _triplets, config, name, model, points, sigmas, run.key)
         for number, (name, model) in enumerate(adaptive.items())
     }
+    # As many samples as noisy images: both share the programs of the products.
+    starts = _starts(config, subject, sigmas, run.key)
+    paths = run.stage("paths", _paths, every, starts, sigmas)
+    along = {
+        name: run.stage(
+            f"path-triplets-{number}", _along, config, name, model, paths[f"states{number}"], sigmas, run.key
+        )
+        for number, (name, model) in enumerate(models.items())
+    }
     return Compared(
         curves,
         analysis.ScoreDistances(tuple(every), sigmas, subject.inputs, images[0].size, **distances),
         {name: analysis.LinearityScores(sigmas, analysis.mixing_weights(), **each) for name, each in scores.items()},
         triplets,
+        {name: each["left"] for name, each in along.items()},
+        {name: paths[f"outputs{number}"][:, 0] for number, name in enumerate(every)},
         run.stage("components", subject.components, config.components)["basis"],
         run.stage("images", _shown, every, images[:2], sigmas, run.key)["images"],
     )
@@ -123,21 +147,23 @@ def report(config: Config, subject: Subject, found: Compared) -> Findings:
         "correlation": {name: each.mean(axis=(1, 2)) for name, each in leading.items()},
     }
     levels = by_level.titles(sigmas)
-    titles = [f"{name}\n{level}" for name in found.straight for level in levels]
+    titles = [f"{name}\n{level}" for name in found.along for level in levels]
     middle, _ = middle_levels(sigmas)
     peaks = ", ".join(f"{np.asarray(each)[middle].mean():.3f} ({name})" for name, each in values["rmse"].items())
-    left = [each["left"] for each in found.triplets.values()]
+    left = list(found.along.values())
+    on_paths = [analysis.vector_correlation(singular_vectors.as_columns(each), found.basis) for each in left]
     return Findings(
         "Trained at one noise level each, the autoencoders are this far from the Gaussian denoiser at intermediate "
         f"noise (RMSE on {count} {subject.inputs} images): {peaks}.",
         claims=tested(config.shown, distances, found.straight, leading),
         figures={
             "autoencoders": (_curves(distances, found.straight), f"The images are {subject.inputs} images."),
+            "autoencoder_trajectories": plots.image_grid(
+                np.stack(list(found.paths.values())), list(found.paths), levels
+            ),
             "autoencoder_images": plots.image_grid(found.images, ["clean", "noisy", *distances.names], levels),
             "autoencoder_jacobians": _jacobian_curves(sigmas, leading, found.triplets),
-            "autoencoder_correlation": singular_vectors.matrices(
-                list(correlation.values()), titles, "component", columns=len(sigmas)
-            ),
+            "autoencoder_correlation": singular_vectors.matrices(on_paths, titles, "component", columns=len(sigmas)),
             "autoencoder_vectors": singular_vectors.as_images(left, titles, config.vectors),
         },
         tables=[_table(found.curves, sigmas, values)],
@@ -177,6 +203,37 @@ def _triplets(
             sigmas,
             config.vectors,
             key,
+            tolerance=config.tolerance,
+            max_rounds=config.max_rounds,
+            progress=lambda *_: bar.update(),
+        )
+    return {"values": found.values, "left": found.left, "residuals": found.residuals}
+
+
+def _starts(config: Config, subject: Subject, sigmas: np.ndarray, key: Key) -> np.ndarray:
+    """The states that samples start from."""
+    own = stream(key, "paths")
+    noise = [initial_noise(own, number, subject.shape) for number in range(config.points)]
+    return np.stack(noise) * np.float32(sigmas[0])
+
+
+def _paths(models: Mapping[str, Denoiser], starts: np.ndarray, sigmas: np.ndarray) -> dict[str, np.ndarray]:
+    """States and outputs of every denoiser, by its number."""
+    found = enumerate(analysis.level_paths(models, starts, sigmas).values())
+    return {f"{name}{number}": each for number, both in found for name, each in zip(("states", "outputs"), both)}
+
+
+def _along(
+    config: Config, name: str, model: Denoiser, states: np.ndarray, sigmas: np.ndarray, key: Key
+) -> dict[str, np.ndarray]:
+    """Triplets at states along sampling paths, ``(levels, samples, ...)``."""
+    with Progress(f"singular vectors along paths, {name}", total=len(sigmas), unit="levels") as bar:
+        found = analysis.state_triplets(
+            model,
+            states,
+            sigmas,
+            config.vectors,
+            stream(key, "along"),
             tolerance=config.tolerance,
             max_rounds=config.max_rounds,
             progress=lambda *_: bar.update(),
@@ -263,10 +320,11 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
         weights = tree_bytes(params)
         seen = optimisation(config, name, 0).steps * config.batch_size * levels
         # Parameters, gradients and two moments.
-        memory, stages = 4.0 * weights * (levels if training.trains_together(network) else 1), 3.0 * weights * levels
+        together = training.trains_together(network, optimisation(config, name, 0))
+        memory, stages = 4.0 * weights * (levels if together else 1), 3.0 * weights * levels
         found.append(Cost(f"training {SHOWN[name]}", seen, 3 * forward * seen, memory, stages))
     rounds = config.points * config.max_rounds * 2 * (config.vectors + 1)
-    measured = plan.cost("autoencoders", levels * (4 * config.images + rounds), 64)
+    measured = plan.cost("autoencoders", levels * (4 * config.images + 2 * rounds), 64)
     return [*found, measured]
 
 

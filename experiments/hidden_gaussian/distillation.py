@@ -263,9 +263,9 @@ def _identity(config: Config, subject: Subject, key: Key) -> Arrays:
     points = subject.train[: config.identity_points]
     expected = LinearDenoiser.of_gaussian(GaussianDenoiser.fit(points), subject.sigmas)
 
-    def without(level: int, weight: np.ndarray) -> float:
+    def without(level: int, weight: np.ndarray) -> Arrays:
         off = weight - np.asarray(expected.weights[level], np.float64)
-        return float((off**2).sum() / np.square(expected.weights[level], dtype=np.float64).sum())
+        return {"nmse": (off**2).sum() / np.square(expected.weights[level], dtype=np.float64).sum()}
 
     found = training.distill_exactly(
         EmpiricalDenoiser(points),
@@ -277,7 +277,8 @@ def _identity(config: Config, subject: Subject, key: Key) -> Arrays:
         groups_of="draws",
         observe=without,
     )
-    return {"nmse": analysis.weight_nmse(found.denoiser, expected), "nmse_without": np.array(found.observed)}
+    left_out = np.array([[float(one["nmse"]) for one in level] for level in found.observed])
+    return {"nmse": analysis.weight_nmse(found.denoiser, expected), "nmse_without": left_out}
 
 
 def _orthogonality(config: Config, subject: Subject, stored: dict[str, Arrays], key: Key) -> Arrays:

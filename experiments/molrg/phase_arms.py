@@ -1,7 +1,7 @@
 """What the phase transitions measure: which subspaces PCA, K-subspaces and SGD find in every cell of rank and size, how
 large the errors are, and checks of what this rests on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,6 +14,7 @@ from dgu import analysis
 from dgu.analysis.subspaces.distances import Recovery
 from dgu.core.errors import require
 from dgu.core.keys import stream
+from dgu.core.parallel import run_jobs
 from dgu.core.typing import Key
 from dgu.models import MoLRG, random_basis
 from dgu.samplers import karras_sigmas, sample
@@ -27,6 +28,8 @@ RANDOM_STARTS = {SHORT: None, LONG: 1.0}
 #: Weights of the two components of the mixture that is sampled.
 WEIGHTS = (0.3, 0.7)
 
+#: What each trial of SGD tells: success after its bases are made orthonormal, and as they are; and whether it diverged.
+_BY_SGD = ("success", "raw", "diverged")
 #: The results of one arm: ``success`` (trials, ranks, sizes) and what its method adds.
 Arm = dict[str, np.ndarray]
 
@@ -168,40 +171,41 @@ def _shaped(config: Config, arrays: Sequence[Any]) -> np.ndarray:
 
 
 def _recovered(
-    config: Config, key: Key, components: int, *, noise: float, dimension: int, trials: int
-) -> Iterator[tuple[Problems, Recovery, Any]]:
-    """The problems of each trial, what PCA (for one subspace) or K-subspaces finds, and how often the latter seeded a
+    config: Config, key: Key, components: int, trial: int, *, noise: float, dimension: int
+) -> tuple[Problems, Recovery, Any]:
+    """The problems of a trial, what PCA (for one subspace) or K-subspaces finds, and how often the latter seeded a
     subspace again."""
     threshold = config.threshold if noise else config.clean_threshold
-    for trial in range(trials):
-        problems = _problems(config, key, components, trial, noise=noise, dimension=dimension)
-        if components == 1:
-            yield problems, analysis.recover_by_pca(problems), 0
-        else:
-            yield problems, *analysis.recover_by_k_subspaces(stream(key, "k-means", trial), problems, threshold)
+    problems = _problems(config, key, components, trial, noise=noise, dimension=dimension)
+    if components == 1:
+        return problems, analysis.recover_by_pca(problems), 0
+    return problems, *analysis.recover_by_k_subspaces(stream(key, "k-means", trial), problems, threshold)
 
 
 def closed_form(config: Config, key: Key, components: int, noise: float, dimension: int) -> Arm:
     """PCA for one subspace, K-subspaces for more."""
-    success, reseeded = [], 0
-    every = _recovered(config, key, components, noise=noise, dimension=dimension, trials=config.trials)
-    for _, found, again in every:
-        success.append(np.asarray(found.success))
-        reseeded += int(np.sum(again))
-    return {"success": _shaped(config, success), "reseeded": np.asarray(reseeded)}
+
+    def one(_: None, trial: int) -> Arm:
+        _given, found, again = _recovered(config, key, components, trial, noise=noise, dimension=dimension)
+        return {"success": np.asarray(found.success), "reseeded": np.sum(again)}
+
+    found = list(run_jobs(one, config.trials, what="trial"))
+    success = _shaped(config, [trial["success"] for trial in found])
+    return {"success": success, "reseeded": np.asarray(sum(int(trial["reseeded"]) for trial in found))}
 
 
 def bound_errors(config: Config, key: Key, components: int) -> Arm:
     """Distances of projectors and what multiplies the constant of the bounds, (trials, ranks, sizes, K)."""
-    distance, unit = [], []
-    every = _recovered(
-        config, stream(key, "bounds"), components, noise=config.noise, dimension=config.dimension,
-        trials=config.bound_trials,
-    )  # fmt: skip
-    for problems, found, _ in every:
-        distance.append(np.asarray(found.frobenius))
-        unit.append(np.asarray(analysis.gap_to_bound(problems)))
-    return {"distance": _shaped(config, distance), "unit": _shaped(config, unit)}
+    own = stream(key, "bounds")
+
+    def one(_: None, trial: int) -> Arm:
+        problems, found, _again = _recovered(
+            config, own, components, trial, noise=config.noise, dimension=config.dimension
+        )
+        return {"distance": np.asarray(found.frobenius), "unit": np.asarray(analysis.gap_to_bound(problems))}
+
+    found = list(run_jobs(one, config.bound_trials, what="trial"))
+    return {name: _shaped(config, [trial[name] for trial in found]) for name in ("distance", "unit")}
 
 
 def _starts(config: Config, key: Key, problems: Problems, trial: int, kind: str) -> Any:
@@ -213,27 +217,24 @@ def _starts(config: Config, key: Key, problems: Problems, trial: int, kind: str)
 
 
 def by_sgd(config: Config, key: Key, components: int, kind: str) -> Arm:
-    """SGD without noise on the points, as many trials at a time as there are devices."""
-    at_once, parts = jax.local_device_count(), []
+    """SGD without noise on the points, a trial on each device."""
+
+    def one(_: None, trial: int) -> Arm:
+        problems = _problems(config, key, components, trial, noise=0.0, dimension=config.dimension)
+        found, bare, astray = analysis.recover_by_sgd(
+            stream(key, "sgd", components, trial)[None],
+            problems,
+            _starts(config, key, problems, trial, kind),
+            grid=analysis.vp_grid(config.times),
+            steps=config.steps,
+            batch_size=config.batch,
+            learning_rate=config.rate,
+        )
+        return {name: np.asarray(part) for name, part in zip(_BY_SGD, (found.success, bare.success, astray))}
+
     with Progress(f"SGD, K = {components}", config.sgd_trials, "trials") as bar:
-        for first in range(0, config.sgd_trials, at_once):
-            # The last chunk is filled with trials that are thrown away: every chunk has one shape.
-            chunk = range(first, first + at_once)
-            each = [_problems(config, key, components, trial, noise=0.0, dimension=config.dimension) for trial in chunk]
-            starts = [_starts(config, key, of, trial, kind) for trial, of in zip(chunk, each)]
-            found, bare, astray = analysis.recover_by_sgd(
-                jnp.stack([stream(key, "sgd", components, trial) for trial in chunk]),
-                jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each),
-                jnp.concatenate(starts),
-                grid=analysis.vp_grid(config.times),
-                steps=config.steps,
-                batch_size=config.batch,
-                learning_rate=config.rate,
-            )
-            parts.append([np.asarray(part) for part in (found.success, bare.success, astray)])
-            bar.update(min(at_once, config.sgd_trials - first))
-    arrays = zip(("success", "raw", "diverged"), zip(*parts))
-    return {name: _shaped(config, of_chunks)[: config.sgd_trials] for name, of_chunks in arrays}
+        found = list(run_jobs(one, config.sgd_trials, what="trial", progress=lambda *_: bar.update()))
+    return {name: _shaped(config, [trial[name] for trial in found]) for name in _BY_SGD}
 
 
 def checks(config: Config, key: Key) -> dict[str, np.ndarray]:

@@ -94,6 +94,7 @@ ANALYSIS = {
     "joint_p_value": lambda give: A.joint_p_value(give(np.array([0, 3])), give(np.array([9, 4]))),
     "least_of_others": lambda give: A.least_of_others(give(CURVES)),
     "level_outputs": lambda give: A.level_outputs({"a": GAUSSIAN}, give(IMAGES[:2]), give(SIGMAS), KEY)[1],
+    "level_paths": lambda give: A.level_paths({"a": GAUSSIAN}, give(IMAGES[:2]), give(np.array([30, 9])))["a"],
     "level_triplets": lambda give: A.level_triplets(GAUSSIAN, give(IMAGES[:2]), give(np.array([30, 9])), 2, KEY).values,
     "linearity": lambda give: A.linearity(
         GAUSSIAN, give(IMAGES), give(SIGMAS), KEY, weights=give(np.array([[0, 1]])), pairs=2
@@ -240,6 +241,9 @@ ANALYSIS = {
         A.singular_triplets(GAUSSIAN, give(IMAGES[:2]), give(np.array([30, 9])), 2, KEY).values
     ),
     "smoothed": lambda give: A.smoothed(give(CURVES), 3),
+    "state_triplets": lambda give: (
+        A.state_triplets(GAUSSIAN, give(IMAGES[None, :2]), give(np.array([30])), 2, KEY).values
+    ),
     "spacing": lambda give: A.spacing(give.marks(MARKS), give(ROWS)),
     "spectral_labels": lambda give: jax.jit(partial(A.spectral_labels, KEY, clusters=2, threshold=0.9))(
         give(ROWS[:12]), np.ones(12, bool)

@@ -24,10 +24,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float64, Num
 
-from dgu.analysis.concentration.lanczos import top_eigenvalues
+from dgu.analysis.concentration.lanczos import TopEigenvalues, top_eigenvalues
 from dgu.core.arrays import as_doubles
 from dgu.core.denoisers import as_pytree
 from dgu.core.keys import threefry
+from dgu.core.parallel import run_jobs
 from dgu.core.typing import Denoiser, Event, Key, PyTree
 from dgu.models.closed_form import GaussianDenoiser
 from dgu.samplers.gaussian_path import gaussian_path
@@ -114,20 +115,13 @@ def step_expansion(
     key = threefry(key)
     n, num_steps = path.x_hat.shape[:2]
     sample, step = (place.ravel() for place in np.meshgrid(np.arange(n), np.arange(num_steps), indexing="ij"))
-    values, errors = np.empty((2, n, num_steps))
-    directions = np.empty(path.x_hat.shape, path.x_hat.dtype)
-    done = 0
-    for rows, count in batches(np.arange(n * num_steps), batch_size, path.x_hat.shape[2:]):
-        program = _Program(as_pytree(denoiser), path, sample[rows])
+
+    def one(denoiser: Denoiser, rows: np.ndarray) -> TopEigenvalues:
+        program = _Program(denoiser, path, sample[rows])
         product = functools.partial(program.gram, steps=step[rows])
-        top = top_eigenvalues(product, program.start(key, rows), tolerance=tolerance, max_products=max_products)
-        at = sample[rows[:count]], step[rows[:count]]
-        values[at], errors[at] = _root(top.values[:count], top.residuals[:count])
-        directions[at] = top.vectors[:count].reshape(count, *path.x_hat.shape[2:])
-        done += count
-        if progress is not None:
-            progress(done, n * num_steps)
-    return Expansion(values, errors, directions)
+        return top_eigenvalues(product, program.start(key, rows), tolerance=tolerance, max_products=max_products)
+
+    return _expansion(one, denoiser, path, (n, num_steps), batch_size, progress)
 
 
 def path_expansion(denoiser: Denoiser, path: Trajectories, **options: Any) -> Expansion:
@@ -168,13 +162,11 @@ def _chain(
 ) -> Expansion:
     """Top singular value of ``[start J_{0:}, added_0 J_{0:}, added_1 J_{1:}, ...]`` at each trajectory."""
     n, num_steps = path.x_hat.shape[:2]
-    values, errors = np.empty((2, n))
-    directions = np.empty((n, *path.x_hat.shape[2:]), path.x_hat.dtype)
-    done = 0
-    for rows, count in batches(np.arange(n), batch_size, path.x_hat.shape[2:]):
-        program = _Program(as_pytree(denoiser), path, rows)
 
-        def product(vectors: np.ndarray, program: Any = program) -> np.ndarray:
+    def one(denoiser: Denoiser, rows: np.ndarray) -> TopEigenvalues:
+        program = _Program(denoiser, path, rows)
+
+        def product(vectors: np.ndarray) -> np.ndarray:
             pulled = []
             for step in reversed(range(num_steps)):
                 vectors = program.apply(_pull, vectors, np.full(len(vectors), step))
@@ -185,14 +177,39 @@ def _chain(
                 pushed = program.apply(_push, pushed + weight * pulled[-1 - step], np.full(len(vectors), step))
             return pushed
 
-        top = top_eigenvalues(product, program.start(key, rows), tolerance=tolerance, max_products=max_products)
-        kept = rows[:count]
-        values[kept], errors[kept] = _root(top.values[:count], top.residuals[:count])
-        directions[kept] = top.vectors[:count].reshape(count, *path.x_hat.shape[2:])
-        done += count
+        return top_eigenvalues(product, program.start(key, rows), tolerance=tolerance, max_products=max_products)
+
+    return _expansion(one, denoiser, path, (n,), batch_size, progress)
+
+
+def _expansion(
+    one: Callable[[Denoiser, np.ndarray], TopEigenvalues],
+    denoiser: Denoiser,
+    path: Trajectories,
+    shape: tuple[int, ...],
+    batch_size: int,
+    progress: Callable[[int, int], object] | None,
+) -> Expansion:
+    """What ``one(denoiser, numbers)`` finds for all numbers of an array of ``shape``, a batch on each device."""
+    event, total = path.x_hat.shape[2:], math.prod(shape)
+    parts = list(batches(np.arange(total), batch_size, event))
+
+    def job(denoiser: Denoiser, number: int) -> dict[str, np.ndarray]:
+        rows, count = parts[number]
+        top = one(denoiser, rows)
+        values, errors = _root(top.values[:count], top.residuals[:count])
+        return {"values": values, "errors": errors, "directions": top.vectors[:count].astype(path.x_hat.dtype)}
+
+    found, done = [], 0
+    for result in run_jobs(job, len(parts), as_pytree(denoiser), what="batch of states"):
+        found.append(result)
+        done += len(result["values"])
         if progress is not None:
-            progress(done, n)
-    return Expansion(values, errors, directions)
+            progress(done, total)
+    values, errors, directions = (
+        np.concatenate([part[name] for part in found]) for name in ("values", "errors", "directions")
+    )
+    return Expansion(values.reshape(shape), errors.reshape(shape), directions.reshape(*shape, *event))
 
 
 def gaussian_expansion_errors(

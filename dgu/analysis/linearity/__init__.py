@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from dgu.analysis.linearity.jacobians import perturbed_images as perturbed_images
     from dgu.analysis.linearity.jacobians import singular_triplets as singular_triplets
     from dgu.analysis.linearity.level_by_level import level_outputs as level_outputs
+    from dgu.analysis.linearity.level_by_level import level_paths as level_paths
     from dgu.analysis.linearity.level_by_level import level_triplets as level_triplets
+    from dgu.analysis.linearity.level_by_level import state_triplets as state_triplets
     from dgu.analysis.linearity.level_losses import level_losses as level_losses
     from dgu.analysis.linearity.level_losses import linear_level_loss as linear_level_loss
     from dgu.analysis.linearity.linear_maps import asymmetry as asymmetry

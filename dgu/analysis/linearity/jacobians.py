@@ -18,16 +18,16 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
+from dgu.analysis.linearity.golub_kahan import Product, leading_triplets
 from dgu.core.arrays import as_floats, as_jax_floats
 from dgu.core.denoisers import as_pytree, check_range, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images
+from dgu.core.parallel import run_jobs
 from dgu.core.typing import Denoiser, Event, Key, Scalar
 from dgu.samplers.schedules import check_sigmas
 from dgu.samplers.trajectories import step_function
-
-_Product = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +63,8 @@ def singular_triplets(
 ) -> SingularTriplets:
     """The ``count`` leading singular triplets of the denoiser's Jacobian at each noisy image.
 
-    Block Golub-Kahan iteration in the form of Rayleigh and Ritz: an orthonormal basis V is kept with J V; the triplets
-    of J V are the estimates, and the residuals ``J^T u_i - s_i v_i`` of all requested triplets, made orthonormal,
-    extend the basis. When it holds 4 k vectors it is restarted with the 2 k best. Values are taken from J, not from
-    ``J^T J``, and are accurate to rounding times the largest; float64 on the host but for the products.
+    By the block iteration of ``dgu.analysis.linearity.golub_kahan``, in float64 on the host but for the products. The
+    batches are spread over all devices and hosts (``dgu.parallel.run_jobs``).
 
     Args:
         denoiser: any pytree that is called as ``denoiser(x, sigma)``.
@@ -95,21 +93,29 @@ def singular_triplets(
     require(0 <= tolerance < 1, "tolerance", tolerance, "from 0 to below 1")
     require_whole("max_rounds", max_rounds)
     require_whole("batch_size", batch_size)
-    model, parts, products = as_pytree(denoiser), [], 0
     batch_size = min(batch_size, number)
-    for start in range(0, number, batch_size):
-        # One batch shape, one compilation: the last batch is filled up with the last image.
+    draw = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (size, count)))
+
+    def batch(model: Denoiser, place: int) -> dict[str, np.ndarray]:
+        # One batch shape, one program: the last batch is filled up with the last image.
+        start = place * batch_size
         rows = np.minimum(np.arange(start, start + batch_size), number - 1)
         at = model, jnp.asarray(points[rows]), jnp.asarray(levels[rows])
-        draw = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (size, count)))
         begin = np.asarray(draw(jnp.asarray(rows, jnp.int32)), np.float64)
-        found = _iterate(_columns(_push, at, rows), _columns(_pull, at, rows), begin, tolerance, max_rounds)
+        found = leading_triplets(_columns(_push, at, rows), _columns(_pull, at, rows), begin, tolerance, max_rounds)
         real = min(batch_size, number - start)
-        parts.append([part[:real] for part in found[:4]])
-        products = max(products, found[4] * count)
+        whole = {"values": found.values, "left": found.left, "right": found.right, "residuals": found.residuals}
+        return {name: part[:real] for name, part in whole.items()} | {"rounds": np.asarray(found.rounds)}
+
+    parts: list[dict[str, np.ndarray]] = []
+    for part in run_jobs(batch, -(-number // batch_size), as_pytree(denoiser), what="batch of images"):
+        parts.append(part)
         if progress is not None:
-            progress(start + real, number)
-    values, left, right, residuals = (np.concatenate(part) for part in zip(*parts))
+            progress(min(len(parts) * batch_size, number), number)
+    products = max(int(part["rounds"]) for part in parts) * count
+    values, left, right, residuals = (
+        np.concatenate([part[name] for part in parts]) for name in ("values", "left", "right", "residuals")
+    )
     shape = (number, count, *points.shape[1:])
     left, right = (np.swapaxes(vectors, 1, 2) for vectors in (left, right))
     top = np.take_along_axis(right, np.abs(right).argmax(axis=2)[:, :, None], axis=2)
@@ -117,41 +123,7 @@ def singular_triplets(
     return SingularTriplets(values, (left * signs).reshape(shape), (right * signs).reshape(shape), residuals, products)
 
 
-def _iterate(push: _Product, pull: _Product, start: np.ndarray, tolerance: float, max_rounds: int) -> tuple[Any, ...]:
-    """Values, left and right vectors ``(b, d, k)``, residuals, and rounds; ``push`` and ``pull`` map ``(b, d, k)``."""
-    size, wanted = start.shape[1:]
-    block = np.linalg.qr(start)[0]
-    basis, images = block[:, :, :0], block[:, :, :0]
-    spare = np.random.default_rng(0)
-    rounds = 0
-    while True:
-        rounds += 1
-        basis, images = np.concatenate([basis, block], axis=2), np.concatenate([images, push(block)], axis=2)
-        left, values, rotation = np.linalg.svd(images, full_matrices=False)
-        rotation = np.swapaxes(rotation, 1, 2)
-        right = basis @ rotation[:, :, :wanted]
-        gap = pull(left[:, :, :wanted]) - values[:, None, :wanted] * right
-        residuals = np.linalg.norm(gap, axis=1)
-        scale = values[:, :1]
-        if (residuals <= tolerance * scale).all() or basis.shape[2] == size or rounds == max_rounds:
-            break
-        if basis.shape[2] + wanted > max(4 * wanted, 12):
-            keep = min(2 * wanted, basis.shape[2])
-            basis, images = basis @ rotation[:, :, :keep], left[:, :, :keep] * values[:, None, :keep]
-        room = min(wanted, size - basis.shape[2])
-        # The largest residuals first; what is rounding only gives way to random directions, which hurt nothing.
-        order = np.argsort(-residuals, axis=1)[:, None, :room]
-        block = np.take_along_axis(gap, order, axis=2)
-        length = np.linalg.norm(block, axis=1, keepdims=True)
-        small = length <= 1e-13 * np.maximum(scale[:, :, None], np.finfo(float).tiny)
-        block = np.where(small, spare.standard_normal(block.shape), block / np.where(small, 1.0, length))
-        for _ in range(3):  # again, for the digits that the passes before lose
-            block = block - basis @ (np.swapaxes(basis, 1, 2) @ block)
-            block = np.linalg.qr(block)[0]
-    return values[:, :wanted], left[:, :, :wanted], right, residuals, rounds
-
-
-def _columns(program: Callable[..., Any], at: tuple[Any, ...], numbers: np.ndarray) -> _Product:
+def _columns(program: Callable[..., Any], at: tuple[Any, ...], numbers: np.ndarray) -> Product:
     """Products with the Jacobians at a batch of points, for blocks of columns ``(b, d, k)`` of NumPy float64."""
     shape, dtype = at[1].shape, at[1].dtype
 

@@ -21,6 +21,7 @@ from dgu.analysis.subspaces.distances import Recovery, orthonormalised, principa
 from dgu.core.arrays import as_floats, as_jax_floats
 from dgu.core.errors import require
 from dgu.core.keys import threefry
+from dgu.core.parallel import own_devices
 from dgu.core.typing import Key
 from dgu.training.subspaces.problems import Problems
 from dgu.training.subspaces.sgd import TimeGrid, train_subspaces
@@ -123,7 +124,7 @@ def recover_by_sgd(
         keys, *split, grid=grid, steps=steps, batch_size=batch_size, learning_rate=learning_rate
     ).reshape(starts.shape)
     # Gathered: every device would decompose all of them.
-    bases = jax.device_put(bases, jax.local_devices()[0])
+    bases = jax.device_put(bases, own_devices()[0])
     diverged = ~jnp.all(jnp.isfinite(bases), axis=(1, 2, 3))
     finite = jnp.where(diverged[:, None, None, None], 0, bases)
     return *recover_by_bases(finite, problems.truth), diverged

@@ -21,7 +21,7 @@ from dgu.analysis.universality.recipe import Recipe
 from dgu.core.arrays import as_jax_floats, check_squares
 from dgu.core.errors import require
 from dgu.core.keys import stream, threefry
-from dgu.core.parallel import on_one_device
+from dgu.core.parallel import on_one_device, run_jobs, shares
 from dgu.core.typing import Key
 from dgu.distributions.class_gaussians import class_key, draw_gaussian, fit_gaussian
 from dgu.training import classifiers
@@ -46,8 +46,8 @@ def _gaussian_arm(rows: Array, keys: Array, *, count: int) -> Array:
 def gaussian_arms(
     rows: Num[ArrayLike, "classes n d"], key: Key, count: int, *, low_rank: int = 0
 ) -> dict[str, Float[Array, "classes count d"]]:
-    """``count`` samples per class of the Gaussian mixture fitted to ``rows``, and of its null; one compiled program for
-    both.
+    """``count`` samples per class of the Gaussian mixture fitted to ``rows``, and of its null. Classes are spread over
+    all devices and hosts, those of one device in one program.
 
     Args:
         rows: (K, n, d) images of each class that the mixture is fitted to.
@@ -66,11 +66,18 @@ def gaussian_arms(
     names = ("mixture", "refit", "null", "low rank")
     classes = range(rows.shape[0])
     keys = {name: jnp.stack([class_key(stream(key, name), k) for k in classes]) for name in names}
-    drawn = _gaussian_arms(rows, keys, count=count)
-    if low_rank:
-        drawn["low rank"] = _gaussian_arm(rows[:, :low_rank], keys["low rank"], count=count)
+    groups = shares(rows.shape[0])
+
+    def one(_: None, number: int) -> dict[str, Array]:
+        few, own = rows[groups[number]], {name: keys[name][groups[number]] for name in names}
+        drawn = _gaussian_arms(few, own, count=count)
+        return drawn | (
+            {"low rank": _gaussian_arm(few[:, :low_rank], own["low rank"], count=count)} if low_rank else {}
+        )
+
+    found = list(run_jobs(one, len(groups), what="group of classes"))
     # A compiled function sorts the keys of a dict; arms have an order of their own.
-    return {name: drawn[name] for name in names if name in drawn}
+    return {name: jnp.concatenate([drawn[name] for drawn in found]) for name in names if name in found[0]}
 
 
 @dataclass(frozen=True)

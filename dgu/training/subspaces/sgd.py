@@ -20,7 +20,7 @@ from dgu.core.arrays import as_jax_floats, as_number
 from dgu.core.chunks import check_chunk
 from dgu.core.errors import require
 from dgu.core.keys import threefry
-from dgu.core.parallel import data_mesh
+from dgu.core.parallel import data_mesh, own_devices
 from dgu.core.typing import Key
 from dgu.training.subspaces.problems import Problems
 
@@ -150,7 +150,7 @@ def train_subspaces(
     require(steps >= 1, "steps", steps, "1 or more")
     require(0 < learning_rate < np.inf, "learning_rate", learning_rate, "positive and finite")
     starts = as_jax_floats("starts", starts)
-    mesh = data_mesh(jax.local_devices())  # Every process computes all of it, and so reads all of it.
+    mesh = data_mesh(own_devices())  # Every process computes all of it, and so reads all of it.
     groups = starts.shape[0]
     check_chunk("batch_size", batch_size, problems.rows.shape[-1:], starts.dtype)
     keys = threefry(keys, "keys", shape=(groups,))

@@ -1,11 +1,13 @@
 """Denoisers of single levels, level by level: triplets and outputs against those of each level's own denoiser."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.analysis import level_outputs, level_triplets
+from dgu.analysis import level_outputs, level_paths, level_triplets, state_triplets
 from dgu.core.errors import InputError
 from dgu.core.keys import stream
 from dgu.core.noisy import noisy_input
@@ -67,9 +69,44 @@ def test_outputs_are_those_of_each_denoiser_on_the_same_noisy_images(x64, two):
             np.testing.assert_allclose(filtered, gaussian(jnp.asarray(x), sigma), rtol=1e-9)
 
 
+def test_paths_are_eulers_steps_along_the_levels_each_by_its_own_denoiser(x64, two):
+    maps, model = two
+    starts = SIGMAS[0] * IMAGES
+    gaussian = GaussianDenoiser.fit(np.random.default_rng(2).standard_normal((9, 2, 2, 1)))
+    found = level_paths({"maps": model, "Gaussian": gaussian}, starts, SIGMAS)
+    assert list(found) == ["maps", "Gaussian"]
+    states, outputs = (part.reshape(2, 3, 4) for part in found["maps"])
+    first = starts.reshape(3, 4)
+    denoised = first @ np.asarray(maps[0].weights)[0].T
+    second = first + (SIGMAS[1] - SIGMAS[0]) * (first - denoised) / SIGMAS[0]
+    np.testing.assert_allclose(states, [first, second], rtol=1e-9)
+    np.testing.assert_allclose(outputs, [denoised, second @ np.asarray(maps[1].weights)[0].T], rtol=1e-9)
+    # Of one denoiser of all levels: Euler's sampler, whose last output is the sample.
+    grid = np.append(SIGMAS, 0.0)
+    for start, sample in zip(starts, found["Gaussian"][1][-1]):
+        x = start
+        for now, then in pairwise(grid):
+            x = x + (then - now) * (x - np.asarray(gaussian(jnp.asarray(x), now))) / now
+        np.testing.assert_allclose(sample, x, rtol=1e-9)
+
+
+def test_triplets_at_given_states_are_taken_there(x64):
+    model = jax.tree_util.Partial(lambda x, sigma: x**2 / sigma)
+    states = np.stack([IMAGES, 3 * IMAGES])
+    found = state_triplets(model, states, SIGMAS, 1, KEY, tolerance=1e-9)
+    largest = 2 * np.abs(states).reshape(2, 3, 4).max(axis=2) / SIGMAS[:, None]
+    np.testing.assert_allclose(found.values[:, :, 0], largest, rtol=1e-6)
+
+
 def test_bad_input_is_named(two):
     with pytest.raises(InputError, match="sigmas"):
         level_triplets(two[1], IMAGES, np.array([-1.0]), 1, KEY)
+    with pytest.raises(InputError, match=r"states\.shape = \(3, 2, 2, 1\): must be \(2, n"):
+        state_triplets(two[1], IMAGES, SIGMAS, 1, KEY)
+    with pytest.raises(InputError, match="sigmas"):
+        level_paths({"maps": two[1]}, IMAGES, SIGMAS[::-1])
     broken = jax.tree_util.Partial(lambda x, sigma: jnp.where(sigma < 1, jnp.nan, x))
     with pytest.raises(InputError, match=r"denoiser 'broken': non-finite output at sigma = 0.5, example 0"):
         level_outputs({"broken": broken}, IMAGES, SIGMAS, KEY)
+    with pytest.raises(InputError, match=r"denoiser 'broken': non-finite output at sigma = 0.5, example 0"):
+        level_paths({"broken": broken}, IMAGES, SIGMAS)

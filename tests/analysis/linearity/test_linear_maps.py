@@ -13,6 +13,7 @@ from dgu.analysis import (
     vector_correlation,
     weight_nmse,
 )
+from dgu.analysis.linearity import linear_maps
 from dgu.core.errors import InputError
 from dgu.core.noisy import noisy_input
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, LinearDenoiser
@@ -34,6 +35,24 @@ def test_weight_nmse_is_the_squared_frobenius_ratio():
     np.testing.assert_array_equal(weight_nmse(maps(0 * ours), maps(theirs)), 1)
     with pytest.raises(InputError, match=r"reference\.sigmas"):
         weight_nmse(maps(ours), maps(theirs[:2]))
+
+
+def test_large_maps_are_known_by_products_to_the_bound_that_is_told(monkeypatch):
+    rng = np.random.default_rng(2)
+    left, right = (np.linalg.qr(rng.standard_normal((60, 60)))[0] for _ in range(2))
+    both = np.stack([(left * values) @ right.T for values in (1 / np.arange(1, 61), np.linspace(1, 0.9, 60))])
+    whole = map_spectra(maps(both), 4)
+    assert not whole.errors.any()
+    monkeypatch.setattr(linear_maps, "_WHOLE", 50)
+    found = map_spectra(maps(both), 4)
+    assert 0 < found.errors.max() <= 1e-6 and not np.array_equal(found.values, whole.values)
+    for values, errors, every in zip(found.values, found.errors, (1 / np.arange(1, 61), np.linspace(1, 0.9, 60))):
+        # Some singular value of the map lies within the bound, and these are the largest.
+        assert (np.abs(values[:, None] - every[None]).min(axis=1) <= errors + 1e-12).all()
+        np.testing.assert_allclose(values, every[:4], atol=1e-8)
+    np.testing.assert_allclose(vector_correlation(found.left, left[:, :4]), np.tile(np.eye(4), (2, 1, 1)), atol=1e-3)
+    np.testing.assert_allclose(found.alignment, whole.alignment, atol=1e-3)
+    np.testing.assert_array_equal(found.asymmetry, whole.asymmetry)
 
 
 def test_spectra_of_planted_maps():
