@@ -20,6 +20,7 @@ from dgu.analysis.universality.fit_size import FitSweep, fit_gaps, fit_size_accu
 from dgu.analysis.universality.recipe import Recipe
 from dgu.analysis.universality.resampled import MOST_DIMENSIONS, on_new_pool
 from dgu.core.errors import require
+from dgu.core.keys import seed_of, seeded
 from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
 from experiments.pools import CORRECTED_POINTS, POINTS, Resampling, interval, on_resampled_pools
@@ -181,7 +182,8 @@ def resampled(config: Config, subject: Subject, seed: int, number: int) -> dict[
             for pool in _POOLS
         }
 
-    return on_new_pool([subject.rows], np.random.default_rng([seed, number, 11]), config.resampled_splits, both)
+    rng = np.random.default_rng(seed_of(seeded(seed), "fit size", "resampled", number))
+    return on_new_pool([subject.rows], rng, config.resampled_splits, both)
 
 
 def report(config: Config, subject: Subject, found: Mapping[str, Mapping[str, np.ndarray]]) -> Findings:

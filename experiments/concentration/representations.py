@@ -23,7 +23,7 @@ from dgu.analysis.universality.designs import COMPARED, averaged, corrected_gap,
 from dgu.analysis.universality.recipe import Recipe
 from dgu.analysis.universality.resampled import MOST_DIMENSIONS, on_new_pool
 from dgu.analysis.universality.ridge import classifier_accuracy
-from dgu.core.keys import stream
+from dgu.core.keys import seed_of, stream
 from dgu.core.typing import Key
 from dgu.data.splits import class_splits
 from experiments import study
@@ -287,7 +287,7 @@ def compare(config: Config, key: Key, rows: np.ndarray, seed: int) -> dict[str, 
 
 def resampled(config: Config, key: Key, rows: np.ndarray, seed: int, number: int) -> dict[str, np.ndarray]:
     """The same, by ridge least squares on the splits of pool ``number`` of those drawn anew."""
-    rng = np.random.default_rng([seed, number, 11])
+    rng = np.random.default_rng(seed_of(key, "resampled", number))
     return on_new_pool([rows], rng, config.resampled_splits, partial(design, config, None, key, seed))
 
 
@@ -305,7 +305,7 @@ def design(
     gaussian = {part: sizes[part] * (GAUSSIAN_TEST if part == "test" else 1) for part in PARTS}
     arms = split_arms(rows, split, stream(key, "mixture", number), gaussian, draws=config.draws, disjoint=False)
     task, pool = Task("all", np.arange(k)[None], (sizes["train"],), "softmax_mse"), assemble(arms)
-    accuracy = classifier_accuracy(pool, task, recipe, seed + number, cross=False)[:, 0, 0]
+    accuracy = classifier_accuracy(pool, task, recipe, seed_of(key, "sgd", number), cross=False)[:, 0, 0]
     out = {"accuracy": np.stack(list(averaged(dict(zip(pool.arms, accuracy))).values()))}
     for arm in COMPARED:
         test = arms[arm if arm == "diffusion" else f"{arm} 1"]["test"][:, : sizes["test"]].reshape(-1, d)

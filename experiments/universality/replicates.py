@@ -16,7 +16,7 @@ from dgu.analysis.universality.arms import PARTS, Pool, Task, assemble, train_an
 from dgu.analysis.universality.designs import COMPARED, Parts, averaged, held_apart, numbered, split_arms
 from dgu.analysis.universality.resampled import on_new_pool
 from dgu.analysis.universality.ridge import ridge_and_test
-from dgu.core.keys import seeded, stream
+from dgu.core.keys import seed_of, seeded, stream
 from dgu.data.splits import check_disjoint, class_splits, digests
 from experiments.universality.options import Options
 from experiments.universality.problems import gram_classes, tasks
@@ -84,7 +84,7 @@ def replicate(
     check_disjoint({part: digests(np.concatenate(blocks)) for part, blocks in zip(split, held)})
 
     def sgd(pool: Pool, task: Task, number: int, cross: bool) -> dict[str, np.ndarray]:
-        return train_and_test(pool, task, options.recipe, options.seed + number, cross=cross)
+        return train_and_test(pool, task, options.recipe, seed_of(seeded(options.seed), "sgd", number), cross=cross)
 
     return measured(options, pool.rows, pool.real, split, sets, number, sgd)
 
@@ -103,7 +103,7 @@ def resampled(
 
     def ridge(pool: Pool, task: Task, number: int, cross: bool) -> dict[str, np.ndarray]:
         if task.two_layer:
-            draw = np.random.default_rng([options.seed, number, 13])
+            draw = np.random.default_rng(seed_of(seeded(options.seed), "random features", number))
             first = draw.standard_normal((pool.x.shape[1], width), np.float32) / np.sqrt(pool.x.shape[1])
             pool = Pool(np.maximum(pool.x @ first.astype(np.float32), 0), pool.y, pool.rows)
         return {"accuracy": ridge_and_test(pool, task, cross=cross)}
@@ -112,7 +112,7 @@ def resampled(
         rows, real = drawn[0], drawn[1] if base.real is not None else None
         return measured(options, rows, real, split_of(options, len(rows), split), sets, split, ridge)
 
-    rng = np.random.default_rng([options.seed, number, 11])
+    rng = np.random.default_rng(seed_of(seeded(options.seed), "resampled", number))
     return on_new_pool(sources, rng, options.resampled_splits, design)
 
 
@@ -187,7 +187,8 @@ def real_sizes(options: Options, n: int) -> dict[str, int]:
 def _real_parts(rows: np.ndarray, options: Options, number: int) -> Parts:
     n = rows.shape[1]
     sizes = real_sizes(options, n)
-    places = [class_splits(n, sizes, options.seed + 1, number, label) for label in range(len(rows))]
+    seed = seed_of(seeded(options.seed), "real")
+    places = [class_splits(n, sizes, seed, number, label) for label in range(len(rows))]
     return {part: np.stack([rows[label, places[label][part]] for label in range(len(rows))]) for part in sizes}
 
 
