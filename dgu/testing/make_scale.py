@@ -1,7 +1,8 @@
 """Measures the scale of trained networks: ``python -m dgu.testing.make_scale OUT.json [NETWORK ...]``.
 
 The good networks are the bundled one and those named, by the files that ``python -m experiments.train`` wrote for
-Fashion-MNIST at 14 x 14; the spoilt ones are made of the bundled one, and of images; the exact one is of Gaussian classes.
+Fashion-MNIST at 14 x 14; the spoilt ones are made of the bundled one, and of images; the exact one is of Gaussian
+classes.
 """
 
 import sys

@@ -38,8 +38,8 @@ def check_network(
 
     - ``0.9 D`` in ``orthogonality`` (``1 / c - 1`` of ``c D``) at all levels, in ``bias`` at 0.1, 0.3 and 1, and in
       ``divergence`` at 0.1 and 0.3;
-    - a network that is given a wrong class, or is blind to it, in ``bias`` at all levels, and in ``divergence`` at 1 and
-      3, where the noise hides the class;
+    - a network that is given a wrong class, or is blind to it, in ``bias`` at all levels, and in ``divergence`` at 1
+      and 3, where the noise hides the class;
     - one that has memorised other images in ``divergence`` and ``orthogonality`` at 0.1, 0.3 and 1, in nothing at 3.
 
     No measure alone tells all of these, and ``asymmetry`` none: the bound is that of one network, whose Jacobian is far

@@ -28,7 +28,7 @@ MEASURES = {
     "asymmetry": "the Jacobian is not symmetric, |J - J^T| / |J|",
     "divergence": "the squared error is not sigma^2 tr J, 1 - sigma^2 E tr J / E|x0 - D|^2",
     "orthogonality": "x0 - D is not orthogonal to D, E<x0 - D, D> / E|D|^2",
-    "bias": "the mean of x0 - D is not 0, |E[x0 - D]|^2 / E|x0 - D|^2, that of each image's class where there are labels",
+    "bias": "the mean of x0 - D is not 0, |E[x0 - D]|^2 / E|x0 - D|^2, of each image's class where there are labels",
 }
 #: Fewest images: intervals of a mean over fewer say nothing.
 _LEAST = 8
@@ -99,7 +99,8 @@ def network_measures(
     - ``orthogonality``: f = D. ``c D`` has ``1 / c - 1`` where D has 0.
     - ``bias``: f constant within a class, which a class-conditional denoiser is to know. A denoiser that is blind to
       the class may well be the exact posterior mean of all images, with a symmetric Jacobian and the other two
-      identities: this measure alone tells. It is the mean over images of ``<x0 - D, x0' - D'>``, averaged over the other images of their class.
+      identities: this measure alone tells. It is the mean over images of
+      ``<x0 - D, x0' - D'>``, averaged over the others of the class.
 
     ``error`` and the trace of an image share its noise, so that their differences are paired. Intervals are t intervals
     over images, by the delta method for ratios; that of ``bias`` uses the mean product of each image with the others of

@@ -69,8 +69,8 @@ class NetworkScale:
         """The scale in the package, ``network-scale.json``; ``python -m dgu.testing.make_scale`` made it.
 
         Good: the bundled network ``fashion-mnist-14``, a class-conditional U-Net of 265,217 parameters for images of 14
-        x 14 pixels in [-1, 1], whose samples its model card judges; it is the only one, so that the bound of asymmetry is
-        about one training of one architecture. Spoilt: the same network times 0.9, given a wrong class, and given a
+        x 14 pixels in [-1, 1], whose samples its model card judges; it is the only one, so that the bound of asymmetry
+        is about one training of one architecture. Spoilt: the same network times 0.9, given a wrong class, and given a
         tenth of every class; and the multi-delta denoiser of 400 other images. All on ``images[::5]`` of
         ``dgu.data.load("fashion-mnist-mini", "test", 14)``, which are held out: to check the bundled network itself
         take others of that set. Exact: the posterior mean of Gaussian classes with the means and covariances of that

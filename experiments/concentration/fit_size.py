@@ -23,7 +23,7 @@ from dgu.core.errors import require
 from dgu.core.keys import seed_of, seeded
 from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
-from experiments.pools import CORRECTED_POINTS, POINTS, Resampling, interval, on_resampled_pools
+from experiments.pools import CORRECTED_POINTS, POINTS, VARIANCE_CHANGED, Resampling, interval, on_resampled_pools
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Run, Table, at_least, equivalent, option
 from experiments.study.progress import progress
 
@@ -32,7 +32,7 @@ _POOLS = {"images": "samples", "null": "samples of their mixture"}
 #: What changed, in the words of the note that each claim carries.
 _CHANGED = (
     "the interval was the corrected resampled t, about 2.2 times too wide where both "
-    "the fit and the test come from one pool."
+    f"the fit and the test come from one pool. {VARIANCE_CHANGED}"
 )
 
 FIGURES = (

@@ -26,7 +26,7 @@ from dgu.core.keys import seed_of, stream
 from dgu.core.typing import Key
 from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
-from experiments.pools import CORRECTED_POINTS, POINTS, Resampling, interval, on_resampled_pools
+from experiments.pools import CORRECTED_POINTS, POINTS, VARIANCE_CHANGED, Resampling, interval, on_resampled_pools
 from experiments.study import Claim, Cost, Figure, Findings, Noted, NotTested, Run, Table, each, equivalent, option
 from experiments.study.progress import progress
 
@@ -131,7 +131,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             unit="points",
             one_network=True,
             changed="the interval was the corrected resampled t, which leaves out that "
-            "all splits share the moments and the null's draw.",
+            f"all splits share the moments and the null's draw. {VARIANCE_CHANGED}",
         ),
     )
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from dgu.analysis.moments.spectra import squared_singular_values
 from dgu.analysis.universality.arms import PARTS, Pool, Task, assemble, train_and_test
-from dgu.analysis.universality.designs import COMPARED, Parts, averaged, held_apart, numbered, split_arms
+from dgu.analysis.universality.designs import COMPARED, Parts, averaged, disjoint_arms, held_apart, numbered, split_arms
 from dgu.analysis.universality.resampled import on_new_pool
 from dgu.analysis.universality.ridge import ridge_and_test
 from dgu.core.keys import seed_of, seeded, stream
+from dgu.core.typing import Key
 from dgu.data.splits import check_disjoint, class_splits, digests
 from experiments.universality.options import Options
 from experiments.universality.problems import gram_classes, tasks
@@ -131,7 +132,7 @@ def measured(
     arms = split_arms(rows, split, key, sizes, draws=options.draws, low_rank=options.low_rank_fit)
     if real is not None:
         arms["real"] = _real_parts(real, options, number)
-    out = _spectra(options, rows, split, arms, sets)
+    out = _spectra(options, rows, split, arms, sets, stream(key, "gram"))
     every, named = numbered(options.draws), curve_arms(options, real is not None)
     crossed = cross_arms(options, real is not None)
     pool = assemble(arms)
@@ -202,18 +203,21 @@ def _spectra(
     split: Mapping[str, np.ndarray],
     arms: Mapping[str, Parts],
     sets: Sequence[Sequence[int]],
+    key: Key,
 ) -> dict[str, np.ndarray]:
     """``covariance.ARM`` (class, rank): covariance spectra of each class, of all images of the pool and as many draws;
-    ``gram-PANEL.ARM`` (rank): of the Gram matrices of equally many images of some classes.
+    ``gram-PANEL.ARM`` (rank): of the Gram matrices of equally many images of some classes, and of draws of mixtures
+    that are fitted to the others of the pool.
     """
     order = np.concatenate(list(split.values()), axis=1)
-    found = {"diffusion": np.take_along_axis(rows, order[:, :, None], axis=1)}
+    every = np.take_along_axis(rows, order[:, :, None], axis=1)
+    found = {"diffusion": every}
     found |= {arm: _whole(arms, f"{arm} 1")[:, : rows.shape[1]] for arm in COMPARED[1:]}
     out = {}
     for arm, images in found.items():
         rank = min(images.shape[1] - 1, images.shape[2])
         out[f"covariance.{arm}"] = np.asarray(_covariance_values(images))[:, :rank] / (images.shape[1] - 1)
-        for panel, (classes, count) in gram_classes(options, sets, len(rows)).items():
-            balanced = images[classes, :count].reshape(-1, images.shape[2])
-            out[f"gram-{panel}.{arm}"] = np.asarray(squared_singular_values(balanced))
+    for panel, (classes, count) in gram_classes(options, sets, len(rows)).items():
+        for arm, images in disjoint_arms(every[classes], stream(key, panel), count).items():
+            out[f"gram-{panel}.{arm}"] = np.asarray(squared_singular_values(images.reshape(-1, images.shape[2])))
     return out
