@@ -7,29 +7,22 @@ variation between pools comes from ridge least squares on pools that are drawn a
 is given: what another one would see is not in the intervals.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
-from dgu import analysis, plots
-from dgu.analysis.moments.spectra import squared_singular_values
+from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
-from dgu.analysis.universality.arms import PARTS, Task, assemble
-from dgu.analysis.universality.designs import COMPARED, averaged, corrected_gap, disjoint_arms, split_arms
+from dgu.analysis.universality.designs import COMPARED, corrected_gap
 from dgu.analysis.universality.recipe import Recipe
-from dgu.analysis.universality.resampled import MOST_DIMENSIONS, on_new_pool
-from dgu.analysis.universality.ridge import classifier_accuracy
-from dgu.core.keys import seed_of, stream
-from dgu.core.typing import Key
-from dgu.data.splits import class_splits
+from dgu.analysis.universality.resampled import MOST_DIMENSIONS
 from experiments import study
+from experiments.concentration.representations_design import Config, compare, features, part_sizes, resampled
 from experiments.concentration.subject import PAPER, Plan, Subject, points, require_images, single_class
-from experiments.pools import CORRECTED_POINTS, POINTS, VARIANCE_CHANGED, Resampling, interval, on_resampled_pools
-from experiments.study import Claim, Cost, Figure, Findings, Run, Table, all_of, different, equivalent, option, within
+from experiments.pools import CORRECTED_POINTS, POINTS, VARIANCE_CHANGED, interval, on_resampled_pools
+from experiments.study import Claim, Cost, Figure, Findings, Run, Table, all_of, different, equivalent, within
 from experiments.study.claims import judge
 from experiments.study.progress import progress
 
@@ -37,10 +30,6 @@ from experiments.study.progress import progress
 NAMES = {"pixels": "pixels", "cnn": "features of a small network", "random-conv": "random convolutional features"}
 #: Fewest images of each class.
 MIN_IMAGES = 24
-#: Shares of a class's images in each part of a split, in percent; the diffusion arm is tested on fit and test.
-SHARES = {"fit": 40, "train": 35, "validation": 5, "test": 20}
-#: Test images of the Gaussian arms as a multiple of the samples': they cost no sampling, and reduce the variance.
-GAUSSIAN_TEST = 4
 #: Ranks at which spectra are compared, as fractions; ratios within the bounds count as equal.
 QUANTILES, BOUNDS = (0.25, 0.5), (0.8, 1.25)
 #: The differences of accuracy that are shown; claims are about the last one.
@@ -79,24 +68,6 @@ FIGURES = (
         "below the ratios r, r0 and r / r0; medians over splits with the range of 95 %.",
     ),
 )
-
-
-@dataclass(frozen=True)
-class Config(Resampling, prefix="representations"):
-    """Classifiers and spectra on pixels, on the penultimate layer of a small network, and on random convolutions."""
-
-    replicates: int = option(12, ge=2)
-    """Random splits of the samples."""
-    draws: int = option(2, ge=1)
-    """Draws of mixture and null for each split."""
-    epochs: int = option(12, ge=1)
-    """Passes of the small network over the real images that it is trained on."""
-    width: int = option(16, ge=1)
-    """Channels of the small network's first convolution; the network has 8 times as many features."""
-    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=30))
-    """Training of the linear classifiers."""
-    margin: float = option(2.5, gt=0.0)
-    """Differences of accuracy below this count as none, in percentage points."""
 
 
 PRESETS = {
@@ -246,79 +217,6 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
             "cnn_accuracy": found["cnn_accuracy"],
         },
     )
-
-
-def part_sizes(count: int) -> dict[str, int]:
-    """Images of each class in the parts of a split of ``count``."""
-    return {part: max(2, count * share // 100) for part, share in SHARES.items()}
-
-
-def features(config: Config, subject: Subject, key: Key) -> dict[str, np.ndarray]:
-    """The samples in each representation, (K, n, d), divided by the root mean square.
-
-    ``cnn_accuracy`` is the share of the samples that the network assigns to their own class.
-    """
-    images, real = subject.images, subject.real
-    if real is None:
-        spared = images.shape[1] // 3
-        real, images = images[:, :spared], images[:, spared:]
-    k = len(images)
-    labels = np.repeat(np.arange(k, dtype=np.int32), real.shape[1])
-    net = analysis.train_convnet(
-        real.reshape(-1, *subject.shape),
-        labels,
-        stream(key, "network"),
-        epochs=config.epochs,
-        batch_size=min(128, len(labels)),
-        width=config.width,
-    )
-    random = analysis.random_convolutions(stream(key, "random"), images.shape[2:])
-    found = {
-        "pixels": images.reshape(*images.shape[:2], -1),
-        "cnn": analysis.represent(images, net.features),
-        "random-conv": analysis.represent(images, partial(jax.jit(analysis.RandomConvolutions.__call__), random)),
-    }
-    scaled = {name: rows / np.sqrt(np.mean(np.square(rows, dtype=np.float64))) for name, rows in found.items()}
-    accuracy = net.accuracy(images.reshape(-1, *subject.shape), np.repeat(np.arange(k), images.shape[1]))
-    return {name: rows.astype(np.float32) for name, rows in scaled.items()} | {"cnn_accuracy": np.array(accuracy)}
-
-
-def compare(config: Config, key: Key, rows: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Accuracy (replicates, arms) on test images of the own arm, and Gram spectra (replicates, r), of samples, mixture
-    and null.
-    """
-    found = [design(config, config.recipe, key, seed, [rows], number) for number in range(config.replicates)]
-    return {name: np.stack([one[name] for one in found]) for name in found[0]}
-
-
-def resampled(config: Config, key: Key, rows: np.ndarray, seed: int, number: int) -> dict[str, np.ndarray]:
-    """The same, by ridge least squares on the splits of pool ``number`` of those drawn anew."""
-    rng = np.random.default_rng(seed_of(key, "resampled", number))
-    return on_new_pool([rows], rng, config.resampled_splits, partial(design, config, None, key, seed))
-
-
-def design(
-    config: Config, recipe: Recipe | None, key: Key, seed: int, sets: Sequence[np.ndarray], number: int
-) -> dict[str, np.ndarray]:
-    """One split of the only set, (K, n, d), its classifiers trained by a recipe, or where there is none in closed form:
-    ``accuracy`` (arms), the mean over draws, and ``spectrum.ARM``: of the part test, and of as many draws of the
-    mixture that is fitted to the other images, and of its null.
-    """
-    (rows,) = sets
-    k, count, d = rows.shape
-    sizes = part_sizes(count)
-    by_class = [class_splits(count, sizes, seed, number, label) for label in range(k)]
-    split = {part: np.stack([places[part] for places in by_class]) for part in sizes}
-    gaussian = {part: sizes[part] * (GAUSSIAN_TEST if part == "test" else 1) for part in PARTS}
-    arms = split_arms(rows, split, stream(key, "mixture", number), gaussian, draws=config.draws, disjoint=False)
-    task, pool = Task("all", np.arange(k)[None], (sizes["train"],), "softmax_mse"), assemble(arms)
-    accuracy = classifier_accuracy(pool, task, recipe, seed_of(key, "sgd", number), cross=False)[:, 0, 0]
-    out = {"accuracy": np.stack(list(averaged(dict(zip(pool.arms, accuracy))).values()))}
-    order = np.concatenate(list(split.values())[::-1], axis=1)  # The part test first.
-    ordered = np.take_along_axis(rows, order[:, :, None], axis=1)
-    for arm, images in disjoint_arms(ordered, stream(key, "spectra", number), sizes["test"]).items():
-        out[f"spectrum.{arm}"] = np.asarray(squared_singular_values(images.reshape(-1, d))) / (k * sizes["test"])
-    return out
 
 
 def _gaps(accuracy: np.ndarray, again: np.ndarray) -> dict[str, Estimate]:

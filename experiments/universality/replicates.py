@@ -113,8 +113,14 @@ def resampled(
         rows, real = drawn[0], drawn[1] if base.real is not None else None
         return measured(options, rows, real, split_of(options, len(rows), split), sets, split, ridge)
 
+    def spectra(drawn: Sequence[np.ndarray], split: int) -> dict[str, np.ndarray]:
+        rows, key = drawn[0], stream(seeded(options.seed), "replicate", split)
+        places = split_of(options, len(rows), split)
+        arms = split_arms(rows, places, key, gaussian_sizes(options), disjoint=False)
+        return _spectra(options, rows, places, arms, sets, stream(key, "gram"))
+
     rng = np.random.default_rng(seed_of(seeded(options.seed), "resampled", number))
-    return on_new_pool(sources, rng, options.resampled_splits, design)
+    return on_new_pool(sources, rng, options.resampled_splits, design, whole=spectra)
 
 
 def measured(

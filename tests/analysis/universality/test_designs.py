@@ -120,7 +120,9 @@ def test_disjoint_arms_are_fitted_to_the_rows_that_are_not_compared():
     # The ratio of null and mixture is that of mixture and samples, on average, where these are Gaussian.
     logs = []
     for number in range(300):
-        drawn = disjoint_arms(np.random.default_rng(number).normal(size=(1, 60, 5)), jax.random.fold_in(KEY, number), 30)
+        drawn = disjoint_arms(
+            np.random.default_rng(number).normal(size=(1, 60, 5)), jax.random.fold_in(KEY, number), 30
+        )
         logs.append([np.linalg.slogdet(np.cov(drawn[arm][0].T))[1] for arm in COMPARED])
     corrected = corrected_gap(*np.asarray(logs).T)
     assert abs(corrected.mean()) < 4 * corrected.std() / 300**0.5
