@@ -239,11 +239,11 @@ def sigmoid_of(quantity: str) -> Simulator:
     return simulate
 
 
-def slope(rng: np.random.Generator, repeats: int) -> Draws:
-    """The slope of ``gap_trend``: mean absolute values of 256 normal differences that fall as d^-1/2, at four d."""
+def exponent(rng: np.random.Generator, repeats: int) -> Draws:
+    """The exponent of ``gap_trend``: means of 256 normal differences that fall as d^-1/2, at four d."""
     d = np.array([64.0, 128.0, 256.0, 512.0])
-    gaps = 0.02 * normal(rng, (repeats, 4, 256)) * np.sqrt(64 / d)[None, :, None]
-    return Draws.of((analysis.gap_trend(d, list(each)).slope for each in gaps), -0.5)
+    gaps = (0.01 + 0.02 * normal(rng, (repeats, 4, 256))) * np.sqrt(64 / d)[None, :, None]
+    return Draws.of((analysis.gap_trend(d, list(each)).exponent for each in gaps), -0.5)
 
 
 def rise(rng: np.random.Generator, repeats: int) -> Draws:
@@ -321,7 +321,7 @@ CASES = (
     Case("bootstrap percentiles", "kurtosis of 800 normal values", "concentration: tails", tail_part("kurtosis", 0.0), 16),
     Case("bootstrap percentiles", "ratio of variances of 300 rows each", "audit: variance of classes", variances, 32),
     Case("bootstrap percentiles", "ratio of median distances, 400 rows", "audit: nearest images", nearest, 32),
-    Case("weighted least squares, normal", "four sizes of 256 differences", "concentration: theorem", slope, 4),
+    Case("likelihood ratio of a power law", "means of 256 differences, four d", "concentration: theorem", exponent, 4),
     Case("power-law fit", "800 rows, eigenvalues k^-1.5", "concentration: spectra", power_law, 128),
     Case("sigmoids, wild bootstrap", "crossing of 48 scores", "molrg: networks", sigmoid_of("crossing"), 16),
     Case("sigmoids, wild bootstrap", "exponent of 4 curves of 12 scores", "molrg: networks", sigmoid_of("exponent"), 16),
