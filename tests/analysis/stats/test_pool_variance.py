@@ -99,6 +99,12 @@ def test_the_interval_covers(ratio, least, alone):
     covered, narrow = (np.mean((one.low <= 0) & (one.high >= 0)) for one in (found, without))
     assert least <= covered <= 0.99
     assert narrow < alone
+    # The former rule, with the estimate cut at 0.
+    inside, cut = values.var(axis=1, ddof=1) / 12, np.maximum(again.value, 0)
+    freedom = 2 * (inside + cut) ** 2 / (2 * inside**2 / 11 + again.variance)
+    half = stats.t.ppf(0.975, np.maximum(freedom, 11)) * np.sqrt(inside + cut)
+    former = np.mean(np.abs(values.mean(axis=1)) <= half)
+    assert former < covered and (ratio < 1 or former == pytest.approx(0.911, abs=0.01))
 
 
 def test_the_smoothed_bootstrap_keeps_mean_and_covariance_and_no_two_rows_are_equal():
