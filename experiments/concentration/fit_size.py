@@ -182,7 +182,7 @@ def resampled(config: Config, subject: Subject, seed: int, number: int) -> dict[
             for pool in _POOLS
         }
 
-    rng = np.random.default_rng(seed_of(seeded(seed), "fit size", "resampled", number))
+    rng = np.random.default_rng(seed_of(seeded(seed), "resampled", number))
     return on_new_pool([subject.rows], rng, config.resampled_splits, both)
 
 

@@ -22,7 +22,7 @@ from dgu.analysis.universality.least_squares import simulated_errors
 from dgu.analysis.universality.least_squares_splits import predicted_and_split_errors
 from dgu.analysis.universality.resampled import on_new_pool
 from dgu.core.errors import require
-from dgu.core.keys import seed_of, stream
+from dgu.core.keys import seed_of, seeded, stream
 from dgu.core.typing import Key
 from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
@@ -238,7 +238,7 @@ def resampled(config: Config, subject: Subject, seed: int, key: Key, number: int
         return out
 
     # With as many dimensions as there are: errors depend on n / d. One call makes all splits of a pool.
-    rng, d = np.random.default_rng(seed_of(key, "resampled", number)), subject.dimension
+    rng, d = np.random.default_rng(seed_of(seeded(seed), "resampled", number)), subject.dimension
     return {name: values[0] for name, values in on_new_pool([subject.rows], rng, 1, both, most_dimensions=d).items()}
 
 
