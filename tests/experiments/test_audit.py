@@ -264,7 +264,7 @@ def test_the_gap_of_gaussian_samples_is_the_null_corrected_one_with_the_variatio
     assert gap.value == pytest.approx(samples - 2 * mixture + null)
     corrected = 100 * found["resampled"]["own"] @ [1, -2, 1, 0]
     assert gap.standard_error == pytest.approx(
-        np.sqrt((100 * found["replicates"]["own"] @ [1, -2, 1, 0]).var(ddof=1) / 4 + pool_variance(corrected).value)
+        np.sqrt((100 * found["replicates"]["own"] @ [1, -2, 1, 0]).var(ddof=1) / 4 + pool_variance(corrected).expected)
     )
     assert abs(gap.value) < 4 * gap.standard_error
     assert findings.claims["audit-universality-gap"] is gap and "perhaps zero" in findings.answer

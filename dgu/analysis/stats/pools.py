@@ -93,8 +93,9 @@ def pooled_interval(
 
     S^2 is the variance of replicates within their pool, V that between pools, ``between.expected``: its estimate cut at
     0 would leave it out in the very cases in which it came out too small. The degrees of freedom of t are
-    Satterthwaite's, ``2 SE^4 / var(SE^2)``, but no fewer than those of the part with the fewest. Replicates that agree
-    up to rounding show no spread: their standard error is 0 and the interval has no width, whatever V is.
+    Satterthwaite's, ``f = SE^4 / ((S^2 / J)^2 / (J - G) + (V / G)^2 / freedom)``, V with those of the mean square of
+    the pools. Replicates that agree up to rounding show no spread: their standard error is 0 and the interval has no
+    width, whatever V is.
 
     Args:
         values: one result per replicate along the last axis.
@@ -121,11 +122,9 @@ def pooled_interval(
     inside = np.stack([values[..., pool == number].var(axis=-1, ddof=1) for number in numbers]).mean(axis=0) / count
     outside = np.asarray(between.expected) / len(numbers)
     squared = inside + outside
-    uncertain = 2 * inside**2 / (count - len(numbers)) + between.variance / len(numbers) ** 2
     known = sample_deviation(given) > 0
-    least = np.where(outside > 0, min(count - len(numbers), between.freedom), count - len(numbers))
-    freedom = np.where(known, 2 * squared**2 / np.where(uncertain > 0, uncertain, 1.0), 1.0)
-    freedom = np.maximum(freedom, least)
+    inverse = inside**2 / (count - len(numbers)) + outside**2 / between.freedom
+    freedom = np.where(known, squared**2 / np.where(inverse > 0, inverse, 1.0), 1.0)
     error = np.where(known, np.sqrt(squared), 0.0)
     half = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * error
     centre = values.mean(axis=-1)
