@@ -15,6 +15,7 @@ from dgu import analysis
 from dgu.analysis.concentration.tails import hill_index
 from dgu.analysis.moments.power_laws import planted_exponents
 from dgu.analysis.stats.estimates import Estimate, standard_deviation
+from dgu.analysis.stats.pools import pool_variance, pooled_interval
 from dgu.analysis.stats.resampling import geometric_mean
 
 
@@ -74,6 +75,19 @@ def t_of(n: int, draw: Callable[..., np.ndarray], mean: float) -> Simulator:
 def median_of(n: int) -> Simulator:
     """The interval of the median of n lognormal values between order statistics."""
     return lambda rng, repeats: Draws.of(map(analysis.median_interval, skewed(rng, (repeats, n))), 1.0)
+
+
+def pooled_of(ratio: float) -> Simulator:
+    """The mean of 12 splits of one pool; V, ``ratio`` times S^2 / 12, comes from 2 splits of 24 other pools."""
+
+    def simulate(rng: np.random.Generator, repeats: int) -> Draws:
+        own, again = rng.normal(size=(repeats, 1)), rng.normal(size=(repeats, 24, 1))
+        deviation = np.sqrt(ratio / 12)
+        values = deviation * own + rng.normal(size=(repeats, 12))
+        between = pool_variance(deviation * again + rng.normal(size=(repeats, 24, 2)))
+        return Draws.of(pooled_interval(values, between), 0.0)
+
+    return simulate
 
 
 def geometric_of(n: int) -> Simulator:
@@ -225,11 +239,11 @@ def sigmoid_of(quantity: str) -> Simulator:
     return simulate
 
 
-def slope(rng: np.random.Generator, repeats: int) -> Draws:
-    """The slope of ``gap_trend``: mean absolute values of 256 normal differences that fall as d^-1/2, at four d."""
+def exponent(rng: np.random.Generator, repeats: int) -> Draws:
+    """The exponent of ``gap_trend``: means of 256 normal differences that fall as d^-1/2, at four d."""
     d = np.array([64.0, 128.0, 256.0, 512.0])
-    gaps = 0.02 * normal(rng, (repeats, 4, 256)) * np.sqrt(64 / d)[None, :, None]
-    return Draws.of((analysis.gap_trend(d, list(each)).slope for each in gaps), -0.5)
+    gaps = (0.01 + 0.02 * normal(rng, (repeats, 4, 256))) * np.sqrt(64 / d)[None, :, None]
+    return Draws.of((analysis.gap_trend(d, list(each)).exponent for each in gaps), -0.5)
 
 
 def rise(rng: np.random.Generator, repeats: int) -> Draws:
@@ -261,6 +275,7 @@ _T = "t"
 _FEW = "bootstrap percentiles of few values"
 #: What the studies used at first.
 _NONE = "no study: for comparison"
+_POOLS = "t with the variance between pools"
 _MEDIAN = "order statistics of a median"
 _TREND = "exact test of a trend in ranks"
 CASES = (
@@ -271,6 +286,10 @@ CASES = (
     Case(_T, "12 normal values", "molrg: trajectories of the dimension", t_of(12, normal, 0.0)),
     Case(_T, "12 lognormal values", "the same, were they skewed", t_of(12, skewed, float(np.exp(0.5)))),
     Case(_T, "100 lognormal values", "hidden_gaussian: pairs of images", t_of(100, skewed, float(np.exp(0.5)))),
+    Case(_POOLS, "12 splits, V none", "universality, audit, concentration: splits of a pool", pooled_of(0.0)),
+    Case(_POOLS, "12 splits, V half of S^2 / 12", "the same", pooled_of(0.5)),
+    Case(_POOLS, "12 splits, V twice S^2 / 12", "the same", pooled_of(2.0)),
+    Case(_POOLS, "12 splits, V 8 times S^2 / 12", "the same", pooled_of(8.0)),
     Case("geometric mean", "20 lognormal values", "concentration: contraction; molrg: directions", geometric_of(20)),
     Case("rise by cross-fitting, t", "20 flat curves", "generalization: early stopping", rise),
     Case(_MEDIAN, "6 lognormal values", "generalization: capacity, boxes", median_of(6)),
@@ -302,7 +321,7 @@ CASES = (
     Case("bootstrap percentiles", "kurtosis of 800 normal values", "concentration: tails", tail_part("kurtosis", 0.0), 16),
     Case("bootstrap percentiles", "ratio of variances of 300 rows each", "audit: variance of classes", variances, 32),
     Case("bootstrap percentiles", "ratio of median distances, 400 rows", "audit: nearest images", nearest, 32),
-    Case("weighted least squares, normal", "four sizes of 256 differences", "concentration: theorem", slope, 4),
+    Case("likelihood ratio of a power law", "means of 256 differences, four d", "concentration: theorem", exponent, 4),
     Case("power-law fit", "800 rows, eigenvalues k^-1.5", "concentration: spectra", power_law, 128),
     Case("sigmoids, wild bootstrap", "crossing of 48 scores", "molrg: networks", sigmoid_of("crossing"), 16),
     Case("sigmoids, wild bootstrap", "exponent of 4 curves of 12 scores", "molrg: networks", sigmoid_of("exponent"), 16),

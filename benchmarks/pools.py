@@ -16,7 +16,8 @@ Three laws of four classes, or two:
 
 ``coverage`` is the share of pools whose interval holds the mean gap of all pools, with its Monte-Carlo error;
 ``width`` is the mean half-width of the intervals over that of an honest one, 1.96 standard deviations of the gaps
-between pools; ``not zero`` the share of intervals that exclude zero; beside, the same for S^2 / J alone and for the
+between pools; ``variance between pools`` is V, from the gaps of the pools, and beside it the mean of its estimates from
+pools drawn anew, with the mean gap that these have; ``not zero`` the share of intervals that exclude zero; beside, the same for S^2 / J alone and for the
 corrected resampled t, which the study used before.
 """
 
@@ -184,22 +185,35 @@ def gaps(
 
 def simulate(config: Config, law: Law) -> dict[str, float]:
     """Coverage and width of the study's interval, and of two others, over pools of a law."""
-    found, alone, corrected = [], [], []
+    found, alone, corrected, within, between_pools, again_gaps = [], [], [], [], [], []
     for number in range(config.pools):
         rng = np.random.default_rng([7, number])
         pool = law.draw(rng)
         values = gaps(pool[None], config.splits, [1, number], law.features, softmax_regression)[0]
         again = np.stack([smoothed_bootstrap(pool, rng, config.bandwidth) for _ in range(config.resampled_pools)])
-        between = pool_variance(gaps(again, config.resampled_splits, [2, number], law.features, ridge))
+        resampled = gaps(again, config.resampled_splits, [2, number], law.features, ridge)
+        between = pool_variance(resampled)
         found.append(pooled_interval(values, between))
+        within.append(values.var(ddof=1) / len(values))
+        between_pools.append(float(between.value))
+        again_gaps.append(resampled.mean())
         alone.append(t_interval(values))
         corrected.append(_corrected_t(values))
-    return _summary(found, law.zero) | {
-        f"{name}, {what}": value
-        for name, others in {"S^2 / J alone": alone, "corrected resampled t": corrected}.items()
-        for what, value in _summary(others, law.zero).items()
-        if what in ("coverage", "width", "not zero")
-    }
+    summary = _summary(found, law.zero)
+    return (
+        summary
+        | {
+            "variance between pools": summary["deviation between pools"] ** 2 - float(np.mean(within)),
+            "the same, resampled": float(np.mean(between_pools)),
+            "mean gap, resampled": float(np.mean(again_gaps)),
+        }
+        | {
+            f"{name}, {what}": value
+            for name, others in {"S^2 / J alone": alone, "corrected resampled t": corrected}.items()
+            for what, value in _summary(others, law.zero).items()
+            if what in ("coverage", "width", "not zero")
+        }
+    )
 
 
 def _corrected_t(values: np.ndarray) -> Estimate:

@@ -2,6 +2,7 @@
 
 from dgu.core.keys import draw_step as draw_step
 from dgu.core.keys import example_key as example_key
+from dgu.core.keys import seed_of as seed_of
 from dgu.core.keys import seeded as seeded
 from dgu.core.keys import step_noise as step_noise
 from dgu.core.keys import stream as stream

@@ -17,6 +17,12 @@ from experiments.study.progress import progress
 
 #: Ranges of a difference of shares in percentage points, and of a difference of two such differences.
 POINTS, CORRECTED_POINTS = (-100.0, 100.0), (-200.0, 200.0)
+#: What changed in all intervals of this kind, for the notes of claims.
+VARIANCE_CHANGED = (
+    "Until 1 December 2026 the variance between pools counted as 0 in the interval where its estimate was below 0, so "
+    "that intervals were too narrow where it is small (91 % in place of 95 %); since then it is the mean of what is "
+    "above 0 within the error of the estimate, and t has Satterthwaite's degrees of freedom of the two parts."
+)
 ResultsT = TypeVar("ResultsT")
 
 

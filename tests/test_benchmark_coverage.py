@@ -13,6 +13,9 @@ from benchmarks.coverage_cases import CASES, Case, Draws
 PROMISED = {
     ("t", "3 normal values"): 0.95,
     ("t", "12 normal values"): 0.95,
+    ("t with the variance between pools", "12 splits, V none"): 0.95,
+    ("t with the variance between pools", "12 splits, V twice S^2 / 12"): 0.93,
+    ("t with the variance between pools", "12 splits, V 8 times S^2 / 12"): 0.92,
     ("geometric mean", "20 lognormal values"): 0.95,
     ("rise by cross-fitting, t", "20 flat curves"): 0.94,
     ("order statistics of a median", "6 lognormal values"): 0.969,

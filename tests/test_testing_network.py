@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,11 @@ import pytest
 
 from dgu import data
 from dgu.core.errors import InputError
-from dgu.models import EmpiricalDenoiser, GaussianDenoiser, MoLRG, MoLRGDenoiser, load_checkpoint
+from dgu.models import EmpiricalDenoiser, GaussianDenoiser, MoLRG, load_checkpoint
 from dgu.testing import DenoiserCheckError, NetworkScale, check_network, network_measures
+from dgu.testing.make_scale import gaussian_classes
 from dgu.testing.network_measures import MEASURES
+from dgu.testing.network_report import NetworkReport
 from dgu.testing.network_scale import FACTOR, judged
 from dgu.testing.spoilt import spoilt
 
@@ -99,22 +102,25 @@ def test_orthogonality_is_the_missing_factor(factor, x64):
     assert found.standard_error[:3].max() < 0.02
 
 
+@jax.tree_util.register_dataclass
+@dataclass
+class Classless:
+    """Takes a class and does not look at it."""
+
+    denoiser: Any
+
+    def given(self, label):
+        return self.denoiser
+
+    def __call__(self, x, sigma):
+        return self.denoiser(x, sigma)
+
+
 def test_only_the_bias_sees_a_denoiser_that_is_blind_to_the_class(x64):
     """The exact posterior mean of both classes, at a level where they cannot be told apart."""
     images, labels = draws()
 
-    @jax.tree_util.register_dataclass
-    @dataclass
-    class Blind:
-        denoiser: MoLRGDenoiser
-
-        def given(self, label):
-            return self.denoiser
-
-        def __call__(self, x, sigma):
-            return self.denoiser(x, sigma)
-
-    found = network_measures(Blind(law().denoiser), images, KEY, labels=labels, sigmas=(3.0,), batch_size=200)
+    found = network_measures(Classless(law().denoiser), images, KEY, labels=labels, sigmas=(3.0,), batch_size=200)
     assert found.bias.low[0] > 0.2
     assert max(abs(scores(found, name)[0]) for name in ("divergence", "orthogonality")) < 4
     assert found.asymmetry.value[0] < 1e-12
@@ -183,6 +189,61 @@ def test_the_bound_is_three_times_the_good_networks():
     json["bias"] = [[9.0, 8.0, 10.0], *json["bias"][1:]]
     wider = NetworkScale({"a": good, "b": type(good).from_json(json)})
     assert wider.bound("bias")[0] == 30 and (wider.bound("bias")[1:] == scale.bound("bias")[1:]).all()
+
+
+def test_what_the_docstring_says_of_spoilt_denoisers():
+    """The levels at which each of them is outside, on the images of the scale; the exact ones are within everywhere."""
+    scale = NetworkScale.bundled()
+    every, low, lower, high = (0.1, 0.3, 1.0, 3.0), (0.1, 0.3, 1.0), (0.1, 0.3), (1.0, 3.0)
+
+    def outside(measures, name):
+        verdicts = NetworkReport(measures, scale).verdicts[name]
+        return tuple(sigma for sigma, verdict in verdicts.items() if verdict == "outside")
+
+    said = {
+        "0.9 D": {"orthogonality": every, "bias": low, "divergence": lower},
+        "wrong class": {"bias": every, "divergence": high},
+        "averaged class": {"bias": every, "divergence": every},
+        "memorising": {"divergence": low, "orthogonality": low, "bias": ()},
+    }
+    assert said.keys() == scale.spoilt.keys()
+    for name, wanted in said.items():
+        assert {measure: outside(scale.spoilt[name], measure) for measure in wanted} == wanted, name
+        assert outside(scale.spoilt[name], "asymmetry") == ()
+    (exact,) = scale.exact.values()
+    assert {verdict for found in NetworkReport(exact, scale).verdicts.values() for verdict in found.values()} == {
+        "within"
+    }
+    assert exact.asymmetry.value.max() < 1e-6
+
+
+def test_the_exact_reference_is_made_of_gaussian_classes():
+    """Few images of few pixels: every measure within four standard errors of 0, and the error that of the filter."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(90, 3, 2, 1)).astype(np.float32), np.arange(90) % 3
+    found = gaussian_classes(images, labels, 600, KEY)
+    assert found.images == 600 and found.asymmetry.value.max() < 1e-5
+    for name in ("divergence", "orthogonality", "bias"):
+        assert np.abs(scores(found, name)).max() < 4, name
+    floored = [np.linalg.eigvalsh(np.cov(images[labels == k].reshape(30, 6).T)) + 1e-3 for k in range(3)]
+    for sigma, error in zip(found.sigmas, found.error):
+        wanted = np.mean([one * sigma**2 / (one + sigma**2) for one in floored])
+        assert abs(error.value - wanted) < 4 * error.standard_error
+
+
+def test_a_class_counts_in_the_bias_as_often_as_it_has_images(x64):
+    """Constant residuals a in 30 images and b in 10: (30 a^2 + 10 b^2) / 40 of the error, which is all of it."""
+    images = np.concatenate([np.full((30, 4), 3.0), np.full((10, 4), -1.0)])
+    nothing = jax.tree_util.Partial(lambda zero, x, s: zero * x, jnp.asarray(0.0))
+    both = network_measures(Classless(nothing), images, KEY, labels=np.repeat([0, 1], (30, 10)), sigmas=(1.0,))
+    assert both.bias.value[0] == pytest.approx(1.0, abs=1e-12)
+    # As one class, the constant is their mean, 2: by pairs (40^2 2^2 - 30 3^2 - 10) / (40 39) of 7.
+    one = network_measures(nothing, images, KEY, sigmas=(1.0,))
+    assert one.bias.value[0] == pytest.approx((6400 - 280) / 1560 / 7, rel=1e-12)
+    # Half of the residuals of the first class turned round: it has no constant, by pairs -9 / 29.
+    images[:15] *= -1
+    turned = network_measures(Classless(nothing), images, KEY, labels=np.repeat([0, 1], (30, 10)), sigmas=(1.0,))
+    assert turned.bias.value[0] == pytest.approx((30 * -9 / 29 + 10) / 280, rel=1e-12)
 
 
 def test_a_scale_of_ones_own():

@@ -45,6 +45,16 @@ def stream(key: Key, *names: str | SupportsIndex) -> Key:
     return key
 
 
+def seed_of(key: Key, *names: str | SupportsIndex) -> int:
+    """A whole number from 0 to 2^31 - 1 that is drawn from ``stream(key, *names)``: the seed of a generator that takes
+    a number. Sums such as ``seed + number`` would be the same for neighbours of both.
+
+    Raises:
+        InputError: as ``stream``.
+    """
+    return int(jax.random.bits(stream(key, *names))) >> 1
+
+
 def example_key(key: Key, index: Integer[ArrayLike, ""]) -> Key:
     """The key of example number ``index``: ``fold_in(key, index)``."""
     return jax.random.fold_in(threefry(key), _address("index", index))

@@ -29,6 +29,7 @@ def spectra(
     *,
     quantity: str = "eigenvalue (squared pixel units)",
     ratios: Sequence[tuple[str, str]] = (),
+    corrected: tuple[float | int, float | int] | None = None,
     labels: Mapping[str, str] | None = None,
     title: str = "",
     columns: int = 5,
@@ -41,15 +42,19 @@ def spectra(
         quantity: label of the vertical axis, with its unit.
         ratios: pairs ``(arm, reference)`` whose ratio is drawn in a second panel below each, such as
             ``(("mixture", "diffusion"), ("null", "mixture"))``: the null shows what the finite fit alone does.
+        corrected: of two ratios r and r0, draw r / r0, too, replicate by replicate, with dotted lines at these two
+            numbers, the range of what counts as equal.
         labels: text in the legend for each arm.
         title: title of the figure.
         columns: panels side by side.
         floor: eigenvalues below this fraction of the largest are left out as rounding.
 
     Raises:
-        InputError: no panel, an arm of ``ratios`` that a panel lacks, or arms of unequal length there.
+        InputError: no panel, an arm of ``ratios`` that a panel lacks, or arms of unequal length there; ``corrected``
+            without two ratios.
     """
     require(len(panels) > 0, "number of panels", len(panels), "1 or more")
+    require(corrected is None or len(ratios) == 2, "number of ratios", len(ratios), "2, r and r0, with corrected")
     for panel in panels:
         for pair in ratios:
             require(all(arm in panel.eigenvalues for arm in pair), "ratios", pair, f"arms of the panel {panel.title!r}")
@@ -79,12 +84,18 @@ def spectra(
             top.set_yscale("log")
             top.set_xscale("log")
             top.set_title(panel.title)
+            quotients = []
             for place, (arm, reference) in enumerate(ratios):
-                quotient = _masked(panel.eigenvalues[arm], floor) / _masked(panel.eigenvalues[reference], floor)
-                middle = _band(
-                    cells[1], quotient, arm, place, f"{labels.get(arm, arm)} / {labels.get(reference, reference)}"
-                )
+                quotients.append(_masked(panel.eigenvalues[arm], floor) / _masked(panel.eigenvalues[reference], floor))
+                name = "" if corrected is None else f"{('r', 'r0')[place]} = "
+                name += f"{labels.get(arm, arm)} / {labels.get(reference, reference)}"
+                middle = _band(cells[1], quotients[-1], arm, place, name)
                 reach = np.append(reach, middle[np.isfinite(middle)])
+            if corrected is not None:
+                middle = _band(cells[1], quotients[0] / quotients[1], "together", 0, "r / r0")
+                reach = np.concatenate([reach, middle[np.isfinite(middle)], corrected])
+                for end in corrected:
+                    cells[1].axhline(end, color=OKABE_ITO["black"], linewidth=0.8, linestyle=":", zorder=0)
             if ratios:
                 cells[1].axhline(1.0, color="#7f7f7f", linewidth=0.8, zorder=0)
                 if column == 0:

@@ -27,7 +27,7 @@ MEASURES = {
     "asymmetry": "the Jacobian is not symmetric, |J - J^T| / |J|",
     "divergence": "the squared error is not sigma^2 tr J, 1 - sigma^2 E tr J / E|x0 - D|^2",
     "orthogonality": "x0 - D is not orthogonal to D, E<x0 - D, D> / E|D|^2",
-    "bias": "the mean of x0 - D is not 0, |E[x0 - D]|^2 / E|x0 - D|^2, by class where there are labels",
+    "bias": "the mean of x0 - D is not 0, |E[x0 - D]|^2 / E|x0 - D|^2, of each image's class where there are labels",
 }
 #: Fewest images: intervals of a mean over fewer say nothing.
 _LEAST = 8
@@ -45,8 +45,9 @@ class NetworkMeasures:
         asymmetry: ``|J - J^T| / |J|`` in the Frobenius norm, each square averaged over the images.
         divergence: ``1 - sigma^2 E tr J / E|x0 - D|^2``, at most 1 where the mean trace is not negative.
         orthogonality: ``E<x0 - D, D> / E|D|^2``: the factor by which D would best be multiplied, less 1.
-        bias: ``|E[x0 - D | class]|^2 / E|x0 - D|^2``, averaged over classes: the share of the error that is one
-            constant for each class. Without labels all images are one class. Unbiased, so that it may be below 0.
+        bias: ``E|E[x0 - D | class]|^2 / E|x0 - D|^2``, both means over images, so that a class counts as often as it
+            has images: the share of the error that is one constant for each class. Without labels all images are one
+            class. The numerator is estimated without bias, so that it may be below 0.
     """
 
     sigmas: tuple[float, ...]
@@ -97,7 +98,8 @@ def network_measures(
     - ``orthogonality``: f = D. ``c D`` has ``1 / c - 1`` where D has 0.
     - ``bias``: f constant within a class, which a class-conditional denoiser is to know. A denoiser that is blind to
       the class may well be the exact posterior mean of all images, with a symmetric Jacobian and the other two
-      identities: this measure alone tells. It is the mean of ``<x0 - D, x0' - D'>`` over pairs of images of a class.
+      identities: this measure alone tells. It is the mean over images of
+      ``<x0 - D, x0' - D'>``, averaged over the others of the class.
 
     ``error`` and the trace of an image share its noise, so that their differences are paired. Intervals are t intervals
     over images, by the delta method for ratios; that of ``bias`` uses the mean product of each image with the others of

@@ -53,9 +53,10 @@ class NetworkReport:
         return tuple(lines)
 
     def __str__(self) -> str:
-        spoilt = list(self.scale.spoilt)
+        beside = {**self.scale.exact, **self.scale.spoilt}
+        exact, spoilt = (", ".join(named) or "none" for named in (self.scale.exact, self.scale.spoilt))
         names = ", ".join(self.scale.good)
-        head = ["measure", "sigma", "value [95 % interval]", "good", "bound", "verdict", *spoilt]
+        head = ["measure", "sigma", "value [95 % interval]", "good", "bound", "verdict", *beside]
         rows = [head]
         for name, verdicts in self.verdicts.items():
             estimate = getattr(self.measures, name)
@@ -64,7 +65,7 @@ class NetworkReport:
                 for column in (
                     self.scale.largest(name),
                     self.scale.bound(name),
-                    *(getattr(one, name).value for one in self.scale.spoilt.values()),
+                    *(getattr(one, name).value for one in beside.values()),
                 )
             ]
             for place, (sigma, verdict) in enumerate(verdicts.items()):
@@ -76,7 +77,7 @@ class NetworkReport:
             [
                 f"{self.measures.images} images, {self.measures.probes} probes each. good: largest size of {names}; "
                 f"bound: {FACTOR:g} times the end of its interval;",
-                f"on the right, denoisers that are spoilt: {', '.join(spoilt) or 'none'}.",
+                f"on the right, denoisers that are exact: {exact}; and that are spoilt: {spoilt}.",
                 *table,
             ]
         )

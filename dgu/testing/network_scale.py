@@ -30,6 +30,8 @@ class NetworkScale:
     Attributes:
         good: measures of one network or more, by name.
         spoilt: measures of denoisers that must not pass, by what is wrong with them.
+        exact: measures of exact posterior means on draws of their own distributions, by name: what the noise of so many
+            images alone gives. They do not enter the bound, which is about networks.
 
     Raises:
         InputError: no good network, or measures at different noise levels.
@@ -37,11 +39,16 @@ class NetworkScale:
 
     good: Mapping[str, NetworkMeasures]
     spoilt: Mapping[str, NetworkMeasures] = field(default_factory=dict)
+    exact: Mapping[str, NetworkMeasures] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(len(self.good) >= 1, "good", "no network", "one network or more")
-        levels = sorted({one.sigmas for one in (*self.good.values(), *self.spoilt.values())})
+        levels = sorted({one.sigmas for named in self._kinds.values() for one in named.values()})
         require(len(levels) == 1, "noise levels of the networks", levels, "the same")
+
+    @property
+    def _kinds(self) -> dict[str, Mapping[str, NetworkMeasures]]:
+        return {"good": self.good, "spoilt": self.spoilt, "exact": self.exact}
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -62,28 +69,26 @@ class NetworkScale:
         """The scale in the package, ``network-scale.json``; ``python -m dgu.testing.make_scale`` made it.
 
         Good: the bundled network ``fashion-mnist-14``, a class-conditional U-Net of 265,217 parameters for images of 14
-        x 14 pixels in [-1, 1], whose samples its model card judges. Spoilt: the same network times 0.9, given a wrong
-        class, and given a tenth of every class; and the multi-delta denoiser of 400 other images. All on
-        ``images[::5]`` of ``dgu.data.load("fashion-mnist-mini", "test", 14)``, which are held out: to check the bundled
-        network itself take others of that set.
+        x 14 pixels in [-1, 1], whose samples its model card judges; it is the only one, so that the bound of asymmetry
+        is about one training of one architecture. Spoilt: the same network times 0.9, given a wrong class, and given a
+        tenth of every class; and the multi-delta denoiser of 400 other images. All on ``images[::5]`` of
+        ``dgu.data.load("fashion-mnist-mini", "test", 14)``, which are held out: to check the bundled network itself
+        take others of that set. Exact: the posterior mean of Gaussian classes with the means and covariances of that
+        set, on as many draws from them.
         """
         return _bundled()
 
     def to_json(self) -> dict[str, dict[str, object]]:
         """The content of ``network-scale.json``."""
-        return {
-            kind: {name: one.to_json() for name, one in named.items()}
-            for kind, named in (("good", self.good), ("spoilt", self.spoilt))
-        }
+        return {kind: {name: one.to_json() for name, one in named.items()} for kind, named in self._kinds.items()}
 
 
 @cache
 def _bundled() -> NetworkScale:
     found = json.loads((resources.files("dgu.testing") / "network-scale.json").read_text())
-    good, spoilt = (
-        {name: NetworkMeasures.from_json(one) for name, one in found[kind].items()} for kind in ("good", "spoilt")
+    return NetworkScale(
+        **{kind: {name: NetworkMeasures.from_json(one) for name, one in named.items()} for kind, named in found.items()}
     )
-    return NetworkScale(good, spoilt)
 
 
 def judged(low: float, high: float, bound: float) -> str:

@@ -20,9 +20,10 @@ from dgu.analysis.universality.fit_size import FitSweep, fit_gaps, fit_size_accu
 from dgu.analysis.universality.recipe import Recipe
 from dgu.analysis.universality.resampled import MOST_DIMENSIONS, on_new_pool
 from dgu.core.errors import require
+from dgu.core.keys import seed_of, seeded
 from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
-from experiments.pools import CORRECTED_POINTS, POINTS, Resampling, interval, on_resampled_pools
+from experiments.pools import CORRECTED_POINTS, POINTS, VARIANCE_CHANGED, Resampling, interval, on_resampled_pools
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Run, Table, at_least, equivalent, option
 from experiments.study.progress import progress
 
@@ -31,7 +32,7 @@ _POOLS = {"images": "samples", "null": "samples of their mixture"}
 #: What changed, in the words of the note that each claim carries.
 _CHANGED = (
     "the interval was the corrected resampled t, about 2.2 times too wide where both "
-    "the fit and the test come from one pool."
+    f"the fit and the test come from one pool. {VARIANCE_CHANGED}"
 )
 
 FIGURES = (
@@ -181,7 +182,8 @@ def resampled(config: Config, subject: Subject, seed: int, number: int) -> dict[
             for pool in _POOLS
         }
 
-    return on_new_pool([subject.rows], np.random.default_rng([seed, number, 11]), config.resampled_splits, both)
+    rng = np.random.default_rng(seed_of(seeded(seed), "resampled", number))
+    return on_new_pool([subject.rows], rng, config.resampled_splits, both)
 
 
 def report(config: Config, subject: Subject, found: Mapping[str, Mapping[str, np.ndarray]]) -> Findings:

@@ -22,11 +22,11 @@ from dgu.analysis.universality.least_squares import simulated_errors
 from dgu.analysis.universality.least_squares_splits import predicted_and_split_errors
 from dgu.analysis.universality.resampled import on_new_pool
 from dgu.core.errors import require
-from dgu.core.keys import stream
+from dgu.core.keys import seed_of, seeded, stream
 from dgu.core.typing import Key
 from experiments import study
 from experiments.concentration.subject import PAPER, Plan, Subject, points, single_class
-from experiments.pools import CORRECTED_POINTS, POINTS, Resampling, interval, on_resampled_pools
+from experiments.pools import CORRECTED_POINTS, POINTS, VARIANCE_CHANGED, Resampling, interval, on_resampled_pools
 from experiments.study import Claim, Cost, Figure, Findings, Noted, NotTested, Run, Table, each, equivalent, option
 from experiments.study.progress import progress
 
@@ -131,7 +131,7 @@ def claims(config: Config) -> tuple[Claim, ...]:
             unit="points",
             one_network=True,
             changed="the interval was the corrected resampled t, which leaves out that "
-            "all splits share the moments and the null's draw.",
+            f"all splits share the moments and the null's draw. {VARIANCE_CHANGED}",
         ),
     )
 
@@ -238,7 +238,7 @@ def resampled(config: Config, subject: Subject, seed: int, key: Key, number: int
         return out
 
     # With as many dimensions as there are: errors depend on n / d. One call makes all splits of a pool.
-    rng, d = np.random.default_rng([seed, number, 11]), subject.dimension
+    rng, d = np.random.default_rng(seed_of(seeded(seed), "resampled", number)), subject.dimension
     return {name: values[0] for name, values in on_new_pool([subject.rows], rng, 1, both, most_dimensions=d).items()}
 
 

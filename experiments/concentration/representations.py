@@ -7,29 +7,22 @@ variation between pools comes from ridge least squares on pools that are drawn a
 is given: what another one would see is not in the intervals.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
-from dgu import analysis, plots
-from dgu.analysis.moments.spectra import squared_singular_values
+from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
-from dgu.analysis.universality.arms import PARTS, Task, assemble
-from dgu.analysis.universality.designs import COMPARED, averaged, corrected_gap, split_arms
+from dgu.analysis.universality.designs import COMPARED, corrected_gap
 from dgu.analysis.universality.recipe import Recipe
-from dgu.analysis.universality.resampled import MOST_DIMENSIONS, on_new_pool
-from dgu.analysis.universality.ridge import classifier_accuracy
-from dgu.core.keys import stream
-from dgu.core.typing import Key
-from dgu.data.splits import class_splits
+from dgu.analysis.universality.resampled import MOST_DIMENSIONS
 from experiments import study
+from experiments.concentration.representations_design import Config, compare, features, part_sizes, resampled
 from experiments.concentration.subject import PAPER, Plan, Subject, points, require_images, single_class
-from experiments.pools import CORRECTED_POINTS, POINTS, Resampling, interval, on_resampled_pools
-from experiments.study import Claim, Cost, Figure, Findings, Run, Table, all_of, different, equivalent, option, within
+from experiments.pools import CORRECTED_POINTS, POINTS, VARIANCE_CHANGED, interval, on_resampled_pools
+from experiments.study import Claim, Cost, Figure, Findings, Run, Table, all_of, different, equivalent, within
 from experiments.study.claims import judge
 from experiments.study.progress import progress
 
@@ -37,10 +30,6 @@ from experiments.study.progress import progress
 NAMES = {"pixels": "pixels", "cnn": "features of a small network", "random-conv": "random convolutional features"}
 #: Fewest images of each class.
 MIN_IMAGES = 24
-#: Shares of a class's images in each part of a split, in percent; the diffusion arm is tested on fit and test.
-SHARES = {"fit": 40, "train": 35, "validation": 5, "test": 20}
-#: Test images of the Gaussian arms as a multiple of the samples': they cost no sampling, and reduce the variance.
-GAUSSIAN_TEST = 4
 #: Ranks at which spectra are compared, as fractions; ratios within the bounds count as equal.
 QUANTILES, BOUNDS = (0.25, 0.5), (0.8, 1.25)
 #: The differences of accuracy that are shown; claims are about the last one.
@@ -59,6 +48,11 @@ _CHANGED = (
 _UNCORRECTED = (
     "the gap was not corrected for the finite fit; no verdict was given where the standard error exceeded .8; "
 )
+_SPECTRA_CHANGED = (
+    f"{_CHANGED.format('')} Then it was fitted to all samples, those compared among them, so that the spectra were in "
+    "part equal by construction; since 1 December 2026 it is fitted to the 80 % that are not compared. "
+    f"{VARIANCE_CHANGED}"
+)
 
 FIGURES = (
     Figure(
@@ -69,28 +63,11 @@ FIGURES = (
     ),
     Figure(
         "representation_spectra",
-        "Gram spectra of the balanced mixture of classes in each representation (test images, uncentred; the samples' "
-        "mean square is 1), and their ratios; medians over splits with the range of 95 %.",
+        "Gram spectra of the balanced mixture of classes in each representation (a fifth of the samples, uncentred; "
+        "their mean square is 1), beside as many draws of the mixture fitted to the other samples, and of the null; "
+        "below the ratios r, r0 and r / r0; medians over splits with the range of 95 %.",
     ),
 )
-
-
-@dataclass(frozen=True)
-class Config(Resampling, prefix="representations"):
-    """Classifiers and spectra on pixels, on the penultimate layer of a small network, and on random convolutions."""
-
-    replicates: int = option(12, ge=2)
-    """Random splits of the samples."""
-    draws: int = option(2, ge=1)
-    """Draws of mixture and null for each split."""
-    epochs: int = option(12, ge=1)
-    """Passes of the small network over the real images that it is trained on."""
-    width: int = option(16, ge=1)
-    """Channels of the small network's first convolution; the network has 8 times as many features."""
-    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=30))
-    """Training of the linear classifiers."""
-    margin: float = option(2.5, gt=0.0)
-    """Differences of accuracy below this count as none, in percentage points."""
 
 
 PRESETS = {
@@ -123,40 +100,39 @@ def claims(config: Config) -> tuple[Claim, ...]:
         "means and covariances differ in accuracy, beyond what the finite fit of the mixture explains (value: the "
         "null-corrected gap, which is not zero)."
     )
-    changed, same = _CHANGED.format(_UNCORRECTED), equivalent(config.margin)
+    changed, same = f"{_CHANGED.format(_UNCORRECTED)} {VARIANCE_CHANGED}", equivalent(config.margin)
     claim_of = partial(Claim, unit="points", one_network=True)
+    gap_of = partial(claim_of, test=different(), changed=VARIANCE_CHANGED)
+    inside, ranks = f"r / r0 lies in [{BOUNDS[0]:g}, {BOUNDS[1]:g}] at the rank", [f"{one:.0%}" for one in QUANTILES]
+    parts = [
+        Claim(
+            _spectrum_claim(name, quantile),
+            f"On {words}, {inside} {quantile:.0%} down the Gram spectrum, {_RATIO}.",
+            within(*BOUNDS),
+            source="Fig 8",
+            changed=_SPECTRA_CHANGED,
+        )
+        for name, words in NAMES.items()
+        for quantile in QUANTILES
+    ]
     return (
         *(
             claim
             for name, words in NAMES.items()
             for claim in (
                 claim_of(f"representations-{name}", smaller.format(words), same, sources[name], changed=changed),
-                claim_of(f"representations-{name}-gap", not_zero.format(words), different(), sources[name]),
+                gap_of(f"representations-{name}-gap", not_zero.format(words), source=sources[name]),
             )
         ),
         Claim(
             "representations-spectra",
-            f"On {', '.join(others)} and {last}, the fitted Gaussian mixture has the Gram spectrum of the samples, up "
-            f"to the effect of the finite fit: {_RATIO}, r / r0 lies in [{BOUNDS[0]:g}, {BOUNDS[1]:g}] at the ranks "
-            f"{' and '.join(f'{quantile:.0%}' for quantile in QUANTILES)} down the spectrum (a part for each "
-            "representation and rank; value: r / r0).",
-            all_of(
-                *(
-                    Claim(
-                        _spectrum_claim(name, quantile),
-                        f"On {words}, r / r0 lies in [{BOUNDS[0]:g}, {BOUNDS[1]:g}] at the rank {quantile:.0%} down "
-                        f"the Gram spectrum, {_RATIO}.",
-                        within(*BOUNDS),
-                        source="Fig 8",
-                        changed=_CHANGED.format(""),
-                    )
-                    for name, words in NAMES.items()
-                    for quantile in QUANTILES
-                )
-            ),
+            f"On {', '.join(others)} and {last}, a Gaussian mixture fitted to other samples has the Gram spectrum of "
+            f"the samples, up to the effect of the finite fit: {_RATIO}, {inside}s {' and '.join(ranks)} down the "
+            "spectrum (a part for each representation and rank; value: r / r0).",
+            all_of(*parts),
             source="Fig 8",
             one_network=True,
-            changed=_CHANGED.format(""),
+            changed=_SPECTRA_CHANGED,
         ),
     )
 
@@ -229,6 +205,7 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
                 ],
                 quantity="eigenvalue (relative)",
                 ratios=(("mixture", "diffusion"), ("null", "mixture")),
+                corrected=BOUNDS,
                 labels={"diffusion": "samples", "mixture": "Gaussian mixture", "null": "null"},
                 columns=3,
             ),
@@ -240,77 +217,6 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
             "cnn_accuracy": found["cnn_accuracy"],
         },
     )
-
-
-def part_sizes(count: int) -> dict[str, int]:
-    """Images of each class in the parts of a split of ``count``."""
-    return {part: max(2, count * share // 100) for part, share in SHARES.items()}
-
-
-def features(config: Config, subject: Subject, key: Key) -> dict[str, np.ndarray]:
-    """The samples in each representation, (K, n, d), divided by the root mean square.
-
-    ``cnn_accuracy`` is the share of the samples that the network assigns to their own class.
-    """
-    images, real = subject.images, subject.real
-    if real is None:
-        spared = images.shape[1] // 3
-        real, images = images[:, :spared], images[:, spared:]
-    k = len(images)
-    labels = np.repeat(np.arange(k, dtype=np.int32), real.shape[1])
-    net = analysis.train_convnet(
-        real.reshape(-1, *subject.shape),
-        labels,
-        stream(key, "network"),
-        epochs=config.epochs,
-        batch_size=min(128, len(labels)),
-        width=config.width,
-    )
-    random = analysis.random_convolutions(stream(key, "random"), images.shape[2:])
-    found = {
-        "pixels": images.reshape(*images.shape[:2], -1),
-        "cnn": analysis.represent(images, net.features),
-        "random-conv": analysis.represent(images, partial(jax.jit(analysis.RandomConvolutions.__call__), random)),
-    }
-    scaled = {name: rows / np.sqrt(np.mean(np.square(rows, dtype=np.float64))) for name, rows in found.items()}
-    accuracy = net.accuracy(images.reshape(-1, *subject.shape), np.repeat(np.arange(k), images.shape[1]))
-    return {name: rows.astype(np.float32) for name, rows in scaled.items()} | {"cnn_accuracy": np.array(accuracy)}
-
-
-def compare(config: Config, key: Key, rows: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Accuracy (replicates, arms) on test images of the own arm, and Gram spectra (replicates, r), of samples, mixture
-    and null.
-    """
-    found = [design(config, config.recipe, key, seed, [rows], number) for number in range(config.replicates)]
-    return {name: np.stack([one[name] for one in found]) for name in found[0]}
-
-
-def resampled(config: Config, key: Key, rows: np.ndarray, seed: int, number: int) -> dict[str, np.ndarray]:
-    """The same, by ridge least squares on the splits of pool ``number`` of those drawn anew."""
-    rng = np.random.default_rng([seed, number, 11])
-    return on_new_pool([rows], rng, config.resampled_splits, partial(design, config, None, key, seed))
-
-
-def design(
-    config: Config, recipe: Recipe | None, key: Key, seed: int, sets: Sequence[np.ndarray], number: int
-) -> dict[str, np.ndarray]:
-    """One split of the only set, (K, n, d), its classifiers trained by a recipe, or where there is none in closed form:
-    ``accuracy`` (arms), the mean over draws, and ``spectrum.ARM``, of equally many test images of each arm.
-    """
-    (rows,) = sets
-    k, count, d = rows.shape
-    sizes = part_sizes(count)
-    by_class = [class_splits(count, sizes, seed, number, label) for label in range(k)]
-    split = {part: np.stack([places[part] for places in by_class]) for part in sizes}
-    gaussian = {part: sizes[part] * (GAUSSIAN_TEST if part == "test" else 1) for part in PARTS}
-    arms = split_arms(rows, split, stream(key, "mixture", number), gaussian, draws=config.draws, disjoint=False)
-    task, pool = Task("all", np.arange(k)[None], (sizes["train"],), "softmax_mse"), assemble(arms)
-    accuracy = classifier_accuracy(pool, task, recipe, seed + number, cross=False)[:, 0, 0]
-    out = {"accuracy": np.stack(list(averaged(dict(zip(pool.arms, accuracy))).values()))}
-    for arm in COMPARED:
-        test = arms[arm if arm == "diffusion" else f"{arm} 1"]["test"][:, : sizes["test"]].reshape(-1, d)
-        out[f"spectrum.{arm}"] = np.asarray(squared_singular_values(test)) / len(test)
-    return out
 
 
 def _gaps(accuracy: np.ndarray, again: np.ndarray) -> dict[str, Estimate]:

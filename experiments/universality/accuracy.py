@@ -9,7 +9,7 @@ import numpy as np
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.universality.predicted import class_moments, predicted_curve
-from experiments.pools import CORRECTED_POINTS, POINTS
+from experiments.pools import CORRECTED_POINTS, POINTS, VARIANCE_CHANGED
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, all_of, different, equivalent
 from experiments.study.judged import JudgedClaim
 from experiments.universality.comparison import (
@@ -56,7 +56,7 @@ _CHANGED = (
     "the gap was that between samples and a mixture fitted to other samples, with the error of that fit in it; its "
     "interval, the corrected resampled t, was about twice too wide; and no verdict was given where the standard error "
     "exceeded 0.8. It is corrected by the null since, the mixture is fitted to all samples, and the interval has the "
-    "variance between pools in it."
+    f"variance between pools in it. {VARIANCE_CHANGED}"
 )
 
 FIGURES = (
@@ -129,7 +129,7 @@ def claims(options: Options) -> tuple[Claim, ...]:
     )
     return (
         joint("universality", smaller, same, changed=_CHANGED),
-        joint("gap", not_zero, other),
+        joint("gap", not_zero, other, changed=VARIANCE_CHANGED),
         *(
             claim
             for name, (what, how, figure) in compared.items()
@@ -143,7 +143,15 @@ def claims(options: Options) -> tuple[Claim, ...]:
                     changed=_CHANGED,
                     one_network=True,
                 ),
-                Claim(f"gap-{name}", not_zero.format(what, how), other, figure, "points", one_network=True),
+                Claim(
+                    f"gap-{name}",
+                    not_zero.format(what, how),
+                    other,
+                    figure,
+                    "points",
+                    changed=VARIANCE_CHANGED,
+                    one_network=True,
+                ),
             )
         ),
     )

@@ -10,7 +10,7 @@ from dgu import plots
 from dgu.analysis.stats.resampling import t_interval
 from dgu.analysis.universality.arms import Task
 from dgu.analysis.universality.designs import corrected_gap, pool_gap
-from dgu.core.keys import seeded, stream
+from dgu.core.keys import seed_of, seeded, stream
 from dgu.data.splits import class_splits
 from dgu.distributions import draw_gaussians, equal_moments, fit_gaussians
 from experiments.pools import CORRECTED_POINTS
@@ -111,7 +111,7 @@ def positive_control(options: Options, sets: Sequence[Sequence[int]], rows: np.n
         pool = draw_gaussians(truth, key, options.splits.total)
         split = split_of(options, len(rows), number)
         own = stream(key, "mixture")
-        gaps.append(corrected_gap(*pool_gap(pool, split, own, sizes, task, options.recipe, seed=options.seed + number)))
+        gaps.append(corrected_gap(*pool_gap(pool, split, own, sizes, task, options.recipe, seed=seed_of(key, "sgd"))))
     return {"gaps": np.asarray(gaps, np.float32)}
 
 
@@ -129,7 +129,7 @@ def negative_control(options: Options, d: int = 12, per_class: int = 400) -> dic
         split = {part: np.stack([places[part] for places in by_class]) for part in parts}
         found = pool_gap(
             np.asarray(equal_moments(key, count, d)), split, stream(key, "mixture"), sizes, task, recipe,
-            seed=options.seed + number, features=radial_features,
+            seed=seed_of(key, "sgd"), features=radial_features,
         )  # fmt: skip
         gaps.append(corrected_gap(*found))
     return {"gaps": np.asarray(gaps, np.float32)}

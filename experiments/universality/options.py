@@ -93,8 +93,8 @@ class Options(GuidanceOptions):
     up to 128, or the smallest."""
     gram_panels: tuple[str, ...] | None = None
     """Gram matrices whose spectra are compared: number of classes (those of the first of --class-sets that is so large,
-    else the first ones; or all) x images of each class, such as 4x512. The claim is about the last one. None takes up
-    to four classes x --splits.train and all x --splits.test."""
+    else the first ones; or all) x images of each class, such as 4x512; the mixture is fitted to the other images of the
+    pool. The claim is about the last one. None takes up to four classes x --splits.train and all x --splits.test."""
     recipe: Recipe = field(default_factory=Recipe)
     pixel_range: tuple[float, float] = (-1.0, 1.0)
     """Values of black and white pixels that the classifiers see; features are left as they are."""
@@ -136,8 +136,11 @@ class Options(GuidanceOptions):
         for panel in self.gram_panels or ():
             sides = panel.split("x")
             sound = len(sides) == 2 and (sides[0] == "all" or sides[0].isdecimal()) and sides[1].isdecimal()
-            sound = sound and sides[0] not in ("0", "1") and 1 <= int(sides[1]) <= self.splits.total
-            wanted = f"classes (2 or more, or all) x images of each class (at most the pool's {self.splits.total})"
+            sound = sound and sides[0] not in ("0", "1") and 1 <= int(sides[1]) <= self.splits.total - 2
+            most = self.splits.total - 2
+            wanted = (
+                f"classes (2 or more, or all) x images of each class (at most {most}: two are left for the mixture)"
+            )
             require(sound, "gram_panels", panel, wanted)
         some = self.gram_panels is None or bool(self.gram_panels)
         require(some, "gram_panels", self.gram_panels, "one or more, or None")

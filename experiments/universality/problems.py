@@ -7,6 +7,7 @@ import numpy as np
 
 from dgu.analysis.universality.arms import Task
 from dgu.core.errors import require
+from dgu.core.keys import seed_of, seeded
 from experiments.subjects import ClassImages
 from experiments.universality.options import Options
 
@@ -72,7 +73,7 @@ def tasks(options: Options, sets: Sequence[Sequence[int]], k_all: int, number: i
     """The classification problems of replicate ``number``, with its own random subsets and pairs: those of ``panels``,
     then ``cross``, whose classifiers are tested on every arm, and ``two-layer``.
     """
-    rng = np.random.default_rng([options.seed, number, 7])
+    rng = np.random.default_rng(seed_of(seeded(options.seed), "subsets", number))
 
     def random_classes(k: int, count: int) -> np.ndarray:
         return np.sort(np.stack([rng.choice(k_all, k, replace=False) for _ in range(count)]), axis=1)

@@ -13,10 +13,11 @@ import numpy as np
 
 from dgu.analysis.moments.spectra import squared_singular_values
 from dgu.analysis.universality.arms import PARTS, Pool, Task, assemble, train_and_test
-from dgu.analysis.universality.designs import COMPARED, Parts, averaged, held_apart, numbered, split_arms
+from dgu.analysis.universality.designs import COMPARED, Parts, averaged, disjoint_arms, held_apart, numbered, split_arms
 from dgu.analysis.universality.resampled import on_new_pool
 from dgu.analysis.universality.ridge import ridge_and_test
-from dgu.core.keys import seeded, stream
+from dgu.core.keys import seed_of, seeded, stream
+from dgu.core.typing import Key
 from dgu.data.splits import check_disjoint, class_splits, digests
 from experiments.universality.options import Options
 from experiments.universality.problems import gram_classes, tasks
@@ -84,7 +85,7 @@ def replicate(
     check_disjoint({part: digests(np.concatenate(blocks)) for part, blocks in zip(split, held)})
 
     def sgd(pool: Pool, task: Task, number: int, cross: bool) -> dict[str, np.ndarray]:
-        return train_and_test(pool, task, options.recipe, options.seed + number, cross=cross)
+        return train_and_test(pool, task, options.recipe, seed_of(seeded(options.seed), "sgd", number), cross=cross)
 
     return measured(options, pool.rows, pool.real, split, sets, number, sgd)
 
@@ -103,7 +104,7 @@ def resampled(
 
     def ridge(pool: Pool, task: Task, number: int, cross: bool) -> dict[str, np.ndarray]:
         if task.two_layer:
-            draw = np.random.default_rng([options.seed, number, 13])
+            draw = np.random.default_rng(seed_of(seeded(options.seed), "random features", number))
             first = draw.standard_normal((pool.x.shape[1], width), np.float32) / np.sqrt(pool.x.shape[1])
             pool = Pool(np.maximum(pool.x @ first.astype(np.float32), 0), pool.y, pool.rows)
         return {"accuracy": ridge_and_test(pool, task, cross=cross)}
@@ -112,8 +113,14 @@ def resampled(
         rows, real = drawn[0], drawn[1] if base.real is not None else None
         return measured(options, rows, real, split_of(options, len(rows), split), sets, split, ridge)
 
-    rng = np.random.default_rng([options.seed, number, 11])
-    return on_new_pool(sources, rng, options.resampled_splits, design)
+    def spectra(drawn: Sequence[np.ndarray], split: int) -> dict[str, np.ndarray]:
+        rows, key = drawn[0], stream(seeded(options.seed), "replicate", split)
+        places = split_of(options, len(rows), split)
+        arms = split_arms(rows, places, key, gaussian_sizes(options), disjoint=False)
+        return _spectra(options, rows, places, arms, sets, stream(key, "gram"))
+
+    rng = np.random.default_rng(seed_of(seeded(options.seed), "resampled", number))
+    return on_new_pool(sources, rng, options.resampled_splits, design, whole=spectra)
 
 
 def measured(
@@ -131,7 +138,7 @@ def measured(
     arms = split_arms(rows, split, key, sizes, draws=options.draws, low_rank=options.low_rank_fit)
     if real is not None:
         arms["real"] = _real_parts(real, options, number)
-    out = _spectra(options, rows, split, arms, sets)
+    out = _spectra(options, rows, split, arms, sets, stream(key, "gram"))
     every, named = numbered(options.draws), curve_arms(options, real is not None)
     crossed = cross_arms(options, real is not None)
     pool = assemble(arms)
@@ -187,7 +194,8 @@ def real_sizes(options: Options, n: int) -> dict[str, int]:
 def _real_parts(rows: np.ndarray, options: Options, number: int) -> Parts:
     n = rows.shape[1]
     sizes = real_sizes(options, n)
-    places = [class_splits(n, sizes, options.seed + 1, number, label) for label in range(len(rows))]
+    seed = seed_of(seeded(options.seed), "real")
+    places = [class_splits(n, sizes, seed, number, label) for label in range(len(rows))]
     return {part: np.stack([rows[label, places[label][part]] for label in range(len(rows))]) for part in sizes}
 
 
@@ -201,18 +209,21 @@ def _spectra(
     split: Mapping[str, np.ndarray],
     arms: Mapping[str, Parts],
     sets: Sequence[Sequence[int]],
+    key: Key,
 ) -> dict[str, np.ndarray]:
     """``covariance.ARM`` (class, rank): covariance spectra of each class, of all images of the pool and as many draws;
-    ``gram-PANEL.ARM`` (rank): of the Gram matrices of equally many images of some classes.
+    ``gram-PANEL.ARM`` (rank): of the Gram matrices of equally many images of some classes, and of draws of mixtures
+    that are fitted to the others of the pool.
     """
     order = np.concatenate(list(split.values()), axis=1)
-    found = {"diffusion": np.take_along_axis(rows, order[:, :, None], axis=1)}
+    every = np.take_along_axis(rows, order[:, :, None], axis=1)
+    found = {"diffusion": every}
     found |= {arm: _whole(arms, f"{arm} 1")[:, : rows.shape[1]] for arm in COMPARED[1:]}
     out = {}
     for arm, images in found.items():
         rank = min(images.shape[1] - 1, images.shape[2])
         out[f"covariance.{arm}"] = np.asarray(_covariance_values(images))[:, :rank] / (images.shape[1] - 1)
-        for panel, (classes, count) in gram_classes(options, sets, len(rows)).items():
-            balanced = images[classes, :count].reshape(-1, images.shape[2])
-            out[f"gram-{panel}.{arm}"] = np.asarray(squared_singular_values(balanced))
+    for panel, (classes, count) in gram_classes(options, sets, len(rows)).items():
+        for arm, images in disjoint_arms(every[classes], stream(key, panel), count).items():
+            out[f"gram-{panel}.{arm}"] = np.asarray(squared_singular_values(images.reshape(-1, images.shape[2])))
     return out

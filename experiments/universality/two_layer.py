@@ -6,7 +6,7 @@ import numpy as np
 
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
-from experiments.pools import CORRECTED_POINTS, POINTS
+from experiments.pools import CORRECTED_POINTS, POINTS, VARIANCE_CHANGED
 from experiments.study import Claim, Figure, Findings, Measured, Part, Run, different, equivalent
 from experiments.universality.comparison import (
     Reading,
@@ -51,7 +51,7 @@ def claims(options: Options) -> tuple[Claim, ...]:
             different(options.margin),
             unit="points",
             changed="the gap was not corrected for the finite fit of the mixture, and its interval was the corrected "
-            "resampled t.",
+            f"resampled t. {VARIANCE_CHANGED}",
             one_network=True,
         ),
         Claim(
@@ -60,6 +60,7 @@ def claims(options: Options) -> tuple[Claim, ...]:
             "classifiers on the same classes and images (value: the former less the latter, paired by split).",
             different(),
             unit="points",
+            changed=VARIANCE_CHANGED,
             one_network=True,
         ),
     )

@@ -126,3 +126,12 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_the_seeds_of_neighbours_share_no_number():
+    """seed + number would be the same for (0, 1) and (1, 0)."""
+    found = {keys.seed_of(keys.seeded(seed), "sgd", number) for seed in range(8) for number in range(12)}
+    assert len(found) == 96 and all(0 <= one < 2**31 for one in found)
+    # Uniform: the mean of 96 is within four standard errors of the middle.
+    assert abs(np.mean(list(found)) / 2**31 - 0.5) < 4 / np.sqrt(12 * 96)
+    assert keys.seed_of(keys.seeded(0), "a", 2) == keys.seed_of(keys.stream(keys.seeded(0), "a"), 2)

@@ -11,6 +11,7 @@ from dgu.analysis.stats.pools import smoothed_bootstrap
 from dgu.analysis.universality.least_squares_splits import predicted_and_split_errors
 from dgu.analysis.universality.resampled import BANDWIDTH
 from dgu.core.errors import InputError
+from dgu.core.keys import seed_of, seeded
 from experiments.concentration import fit_size, prediction, theorem
 from experiments.concentration.subject import Plan, images_only
 from experiments.study import RunDirectory
@@ -99,7 +100,7 @@ def test_prediction_agrees_with_its_simulation(tmp_path):
 def test_pools_drawn_anew_are_measured_like_the_samples():
     config, looked_at = CONFIGS["prediction"], subject()
     found = prediction.resampled(config, looked_at, 4, jax.random.key(1), 2)
-    drawn = smoothed_bootstrap(looked_at.rows, np.random.default_rng([4, 2, 11]), BANDWIDTH)
+    drawn = smoothed_bootstrap(looked_at.rows, np.random.default_rng(seed_of(seeded(4), "resampled", 2)), BANDWIDTH)
     parts = config.parts(60)
     expected = predicted_and_split_errors(
         drawn,

@@ -209,6 +209,13 @@ def test_spectra_are_log_log_with_bands_ratios_and_a_floor():
         "ratio",
         "rank of eigenvalue",
     )
+    null = mixture * np.exp(0.1)
+    both = plots.SpectrumPanel("4", {"diffusion": diffusion, "mixture": mixture, "null": null})
+    pairs = (("mixture", "diffusion"), ("null", "mixture"))
+    corrected = lines(plots.spectra([both], ratios=pairs, corrected=(0.8, 1.25)).axes[1])
+    wanted = np.median(mixture / diffusion, axis=0)[:-5] / np.exp(0.1)
+    np.testing.assert_allclose(corrected["r / r0"].get_ydata()[:-5], wanted)
+    assert {"r = mixture / diffusion", "r0 = null / mixture"} < set(corrected)
     single = plots.spectra([plots.SpectrumPanel("Coat", {"real": diffusion[0]})])
     np.testing.assert_array_equal(single.axes[0].lines[0].get_ydata(), diffusion[0])
     assert not single.axes[0].collections
@@ -255,6 +262,7 @@ def test_loss_curve_counts_thousands_of_images():
         (lambda: plots.image_grid(np.zeros((1, 5, 2, 2, 1)), ["a"], ["x", "y"]), "number of column_labels = 2"),
         (lambda: plots.image_grid(np.zeros((1, 5, 2, 2, 2)), ["a"], ["x"]), "channels = 2"),
         (lambda: plots.spectra([plots.SpectrumPanel("t", {"a": np.ones(3)})], ratios=(("a", "b"),)), "ratios"),
+        (lambda: plots.spectra([plots.SpectrumPanel("t", {"a": np.ones(3)})], corrected=(1, 2)), "number of ratios"),
         (lambda: plots.forest(["a"], np.zeros(1), np.zeros((1, 2)), 1.0, verdicts=["maybe"]), "verdict = 'maybe'"),
     ],
 )

@@ -24,14 +24,26 @@ class PoolVariance:
     """The variance between pools of what a measurement gives on average over the splits of a pool.
 
     Attributes:
-        value: the estimate, 0 or more.
-        variance: the sampling variance of the estimate, as if mean squares were those of normal values.
+        value: the unbiased estimate v, which may be below 0.
+        variance: the sampling variance s^2 of the estimate, as if mean squares were those of normal values.
         freedom: degrees of freedom of the mean square of the pools.
     """
 
     value: float | np.ndarray
     variance: float | np.ndarray
     freedom: int
+
+    @property
+    def expected(self) -> float | np.ndarray:
+        """``E max(0, X)`` of X normal about v with the variance s^2: ``v Phi(v / s) + s phi(v / s)``.
+
+        It is v where v is well known, and above it, and above 0, where it is not: an estimate that happens to lie near
+        or below 0 is no evidence that pools do not differ.
+        """
+        value, spread = np.asarray(self.value, float), np.sqrt(np.asarray(self.variance, float))
+        ratio = value / np.where(spread > 0, spread, 1.0)
+        mean = value * scipy.special.ndtr(ratio) + spread * scipy.stats.norm.pdf(ratio)
+        return np.where(spread > 0, mean, np.maximum(value, 0.0))
 
 
 def no_pool_variance(shape: tuple[int, ...]) -> PoolVariance:
@@ -42,9 +54,10 @@ def no_pool_variance(shape: tuple[int, ...]) -> PoolVariance:
 def pool_variance(values: Num[np.ndarray, "*batch P J"]) -> PoolVariance:
     """The variance between pools, from P pools on each of which the same J splits were measured.
 
-    By the two-way analysis of variance: with row means m_p, ``V = max(0, var(m) - M / J)``, M the mean square of what
-    neither the pool nor the split explains, with (P - 1) (J - 1) degrees of freedom. What split number j does to every
-    pool alike (its noise, its subset of classes) is part of neither.
+    By the two-way analysis of variance: with row means m_p, ``v = var(m) - M / J``, M the mean square of what neither
+    the pool nor the split explains, with (P - 1) (J - 1) degrees of freedom, and ``s^2 = 2 var(m)^2 / (P - 1) + 2 (M /
+    J)^2 / ((P - 1) (J - 1))``. What split number j does to every pool alike (its noise, its subset of classes) is part
+    of neither.
 
     Args:
         values: by pool and split, P and J at least 2.
@@ -65,7 +78,7 @@ def pool_variance(values: Num[np.ndarray, "*batch P J"]) -> PoolVariance:
     freedom = (pools - 1) * (splits - 1)
     within = np.square(rest).sum(axis=(-2, -1)) / freedom / splits
     variance = 2 * between**2 / (pools - 1) + 2 * within**2 / freedom
-    return PoolVariance(np.maximum(between - within, 0.0), variance, pools - 1)
+    return PoolVariance(between - within, variance, pools - 1)
 
 
 def pooled_interval(
@@ -78,9 +91,11 @@ def pooled_interval(
 ) -> Estimate:
     """``mean +- t sqrt(S^2 / J + V / G)`` of J replicates that split G pools, equally many each.
 
-    S^2 is the variance of replicates within their pool, V that between pools. The degrees of freedom of t are
-    Satterthwaite's, ``2 SE^4 / var(SE^2)``, but no fewer than those of the part with the fewest. Replicates that agree
-    up to rounding show no spread: their standard error is 0 and the interval has no width, whatever V is.
+    S^2 is the variance of replicates within their pool, V that between pools, ``between.expected``: its estimate cut at
+    0 would leave it out in the very cases in which it came out too small. The degrees of freedom of t are
+    Satterthwaite's, ``f = SE^4 / ((S^2 / J)^2 / (J - G) + (V / G)^2 / freedom)``, V with those of the mean square of
+    the pools. Replicates that agree up to rounding show no spread: their standard error is 0 and the interval has no
+    width, whatever V is.
 
     Args:
         values: one result per replicate along the last axis.
@@ -105,13 +120,11 @@ def pooled_interval(
     require(is_number(confidence) and 0 < confidence < 1, "confidence", confidence, "strictly between 0 and 1")
     require(bounds[0] < bounds[1], "bounds", bounds, "(low, high) with low < high")
     inside = np.stack([values[..., pool == number].var(axis=-1, ddof=1) for number in numbers]).mean(axis=0) / count
-    outside = between.value / len(numbers)
+    outside = np.asarray(between.expected) / len(numbers)
     squared = inside + outside
-    uncertain = 2 * inside**2 / (count - len(numbers)) + between.variance / len(numbers) ** 2
     known = sample_deviation(given) > 0
-    least = np.where(between.value > 0, min(count - len(numbers), between.freedom), count - len(numbers))
-    freedom = np.where(known, 2 * squared**2 / np.where(uncertain > 0, uncertain, 1.0), 1.0)
-    freedom = np.maximum(freedom, least)
+    inverse = inside**2 / (count - len(numbers)) + outside**2 / between.freedom
+    freedom = np.where(known, squared**2 / np.where(inverse > 0, inverse, 1.0), 1.0)
     error = np.where(known, np.sqrt(squared), 0.0)
     half = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * error
     centre = values.mean(axis=-1)

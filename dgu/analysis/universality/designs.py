@@ -131,6 +131,21 @@ def pool_gap(
     return accuracy.mean(axis=(1, 2))
 
 
+def disjoint_arms(
+    rows: Num[np.ndarray, "classes pool d"], key: Key, count: int
+) -> dict[str, Num[np.ndarray, "classes count d"]]:
+    """The first ``count`` rows of each class, under "diffusion", beside as many draws of the mixture fitted to the
+    others, and of its null: what the fitted images have in common with those compared is their distribution alone.
+
+    Raises:
+        InputError: a count below 1, or that leaves fewer than two rows of a class.
+    """
+    most = rows.shape[1] - 2
+    require(1 <= count <= most, "count", count, f"from 1 to {most}, so that two of {rows.shape[1]} images are left")
+    drawn = gaussian_arms(rows[:, count:], key, count)
+    return {"diffusion": rows[:, :count]} | {arm: np.asarray(drawn[arm]) for arm in COMPARED[1:]}
+
+
 def held_apart(pool: Pool, count: int) -> Pool:
     """The pool with only the first ``count`` test images of a class in the arm "diffusion": those of the part test,
     which no disjoint arm is fitted to.

@@ -19,7 +19,7 @@ from dgu.analysis.universality.recipe import Recipe
 from dgu.analysis.universality.ridge import classifier_accuracy
 from dgu.core.arrays import as_doubles, as_floats
 from dgu.core.errors import require
-from dgu.core.keys import seeded, stream, threefry
+from dgu.core.keys import seed_of, seeded, stream, threefry
 from dgu.core.typing import Key
 from dgu.data.splits import split_classes
 from dgu.distributions.class_gaussians import draw_gaussians, fit_gaussians
@@ -95,6 +95,7 @@ def fit_size_accuracy(
         count >= sweep.total, "images per class", count, f"at least {sweep.total} (n_fit, train, validation and test)"
     )
     key = stream(seeded(seed), "fit size", replicate, "null" if null else "images")
+    sgd = seed_of(seeded(seed), "fit size", replicate, "sgd")  # The same for images and null.
     if null:
         images = mixture_samples(images, stream(key, "truth"), count)
     sizes = {"fit": sweep.n_fit[-1], "train": sweep.train, "validation": sweep.validation, "test": sweep.test}
@@ -106,7 +107,7 @@ def fit_size_accuracy(
         drawn = mixture_samples(given, stream(key, arm), sum(parts.values()))
         arms[arm] = cut_parts(drawn, parts)
     task = Task("fit size", np.arange(k)[None], (sweep.train,), "softmax_mse")
-    accuracy = classifier_accuracy(assemble(arms), task, recipe, seed + replicate, cross=False)
+    accuracy = classifier_accuracy(assemble(arms), task, recipe, sgd, cross=False)
     return accuracy[:, 0, 0].astype(np.float64)
 
 

@@ -34,6 +34,7 @@ def on_new_pool(
     measure: Measure,
     *,
     most_dimensions: int = MOST_DIMENSIONS,
+    whole: Measure | None = None,
 ) -> dict[str, np.ndarray]:
     """What ``measure`` finds on the splits 0, 1, ... of one pool that is drawn anew.
 
@@ -46,14 +47,22 @@ def on_new_pool(
             second. It must launch no program that is spread over devices: two such, from two threads, could wait for
             each other.
         most_dimensions: sets of more are first projected onto so many principal axes of the pool.
+        whole: where that happens, what is measured in all dimensions besides, on a pool of its own: its results replace
+            those of ``measure`` of the same names. A rank of a spectrum is another one among fewer eigenvalues.
 
     Returns:
         The results by name, each with a leading axis of splits.
     """
-    drawn = [smoothed_bootstrap(rows, rng, BANDWIDTH) for rows in _reduced(sets, most_dimensions)]
-    with threadpool_limits(1), ThreadPoolExecutor() as threads:
-        found = list(threads.map(partial(measure, drawn), range(splits)))
-    return {name: np.stack([one[name] for one in found]) for name in found[0]}
+    out: dict[str, np.ndarray] = {}
+    pools = [(measure, _reduced(sets, most_dimensions))]
+    if whole is not None and sets[0].shape[-1] > most_dimensions:
+        pools.append((whole, list(sets)))
+    for design, rows in pools:
+        drawn = [smoothed_bootstrap(one, rng, BANDWIDTH) for one in rows]
+        with threadpool_limits(1), ThreadPoolExecutor() as threads:
+            found = list(threads.map(partial(design, drawn), range(splits)))
+        out |= {name: np.stack([one[name] for one in found]) for name in found[0]}
+    return out
 
 
 def _reduced(sets: Sequence[np.ndarray], most: int) -> list[Float[np.ndarray, "classes _ few"]]:

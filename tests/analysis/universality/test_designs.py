@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, cut_parts, gaussian_arms, train_and_test
-from dgu.analysis.universality.designs import averaged, corrected_gap, held_apart, numbered, pool_gap, split_arms
+from dgu.analysis.universality.designs import (
+    COMPARED,
+    averaged,
+    corrected_gap,
+    disjoint_arms,
+    held_apart,
+    numbered,
+    pool_gap,
+    split_arms,
+)
 from dgu.analysis.universality.ridge import ridge_and_test
 from dgu.core.errors import InputError
 from dgu.core.keys import stream
@@ -96,6 +105,30 @@ def test_pool_gap_is_the_accuracy_of_the_three_arms():
     np.testing.assert_allclose(found, expected, atol=1e-6)
     blind = pool_gap(rows, split, KEY, GAUSSIAN, task, recipe, seed=2, features=lambda x: 0 * x)
     assert len(set(blind.tolist())) == 1
+
+
+def test_disjoint_arms_are_fitted_to_the_rows_that_are_not_compared():
+    rows = np.random.default_rng(3).normal(size=(2, 40, 3)) + np.arange(2)[:, None, None]
+    found = disjoint_arms(rows, KEY, 30)
+    np.testing.assert_array_equal(found["diffusion"], rows[:, :30])
+    fitted = gaussian_arms(rows[:, 30:], KEY, 30)
+    for arm in ("mixture", "null"):
+        np.testing.assert_array_equal(found[arm], fitted[arm])
+    # Whatever the rows compared are, the mixture's draws are the same.
+    rows[:, :30] = 99.0
+    np.testing.assert_array_equal(disjoint_arms(rows, KEY, 30)["mixture"], found["mixture"])
+    # The ratio of null and mixture is that of mixture and samples, on average, where these are Gaussian.
+    logs = []
+    for number in range(300):
+        drawn = disjoint_arms(
+            np.random.default_rng(number).normal(size=(1, 60, 5)), jax.random.fold_in(KEY, number), 30
+        )
+        logs.append([np.linalg.slogdet(np.cov(drawn[arm][0].T))[1] for arm in COMPARED])
+    corrected = corrected_gap(*np.asarray(logs).T)
+    assert abs(corrected.mean()) < 4 * corrected.std() / 300**0.5
+    assert np.abs(np.diff(np.mean(logs, axis=0))).min() > 0.1, "the finite fit alone makes a difference"
+    with pytest.raises(InputError, match="count = 39: must be from 1 to 38, so that two of 40 images are left"):
+        disjoint_arms(rows, KEY, 39)
 
 
 # --- ridge ---------------------------------------------------------------------------------------------------------

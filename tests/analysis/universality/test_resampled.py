@@ -51,6 +51,28 @@ def test_sets_of_many_dimensions_are_projected_onto_the_axes_of_the_first():
     assert shapes[1] == [(2, 40, 20), (2, 50, 20)]
 
 
+def test_what_depends_on_ranks_is_measured_in_all_dimensions():
+    """The spectra of 12 dimensions have 12 eigenvalues, also where classifiers see 3 axes; their sum is the variance."""
+    given = [rows(400, d=12)]
+
+    def values(sets, split):
+        return np.linalg.svd(sets[0][0] - sets[0][0].mean(axis=0), compute_uv=False) ** 2 / 400
+
+    def measure(sets, split):
+        return {"seen": np.array(sets[0].shape[-1]), "spectrum": values(sets, split)}
+
+    def whole(sets, split):
+        return {"spectrum": values(sets, split)}
+
+    found = on_new_pool(given, np.random.default_rng(0), 2, measure, most_dimensions=3, whole=whole)
+    assert found["seen"].tolist() == [3, 3] and found["spectrum"].shape == (2, 12)
+    expected = values(given, 0)
+    np.testing.assert_allclose(found["spectrum"][0].sum(), expected.sum(), rtol=0.15)
+    assert found["spectrum"][0, 9] > 0.5 * expected[9]
+    few = on_new_pool(given, np.random.default_rng(0), 2, measure, most_dimensions=12, whole=whole)
+    assert few["seen"].tolist() == [12, 12]
+
+
 @pytest.mark.parametrize("cross", [True, False])
 def test_accuracy_is_that_of_the_recipe_or_without_one_of_ridge_least_squares(cross):
     parts = {"train": slice(0, 20), "validation": slice(20, 28), "test": slice(28, 40)}
