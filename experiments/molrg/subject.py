@@ -84,7 +84,7 @@ class Subject:
                 size = planned(checkpoint).shape[0]
             except InputError as error:
                 raise InputError(f"others = {pair!r}: {error}") from error
-            found.append(Subject(checkpoint, data, "train", size, "others", rank))
+            found.append(Subject(checkpoint, data, "train", size, "others", rank=rank))
         return found
 
     @cached_property
@@ -190,9 +190,7 @@ class Plan:
 
 def gather(config: Options, directory: RunDirectory) -> Subject:
     """The network and its images, loaded by the first part that needs them: ``phase`` and ``networks`` do not."""
-    return Subject(
-        config.checkpoint, config.data, config.split, config.size, guidance=config, others=config.others
-    )
+    return Subject(config.checkpoint, config.data, config.split, config.size, guidance=config, others=config.others)
 
 
 def plan(config: Options) -> tuple[Plan, list[Cost]]:
