@@ -106,6 +106,34 @@ def velocity(scale, z, t):
     return (t - (1 - t) * scale**2) * z / ((1 - t) ** 2 * scale**2 + t**2)
 
 
+def equinox():
+    eqx = pytest.importorskip("equinox")
+
+    class Module(eqx.Module):
+        scale: jax.Array
+        activation: Any
+        dropout: eqx.nn.Dropout
+
+        def __call__(self, x, sigma):
+            return self.activation(self.dropout(shrink(self.scale, x, sigma)))
+
+    return Module(jnp.asarray(SCALE), lambda x: x, eqx.nn.Dropout(0.5, inference=True))
+
+
+def torch():
+    library = pytest.importorskip("torch")
+
+    class Module(library.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = library.nn.Parameter(library.tensor(SCALE))
+
+        def forward(self, x, sigma):
+            return self.scale**2 / (self.scale**2 + sigma[:, None, None, None] ** 2) * x
+
+    return dgu.denoiser(Module())
+
+
 MODELS = {
     "closure": lambda: lambda x, sigma: shrink(SCALE, x, sigma),
     "functools.partial": lambda: functools.partial(shrink, jnp.asarray(SCALE)),
@@ -115,6 +143,8 @@ MODELS = {
     "linen": lambda: dgu.denoiser(Linen(), Linen().init(KEY, jnp.zeros(SHAPE), 1.0)),
     "nnx": lambda: dgu.denoiser(NNX()),
     "activation leaf": lambda: WithActivation(jnp.asarray(SCALE), lambda x: x, True, 1.0),
+    "equinox": equinox,
+    "torch": torch,
     "batched": lambda: dgu.denoiser(
         lambda x, sigma: jnp.einsum("bhwc,b->bhwc", x, SCALE**2 / (SCALE**2 + sigma**2)), batched=True
     ),

@@ -112,7 +112,7 @@ class TorchFunction:
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
         lead = arrays[1].shape
-        flat = [array.reshape(math.prod(lead), *array.shape[len(lead) :]) for array in arrays]
+        flat = [array.reshape((math.prod(lead), *array.shape[len(lead) :])) for array in arrays]
         count = 3 if labelled else 2
         (x, t, *label), rest = (tensors := self._tensors(flat))[:count], tensors[count:]
 
@@ -128,7 +128,7 @@ class TorchFunction:
                 out = (torch.func.jvp(call, (x, t), tuple(rest))[1],)
             else:
                 out = torch.func.vjp(call, x, t)[1](rest[0])
-        return [each.detach().cpu().contiguous().numpy().reshape(*lead, *each.shape[1:]) for each in out]
+        return [each.detach().cpu().contiguous().numpy().reshape((*lead, *each.shape[1:])) for each in out]
 
 
 # The primitives: call(x, t, label*), jvp(x, t, label*, dx, dt), vjp(x, t, label*, cotangent)

@@ -6,6 +6,7 @@ import tarfile
 from functools import lru_cache
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from dgu.core.safetensors_files import write_safetensors
@@ -65,8 +66,6 @@ def random_weights(made: DiffusersNetwork, seed: int = 0) -> dict[str, np.ndarra
 
 def tree_to_arrays_of_zeros(made: DiffusersNetwork) -> dict[str, np.ndarray]:
     """Zeros under the reference's names, in its layouts."""
-    import jax
-
     return tree_to_arrays(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), made.abstract_params))
 
 

@@ -90,7 +90,7 @@ class UNet2DConfig:
             require(len(kinds) == levels, name, kinds, f"{levels} blocks, one for each of block_out_channels")
             for kind in kinds:
                 require(kind in known, name, kind, f"one of {', '.join(known)}")
-        for name, known in {
+        choices: dict[str, tuple[Any, ...]] = {
             "time_embedding_type": ("positional", "fourier", "learned"),
             "mid_block_type": ("UNetMidBlock2D", None),
             "downsample_type": ("conv", "resnet"),
@@ -99,9 +99,10 @@ class UNet2DConfig:
             "act_fn": ACTIVATIONS,
             "resnet_time_scale_shift": ("default", "scale_shift"),
             "class_embed_type": (None, "timestep", "identity"),
-        }.items():
-            value = getattr(self, name)
-            require(value in known, name, value, "one of " + ", ".join("null" if k is None else str(k) for k in known))
+        }
+        for name, allowed in choices.items():
+            value, shown = getattr(self, name), ", ".join("null" if each is None else str(each) for each in allowed)
+            require(value in allowed, name, value, f"one of {shown}")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
         for name in ("norm_eps", "mid_block_scale_factor"):
             require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "positive and finite")
@@ -128,10 +129,13 @@ class UNet2DConfig:
             for width in {width for kind, width in kinds if "Skip" not in kind} | {widths[0], last}:
                 require(width % groups == 0, "norm_num_groups", groups, f"a divisor of a block's {width} channels")
         for kind, width in kinds:
-            own = min(width // 4, 32)
-            divides = "Skip" not in kind or (own > 0 and width % own == 0)
+            quarter = min(width // 4, 32)
+            divides = "Skip" not in kind or (quarter > 0 and width % (32 if "Attn" in kind else quarter) == 0)
             require(
-                divides, "block_out_channels", widths, "divisible into min(channels // 4, 32) groups in Skip blocks"
+                divides,
+                "block_out_channels",
+                widths,
+                "divisible into min(channels // 4, 32) groups in Skip blocks, and into 32 with attention",
             )
         if self.mid_block_type and self.add_attention:
             attended |= {last}
