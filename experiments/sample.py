@@ -19,11 +19,11 @@ import tyro
 
 from dgu.core import parallel
 from dgu.core.errors import InputError, require
-from experiments.sampling import PAPER_SAMPLER, Make, SamplerConfig, fill_class, image_maker
+from experiments.sampling import PAPER_SAMPLER, GuidanceOptions, Make, SamplerConfig, fill_class, image_maker
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
-from experiments.study.options import Options, option
+from experiments.study.options import option
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
@@ -34,7 +34,7 @@ _GRID = (8, 8)
 
 
 @dataclass(frozen=True)
-class Config(Options):
+class Config(GuidanceOptions):
     """Sampling a network."""
 
     checkpoint: str = "fashion-mnist-14"
@@ -97,7 +97,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     from dgu.data.export import to_uint8
     from experiments.subjects import load
 
-    pretrained = load(config.checkpoint)
+    pretrained = load(config.checkpoint, guidance=config)
     network = pretrained.network
     drawable = config.format == "store" or network.shape[-1] in (1, 3)
     require(drawable, "format", config.format, f"store for images of {network.shape[-1]} channels")
@@ -158,14 +158,18 @@ def _begun(directory: RunDirectory, sha256: str) -> dict[str, str]:
 
 
 def _name(config: Config) -> str:
-    return config.checkpoint.rstrip("/").rsplit("/", 1)[-1]
+    return config.checkpoint.rstrip("/").rsplit("/", 1)[-1] + config.guided_by
 
 
 def dry_run(config: Config) -> list[Cost]:
     """What a run would cost."""
     from experiments.subjects import planned, sampling_cost
 
-    network, sampler, images = planned(config.checkpoint), config.sampler, len(parse_seeds(config.seeds))
+    network, sampler, images = (
+        planned(config.checkpoint, guidance=config),
+        config.sampler,
+        len(parse_seeds(config.seeds)),
+    )
     return [sampling_cost(network, images, sampler.evaluations, sampler.batch_size)]
 
 

@@ -95,6 +95,38 @@ class SamplerConfig(Options, prefix="sampler"):
         return self.num_steps if first_order else 2 * self.num_steps - 1
 
 
+@dataclass(frozen=True)
+class GuidanceOptions(Options):
+    """Guidance of the network by a worse one; base of the options of studies with a checkpoint."""
+
+    guide: str | None = option(None, added_later=True)
+    """Network that guides the one studied away from what it makes itself: another checkpoint of images of the same
+    shape (autoguidance), or no-class, the network itself without a class (classifier-free guidance)."""
+    guidance: float = option(1.0, added_later=True)
+    """Weight w of the network, in guide + w (network - guide); above 1 with a guide."""
+    guidance_interval: tuple[float, float] | None = option(None, ge=0.0, added_later=True)
+    """Lowest and highest noise level that are guided; None guides all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.guide is None:
+            alone = "left out without a guide (--guide)"
+            require(self.guidance == 1.0, "guidance", self.guidance, alone)
+            require(self.guidance_interval is None, "guidance_interval", self.guidance_interval, alone)
+        else:
+            require(self.guidance != 1.0, "guidance", self.guidance, "other than 1, which is the network alone")
+        low, high = self.guidance_interval or EDM_RANGE
+        require(low < high, "guidance_interval", (low, high), "a lowest level and a higher one")
+
+    @property
+    def guided_by(self) -> str:
+        """What reports say after the name of the network: nothing without a guide."""
+        if self.guide is None:
+            return ""
+        where = "" if self.guidance_interval is None else " from level {:g} to {:g}".format(*self.guidance_interval)
+        return f" guided by {self.guide.rstrip('/').rsplit('/', 1)[-1]} at weight {self.guidance:g}{where}"
+
+
 #: Stochastic samplers with a gamma of 0.15625: of the studies, of their smoke presets, and of EDM's authors.
 STUDY_SAMPLER = SamplerConfig(churn=2.8125, s_min=0.05, s_max=50.0, s_noise=1.003, batch_size=200)
 SMOKE_SAMPLER = replace(STUDY_SAMPLER, num_steps=4, churn=0.625, batch_size=24)

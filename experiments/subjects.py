@@ -2,6 +2,8 @@
 an option, by class or as real ones.
 """
 
+import hashlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu import data
+from dgu import data, samplers
 from dgu.core.errors import InputError, require
+from dgu.core.typing import Key
 from dgu.data.named import NAMED_SETS
 from dgu.data.splits import check_no_duplicates
 from dgu.models import (
@@ -26,8 +29,10 @@ from dgu.models import (
     EDMNetwork,
     SongUNetConfig,
     load_checkpoint,
+    untrained,
 )
 from dgu.models.pretrained import Pretrained, network_file
+from experiments.sampling import GuidanceOptions
 from experiments.study.costs import Cost
 from experiments.study.flop import matmul_flop
 from experiments.study.inputs import note_choice, reading
@@ -38,6 +43,8 @@ Described: TypeAlias = EDMNetwork | DiffusersNetwork
 
 #: A network for trying things out: it compiles in a moment, and what it makes means nothing.
 UNTRAINED = "untrained"
+#: The guide that is the network itself without a class.
+NO_CLASS = "no-class"
 #: NVIDIA's networks that the papers look at.
 IMAGENET_64 = "edm-imagenet-64x64-cond-adm.pkl"
 FFHQ_64 = "edm-ffhq-64x64-uncond-ve.pkl"
@@ -52,20 +59,110 @@ PUBLISHED = {
 BUNDLED_IMAGES = "fashion-mnist-mini"
 
 
-def load(name: str, untrained_size: int | None = None) -> Pretrained:
+def load(name: str, untrained_size: int | None = None, guidance: GuidanceOptions | None = None) -> Pretrained:
     """``dgu.models.load_checkpoint``, its complaints under the option ``--checkpoint``; or the untrained network by its
-    name.
+    name; guided where ``guidance`` names a guide.
 
     The untrained network takes images of any size, 8 x 8 unless one is given.
     """
+    main = _load("checkpoint", name, untrained_size)
+    if guidance is None or guidance.guide is None:
+        return main
+    return _guided(main, guidance, untrained_size)
+
+
+def _load(option: str, name: str, untrained_size: int | None) -> Pretrained:
     if name == UNTRAINED:
         return _untrained(untrained_size or 8)
     try:
-        with reading("checkpoint", name, network_file(name)):
+        with reading(option, name, network_file(name)):
             return _studied(load_checkpoint(name))
     except InputError as error:
-        text = str(error)
-        raise InputError(text if text.startswith("checkpoint = ") else f"checkpoint = {name!r}: {text}") from error
+        text = str(error).removeprefix(f"checkpoint = {name!r}: ")
+        raise InputError(text if text.startswith(f"{option} = ") else f"{option} = {name!r}: {text}") from error
+
+
+@dataclass(frozen=True)
+class GuidedNetwork:
+    """Two networks without their parameters, both of which are evaluated at each noise level.
+
+    What is not of both is that of the network which is guided.
+    """
+
+    main: Described
+    guide: Described
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("main", "guide"):
+            raise AttributeError(name)
+        return getattr(self.main, name)
+
+    @property
+    def abstract_params(self) -> Any:
+        """Shapes and dtypes of the parameters of both."""
+        return {"main": self.main.abstract_params, "guide": self.guide.abstract_params}
+
+    def apply(self, params: Any, x: Any, sigma: Any, label: Any = None) -> Any:
+        """The sum of both, which costs what the guided network does."""
+        of_guide = label if self.guide.unet.label_dim else None
+        strong = self.main.apply(params["main"], x, sigma, label)
+        return strong + self.guide.apply(params["guide"], x, sigma, of_guide)
+
+
+@dataclass(frozen=True)
+class GuidedPretrained(Pretrained):
+    """A network with another that guides it: what studies look at is the guided denoiser.
+
+    Attributes:
+        main, guide: the networks; the guide is the main one itself where it guides without a class.
+        options: how.
+    """
+
+    main: Pretrained
+    guide: Pretrained
+    options: GuidanceOptions
+
+    @property
+    def network(self) -> Any:
+        """Both descriptions."""
+        return GuidedNetwork(self.main.network, self.guide.network)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of both networks' and of how one guides the other."""
+        how = (self.options.guide == NO_CLASS, self.options.guidance, self.options.guidance_interval)
+        return hashlib.sha256(f"{self.main.sha256} {self.guide.sha256} {how}".encode()).hexdigest()
+
+
+def _guided(main: Pretrained, options: GuidanceOptions, untrained_size: int | None) -> GuidedPretrained:
+    name, unet = str(options.guide), main.network.unet
+    shown = f"guide = {name!r}"
+    if name == NO_CLASS:
+        if not unet.label_dim:
+            raise InputError(f"{shown}: must be another network, as that of --checkpoint has no classes")
+        if main.denoiser.needs_class:
+            lacks = "that of --checkpoint knows no image without a class"
+            raise InputError(f"{shown}: must be another network (autoguidance), as {lacks}")
+        guide, weak = main, samplers.WithoutClass(main.denoiser)
+    else:
+        guide = _load("guide", name, untrained_size)
+        weak = guide.denoiser
+        shapes, classes = (guide.network.shape, main.network.shape), guide.network.unet.label_dim
+        require(shapes[0] == shapes[1], f"{shown}: shape", shapes[0], f"that of --checkpoint, {shapes[1]}")
+        known = (0, unet.label_dim)
+        require(classes in known, f"{shown}: classes", classes, f"{unet.label_dim} as of --checkpoint, or 0")
+    interval = options.guidance_interval or (0.0, math.inf)
+    denoiser = samplers.Guided(main.denoiser, weak, options.guidance, interval)
+    return GuidedPretrained(denoiser, main.metadata, main, guide, options)
+
+
+def random_like(denoiser: Any, key: Key) -> Any:
+    """The network with random parameters in place of trained ones, at the same class; of a guided one, both."""
+    if isinstance(denoiser, samplers.WithoutClass):
+        return samplers.WithoutClass(random_like(denoiser.denoiser, key))
+    if isinstance(denoiser, samplers.Guided):
+        return replace(denoiser, main=random_like(denoiser.main, key), guide=random_like(denoiser.guide, key))
+    return untrained(denoiser, key)
 
 
 def _studied(found: Pretrained) -> Pretrained:
@@ -89,11 +186,13 @@ def _untrained(size: int) -> Pretrained:
     return Pretrained(network.denoiser(params), {"class_names": ["a", "b", "c"]})
 
 
-def planned(name: str, untrained_size: int | None = None) -> Described:
+def planned(name: str, untrained_size: int | None = None, guidance: GuidanceOptions | None = None) -> Described:
     """The network of a dry run: that of the checkpoint, or one of ``PUBLISHED`` where its file is not at hand."""
     if name in PUBLISHED and not Path(name).exists():
+        guided = guidance is not None and guidance.guide is not None
+        require(not guided, "checkpoint", name, "at hand, for its guide to be compared with it")
         return PUBLISHED[name]
-    return load(name, untrained_size).network
+    return load(name, untrained_size, guidance).network
 
 
 @lru_cache

@@ -78,3 +78,17 @@ def test_the_shell_commands_of_the_readme_name_what_exists():
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
     assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=False).returncode == 0
+
+
+def test_the_numbers_on_guidance_are_those_of_the_code(capsys):
+    """And the point of the page: above weight 1 the guided law is not the product of powers."""
+    text = (ROOT / "docs" / "guidance.md").read_text()
+    exec(compile("\n".join(blocks("guidance.md")), "guidance.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert f"```text\n{printed}```" in text
+    guided, product = (
+        [float(line.split()[column].rstrip(",")) for line in printed.splitlines()[1:]] for column in (2, 4)
+    )
+    assert guided[0] == pytest.approx(product[0], abs=1e-3) and all(
+        ours < other - 0.02 for ours, other in zip(guided[1:], product[1:])
+    )

@@ -36,8 +36,7 @@ def as_pytree(denoiser: Any, name: str = "denoiser") -> Any:
     Raises:
         InputError: it cannot be called, or is a PyTorch module.
     """
-    if not callable(denoiser):
-        raise InputError(f"{name} = {type(denoiser).__name__}: must be callable on ONE example, {name}(x, sigma)")
+    _require_callable(denoiser, name)
     if is_torch(denoiser):
         raise InputError(
             f"{name} = {type(denoiser).__name__}: is a PyTorch module; must be a function of JAX arrays, as which "
@@ -54,6 +53,11 @@ def as_pytree(denoiser: Any, name: str = "denoiser") -> Any:
     arrays = tuple(leaf for leaf, number in zip(leaves, numeric) if number)
     rest = tuple(None if number else _Constant.of(leaf) for leaf, number in zip(leaves, numeric))
     return _WithConstants(arrays, structure, rest)
+
+
+def _require_callable(denoiser: Any, name: str) -> None:
+    if not callable(denoiser):
+        raise InputError(f"{name} = {type(denoiser).__name__}: must be callable on ONE example, {name}(x, sigma)")
 
 
 def is_torch(model: Any) -> bool:
@@ -125,13 +129,15 @@ def denoise(denoiser: Denoiser, x: Event, sigma: Scalar) -> Event:
     Raises:
         InputError: it cannot be called with one example, or does not return an array of the example's shape.
     """
+    _require_callable(denoiser, "denoiser")
     try:
         found = denoiser(x, sigma)
     except Exception as error:
         # Those of the device, of memory and of numbers that are not finite tell their own story.
         if isinstance(error, InputError | FloatingPointError | MemoryError | jax.errors.JaxRuntimeError):
             raise
-        raise InputError(f"{_called(x)} it raised {type(error).__name__}: {error}; {_REMEDY}") from error
+        said = str(error).strip().partition("\n")[0]
+        raise InputError(f"{_called(x)} it raised {type(error).__name__}: {said}; {_REMEDY}") from error
     if not hasattr(found, "shape") or not hasattr(found, "dtype") or found.shape != x.shape:
         shown = f"shape {found.shape}" if hasattr(found, "shape") else type(found).__name__
         raise InputError(f"{_called(x)} it returned {shown}; must return an array of the shape of x: {_REMEDY}")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
+from dgu.core.arrays import is_floating
 from dgu.core.errors import InputError, require
 from dgu.core.files import write_arrays, write_atomic
 from dgu.core.reading import (
@@ -22,6 +23,7 @@ from dgu.core.reading import (
     expect,
     guarded,
     opened_npz,
+    read_array,
     read_member,
     read_up_to,
 )
@@ -71,10 +73,18 @@ def _to_nhwc(images: np.ndarray, source: str | Path) -> np.ndarray:
     if images.ndim != 4:
         raise InputError(f"{source}: images of shape {images.shape}; must be (n, h, w), (n, h, w, c) or (n, c, h, w)")
     first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
+    if not (first or last) and is_floating(images.dtype):
+        # Latents of autoencoders have 4 channels; bytes of 4 channels are pictures with transparency.
+        first, last = images.shape[1] == 4, images.shape[3] == 4
     if first == last:
         problem = "two axes may be the channels" if first else "no axis of 1 or 3 channels"
         raise InputError(f"{source}: images of shape {images.shape}: {problem}; must be (n, h, w, c) or (n, c, h, w)")
     return np.ascontiguousarray(images if last else images.transpose(0, 2, 3, 1))
+
+
+def is_latent(images: np.ndarray) -> bool:
+    """Whether images (n, h, w, c) are latents, whose values have no black and white."""
+    return images.ndim == 4 and images.shape[3] == 4
 
 
 def _to_bytes(images: np.ndarray, source: str | Path) -> np.ndarray:
@@ -226,6 +236,20 @@ def read_npz(path: Path, split: str = "train", max_bytes: int | None = None) -> 
                 )
             labels = labels.astype(np.int64) - 1
     return decoded(images, labels, names, path)
+
+
+def read_npy(path: Path, max_bytes: int | None = None) -> Decoded:
+    """An npy file of images without labels, in any of the layouts that ``decoded`` takes.
+
+    Raises:
+        InputError: as of ``read_npz``.
+    """
+    limit = byte_limit(max_bytes)
+    with guarded(path, "a whole npy file"):
+        expect(path, ("npy",), "a whole npy file")
+        with open(path, "rb") as file:
+            images = read_array(file, os.path.getsize(path), str(path), limit, RAISE_LIMIT, SINGLE)
+    return decoded(images, None, None, path)
 
 
 def _npz_keys(keys: set[str], split: str, path: Path) -> tuple[str, str]:

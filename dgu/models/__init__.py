@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from dgu.models.edm import EDMNetwork as EDMNetwork
     from dgu.models.gaussian_mixture import gaussian_mixture as gaussian_mixture
     from dgu.models.gaussian_mixture import two_modes as two_modes
+    from dgu.models.guided_gaussian import guided_gaussian as guided_gaussian
+    from dgu.models.guided_gaussian import product_gaussian as product_gaussian
     from dgu.models.levels import LevelDenoisers as LevelDenoisers
     from dgu.models.levels import LinearNetwork as LinearNetwork
     from dgu.models.levels import Network as Network

@@ -83,6 +83,11 @@ class Guided:
         """Whether the main network knows no image without a class."""
         return bool(getattr(self.main, "needs_class", False))
 
+    def round_sigma(self, sigma: Any) -> Any:
+        """The noise levels that the main network knows nearest to ``sigma``; ``sigma`` where it knows all."""
+        rounding = getattr(self.main, "round_sigma", None)
+        return sigma if rounding is None else rounding(sigma)
+
     def given(self, label: Any) -> "Guided":
         """Both for one class; a guide that has none, or was asked for its image without one, stays what it is.
 

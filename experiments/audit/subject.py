@@ -14,9 +14,8 @@ from dgu import analysis
 from dgu.core.errors import InputError, require
 from dgu.models.pretrained import Pretrained
 from experiments.audit.sets import NEEDS, Images, check_against, check_set, clipped, read, set_aside
-from experiments.sampling import STUDY_SAMPLER, SamplerConfig, sample_pool
+from experiments.sampling import STUDY_SAMPLER, GuidanceOptions, SamplerConfig, sample_pool
 from experiments.study import Cost, RunDirectory, option
-from experiments.study import Options as BaseOptions
 from experiments.study.inputs import note_choice, reading
 from experiments.subjects import load, sampling_cost
 
@@ -25,7 +24,7 @@ BUNDLED = "fashion-mnist-14"
 
 
 @dataclass(frozen=True)
-class Options(BaseOptions):
+class Options(GuidanceOptions):
     """An audit of generated images."""
 
     samples: str | None = None
@@ -142,7 +141,7 @@ def _subject(config: Options, sample: Callable[[Pretrained, tuple[int, ...]], np
     _check_files(config)
     network = None
     if config.samples is None or config.checkpoint is not None:
-        network = load(config.checkpoint or BUNDLED)
+        network = load(config.checkpoint or BUNDLED, guidance=config)
     size = config.size
     if size is None and network is not None and config.samples is None:
         size = _reducible(config, network.network.shape)

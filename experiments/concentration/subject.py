@@ -12,7 +12,14 @@ from jax.typing import DTypeLike
 from dgu.core.errors import require
 from dgu.models import EDMNetwork, GaussianDenoiser
 from dgu.samplers import Churn, heun
-from experiments.sampling import PAPER_SAMPLER, STUDY_SAMPLER, SamplerConfig, build_sampler, sample_pool
+from experiments.sampling import (
+    PAPER_SAMPLER,
+    STUDY_SAMPLER,
+    GuidanceOptions,
+    SamplerConfig,
+    build_sampler,
+    sample_pool,
+)
 from experiments.study import Cost, RunDirectory, option
 from experiments.study import Options as BaseOptions
 from experiments.subjects import given_images, load, network_images, planned, real_images, sampling_cost
@@ -25,7 +32,7 @@ _FEWEST = 8
 
 
 @dataclass(frozen=True)
-class Options(BaseOptions):
+class Options(GuidanceOptions):
     """The study of concentration of measure."""
 
     checkpoint: str = "fashion-mnist-14"
@@ -211,7 +218,7 @@ def images_only(
 
 
 def _network(config: Options, directory: RunDirectory) -> Subject:
-    pretrained, sampler = load(config.checkpoint), config.sampler
+    pretrained, sampler = load(config.checkpoint, guidance=config), config.sampler
     network, count = pretrained.network, config.per_class
     found = network_images(network, pretrained.class_names, config.classes, count)
     sigmas, solver, churn = build_sampler(sampler, pretrained.denoiser)
@@ -240,7 +247,7 @@ def plan(config: Options) -> tuple[Plan, list[Cost]]:
         found, _ = given_images(config.samples, config.classes, most=config.per_class, fewest=_FEWEST)
         network, costs = None, []
     else:
-        network = planned(config.checkpoint)
+        network = planned(config.checkpoint, guidance=config)
         found = network_images(network, (), config.classes, config.per_class)
         costs = [sampling_cost(network, found.row_count, sampler.evaluations, sampler.batch_size)]
     followed = network if sampler.method == "edm" else None

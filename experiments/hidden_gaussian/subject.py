@@ -10,14 +10,13 @@ from dgu import analysis
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Denoiser
-from dgu.models import EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, Pretrained, SkipDenoiser, untrained
+from dgu.models import EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, Pretrained, SkipDenoiser
 from dgu.samplers import karras_sigmas
 from experiments.hidden_gaussian.images import Images, Sources
 from experiments.hidden_gaussian.networks import Config as NetworksConfig
-from experiments.sampling import noise_range
+from experiments.sampling import GuidanceOptions, noise_range
 from experiments.study import Cost, Findings, RunDirectory, Table, option
-from experiments.study import Options as BaseOptions
-from experiments.subjects import UNTRAINED, check_shape, evaluation_cost, load, load_images, planned
+from experiments.subjects import UNTRAINED, check_shape, evaluation_cost, load, load_images, planned, random_like
 
 if TYPE_CHECKING:  # These modules import this one.
     from experiments.hidden_gaussian import jacobians, linear_maps
@@ -34,7 +33,7 @@ TRAIN_THEIR_OWN = ("sweeps", "strong")
 
 
 @dataclass(frozen=True)
-class Options(BaseOptions):
+class Options(GuidanceOptions):
     """The study of hidden Gaussian structure."""
 
     checkpoint: str = "fashion-mnist-14"
@@ -97,7 +96,7 @@ class Subject:
 
     @cached_property
     def _pretrained(self) -> Pretrained:
-        return load(self.config.checkpoint, self.config.size)
+        return load(self.config.checkpoint, self.config.size, self.config)
 
     @cached_property
     def _label(self) -> int | None:
@@ -187,7 +186,7 @@ class Subject:
     def random(self) -> Denoiser:
         """The network with random parameters in place of the trained ones, at the same class."""
         denoiser: Any = self.denoiser
-        return untrained(denoiser, stream(seeded(self.config.seed), "untrained"))
+        return random_like(denoiser, stream(seeded(self.config.seed), "untrained"))
 
     @cached_property
     def skip(self) -> SkipDenoiser:
@@ -239,7 +238,7 @@ class Plan:
     @cached_property
     def network(self) -> EDMNetwork:
         """The network of the checkpoint; the paper's, whose sizes are known, needs no file."""
-        network = planned(self.config.checkpoint, self.config.size)
+        network = planned(self.config.checkpoint, self.config.size, self.config)
         _label(self.config, network.unet.label_dim)
         return network
 

@@ -12,16 +12,15 @@ import numpy as np
 from dgu.core.errors import require
 from dgu.data import ImageSet
 from dgu.models import EDMNetwork, Pretrained
-from experiments.sampling import noise_range
+from experiments.sampling import GuidanceOptions, noise_range
 from experiments.study import Cost, RunDirectory, option
-from experiments.study import Options as BaseOptions
 from experiments.subjects import BUNDLED_IMAGES, auto_images, check_shape, load, load_images, planned
 
 PAPER = "molrg"
 
 
 @dataclass(frozen=True)
-class Options(BaseOptions):
+class Options(GuidanceOptions):
     """The study of mixtures of low-rank Gaussians."""
 
     checkpoint: str = "fashion-mnist-14"
@@ -45,6 +44,7 @@ class Subject:
     Attributes:
         checkpoint, data, split, size: as in ``Options``.
         option: name of the option that gave ``data``, for complaints.
+        guidance: the guide of the network, if any.
     """
 
     checkpoint: str
@@ -52,11 +52,12 @@ class Subject:
     split: str
     size: int | None
     option: str = "data"
+    guidance: GuidanceOptions | None = None
 
     @cached_property
     def pretrained(self) -> Pretrained:
         """The network with what is known of it."""
-        return load(self.checkpoint)
+        return load(self.checkpoint, guidance=self.guidance)
 
     @cached_property
     def _found(self) -> tuple[ImageSet, str]:
@@ -134,21 +135,22 @@ class Plan:
     """What a dry run knows of a subject."""
 
     checkpoint: str
+    guidance: GuidanceOptions
 
     @cached_property
     def network(self) -> EDMNetwork:
         """The network of the checkpoint."""
-        return planned(self.checkpoint)
+        return planned(self.checkpoint, guidance=self.guidance)
 
 
 def gather(config: Options, directory: RunDirectory) -> Subject:
     """The network and its images, loaded by the first part that needs them: ``phase`` and ``networks`` do not."""
-    return Subject(config.checkpoint, config.data, config.split, config.size)
+    return Subject(config.checkpoint, config.data, config.split, config.size, guidance=config)
 
 
 def plan(config: Options) -> tuple[Plan, list[Cost]]:
     """The network for a dry run; loading it costs nothing."""
-    return Plan(config.checkpoint), []
+    return Plan(config.checkpoint, config), []
 
 
 def _images(option: str, data: str, split: str, size: int | None) -> tuple[ImageSet, str]:

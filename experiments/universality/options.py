@@ -8,7 +8,7 @@ from dgu.core.errors import require
 from dgu.data.splits import SplitSizes
 from dgu.training.classifiers.choices import LOSSES
 from experiments import train as trainer
-from experiments.sampling import STUDY_SAMPLER, SamplerConfig
+from experiments.sampling import STUDY_SAMPLER, GuidanceOptions, SamplerConfig
 from experiments.study import Options as BaseOptions
 from experiments.study import option
 
@@ -29,7 +29,7 @@ class CnnConfig(BaseOptions, prefix="cnn"):
 
 
 @dataclass(frozen=True)
-class Options(BaseOptions):
+class Options(GuidanceOptions):
     """The universality study."""
 
     checkpoint: str = "fashion-mnist-14"

@@ -140,7 +140,7 @@ def gather(options: Options, directory: RunDirectory) -> Subject:
         return _subject(
             options, directory, known, lambda: _sampled(options, directory, known, _trained(options, directory))
         )
-    network = load(options.checkpoint)
+    network = load(options.checkpoint, guidance=options)
     known = _of_network(options, network.network, network.class_names)
     return _subject(options, directory, known, lambda: _sampled(options, directory, known, network))
 
@@ -164,7 +164,7 @@ def plan(options: Options) -> tuple[ClassImages, list[Cost]]:
     if options.samples is not None:
         known, _ = _given(options)
         return known, _replicate_costs(options, known)
-    network = _network_to_train(options)[0] if options.train else planned(options.checkpoint)
+    network = _network_to_train(options)[0] if options.train else planned(options.checkpoint, guidance=options)
     known = _of_network(options, network, ())
     training = [trainer.dry_run(options.training)[0]] if options.train else []
     sampler = options.sampler

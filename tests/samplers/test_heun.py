@@ -240,5 +240,5 @@ def test_bad_input_is_named(mixtures):
         heun_step(mixture, x, 1.0, 0.0)
     with pytest.raises(InputError, match=r"eps.shape = \(6,\)"):
         heun_step(mixture, x.reshape(2, 3), 1.0, 0.5, eps=x)
-    with pytest.raises(InputError, match=r"denoiser gives shape \(1, 6\)"):
+    with pytest.raises(InputError, match=r"it returned shape \(1, 6\)"):
         heun(lambda x, sigma: x[None], x, sigmas)

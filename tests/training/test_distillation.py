@@ -299,7 +299,7 @@ def test_bad_input_is_named():
         distill_exactly(model, images[:1], GRID, KEY)
     with pytest.raises(InputError, match="ridge = -1"):
         distill_exactly(model, images, GRID, KEY, ridge=-1)
-    with pytest.raises(InputError, match=r"denoiser gives shape \(2,\)"):
+    with pytest.raises(InputError, match=r"it returned shape \(2,\)"):
         distill_exactly(lambda x, sigma: x[:2], images, GRID, KEY)
     broken = lambda x, sigma: jnp.where(sigma < 1, jnp.nan, x)  # noqa: E731
     with pytest.raises(InputError, match=r"non-finite output at sigma = 0\.5, example 0"):

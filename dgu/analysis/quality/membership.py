@@ -19,8 +19,8 @@ from jaxtyping import Float, Int, Num
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.ranking import auc
-from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.arrays import as_examples, as_floats
+from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import require
 from dgu.core.keys import example_key, stream, threefry
 from dgu.core.labels import checked_labels

@@ -153,7 +153,7 @@ def test_bad_input_is_named():
     ):
         with pytest.raises(InputError, match=said):
             singular_triplets(model, x, 1.0, key=KEY, **options)
-    with pytest.raises(InputError, match=r"denoiser gives shape \(10, 10\)"):
+    with pytest.raises(InputError, match=r"it returned shape \(10, 10\)"):
         singular_triplets(lambda x, sigma: x[..., 0], x, 1.0, 2, KEY)
     with pytest.raises(InputError, match="non-finite product with its Jacobian at sigma = 1, example 0"):
         singular_triplets(lambda x, sigma: jnp.sqrt(x), x, 1.0, 2, KEY)

@@ -96,7 +96,7 @@ def test_bad_input_is_named():
         mixing_weights([1.5])
     with pytest.raises(InputError, match="form = 'other'"):
         linearity(model, held, GRID, KEY, pairs=10).cosine("other")
-    with pytest.raises(InputError, match=r"denoiser gives shape \(1, 64\)"):
+    with pytest.raises(InputError, match=r"it returned shape \(1, 64\)"):
         linearity(lambda x, sigma: x[None], held, GRID, KEY, pairs=10)
     broken = lambda x, sigma: jnp.where(sigma < 10, jnp.nan, x)  # noqa: E731
     with pytest.raises(InputError, match=f"non-finite output at sigma = {GRID[3]:.6g}, example 0"):

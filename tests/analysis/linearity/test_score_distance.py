@@ -118,7 +118,7 @@ def test_bad_input_is_named():
         score_distances(pair, held[:1], GRID, KEY, **options)
     with pytest.raises(InputError, match=r"sigmas = \[-1"):
         score_distances(pair, held, -np.ones(1), KEY, **options)
-    with pytest.raises(InputError, match=r"denoiser gives shape \(3,\) for an example of shape \(64,\)"):
+    with pytest.raises(InputError, match=r"x of shape \(64,\) and a scalar sigma, it returned shape \(3,\)"):
         score_distances({"a": model, "b": lambda x, sigma: x[:3]}, held, GRID, KEY, **options)
     first = np.asarray([noisy_input(KEY, jnp.asarray(image), i, 80.0, 0)[0] for i, image in enumerate(held)])
     worst = int(first.argmax())
