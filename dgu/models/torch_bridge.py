@@ -53,8 +53,8 @@ class TorchFunction:
     def __init__(self, module: Any, threads: int = 1):
         self.module, self.threads = module.eval(), threads
         self._weights = {name: value.detach() for name, value in (*module.named_parameters(), *module.named_buffers())}
-        like = next((value for value in self._weights.values() if value.is_floating_point()), None)
-        self._dtype, self._device = (None, None) if like is None else (like.dtype, like.device)
+        like: Any = next((value for value in self._weights.values() if value.is_floating_point()), None)
+        self._dtype, self._device = getattr(like, "dtype", None), getattr(like, "device", None)
         self._shapes: dict[Any, Shape] = {}
 
     def out_shape(self, event: Shape, labels: tuple[tuple[Shape, Any], ...]) -> Shape:
