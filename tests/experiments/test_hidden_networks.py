@@ -103,10 +103,10 @@ def test_images_of_an_arm(sources):
 
 def test_closed_forms_in_the_place_of_networks(sources):
     lab = tiny(sources, steps=20)
-    arm, sigmas = lab.arm(8, 0), lab.sigmas(lab.arm(8, 0))[:-1]
+    arm = lab.arm(8, 0)
 
     def measured(denoiser):
-        return Measured(0, sigmas, **measure(lab, denoiser, arm))
+        return Measured(0, **lab.levels(arm), **measure(lab, denoiser, arm))
 
     points = measured(EmpiricalDenoiser(lab.subset(arm)))
     # What memorises makes training images; with them come the rows of the arm's images that they are.
