@@ -50,7 +50,7 @@ def sampled(
     """
     from dgu.samplers import Ablation, heun, sample
 
-    return sample(  # type: ignore[no-any-return]
+    return sample(
         denoiser,
         key,
         np.arange(count),

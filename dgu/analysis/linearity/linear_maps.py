@@ -154,7 +154,10 @@ def orthogonality_residual(
 
 def asymmetry(maps: LinearDenoiser) -> Float64[np.ndarray, "levels"]:
     """``|W - W^T|_F / (2 |W|_F)`` of each map, from 0 (symmetric, or 0) to 1 (antisymmetric). Li et al., Fig 14."""
-    weights = np.asarray(maps.weights, np.float64)
-    skew = np.linalg.norm(weights - np.swapaxes(weights, 1, 2), axis=(1, 2))
-    size = np.linalg.norm(weights, axis=(1, 2))
-    return np.asarray(skew / (2 * np.where(size > 0, size, 1.0)))
+    found = np.empty(len(maps.weights))
+    # Map by map: in float64 they may be large.
+    for level, single in enumerate(maps.weights):
+        weight = np.asarray(single, np.float64)
+        size = float(np.linalg.norm(weight))
+        found[level] = float(np.linalg.norm(weight - weight.T)) / (2 * size if size > 0 else 1.0)
+    return found
