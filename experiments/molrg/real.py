@@ -139,7 +139,7 @@ def _rank_panels(
     """Ranks over the size of an image, all data sets in one panel: they share their noise levels."""
     shares = [own["ranks"] / width for (_, own), width in zip(found, widths)]
     curves = {name: plots.mean_and_range(share, axis=-1) for name, share in zip(names, shares)}
-    bounds = {name: own["is_bound"].any(axis=1) for name, (_, own) in zip(names, found)}
+    bounds = {name: np.asarray(own["is_bound"].any(axis=1)) for name, (_, own) in zip(names, found)}
     return [plots.LevelPanel("", "numerical rank / size", found[0][1]["sigmas"], curves, bounds=bounds)]
 
 
