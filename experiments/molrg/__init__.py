@@ -2,8 +2,8 @@
 
 Phase transitions of subspace recovery from few examples; a trained network's images beside those of the mixture fitted
 to its training set; the number of examples, of mixtures and of real images, from which on networks generalise, against
-the intrinsic dimension; that dimension from the numerical rank of the network's Jacobian; and edits of images along its singular vectors. Source:
-Wang et al., arXiv 2409.02426.
+the intrinsic dimension; that dimension from the numerical rank of the network's Jacobian; and edits of images along its
+singular vectors. Source: Wang et al., arXiv 2409.02426.
 """
 
 from experiments.molrg import dimension, directions, images, networks, phase, real
