@@ -267,7 +267,7 @@ def _sentence(
     )
 
 
-def _panels(config: Config, subject: Subject, found: Found) -> list[plots.LevelPanel]:
+def _panels(config: Config, subject: Subject, found: Found) -> "list[plots.LevelPanel]":
     """Networks that share their noise levels in one panel, and the closed form."""
     grouped: dict[tuple[float, ...], list[int]] = {}
     for place, one in enumerate(subject.every):

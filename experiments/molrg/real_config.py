@@ -42,7 +42,7 @@ class Config(Options, prefix="real"):
     """Sides of the feature maps with attention (DDPM++: 16)."""
     dropout: float = option(0.0, ge=0.0, lt=1.0)
     """Share of activations dropped in training (DDPM++: 0.13)."""
-    steps: int = option(1500, ge=1)
+    steps: int = option(1250, ge=1)
     """Parameter updates of each network."""
     batch_size: int = option(32, ge=1)
     """Images an update."""
