@@ -1,9 +1,9 @@
 """Do diffusion models learn a mixture of low-rank Gaussians? ``python -m experiments.molrg``
 
 Phase transitions of subspace recovery from few examples; a trained network's images beside those of the mixture fitted
-to its training set; the number of examples from which on networks generalise, against the intrinsic dimension; that
-dimension from the numerical rank of the network's Jacobian; and edits of images along its singular vectors. Source:
-Wang et al., arXiv 2409.02426.
+to its training set; the number of examples, of mixtures and of real images, from which on networks generalise, against
+the intrinsic dimension; that dimension from the numerical rank of the network's Jacobian; and edits of images along its
+singular vectors. Source: Wang et al., arXiv 2409.02426.
 """
 
 from experiments.molrg import dimension, directions, images, networks, phase, real
@@ -30,8 +30,8 @@ STUDY = Study(
         "in spectral norm, in the mean over subspaces and in the order that fits best.",
         "generalisation score": "the share of samples that lie farther from the training set than a threshold, which "
         "is the distance that nearly all fresh draws of the true distribution exceed.",
-        "N / ID": "the number of training examples over the intrinsic dimension of the data, the sum of the dimensions "
-        "of the mixture's subspaces.",
+        "N / ID": "the number of training examples over the intrinsic dimension of the data: the sum of the dimensions "
+        "of the mixture's subspaces, or of real images the least mean numerical rank along sampling trajectories.",
         "midpoint": "of a curve: the base-2 logarithm of the size, N or N / ID, at which the fitted generalisation "
         "score is 1/2.",
         "numerical rank": "of a Jacobian: the number of its leading singular values that hold nearly all of its "

@@ -267,7 +267,7 @@ def _sentence(
     )
 
 
-def _panels(config: Config, subject: Subject, found: Found) -> list[plots.LevelPanel]:
+def _panels(config: Config, subject: Subject, found: Found) -> "list[plots.LevelPanel]":
     """Networks that share their noise levels in one panel, and the closed form."""
     grouped: dict[tuple[float, ...], list[int]] = {}
     for place, one in enumerate(subject.every):
@@ -278,7 +278,7 @@ def _panels(config: Config, subject: Subject, found: Found) -> list[plots.LevelP
         for place in places:
             name, own, width = subject.names[place], found.networks[place], subject.every[place].images[0].size
             curves[name] = plots.mean_and_range(own["ranks"] / width, axis=-1)
-            bounds[name] = own["is_bound"].any(axis=1)
+            bounds[name] = np.asarray(own["is_bound"].any(axis=1))
         panels.append(plots.LevelPanel("networks", "numerical rank / size", np.array(levels), curves, bounds=bounds))
     exact = {"closed form": found.closed_form["ranks"]}
     if found.trained is not None:

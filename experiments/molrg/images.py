@@ -93,7 +93,7 @@ class Config(Options, prefix="images"):
 
 
 PRESETS = {
-    "smoke": Config(noises=8, steps=3, rank=3, ranks=(2, 4), rank_noises=8, components=2, shown=4, batch_size=8),
+    "smoke": Config(noises=8, steps=3, rank=3, ranks=(2,), rank_noises=8, components=2, shown=4, batch_size=8),
     "default": Config(),
     # The sheet's rank for CIFAR-10, the data of this preset; others have theirs by --others.
     "paper": Config(noises=10_000, rank=200, ranks=(5, 10, 20, 50, 100, 200, 400, 800), rank_noises=2500),

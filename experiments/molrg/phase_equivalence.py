@@ -102,7 +102,7 @@ def _random_bases(key: Key, dimension: int, count: int, rank: int) -> jax.Array:
     return jnp.moveaxis(whole.reshape(dimension, count, rank), 1, 0)
 
 
-def _difference(bases: jax.Array, rows: jax.Array, grid: analysis.TimeGrid, key: Key) -> float:
+def _difference(bases: jax.Array, rows: jax.Array, grid: "analysis.TimeGrid", key: Key) -> float:
     """The drawn loss over ``|x|^2 - mean_t (2 zeta s - zeta^2 s^2) objective + mean_t zeta^2 gamma^2 d``, less 1."""
     scale, noise = (np.asarray(part, np.float64) for part in grid)
     zeta = scale / (scale**2 + noise**2)

@@ -135,11 +135,11 @@ def report(config: Config, subject: Subject, found: list[tuple[RealImages, dict[
 
 def _rank_panels(
     found: list[tuple[RealImages, dict[str, np.ndarray]]], names: list[str], widths: list[int]
-) -> list[plots.LevelPanel]:
+) -> "list[plots.LevelPanel]":
     """Ranks over the size of an image, all data sets in one panel: they share their noise levels."""
     shares = [own["ranks"] / width for (_, own), width in zip(found, widths)]
     curves = {name: plots.mean_and_range(share, axis=-1) for name, share in zip(names, shares)}
-    bounds = {name: own["is_bound"].any(axis=1) for name, (_, own) in zip(names, found)}
+    bounds = {name: np.asarray(own["is_bound"].any(axis=1)) for name, (_, own) in zip(names, found)}
     return [plots.LevelPanel("", "numerical rank / size", found[0][1]["sigmas"], curves, bounds=bounds)]
 
 

@@ -5,14 +5,14 @@ from typing import Literal
 
 from dgu.core.errors import require
 from dgu.models import EDMNetwork, SongUNetConfig
-from dgu.models.preconditioning import EDMPreconditioning, VPPreconditioning
+from dgu.models.preconditioning import EDMPreconditioning, Preconditioning, VPPreconditioning
 from dgu.training import TrainingConfig
 from experiments.study import Options, option
 from experiments.study.options import renamed
 
 #: What "auto" looks for: Fashion-MNIST, its shoes (sandal, sneaker, ankle boot), its trousers, and two further sets.
 AUTO = ("fashion-mnist", "fashion-mnist=5,7,9", "fashion-mnist=1", "mnist", "cifar10")
-_PRECONDITIONING = {"edm": EDMPreconditioning(), "vp": VPPreconditioning()}
+_PRECONDITIONING: dict[str, Preconditioning] = {"edm": EDMPreconditioning(), "vp": VPPreconditioning()}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Config(Options, prefix="real"):
     """Sides of the feature maps with attention (DDPM++: 16)."""
     dropout: float = option(0.0, ge=0.0, lt=1.0)
     """Share of activations dropped in training (DDPM++: 0.13)."""
-    steps: int = option(1500, ge=1)
+    steps: int = option(1250, ge=1)
     """Parameter updates of each network."""
     batch_size: int = option(32, ge=1)
     """Images an update."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -88,6 +89,6 @@ def panels(
     return found
 
 
-def ends(estimate: Estimate | None) -> list[float | None] | None:
+def ends(estimate: Estimate | None) -> list[Any] | None:
     """Value and interval, for the metrics."""
     return None if estimate is None else [estimate.value, estimate.low, estimate.high]

@@ -1,6 +1,7 @@
 """Real images: how they are made smaller, sigmoids over N and N / ID, ranks, gains by rank, and what claims say of them."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy.special import expit
 from dgu.analysis import fit_classes
 from dgu.core.errors import InputError
 from dgu.models.preconditioning import VPPreconditioning
-from experiments.molrg import images, real
+from experiments.molrg import dimension, images, real
 from experiments.molrg.path_ranks import least_rank
 from experiments.molrg.real_arms import RealImages, real_sets, reduced
 from experiments.molrg.real_config import AUTO, PRESETS, parse
@@ -29,15 +30,13 @@ def scores_over(power, slope=1.5, constant=20.0):
 def found(scores):
     """What the part measures: ranks that are least, ID, at the second level."""
     everything = []
-    for dimension, own in zip(DIMENSIONS, scores[..., 0]):
-        ranks = np.array([dimension + 3, dimension, dimension + 9])[:, None] + np.array([-1, 0, 1])[None]
+    for size, own in zip(DIMENSIONS, scores[..., 0]):
+        ranks = np.array([size + 3, size, size + 9])[:, None] + np.array([-1, 0, 1])[None]
         arrays = {
             "gl": own, "threshold": own, "loss": own, "ranks": ranks.astype(int), "is_bound": np.zeros((3, 3), bool),
             "sigmas": np.array([10.0, 1.0, 0.1]),
         }  # fmt: skip
-        everything.append(
-            (RealImages(f"set {dimension:g}", np.zeros((2, 8, 8, 1)), np.zeros((2, 8, 8, 1)), None), arrays)
-        )
+        everything.append((RealImages(f"set {size:g}", np.zeros((2, 8, 8, 1)), np.zeros((2, 8, 8, 1)), None), arrays))
     return everything
 
 
@@ -90,6 +89,34 @@ def test_claims_and_report_say_what_the_curves_do():
 def test_the_least_mean_rank_is_the_dimension():
     lowest, dimension = least_rank(np.array([[9, 9, 9], [4, 5, 6], [5, 5, 6]]), 20)
     assert (lowest, dimension.value) == (1, 5.0) and dimension.low < 4.5 < 5.5 < dimension.high
+
+
+def test_every_network_of_dimension_is_reported_and_lower_bounds_say_so():
+    config, rng = dimension.PRESETS["smoke"], np.random.default_rng(0)
+    first, second = (
+        SimpleNamespace(sigma_range=(low, 80.0), images=np.zeros((1, 8, 8, 1)), names=["a", "b"])
+        for low in (0.002, 0.01)
+    )
+    first.every = [first, second]
+
+    def ranks(least, bounded):
+        drawn = np.array([9, least, least + 4, 30])[:, None] + np.array([0, 1, 2])[None]
+        is_bound = np.zeros((4, 3), bool)
+        is_bound[1, 0] = bounded
+        return {"ranks": drawn, "low": drawn, "high": drawn + 1, "is_bound": is_bound}
+
+    closed = {"ranks": rng.integers(6, 13, (4, 8)), "fixed": rng.integers(6, 13, (3, 8))}
+    both = {name: np.arange(20) for name in ("exact", "products", "low", "high")}
+    found = dimension.Found(closed, [ranks(4, False), ranks(6, True)], both)
+    findings = dimension.report(config, first, found)
+    assert [(row[0], row[1], row[-1]) for row in findings.tables[2].rows] == [("a", 5.0, "no"), ("b", 7.0, "yes")]
+    assert findings.metrics["dimension"] == {"a": 5.0, "b": 7.0} and "On b" in findings.answer
+    assert findings.answer.count("at least") == 2  # The second network's rank, and the images that follow from it.
+    of_a, of_b, exact = findings.figures["numerical_rank"][0].axes[:3]
+    assert {line.get_label() for line in of_b.get_lines()} == {"b", "b: lower bound"}
+    assert {line.get_label() for line in of_a.get_lines()} == {"a"} and "closed form" in exact.get_lines()[
+        0
+    ].get_label()
 
 
 def test_sets_are_named_as_they_must_be_and_auto_takes_what_there_is(tmp_path, monkeypatch):
