@@ -289,8 +289,11 @@ def distill_by_adam(
         return LinearDenoiser(levels, *(np.concatenate([one[name] for one in parts]) for name in ("weights", "biases")))
 
     fixed = as_pytree(denoiser), jnp.asarray(blocks), jnp.asarray(numbers), jnp.asarray(counts)
-    before = [maps_of(group, start(group)[0]) for group in groups] if observe is not None else []
-    observed = [] if observe is None else [(0, observe(0, together(before)))]
+    nothing = {
+        "weights": np.zeros((len(levels), size, size), kind),
+        "biases": np.zeros((len(levels), *rows.shape[1:]), kind),
+    }
+    observed = [] if observe is None else [(0, observe(0, together([nothing])))]
     losses = np.empty((len(levels), epochs))
     for epoch in range(epochs):
         done = epoch + 1

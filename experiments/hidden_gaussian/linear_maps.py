@@ -88,6 +88,7 @@ def _measured(config: Config, subject: Subject, found: LinearDenoiser) -> Arrays
 def _exact(config: Config, subject: Subject, adam: Arrays, key: Key) -> Arrays:
     images = subject.some("distillation.images", config.images)
     trained = linear_denoiser(adam, subject)
+    _ = subject.gaussian  # Fitted here, before the levels, which are done at the same time, ask for it.
 
     def measures(found: LinearDenoiser, theirs: LinearDenoiser) -> Arrays:
         return _measured(config, subject, found) | {"to_adam": analysis.weight_nmse(theirs, found)}
