@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer, Num
 
 from dgu.core import linalg
-from dgu.core.arrays import as_floats, as_indices, as_labels, at_least_single, rounding
+from dgu.core.arrays import as_floats, as_indices, as_labels, at_least_single, rounding, to_device
 from dgu.core.errors import require
 from dgu.core.keys import example_key, threefry
 from dgu.core.typing import Event, Key, Scalar
@@ -96,7 +96,7 @@ class MoLRG:
         for number, (basis, variance) in enumerate(zip(parts, spreads)):
             padded[number, ..., : basis.shape[-1]] = basis
             spread[number, : len(variance)] = variance
-        leaves = (jnp.asarray(leaf, dtype) for leaf in (pi, centres, padded, spread, noise_std))
+        leaves = (to_device(np.asarray(leaf, dtype)) for leaf in (pi, centres, padded, spread, noise_std))
         return cls(*leaves)
 
     @classmethod
@@ -165,12 +165,12 @@ class MoLRG:
         require(chosen.shape == numbers.shape, "labels.shape", chosen.shape, f"one for each index, {numbers.shape}")
         strangers = np.setdiff1d(chosen, np.arange(count))
         require(len(strangers) == 0, "labels", strangers[:5].tolist(), f"components, 0 to {count - 1}")
-        return _draw(self.denoiser, key, jnp.asarray(numbers), jnp.asarray(chosen))
+        return _draw(self.denoiser, key, numbers, chosen)
 
     def labels(self, key: Key, indices: Integer[ArrayLike, "m"]) -> np.ndarray:
         """The components of ``sample(key, indices)``, ``(m,)``, 0 to K - 1."""
         key = threefry(key)
-        return np.asarray(_draw_labels(self.denoiser, key, jnp.asarray(as_indices("indices", indices))))
+        return np.asarray(_draw_labels(self.denoiser, key, as_indices("indices", indices)))
 
     @at_least_single
     def log_density(self, x: Event, noise: Scalar, scale: Scalar = 1.0) -> Float[Array, ""]:

@@ -21,7 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Float64, Int, Num
 
-from dgu.core.arrays import as_doubles, as_floats
+from dgu.core.arrays import as_doubles, as_floats, to_device
 from dgu.core.denoisers import as_pytree
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
@@ -250,8 +250,8 @@ def distill_by_adam(
     size = rows[0].size
     params = {"v": jnp.zeros((len(levels), size, size), rows.dtype), "b": jnp.zeros((len(levels), size), rows.dtype)}
     state = (params, jax.vmap(_ADAM.init)(params))
-    fixed = (as_pytree(denoiser), jnp.asarray(blocks), jnp.asarray(numbers), jnp.asarray(counts))
-    noise = jnp.asarray(levels, rows.dtype)
+    fixed = (as_pytree(denoiser), to_device(blocks), to_device(numbers), to_device(counts))
+    noise = to_device(levels.astype(rows.dtype))
 
     def maps() -> LinearDenoiser:
         weights = np.array(state[0]["v"]) / np.sqrt(size).astype(rows.dtype)
@@ -260,7 +260,7 @@ def distill_by_adam(
     observed = [] if observe is None else [(0, observe(0, maps()))]
     losses = np.empty((len(levels), epochs))
     for epoch in range(epochs):
-        state, loss = _adam_epoch(state, *fixed, noise, jnp.asarray(rates), key, jnp.asarray(epoch, jnp.int32))
+        state, loss = _adam_epoch(state, *fixed, noise, rates, key, np.int32(epoch))
         losses[:, epoch] = np.asarray(loss)
         bad = np.flatnonzero(~np.isfinite(losses[:, epoch]))
         if bad.size:

@@ -12,13 +12,12 @@ from itertools import pairwise
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.core.arrays import as_floats, as_jax_floats
+from dgu.core.arrays import as_floats, as_jax_floats, to_device
 from dgu.core.denoisers import as_pytree, check_range
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
@@ -101,9 +100,9 @@ def singular_triplets(
     for start in range(0, number, batch_size):
         # One batch shape, one compilation: the last batch is filled up with the last image.
         rows = np.minimum(np.arange(start, start + batch_size), number - 1)
-        at = model, jnp.asarray(points[rows]), jnp.asarray(levels[rows])
+        at = model, to_device(points[rows]), to_device(levels[rows])
         draw = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (size, count)))
-        begin = np.asarray(draw(jnp.asarray(rows, jnp.int32)), np.float64)
+        begin = np.asarray(draw(rows.astype(np.int32)), np.float64)
         found = _iterate(_columns(_push, at, rows), _columns(_pull, at, rows), begin, tolerance, max_rounds)
         real = min(batch_size, number - start)
         parts.append([part[:real] for part in found[:4]])

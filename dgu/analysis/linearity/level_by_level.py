@@ -7,7 +7,6 @@ is measured by itself, with its parameters alone; any other denoiser is measured
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
@@ -97,7 +96,7 @@ def level_outputs(
     for name, denoiser in denoisers.items():
         outputs[name] = np.stack(
             [
-                np.asarray(map_batch(_at(denoiser, level), jnp.asarray(x), jnp.full(len(x), sigma, x.dtype)))
+                np.asarray(map_batch(_at(denoiser, level), x, np.full(len(x), sigma, x.dtype)))
                 for level, (sigma, x) in enumerate(zip(levels, noisy))
             ]
         )

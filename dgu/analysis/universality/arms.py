@@ -23,7 +23,7 @@ from dgu.core.errors import require
 from dgu.core.keys import stream, threefry
 from dgu.core.parallel import on_one_device
 from dgu.core.typing import Key
-from dgu.distributions.class_gaussians import class_key, draw_gaussian, fit_gaussian
+from dgu.distributions.class_gaussians import class_keys, draw_gaussian, fit_gaussian
 from dgu.training import classifiers
 
 PARTS = ("train", "validation", "test")
@@ -64,8 +64,7 @@ def gaussian_arms(
     check_squares(rows=rows)
     require(low_rank == 0 or 2 <= low_rank <= rows.shape[1], "low_rank", low_rank, f"0, or from 2 to {rows.shape[1]}")
     names = ("mixture", "refit", "null", "low rank")
-    classes = range(rows.shape[0])
-    keys = {name: jnp.stack([class_key(stream(key, name), k) for k in classes]) for name in names}
+    keys = {name: class_keys(stream(key, name), len(rows)) for name in names}
     drawn = _gaussian_arms(rows, keys, count=count)
     if low_rank:
         drawn["low rank"] = _gaussian_arm(rows[:, :low_rank], keys["low rank"], count=count)
@@ -208,7 +207,8 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int, *, cross: 
         )
     _, selected = classifiers.choose_learning_rate(fit, np.repeat(np.arange(len(plan)), len(rates)))
     best = np.flatnonzero(selected)
-    model = jax.tree.map(lambda leaf: leaf[best], fit.model)
+    # Taken on the host: on the device it would be a program for each shape.
+    model = jax.tree.map(lambda leaf: np.asarray(leaf)[best], fit.model)
     accuracy, loss = classifiers.evaluate(model, pool.x, pool.y, tests, loss=task.loss, classes=classes)
 
     results = {

@@ -79,8 +79,7 @@ def low_rank_problems(
     )
     require(components * wide <= dimension, "width", wide, f"such that {components} of it fit in dimension {dimension}")
     require(0 <= noise < np.inf, "noise", noise, "0 or more and finite")
-    given = (jnp.asarray(part) for part in (d, size, trial))
-    return _problems(dimension, components, wide, long, key, *given, jnp.asarray(noise, float))
+    return _problems(dimension, components, wide, long, key, d, size, trial, np.asarray(noise, float))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -154,11 +154,12 @@ def train_subspaces(
     groups = starts.shape[0]
     check_chunk("batch_size", batch_size, problems.rows.shape[-1:], starts.dtype)
     keys = threefry(keys, "keys", shape=(groups,))
-    padding = -groups % mesh.size
-    fill = np.concatenate([np.arange(groups), np.zeros(padding, int)])
-    packed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[fill], (keys, problems.rows, problems.present, starts))
-    levels = TimeGrid(*(jnp.asarray(part, float) for part in (grid or vp_grid())))
-    return _train(*packed, levels, jnp.asarray(learning_rate, float), steps, batch_size, mesh)[:groups]
+    packed, padding = (keys, problems.rows, problems.present, starts), -groups % mesh.size
+    if padding:
+        fill = np.concatenate([np.arange(groups), np.zeros(padding, int)])
+        packed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[fill], packed)
+    levels = TimeGrid(*(np.asarray(part, float) for part in (grid or vp_grid())))
+    return _train(*packed, levels, np.asarray(learning_rate, float), steps, batch_size, mesh)[:groups]
 
 
 @partial(jax.jit, static_argnames=("steps", "batch_size", "mesh"))
