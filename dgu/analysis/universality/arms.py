@@ -197,19 +197,18 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int, *, cross: 
         "momentum": recipe.momentum,
         "eval_interval": recipe.eval_interval,
     }
+    x = as_jax_floats("x", pool.x)  # Once for the training and the test.
     if task.two_layer:
-        fit = classifiers.fit_two_layer(pool.x, pool.y, runs, width=recipe.width, **common)
+        fit = classifiers.fit_two_layer(x, pool.y, runs, width=recipe.width, **common)
     else:
         # Overlapping random subsets use another number of rows in each replicate: a Gram matrix would be compiled anew.
         method = "auto" if subsets == 1 else "weight"
-        fit = classifiers.fit_classifiers(
-            pool.x, pool.y, runs, method=method, bias=recipe.bias, init=recipe.init, **common
-        )
+        fit = classifiers.fit_classifiers(x, pool.y, runs, method=method, bias=recipe.bias, init=recipe.init, **common)
     _, selected = classifiers.choose_learning_rate(fit, np.repeat(np.arange(len(plan)), len(rates)))
     best = np.flatnonzero(selected)
     # Taken on the host: on the device it would be a program for each shape.
     model = jax.tree.map(lambda leaf: np.asarray(leaf)[best], fit.model)
-    accuracy, loss = classifiers.evaluate(model, pool.x, pool.y, tests, loss=task.loss, classes=classes)
+    accuracy, loss = classifiers.evaluate(model, x, pool.y, tests, loss=task.loss, classes=classes)
 
     results = {
         "accuracy": np.full((*shape, tests.shape[1]), np.nan, np.float32),
