@@ -1,5 +1,6 @@
 """Mixtures of low-rank Gaussians (MoLRG) as distributions: drawn, measured, and denoised at any scale and noise."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -211,10 +212,15 @@ class MoLRG:
 
 def random_basis(key: Key, dimension: int, rank: int) -> Float[Array, "n r"]:
     """``(dimension, rank)`` orthonormal columns, uniform over all such. Pure: ``jax.vmap`` it over keys."""
-    key = threefry(key)
+    return _random_basis(threefry(key), dimension, rank)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _random_basis(key: Key, dimension: int, rank: int) -> Float[Array, "n r"]:
     return basis_of(jax.random.normal(key, (dimension, rank)))
 
 
+@jax.jit
 def basis_of(draws: Float[Array, "n r"]) -> Float[Array, "n r"]:
     """The orthonormal columns Q of the QR decomposition whose R has a positive diagonal; uniform where ``draws`` are
     normal.
@@ -246,10 +252,14 @@ def random_subspaces(
     require(0 <= overlap <= min(sizes), "overlap", overlap, f"from 0 to the smallest rank {min(sizes)}")
     needed = overlap + sum(rank - overlap for rank in sizes)
     require(needed <= dimension, "ranks", sizes, f"such that their {needed} directions fit in dimension {dimension}")
-    whole = random_basis(key, dimension, needed)
-    ends = np.cumsum([overlap] + [rank - overlap for rank in sizes])
-    shared = whole[:, :overlap]
-    return tuple(jnp.concatenate([shared, whole[:, low:high]], axis=1) for low, high in pairwise(ends))
+    return _cut(random_basis(key, dimension, needed), sizes, overlap)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _cut(whole: Float[Array, "n r"], sizes: tuple[int, ...], overlap: int) -> tuple[Float[Array, "n r"], ...]:
+    """The first ``overlap`` columns beside others for each of ``sizes``."""
+    ends = np.cumsum([overlap] + [size - overlap for size in sizes])
+    return tuple(jnp.concatenate([whole[:, :overlap], whole[:, low:high]], axis=1) for low, high in pairwise(ends))
 
 
 def _reduced(x: Array, noise: Scalar, scale: Scalar) -> tuple[Array, Array]:
