@@ -256,7 +256,7 @@ def random_subspaces(
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _cut(whole: Float[Array, "n r"], sizes: tuple[int, ...], overlap: int) -> tuple[Float[Array, "n r"], ...]:
+def _cut(whole: Float[Array, "n r"], sizes: tuple[int, ...], overlap: int) -> tuple[Float[Array, "n _"], ...]:
     """The first ``overlap`` columns beside others for each of ``sizes``."""
     ends = np.cumsum([overlap] + [size - overlap for size in sizes])
     return tuple(jnp.concatenate([whole[:, :overlap], whole[:, low:high]], axis=1) for low, high in pairwise(ends))
