@@ -22,7 +22,7 @@ from dgu.core import keys, noisy
 from dgu.core.errors import InputError
 from dgu.distributions import bases
 from dgu.distributions.bases import draw_initial, initial_noise
-from dgu.distributions.class_gaussians import class_key, draw_gaussians, fit_gaussian, fit_gaussians
+from dgu.distributions.class_gaussians import class_key, class_keys, draw_gaussians, fit_gaussian, fit_gaussians
 from dgu.distributions.equal_moments import equal_moments
 from dgu.models import blocks, posterior_identities
 from dgu.samplers.trajectories import draw_starts
@@ -140,6 +140,7 @@ LABELS = np.repeat(np.arange(2), 12)
 MOMENTS = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]), np.tile(np.eye(3), (3, 1, 1))
 CASES = {
     "core.keys.stream": lambda key: jax.random.key_data(keys.stream(key, "a", 3)),
+    "core.keys.streams": lambda key: jax.random.key_data(keys.streams(key, ["a", 3])),
     "core.keys.example_key": lambda key: jax.random.key_data(keys.example_key(key, 5)),
     "distributions.bases.draw_initial": lambda key: jax.vmap(lambda i: draw_initial(key, (4,)) + i)(jnp.arange(2)),
     "core.keys.draw_step": lambda key: keys.draw_step(key, 2, (4,)),
@@ -178,6 +179,7 @@ CASES = {
     "distributions.class_gaussians.draw_gaussians": lambda key: draw_gaussians(fit_gaussians(rows()[None]), key, 3),
     "distributions.equal_moments.equal_moments": lambda key: equal_moments(key, 5, 3),
     "distributions.class_gaussians.class_key": lambda key: jax.random.key_data(class_key(key, 1)),
+    "distributions.class_gaussians.class_keys": lambda key: jax.random.key_data(class_keys(key, 2)),
     "distributions.class_gaussians.GaussianMixtureSampler.sample": lambda key: analysis.GaussianMixtureSampler.fit(rows(), LABELS).sample(key, 1, range(4), batch_size=3),
     "analysis.universality.arms.gaussian_arms": lambda key: arms.gaussian_arms(rows()[None], key, 6),
     "analysis.subspaces.edits.random_directions": lambda key: analysis.random_directions(key, 2, SHAPE),

@@ -142,9 +142,20 @@ def as_jax_floats(name: str, value: Any) -> Array:
     if not isinstance(value, jax.Array) or (wide and is_integral(value.dtype) and value.dtype.itemsize >= 4):
         array = as_floats(name, value)
         check_cast(name, array)
-        return jax.numpy.asarray(array)
+        return to_device(array)
     value = whole(value)
     return value.astype(jax.dtypes.canonicalize_dtype(working_dtype(name, value.dtype)))
+
+
+def to_device(array: np.ndarray) -> Array:
+    """A copy of a NumPy array as one of JAX, float64 and 64-bit integers in JAX's precision.
+
+    ``jnp.asarray`` does the same by a program that is compiled for each shape; and ``jax.device_put`` alone may take
+    the memory itself on CPU, to which the caller may write later.
+    """
+    import jax
+
+    return jax.device_put(np.array(array))
 
 
 def check_cast(name: str, rows: np.ndarray) -> None:
@@ -231,7 +242,7 @@ def as_native(name: str, value: Any) -> Array:
     if isinstance(value, jax.Array):
         return whole(value)
     array = as_plain(name, value)
-    return jax.numpy.asarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    return to_device(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 def at_least_single(closed_form: Callable[..., Any]) -> Callable[..., Any]:
@@ -275,11 +286,15 @@ def checked_rows(**sets: Any) -> list[np.ndarray]:
     same = len(set(widths)) == 1 and widths[0] >= 1
     require(same, f"width of {' and '.join(sets)}", widths, "the same, 1 or more")
     for name, row in zip(sets, rows):
-        # A sum is finite where all its terms are, and needs no array of truth values; it may also just overflow.
-        with np.errstate(all="ignore"):
-            finite = bool(np.isfinite(row.sum(dtype=np.float64))) or bool(np.isfinite(row).all())
-        require(len(row) > 0 and finite, name, f"{len(row)} rows", "at least 1, all finite")
+        require(len(row) > 0 and all_finite(row), name, f"{len(row)} rows", "at least 1, all finite")
     return rows
+
+
+def all_finite(rows: np.ndarray) -> bool:
+    """Whether an array of floats holds neither NaN nor infinities."""
+    # A sum is finite where all its terms are, and needs no array of truth values; it may also just overflow.
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(rows.sum())) or bool(np.isfinite(rows).all())
 
 
 def rounding(given: Any) -> float:

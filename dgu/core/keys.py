@@ -15,6 +15,7 @@ from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Integer
@@ -36,12 +37,7 @@ def stream(key: Key, *names: str | SupportsIndex) -> Key:
     """
     key = threefry(key)
     for name in names:
-        # Through operator.index, so that a NumPy integer names the same stream as the int it equals.
-        try:
-            tagged = (f"str:{name}" if isinstance(name, str) else f"int:{operator.index(name)}").encode()
-        except (TypeError, UnicodeEncodeError):  # No integer, or half of a pair of surrogates.
-            raise InputError(f"name = {name!r}: must be text or a whole number, to name a stream by") from None
-        key = jax.random.fold_in(key, zlib.crc32(tagged))
+        key = jax.random.fold_in(key, _folded(name))
     return key
 
 
@@ -53,6 +49,30 @@ def seed_of(key: Key, *names: str | SupportsIndex) -> int:
         InputError: as ``stream``.
     """
     return int(jax.random.bits(stream(key, *names))) >> 1
+
+
+def streams(key: Key, names: Sequence[str | SupportsIndex]) -> Key:
+    """``stream(key, name)`` of each of the names, ``(len(names),)``, by one program.
+
+    Raises:
+        InputError: as ``stream``.
+    """
+    return _streams(threefry(key), np.asarray([_folded(name) for name in names], np.uint32))
+
+
+@jax.jit
+def _streams(key: Key, numbers: Array) -> Key:
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
+
+
+def _folded(name: str | SupportsIndex) -> int:
+    """The number that the name of a stream is folded in as."""
+    # Through operator.index, so that a NumPy integer names the same stream as the int it equals.
+    try:
+        tagged = (f"str:{name}" if isinstance(name, str) else f"int:{operator.index(name)}").encode()
+    except (TypeError, UnicodeEncodeError):  # No integer, or half of a pair of surrogates.
+        raise InputError(f"name = {name!r}: must be text or a whole number, to name a stream by") from None
+    return zlib.crc32(tagged)
 
 
 def example_key(key: Key, index: Integer[ArrayLike, ""]) -> Key:

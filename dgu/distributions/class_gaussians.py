@@ -24,7 +24,7 @@ from dgu.core import linalg
 from dgu.core.arrays import as_floats, as_jax_floats, as_plain, check_squares
 from dgu.core.chunks import check_chunk
 from dgu.core.errors import InputError, require, require_whole
-from dgu.core.keys import stream, threefry
+from dgu.core.keys import stream, streams, threefry
 from dgu.core.parallel import on_one_device, run_jobs
 from dgu.core.typing import Key
 
@@ -85,6 +85,11 @@ def class_key(key: Key, label: Label) -> Key:
     return stream(key, "gaussian mixture", label)
 
 
+def class_keys(key: Key, count: int) -> Key:
+    """``class_key`` of the classes 0 to ``count - 1``, ``(count,)``."""
+    return streams(stream(key, "gaussian mixture"), range(count))
+
+
 _fit = jax.jit(fit_gaussian)
 _fit_classes = jax.jit(jax.vmap(fit_gaussian))
 _draw_classes = jax.jit(jax.vmap(draw_gaussian, in_axes=(0, 0, None)))
@@ -108,8 +113,7 @@ def draw_gaussians(gaussians: GaussianRoot, key: Key, count: int) -> Float[np.nd
     """
     key = threefry(key)
     require_whole("count", count, 1)
-    keys = jnp.stack([class_key(key, label) for label in range(len(gaussians.mean))])
-    return np.asarray(_draw_classes(gaussians, keys, jnp.arange(count)))
+    return np.asarray(_draw_classes(gaussians, class_keys(key, len(gaussians.mean)), np.arange(count)))
 
 
 @jax.jit

@@ -1,5 +1,6 @@
 """Mixtures of low-rank Gaussians (MoLRG) as distributions: drawn, measured, and denoised at any scale and noise."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer, Num
 
 from dgu.core import linalg
-from dgu.core.arrays import as_floats, as_indices, as_labels, at_least_single, rounding
+from dgu.core.arrays import as_floats, as_indices, as_labels, at_least_single, rounding, to_device
 from dgu.core.errors import require
 from dgu.core.keys import example_key, threefry
 from dgu.core.typing import Event, Key, Scalar
@@ -96,7 +97,7 @@ class MoLRG:
         for number, (basis, variance) in enumerate(zip(parts, spreads)):
             padded[number, ..., : basis.shape[-1]] = basis
             spread[number, : len(variance)] = variance
-        leaves = (jnp.asarray(leaf, dtype) for leaf in (pi, centres, padded, spread, noise_std))
+        leaves = (to_device(np.asarray(leaf, dtype)) for leaf in (pi, centres, padded, spread, noise_std))
         return cls(*leaves)
 
     @classmethod
@@ -165,12 +166,12 @@ class MoLRG:
         require(chosen.shape == numbers.shape, "labels.shape", chosen.shape, f"one for each index, {numbers.shape}")
         strangers = np.setdiff1d(chosen, np.arange(count))
         require(len(strangers) == 0, "labels", strangers[:5].tolist(), f"components, 0 to {count - 1}")
-        return _draw(self.denoiser, key, jnp.asarray(numbers), jnp.asarray(chosen))
+        return _draw(self.denoiser, key, numbers, chosen)
 
     def labels(self, key: Key, indices: Integer[ArrayLike, "m"]) -> np.ndarray:
         """The components of ``sample(key, indices)``, ``(m,)``, 0 to K - 1."""
         key = threefry(key)
-        return np.asarray(_draw_labels(self.denoiser, key, jnp.asarray(as_indices("indices", indices))))
+        return np.asarray(_draw_labels(self.denoiser, key, as_indices("indices", indices)))
 
     @at_least_single
     def log_density(self, x: Event, noise: Scalar, scale: Scalar = 1.0) -> Float[Array, ""]:
@@ -211,10 +212,15 @@ class MoLRG:
 
 def random_basis(key: Key, dimension: int, rank: int) -> Float[Array, "n r"]:
     """``(dimension, rank)`` orthonormal columns, uniform over all such. Pure: ``jax.vmap`` it over keys."""
-    key = threefry(key)
+    return _random_basis(threefry(key), dimension, rank)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _random_basis(key: Key, dimension: int, rank: int) -> Float[Array, "n r"]:
     return basis_of(jax.random.normal(key, (dimension, rank)))
 
 
+@jax.jit
 def basis_of(draws: Float[Array, "n r"]) -> Float[Array, "n r"]:
     """The orthonormal columns Q of the QR decomposition whose R has a positive diagonal; uniform where ``draws`` are
     normal.
@@ -246,10 +252,14 @@ def random_subspaces(
     require(0 <= overlap <= min(sizes), "overlap", overlap, f"from 0 to the smallest rank {min(sizes)}")
     needed = overlap + sum(rank - overlap for rank in sizes)
     require(needed <= dimension, "ranks", sizes, f"such that their {needed} directions fit in dimension {dimension}")
-    whole = random_basis(key, dimension, needed)
-    ends = np.cumsum([overlap] + [rank - overlap for rank in sizes])
-    shared = whole[:, :overlap]
-    return tuple(jnp.concatenate([shared, whole[:, low:high]], axis=1) for low, high in pairwise(ends))
+    return _cut(random_basis(key, dimension, needed), sizes, overlap)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _cut(whole: Float[Array, "n r"], sizes: tuple[int, ...], overlap: int) -> tuple[Float[Array, "n _"], ...]:
+    """The first ``overlap`` columns beside others for each of ``sizes``."""
+    ends = np.cumsum([overlap] + [size - overlap for size in sizes])
+    return tuple(jnp.concatenate([whole[:, :overlap], whole[:, low:high]], axis=1) for low, high in pairwise(ends))
 
 
 def _reduced(x: Array, noise: Scalar, scale: Scalar) -> tuple[Array, Array]:

@@ -70,7 +70,7 @@ def pair_distances(
     denoiser = as_pytree(denoiser)
     distances = np.empty((len(wanted), num_steps + 1))
     for rows, count in batches(np.arange(len(wanted)), batch_size, tuple(shape)):
-        numbers, own = jnp.asarray(wanted[rows]), None if given is None else jnp.asarray(given[rows])
+        numbers, own = wanted[rows], None if given is None else given[rows]
         sources = (key, keys.stream(key, "partner"))
         first, other = (
             draw_starts(source, numbers, np.asarray(levels[0], dtype), shape=tuple(shape), base="gaussian")

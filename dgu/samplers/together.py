@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
@@ -43,8 +42,8 @@ def sample_together(
     numbers = {int(np.shape(leaf)[0]) for leaf in jax.tree.leaves(denoisers)}
     require(len(numbers) == 1, "denoisers", f"leading axes of {sorted(numbers)}", "leaves of one leading axis")
     keys = threefry(keys, "keys", shape=(numbers.pop(),))
-    grid = jnp.asarray(as_floats("sigmas", sigmas), jnp.float32)
-    samples = np.asarray(_sampled(denoisers, keys, jnp.arange(count), grid, shape=tuple(shape)))
+    grid = as_floats("sigmas", sigmas).astype(np.float32)
+    samples = np.asarray(_sampled(denoisers, keys, np.arange(count), grid, shape=tuple(shape)))
     if not np.isfinite(samples).all():
         raise FloatingPointError("a sample is not finite")
     return samples

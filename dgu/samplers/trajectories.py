@@ -87,7 +87,7 @@ def trace_trajectories(
     samples = np.empty((len(wanted), *shape), dtype)
     denoiser = as_pytree(denoiser)
     for rows, count in batches(np.arange(len(wanted)), batch_size, tuple(shape)):
-        numbers, own = jnp.asarray(wanted[rows]), None if given is None else jnp.asarray(given[rows])
+        numbers, own = wanted[rows], None if given is None else given[rows]
         x = draw_starts(key, numbers, np.asarray(levels[0], dtype), shape=tuple(shape), base=base)
         for step in range(num_steps):
             at = step_at(step, sigma_hat, levels, added, dtype)

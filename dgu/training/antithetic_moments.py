@@ -56,13 +56,13 @@ def antithetic_moments(
     images = as_examples("images", images)
     model, size = as_pytree(denoiser), images[0].size
     numbered = list(range(draws)) if isinstance(draws, int) else list(draws)
-    place, noise = jnp.asarray(level, jnp.int32), jnp.asarray(sigma, images.dtype)
+    place, noise = np.int32(level), np.asarray(sigma, images.dtype)
     with jax.enable_x64(True):
         even_state, odd_state = nothing(size), nothing(size)[3:]
     for number, counts in numbered_blocks(np.arange(len(images)) if rows is None else rows, batch_size, block):
         clean, even = images[number], None
         for draw in numbered:
-            inputs, outputs = _evaluate(model, clean, number, noise, key, place, jnp.asarray(draw, jnp.int32))
+            inputs, outputs = _evaluate(model, clean, number, noise, key, place, np.int32(draw))
             for output in outputs:
                 require_finite_outputs(denoiser, output, sigma, number)
             with jax.enable_x64(True):

@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Float64, Int, Num
 
 from dgu.core import doubles
-from dgu.core.arrays import as_doubles, as_floats
+from dgu.core.arrays import as_doubles, as_floats, to_device
 from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
@@ -280,15 +280,15 @@ def distill_by_adam(
     def one(fixed: tuple[Any, ...], number: int, epoch: int, seen: bool) -> dict[str, Any]:
         """An epoch of a group of levels, whose state stays on the device of the group."""
         group = groups[number]
-        at = jnp.asarray(levels[group], kind), jnp.asarray(group), jnp.asarray(rates[group])
+        at = levels[group].astype(kind), group, rates[group]
         state = states.pop(number, None) or start(group)
-        states[number], loss = _adam_epoch(state, *fixed, *at, key, jnp.asarray(epoch, jnp.int32))
+        states[number], loss = _adam_epoch(state, *fixed, *at, key, np.int32(epoch))
         return {"losses": loss} | (maps_of(group, states[number][0]) if seen else {})
 
     def together(parts: Sequence[Mapping[str, Any]]) -> LinearDenoiser:
         return LinearDenoiser(levels, *(np.concatenate([one[name] for one in parts]) for name in ("weights", "biases")))
 
-    fixed = as_pytree(denoiser), jnp.asarray(blocks), jnp.asarray(numbers), jnp.asarray(counts)
+    fixed = as_pytree(denoiser), to_device(blocks), to_device(numbers), to_device(counts)
     nothing = {
         "weights": np.zeros((len(levels), size, size), kind),
         "biases": np.zeros((len(levels), *rows.shape[1:]), kind),

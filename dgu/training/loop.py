@@ -73,7 +73,7 @@ def initial_state(network: EDMNetwork, config: TrainingConfig) -> PyTree:
     state = {
         "params": params,
         "ema": jax.tree.map(jnp.copy, params),
-        "optimizer": optax.scale_by_adam().init(params),
+        "optimizer": jax.jit(optax.scale_by_adam().init)(params),  # Not a program for the shape of each parameter.
         "step": jnp.zeros((), jnp.int32),
         "nonfinite": jnp.zeros((), jnp.int32),
     }

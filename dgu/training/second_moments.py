@@ -80,11 +80,11 @@ def cross_moments(
     key = threefry(key)
     images = as_examples("images", images)
     model, size = as_pytree(denoiser), images[0].size
-    place, noise = jnp.asarray(level, jnp.int32), jnp.asarray(sigma, images.dtype)
+    place, noise = np.int32(level), np.asarray(sigma, images.dtype)
     with jax.enable_x64(True):
         state: Any = nothing(size)
     for draw in range(draws) if isinstance(draws, int) else draws:
-        at = key, place, jnp.asarray(draw, jnp.int32), residual
+        at = key, place, np.int32(draw), residual
         for number, counts in numbered_blocks(np.arange(len(images)) if rows is None else rows, batch_size, block):
             inputs, outputs = _evaluate(model, images[number], number, noise, *at)
             require_finite_outputs(denoiser, outputs, sigma, number)

@@ -92,7 +92,8 @@ def dense_curve(config: Config, rank: int, key: Key) -> dict[str, np.ndarray]:
             training.append(np.resize(draws(mixtures[-1], own, "training", counts[-1]), (config.most, *SHAPE)))
             keys.append(own)
     together = jnp.stack(keys)
-    start = jax.vmap(partial(MLPDenoiser.init, shape=SHAPE, width=config.width, depth=config.depth))(together)
+    begin = partial(MLPDenoiser.init, shape=SHAPE, width=config.width, depth=config.depth)
+    start = jax.jit(jax.vmap(begin))(together)
     with Progress(f"dense networks, ID {2 * rank}", total=config.optimisation.steps, unit="updates of each") as bar:
         trained, losses = train_together(
             start, np.stack(training), np.asarray(counts), together, config.optimisation,

@@ -272,7 +272,7 @@ def _loss(config: Config, key: Key) -> dict[str, np.ndarray]:
     rows, basis = problem.rows[0], random_basis(keys[1], config.dimension, rank)
     values = analysis.drawn_loss(basis, rows, grid, jax.random.split(keys[2], draws // 20))
     exact = float(analysis.exact_loss(basis, rows, grid))
-    starts = jnp.stack([random_basis(own, config.dimension, rank) for own in jax.random.split(keys[3], 5)])
+    starts = jax.vmap(lambda own: random_basis(own, config.dimension, rank))(jax.random.split(keys[3], 5))
     ends = analysis.descend_exact_loss(starts, rows, grid, rate=config.rate, steps=3000)
     best = analysis.principal_basis(rows, rank, rank)
     return {

@@ -48,6 +48,8 @@ STUDY = Study(
         "smoke": {
             "training": train.PRESETS["smoke"],
             "sampler": SMOKE_SAMPLER,
+            # As many as the random subsets have: all classes and subsets share their programs.
+            "classes": (0, 1, 2, 3),
             "splits": SplitSizes(fit=6, train=18, validation=2, test=4),
             "low_rank_fit": 5,
             "replicates": 2,

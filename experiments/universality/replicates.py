@@ -7,6 +7,7 @@ the same design, so that the same differences of arms can be read off both.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -102,16 +103,18 @@ def resampled(
     sources = [base.rows] if base.real is None else [base.rows, base.real]
     width = options.recipe.width
 
-    def ridge(pool: Pool, task: Task, number: int, cross: bool) -> dict[str, np.ndarray]:
+    def ridge(products: dict[Any, Any], pool: Pool, task: Task, number: int, cross: bool) -> dict[str, np.ndarray]:
         if task.two_layer:
             draw = np.random.default_rng(seed_of(seeded(options.seed), "random features", number))
             first = draw.standard_normal((pool.x.shape[1], width), np.float32) / np.sqrt(pool.x.shape[1])
-            pool = Pool(np.maximum(pool.x @ first.astype(np.float32), 0), pool.y, pool.rows)
-        return {"accuracy": ridge_and_test(pool, task, cross=cross)}
+            pool, products = Pool(np.maximum(pool.x @ first.astype(np.float32), 0), pool.y, pool.rows), {}
+        return {"accuracy": ridge_and_test(pool, task, cross=cross, products=products)}
 
     def design(drawn: Sequence[np.ndarray], split: int) -> dict[str, np.ndarray]:
         rows, real = drawn[0], drawn[1] if base.real is not None else None
-        return measured(options, rows, real, split_of(options, len(rows), split), sets, split, ridge)
+        # The problems of a design have the same training images.
+        solve = partial(ridge, {})
+        return measured(options, rows, real, split_of(options, len(rows), split), sets, split, solve)
 
     def spectra(drawn: Sequence[np.ndarray], split: int) -> dict[str, np.ndarray]:
         rows, key = drawn[0], stream(seeded(options.seed), "replicate", split)

@@ -2,14 +2,16 @@
 
 import inspect
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import monitoring
 
 from dgu.analysis import expected_coverage, k_nearest
 from dgu.analysis.concentration import panel_steps
 from dgu.analysis.divergence import optimal_stopping
-from dgu.core.arrays import as_floats, as_jax_floats
+from dgu.core.arrays import all_finite, as_floats, as_jax_floats, to_device
 from dgu.core.errors import InputError
 from dgu.data import subset
 
@@ -45,3 +47,35 @@ def test_single_numbers_of_narrow_types_do_not_wrap(kind):
     ):
         narrow = inspect.unwrap(function)(*map(kind, numbers))
         np.testing.assert_array_equal(narrow, function(*numbers))
+
+
+def test_arrays_go_to_the_device_as_copies_and_without_a_program():
+    """Memory on a boundary of 64 bytes is what JAX would take as it is."""
+    compiled = []
+
+    def heard(event, _, **about):
+        compiled.extend(about["fun_name"] for _ in range("backend_compile" in event))
+
+    def aligned(shape):
+        memory = np.zeros(4 * int(np.prod(shape)) + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        return memory[start : start + 4 * int(np.prod(shape))].view(np.float32).reshape(shape)
+
+    monitoring.register_event_duration_secs_listener(heard)
+    try:
+        for put in (to_device, lambda array: as_jax_floats("x", array)):
+            given = aligned((3, 37, 2))
+            found = put(given)
+            given[...] = 1
+            assert isinstance(found, jax.Array) and not np.asarray(found).any()
+    finally:
+        monitoring.unregister_event_duration_listener(heard)
+    assert compiled == []
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_found(wrong):
+    rows = np.full((5, 7), 3e38, np.float32)  # Their sum overflows.
+    assert all_finite(rows)
+    rows[3, 2] = wrong
+    assert not all_finite(rows)

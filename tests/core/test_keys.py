@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgu import keys
+from dgu.core.keys import streams
 from dgu.errors import InputError
 
 SHAPE = (3, 2)
@@ -75,6 +76,12 @@ def test_a_numpy_integer_names_the_stream_of_the_int_it_equals():
     key = jax.random.key(0)
     for number in (np.int64(7), np.uint8(7), np.int32(7)):
         assert bits(keys.stream(key, "class", number)) == bits(keys.stream(key, "class", 7))
+
+
+def test_streams_of_many_names_are_those_of_each():
+    key, names = jax.random.key(5), ["a", 3, "3", np.int64(2**40)]
+    for own, name in zip(streams(key, names), names, strict=True):
+        assert bits(own) == bits(keys.stream(key, name))
 
 
 def test_base_may_be_a_callable_and_no_other_name():

@@ -15,7 +15,6 @@ from experiments.study.compilation import Compiled
 PROGRAM = """
 import jax, jax.numpy as jnp
 from experiments.study import compilation
-compilation._WORTH = 0.0
 with compilation.compilation(quick={quick}, kept={kept}) as found:
     assert jax.config.read("jax_disable_most_optimizations") == {quick}
     value = float(jax.jit(lambda x: jnp.sin(x * 3.25) @ x)(jnp.arange(17.0)))
@@ -63,6 +62,20 @@ def test_nothing_is_kept_where_it_is_not_wanted_or_others_could_write(tmp_path, 
     assert compilation.folder().is_absolute() and "relative" not in compilation.folder().parts
     (tmp_path / "file").touch()
     in_a_process(tmp_path / "file")  # Where no folder can be made, programs are compiled as ever.
+
+
+def test_what_was_used_least_lately_makes_room(tmp_path):
+    for number, (name, used) in enumerate({"a": 30, "b": 10, "c": 20, "d": 40}.items()):
+        (tmp_path / name).write_bytes(bytes(100 + number))
+        os.utime(tmp_path / name, (used, 5))
+    compilation.make_room(tmp_path, 406)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b", "c", "d"]
+    compilation.make_room(tmp_path, 300)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "d"]
+    os.utime(tmp_path / "a", (0, 50))  # Written, and not read since, as where times of reading are not kept.
+    compilation.make_room(tmp_path, 150)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a"]
+    compilation.make_room(tmp_path / "none")
 
 
 @pytest.mark.parametrize("flags", ["flags\t\t: fpu sse2\n", "Features : asimd\n", "model name: x\n"])

@@ -308,7 +308,7 @@ def test_real_images_are_taken_where_the_classes_are_theirs(tmp_path):
     splits = SplitSizes(fit=2, train=2, validation=2, test=2)
     for known, expected in ((names, (10, 200, 14, 14, 1)), (None, None)):
         path = save_images(tmp_path / "pixels.npz", pixels, labels, **({} if known is None else {"class_names": known}))
-        sizes = {"training_sizes": (1, 2), "two_layer_size": 1}
+        sizes = {"training_sizes": (1, 2), "two_layer_size": 1, "classes": None}
         config = replace(STUDY.presets["smoke"], samples=path, splits=splits, low_rank_fit=0, **sizes)
         real = STUDY.gather(config, None).real
         assert (real if real is None else real.shape) == expected

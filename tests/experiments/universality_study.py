@@ -17,8 +17,8 @@ FIGURE_FILES = tuple(figure.file for part in STUDY.parts for figure in part.figu
 CLASSES = ("north", "east", "south", "west")
 #: 22 images a class, of 36 pixels.
 TINY = (
-    "--preset smoke --splits.fit 8 --splits.train 6 --splits.validation 3 --splits.test 5 --low-rank-fit 4 "
-    "--replicates 2 --draws 2 --losses softmax_mse cross_entropy --class-sets 0:3 --gram-panels 2x3 allx4 "
+    "--preset smoke --classes None --splits.fit 8 --splits.train 6 --splits.validation 3 --splits.test 5 "
+    "--low-rank-fit 4 --replicates 2 --draws 2 --losses softmax_mse cross_entropy --class-sets 0:3 --gram-panels 2x3 allx4 "
     "--training-sizes 2 5 --subset-sizes 2 --subsets 2 --pairs 2 "
     "--recipe.epochs 2 --recipe.width 3 --recipe.eval-interval 1"
 ).split()

@@ -49,7 +49,7 @@ def coupled_distances(
         len(dimensions) >= 1 and min(dimensions) >= 1, "dimensions", tuple(dimensions), "one or more, each 1 or more"
     )
     require(coupling in COUPLINGS, "coupling", coupling, "'coin' or 'independent'")
-    return np.asarray(_distances(key, jnp.asarray(dimensions, jnp.int32), coupling == "coin", n, max(dimensions)))
+    return np.asarray(_distances(key, np.asarray(dimensions, np.int32), coupling == "coin", n, max(dimensions)))
 
 
 @partial(jax.jit, static_argnums=(3, 4))

@@ -297,7 +297,7 @@ def concentration_scale(rows: Num[ArrayLike, "n *event"], folds: int = 10) -> Es
     require(2 <= folds <= len(flat), "folds", folds, f"from 2 to {len(flat)}")
     check_squares(rows=flat)
     fold = (np.arange(len(flat)) * folds // len(flat)).astype(np.int32)
-    squares = np.asarray(_held_out_squares(as_jax_floats("rows", flat), jnp.asarray(fold), folds), np.float64)
+    squares = np.asarray(_held_out_squares(as_jax_floats("rows", flat), fold, folds), np.float64)
     value = squares.mean()
     require(value > 0, "rows", "constant", "rows that differ")
     error = squares.std(ddof=1) / sqrt(len(squares))

@@ -12,14 +12,13 @@ from itertools import pairwise
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.analysis.linearity.golub_kahan import Product, leading_triplets
-from dgu.core.arrays import as_floats, as_jax_floats
+from dgu.core.arrays import as_floats, as_jax_floats, to_device
 from dgu.core.denoisers import as_pytree, check_range, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
@@ -100,8 +99,8 @@ def singular_triplets(
         # One batch shape, one program: the last batch is filled up with the last image.
         start = place * batch_size
         rows = np.minimum(np.arange(start, start + batch_size), number - 1)
-        at = model, jnp.asarray(points[rows]), jnp.asarray(levels[rows])
-        begin = np.asarray(draw(jnp.asarray(rows, jnp.int32)), np.float64)
+        at = model, to_device(points[rows]), to_device(levels[rows])
+        begin = np.asarray(draw(rows.astype(np.int32)), np.float64)
         found = leading_triplets(_columns(_push, at, rows), _columns(_pull, at, rows), begin, tolerance, max_rounds)
         real = min(batch_size, number - start)
         whole = {"values": found.values, "left": found.left, "right": found.right, "residuals": found.residuals}

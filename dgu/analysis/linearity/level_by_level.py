@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
@@ -173,10 +172,7 @@ def level_outputs(
     outputs = {}
     for name, denoiser in denoisers.items():
         outputs[name] = np.stack(
-            [
-                np.asarray(_evaluated(denoiser, level, jnp.asarray(x), sigma))
-                for level, (sigma, x) in enumerate(zip(levels, noisy))
-            ]
+            [np.asarray(_evaluated(denoiser, level, x, sigma)) for level, (sigma, x) in enumerate(zip(levels, noisy))]
         )
         require_finite(np.moveaxis(outputs[name].reshape(*noisy.shape[:2], -1), 2, 1), levels, name)
     return noisy, outputs

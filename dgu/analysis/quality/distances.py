@@ -19,7 +19,7 @@ from dgu.analysis.quality.balls import ball_counts
 from dgu.analysis.quality.neighbours import nearest, nearest_rows
 from dgu.analysis.stats.estimates import Estimate, proportion
 from dgu.analysis.stats.resampling import sample_deviation, t_interval
-from dgu.core.arrays import as_floats, as_labels, check_squares, checked_rows
+from dgu.core.arrays import as_floats, as_labels, check_squares, checked_rows, to_device
 from dgu.core.chunks import check_chunk
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
@@ -78,7 +78,7 @@ def extract_features(
         for start in range(0, len(images), block_size):
             block = images[start : start + block_size]
             padded = np.concatenate([block, np.repeat(block[-1:], block_size - len(block), axis=0)])
-            part = as_floats("features", features(jnp.asarray(padded)))
+            part = as_floats("features", features(to_device(padded)))
             require(part.shape[:1] == (block_size,), "features", part.shape, f"an array of {block_size} rows")
             parts.append(part.reshape(block_size, -1)[: len(block)])
         rows = np.concatenate(parts)
@@ -183,11 +183,12 @@ def nearest_neighbours(
     require_whole("replicates", replicates, 2)
     sample_distance, sample_index = nearest(samples, train, block_size)
     heldout_distance, _ = nearest(heldout, train, block_size)
-    quantiles = jnp.asarray(np.asarray([0.5, 0.01], sample_distance.dtype))
+    quantiles = np.asarray([0.5, 0.01], sample_distance.dtype)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.quantile(sample_distance, quantiles) / np.quantile(heldout_distance, quantiles)
-    sides = (jnp.asarray(sample_distance), jnp.asarray(heldout_distance))
-    draws = np.asarray(_quantile_ratios(*sides, quantiles, jax.random.split(key, replicates)), np.float64)
+    draws = np.asarray(
+        _quantile_ratios(sample_distance, heldout_distance, quantiles, jax.random.split(key, replicates)), np.float64
+    )
     same = f"{int((heldout_distance == 0).sum())} of {len(heldout_distance)} rows that are in the training set"
     require(bool(np.isfinite(value).all() and np.isfinite(draws).all()), "heldout", same, "rows that are not, or fewer")
     ratios = [_bootstrap(float(value[i]), draws[:, i]) for i in range(2)]
@@ -242,7 +243,7 @@ def variance_ratio(
                     f"reference rows of class {label}: are all equal; must vary, to be a measure of others"
                 )
         keys = jax.random.split(jax.random.fold_in(key, number), len(classes))
-        draws = _bootstrap_traces(jnp.asarray(padded), jnp.asarray(counts), keys, replicates)
+        draws = _bootstrap_traces(padded, counts, keys, replicates)
         traces.append(((padded.astype(np.float64) ** 2).sum(axis=(1, 2)) / (counts - 1), np.asarray(draws, np.float64)))
     (value, draws), (reference_value, reference_draws) = traces
     single = np.flatnonzero((reference_draws <= _NO_VARIANCE * reference_value[:, None]).any(axis=1))

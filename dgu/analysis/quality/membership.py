@@ -86,13 +86,13 @@ def denoising_loss(
     require(len(sigmas) >= 1 and min(sigmas) > 0, "sigmas", tuple(sigmas), "one or more positive levels")
     require(draws >= 1, "draws", draws, "1 or more")
     keys = jnp.stack([stream(key, "loss", draw) for draw in range(draws)])
-    levels = jnp.asarray(sigmas, images.dtype)
+    levels = np.asarray(sigmas, images.dtype)
     size = min(batch_size, len(images))
     model, found = as_pytree(denoiser), []
     for start in range(0, len(images), size):
         rows = np.minimum(np.arange(start, start + size), len(images) - 1)
-        given = None if marks is None else jnp.asarray(marks[rows])
-        block = _losses(model, jnp.asarray(images[rows]), jnp.asarray(rows, jnp.int32), given, levels, keys)
+        given = None if marks is None else marks[rows]
+        block = _losses(model, images[rows], rows.astype(np.int32), given, levels, keys)
         found.append(np.asarray(block)[: len(images) - start])
         if progress is not None:
             progress(min(start + size, len(images)), len(images))

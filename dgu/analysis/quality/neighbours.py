@@ -149,14 +149,14 @@ def _nearest(
     places = np.empty((len(queries), groups), np.int32)
     for rows, blocks in query_panels(queries, centre, dtype, block_size):
         best = [
-            (jnp.full((groups, block.shape[0]), jnp.inf, block.dtype), jnp.zeros((groups, block.shape[0]), jnp.int32))
+            (np.full((groups, block.shape[0]), np.inf, block.dtype), np.zeros((groups, block.shape[0]), np.int32))
             for block in blocks
         ]
         size = blocks[0].shape[0]
         for start, block, norms in reference_blocks(reference, centre, dtype, block_size):
             for number, panel in enumerate(blocks):
                 offset = start - rows.start - number * size if own else _FAR
-                best[number] = _merge_groups(best[number], panel, block, norms, jnp.int32(start), jnp.int32(offset))
+                best[number] = _merge_groups(best[number], panel, block, norms, np.int32(start), np.int32(offset))
             jax.block_until_ready(best)  # Else the blocks of all steps to come would be held at once.
         minima[rows] = np.concatenate([np.asarray(one[0]).T for one in best])[: rows.stop - rows.start]
         places[rows] = np.concatenate([np.asarray(one[1]).T for one in best])[: rows.stop - rows.start]

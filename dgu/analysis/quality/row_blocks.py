@@ -73,7 +73,7 @@ def reference_blocks(
 def _block(rows: np.ndarray, size: int, centre: np.ndarray, dtype: np.dtype) -> Array:
     block = np.zeros((size, rows.shape[1]), dtype)
     np.subtract(rows, centre, out=block[: len(rows)], casting="same_kind")
-    return jnp.asarray(block)
+    return jax.device_put(block)  # The memory is its own: jnp.asarray would compile a program that copies it.
 
 
 @jax.jit

@@ -1,5 +1,6 @@
 """How far estimated subspaces are from the true ones, up to the order of components: angles, projectors, recovery."""
 
+from functools import partial
 from itertools import permutations
 from typing import NamedTuple
 
@@ -60,7 +61,11 @@ def projector_distances(
     Zero columns are padding, and there are equally many in both. For equal ranks the two norms are the largest sine of
     a principal angle, and the root of twice the sum of squared sines.
     """
-    estimate, truth = as_jax_floats("estimate", estimate), as_jax_floats("truth", truth)
+    return _projector_distances(as_jax_floats("estimate", estimate), as_jax_floats("truth", truth))
+
+
+@jax.jit
+def _projector_distances(estimate: Array, truth: Array) -> tuple[Array, Array]:
     inner = jnp.einsum("knr,lns->klrs", estimate, truth, precision=_HIGHEST)
     off = truth[None] - jnp.einsum("knr,klrs->klns", estimate, inner, precision=_HIGHEST)
     gram = jnp.einsum("klnr,klns->klrs", off, off, precision=_HIGHEST)
@@ -111,7 +116,11 @@ def principal_basis(rows: Num[ArrayLike, "m n"], rank: Integer[Array, ""] | int,
     traced and is at most ``width``. Rows of 0 have no effect, so that sets of several sizes can be padded. With fewer
     rows than ``rank`` the last columns are arbitrary orthonormal ones, which the rows do not determine.
     """
-    rows = as_jax_floats("rows", rows)
+    return _principal_basis(as_jax_floats("rows", rows), rank, width)
+
+
+@partial(jax.jit, static_argnums=2)
+def _principal_basis(rows: Array, rank: Integer[Array, ""] | int, width: int) -> Array:
     if rows.shape[0] > rows.shape[1]:
         rows = linalg.triangle(rows)  # The same right singular vectors, from a small matrix.
     vectors = linalg.left_vectors(rows.T) if rows.shape[0] < width else linalg.svd(rows.T)[0]

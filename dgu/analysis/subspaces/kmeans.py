@@ -102,7 +102,7 @@ def kmeans(
     middle = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
     centred = rows - middle
     still = tolerance * float(centred.var(axis=0).mean())
-    at = jnp.asarray(centred), key, jnp.asarray(still), jnp.asarray(max_iterations)
+    at = centred, key, still, max_iterations
     found = KMeans(*(np.asarray(part) for part in _compiled(*at, clusters=clusters, restarts=restarts)))
     return found._replace(
         centres=(found.centres + middle).reshape(clusters, *shape[1:]),

@@ -81,7 +81,7 @@ def local_dimension(
     require_whole("probes", probes, 2)
     blocks, numbers = in_blocks(points, batch_size)
     found = [
-        _terms(as_pytree(denoiser), jnp.asarray(block), jnp.asarray(levels[rows]), rows, key, probes=int(probes))
+        _terms(as_pytree(denoiser), block, levels[rows], rows, key, probes=int(probes))
         for block, rows in zip(blocks, numbers)
     ]
     distances, traces = (

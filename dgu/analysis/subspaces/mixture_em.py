@@ -149,7 +149,7 @@ def fit_mixture(
             break
         ranks = kept
         member = _responsibilities(run.mixture, rows)
-        run = _single(rows, member, jnp.asarray(ranks), **limits, **shape)
+        run = _single(rows, member, ranks, **limits, **shape)
         traces.append(_trace(run))
         seeds.append(np.asarray(run.reseeded)[: int(run.steps)])
     mixture, event = run.mixture, data.shape[1:]

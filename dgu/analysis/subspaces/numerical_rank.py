@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Num
 
 from dgu.analysis.linearity.jacobians import singular_triplets
 from dgu.analysis.subspaces.energy_share import share_wanted
-from dgu.core.arrays import as_doubles, as_floats
+from dgu.core.arrays import as_doubles, as_floats, to_device
 from dgu.core.denoisers import as_pytree, check_range, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
@@ -149,10 +149,8 @@ def jacobian_ranks(
     parts = []
     for places in np.array_split(np.arange(len(points)), range(batch_size, len(points), batch_size)):
         rows = np.pad(places, (0, min(batch_size, len(points)) - len(places)), mode="edge")
-        right = jnp.asarray(found.right[rows], points.dtype)
-        left_over = _residual(
-            model, jnp.asarray(points[rows]), jnp.asarray(levels[rows]), right, draws[rows], int(probes)
-        )
+        at = (to_device(part[rows]) for part in (points, levels, found.right.astype(points.dtype)))
+        left_over = _residual(model, *at, draws[rows], int(probes))
         parts.append(np.asarray(left_over, np.float64)[: len(places)])
     residual = np.concatenate(parts)
     if not np.isfinite(residual).all():
@@ -184,7 +182,7 @@ def _batches(points: np.ndarray, levels: np.ndarray, batch_size: int) -> list[tu
 
 def _dense(denoiser: Any, x: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """All singular values at a batch of points, in float64."""
-    matrices = np.asarray(_jacobians(denoiser, jnp.asarray(x), jnp.asarray(sigma)), np.float64)
+    matrices = np.asarray(_jacobians(denoiser, x, sigma), np.float64)
     if not np.isfinite(matrices).all():
         raise InputError("denoiser: non-finite Jacobian: must be finite")
     return np.linalg.svd(matrices, compute_uv=False)

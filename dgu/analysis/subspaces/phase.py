@@ -18,10 +18,9 @@ from jaxtyping import Float, Num
 from dgu.analysis.stats.estimates import Estimate, normal_estimate, proportion
 from dgu.analysis.subspaces.clustering import k_subspaces, spectral_labels
 from dgu.analysis.subspaces.distances import Recovery, orthonormalised, principal_basis, recovery
-from dgu.core.arrays import as_floats, as_jax_floats
+from dgu.core.arrays import as_floats, as_jax_floats, to_device
 from dgu.core.errors import require
 from dgu.core.keys import threefry
-from dgu.core.parallel import own_devices
 from dgu.core.typing import Key
 from dgu.training.subspaces.problems import Problems
 from dgu.training.subspaces.sgd import TimeGrid, train_subspaces
@@ -116,20 +115,19 @@ def recover_by_sgd(
         it diverged, ``(P,)``, which do not count as successes.
     """
     keys = threefry(keys, "keys", shape=None)
-    starts = as_jax_floats("starts", starts)
-    groups, total = keys.shape[0], starts.shape[0]
+    first = as_floats("starts", starts)
+    groups, total = keys.shape[0], len(first)
     require(total % groups == 0, "keys", f"{groups} groups", f"a number that divides the {total} problems")
-    split = jax.tree.map(lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]), (problems, starts))
-    bases = train_subspaces(
-        keys, *split, grid=grid, steps=steps, batch_size=batch_size, learning_rate=learning_rate
-    ).reshape(starts.shape)
-    # Gathered: every device would decompose all of them.
-    bases = jax.device_put(bases, own_devices()[0])
-    diverged = ~jnp.all(jnp.isfinite(bases), axis=(1, 2, 3))
-    finite = jnp.where(diverged[:, None, None, None], 0, bases)
-    return *recover_by_bases(finite, problems.truth), diverged
+    # Cut and joined on the host, where it takes no program for each shape.
+    split = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(groups, -1, *leaf.shape[1:]), (problems, first))
+    trained = train_subspaces(keys, *split, grid=grid, steps=steps, batch_size=batch_size, learning_rate=learning_rate)
+    bases = np.asarray(trained).reshape(first.shape)
+    diverged = ~np.isfinite(bases).all(axis=(1, 2, 3))
+    finite = np.where(diverged[:, None, None, None], 0, bases)
+    return *recover_by_bases(finite, problems.truth), to_device(diverged)
 
 
+@jax.jit
 def gap_to_bound(problems: Problems) -> Float[Array, "P K"]:
     """``sqrt(sum_i |e_i|^2) / |sqrt N - sqrt(d - 1)|`` for N at least d, else over ``sqrt d - sqrt(N - 1)``: the factor
     that a constant multiplies in the bounds (13), (14), (18) and (19) on ``|U U^T - V V^T|_F``.

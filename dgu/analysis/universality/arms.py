@@ -23,7 +23,7 @@ from dgu.core.errors import require
 from dgu.core.keys import stream, threefry
 from dgu.core.parallel import on_one_device, run_jobs, shares
 from dgu.core.typing import Key
-from dgu.distributions.class_gaussians import class_key, draw_gaussian, fit_gaussian
+from dgu.distributions.class_gaussians import class_keys, draw_gaussian, fit_gaussian
 from dgu.training import classifiers
 
 PARTS = ("train", "validation", "test")
@@ -65,8 +65,8 @@ def gaussian_arms(
     require(low_rank == 0 or 2 <= low_rank <= rows.shape[1], "low_rank", low_rank, f"0, or from 2 to {rows.shape[1]}")
     names = ("mixture", "refit", "null", "low rank")
     classes = range(rows.shape[0])
-    keys = {name: jnp.stack([class_key(stream(key, name), k) for k in classes]) for name in names}
-    groups = shares(rows.shape[0])
+    keys = {name: class_keys(stream(key, name), len(classes)) for name in names}
+    groups = shares(len(classes))
 
     def one(_: None, number: int) -> dict[str, Array]:
         few, own = rows[groups[number]], {name: keys[name][groups[number]] for name in names}
@@ -205,18 +205,18 @@ def train_and_test(pool: Pool, task: Task, recipe: Recipe, seed: int, *, cross: 
         "momentum": recipe.momentum,
         "eval_interval": recipe.eval_interval,
     }
+    x = as_jax_floats("x", pool.x)  # Once for the training and the test.
     if task.two_layer:
-        fit = classifiers.fit_two_layer(pool.x, pool.y, runs, width=recipe.width, **common)
+        fit = classifiers.fit_two_layer(x, pool.y, runs, width=recipe.width, **common)
     else:
         # Overlapping random subsets use another number of rows in each replicate: a Gram matrix would be compiled anew.
         method = "auto" if subsets == 1 else "weight"
-        fit = classifiers.fit_classifiers(
-            pool.x, pool.y, runs, method=method, bias=recipe.bias, init=recipe.init, **common
-        )
+        fit = classifiers.fit_classifiers(x, pool.y, runs, method=method, bias=recipe.bias, init=recipe.init, **common)
     _, selected = classifiers.choose_learning_rate(fit, np.repeat(np.arange(len(plan)), len(rates)))
     best = np.flatnonzero(selected)
-    model = jax.tree.map(lambda leaf: leaf[best], fit.model)
-    accuracy, loss = classifiers.evaluate(model, pool.x, pool.y, tests, loss=task.loss, classes=classes)
+    # Taken on the host: on the device it would be a program for each shape.
+    model = jax.tree.map(lambda leaf: np.asarray(leaf)[best], fit.model)
+    accuracy, loss = classifiers.evaluate(model, x, pool.y, tests, loss=task.loss, classes=classes)
 
     results = {
         "accuracy": np.full((*shape, tests.shape[1]), np.nan, np.float32),

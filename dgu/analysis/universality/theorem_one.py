@@ -67,12 +67,10 @@ def universality_gap(
     n = 2 * max(1, round(design.ratio * d / 2))
     together = min(replicates, batch_size or max(1, 2**23 // (n * d)))
     here = stream(key, "theorem 1", design.law, d)
-    root = jnp.asarray(np.sqrt(design.eigenvalues(d)), jnp.result_type(float))
+    root = np.asarray(np.sqrt(design.eigenvalues(d)), jnp.result_type(float))
     padded = np.arange(-(-replicates // together) * together).reshape(-1, together)
     solve = partial(_errors, n=n, law=design.law, cosines=design.basis == "cosines")
-    found = [
-        np.asarray(solve(here, jnp.asarray(part), root, jnp.asarray(design.separation, root.dtype))) for part in padded
-    ]
+    found = [np.asarray(solve(here, part, root, np.asarray(design.separation, root.dtype))) for part in padded]
     x, gaussian = np.concatenate(found)[:replicates].T
     return {"x": x, "gaussian": gaussian}
 

@@ -104,7 +104,7 @@ def fit_classifiers(
         labels = y
     else:
         space = GramSpace(outputs, bias, init, num_train)
-        pool, labels = (x, jnp.asarray(used)), y[used]
+        pool, labels = (x, used), np.asarray(y)[used]
         runs = Runs(place[runs.rows], runs.seed, runs.learning_rate, runs.classes, runs.initial)
         validation = place[validation]
     chunk = default_chunk(space.elements(*sizes), len(runs.seed)) if chunk is None else chunk

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from dgu.core.arrays import as_jax_floats, as_labels
+from dgu.core.arrays import all_finite, as_jax_floats, as_labels, to_device
 from dgu.core.errors import require
 from dgu.core.typing import PyTree
 from dgu.training.classifiers.losses import num_outputs
@@ -27,8 +27,10 @@ def flat_pool(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     marks = as_labels("y", y)
     require(len(x) == len(marks), "y", f"{len(marks)} labels", f"as many as there are rows in x ({len(x)})")
     require(x.size > 0, "x", x.shape, "at least one row and one feature")
-    require(bool(jnp.isfinite(x).all()), "x", "non-finite values", "finite")
-    return x, jnp.asarray(marks)
+    # On the host, since a program of JAX would be compiled anew for each number of rows.
+    finite = all_finite(np.asarray(x)) if x.is_fully_addressable else bool(jnp.isfinite(x).all())
+    require(finite, "x", "non-finite values", "finite")
+    return x, to_device(marks)
 
 
 def row_indices(name: str, rows: ArrayLike, num_rows: int) -> np.ndarray:

@@ -22,6 +22,7 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
+from dgu.core.arrays import to_device
 from dgu.core.parallel import data_mesh
 from dgu.core.typing import PyTree
 from dgu.training.classifiers.losses import example_losses
@@ -274,5 +275,5 @@ def fit_runs(
     done = jax.device_get(train_runs(space, recipe, pool, labels, padded, held, chunk=chunk, mesh=mesh))
     where = np.empty(number * together, np.int64)
     where[members.reshape(-1)] = np.arange(number * together)
-    model, final, chosen, *curves = jax.tree.map(lambda a: jnp.asarray(a[place].reshape(-1, *a.shape[2:])[where]), done)
-    return Fit(model, final, jnp.asarray(rates), chosen, jnp.asarray(recipe.eval_epochs), *curves)
+    model, final, chosen, *curves = jax.tree.map(lambda a: to_device(a[place].reshape(-1, *a.shape[2:])[where]), done)
+    return Fit(model, final, to_device(rates), chosen, to_device(np.asarray(recipe.eval_epochs)), *curves)

@@ -79,8 +79,7 @@ def low_rank_problems(
     )
     require(components * wide <= dimension, "width", wide, f"such that {components} of it fit in dimension {dimension}")
     require(0 <= noise < np.inf, "noise", noise, "0 or more and finite")
-    given = (jnp.asarray(part) for part in (d, size, trial))
-    return _problems(dimension, components, wide, long, key, *given, jnp.asarray(noise, float))
+    return _problems(dimension, components, wide, long, key, d, size, trial, np.asarray(noise, float))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -128,7 +127,7 @@ def truth_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar = 0.2
     """
     key = threefry(key)
     truth = as_jax_floats("truth", truth)
-    return truth + scale * _draws(key, truth)
+    return _near(key, truth, scale)
 
 
 def random_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar | None = None) -> Float[Array, "P K n r"]:
@@ -139,8 +138,17 @@ def random_starts(key: Key, truth: Num[ArrayLike, "P K n r"], scale: Scalar | No
     """
     key = threefry(key)
     truth = as_jax_floats("truth", truth)
-    spread = jnp.asarray(truth.shape[2] ** -0.5 if scale is None else scale, truth.dtype)
-    return spread * _draws(key, truth)
+    return _scaled(key, truth, truth.shape[2] ** -0.5 if scale is None else scale)
+
+
+@jax.jit
+def _near(key: Key, truth: Array, scale: Scalar) -> Array:
+    return truth + scale * _draws(key, truth)
+
+
+@jax.jit
+def _scaled(key: Key, truth: Array, scale: Scalar) -> Array:
+    return jnp.asarray(scale, truth.dtype) * _draws(key, truth)
 
 
 @jax.jit

@@ -59,7 +59,11 @@ def exact_loss(bases: Num[ArrayLike, "n r"], rows: Num[ArrayLike, "m n"], grid: 
     which is ``E |zeta U U^T (s x0 + gamma eps) - x0|^2`` whatever U; for orthonormal columns the third term joins the
     second and the last is ``zeta^2 gamma^2 r``, so that PCA minimises it (Theorem 1). Pure.
     """
-    bases, rows = as_jax_floats("bases", bases), as_jax_floats("rows", rows)
+    return _exact_loss(as_jax_floats("bases", bases), as_jax_floats("rows", rows), grid)
+
+
+@jax.jit
+def _exact_loss(bases: Float[Array, "n r"], rows: Float[Array, "m n"], grid: TimeGrid) -> Float[Array, ""]:
     scale, noise = (jnp.asarray(part, rows.dtype) for part in grid)
     zeta = scale / (jnp.square(scale) + jnp.square(noise))
     inside = jnp.matmul(rows, bases, precision=_HIGHEST)
@@ -154,11 +158,13 @@ def train_subspaces(
     groups = starts.shape[0]
     check_chunk("batch_size", batch_size, problems.rows.shape[-1:], starts.dtype)
     keys = threefry(keys, "keys", shape=(groups,))
-    padding = -groups % mesh.size
-    fill = np.concatenate([np.arange(groups), np.zeros(padding, int)])
-    packed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[fill], (keys, problems.rows, problems.present, starts))
-    levels = TimeGrid(*(jnp.asarray(part, float) for part in (grid or vp_grid())))
-    return _train(*packed, levels, jnp.asarray(learning_rate, float), steps, batch_size, mesh)[:groups]
+    packed, padding = (keys, problems.rows, problems.present, starts), -groups % mesh.size
+    if padding:
+        fill = np.concatenate([np.arange(groups), np.zeros(padding, int)])
+        packed = jax.tree.map(lambda leaf: jnp.asarray(leaf)[fill], packed)
+    levels = TimeGrid(*(np.asarray(part, float) for part in (grid or vp_grid())))
+    trained = _train(*packed, levels, np.asarray(learning_rate, float), steps, batch_size, mesh)
+    return trained[:groups] if padding else trained
 
 
 @partial(jax.jit, static_argnames=("steps", "batch_size", "mesh"))

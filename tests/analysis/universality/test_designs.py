@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dgu.analysis.universality.arms import PARTS, Recipe, Task, assemble, cut_parts, gaussian_arms, train_and_test
+from dgu.analysis.universality.arms import PARTS, Pool, Recipe, Task, assemble, cut_parts, gaussian_arms, train_and_test
 from dgu.analysis.universality.designs import (
     COMPARED,
     averaged,
@@ -161,6 +161,27 @@ def test_ridge_is_the_solution_of_the_normal_equations():
                     assert found[arm, tested, subset, place] == pytest.approx(right.mean(), abs=1e-12)
     own = ridge_and_test(pool, task, cross=False, ridge=0.2)
     np.testing.assert_array_equal(own, np.stack([found[0, 0], found[1, 1]]))
+
+
+def test_problems_of_one_pool_share_its_products():
+    """With other classes, sizes and arms, too; rows that do not follow each other are taken as they are."""
+    arms = {name: {part: pool_rows(seed)[:, :9] for part in PARTS} for seed, name in enumerate(("one", "two"))}
+    pool, products = assemble(arms), {}
+    rows = {arm: parts | {"test": parts["test"][:, :7]} for arm, parts in pool.rows.items()}
+    apart = Pool(pool.x, pool.y, rows)
+    for given, classes, sizes in ((pool, [[0, 1]], (4, 9)), (apart, [[2, 0], [1, 2]], (4, 9)), (pool, [[0, 1]], (9,))):
+        task = Task("t", np.asarray(classes), sizes, "softmax_mse")
+        for cross in (True, False):
+            shared = ridge_and_test(given, task, cross=cross, products=products)
+            np.testing.assert_array_equal(shared, ridge_and_test(given, task, cross=cross))
+    assert set(products) == {(arm, sizes) for arm in arms for sizes in ((4, 9), (9,))}
+    images = arms["two"]["test"][[2, 0], :7].astype(np.float64)
+    train = arms["two"]["train"][[2, 0], :4].reshape(-1, D).astype(np.float64)
+    system = train.T @ train + 0.01 * np.mean(train**2) * len(train) * np.eye(D)
+    weights = np.linalg.solve(system, train.T @ np.eye(2)[np.repeat([0, 1], 4)])
+    right = np.argmax(images @ weights, axis=-1) == np.arange(2)[:, None]
+    task = Task("t", np.asarray([[2, 0]]), (4,), "softmax_mse")
+    assert ridge_and_test(apart, task)[1, 1, 0, 0] == pytest.approx(right.mean(), abs=1e-12)
 
 
 def test_a_ridge_that_is_none_is_refused():
