@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,10 @@ def compilation(*, quick: bool, kept: bool) -> Iterator[Compiled]:
     monitoring.register_event_duration_secs_listener(timed)
     monitoring.register_event_listener(counted)
     try:
-        yield found
+        with warnings.catch_warnings():
+            # A program that a killed run left half written is compiled again; nobody need hear of it.
+            warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
+            yield found
     finally:
         monitoring.unregister_event_duration_listener(timed)
         monitoring.unregister_event_listener(counted)
