@@ -9,7 +9,7 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core.keys import seeded, stream
-from dgu.models import EDMNetwork, load_checkpoint
+from dgu.models import load_checkpoint
 from experiments import study
 from experiments.molrg.dimension_arms import (
     AMBIENT,
@@ -30,6 +30,7 @@ from experiments.molrg.path_ranks import least_rank
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Measured, Noted, NotTested, all_of, at_least, within
 from experiments.study.flop import network_flop
+from experiments.subjects import Described
 
 #: Number of draws from which on Wilson's interval of a rank is narrower than its room even if they all agree.
 LEAST_DRAWS = 458
@@ -298,7 +299,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     return [_cost(config, network, own=not place) for place, network in enumerate(plan.networks)]
 
 
-def _cost(config: Config, network: EDMNetwork, *, own: bool) -> Cost:
+def _cost(config: Config, network: Described, *, own: bool) -> Cost:
     size, states = int(np.prod(network.shape)), config.trajectories * config.steps
     products = size if size <= config.dense else config.count * 12 + config.probes
     evaluations = config.trajectories * (2 * config.steps - 1) + states * (products + 1)

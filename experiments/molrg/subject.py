@@ -183,7 +183,7 @@ class Plan:
         return planned(self.checkpoint, guidance=self.guidance)
 
     @cached_property
-    def networks(self) -> list[EDMNetwork]:
+    def networks(self) -> list[Described]:
         """That one and the others."""
         return [self.network, *(planned(_parsed(pair)[0]) for pair in self.others)]
 
