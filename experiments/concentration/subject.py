@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from dgu.core.errors import require
-from dgu.models import EDMNetwork, GaussianDenoiser
+from dgu.models import GaussianDenoiser
 from dgu.samplers import Churn, heun
 from experiments.sampling import (
     PAPER_SAMPLER,
@@ -22,7 +22,7 @@ from experiments.sampling import (
 )
 from experiments.study import Cost, RunDirectory, option
 from experiments.study import Options as BaseOptions
-from experiments.subjects import given_images, load, network_images, planned, real_images, sampling_cost
+from experiments.subjects import Described, given_images, load, network_images, planned, real_images, sampling_cost
 
 PAPER = "concentration"
 #: The sampler without churn and with churn, in parts that look at both.
@@ -133,7 +133,7 @@ class Plan:
     (see ``no_network``), else None.
     """
 
-    network: EDMNetwork | None
+    network: Described | None
     shape: tuple[int, ...]
     classes: int
     per_class: int

@@ -10,13 +10,22 @@ from dgu import analysis
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Denoiser
-from dgu.models import EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, Pretrained, SkipDenoiser
+from dgu.models import EmpiricalDenoiser, GaussianDenoiser, Pretrained, SkipDenoiser
 from dgu.samplers import karras_sigmas
 from experiments.hidden_gaussian.images import Images, Sources
 from experiments.hidden_gaussian.networks import Config as NetworksConfig
 from experiments.sampling import GuidanceOptions, noise_range
 from experiments.study import Cost, Findings, RunDirectory, Table, option
-from experiments.subjects import UNTRAINED, check_shape, evaluation_cost, load, load_images, planned, random_like
+from experiments.subjects import (
+    UNTRAINED,
+    Described,
+    check_shape,
+    evaluation_cost,
+    load,
+    load_images,
+    planned,
+    random_like,
+)
 
 if TYPE_CHECKING:  # These modules import this one.
     from experiments.hidden_gaussian import jacobians, linear_maps
@@ -236,7 +245,7 @@ class Plan:
     config: AllOptions
 
     @cached_property
-    def network(self) -> EDMNetwork:
+    def network(self) -> Described:
         """The network of the checkpoint; the paper's, whose sizes are known, needs no file."""
         network = planned(self.config.checkpoint, self.config.size, self.config)
         _label(self.config, network.unet.label_dim)

@@ -11,10 +11,10 @@ import numpy as np
 
 from dgu.core.errors import require
 from dgu.data import ImageSet
-from dgu.models import EDMNetwork, Pretrained
+from dgu.models import Pretrained
 from experiments.sampling import GuidanceOptions, noise_range
 from experiments.study import Cost, RunDirectory, option
-from experiments.subjects import BUNDLED_IMAGES, auto_images, check_shape, load, load_images, planned
+from experiments.subjects import BUNDLED_IMAGES, Described, auto_images, check_shape, load, load_images, planned
 
 PAPER = "molrg"
 
@@ -138,7 +138,7 @@ class Plan:
     guidance: GuidanceOptions
 
     @cached_property
-    def network(self) -> EDMNetwork:
+    def network(self) -> Described:
         """The network of the checkpoint."""
         return planned(self.checkpoint, guidance=self.guidance)
 

@@ -16,6 +16,7 @@ from experiments.study import Cost, Findings, RunDirectory
 from experiments.study.progress import Progress
 from experiments.subjects import (
     ClassImages,
+    Described,
     given_images,
     load,
     load_images,
@@ -190,7 +191,7 @@ def _given(options: Options) -> tuple[ClassImages, np.ndarray]:
     return found
 
 
-def _of_network(options: Options, network: EDMNetwork, names: Sequence[str]) -> ClassImages:
+def _of_network(options: Options, network: Described, names: Sequence[str]) -> ClassImages:
     """The images that are sampled from a network, class by class; ``names`` are those of its classes, if known."""
     several = network.unet.label_dim >= 2
     if options.train:
