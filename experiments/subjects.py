@@ -118,6 +118,7 @@ class GuidedPretrained(Pretrained):
         options: how.
     """
 
+    denoiser: Any
     main: Pretrained
     guide: Pretrained
     options: GuidanceOptions
@@ -137,6 +138,7 @@ class GuidedPretrained(Pretrained):
 def _guided(main: Pretrained, options: GuidanceOptions, untrained_size: int | None) -> GuidedPretrained:
     name, unet = str(options.guide), main.network.unet
     shown = f"guide = {name!r}"
+    weak: Any
     if name == NO_CLASS:
         if not unet.label_dim:
             raise InputError(f"{shown}: must be another network, as that of --checkpoint has no classes")

@@ -16,6 +16,7 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from dgu.core.errors import InputError
@@ -170,10 +171,10 @@ def check_range(denoiser: Any, name: str, sigmas: Any) -> None:
 
 
 def map_batch(
-    denoiser: Denoiser, x: Float[Array, "n *event"], sigma: Float[Array, "n"], axis_name: str = "batch"
+    denoiser: Denoiser, x: Float[ArrayLike, "n *event"], sigma: Float[ArrayLike, "n"], axis_name: str = "batch"
 ) -> Float[Array, "n *event"]:
     """The denoiser on every example with its own noise level; the batch axis is bound to ``axis_name``."""
-    return _mapped(as_pytree(denoiser), x, sigma, axis_name)
+    return _mapped(as_pytree(denoiser), jnp.asarray(x), jnp.asarray(sigma), axis_name)
 
 
 @partial(jax.jit, static_argnames="axis_name")

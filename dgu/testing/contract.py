@@ -289,7 +289,7 @@ def _derivatives(report: DenoiserReport, denoiser: Denoiser, x: Array, sigma: Ar
     def backwards(model: Denoiser) -> Array:
         return jax.vjp(lambda y: model(y, sigma), x)[1](u)[0]
 
-    found = []
+    found: list[np.ndarray | None] = []
     for derivative in (forwards, backwards):
         try:
             found.append(np.asarray(jax.jit(derivative)(denoiser), np.float64))
