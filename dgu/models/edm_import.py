@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dgu.core.errors import InputError
+from dgu.models.edm import EDMNetwork
 from dgu.models.pretrained import read_pickle, save_network
 
 
@@ -25,6 +26,7 @@ def convert(snapshot: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pa
         InputError: the file cannot be written.
     """
     model = read_pickle(snapshot)
+    assert isinstance(model.network, EDMNetwork)
     path = Path(out)
     if path.is_dir():
         path = path / "network.npz"

@@ -1,7 +1,5 @@
 """The layers of diffusers' AutoencoderKL, for one image of shape (H, W, C)."""
 
-from typing import Any
-
 import jax
 from flax import nnx
 from jax import Array
@@ -75,7 +73,8 @@ class _Half(nnx.Module):
         for place, (kind, width) in enumerate(zip(kinds, widths)):
             resampler = None if place == len(widths) - 1 else "down" if encodes else "up"
             levels.append(_Level(config, kind, widths[max(0, place - 1)], width, layers, resampler, rngs))
-        setattr(self, "down_blocks" if encodes else "up_blocks", numbered(levels))
+        self.levels = "down_blocks" if encodes else "up_blocks"
+        setattr(self, self.levels, numbered(levels))
         self.mid_block = _Middle(config, config.block_out_channels[-1], rngs)
         self.conv_norm_out = group_norm(widths[-1], config.norm_num_groups, _EPSILON, rngs)
         self.conv_out = conv(widths[-1], out, 3, rngs)
@@ -83,8 +82,7 @@ class _Half(nnx.Module):
     def __call__(self, x: Array) -> Array:
         x = self.conv_in(x)
         x = x if self.encodes else self.mid_block(x)
-        levels: Any = self.down_blocks if self.encodes else self.up_blocks
-        for level in levels.values():
+        for level in getattr(self, self.levels).values():
             x = level(x)
         x = self.mid_block(x) if self.encodes else x
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))

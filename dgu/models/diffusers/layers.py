@@ -1,6 +1,6 @@
 """Layers of diffusers' networks for ONE image of shape (H, W, C); attribute names follow the reference's parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -48,7 +48,7 @@ def group_norm(channels: int, groups: int | None, epsilon: float, rngs: nnx.Rngs
     return GroupNorm(channels, num_groups=groups or min(32, channels // 4), epsilon=epsilon, rngs=rngs)
 
 
-def numbered(modules: list[nnx.Module]) -> Any:  # An nnx.Dict, whose own hints are deprecated.
+def numbered(modules: Sequence[nnx.Module]) -> Any:  # An nnx.Dict, whose own hints are deprecated.
     """Modules under the names "0", "1", ... as in the reference's lists."""
     return nnx.Dict({str(place): module for place, module in enumerate(modules)})
 

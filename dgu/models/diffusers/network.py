@@ -145,7 +145,8 @@ class RawNetwork:
         check_labelled(unet, label)
         if unet.time_embedding_type == "learned" and not isinstance(t, jax.core.Tracer):
             known = unet.num_train_timesteps or 0
-            inside = bool(np.asarray(t) == np.floor(np.asarray(t))) and 0 <= np.asarray(t) < known
+            time = np.asarray(t)
+            inside = bool((time == np.floor(time)) & (time >= 0) & (time < known))
             require(inside, "t", t, f"a whole number from 0 to {known - 1}, a row of the network's table of times")
         return self.description.raw(self.params, x, jnp.asarray(t, x.dtype), label)
 
