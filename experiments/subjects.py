@@ -5,13 +5,12 @@ an option, by class or as real ones.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dgu import data
@@ -20,9 +19,13 @@ from dgu.data.named import NAMED_SETS
 from dgu.data.splits import check_no_duplicates
 from dgu.models import NCSNPP, ADMConfig, EDMNetwork, SongUNetConfig, load_checkpoint
 from dgu.models.pretrained import Pretrained, network_file
-from experiments.study.costs import Cost
-from experiments.study.flop import matmul_flop
+from experiments.study.costs import Cost, Probe
+from experiments.study.flop import network_flop
 from experiments.study.inputs import note_choice, reading
+from experiments.study.memory import evaluation, evaluation_bytes, gradient, training_bytes
+
+if TYPE_CHECKING:
+    from dgu.training import TrainingConfig
 
 T = TypeVar("T")
 
@@ -74,23 +77,25 @@ def planned(name: str, untrained_size: int | None = None) -> EDMNetwork:
     return load(name, untrained_size).network
 
 
-@lru_cache
-def _evaluation(network: EDMNetwork) -> tuple[float, float]:
-    """FLOP of one evaluation, and bytes that it moves, from the real shapes."""
-    image = jax.ShapeDtypeStruct(network.shape, jnp.float32)
-    level = jax.ShapeDtypeStruct((), jnp.float32)
-    label = jax.ShapeDtypeStruct((), jnp.int32) if network.unet.label_dim else None
-    arguments = network.abstract_params, image, level, label
-    analysis = jax.jit(network.apply).lower(*arguments).cost_analysis() or {}
-    return matmul_flop(network.apply, *arguments), analysis.get("bytes accessed", 0.0)
-
-
 def evaluation_cost(network: EDMNetwork, stage: str, evaluations: int, batch_size: int) -> Cost:
     """The cost of evaluations of a network, ``batch_size`` images at a time."""
-    flop, moved = _evaluation(network)
-    weights = sum(leaf.size for leaf in jax.tree.leaves(network.abstract_params)) * 4
-    memory = weights + batch_size * (prod(network.shape) * 4 + moved / 8)
-    return Cost(stage, evaluations, evaluations * flop, memory)
+    probe = Probe(partial(evaluation, network), batch_size, evaluations)
+    flop, memory = network_flop(network), evaluation_bytes(network, batch_size)
+    return Cost(stage, evaluations, evaluations * flop, memory, probe=probe)
+
+
+def training_cost(network: EDMNetwork, stage: str, optimisation: "TrainingConfig", runs: int, devices: int) -> Cost:
+    """The cost of ``runs`` trainings of a network, each of which spreads a batch over ``devices``; without what they
+    leave on disk.
+
+    A gradient costs about two evaluations more than the evaluation of its loss.
+    """
+    batch = optimisation.micro_batch or optimisation.batch_size
+    at_once, accumulates = max(1, batch // devices), batch < optimisation.batch_size
+    seen = runs * optimisation.total_steps * optimisation.batch_size
+    memory = training_bytes(network, at_once, accumulates=accumulates)
+    probe = Probe(partial(gradient, network), at_once, seen)
+    return Cost(stage, seen, 3 * seen * network_flop(network), memory, probe=probe)
 
 
 def sampling_cost(network: EDMNetwork, images: int, evaluations: int, batch_size: int) -> Cost:

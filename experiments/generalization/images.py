@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dgu import plots
@@ -27,8 +25,8 @@ from experiments.generalization.images_networks import PAIRS, PRESETS, Config, P
 from experiments.generalization.statistics import unless, untrained
 from experiments.generalization.subject import PAPER, Options, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Run, Table, all_of, at_least
-from experiments.study.flop import matmul_flop
 from experiments.study.progress import Progress
+from experiments.subjects import evaluation_cost, training_cost
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -359,23 +357,20 @@ def costs(config: Config, plan: Options) -> list[Cost]:
 
 def _costs(config: Config, pool: Pool) -> list[Cost]:
     network, count = config.network(pool.images.shape[1:]), len(pool.images)
-    params = network.abstract_params
-    image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    forward = matmul_flop(network.apply, params, image, level)
     pixels, weights = pool.images[0].size, 4 * network.parameter_count
-    visits = 2 * config.seeds * config.optimisation(0).total_steps * config.batch_size
     images = 4 * config.held_out + 4 * config.train
     likelihoods = 2 * config.likelihoods * _STAGES * _ODE_STEPS * (1 + _PRODUCT * config.probes)
     samples = config.samples * (2 * config.steps - 1)
     evaluations = 2 * config.seeds * (images * config.levels * config.draws + likelihoods + samples)
     cluster_flop = 4.0 * count * config.components * config.clusters * 60 * config.restarts
     held, stored = 8.0 * count * (pixels + config.restarts * config.clusters), 8.0 * config.seeds * images
-    # A gradient costs about two more evaluations; parameters, average, two moments and gradient of two networks.
-    memory, disk = 4 * pool.images.nbytes + 10 * weights, 2 * config.seeds * 10 * weights
+    # Both networks of a pair train side by side, where there are two devices each on its own.
+    trained = training_cost(network, "image networks", config.optimisation(0), runs=2 * config.seeds, devices=1)
+    evaluated = evaluation_cost(network, "images evaluated", evaluations, 64)
     return [
         Cost("image clusters", 0, cluster_flop, held, 4.0 * count),
-        Cost("image networks", visits, 3 * visits * forward, memory, disk),
-        Cost("images evaluated", evaluations, evaluations * forward, 4 * pool.images.nbytes, stored),
+        replace(trained, disk=2 * config.seeds * 10 * weights, host=4 * pool.images.nbytes),
+        replace(evaluated, disk=stored, host=4 * pool.images.nbytes),
     ]
 
 

@@ -1,6 +1,6 @@
 """Which intrinsic dimension does a network see? The numerical rank of its Jacobian along sampling trajectories."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from experiments.molrg.networks_arms import LARGEST, planted
 from experiments.molrg.networks_config import COMPONENTS, SHAPE
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Measured, Noted, NotTested, Options, all_of, at_least, option, within
-from experiments.study.flop import network_flop
 from experiments.study.progress import Progress
+from experiments.subjects import evaluation_cost
 
 #: The mixture of the paper's figure: two orthogonal subspaces of this dimension in 48 dimensions.
 RANK = 6
@@ -386,8 +386,12 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     evaluations = config.trajectories * (2 * config.steps - 1) + states * (products + 1)
     if size <= config.dense:
         evaluations += config.compared * config.compared_levels * (config.count * 12 + config.probes)
-    memory = config.batch_size * 8 * size * min(size, config.dense)
-    return [Cost("dimension", evaluations, evaluations * network_flop(plan.network), memory, states * 24)]
+    # Products of a state's Jacobian with many vectors are taken at once.
+    together = config.batch_size * (size if size <= config.dense else config.count)
+    cost = evaluation_cost(plan.network, "dimension", evaluations, together)
+    return [
+        replace(cost, memory=cost.memory + config.batch_size * 8 * size * min(size, config.dense), disk=states * 24)
+    ]
 
 
 PART = study.Part(

@@ -1,21 +1,24 @@
 """From how many examples on do networks generalise? Scores against N and against N over the intrinsic dimension."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from dgu import analysis, plots
 from dgu.analysis.stats.estimates import Estimate, wilson
 from dgu.analysis.stats.sigmoids import SigmoidFit, fit_sigmoids
 from dgu.models import EDMNetwork
+from dgu.training import TrainingConfig
 from experiments import study
 from experiments.molrg.networks_arms import bracket, dense_curve, real_curve, real_images, unet_curve
 from experiments.molrg.networks_config import COMPONENTS, PRESETS, SHAPE, Config
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, NotTested, at_least, at_most, within
 from experiments.study.flop import network_flop
+from experiments.subjects import training_cost
 
 #: Why no sigmoid is fitted.
 NO_CROSSING = "the scores of this run do not cross 1/2"
@@ -308,10 +311,17 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
 
 
 def _unet_cost(name: str, network: EDMNetwork, count: int, steps: int, config: Config) -> Cost:
-    flop, examples = network_flop(network), count * steps * config.unet.batch_size
+    optimisation = TrainingConfig(
+        duration_kimg=steps * config.unet.batch_size / 1000, batch_size=config.unet.batch_size
+    )
+    trained = training_cost(network, name, optimisation, runs=count, devices=jax.device_count())
     evaluations = count * config.samples * (2 * config.sampler_steps - 1)
-    memory = 5 * 4 * network.parameter_count + config.unet.batch_size * int(np.prod(network.shape)) * 4 * 20
-    return Cost(name, examples + evaluations, flop * (3 * examples + evaluations), memory, 8 * network.parameter_count)
+    flop = network_flop(network) * evaluations + trained.flop
+    assert trained.probe is not None
+    # An example of a training costs three evaluations: sampling is counted in such.
+    probe = replace(trained.probe, examples=trained.probe.examples + evaluations / 3)
+    seen = trained.network_evaluations + evaluations
+    return replace(trained, network_evaluations=seen, flop=flop, disk=8 * network.parameter_count, probe=probe)
 
 
 PART = study.Part(
