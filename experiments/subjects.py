@@ -22,7 +22,7 @@ from dgu.models.pretrained import Pretrained, network_file
 from experiments.study.costs import Cost, Probe
 from experiments.study.flop import network_flop
 from experiments.study.inputs import note_choice, reading
-from experiments.study.memory import evaluation, evaluation_bytes, gradient, training_bytes
+from experiments.study.memory import Program, evaluation, evaluation_bytes, gradient, training_bytes
 
 if TYPE_CHECKING:
     from dgu.training import TrainingConfig
@@ -101,7 +101,25 @@ def training_cost(network: EDMNetwork, stage: str, optimisation: "TrainingConfig
 def sampling_cost(network: EDMNetwork, images: int, evaluations: int, batch_size: int) -> Cost:
     """The cost of ``images`` samples of ``evaluations`` each, which are stored."""
     cost = evaluation_cost(network, "sampling", images * evaluations, batch_size)
-    return replace(cost, disk=images * prod(network.shape) * 4)
+    # Timed by samples of two Heun steps, three evaluations each.
+    probe = Probe(partial(_two_steps, network), batch_size, images * evaluations / 3)
+    return replace(cost, disk=images * prod(network.shape) * 4, probe=probe)
+
+
+def _two_steps(network: EDMNetwork, batch: int) -> Program:
+    """The sampler's program for a batch of two Heun steps."""
+    from dgu.core.keys import seeded, threefry
+    from dgu.samplers import Churn, heun
+    from dgu.samplers.sample import sample_chunk
+
+    numbers = np.arange(batch, dtype=np.int32)
+    labels = np.zeros(batch, np.int32) if network.unet.label_dim else None
+    levels, churn = np.array([80.0, 1.0, 0.0], np.float32), jax.tree.map(np.float32, Churn())
+    program = partial(
+        sample_chunk, shape=network.shape, dtype=np.dtype(np.float32), base="gaussian", observe=None, stochastic=False,
+        solver=heun,
+    )  # fmt: skip
+    return program, [network.denoiser(network.abstract_params), threefry(seeded(0)), numbers, labels, levels, churn]
 
 
 def load_images(option: str, value: str, split: str, size: int | None = None, **more: Any) -> data.ImageSet:

@@ -64,7 +64,11 @@ def test_costs_count_every_evaluation_and_every_stored_number():
     assert (cost.stage, cost.network_evaluations, cost.flop) == ("sampling", 210, 210 * flop)
     assert cost.disk == 6 * 64 * 4
     assert cost.memory == evaluation_cost(network, "maps", 1, 3).memory > 4 * network.parameter_count
-    assert (cost.probe.batch, cost.probe.examples) == (3, 210)
+    # Three evaluations make a sample of two Heun steps, of which a batch is timed.
+    assert (cost.probe.batch, cost.probe.examples) == (3, 70)
+    program, shapes = cost.probe.make(5)
+    given = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype) if hasattr(leaf, "shape") else leaf, shapes[0])
+    assert program(given, *shapes[1:])[0].shape == (5, 8, 8, 1)
 
 
 # --- images by class -------------------------------------------------------------------------------------------------
