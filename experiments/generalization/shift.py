@@ -277,10 +277,7 @@ def report(config: Config, subject: Subject, results: Results) -> Findings:
             **{f"densities_far_{name}": densities(name) for name in OPTIMIZERS},
             "remarks": _against_remarks(config, remark_level),
         },
-        tables=[
-            _table(config, options.examples, found, medians),
-            exponents_table(mus, {NAMES[name]: own for name, own in level.items()}),
-        ],
+        tables=[_table(config, options.examples, found, medians), exponents_table(mus, level)],
         metrics={"median_kl": medians, "modes": list(mus)},
     )
 
