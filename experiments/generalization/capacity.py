@@ -257,7 +257,7 @@ def _figure(config: Config, found: Mapping[str, Curves]) -> "Drawing":
     size, end = np.asarray(config.widths, float), config.epochs
     names = {
         f"KL at epoch {min(EPOCH, end):,}, nats": "at_epoch",
-        "KL, median of the last 40 % of training, nats": "late",
+        "KL late in training, nats": "late",
     }
     panels = [
         plots.SizePanel(
