@@ -62,7 +62,7 @@ class Stage:
 def _unet(size: int = 16, **options: Any) -> Any:
     from dgu.models import ADMConfig, EDMNetwork
 
-    shape = {"model_channels": 32, "channel_mult": (1,), "num_blocks": 1, "attn_resolutions": ()}
+    shape: dict[str, Any] = {"model_channels": 32, "channel_mult": (1,), "num_blocks": 1, "attn_resolutions": ()}
     return EDMNetwork(ADMConfig(size, 3, 3, 0, **shape), **options)
 
 

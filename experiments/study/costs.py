@@ -56,12 +56,10 @@ def cost_table(costs: Sequence[Cost]) -> str:
         sum(cost.disk for cost in costs),
         host=max((cost.host for cost in costs), default=0),
     )
-    rows = [("stage", "network evaluations", "FLOP", "memory a device", "of the host", "disk")]
+    rows: list[tuple[str, ...]] = [("stage", "network evaluations", "FLOP", "memory a device", "of the host", "disk")]
     for cost in [*costs, total]:
-        count = f"{round(cost.network_evaluations):,}"
-        rows.append(
-            (cost.stage, count, scaled(cost.flop), *(scaled(size, "B") for size in (cost.memory, cost.host, cost.disk)))
-        )
+        sizes = [scaled(size, "B") for size in (cost.memory, cost.host, cost.disk)]
+        rows.append((cost.stage, f"{round(cost.network_evaluations):,}", scaled(cost.flop), *sizes))
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
     lines = [
         "  ".join([row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])])
