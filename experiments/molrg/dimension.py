@@ -386,7 +386,6 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     evaluations = config.trajectories * (2 * config.steps - 1) + states * (products + 1)
     if size <= config.dense:
         evaluations += config.compared * config.compared_levels * (config.count * 12 + config.probes)
-    # Products of a state's Jacobian with many vectors are taken at once.
     together = config.batch_size * (size if size <= config.dense else config.count)
     cost = evaluation_cost(plan.network, "dimension", evaluations, together)
     return [
