@@ -63,6 +63,7 @@ PARTS = (
     Part("distillation-gaussian", "distillation", "Linear distillation of a Gaussian", ("--points", "0"), long=True),
     Part("distillation-points", "distillation", "Linear distillation of 64 points", long=True),
     Part("growth", "growth", "How time and memory grow"),
+    Part("memory", "memory", "Memory of the studies' stages, predicted and measured"),
 )  # fmt: skip
 
 

@@ -300,7 +300,19 @@ def growth(figures: Figures) -> Lines:
 
 
 #: By module of the benchmark.
+def memory(figures: Figures) -> Lines:
+    """A row a stage: both predictions beside what was measured."""
+    rows = [
+        [name, *(f"{found[of] / 1e6:,.0f} MB" for of in ("trace", "compiled", "measured")),
+         f"{found['trace'] / found['measured']:.2f}", f"{found['compiled'] / found['measured']:.2f}"]
+        for name, found in figures["stages"].items()
+    ]  # fmt: skip
+    header = ("stage", "`--dry-run`", "`--probe`", "measured", "`--dry-run` / measured", "`--probe` / measured")
+    return table(header, rows)
+
+
 TABLES: dict[str, Callable[[Figures], Lines]] = {
     "sampling": sampling, "networks": networks, "samplers": samplers, "scikit": scikit, "classifiers": classifiers,
     "dynamics": dynamics, "molrg": molrg, "neighbours": neighbours, "distillation": distillation, "growth": growth,
+    "memory": memory,
 }  # fmt: skip

@@ -7,13 +7,12 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dgu import data, samplers
@@ -33,9 +32,13 @@ from dgu.models import (
 )
 from dgu.models.pretrained import Pretrained, network_file
 from experiments.sampling import GuidanceOptions
-from experiments.study.costs import Cost
-from experiments.study.flop import matmul_flop
+from experiments.study.costs import Cost, Probe
+from experiments.study.flop import network_flop
 from experiments.study.inputs import note_choice, reading
+from experiments.study.memory import Program, evaluation, evaluation_bytes, gradient, training_bytes
+
+if TYPE_CHECKING:
+    from dgu.training import TrainingConfig
 
 T = TypeVar("T")
 #: Networks without their parameters, as checkpoints describe them.
@@ -197,29 +200,49 @@ def planned(name: str, untrained_size: int | None = None, guidance: GuidanceOpti
     return load(name, untrained_size, guidance).network
 
 
-@lru_cache
-def _evaluation(network: Described) -> tuple[float, float]:
-    """FLOP of one evaluation, and bytes that it moves, from the real shapes."""
-    image = jax.ShapeDtypeStruct(network.shape, jnp.float32)
-    level = jax.ShapeDtypeStruct((), jnp.float32)
-    label = jax.ShapeDtypeStruct((), jnp.int32) if network.unet.label_dim else None
-    arguments = network.abstract_params, image, level, label
-    analysis = jax.jit(network.apply).lower(*arguments).cost_analysis() or {}
-    return matmul_flop(network.apply, *arguments), analysis.get("bytes accessed", 0.0)
-
-
 def evaluation_cost(network: Described, stage: str, evaluations: int, batch_size: int) -> Cost:
     """The cost of evaluations of a network, ``batch_size`` images at a time."""
-    flop, moved = _evaluation(network)
-    weights = sum(leaf.size for leaf in jax.tree.leaves(network.abstract_params)) * 4
-    memory = weights + batch_size * (prod(network.shape) * 4 + moved / 8)
-    return Cost(stage, evaluations, evaluations * flop, memory)
+    probe = Probe(partial(evaluation, network), batch_size, evaluations)
+    flop, memory = network_flop(network), evaluation_bytes(network, batch_size)
+    return Cost(stage, evaluations, evaluations * flop, memory, probe=probe)
+
+
+def training_cost(network: EDMNetwork, stage: str, optimisation: "TrainingConfig", runs: int, devices: int) -> Cost:
+    """The cost of ``runs`` trainings of a network, each of which spreads a batch over ``devices``; without what they
+    leave on disk.
+
+    A gradient costs about two evaluations more than the evaluation of its loss.
+    """
+    batch = optimisation.micro_batch or optimisation.batch_size
+    at_once, accumulates = max(1, batch // devices), batch < optimisation.batch_size
+    seen = runs * optimisation.total_steps * optimisation.batch_size
+    memory = training_bytes(network, at_once, accumulates=accumulates)
+    probe = Probe(partial(gradient, network), at_once, seen)
+    return Cost(stage, seen, 3 * seen * network_flop(network), memory, probe=probe)
 
 
 def sampling_cost(network: Described, images: int, evaluations: int, batch_size: int) -> Cost:
     """The cost of ``images`` samples of ``evaluations`` each, which are stored."""
     cost = evaluation_cost(network, "sampling", images * evaluations, batch_size)
-    return replace(cost, disk=images * prod(network.shape) * 4)
+    # Timed by samples of two Heun steps, three evaluations each.
+    probe = Probe(partial(_two_steps, network), batch_size, images * evaluations / 3)
+    return replace(cost, disk=images * prod(network.shape) * 4, probe=probe)
+
+
+def _two_steps(network: Described, batch: int) -> Program:
+    """The sampler's program for a batch of two Heun steps."""
+    from dgu.core.keys import seeded, threefry
+    from dgu.samplers import Churn, heun
+    from dgu.samplers.sample import sample_chunk
+
+    numbers = np.arange(batch, dtype=np.int32)
+    labels = np.zeros(batch, np.int32) if network.unet.label_dim else None
+    levels, churn = np.array([80.0, 1.0, 0.0], np.float32), jax.tree.map(np.float32, Churn())
+    program = partial(
+        sample_chunk, shape=network.shape, dtype=np.dtype(np.float32), base="gaussian", observe=None, stochastic=False,
+        solver=heun,
+    )  # fmt: skip
+    return program, [network.denoiser(network.abstract_params), threefry(seeded(0)), numbers, labels, levels, churn]
 
 
 def load_images(option: str, value: str, split: str, size: int | None = None, **more: Any) -> data.ImageSet:

@@ -38,13 +38,13 @@ from dgu.training import AUGMENT_DIM, TrainingConfig
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
-from experiments.study.flop import gradient_bytes, network_flop, tree_bytes
 from experiments.study.inputs import reading
+from experiments.study.memory import tree_bytes
 from experiments.study.options import Options, option, renamed
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
-from experiments.subjects import image_file
+from experiments.subjects import evaluation_cost, image_file, training_cost
 
 FIGURE_FILES = ("figures/loss.png", "figures/samples.png")
 #: (side, channels, classes) of the sets known by name, and of files that ``--dry-run`` knows without having them; it
@@ -169,6 +169,7 @@ PRESETS = {
         training=TrainingConfig(
             duration_kimg=2_500_000.0,
             batch_size=4096,
+            micro_batch=256,
             learning_rate=1e-4,
             ema_halflife_kimg=50_000.0,
             loss_scaling=100.0,
@@ -406,7 +407,7 @@ def sample_grid(model: Any, rows: int, seed: int) -> np.ndarray:
 
 
 def dry_run(config: Config) -> list[Cost]:
-    """What a run would cost, from the real shapes: FLOP of the traced network, memory of what its gradient keeps."""
+    """What a run would cost, from the real shapes: FLOP of the traced network, memory of its gradient on a device."""
     if config.data in _SHAPES:
         side, channels, classes = _SHAPES[config.data]
     elif Path(config.data).exists():
@@ -419,15 +420,13 @@ def dry_run(config: Config) -> list[Cost]:
     augment = config.training.augment_probability > 0
     network = build_network(config.network, config.size or side, channels, classes, augment=augment)
     weights = tree_bytes(network.abstract_params)
-    flop, activations = network_flop(network), gradient_bytes(network)
-    steps, batch = config.training.total_steps, config.training.batch_size
-    at_once = config.training.micro_batch or batch
     drawn = (min(_GRID[0], classes) if config.network.conditional else 1) * _GRID[1]
     evaluations = drawn * (2 * _GRID[2] - 1)
+    training = training_cost(network, "training", config.training, runs=1, devices=jax.device_count())
+    samples = evaluation_cost(network, "samples", evaluations, _GRID[1])
     return [
-        # Parameters, average, two moments and gradient; a gradient costs about two more evaluations.
-        Cost("training", steps * batch, 3 * steps * batch * flop, 5 * weights + at_once * activations, 9 * weights),
-        Cost("samples", evaluations, evaluations * flop, weights, drawn * math.prod(network.shape) * 4),
+        replace(training, disk=9 * weights),
+        replace(samples, disk=drawn * math.prod(network.shape) * 4),
     ]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.file_kinds import mismatch
+from dgu.core.published import origin
 from dgu.core.reading import guarded, regular_file
 from dgu.data.arrays import decoded_arrays
 from dgu.data.folders import read_edm, read_image_folder
@@ -181,7 +182,9 @@ def read_path(name: str | Path, split: str, max_bytes: int | None = None) -> Dec
     with guarded(name, _ALLOWED):
         path = Path(os.path.expanduser(name))
         if not path.exists():
-            raise InputError(f"name_or_path = {str(path)!r}: must be {_ALLOWED}")
+            known = origin(path.name)
+            wanted = f"a file that is here; it is {known}" if known else _ALLOWED
+            raise InputError(f"name_or_path = {str(path)!r}: must be {wanted}")
         return _read_folder(path, split, max_bytes) if path.is_dir() else _read_file(path, split, max_bytes)
 
 

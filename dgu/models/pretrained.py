@@ -17,6 +17,7 @@ import numpy as np
 from dgu.core.checkpoint import load_arrays, save_arrays
 from dgu.core.errors import InputError, require
 from dgu.core.file_kinds import folder_kind
+from dgu.core.published import origin
 from dgu.core.reading import guarded
 from dgu.core.safetensors_files import read_safetensors, write_safetensors
 from dgu.core.typing import PyTree
@@ -132,7 +133,9 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Pretrained:
     with guarded(f"checkpoint = {text[:300]!r}", allowed):
         if not path.exists():
             found = f" (it is {folder_kind(text)})" if os.path.isdir(text) else " (there is nothing of this name)"
-            raise InputError(f"checkpoint = {text!r}: must be {allowed}{found}")
+            known = origin(text)
+            wanted = f"a file that is here; it is {known}" if known else allowed
+            raise InputError(f"checkpoint = {text!r}: must be {wanted}{found}")
         if path.is_dir():
             return Pretrained(load_diffusers(path), {"source": {"folder": path.name}})
         return read_pickle(path) if path.suffix == ".pkl" else _read(path)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dgu.training.fixed_levels import LevelTraining as LevelTraining
     from dgu.training.fixed_levels import dsm_loss as dsm_loss
     from dgu.training.fixed_levels import initial_levels as initial_levels
+    from dgu.training.fixed_levels import level_update as level_update
     from dgu.training.fixed_levels import train_levels as train_levels
     from dgu.training.fixed_levels import train_stored_levels as train_stored_levels
     from dgu.training.fixed_levels import trains_together as trains_together

@@ -114,6 +114,32 @@ def initial_levels(network: Network, levels: int, config: LevelTraining) -> PyTr
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (levels, *leaf.shape)), state)
 
 
+def level_update(network: Network, levels: int, count: int, config: LevelTraining) -> tuple[Any, list[Any]]:
+    """The program of one update of ``levels`` levels that a device trains together, and the shapes that it takes.
+
+    For a look at what a training costs: nothing is computed.
+
+    Args:
+        network: the network of each level.
+        levels: number of levels.
+        count: number of training images, which lie on the device.
+        config: the optimisation.
+
+    Returns:
+        A compiled function, and its arguments as ``jax.ShapeDtypeStruct``.
+    """
+    shape = jax.ShapeDtypeStruct
+    # An EDMNetwork knows its shapes without a trace of thousands of draws.
+    known = isinstance(network, EDMNetwork)
+    params = network.abstract_params if known else jax.eval_shape(network.init, keys.seeded(0))
+    optimizer = jax.eval_shape(_ADAM.init, params)
+    state = {"params": params, "optimizer": optimizer, "step": shape((), jnp.int32)}
+    state = jax.tree.map(lambda leaf: shape((levels, *leaf.shape), leaf.dtype), state)
+    images, batch = shape((count, *network.shape), jnp.float32), shape((config.batch_size,), jnp.int32)
+    own = [shape((levels,), jnp.float32), shape((levels,), jnp.int32)]
+    return partial(_step, network=network, config=config), [state, images, batch, batch, *own]
+
+
 def train_levels(
     network: Network,
     state: PyTree,

@@ -18,6 +18,7 @@ from experiments import study
 from experiments.concentration import scales
 from experiments.concentration.subject import ARMS, PAPER, Plan, Subject, no_network
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Run, Table, at_least, at_most, option
+from experiments.study.memory import gradient_bytes
 from experiments.study.progress import Progress
 from experiments.subjects import sampling_cost
 
@@ -338,7 +339,9 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     trajectories = 2 * (config.samples + 4 * config.pairs) * (2 * plan.num_steps - 1)
     products = config.max_products * plan.num_steps * _EVALUATIONS_A_PRODUCT * 2 * (config.samples + config.whole)
     cost = sampling_cost(plan.network, 1, trajectories + products, 4 * config.batch_size)
-    return [replace(cost, stage="contraction", disk=2 * config.samples * plan.num_steps * 8 * 4)]
+    # A product with J^T keeps what a gradient does, of both evaluations of a step.
+    memory = max(cost.memory, gradient_bytes(plan.network, 2 * config.batch_size))
+    return [replace(cost, stage="contraction", memory=memory, disk=2 * config.samples * plan.num_steps * 8 * 4)]
 
 
 PART = study.Part(

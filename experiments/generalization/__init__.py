@@ -17,8 +17,8 @@ STUDY = Study(
     name="generalization",
     title="Generalisation in training time",
     question="How does a diffusion model's distance from its target develop in training, over seeds, training-set "
-    "sizes, distances of modes and capacities? The part images runs only where --parts asks for it: it takes minutes "
-    "more, and --dry-run says how many at least.",
+    "sizes, distances of modes and capacities? The part images runs with --preset paper, else only "
+    "where --parts asks for it: it takes minutes more, and --dry-run says how many at least.",
     options=Options,
     parts=_PARTS,
     gather=gather,
@@ -43,7 +43,7 @@ STUDY = Study(
         # Trainings of the same shapes, eight at once, so that each optimiser is compiled once; a hundred examples
         # everywhere.
         "smoke": {"epochs": 4, "evaluations": 2, "seeds": 8, "sizes": (100,), "chunk_size": 8},
-        "paper": {"seeds": 100, "evaluations": 100},
+        "paper": {"seeds": 100, "evaluations": 100, "parts": tuple(part.name for part in _PARTS)},
     },
     renamed={
         "--shift-points": "--shift.points",

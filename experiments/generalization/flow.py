@@ -1,4 +1,4 @@
-"""Theory: the gradient flow of random features in closed form, Lemmas 4 and 5, and the bounds of Theorems 1 and 2."""
+"""Theory: the gradient flow of random features in closed form, Lemmas 4 to 6, and the bounds of Theorems 1 and 2."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from dgu.distributions import draw_examples
 from dgu.models import RandomFeatures, RandomFeatureScore
 from dgu.samplers import ScoreOfDensity
 from experiments import study
+from experiments.generalization import monte_carlo
 from experiments.generalization.statistics import MEDIAN_CHANGED, median_over_seeds, unless
 from experiments.generalization.subject import MEASURE, MU, PAPER, SDE, Arm, Options, Subject, check_rising
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Run, all_of, at_least, at_most, option, within
@@ -119,6 +120,14 @@ def claims(config: Config) -> tuple[Claim, ...]:
             "statistics, which holds for exponents of any distribution.",
         ),
         Claim(
+            "monte-carlo-error",
+            "The mean squared error with which m random features estimate the model with infinitely many falls as 1 / "
+            "m: the fitted exponent of m is within 0.1 of -1 (value: the exponent, median over seeds).",
+            within(-1.1, -0.9),
+            source="Lemma 6",
+            check=True,
+        ),
+        Claim(
             "bound-time",
             "With as many random features as training examples n, the bound of Theorem 1 is least at a training time "
             f"that grows as n^{EXPONENT:g}: the fitted exponent is within 0.02 of {EXPONENT:g} (value: the exponent).",
@@ -146,8 +155,9 @@ FIGURES = (
     ),
     Figure(
         "flow_rates",
-        "Best stopping time and least KL of the gradient flow against the number of training examples, one point for "
-        "each seed; the lines have the exponents of Theorem 1.",
+        "Best stopping time and least KL of the gradient flow against the number of training examples, and the error "
+        "of a Monte Carlo estimate of the model against its number of random features, one point for each seed; the "
+        "lines have the exponents of Theorem 1 and of Lemma 6.",
     ),
 )
 
@@ -158,8 +168,10 @@ def _few(sizes: Sequence[int]) -> list[int]:
 
 
 def measure(config: Config, subject: Subject, run: Run) -> dict[str, np.ndarray]:
-    """Flows of every size and seed; those of a seed have the same random features."""
-    return run.stage("curves", flows, config, subject.near, run.key)
+    """Flows of every size and seed, of which those of a seed have the same random features; Monte Carlo errors."""
+    own = stream(run.key, "monte-carlo")
+    error = run.stage("monte-carlo", monte_carlo.errors, subject.near, config.seeds, REACH, own)["error"]
+    return {**run.stage("curves", flows, config, subject.near, run.key), "error": error}
 
 
 def flows(config: Config, arm: Arm, key: Key) -> dict[str, np.ndarray]:
@@ -208,6 +220,7 @@ def report(config: Config, subject: Subject, found: Mapping[str, np.ndarray]) ->
     rise = np.stack([_excess(curves) for curves in population])
     rates, falls = _exponents(sizes, best), _exponents(sizes, least)
     rate, fall = median_interval(rates), median_interval(falls)
+    slopes = _exponents(monte_carlo.FEATURES, found["error"])
     ns = np.logspace(3, 9, 13)
     times, heights = _bound(ns)
     time_slope = _slope(ns, times)
@@ -244,10 +257,11 @@ def report(config: Config, subject: Subject, found: Mapping[str, np.ndarray]) ->
             # Exact: the bound is a closed form, and the lemmas hold of every flow or do not.
             "flow-lemmas": exactly(float(found["lemmas"].max())),
             "flow-rate": Noted(median_over_seeds(rates), note),
+            "monte-carlo-error": median_over_seeds(slopes),
             "bound-time": exactly(time_slope),
             "bound-value": exactly(_slope(ns, heights)),
         },
-        figures={"flow": _curves(config, population, kl), "flow_rates": _rates(sizes, best, least)},
+        figures={"flow": _curves(config, population, kl), "flow_rates": _rates(sizes, best, least, found["error"])},
         tables=[study.Table("Gradient flow, medians over seeds", ("examples", *columns), rows)],
         metrics={"best_time": [row[1] for row in rows], "least_kl": [row[3] for row in rows], "sizes": list(sizes)},
     )
@@ -266,7 +280,7 @@ def _slope(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _exponents(sizes: Sequence[int], values: np.ndarray) -> np.ndarray:
-    """Of each seed: exponent of ``values`` (sizes, seeds) as a power of the training-set size."""
+    """Of each seed: exponent of ``values`` (sizes, seeds) as a power of the size."""
     n = np.asarray(sizes, float)
     return np.asarray([_slope(n, own) for own in values.T])
 
@@ -293,12 +307,15 @@ def _curves(config: Config, population: np.ndarray, kl: np.ndarray) -> "Drawing"
     )
 
 
-def _rates(sizes: Sequence[int], best: np.ndarray, least: np.ndarray) -> "Drawing":
+def _rates(sizes: Sequence[int], best: np.ndarray, least: np.ndarray, error: np.ndarray) -> "Drawing":
     n, middle = np.asarray(sizes, float), len(sizes) // 2
     panels = []
     for label, points, line in zip(("best stopping time τ", "least KL over τ, nats"), (best, least), _bound(n)):
         reference = {"Theorem 1, height free": line / line[middle] * float(np.median(points[middle]))}
         panels.append(plots.SizePanel("", "examples n", label, n, {"flow": points}, reference))
+    m = np.asarray(monte_carlo.FEATURES, float)
+    line = {"1 / m, height free": float(np.median(error[0])) * m[0] / m}
+    panels.append(plots.SizePanel("", "random features m", "Monte Carlo error", m, {"estimates": error}, line))
     return plots.against_size(panels)
 
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dgu import plots
@@ -23,12 +21,12 @@ from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import geometric_mean, t_interval
 from experiments import study
 from experiments.generalization import images_networks as networks
-from experiments.generalization.images_networks import PAIRS, PRESETS, Config, Pool
+from experiments.generalization.images_networks import PAIRS, PRESETS, Config
 from experiments.generalization.statistics import unless, untrained
 from experiments.generalization.subject import PAPER, Options, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Run, Table, all_of, at_least
-from experiments.study.flop import matmul_flop
 from experiments.study.progress import Progress
+from experiments.subjects import evaluation_cost, training_cost
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -188,7 +186,7 @@ class Found:
 def measure(config: Config, subject: Subject, run: Run) -> Found:
     """Clusters; then, for each seed, a network for each pair and what it does."""
     pool = networks.load(config)
-    minutes = _minutes(_costs(config, pool))
+    minutes = _minutes(_costs(config, pool.images))
     print(f"images: about {minutes} on two cores at {_RATE:.2g} operations a second", flush=True)
     clusters = run.stage("clusters", networks.find_clusters, config, pool, run.key)
     linear = run.stage("linear", networks.linear_losses, config, pool, clusters)["loss"]
@@ -352,30 +350,27 @@ def check(config: Config, subject: Subject) -> None:
 
 
 def costs(config: Config, plan: Options) -> list[Cost]:
-    """Clusters, training, and evaluation. The images are read and checked, nothing is computed."""
-    found = _costs(config, networks.load(config))
+    """Clusters, training, and evaluation. The images are read and checked where they are here; nothing is computed."""
+    found = _costs(config, networks.planned(config))
     return [*found[:2], replace(found[2], stage=f"images evaluated (in all about {_minutes(found)} on two cores)")]
 
 
-def _costs(config: Config, pool: Pool) -> list[Cost]:
-    network, count = config.network(pool.images.shape[1:]), len(pool.images)
-    params = network.abstract_params
-    image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    forward = matmul_flop(network.apply, params, image, level)
-    pixels, weights = pool.images[0].size, 4 * network.parameter_count
-    visits = 2 * config.seeds * config.optimisation(0).total_steps * config.batch_size
-    images = 4 * config.held_out + 4 * config.train
+def _costs(config: Config, images: np.ndarray) -> list[Cost]:
+    network, count, kept = config.network(images.shape[1:]), len(images), 4 * images.nbytes
+    pixels, weights = images[0].size, 4 * network.parameter_count
+    looked = 4 * config.held_out + 4 * config.train
     likelihoods = 2 * config.likelihoods * _STAGES * _ODE_STEPS * (1 + _PRODUCT * config.probes)
     samples = config.samples * (2 * config.steps - 1)
-    evaluations = 2 * config.seeds * (images * config.levels * config.draws + likelihoods + samples)
+    evaluations = 2 * config.seeds * (looked * config.levels * config.draws + likelihoods + samples)
     cluster_flop = 4.0 * count * config.components * config.clusters * 60 * config.restarts
-    held, stored = 8.0 * count * (pixels + config.restarts * config.clusters), 8.0 * config.seeds * images
-    # A gradient costs about two more evaluations; parameters, average, two moments and gradient of two networks.
-    memory, disk = 4 * pool.images.nbytes + 10 * weights, 2 * config.seeds * 10 * weights
+    held, stored = 8.0 * count * (pixels + config.restarts * config.clusters), 8.0 * config.seeds * looked
+    # Both networks of a pair train side by side, where there are two devices each on its own.
+    trained = training_cost(network, "image networks", config.optimisation(0), runs=2 * config.seeds, devices=1)
+    evaluated = evaluation_cost(network, "images evaluated", evaluations, 64)
     return [
         Cost("image clusters", 0, cluster_flop, held, 4.0 * count),
-        Cost("image networks", visits, 3 * visits * forward, memory, disk),
-        Cost("images evaluated", evaluations, evaluations * forward, 4 * pool.images.nbytes, stored),
+        replace(trained, disk=2 * config.seeds * 10 * weights, host=kept),
+        replace(evaluated, disk=stored, host=kept),
     ]
 
 
@@ -388,7 +383,7 @@ def _minutes(costs: Sequence[Cost]) -> str:
 PART = study.Part(
     name="images",
     title="Real images",
-    question="Are far clusters of real images learned worse than near ones? Runs only where --parts asks for it.",
+    question="Are far clusters of real images learned worse than near ones?",
     paper=PAPER,
     claims=claims,
     figures=FIGURES,

@@ -13,7 +13,7 @@ import numpy as np
 
 from dgu import training
 from dgu.analysis import PCAFeatures, cluster_pairs, extract_features, kmeans, level_losses, linear_level_loss
-from dgu.core.errors import require
+from dgu.core.errors import InputError, require
 from dgu.core.keys import stream
 from dgu.core.typing import Key
 from dgu.data.scaling import PixelScale
@@ -213,6 +213,17 @@ def load(config: Config) -> Pool:
     require(components <= most, "images.components", components, f"at most {most} for these images")
     require(clusters <= len(pool), "images.clusters", clusters, f"at most {len(pool)}, the number of images")
     return Pool(pool, PixelScale.fit(pool))
+
+
+def planned(config: Config) -> np.ndarray:
+    """The images of a dry run: those that the options name, or blank ones where a known set is not here."""
+    try:
+        return load(config).images
+    except InputError:
+        if config.data not in ("mnist", "fashion-mnist"):
+            raise
+    side = config.size or 28
+    return np.broadcast_to(np.float32(0), (60_000, side, side, 1))
 
 
 def find_clusters(config: Config, pool: Pool, key: Key) -> dict[str, np.ndarray]:

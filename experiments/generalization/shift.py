@@ -14,6 +14,7 @@ from dgu.models import two_modes
 from experiments import study
 from experiments.generalization import statistics
 from experiments.generalization import subject as shared
+from experiments.generalization.growth import exponents_table
 from experiments.generalization.statistics import (
     MEDIAN_CHANGED,
     RATIO_CHANGED,
@@ -276,7 +277,7 @@ def report(config: Config, subject: Subject, results: Results) -> Findings:
             **{f"densities_far_{name}": densities(name) for name in OPTIMIZERS},
             "remarks": _against_remarks(config, remark_level),
         },
-        tables=[_table(config, options.examples, found, medians)],
+        tables=[_table(config, options.examples, found, medians), exponents_table(mus, level)],
         metrics={"median_kl": medians, "modes": list(mus)},
     )
 

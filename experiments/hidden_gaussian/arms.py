@@ -16,7 +16,9 @@ from experiments.hidden_gaussian.few_steps import sampled
 from experiments.hidden_gaussian.images import Images
 from experiments.hidden_gaussian.networks import Config
 from experiments.study import Cost
-from experiments.study.flop import gradient_bytes, network_flop, tree_bytes
+from experiments.study.flop import network_flop
+from experiments.study.memory import tree_bytes
+from experiments.subjects import evaluation_cost, training_cost
 from experiments.train import build_network
 
 
@@ -110,18 +112,21 @@ def training_costs(stage: str, design: Design, arms: Sequence[Arm]) -> list[Cost
     """What training and measuring the arms costs, from the shapes of their networks; as if none were trained yet."""
     config, marks = design.config, len(design.config.marks)
     seen, looked = config.training.total_steps * config.training.batch_size, marks * config.evaluations
-    at_once = config.training.micro_batch or config.training.batch_size
     networks = [design.network(arm) for arm in arms]
     flop = sum(network_flop(network) for network in networks)
-    weights = {network: tree_bytes(network.abstract_params) for network in set(networks)}
-    disk = marks * sum(weights[network] for network in networks)
-    # Those of the largest width hold the most.
+    disk = marks * sum(tree_bytes(network.abstract_params) for network in networks)
+    # Those of the largest width hold the most; the costliest of them stands for all, each counted by its own FLOP.
     most = max(arm.width for arm in arms)
-    widest = {network for network, arm in zip(networks, arms) if arm.width == most}
-    # Parameters, average, two moments and gradient; measuring keeps about half of what a gradient keeps.
-    training = max(5 * weights[network] + at_once * gradient_bytes(network) for network in widest)
-    measuring = max(weights[network] + config.batch_size * gradient_bytes(network) / 2 for network in widest)
-    return [
-        Cost(f"{stage}: training", len(arms) * seen, 3 * seen * flop, training, disk),
-        Cost(f"{stage}: measuring", len(arms) * looked, looked * flop, measuring),
-    ]
+    widest = max((network for network, arm in zip(networks, arms) if arm.width == most), key=network_flop)
+    alike = flop / network_flop(widest)
+    # Each training has a device of its own.
+    training = training_cost(widest, f"{stage}: training", config.training, runs=1, devices=1)
+    measuring = evaluation_cost(widest, f"{stage}: measuring", looked, config.batch_size)
+    return [_of_all(training, seen, len(arms), alike, disk), _of_all(measuring, looked, len(arms), alike, 0.0)]
+
+
+def _of_all(one: Cost, evaluations: int, arms: int, alike: float, disk: float) -> Cost:
+    """The cost of all arms, of which ``one`` is that of the widest; they cost ``alike`` times as much as it does."""
+    assert one.probe is not None
+    probe = replace(one.probe, examples=alike * one.probe.examples)
+    return replace(one, network_evaluations=arms * evaluations, flop=alike * one.flop, disk=disk, probe=probe)

@@ -4,15 +4,17 @@ A Skip-Net, a DiT, an NCSN++ and a linear map, each predicting the image itself,
 separately, by plain denoising score matching on the training images.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgu import analysis, plots, training
+from dgu import analysis, models, plots, training
 from dgu.core.errors import require
 from dgu.core.keys import seeded, stream
 from dgu.core.typing import Denoiser, Key
@@ -23,7 +25,9 @@ from experiments.hidden_gaussian.autoencoder_claims import CLAIMS, middle_levels
 from experiments.hidden_gaussian.autoencoder_networks import PRESETS, SHOWN, Config, build, optimisation, trained
 from experiments.hidden_gaussian.subject import GAUSSIAN, NETWORK, PAPER, POINTS, Plan, Subject
 from experiments.study import Cost, Figure, Findings, Part, Run, Table
-from experiments.study.flop import matmul_flop, tree_bytes
+from experiments.study.costs import Probe
+from experiments.study.flop import matmul_flop
+from experiments.study.memory import held_bytes, tree_bytes
 from experiments.study.progress import Progress
 
 #: The denoisers that autoencoders are compared with.
@@ -311,21 +315,32 @@ def check(config: Config, subject: Subject) -> None:
 def costs(config: Config, plan: Plan) -> list[Cost]:
     """The trainings, three times a forward pass for each image and step; and the measurements."""
     levels = plan.config.levels if config.sigmas is None else len(config.sigmas)
-    found = []
+    found, count = [], plan.train_count
     image, level = jax.ShapeDtypeStruct(plan.network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     for name, network in build(config, plan.network.shape).items():
         # An EDMNetwork knows its shapes without a trace of thousands of draws.
         params = network.abstract_params if isinstance(network, EDMNetwork) else jax.eval_shape(network.init, seeded(0))
         forward = matmul_flop(network.apply, params, image, level)
         weights = tree_bytes(params)
-        seen = optimisation(config, name, 0).steps * config.batch_size * levels
-        # Parameters, gradients and two moments.
-        together = training.trains_together(network, optimisation(config, name, 0))
-        memory, stages = 4.0 * weights * (levels if together else 1), 3.0 * weights * levels
-        found.append(Cost(f"training {SHOWN[name]}", seen, 3 * forward * seen, memory, stages))
+        recipe = optimisation(config, name, 0)
+        seen, stages = recipe.steps * config.batch_size * levels, 3.0 * weights * levels
+        # Networks of matrix products train a device's share of the levels together.
+        together = math.ceil(levels / jax.device_count()) if training.trains_together(network, recipe) else 1
+        update, shapes = training.level_update(network, together, count, recipe)
+        memory, batch = held_bytes(update, *shapes), config.batch_size * together
+        probe = Probe(partial(_update, network, count, recipe, together), batch, seen)
+        found.append(Cost(f"training {SHOWN[name]}", seen, 3 * forward * seen, memory, stages, probe=probe))
     rounds = config.points * config.max_rounds * 2 * (config.vectors + 1)
     measured = plan.cost("autoencoders", levels * (4 * config.images + 2 * rounds), 64)
     return [*found, measured]
+
+
+def _update(
+    network: models.Network, count: int, recipe: "training.LevelTraining", together: int, examples: int
+) -> tuple[Any, list[Any]]:
+    """The update of a smaller batch: ``examples`` of all levels that train together."""
+    batch = max(2, examples // together)
+    return training.level_update(network, together, count, replace(recipe, batch_size=batch))
 
 
 PART = Part(

@@ -1,9 +1,11 @@
 """Linear distillation of the network, exactly and by Adam, beside the Gaussian's maps (Figs 4, 14 and 22)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from dgu import analysis, plots, training
@@ -360,11 +362,13 @@ def costs(config: Config, plan: Plan) -> list[study.Cost]:
     found = plan.cost("distillation", levels * rows, max(config.batch_size, config.adam_batch))
     products = 4.0 * size**2 * (rows + config.identity_points * config.identity_draws)
     solutions = 25.0 * size**3 * 2 * (config.groups + 1)
-    # Exactly: two matrices a group and a few more; by Adam: the maps of all levels with two moments and a gradient, in
-    # float32.
-    matrix = 8 * size**2
-    memory = found.memory + max(2 * config.groups + 6, 2 * levels) * matrix
-    return [replace(found, flop=found.flop + levels * (products + solutions), memory=memory, disk=levels * matrix)]
+    # Exactly: a level at a time on each device, whose host keeps two matrices of each group; by Adam: the maps of its
+    # share of the levels with two moments and a gradient, in float32.
+    matrix, devices = 8 * size**2, jax.device_count()
+    memory = found.memory + max(8, 2 * math.ceil(levels / devices)) * matrix
+    host = min(jax.local_device_count(), levels) * (2 * config.groups + 6) * matrix
+    flop = found.flop + levels * (products + solutions)
+    return [replace(found, flop=flop, memory=memory, host=host, disk=levels * matrix)]
 
 
 PART = study.Part(

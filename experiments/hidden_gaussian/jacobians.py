@@ -1,6 +1,6 @@
 """The network's Jacobian along sampling paths: its singular vectors beside principal components (Figs 28 and 30)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from experiments import study
 from experiments.hidden_gaussian import by_level, singular_vectors
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Figure, Findings, Noted, Run, at_least, option
+from experiments.study.memory import gradient_bytes
 from experiments.study.progress import Progress
 
 FIGURES = (
@@ -235,9 +236,12 @@ def costs(config: Config, plan: Plan) -> list[study.Cost]:
     rounds = config.max_rounds * 2 * (config.vectors + 1)
     products = config.trajectories * (plan.config.levels + len(config.perturbed)) * rounds
     ends = len(config.perturbed) * config.directions * (2 * len(config.lengths) + 1)
+    found = plan.cost("jacobians", products + ends * evaluations_a_sample, config.batch_size * config.vectors)
+    # A product with J^T keeps what a gradient does.
+    memory = max(found.memory, gradient_bytes(plan.network, config.batch_size))
     return [
         plan.cost("trajectories", config.trajectories * evaluations_a_sample, plan.config.batch_size),
-        plan.cost("jacobians", products + ends * evaluations_a_sample, config.batch_size * config.vectors),
+        replace(found, memory=memory),
     ]
 
 

@@ -149,7 +149,7 @@ def usable_sizes(option: str, sizes: Sequence[int], images: Images, most: int, w
 
 
 #: Images, side and channels of the paper's sets, for a dry run without their files.
-_KNOWN = {
+KNOWN = {
     "fashion-mnist": (60_000, 28, 1),
     "cifar10": (50_000, 32, 3),
     "ffhq-64x64.zip": (70_000, 64, 3),
@@ -163,9 +163,9 @@ def planned(config: Config) -> Images:
     try:
         return gather(config)
     except InputError:
-        if config.data not in _KNOWN:
+        if config.data not in KNOWN:
             raise
-    count, side, channels = _KNOWN[config.data]
+    count, side, channels = KNOWN[config.data]
     size = config.size or side + 2 * config.pad
     blank = np.broadcast_to(np.float32(0), (count // 2 if config.sources.halved else count, size, size, channels))
     return Images(blank, blank, False, f"{config.data}, which is not on this machine")
@@ -215,7 +215,9 @@ def _as_in_paper(
 _FFHQ = partial(
     _as_in_paper,
     _ncsnpp(128, 0.05, (1, 2, 2, 2)),
-    TrainingConfig(duration_kimg=70_246.0, batch_size=256, learning_rate=2e-4, augment_probability=0.15),
+    TrainingConfig(
+        duration_kimg=70_246.0, batch_size=256, micro_batch=64, learning_rate=2e-4, augment_probability=0.15
+    ),
     (205.0, 512.0, 920.0, 2_508.0, 10_035.0, 35_126.0),
 )
 PRESETS = {

@@ -13,6 +13,7 @@ from dgu.core.typing import Denoiser
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, Pretrained, SkipDenoiser
 from dgu.samplers import karras_sigmas
 from experiments.hidden_gaussian.images import Images, Sources
+from experiments.hidden_gaussian.networks import KNOWN
 from experiments.hidden_gaussian.networks import Config as NetworksConfig
 from experiments.sampling import GuidanceOptions, noise_range
 from experiments.study import Cost, Findings, RunDirectory, Table, option
@@ -255,6 +256,12 @@ class Plan:
     def size(self) -> int:
         """Number of values in an image."""
         return int(np.prod(self.network.shape))
+
+    @property
+    def train_count(self) -> int:
+        """Number of training images, as far as it is known without them; as many as Fashion-MNIST has else."""
+        known, *_ = KNOWN.get(self.config.data, KNOWN["fashion-mnist"])
+        return self.config.train_images or known
 
     @property
     def steps(self) -> int:

@@ -1,6 +1,6 @@
 """Which intrinsic dimension does a network see? The numerical rank of its Jacobian along sampling trajectories."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,7 @@ from experiments.molrg.networks_arms import LARGEST, planted
 from experiments.molrg.path_ranks import least_rank
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Measured, Noted, NotTested, all_of, at_least, within
-from experiments.study.flop import network_flop
-from experiments.subjects import Described
+from experiments.subjects import Described, evaluation_cost
 
 #: Number of draws from which on Wilson's interval of a rank is narrower than its room even if they all agree.
 LEAST_DRAWS = 458
@@ -305,8 +304,10 @@ def _cost(config: Config, network: Described, *, own: bool) -> Cost:
     evaluations = config.trajectories * (2 * config.steps - 1) + states * (products + 1)
     if own and size <= config.dense:
         evaluations += config.compared * config.compared_levels * (config.count * 12 + config.probes)
-    memory = config.batch_size * 8 * size * min(size, config.dense)
-    return Cost("dimension", evaluations, evaluations * network_flop(network), memory, states * 24)
+    # Products of a state's Jacobian with many vectors are taken at once.
+    together = config.batch_size * (size if size <= config.dense else config.count)
+    cost = evaluation_cost(network, "dimension", evaluations, together)
+    return replace(cost, memory=cost.memory + config.batch_size * 8 * size * min(size, config.dense), disk=states * 24)
 
 
 PART = study.Part(

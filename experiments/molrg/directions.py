@@ -1,7 +1,7 @@
 """Do the leading singular vectors of a network's Jacobian span what an image can change into? Edits of images along
 them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -17,8 +17,8 @@ from dgu.samplers import invert, karras_sigmas
 from experiments import study
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Options, at_least, at_most, option
-from experiments.study.flop import network_flop
 from experiments.study.progress import Progress
+from experiments.subjects import evaluation_cost
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -328,8 +328,8 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     size, states = int(np.prod(plan.network.shape)), len(config.sigmas) * config.images
     edits = 2 * config.vectors * (2 * len(config.strengths) + 1)
     evaluations = states * (2 * config.vectors * config.max_rounds + edits * 2 * config.steps + 4 * config.steps)
-    flop = evaluations * network_flop(plan.network)
-    return [Cost("directions", evaluations, flop, 8 * size * edits, states * edits * size * 4)]
+    cost = evaluation_cost(plan.network, "directions", evaluations, edits)
+    return [replace(cost, disk=states * edits * size * 4)]
 
 
 PART = study.Part(

@@ -1,7 +1,7 @@
 """From how many examples on do networks generalise? Scores against N and against N over the intrinsic dimension."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,15 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.analysis.stats.estimates import Estimate, wilson
 from dgu.models import EDMNetwork
+from dgu.training import TrainingConfig
 from experiments import study
 from experiments.molrg.networks_arms import bracket, dense_curve, unet_curve
 from experiments.molrg.networks_config import COMPONENTS, PRESETS, SHAPE, Config
 from experiments.molrg.score_fits import Fits, collapse, crossed, ends, panels
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, at_least, at_most, within
-from experiments.study.flop import gradient_bytes, network_flop
+from experiments.study.flop import network_flop
+from experiments.subjects import training_cost
 
 #: Room around the score of the true distribution, and training examples for each dimension at which networks reach it.
 _ROOM, _TENS = 0.01, (30.0, 120.0)
@@ -217,19 +219,28 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     trained, sampled = unet.steps * unet.batch_size, config.samples * (2 * config.sampler_steps - 1)
     return [
         Cost("dense networks", examples + evaluations, dense * (3 * examples + evaluations), memory, 0),
-        training_cost("U-Nets", unet.network, curves, trained, sampled, unet.batch_size),
+        networks_cost("U-Nets", unet.network, curves, trained, sampled, unet.batch_size),
     ]
 
 
-def training_cost(
+def networks_cost(
     name: str, network: EDMNetwork, count: int, examples: int, evaluations: int, at_once: int, beside: int = 1
 ) -> Cost:
     """``count`` networks, each trained on so many ``examples``, ``at_once`` in a gradient, and then evaluated so often;
     ``beside`` of them share a device."""
-    flop, examples, evaluations = network_flop(network), count * examples, count * evaluations
-    weights = 4 * network.parameter_count
-    memory = 5 * weights * beside + at_once * gradient_bytes(network)
-    return Cost(name, examples + evaluations, flop * (3 * examples + evaluations), memory, 2 * weights)
+    optimisation = TrainingConfig(duration_kimg=examples / 1000, batch_size=at_once)
+    trained = training_cost(network, name, optimisation, runs=count, devices=1)
+    assert trained.probe is not None
+    # An example of a training costs three evaluations: sampling is counted in such.
+    probe = replace(trained.probe, examples=trained.probe.examples + count * evaluations / 3)
+    return replace(
+        trained,
+        network_evaluations=trained.network_evaluations + count * evaluations,
+        flop=trained.flop + network_flop(network) * count * evaluations,
+        memory=beside * trained.memory,
+        disk=8 * network.parameter_count,
+        probe=probe,
+    )
 
 
 PART = study.Part(

@@ -6,7 +6,7 @@ import numpy as np
 from dgu import plots
 from dgu.analysis.stats.estimates import Estimate
 from experiments import study
-from experiments.molrg.networks import training_cost
+from experiments.molrg.networks import networks_cost
 from experiments.molrg.path_ranks import least_rank
 from experiments.molrg.real_arms import RealImages, real_sets, trained_on
 from experiments.molrg.real_config import AUTO, PRESETS, Config
@@ -176,7 +176,7 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
     count, at_once = sets * len(config.counts), config.micro_batch or config.batch_size
     beside = -(-len(config.counts) // jax.local_device_count())
     trained = config.steps * config.batch_size
-    return [training_cost("real images", network, count, trained, evaluations, at_once, beside)]
+    return [networks_cost("real images", network, count, trained, evaluations, at_once, beside)]
 
 
 PART = study.Part(

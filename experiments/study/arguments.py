@@ -27,6 +27,8 @@ _SWITCHES = {
     "recompile": "Compile every program anew. Otherwise compiled programs are kept in the user's cache (~/.cache/dgu, "
     "at most 1 GB), where the next run finds them; JAX_COMPILATION_CACHE_DIR names another folder.",
     "dry_run": "Print what the run would cost, and stop.",
+    "probe": "Print what the run would cost, run one batch of each stage to tell how many hours that is on this "
+    "machine, and stop.",
     "report_only": "Make figures, claims and report of a finished run again from what it stored, without measuring.",
 }
 #: What names a field in an error: ``splits.fit``, ``low_rank_fit`` or ``seeds = 3``, neither in quotes nor in a path.
@@ -37,7 +39,7 @@ def parse(
     presets: Mapping[str, ConfigT], argv: Sequence[str], *, name: str, description: str, offered: Sequence[str] = ()
 ) -> Any:
     """The options of a study: an object with ``config``, ``preset``, ``out`` and the switches ``offered``, of
-    ``recompile``, ``dry_run`` and ``report_only``.
+    ``recompile``, ``dry_run``, ``probe`` and ``report_only``.
 
     The preset is found first and gives the defaults that the other options override.
 

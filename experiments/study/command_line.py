@@ -49,8 +49,8 @@ def run_experiment(
             is the one called ``"default"``.
         run: the study; stores its stages and figures in the directory and returns its report.
         name: the experiment's name, as in ``python -m experiments.NAME``.
-        dry_run: what a configuration would cost; gives the command line ``--dry-run``, and is printed before a run of
-            the preset ``paper`` starts.
+        dry_run: what a configuration would cost; gives the command line ``--dry-run`` and ``--probe``, and is
+            printed before a run of the preset ``paper`` starts.
         description: what the study asks, for ``--help``.
         claim_ids, figure_files: the claims and figures of its report, if they are known beforehand; ``RuntimeError``
             where the report holds others.
@@ -65,12 +65,12 @@ def run_experiment(
     argv = list(sys.argv[1:] if argv is None else argv)
     with in_one_line(name, explain=lambda line: under_its_option(line, argv, option_types(presets["default"]))):
         refuse_renamed(argv, renamed or {})
-        offered = ["recompile"] + ["dry_run"] * (dry_run is not None) + ["report_only"] * report_only
+        offered = ["recompile"] + ["dry_run", "probe"] * (dry_run is not None) + ["report_only"] * report_only
         options = parse(presets, argv, name=name, description=description, offered=offered)
         again = report_only and options.report_only
-        if dry_run is not None and options.dry_run:
+        if dry_run is not None and (options.dry_run or options.probe):
             print(f"{name}, preset {options.preset}: what it would cost (nothing was run)")
-            _print_costs(dry_run(options.config))
+            _print_costs(dry_run(options.config), probed=options.probe)
             return ()
         out = options.out or Path("runs") / f"{name}-{options.preset}"
         existed = os.path.exists(out)
@@ -132,12 +132,17 @@ def run_command(
         run(parse_alone(options, argv, name=name))
 
 
-def _print_costs(costs: Sequence[Cost]) -> None:
-    """The table of costs, and the least time that they take here."""
+def _print_costs(costs: Sequence[Cost], probed: bool = False) -> None:
+    """The table of costs, and the least time that they take here, or what a batch of each stage says of it."""
     import jax
 
     print(cost_table(costs), flush=True)
-    print(least_time(costs, matmul_rate(), jax.device_count()), flush=True)
+    if probed:
+        from experiments.study.probe import probe
+
+        probe(costs, matmul_rate(), jax.device_count(), lambda line: print(line, flush=True))
+    else:
+        print(least_time(costs, matmul_rate(), jax.device_count()), flush=True)
 
 
 def _write(directory: RunDirectory, report: Report, config: Any) -> None:

@@ -1,8 +1,24 @@
 """The table that ``--dry-run`` prints: what a preset would cost, without running it."""
 
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One batch of a stage, such as ``--probe`` runs on one device.
+
+    Attributes:
+        make: ``make(n)`` gives the function for n examples at once, and its arguments or their shapes.
+        batch: examples that a device takes at once in a run.
+        examples: examples of the whole stage, on all devices.
+    """
+
+    make: Callable[[int], tuple[Callable[..., Any], Sequence[Any]]]
+    batch: int
+    examples: float
 
 
 @dataclass(frozen=True)
@@ -13,9 +29,11 @@ class Cost:
         stage: name of the stage.
         network_evaluations: evaluations of the denoiser, one image each.
         flop: floating-point operations.
-        memory: bytes held at once.
+        memory: bytes held at once by a device, of as many as ``jax.device_count()``.
         disk: bytes left on disk.
         about: what the stage consists of, in whole sentences that are printed below the table; may be empty.
+        probe: what ``--probe`` runs of it; None has its time told by its FLOP.
+        host: bytes held at once by the host, such as a set of images, where they are not copied to a device whole.
     """
 
     stage: str
@@ -24,6 +42,8 @@ class Cost:
     memory: float = 0
     disk: float = 0
     about: str = ""
+    probe: Probe | None = field(default=None, compare=False)
+    host: float = 0
 
 
 def cost_table(costs: Sequence[Cost]) -> str:
@@ -34,12 +54,13 @@ def cost_table(costs: Sequence[Cost]) -> str:
         sum(cost.flop for cost in costs),
         max((cost.memory for cost in costs), default=0),
         sum(cost.disk for cost in costs),
+        host=max((cost.host for cost in costs), default=0),
     )
-    rows = [("stage", "network evaluations", "FLOP", "memory", "disk")]
+    rows: list[tuple[str, ...]] = [("stage", "network evaluations", "FLOP", "memory a device", "of the host", "disk")]
     for cost in [*costs, total]:
-        count = f"{round(cost.network_evaluations):,}"
-        rows.append((cost.stage, count, scaled(cost.flop), scaled(cost.memory, "B"), scaled(cost.disk, "B")))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        sizes = [scaled(size, "B") for size in (cost.memory, cost.host, cost.disk)]
+        rows.append((cost.stage, f"{round(cost.network_evaluations):,}", scaled(cost.flop), *sizes))
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
     lines = [
         "  ".join([row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])])
         for row in rows

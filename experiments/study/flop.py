@@ -1,6 +1,6 @@
-"""The arithmetic and the memory of a function, from its trace: what ``--dry-run`` prints."""
+"""The arithmetic of a function, from its trace: what ``--dry-run`` prints."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from dgu.models import EDMNetwork
+from dgu.models import DiffusersNetwork, EDMNetwork
+from experiments.study.memory import inner_programs
 
 #: Functions that do less work than the published order of operations, by their names in a trace, and by what factor: a
 #: 3 x 3 convolution of an image doubled in size takes nine multiplications where ours takes four, a 1 x 1 four for one.
@@ -31,27 +32,12 @@ def matmul_flop(function: Callable[..., Any], *arguments: Any) -> float:
 
 
 @lru_cache(maxsize=32)
-def network_flop(network: EDMNetwork) -> float:
+def network_flop(network: DiffusersNetwork | EDMNetwork) -> float:
     """``matmul_flop`` of one evaluation of a network; a gradient costs about two more evaluations."""
     return matmul_flop(network.apply, network.abstract_params, *_example(network))
 
 
-@lru_cache(maxsize=8)
-def gradient_bytes(network: EDMNetwork) -> int:
-    """Bytes that a gradient keeps of one evaluation of a network, beside the parameters."""
-    params = network.abstract_params
-    kept = jax.eval_shape(
-        lambda params, *rest: jax.vjp(lambda p: network.apply(p, *rest), params)[1], params, *_example(network)
-    )
-    return max(0, tree_bytes(kept) - tree_bytes(params))
-
-
-def tree_bytes(tree: Any) -> int:
-    """Bytes of all arrays of a pytree, or of their shapes."""
-    return sum(prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _example(network: EDMNetwork) -> list[jax.ShapeDtypeStruct]:
+def _example(network: DiffusersNetwork | EDMNetwork) -> list[jax.ShapeDtypeStruct]:
     """Shapes of one image, its noise level and, for a network with classes, its class."""
     image, level = jax.ShapeDtypeStruct(network.shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     return [image, level, *([jax.ShapeDtypeStruct((), jnp.int32)] if network.unet.label_dim else [])]
@@ -75,7 +61,7 @@ def _of_equation(equation: Any) -> float:
         # (G, N, h, w, O).
         return 2.0 * equation.outvars[0].aval.size * prod(equation.invars[1].aval.shape[1:-1])
     shortcut = PUBLISHED_OVER_OURS.get(params.get("name", ""), 1.0)
-    inner = [shortcut * _count(jaxpr) for jaxpr in _inner(params)]
+    inner = [shortcut * _count(jaxpr) for jaxpr in inner_programs(params)]
     return (
         params.get("length", 1) * sum(inner)
         if name == "scan"
@@ -83,12 +69,3 @@ def _of_equation(equation: Any) -> float:
         if name == "cond"
         else sum(inner)
     )
-
-
-def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
-    for value in params.values():
-        for entry in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(entry, core.ClosedJaxpr):
-                yield entry.jaxpr
-            elif isinstance(entry, core.Jaxpr):
-                yield entry

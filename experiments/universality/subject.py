@@ -245,6 +245,8 @@ def _replicate_costs(options: Options, known: ClassImages) -> list[Cost]:
     fit_rows = min(splits.total, d)
     mixture = 2 * options.draws * k * (2 * splits.total * d * fit_rows + 2 * drawn * fit_rows * d)
     image, kept = 4 * k * d, every * drawn
+    # The host keeps all sets of images; the devices hold one at a time, beside what it is made of.
+    at_once = 2 * image * max(splits.total, *gaussian_sizes(options).values())
     again = options.resampled_pools * options.resampled_splits
     few = min(d, MOST_DIMENSIONS)
     ridge = every * (4 * k * options.sizes[-1] * few**2 + len(tasks(options, sets, k, 0)) * few**3)
@@ -253,7 +255,8 @@ def _replicate_costs(options: Options, known: ClassImages) -> list[Cost]:
             "mixtures",
             0,
             (options.replicates + again) * mixture,
-            image * (kept + 2 * splits.total),
+            at_once,
+            host=image * (kept + 2 * splits.total),
             about=f"Fitted to all {splits.total:,} images of each class, and drawn {options.draws} times in every "
             f"replicate. {_about_spectra(options, known)}",
         ),
@@ -261,11 +264,19 @@ def _replicate_costs(options: Options, known: ClassImages) -> list[Cost]:
             "classifiers",
             0,
             options.replicates * fit_flop,
-            image * (kept + splits.total),
+            at_once,
             options.replicates * image,
+            host=image * (kept + splits.total),
             about=_about_classifiers(options, known),
         ),
-        Cost("resampled", 0, again * ridge, image * (kept + splits.total), options.resampled_pools * image),
+        Cost(
+            "resampled",
+            0,
+            again * ridge,
+            at_once,
+            options.resampled_pools * image,
+            host=image * (kept + splits.total),
+        ),
     ]
 
 

@@ -4,14 +4,27 @@ import dataclasses
 import json
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dgu.analysis import Grid, mode_scores
 from dgu.analysis.stats.estimates import normal_estimate
 from dgu.core.errors import InputError
-from dgu.models import two_modes
-from experiments.generalization import STUDY, boxes, capacity, flow, shift, statistics, stopping, three_ways
+from dgu.models import RandomFeatures, two_modes
+from experiments.generalization import (
+    STUDY,
+    boxes,
+    capacity,
+    flow,
+    growth,
+    monte_carlo,
+    shift,
+    statistics,
+    stopping,
+    three_ways,
+)
 from experiments.generalization.statistics import rise, untested_rise
 from experiments.generalization.subject import PAPER, SDE, Arm, Options, Subject, check_grid, grid_for
 from experiments.study.claims import NotTested, judge
@@ -225,7 +238,8 @@ def test_the_u_shape_of_the_flow_follows_the_data():
     noise = 0.002 * np.random.default_rng(0).normal(size=(2, 10, len(t)))
 
     def claim(curve):
-        found = {"population": curve + noise, "kl": 1 + noise, "gap": 1 + noise, "lemmas": np.full((2, 10, 2), 0.5)}
+        found = {"population": curve + noise, "kl": 1 + noise, "gap": 1 + noise, "lemmas": np.full((2, 10, 2), 0.5),
+                 "error": np.ones((4, 10)) / np.array(monte_carlo.FEATURES)[:, None]}  # fmt: skip
         return judged(flow.PART, flow.report(config, None, found).claims, config)["flow-u-shape"]
 
     risen, level = claim(1 + np.exp(-8 * t) + 0.3 * t), claim(1 + np.exp(-20 * t))
@@ -254,23 +268,66 @@ def test_runs_that_never_reach_the_goal_are_shown_and_rank_last():
     config = capacity.Config(widths=(4, 32), seeds=6, epochs=100)
     narrow = [[1.0, 0.9, 0.5]] * 4 + [[1.0, 0.5, 0.05]] * 2
     wide = [[1.0, 0.1, 0.2], [1.0, 0.3, 0.09], [1.0, 0.01, 0.01]] * 2
-    kl = {"epochs": np.array([0, 50, 100]), "kl": np.array(narrow + wide)}
-    found = capacity.report(config, subject(), [kl])
-    assert [row[4:] for row in found.tables[0].rows] == [("never", 4), ("50", 0)]
+    kl = {"epochs": np.array([0, 50, 100]), "kl": np.array(narrow + wide), "first_nonfinite": np.full(12, -1)}
+    # With SGD one wide network diverges after its KL of .3 at epoch 50.
+    sgd = {**kl, "kl": kl["kl"].copy(), "first_nonfinite": np.where(np.arange(12) == 7, 60, -1)}
+    sgd["kl"][7, 2] = np.nan
+    found = capacity.report(config, subject(), {"sgd": [sgd], "adam": [kl]})
+    rows = found.tables[0].rows
+    assert [row[6:] for row in rows if row[0] == "Adam"] == [("never", 4, 0), ("50", 0, 0)]
+    assert [row[6:] for row in rows if row[0] == "SGD"] == [("never", 4, 0), ("50", 1, 1)]
+    assert "1 of 12 runs diverge, of networks with 32 units or more" in found.answer
+    diverged = [line for line in found.figures["capacity"].axes[0].lines if line.get_marker() == "x"]
+    assert [line.get_xydata()[0].tolist() for line in diverged] == [[32.0, statistics.WORST]]
     by_id = judged(capacity.PART, found.claims, config)
     assert by_id["capacity-epochs"].verdict == "not applicable" and "over 2 widths" in by_id["capacity-epochs"].note
     # The last 40 % are the measurement at 100 epochs alone: from .05 / .09 and .5 / .2 twice to .05 / .01 and more.
     np.testing.assert_allclose(by_id["capacity-ratio"].value, (0.5 / 0.2 + 0.05 / 0.01) / 2)
-    axes = found.figures["capacity"].axes[1]
+    axes = found.figures["capacity"].axes[2]
     crosses = [line for line in axes.lines if line.get_marker() == "x"]
-    assert [line.get_xydata().tolist() for line in crosses] == [[[4.0, 130.0]]]
-    assert [text.get_text() for text in axes.texts] == ["4"]
+    assert {float(y) for line in crosses for y in line.get_ydata()} == {130.0}
+    assert [text.get_text() for text in axes.texts] == ["4", "1", "4"]
+
+
+def test_the_kl_at_an_epoch_is_the_last_one_measured_by_then():
+    config = capacity.Config(widths=(4, 8), seeds=2, epochs=2000)
+    epochs, kl = np.array([0, 800, 1600, 2000]), np.arange(16.0).reshape(4, 4)
+    found = capacity.curves(config, [{"epochs": epochs, "kl": kl, "first_nonfinite": np.full(4, -1)}])
+    np.testing.assert_array_equal(found.at_epoch, [[1, 5], [9, 13]])
+    np.testing.assert_array_equal(found.late, [[2.5, 6.5], [10.5, 14.5]])
+
+
+def test_monte_carlo_errors_are_the_variance_of_a_feature_over_their_number():
+    """Against the variance of single features, from many of them, at the same noisy examples."""
+    near = subject().near
+    found = monte_carlo.errors(near, 3, 6.0, jax.random.key(1))["error"]
+    assert found.shape == (len(monte_carlo.FEATURES), 3)
+    scaled = found * np.array(monte_carlo.FEATURES)[:, None]
+    assert scaled.max() / scaled.min() < 2.5
+    features = RandomFeatures.draw(jax.random.key(2), 4000, reach=6.0)
+    rng = np.random.default_rng(0)
+    times = jnp.asarray(rng.uniform(near.t, 1.0, 300), jnp.float32)
+    rows = 3.0 * rng.choice([-1, 1], 300) + rng.normal(size=300) + np.asarray(SDE.std(times)) * rng.normal(size=300)
+    each = np.asarray(jax.vmap(features)(jnp.asarray(rows, jnp.float32)[:, None], times)) * np.sqrt(4000)
+    each = -np.sign(np.asarray(features.inner)[:, 0]) * each
+    np.testing.assert_allclose(scaled.mean(), np.var(each, axis=1).mean(), rtol=0.2)
+
+
+def test_exponents_of_the_distance_leave_diverged_seeds_out():
+    """Seeds with KL c mu^p have the exponents p; one that diverged at one distance does not count."""
+    mus, powers = (1.0, 2.0, 5.0, 15.0), np.array([1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 9.0])
+    level = 0.001 * np.asarray(mus)[:, None] ** powers
+    level[:, -1] = [0.1, 0.2, statistics.WORST, 0.3]
+    np.testing.assert_allclose(growth.exponents(mus, level), powers[:6])
+    rows = growth.exponents_table(mus, {"sgd": level, "adam": level[:, -1:]}).rows
+    assert rows[0][1:] == (2.25, 1.0, 3.5, 6) and rows[1][1:] == ("", "", "", 0)
+    assert rows[2][1] == 2.0 and rows[2][4] == "exact"
 
 
 def test_networks_that_nothing_was_trained_of_have_no_results():
     """Neither claims nor answers tell numbers of networks after 4 epochs; after 1,000 they do."""
     stored = {"values": np.array([[0.001, 0.002, 0.01], *[[0.1, 0.43, 0.4]] * 2]), "errors": np.full((3, 3), 0.01)}
-    kl = {"kl": np.repeat([[1.0, 0.9, 0.57]], 6, axis=0)}
+    kl = {"kl": np.repeat([[1.0, 0.9, 0.57]], 6, axis=0), "first_nonfinite": np.full(6, -1)}
     box = {"kl": np.full(3, 0.57), "error": np.full(3, 0.1), "prior": np.array(0.0)}
     for epochs, told in ((4, False), (1000, True)):
         kl["epochs"] = np.array([0, epochs // 2, epochs])
@@ -282,7 +339,9 @@ def test_networks_that_nothing_was_trained_of_have_no_results():
             assert (by_id[name].verdict != "not applicable") == told
         assert by_id["kl-ways-exact"].verdict != "not applicable"
         assert ("+0.330" in ways.answer) == told
-        wide = capacity.report(capacity.Config(epochs=epochs, widths=(4, 32), seeds=3), shared, [kl])
+        wide = capacity.report(
+            capacity.Config(epochs=epochs, widths=(4, 32), seeds=3), shared, {"sgd": [kl], "adam": [kl]}
+        )
         both = boxes.report(boxes.Config(epochs=epochs, dimensions=(1, 2)), shared, [box, box])
         for found in (wide, both):
             assert ("0.57" in found.answer) == told == ("too few to train" not in found.answer)

@@ -70,4 +70,6 @@ def test_a_dry_run_tells_it_below_its_table(capsys, tmp_path, monkeypatch):
     cost = Cost("walk", 1, 1e11 * 600 * jax.device_count())
     run_experiment({"default": Config()}, pytest.fail, name="walk", dry_run=lambda config: [cost], argv=["--dry-run"])
     out = " ".join(capsys.readouterr().out.split())
-    assert out.index("FLOP memory disk") < out.index("time: at least about 10 minutes on this machine.")
+    assert out.index("FLOP memory a device of the host disk") < out.index(
+        "time: at least about 10 minutes on this machine."
+    )
