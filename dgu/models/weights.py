@@ -95,7 +95,7 @@ def _options(kind: Any, kwargs: dict[str, Any], without: tuple[str, ...] = ()) -
     """Take the options that the dataclass ``kind`` has fields for out of ``kwargs``, each of the type of its
     default.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for field in fields(kind):
         if field.name in kwargs and field.name not in without:
             value = kwargs.pop(field.name)

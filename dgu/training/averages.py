@@ -19,6 +19,7 @@ import numpy as np
 from dgu.core.arrays import is_number
 from dgu.core.errors import InputError, require
 from dgu.core.reading import guarded
+from dgu.models.edm import EDMNetwork
 from dgu.models.pretrained import load_checkpoint, save_network
 from dgu.training.config import WIDEST_AVERAGE
 from dgu.training.power_ema import power_ema_coefficients
@@ -83,7 +84,10 @@ def reconstruct_average(
     )
     path, about = Path(out) / "network.npz" if Path(out).is_dir() else Path(out), networks[-1].metadata
     kept = {name: value for name, value in about.items() if name not in ("format", "config")}
-    save_network(path, networks[0].network, total, {**kept, "power_ema_std": std})
+    network = networks[0].network
+    if not isinstance(network, EDMNetwork):
+        raise InputError(f"run = {os.fspath(run)!r}: must be a training of this package")
+    save_network(path, network, total, {**kept, "power_ema_std": std})
     return path
 
 

@@ -174,8 +174,15 @@ def _network(config: Config, name: str, shape: tuple[int, ...]) -> models.Networ
 def optimisation(config: Config, name: str, seed: int) -> "training.LevelTraining":
     """The training of one kind of network."""
     steps = {"linear": config.linear_steps, "ncsn": config.ncsn_steps}.get(name, config.steps)
-    cut = {"micro_batch": config.micro_batch, "remat": config.remat} if name in ("ncsn", "dit") else {}
-    return training.LevelTraining(steps, config.batch_size, config.learning_rate, seed, **cut)
+    large = name in ("ncsn", "dit")
+    return training.LevelTraining(
+        steps,
+        config.batch_size,
+        config.learning_rate,
+        seed,
+        micro_batch=config.micro_batch if large else None,
+        remat=config.remat and large,
+    )
 
 
 def trained(

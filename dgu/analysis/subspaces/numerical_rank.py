@@ -149,7 +149,7 @@ def jacobian_ranks(
     parts = []
     for places in np.array_split(np.arange(len(points)), range(batch_size, len(points), batch_size)):
         rows = np.pad(places, (0, min(batch_size, len(points)) - len(places)), mode="edge")
-        at = (to_device(part[rows]) for part in (points, levels, found.right.astype(points.dtype)))
+        at = to_device(points[rows]), to_device(levels[rows]), to_device(found.right[rows].astype(points.dtype))
         left_over = _residual(model, *at, draws[rows], int(probes))
         parts.append(np.asarray(left_over, np.float64)[: len(places)])
     residual = np.concatenate(parts)
