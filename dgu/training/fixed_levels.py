@@ -130,8 +130,10 @@ def level_update(network: Network, levels: int, count: int, config: LevelTrainin
     """
     shape = jax.ShapeDtypeStruct
     # An EDMNetwork knows its shapes without a trace of thousands of draws.
-    known = isinstance(network, EDMNetwork)
-    params = network.abstract_params if known else jax.eval_shape(network.init, keys.seeded(0))
+    if isinstance(network, EDMNetwork):
+        params = network.abstract_params
+    else:
+        params = jax.eval_shape(network.init, keys.seeded(0))
     optimizer = jax.eval_shape(_ADAM.init, params)
     state = {"params": params, "optimizer": optimizer, "step": shape((), jnp.int32)}
     state = jax.tree.map(lambda leaf: shape((levels, *leaf.shape), leaf.dtype), state)

@@ -314,8 +314,8 @@ def _rates(sizes: Sequence[int], best: np.ndarray, least: np.ndarray, error: np.
         reference = {"Theorem 1, height free": line / line[middle] * float(np.median(points[middle]))}
         panels.append(plots.SizePanel("", "examples n", label, n, {"flow": points}, reference))
     m = np.asarray(monte_carlo.FEATURES, float)
-    line = {"1 / m, height free": float(np.median(error[0])) * m[0] / m}
-    panels.append(plots.SizePanel("", "random features m", "Monte Carlo error", m, {"estimates": error}, line))
+    by_features = {"1 / m, height free": float(np.median(error[0])) * m[0] / m}
+    panels.append(plots.SizePanel("", "random features m", "Monte Carlo error", m, {"estimates": error}, by_features))
     return plots.against_size(panels)
 
 

@@ -366,7 +366,7 @@ def _costs(config: Config, images: np.ndarray) -> list[Cost]:
     held, stored = 8.0 * count * (pixels + config.restarts * config.clusters), 8.0 * config.seeds * looked
     # Both networks of a pair train side by side, where there are two devices each on its own.
     trained = training_cost(network, "image networks", config.optimisation(0), runs=2 * config.seeds, devices=1)
-    evaluated = evaluation_cost(network, "images evaluated", evaluations, 64)
+    evaluated = evaluation_cost(network, "images evaluated", int(evaluations), 64)
     return [
         Cost("image clusters", 0, cluster_flop, held, 4.0 * count),
         replace(trained, disk=2 * config.seeds * 10 * weights, host=kept),
