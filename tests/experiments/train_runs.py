@@ -9,7 +9,7 @@ import pytest
 
 from dgu.core.checkpoint import TrainingCheckpoints
 from dgu.models import load_checkpoint
-from dgu.training import initial_state
+from dgu.training import TrainingConfig, initial_state
 from experiments import train as trainer
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def final_state_of(folder: Path):
     """Every array of the last checkpoint: parameters, average, moments, counts."""
     model = load_checkpoint(folder)
-    config = trainer.TrainingConfig(**model.metadata["training"])
+    config = TrainingConfig(**model.metadata["training"])
     with TrainingCheckpoints(folder / "checkpoints") as checkpoints:
         return jax.device_get(checkpoints.load(initial_state(model.network, config)))
 
