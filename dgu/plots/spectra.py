@@ -1,4 +1,4 @@
-"""Eigenvalue spectra on logarithmic axes, with the ratios of arms below; power laws; white spectra; the assumptions of
+"""Eigenvalue spectra on logarithmic axes or as powers, with the ratios of arms below; power laws; white spectra; the assumptions of
 a theorem.
 """
 
@@ -30,12 +30,13 @@ def spectra(
     quantity: str = "eigenvalue (squared pixel units)",
     ratios: Sequence[tuple[str, str]] = (),
     corrected: tuple[float | int, float | int] | None = None,
+    power: float | None = None,
     labels: Mapping[str, str] | None = None,
     title: str = "",
     columns: int = 5,
     floor: float = 1e-10,
 ) -> Figure:
-    """Spectra against rank, log-log, a panel a class or a mixture.
+    """Spectra against rank, log-log or as powers of the eigenvalues, a panel a class or a mixture.
 
     Args:
         panels: what to draw.
@@ -44,6 +45,7 @@ def spectra(
             ``(("mixture", "diffusion"), ("null", "mixture"))``: the null shows what the finite fit alone does.
         corrected: of two ratios r and r0, draw r / r0, too, replicate by replicate, with dotted lines at these two
             numbers, the range of what counts as equal.
+        power: draw the eigenvalues to this power, on linear axes; None draws themselves on logarithmic ones.
         labels: text in the legend for each arm.
         title: title of the figure.
         columns: panels side by side.
@@ -80,9 +82,11 @@ def spectra(
             panel = panels[number]
             top = cells[0]
             for place, (arm, values) in enumerate(panel.eigenvalues.items()):
-                _band(top, _masked(values, floor), arm, place, labels.get(arm, arm))
-            top.set_yscale("log")
-            top.set_xscale("log")
+                shown = _masked(values, floor)
+                _band(top, shown if power is None else shown**power, arm, place, labels.get(arm, arm))
+            if power is None:
+                top.set_yscale("log")
+                top.set_xscale("log")
             top.set_title(panel.title)
             quotients = []
             for place, (arm, reference) in enumerate(ratios):
@@ -103,7 +107,7 @@ def spectra(
                 if number == 0:
                     cells[1].legend(loc="best", fontsize=8, handlelength=2.5)
             if column == 0:
-                top.set_ylabel(quantity)
+                top.set_ylabel(quantity if power is None else f"{quantity} to the power {power:g}")
             if number + columns >= len(panels):
                 cells[-1].set_xlabel("rank of eigenvalue")
                 cells[-1].tick_params(labelbottom=True)

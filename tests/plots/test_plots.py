@@ -209,6 +209,11 @@ def test_spectra_are_log_log_with_bands_ratios_and_a_floor():
         "ratio",
         "rank of eigenvalue",
     )
+    powers = plots.spectra(panels, quantity="eigenvalue", ratios=(("mixture", "diffusion"),), power=0.1)
+    finish(powers)
+    top = powers.axes[0]
+    assert (top.get_xscale(), top.get_yscale(), top.get_ylabel()) == ("linear", "linear", "eigenvalue to the power 0.1")
+    np.testing.assert_allclose(lines(top)["diffusion"].get_ydata(), np.median(diffusion**0.1, axis=0))
     null = mixture * np.exp(0.1)
     both = plots.SpectrumPanel("4", {"diffusion": diffusion, "mixture": mixture, "null": null})
     pairs = (("mixture", "diffusion"), ("null", "mixture"))
