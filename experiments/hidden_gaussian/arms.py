@@ -19,7 +19,7 @@ from experiments.study import Cost
 from experiments.study.flop import network_flop
 from experiments.study.memory import tree_bytes
 from experiments.subjects import evaluation_cost, training_cost
-from experiments.train import build_network
+from experiments.train_config import build_network
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from experiments.hidden_gaussian.images import Images, Sources
 from experiments.study import Options, option
 from experiments.study.inputs import once_a_run
 from experiments.subjects import load_images
-from experiments.train import NetworkConfig
+from experiments.train_config import NetworkConfig
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from experiments.hidden_gaussian import linearity
 from experiments.sampling import SamplerConfig
 from experiments.study.arguments import parse, under_its_option
 from experiments.study.options import Options, as_typed, check_sound, option
-from experiments.train import NetworkConfig
+from experiments.train_config import NetworkConfig
 
 STUDIES = ("universality", "concentration", "hidden_gaussian", "generalization", "molrg", "audit", "train", "sample")
 #: Options that may be negative, and those that may be 0, by the end of their name; all others are refused.
