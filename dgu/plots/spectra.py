@@ -1,5 +1,5 @@
-"""Eigenvalue spectra on logarithmic axes or as powers, with the ratios of arms below; power laws; white spectra; the assumptions of
-a theorem.
+"""Eigenvalue spectra on logarithmic axes or as powers, with the ratios of arms below; power laws; white spectra; the
+assumptions of a theorem.
 """
 
 import math
