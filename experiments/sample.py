@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
@@ -27,6 +27,10 @@ from experiments.study.options import option
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from dgu.models.diffusers.autoencoder import AutoencoderKL
+    from dgu.models.diffusers.latents import Scale
 
 FIGURE_FILES = ("figures/samples.png",)
 #: Rows and columns of the picture, at most.
@@ -48,6 +52,12 @@ class Config(GuidanceOptions):
     """png: images/SEED.png; zip: one EDM data set, images.zip; store: float arrays in samples/ (one class, seeds from
     0).
     """
+    decoder: str | None = option(None, added_later=True)
+    """Folder of diffusers with the AutoencoderKL (its own, or vae/ of a pipeline) that makes images of the latents that
+    the network makes; None where the network makes images."""
+    latents: Literal["none", "diffusers", "edm2"] = option("diffusers", added_later=True)
+    """How the network's latents are scaled: none, as the autoencoder has them; diffusers, by the factor in its
+    configuration; edm2, to standard deviation 1/2 as EDM2's networks of ImageNet-512 have them."""
     subdirs: bool = False
     """Put the PNG files in folders of a thousand."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -61,6 +71,10 @@ class Config(GuidanceOptions):
             from_zero = np.array_equal(seeds, np.arange(len(seeds)))
             require(from_zero, "seeds", self.seeds, "a range from 0 with --format store")
         require(not self.subdirs or self.format != "store", "subdirs", True, "left out with --format store")
+        keeps = "left out with --format store, which keeps what the network makes"
+        require(self.decoder is None or self.format != "store", "decoder", self.decoder, keeps)
+        alone = "left out without a decoder (--decoder)"
+        require(self.decoder is not None or self.latents == "diffusers", "latents", self.latents, alone)
 
 
 def parse_seeds(text: str) -> np.ndarray:
@@ -95,15 +109,21 @@ def run(config: Config, directory: RunDirectory) -> Report:
     from dgu import plots
     from dgu.core import keys
     from dgu.data.export import to_uint8
+    from dgu.models import load_autoencoder_kl
     from experiments.subjects import load
 
     pretrained = load(config.checkpoint, guidance=config)
     network = pretrained.network
-    drawable = config.format == "store" or network.shape[-1] in (1, 3)
-    require(drawable, "format", config.format, f"store for images of {network.shape[-1]} channels")
+    autoencoder = None if config.decoder is None else load_autoencoder_kl(config.decoder)
+    shape = network.shape if autoencoder is None else _decoded_shape(config, autoencoder, network.shape)
+    drawable = config.format == "store" or shape[-1] in (1, 3)
+    allowed = f"store for images of {shape[-1]} channels, or --decoder with their autoencoder"
+    require(drawable, "format", config.format, allowed)
     seeds = parse_seeds(config.seeds)
     labels = classes_of(config, seeds, network.unet.label_dim)
     make = partial(image_maker(pretrained, config.sampler), keys.stream(keys.seeded(config.seed), "sample"))
+    if autoencoder is not None:
+        make = _then_decoded(make, autoencoder, config.latents)
     # No image says which network made it: where that is not on record, none is used again.
     made_by = str(directory.stage("network", lambda: _begun(directory, pretrained.sha256))["sha256"])
     parallel.barrier("begun")
@@ -118,10 +138,10 @@ def run(config: Config, directory: RunDirectory) -> Report:
                 _fill_store(config, directory, network.shape, labels=labels, count=len(seeds), make=make, bar=bar)
             )
         else:
-            pictures = _write_images(config, directory, network.shape, seeds=seeds, labels=labels, make=make, bar=bar)
+            pictures = _write_images(config, directory, shape, seeds=seeds, labels=labels, make=make, bar=bar)
     rows = -(-len(shown) // _GRID[1])
-    blank = np.full((rows * _GRID[1] - len(shown), *network.shape), 255, np.uint8)
-    grid = np.concatenate([pictures, blank]).reshape(rows, _GRID[1], *network.shape).astype(np.float32) / 127.5 - 1
+    blank = np.full((rows * _GRID[1] - len(shown), *shape), 255, np.uint8)
+    grid = np.concatenate([pictures, blank]).reshape(rows, _GRID[1], *shape).astype(np.float32) / 127.5 - 1
     names = [f"{shown[row * _GRID[1]]}" for row in range(rows)]
     directory.save_figure(
         FIGURE_FILES[0], plots.image_grid(grid, names, [f"seeds from the one on the left, {_name(config)}"])
@@ -146,6 +166,23 @@ def run(config: Config, directory: RunDirectory) -> Report:
         figures=[FigureEntry(FIGURE_FILES[0], caption)],
         tables=[Table("Result", ("", ""), shown_metrics)],
     )
+
+
+def _decoded_shape(config: Config, autoencoder: "AutoencoderKL", latent: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an image of the autoencoder's; ``InputError`` where the network's latents are not its own."""
+    channels = autoencoder.config.latent_channels
+    allowed = f"an autoencoder with {latent[-1]} channels of latents, as the network makes them, not {channels}"
+    require(channels == latent[-1], "decoder", config.decoder, allowed)
+    require(
+        config.latents != "edm2" or channels == 4, "latents", config.latents, "none or diffusers: not four channels"
+    )
+    return (*(side * autoencoder.config.step for side in latent[:2]), autoencoder.config.in_channels)
+
+
+def _then_decoded(make: Make, autoencoder: "AutoencoderKL", scale: "Scale") -> Make:
+    from dgu.models import decoded
+
+    return lambda labels, indices: decoded(autoencoder, make(labels, indices), scale)
 
 
 def _begun(directory: RunDirectory, sha256: str) -> dict[str, str]:

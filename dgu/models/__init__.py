@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dgu.models.diffusers.autoencoder import load_autoencoder_kl as load_autoencoder_kl
     from dgu.models.diffusers.folder import diffusers_from_arrays as diffusers_from_arrays
     from dgu.models.diffusers.folder import load_diffusers as load_diffusers
+    from dgu.models.diffusers.latents import decoded as decoded
+    from dgu.models.diffusers.latents import unscaled as unscaled
     from dgu.models.diffusers.network import DiffusersDenoiser as DiffusersDenoiser
     from dgu.models.diffusers.network import DiffusersNetwork as DiffusersNetwork
     from dgu.models.dit_config import DiTConfig as DiTConfig
