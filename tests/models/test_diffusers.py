@@ -15,8 +15,8 @@ from dgu.models.diffusers.schedulers import process_from_config
 from tests.models import diffusers_folders as folders
 from tests.parity import nhwc, relative
 
-#: Every folder takes a few seconds to compile: these by default, for what they have in common the others.
-QUICK = ("v_cosine_sharded", "learned_time")
+#: Every folder takes many seconds to compile: the smallest by default, all as slow tests.
+QUICK = ("learned_time",)
 PARITY = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in folders.NAMES]
 
 
