@@ -51,7 +51,8 @@ def denoised(denoiser, x, sigma, labels):
     return jax.vmap(one)(x, sigma, labels)
 
 
-@pytest.mark.parametrize("name", PARITY)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", folders.NAMES)
 def test_raw_outputs_and_derivatives_are_those_of_diffusers(recorded, name, x64):
     e = arrays_of(recorded / name)
     denoiser = load_diffusers(recorded / name).denoiser
@@ -175,7 +176,9 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if "CIFAR" in name else pytest.mark.slow) for name in PUBLISHED]
+)
 def test_published_networks_have_their_numbers_of_parameters(name):
     config, count = PUBLISHED[name]
     if "consistency" in name:
