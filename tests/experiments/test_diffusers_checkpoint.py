@@ -1,5 +1,7 @@
 """Studies take a folder of diffusers, or say in one line what it lacks."""
 
+import importlib
+
 import pytest
 
 from dgu.core.errors import InputError
@@ -30,3 +32,42 @@ def test_what_a_study_cannot_look_at_is_refused_in_one_line(tmp_path, changes, s
     with pytest.raises(InputError, match=line) as caught:
         load(folder)
     assert str(caught.value).startswith(f"checkpoint = {folder!r}: ") and "\n" not in str(caught.value)
+
+
+#: One level of 7 x 7 pixels and ten classes: what the smoke presets look at, too.
+SMALL = {
+    "sample_size": 7,
+    "num_class_embeds": 10,
+    "block_out_channels": [4],
+    "down_block_types": ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"],
+}
+#: Parts of each study that look at the network itself.
+STUDIES = {
+    "audit": ("moments", "membership"),
+    "concentration": ("norms", "spectra"),
+    "hidden_gaussian": ("linearity", "jacobians"),
+    "molrg": ("dimension",),
+    "universality": ("samples", "spectra"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDIES)
+def test_studies_run_on_a_folder_of_diffusers(tmp_path, name):
+    folder = folders.write(tmp_path / "d", SMALL)
+    study = importlib.import_module(f"experiments.{name}").STUDY
+    words = [
+        "--preset",
+        "smoke",
+        "--checkpoint",
+        str(folder),
+        "--parts",
+        *STUDIES[name],
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    study.main(words)
+    assert (tmp_path / "run" / "report.html").is_file()
+    shown = (tmp_path / "run" / "inputs.json").read_text()
+    assert f"checkpoint = {str(folder)!r}" in shown

@@ -15,8 +15,8 @@ from dgu.models.diffusers.schedulers import process_from_config
 from tests.models import diffusers_folders as folders
 from tests.parity import nhwc, relative
 
-#: Every folder takes a few seconds to compile: these by default, for what they have in common the others.
-QUICK = ("v_cosine_sharded", "learned_time")
+#: Every folder takes many seconds to compile: the smallest by default, all as slow tests.
+QUICK = ("learned_time",)
 PARITY = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in folders.NAMES]
 
 
@@ -51,7 +51,8 @@ def denoised(denoiser, x, sigma, labels):
     return jax.vmap(one)(x, sigma, labels)
 
 
-@pytest.mark.parametrize("name", PARITY)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", folders.NAMES)
 def test_raw_outputs_and_derivatives_are_those_of_diffusers(recorded, name, x64):
     e = arrays_of(recorded / name)
     denoiser = load_diffusers(recorded / name).denoiser
@@ -175,7 +176,9 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if "CIFAR" in name else pytest.mark.slow) for name in PUBLISHED]
+)
 def test_published_networks_have_their_numbers_of_parameters(name):
     config, count = PUBLISHED[name]
     if "consistency" in name:

@@ -158,7 +158,7 @@ def _betas(kind: str, options: _Options) -> np.ndarray:
         return (high - low) / (1 + np.exp(-np.linspace(-6, 6, count))) + low
     u = np.arange(count + 1) / count
     if schedule == "laplace":
-        snr = np.exp(-0.5 * np.sign(0.5 - u) * np.log(1 - 2 * np.abs(0.5 - u) + 1e-6))
+        snr = np.exp(-0.5 * np.copysign(1, 0.5 - u) * np.log(1 - 2 * np.abs(0.5 - u) + 1e-6))
         kept = np.sqrt(snr / (1 + snr))
     else:
         kept = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
