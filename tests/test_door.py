@@ -263,7 +263,6 @@ def fails(x, sigma):
         (lambda x, sigma: x[None], r"called with ONE example, .* it returned shape \(1, 2, 2, 1\); must return"),
         (lambda x, sigma: (x, x), r"called with ONE example, .* it returned tuple; must return an array"),
         (lambda x, sigma: x > 0, r"called with ONE example, .* it returned bool; must return real numbers"),
-        (3.0, r"denoiser = float: must be callable on ONE example"),
     ],
 )
 def test_what_is_no_denoiser_is_refused_in_one_line(function, model, line):

@@ -54,10 +54,10 @@ _ARMS = {
     "held out": ArmStyle(OKABE_ITO["blue"], "s", "--"),
 }
 _OTHERS = (
-    ArmStyle(OKABE_ITO["purple"], "v", "-"),
+    ArmStyle(OKABE_ITO["sky blue"], "X", "-"),
     ArmStyle(OKABE_ITO["orange"], "P", "--"),
-    ArmStyle(OKABE_ITO["sky blue"], "X", ":"),
-    ArmStyle(OKABE_ITO["green"], "^", "-."),
+    ArmStyle(OKABE_ITO["green"], "p", "-."),
+    ArmStyle(OKABE_ITO["purple"], "<", ":"),
     ArmStyle(OKABE_ITO["blue"], "s", "-"),
 )
 

@@ -53,6 +53,7 @@ def gaussian_classes(images: np.ndarray, labels: np.ndarray, count: int, key: Ke
     """The measures of the posterior mean of Gaussian classes, with the means and covariances of those of the images, on
     ``count`` draws from them.
     """
+    key = threefry(key)
     classes = [images[labels == label].reshape(np.sum(labels == label), -1) for label in range(labels.max() + 1)]
     floor = 1e-3 * np.eye(classes[0].shape[1])  # Some pixels of a class are black in all of its images.
     covariances = np.stack([np.cov(rows.T) + floor for rows in classes])

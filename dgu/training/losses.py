@@ -131,6 +131,7 @@ def edm2_loss(
     Raises:
         InputError: a network of another architecture than EDM2's.
     """
+    key = None if key is None else threefry(key)
     given = (image, normal, noise, labels, augment_labels)
     squares = edm_loss(network, params, *given, key=key, p_mean=p_mean, p_std=p_std)
     u = network.log_variance(params, edm_sigma(normal, p_mean, p_std).astype(squares.dtype))

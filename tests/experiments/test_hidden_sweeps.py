@@ -166,7 +166,7 @@ def costs(capsys, *options):
     return {
         line[0]: int(line[1].replace(",", ""))
         for line in lines
-        if len(line) == 5 and line[1].replace(",", "").isdigit()
+        if len(line) == 6 and line[1].replace(",", "").isdigit()
     }
 
 

@@ -221,12 +221,12 @@ def test_killed_at_three_random_moments(undisturbed, tmp_path):
 
 
 def numbers(table):
-    """The dry run's table: stage -> network evaluations, FLOP, memory, disk."""
+    """The dry run's table: stage -> network evaluations, FLOP, memory of a device, of the host, disk."""
     scale = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
     rows = {}
     for line in table.splitlines()[1:]:
         cells = re.split(r"\s{2,}", line.strip())
-        if len(cells) == 5 and cells[0] != "stage":
+        if len(cells) == 6 and cells[0] != "stage":
             values = [cell.removesuffix("B").split() + [""] for cell in cells[2:]]
             rows[cells[0]] = [float(cells[1].replace(",", "")), *(float(v[0]) * scale[v[1]] for v in values)]
     return rows
@@ -246,7 +246,7 @@ def test_paper_preset_costs_what_the_paper_says(tmp_path, monkeypatch, capsys):
         "Learning rates: 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1.", "all 20 classes, cross entropy",
     ):  # fmt: skip
         assert wanted in words
-    evaluations, flop, memory, disk = rows["sampling"]
+    evaluations, flop, memory, _, disk = rows["sampling"]
     # 20 classes, 10,240 images each, 256 Heun steps without the last correction.
     assert evaluations == 20 * 10_240 * 511
     assert flop == pytest.approx(evaluations * 219.33e9, rel=5e-3)

@@ -28,7 +28,8 @@ def content(folder: Path) -> dict[str, bytes]:
 def final_state_of(folder: Path):
     """Every array of the last checkpoint: parameters, average, moments, counts."""
     model = load_checkpoint(folder)
-    config = TrainingConfig(**model.metadata["training"])
+    stored = model.metadata["training"]
+    config = TrainingConfig(**stored | {"power_ema_stds": tuple(stored["power_ema_stds"])})
     with TrainingCheckpoints(folder / "checkpoints") as checkpoints:
         return jax.device_get(checkpoints.load(initial_state(model.network, config)))
 

@@ -277,7 +277,6 @@ def test_bad_input_is_named(denoisers):
         ("dtype = 'int32'", mixture, [0], None, {"dtype": jnp.int32}),
         ("dtype = 'float64'", mixture, [0], None, {"dtype": np.float64}),
         ("churn.rate = -4", mixture, [0], None, {"churn": Churn(-4)}),
-        ("denoiser = float: must be callable on ONE example", 3.0, [0], None, {}),
         ("devices", mixture, [0], None, {"devices": []}),
     ]:
         with pytest.raises(InputError, match=said):

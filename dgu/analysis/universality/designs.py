@@ -140,6 +140,7 @@ def disjoint_arms(
     Raises:
         InputError: a count below 1, or that leaves fewer than two rows of a class.
     """
+    key = threefry(key)
     most = rows.shape[1] - 2
     require(1 <= count <= most, "count", count, f"from 1 to {most}, so that two of {rows.shape[1]} images are left")
     drawn = gaussian_arms(rows[:, count:], key, count)
