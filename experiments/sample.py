@@ -121,7 +121,7 @@ def run(config: Config, directory: RunDirectory) -> Report:
     require(drawable, "format", config.format, allowed)
     seeds = parse_seeds(config.seeds)
     labels = classes_of(config, seeds, network.unet.label_dim)
-    make = partial(image_maker(pretrained, config.sampler), keys.stream(keys.seeded(config.seed), "sample"))
+    make: Make = partial(image_maker(pretrained, config.sampler), keys.stream(keys.seeded(config.seed), "sample"))
     if autoencoder is not None:
         make = _then_decoded(make, autoencoder, config.latents)
     # No image says which network made it: where that is not on record, none is used again.

@@ -157,7 +157,7 @@ def test_every_public_function_is_here_or_has_a_reason_not_to_be():
     takes_arrays = {name for name in T.__all__ if name.islower() and callable(getattr(T, name))}
     takes_none = (
         "augment draw_geometry flow_curves gauss_hermite image_order initial_levels initial_state lemma_ratios "
-        "quadratic_loss seeded_runs train_in_directory level_update"
+        "quadratic_loss seeded_runs train_in_directory level_update edm2_loss power_ema_exponent"
     )
     assert takes_arrays - set(OTHER) == set(
         f"{takes_none} in_turn own_meshes train_side_by_side train_with_snapshots trains_together update updates_done".split()

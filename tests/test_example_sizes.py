@@ -50,7 +50,9 @@ def test_a_spread_that_single_precision_rounds_away_is_refused(name):
 @pytest.mark.parametrize("name", SINGLE)
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
 def test_squares_out_of_the_range_of_single_precision_are_refused(name, scale):
-    with pytest.raises(InputError, match=r"^(class number 0: )?largest absolute value of \w+ = .* from 1e-15 to 1e\+15"):
+    with pytest.raises(
+        InputError, match=r"^(class number 0: )?largest absolute value of \w+ = .* from 1e-15 to 1e\+15"
+    ):
         SINGLE[name](ROWS * scale)
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgu.core.files import write_atomic
-from dgu.core.keys import seeded, stream
+from dgu.core.keys import seeded, stream, threefry
 from dgu.core.plain_json import json_bytes
 from dgu.core.typing import Key
 from dgu.data import load

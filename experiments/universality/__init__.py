@@ -10,9 +10,9 @@ finite fit alone), *low rank* (a mixture fitted to fewer images than pixels) and
 
 from dgu.analysis.universality.recipe import Recipe
 from dgu.data.splits import SplitSizes
-from experiments import train
 from experiments.sampling import PAPER_SAMPLER, SMOKE_SAMPLER
 from experiments.study import Study
+from experiments.train_config import PRESETS as TRAININGS
 from experiments.universality import accuracy, controls, samples, spectra, two_layer
 from experiments.universality.options import Options
 from experiments.universality.subject import gather, introduce, plan
@@ -46,7 +46,7 @@ STUDY = Study(
     },
     overrides={
         "smoke": {
-            "training": train.PRESETS["smoke"],
+            "training": TRAININGS["smoke"],
             "sampler": SMOKE_SAMPLER,
             # As many as the random subsets have: all classes and subsets share their programs.
             "classes": (0, 1, 2, 3),
@@ -64,7 +64,7 @@ STUDY = Study(
         },
         "default": {},
         "paper": {
-            "training": train.PRESETS["paper"],
+            "training": TRAININGS["paper"],
             "checkpoint": "edm-imagenet-64x64-cond-adm.pkl",
             "real": None,
             "size": None,

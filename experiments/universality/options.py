@@ -7,10 +7,10 @@ from dgu.analysis.universality.recipe import Recipe
 from dgu.core.errors import require
 from dgu.data.splits import SplitSizes
 from dgu.training.classifiers.choices import LOSSES
-from experiments import train as trainer
 from experiments.sampling import STUDY_SAMPLER, GuidanceOptions, SamplerConfig
 from experiments.study import Options as BaseOptions
 from experiments.study import option
+from experiments.train_config import Config as TrainConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Options(GuidanceOptions):
     """Images to study instead of sampling a network: an npz file, an image folder or an EDM zip file, with labels."""
     train: bool = False
     """Train a network first (options under --training) and sample it."""
-    training: trainer.Config = field(default_factory=trainer.Config)
+    training: TrainConfig = field(default_factory=TrainConfig)
     real: str | None = "auto"
     """Real images of the same classes, for the arm "real". "auto" takes the bundled images if their classes have the
     same names, and none otherwise."""

@@ -25,6 +25,7 @@ from experiments.subjects import (
     real_images,
     sampling_cost,
 )
+from experiments.train_config import build_network
 from experiments.universality.features import PIXELS, Source, computed, dimension, prepare
 from experiments.universality.options import Options
 from experiments.universality.problems import Panel, class_sets, gram_classes, panels, tasks
@@ -217,7 +218,7 @@ def _network_to_train(options: Options) -> tuple[EDMNetwork, tuple[str, ...]]:
     _, side, width, channels = images.images.shape
     require(side == width, "training.data", training.data, f"square images, not {side} x {width}")
     augment = training.training.augment_probability > 0
-    network = trainer.build_network(training.network, side, channels, len(images.class_names), augment=augment)
+    network = build_network(training.network, side, channels, len(images.class_names), augment=augment)
     return network, tuple(images.class_names)
 
 

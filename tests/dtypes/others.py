@@ -126,6 +126,13 @@ OTHER = {
     "antithetic_moments": lambda give: antithetic_moments(GAUSSIAN, give(IMAGES), 30.0, KEY),
     "author_learning_rates": lambda give: T.author_learning_rates(give(SIGMAS)),
     "cross_moments": lambda give: cross_moments(GAUSSIAN, give(IMAGES), 30.0, KEY),
+    "power_ema_coefficients": lambda give: T.power_ema_coefficients(
+        give(np.array([10, 20])), np.array([0.05, 0.1]), 20.0, 0.07
+    ),
+    "power_ema_reconstruct": lambda give: T.power_ema_reconstruct(
+        give(ROWS[:2]), give(np.array([10, 20])), np.array([0.05, 0.1]), 20.0, 0.07
+    ),
+    "power_ema_std": lambda give: T.power_ema_std(give(np.array([3, 7]))),
     "distill_by_adam": lambda give: (
         T.distill_by_adam(
             GAUSSIAN, give(IMAGES), give(SIGMAS), KEY, epochs=1, learning_rates=give(np.array([1, 2, 3]))

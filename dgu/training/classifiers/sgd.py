@@ -244,7 +244,14 @@ def families(runs: Runs, validation: np.ndarray) -> np.ndarray:
 
 
 def fit_runs(
-    space: Space, recipe: Recipe, pool: PyTree, labels: Array | np.ndarray, runs: Runs, validation: np.ndarray, *, chunk: int
+    space: Space,
+    recipe: Recipe,
+    pool: PyTree,
+    labels: Array | np.ndarray,
+    runs: Runs,
+    validation: np.ndarray,
+    *,
+    chunk: int,
 ) -> Fit:
     """Sort the families of runs by size, fill up to whole chunks with empty runs, train, and undo both."""
     mesh = data_mesh(jax.local_devices())
