@@ -176,7 +176,7 @@ def _decoded_shape(config: Config, autoencoder: "AutoencoderKL", latent: tuple[i
     require(
         config.latents != "edm2" or channels == 4, "latents", config.latents, "none or diffusers: not four channels"
     )
-    return (*(side * autoencoder.config.step for side in latent[:2]), autoencoder.config.in_channels)
+    return (*(side * autoencoder.config.step for side in latent[:2]), autoencoder.config.out_channels)
 
 
 def _then_decoded(make: Make, autoencoder: "AutoencoderKL", scale: "Scale") -> Make:

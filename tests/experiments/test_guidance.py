@@ -12,7 +12,7 @@ from dgu.models import ADMConfig, EDMNetwork, SongUNetConfig, save_network
 from dgu.samplers import Guided
 from experiments import audit, concentration, hidden_gaussian, molrg, sample, universality
 from experiments.sampling import GuidanceOptions
-from experiments.subjects import UNTRAINED, evaluation_cost, load, planned, random_like
+from experiments.subjects import UNTRAINED, evaluation_cost, load, planned, random_like, sampling_cost
 
 OPTIONS = GuidanceOptions(guide=UNTRAINED, guidance=2.5)
 evaluated = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
@@ -69,6 +69,15 @@ def test_a_dry_run_counts_both_networks():
     costs = [evaluation_cost(network, "sampling", 10, 4) for network in (alone, both)]
     assert costs[1].flop == pytest.approx(2 * costs[0].flop, rel=0.01)
     assert costs[1].memory > 1.5 * costs[0].memory
+
+
+def test_a_probe_samples_with_both_networks():
+    both = planned(UNTRAINED, guidance=OPTIONS)
+    program, (denoiser, *rest) = sampling_cost(both, 4, 35, 2).probe.make(2)
+    filled = jax.tree.map(
+        lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype) if hasattr(leaf, "shape") else leaf, denoiser
+    )
+    assert isinstance(filled, Guided) and program(filled, *rest)[0].shape == (2, 8, 8, 1)
 
 
 @pytest.mark.parametrize(
