@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
+from dgu.core.arrays import as_doubles
 from dgu.core.errors import require
 from dgu.training.config import WIDEST_AVERAGE
 
@@ -24,9 +25,9 @@ def power_ema_std(exponent: Num[ArrayLike, "*s"]) -> Float[np.ndarray, "*s"]:
     """The relative standard deviation of the profile with this exponent, ``sqrt((g + 1) / ((g + 2)^2 (g + 3)))``.
 
     Raises:
-        InputError: an exponent at or below -1, or one that is not finite.
+        InputError: an exponent at or below -1, one that is not finite, or no number.
     """
-    g = np.asarray(exponent, np.float64)
+    g = as_doubles("exponent", exponent)
     require(bool((np.isfinite(g) & (g > -1)).all()), "exponent", exponent, "above -1 and finite")
     return np.asarray(np.sqrt((g + 1) / ((g + 2) ** 2 * (g + 3))))
 
@@ -39,7 +40,7 @@ def power_ema_exponent(std: Num[ArrayLike, "*s"]) -> Float[np.ndarray, "*s"]:
     Raises:
         InputError: a deviation that is not positive, or above 12^(-1/2) = 0.2887, that of the exponent 0.
     """
-    widths = np.asarray(std, np.float64)
+    widths = as_doubles("std", std)
     # A deviation that was computed from the exponent 0 may be one rounding above.
     allowed = bool(((widths > 0) & (widths <= WIDEST_AVERAGE * (1 + 1e-12))).all())
     require(allowed, "std", std, f"above 0, at most {WIDEST_AVERAGE:.4f}")
@@ -76,8 +77,9 @@ def power_ema_coefficients(
         InputError: numbers of another shape or out of range, two snapshots of one time and width, or none up to
             ``time``.
     """
-    end = float(np.asarray(time))
-    ends, widths = np.asarray(times, np.float64), np.asarray(stds, np.float64)
+    moment, ends, widths = as_doubles("time", time), as_doubles("times", times), as_doubles("stds", stds)
+    require(moment.ndim == 0, "time.shape", moment.shape, "(), one number")
+    end = float(moment)
     require(
         ends.ndim == 1 and ends.shape == widths.shape, "stds", widths.shape, f"one for each of the times {ends.shape}"
     )
@@ -114,7 +116,7 @@ def power_ema_reconstruct(
     Raises:
         InputError: as ``power_ema_coefficients``; or another number of snapshots.
     """
-    values = np.asarray(snapshots, np.float64)
+    values = as_doubles("snapshots", snapshots)
     coefficients = power_ema_coefficients(times, stds, time, std)
     fits = values.ndim == 2 and len(values) == len(coefficients)
     require(fits, "snapshots", values.shape, f"({len(coefficients)}, n), one row for each time")
