@@ -157,7 +157,6 @@ def test_a_stored_width_is_reconstructed_exactly_and_others_nearly():
         (((0.0, 2.0), (0.1, 0.1), 2.0, 0.1), "times"),
         (((1.0, 2.0), (0.1, 0.1), 2.0, 0.3), "std"),
         (((1.0, 2.0), (0.1, 0.1), (2.0, 3.0), 0.1), r"time.shape = \(2,\)"),
-        (((1.0, 2.0), (0.1, 0.1), 2.0, "wide"), "std: has dtype"),
     ],
 )
 def test_snapshots_that_do_not_fit_are_refused(given, names):
