@@ -124,3 +124,19 @@ def test_studies_have_the_options_of_guidance(study, options, line):
     config = study.STUDY.config if hasattr(study, "STUDY") else study.Config
     with pytest.raises(InputError, match=line):
         config(**options)
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "beside"),
+    [
+        (audit, {"samples": "images.npz"}, "--samples and no --checkpoint"),
+        (concentration, {"samples": "images.npz"}, "--samples"),
+        (universality, {"samples": "images.npz"}, "--samples"),
+        (universality, {"train": True}, "--train"),
+    ],
+)
+def test_a_guide_without_a_network_to_guide_is_refused(study, options, beside):
+    given = {"guide": UNTRAINED, "guidance": 2.0}
+    study.STUDY.config(**given)
+    with pytest.raises(InputError, match=f"guide = 'untrained': must be left out with {beside}: no network"):
+        study.STUDY.config(**given, **options)
