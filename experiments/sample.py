@@ -23,6 +23,7 @@ from experiments.sampling import PAPER_SAMPLER, GuidanceOptions, Make, SamplerCo
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
+from experiments.study.inputs import reading
 from experiments.study.options import option
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
@@ -109,12 +110,11 @@ def run(config: Config, directory: RunDirectory) -> Report:
     from dgu import plots
     from dgu.core import keys
     from dgu.data.export import to_uint8
-    from dgu.models import load_autoencoder_kl
     from experiments.subjects import load
 
     pretrained = load(config.checkpoint, guidance=config)
     network = pretrained.network
-    autoencoder = None if config.decoder is None else load_autoencoder_kl(config.decoder)
+    autoencoder = None if config.decoder is None else _autoencoder(config.decoder)
     shape = network.shape if autoencoder is None else _decoded_shape(config, autoencoder, network.shape)
     drawable = config.format == "store" or shape[-1] in (1, 3)
     allowed = f"store for images of {shape[-1]} channels, or --decoder with their autoencoder"
@@ -168,6 +168,19 @@ def run(config: Config, directory: RunDirectory) -> Report:
     )
 
 
+def _autoencoder(folder: str) -> "AutoencoderKL":
+    """The autoencoder of ``--decoder``, put on record; complaints are under the name of the option."""
+    from dgu.models import load_autoencoder_kl
+
+    own = Path(folder) / "vae"
+    try:
+        with reading("decoder", folder, own if own.is_dir() else folder):
+            return load_autoencoder_kl(folder)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith("decoder = ") else f"decoder = {folder!r}: {text}") from error
+
+
 def _decoded_shape(config: Config, autoencoder: "AutoencoderKL", latent: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of an image of the autoencoder's; ``InputError`` where the network's latents are not its own."""
     channels = autoencoder.config.latent_channels
@@ -176,7 +189,7 @@ def _decoded_shape(config: Config, autoencoder: "AutoencoderKL", latent: tuple[i
     require(
         config.latents != "edm2" or channels == 4, "latents", config.latents, "none or diffusers: not four channels"
     )
-    return (*(side * autoencoder.config.step for side in latent[:2]), autoencoder.config.in_channels)
+    return (*(side * autoencoder.config.step for side in latent[:2]), autoencoder.config.out_channels)
 
 
 def _then_decoded(make: Make, autoencoder: "AutoencoderKL", scale: "Scale") -> Make:

@@ -115,8 +115,15 @@ class GuidanceOptions(Options):
             require(self.guidance_interval is None, "guidance_interval", self.guidance_interval, alone)
         else:
             require(self.guidance != 1.0, "guidance", self.guidance, "other than 1, which is the network alone")
+            allowed = f"left out with {self.unguided}: no network of --checkpoint is looked at"
+            require(not self.unguided, "guide", self.guide, allowed)
         low, high = self.guidance_interval or EDM_RANGE
         require(low < high, "guidance_interval", (low, high), "a lowest level and a higher one")
+
+    @property
+    def unguided(self) -> str:
+        """The option with which there is no network to guide; empty where there is one."""
+        return ""
 
     @property
     def guided_by(self) -> str:

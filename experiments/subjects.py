@@ -111,6 +111,10 @@ class GuidedNetwork:
         strong = self.main.apply(params["main"], x, sigma, label)
         return strong + self.guide.apply(params["guide"], x, sigma, of_guide)
 
+    def denoiser(self, params: Any) -> samplers.Guided:
+        """Both with their parameters, of some weight: what is timed depends on none."""
+        return samplers.Guided(self.main.denoiser(params["main"]), self.guide.denoiser(params["guide"]), 2.0)
+
 
 @dataclass(frozen=True)
 class GuidedPretrained(Pretrained):

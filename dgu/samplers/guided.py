@@ -89,7 +89,7 @@ class Guided:
         return sigma if rounding is None else rounding(sigma)
 
     def given(self, label: Any) -> "Guided":
-        """Both for one class; a guide that has none, or was asked for its image without one, stays what it is.
+        """Both for one class; a guide that has none, or is a ``WithoutClass``, stays what it is.
 
         Raises:
             InputError: the main denoiser has no such class.

@@ -25,7 +25,7 @@ def power_ema_std(exponent: Num[ArrayLike, "*s"]) -> Float[np.ndarray, "*s"]:
     """The relative standard deviation of the profile with this exponent, ``sqrt((g + 1) / ((g + 2)^2 (g + 3)))``.
 
     Raises:
-        InputError: an exponent at or below -1, or one that is not finite.
+        InputError: an exponent at or below -1, one that is not finite, or no number.
     """
     g = as_doubles("exponent", exponent)
     require(bool((np.isfinite(g) & (g > -1)).all()), "exponent", exponent, "above -1 and finite")
@@ -77,8 +77,9 @@ def power_ema_coefficients(
         InputError: numbers of another shape or out of range, two snapshots of one time and width, or none up to
             ``time``.
     """
-    end = float(np.asarray(time))
-    ends, widths = as_doubles("times", times), as_doubles("stds", stds)
+    moment, ends, widths = as_doubles("time", time), as_doubles("times", times), as_doubles("stds", stds)
+    require(moment.ndim == 0, "time.shape", moment.shape, "(), one number")
+    end = float(moment)
     require(
         ends.ndim == 1 and ends.shape == widths.shape, "stds", widths.shape, f"one for each of the times {ends.shape}"
     )

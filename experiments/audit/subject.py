@@ -66,6 +66,11 @@ class Options(GuidanceOptions):
     seed: int = option(0, ge=0)
     """Seed of sampling, splits and resampling."""
 
+    @property
+    def unguided(self) -> str:
+        """With these no network is loaded that could be guided."""
+        return "--samples and no --checkpoint" if self.samples is not None and self.checkpoint is None else ""
+
     def check(self) -> None:
         """Ranges rise, and features come with the images that they describe."""
         for name in ("samples_range", "reference_range"):

@@ -57,6 +57,11 @@ class Options(GuidanceOptions):
     seed: int = option(0, ge=0)
     """Seed of every random draw."""
 
+    @property
+    def unguided(self) -> str:
+        """With these no network is loaded that could be guided."""
+        return "--samples" if self.samples is not None else ""
+
 
 @dataclass(frozen=True)
 class Subject:

@@ -118,6 +118,11 @@ class Options(GuidanceOptions):
         """Training images of each class of the two-layer networks."""
         return self.two_layer_size or max((size for size in self.sizes if size <= 128), default=self.sizes[0])
 
+    @property
+    def unguided(self) -> str:
+        """With these no network is loaded that could be guided."""
+        return "--samples" if self.samples is not None else "--train" if self.train else ""
+
     def check(self) -> None:
         """Sizes, sets and ranges that fit each other."""
         sizes, train = self.training_sizes, self.splits.train

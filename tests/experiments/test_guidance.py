@@ -12,7 +12,7 @@ from dgu.models import ADMConfig, EDMNetwork, SongUNetConfig, save_network
 from dgu.samplers import Guided
 from experiments import audit, concentration, hidden_gaussian, molrg, sample, universality
 from experiments.sampling import GuidanceOptions
-from experiments.subjects import UNTRAINED, evaluation_cost, load, planned, random_like
+from experiments.subjects import UNTRAINED, evaluation_cost, load, planned, random_like, sampling_cost
 
 OPTIONS = GuidanceOptions(guide=UNTRAINED, guidance=2.5)
 evaluated = jax.jit(lambda denoiser, x, sigma: denoiser(x, sigma))
@@ -71,6 +71,15 @@ def test_a_dry_run_counts_both_networks():
     assert costs[1].memory > 1.5 * costs[0].memory
 
 
+def test_a_probe_samples_with_both_networks():
+    both = planned(UNTRAINED, guidance=OPTIONS)
+    program, (denoiser, *rest) = sampling_cost(both, 4, 35, 2).probe.make(2)
+    filled = jax.tree.map(
+        lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype) if hasattr(leaf, "shape") else leaf, denoiser
+    )
+    assert isinstance(filled, Guided) and program(filled, *rest)[0].shape == (2, 8, 8, 1)
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "guide", "line"),
     [
@@ -115,3 +124,19 @@ def test_studies_have_the_options_of_guidance(study, options, line):
     config = study.STUDY.config if hasattr(study, "STUDY") else study.Config
     with pytest.raises(InputError, match=line):
         config(**options)
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "beside"),
+    [
+        (audit, {"samples": "images.npz"}, "--samples and no --checkpoint"),
+        (concentration, {"samples": "images.npz"}, "--samples"),
+        (universality, {"samples": "images.npz"}, "--samples"),
+        (universality, {"train": True}, "--train"),
+    ],
+)
+def test_a_guide_without_a_network_to_guide_is_refused(study, options, beside):
+    given = {"guide": UNTRAINED, "guidance": 2.0}
+    study.STUDY.config(**given)
+    with pytest.raises(InputError, match=f"guide = 'untrained': must be left out with {beside}: no network"):
+        study.STUDY.config(**given, **options)

@@ -1,5 +1,7 @@
 """Images of a network of latents, by an autoencoder of diffusers."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,7 @@ def test_scales_of_latents(vae):
 def test_samples_of_latents_become_images(network, vae, tmp_path):
     command = [*FAST, "--checkpoint", str(network), "--decoder", str(vae), "--latents", "edm2"]
     sample.main([*command, "--out", str(tmp_path / "out")])
+    assert f"decoder = {str(vae)!r}" in json.loads((tmp_path / "out/inputs.json").read_text())
     autoencoder, model = load_autoencoder_kl(vae), load_checkpoint(network)
     make = image_maker(model, SamplerConfig(num_steps=2, batch_size=2))
     latents = make(keys.stream(keys.seeded(0), "sample"), None, np.arange(2))
@@ -68,7 +71,7 @@ def test_samples_of_latents_become_images(network, vae, tmp_path):
     ("options", "line"),
     [
         ("--latents edm2", "--latents = 'edm2': must be left out without a decoder"),
-        ("--decoder nowhere", "nowhere"),
+        ("--decoder nowhere", "sample: --decoder = 'nowhere': nowhere"),
         ("--decoder {vae} --format store", "must be left out with --format store"),
         ("--decoder {vae} --checkpoint fashion-mnist-14", "must be an autoencoder with 1 channels of latents"),
         ("", "--format = 'png': must be store for images of 4 channels"),

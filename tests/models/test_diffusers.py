@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgu.models import load_autoencoder_kl, load_diffusers
+from dgu.models import diffusers_from_arrays, load_autoencoder_kl, load_diffusers
 from dgu.models.diffusers.config import unet_from_config
 from dgu.models.diffusers.network import DiffusersNetwork
 from dgu.models.diffusers.schedulers import process_from_config
@@ -188,3 +188,19 @@ def test_published_networks_have_their_numbers_of_parameters(name):
         }
     made = DiffusersNetwork(unet_from_config(config), process_from_config(folders.SCHEDULER).preconditioning)
     assert made.parameter_count == count
+
+
+def test_labels_that_are_numbers_have_the_features_of_times():
+    """With the same layers behind both, time and label of a network of Fourier features may change places, but for the
+    division by the time.
+    """
+    changes = (("time_embedding_type", "fourier"), ("class_embed_type", "timestep"))
+    weights = folders.random_weights(folders.network(changes))
+    assert weights["class_embedding.linear_1.weight"].shape == (16, 8)
+    weights |= {name.replace("time_", "class_"): a for name, a in weights.items() if name.startswith("time_emb")}
+    made = diffusers_from_arrays(folders.UNET | dict(changes), folders.SCHEDULER, weights).network
+    run = jax.jit(lambda network, x, t, label: network(x, t, label))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 4, 1)), jnp.float32)
+    one, other = 3.0 * run(made, x, 3.0, 7.0), 7.0 * run(made, x, 7.0, 3.0)
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    assert float(jnp.abs(one - 3.0 * run(made, x, 3.0, 8.0)).max()) > 1e-3

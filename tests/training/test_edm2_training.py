@@ -156,6 +156,7 @@ def test_a_stored_width_is_reconstructed_exactly_and_others_nearly():
         (((1.0, 2.0), (0.1, 0.1), 0.5, 0.1), "time"),
         (((0.0, 2.0), (0.1, 0.1), 2.0, 0.1), "times"),
         (((1.0, 2.0), (0.1, 0.1), 2.0, 0.3), "std"),
+        (((1.0, 2.0), (0.1, 0.1), (2.0, 3.0), 0.1), r"time.shape = \(2,\)"),
     ],
 )
 def test_snapshots_that_do_not_fit_are_refused(given, names):

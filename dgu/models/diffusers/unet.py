@@ -159,11 +159,12 @@ class UNet2D(nnx.Module):
             self.time_proj = Table((first,), rngs)
         elif kind == "learned":
             self.time_proj = Table((unet.num_train_timesteps or 0, first), rngs)
-        self.time_embedding = TwoLinear(2 * first if kind == "fourier" else first, unet.embedding, rngs)
+        features = 2 * first if kind == "fourier" else first
+        self.time_embedding = TwoLinear(features, unet.embedding, rngs)
         if unet.class_labels == "index":
             self.class_embedding: Any = Table((unet.num_class_embeds or 0, unet.embedding), rngs)
         elif unet.class_labels == "timestep":
-            self.class_embedding = TwoLinear(first, unet.embedding, rngs)
+            self.class_embedding = TwoLinear(features, unet.embedding, rngs)
 
         self.conv_in = conv(unet.in_channels, first, 3, rngs)
         self.down_blocks = numbered([DownBlock(unet, level, rngs) for level in range(len(widths))])
