@@ -1,4 +1,4 @@
-"""Convert one of NVIDIA's snapshots (EDM, EDM2) to a network file: ``python -m dgu.models.edm_import SNAPSHOT.pkl OUT``.
+"""Convert a snapshot of EDM or EDM2 to a network file: ``python -m dgu.models.edm_import SNAPSHOT.pkl OUT``.
 
 ``OUT`` is the ``.npz`` or ``.safetensors`` to write, or a folder for its ``network.npz``. The file holds the
 weights under the reference's names in float32, uncompressed so that loading maps it into memory, and as JSON the
