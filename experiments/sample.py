@@ -43,8 +43,8 @@ class Config(GuidanceOptions):
     """Sampling a network."""
 
     checkpoint: str = "fashion-mnist-14"
-    """A bundled network, a network.npz, the directory of a training run, one of NVIDIA's snapshots (.pkl), or a folder
-    of diffusers."""
+    """The bundled fashion-mnist-14, a network file of dgu (.npz, .safetensors), the directory of a training run, one of
+    NVIDIA's snapshots (.pkl), or a folder of diffusers."""
     seeds: str = "0-63"
     """Seeds, one an image, as a list of numbers and ranges: 0-63 or 1,5,100-199."""
     class_: Annotated[int | None, tyro.conf.arg(name="class")] = option(None, ge=0)

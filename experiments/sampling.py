@@ -100,8 +100,8 @@ class GuidanceOptions(Options):
     """Guidance of the network by a worse one; base of the options of studies with a checkpoint."""
 
     guide: str | None = option(None, added_later=True)
-    """Network that guides the one studied away from what it makes itself: another checkpoint of images of the same
-    shape (autoguidance), or no-class, the network itself without a class (classifier-free guidance)."""
+    """Network from whose output that of --checkpoint is pushed away: another checkpoint of images of the same shape
+    (autoguidance), or no-class, the network itself without a class (classifier-free guidance)."""
     guidance: float = option(1.0, added_later=True)
     """Weight w of the network, in guide + w (network - guide); above 1 with a guide."""
     guidance_interval: tuple[float, float] | None = option(None, ge=0.0, added_later=True)

@@ -1,4 +1,4 @@
-"""Train a diffusion model with the EDM recipe: ``python -m experiments.train``.
+"""Train a diffusion model by the recipe of EDM or EDM2: ``python -m experiments.train``.
 
 A run that was killed goes on from its last checkpoint and ends with the same parameters. Its directory holds
 ``config.json``, ``checkpoints/`` (Orbax), ``stats.jsonl`` (one line a tick), ``network.npz``, which is the averaged
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         PRESETS,
         run,
         name="train",
-        description="Train a diffusion model with the EDM recipe; a killed run goes on from its last checkpoint.",
+        description="Train a diffusion model by the recipe of EDM or EDM2; a killed run goes on where it stopped.",
         dry_run=dry_run,
         claim_ids=(),
         figure_files=FIGURE_FILES,

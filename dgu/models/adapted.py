@@ -44,6 +44,12 @@ class AdaptedDenoiser:
     no_class: int | tuple[float, ...] | None = field(default=None, metadata={"static": True})
     shape: tuple[int, ...] | None = field(default=None, metadata={"static": True})
 
+    def __repr__(self) -> str:
+        """What it is, in one line: a schedule has a thousand numbers."""
+        kind = getattr(self.preconditioning, "kind", type(self.preconditioning).__name__)
+        low, high = self.sigma_range
+        return f"AdaptedDenoiser({kind}, sigma from {low:g} to {high:g}, {self.label_dim} classes, shape {self.shape})"
+
     @at_least_single
     def __call__(self, x: Event, sigma: Scalar) -> Event:
         """The denoised example, of the shape and dtype of ``x``.

@@ -1,4 +1,4 @@
-"""Convert one of NVIDIA's EDM snapshots to a network file of dgu: ``python -m dgu.models.edm_import SNAPSHOT.pkl OUT``.
+"""Convert a snapshot of EDM or EDM2 to a network file: ``python -m dgu.models.edm_import SNAPSHOT.pkl OUT``.
 
 ``OUT`` is the ``.npz`` or ``.safetensors`` to write, or a folder for its ``network.npz``. The file holds the
 weights under the reference's names in float32, uncompressed so that loading maps it into memory, and as JSON the
@@ -37,7 +37,7 @@ def convert(snapshot: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pa
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; bad input ends in one line and exit code 2."""
     parser = argparse.ArgumentParser("python -m dgu.models.edm_import", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("snapshot", help="NVIDIA's file, network-snapshot-*.pkl or edm-*.pkl")
+    parser.add_argument("snapshot", help="NVIDIA's file, network-snapshot-*.pkl, edm-*.pkl or edm2-*.pkl")
     parser.add_argument("out", help="the .npz or .safetensors to write, or a folder for network.npz")
     options = parser.parse_args(argv)
     try:

@@ -1,4 +1,4 @@
-"""What guidance does to Gaussians, exactly: the law at the end of the guided flow, and the one that it is taken for."""
+"""What guidance does to Gaussians, exactly: the distribution at the flow's end, and the one that it is taken for."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ _NODES = 400
 def guided_gaussian(
     main: GaussianDenoiser, guide: GaussianDenoiser, weight: float, sigma_max: float = 80.0
 ) -> GaussianDenoiser:
-    """The law of samples of ``Guided(main, guide, weight)`` by the exact flow from ``N(0, sigma_max^2 I)``.
+    """The distribution of samples of ``Guided(main, guide, weight)`` by the exact flow from ``N(0, sigma_max^2 I)``.
 
     Where both covariances have the same eigenvectors, with variances ``a`` of main and ``b`` of the guide along one,
     the guided flow ``dx / dsigma = (x - D(x; sigma)) / sigma`` is linear along each, and ends in a Gaussian with

@@ -116,8 +116,8 @@ def export_network(name_or_path: str | os.PathLike[str], out: str | os.PathLike[
 
 def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Pretrained:
     """A network with its metadata: bundled, by name (``"fashion-mnist-14"``); a network file ``.npz`` or
-    ``.safetensors``; the directory of a training run; one of NVIDIA's EDM snapshots ``.pkl`` (see ``load_edm_pickle``);
-    or a folder of diffusers with a UNet2DModel and its scheduler (see ``load_diffusers``).
+    ``.safetensors``; the directory of a training run; one of NVIDIA's snapshots ``.pkl``, of EDM or EDM2 (see
+    ``load_edm_pickle``); or a folder of diffusers with a UNet2DModel and its scheduler (see ``load_diffusers``).
 
     Raises:
         InputError: no such name or file, or the file holds something else.

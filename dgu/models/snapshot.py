@@ -70,8 +70,8 @@ def load_edm_pickle(path: str | os.PathLike[str]) -> EDMDenoiser:
     """The averaged network of one of NVIDIA's EDM or EDM2 snapshots as a denoiser.
 
     The file is a pickle whose official loader imports PyTorch and executes Python source that it carries. Here it is
-    taken
-    for data: known class names become inert records, tensors become views of the file, everything else is refused.
+    taken for data: known class names become inert records, tensors become views of the file, all else is refused.
+
     Weights are float32 and computed with in float32, also where the network was trained with ``use_fp16``;
     ``dataclasses.replace(denoiser.network, compute_dtype="bfloat16")`` is how to ask for less.
     A class-conditional network needs a class (``denoiser.given(label)``) unless its arguments say that it was trained

@@ -94,7 +94,10 @@ class DiscreteSchedule:
             abar = abar[:-1]
         falling = bool(((abar > 0) & (abar < 1)).all() and (np.diff(abar) < 0).all())
         if not (falling and len(abar) >= 2):
-            raise InputError("alphas_cumprod: must fall strictly from below 1 to above 0 (the last entry may be 0)")
+            raise InputError(
+                "alphas_cumprod: must fall strictly from below 1 to above 0 (the last entry may be 0); of betas "
+                "DiscreteSchedule.from_betas(betas) makes a schedule"
+            )
         require(self.time in ("interpolate", "nearest"), "time", self.time, "'interpolate' or 'nearest'")
         object.__setattr__(self, "alphas_cumprod", tuple(abar.tolist()))
         if self.times is not None:

@@ -284,7 +284,8 @@ def edm2_from_arrays(config: Mapping[str, Any], arrays: Mapping[str, ArrayLike])
         InputError: another class, an unknown option, or tensors that are missing, superfluous, misshapen or not
             finite.
     """
-    require(config.get("precond") == "Precond", "precond", config.get("precond"), "'Precond', the class of EDM2")
+    asked = "'Precond', the class of EDM2, in a configuration {'precond': 'Precond', 'kwargs': {...}}"
+    require(config.get("precond") == "Precond", "precond", config.get("precond"), asked)
     network = network_from_config(config)
     wide = jax.config.jax_enable_x64 and all(np.asarray(array).dtype == np.float64 for array in arrays.values())  # type: ignore[attr-defined]
     return network.denoiser(params_from_arrays(network, arrays, np.float64 if wide else np.float32)).given(None)

@@ -14,7 +14,7 @@ LossName = Literal["edm", "vp", "ve", "vesde", "edm2"]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a network is trained. Image counts are in thousands (kimg), as in the reference."""
+    """Length, optimiser, averages and loss of a training. Images are counted in thousands (kimg), as in EDM's code."""
 
     duration_kimg: float = 200_000.0
     """Training images to see, in thousands."""

@@ -50,9 +50,9 @@ class Options(GuidanceOptions):
     reference_range: tuple[float, float] | None = None
     """Values of black and white in files of floating-point real images; None infers them."""
     checkpoint: str | None = None
-    """The network: fashion-mnist-14 (bundled), a network.npz, the directory of a training run, one of NVIDIA's
-    snapshots (.pkl), or a folder of diffusers. It is sampled if no samples are given (fashion-mnist-14 by default), and
-    attacked by membership inference."""
+    """The network: fashion-mnist-14 (bundled), a network file of dgu (.npz, .safetensors), the directory of a training
+    run, one of NVIDIA's snapshots (.pkl), or a folder of diffusers. It is sampled if no samples are given
+    (fashion-mnist-14 by default), and attacked by membership inference."""
     features: str | None = None
     """Features of the samples, npy or npz, one row an image, for the part "fidelity", which otherwise uses principal
     components."""

@@ -47,9 +47,9 @@ class Options(GuidanceOptions):
     """The study of hidden Gaussian structure."""
 
     checkpoint: str = "fashion-mnist-14"
-    """Network to study: the bundled fashion-mnist-14, a network.npz, the directory of a training run, one of NVIDIA's
-    snapshots (.pkl), or a folder of diffusers; "untrained" is a tiny network with random weights, for trying things
-    out."""
+    """Network to study: the bundled fashion-mnist-14, a network file of dgu (.npz, .safetensors), the directory of a
+    training run, one of NVIDIA's snapshots (.pkl), or a folder of diffusers; "untrained" is a tiny network with random
+    weights, for trying things out."""
     data: str = "auto"
     """Images that the network was trained on, for the Gaussian and the multi-delta denoiser. "auto" takes Fashion-MNIST
     or, where it is not on this machine, half of the bundled images."""

@@ -36,7 +36,7 @@ FIXED = {
 
 @dataclass(frozen=True)
 class Config(Options, prefix="dimension"):
-    """Numerical rank (51) of the Jacobian over noise levels."""
+    """Numerical rank of the Jacobian (equation 51 of the paper) over noise levels."""
 
     trajectories: int = option(12, ge=3)
     """Sampling trajectories (the paper: 15); each of one class where the network has classes, in turn."""

@@ -24,8 +24,8 @@ class Options(GuidanceOptions):
     """The study of mixtures of low-rank Gaussians."""
 
     checkpoint: str = "fashion-mnist-14"
-    """Network to study: the bundled fashion-mnist-14, a network.npz, the directory of a training run, one of NVIDIA's
-    snapshots (.pkl), or a folder of diffusers."""
+    """Network to study: the bundled fashion-mnist-14, a network file of dgu (.npz, .safetensors), the directory of a
+    training run, one of NVIDIA's snapshots (.pkl), or a folder of diffusers."""
     data: str = "auto"
     """Images that the network was trained on; auto is Fashion-MNIST, or the bundled images where that is not on this
     machine."""

@@ -33,8 +33,8 @@ class Options(GuidanceOptions):
     """The universality study."""
 
     checkpoint: str = "fashion-mnist-14"
-    """Network to sample: the bundled fashion-mnist-14, a network.npz, the directory of a training run, one of NVIDIA's
-    snapshots (.pkl), or a folder of diffusers."""
+    """Network to sample: the bundled fashion-mnist-14, a network file of dgu (.npz, .safetensors), the directory of a
+    training run, one of NVIDIA's snapshots (.pkl), or a folder of diffusers."""
     samples: str | None = None
     """Images to study instead of sampling a network: an npz file, an image folder or an EDM zip file, with labels."""
     train: bool = False

@@ -194,6 +194,7 @@ def test_classes_are_handed_on_and_checked():
         (lambda: DiscreteSchedule((0.9,)), r"alphas_cumprod.shape = \(1,\)"),
         (lambda: DiscreteSchedule((0.5, 0.6, 0.7)), "alphas_cumprod: must fall strictly"),
         (lambda: DiscreteSchedule((1.0, 0.6, 0.5)), "alphas_cumprod: must fall strictly"),
+        (lambda: DiscreteSchedule((1e-4, 1e-3, 0.02)), r"DiscreteSchedule.from_betas\(betas\) makes a schedule"),
         (lambda: DiscreteSchedule.linear(10, time="floor"), "time = 'floor'"),
         (lambda: DiscreteSchedule.linear(10, times=(1.0, 2.0)), "times = "),
         (lambda: FlowSchedule(data_at=2), "data_at = 2: must be 0 or 1"),
@@ -214,3 +215,8 @@ def test_levels_outside_the_schedule_are_refused():
     for sigma in (0.002, 200.0):
         with pytest.raises(InputError, match=rf"sigma = {sigma:g}: must be from 0.0100005 to 157.407"):
             adapted(jnp.zeros(2), sigma)
+
+
+def test_a_denoiser_prints_what_it_is_and_not_its_schedule():
+    shown = repr(AdaptedDenoiser(lambda z, t: z, preconditioning=Prediction("epsilon", SCHEDULES["linear"])))
+    assert shown == "AdaptedDenoiser(epsilon, sigma from 0.0100005 to 157.407, 0 classes, shape None)"

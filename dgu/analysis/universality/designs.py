@@ -6,7 +6,7 @@ its draws. No image needs to be kept for the fit: the accuracy of the diffusion 
 of the mixture nothing else. Only where classifiers of one arm are tested on another (the cross matrix) must the mixture
 be fitted to images that the diffusion arm does not use; such *disjoint* arms are made beside.
 
-The finite fit alone makes the mixture's classes easier to tell apart than those of the law that the images come from.
+The finite fit alone makes the mixture's classes easier to tell apart than those of the images' own distribution.
 The *null*, a mixture fitted to as many draws of the mixture, shows by how much: the gap between arms is corrected by
 it.
 """
