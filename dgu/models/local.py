@@ -29,9 +29,9 @@ class LocalDenoiser:
     - ``"bordered"``: zeros as well, and positions whose window lies inside the image are one class. One near an edge
       shares with those at the same distance from the same edge; one near a corner is alone.
 
-    A window that is the whole image gives ``EmpiricalDenoiser``, and with ``equivariant`` on a circle that of all shifts
-    of the images (ES). Smaller windows give no posterior mean of any one law: each pixel has a posterior of its own, so
-    the Jacobian, row by row the covariance of a pixel with its window over ``sigma^2``, is not symmetric.
+    A window that is the whole image gives ``EmpiricalDenoiser``, and with ``equivariant`` on a circle that of all
+    shifts of the images (ES). Smaller windows give no posterior mean of any one law: each pixel has a posterior of its
+    own, so that the Jacobian, row by row the covariance of a pixel with its window over ``sigma^2``, is not symmetric.
 
     Squared differences are summed over all windows at once, shift by shift of the images, block by block, with a
     running maximum for each pixel: nothing is held for each image, position and window, the result does not depend on

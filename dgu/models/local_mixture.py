@@ -18,7 +18,8 @@ from dgu.models.local_gaussian import LocalGaussianDenoiser
 class LocalMixtureDenoiser:
     """The posterior mean of each pixel given the window around it, where windows are a mixture of Gaussians.
 
-        denoiser(x, sigma)[p] = sum_k w_pk D_k(x, sigma)[p],    w_p = softmax_k(log pi_k + log N(x_W; mu_k, C_k + sigma^2 I))
+        denoiser(x, sigma)[p] = sum_k w_pk D_k(x, sigma)[p]
+        w_p = softmax_k(log pi_k + log N(x_W; mu_k, C_k + sigma^2 I))
 
     with the ``LocalGaussianDenoiser`` ``D_k`` of each class of the images and the windows' moments ``mu_k`` and ``C_k``
     at p. Each pixel weighs the classes by its own window. One class gives ``LocalGaussianDenoiser``.

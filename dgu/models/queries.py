@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from dgu.core.arrays import as_floats, as_native, at_least_single
+from dgu.core.arrays import as_floats, as_jax_floats, as_native, at_least_single
 from dgu.core.errors import require, require_whole
 from dgu.core.typing import Event, Scalar
 from dgu.models.closed_form import GaussianDenoiser
@@ -235,10 +235,11 @@ def _checked(data: Any, x: Array, block_size: int) -> tuple[int, int, int]:
 
 def _non_negative(queries: Any, x: Array) -> Array:
     """Queries in the dtype of ``x``, looked at where they are not traced."""
-    if not isinstance(queries, jax.core.Tracer):
-        least = float(np.min(np.asarray(queries), initial=0))
+    numbers = as_jax_floats("queries", queries)
+    if not isinstance(numbers, jax.core.Tracer):
+        least = float(np.min(np.asarray(numbers), initial=0))
         require(least >= 0, "smallest entry of the queries", least, "0 or more")
-    return jnp.asarray(queries, x.dtype)
+    return numbers.astype(x.dtype)
 
 
 def _intervals(size: int, side: int) -> np.ndarray:

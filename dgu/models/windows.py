@@ -1,4 +1,4 @@
-"""Square windows around the pixels of an image: what fits, what lies beyond the border, which positions share sources."""
+"""Square windows around the pixels of an image: what fits, what lies beyond the border, who shares sources."""
 
 from collections.abc import Sequence
 from typing import Any

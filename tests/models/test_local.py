@@ -1,5 +1,7 @@
 """Local denoisers of training images against brute force, global ones, shifts, and the windows' posterior covariances."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,7 +154,7 @@ def test_on_gaussian_images_it_tends_to_the_local_gaussian(x64):
 @pytest.mark.slow
 def test_on_gaussian_images_the_gap_falls_as_the_root_of_their_number(x64):
     gaps = [gaussian_gap(images) for images in (100, 1000, 10_000, 100_000)]
-    assert all(2 < one / next_ < 5 for one, next_ in zip(gaps, gaps[1:])) and gaps[-1] < 0.01
+    assert all(2 < one / next_ < 5 for one, next_ in pairwise(gaps)) and gaps[-1] < 0.01
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Local Gaussians and mixtures of them against regressions on windows, the global ones, and shifts."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
