@@ -13,7 +13,7 @@ from jaxtyping import Num
 from dgu.core import doubles
 from dgu.core.arrays import as_doubles, as_floats, at_least_single, check_squares
 from dgu.core.errors import require
-from dgu.core.typing import Event, Images, Scalar
+from dgu.core.typing import Event, Scalar
 from dgu.models.windows import canvas_of, check_window, position_classes, window_pixels, windows_of
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -53,7 +53,7 @@ class LocalGaussianDenoiser:
 
     @classmethod
     def fit(
-        cls, images: Images, window: int, *, equivariant: bool = False, boundary: str = "zero"
+        cls, images: Num[ArrayLike, "..."], window: int, *, equivariant: bool = False, boundary: str = "zero"
     ) -> "LocalGaussianDenoiser":
         """The Gaussian of the windows of ``images``, their covariance divided by the number of images.
 
@@ -79,7 +79,7 @@ class LocalGaussianDenoiser:
     @classmethod
     def from_moments(
         cls,
-        mean: Num[ArrayLike, "h w c"],
+        mean: Num[ArrayLike, "..."],
         covariance: Num[ArrayLike, "..."],
         window: int,
         *,

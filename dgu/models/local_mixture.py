@@ -6,10 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Num
 
 from dgu.core.arrays import as_floats, as_plain, at_least_single
 from dgu.core.errors import require
-from dgu.core.typing import Event, Images, Labels, Scalar
+from dgu.core.typing import Event, Scalar
 from dgu.models.local_gaussian import LocalGaussianDenoiser
 
 
@@ -34,7 +36,13 @@ class LocalMixtureDenoiser:
 
     @classmethod
     def fit(
-        cls, images: Images, labels: Labels, window: int, *, equivariant: bool = False, boundary: str = "zero"
+        cls,
+        images: Num[ArrayLike, "..."],
+        labels: Num[ArrayLike, "..."],
+        window: int,
+        *,
+        equivariant: bool = False,
+        boundary: str = "zero",
     ) -> "LocalMixtureDenoiser":
         """A Gaussian of the windows of each class, weighted by the number of its images.
 
@@ -48,12 +56,9 @@ class LocalMixtureDenoiser:
                 ``LocalGaussianDenoiser.fit`` refuses.
         """
         data, marks = as_floats("images", images), as_plain("labels", labels)
-        require(
-            marks.ndim == 1 and marks.dtype.kind in "iu", "labels", f"{marks.dtype} {marks.shape}", "whole numbers (n,)"
-        )
-        require(
-            data.ndim == 4 and len(data) == len(marks), "labels", f"{len(marks)} of them", f"{len(data)}, one an image"
-        )
+        require(data.ndim == 4, "images.shape", data.shape, "(n, h, w, c)")
+        whole = marks.dtype.kind in "iu" and marks.shape == data.shape[:1]
+        require(whole, "labels", f"{marks.dtype} {marks.shape}", f"{len(data)} whole numbers, one an image")
         values, counts = np.unique(marks, return_counts=True)
         require(
             bool((counts >= 2).all()), "labels", f"images of a class: {counts.tolist()}", "at least 2 images of each"

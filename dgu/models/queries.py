@@ -80,7 +80,7 @@ class PatchDenoiser:
     block_size: int = field(default=256, metadata={"static": True}, kw_only=True)
 
     @classmethod
-    def square(cls, data: Num[ArrayLike, "n h w c"], side: int) -> "PatchDenoiser":
+    def square(cls, data: Num[ArrayLike, "..."], side: int) -> "PatchDenoiser":
         """All squares of ``side`` x ``side`` pixels that lie within the image.
 
         Raises:
@@ -95,7 +95,7 @@ class PatchDenoiser:
 
     @classmethod
     def flexible(
-        cls, data: Num[ArrayLike, "n h w c"], sensitivity: Num[ArrayLike, "h w h2 w2"], share: float
+        cls, data: Num[ArrayLike, "..."], sensitivity: Num[ArrayLike, "..."], share: float | int
     ) -> "PatchDenoiser":
         """For each pixel the fewest pixels that hold ``share`` of its row of a mean absolute Jacobian.
 
