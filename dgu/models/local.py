@@ -11,7 +11,7 @@ from jax import Array
 from dgu.core.arrays import as_native, at_least_single
 from dgu.core.errors import require, require_whole
 from dgu.core.typing import Event, Scalar
-from dgu.models.windows import canvas_of, check_window, position_classes, source_shifts, window_sums
+from dgu.models.windows import canvas_of, check_window, extended, position_classes, source_shifts, window_sums
 
 
 @jax.tree_util.register_dataclass
@@ -70,7 +70,8 @@ class LocalDenoiser:
         require(x.shape == (h, w, channels), "x.shape", x.shape, f"that of an image of data, {(h, w, channels)}")
         rows, size, radius = as_native("data", self.data), min(self.block_size, number), self.window // 2
         canvas = canvas_of(x, self.window, self.boundary)[..., None]
-        height, width = canvas.shape[:2]
+        (height, width), more = canvas.shape[:2], self.window - 1
+        canvas = extended(canvas, h + more, w + more)
         down, right = (
             source_shifts(n, m, position_classes(n, self.window, self.boundary, self.equivariant))
             for n, m in ((h, height), (w, width))
@@ -92,14 +93,15 @@ class LocalDenoiser:
             # The last block is moved back to end with the data; its rows that an earlier block had count for nothing.
             start = jnp.minimum(block * size, number - size)
             points = jax.lax.dynamic_slice_in_dim(rows, start, size).astype(x.dtype)
-            # Images come last, so that all that follows is elementwise; twice in a row, so that a shift is a slice.
-            points = jnp.tile(canvas_of(jnp.moveaxis(points, 0, -1), self.window, self.boundary), (2, 2, 1, 1))
+            # Images come last, so that all that follows is elementwise; unrolled, so that a shift is a slice.
+            points = canvas_of(jnp.moveaxis(points, 0, -1), self.window, self.boundary)
+            points = extended(points, height - 1 + h + more, width - 1 + w + more)
 
             def shifted(lanes: tuple[Array, ...], at: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
                 by, there = at
-                source = jax.lax.dynamic_slice(points, (by[0], by[1], 0, 0), (height, width, channels, size))
-                squares = window_sums(jnp.sum(jnp.square(canvas - source), axis=2), self.window)[:h, :w]
-                values = jnp.roll(source, (-radius, -radius), (0, 1))[:h, :w]
+                source = jax.lax.dynamic_slice(points, (by[0], by[1], 0, 0), (h + more, w + more, channels, size))
+                squares = window_sums(jnp.sum(jnp.square(canvas - source), axis=2), self.window)
+                values = source[radius : radius + h, radius : radius + w]
                 squares = jnp.where(there[..., None], squares, far)
                 counted = jnp.broadcast_to(there[..., None].astype(x.dtype), squares.shape)
                 return _merged(lanes, (squares, counted, counted[:, :, None] * values), precision), None
@@ -127,8 +129,33 @@ class LocalDenoiser:
 
 def _merged(one: tuple[Array, ...], other: tuple[Array, ...], precision: Array) -> tuple[Array, ...]:
     """Sums over the sources of both: each the smallest distance, weights relative to it, and weighted pixels."""
+    ours, theirs = _relative(one[0], other[0], precision)
     # The nearest drops out of the ratio, and so out of its derivative.
     closest = jax.lax.stop_gradient(jnp.minimum(one[0], other[0]))
-    ours, theirs = (jnp.exp(-(part[0] - closest) * precision) for part in (one, other))
     total = ours * one[1] + theirs * other[1]
     return closest, total, ours[:, :, None] * one[2] + theirs[:, :, None] * other[2]
+
+
+@jax.custom_jvp
+def _relative(one: Array, other: Array, precision: Array) -> tuple[Array, Array]:
+    """``exp(-(one - m) precision)`` and ``exp(-(other - m) precision)`` with the constant ``m = min(one, other)``.
+
+    Never above 1: distances that are computed twice, each time fused with other operations, differ by rounding, and
+    what they lie below m by may be what small noise levels make infinite.
+    """
+    # Two exponentials of which one is 1: a choice between 1 and a single one takes XLA three times as long on CPU.
+    gap = one - other
+    return jnp.exp(-jnp.maximum(gap, 0) * precision), jnp.exp(jnp.minimum(gap, 0) * precision)
+
+
+@_relative.defjvp
+def _relative_tangents(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> Any:
+    one, other, precision = primals
+    weights = _relative(one, other, precision)
+    least = jax.lax.stop_gradient(jnp.minimum(one, other))
+    # A weight of 0 comes first: distances without a source are as large as numbers are.
+    changes = (
+        -weight * precision * tangent - weight * (distance - least) * tangents[2]
+        for weight, distance, tangent in zip(weights, (one, other), tangents)
+    )
+    return weights, tuple(changes)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -44,23 +45,31 @@ def canvas_of(images: Array, window: int, boundary: str) -> Array:
     return jnp.pad(images, [(radius, 0), (radius, 0)] + [(0, 0)] * (images.ndim - 2))
 
 
+def extended(canvas: Array, rows: int, columns: int) -> Array:
+    """A torus ``(H, W, ...)`` unrolled to more rows and columns."""
+    more = [(0, n - m) for n, m in zip((rows, columns), canvas.shape)]
+    return jnp.pad(canvas, more + [(0, 0)] * (canvas.ndim - 2), mode="wrap")
+
+
 def window_sums(values: Array, window: int) -> Array:
-    """Sums over the ``window`` x ``window`` entries that begin at each entry of a torus ``(H, W, ...)``.
+    """Sums over all ``window`` x ``window`` entries next to each other of ``(H, W, ...)``.
 
     By doubling: about ``4 log2(window)`` additions an entry, and no subtraction, which would lose digits.
     """
     for axis in (0, 1):
-        if window == values.shape[axis]:
-            values = jnp.broadcast_to(jnp.sum(values, axis=axis, keepdims=True), values.shape)
-            continue
+        size = values.shape[axis] - window + 1
         power, length, done, total = values, 1, 0, None
         while True:
             if window & length:
-                term = jnp.roll(power, -done, axis)
+                term = jax.lax.slice_in_dim(power, done, done + size, axis=axis)
                 total, done = term if total is None else total + term, done + length
             if 2 * length > window:
                 break
-            power, length = power + jnp.roll(power, -length, axis), 2 * length
+            last = power.shape[axis]
+            front, back = (
+                jax.lax.slice_in_dim(power, *ends, axis=axis) for ends in ((0, last - length), (length, last))
+            )
+            power, length = front + back, 2 * length
         assert total is not None
         values = total
     return values
