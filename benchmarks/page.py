@@ -58,6 +58,7 @@ PARTS = (
     Part("molrg-full", "molrg", "Recovery of subspaces, the whole study", ("--full",), long=True),
     Part("neighbours", "neighbours", "Nearest neighbours of 4,000 queries", ("--queries", "4000")),
     Part("neighbours-full", "neighbours", "Nearest neighbours of 10,000 queries", long=True),
+    Part("local", "local", "Local denoisers of 6,000 training images"),
     Part("distillation", "distillation", "Linear distillation of a Gaussian, fewer images and epochs",
          ("--points", "0", "--images", "8192", "--epochs", "30")),
     Part("distillation-gaussian", "distillation", "Linear distillation of a Gaussian", ("--points", "0"), long=True),

@@ -242,6 +242,32 @@ def neighbours(figures: Figures) -> Lines:
     ]
 
 
+def local(figures: Figures) -> Lines:
+    """Seconds and speed of each program, and the memory of ours."""
+    config, memory = figures["config"], figures["temporary_bytes"]
+    rows = [
+        [
+            name,
+            with_quartiles(at),
+            *(
+                "-" if name == "dgu" else digits(figures[key][f"dgu to {name}"]["median"])
+                for key in ("relative_throughput", "relative_throughput_by_processor_time")
+            ),
+        ]
+        for name, at in figures["seconds"].items()
+    ]
+    side, window = config["side"], config["window"]
+    held = ", ".join(f"{size / 1e6:.2f} MB with {int(number):,}" for number, size in memory.items())
+    return [
+        f"{figures['noisy_images']} noisy images, {config['images']:,} training images of {side} x {side}, windows of "
+        f"{window} x {window}.",
+        "",
+        *table(["program", "seconds", "dgu is faster by", "by processor time"], rows),
+        "",
+        f"Memory of dgu beyond the training images: {held} of them.",
+    ]
+
+
 def distillation(figures: Figures) -> Lines:
     """Adam's time and the exact one's."""
     exact, adam, config = figures["exact"], figures["adam_seconds"], figures["config"]
@@ -314,5 +340,5 @@ def memory(figures: Figures) -> Lines:
 TABLES: dict[str, Callable[[Figures], Lines]] = {
     "sampling": sampling, "networks": networks, "samplers": samplers, "scikit": scikit, "classifiers": classifiers,
     "dynamics": dynamics, "molrg": molrg, "neighbours": neighbours, "distillation": distillation, "growth": growth,
-    "memory": memory,
+    "memory": memory, "local": local,
 }  # fmt: skip

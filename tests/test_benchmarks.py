@@ -391,3 +391,20 @@ def test_dynamics_runs(run_quickly):
     np.testing.assert_allclose(unit["torch"], walls["torch"] / 2)
     np.testing.assert_allclose(figures["ratio"], unit["torch"] / unit["dgu"])
     assert 0 < figures["median_kl_at_the_end"] < 3 and "torch, one run" in printed
+
+
+def test_local_runs_and_all_programs_give_the_same_image(run_quickly):
+    from benchmarks import local
+
+    figures, printed = run_quickly(local)
+    plain = [name for name in figures["seconds"] if name != "dgu"]
+    assert plain[:2] == ["numpy, products", "numpy, differences"]
+    # Two ways of summing round differently: none at all would mean that a program was compared with itself.
+    assert 0 < figures["largest_difference"]["dgu"] < 1e-3
+    for name in plain:
+        ours, theirs = ([wall for wall, _ in figures["times"][of]] for of in ("dgu", name))
+        ratio = figures["relative_throughput"][f"dgu to {name}"]["median"]
+        np.testing.assert_allclose(ratio, np.median(np.divide(theirs, ours)))
+        assert f"{ratio:.2f}" in printed
+    few, many = figures["temporary_bytes"].values()
+    assert many < 1.1 * few

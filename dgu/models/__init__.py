@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from dgu.models.levels import Network as Network
     from dgu.models.levels import NetworkDenoiser as NetworkDenoiser
     from dgu.models.linear import LinearDenoiser as LinearDenoiser
+    from dgu.models.local import LocalDenoiser as LocalDenoiser
+    from dgu.models.local_gaussian import LocalGaussianDenoiser as LocalGaussianDenoiser
+    from dgu.models.local_mixture import LocalMixtureDenoiser as LocalMixtureDenoiser
     from dgu.models.mixtures import EmpiricalDenoiser as EmpiricalDenoiser
     from dgu.models.mixtures import MoLRGDenoiser as MoLRGDenoiser
     from dgu.models.mlp import MLPDenoiser as MLPDenoiser
@@ -49,6 +52,9 @@ if TYPE_CHECKING:
     from dgu.models.pretrained import export_network as export_network
     from dgu.models.pretrained import load_checkpoint as load_checkpoint
     from dgu.models.pretrained import save_network as save_network
+    from dgu.models.queries import PatchDenoiser as PatchDenoiser
+    from dgu.models.queries import QueryDenoiser as QueryDenoiser
+    from dgu.models.queries import WienerDenoiser as WienerDenoiser
     from dgu.models.random_features import RandomFeatures as RandomFeatures
     from dgu.models.random_features import RandomFeatureScore as RandomFeatureScore
     from dgu.models.shallow import ShallowNet as ShallowNet

@@ -96,6 +96,22 @@ OTHER = {
     ),
     "EmpiricalDenoiser": lambda give: [M.EmpiricalDenoiser(give(IMAGES))(give(ONE), 30.0)],
     "EmpiricalDenoiser.log_density": lambda give: EMPIRICAL.log_density(give(ONE), 30.0),
+    "LocalDenoiser": lambda give: M.LocalDenoiser(give(IMAGES), 1, equivariant=True)(give(ONE), 30.0),
+    "LocalGaussianDenoiser.fit": lambda give: M.LocalGaussianDenoiser.fit(give(IMAGES), 3)(ONE, 30.0),
+    "LocalGaussianDenoiser.from_moments": lambda give: M.LocalGaussianDenoiser.from_moments(
+        give(IMAGES[0]), give(SQUARE), 1, equivariant=True
+    )(give(ONE), 30.0),
+    "LocalMixtureDenoiser.fit": lambda give: M.LocalMixtureDenoiser.fit(
+        give(IMAGES), give.marks(np.arange(len(IMAGES)) % 2), 1
+    )(ONE, 30.0),
+    "QueryDenoiser": lambda give: M.QueryDenoiser(give(IMAGES), give(np.arange(16.0).reshape(2, 2, 2, 2)))(
+        give(ONE), 30.0
+    ),
+    "PatchDenoiser": lambda give: M.PatchDenoiser.square(give(IMAGES), 1)(give(ONE), 30.0),
+    "PatchDenoiser.flexible": lambda give: M.PatchDenoiser.flexible(
+        IMAGES, give(np.arange(16.0).reshape(2, 2, 2, 2)), 0.5
+    )(ONE, 30.0),
+    "WienerDenoiser": lambda give: M.WienerDenoiser(give(IMAGES), GAUSSIAN)(give(ONE), 30.0),
     "MoLRGDenoiser": lambda give: M.MoLRGDenoiser(
         np.array([0.4, 0.6]), give(MEANS @ AXES[:2]), give(FRAMES), give(SPREADS[:, 0]), 5.0
     )(give(ONE_ROW), 30.0),
