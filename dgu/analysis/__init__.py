@@ -67,6 +67,16 @@ if TYPE_CHECKING:
     from dgu.analysis.finite_samples import fitted_loss as fitted_loss
     from dgu.analysis.finite_samples import fitted_sampling as fitted_sampling
     from dgu.analysis.finite_samples import gaussian_fit_kl as gaussian_fit_kl
+    from dgu.analysis.identities import MomentGaps as MomentGaps
+    from dgu.analysis.identities import moment_gaps as moment_gaps
+    from dgu.analysis.identities import mutual_information as mutual_information
+    from dgu.analysis.identities import noisy_entropy as noisy_entropy
+    from dgu.analysis.identities import posterior_moments as posterior_moments
+    from dgu.analysis.learning import Timescales as Timescales
+    from dgu.analysis.learning import flow_gains as flow_gains
+    from dgu.analysis.learning import flow_variances as flow_variances
+    from dgu.analysis.learning import learning_times as learning_times
+    from dgu.analysis.learning import two_timescales as two_timescales
     from dgu.analysis.linearity import ContributionScores as ContributionScores
     from dgu.analysis.linearity import LinearityScores as LinearityScores
     from dgu.analysis.linearity import SameNoise as SameNoise

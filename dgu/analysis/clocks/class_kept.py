@@ -62,9 +62,7 @@ def _kept(law: Any, sigmas: Array, key: Key, *, draws: int) -> Float[Array, "lev
     return jax.lax.map(one, jnp.arange(draws), batch_size=64).T
 
 
-def crossing_level(
-    sigmas: Num[ArrayLike, "levels"], values: Num[ArrayLike, "levels"], height: float | int
-) -> float:
+def crossing_level(sigmas: Num[ArrayLike, "levels"], values: Num[ArrayLike, "levels"], height: float | int) -> float:
     """The highest noise level at which a curve is at ``height`` on its way down, linear in ``log sigma`` between levels.
 
     Args:

@@ -56,9 +56,7 @@ def source_weights(
     chosen = np.arange(len(rows), dtype=np.int32) if of is None else as_indices("of", of)
     require(int(chosen.max()) < len(rows), "of", int(chosen.max()), f"below {len(rows)}, the number of images")
     blocks, places = in_blocks(rows[chosen], batch_size)
-    found = _weights(
-        EmpiricalDenoiser(rows), key, blocks, chosen[places], levels.astype(rows.dtype), draws=int(draws)
-    )
+    found = _weights(EmpiricalDenoiser(rows), key, blocks, chosen[places], levels.astype(rows.dtype), draws=int(draws))
     return np.asarray(found, np.float64).reshape(len(levels), -1)[:, : len(chosen)]
 
 

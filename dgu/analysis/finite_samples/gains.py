@@ -66,9 +66,7 @@ def fitted_gains(
     shares = lam / (lam + kappa[:, None])
     freedom = n - (shares**2).sum(axis=1, keepdims=True)
     fluctuation = kappa[:, None] * shares / (lam + kappa[:, None])
-    return FittedGains(
-        kappa, shares, np.sqrt(2 / freedom) * fluctuation, np.sqrt(fluctuation) / freedom ** (1 / 4)
-    )
+    return FittedGains(kappa, shares, np.sqrt(2 / freedom) * fluctuation, np.sqrt(fluctuation) / freedom ** (1 / 4))
 
 
 def fitted_loss(
