@@ -63,7 +63,7 @@ def _kept(law: Any, sigmas: Array, key: Key, *, draws: int) -> Float[Array, "lev
 
 
 def crossing_level(sigmas: Num[ArrayLike, "levels"], values: Num[ArrayLike, "levels"], height: float | int) -> float:
-    """The highest noise level at which a curve is at ``height`` on its way down, linear in ``log sigma`` between levels.
+    """The highest noise level at which a falling curve is at ``height``, linear in ``log sigma`` between levels.
 
     Args:
         sigmas: rising and positive.

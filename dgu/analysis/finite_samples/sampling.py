@@ -56,8 +56,8 @@ def fitted_sampling(
     """Expected distances between the images of two Gaussian denoisers that are fitted to disjoint sets of N images.
 
     ``distance_i = 2 (E A^2 - (E A)^2)_i + 2 lam_i (1 - 2 E A_i / T + E A^2_i / T^2) / N``, the second term from the
-    fitted means, and ``null_i = 2 (E A^2)_i +`` the same term. The noise is averaged over. What the true mean adds is of
-    the order of ``|mean|^2 lam / (N T^2)`` and left out.
+    fitted means, and ``null_i = 2 (E A^2)_i +`` the same term. The noise is averaged over. What the true mean adds is
+    of the order of ``|mean|^2 lam / (N T^2)`` and left out.
 
     Args:
         variances: eigenvalues of the true covariance, all d of them or those above 0.

@@ -55,7 +55,7 @@ def flow_variances(
 
     From ``T = sigma_max`` to ``e = sigma_min`` a coordinate is multiplied by ``exp(-int_e^T (1 - g(s)) ds / s)``, so
 
-        variance = T^2 (lam + e^2) / (lam + T^2) exp(-2 int_e^T (lam / (lam + s^2) - g(0)) e^{-2 tau (lam + s^2)} ds / s)
+        variance = T^2 (lam + e^2) / (lam + T^2) exp(-2 int_e^T (lam / v - g(0)) e^{-2 tau v} ds / s),    v = lam + s^2
 
     where the first factor is that of a mode that is learned, ``lam + e^2`` up to ``lam / T^2``.
 
