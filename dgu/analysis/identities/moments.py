@@ -93,8 +93,8 @@ def moment_gaps(
 
         E |e|^2 = sigma^2 E tr J,      E (w . e) |e|^2 = sigma^4 E w . grad tr J,      e = x0 - D(x)
 
-    with ``w = x / |x|``: the third moments along the ray on which x lies, those of all others being odd and 0 on average
-    where the data are even. The traces are estimated by random signs v.
+    with ``w = x / |x|``: third moments along the ray on which x lies, since along a fixed direction they are odd, and 0
+    on average, where the data are even. The traces are estimated by random signs v.
 
     ``0.9 D`` fails the first. That a network passes does not make it exact: the identities hold on average over x.
 
