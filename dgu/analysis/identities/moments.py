@@ -20,7 +20,7 @@ from dgu.core.typing import Denoiser, Event, Key, Scalar
 
 
 def posterior_moments(
-    denoiser: Denoiser, x: Num[ArrayLike, "*event"], sigma: Scalar, direction: Num[ArrayLike, "*event"]
+    denoiser: Denoiser, x: Num[ArrayLike, "*event"], sigma: Scalar, direction: Num[ArrayLike, "..."]
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
     """Mean, variance and third central moment of ``v . x0`` given x, for a posterior mean D and a direction v:
 

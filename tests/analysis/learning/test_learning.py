@@ -63,7 +63,7 @@ def test_two_timescales_of_two_eigenvalues(x64):
 
     ``theta_k(tau) = b_k / w_k (1 - e^{-2 w_k tau})``, and the population's minimum has no second mode.
     """
-    fast, slow = 2.0, 1e-3
+    fast, slow = 1.0, 1e-3
     empirical = QuadraticLoss(np.diag([fast, slow]), np.array([[fast], [slow]]), fast + slow)
     population = QuadraticLoss(np.eye(2), np.array([[1.0], [0.0]]), np.float64(1.0))
     taus = np.geomspace(1e-3, 1e5, 2000)
