@@ -14,7 +14,7 @@ from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_doubles
 from dgu.core.errors import require, require_whole
-from dgu.core.keys import example_key, threefry
+from dgu.core.keys import example_key, stream, threefry
 from dgu.core.noisy import checked_levels, noisy_input
 from dgu.core.typing import Key
 
@@ -45,17 +45,19 @@ def class_kept(law: Any, sigmas: Num[ArrayLike, "levels"], key: Key, *, draws: i
     levels = checked_levels(sigmas, {})
     require(bool((levels > 0).all()), "sigmas", levels.tolist(), "positive")
     require_whole("draws", draws, 2)
-    return t_interval(np.asarray(_kept(law, levels, key, draws=int(draws)), np.float64), bounds=(0, 1))
+    return t_interval(
+        np.asarray(_kept(law, levels, key, stream(key, "noise"), draws=int(draws)), np.float64), bounds=(0, 1)
+    )
 
 
 @partial(jax.jit, static_argnames="draws")
-def _kept(law: Any, sigmas: Array, key: Key, *, draws: int) -> Float[Array, "levels draws"]:
+def _kept(law: Any, sigmas: Array, key: Key, noise: Key, *, draws: int) -> Float[Array, "levels draws"]:
     def one(number: Array) -> Array:
         own = example_key(key, number)
         x0, label = law.draw(own), law.draw_label(own)
         levels = jnp.asarray(sigmas, x0.dtype)
         at = lambda sigma, level: law.responsibilities(  # noqa: E731
-            noisy_input(key, x0, number, sigma, level), sigma
+            noisy_input(noise, x0, number, sigma, level), sigma
         )[label]
         return jax.vmap(at)(levels, jnp.arange(levels.shape[0]))
 
