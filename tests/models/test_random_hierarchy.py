@@ -117,7 +117,7 @@ def test_rules_of_a_level_depend_on_it_alone():
     [
         ({"depth": 0}, "depth"),
         ({"branching": 1}, "branching"),
-        ({"symbols": 2.5}, "symbols"),
+        ({"symbols": 1}, "symbols"),
         ({"symbols": 3, "rules": 4}, "rules"),
         ({"symbols": 64, "branching": 4}, r"symbols \*\* branching"),
     ],

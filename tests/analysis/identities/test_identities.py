@@ -81,7 +81,7 @@ def test_posterior_means_have_no_gaps(name, x64):
 
 
 def scaled(x, sigma):
-    return 0.9 * GAUSSIAN(x, sigma)
+    return 0.7 * GAUSSIAN(x, sigma)
 
 
 def wavy(x, sigma):
@@ -96,8 +96,8 @@ def test_other_denoisers_have_gaps(x64):
     assert abs(right.second.value[0]) < 4 * right.second.standard_error[0]
     gain = LAM / (LAM + 1)
     assert right.squared_error[0] == pytest.approx(gain.mean(), rel=0.1)
-    # E |x0 - 0.9 D|^2 - 0.9 tr J = tr (0.81 - 1.8 + 1) E D^2 + 0.1 sum of posterior variances.
-    exact = (0.01 * gain * LAM + 0.1 * gain).mean()
+    # E |x0 - 0.7 D|^2 = sum of posterior variances + 0.09 E |D|^2, and 0.7 of the first is what J says.
+    exact = (0.09 * gain * LAM + 0.3 * gain).mean()
     assert wrong.second.value[0] == pytest.approx(exact, abs=4 * wrong.second.standard_error[0])
     assert abs(wrong.second.value[0]) > 4 * wrong.second.standard_error[0]
     assert abs(skewed.third.value[0]) > 5 * skewed.third.standard_error[0]
@@ -135,7 +135,6 @@ ONES = np.ones(4)
     ("call", "name"),
     [
         (lambda: mutual_information(ONES, ONES), "sigmas"),
-        (lambda: mutual_information(np.arange(1.0, 5), ONES[:3]), "losses.shape"),
         (lambda: mutual_information(np.arange(1.0, 5), -ONES), "losses"),
         (lambda: noisy_entropy(np.arange(1.0, 5), ONES, 0), "dimension"),
         (lambda: moment_gaps(GAUSSIAN, np.ones((2, 3)) * [[1], [2]], np.zeros(1), KEY), "sigmas"),
