@@ -33,14 +33,14 @@ def flow_gains(
 
     arXiv 2503.03206.
     """
-    lam, levels, taus = _checked(variances, times) + (as_doubles("sigmas", sigmas),)
+    (lam, taus), levels = _checked(variances, times), as_doubles("sigmas", sigmas)
     sound = levels.ndim == 1 and bool((np.isfinite(levels) & (levels >= 0)).all())
     require(sound, "sigmas", levels.tolist(), "a list of finite numbers, 0 or more")
     require(np.isfinite(start), "start", start, "finite")
     total = lam + levels[:, None] ** 2
-    decay = np.exp(-2 * taus[:, None, None] * total)
-    best = lam / np.where(total > 0, total, 1.0)
-    return best * (1 - decay) + float(start) * decay
+    rate = np.where(total > 0, total, 1.0)
+    decay = np.where(total > 0, np.exp(-2 * taus[:, None, None] * rate), 1.0)
+    return lam / rate * (1 - decay) + float(start) * decay
 
 
 def flow_variances(
