@@ -127,6 +127,11 @@ def mixture():
     return models.MoLRG.random(KEY, (6,), (2, 1))
 
 
+@cache
+def hierarchy():
+    return models.RandomHierarchy.random(KEY, depth=2)
+
+
 def half(x, sigma):
     return x / (1 + sigma**2)
 
@@ -166,6 +171,14 @@ CASES = {
     "models.molrg.MoLRG.sample": lambda key: mixture().sample(key, np.arange(4)),
     "models.molrg.MoLRG.labels": lambda key: mixture().labels(key, np.arange(9)),
     "models.molrg.random_basis": lambda key: models.random_basis(key, 5, 2),
+    "models.random_hierarchy.RandomHierarchy.random": lambda key: models.RandomHierarchy.random(key),
+    "models.random_hierarchy.RandomHierarchy.draw": lambda key: hierarchy().draw(key),
+    "models.random_hierarchy.RandomHierarchy.draw_label": lambda key: hierarchy().draw_label(key),
+    "analysis.clocks.source_weights.source_weights": lambda key: analysis.source_weights(rows(), SIGMAS[:2], key),
+    "analysis.clocks.speciation.class_separation": lambda key: analysis.class_separation(rows(), LABELS, rows(seed=1), LABELS, SIGMAS[1::-1], key).mean,
+    "analysis.clocks.class_kept.class_kept": lambda key: analysis.class_kept(hierarchy(), SIGMAS[1:2], key, draws=8).value,
+    "analysis.clocks.u_turns.u_turns": lambda key: analysis.u_turns(gaussian(), images()[:2], SIGMAS[:1], key, num_steps=2),
+    "analysis.identities.moments.moment_gaps": lambda key: analysis.moment_gaps(gaussian(), images()[:3], SIGMAS[:1], key).squared_error,
     "models.random_features.RandomFeatures.draw": lambda key: models.RandomFeatures.draw(key, 7),
     "models.shallow.ShallowNet.init": lambda key: models.ShallowNet(8).init(key),
     "models.mlp.MLPDenoiser.init": lambda key: models.MLPDenoiser.init(key, SHAPE, width=8, depth=1),

@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING
 from dgu.core.lazy import load_on_use
 
 if TYPE_CHECKING:
+    from dgu.analysis.clocks import ClassSeparation as ClassSeparation
+    from dgu.analysis.clocks import class_kept as class_kept
+    from dgu.analysis.clocks import class_separation as class_separation
+    from dgu.analysis.clocks import collapse_level as collapse_level
+    from dgu.analysis.clocks import collapse_map as collapse_map
+    from dgu.analysis.clocks import crossing_level as crossing_level
+    from dgu.analysis.clocks import source_weights as source_weights
+    from dgu.analysis.clocks import speciation_level as speciation_level
+    from dgu.analysis.clocks import u_turns as u_turns
     from dgu.analysis.concentration import Expansion as Expansion
     from dgu.analysis.concentration import LipschitzFamily as LipschitzFamily
     from dgu.analysis.concentration import concentration_scale as concentration_scale
@@ -51,6 +60,23 @@ if TYPE_CHECKING:
     from dgu.analysis.divergence import smoothed as smoothed
     from dgu.analysis.divergence import target_log_density as target_log_density
     from dgu.analysis.divergence import theorem_one_bound as theorem_one_bound
+    from dgu.analysis.finite_samples import FittedGains as FittedGains
+    from dgu.analysis.finite_samples import FittedSampling as FittedSampling
+    from dgu.analysis.finite_samples import effective_noise as effective_noise
+    from dgu.analysis.finite_samples import fitted_gains as fitted_gains
+    from dgu.analysis.finite_samples import fitted_loss as fitted_loss
+    from dgu.analysis.finite_samples import fitted_sampling as fitted_sampling
+    from dgu.analysis.finite_samples import gaussian_fit_kl as gaussian_fit_kl
+    from dgu.analysis.identities import MomentGaps as MomentGaps
+    from dgu.analysis.identities import moment_gaps as moment_gaps
+    from dgu.analysis.identities import mutual_information as mutual_information
+    from dgu.analysis.identities import noisy_entropy as noisy_entropy
+    from dgu.analysis.identities import posterior_moments as posterior_moments
+    from dgu.analysis.learning import Timescales as Timescales
+    from dgu.analysis.learning import flow_gains as flow_gains
+    from dgu.analysis.learning import flow_variances as flow_variances
+    from dgu.analysis.learning import learning_times as learning_times
+    from dgu.analysis.learning import two_timescales as two_timescales
     from dgu.analysis.linearity import ContributionScores as ContributionScores
     from dgu.analysis.linearity import LinearityScores as LinearityScores
     from dgu.analysis.linearity import SameNoise as SameNoise

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from dgu.models.queries import WienerDenoiser as WienerDenoiser
     from dgu.models.random_features import RandomFeatures as RandomFeatures
     from dgu.models.random_features import RandomFeatureScore as RandomFeatureScore
+    from dgu.models.random_hierarchy import RandomHierarchy as RandomHierarchy
     from dgu.models.shallow import ShallowNet as ShallowNet
     from dgu.models.shallow import ShallowScore as ShallowScore
     from dgu.models.skipnet import SkipNetwork as SkipNetwork

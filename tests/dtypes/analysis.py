@@ -29,10 +29,12 @@ from tests.dtypes.arrays import (
     IMAGES,
     KEY,
     LARGER,
+    LOSS,
     MARKS,
     MEANS,
     ONE,
     OTHERS,
+    RISING,
     ROWS,
     RUNS,
     SDE,
@@ -240,6 +242,29 @@ ANALYSIS = {
     "singular_triplets": lambda give: (
         A.singular_triplets(GAUSSIAN, give(IMAGES[:2]), give(np.array([30, 9])), 2, KEY).values
     ),
+    "class_separation": lambda give: (
+        A.class_separation(
+            give(ROWS), give.marks(MARKS), give(OTHERS), give.marks(MARKS), give(np.array([20, 60])), KEY
+        ).mean
+    ),
+    "collapse_level": lambda give: A.collapse_level(give(FALLING), 50),
+    "collapse_map": lambda give: A.collapse_map(give(LARGER), 3),
+    "crossing_level": lambda give: A.crossing_level(give(np.array([1, 2, 4])), give(np.array([3, 2, 0])), 1.0),
+    "effective_noise": lambda give: A.effective_noise(give(FALLING), give(SIGMAS), 9),
+    "fitted_gains": lambda give: A.fitted_gains(give(FALLING), give(SIGMAS), 9),
+    "fitted_loss": lambda give: A.fitted_loss(give(FALLING), give(SIGMAS), 9),
+    "fitted_sampling": lambda give: A.fitted_sampling(give(FALLING), 9),
+    "flow_gains": lambda give: A.flow_gains(give(FALLING), give(SIGMAS), give(np.array([0, 1, 3]))),
+    "flow_variances": lambda give: A.flow_variances(give(FALLING), give(np.array([0, 1, 3]))),
+    "learning_times": lambda give: A.learning_times(give(FALLING[:2])),
+    "moment_gaps": lambda give: A.moment_gaps(GAUSSIAN, give(IMAGES), give(SIGMAS), KEY).squared_error,
+    "mutual_information": lambda give: A.mutual_information(give(RISING), give(RISING[::-1])),
+    "noisy_entropy": lambda give: A.noisy_entropy(give(RISING), give(RISING[::-1]), 3),
+    "posterior_moments": lambda give: A.posterior_moments(GAUSSIAN, give(ONE), 30.0, give(ONE)),
+    "source_weights": lambda give: A.source_weights(give(ROWS), give(np.array([20, 60])), KEY, of=give.marks(MARKS)),
+    "speciation_level": lambda give: A.speciation_level(give(ROWS), give.marks(MARKS)),
+    "two_timescales": lambda give: A.two_timescales(LOSS, LOSS, give(RISING)).population,
+    "u_turns": lambda give: A.u_turns(GAUSSIAN, give(IMAGES), give(np.array([20, 60])), KEY, num_steps=3),
     "smoothed": lambda give: A.smoothed(give(CURVES), 3),
     "state_triplets": lambda give: (
         A.state_triplets(GAUSSIAN, give(IMAGES[None, :2]), give(np.array([30])), 2, KEY).values
@@ -286,18 +311,18 @@ _RESULT, _NUMBERS, _DENOISER, _MADE = (
 )
 WITHOUT = {
     **dict.fromkeys(
-        """BoundFit ClassificationError ContributionScores Estimate Expansion Fit GapTrend LinearityScores ModeScores Neighbours Problems
-        Recovery Runs SameNoise ScoreDistances Trajectories""".split(),
+        """BoundFit ClassSeparation ClassificationError ContributionScores Estimate Expansion Fit FittedGains FittedSampling GapTrend LinearityScores ModeScores MomentGaps Neighbours Problems
+        Recovery Runs SameNoise ScoreDistances Timescales Trajectories""".split(),
         _RESULT,
     ),
     **dict.fromkeys(
-        """FitSweep Grid Schedule TheoremDesign exactly normal_estimate TimeGrid class_key coupled_deviation coupled_distances
+        """FitSweep Grid gaussian_fit_kl Schedule TheoremDesign exactly normal_estimate TimeGrid class_key coupled_deviation coupled_distances
         expected_coverage grid_cells low_rank_problems marchenko_pastur_edges optimal_stopping panel_steps
         random_convolutions random_directions universality_gap vp_grid""".split(),
         _NUMBERS,
     ),
     **dict.fromkeys(
-        """KLMeasure asymmetry generator_expansion map_spectra observe_norms pair_distances path_expansion score_kl snapshots
+        """KLMeasure asymmetry class_kept generator_expansion map_spectra observe_norms pair_distances path_expansion score_kl snapshots
         step_expansion target_log_density trace_trajectories weight_nmse""".split(),
         _DENOISER,
     ),

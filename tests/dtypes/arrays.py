@@ -36,6 +36,7 @@ AXES = np.eye(D, dtype=int)
 UNIT = AXES[:, :2]
 FRAMES = np.stack([AXES[:, :2], AXES[:, 2:]])
 TURNED = np.stack([AXES[:, [0, 2]], AXES[:, [1, 3]]])
+RISING = np.array([1, 3, 9, 30, 90])
 FALLING = np.array([200, 120, 60, 50, 20, 7, 3, 2])
 GAUSSIAN = M.GaussianDenoiser.from_moments(np.full((2, 2, 1), 90.0, np.float32), 100 * SQUARE.astype(np.float32))
 FLAT = M.GaussianDenoiser(jnp.full(D, 90.0), jnp.asarray(GAUSSIAN.basis), jnp.asarray(GAUSSIAN.variances))

@@ -134,6 +134,7 @@ OTHER = {
     "LinearNetwork": denoised(lambda: M.NetworkDenoiser({"weight": jnp.eye(D), "bias": jnp.ones(D)}, NET)),
     "MLPDenoiser": denoised(lambda: M.MLPDenoiser.init(KEY, (2, 2, 1), width=4, depth=1)),
     "EDMDenoiser": denoised(lambda: EDM.denoiser(EDM.init(KEY)), LARGER[0]),
+    "RandomHierarchy": denoised(lambda: M.RandomHierarchy.random(KEY, depth=2), SQUARE),
     "RandomFeatures": lambda give: features()(give(ONE_ROW[:1]), 0.5),
     "gaussian_mixture": lambda give: M.gaussian_mixture([0.5, 0.5], give(MEANS), give(SPREADS)).log_density(
         jnp.ones(2), 3.0
