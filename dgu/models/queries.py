@@ -204,7 +204,7 @@ def _posterior(
     far = jnp.asarray(jnp.finfo(x.dtype).max, x.dtype)  # Larger than any distance, and yet finite for derivatives.
     over = (len(queries), *[1] * (len(shape) - 1))
 
-    def add(carry: tuple[Array, ...], block: Array) -> tuple[tuple[Array, ...], None]:
+    def add(carry: tuple[Array, Array, Array], block: Array) -> tuple[tuple[Array, Array, Array], None]:
         nearest, total, weighted = carry
         # The last block is moved back to end with the data; its rows that an earlier block had count for nothing.
         start = jnp.minimum(block * size, number - size)
