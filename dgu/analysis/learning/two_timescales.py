@@ -17,8 +17,8 @@ class Timescales:
 
     Attributes:
         generalisation: tau_gen, when the population loss has first covered 90 % of the way to its least value.
-        memorisation: tau_mem, when the population loss less the empirical one has first covered half of the way from
-            what it is at tau_gen to what it is at the last time.
+        memorisation: tau_mem, when the population loss has risen again, from its least value, by 10 % of its whole fall;
+            infinite where it does not within the times given.
         taus, empirical, population: training times and the two losses, ``(k,)``.
     """
 
@@ -46,20 +46,17 @@ def two_timescales(empirical: QuadraticLoss, population: QuadraticLoss, taus: Nu
     Raises:
         InputError: times that do not rise.
 
-    Bonnaire, Urfin, Biroli and Mezard, arXiv 2505.17638; the thresholds of 90 % and one half are ours.
+    Bonnaire, Urfin, Biroli and Mezard, arXiv 2505.17638; the thresholds are ours.
     """
     times = as_doubles("taus", taus)
     rising = times.ndim == 1 and len(times) >= 2 and bool((times > 0).all() and (np.diff(times) > 0).all())
     require(rising, "taus", times.tolist(), "two or more, positive and rising")
     curves, _ = flow_curves(empirical, population, times)
-    first = float(population.constant)
-    reached = (first - curves.population) / (first - curves.population.min())
-    generalisation = _first_at(times, reached, 0.9)
-    gap = curves.population - curves.empirical
-    before = float(np.interp(np.log(generalisation), np.log(times), gap))
-    after = times >= generalisation
-    grown = (gap[after] - before) / (gap[-1] - before)
-    memorisation = _first_at(times[after], grown, 0.5)
+    first, lowest = float(population.constant), int(np.argmin(curves.population))
+    left = (curves.population - curves.population[lowest]) / (first - curves.population[lowest])
+    generalisation = _first_at(times, 1 - left, 0.9)
+    risen = bool((left[lowest:] >= 0.1).any())
+    memorisation = _first_at(times[lowest:], left[lowest:], 0.1) if risen else float("inf")
     return Timescales(generalisation, memorisation, times, curves.empirical, curves.population)
 
 

@@ -70,8 +70,9 @@ def test_two_timescales_of_two_eigenvalues(x64):
     found = two_timescales(empirical, population, taus)
     # 1 - (1 - theta)^2 is at 0.9 where e^{-2 w tau} = sqrt(0.1), but for the slow mode, which has just begun.
     assert found.generalisation == pytest.approx(-np.log(0.1) / 4 / fast, rel=0.01)
-    grown = (1 - np.exp(-2 * slow * found.memorisation)) ** 2 - slow * np.exp(-4 * slow * found.memorisation)
-    assert grown == pytest.approx(0.5, abs=0.05)
+    # The population loss rises as the square of the slow mode.
+    assert found.memorisation == pytest.approx(-np.log(1 - np.sqrt(0.1)) / 2 / slow, rel=0.01)
+    assert two_timescales(empirical, population, taus[taus < 100]).memorisation == np.inf
 
 
 def test_random_features_memorise_later_with_more_points(x64):
@@ -89,8 +90,8 @@ def test_random_features_memorise_later_with_more_points(x64):
         [getattr(each, name) for each in found] for name in ("generalisation", "memorisation")
     )
     assert max(generalisation) < 2.5 * min(generalisation)
-    assert memorisation[0] * 2 < memorisation[1] and memorisation[1] * 2 < memorisation[2]
-    assert all(late > 3 * early for early, late in zip(generalisation, memorisation))
+    assert memorisation[0] * 1.5 < memorisation[1] and memorisation[1] * 1.5 < memorisation[2]
+    assert all(late > 1.5 * early for early, late in zip(generalisation, memorisation))
 
 
 LOSS = QuadraticLoss(np.eye(2), np.ones((2, 1)), 2.0)
