@@ -122,7 +122,7 @@ def test_divergence_of_a_fit_is_a_quarter_of_the_ratio():
     """Numbers of an independent computation at d = 200, and the limit d / (4 N) for each dimension."""
     per_dimension = [gaussian_fit_kl(200, ratio * 200) / 200 * ratio for ratio in (4, 16, 64)]
     np.testing.assert_allclose(per_dimension, [0.278, 0.258, 0.255], atol=0.002)
-    assert per_dimension[-1] == pytest.approx(0.25, rel=0.02)
+    assert per_dimension[-1] == pytest.approx(0.25, rel=0.025)
 
 
 @pytest.mark.parametrize("ddof", [0, 1])
