@@ -17,7 +17,7 @@ class Timescales:
 
     Attributes:
         generalisation: tau_gen, when the population loss has first covered 90 % of the way to its least value.
-        memorisation: tau_mem, when the population loss has risen again, from its least value, by 10 % of its whole fall;
+        memorisation: tau_mem, when the population loss has risen again, from its least value, by 10 % of its fall;
             infinite where it does not within the times given.
         taus, empirical, population: training times and the two losses, ``(k,)``.
     """
