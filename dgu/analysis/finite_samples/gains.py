@@ -58,7 +58,7 @@ def fitted_gains(
     Raises:
         InputError: values out of range.
 
-    arXiv 2602.02908; the spread of quadratic forms after Bach, arXiv 2303.01372, with the term of Gaussian rows that
+    arXiv 2602.02908; the spread of quadratic forms with the term of Gaussian rows that
     matters for single modes. Exact as N and d grow together; within .003 at d = 200, N = 301.
     """
     lam, ridge, n = _setting(variances, sigmas, images, ddof)
@@ -87,7 +87,7 @@ def fitted_loss(
     Raises:
         InputError: values out of range.
 
-    arXiv 2602.02908; Bach, arXiv 2303.01372, for the traces of products.
+    arXiv 2602.02908.
     """
     lam, ridge, n = _setting(variances, sigmas, images, ddof)
     squared_noise = as_doubles("sigmas", sigmas) ** 2
