@@ -46,9 +46,9 @@ def two_timescales(empirical: QuadraticLoss, population: QuadraticLoss, taus: Nu
     Raises:
         InputError: times that do not rise.
 
-    Bonnaire, Urfin, Biroli and Mezard, arXiv 2505.17638. The thresholds are ours, and that of
-    tau_mem is exploratory: of several definitions it was chosen after one draw had shown which of them grow with n (half
-    of the final gap between the losses does not), and it has not been held to the numbers of that paper.
+    Bonnaire, Urfin, Biroli and Mezard, arXiv 2505.17638. The thresholds are ours, and that of tau_mem is exploratory:
+    of several definitions it was chosen after one draw had shown which of them grow with n (half of the final gap
+    between the losses does not), and it has not been held to the numbers of that paper.
     """
     times = as_doubles("taus", taus)
     rising = times.ndim == 1 and len(times) >= 2 and bool((times > 0).all() and (np.diff(times) > 0).all())
