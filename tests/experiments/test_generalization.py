@@ -16,6 +16,7 @@ from experiments.generalization import (
     boxes,
     capacity,
     flow,
+    monte_carlo,
     shift,
     statistics,
     stopping,
