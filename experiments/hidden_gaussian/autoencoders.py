@@ -5,7 +5,7 @@ separately, by plain denoising score matching on the training images.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -110,7 +110,17 @@ def measure(config: Config, subject: Subject, run: Run) -> Compared:
     }
     points = subject.some("autoencoders.points", config.points)
     triplets = {
-        name: run.stage(f"triplets-{number}", _triplets, config, name, model, points, sigmas, run.key)
+        name: run.stage(
+            f"triplets-{number}",
+            _triplets,
+            config,
+            f", {name}",
+            analysis.level_triplets,
+            model,
+            points,
+            sigmas,
+            run.key,
+        )
         for number, (name, model) in enumerate(adaptive.items())
     }
     # As many samples as noisy images: both share the programs of the products.
@@ -118,7 +128,15 @@ def measure(config: Config, subject: Subject, run: Run) -> Compared:
     paths = run.stage("paths", _paths, every, starts, sigmas)
     along = {
         name: run.stage(
-            f"path-triplets-{number}", _along, config, name, model, paths[f"states{number}"], sigmas, run.key
+            f"path-triplets-{number}",
+            _triplets,
+            config,
+            f" along paths, {name}",
+            analysis.state_triplets,
+            model,
+            paths[f"states{number}"],
+            sigmas,
+            stream(run.key, "along"),
         )
         for number, (name, model) in enumerate(models.items())
     }
@@ -197,13 +215,15 @@ def _linearity(model: Denoiser, images: np.ndarray, sigmas: np.ndarray, key: Key
 
 
 def _triplets(
-    config: Config, name: str, model: Denoiser, images: np.ndarray, sigmas: np.ndarray, key: Key
+    config: Config, name: str, find: Callable[..., Any], model: Denoiser, at: np.ndarray, sigmas: np.ndarray, key: Key
 ) -> dict[str, np.ndarray]:
-    """Triplets at noisy versions of images, ``(levels, points, ...)``: the same ones for every denoiser."""
-    with Progress(f"singular vectors, {name}", total=len(sigmas), unit="levels") as bar:
-        found = analysis.level_triplets(
+    """Triplets of each level, ``(levels, points, ...)``, by ``level_triplets`` at noisy versions of the images ``at``,
+    the same ones for every denoiser, or by ``state_triplets`` at the states ``at``.
+    """
+    with Progress(f"singular vectors{name}", total=len(sigmas), unit="levels") as bar:
+        found = find(
             model,
-            images,
+            at,
             sigmas,
             config.vectors,
             key,
@@ -225,24 +245,6 @@ def _paths(models: Mapping[str, Denoiser], starts: np.ndarray, sigmas: np.ndarra
     """States and outputs of every denoiser, by its number."""
     found = enumerate(analysis.level_paths(models, starts, sigmas).values())
     return {f"{name}{number}": each for number, both in found for name, each in zip(("states", "outputs"), both)}
-
-
-def _along(
-    config: Config, name: str, model: Denoiser, states: np.ndarray, sigmas: np.ndarray, key: Key
-) -> dict[str, np.ndarray]:
-    """Triplets at states along sampling paths, ``(levels, samples, ...)``."""
-    with Progress(f"singular vectors along paths, {name}", total=len(sigmas), unit="levels") as bar:
-        found = analysis.state_triplets(
-            model,
-            states,
-            sigmas,
-            config.vectors,
-            stream(key, "along"),
-            tolerance=config.tolerance,
-            max_rounds=config.max_rounds,
-            progress=lambda *_: bar.update(),
-        )
-    return {"values": found.values, "left": found.left, "residuals": found.residuals}
 
 
 def _shown(models: Mapping[str, Denoiser], clean: np.ndarray, sigmas: np.ndarray, key: Key) -> dict[str, np.ndarray]:
