@@ -90,8 +90,9 @@ def peak_bytes(name: str, config: Config) -> int:
     return int(printed.split()[-1])
 
 
-def measure(config: Config) -> dict:
-    """All figures of one configuration."""
+def compare(config: Config) -> tuple[dict, float, float]:
+    """Times of both programs on the same data, the largest relative difference of their distances, and the share of
+    equal rows."""
     data = make_data(config)
     (distances, rows), (plain_distances, plain_rows) = (PROGRAMS[name](*data, config) for name in ("dgu", "numpy"))
     # In float32 two rows may be as near; the distances decide.
@@ -99,13 +100,18 @@ def measure(config: Config) -> dict:
     if worst > 1e-4:
         raise SystemExit(f"the programs differ: by {worst:.2g} of a distance")
     times = alternate({name: lambda name=name: PROGRAMS[name](*data, config) for name in PROGRAMS}, config.rounds)
-    del data
+    return times, worst, float(np.mean(rows == plain_rows))
+
+
+def measure(config: Config) -> dict:
+    """All figures of one configuration; the data are given back before other processes' memory is measured."""
+    times, worst, same = compare(config)
     pairs = {"dgu to numpy": ("dgu", "numpy")}
     return {
         "config": dataclasses.asdict(config),
         "flop": 2.0 * config.queries * config.reference * config.width,
         "largest_relative_difference": worst,
-        "same_rows": float(np.mean(rows == plain_rows)),
+        "same_rows": same,
         "seconds": {name: spread([wall for wall, _ in of]) for name, of in times.items()},
         "relative_throughput": relative_throughput(times, pairs),
         "relative_throughput_by_processor_time": relative_throughput(times, pairs, clock=1),
