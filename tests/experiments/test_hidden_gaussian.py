@@ -123,6 +123,7 @@ def test_parts_run_alone_and_without_a_checkpoint_where_they_need_none(tmp_path)
     assert len(asked) == 1
 
 
+@pytest.mark.slow
 def test_presets_cost_what_they_say(capsys):
     study("--preset", "paper", "--parts", *PRESETS["smoke"].parts, "--dry-run")
     out = capsys.readouterr().out

@@ -181,6 +181,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         assert not out.exists()
 
 
+@pytest.mark.slow
 def test_presets_cost_what_they_say(capsys):
     study("--preset", "paper", "--dry-run")
     rows = {re.split(r"\s{2,}", line)[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
