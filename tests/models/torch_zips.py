@@ -21,7 +21,7 @@ def tensor(key, array, *, location="cpu", numel=None, size=None, offset=0):
 
 def torch_zip(arrays, *, data=None, config=None, byteorder=b"little", kind=zipfile.ZIP_STORED, **lies):
     """The archive of a state dictionary, with a configuration where one is given, or of the pickle ``data``."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     entries = {name: tensor(key, array, **lies) for key, (name, array) in enumerate(arrays.items())}
     state = Built(entries, {"_metadata": {"": {"version": 1}}})
     whole = state if config is None else {"config": config, "state_dict": state}
