@@ -6,32 +6,29 @@ seed. (The random bits are JAX's: seed 7 here is not seed 7 of the reference.) A
 images that are missing.
 """
 
+import math
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
 
 from dgu.core import parallel
 from dgu.core.errors import InputError, require
+from experiments.decoding import DecoderOptions, decoder_of
 from experiments.sampling import PAPER_SAMPLER, GuidanceOptions, Make, SamplerConfig, fill_class, image_maker
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
-from experiments.study.inputs import reading
 from experiments.study.options import option
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from dgu.models.diffusers.autoencoder import AutoencoderKL
-    from dgu.models.diffusers.latents import Scale
 
 FIGURE_FILES = ("figures/samples.png",)
 #: Rows and columns of the picture, at most.
@@ -39,12 +36,12 @@ _GRID = (8, 8)
 
 
 @dataclass(frozen=True)
-class Config(GuidanceOptions):
+class Config(GuidanceOptions, DecoderOptions):
     """Sampling a network."""
 
     checkpoint: str = "fashion-mnist-14"
     """The bundled fashion-mnist-14, a network file of dgu (.npz, .safetensors), the directory of a training run, one of
-    NVIDIA's snapshots (.pkl), or a folder of diffusers."""
+    NVIDIA's snapshots (.pkl), a folder of diffusers, or a network of these as PyTorch saved it (.pt)."""
     seeds: str = "0-63"
     """Seeds, one an image, as a list of numbers and ranges: 0-63 or 1,5,100-199."""
     class_: Annotated[int | None, tyro.conf.arg(name="class")] = option(None, ge=0)
@@ -53,12 +50,6 @@ class Config(GuidanceOptions):
     """png: images/SEED.png; zip: one EDM data set, images.zip; store: float arrays in samples/ (one class, seeds from
     0).
     """
-    decoder: str | None = option(None, added_later=True)
-    """Folder of diffusers with the AutoencoderKL (its own, or vae/ of a pipeline) that makes images of the latents that
-    the network makes; None where the network makes images."""
-    latents: Literal["none", "diffusers", "edm2"] = option("diffusers", added_later=True)
-    """How the network's latents are scaled: none, as the autoencoder has them; diffusers, by the factor in its
-    configuration; edm2, to standard deviation 1/2 as EDM2's networks of ImageNet-512 have them."""
     subdirs: bool = False
     """Put the PNG files in folders of a thousand."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -74,8 +65,6 @@ class Config(GuidanceOptions):
         require(not self.subdirs or self.format != "store", "subdirs", True, "left out with --format store")
         keeps = "left out with --format store, which keeps what the network makes"
         require(self.decoder is None or self.format != "store", "decoder", self.decoder, keeps)
-        alone = "left out without a decoder (--decoder)"
-        require(self.decoder is not None or self.latents == "diffusers", "latents", self.latents, alone)
 
 
 def parse_seeds(text: str) -> np.ndarray:
@@ -114,16 +103,15 @@ def run(config: Config, directory: RunDirectory) -> Report:
 
     pretrained = load(config.checkpoint, guidance=config)
     network = pretrained.network
-    autoencoder = None if config.decoder is None else _autoencoder(config.decoder)
-    shape = network.shape if autoencoder is None else _decoded_shape(config, autoencoder, network.shape)
+    decoder = decoder_of(config, network.shape)
+    shape = network.shape if decoder is None else decoder.shape
     drawable = config.format == "store" or shape[-1] in (1, 3)
     allowed = f"store for images of {shape[-1]} channels, or --decoder with their autoencoder"
     require(drawable, "format", config.format, allowed)
     seeds = parse_seeds(config.seeds)
     labels = classes_of(config, seeds, network.unet.label_dim)
-    make: Make = partial(image_maker(pretrained, config.sampler), keys.stream(keys.seeded(config.seed), "sample"))
-    if autoencoder is not None:
-        make = _then_decoded(make, autoencoder, config.latents)
+    sampled: Make = partial(image_maker(pretrained, config.sampler), keys.stream(keys.seeded(config.seed), "sample"))
+    make = sampled if decoder is None else lambda labels, indices: decoder(sampled(labels, indices))
     # No image says which network made it: where that is not on record, none is used again.
     made_by = str(directory.stage("network", lambda: _begun(directory, pretrained.sha256))["sha256"])
     parallel.barrier("begun")
@@ -168,36 +156,6 @@ def run(config: Config, directory: RunDirectory) -> Report:
     )
 
 
-def _autoencoder(folder: str) -> "AutoencoderKL":
-    """The autoencoder of ``--decoder``, put on record; complaints are under the name of the option."""
-    from dgu.models import load_autoencoder_kl
-
-    own = Path(folder) / "vae"
-    try:
-        with reading("decoder", folder, own if own.is_dir() else folder):
-            return load_autoencoder_kl(folder)
-    except InputError as error:
-        text = str(error)
-        raise InputError(text if text.startswith("decoder = ") else f"decoder = {folder!r}: {text}") from error
-
-
-def _decoded_shape(config: Config, autoencoder: "AutoencoderKL", latent: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of an image of the autoencoder's; ``InputError`` where the network's latents are not its own."""
-    channels = autoencoder.config.latent_channels
-    allowed = f"an autoencoder with {latent[-1]} channels of latents, as the network makes them, not {channels}"
-    require(channels == latent[-1], "decoder", config.decoder, allowed)
-    require(
-        config.latents != "edm2" or channels == 4, "latents", config.latents, "none or diffusers: not four channels"
-    )
-    return (*(side * autoencoder.config.step for side in latent[:2]), autoencoder.config.out_channels)
-
-
-def _then_decoded(make: Make, autoencoder: "AutoencoderKL", scale: "Scale") -> Make:
-    from dgu.models import decoded
-
-    return lambda labels, indices: decoded(autoencoder, make(labels, indices), scale)
-
-
 def _begun(directory: RunDirectory, sha256: str) -> dict[str, str]:
     """What is on record of the network ``sha256`` that makes the images from now on; those of an unknown one go."""
     if parallel.is_lead():
@@ -215,12 +173,14 @@ def dry_run(config: Config) -> list[Cost]:
     """What a run would cost."""
     from experiments.subjects import planned, sampling_cost
 
-    network, sampler, images = (
-        planned(config.checkpoint, guidance=config),
-        config.sampler,
-        len(parse_seeds(config.seeds)),
-    )
-    return [sampling_cost(network, images, sampler.evaluations, sampler.batch_size)]
+    network, sampler = planned(config.checkpoint, guidance=config), config.sampler
+    images, decoder = len(parse_seeds(config.seeds)), decoder_of(config, network.shape)
+    drawn = sampling_cost(network, images, sampler.evaluations, sampler.batch_size)
+    if decoder is None:
+        return [drawn]
+    # Latents are not stored where their images are.
+    disk = images * math.prod(decoder.shape)
+    return [replace(drawn, disk=0), replace(decoder.cost(images, network.shape), disk=disk)]
 
 
 def classes_of(config: Config, seeds: np.ndarray, label_dim: int) -> np.ndarray | None:

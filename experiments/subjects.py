@@ -62,16 +62,23 @@ PUBLISHED = {
 BUNDLED_IMAGES = "fashion-mnist-mini"
 
 
-def load(name: str, untrained_size: int | None = None, guidance: GuidanceOptions | None = None) -> Pretrained:
-    """``dgu.models.load_checkpoint``, its complaints under the option ``--checkpoint``; or the untrained network by its
-    name; guided where ``guidance`` names a guide.
+def load(
+    name: str,
+    untrained_size: int | None = None,
+    guidance: GuidanceOptions | None = None,
+    *,
+    option: str = "checkpoint",
+) -> Pretrained:
+    """``dgu.models.load_checkpoint``, its complaints under the ``option`` that brought them; or the untrained network
+    by its name; guided where ``guidance`` names a guide.
 
     The untrained network takes images of any size, 8 x 8 unless one is given.
     """
-    main = _load("checkpoint", name, untrained_size)
     if guidance is None or guidance.guide is None:
-        return main
-    return _guided(main, guidance, untrained_size)
+        return _load(option, name, untrained_size)
+    # First the guide, so that one that is not there is refused before a large network is read.
+    other = None if guidance.guide == NO_CLASS else _load("guide", guidance.guide, untrained_size)
+    return _guided(_load(option, name, untrained_size), other, guidance)
 
 
 def _load(option: str, name: str, untrained_size: int | None) -> Pretrained:
@@ -142,11 +149,12 @@ class GuidedPretrained(Pretrained):
         return hashlib.sha256(f"{self.main.sha256} {self.guide.sha256} {how}".encode()).hexdigest()
 
 
-def _guided(main: Pretrained, options: GuidanceOptions, untrained_size: int | None) -> GuidedPretrained:
+def _guided(main: Pretrained, other: Pretrained | None, options: GuidanceOptions) -> GuidedPretrained:
+    """``main`` guided by another network, or None for itself without a class."""
     name, unet = str(options.guide), main.network.unet
     shown = f"guide = {name!r}"
     weak: Any
-    if name == NO_CLASS:
+    if other is None:
         if not unet.label_dim:
             raise InputError(f"{shown}: must be another network, as that of --checkpoint has no classes")
         if main.denoiser.needs_class:
@@ -154,8 +162,7 @@ def _guided(main: Pretrained, options: GuidanceOptions, untrained_size: int | No
             raise InputError(f"{shown}: must be another network (autoguidance), as {lacks}")
         guide, weak = main, samplers.WithoutClass(main.denoiser)
     else:
-        guide = _load("guide", name, untrained_size)
-        weak = guide.denoiser
+        guide, weak = other, other.denoiser
         shapes, classes = (guide.network.shape, main.network.shape), guide.network.unet.label_dim
         require(shapes[0] == shapes[1], f"{shown}: shape", shapes[0], f"that of --checkpoint, {shapes[1]}")
         known = (0, unet.label_dim)
@@ -195,13 +202,19 @@ def _untrained(size: int) -> Pretrained:
     return Pretrained(network.denoiser(params), {"class_names": ["a", "b", "c"]})
 
 
-def planned(name: str, untrained_size: int | None = None, guidance: GuidanceOptions | None = None) -> Described:
+def planned(
+    name: str,
+    untrained_size: int | None = None,
+    guidance: GuidanceOptions | None = None,
+    *,
+    option: str = "checkpoint",
+) -> Described:
     """The network of a dry run: that of the checkpoint, or one of ``PUBLISHED`` where its file is not at hand."""
     if name in PUBLISHED and not Path(name).exists():
         guided = guidance is not None and guidance.guide is not None
         require(not guided, "checkpoint", name, "at hand, for its guide to be compared with it")
         return PUBLISHED[name]
-    return load(name, untrained_size, guidance).network
+    return load(name, untrained_size, guidance, option=option).network
 
 
 def evaluation_cost(network: Described, stage: str, evaluations: int, batch_size: int) -> Cost:

@@ -114,6 +114,11 @@ def write_shards(folder):
     (path.parent / f"{path.name}.index.json").write_text(json.dumps({"weight_map": places}))
 
 
+def write_torch(folder):
+    arrays = networks.random_arrays(snapshots.TINY)
+    (folder / "n.pt").write_bytes(torch_zip(arrays, config=snapshots.TINY))
+
+
 def write_bin(folder):
     path, arrays = without_weights(folder)
     path.with_suffix(".bin").write_bytes(torch_zip(arrays))
@@ -186,6 +191,7 @@ READERS = {
     "diffusers": Reader(lambda f: folders.write(f / "d"), lambda f: load_checkpoint(f / "d"), 16),
     "diffusers shards": Reader(write_shards, lambda f: load_diffusers(f / "d"), 10, r"index|shard"),
     "diffusers bin": Reader(write_bin, lambda f: load_diffusers(f / "d"), 10, r"\.bin"),
+    "torch file": Reader(write_torch, lambda f: load_checkpoint(f / "n.pt"), 10),
     "config": Reader(lambda f: RunDirectory.open(f / "run", Settings()), lambda f: claims(f), 8, "config.json"),
     "stages": Reader(stage, stage, 10, "part.npz"),
     "claims": Reader(claims, claims, 8, "claims.json"),

@@ -1,5 +1,5 @@
-"""Networks as files: the bundled model, networks that ``python -m experiments.train`` wrote, NVIDIA's snapshots, and
-folders of diffusers.
+"""Networks as files: the bundled model, networks that ``python -m experiments.train`` wrote, NVIDIA's snapshots,
+folders of diffusers, and networks of these that PyTorch saved with their configuration.
 """
 
 import hashlib
@@ -15,19 +15,21 @@ import jax
 import numpy as np
 
 from dgu.core.checkpoint import load_arrays, save_arrays
-from dgu.core.errors import InputError, require
+from dgu.core.errors import CheckpointError, InputError, require
 from dgu.core.file_kinds import folder_kind
 from dgu.core.published import origin
 from dgu.core.reading import guarded
 from dgu.core.safetensors_files import read_safetensors, write_safetensors
 from dgu.core.typing import PyTree
-from dgu.models.diffusers.folder import is_diffusers, load_diffusers
+from dgu.models.diffusers.folder import diffusers_from_arrays, is_diffusers, load_diffusers
 from dgu.models.diffusers.network import DiffusersDenoiser, DiffusersNetwork
 from dgu.models.edm import EDMDenoiser, EDMNetwork
 from dgu.models.snapshot import load_edm_pickle
+from dgu.models.torch_zip import NETWORK, read_torch_network
 from dgu.models.weights import (
     expected_sizes,
     network_config,
+    network_from_arrays,
     network_from_config,
     params_from_arrays,
     params_to_arrays,
@@ -39,6 +41,8 @@ BUNDLED = ("fashion-mnist-14",)
 _HEADER = "dgu"
 #: Layers that a network has only where it is told of classes or augmentation.
 _OPTIONAL = ("map_label", "map_augment")
+#: How the names of PyTorch's files end.
+_TORCH = (".pt", ".pth", ".bin", ".pt2")
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ def export_network(name_or_path: str | os.PathLike[str], out: str | os.PathLike[
 def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Pretrained:
     """A network with its metadata: bundled, by name (``"fashion-mnist-14"``); a network file ``.npz`` or
     ``.safetensors``; the directory of a training run; one of NVIDIA's snapshots ``.pkl``, of EDM or EDM2 (see
-    ``load_edm_pickle``); or a folder of diffusers with a UNet2DModel and its scheduler (see ``load_diffusers``).
+    ``load_edm_pickle``); a folder of diffusers with a UNet2DModel and its scheduler (see ``load_diffusers``); or a
+    network of EDM, EDM2 or diffusers that ``torch.save`` wrote with its configuration, ``.pt`` (see ``read_torch``).
 
     Raises:
         InputError: no such name or file, or the file holds something else.
@@ -127,8 +132,8 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Pretrained:
         with resources.as_file(resources.files("dgu.models") / "bundled" / f"{text}.npz") as path:
             return _read(path)
     allowed = (
-        f"one of {', '.join(BUNDLED)}, a network .npz or .safetensors, an EDM snapshot .pkl, the directory of a "
-        "training run, or a folder of diffusers"
+        f"one of {', '.join(BUNDLED)}, a network .npz or .safetensors, an EDM snapshot .pkl, a PyTorch file .pt, the "
+        "directory of a training run, or a folder of diffusers"
     )
     with guarded(f"checkpoint = {text[:300]!r}", allowed):
         if not path.exists():
@@ -138,6 +143,8 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Pretrained:
             raise InputError(f"checkpoint = {text!r}: must be {wanted}{found}")
         if path.is_dir():
             return Pretrained(load_diffusers(path), {"source": {"folder": path.name}})
+        if path.suffix in _TORCH:
+            return read_torch(path)
         return read_pickle(path) if path.suffix == ".pkl" else _read(path)
 
 
@@ -184,10 +191,40 @@ def read_pickle(path: str | os.PathLike[str]) -> Pretrained:
     Raises:
         CheckpointError: not such a snapshot, or one that is damaged or asks for anything else than data.
     """
-    denoiser = load_edm_pickle(path)
+    return Pretrained(load_edm_pickle(path), _source(path))
+
+
+def read_torch(path: str | os.PathLike[str]) -> Pretrained:
+    """A network of EDM, EDM2 or diffusers from what ``torch.save({"config": ..., "state_dict": network.state_dict()},
+    path)`` wrote; ``metadata["source"]`` has its name and hash. PyTorch is not needed, and nothing in the file is run.
+
+    The configuration is that of ``edm_from_arrays``, ``{"precond": type(network).__name__, "kwargs":
+    dict(network.init_kwargs)}``, or for diffusers ``{"unet": dict(unet.config), "scheduler": dict(scheduler.config)}``,
+    as ``diffusers_from_arrays`` takes them. A class-conditional network needs a class as in ``load_edm_pickle``.
+
+    Raises:
+        CheckpointError: no such file, a state dictionary alone, a whole module or a program, another network, or a file
+            that is damaged or asks for anything else than data.
+    """
+    config, arrays = read_torch_network(path)
+    try:
+        with guarded(path, NETWORK, error=CheckpointError):
+            if config.keys() == {"unet", "scheduler"}:
+                found: Any = diffusers_from_arrays(config["unet"], config["scheduler"], arrays)
+            else:
+                found = network_from_arrays(config, arrays)
+            return Pretrained(found, _source(path))
+    except CheckpointError:
+        raise
+    except InputError as error:
+        raise CheckpointError(f"{os.fspath(path)}: not a usable PyTorch file: {error}") from error
+
+
+def _source(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What metadata say of a file that has none of its own."""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Pretrained(denoiser, {"source": {"file": Path(path).name, "sha256": digest}})
+    return {"source": {"file": Path(path).name, "sha256": digest}}
 
 
 def _read(path: Path) -> Pretrained:

@@ -1,11 +1,13 @@
-"""State dictionaries that ``torch.save`` wrote as a zip archive (``.bin``, ``.pt``), read as data: no PyTorch, nothing
-in them is run.
+"""State dictionaries that ``torch.save`` wrote as a zip archive (``.bin``, ``.pt``), alone or with the configuration of
+their network, read as data: no PyTorch, nothing in them is run.
 """
 
 import mmap
 import os
 import zipfile
-from typing import Any
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +17,22 @@ from dgu.models.inert_pickle import Budget, Constructors, Machine, Malformed, Sy
 from dgu.models.torch_storage import DTYPES, Storage, TensorView, is_whole, rebuild_tensor
 
 _ALLOWED = "a state dictionary of tensors that torch.save wrote as a zip archive"
+#: What a file of a network holds, and what to do with other modules.
+NETWORK = (
+    "what torch.save({'config': ..., 'state_dict': network.state_dict()}, FILE) writes of a network of EDM, EDM2 or "
+    "diffusers (dgu.denoiser(module, ...) wraps any other PyTorch module, in code)"
+)
+#: Members that only archives of programs have: of TorchScript, and of torch.export.
+_PROGRAMS = ("/constants.pkl", "/archive_format", "serialized_exported_program.json")
+#: The most values in a configuration, and how deep they may lie.
+_MOST_VALUES, _DEEPEST = 20_000, 4
+
+
+class _Content(NamedTuple):
+    """What an archive's pickle holds, and how many elements all of its storages have."""
+
+    found: Any
+    elements: int
 
 
 def read_torch_zip(path: str | os.PathLike[str], *, error: type[InputError] = CheckpointError) -> dict[str, np.ndarray]:
@@ -25,16 +43,58 @@ def read_torch_zip(path: str | os.PathLike[str], *, error: type[InputError] = Ch
             anything else than tensors.
     """
     with guarded(path, _ALLOWED, error=error):
-        expect(path, ("pytorch",), _ALLOWED, error=error)
-        with open(path, "rb") as file:
-            if file.read(2) != b"PK":
-                raise error(f"{os.fspath(path)}: is a PyTorch file of the legacy format; must be {_ALLOWED}")
-            with zipfile.ZipFile(file) as archive:
-                mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-                return _tensors(archive, mapped, os.fspath(path))
+        content = _read(path, _ALLOWED, error)
+        return _arrays(content.found, content.elements)
 
 
-def _tensors(archive: zipfile.ZipFile, mapped: memoryview, source: str) -> dict[str, np.ndarray]:
+def read_torch_network(
+    path: str | os.PathLike[str], *, error: type[InputError] = CheckpointError
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The configuration and the tensors of ``torch.save({"config": ..., "state_dict": ...}, path)``.
+
+    The configuration holds numbers, texts, truth values, None, and lists, tuples and dictionaries of these.
+
+    Raises:
+        InputError: as of ``read_torch_zip``; a state dictionary without a configuration; a whole module or a program.
+    """
+    with guarded(path, NETWORK, error=error):
+        content = _read(path, NETWORK, error)
+        found = content.found
+        if type(found) is not dict or found.keys() != {"config", "state_dict"}:
+            bare = type(found) is dict and all(type(value) is TensorView for value in found.values())
+            what = "a state dictionary without its configuration" if bare else "something else"
+            raise Malformed(f"it holds {what}")
+        values = sum(1 for _ in islice(_plain(found["config"]), _MOST_VALUES))
+        if type(found["config"]) is not dict or values == _MOST_VALUES:
+            raise Malformed("its config is no dictionary of a few plain values")
+        return found["config"], _arrays(found["state_dict"], content.elements)
+
+
+def _plain(value: Any, depth: int = 0) -> Iterator[None]:
+    """One item for each value inside a configuration, which may hold the same one many times."""
+    if isinstance(value, dict | list | tuple):
+        if depth > _DEEPEST:
+            raise Malformed("its config is nested too deeply")
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _plain(inner, depth + 1)
+    elif not (value is None or isinstance(value, bool | int | float | str)):
+        raise Malformed("its config holds something else than numbers, texts, lists and dictionaries of them")
+    yield None
+
+
+def _read(path: str | os.PathLike[str], allowed: str, error: type[InputError]) -> _Content:
+    expect(path, ("pytorch",), allowed, error=error)
+    with open(path, "rb") as file:
+        if file.read(2) != b"PK":
+            raise error(f"{os.fspath(path)}: is a PyTorch file of the legacy format; must be {allowed}")
+        with zipfile.ZipFile(file) as archive:
+            if any(name.endswith(_PROGRAMS) for name in archive.namelist()):
+                raise error(f"{os.fspath(path)}: is a program of PyTorch, and none is run here; must be {allowed}")
+            mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return _content(archive, mapped, os.fspath(path))
+
+
+def _content(archive: zipfile.ZipFile, mapped: memoryview, source: str) -> _Content:
     entries = {entry.filename: entry for entry in archive.infolist()}
     if len(entries) < len(archive.infolist()):
         raise Malformed("a member is there twice")
@@ -79,9 +139,14 @@ def _tensors(archive: zipfile.ZipFile, mapped: memoryview, source: str) -> dict[
         content("data.pkl"), calls, names=frozenset(DTYPES), build=_state, persistent=storage, budget=Budget()
     )
     found, _ = machine.load()
+    return _Content(found, sum(each.numel for each in storages.values()))
+
+
+def _arrays(found: Any, elements: int) -> dict[str, np.ndarray]:
+    """The arrays of a state dictionary, which together have no more than so many elements."""
     if type(found) is not dict or not all(type(value) is TensorView for value in found.values()):
         raise Malformed("it holds something else than tensors by name")
-    if sum(tensor.numel for tensor in found.values()) > sum(each.numel for each in storages.values()):
+    if sum(tensor.numel for tensor in found.values()) > elements:
         raise Malformed("tensors share their elements")
     return {str(name): tensor.array() for name, tensor in found.items()}
 

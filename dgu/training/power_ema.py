@@ -25,10 +25,11 @@ def power_ema_std(exponent: Num[ArrayLike, "*s"]) -> Float[np.ndarray, "*s"]:
     """The relative standard deviation of the profile with this exponent, ``sqrt((g + 1) / ((g + 2)^2 (g + 3)))``.
 
     Raises:
-        InputError: an exponent at or below -1, one that is not finite, or no number.
+        InputError: an exponent below 0, whose profile would weigh the first parameters most; one that is not finite, or
+            no number.
     """
     g = as_doubles("exponent", exponent)
-    require(bool((np.isfinite(g) & (g > -1)).all()), "exponent", exponent, "above -1 and finite")
+    require(bool((np.isfinite(g) & (g >= 0)).all()), "exponent", exponent, "0 or more and finite")
     return np.asarray(np.sqrt((g + 1) / ((g + 2) ** 2 * (g + 3))))
 
 

@@ -52,11 +52,6 @@ def two_columns(title: str, rows: Mapping[str, Sequence[Estimate]]) -> Table:
     return Table(title, ("", *COLUMNS), [(name, *(text(each) for each in row)) for name, row in rows.items()])
 
 
-def drawable(pixels: np.ndarray) -> np.ndarray:
-    """Images (..., c) that are grey or in colour; of those with another number of channels, the first channel."""
-    return pixels if pixels.shape[-1] in (1, 3) else pixels[..., :1]
-
-
 def components(subject: Subject, count: int, fitted: int) -> dict[str, np.ndarray]:
     """Rows of each set: its first ``count`` principal components, of the first ``fitted`` images of the reference."""
     sets = subject.compared

@@ -3,8 +3,9 @@
 import numpy as np
 
 from dgu import plots
-from experiments.audit.common import OWN, drawable
+from experiments.audit.common import OWN
 from experiments.audit.subject import Options, Subject
+from experiments.decoding import pictures
 from experiments.study import Figure, Findings, Part, Table
 
 FIGURES = (
@@ -49,7 +50,7 @@ def _grid(subject: Subject) -> tuple[np.ndarray, list[str]]:
         members = [[np.arange(len(side))[row::_ROWS] for side in sides] for row in range(_ROWS)]
         names = [""] * _ROWS
     rows = [np.concatenate([side.pixels[np.resize(of, _COLUMNS)] for side, of in zip(sides, both)]) for both in members]
-    return drawable(np.stack(rows)), names
+    return pictures(np.stack(rows), subject.decoder), names
 
 
 PART = Part(

@@ -8,8 +8,9 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.analysis.quality.memorisation import NearDuplicates
 from dgu.analysis.stats.estimates import Estimate, independent_ratio
-from experiments.audit.common import OWN, drawable, plain, text
+from experiments.audit.common import OWN, plain, text
 from experiments.audit.subject import Subject
+from experiments.decoding import pictures
 from experiments.study import (
     Claim,
     Cost,
@@ -252,7 +253,7 @@ def _pairs(subject: Subject, found: Distances, scale: float) -> Any:
     rows = images.reshape(SHOWN // IN_A_ROW, 2 * IN_A_ROW, *images.shape[2:])
     names = [f"RMS {rms[part].min():.3f} to {rms[part].max():.3f}" for part in chosen.reshape(-1, IN_A_ROW)]
     title = "closest pairs: sample left, nearest reference image right"
-    return plots.image_grid(drawable(rows), names, [""] * IN_A_ROW, title=title)
+    return plots.image_grid(pictures(rows, subject.decoder), names, [""] * IN_A_ROW, title=title)
 
 
 def costs(config: Config, subject: Subject) -> list[Cost]:

@@ -13,7 +13,6 @@ from experiments.audit.common import (
     MOST_COLUMNS,
     OWN,
     coordinates,
-    drawable,
     key_of,
     part_by_part,
     plain,
@@ -21,6 +20,7 @@ from experiments.audit.common import (
     two_columns,
 )
 from experiments.audit.subject import Options, Subject
+from experiments.decoding import pictures
 from experiments.study import Claim, Cost, Figure, Findings, Part, Table, at_most, each, within
 from experiments.study.claims import judge
 
@@ -207,7 +207,7 @@ def _images(subject: Subject) -> Any:
         a, b = (statistic(x, axis=0, dtype=np.float64) for x in (subject.samples.pixels, rest))
         level = 0.0 if statistic is np.mean else -1.0  # A deviation of 0 is black.
         rows.append([a + level, b + level, 4 * (a - b)])
-    grid = drawable(np.asarray(rows, np.float32))
+    grid = pictures(np.asarray(rows, np.float32))
     return plots.image_grid(grid, ["mean", "std"], ["samples", "reference", "4 x diff."])
 
 

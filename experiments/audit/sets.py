@@ -8,6 +8,7 @@ import numpy as np
 from dgu.core.errors import require
 from dgu.data import SampleStore
 from dgu.data.comparable import check_apart, check_comparable, check_images
+from dgu.data.formats import is_latent
 from dgu.data.store import MANIFEST
 from experiments.study.inputs import reading
 from experiments.subjects import load_images
@@ -58,8 +59,8 @@ def read(
 
 
 def clipped(pixels: np.ndarray) -> np.ndarray:
-    """Samples cut at black and white, as any image file does."""
-    return np.clip(pixels, -1.0, 1.0).astype(np.float32)
+    """Samples cut at black and white, as any image file does; latents, which have neither, as they are."""
+    return (pixels if is_latent(pixels) else np.clip(pixels, -1.0, 1.0)).astype(np.float32)
 
 
 def check_set(option: str, images: Images, kind: str) -> None:

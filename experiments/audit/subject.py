@@ -14,6 +14,7 @@ from dgu import analysis
 from dgu.core.errors import InputError, require
 from dgu.models.pretrained import Pretrained
 from experiments.audit.sets import NEEDS, Images, check_against, check_set, clipped, read, set_aside
+from experiments.decoding import Decoder, DecoderOptions, decoder_of
 from experiments.sampling import STUDY_SAMPLER, GuidanceOptions, SamplerConfig, sample_pool
 from experiments.study import Cost, RunDirectory, option
 from experiments.study.inputs import note_choice, reading
@@ -24,7 +25,7 @@ BUNDLED = "fashion-mnist-14"
 
 
 @dataclass(frozen=True)
-class Options(GuidanceOptions):
+class Options(GuidanceOptions, DecoderOptions):
     """An audit of generated images."""
 
     samples: str | None = None
@@ -51,8 +52,8 @@ class Options(GuidanceOptions):
     """Values of black and white in files of floating-point real images; None infers them."""
     checkpoint: str | None = None
     """The network: fashion-mnist-14 (bundled), a network file of dgu (.npz, .safetensors), the directory of a training
-    run, one of NVIDIA's snapshots (.pkl), or a folder of diffusers. It is sampled if no samples are given
-    (fashion-mnist-14 by default), and attacked by membership inference."""
+    run, one of NVIDIA's snapshots (.pkl), a folder of diffusers, or a network of these as PyTorch saved it (.pt). It is
+    sampled if no samples are given (fashion-mnist-14 by default), and attacked by membership inference."""
     features: str | None = None
     """Features of the samples, npy or npz, one row an image, for the part "fidelity", which otherwise uses principal
     components."""
@@ -97,6 +98,7 @@ class Subject:
         class_names: of the labels; empty without labels.
         network: the network, or None.
         batch_size: images in one evaluation of the network.
+        decoder: makes pictures of images that are latents; None where they are no latents.
     """
 
     samples: Images
@@ -106,6 +108,7 @@ class Subject:
     class_names: tuple[str, ...] = ()
     network: Pretrained | None = None
     batch_size: int = 1
+    decoder: Decoder | None = None
 
     @property
     def rest(self) -> np.ndarray:
@@ -151,12 +154,13 @@ def _subject(config: Options, sample: Callable[[Pretrained, tuple[int, ...]], np
     if size is None and network is not None and config.samples is None:
         size = _reducible(config, network.network.shape)
     reference, held, aside, names = _real(config, size)
+    decoder = decoder_of(config, reference.pixels.shape[1:])
     if config.samples is not None:
         samples = _given(config, reference, held, names)
     else:
         assert network is not None
         samples = _from_network(config, network, reference, names, sample)
-    return Subject(samples, reference, held, aside, names, network, config.sampler.batch_size)
+    return Subject(samples, reference, held, aside, names, network, config.sampler.batch_size, decoder)
 
 
 def _real(config: Options, size: int | None) -> tuple[Images, Images, np.ndarray | None, tuple[str, ...]]:

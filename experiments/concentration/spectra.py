@@ -16,6 +16,7 @@ from experiments import study
 from experiments.concentration import assumptions, spectra_controls
 from experiments.concentration.spectra_controls import PLANTED, planted, white
 from experiments.concentration.subject import PAPER, Plan, Subject, require_images
+from experiments.decoding import pictures
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Table, at_most, each, equivalent, option, within
 from experiments.study.claims import judge
 from experiments.study.judged import NOT_SUPPORTED
@@ -289,7 +290,7 @@ def _power_law_panel(name: str, one: Mapping[str, np.ndarray]) -> "plots.PowerLa
 def _eigenvector_grid(names: Sequence[str], found: Sequence[Mapping[str, np.ndarray]]) -> Any:
     images = plots.stretched(np.stack([np.concatenate([one["mean"][None], one["vectors"]]) for one in found]))
     columns = ["mean", *(str(number) for number in range(1, images.shape[1]))]
-    return plots.image_grid(images if images.shape[-1] in (1, 3) else images[..., :1], list(names), columns)
+    return plots.image_grid(pictures(images), list(names), columns)
 
 
 def _tables(arms: Sequence[str], names: Sequence[str], found: Mapping[str, Any]) -> list[Table]:

@@ -37,8 +37,8 @@ class Options(GuidanceOptions):
 
     checkpoint: str = "fashion-mnist-14"
     """Network to study: the bundled fashion-mnist-14, a network file of dgu (.npz, .safetensors), the directory of a
-    training run, one of NVIDIA's snapshots (.pkl), or a folder of diffusers; "untrained" is a tiny network with random
-    weights, for trying things out."""
+    training run, one of NVIDIA's snapshots (.pkl), a folder of diffusers, or a network of these as PyTorch saved it
+    (.pt); "untrained" is a tiny network with random weights, for trying things out."""
     samples: str | None = None
     """Images to study instead of a network: an npz file, an image folder or an EDM zip file, with or without labels.
     Parts that need a network are skipped."""

@@ -12,6 +12,7 @@ from dgu.core.typing import Denoiser, Key
 from dgu.distributions.bases import initial_noise
 from dgu.samplers import karras_sigmas
 from experiments import study
+from experiments.decoding import pictures
 from experiments.hidden_gaussian import by_level, distillation, few_steps, linear_maps
 from experiments.hidden_gaussian.few_steps import sampled
 from experiments.hidden_gaussian.linear_maps import Arrays
@@ -152,6 +153,8 @@ def report(config: Config, subject: Subject, found: Apart) -> Findings:
     steps = _grid(config, subject)[:-1]
     seldom = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _COLUMNS)).round().astype(int))
     paths = np.stack([found.shown[f"{name}-path"][seldom] for name in (*NAMES, "exact")])
+    samples = np.stack([found.shown[name] for name in NAMES])
+    paths, samples = (pictures(each, subject.decoder) for each in (paths, samples))
     peak = {pair: float(value.max()) for pair, value in metrics["rmse"].items()}
     panels = [
         plots.LevelPanel(
@@ -173,9 +176,7 @@ def report(config: Config, subject: Subject, found: Apart) -> Findings:
                 plots.image_grid(paths, [*NAMES, "exact flow"], [f"{sigma:.2g}" for sigma in steps[seldom]]),
                 f"Paths of {len(steps)} steps of {config.method.title()}'s method.",
             ),
-            "samples": plots.image_grid(
-                np.stack([found.shown[name] for name in NAMES]), NAMES, ["from the same noise"]
-            ),
+            "samples": plots.image_grid(samples, NAMES, ["from the same noise"]),
         },
         tables=[by_level.table(f"Distances ({subject.inputs} images)", {"sigma": sigmas} | columns)],
         metrics=metrics,

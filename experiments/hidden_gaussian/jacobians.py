@@ -10,6 +10,7 @@ from dgu import analysis, plots
 from dgu.core.errors import require
 from dgu.core.typing import Key
 from experiments import study
+from experiments.decoding import pictures
 from experiments.hidden_gaussian import by_level, singular_vectors
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Figure, Findings, Noted, Run, at_least, option
@@ -173,7 +174,7 @@ def report(config: Config, subject: Subject, found: Vectors) -> Findings:
             "jacobian_correlation": singular_vectors.matrices([correlation], titles, "principal component"),
             "jacobian_overlap": plots.level_curves(panels),
             "jacobian_vectors": singular_vectors.as_images([stored["left"]], titles, config.vectors),
-            "jacobian_perturbations": _moved(config, subject.perturbed, found.perturbed),
+            "jacobian_perturbations": _moved(config, subject.perturbed, pictures(found.perturbed, subject.decoder)),
         },
         tables=[by_level.table("Singular vectors of the Jacobian", columns)],
         metrics={

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from dgu import analysis, plots
+from experiments.decoding import pictures
 from experiments.study import Noted
 
 #: Leading vectors that are compared one by one, and the |cosine| from which on a vector is a component.
@@ -46,7 +47,7 @@ def as_images(left: Sequence[np.ndarray], titles: Sequence[str], vectors: int) -
     """Singular vectors at the first of the points, each stretched to its own range: its sign means nothing."""
     first = np.concatenate([each[:, 0] for each in left])
     scaled = first / np.maximum(np.abs(first).max(axis=(2, 3, 4), keepdims=True), 1e-12)
-    return plots.image_grid(scaled, titles, [f"singular vectors 1 to {vectors}"])
+    return plots.image_grid(pictures(scaled), titles, [f"singular vectors 1 to {vectors}"])
 
 
 def paired(rows: Sequence[np.ndarray], names: Sequence[str]) -> Any:
@@ -56,7 +57,7 @@ def paired(rows: Sequence[np.ndarray], names: Sequence[str]) -> Any:
     """
     first, second = (each / np.maximum(np.abs(each).max(axis=(1, 2, 3), keepdims=True), 1e-12) for each in rows)
     turned = np.where((first * second).sum(axis=(1, 2, 3), keepdims=True) < 0, -second, second)
-    return plots.image_grid(np.stack([first, turned]), names, [f"singular vectors 1 to {len(first)}"])
+    return plots.image_grid(pictures(np.stack([first, turned])), names, [f"singular vectors 1 to {len(first)}"])
 
 
 def vector_panel(

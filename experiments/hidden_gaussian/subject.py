@@ -12,6 +12,7 @@ from dgu.core.keys import seeded, stream
 from dgu.core.typing import Denoiser
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, Pretrained, SkipDenoiser
 from dgu.samplers import karras_sigmas
+from experiments.decoding import Decoder, DecoderOptions, decoder_of
 from experiments.hidden_gaussian.images import Images, Sources
 from experiments.hidden_gaussian.networks import KNOWN
 from experiments.hidden_gaussian.networks import Config as NetworksConfig
@@ -43,13 +44,13 @@ TRAIN_THEIR_OWN = ("sweeps", "strong")
 
 
 @dataclass(frozen=True)
-class Options(GuidanceOptions):
+class Options(GuidanceOptions, DecoderOptions):
     """The study of hidden Gaussian structure."""
 
     checkpoint: str = "fashion-mnist-14"
     """Network to study: the bundled fashion-mnist-14, a network file of dgu (.npz, .safetensors), the directory of a
-    training run, one of NVIDIA's snapshots (.pkl), or a folder of diffusers; "untrained" is a tiny network with random
-    weights, for trying things out."""
+    training run, one of NVIDIA's snapshots (.pkl), a folder of diffusers, or a network of these as PyTorch saved it
+    (.pt); "untrained" is a tiny network with random weights, for trying things out."""
     data: str = "auto"
     """Images that the network was trained on, for the Gaussian and the multi-delta denoiser. "auto" takes Fashion-MNIST
     or, where it is not on this machine, half of the bundled images."""
@@ -122,6 +123,11 @@ class Subject:
     def shape(self) -> tuple[int, ...]:
         """Shape of one image, (H, W, C)."""
         return tuple(self._pretrained.network.shape)
+
+    @cached_property
+    def decoder(self) -> Decoder | None:
+        """Makes pictures of images that are latents; None where they are no latents."""
+        return decoder_of(self.config, self.shape)
 
     @cached_property
     def _images(self) -> Images:
@@ -274,8 +280,11 @@ class Plan:
 
 
 def gather(config: AllOptions, directory: RunDirectory) -> Subject:
-    """The subject of the study, of which nothing is loaded yet."""
-    return Subject(config)
+    """The subject of the study, loaded if a part looks at it."""
+    subject = Subject(config)
+    if _looked_at(config):
+        _ = subject.train, subject.decoder
+    return subject
 
 
 def plan(config: AllOptions) -> tuple[Plan, list[Cost]]:
@@ -285,7 +294,7 @@ def plan(config: AllOptions) -> tuple[Plan, list[Cost]]:
 
 def introduce(config: AllOptions, subject: Subject) -> Findings:
     """The network and its images, if a part looks at them."""
-    if not set(config.parts) - set(TRAIN_THEIR_OWN):
+    if not _looked_at(config):
         return Findings("")
     train, measured = len(subject.train), len(subject.images)
     rows = [("training, for the Gaussian and multi-delta denoisers", train), (subject.inputs, measured)]
@@ -294,6 +303,11 @@ def introduce(config: AllOptions, subject: Subject) -> Findings:
         tables=[Table("Images", ("what", "images"), rows)],
         metrics={"inputs": subject.inputs, "images": {"train": train, "inputs": measured}},
     )
+
+
+def _looked_at(config: AllOptions) -> bool:
+    """Whether a part looks at the network of the checkpoint and its images."""
+    return bool(set(config.parts) - set(TRAIN_THEIR_OWN))
 
 
 def _label(config: Options, classes: int) -> int | None:

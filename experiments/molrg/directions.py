@@ -15,6 +15,7 @@ from dgu.core.noisy import noisy_input
 from dgu.core.typing import Key
 from dgu.samplers import invert, karras_sigmas
 from experiments import study
+from experiments.decoding import pictures
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Options, at_least, at_most, option
 from experiments.study.progress import Progress
@@ -170,7 +171,7 @@ def report(config: Config, subject: Subject, found: list[dict[str, np.ndarray]])
         claims=_measured(config, size[0], share[0], curvature[0]),
         figures={
             "edits": (_edits(config, subject, found[0]), f"{how}, to sigma = {config.sigmas[0]:g}."),
-            "edit_levels": _levels(config, found),
+            "edit_levels": _levels(config, subject, found),
             "edit_changes": (_changes(config, size, share, curvature), averaged),
         },
         tables=[
@@ -289,10 +290,11 @@ def _edits(config: Config, subject: Subject, first: dict[str, np.ndarray]) -> "D
         for place, name in enumerate(names)
     ]
     title = f"strength alpha at sigma = {config.sigmas[0]:g}"
-    return plots.image_grid(np.concatenate(grids), labels, _heads(config), title=title)
+    shown = pictures(np.concatenate(grids), subject.decoder)
+    return plots.image_grid(shown, labels, _heads(config), title=title)
 
 
-def _levels(config: Config, found: list[dict[str, np.ndarray]]) -> "Drawing":
+def _levels(config: Config, subject: Subject, found: list[dict[str, np.ndarray]]) -> "Drawing":
     """Edits of the first images along the leading vector at every level."""
     shown = range(min(3, config.images))
     grids = [
@@ -301,7 +303,8 @@ def _levels(config: Config, found: list[dict[str, np.ndarray]]) -> "Drawing":
         for level in found
     ]
     labels = [f"image {number + 1}, $\\sigma$ = {level:g}" for number in shown for level in config.sigmas]
-    return plots.image_grid(np.concatenate(grids), labels, _heads(config), title="along the leading vector")
+    shown = pictures(np.concatenate(grids), subject.decoder)
+    return plots.image_grid(shown, labels, _heads(config), title="along the leading vector")
 
 
 def _changes(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.ndarray) -> "Drawing":

@@ -13,6 +13,7 @@ from dgu.core.errors import require
 from dgu.core.keys import seeded
 from dgu.models import GaussianDenoiser, MoLRG
 from dgu.samplers import karras_sigmas, sample
+from experiments.decoding import pictures
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Options, Part, Run, Table, at_least, each, option
 from experiments.study.progress import Progress
@@ -296,7 +297,7 @@ def _pictures(config: Config, found: list[Compared]) -> "Drawing":
         rows += [images[: config.shown] for images in one.images.values()]
         labels += [f"{one.name}: {arm}" if len(alike) > 1 else arm for arm in one.images]
     head = "from the same noises" if len(alike) > 1 else f"{found[0].name}, from the same noises"
-    return plots.image_grid(np.stack(rows), labels, [head])
+    return plots.image_grid(pictures(np.stack(rows), found[0].subject.decoder), labels, [head])
 
 
 def _distances(bars: dict[str, dict[str, Estimate]]) -> "Drawing":

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dgu.core.errors import InputError, require
+from dgu.core.errors import require
 from dgu.data import ImageSet
 from dgu.models import Pretrained
+from experiments.decoding import Decoder, DecoderOptions, decoder_of
 from experiments.sampling import GuidanceOptions, noise_range
 from experiments.study import Cost, RunDirectory, option
 from experiments.subjects import BUNDLED_IMAGES, Described, auto_images, check_shape, load, load_images, planned
@@ -20,12 +21,13 @@ PAPER = "molrg"
 
 
 @dataclass(frozen=True)
-class Options(GuidanceOptions):
+class Options(GuidanceOptions, DecoderOptions):
     """The study of mixtures of low-rank Gaussians."""
 
     checkpoint: str = "fashion-mnist-14"
     """Network to study: the bundled fashion-mnist-14, a network file of dgu (.npz, .safetensors), the directory of a
-    training run, one of NVIDIA's snapshots (.pkl), or a folder of diffusers."""
+    training run, one of NVIDIA's snapshots (.pkl), a folder of diffusers, or a network of these as PyTorch saved it
+    (.pt)."""
     data: str = "auto"
     """Images that the network was trained on; auto is Fashion-MNIST, or the bundled images where that is not on this
     machine."""
@@ -61,6 +63,7 @@ class Subject:
         checkpoint, data, split, size: as in ``Options``.
         option: name of the option that gave ``data``, for complaints.
         guidance: the guide of the network, if any.
+        decoding: how its images are shown, if they are latents.
         rank: of the mixture fitted to the data; None is that of the part's options.
         others: further networks, as in ``Options``.
     """
@@ -71,6 +74,7 @@ class Subject:
     size: int | None
     option: str = "data"
     guidance: GuidanceOptions | None = None
+    decoding: DecoderOptions = DecoderOptions()  # noqa: RUF009
     rank: int | None = None
     others: tuple[str, ...] = ()
 
@@ -80,10 +84,7 @@ class Subject:
         found = [self]
         for pair in self.others:
             checkpoint, data, rank = _parsed(pair)
-            try:
-                size = planned(checkpoint).shape[0]
-            except InputError as error:
-                raise InputError(f"others = {pair!r}: {error}") from error
+            size = planned(checkpoint, option="others").shape[0]
             found.append(Subject(checkpoint, data, "train", size, "others", rank=rank))
         return found
 
@@ -96,7 +97,8 @@ class Subject:
     @cached_property
     def pretrained(self) -> Pretrained:
         """The network with what is known of it."""
-        return load(self.checkpoint, guidance=self.guidance)
+        option = "others" if self.option == "others" else "checkpoint"
+        return load(self.checkpoint, guidance=self.guidance, option=option)
 
     @cached_property
     def _found(self) -> tuple[ImageSet, str]:
@@ -112,8 +114,13 @@ class Subject:
         return found, about
 
     def check(self) -> None:
-        """Load both; ``InputError`` where they cannot be read or do not suit each other."""
-        _ = self._found
+        """Load both, and the decoder; ``InputError`` where they cannot be read or do not suit each other."""
+        _ = self._found, self.decoder
+
+    @cached_property
+    def decoder(self) -> Decoder | None:
+        """Makes pictures of images that are latents; None where they are no latents."""
+        return decoder_of(self.decoding, self.shape)
 
     @property
     def name(self) -> str:
@@ -185,12 +192,15 @@ class Plan:
     @cached_property
     def networks(self) -> list[Described]:
         """That one and the others."""
-        return [self.network, *(planned(_parsed(pair)[0]) for pair in self.others)]
+        return [self.network, *(planned(_parsed(pair)[0], option="others") for pair in self.others)]
 
 
 def gather(config: Options, directory: RunDirectory) -> Subject:
     """The network and its images, loaded by the first part that needs them: ``phase`` and ``networks`` do not."""
-    return Subject(config.checkpoint, config.data, config.split, config.size, guidance=config, others=config.others)
+    return Subject(
+        config.checkpoint, config.data, config.split, config.size,
+        guidance=config, decoding=config, others=config.others,
+    )  # fmt: skip
 
 
 def plan(config: Options) -> tuple[Plan, list[Cost]]:

@@ -7,6 +7,7 @@ from dgu.analysis.universality.recipe import Recipe
 from dgu.core.errors import require
 from dgu.data.splits import SplitSizes
 from dgu.training.classifiers.choices import LOSSES
+from experiments.decoding import DecoderOptions
 from experiments.sampling import STUDY_SAMPLER, GuidanceOptions, SamplerConfig
 from experiments.study import Options as BaseOptions
 from experiments.study import option
@@ -29,12 +30,13 @@ class CnnConfig(BaseOptions, prefix="cnn"):
 
 
 @dataclass(frozen=True)
-class Options(GuidanceOptions):
+class Options(GuidanceOptions, DecoderOptions):
     """The universality study."""
 
     checkpoint: str = "fashion-mnist-14"
     """Network to sample: the bundled fashion-mnist-14, a network file of dgu (.npz, .safetensors), the directory of a
-    training run, one of NVIDIA's snapshots (.pkl), or a folder of diffusers."""
+    training run, one of NVIDIA's snapshots (.pkl), a folder of diffusers, or a network of these as PyTorch saved it
+    (.pt)."""
     samples: str | None = None
     """Images to study instead of sampling a network: an npz file, an image folder or an EDM zip file, with labels."""
     train: bool = False

@@ -5,6 +5,7 @@ import numpy as np
 from dgu import plots
 from dgu.core.keys import seeded, stream
 from dgu.distributions import draw_gaussians, fit_gaussians
+from experiments.decoding import pictures
 from experiments.study import Figure, Findings, Part, Run
 from experiments.universality.features import PIXELS
 from experiments.universality.options import Options
@@ -27,17 +28,18 @@ FIGURES = (
 
 def measure(options: Options, subject: Subject, run: Run) -> dict[str, np.ndarray]:
     """The images to show."""
-    return run.stage("shown", shown, options, subject)
+    return run.stage("shown", first_images, options, subject)
 
 
 def report(options: Options, subject: Subject, found: dict[str, np.ndarray]) -> Findings:
     """The picture."""
     blocks = {label: found[name] for name, label in COLUMNS.items() if name in found}
-    grid = plots.image_grid(np.concatenate(list(blocks.values()), axis=1), subject.class_names, list(blocks))
+    shown = pictures(np.concatenate(list(blocks.values()), axis=1), subject.decoder)
+    grid = plots.image_grid(shown, subject.class_names, list(blocks))
     return Findings("", figures={"samples": grid})
 
 
-def shown(options: Options, subject: Subject) -> dict[str, np.ndarray]:
+def first_images(options: Options, subject: Subject) -> dict[str, np.ndarray]:
     """The first images of each class and source, (K, SHOWN, H, W, C); pixels of the mixture are brought to [-1, 1]."""
     images = {"diffusion": subject.samples[:, :SHOWN]}
     if subject.real is not None:

@@ -11,6 +11,7 @@ from dgu.core.errors import require
 from dgu.data.splits import check_no_duplicates
 from dgu.models import EDMNetwork, Pretrained, load_checkpoint
 from experiments import train as trainer
+from experiments.decoding import Decoder, decoder_of
 from experiments.sampling import sample_pool
 from experiments.study import Cost, Findings, RunDirectory
 from experiments.study.progress import Progress
@@ -56,6 +57,7 @@ class Subject:
         dimension: numbers that represent one example, d: pixels or features.
         real: real images of the same classes, (K, n, H, W, C), or None.
         source: where features come from.
+        decoder: makes pictures of images that are latents; None where they are no latents.
         draw: returns the images; see ``samples``.
     """
 
@@ -66,6 +68,7 @@ class Subject:
     dimension: int
     real: np.ndarray | None
     source: Source
+    decoder: Decoder | None
     draw: Callable[[], np.ndarray]
 
     @property
@@ -179,7 +182,8 @@ def _subject(options: Options, directory: RunDirectory, known: ClassImages, draw
     source, real = prepare(options, known, real)
     sets = class_sets(options, known)
     d = dimension(options, known.shape)
-    return Subject(options, directory, known.class_names, sets, d, real, source, draw)
+    decoder = decoder_of(options, known.shape)
+    return Subject(options, directory, known.class_names, sets, d, real, source, decoder, draw)
 
 
 def _given(options: Options) -> tuple[ClassImages, np.ndarray]:

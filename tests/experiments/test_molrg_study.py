@@ -154,6 +154,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         ("--images.rank = 20: must be at most 19: the pixels, and n - 1 of the smallest class", ["--images.rank", 20]),
         ("--others = 'a': must be CHECKPOINT=DATA", ["--others", "a"]),
         ("--others = 'a=b=0': must be CHECKPOINT=DATA", ["--others", "a=b=0"]),
+        ("molrg: --others = 'nowhere.npz': must be one of", ["--others", "nowhere.npz=mnist"]),
         ("--networks.ranks = (2, 25): must be at most 24", ["--networks.ranks", 2, 25]),
         ("--networks.ratios = (8.0, 2.0): must be two or more, rising", ["--networks.ratios", 8, 2]),
         ("--networks.fresh = 39: must be 40 or more for this level", ["--networks.fresh", 39]),

@@ -67,6 +67,11 @@ def test_samples_of_latents_become_images(network, vae, tmp_path):
     assert len(np.unique(expected)) > 10
 
 
+def test_a_dry_run_counts_the_decoder(network, vae, tmp_path, capsys):
+    sample.main([*FAST, "--checkpoint", str(network), "--decoder", str(vae), "--dry-run"])
+    assert any(line.startswith("decoding") for line in capsys.readouterr().out.splitlines())
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

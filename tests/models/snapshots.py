@@ -121,7 +121,7 @@ def storage(array, **lies):
 
 def tensor(array, *, offset=0, size=None, stride=None, of=None):
     """A tensor of its own storage, or of the given one."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     size = array.shape if size is None else size
     stride = tuple(s // array.itemsize for s in array.strides) if stride is None else stride
     rebuild = Global("torch._utils", "_rebuild_tensor_v2")
@@ -179,10 +179,10 @@ def root(config, arrays):
             node = node.modules.setdefault(part, Tree())
         node.tensors[leaf] = array
     kwargs = dict(config["kwargs"])
-    usual = "SongUNet" if config["precond"] in ("VPPrecond", "VEPrecond") else "DhariwalUNet"
+    usual = {"VPPrecond": "SongUNet", "VEPrecond": "SongUNet", "Precond": "UNet"}.get(config["precond"], "DhariwalUNet")
     top.extra = {"_init_args": (), "_init_kwargs": kwargs, "skip_scale": numpy_scalar(0.5)}
     inner = {name: value for name, value in kwargs.items() if name in ("img_resolution", "label_dim", "model_channels")}
-    top.modules["model"].extra = {
+    top.modules["unet" if usual == "UNet" else "model"].extra = {
         "class_name": kwargs.get("model_type", usual), "_init_args": (), "_init_kwargs": inner,
     }  # fmt: skip
     return top

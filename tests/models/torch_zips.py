@@ -19,11 +19,13 @@ def tensor(key, array, *, location="cpu", numel=None, size=None, offset=0):
     return Call(Global("torch._utils", "_rebuild_tensor_v2"), arguments)
 
 
-def torch_zip(arrays, *, data=None, byteorder=b"little", kind=zipfile.ZIP_STORED, **lies):
-    """The archive of a state dictionary, or of the pickle ``data``."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+def torch_zip(arrays, *, data=None, config=None, byteorder=b"little", kind=zipfile.ZIP_STORED, **lies):
+    """The archive of a state dictionary, with a configuration where one is given, or of the pickle ``data``."""
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     entries = {name: tensor(key, array, **lies) for key, (name, array) in enumerate(arrays.items())}
-    pickled = dumps(Built(entries, {"_metadata": {"": {"version": 1}}}), 2) if data is None else data
+    state = Built(entries, {"_metadata": {"": {"version": 1}}})
+    whole = state if config is None else {"config": config, "state_dict": state}
+    pickled = dumps(whole, 2) if data is None else data
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", kind) as archive:
         archive.writestr("archive/data.pkl", pickled)

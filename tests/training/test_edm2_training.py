@@ -116,6 +116,8 @@ def test_widths_and_exponents():
     np.testing.assert_allclose(power_ema_exponent(PHEMA["convert:stds"]), PHEMA["convert:exponents"], rtol=1e-12)
     np.testing.assert_allclose(power_ema_std(PHEMA["convert2:exponents"]), PHEMA["convert2:stds"], rtol=1e-14)
     assert float(power_ema_exponent(power_ema_std(0.0))) == pytest.approx(0, abs=1e-9)
+    with pytest.raises(InputError, match=r"exponent = -0\.5: must be 0 or more"):
+        power_ema_std(-0.5)
 
 
 @pytest.mark.parametrize("when", ["out", "mid"])
