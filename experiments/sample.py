@@ -357,6 +357,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-if __name__ == "__main__":
+def command(argv: Sequence[str] | None = None) -> None:
+    """What ``python -m experiments.sample`` does: join the other processes, if any, and run the command line."""
     begin("sample", parallel.start)
-    main()
+    main(argv)
+
+
+if __name__ == "__main__":
+    command()

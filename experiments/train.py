@@ -215,6 +215,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-if __name__ == "__main__":
+def command(argv: Sequence[str] | None = None) -> None:
+    """What ``python -m experiments.train`` does: join the other processes, if any, and run the command line."""
     begin("train", parallel.initialize)
-    main()
+    main(argv)
+
+
+if __name__ == "__main__":
+    command()

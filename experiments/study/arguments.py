@@ -91,6 +91,11 @@ def parse_alone(kind: type[ConfigT], argv: Sequence[str] | None, *, name: str) -
     return config
 
 
+def called(name: str) -> str:
+    """How the program ``name`` was called: by the command ``dgu``, or as a module."""
+    return f"dgu {name}" if Path(sys.argv[0]).stem == "dgu" else f"python -m experiments.{name}"
+
+
 @dataclasses.dataclass(frozen=True)
 class _Command:
     """A command and its options.
@@ -135,7 +140,7 @@ class _Command:
         others = [part for option in self.needed if option not in typed for part in (option, "1")]
         read, unknown = tyro.cli(
             self.kind,
-            prog=f"python -m experiments.{self.name}",
+            prog=called(self.name),
             # tyro wraps all other texts itself, and of this one joins the lines that are not indented.
             description=textwrap.fill(
                 unwrapped(self.about), shutil.get_terminal_size().columns, subsequent_indent="  "
@@ -277,6 +282,8 @@ def refuse_renamed(argv: Sequence[str], renamed: Mapping[str, str]) -> None:
 def _unknown(stray: str, argv: Sequence[str], known: Mapping[str, Any]) -> str:
     """What to say of an argument that no option takes."""
     groups = _groups(argv)
+    if not known:
+        return f"argument {_shown([stray])}: must be left out: there are no options but --help"
     if not stray.startswith("--"):
         option = next((name for name, values in groups if stray in values), "")
         if option in known or option.replace("--no-", "--", 1) in known:

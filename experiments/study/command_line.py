@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,52 +68,98 @@ def run_experiment(
         refuse_renamed(argv, renamed or {})
         offered = ["recompile"] + ["dry_run", "probe"] * (dry_run is not None) + ["report_only"] * report_only
         options = parse(presets, argv, name=name, description=description, offered=offered)
-        again = report_only and options.report_only
         if dry_run is not None and (options.dry_run or options.probe):
             print(f"{name}, preset {options.preset}: what it would cost (nothing was run)")
             _print_costs(dry_run(options.config), probed=options.probe)
             return ()
-        out = options.out or Path("runs") / f"{name}-{options.preset}"
-        existed = os.path.exists(out)
-        if again and not (Path(out) / "report.html").exists():
-            raise InputError(
-                f"--out = {str(out)!r}: must be the directory of a finished run (--report-only measures nothing)"
-            )
-        quiet = contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO())
-        with RunDirectory.hold(out, options.config, only_reports=again) as directory, quiet:
-            shown = printable(str(directory.path))
-            # Claims are written last: where a finished run has them, everything else is there.
-            claims = read_claims(directory) if directory.finished and not again else None
-            if claims is not None:
-                print(f"{name}, preset {options.preset}: already finished in {shown}")
-            else:
-                print(f"{name}, preset {options.preset}, in {shown}", flush=True)
-                if dry_run is not None and options.preset == "paper" and is_lead():
-                    print("what it costs from start to end:")
-                    _print_costs(dry_run(options.config))
-                try:
-                    with compilation(quick=options.preset == "smoke", kept=not options.recompile) as compiled:
-                        report = run(options.config, directory)
-                    if compiled.programs:
-                        print(compiled, flush=True)
-                except InputError:
-                    with contextlib.suppress(OSError):  # It may be gone.
-                        directory.discard(remove=not existed)  # So that the same command, mended, is not refused.
-                    raise
-                claims = tuple(report.claims)
-                if claim_ids is not None:
-                    check_declared("the study", "claims", claim_ids, [claim.id for claim in claims])
-                if figure_files is not None:
-                    check_declared("the study", "figures", figure_files, [figure.file for figure in report.figures])
-                if is_lead():
-                    _write(directory, report, options.config)
-        if is_lead():
-            if claims:
-                print(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
-                if chance := by_chance(claims):
-                    print(chance)
-            print(f"report: {printable(str((directory.path / 'report.html').resolve()))}")
-        return claims
+        order = Order(
+            options.config,
+            options.out or Path("runs") / f"{name}-{options.preset}",
+            preset=options.preset,
+            report_only=report_only and options.report_only,
+            recompile=options.recompile,
+        )
+        return carry_out(
+            order, run, name=name, dry_run=dry_run, claim_ids=claim_ids, figure_files=figure_files
+        )
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a command line asks of an experiment.
+
+    Attributes:
+        config: its options.
+        out: directory of the run.
+        preset: the preset whose options ``config`` has, or overrides.
+        report_only: figures, claims and report of a finished run are made again; nothing is measured.
+        recompile: compiled programs are neither taken from the user's cache nor kept there.
+    """
+
+    config: Any
+    out: Path
+    preset: str = "default"
+    report_only: bool = False
+    recompile: bool = False
+
+
+def carry_out(
+    order: Order,
+    run: Callable[[Any, RunDirectory], Report],
+    *,
+    name: str,
+    dry_run: Callable[[Any], Sequence[Cost]] | None = None,
+    claim_ids: Sequence[str] | None = None,
+    figure_files: Sequence[str] | None = None,
+) -> tuple[JudgedClaim, ...]:
+    """Run an experiment in its directory as ordered, print its claims and the report's path, and return the claims.
+
+    The arguments are those of ``run_experiment``.
+
+    Raises:
+        InputError: the directory cannot hold the run, or ``run`` refuses its options.
+    """
+    out = order.out
+    existed = os.path.exists(out)
+    if order.report_only and not (out / "report.html").exists():
+        raise InputError(
+            f"--out = {str(out)!r}: must be the directory of a finished run (--report-only measures nothing)"
+        )
+    quiet = contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO())
+    with RunDirectory.hold(out, order.config, only_reports=order.report_only) as directory, quiet:
+        shown = printable(str(directory.path))
+        # Claims are written last: where a finished run has them, everything else is there.
+        claims = read_claims(directory) if directory.finished and not order.report_only else None
+        if claims is not None:
+            print(f"{name}, preset {order.preset}: already finished in {shown}")
+        else:
+            print(f"{name}, preset {order.preset}, in {shown}", flush=True)
+            if dry_run is not None and order.preset == "paper" and is_lead():
+                print("what it costs from start to end:")
+                _print_costs(dry_run(order.config))
+            try:
+                with compilation(quick=order.preset == "smoke", kept=not order.recompile) as compiled:
+                    report = run(order.config, directory)
+                if compiled.programs:
+                    print(compiled, flush=True)
+            except InputError:
+                with contextlib.suppress(OSError):  # It may be gone.
+                    directory.discard(remove=not existed)  # So that the same command, mended, is not refused.
+                raise
+            claims = tuple(report.claims)
+            if claim_ids is not None:
+                check_declared("the study", "claims", claim_ids, [claim.id for claim in claims])
+            if figure_files is not None:
+                check_declared("the study", "figures", figure_files, [figure.file for figure in report.figures])
+            if is_lead():
+                _write(directory, report, order.config)
+    if is_lead():
+        if claims:
+            print(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
+            if chance := by_chance(claims):
+                print(chance)
+        print(f"report: {printable(str((directory.path / 'report.html').resolve()))}")
+    return claims
 
 
 def run_command(

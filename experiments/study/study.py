@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from dgu.core.errors import require
-from experiments.study.command_line import run_experiment
+from experiments.study.command_line import Order, carry_out, run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
 from experiments.study.judged import JudgedClaim
@@ -158,9 +161,17 @@ class Study:
             argv=argv,
         )
 
-    def __call__(self) -> None:
-        """What ``python -m experiments.NAME`` does: join the other processes, if any, and run the command line."""
-        from dgu.core import parallel
+    def report(self, config: Any, directory: str | os.PathLike[str]) -> tuple[JudgedClaim, ...]:
+        """Make figures, claims and report of the finished run of ``config`` in ``directory`` again."""
+        same = [preset for preset, own in self.presets.items() if own == config]
+        order = Order(config, Path(directory), preset=same[0] if same else "default", report_only=True)
+        return carry_out(order, self.run, name=self.name, dry_run=self.dry_run)
 
-        begin(self.name, parallel.start)
-        self.main()
+    def __call__(self, argv: Sequence[str] | None = None) -> None:
+        """What ``python -m experiments.NAME`` does: join the other processes, if any, and run the command line."""
+        argv = sys.argv[1:] if argv is None else argv
+        if not {"-h", "--help"} & set(argv):  # The help needs nothing of JAX, which takes a second to load.
+            from dgu.core import parallel
+
+            begin(self.name, parallel.start)
+        self.main(argv)
