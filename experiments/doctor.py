@@ -127,7 +127,8 @@ def folders() -> Iterator[str]:
     """The folder of compiled programs with its size, the one where runs go, and the space on the disk."""
     path = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or folder())
     sizes = [entry.stat().st_size for entry in path.glob("*") if entry.is_file()] if path.is_dir() else []
-    yield f"{path}: {len(sizes)} files, {_size(sum(sizes))} (at most {_size(MOST)} when a run starts; --recompile does without)"
+    bound = f"at most {_size(MOST)} when a run starts; --recompile does without"
+    yield f"{path}: {len(sizes)} files, {_size(sum(sizes))} ({bound})"
     runs = Path("runs")
     finished = len(list(runs.glob("*/report.html"))) if runs.is_dir() else 0
     yield f"{runs.resolve()}: {finished} finished runs; {_size(shutil.disk_usage(Path()).free)} free on the disk"

@@ -13,6 +13,7 @@ from typing import Literal
 
 from dgu.core.errors import printable
 from experiments.study.command_line import run_command
+from experiments.study.guide import Guide
 from experiments.study.options import Options
 from experiments.study.outputs import check_files
 
@@ -40,9 +41,17 @@ def run(config: Config) -> None:
     print(f"{printable(str(path))} ({os.path.getsize(path) / 1e6:.1f} MB); every --checkpoint takes it")
 
 
+GUIDE = Guide(
+    examples={
+        "--checkpoint runs/my-network --out my-network.safetensors": "A network that you trained.",
+        "--checkpoint edm-cifar10-32x32-cond-vp.pkl --out cifar.npz --dtype float16": "One of NVIDIA's.",
+    }
+)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; ``argv`` is that of the process by default."""
-    run_command(Config, run, name="export", argv=argv)
+    run_command(Config, run, name="export", guide=GUIDE, argv=argv)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from dgu.samplers import karras_sigmas, sample
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
+from experiments.study.guide import Guide
 from experiments.study.inputs import reading
 from experiments.study.memory import tree_bytes
 from experiments.study.options import renamed
@@ -35,6 +36,21 @@ from experiments.subjects import evaluation_cost, image_file, training_cost
 from experiments.train_config import PRESETS, Config, build_network
 
 FIGURE_FILES = ("figures/loss.png", "figures/samples.png")
+GUIDE = Guide(
+    first=(
+        "--data",
+        "--size",
+        "--init-from",
+        "--training.duration-kimg",
+        "--training.batch-size",
+        "--network.conditional",
+    ),
+    examples={
+        "--preset smoke": "Shows in about a minute that everything runs.",
+        "--data fashion-mnist --size 14 --out runs/my-network": "The recipe of the bundled network.",
+        "--preset default-edm2 --out runs/my-edm2": "A network of EDM2.",
+    },
+)
 #: (side, channels, classes) of the sets known by name, and of files that ``--dry-run`` knows without having them; it
 #: takes any other file for ImageNet at 64 x 64.
 _SHAPES = {
@@ -211,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         dry_run=dry_run,
         claim_ids=(),
         figure_files=FIGURE_FILES,
+        guide=GUIDE,
         argv=argv,
     )
 

@@ -16,6 +16,7 @@ from experiments.study.compilation import compilation
 from experiments.study.configuration import config_to_json
 from experiments.study.costs import Cost, cost_table
 from experiments.study.ends import in_one_line
+from experiments.study.guide import Guide
 from experiments.study.judged import JudgedClaim, claims_table, read_claims, write_claims
 from experiments.study.least_time import least_time, matmul_rate
 from experiments.study.multiplicity import by_chance
@@ -37,6 +38,7 @@ def run_experiment(
     figure_files: Sequence[str] | None = None,
     report_only: bool = False,
     renamed: Mapping[str, str] | None = None,
+    guide: Guide | None = None,
     argv: Sequence[str] | None = None,
 ) -> tuple[JudgedClaim, ...]:
     """Parse the command line, run the experiment in its directory, and print its claims and the report's path.
@@ -58,6 +60,7 @@ def run_experiment(
         report_only: whether the command line has ``--report-only``, which makes figures, claims and report of a
             finished run again from its stored stages, without measuring.
         renamed: options that have another name now; the old one is refused with the new one.
+        guide: what ``--help`` shows.
         argv: the arguments, by default those of the process.
 
     Returns:
@@ -67,7 +70,7 @@ def run_experiment(
     with in_one_line(name, explain=lambda line: under_its_option(line, argv, option_types(presets["default"]))):
         refuse_renamed(argv, renamed or {})
         offered = ["recompile"] + ["dry_run", "probe"] * (dry_run is not None) + ["report_only"] * report_only
-        options = parse(presets, argv, name=name, description=description, offered=offered)
+        options = parse(presets, argv, name=name, description=description, offered=offered, guide=guide)
         if dry_run is not None and (options.dry_run or options.probe):
             print(f"{name}, preset {options.preset}: what it would cost (nothing was run)")
             _print_costs(dry_run(options.config), probed=options.probe)
@@ -79,9 +82,7 @@ def run_experiment(
             report_only=report_only and options.report_only,
             recompile=options.recompile,
         )
-        return carry_out(
-            order, run, name=name, dry_run=dry_run, claim_ids=claim_ids, figure_files=figure_files
-        )
+        return carry_out(order, run, name=name, dry_run=dry_run, claim_ids=claim_ids, figure_files=figure_files)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,12 @@ def carry_out(
 
 
 def run_command(
-    options: type[ConfigT], run: Callable[[ConfigT], object], *, name: str, argv: Sequence[str] | None = None
+    options: type[ConfigT],
+    run: Callable[[ConfigT], object],
+    *,
+    name: str,
+    guide: Guide | None = None,
+    argv: Sequence[str] | None = None,
 ) -> None:
     """Parse the command line of a command without presets and without a run directory, and run it.
 
@@ -173,10 +179,11 @@ def run_command(
         options: the dataclass of its options.
         run: what it does.
         name: its name, as in ``python -m experiments.NAME``.
+        guide: what ``--help`` shows.
         argv: the arguments, by default those of the process.
     """
     with in_one_line(name, again="the same command again starts over"):
-        run(parse_alone(options, argv, name=name))
+        run(parse_alone(options, argv, name=name, guide=guide))
 
 
 def _print_costs(costs: Sequence[Cost], probed: bool = False) -> None:

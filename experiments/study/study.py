@@ -14,6 +14,7 @@ from dgu.core.errors import require
 from experiments.study.command_line import Order, carry_out, run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
+from experiments.study.guide import SHORT, WHOLE, Guide
 from experiments.study.judged import JudgedClaim
 from experiments.study.multiplicity import corrected
 from experiments.study.options import Options
@@ -45,6 +46,7 @@ class Study:
         introduce: ``introduce(config, subject)`` gives the answer, tables and metrics with which the report begins.
         renamed: options, or groups of them, that have another name now, for those who still type the old one:
             ``{"--epochs": "--stopping.epochs"}``.
+        guide: the options that matter first, and examples, for ``--help``.
         terms: what the words and symbols of its claims mean, by term: said above the claims in the report and on the
             page of results.
     """
@@ -61,6 +63,7 @@ class Study:
     )
     introduce: Callable[[Any, Any], Findings] = lambda config, subject: Findings("")
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    guide: Guide = dataclasses.field(default_factory=Guide)
     terms: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
@@ -158,6 +161,7 @@ class Study:
             dry_run=self.dry_run,
             report_only=True,
             renamed=self.renamed,
+            guide=self.guide,
             argv=argv,
         )
 
@@ -170,7 +174,7 @@ class Study:
     def __call__(self, argv: Sequence[str] | None = None) -> None:
         """What ``python -m experiments.NAME`` does: join the other processes, if any, and run the command line."""
         argv = sys.argv[1:] if argv is None else argv
-        if not {"-h", "--help"} & set(argv):  # The help needs nothing of JAX, which takes a second to load.
+        if not {*SHORT, WHOLE} & set(argv):  # The help needs nothing of JAX, which takes a second to load.
             from dgu.core import parallel
 
             begin(self.name, parallel.start)

@@ -14,7 +14,7 @@ import pytest
 from dgu.core.errors import InputError
 from dgu.models import load_checkpoint
 from dgu.models.pretrained import Pretrained
-from experiments import command, doctor, export, report
+from experiments import command, export, report
 from experiments.study.catalogue import questions
 from experiments.study.configuration import config_to_json
 from experiments.study.listing import studies
