@@ -28,6 +28,7 @@ from experiments.study.ends import begin
 from experiments.study.guide import Guide
 from experiments.study.inputs import reading
 from experiments.study.memory import tree_bytes
+from experiments.study.messages import say
 from experiments.study.options import renamed
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
@@ -203,7 +204,7 @@ def dry_run(config: Config) -> list[Cost]:
         classes = len(images.class_names)
     else:
         side, channels, classes = _FILES.get(Path(config.data).name, _IMAGENET)
-        print(f"{config.data} is not here: taken for {channels} x {side} x {side} images of {classes} classes")
+        say(f"{config.data} is not here: taken for {channels} x {side} x {side} images of {classes} classes")
     augment = config.training.augment_probability > 0
     network = build_network(config.network, config.size or side, channels, classes, augment=augment)
     weights = tree_bytes(network.abstract_params)

@@ -31,8 +31,10 @@ _SWITCHES = {
     "dry_run": "Print what the run would cost, and stop.",
     "probe": "Print what the run would cost, run one batch of each stage to tell how many hours that is on this "
     "machine, and stop.",
+    "quiet": "Print nothing but the path of the report.",
     "report_only": "Make figures, claims and report of a finished run again from what it stored, without measuring.",
 }
+_LOG = "File to whose end every line is written as it comes, with date and time: what is done, how far it is, its end."
 #: What names a field in an error: ``splits.fit``, ``low_rank_fit`` or ``seeds = 3``, neither in quotes nor in a path.
 _NAMES = re.compile(r"(?<![\w./'\"-])([a-z]\w*([._]\w+)+|[a-z]\w*(?= = ))(?![\w/'\"-]|\.\w)")
 
@@ -46,8 +48,8 @@ def parse(
     offered: Sequence[str] = (),
     guide: Guide | None = None,
 ) -> Any:
-    """The options of a study: an object with ``config``, ``preset``, ``out`` and the switches ``offered``, of
-    ``recompile``, ``dry_run``, ``probe`` and ``report_only``. ``guide`` says what ``--help`` shows.
+    """The options of a study: an object with ``config``, ``preset``, ``out``, ``log`` and the switches ``offered``, of
+    ``recompile``, ``quiet``, ``dry_run``, ``probe`` and ``report_only``. ``guide`` says what ``--help`` shows.
 
     The preset is found first and gives the defaults that the other options override.
 
@@ -68,6 +70,8 @@ def parse(
         for switch, option in switches.items()
         if explained(option)
     ]
+    if explained("--log"):
+        entries.append(("log", Annotated[Path | None, tyro.conf.arg(help=_LOG)], None))
     kind = shown(type(config), config, explained=explained)
     entries.append(("config", Annotated[kind, tyro.conf.arg(name="", help=kind.__doc__)], kind()))
     options = dataclasses.make_dataclass(
@@ -75,7 +79,7 @@ def parse(
     )
     types_ = option_types(dataclasses.replace(options(), config=config))
     about = description or f"The experiment {name}."
-    ends = partial(ending, guide, called(name), ("--preset", "--out", *switches.values()), config)
+    ends = partial(ending, guide, called(name), ("--preset", "--out", *switches.values(), "--log"), config)
     parsed = _Command(options, name, types_, about, lambda read: _with_config(read, config), ends).parsed(argv)
     check_sound(parsed.config)
     return parsed

@@ -19,6 +19,7 @@ from experiments.study.ends import in_one_line
 from experiments.study.guide import Guide
 from experiments.study.judged import JudgedClaim, claims_table, read_claims, write_claims
 from experiments.study.least_time import least_time, matmul_rate
+from experiments.study.messages import note, say, speaking
 from experiments.study.multiplicity import by_chance
 from experiments.study.processes import is_lead
 from experiments.study.report import Report, check_declared, write_report
@@ -69,7 +70,7 @@ def run_experiment(
     argv = list(sys.argv[1:] if argv is None else argv)
     with in_one_line(name, explain=lambda line: under_its_option(line, argv, option_types(presets["default"]))):
         refuse_renamed(argv, renamed or {})
-        offered = ["recompile"] + ["dry_run", "probe"] * (dry_run is not None) + ["report_only"] * report_only
+        offered = ["recompile", "quiet"] + ["dry_run", "probe"] * (dry_run is not None) + ["report_only"] * report_only
         options = parse(presets, argv, name=name, description=description, offered=offered, guide=guide)
         if dry_run is not None and (options.dry_run or options.probe):
             print(f"{name}, preset {options.preset}: what it would cost (nothing was run)")
@@ -81,6 +82,8 @@ def run_experiment(
             preset=options.preset,
             report_only=report_only and options.report_only,
             recompile=options.recompile,
+            quiet=options.quiet,
+            log=options.log,
         )
         return carry_out(order, run, name=name, dry_run=dry_run, claim_ids=claim_ids, figure_files=figure_files)
 
@@ -95,6 +98,8 @@ class Order:
         preset: the preset whose options ``config`` has, or overrides.
         report_only: figures, claims and report of a finished run are made again; nothing is measured.
         recompile: compiled programs are neither taken from the user's cache nor kept there.
+        quiet: nothing is printed but the path of the report.
+        log: file that all lines are written to, too.
     """
 
     config: Any
@@ -102,6 +107,8 @@ class Order:
     preset: str = "default"
     report_only: bool = False
     recompile: bool = False
+    quiet: bool = False
+    log: Path | None = None
 
 
 def carry_out(
@@ -126,23 +133,24 @@ def carry_out(
         raise InputError(
             f"--out = {str(out)!r}: must be the directory of a finished run (--report-only measures nothing)"
         )
-    quiet = contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO())
-    with RunDirectory.hold(out, order.config, only_reports=order.report_only) as directory, quiet:
+    alone = contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO())
+    held = RunDirectory.hold(out, order.config, only_reports=order.report_only)
+    with held as directory, alone, speaking(quiet=order.quiet, log=order.log):
         shown = printable(str(directory.path))
         # Claims are written last: where a finished run has them, everything else is there.
         claims = read_claims(directory) if directory.finished and not order.report_only else None
         if claims is not None:
-            print(f"{name}, preset {order.preset}: already finished in {shown}")
+            say(f"{name}, preset {order.preset}: already finished in {shown}")
         else:
-            print(f"{name}, preset {order.preset}, in {shown}", flush=True)
+            say(f"{name}, preset {order.preset}, in {shown}")
             if dry_run is not None and order.preset == "paper" and is_lead():
-                print("what it costs from start to end:")
+                say("what it costs from start to end:")
                 _print_costs(dry_run(order.config))
             try:
                 with compilation(quick=order.preset == "smoke", kept=not order.recompile) as compiled:
                     report = run(order.config, directory)
                 if compiled.programs:
-                    print(compiled, flush=True)
+                    say(str(compiled))
             except InputError:
                 with contextlib.suppress(OSError):  # It may be gone.
                     directory.discard(remove=not existed)  # So that the same command, mended, is not refused.
@@ -154,12 +162,14 @@ def carry_out(
                 check_declared("the study", "figures", figure_files, [figure.file for figure in report.figures])
             if is_lead():
                 _write(directory, report, order.config)
-    if is_lead():
-        if claims:
-            print(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
-            if chance := by_chance(claims):
-                print(chance)
-        print(f"report: {printable(str((directory.path / 'report.html').resolve()))}")
+        if is_lead():
+            if claims:
+                say(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
+                if chance := by_chance(claims):
+                    say(chance)
+            line = f"report: {printable(str((directory.path / 'report.html').resolve()))}"
+            note(line)
+            print(line)
     return claims
 
 
@@ -190,13 +200,13 @@ def _print_costs(costs: Sequence[Cost], probed: bool = False) -> None:
     """The table of costs, and the least time that they take here, or what a batch of each stage says of it."""
     import jax
 
-    print(cost_table(costs), flush=True)
+    say(cost_table(costs))
     if probed:
         from experiments.study.probe import probe
 
-        probe(costs, matmul_rate(), jax.device_count(), lambda line: print(line, flush=True))
+        probe(costs, matmul_rate(), jax.device_count(), say)
     else:
-        print(least_time(costs, matmul_rate(), jax.device_count()), flush=True)
+        say(least_time(costs, matmul_rate(), jax.device_count()))
 
 
 def _write(directory: RunDirectory, report: Report, config: Any) -> None:

@@ -32,6 +32,7 @@ from experiments.study.configuration import (
     stored_options,
 )
 from experiments.study.inputs import RECORD, Inputs, recording
+from experiments.study.messages import note
 from experiments.study.outputs import refuse_in_the_way, unusable
 from experiments.study.processes import from_lead, is_lead
 
@@ -225,7 +226,9 @@ class RunDirectory:
                 return arrays
             stamp = {"stage": name, "config": self._config_sha256, "inputs": self.inputs.used}
             self._write(file, lambda stream: write_stamped(stream, arrays, stamp))
-            self.write_json("timings.json", self.timings() | {name: round(time.perf_counter() - started, 3)})
+            taken = time.perf_counter() - started
+            note(f"stored the stage {name}, {taken:.1f} s")
+            self.write_json("timings.json", self.timings() | {name: round(taken, 3)})
         try:
             with guarded(file, _STAGE):
                 return self._read_stage(name, file)

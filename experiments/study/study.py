@@ -16,6 +16,7 @@ from experiments.study.costs import Cost
 from experiments.study.ends import begin
 from experiments.study.guide import SHORT, WHOLE, Guide
 from experiments.study.judged import JudgedClaim
+from experiments.study.messages import say
 from experiments.study.multiplicity import corrected
 from experiments.study.options import Options
 from experiments.study.part import Findings, Part
@@ -115,18 +116,18 @@ class Study:
         """The report of the parts asked for, one after the other; every stage is stored, so a run that was killed goes
         on.
         """
-        print(f"{self.name}: prepares its data and its networks", flush=True)
+        say(f"{self.name}: prepares its data and its networks")
         subject = self.gather(config, directory)
         asked = [(part, self.options_of(part, config)) for part in self.chosen(config)]
         for part, own in asked:
             part.check(own, subject)
         sections: dict[str, Report] = {}
         skipped = []
-        for part, own in asked:
+        for place, (part, own) in enumerate(asked, 1):
             if why := part.skips(own, subject):
                 skipped.append(f"Skipped {part.name}: {why}.")
             else:
-                print(f"{part.name}: {part.question}", flush=True)
+                say(f"part {place} of {len(asked)}, {part.name}: {part.question}")
                 sections[part.name] = part.section(own, subject, directory, config.seed)
         first, every = self.introduce(config, subject), sections.values()
         metrics = {name: section.metrics for name, section in sections.items()} | dict(first.metrics)
