@@ -20,8 +20,10 @@ from experiments.study.guide import Guide
 from experiments.study.judged import JudgedClaim, claims_table, read_claims, write_claims
 from experiments.study.least_time import least_time, matmul_rate
 from experiments.study.messages import note, say, speaking
+from experiments.study.metrics_table import as_table
 from experiments.study.multiplicity import by_chance
 from experiments.study.processes import is_lead
+from experiments.study.provenance import ENVIRONMENT, command_of, environment
 from experiments.study.report import Report, check_declared, write_report
 from experiments.study.run_directory import RunDirectory
 
@@ -80,6 +82,7 @@ def run_experiment(
             options.config,
             options.out or Path("runs") / f"{name}-{options.preset}",
             preset=options.preset,
+            command=command_of(name, options.preset, options.config, presets),
             report_only=report_only and options.report_only,
             recompile=options.recompile,
             quiet=options.quiet,
@@ -96,6 +99,7 @@ class Order:
         config: its options.
         out: directory of the run.
         preset: the preset whose options ``config`` has, or overrides.
+        command: the command that asks for it, which the report shows.
         report_only: figures, claims and report of a finished run are made again; nothing is measured.
         recompile: compiled programs are neither taken from the user's cache nor kept there.
         quiet: nothing is printed but the path of the report.
@@ -105,6 +109,7 @@ class Order:
     config: Any
     out: Path
     preset: str = "default"
+    command: str = ""
     report_only: bool = False
     recompile: bool = False
     quiet: bool = False
@@ -161,7 +166,7 @@ def carry_out(
             if figure_files is not None:
                 check_declared("the study", "figures", figure_files, [figure.file for figure in report.figures])
             if is_lead():
-                _write(directory, report, order.config)
+                _write(directory, report, order)
         if is_lead():
             if claims:
                 say(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
@@ -209,9 +214,13 @@ def _print_costs(costs: Sequence[Cost], probed: bool = False) -> None:
         say(least_time(costs, matmul_rate(), jax.device_count()))
 
 
-def _write(directory: RunDirectory, report: Report, config: Any) -> None:
-    """Write the report, and the claims last."""
-    if not (directory.path / "metrics.json").exists():
+def _write(directory: RunDirectory, report: Report, order: Order) -> None:
+    """Write the metrics as a table, where the run was finished, the report, and the claims last."""
+    metrics = directory.read_json("metrics.json")
+    if metrics is None:
         raise RuntimeError("the study must write metrics.json")
-    write_report(directory, report, config_to_json(config))
+    directory.write_text("metrics.csv", as_table(metrics))
+    if not (order.report_only or (directory.path / ENVIRONMENT).exists()):
+        directory.write_json(ENVIRONMENT, dict(environment()))
+    write_report(directory, report, config_to_json(order.config), order.command)
     write_claims(directory, report.claims)

@@ -278,14 +278,17 @@ class RunDirectory:
         self._write(self._file(name), lambda stream: stream.write(text.encode(errors="backslashreplace")))
 
     def save_figure(self, name: str, figure: "Figure") -> None:
-        """Write a figure as PNG under ``name``, such as ``"figures/samples.png"``."""
+        """Write a figure as PNG under ``name``, such as ``"figures/samples.png"``, and as PDF beside it, for papers."""
         if (layout := figure.get_layout_engine()) is not None:
             # Laid out here, since otherwise it would be drawn a first time for its layout alone.
             layout.execute(figure)
             figure.set_layout_engine(None)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-        self._write(self._file(name), lambda stream: stream.write(buffer.getvalue()))
+        # Without what would differ from run to run.
+        for ending, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Producer": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=ending[1:], metadata=metadata)
+            file = self._file(name).with_suffix(ending)
+            self._write(file, functools.partial(_copy, buffer))
 
     def timings(self) -> dict[str, float]:
         """Seconds that each stage took when it was computed, from ``timings.json``; of a damaged file nothing."""
@@ -320,6 +323,10 @@ class RunDirectory:
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name):
             raise ValueError(f"name = {name!r}: must be a relative file name of letters, digits, '.', '_', '-' and '/'")
         return self.path / name
+
+
+def _copy(buffer: io.BytesIO, stream: IO[bytes]) -> None:
+    stream.write(buffer.getvalue())
 
 
 def _nothing_stored(path: Path) -> bool:

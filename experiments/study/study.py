@@ -20,6 +20,7 @@ from experiments.study.messages import say
 from experiments.study.multiplicity import corrected
 from experiments.study.options import Options
 from experiments.study.part import Findings, Part
+from experiments.study.provenance import citations, command_of
 from experiments.study.record import compared, record_of
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
@@ -143,6 +144,8 @@ class Study:
             ],
             metrics=metrics,
             terms=self.terms,
+            question=self.question,
+            citations=tuple(citations(self.name)),
         )
 
     def dry_run(self, config: Any) -> list[Cost]:
@@ -169,7 +172,9 @@ class Study:
     def report(self, config: Any, directory: str | os.PathLike[str]) -> tuple[JudgedClaim, ...]:
         """Make figures, claims and report of the finished run of ``config`` in ``directory`` again."""
         same = [preset for preset, own in self.presets.items() if own == config]
-        order = Order(config, Path(directory), preset=same[0] if same else "default", report_only=True)
+        preset = same[0] if same else "default"
+        command = command_of(self.name, preset, config, self.presets)
+        order = Order(config, Path(directory), preset=preset, command=command, report_only=True)
         return carry_out(order, self.run, name=self.name, dry_run=self.dry_run)
 
     def __call__(self, argv: Sequence[str] | None = None) -> None:

@@ -96,7 +96,8 @@ def test_default_directory_and_what_is_printed(tmp_path, capsys, monkeypatch):
     assert claim.verdict == "supported" and "big  SUPPORTED" in out
     assert out.splitlines()[-1] == f"report: {tmp_path / 'runs/fake-default/report.html'}"
     assert {file.name for file in (tmp_path / "runs/fake-default").iterdir()} == {
-        *("claims.json", "config.json", "metrics.json", "report.html", "stages", "timings.json")
+        *("claims.json", "config.json", "environment.json", "metrics.csv", "metrics.json", "report.html", "stages"),
+        "timings.json",
     }
 
 
