@@ -230,7 +230,7 @@ FAKE = textwrap.dedent(
             ["--setps", "3"],
             2,
             "",
-            "walk: --setps = '3': must be an option, such as --steps or --preset; --help explains them all\n",
+            "walk: --setps = '3': must be an option, such as --steps or --preset; --help-all explains them all\n",
         ),
         (["--help"], 0, "Steps of the walk. (default: 36)", ""),
     ],

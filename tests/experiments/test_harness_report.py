@@ -82,7 +82,7 @@ def written(tmp_path_factory):
     cited = (f"dgu {EVIL}", f"Paper {EVIL}. arXiv:2501.00001.")
     terms = {EVIL: f"means {EVIL}"}
     report = Report(
-        *(EVIL, f"Answer: {EVIL}", [sure, known, *claims, joined], figures, tables), {}, terms, f"Why {EVIL}?", cited
+        *(EVIL, f"Answer: {EVIL}", [sure, *claims, known, joined], figures, tables), {}, terms, f"Why {EVIL}?", cited
     )
     directory.write_json("environment.json", {"dgu": EVIL, "devices": "8 x TPU"})
     write_report(directory, report, {"sampler": {"steps": 18}, "name": EVIL}, f"python -m experiments.{EVIL}")
