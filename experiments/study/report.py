@@ -77,10 +77,12 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
 td { font-variant-numeric: tabular-nums; } th { color: var(--soft); font-weight: 600; }
 caption { text-align: left; font-weight: 600; padding: .4rem 0; } summary { font-weight: 600; cursor: pointer; }
+.note summary { font-weight: inherit; } details:not([open]) > summary::after { content: " …"; }
 .supported { color: var(--good); } .not-supported { color: var(--bad); } .undecided { color: var(--open); }
 .not-applicable { color: var(--soft); }
 .verdict { font-weight: 700; white-space: nowrap; } .note, figcaption, footer { color: var(--soft); font-size: .9rem; }
-dt { font-weight: 600; } code { font-size: .85em; } figure { margin: 1.5rem 0; }
+dl { margin: .5rem 0 1.2rem; } dt { font-weight: 600; } dd { margin-left: 1.2rem; }
+code { font-size: .85em; } figure { margin: 1.5rem 0; }
 pre { background: var(--panel); padding: .6rem 1rem; overflow-x: auto; font-size: .88rem; white-space: pre-wrap; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
 @media (max-width: 40rem) { body { margin: 1rem auto; } .claims thead { display: none; }
@@ -221,7 +223,7 @@ def _claim_table(claims: Sequence[JudgedClaim]) -> str:
 
 def _claim_row(claim: JudgedClaim, prefix: str) -> str:
     remarks = " ".join(filter(None, ("A check of the program." * bool(prefix and claim.check), claim.remarks)))
-    note = f'<br><span class="note">{html.escape(remarks)}</span>' if remarks else ""
+    note = _remark(html.escape(remarks)) if remarks else ""
     word = claim.verdict
     measured = claim.measured + " ¹" * claim.one_network
     cells = zip(_COLUMNS[1:], (measured, claim.threshold, claim.significance, claim.origin))
@@ -231,6 +233,14 @@ def _claim_row(claim: JudgedClaim, prefix: str) -> str:
         + "".join(f'<td data-label="{name}">{html.escape(cell)}</td>' for name, cell in cells)
         + "</tr>"
     )
+
+
+def _remark(text: str) -> str:
+    """What is to be said beside a claim: its first words, and the rest when they are clicked, and in print."""
+    if len(text) < 160:
+        return f'<br><span class="note">{text}</span>'
+    start = text[:80].rpartition(" ")[0]
+    return f'<details class="note"><summary>{start}</summary>{text[len(start) :]}</details>'
 
 
 def _folded(table: str) -> str:
