@@ -33,6 +33,7 @@ from dgu.core.errors import require
 from dgu.core.files import write_atomic
 from dgu.core.keys import seeded, stream
 from experiments.study.command_line import run_command
+from experiments.study.guide import Guide
 from experiments.study.options import Options, option
 from experiments.study.outputs import check_files
 
@@ -120,6 +121,15 @@ def _finite(what: str, value: Any) -> Any:
     return value
 
 
+GUIDE = Guide(
+    examples={
+        "--features generated.npy --reference reference.npz": "Frechet distance and KID of features in two files.",
+        "--features pool3.npy --reference fid-refs/cifar10-32x32.npz --inception --count 50000": "The FID, of features "
+        "of the Inception network.",
+    }
+)
+
+
 def _show(results: dict[str, Any]) -> None:
     for name, value in results.items():
         if isinstance(value, dict):
@@ -129,7 +139,7 @@ def _show(results: dict[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; ``argv`` is that of the process by default."""
-    run_command(Config, lambda config: run(config, _show), name="metrics", argv=argv)
+    run_command(Config, lambda config: run(config, _show), name="metrics", guide=GUIDE, argv=argv)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from dgu.core.reading import RAISE_LIMIT, array_names, byte_limit, opened_npz, r
 from dgu.core.typing import Key
 from dgu.data import ImageSet, SampleStore, load
 from experiments.study.command_line import run_command
+from experiments.study.guide import Guide
 from experiments.study.options import Options, option
 from experiments.study.outputs import check_files
 from experiments.study.progress import Progress
@@ -197,9 +198,17 @@ def grid(samples: np.ndarray, labels: np.ndarray, heldout: ImageSet, columns: in
     return plots.image_grid(np.stack(rows), names, ["held-out", "samples"])
 
 
+GUIDE = Guide(
+    examples={
+        "--samples samples.npz --out card": "The card of images in a file.",
+        "--checkpoint fashion-mnist-14 --count 10000 --out card": "The card of a network, which is sampled first.",
+    }
+)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; ``argv`` is that of the process by default."""
-    run_command(Config, run, name="model_card", argv=argv)
+    run_command(Config, run, name="model_card", guide=GUIDE, argv=argv)
 
 
 if __name__ == "__main__":

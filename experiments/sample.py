@@ -25,6 +25,8 @@ from experiments.sampling import PAPER_SAMPLER, GuidanceOptions, Make, SamplerCo
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
+from experiments.study.guide import Guide
+from experiments.study.inputs import reading
 from experiments.study.options import option
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
@@ -82,6 +84,14 @@ def parse_seeds(text: str) -> np.ndarray:
     return np.unique(np.concatenate([np.arange(first, last + 1) for first, last in ranges]))
 
 
+GUIDE = Guide(
+    first=("--checkpoint", "--seeds", "--class", "--format", "--sampler.num-steps", "--sampler.batch-size"),
+    examples={
+        "--seeds 0-63 --class 3 --out runs/dresses": "64 images of one class of the bundled network, as PNG files.",
+        "--checkpoint runs/my-network --seeds 0-9999 --format zip --out runs/mine": "An EDM data set of 10,000 "
+        "images of a network that you trained.",
+    },
+)
 PRESETS = {
     "smoke": Config(seeds="0-11", sampler=SamplerConfig(num_steps=4, batch_size=12)),
     "default": Config(),
@@ -313,10 +323,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         claim_ids=(),
         figure_files=FIGURE_FILES,
         renamed={"--batch-size": "--sampler.batch-size"},
+        guide=GUIDE,
         argv=argv,
     )
 
 
-if __name__ == "__main__":
+def command(argv: Sequence[str] | None = None) -> None:
+    """What ``python -m experiments.sample`` does: join the other processes, if any, and run the command line."""
     begin("sample", parallel.start)
-    main()
+    main(argv)
+
+
+if __name__ == "__main__":
+    command()

@@ -25,8 +25,10 @@ from dgu.samplers import karras_sigmas, sample
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
+from experiments.study.guide import Guide
 from experiments.study.inputs import reading
 from experiments.study.memory import tree_bytes
+from experiments.study.messages import say
 from experiments.study.options import renamed
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table
@@ -35,6 +37,21 @@ from experiments.subjects import evaluation_cost, image_file, training_cost
 from experiments.train_config import PRESETS, Config, build_network
 
 FIGURE_FILES = ("figures/loss.png", "figures/samples.png")
+GUIDE = Guide(
+    first=(
+        "--data",
+        "--size",
+        "--init-from",
+        "--training.duration-kimg",
+        "--training.batch-size",
+        "--network.conditional",
+    ),
+    examples={
+        "--preset smoke": "Shows in about a minute that everything runs.",
+        "--data fashion-mnist --size 14 --out runs/my-network": "The recipe of the bundled network.",
+        "--preset default-edm2 --out runs/my-edm2": "A network of EDM2.",
+    },
+)
 #: (side, channels, classes) of the sets known by name, and of files that ``--dry-run`` knows without having them; it
 #: takes any other file for ImageNet at 64 x 64.
 _SHAPES = {
@@ -187,7 +204,7 @@ def dry_run(config: Config) -> list[Cost]:
         classes = len(images.class_names)
     else:
         side, channels, classes = _FILES.get(Path(config.data).name, _IMAGENET)
-        print(f"{config.data} is not here: taken for {channels} x {side} x {side} images of {classes} classes")
+        say(f"{config.data} is not here: taken for {channels} x {side} x {side} images of {classes} classes")
     augment = config.training.augment_probability > 0
     network = build_network(config.network, config.size or side, channels, classes, augment=augment)
     weights = tree_bytes(network.abstract_params)
@@ -211,10 +228,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         dry_run=dry_run,
         claim_ids=(),
         figure_files=FIGURE_FILES,
+        guide=GUIDE,
         argv=argv,
     )
 
 
-if __name__ == "__main__":
+def command(argv: Sequence[str] | None = None) -> None:
+    """What ``python -m experiments.train`` does: join the other processes, if any, and run the command line."""
     begin("train", parallel.initialize)
-    main()
+    main(argv)
+
+
+if __name__ == "__main__":
+    command()

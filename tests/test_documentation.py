@@ -49,7 +49,9 @@ def test_adding_a_study(study, tmp_path, capsys):
     exec(compile(study["tests/experiments/test_images_needed.py"], "test_images_needed.py", "exec"), names)
     names["test_smoke_run_and_its_report"](tmp_path, capsys)
     run = tmp_path / "run"
-    assert sorted(file.name for file in (run / "figures").iterdir()) == ["denoised.png", "errors.png"]
+    assert sorted(file.name for file in (run / "figures").iterdir()) == [
+        *("denoised.pdf", "denoised.png", "errors.pdf", "errors.png"),
+    ]
 
     from experiments.images_needed import STUDY, Config
 

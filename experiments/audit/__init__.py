@@ -11,7 +11,7 @@ the reference): what a perfect model would show.
 from experiments.audit import balance, fidelity, images, membership, memorisation, moments, tails, universality
 from experiments.audit.subject import Options, gather, plan
 from experiments.sampling import SMOKE_SAMPLER
-from experiments.study import Study
+from experiments.study import Guide, Study
 
 _PARTS = (
     images.PART,
@@ -33,6 +33,14 @@ STUDY = Study(
     parts=_PARTS,
     gather=gather,
     plan=plan,
+    guide=Guide(
+        first=("--samples", "--reference", "--holdout", "--checkpoint", "--features", "--per-class"),
+        examples={
+            "--samples my_images.npz --reference my_training_images.npz --out runs/mine": "The audit of images from "
+            "any model.",
+            "--preset smoke": "Shows in about a minute that everything runs; its numbers mean nothing.",
+        },
+    ),
     terms={
         "samples": "the generated images that are audited.",
         "reference": "the images that the model was trained on.",

@@ -7,7 +7,7 @@ training-set sizes, distances of modes, capacities and optimisers, and compared 
 
 from experiments.generalization import boxes, capacity, flow, images, shift, stopping, three_ways
 from experiments.generalization.subject import Options, gather, plan
-from experiments.study import Study
+from experiments.study import Guide, Study
 
 _PARTS = (
     stopping.PART, shift.PART, capacity.PART, flow.PART, boxes.PART, three_ways.PART, images.PART,
@@ -23,6 +23,14 @@ STUDY = Study(
     parts=_PARTS,
     gather=gather,
     plan=plan,
+    guide=Guide(
+        first=("--epochs", "--seeds", "--sizes", "--width", "--batch-size"),
+        examples={
+            "--preset smoke": "Shows in about a minute that everything runs; its numbers mean nothing.",
+            "--seeds 24 --out runs/seeds": "More trainings, and so narrower intervals.",
+            "--parts images --dry-run": "What the part on images would cost.",
+        },
+    ),
     terms={
         "KL from data to model": "KL(p || q) in nats, p being the density of the target and q that of the learned "
         "model: summed over a grid, unless a claim says otherwise, with log q from integrating the score at one small "

@@ -25,6 +25,7 @@ from experiments.generalization.images_networks import PAIRS, PRESETS, Config
 from experiments.generalization.statistics import unless, untrained
 from experiments.generalization.subject import PAPER, Options, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Measured, Noted, Run, Table, all_of, at_least
+from experiments.study.messages import say
 from experiments.study.progress import Progress
 from experiments.subjects import evaluation_cost, training_cost
 
@@ -187,7 +188,7 @@ def measure(config: Config, subject: Subject, run: Run) -> Found:
     """Clusters; then, for each seed, a network for each pair and what it does."""
     pool = networks.load(config)
     minutes = _minutes(_costs(config, pool.images))
-    print(f"images: about {minutes} on two cores at {_RATE:.2g} operations a second", flush=True)
+    say(f"images: about {minutes} on two cores at {_RATE:.2g} operations a second")
     clusters = run.stage("clusters", networks.find_clusters, config, pool, run.key)
     linear = run.stage("linear", networks.linear_losses, config, pool, clusters)["loss"]
     stored: list[dict[str, np.ndarray]] = []

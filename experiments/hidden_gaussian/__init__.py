@@ -22,7 +22,7 @@ from experiments.hidden_gaussian import (
     sweeps,
 )
 from experiments.hidden_gaussian.subject import Options, gather, introduce, plan
-from experiments.study import Study
+from experiments.study import Guide, Study
 from experiments.subjects import FFHQ_64, UNTRAINED
 
 #: Parts that measure the network of the checkpoint, and compile quickly.
@@ -55,6 +55,16 @@ STUDY = Study(
     gather=gather,
     plan=plan,
     introduce=introduce,
+    guide=Guide(
+        first=("--checkpoint", "--data", "--heldout-data", "--label", "--levels", "--batch-size"),
+        examples={
+            "--preset smoke": "Shows in about a minute that everything runs; its numbers mean nothing.",
+            "--parts linearity distances --out runs/linear": "How linear the bundled network is, and how far from "
+            "Gaussian and other denoisers.",
+            "--checkpoint runs/my-network --data fashion-mnist --out runs/mine": "The study of a network that you "
+            "trained.",
+        },
+    ),
     terms={
         "network": "the denoiser that is studied, or one of those that the study trains: it estimates a clean image "
         "from a noisy one and its noise level sigma.",

@@ -8,7 +8,7 @@ singular vectors. Source: Wang et al., arXiv 2409.02426.
 
 from experiments.molrg import dimension, directions, images, networks, phase, real
 from experiments.molrg.subject import Options, gather, plan
-from experiments.study import Study
+from experiments.study import Guide, Study
 from experiments.subjects import CIFAR_10
 
 STUDY = Study(
@@ -21,6 +21,15 @@ STUDY = Study(
     parts=(phase.PART, images.PART, networks.PART, real.PART, dimension.PART, directions.PART),
     gather=gather,
     plan=plan,
+    guide=Guide(
+        first=("--checkpoint", "--data", "--size", "--others"),
+        examples={
+            "--preset smoke": "Shows in about a minute that everything runs; its numbers mean nothing.",
+            "--parts phase --out runs/phase": "From how many points on subspaces are found, without any network.",
+            "--parts images --checkpoint runs/my-network --data mnist --out runs/mine": "Whether the images of a "
+            "network that you trained are those of the mixture.",
+        },
+    ),
     terms={
         "mixture of low-rank Gaussians": "each component is a Gaussian on a linear subspace of few dimensions (or, "
         "fitted to images, an affine one).",

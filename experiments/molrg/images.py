@@ -16,6 +16,7 @@ from dgu.samplers import karras_sigmas, sample
 from experiments.decoding import pictures
 from experiments.molrg.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Cost, Figure, Findings, Noted, Options, Part, Run, Table, at_least, each, option
+from experiments.study.messages import say
 from experiments.study.progress import Progress
 from experiments.subjects import sampling_cost
 
@@ -207,7 +208,7 @@ def fitted(config: Config, subject: Subject) -> dict[str, Any]:
     images = subject.images
     if len(subject.class_names) > 1:
         return vars(analysis.fit_classes(images, subject.labels, config.rank))
-    print(f"fitting {config.components} components to {len(images):,} images of {subject.name} by EM ...", flush=True)
+    say(f"fitting {config.components} components to {len(images):,} images of {subject.name} by EM ...")
     found = analysis.fit_mixture(images, config.components, config.rank, seeded(0), restarts=config.restarts)
     return vars(found.law)
 

@@ -12,12 +12,14 @@ import sys
 import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
 from dgu.core.errors import MAX_VALUE, InputError, require, shortened
+from experiments.study.guide import SHORT, WHOLE, Guide, ending
 from experiments.study.help import restored, shown, unwrapped
 from experiments.study.options import as_typed, check_sound
 
@@ -29,17 +31,25 @@ _SWITCHES = {
     "dry_run": "Print what the run would cost, and stop.",
     "probe": "Print what the run would cost, run one batch of each stage to tell how many hours that is on this "
     "machine, and stop.",
+    "quiet": "Print nothing but the path of the report.",
     "report_only": "Make figures, claims and report of a finished run again from what it stored, without measuring.",
 }
+_LOG = "File to whose end every line is written as it comes, with date and time: what is done, how far it is, its end."
 #: What names a field in an error: ``splits.fit``, ``low_rank_fit`` or ``seeds = 3``, neither in quotes nor in a path.
 _NAMES = re.compile(r"(?<![\w./'\"-])([a-z]\w*([._]\w+)+|[a-z]\w*(?= = ))(?![\w/'\"-]|\.\w)")
 
 
 def parse(
-    presets: Mapping[str, ConfigT], argv: Sequence[str], *, name: str, description: str, offered: Sequence[str] = ()
+    presets: Mapping[str, ConfigT],
+    argv: Sequence[str],
+    *,
+    name: str,
+    description: str,
+    offered: Sequence[str] = (),
+    guide: Guide | None = None,
 ) -> Any:
-    """The options of a study: an object with ``config``, ``preset``, ``out`` and the switches ``offered``, of
-    ``recompile``, ``dry_run``, ``probe`` and ``report_only``.
+    """The options of a study: an object with ``config``, ``preset``, ``out``, ``log`` and the switches ``offered``, of
+    ``recompile``, ``quiet``, ``dry_run``, ``probe`` and ``report_only``. ``guide`` says what ``--help`` shows.
 
     The preset is found first and gives the defaults that the other options override.
 
@@ -47,21 +57,30 @@ def parse(
         InputError: any option is unknown, lacks its value or has one that cannot be used.
     """
     preset = _preset(argv, presets)
-    config = presets[preset]
+    config, guide = presets[preset], guide or Guide()
+    explained = _explained(argv, guide)
     out_help = f"Directory of the run, made or continued. (default: runs/{name}-{preset})"
     entries: list[tuple[str, Any, Any]] = [
         ("preset", Annotated[Literal[tuple(presets)], tyro.conf.arg(help="Defaults of all other options.")], preset),
         ("out", Annotated[Path | None, tyro.conf.arg(help=out_help, help_behavior_hint="")], None),
     ]
-    entries += [(switch, Annotated[bool, tyro.conf.arg(help=_SWITCHES[switch])], False) for switch in offered]
-    kind = shown(type(config), config)
+    switches = {switch: as_typed(switch) for switch in offered}
+    entries += [
+        (switch, Annotated[bool, tyro.conf.arg(help=_SWITCHES[switch])], False)
+        for switch, option in switches.items()
+        if explained(option)
+    ]
+    if explained("--log"):
+        entries.append(("log", Annotated[Path | None, tyro.conf.arg(help=_LOG)], None))
+    kind = shown(type(config), config, explained=explained)
     entries.append(("config", Annotated[kind, tyro.conf.arg(name="", help=kind.__doc__)], kind()))
     options = dataclasses.make_dataclass(
         "Options", [(field, kind, dataclasses.field(default=value)) for field, kind, value in entries], frozen=True
     )
     types_ = option_types(dataclasses.replace(options(), config=config))
     about = description or f"The experiment {name}."
-    parsed = _Command(options, name, types_, about, lambda read: _with_config(read, config)).parsed(argv)
+    ends = partial(ending, guide, called(name), ("--preset", "--out", *switches.values(), "--log"), config)
+    parsed = _Command(options, name, types_, about, lambda read: _with_config(read, config), ends).parsed(argv)
     check_sound(parsed.config)
     return parsed
 
@@ -71,8 +90,9 @@ def _with_config(read: Any, default: Any) -> Any:
     return dataclasses.replace(read, config=restored(read.config, type(default), default))
 
 
-def parse_alone(kind: type[ConfigT], argv: Sequence[str] | None, *, name: str) -> ConfigT:
-    """The options of a command without presets: ``kind``, a dataclass of plain fields.
+def parse_alone(kind: type[ConfigT], argv: Sequence[str] | None, *, name: str, guide: Guide | None = None) -> ConfigT:
+    """The options of a command without presets: ``kind``, a dataclass of plain fields. ``guide`` says what ``--help``
+    shows.
 
     Raises:
         InputError: as ``parse`` does, or one that has no default is not given.
@@ -83,12 +103,29 @@ def parse_alone(kind: type[ConfigT], argv: Sequence[str] | None, *, name: str) -
     needed = tuple(as_typed(field.name) for field in fields if field.default is dataclasses.MISSING)
     typed = {option for option, _ in _groups(argv)}
     missing = [option for option in needed if option not in typed]
-    if missing and "--help" not in typed and "-h" not in argv:
+    guide = guide or Guide()
+    if missing and not _asks_help(argv):
         raise InputError(_wrong(missing[0], (), types_[missing[0]]))
-    command = _Command(shown(kind), name, types_, kind.__doc__ or "", lambda read: restored(read, kind), needed)
+    read_as = shown(kind, explained=_explained(argv, guide))
+    ends = partial(ending, guide, called(name), (), kind)
+    command = _Command(read_as, name, types_, kind.__doc__ or "", lambda read: restored(read, kind), ends, needed)
     config = command.parsed(argv)
     check_sound(config)
     return config
+
+
+def _asks_help(argv: Sequence[str]) -> bool:
+    return not {*SHORT, WHOLE}.isdisjoint(argv)
+
+
+def _explained(argv: Sequence[str], guide: Guide) -> Callable[[str], bool]:
+    """Which options tyro is told of: those that the help explains where it is asked for, else all."""
+    return guide.explains if _asks_help(argv) and WHOLE not in argv else lambda option: True
+
+
+def called(name: str) -> str:
+    """How the program ``name`` was called: by the command ``dgu``, or as a module."""
+    return f"dgu {name}" if Path(sys.argv[0]).stem == "dgu" else f"python -m experiments.{name}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +138,7 @@ class _Command:
         types: the type of each option, by the name that is typed.
         about: what it does, for ``--help``.
         made: its options, made of an instance of ``kind``.
+        ending: what follows the options in the help; its argument says whether that explains all.
         needed: the options without a default.
     """
 
@@ -109,10 +147,13 @@ class _Command:
     types: Mapping[str, Any]
     about: str
     made: Callable[[Any], Any]
+    ending: Callable[[bool], str]
     needed: tuple[str, ...] = ()
 
     def parsed(self, argv: Sequence[str]) -> Any:
         """The options that the arguments give; ``InputError`` about the first that cannot be used."""
+        if _asks_help(argv):
+            self._help(WHOLE in argv)
         for option, values in _groups(argv):
             if "" in values:  # A path of no characters would be the current folder.
                 raise InputError(f"{shortened(option, MAX_VALUE)} = '': must not be empty; leave the option out")
@@ -128,6 +169,13 @@ class _Command:
             raise InputError(_unknown(unknown[0], argv, self.types))
         return parsed
 
+    def _help(self, whole: bool) -> None:
+        """Print the help, and end."""
+        try:
+            self._read(["--help"])
+        finally:
+            print(self.ending(whole))
+
     def _read(self, argv: Sequence[str]) -> tuple[Any, list[str]]:
         """The options that tyro reads from the arguments, and those arguments that no option takes."""
         # An option is tried alone, too: what must be given beside it is then 1, which is text, a path and a number.
@@ -135,7 +183,7 @@ class _Command:
         others = [part for option in self.needed if option not in typed for part in (option, "1")]
         read, unknown = tyro.cli(
             self.kind,
-            prog=f"python -m experiments.{self.name}",
+            prog=called(self.name),
             # tyro wraps all other texts itself, and of this one joins the lines that are not indented.
             description=textwrap.fill(
                 unwrapped(self.about), shutil.get_terminal_size().columns, subsequent_indent="  "
@@ -277,15 +325,17 @@ def refuse_renamed(argv: Sequence[str], renamed: Mapping[str, str]) -> None:
 def _unknown(stray: str, argv: Sequence[str], known: Mapping[str, Any]) -> str:
     """What to say of an argument that no option takes."""
     groups = _groups(argv)
+    if not known:
+        return f"argument {_shown([stray])}: must be left out: there are no options but --help"
     if not stray.startswith("--"):
         option = next((name for name, values in groups if stray in values), "")
         if option in known or option.replace("--no-", "--", 1) in known:
             allowed = _allowed(known.get(option, bool), option)
             return f"{option} = {_shown([stray])}: must be {allowed}; nothing more follows it"
-        return f"argument {_shown([stray])}: must follow an option such as {next(iter(known))}; --help lists them"
+        return f"argument {_shown([stray])}: must follow an option such as {next(iter(known))}; --help-all lists them"
     option, equals, value = stray.partition("=")
     values = [value] if equals else next((values for name, values in groups if name == option.replace("_", "-")), [])
     near = difflib.get_close_matches(option.replace("_", "-"), known, n=3, cutoff=0.6)
     allowed = f"an option, such as {' or '.join(near)}" if near else "an option: " + " ".join(known)
     given = f" = {_shown(values)}" if values else ""
-    return f"{shortened(option, MAX_VALUE)}{given}: must be {allowed}; --help explains them all"
+    return f"{shortened(option, MAX_VALUE)}{given}: must be {allowed}; --help-all explains them all"

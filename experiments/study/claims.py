@@ -94,7 +94,8 @@ class Claim:
         statement: the claim in one whole sentence that can be read alone.
         test: what the estimate must satisfy; a joint claim (``each``, ``all_of``) is an intersection-union test, and
             needs no correction for the number of its parts.
-        source: figure or theorem of the paper, such as ``"Fig 9"``; ``""`` for a claim of our own.
+        source: figure or theorem of the paper, such as ``"Fig 9"``; ``""`` for a claim of our own; ``"control"``, with
+            the paper ``"own"``, for one about data or denoisers for which the answer is known beforehand.
         unit: unit of the value; ``""`` for a pure number.
         paper: where the claim comes from, if neither ours (no ``source``) nor from the paper of its part.
         note: what a reader must know about the declaration itself.

@@ -13,36 +13,49 @@ import inspect
 import itertools
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from experiments.study.options import named_twice
+from experiments.study.options import as_typed, named_twice
 
 
-def shown(kind: Any, default: Any = None, inside: str = "", about: str = "") -> Any:
+def shown(
+    kind: Any,
+    default: Any = None,
+    path: str = "",
+    about: str = "",
+    explained: Callable[[str], bool] = lambda option: True,
+) -> Any:
     """A frozen dataclass with the fields of ``kind``, for tyro: help texts unwrapped, nested dataclasses copied, too.
 
     Args:
         kind: a dataclass of options.
         default: an instance, whose values are the defaults; None for those of the fields.
-        inside: the field that holds it, if any. A dataclass that would be named twice (see ``as_typed``) gives its
-            options and its description to the one that holds it.
+        path: the fields that hold it, if any, such as ``"training"``. A dataclass that would be named twice (see
+            ``as_typed``) gives its options and its description to the one that holds it.
         about: its description; by default the docstring of ``kind``.
+        explained: whether an option, as it is typed, has a place in the help; the others are left out.
     """
     hints, texts = get_type_hints(kind, include_extras=True), help_texts(kind)
     descriptions = [about or unwrapped(kind.__doc__ or "")]
     fields: list[tuple[str, Any, Any]] = []
+    inside = path.rpartition(".")[2]
     for field in dataclasses.fields(kind):
         hint, value = hints[field.name], value_of(field, default)
+        name = f"{path}.{field.name}".removeprefix(".")
         if dataclasses.is_dataclass(value):
-            hint = shown(type(value), value, field.name, texts.get(field.name, ""))
+            hint = shown(type(value), value, name, texts.get(field.name, ""), explained)
+            if not dataclasses.fields(hint):
+                continue
             value = hint()
             twice = named_twice(inside, field.name)
             descriptions += [hint.__doc__] * twice
             # Without the text tyro would look for one in the source of the copy, which takes long and finds none.
             hint = Annotated[hint, tyro.conf.arg(name="" if twice else None, help=hint.__doc__)]
+        elif not explained(as_typed(name)):
+            continue
         elif field.name in texts:
             hint = Annotated[hint, tyro.conf.arg(help=texts[field.name])]
         fields.append((field.name, hint, dataclasses.field(default=value)))

@@ -247,6 +247,11 @@ class JudgedClaim:
         return " ".join(filter(None, (changed, self.note)))
 
     @property
+    def is_control(self) -> bool:
+        """Whether the answer was known beforehand: the claim shows that the measurement finds it."""
+        return self.figure == "control"
+
+    @property
     def origin(self) -> str:
         """Where the statement comes from: the paper, with figure or theorem, or ``"own"``."""
         return ", ".join(filter(None, (self.paper, self.figure)))

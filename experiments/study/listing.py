@@ -77,9 +77,10 @@ class Paper:
 
     Attributes:
         name: what parts and claims call it.
-        title, arxiv: of the paper.
+        title, arxiv: what it is about, and its number there.
         studies: the studies that reproduce it.
         entries: everything that it shows.
+        cite: its authors, year and title.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Paper:
     arxiv: str
     studies: tuple[str, ...]
     entries: tuple[Entry, ...]
+    cite: str = ""
 
     @property
     def items(self) -> dict[str, list[Entry]]:

@@ -1,4 +1,6 @@
-"""Progress of the Python loops over batches: a bar on a terminal, a line now and then elsewhere; nothing inside jit."""
+"""Progress of the Python loops over batches: a bar on a terminal, a line now and then elsewhere and in the log; nothing
+inside jit.
+"""
 
 import contextlib
 import os
@@ -9,6 +11,8 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
+from experiments.study.least_time import in_words
+from experiments.study.messages import is_quiet, note
 from experiments.study.processes import is_lead
 
 T = TypeVar("T")
@@ -16,7 +20,8 @@ T = TypeVar("T")
 
 class Progress:
     """Shows how much of ``total`` items of work is done: a tqdm bar on a terminal, else (or with the variable ``CI`` in
-    the environment) a line every ``every`` seconds.
+    the environment) a line every ``every`` seconds, with the rate and the time that is left. The log of the run has
+    these lines in any case; a quiet run has no others.
 
     Of several processes the lead alone shows it. Where it cannot be shown (the disk of a log is full, nobody reads the
     pipe any more) the work goes on all the same.
@@ -37,7 +42,9 @@ class Progress:
         self.done, self.started = 0, time.monotonic()
         self.last_line, self.said = self.started, 0
         self.silent = not is_lead()
-        interactive = not self.silent and self.stream.isatty() and not os.environ.get("CI")
+        shown = not self.silent and not is_quiet()
+        interactive = shown and self.stream.isatty() and not os.environ.get("CI")
+        self.printed = shown and not interactive
         self.bar: tqdm | None = None
         with self._if_possible():
             if interactive:
@@ -49,7 +56,7 @@ class Progress:
         with self._if_possible():
             if self.bar is not None:
                 self.bar.update(count)
-            elif not self.silent and time.monotonic() - self.last_line >= self.every:
+            if not self.silent and time.monotonic() - self.last_line >= self.every:
                 self._line()
 
     def close(self) -> None:
@@ -57,7 +64,7 @@ class Progress:
         with self._if_possible():
             if self.bar is not None:
                 self.bar.close()
-            elif not self.silent and self.last_line > self.started and self.done > self.said:
+            if not self.silent and self.last_line > self.started and self.done > self.said:
                 self._line()
 
     @contextlib.contextmanager
@@ -65,19 +72,20 @@ class Progress:
         try:
             yield
         except OSError:
-            self.silent, self.bar = True, None
+            self.printed, self.bar = False, None
 
     def _line(self) -> None:
         self.last_line, self.said = time.monotonic(), self.done
         elapsed = self.last_line - self.started
-        text = (
-            f"{self.description}: {self.done}"
-            + (f"/{self.total}" if self.total else "")
-            + f" {self.unit}, {elapsed:.0f} s"
-        )
+        of = f"/{self.total}" if self.total else ""
+        text = f"{self.description}: {self.done}{of} {self.unit}, {in_words(elapsed)}"
+        if self.done and elapsed > 0:
+            text += f", {self.done / elapsed:.3g} {self.unit}/s"
         if self.total and 0 < self.done < self.total:
-            text += f", about {elapsed / self.done * (self.total - self.done):.0f} s left"
-        print(text, file=self.stream, flush=True)
+            text += f", about {in_words(elapsed / self.done * (self.total - self.done))} left"
+        note(text)
+        if self.printed:
+            print(text, file=self.stream, flush=True)
 
     def __enter__(self) -> "Progress":
         return self

@@ -32,6 +32,7 @@ from experiments.study.configuration import (
     stored_options,
 )
 from experiments.study.inputs import RECORD, Inputs, recording
+from experiments.study.messages import note
 from experiments.study.outputs import refuse_in_the_way, unusable
 from experiments.study.processes import from_lead, is_lead
 
@@ -225,7 +226,9 @@ class RunDirectory:
                 return arrays
             stamp = {"stage": name, "config": self._config_sha256, "inputs": self.inputs.used}
             self._write(file, lambda stream: write_stamped(stream, arrays, stamp))
-            self.write_json("timings.json", self.timings() | {name: round(time.perf_counter() - started, 3)})
+            taken = time.perf_counter() - started
+            note(f"stored the stage {name}, {taken:.1f} s")
+            self.write_json("timings.json", self.timings() | {name: round(taken, 3)})
         try:
             with guarded(file, _STAGE):
                 return self._read_stage(name, file)
@@ -275,14 +278,17 @@ class RunDirectory:
         self._write(self._file(name), lambda stream: stream.write(text.encode(errors="backslashreplace")))
 
     def save_figure(self, name: str, figure: "Figure") -> None:
-        """Write a figure as PNG under ``name``, such as ``"figures/samples.png"``."""
+        """Write a figure as PNG under ``name``, such as ``"figures/samples.png"``, and as PDF beside it, for papers."""
         if (layout := figure.get_layout_engine()) is not None:
             # Laid out here, since otherwise it would be drawn a first time for its layout alone.
             layout.execute(figure)
             figure.set_layout_engine(None)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-        self._write(self._file(name), lambda stream: stream.write(buffer.getvalue()))
+        # Without what would differ from run to run.
+        for ending, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Producer": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=ending[1:], metadata=metadata)
+            file = self._file(name).with_suffix(ending)
+            self._write(file, functools.partial(_copy, buffer))
 
     def timings(self) -> dict[str, float]:
         """Seconds that each stage took when it was computed, from ``timings.json``; of a damaged file nothing."""
@@ -317,6 +323,10 @@ class RunDirectory:
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name):
             raise ValueError(f"name = {name!r}: must be a relative file name of letters, digits, '.', '_', '-' and '/'")
         return self.path / name
+
+
+def _copy(buffer: io.BytesIO, stream: IO[bytes]) -> None:
+    stream.write(buffer.getvalue())
 
 
 def _nothing_stored(path: Path) -> bool:

@@ -2,19 +2,25 @@
 
 import dataclasses
 import functools
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from dgu.core.errors import require
-from experiments.study.command_line import run_experiment
+from experiments.study.command_line import Order, carry_out, run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
+from experiments.study.guide import SHORT, WHOLE, Guide
 from experiments.study.judged import JudgedClaim
+from experiments.study.messages import say
 from experiments.study.multiplicity import corrected
 from experiments.study.options import Options
 from experiments.study.part import Findings, Part
+from experiments.study.provenance import citations, command_of
 from experiments.study.record import compared, record_of
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
@@ -42,6 +48,7 @@ class Study:
         introduce: ``introduce(config, subject)`` gives the answer, tables and metrics with which the report begins.
         renamed: options, or groups of them, that have another name now, for those who still type the old one:
             ``{"--epochs": "--stopping.epochs"}``.
+        guide: the options that matter first, and examples, for ``--help``.
         terms: what the words and symbols of its claims mean, by term: said above the claims in the report and on the
             page of results.
     """
@@ -58,6 +65,7 @@ class Study:
     )
     introduce: Callable[[Any, Any], Findings] = lambda config, subject: Findings("")
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    guide: Guide = dataclasses.field(default_factory=Guide)
     terms: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
@@ -109,18 +117,18 @@ class Study:
         """The report of the parts asked for, one after the other; every stage is stored, so a run that was killed goes
         on.
         """
-        print(f"{self.name}: prepares its data and its networks", flush=True)
+        say(f"{self.name}: prepares its data and its networks")
         subject = self.gather(config, directory)
         asked = [(part, self.options_of(part, config)) for part in self.chosen(config)]
         for part, own in asked:
             part.check(own, subject)
         sections: dict[str, Report] = {}
         skipped = []
-        for part, own in asked:
+        for place, (part, own) in enumerate(asked, 1):
             if why := part.skips(own, subject):
                 skipped.append(f"Skipped {part.name}: {why}.")
             else:
-                print(f"{part.name}: {part.question}", flush=True)
+                say(f"part {place} of {len(asked)}, {part.name}: {part.question}")
                 sections[part.name] = part.section(own, subject, directory, config.seed)
         first, every = self.introduce(config, subject), sections.values()
         metrics = {name: section.metrics for name, section in sections.items()} | dict(first.metrics)
@@ -136,6 +144,8 @@ class Study:
             ],
             metrics=metrics,
             terms=self.terms,
+            question=self.question,
+            citations=tuple(citations(self.name)),
         )
 
     def dry_run(self, config: Any) -> list[Cost]:
@@ -155,12 +165,23 @@ class Study:
             dry_run=self.dry_run,
             report_only=True,
             renamed=self.renamed,
+            guide=self.guide,
             argv=argv,
         )
 
-    def __call__(self) -> None:
-        """What ``python -m experiments.NAME`` does: join the other processes, if any, and run the command line."""
-        from dgu.core import parallel
+    def report(self, config: Any, directory: str | os.PathLike[str]) -> tuple[JudgedClaim, ...]:
+        """Make figures, claims and report of the finished run of ``config`` in ``directory`` again."""
+        same = [preset for preset, own in self.presets.items() if own == config]
+        preset = same[0] if same else "default"
+        command = command_of(self.name, preset, config, self.presets)
+        order = Order(config, Path(directory), preset=preset, command=command, report_only=True)
+        return carry_out(order, self.run, name=self.name, dry_run=self.dry_run)
 
-        begin(self.name, parallel.start)
-        self.main()
+    def __call__(self, argv: Sequence[str] | None = None) -> None:
+        """What ``python -m experiments.NAME`` does: join the other processes, if any, and run the command line."""
+        argv = sys.argv[1:] if argv is None else argv
+        if not {*SHORT, WHOLE} & set(argv):  # The help needs nothing of JAX, which takes a second to load.
+            from dgu.core import parallel
+
+            begin(self.name, parallel.start)
+        self.main(argv)

@@ -40,6 +40,8 @@ def claims(options: Options) -> tuple[Claim, ...]:
             f"the same accuracy, within {options.margin:g} percentage points, as on draws from the Gaussian mixture "
             "fitted to them, beyond what the finite fit explains (value: the null-corrected gap).",
             equivalent(options.margin),
+            source="control",
+            paper="own",
             unit="points",
             changed="the gap was not corrected for the finite fit, and no verdict was given where its standard error "
             "exceeded 0.8.",
@@ -51,6 +53,8 @@ def claims(options: Options) -> tuple[Claim, ...]:
             f"more than {options.margin:g} percentage points from that on draws from the Gaussian mixture fitted to "
             "such data, beyond what the finite fit explains (value: the null-corrected gap).",
             different(options.margin),
+            source="control",
+            paper="own",
             unit="points",
             changed="the features were all products of two pixels, which have the same means in both classes: the "
             "difference (-8.2 points) came from the finite fit of the mixture alone. They are the squared norm and its "

@@ -96,7 +96,8 @@ def test_default_directory_and_what_is_printed(tmp_path, capsys, monkeypatch):
     assert claim.verdict == "supported" and "big  SUPPORTED" in out
     assert out.splitlines()[-1] == f"report: {tmp_path / 'runs/fake-default/report.html'}"
     assert {file.name for file in (tmp_path / "runs/fake-default").iterdir()} == {
-        *("claims.json", "config.json", "metrics.json", "report.html", "stages", "timings.json")
+        *("claims.json", "config.json", "environment.json", "metrics.csv", "metrics.json", "report.html", "stages"),
+        "timings.json",
     }
 
 
@@ -229,7 +230,7 @@ FAKE = textwrap.dedent(
             ["--setps", "3"],
             2,
             "",
-            "walk: --setps = '3': must be an option, such as --steps or --preset; --help explains them all\n",
+            "walk: --setps = '3': must be an option, such as --steps or --preset; --help-all explains them all\n",
         ),
         (["--help"], 0, "Steps of the walk. (default: 36)", ""),
     ],

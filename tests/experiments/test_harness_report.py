@@ -1,18 +1,23 @@
 """The report is one file that needs nothing else, escapes what it shows, and holds the figures themselves."""
 
 import base64
+import csv
 import dataclasses
 import html.parser
 import io
 import re
+import shlex
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from experiments.study.arguments import parse
 from experiments.study.costs import Cost, cost_table, scaled
 from experiments.study.judged import JudgedClaim
+from experiments.study.metrics_table import as_table
+from experiments.study.provenance import citations, command_of
 from experiments.study.report import FigureEntry, Report, Table, write_report
 from experiments.study.run_directory import RunDirectory
 
@@ -70,10 +75,17 @@ def written(tmp_path_factory):
     )
     sure = dataclasses.replace(claims[0], id="sure-thing", check=True, holm=None)
     claims[0] = dataclasses.replace(claims[0], p_value=0.002, holm=True, one_network=True, changed=f"it was {EVIL}")
+    known = dataclasses.replace(claims[1], id="known-thing", figure="control")
     joined = JudgedClaim.all_of(claims[:2], id="joined", paper="own", figure="", statement="Both.")
     tables = [Table(EVIL, ("n", EVIL), [(196, 0.123456), (EVIL, "x")])]
-    report = Report(EVIL, f"Answer: {EVIL}", [sure, *claims, joined], [FigureEntry("figures/eye.png", EVIL)], tables)
-    write_report(directory, report, {"sampler": {"steps": 18}, "name": EVIL})
+    figures = [FigureEntry("figures/eye.png", EVIL)]
+    cited = (f"dgu {EVIL}", f"Paper {EVIL}. arXiv:2501.00001.")
+    terms = {EVIL: f"means {EVIL}"}
+    report = Report(
+        *(EVIL, f"Answer: {EVIL}", [sure, *claims, known, joined], figures, tables), {}, terms, f"Why {EVIL}?", cited
+    )
+    directory.write_json("environment.json", {"dgu": EVIL, "devices": "8 x TPU"})
+    write_report(directory, report, {"sampler": {"steps": 18}, "name": EVIL}, f"python -m experiments.{EVIL}")
     text = (directory.path / "report.html").read_text()
     return directory, report, text, Page(text)
 
@@ -116,9 +128,75 @@ def test_checks_of_the_program_are_listed_apart(written):
     claims, checks = "".join(page.text).split("Checks of the program", 1)
     assert "sure-thing" in checks and "sure-thing" not in claims and "claim-yes" not in checks
     # The joint claim has no p value of its own but that of its one tested part.
-    assert "2 of 5 claims test a value that has a random error" in claims
+    assert "2 of 6 claims test a value that has a random error" in claims
     assert "0.002 H" in claims and f"Changed after its first run: it was {EVIL}" in claims
     assert f"{report.claims[1].measured} ¹" in claims and "¹ The interval is over images" in claims
+
+
+def test_it_says_what_was_asked_answers_first_and_tells_how_it_was_made(written):
+    _, _, text, page = written
+    words = "".join(page.text)
+    order = [
+        *(f"Why {EVIL}?", f"Answer: {EVIL}", f"The study follows: Paper {EVIL}. arXiv:2501.00001.", "Claims"),
+        *("What the words mean", f"means {EVIL}", "claim-yes", "Controls", "known-thing", "Checks of the program"),
+        *("sure-thing", "Figures", "Tables", "How it was made", f"python -m experiments.{EVIL}"),
+        *("Where the run was finished", "8 x TPU", "Where this page was made", "How to cite", f"dgu {EVIL}"),
+    ]
+    place = 0
+    for part in order:
+        place = words.index(part, place)
+    assert "@media print" in text and text.count("<details") == text.count("</details>") == 3
+
+
+def test_a_figure_is_a_picture_and_a_vector_drawing_whose_bytes_depend_on_it_alone(written, tmp_path):
+    directory, *_ = written
+    drawn = (directory.path / "figures/eye.pdf").read_bytes()
+    assert drawn.startswith(b"%PDF-") and b"CreationDate" not in drawn
+    again = Figure(figsize=(2, 1), dpi=50)
+    again.add_subplot().imshow(np.eye(3))
+    other = RunDirectory.open(tmp_path / "other", {})
+    other.save_figure("figures/eye.png", again)
+    assert (other.path / "figures/eye.pdf").read_bytes() == drawn
+
+
+def test_metrics_are_a_table_too():
+    metrics = {"b": {"gap": [0.1, None, {"x": 1 / 3}], "name": 'a, "b"'}, "n": 3, "yes": True, "none": {}, "empty": []}
+    rows = list(csv.reader(io.StringIO(as_table(metrics))))
+    assert rows == [
+        ["metric", "value"],
+        *(["b.gap.0", "0.1"], ["b.gap.1", ""], ["b.gap.2.x", repr(1 / 3)], ["b.name", 'a, "b"'], ["n", "3"]),
+        ["yes", "True"],
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    deep: bool = True
+    sizes: tuple[int, ...] = (1, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    name: str = "a b"
+    fast: bool = False
+    inner: Inner = Inner()
+
+
+def test_the_command_in_it_gives_the_options_of_the_run():
+    presets = {"default": Asked(), "smoke": Asked(fast=True)}
+    assert command_of("fake", "default", Asked(), presets) == "python -m experiments.fake"
+    config = Asked("it's", False, Inner(False, (3, 4)))
+    line = command_of("fake", "smoke", config, presets)
+    start, words = "python -m experiments.fake ", shlex.split(line)
+    assert line.startswith(f"{start}--preset smoke --name ")
+    parsed = parse(presets, words[3:], name="fake", description="")
+    assert parsed.config == config and parsed.preset == "smoke"
+
+
+def test_the_papers_of_a_study_are_cited():
+    own, *papers = citations("universality")
+    assert own.startswith("The dgu authors. dgu: ") and [line.split()[-1] for line in papers] == ["arXiv:2501.07741."]
+    assert list(citations("audit"))[1:] == []
 
 
 def test_a_missing_figure_is_an_error(written, tmp_path):

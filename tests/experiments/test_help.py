@@ -12,7 +12,8 @@ import pytest
 from dgu.core.errors import InputError
 from experiments import metrics, model_card
 from experiments.study import pages
-from experiments.study.arguments import option_types, refuse_renamed
+from experiments.study.arguments import option_types, parse, parse_alone, refuse_renamed
+from experiments.study.guide import Guide
 from experiments.study.help import help_texts, restored, shown, unwrapped
 from experiments.study.options import Options, as_typed, option
 
@@ -36,12 +37,12 @@ def default_of(name):
     return (module.STUDY.presets if name in STUDIES else module.PRESETS)["default"]
 
 
-def printed(name, width, monkeypatch):
-    """What ``--help`` prints on a terminal of ``width`` columns."""
+def printed(name, width, monkeypatch, asked="--help-all"):
+    """What the help prints on a terminal of ``width`` columns."""
     monkeypatch.setenv("COLUMNS", str(width))
     module, page = module_of(name), io.TextIOWrapper(io.BytesIO(), "utf-8")
     with contextlib.redirect_stdout(page), pytest.raises(SystemExit) as end:
-        (module.STUDY.main if name in STUDIES else module.main)(["--help"])
+        (module.STUDY.main if name in STUDIES else module.main)([asked])
     assert end.value.code == 0
     page.seek(0)
     return page.read()
@@ -49,7 +50,7 @@ def printed(name, width, monkeypatch):
 
 def texts(page):
     """The texts in a page of help: (lines, columns that they may take)."""
-    head, *boxes = re.split(r"^╭.*╮$", page, flags=re.M)
+    head, *boxes = re.split(r"^╭.*╮$", page.partition("\nexamples:")[0], flags=re.M)
     width = max(map(len, page.splitlines()))
     yield [line.strip() for line in head.splitlines()[2:] if line.strip()], None
     for box in boxes:
@@ -117,6 +118,55 @@ def test_help_names_options_as_they_are_typed_and_explains_each(name, monkeypatc
         *outer, _ = one[2:].split(".")
         assert all(b not in (a, a.removesuffix("s")) for a, b in itertools.pairwise(outer)), one
         assert f"│ {one} " in page or f"│ {one}," in page, one
+
+
+@pytest.mark.parametrize("name", WITH_PRESETS)
+def test_the_short_help_explains_a_few_options_and_names_all_others(name, monkeypatch):
+    """And the options that it explains first, those of the examples, too, are options of the command."""
+    module = module_of(name)
+    guide = module.STUDY.guide if name in STUDIES else module.GUIDE
+    every = option_types(default_of(name))
+    page = printed(name, 80, monkeypatch, "--help")
+    assert max(map(len, page.splitlines())) <= 80 and "--help-all explains" in page
+    boxes, rest = page.split("more options, ")
+    explained = set(re.findall(r"^│ (--[\w.-]+)", boxes, flags=re.M))
+    assert set(guide.first) <= explained & every.keys() and 8 <= len(explained) <= 13
+    groups = {prefix: int(count) for prefix, count in re.findall(r"^  (--[\w-]+)\.\* \((\d+)\)", rest, flags=re.M)}
+    for one in every:
+        outer = one.partition(".")[0] if "." in one else None
+        assert one in explained or outer in groups or re.search(rf"{one}\b", rest), one
+    for prefix, count in groups.items():
+        assert count == sum(one.startswith(f"{prefix}.") for one in every), prefix
+    assert len(guide.examples) >= 2
+    presets = module.STUDY.presets if name in STUDIES else module.PRESETS
+    offered = ("recompile", "dry_run", "probe", "report_only")
+    for example in guide.examples:
+        assert " ".join(page.replace("\\\n", " ").split()).count(f"experiments.{name} {example} ") == 1
+        parse(presets, example.split(), name=name, description="", offered=offered, guide=guide)
+
+
+@pytest.mark.parametrize("name", ["metrics", "model_card"])
+def test_commands_with_few_options_explain_them_all_and_have_examples(name, monkeypatch):
+    module = module_of(name)
+    page = printed(name, 80, monkeypatch, "-h")
+    assert page == printed(name, 80, monkeypatch) and "more options" not in page
+    for example in module.GUIDE.examples:
+        parse_alone(module.Config, example.split(), name=name)
+
+
+def test_a_study_without_a_guide_explains_all(capsys):
+    presets = {"default": Outer()}
+    with pytest.raises(SystemExit):
+        parse(presets, ["--help"], name="plain", description="What?")
+    short = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        parse(presets, ["--help-all"], name="plain", description="What?")
+    assert short == capsys.readouterr().out and "--inners.count" in short
+    with pytest.raises(SystemExit):
+        parse(presets, ["--size", "2", "-h"], name="plain", description="What?", guide=Guide(("--size",)))
+    short = capsys.readouterr().out
+    assert "--size INT" in short and "--inners.count" not in short and "--seed INT" in short
+    assert short.endswith("--help-all explains:\n  --inners.* (2)  Said of the field.\n")
 
 
 @pytest.mark.parametrize("name", WITH_PRESETS)
