@@ -1,4 +1,4 @@
-"""The notebooks: Python files of cells in ``docs/notebooks``, run when the site is built, each with a page and an .ipynb.
+"""Notebooks: Python files of cells in ``docs/notebooks``, run when the site is built: each gives a page and an .ipynb.
 
 What a notebook gave is kept in ``build/notebooks`` under a digest of it and of all code of dgu and the studies, so that
 it runs again only where one of these changed. A cell that raises, such as the check at a notebook's end, stops the
@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,8 @@ def on_files(files: Any, config: Any) -> Any:
         for name, content in pictures["outputs"].items():
             files.append(File.generated(config, f"notebooks/{source.stem}_{name}", content=content))
             text = text.replace(f"]({name})", f"]({source.stem}_{name})")
-        note = f"\n[This page as a notebook]({source.stem}.ipynb), with what its cells gave.\n"
-        text = re.sub(r"^# .*\n", lambda title: title[0] + note, text.lstrip(), count=1)
+        title, _, rest = text.lstrip().partition("\n")
+        text = f"{title}\n\n[This page as a notebook]({source.stem}.ipynb), with what its cells gave.\n{rest}"
         files.append(File.generated(config, f"notebooks/{source.stem}.md", content=text))
         files.append(File.generated(config, f"notebooks/{source.stem}.ipynb", content=nbformat.writes(notebook)))
         pages.append(f"notebooks/{source.stem}.md")

@@ -1,12 +1,13 @@
 """Pages of the documentation site on the papers, figure by figure: what a paper shows, what ours shows, what was found.
 
 Everything on them is taken from elsewhere: the comparison from ``paper.toml``, files and claims from the studies'
-declarations, values and verdicts from the pages of results (``docs/results``), pictures from ``docs``.
+declarations, values and verdicts from the pages of results (``docs/results/STUDY.md``), pictures from the folders
+beside these.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,32 +55,25 @@ def pages(docs: Path) -> dict[str, str]:
     made = studies()
     found = {file.stem: stored(file.read_text()) for file in sorted((docs / "results").glob("*.md"))}
     drawn = [one for study in made.values() for one in figures(study)]
-    known = pictures(drawn, docs)
+    known = {one.name for one in drawn if (docs / _picture(one.name)).exists()}
     listed = papers()
     written = {f"papers/{paper.name}.md": "\n".join(page(paper, made, found, known)) + "\n" for paper in listed}
     return {"papers/index.md": _start(listed), **written, "results/index.md": _results(found)}
 
 
-def pictures(drawn: Sequence[Made], docs: Path) -> dict[str, str]:
-    """The picture of each figure that has one, by ``STUDY/FILE``, as its path in the site.
-
-    Of a name that figures of two studies have, a picture could be of either: it is left out.
-    """
-    counts = Counter(Path(one.name).name for one in drawn)
-    found = {one.name: Path(one.name).name for one in drawn}
-    return {name: file for name, file in found.items() if counts[file] == 1 and (docs / file).exists()}
+def _picture(name: str) -> str:
+    """Where the picture of the figure ``STUDY/FILE`` is kept, from the folder of the documentation."""
+    return f"results/{name.partition('/')[0]}/{Path(name).stem}.webp"
 
 
-def page(
-    paper: Paper, made: Mapping[str, Study], found: Mapping[str, Stored], known: Mapping[str, str]
-) -> Iterator[str]:
+def page(paper: Paper, made: Mapping[str, Study], found: Mapping[str, Stored], known: Set[str]) -> Iterator[str]:
     """The lines of the page of a paper.
 
     Args:
         paper: what it shows and what ours shows.
         made: the studies by name.
         found: what their pages of results say, by name.
-        known: the pictures that there are, by ``STUDY/FILE``.
+        known: the figures ``STUDY/FILE`` that there is a picture of.
     """
     drawn = [one for study in made.values() for one in figures(study)]
     tested = [one for study in made.values() for one in claims(study)]
@@ -97,7 +91,7 @@ def page(
             yield from (*_panel(entry), "")
         for one in drawn:
             if one.paper == paper.name and item in one.items:
-                yield from (*_figure(one, known), "")
+                yield from (*_figure(one, made[one.study], known), "")
         rows = [one for one in tested if one.paper == paper.name and item in one.items]
         yield from (*_claims(rows, made, found), "")
     yield f"¹ {ONE_NETWORK.removeprefix('¹ ')}"
@@ -129,11 +123,12 @@ def _panel(entry: Entry) -> Iterator[str]:
     yield f"**Status:** {entry.status}. {entry.why}"
 
 
-def _figure(one: Made, known: Mapping[str, str]) -> Iterator[str]:
-    command = f"`python -m experiments.{one.study} --parts {one.part}`"
+def _figure(one: Made, study: Study, known: Set[str]) -> Iterator[str]:
+    file = one.name.partition("/")[2]
+    caption = next(figure.caption for part in study.parts for figure in part.figures if figure.file == file)
     if one.name in known:
-        yield from (f"![{one.name}](../{known[one.name]})", "")
-    yield f"`runs/{one.study}-default/{one.name.partition('/')[2]}`, by {command}"
+        yield from (f"![{one.name}](../{_picture(one.name)})", "")
+    yield f"*{caption}* `python -m experiments.{one.study} --parts {one.part}` makes `{file}`."
 
 
 def _claims(rows: Sequence[Made], made: Mapping[str, Study], found: Mapping[str, Stored]) -> Iterator[str]:
@@ -171,7 +166,9 @@ def _start(listed: Sequence[Paper]) -> str:
 
 
 def _results(found: Mapping[str, Stored]) -> str:
-    text = "Every claim of each study, with its value, interval, threshold and verdict, as the default preset measured it."
+    text = (
+        "Every claim of each study, with its value, interval, threshold and verdict, as the default preset measured it."
+    )
     counted = (Counter(row[4] for row in each.rows.values()) for each in found.values())
     rows = [
         f"| [{name}]({name}.md) | " + "; ".join(f"{count} {verdict}" for verdict, count in counts.items()) + " |"
