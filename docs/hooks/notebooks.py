@@ -9,7 +9,9 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,17 @@ from site_nav import fill
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "notebooks"
-#: Longest that one cell may take, in seconds.
-_CELL = 180
+#: Longest that one cell may take, in seconds: on an idle machine a whole notebook takes at most three minutes.
+_CELL = 1800
 log = logging.getLogger("mkdocs.plugins.notebooks")
 
 
 def on_files(files: Any, config: Any) -> Any:
     """Add a page for each notebook, its pictures and the notebook itself, and fill the section of the navigation."""
-    pages = []
-    for source in sorted((ROOT / "docs" / "notebooks").glob("*.py")):
-        notebook = executed(source)
+    pages, sources = [], sorted((ROOT / "docs" / "notebooks").glob("*.py"))
+    with ThreadPoolExecutor(2) as pool:  # Each compiles for much of its time, on one core.
+        notebooks = list(pool.map(executed, sources))
+    for source, notebook in zip(sources, notebooks):
         text, pictures = MarkdownExporter().from_notebook_node(_one_line_bars(notebook))
         for name, content in pictures["outputs"].items():
             files.append(File.generated(config, f"notebooks/{source.stem}_{name}", content=content))
@@ -55,7 +58,8 @@ def executed(source: Path) -> Any:
     if not kept.exists():
         started = time.monotonic()
         folder = KEPT / source.stem
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # Finished runs of studies would be read back.
+        folder.mkdir(parents=True)
         NotebookClient(notebook, timeout=_CELL, resources={"metadata": {"path": str(folder)}}).execute()
         log.info("%s: run in %.0f s", source.name, time.monotonic() - started)
         for old in KEPT.glob(f"{source.stem}-*.ipynb"):

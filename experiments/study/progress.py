@@ -14,9 +14,16 @@ from experiments.study.processes import is_lead
 T = TypeVar("T")
 
 
+def _shows_bars(stream: TextIO) -> bool:
+    """Whether what is written after a carriage return overwrites the line: on a terminal, and in a notebook, whose
+    stream says that it is none.
+    """
+    return stream.isatty() or type(stream).__module__.partition(".")[0] == "ipykernel"
+
+
 class Progress:
-    """Shows how much of ``total`` items of work is done: a tqdm bar on a terminal, else (or with the variable ``CI`` in
-    the environment) a line every ``every`` seconds.
+    """Shows how much of ``total`` items of work is done: a tqdm bar on a terminal or in a notebook, else (or with the
+    variable ``CI`` in the environment) a line every ``every`` seconds.
 
     Of several processes the lead alone shows it. Where it cannot be shown (the disk of a log is full, nobody reads the
     pipe any more) the work goes on all the same.
@@ -37,7 +44,7 @@ class Progress:
         self.done, self.started = 0, time.monotonic()
         self.last_line, self.said = self.started, 0
         self.silent = not is_lead()
-        interactive = not self.silent and self.stream.isatty() and not os.environ.get("CI")
+        interactive = not self.silent and _shows_bars(self.stream) and not os.environ.get("CI")
         self.bar: tqdm | None = None
         with self._if_possible():
             if interactive:
