@@ -26,7 +26,6 @@ from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
 from experiments.study.guide import Guide
-from experiments.study.inputs import reading
 from experiments.study.options import option
 from experiments.study.progress import Progress
 from experiments.study.report import FigureEntry, Report, Table

@@ -18,6 +18,39 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
+#: Pages whose blocks run one after the other as one script, without more than that to test.
+SCRIPTS = ("../README.md", "concepts.md", "using.md")
+#: Pages whose blocks are run by tests of their own, here and in ``test_readme_examples.py``.
+OTHERS = ("adding-a-denoiser.md", "adding-a-study.md", "gradients.md", "guidance.md")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", SCRIPTS)
+def test_the_blocks_of_a_page_run(page):
+    exec(compile("\n".join(blocks(page)), page, "exec"), {})
+
+
+def test_every_page_with_code_is_run():
+    files = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("benchmarks/*.md"),
+    ]
+    with_code = {file for file in files if "```python\n" in file.read_text()}
+    assert with_code == {(ROOT / "docs" / page).resolve() for page in (*SCRIPTS, *OTHERS)}
+
+
+def test_notebooks_end_with_a_check_that_can_fail():
+    """They are run where the site is built; here only that each asserts something at its end, and compiles."""
+    files = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
+    assert len(files) == 5
+    for file in files:
+        text = file.read_text()
+        compile(text, file.name, "exec")
+        assert "assert " in text.rpartition("# %%")[2], file.name
+
+
 def test_adding_a_denoiser():
     names: dict = {}
     exec(compile("\n".join(blocks("adding-a-denoiser.md")), "adding-a-denoiser.md", "exec"), names)

@@ -4,11 +4,12 @@
 
 Each run gives one page of Markdown, ``docs/results/NAME.md``: the command, the terms that the study declares, and every
 claim with its value, interval, threshold and verdict. The numbers on the pages are those of ``claims.json``; nothing is
-typed by hand.
+typed by hand. The run's figures are kept small in ``docs/results/NAME``, for the pages of the papers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from experiments.study.report import CHECKS, ONE_NETWORK
 from experiments.study.run_directory import RunDirectory
 from experiments.study.study import Study
 
+#: Longest side of a figure that is kept, in pixels: legible on a page, at some 40 kB.
+_LONGEST = 1200
 #: What a cell of a table in Markdown must not hold as it is.
 _ESCAPES = str.maketrans({"|": "\\|", "\n": " "})
 
@@ -140,13 +143,29 @@ def write_pages(config: Config) -> None:
     names = [name for name, _ in pages]
     require(len(set(names)) == len(names), "--runs", config.runs, "one run of each study")
     config.out.mkdir(parents=True, exist_ok=True)
-    for name, text in pages:
+    for run, (name, text) in zip(runs, pages):
         _write(config.out / f"{name}.md", text)
+        keep_figures(run / "figures", config.out / name)
 
 
 def _write(file: Path, text: str) -> None:
     write_atomic(file, lambda stream: stream.write(text.encode()))
     print(file)
+
+
+def keep_figures(figures: Path, out: Path) -> None:
+    """Write each figure of a run into the folder ``out``, as WebP of at most 1,200 pixels, in place of those there."""
+    from PIL import Image
+
+    found = {file.stem: file for file in figures.glob("*.png")}
+    for old in out.glob("*.webp"):
+        if old.stem not in found:
+            old.unlink()
+    for stem, file in found.items():
+        out.mkdir(exist_ok=True)
+        picture = Image.open(file).convert("RGB")
+        picture.thumbnail((_LONGEST, _LONGEST))
+        write_atomic(out / f"{stem}.webp", partial(picture.save, format="webp", quality=80, method=6))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

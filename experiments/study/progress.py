@@ -18,8 +18,15 @@ from experiments.study.processes import is_lead
 T = TypeVar("T")
 
 
+def _shows_bars(stream: TextIO) -> bool:
+    """Whether what is written after a carriage return overwrites the line: on a terminal, and in a notebook, whose
+    stream says that it is none.
+    """
+    return stream.isatty() or type(stream).__module__.partition(".")[0] == "ipykernel"
+
+
 class Progress:
-    """Shows how much of ``total`` items of work is done: a tqdm bar on a terminal, else (or with the variable ``CI`` in
+    """Shows how much of ``total`` items of work is done: a tqdm bar on a terminal or in a notebook, else (or with the variable ``CI`` in
     the environment) a line every ``every`` seconds, with the rate and the time that is left. The log of the run has
     these lines in any case; a quiet run has no others.
 
@@ -43,7 +50,7 @@ class Progress:
         self.last_line, self.said = self.started, 0
         self.silent = not is_lead()
         shown = not self.silent and not is_quiet()
-        interactive = shown and self.stream.isatty() and not os.environ.get("CI")
+        interactive = shown and _shows_bars(self.stream) and not os.environ.get("CI")
         self.printed = shown and not interactive
         self.bar: tqdm | None = None
         with self._if_possible():

@@ -239,6 +239,14 @@ def test_progress_is_a_bar_on_a_terminal_and_sparse_lines_elsewhere(monkeypatch)
     assert list(progress(iter("abc"), "letters")) == ["a", "b", "c"]
 
 
+def test_progress_is_a_bar_in_a_notebook(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    with Progress("sampling", total=4, unit="images", stream=stream) as bar:
+        bar.update(4)
+    assert not stream.isatty() and "sampling: 100%" in stream.getvalue() and "4/4" in stream.getvalue()
+
+
 @pytest.mark.parametrize("page", [b"", b"\0" * 4096, b"<!DOCTYPE html>\n<html>\n<body>\n<h1>Cut"])
 def test_a_report_that_is_no_whole_page_leaves_the_run_unfinished(tmp_path, page):
     directory = RunDirectory.open(tmp_path, Config())

@@ -94,7 +94,8 @@ def fit_two_layer(
 
     Args:
         width: hidden units.
-        (the others): as in ``fit_classifiers``; ``runs.initial`` must be None.
+
+    All other arguments are as in ``fit_classifiers``; ``runs.initial`` must be None.
 
     Returns:
         ``Fit`` whose ``model`` holds ``TwoLayerClassifier``.
