@@ -9,7 +9,7 @@ arXiv 2411.19339; Lukoianov et al., arXiv 2509.09672; arXiv 2602.02908; arXiv 25
 """
 
 from dgu.training import TrainingConfig
-from experiments.explain import forms_report
+from experiments.explain import clocks, finite, forms_report, hierarchy, learning, samples
 from experiments.explain.subject import Options, SecondConfig, gather, plan
 from experiments.study import Study
 from experiments.train_config import NetworkConfig
@@ -20,7 +20,7 @@ STUDY = Study(
     question="Which closed form is a network, at which noise level and at which pixels, and what does theory predict "
     "of it?",
     options=Options,
-    parts=(forms_report.PART,),
+    parts=(forms_report.PART, samples.PART, finite.PART, learning.PART, clocks.PART, hierarchy.PART),
     gather=gather,
     plan=plan,
     terms={
@@ -32,7 +32,8 @@ STUDY = Study(
         "local": "each pixel has its own posterior mean, given the window around it and not the whole image.",
         "equivariant": "windows at all places of the training images count, not those at the pixel's own place alone.",
         "share missed, NMSE": "|D - D_net|^2 / |D_net - c_skip x|^2: the squared distance of a denoiser to the "
-        "network, over the squared size of what the network adds to the skip of its preconditioning; 1 for the bare skip.",
+        "network, over the squared size of what the network adds to the skip of its preconditioning; 1 for the bare "
+        "skip.",
         "r^2": "one minus the squared distance of two images over the squared size of the network's, less its mean "
         "over pixels.",
     },

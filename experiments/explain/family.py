@@ -17,9 +17,9 @@ from dgu.models import (
     LocalDenoiser,
     LocalGaussianDenoiser,
     LocalMixtureDenoiser,
+    MoLRGDenoiser,
     PatchDenoiser,
     WienerDenoiser,
-    gaussian_mixture,
 )
 from experiments.explain.subject import Group
 
@@ -38,8 +38,6 @@ FAMILIES = (
     *(SHIFTED_GAUSSIAN, SHIFTED_POINTS),
     *(WIENER, PATCHES),
 )
-#: The least variance of a component of a mixture, as a share of its largest: its covariance must have full rank.
-_LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Design:
     def forms(self) -> list[Form]:
         """The whole family."""
         return [
-            Form(GAUSSIAN, gaussian),
+            Form(GAUSSIAN, lambda group: gaussian(group.train)),
             Form(MIXTURE, self._mixture),
             Form(POINTS, lambda group: EmpiricalDenoiser(group.train)),
             *(Form(LOCAL_GAUSSIAN, _local(window), window) for window in self.windows),
@@ -105,20 +103,19 @@ class Design:
             *(Form(LOCAL_POINTS, _points(window), window) for window in self.windows),
             *(Form(SHIFTED_GAUSSIAN, _local(window, equivariant=True), window) for window in self.windows),
             *(Form(SHIFTED_POINTS, _points(window, self.shifted_images), window) for window in self.shifted_windows),
-            Form(WIENER, lambda group: WienerDenoiser(group.train, gaussian(group))),
+            Form(WIENER, lambda group: WienerDenoiser(group.train, gaussian(group.train))),
             *(Form(PATCHES, _patches(side), side) for side in self.patches),
         ]
 
     def _mixture(self, group: Group) -> "Denoiser":
-        rows, marks = group.train.reshape(len(group.train), -1).astype(np.float64), self.components(group)
-        parts = [rows[marks == mark] for mark in np.unique(marks)]
-        covariances = np.stack([np.cov(part, rowvar=False, ddof=0) for part in parts])
-        # Pixels that never change have none of their own.
-        most = np.trace(covariances, axis1=1, axis2=2)[:, None, None]
-        covariances += _LEAST_VARIANCE * most * np.eye(rows.shape[1])
-        weights = np.array([len(part) / len(rows) for part in parts])
-        flat = gaussian_mixture(weights, np.stack([part.mean(0) for part in parts]).astype(np.float32), covariances)
-        return _Shaped(flat)
+        marks = self.components(group)
+        parts = [gaussian(group.train[marks == mark]) for mark in np.unique(marks)]
+        weights = np.array([np.mean(marks == mark) for mark in np.unique(marks)], np.float32)
+        shape = (len(parts), *group.train.shape[1:])
+        means, bases, variances = (
+            np.stack([getattr(part, name) for part in parts]) for name in ("mean", "basis", "variances")
+        )
+        return MoLRGDenoiser(weights, means, bases.reshape(*shape, -1), variances)
 
     def _local_mixture(self, window: int) -> Callable[[Group], "Denoiser"]:
         def build(group: Group) -> "Denoiser":
@@ -128,15 +125,12 @@ class Design:
         return build
 
 
-def gaussian(group: Group) -> GaussianDenoiser:
-    """The Gaussian of a group's training images, of as many components as there are pixels, so that all are alike."""
-    found = GaussianDenoiser.fit(group.train)
-    more = group.train[0].size - len(found.variances)
-    return GaussianDenoiser(
-        found.mean,
-        jnp.pad(jnp.asarray(found.basis), ((0, 0), (0, more))),
-        jnp.pad(jnp.asarray(found.variances), (0, more)),
-    )
+def gaussian(images: np.ndarray) -> GaussianDenoiser:
+    """The Gaussian of images, of as many components as there are pixels, so that all have one form."""
+    found = GaussianDenoiser.fit(images)
+    more = images[0].size - len(found.variances)
+    basis, variances = np.asarray(found.basis), np.asarray(found.variances)
+    return GaussianDenoiser(found.mean, np.pad(basis, ((0, 0), (0, more))), np.pad(variances, (0, more)))
 
 
 def stationary(group: Group) -> "Denoiser":
@@ -160,17 +154,6 @@ def _points(window: int, shifted: int | None = None) -> Callable[[Group], "Denoi
 
 def _patches(side: int) -> Callable[[Group], "Denoiser"]:
     return lambda group: PatchDenoiser.square(group.train, side)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class _Shaped:
-    """A denoiser of vectors, of images."""
-
-    flat: Any
-
-    def __call__(self, x: Any, sigma: Any) -> Any:
-        return self.flat(x.ravel(), sigma).reshape(x.shape)
 
 
 @jax.tree_util.register_dataclass

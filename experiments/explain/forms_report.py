@@ -1,6 +1,6 @@
 """Figures, table and answer of the part ``forms``."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from experiments.explain.family import (
     SHIFTED_GAUSSIAN,
     SHIFTED_POINTS,
     WIENER,
+    Form,
 )
 from experiments.explain.forms import (
     CLAIMS,
@@ -46,45 +47,40 @@ if TYPE_CHECKING:
 #: Curves of each column of the figure over levels: names in the legend by family.
 _COLUMNS = {
     "whole image": {"Gaussian": GAUSSIAN, "mixture": MIXTURE, "training points": POINTS},
-    "a window at its own place": {"Gaussian": LOCAL_GAUSSIAN, "mixture": LOCAL_MIXTURE, "training points": LOCAL_POINTS},
+    "a window at its own place": {
+        "Gaussian": LOCAL_GAUSSIAN, "mixture": LOCAL_MIXTURE, "training points": LOCAL_POINTS,
+    },
     "a window at all places; others": {
         "Gaussian": SHIFTED_GAUSSIAN, "training points": SHIFTED_POINTS, "Wiener windows": WIENER, "patches": PATCHES,
     },
 }  # fmt: skip
+#: What stands beside the nearest form in the table.
+_BESIDE = (GAUSSIAN, STATIONARY, SECOND, RANDOM)
 #: Shares missed above this are not drawn: controls would leave no room for the forms.
 _CEILING = 1.5
 
 
 def report(config: Config, subject: Subject, found: Found) -> Findings:
     """Each form's share missed and r^2 over levels, the best at each, and where in the image."""
-    best, second = found.nearest(), {name: scores.by_level(found.missed(name)) for name in _controls()}
-    judged = scores.by_level(found.judged())
+    best, judged = found.nearest(), scores.by_level(found.judged())
+    beside = {name: scores.by_level(found.missed(name)) for name in _BESIDE}
     rows = [
-        (
-            f"{sigma:.3g}", best[level].name, _text(judged[level]), _text(scores.medians(_r2(found, best[level].name))[level]),
-            *(_text(second[name][level]) for name in _controls()),
-        )
-        for level, sigma in enumerate(found.sigmas)
-    ]  # fmt: skip
-    header = (
-        "sigma",
-        "nearest closed form",
-        "missed",
-        "r^2 (median)",
-        *(f"missed by the {name}" for name in _controls()),
-    )
+        (f"{sigma:.3g}", form.name, _text(judged[level]), _text(_median(found, form.name, level)))
+        + tuple(_text(one[level]) for one in beside.values())
+        for level, (sigma, form) in enumerate(zip(found.sigmas, best))
+    ]
+    header = ("sigma", "nearest closed form", "missed", "r^2 (median)", *(f"missed by {name}" for name in _BESIDE))
     every = [
-        (f"{sigma:.3g}", form.name, *_ends(scores.by_level(found.missed(form.name))[level]),
-         *_ends(analysis.median_interval(_r2_of(found, form.name)[level], bounds=(-np.inf, 1.0))))
+        (f"{sigma:.3g}", form.name, *_ends(missed), *_ends(_median(found, form.name, level)))
         for form in found.forms
-        for level, sigma in enumerate(found.sigmas)
-    ]  # fmt: skip
+        for level, (sigma, missed) in enumerate(zip(found.sigmas, scores.by_level(found.missed(form.name))))
+    ]
     tables = [
         Table("The nearest closed form at each noise level", header, rows),
         Table("Every closed form", ("sigma", "form", "missed", "low", "high", "r^2", "low", "high"), every),
     ]
     return Findings(
-        _answer(subject, found, best, judged),
+        _answer(subject, found, best),
         claims=claims_of(config, found),
         figures={
             "explain_levels": (_over_levels(found), f"{config.held_out} held-out images."),
@@ -100,11 +96,7 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
     )
 
 
-def _controls() -> tuple[str, ...]:
-    return (GAUSSIAN, STATIONARY, SECOND, RANDOM)
-
-
-def _answer(subject: Subject, found: Found, best: list[Any], judged: "Estimate") -> str:
+def _answer(subject: Subject, found: Found, best: list[Form]) -> str:
     inside = scores.bands(found.sigmas)
     parts = []
     for band, own in inside.items():
@@ -119,12 +111,10 @@ def _answer(subject: Subject, found: Found, best: list[Any], judged: "Estimate")
     )
 
 
-def _r2_of(found: Found, name: str) -> np.ndarray:
-    return scores.r_squared(found.outputs[name], found.outputs[NETWORK])
-
-
-def _r2(found: Found, name: str) -> dict[int, np.ndarray]:
-    return dict(enumerate(_r2_of(found, name)))
+def _median(found: Found, name: str, level: int) -> "Estimate":
+    """The median r^2 of a form at a level."""
+    own = scores.r_squared(found.outputs[name][level], found.outputs[NETWORK][level])
+    return analysis.median_interval(own, bounds=(-np.inf, 1.0))
 
 
 def _text(estimate: "Estimate") -> str:

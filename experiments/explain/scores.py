@@ -1,8 +1,6 @@
 """How near a denoiser is to the network on the same inputs: by image, by level, by pixel; and what is chosen on other
 images than it is judged on."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from jaxtyping import Float
 
@@ -80,8 +78,3 @@ def over_band(values: Float[np.ndarray, "levels n"], inside: np.ndarray) -> Esti
 def by_level(values: Float[np.ndarray, "levels n"]) -> Estimate:
     """The mean over images at each level, with the t interval over images."""
     return analysis.t_interval(values)
-
-
-def medians(values: Mapping[str, Float[np.ndarray, "n"]]) -> dict[str, Estimate]:
-    """The median over images, with the interval between order statistics."""
-    return {name: analysis.median_interval(own, bounds=(-np.inf, 1.0)) for name, own in values.items()}

@@ -180,6 +180,12 @@ class Subject:
             for place, own in enumerate(rows)
         ]
 
+    def in_turn(self, option_name: str, count: int) -> None:
+        """``InputError`` unless ``count`` is a multiple of the number of groups, two or more of each."""
+        groups = len(self._rows(self.sets[0]))
+        sound = count >= 2 * groups and count % groups == 0
+        require(sound, option_name, count, f"a multiple of {groups}, the classes, and at least {2 * groups}")
+
     def inputs(self, option_name: str, count: int) -> np.ndarray:
         """``count`` held-out images, of all groups in turn; number i is of group i modulo their number.
 
