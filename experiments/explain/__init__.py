@@ -14,13 +14,17 @@ from experiments.explain.subject import Options, SecondConfig, gather, plan
 from experiments.study import Study
 from experiments.train_config import NetworkConfig
 
+_PARTS = (forms_report.PART, samples.PART, finite.PART, learning.PART, clocks.PART, hierarchy.PART)
+#: Parts that take long to compile; the smoke preset leaves them out.
+_SLOW_TO_COMPILE = ("samples", "hierarchy")
+
 STUDY = Study(
     name="explain",
     title="Which closed form is the network?",
     question="Which closed form is a network, at which noise level and at which pixels, and what does theory predict "
     "of it?",
     options=Options,
-    parts=(forms_report.PART, samples.PART, finite.PART, learning.PART, clocks.PART, hierarchy.PART),
+    parts=_PARTS,
     gather=gather,
     plan=plan,
     terms={
@@ -39,6 +43,7 @@ STUDY = Study(
     },
     overrides={
         "smoke": {
+            "parts": tuple(part.name for part in _PARTS if part.name not in _SLOW_TO_COMPILE),
             "data": "fashion-mnist-mini", "split": "test", "images": 30,
             "second": SecondConfig(
                 network=NetworkConfig("ddpmpp", model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=()),

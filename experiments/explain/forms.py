@@ -154,7 +154,7 @@ class Config(Options, prefix="forms"):
     """Sides of the windows of local forms, odd and rising."""
     equivariant_windows: tuple[int, ...] = option((3, 5, 7), ge=1)
     """Those of equivariant training points, among --forms.windows, which cost most."""
-    equivariant_images: int = option(50, ge=1)
+    equivariant_images: int = option(30, ge=1)
     """Training images of each class of the equivariant training points, whose windows are at all places."""
     patches: tuple[int, ...] = option((3, 7, 11), ge=1)
     """Sides of the patches of the composites, rising."""

@@ -40,8 +40,8 @@ FIGURES = (
         "learning_order",
         "The second network over its training. Left: gains of some principal components at one noise level, the slope "
         "of the component of denoised on that of clean held-out images; right: the images seen when half of the change "
-        "of a gain is done, against the variance of the component plus that of the noise, and the linear theory's times, which "
-        "are inversely proportional to it, scaled to the same median.",
+        "of a gain is done, against the variance of the component plus that of the noise, and the linear theory's "
+        "times, which are inversely proportional to it, scaled to the same median.",
     ),
 )
 CLAIMS = (
