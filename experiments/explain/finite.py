@@ -109,7 +109,7 @@ class Config(Options, prefix="finite"):
     """Noise levels of gains and losses, rising."""
     held_out: int = option(2000, ge=8)
     """Held-out images of the loss, at most."""
-    dimension: int = option(64, ge=2)
+    dimension: int = option(200, ge=2)
     """Dimensions of the Gaussians of the divergence."""
     draws: int = option(12, ge=3)
     """Sets of draws of the divergence."""

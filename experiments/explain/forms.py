@@ -142,7 +142,7 @@ CLAIMS = (
 class Config(Options, prefix="forms"):
     """Closed forms and controls beside the network on common noisy images."""
 
-    held_out: int = option(60, ge=4)
+    held_out: int = option(40, ge=4)
     """Held-out images that are noised and denoised."""
     levels: int = option(10, ge=2)
     """Noise levels, in equal ratios."""

@@ -120,7 +120,7 @@ CLAIMS = (
 class Config(Options, prefix="samples"):
     """Images of the network and of every closed form from the same initial noises."""
 
-    noises: int = option(30, ge=2)
+    noises: int = option(20, ge=2)
     """Initial noises, of all classes in turn."""
     steps: int = option(12, ge=2)
     """Heun steps."""

@@ -48,7 +48,7 @@ class SecondConfig(study.Options, prefix="second"):
     """Its architecture; it knows the classes if the network of --checkpoint does, whatever conditional says."""
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            duration_kimg=40.0, batch_size=64, learning_rate=3e-3, rampup_kimg=1.0, ema_halflife_kimg=50.0,
+            duration_kimg=24.0, batch_size=64, learning_rate=3e-3, rampup_kimg=1.0, ema_halflife_kimg=50.0,
             p_mean=-0.8, p_std=1.4,
         )
     )  # fmt: skip
