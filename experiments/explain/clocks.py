@@ -59,6 +59,10 @@ FIGURES = (
     ),
 )
 
+_ASKED = (
+    "A class-conditional network is asked for another class, the next one, so that what it keeps of an image's own "
+    "class comes from the noisy image alone."
+)
 CLAIMS = (
     Claim(
         "clocks-collapse",
@@ -74,6 +78,7 @@ CLAIMS = (
         "are noised and sampled back, over the level at which the mean log odds of an image's own class among the "
         "training images are as large as their fluctuation).",
         within(-OCTAVES, OCTAVES),
+        note=_ASKED,
         one_network=True,
     ),
     Claim(
@@ -81,6 +86,7 @@ CLAIMS = (
         "A control: at the lowest level held-out images keep their class when they are noised and sampled back (value: "
         "the share that do, as a classifier reads them).",
         at_least(KEPT),
+        note=_ASKED,
         one_network=True,
     ),
 )
@@ -163,7 +169,7 @@ class Found:
     speciation: float
     weight_sigmas: np.ndarray
     weights: np.ndarray
-    separation: analysis.ClassSeparation
+    separation: "analysis.ClassSeparation"
     kept: np.ndarray
     riskiest: np.ndarray
     map: np.ndarray
@@ -301,14 +307,14 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
 def _levels(found: Found) -> "Drawing":
     sigmas = found.separation.sigmas
     kept = [analysis.proportion(level) for level in found.kept]
-    ends = tuple(np.array([getattr(one, name) for one in kept]) for name in ("value", "low", "high"))
+    value, low, high = (np.array([getattr(one, name) for one in kept]) for name in ("value", "low", "high"))
     ratio = found.separation.mean / np.maximum(found.separation.spread, np.finfo(float).tiny)
     return plots.level_curves(
         [
             plots.LevelPanel("training images", "weight of the source", found.weight_sigmas,
                              {"exact denoiser": analysis.t_interval(found.weights, bounds=(0, 1))},
                              marks={"half": 0.5}),
-            plots.LevelPanel("U-turns of the network", "share that keep their class", sigmas, {"network": ends},
+            plots.LevelPanel("U-turns of the network", "share that keep their class", sigmas, {"network": (value, low, high)},
                              marks={"half": 0.5}),
             plots.LevelPanel("held-out images", "log odds over their spread", sigmas,
                              {"exact denoiser": (ratio, ratio, ratio)}, marks={"as large": 1.0}),

@@ -313,23 +313,17 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
 def _gains(config: Config, found: Found) -> "Drawing":
     panels = []
     for level, sigma in enumerate(config.sigmas):
+        whole = found.predicted[found.sizes[0]]["naive"][level]
+        # Some components, in equal ratios: so many marks are told apart.
+        number = np.unique(np.round(np.geomspace(1, len(whole), 16)).astype(int))
         curves = {}
         for size in found.sizes:
-            own = analysis.t_interval(found.measured[size]["gains"][:, level].T)
-            number = np.arange(1, len(own.value) + 1)
-            curves[f"{size:,} images, measured"] = (number, own.value, own.low, own.high)
-            theory = found.predicted[size]["gains"][level]
-            curves[f"{size:,} images, predicted"] = (number, theory, theory, theory)
-        whole = found.predicted[found.sizes[0]]["naive"][level]
-        curves["all images"] = (np.arange(1, len(whole) + 1), whole, whole, whole)
-        thinned = {name: tuple(part[_places(len(curve[0]))] for part in curve) for name, curve in curves.items()}
-        panels.append(plots.SweepPanel(f"noise level {sigma:g}", "principal component", "gain", thinned))  # type: ignore[arg-type]
+            own = analysis.t_interval(found.measured[size]["gains"][:, level, number - 1].T)
+            curves[f"{size:,} images, measured"] = (number, *own.stacked(axis=0))
+            curves[f"{size:,} images, predicted"] = (number, *[found.predicted[size]["gains"][level][number - 1]] * 3)
+        curves["all images"] = (number, *[whole[number - 1]] * 3)
+        panels.append(plots.SweepPanel(f"noise level {sigma:g}", "principal component", "gain", curves))
     return plots.sweep_curves(panels)
-
-
-def _places(count: int) -> np.ndarray:
-    """Some components in equal ratios: so many marks are told apart."""
-    return np.unique(np.round(np.geomspace(1, count, 16)).astype(int)) - 1
 
 
 def _sizes_drawn(found: Found) -> "Drawing":

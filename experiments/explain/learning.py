@@ -187,7 +187,7 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
 def _drawn(config: Config, found: Found, gains: np.ndarray, times: np.ndarray) -> "Drawing":
     chosen = np.unique(np.round(np.geomspace(1, config.components, 6)).astype(int)) - 1
     curves = {f"component {place + 1}": (found.seen, *[gains[:, place]] * 3) for place in chosen}
-    left = plots.SweepPanel(f"noise level {config.sigma:g}", "thousand images seen", "gain", curves)  # type: ignore[arg-type]
+    left = plots.SweepPanel(f"noise level {config.sigma:g}", "thousand images seen", "gain", curves)
     timed = np.isfinite(times)
     total = found.variances + config.sigma**2
     panels = [left]
@@ -195,7 +195,7 @@ def _drawn(config: Config, found: Found, gains: np.ndarray, times: np.ndarray) -
         theory = np.median(times[timed] * total[timed]) / total[timed]
         right = {"measured": (total[timed], *[times[timed]] * 3), "linear theory": (total[timed], *[theory] * 3)}
         panels.append(
-            plots.SweepPanel("half of the change", "variance and noise", "thousand images seen", right, log=True)  # type: ignore[arg-type]
+            plots.SweepPanel("half of the change", "variance and noise", "thousand images seen", right, log=True)
         )
     return plots.sweep_curves(panels, columns=2)
 

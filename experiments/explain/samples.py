@@ -87,6 +87,8 @@ CLAIMS = (
                 at_least(0.0),
             ),
         ),
+        note="The equivariant points are fewer (--forms.equivariant-images of each class): windows at all places cost "
+        "hundreds of times as much.",
         one_network=True,
     ),
     Claim(

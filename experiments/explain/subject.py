@@ -83,7 +83,7 @@ class Options(study.Options):
     """Side to which images are reduced by averaging over areas; None keeps their size."""
     images: int = option(2000, ge=8)
     """Training images of each class (of all together where the network has no classes) that closed forms are made of,
-    the first ones."""
+    the first ones; of the bundled images at most as many as there are."""
     second: SecondConfig = field(default_factory=SecondConfig)
     seed: int = option(0, ge=0)
     """Seed of every random draw."""
@@ -240,16 +240,13 @@ class Subject:
         """The second network at its checkpoints: updates and denoiser, the last one the end. Trained once a run."""
         network, second = self.second, self.config.second
         stored = directory.stage(_SECOND, lambda: _trained(network, second, self.config.seed, self.sets[0]))
-        tree = jax.tree.structure(network.abstract_params)
-        return [
-            (
-                mark,
-                network.denoiser(
-                    jax.tree.unflatten(tree, [stored[f"{place}-{leaf}"] for leaf in range(tree.num_leaves)])
-                ),
-            )
-            for place, mark in enumerate(second.updates)
-        ]
+        leaves, tree = jax.tree.flatten(network.abstract_params)
+
+        def kept(place: int) -> Any:
+            params = jax.tree.unflatten(tree, [stored[f"{place}-{leaf}"] for leaf in range(len(leaves))])
+            return network.denoiser(params)
+
+        return [(mark, kept(place)) for place, mark in enumerate(second.updates)]
 
 
 def second_network(config: Options, studied: Described) -> EDMNetwork:
