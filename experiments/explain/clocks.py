@@ -314,8 +314,8 @@ def _levels(found: Found) -> "Drawing":
             plots.LevelPanel("training images", "weight of the source", found.weight_sigmas,
                              {"exact denoiser": analysis.t_interval(found.weights, bounds=(0, 1))},
                              marks={"half": 0.5}),
-            plots.LevelPanel("U-turns of the network", "share that keep their class", sigmas, {"network": (value, low, high)},
-                             marks={"half": 0.5}),
+            plots.LevelPanel("U-turns of the network", "share that keep their class", sigmas,
+                             {"network": (value, low, high)}, marks={"half": 0.5}),
             plots.LevelPanel("held-out images", "log odds over their spread", sigmas,
                              {"exact denoiser": (ratio, ratio, ratio)}, marks={"as large": 1.0}),
         ]
