@@ -26,9 +26,9 @@ def _shows_bars(stream: TextIO) -> bool:
 
 
 class Progress:
-    """Shows how much of ``total`` items of work is done: a tqdm bar on a terminal or in a notebook, else (or with the variable ``CI`` in
-    the environment) a line every ``every`` seconds, with the rate and the time that is left. The log of the run has
-    these lines in any case; a quiet run has no others.
+    """Shows how much of ``total`` items of work is done: a tqdm bar on a terminal or in a notebook, else (or with the
+    variable ``CI`` in the environment) a line every ``every`` seconds, with the rate and the time that is left. The log
+    of the run has these lines in any case; a quiet run has no others.
 
     Of several processes the lead alone shows it. Where it cannot be shown (the disk of a log is full, nobody reads the
     pipe any more) the work goes on all the same.

@@ -17,7 +17,7 @@ from experiments.study.guide import Guide
 from experiments.study.help import help_texts, restored, shown, unwrapped
 from experiments.study.options import Options, as_typed, option
 
-STUDIES = ("universality", "concentration", "hidden_gaussian", "generalization", "molrg", "audit")
+STUDIES = ("universality", "concentration", "hidden_gaussian", "generalization", "molrg", "audit", "explain")
 WITH_PRESETS = (*STUDIES, "train", "sample")
 ALONE = {"metrics": metrics, "model_card": model_card, "study.pages": pages}
 #: Options that every command has, or that belong to other commands than the one whose help names them.

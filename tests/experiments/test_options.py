@@ -18,7 +18,10 @@ from experiments.study.arguments import parse, under_its_option
 from experiments.study.options import Options, as_typed, check_sound, option
 from experiments.train_config import NetworkConfig
 
-STUDIES = ("universality", "concentration", "hidden_gaussian", "generalization", "molrg", "audit", "train", "sample")
+STUDIES = (
+    *("universality", "concentration", "hidden_gaussian", "generalization", "molrg", "audit", "explain"),
+    *("train", "sample"),
+)
 #: Options that may be negative, and those that may be 0, by the end of their name; all others are refused.
 NEGATIVE = ("p_mean", "linearity.factors", "linearity.least", "pixel_range", "samples_range", "reference_range")
 ZERO = (

@@ -1,0 +1,3 @@
+from experiments.explain import STUDY
+
+STUDY()
