@@ -12,6 +12,7 @@ from dgu.training import TrainingConfig
 from experiments.explain import clocks, finite, forms_report, hierarchy, learning, samples
 from experiments.explain.subject import Options, SecondConfig, gather, plan
 from experiments.study import Study
+from experiments.study.guide import Guide
 from experiments.train_config import NetworkConfig
 
 _PARTS = (forms_report.PART, samples.PART, finite.PART, learning.PART, clocks.PART, hierarchy.PART)
@@ -27,6 +28,15 @@ STUDY = Study(
     parts=_PARTS,
     gather=gather,
     plan=plan,
+    guide=Guide(
+        first=("--checkpoint", "--data", "--split", "--images"),
+        examples={
+            "--preset smoke": "Shows in about a minute that everything runs; its numbers mean nothing.",
+            "--checkpoint runs/my-network --data mnist --out runs/mine": "Which closed forms a network is that you "
+            "trained.",
+            "--parts clocks hierarchy --out runs/laws": "What the data alone say, and a law that is far from Gaussian.",
+        },
+    ),
     terms={
         "network": "the denoiser of --checkpoint. Where it is given the class of an image, so are the closed forms, "
         "which are then made of training images of this class alone.",

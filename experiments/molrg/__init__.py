@@ -24,7 +24,7 @@ STUDY = Study(
     guide=Guide(
         first=("--checkpoint", "--data", "--size", "--others"),
         examples={
-            "--preset smoke": "Shows in about a minute that everything runs; its numbers mean nothing.",
+            "--preset smoke": "Shows in a few minutes that everything runs; its numbers mean nothing.",
             "--parts phase --out runs/phase": "From how many points on subspaces are found, without any network.",
             "--parts images --checkpoint runs/my-network --data mnist --out runs/mine": "Whether the images of a "
             "network that you trained are those of the mixture.",
