@@ -290,8 +290,7 @@ def _edits(config: Config, subject: Subject, first: dict[str, np.ndarray]) -> "D
         for place, name in enumerate(names)
     ]
     title = f"strength alpha at sigma = {config.sigmas[0]:g}"
-    shown = pictures(np.concatenate(grids), subject.decoder)
-    return plots.image_grid(shown, labels, _heads(config), title=title)
+    return plots.image_grid(pictures(np.concatenate(grids), subject.decoder), labels, _heads(config), title=title)
 
 
 def _levels(config: Config, subject: Subject, found: list[dict[str, np.ndarray]]) -> "Drawing":
@@ -303,8 +302,9 @@ def _levels(config: Config, subject: Subject, found: list[dict[str, np.ndarray]]
         for level in found
     ]
     labels = [f"image {number + 1}, $\\sigma$ = {level:g}" for number in shown for level in config.sigmas]
-    shown = pictures(np.concatenate(grids), subject.decoder)
-    return plots.image_grid(shown, labels, _heads(config), title="along the leading vector")
+    return plots.image_grid(
+        pictures(np.concatenate(grids), subject.decoder), labels, _heads(config), title="along the leading vector"
+    )
 
 
 def _changes(config: Config, size: np.ndarray, share: np.ndarray, curvature: np.ndarray) -> "Drawing":
