@@ -18,6 +18,7 @@ from dgu import analysis, samplers
 from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError
 from dgu.models import DiscreteSchedule, EDMPreconditioning
+from dgu.samplers import Guided
 from dgu.testing import check_denoiser
 
 KEY = jax.random.key(7)
@@ -151,6 +152,7 @@ MODELS = {
     "epsilon, discrete": lambda: dgu.denoiser(epsilon, jnp.asarray(SCALE), predicts="epsilon", schedule=DISCRETE),
     "v, discrete": lambda: dgu.denoiser(velocity_v, jnp.asarray(SCALE), predicts="v", schedule=DISCRETE),
     "flow": lambda: dgu.denoiser(velocity, jnp.asarray(SCALE), predicts="velocity"),
+    "guided": lambda: Guided(Registered(jnp.asarray(0.5)), Plain(jnp.asarray(SCALE)), 0.0),
     "channels first": lambda: dgu.denoiser(
         lambda z, sigma: shrink(SCALE, z, sigma) if z.shape == (1, 2, 2) else 1 / 0, channels_first=True
     ),

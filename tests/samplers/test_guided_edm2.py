@@ -53,8 +53,8 @@ def step(guided, x, labels, sigma, sigma_next, eps, gamma, s_noise, second_order
 
 def denoised(guided, x, sigma, labels):
     """The guided output: where Euler's step to level 0 ends."""
-    still = (0.0, jnp.zeros_like(x), 0.0, 1.0)
-    return step(guided, x, labels, sigma, *still, second_order=False)
+    zero, one = jnp.zeros(()), jnp.ones(())
+    return step(guided, x, labels, sigma, zero, jnp.zeros_like(x), zero, one, second_order=False)
 
 
 def trajectory(guided, tag):
@@ -67,11 +67,9 @@ def trajectory(guided, tag):
         churn = samplers.Churn(*(options[f"S_{name}"] for name in ("churn", "min", "max", "noise")))
         noise = images(f"{tag}:noise")
     gammas = churn.gamma(sigmas[:-1], options["num_steps"])
-    for sigma, after, eps, gamma in zip(sigmas[:-1], sigmas[1:], noise, gammas, strict=True):
-        levels = jnp.full(2, sigma)
-        x = step(
-            guided, x, labels, levels, float(after), eps, gamma, float(churn.s_noise), second_order=bool(after > 0)
-        )
+    for sigma, following, eps, gamma in zip(sigmas[:-1], sigmas[1:], noise, gammas, strict=True):
+        after, gamma, s_noise = (jnp.asarray(each, jnp.float64) for each in (following, gamma, churn.s_noise))
+        x = step(guided, x, labels, jnp.full(2, sigma), after, eps, gamma, s_noise, second_order=bool(following > 0))
         yield x
 
 
@@ -91,7 +89,7 @@ def test_guided_outputs_and_trajectories_are_those_of_the_reference(guide):
     assert tags
     for tag in tags:
         weight = json.loads(str(RECORDED[f"{tag}:kwargs"]))["guidance"]
-        states = list(trajectory(Guided(*networks, jnp.asarray(weight)), tag))
+        states = list(trajectory(Guided(*networks, jnp.asarray(weight, jnp.float64)), tag))
         kept = (1, (len(states) + 1) // 2, len(states))
         for recorded, after in zip(RECORDED[f"{tag}:x64"][1:], kept, strict=True):
             assert parity.relative(parity.nchw(states[after - 1]), recorded) < 1e-8, (tag, after)
