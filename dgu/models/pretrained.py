@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dgu.core.brief import short_repr
 from dgu.core.checkpoint import load_arrays, save_arrays
 from dgu.core.errors import InputError, require
 from dgu.core.file_kinds import folder_kind
@@ -41,6 +42,7 @@ _HEADER = "dgu"
 _OPTIONAL = ("map_label", "map_augment")
 
 
+@short_repr
 @dataclass(frozen=True)
 class Pretrained:
     """A network with its weights and what is known of its training (``metadata["training"]``, class names, data
