@@ -21,7 +21,7 @@ def short_repr(kind: type[T]) -> type[T]:
         shown = (f"{field.name}={brief(getattr(self, field.name))}" for field in dataclasses.fields(self) if field.repr)
         return f"{type(self).__name__}({', '.join(shown)})"
 
-    kind.__repr__ = __repr__  # type: ignore[assignment, method-assign]
+    kind.__repr__ = __repr__  # type: ignore[method-assign]
     return kind
 
 

@@ -18,8 +18,9 @@ def questions(home: Path = HOME) -> dict[str, str]:
 def _question(file: Path) -> str:
     """The question of the study that a file declares; empty where it declares none."""
     for node in ast.parse(file.read_bytes()).body:
-        named = isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "STUDY" for t in node.targets)
-        if named and isinstance(node.value, ast.Call):
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
+            continue
+        if any(isinstance(target, ast.Name) and target.id == "STUDY" for target in node.targets):
             given = {keyword.arg: keyword.value for keyword in node.value.keywords}
             third = node.value.args[2] if len(node.value.args) > 2 else None
             question = given.get("question", third)
