@@ -17,6 +17,23 @@ def to_uint8(images: Num[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w c
     return np.clip(as_floats("images", images) * np.float32(127.5) + np.float32(128), 0, 255).astype(np.uint8)
 
 
+def montage(images: Num[np.ndarray, "n h w c"], columns: int = 10) -> bytes:
+    """Images with values in [0, 1] (others are clipped), ``columns`` in a row with a white line between them, enlarged
+    to at least 48 pixels a side: a PNG.
+    """
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows, height + 1, columns, width + 1, channels), 255, np.uint8)
+    for place, image in enumerate(np.rint(255 * np.clip(np.nan_to_num(images), 0, 1)).astype(np.uint8)):
+        sheet[place // columns, :height, place % columns, :width] = image
+    pixels = sheet.reshape(rows * (height + 1), columns * (width + 1), channels)
+    factor = max(1, -(-48 // height))
+    pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    encoded = BytesIO()
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(encoded, format="png")
+    return encoded.getvalue()
+
+
 def image_name(seed: int, *, subdirs: bool = False) -> str:
     """``000017.png``; with ``subdirs`` in folders of a thousand: ``017000/017017.png``."""
     return (f"{seed - seed % 1000:06d}/" if subdirs else "") + f"{seed:06d}.png"

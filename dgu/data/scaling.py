@@ -6,9 +6,11 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from dgu.core.arrays import as_floats
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class PixelScale:
     """``z = (x - mean) / std`` for each pixel; ``std`` is 1 where a pixel never changes.

@@ -13,6 +13,7 @@ from dgu.core.file_kinds import mismatch
 from dgu.core.published import origin
 from dgu.core.reading import guarded, regular_file
 from dgu.data.arrays import decoded_arrays
+from dgu.data.export import montage
 from dgu.data.folders import read_edm, read_image_folder
 from dgu.data.formats import IDX_SPLITS, Decoded, find_idx, is_latent, labels_beside, read_idx_pair, read_npy, read_npz
 from dgu.data.named import NAMED_SETS, PICKLES, digest, read_named
@@ -46,6 +47,19 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        """What it holds, in one line."""
+        size, (low, high) = " x ".join(map(str, self.images.shape[1:])), self.pixel_range
+        what = f"{len(self):,} of {size}, {len(self.class_names)} classes, values {low:g} to {high:g}"
+        return f"ImageSet({self.name!r}, {self.split!r}: {what})"
+
+    def _repr_png_(self) -> bytes | None:
+        """The first images, as notebooks show a set; None for latents and vectors."""
+        if self.images.ndim != 4 or self.images.shape[-1] not in (1, 3):
+            return None
+        low, high = self.pixel_range
+        return montage((self.images[:30] - low) / (high - low))
 
     @classmethod
     def from_arrays(

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Integer, Num
 
 from dgu.core.arrays import as_floats
+from dgu.core.brief import short_repr
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import example_key
 from dgu.core.prng import threefry
@@ -47,6 +48,7 @@ class _StudentT:
         return math.sqrt((self.dof - 2) / self.dof) if self.scale_matched else 1.0
 
 
+@short_repr
 @dataclass(frozen=True)
 class StudentT(_StudentT):
     """Independent coordinates of Student's t law: each is heavy-tailed, their norm concentrates about ``sqrt(d)``
@@ -68,6 +70,7 @@ class StudentT(_StudentT):
         return self.scale * jax.random.t(key, self.dof, tuple(shape))
 
 
+@short_repr
 @dataclass(frozen=True)
 class MultivariateStudentT(_StudentT):
     """The multivariate t law ``z / sqrt(chi2_dof / dof)``, z standard normal: one radius for all coordinates.

@@ -11,6 +11,7 @@ from jax.scipy.special import log_ndtr
 from jaxtyping import Float
 
 from dgu.core.arrays import as_doubles, as_jax_floats, at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
@@ -24,6 +25,7 @@ def _log_interval(low: Array, high: Array) -> Array:
     return top + jnp.log(-jnp.expm1(log_ndtr(low) - top))
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class BoxMixture:

@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from dgu.core.arrays import at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import check_range
 from dgu.core.errors import InputError, require
 from dgu.core.labels import checked_label
@@ -123,6 +124,7 @@ class AdaptedDenoiser:
         return replace(self, label=checked_label(label, self.label_dim))
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class OneExample:

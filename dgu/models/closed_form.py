@@ -13,10 +13,12 @@ from jaxtyping import Num
 
 from dgu.core import doubles
 from dgu.core.arrays import as_doubles, as_floats, at_least_single, check_squares, rounding
+from dgu.core.brief import short_repr
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.typing import Event, Scalar
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class GaussianDenoiser:

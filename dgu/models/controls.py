@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dgu.core.arrays import at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
 from dgu.models.diffusers.network import DiffusersDenoiser
@@ -26,6 +27,7 @@ Network = TypeVar("Network", EDMDenoiser, DiffusersDenoiser)
 _NEARLY_ZERO = 1e-3
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SkipDenoiser:

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from dgu.core.arrays import as_jax_floats, at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import check_range
 from dgu.core.errors import InputError, require
 from dgu.core.keys import threefry
@@ -46,6 +47,12 @@ class EDMNetwork:
         require(self.compute_dtype in ("float32", "bfloat16"), "compute_dtype", self.compute_dtype, allowed)
         outputs = self.unet.in_channels * (2 if self.preconditioning.learns_variance else 1)
         require(self.unet.out_channels == outputs, "out_channels", self.unet.out_channels, f"{outputs} here")
+
+    def __repr__(self) -> str:
+        """What it is, in one line: an architecture has dozens of numbers."""
+        height, width, channels = self.shape
+        kinds = f"{type(self.unet).__name__}, {type(self.preconditioning).__name__}"
+        return f"EDMNetwork({kinds}, {height} x {width} x {channels}, {self.unet.label_dim} classes)"
 
     @property
     def sigma_data(self) -> float:
@@ -184,6 +191,7 @@ def is_constant(path: tuple[Any, ...]) -> bool:
     return path[-1].key in ("freqs", "phases", "u")
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class EDMDenoiser:

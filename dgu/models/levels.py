@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Num
 
 from dgu.core.arrays import as_doubles, as_jax_floats, at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Denoiser, Event, Key, PyTree, Scalar
@@ -66,6 +67,7 @@ class LinearNetwork:
         return weights, np.asarray(params["bias"], np.float64)
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class NetworkDenoiser:
@@ -85,6 +87,7 @@ class NetworkDenoiser:
         return self.network.apply(self.params, x, sigma)
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class LevelDenoisers:

@@ -11,6 +11,7 @@ from jax import Array
 from jaxtyping import Num
 
 from dgu.core.arrays import as_doubles, as_floats, as_native, at_least_single, require_numbers
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.typing import Event, Scalar
 from dgu.models.closed_form import GaussianDenoiser
@@ -18,6 +19,7 @@ from dgu.models.closed_form import GaussianDenoiser
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class LinearDenoiser:

@@ -9,11 +9,13 @@ import numpy as np
 from jax import Array
 
 from dgu.core.arrays import as_native, at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.errors import require, require_whole
 from dgu.core.typing import Event, Scalar
 from dgu.models.windows import canvas_of, check_window, extended, position_classes, source_shifts, window_sums
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class LocalDenoiser:

@@ -12,6 +12,7 @@ from jaxtyping import Num
 
 from dgu.core import doubles
 from dgu.core.arrays import as_doubles, as_floats, at_least_single, check_squares
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.typing import Event, Scalar
 from dgu.models.windows import canvas_of, check_window, position_classes, window_pixels, windows_of
@@ -19,6 +20,7 @@ from dgu.models.windows import canvas_of, check_window, position_classes, window
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class LocalGaussianDenoiser:

@@ -10,11 +10,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from dgu.core.arrays import as_floats, as_plain, at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.typing import Event, Scalar
 from dgu.models.local_gaussian import LocalGaussianDenoiser
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class LocalMixtureDenoiser:

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer
 
 from dgu.core.arrays import as_jax_floats, as_native, at_least_single, require_numbers
+from dgu.core.brief import short_repr
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
@@ -45,6 +46,7 @@ class _Components(NamedTuple):
         return self.means + inside + self.rest_gain * self.rest
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class MoLRGDenoiser:
@@ -262,6 +264,7 @@ class MoLRGDenoiser:
         return count, rank
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class EmpiricalDenoiser:

@@ -11,6 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dgu.core.arrays import at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
@@ -20,6 +21,7 @@ from dgu.models.preconditioning import edm_coefficients
 _FREQUENCIES = 8
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class MLPDenoiser:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dgu.core.brief import short_repr
 from dgu.core.checkpoint import load_arrays, save_arrays
 from dgu.core.errors import CheckpointError, InputError, require
 from dgu.core.file_kinds import folder_kind
@@ -45,6 +46,7 @@ _OPTIONAL = ("map_label", "map_augment")
 _TORCH = (".pt", ".pth", ".bin", ".pt2")
 
 
+@short_repr
 @dataclass(frozen=True)
 class Pretrained:
     """A network with its weights and what is known of its training (``metadata["training"]``, class names, data

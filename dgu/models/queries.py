@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.core.arrays import as_floats, as_jax_floats, as_native, at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.errors import require, require_whole
 from dgu.core.typing import Event, Scalar
 from dgu.models.closed_form import GaussianDenoiser
@@ -18,6 +19,7 @@ from dgu.models.closed_form import GaussianDenoiser
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class QueryDenoiser:
@@ -58,6 +60,7 @@ class QueryDenoiser:
         return _posterior(self.data, x, sigma, queries, self.block_size, pixels, (h * w, c)).reshape(x.shape)
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class PatchDenoiser:
@@ -144,6 +147,7 @@ class PatchDenoiser:
         return (mixed / jnp.sum(patches, axis=0)[:, None]).reshape(x.shape)
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class WienerDenoiser:

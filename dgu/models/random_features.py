@@ -15,6 +15,7 @@ from jax import Array
 from jaxtyping import Float
 
 from dgu.core.arrays import at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
@@ -22,6 +23,7 @@ from dgu.core.typing import Event, Key, Scalar
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class RandomFeatures:
@@ -69,6 +71,7 @@ class RandomFeatures:
         return jax.nn.relu(before) / jnp.sqrt(jnp.asarray(inner.shape[0], x.dtype))
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class RandomFeatureScore:

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer
 
 from dgu.core.arrays import at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
@@ -19,6 +20,7 @@ from dgu.core.typing import Event, Key, Scalar
 _MOST_TUPLES = 2**20
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class RandomHierarchy:

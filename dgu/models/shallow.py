@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Integer
 
 from dgu.core.arrays import at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Event, Key, Scalar
@@ -106,6 +107,7 @@ class ShallowNet:
         return (jnp.sum(params["out_kernel"] * active[None], axis=1) + params["out_bias"]) / self.divisor
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class ShallowScore:

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from dgu.core.arrays import as_jax_floats, at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.typing import Event, Scalar
 from dgu.models.molrg import MoLRG
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class SoftmaxNetwork:
@@ -48,6 +50,7 @@ class SoftmaxNetwork:
         return self.law().posterior_mean(x, noise, scale)
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class HardmaxNetwork:

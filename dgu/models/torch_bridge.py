@@ -29,6 +29,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from dgu.core.brief import short_repr
 from dgu.core.errors import InputError, require
 from dgu.core.typing import Event
 
@@ -243,6 +244,7 @@ ad.primitive_transposes[_jvp], ad.primitive_transposes[_vjp] = _jvp_transpose, _
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TorchNetwork:

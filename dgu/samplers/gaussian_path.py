@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float64, Num
 
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Key
@@ -48,6 +49,7 @@ def churn_levels(
     return sigma * (1 + gamma), sigma * np.sqrt(gamma * (2 + gamma)) * float(churn.s_noise)
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class GaussianPath:
     """The exact distribution of a Gaussian's path through the sampler, by mode. Make it with ``gaussian_path``.

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import denoise
 from dgu.core.errors import InputError, require
 from dgu.core.typing import Event, Scalar
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Guided:
@@ -101,6 +103,7 @@ class Guided:
         return replace(self, main=self.main.given(label), guide=guide)
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class WithoutClass:

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Num
 
 from dgu.core import keys
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree
 from dgu.core.errors import require
 from dgu.core.typing import Denoiser, Key
@@ -19,6 +20,7 @@ from dgu.samplers.schedules import Churn
 from dgu.samplers.trajectories import advance, batches, draw_starts, step_at
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class PairDistances:
     """Distances of pairs of trajectories with the same noise in every step, ``(n, steps + 1)``, the starts' first."""

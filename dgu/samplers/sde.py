@@ -24,6 +24,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.typing import Denoiser, Event, Scalar
 
@@ -208,6 +209,7 @@ class SubVPSDE(_Preserving):
         return self._time_of(2 * jnp.arcsinh(_as_times(sigma) / 2))
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class ScoreFromDenoiser:
@@ -231,6 +233,7 @@ class ScoreFromDenoiser:
         return (scale * self.denoiser(x / scale, self.sde.sigma(t)) - x) / jnp.square(self.sde.std(t))
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class DenoiserFromScore:
@@ -252,6 +255,7 @@ class DenoiserFromScore:
         return x + jnp.square(sigma) * scale * self.score(scale * x, t)
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class ScoreOfDensity:

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, Num
 
 from dgu.core import keys
 from dgu.core.arrays import as_indices
+from dgu.core.brief import short_repr
 from dgu.core.chunks import check_chunk
 from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.labels import checked_labels
@@ -27,6 +28,7 @@ from dgu.samplers.gaussian_path import churn_levels
 from dgu.samplers.schedules import Churn
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Trajectories:
     """States that samples of the Heun sampler pass through. Make it with ``trace_trajectories``.

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from dgu.core.brief import short_repr
 from dgu.core.typing import Denoiser, Event, Scalar
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Spoilt:

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Float64, Int, Num
 
 from dgu.core import doubles
 from dgu.core.arrays import as_doubles, as_floats, to_device
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
@@ -38,6 +39,7 @@ _ADAM = optax.scale_by_adam()
 _RATES = ((2.470, 5e-5), (0.2341, 5e-4), (0.04882, 5e-3), (0.0, 5e-2))
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class ExactDistillation:
     """The best affine maps from second moments.
@@ -57,6 +59,7 @@ class ExactDistillation:
     observed: list[list[dict[str, Any]]]
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class AdamDistillation:
     """Affine maps after training by Adam.

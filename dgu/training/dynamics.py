@@ -25,6 +25,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.core.arrays import as_examples, as_jax_floats
+from dgu.core.brief import short_repr
 from dgu.core.chunks import check_chunk
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import stream, threefry
@@ -140,6 +141,7 @@ def seeded_runs(
     )
 
 
+@short_repr
 @dataclass(frozen=True)
 class Dynamics:
     """The results of R runs, as NumPy arrays.

@@ -25,6 +25,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.core.arrays import as_doubles, as_jax_floats, as_number
+from dgu.core.brief import short_repr
 from dgu.core.errors import require, require_whole
 from dgu.models.random_features import RandomFeatures
 from dgu.samplers.sde import LinearSDE, Score
@@ -33,6 +34,7 @@ from dgu.training.dynamics import Weighting, loss_weight
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class QuadraticLoss:
@@ -239,6 +241,7 @@ def gradient_flow(
     return modes @ vectors.T
 
 
+@short_repr
 @dataclass(frozen=True)
 class FlowCurves:
     """Losses and norms along training time, (k,) each.

@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Num
 
 from dgu.core.arrays import as_examples
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError
 from dgu.core.keys import threefry
@@ -22,6 +23,7 @@ from dgu.core.typing import Denoiser, Event, Key, Scalar
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class CrossMoments:
     """Moments of inputs y and outputs t of n examples, each about its own mean. NumPy float64.

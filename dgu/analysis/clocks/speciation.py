@@ -11,6 +11,7 @@ from jaxtyping import Float, Integer, Num
 
 from dgu.analysis.clocks.class_kept import crossing_level
 from dgu.core.arrays import as_doubles, as_labels
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images, checked_levels, in_blocks, noisy_input, over_levels
@@ -39,6 +40,7 @@ def speciation_level(images: Num[ArrayLike, "n *event"], labels: Integer[ArrayLi
     return float(np.linalg.norm(apart * np.sqrt(counts / len(rows))[:, None], ord=2))
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class ClassSeparation:
     """Free energy of an image's own class less that of all others, in nats, at each noise level.

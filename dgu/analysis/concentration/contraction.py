@@ -26,6 +26,7 @@ from jaxtyping import Float, Float64, Num
 
 from dgu.analysis.concentration.lanczos import TopEigenvalues, top_eigenvalues
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree
 from dgu.core.keys import threefry
 from dgu.core.parallel import run_jobs
@@ -36,6 +37,7 @@ from dgu.samplers.schedules import Churn
 from dgu.samplers.trajectories import Trajectories, batches, step_function, trace_trajectories
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Expansion:
     """Top singular values of Jacobians.

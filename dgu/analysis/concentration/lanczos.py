@@ -13,9 +13,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.errors import require, require_whole
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class TopEigenvalues:
     """Largest eigenvalues of b matrices.

@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.core.arrays import as_floats, as_jax_floats
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import stream, threefry
 from dgu.core.typing import Key
@@ -30,6 +31,7 @@ from dgu.core.typing import Key
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LipschitzFamily:

@@ -32,6 +32,7 @@ from jaxtyping import Float, Num
 from dgu.analysis.concentration.lipschitz import LipschitzFamily
 from dgu.analysis.concentration.tails import MIN_VALUES
 from dgu.core.arrays import as_floats, as_jax_floats, check_squares
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import stream, threefry
 from dgu.core.typing import Key
@@ -41,6 +42,7 @@ from dgu.distributions.class_gaussians import fit_gaussian
 _TOGETHER = 400_000
 
 
+@short_repr
 @dataclass(frozen=True)
 class TailTest:
     """The result of ``tail_test``.

@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Num
 from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.analysis.stats.resampling import rounding
 from dgu.core.arrays import as_doubles, as_floats, as_jax_floats, check_squares
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Key
@@ -48,6 +49,7 @@ def tail_bound(t: Num[ArrayLike, "..."], scale: float | int) -> Float[np.ndarray
     return 2 * np.exp(-np.square(as_doubles("t", t) / scale) / 2)
 
 
+@short_repr
 @dataclass(frozen=True)
 class TailCurves:
     """Two-sided empirical tails, and the bound.

@@ -14,9 +14,11 @@ from jaxtyping import Float, Int, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 
 
+@short_repr
 @dataclass(frozen=True)
 class EarlyStopping:
     """The result of ``early_stopping``: whether curves rise after their minimum.

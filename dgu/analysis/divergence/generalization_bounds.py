@@ -18,11 +18,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from dgu.core.arrays import as_doubles, as_number
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 
 Real = Num[ArrayLike, "*s"] | int
 
 
+@short_repr
 @dataclass(frozen=True)
 class Bound:
     """The terms of a bound.

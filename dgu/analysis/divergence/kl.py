@@ -20,6 +20,7 @@ from jaxtyping import Float, Num
 
 from dgu.analysis.stats.estimates import Estimate, normal_estimate
 from dgu.core.arrays import as_doubles, as_jax_floats, as_number, check_squares, checked_rows
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree
 from dgu.core.errors import require, require_whole
 from dgu.core.keys import threefry
@@ -175,6 +176,7 @@ def score_kl(score: Score, sde: LinearSDE, target: Any, *, t_eps: float = 0.065,
 _score_log_density = jax.jit(score_log_density, static_argnames="refine")
 
 
+@short_repr
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class KLMeasure:
@@ -319,6 +321,7 @@ def _mean(values: np.ndarray) -> Estimate:
     return normal_estimate(value, error)
 
 
+@short_repr
 @dataclass(frozen=True)
 class Modes:
     """The two modes of a density on a grid, one each side of 0, as arrays of the leading shape of ``log_q``.

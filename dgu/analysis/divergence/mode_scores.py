@@ -8,9 +8,11 @@ from jaxtyping import Num
 
 from dgu.analysis.divergence.kl import Grid
 from dgu.core.arrays import as_floats
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 
 
+@short_repr
 @dataclass(frozen=True)
 class ModeScores:
     """Learned scores of R runs, at the middles between points of a grid.

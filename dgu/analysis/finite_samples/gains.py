@@ -18,9 +18,11 @@ from jaxtyping import Float64, Num
 
 from dgu.analysis.finite_samples.effective_noise import checked_variances, effective_noise
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.errors import require, require_whole
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class FittedGains:
     """Predicted gains of the modes of the true covariance, m modes at each of some noise levels.

@@ -18,12 +18,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from dgu.analysis.finite_samples.effective_noise import checked_variances, effective_noise
+from dgu.core.brief import short_repr
 from dgu.core.errors import require, require_whole
 
 #: Ends and number of points of the integral over u, ``tan a = e^u``, whose integrand falls as ``e^-|u|``.
 _REACH, _POINTS = 36.0, 721
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class FittedSampling:
     """Predicted sampling by Gaussian denoisers that are fitted to N images each, by mode of the true covariance.

@@ -12,6 +12,7 @@ from jaxtyping import Float, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_jax_floats
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree, check_range, denoise
 from dgu.core.errors import require
 from dgu.core.keys import example_key, stream, threefry
@@ -62,6 +63,7 @@ def _dot(a: Event, b: Event) -> Float[Array, ""]:
     return jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class MomentGaps:
     """Errors of a denoiser beside what its derivatives say of them, at each noise level; 0 for a posterior mean.

@@ -7,10 +7,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.training.gradient_flow import QuadraticLoss, flow_curves
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Timescales:
     """Two times of gradient flow on the loss of a training set, and the losses along it.

@@ -23,6 +23,7 @@ from jaxtyping import Float, Float64, Int, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import jackknife_interval
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
@@ -35,6 +36,7 @@ AFFINE_WEIGHTS = (2 / 3, 2 / 3, -1 / 3)
 _ROUNDING = 64
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class ContributionScores:
     """``G(a x1 + b x2 + c x3)`` (given) against ``a G(x1) + b G(x2) + c G(x3)`` (target), and G against what the skip

@@ -19,6 +19,7 @@ from jaxtyping import Float, Num
 
 from dgu.analysis.linearity.golub_kahan import Product, leading_triplets
 from dgu.core.arrays import as_floats, as_jax_floats, to_device
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree, check_range, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
@@ -29,6 +30,7 @@ from dgu.samplers.schedules import check_sigmas
 from dgu.samplers.trajectories import step_function
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class SingularTriplets:
     """The k leading singular triplets at b points: ``J right_i = values_i left_i``.

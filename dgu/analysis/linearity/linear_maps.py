@@ -8,6 +8,7 @@ from jaxtyping import Float64, Num
 
 from dgu.analysis.linearity.golub_kahan import leading_triplets
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.noisy import checked_images, checked_levels
@@ -22,6 +23,7 @@ _WHOLE = 1024
 _RESIDUAL, _MOST_ROUNDS = 1e-6, 300
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class MapSpectra:
     """Singular value decompositions ``W = left diag(values) right^T`` of L maps, largest values first. float64.

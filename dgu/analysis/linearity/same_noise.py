@@ -14,10 +14,12 @@ from jaxtyping import Float, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.exact_distances import differences, squared_bounds
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class SameNoise:
     """Root-mean-square distances (in the unit of the pixels) of n samples of one model to those of another.

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int, Num
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError, require
 from dgu.core.keys import threefry
@@ -29,6 +30,7 @@ from dgu.core.typing import Denoiser, Event, Key, Scalar
 INPUTS = ("held-out", "training")
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class ScoreDistances:
     """Distances between K denoisers at L noise levels on n noisy images.

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
@@ -38,6 +39,7 @@ def mixing_weights(squares: Sequence[float | int] | ArrayLike = (0.5,)) -> Float
     return np.sqrt(np.stack([chosen, 1 - chosen], axis=1))
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class LinearityScores:
     """``D(a x1 + b x2)`` (given) against ``a D(x1) + b D(x2)`` (target): L levels, C pairs of weights, P pairs of

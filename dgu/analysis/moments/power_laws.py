@@ -33,6 +33,7 @@ from jaxtyping import Float, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core import linalg
 from dgu.core.arrays import as_floats, as_jax_floats, check_squares
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import stream, threefry
 from dgu.core.typing import Key
@@ -42,6 +43,7 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 MIN_RANKS = 5
 
 
+@short_repr
 @dataclass(frozen=True)
 class PowerLawFit:
     """``eigenvalue ~ prefactor * rank^-exponent`` on ranks ``first`` to ``last``.

@@ -12,9 +12,11 @@ from jaxtyping import Num
 
 from dgu.core import linalg
 from dgu.core.arrays import as_floats, as_jax_floats, check_squares
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 
 
+@short_repr
 @dataclass(frozen=True)
 class PrincipalImages:
     """Mean, leading eigenvectors, and the fractions of the variance that they explain.

@@ -17,6 +17,7 @@ from dgu.analysis.quality.frechet import FeatureMoments, frechet_distance
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import check_squares, checked_rows
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Key
@@ -135,6 +136,7 @@ def frechet_interval(a: Num[ArrayLike, "n d"], b: Num[ArrayLike, "m e"], key: Ke
     return Estimate(value, *ends, method="jackknife", n=blocks, standard_error=error, freedom=freedom)
 
 
+@short_repr
 @dataclass(frozen=True)
 class SpectrumComparison:
     """Covariance eigenvalues of two sets with equally many rows.

@@ -8,9 +8,11 @@ from jaxtyping import Integer
 
 from dgu.analysis.stats.estimates import Estimate, share_difference, wilson
 from dgu.core.arrays import as_labels
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 
 
+@short_repr
 @dataclass(frozen=True)
 class ClassBalance:
     """Class shares of two sets. Intervals hold for all classes together (95 %, Bonferroni).

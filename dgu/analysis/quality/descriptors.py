@@ -10,9 +10,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.core.arrays import as_floats
+from dgu.core.brief import short_repr
 from dgu.core.errors import InputError, require
 
 
+@short_repr
 @dataclass(frozen=True)
 class SSCD:
     """Embeddings of unit length of colour images; pass it as ``features`` to ``extract_features``.

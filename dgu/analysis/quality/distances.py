@@ -20,6 +20,7 @@ from dgu.analysis.quality.neighbours import nearest, nearest_rows
 from dgu.analysis.stats.estimates import Estimate, proportion
 from dgu.analysis.stats.resampling import sample_deviation, t_interval
 from dgu.core.arrays import as_floats, as_labels, check_squares, checked_rows, to_device
+from dgu.core.brief import short_repr
 from dgu.core.chunks import check_chunk
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
@@ -32,6 +33,7 @@ _MAX_SQUARE = 1e45
 _NO_VARIANCE = 1e-6
 
 
+@short_repr
 @dataclass(frozen=True)
 class Neighbours:
     """Nearest training images of samples beside those of held-out images.

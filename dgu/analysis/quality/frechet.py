@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Float64, Num
 
 from dgu.core.arrays import as_doubles, as_floats, as_jax_floats, check_squares
+from dgu.core.brief import short_repr
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.file_kinds import mismatch
 from dgu.core.files import write_arrays, write_atomic
@@ -37,6 +38,7 @@ _STATISTICS = {"mu", "sigma"}
 _SHOWN = 6
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class FeatureMoments:
     """Mean ``(d,)`` and a root of the covariance, ``covariance = root root^T`` with ``root`` ``(d, r)``, in float64.
@@ -132,6 +134,7 @@ def choose_rows(features: Num[ArrayLike, "n ..."], count: int | None, key: Key) 
     return rows[np.sort(np.asarray(jax.random.permutation(key, len(rows))[:count]))]
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class PCAFeatures:

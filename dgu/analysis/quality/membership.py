@@ -20,6 +20,7 @@ from jaxtyping import Float, Int, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.ranking import auc
 from dgu.core.arrays import as_examples, as_floats
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import require
 from dgu.core.keys import example_key, stream, threefry
@@ -31,6 +32,7 @@ from dgu.distributions.bases import draw_initial
 SIGMAS = (0.1, 0.3, 1.0)
 
 
+@short_repr
 @dataclass(frozen=True)
 class Attack:
     """The result of the loss-threshold attack.

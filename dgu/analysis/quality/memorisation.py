@@ -21,6 +21,7 @@ from dgu.analysis.stats.estimates import Estimate, proportion, share_difference,
 from dgu.analysis.stats.ranking import auc
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_floats, as_labels, check_squares, checked_rows
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 
 #: A pair is a near-duplicate below this fraction of the reference row's distance to its own nearest neighbour.
@@ -42,6 +43,7 @@ def spacing(rows: Integer[ArrayLike, "q"], reference: Num[ArrayLike, "m d"], blo
     return nearest(reference[rows], reference, block_size, own=rows)[0]
 
 
+@short_repr
 @dataclass(frozen=True)
 class NearDuplicates:
     """Which samples repeat a reference row.

@@ -18,11 +18,13 @@ from jaxtyping import Float, Num
 
 from dgu.analysis.quality.distances import extract_features
 from dgu.core.arrays import as_floats, as_jax_floats
+from dgu.core.brief import short_repr
 from dgu.core.errors import InputError, require
 from dgu.core.keys import stream, threefry
 from dgu.core.typing import Key
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RandomConvolutions:

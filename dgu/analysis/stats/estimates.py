@@ -10,9 +10,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num, Shaped
 
 from dgu.core.arrays import as_doubles, as_number, check_squares, is_number, rounding
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 
 
+@short_repr
 @dataclass(frozen=True)
 class Estimate:
     """A value and its two-sided interval: floats, or arrays of one shape for several values at once.

@@ -16,9 +16,11 @@ from jaxtyping import Float, Int, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import sample_deviation
 from dgu.core.arrays import as_doubles, as_floats, check_squares, is_number
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 
 
+@short_repr
 @dataclass(frozen=True)
 class PoolVariance:
     """The variance between pools of what a measurement gives on average over the splits of a pool.

@@ -11,12 +11,14 @@ from jaxtyping import Float, Integer, Num
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.core.arrays import as_doubles, as_labels
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 
 #: Bound of the natural logarithm of the slope: a step and a straight line within any range of sizes.
 _MOST = 5.0
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class SigmoidFit:
     """``y = 1 / (1 + exp(-a (x - b_c)))`` with one slope a and a midpoint b for each curve c. Make it with

@@ -12,6 +12,7 @@ from jaxtyping import Float, Num
 
 from dgu.analysis.linearity.jacobians import perturbed_images
 from dgu.core.arrays import as_doubles, as_jax_floats
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree, denoise
 from dgu.core.errors import require
 from dgu.core.keys import threefry
@@ -19,6 +20,7 @@ from dgu.core.typing import Denoiser, Event, Key, Scalar
 from dgu.samplers.schedules import check_sigmas
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Edits:
     """The effects of the edits ``x + alpha v`` for k directions and m strengths.
@@ -113,6 +115,7 @@ def random_directions(key: Key, count: int, shape: Sequence[int]) -> Float[Array
     return draws / norms
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class SubspaceSplit:
     """Lengths of changes inside and outside a subspace, with their leading axes; ``share`` is that of the squared

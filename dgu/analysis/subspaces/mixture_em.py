@@ -20,6 +20,7 @@ from dgu.analysis.subspaces.clustering import k_subspaces, normalised
 from dgu.analysis.subspaces.kmeans import lloyd
 from dgu.core import linalg
 from dgu.core.arrays import as_floats, as_jax_floats, check_squares
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import threefry
 from dgu.core.typing import Key
@@ -49,6 +50,7 @@ class EMRun(NamedTuple):
     converged: Array
 
 
+@short_repr
 @dataclass(frozen=True)
 class MixtureFit:
     """A fitted mixture, and the course of the fit.

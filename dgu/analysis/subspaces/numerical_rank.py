@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, Num
 from dgu.analysis.linearity.jacobians import singular_triplets
 from dgu.analysis.subspaces.energy_share import share_wanted
 from dgu.core.arrays import as_doubles, as_floats, to_device
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import as_pytree, check_range, denoise
 from dgu.core.errors import InputError, require, require_whole
 from dgu.core.keys import threefry
@@ -59,6 +60,7 @@ def numerical_rank(
     return np.where(total > 0, ranks, 0)
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class JacobianRanks:
     """Numerical ranks at b points. Make it with ``jacobian_ranks``.

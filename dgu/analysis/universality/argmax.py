@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import seeded, threefry
 from dgu.core.typing import Key
@@ -26,6 +27,7 @@ SHIFTS = 8
 JITTER = 1e-12
 
 
+@short_repr
 @dataclass(frozen=True)
 class ClassificationError:
     """The error of a classifier on a mixture of classes.

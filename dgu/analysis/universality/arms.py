@@ -19,6 +19,7 @@ from jaxtyping import Float, Int, Num
 
 from dgu.analysis.universality.recipe import Recipe
 from dgu.core.arrays import as_jax_floats, check_squares
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.keys import stream, threefry
 from dgu.core.parallel import on_one_device, run_jobs, shares
@@ -80,6 +81,7 @@ def gaussian_arms(
     return {name: jnp.concatenate([drawn[name] for drawn in found]) for name in names if name in found[0]}
 
 
+@short_repr
 @dataclass(frozen=True)
 class Pool:
     """The images of all arms of one replicate as one matrix.
@@ -134,6 +136,7 @@ def cut_parts(
     return {part: given[:, end - sizes[part] : end] for part, end in zip(PARTS, ends)}
 
 
+@short_repr
 @dataclass(frozen=True)
 class Task:
     """One classification problem.

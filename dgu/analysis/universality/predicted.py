@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from dgu.analysis.universality.theory import asymptotic_error, best_ridge
 from dgu.core.arrays import as_doubles, check_squares
+from dgu.core.brief import short_repr
 from dgu.core.errors import InputError, require
 
 #: Sobol points a shift: an integration error of about 1e-4, less than a line is wide.
@@ -20,6 +21,7 @@ _POINTS = 64
 _ONE_THREAD = 512
 
 
+@short_repr
 @dataclass(frozen=True)
 class PredictedCurve:
     """Asymptotic test errors of least squares, averaged over subsets of classes.

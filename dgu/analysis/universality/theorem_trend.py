@@ -15,12 +15,14 @@ from jaxtyping import Float, Num
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 
 #: Exponents that are tried: -4 to 4, a step apart.
 _REACH, _STEP = 4.0, 0.002
 
 
+@short_repr
 @dataclass(frozen=True)
 class GapTrend:
     """How a gap goes with the dimension. Made by ``gap_trend``.

@@ -65,6 +65,7 @@ from jaxtyping import Num
 
 from dgu.analysis.universality.argmax import ClassificationError, argmax_error, class_weights
 from dgu.core.arrays import as_doubles
+from dgu.core.brief import short_repr
 from dgu.core.errors import InputError, require
 from dgu.core.keys import threefry
 from dgu.core.typing import Key
@@ -74,6 +75,7 @@ TOLERANCE = 1e-11
 MAX_ITERATIONS = 200
 
 
+@short_repr
 @dataclass(frozen=True)
 class Prediction(ClassificationError):
     """The asymptotic error (see ``ClassificationError``) and the moments of the scores that it follows from.

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from dgu.core.arrays import as_jax_floats, at_least_single
+from dgu.core.brief import short_repr
 from dgu.core.denoisers import check_range
 from dgu.core.errors import InputError, require
 from dgu.core.keys import seeded, threefry
@@ -123,6 +124,7 @@ def _abstract(unet: UNet2DConfig) -> tuple[Any, PyTree]:
     return graph, nnx.to_pure_dict(state)
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class RawNetwork:
@@ -151,6 +153,7 @@ class RawNetwork:
         return self.description.raw(self.params, x, jnp.asarray(t, x.dtype), label)
 
 
+@short_repr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class DiffusersDenoiser:

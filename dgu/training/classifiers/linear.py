@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from dgu.core.arrays import as_jax_floats
+from dgu.core.brief import short_repr
 from dgu.core.typing import PyTree
 from dgu.training.classifiers.orders import seed_key
 from dgu.training.classifiers.runs import Runs
@@ -20,6 +21,7 @@ from dgu.training.classifiers.sgd import Space
 _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
+@short_repr
 @partial(jax.tree_util.register_dataclass, data_fields=["weights", "bias"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class LinearClassifier:

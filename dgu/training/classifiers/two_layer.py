@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num
 
 from dgu.core.arrays import as_jax_floats
+from dgu.core.brief import short_repr
 from dgu.core.errors import require
 from dgu.core.typing import PyTree
 from dgu.training.classifiers.inputs import as_recipe, prepare
@@ -30,6 +31,7 @@ def _network(params: dict[str, Any], x: Array) -> Array:
     return out + jnp.broadcast_to(params["readout_bias"], out.shape)
 
 
+@short_repr
 @partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class TwoLayerClassifier:
