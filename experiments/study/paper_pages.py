@@ -20,6 +20,10 @@ _CELLS = re.compile(r"(?<!\\)\|")
 #: What an item is called, by the start of its id where that is not the word itself.
 _KINDS = {"fig": "Figure"}
 _NOT_SHOWN = "There is none here."
+_VERDICTS = (
+    "Intervals are at 95 %. A claim is *supported* if its whole interval keeps to the threshold, *not supported* if "
+    "the whole interval violates it, and *undecided* otherwise."
+)
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,12 @@ class Stored:
     """What a page of results says.
 
     Attributes:
-        about: its first paragraph: what was measured, when, and how verdicts are made.
+        measured: how many claims were measured, by which version, and how many came out how: the start of its first
+            paragraph.
         rows: of each claim by id, the cells claim, value, threshold, p, verdict.
     """
 
-    about: str
+    measured: str
     rows: Mapping[str, tuple[str, ...]]
 
 
@@ -43,7 +48,7 @@ def stored(page: str) -> Stored:
         named = re.match(r"`([\w-]+)` ", cells[0]) if len(cells) == 5 else None
         if named:
             rows[named[1]] = cells
-    return Stored(page.split("\n\n")[1], rows)
+    return Stored(page.split("\n\n")[1].partition(" Intervals are at")[0], rows)
 
 
 def pages(docs: Path) -> dict[str, str]:
@@ -83,7 +88,8 @@ def page(paper: Paper, made: Mapping[str, Study], found: Mapping[str, Stored], k
     yield from (*_counts(paper), "")
     for study in paper.studies:
         if study in found:
-            yield from (f"**Claims of [`{study}`](../results/{study}.md).** {found[study].about}", "")
+            yield from (f"**Claims of [`{study}`](../results/{study}.md).** {found[study].measured}", "")
+    yield from (_VERDICTS, "")
     yield from (*_differences(paper), "")
     for item, panels in paper.items.items():
         yield from (f"## {title(item)} {{ #{item} }}", "")
