@@ -1,7 +1,7 @@
 """Clocks: the noise levels of collapse onto training images and of speciation into classes, from the data alone, and
 when the network's samples forget the class that they had."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -325,7 +325,7 @@ def _levels(found: Found) -> "Drawing":
 def costs(config: Config, plan: Plan) -> list[Cost]:
     """The U-turns."""
     count = config.held_out * len(config.sigmas)
-    return [sampling_cost(plan.network, count, 2 * config.steps - 1, 10)]
+    return [replace(sampling_cost(plan.network, count, 2 * config.steps - 1, 10), stage="clocks: U-turns")]
 
 
 PART = Part(

@@ -47,6 +47,9 @@ CONTROLS = (SKIP, STATIONARY, RANDOM, SECOND)
 #: Least share of what the network adds to its skip that must be explained; least correlation of window and noise.
 EXPLAINED, TREND = 0.5, 0.5
 
+#: Operations for a pixel of a training image in the posterior mean of one pixel's window, about.
+_OPERATIONS = 20
+
 FIGURES = (
     Figure(
         "explain_levels",
@@ -332,6 +335,14 @@ def claims_of(config: Config, found: Found) -> dict[str, Measured]:
 
 
 def costs(config: Config, plan: Plan) -> list[Cost]:
-    """The network and its controls; a closed form of training points costs about as much as the network."""
-    evaluations = 3 * config.levels * config.held_out
-    return [evaluation_cost(plan.network, "forms", evaluations, 1)]
+    """The network and its controls, and the training points of all windows, places and patches."""
+    evaluations, (h, w, c) = config.levels * config.held_out, plan.network.shape
+    shifted = sum((h + window // 2) * (w + window // 2) for window in config.equivariant_windows)
+    compared = config.equivariant_images * shifted + plan.config.images * (len(config.windows) + h * w)
+    points = Cost(
+        "forms: training points",
+        evaluations * (len(config.windows) + len(config.equivariant_windows) + len(config.patches) + 2),
+        _OPERATIONS * evaluations * compared * h * w * c,
+        about=f"About {_OPERATIONS} operations for each pixel of each training image and each place of a window.",
+    )
+    return [evaluation_cost(plan.network, "forms: networks", 3 * evaluations, 1), points]
