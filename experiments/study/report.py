@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.study.configuration import options
 from experiments.study.judged import JudgedClaim, counted
+from experiments.study.least_time import in_words
 from experiments.study.multiplicity import EXPLAINED, by_chance
 from experiments.study.provenance import ENVIRONMENT, environment
 from experiments.study.run_directory import RunDirectory
@@ -77,7 +78,8 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
 td { font-variant-numeric: tabular-nums; } th { color: var(--soft); font-weight: 600; }
 caption { text-align: left; font-weight: 600; padding: .4rem 0; } summary { font-weight: 600; cursor: pointer; }
-.note summary { font-weight: inherit; } details:not([open]) > summary::after { content: " …"; }
+details { margin: .5rem 0; } .note summary { font-weight: inherit; }
+.note:not([open]) > summary::after { content: " …"; }
 .supported { color: var(--good); } .not-supported { color: var(--bad); } .undecided { color: var(--open); }
 .not-applicable { color: var(--soft); }
 .verdict { font-weight: 700; white-space: nowrap; } .note, figcaption, footer { color: var(--soft); font-size: .9rem; }
@@ -154,6 +156,7 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
         *map(_table, report.tables),
         "<h2>How it was made</h2>",
         *([f"<pre>{html.escape(command)}</pre>"] if command else []),
+        f"<p>Its stages took {in_words(sum(timings.values()))} to compute.</p>" if timings else "",
         *(_table(table) for table in _machines(directory)),
         _folded(_table(Table("Time of each stage", ("stage", "time"), [(s, f"{time:.1f} s") for s, time in times]))),
         _folded(_table(Table("Configuration", ("option", "value"), given))),
@@ -252,9 +255,10 @@ def _folded(table: str) -> str:
 def _figure(directory: RunDirectory, figure: FigureEntry) -> str:
     data = base64.b64encode((directory.path / figure.file).read_bytes()).decode()
     caption = html.escape(figure.caption)
+    vector = " (and .pdf)" * (directory.path / figure.file).with_suffix(".pdf").exists()
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{caption}">'
-        f"<figcaption>{caption} <code>{html.escape(figure.file)}</code></figcaption></figure>"
+        f"<figcaption>{caption} <code>{html.escape(figure.file)}</code>{vector}</figcaption></figure>"
     )
 
 
@@ -264,12 +268,13 @@ def _table(table: Table) -> str:
     return _tabulated(caption, table.header, [f"<tr>{row}</tr>" for row in rows])
 
 
-def _tabulated(caption: str, header: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
+def _tabulated(caption: str, header: Sequence[str], rows: Iterable[str], kind: str = "") -> str:
     """A table that scrolls where the window is too narrow, from its rows in HTML."""
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     body = "\n".join(rows)
+    head = f"<thead><tr>{head}</tr></thead>" if any(header) else ""
     open_ = f'<table class="{kind}">' if kind else "<table>"
-    return f'<div class="wide">{open_}{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    return f'<div class="wide">{open_}{caption}{head}\n<tbody>\n{body}\n</tbody></table></div>'
 
 
 def _cell(value: Any) -> str:
