@@ -87,7 +87,8 @@ dl { margin: .5rem 0 1.2rem; } dt { font-weight: 600; } dd { margin-left: 1.2rem
 code { font-size: .85em; } figure { margin: 1.5rem 0; }
 pre { background: var(--panel); padding: .6rem 1rem; overflow-x: auto; font-size: .88rem; white-space: pre-wrap; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
-@media (max-width: 40rem) { body { margin: 1rem auto; } .claims thead { display: none; }
+.claims td:first-child { width: 52%; }
+@media (max-width: 40rem) { .claims td:first-child { width: auto; } body { margin: 1rem auto; } .claims thead { display: none; }
   .claims tr, .claims td { display: block; border: 0; padding: .1rem 0; }
   .claims tr { border-bottom: 1px solid var(--line); padding: .6rem 0; }
   .claims td[data-label]::before { content: attr(data-label) ": "; color: var(--soft); } }
