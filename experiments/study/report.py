@@ -87,7 +87,7 @@ dl { margin: .5rem 0 1.2rem; } dt { font-weight: 600; } dd { margin-left: 1.2rem
 code { font-size: .85em; } figure { margin: 1.5rem 0; }
 pre { background: var(--panel); padding: .6rem 1rem; overflow-x: auto; font-size: .88rem; white-space: pre-wrap; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
-.claims td:first-child { width: 52%; }
+.claims td:first-child { width: 52%; } .claims .note { font-size: .95em; }
 @media (max-width: 40rem) { .claims td:first-child { width: auto; }
   body { margin: 1rem auto; } .claims thead { display: none; }
   .claims tr, .claims td { display: block; border: 0; padding: .1rem 0; }
@@ -97,7 +97,8 @@ img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--l
   --good: #00674b; --bad: #b33c00; --open: #6b5900; } body { font-size: 10pt; margin: 0; max-width: none; }
   img { filter: none; } figure, tr, .answer { break-inside: avoid; } h2, h3, caption { break-after: avoid; }
   .wide { overflow: visible; } .verdict { white-space: normal; }
-  .claims { table-layout: fixed; } .claims th:first-child { width: 42%; }
+  .claims { table-layout: fixed; font-size: 8pt; } .claims th { width: 14%; } .claims th:first-child { width: 38%; }
+  .claims th:nth-child(5) { width: 6%; } .note:not([open]) > summary::after { content: none; }
   details::details-content { content-visibility: visible; display: block; } }
 """
 
