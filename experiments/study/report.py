@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.study.configuration import options
 from experiments.study.judged import JudgedClaim, counted
+from experiments.study.least_time import in_words
 from experiments.study.multiplicity import EXPLAINED, by_chance
 from experiments.study.provenance import ENVIRONMENT, environment
 from experiments.study.run_directory import RunDirectory
@@ -77,7 +78,8 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
 td { font-variant-numeric: tabular-nums; } th { color: var(--soft); font-weight: 600; }
 caption { text-align: left; font-weight: 600; padding: .4rem 0; } summary { font-weight: 600; cursor: pointer; }
-.note summary { font-weight: inherit; } details:not([open]) > summary::after { content: " …"; }
+details { margin: .5rem 0; } .note summary { font-weight: inherit; }
+.note:not([open]) > summary::after { content: " …"; }
 .supported { color: var(--good); } .not-supported { color: var(--bad); } .undecided { color: var(--open); }
 .not-applicable { color: var(--soft); }
 .verdict { font-weight: 700; white-space: nowrap; } .note, figcaption, footer { color: var(--soft); font-size: .9rem; }
@@ -85,7 +87,9 @@ dl { margin: .5rem 0 1.2rem; } dt { font-weight: 600; } dd { margin-left: 1.2rem
 code { font-size: .85em; } figure { margin: 1.5rem 0; }
 pre { background: var(--panel); padding: .6rem 1rem; overflow-x: auto; font-size: .88rem; white-space: pre-wrap; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
-@media (max-width: 40rem) { body { margin: 1rem auto; } .claims thead { display: none; }
+.claims td:first-child { width: 52%; } .claims .note { font-size: .95em; }
+@media (max-width: 40rem) { .claims td:first-child { width: auto; }
+  body { margin: 1rem auto; } .claims thead { display: none; }
   .claims tr, .claims td { display: block; border: 0; padding: .1rem 0; }
   .claims tr { border-bottom: 1px solid var(--line); padding: .6rem 0; }
   .claims td[data-label]::before { content: attr(data-label) ": "; color: var(--soft); } }
@@ -93,6 +97,8 @@ img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--l
   --good: #00674b; --bad: #b33c00; --open: #6b5900; } body { font-size: 10pt; margin: 0; max-width: none; }
   img { filter: none; } figure, tr, .answer { break-inside: avoid; } h2, h3, caption { break-after: avoid; }
   .wide { overflow: visible; } .verdict { white-space: normal; }
+  .claims { table-layout: fixed; font-size: 8pt; } .claims th { width: 14%; } .claims th:first-child { width: 38%; }
+  .claims th:nth-child(5) { width: 6%; } .note:not([open]) > summary::after { content: none; }
   details::details-content { content-visibility: visible; display: block; } }
 """
 
@@ -154,6 +160,7 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
         *map(_table, report.tables),
         "<h2>How it was made</h2>",
         *([f"<pre>{html.escape(command)}</pre>"] if command else []),
+        f"<p>Its stages took {in_words(sum(timings.values()))} to compute.</p>" if timings else "",
         *(_table(table) for table in _machines(directory)),
         _folded(_table(Table("Time of each stage", ("stage", "time"), [(s, f"{time:.1f} s") for s, time in times]))),
         _folded(_table(Table("Configuration", ("option", "value"), given))),
@@ -252,9 +259,10 @@ def _folded(table: str) -> str:
 def _figure(directory: RunDirectory, figure: FigureEntry) -> str:
     data = base64.b64encode((directory.path / figure.file).read_bytes()).decode()
     caption = html.escape(figure.caption)
+    vector = " (and .pdf)" * (directory.path / figure.file).with_suffix(".pdf").exists()
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{caption}">'
-        f"<figcaption>{caption} <code>{html.escape(figure.file)}</code></figcaption></figure>"
+        f"<figcaption>{caption} <code>{html.escape(figure.file)}</code>{vector}</figcaption></figure>"
     )
 
 
@@ -264,12 +272,13 @@ def _table(table: Table) -> str:
     return _tabulated(caption, table.header, [f"<tr>{row}</tr>" for row in rows])
 
 
-def _tabulated(caption: str, header: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
+def _tabulated(caption: str, header: Sequence[str], rows: Iterable[str], kind: str = "") -> str:
     """A table that scrolls where the window is too narrow, from its rows in HTML."""
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     body = "\n".join(rows)
+    head = f"<thead><tr>{head}</tr></thead>" if any(header) else ""
     open_ = f'<table class="{kind}">' if kind else "<table>"
-    return f'<div class="wide">{open_}{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    return f'<div class="wide">{open_}{caption}{head}\n<tbody>\n{body}\n</tbody></table></div>'
 
 
 def _cell(value: Any) -> str:
