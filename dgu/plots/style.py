@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import io
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -163,9 +164,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows where it is the last expression of a cell, whether or not pyplot is loaded."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", bbox_inches="tight")
+        return stream.getvalue()
+
+
 def new_figure(width: float, height: float) -> Figure:
     """A figure of ``width`` by ``height`` inches that lays itself out. No pyplot: nothing global is left behind."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return ShownFigure(figsize=(width, height), layout="constrained")
 
 
 @dataclass(frozen=True)

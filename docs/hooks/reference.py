@@ -102,7 +102,11 @@ def _definitions(module: str) -> dict[str, str]:
 
 def _first_sentence(text: str) -> str:
     paragraph = " ".join(text.split("\n\n")[0].split())
-    return re.split(r"(?<=[.?!:])\s+(?=[A-Z`])", paragraph)[0].removesuffix(":").replace("|", "\\|")
+    sentence = re.split(r"(?<=[.?!])\s+(?=[A-Z`])", paragraph)[0].removesuffix(":")
+    outside_code = [
+        part if number % 2 else part.replace("|", "\\|") for number, part in enumerate(sentence.split("``"))
+    ]
+    return "``".join(outside_code)
 
 
 def page_of(package: Package) -> str:

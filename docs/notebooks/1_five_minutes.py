@@ -16,7 +16,7 @@ from dgu.models import load_checkpoint
 trained = load_checkpoint("fashion-mnist-14")
 network = trained.denoiser  # network.given(label) is the denoiser of one class
 held_out = data.load("fashion-mnist-mini", "test", 14)
-print(network.sigma_range, trained.class_names)
+print(trained.class_names)
 
 # %% [markdown]
 # ## A denoiser

@@ -85,17 +85,7 @@ from IPython.display import Image
 
 from experiments.audit import STUDY
 
-run = [
-    "--preset",
-    "smoke",
-    "--parts",
-    "memorisation",
-    "moments",
-    "--reference",
-    "training_images.npz",
-    "--holdout",
-    "None",
-]
+run = "--preset smoke --parts memorisation moments --reference training_images.npz --reference-split train --holdout None".split()
 claims = STUDY.main([*run, "--samples", "my_images.npz", "--out", "audit"])
 
 # %%

@@ -3,7 +3,7 @@
 #
 # Which simple denoiser does what a trained network does? Candidates of different kinds, each with a closed form, are compared with the
 # bundled network on held-out images of one class: the Gaussian with the class's mean and covariance; the same Gaussian seen through 5 x 5 windows;
-# the training images themselves, whole and through 5 x 5 windows; and the best affine map of the network itself.
+# the images themselves, whole and through 5 x 5 windows; the best affine map of the network itself; and, as a control, the mean image alone.
 
 # %%
 import jax
@@ -25,7 +25,9 @@ sigmas = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
 
 # %%
 distilled = training.distill_exactly(network, fitted, sigmas, jax.random.key(0), draws=8, antithetic=True)
+mean_image = jax.tree_util.Partial(lambda mean, x, sigma: mean, fitted.mean(0))  # Ignores what it is given.
 candidates = {
+    "mean image": mean_image,
     "affine, of the network": distilled.denoiser,
     "Gaussian": GaussianDenoiser.fit(fitted),
     "Gaussian, 5 x 5": LocalGaussianDenoiser.fit(fitted, 5),
@@ -35,7 +37,8 @@ candidates = {
 
 # %% [markdown]
 # How much of what the network does is left unexplained? The squared distance of a candidate's output from the network's, over that of the
-# noisy image's own (the candidate that does nothing), averaged over held-out images. 0 is the network itself.
+# noisy image from the network's output: the relative error of the score `(D(x, sigma) - x) / sigma^2`, as a mean over held-out images. At high
+# noise nearly all of the score is `-x / sigma^2`, so that little is left by anything: compare candidates with the mean image.
 
 
 # %%
@@ -64,12 +67,14 @@ shown = []
 for sigma in (0.3, 3.0):
     noisy = held_out[0] + sigma * jax.random.normal(jax.random.key(9), held_out[0].shape)
     shown.append([held_out[0], noisy, network(noisy, sigma), *(each(noisy, sigma) for each in candidates.values())])
-names = ("clean", "noisy", "network", "affine", "Gaussian", "G. 5 x 5", "images", "i. 5 x 5")
+names = ("clean", "noisy", "network", "mean", "affine", "Gaussian", "G. 5 x 5", "images", "i. 5 x 5")
 plots.image_grid(np.array(shown), ("sigma = 0.3", "sigma = 3"), names)
 
 # %% [markdown]
-# At high noise the Gaussian does nearly all that the network does: with so much noise, only mean and covariance are to be seen. As the noise
-# falls the network leaves it, and what is left is neither memory of whole images nor a Gaussian. The study
+# At sigma = 3 the whole Gaussian explains the network far better than the mean image does, and better than one that sees 5 x 5 windows: there
+# the network uses the whole image. As the noise falls it leaves both, and becomes local: at 0.1 the Gaussian of windows is the nearest of all,
+# nearer than the best affine map of the network itself. Whole images are no explanation: where the noise is low, the network does not
+# put out the nearest of them. The study
 # [`hidden_gaussian`](../studies.md#hidden-gaussian-structure) asks this at full size, with controls: a network that was not trained, one with
 # shuffled weights, and denoisers that are known to be far from linear.
 #
@@ -78,6 +83,7 @@ plots.image_grid(np.array(shown), ("sigma = 0.3", "sigma = 3"), names)
 # %%
 values = {name: each.value for name, each in unexplained.items()}
 print({name: np.round(value, 4).tolist() for name, value in values.items()})
-assert values["Gaussian"][-1] < 0.02, "at the highest noise the Gaussian explains the network"
-assert (values["affine, of the network"] < 1).all()
-assert (values["images"] > values["affine, of the network"]).all(), "no whole training images are put out"
+assert values["Gaussian"][3] < 0.5 * values["mean image"][3], "at sigma = 3 covariances explain much"
+assert values["Gaussian"][3] < values["Gaussian, 5 x 5"][3], "and the network sees the whole image,"
+assert values["Gaussian"][0] > values["Gaussian, 5 x 5"][0], "but becomes local as the noise falls"
+assert (values["images"] > values["affine, of the network"]).all(), "it does not put out whole images"
