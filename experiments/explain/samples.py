@@ -232,7 +232,7 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
                 f"{config.steps} Heun steps.",
             ),
             "family_r2": (
-                plots.interval_dots(list(drawn), {"median": list(drawn.values())}, quantity="$r^2$ (median)"),
+                plots.interval_dots(list(drawn), {"median": list(drawn.values())}, quantity="r² (median)"),
                 f"{config.noises} noises.",
             ),
         },
