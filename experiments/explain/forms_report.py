@@ -1,6 +1,6 @@
 """Figures, table and answer of the part ``forms``."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,8 +56,8 @@ _COLUMNS = {
 }  # fmt: skip
 #: What stands beside the nearest form in the table.
 _BESIDE = (GAUSSIAN, STATIONARY, SECOND, RANDOM)
-#: Shares missed above this are not drawn: controls would leave no room for the forms.
-_CEILING = 1.5
+#: What is missed below this is drawn as this; r^2 of white pixels: three nines.
+_FLOOR, _NINES = 1e-3, 3
 
 
 def report(config: Config, subject: Subject, found: Found) -> Findings:
@@ -126,26 +126,27 @@ def _ends(estimate: "Estimate") -> tuple[float, float, float]:
 
 
 def _over_levels(found: Found) -> "Drawing":
-    missed, explained = [], []
+    missed, unexplained, nothing = [], [], np.ones(len(found.sigmas))
     for title, families in _COLUMNS.items():
-        curves = {name: scores.by_level(found.judged(own)) for name, own in families.items()}
-        curves |= {name: scores.by_level(found.missed(name)) for name in (SECOND,)}
-        curves = {name: curve.map(lambda part: np.minimum(part, _CEILING)) for name, curve in curves.items()}
-        missed.append(plots.LevelPanel(title, "share missed (NMSE)", found.sigmas, curves, marks={SKIP: 1.0}))
-        outputs = {name: found.at_best(own) for name, own in families.items()} | {
-            SECOND: found.outputs[SECOND], SKIP: found.outputs[SKIP],
-        }  # fmt: skip
-        explained.append(
-            plots.LevelPanel(
-                title, "$r^2$ of images (median)", found.sigmas,
-                {name: _median_curve(scores.r_squared(own, found.outputs[NETWORK])) for name, own in outputs.items()},
-            )
-        )  # fmt: skip
-    return plots.level_curves([*missed, *explained], columns=3)
+        curves: dict[str, Any] = {name: _drawn(found.judged(own)) for name, own in families.items()}
+        curves |= {SECOND: _drawn(found.missed(SECOND)), SKIP: (nothing, nothing, nothing)}
+        missed.append(plots.LevelPanel(title, "share missed (NMSE)", found.sigmas, curves, log=True))
+        outputs = {name: found.at_best(own) for name, own in families.items()}
+        outputs |= {name: found.outputs[name] for name in (SECOND, SKIP)}
+        r2 = {name: scores.r_squared(own, found.outputs[NETWORK]) for name, own in outputs.items()}
+        medians = {name: _median_missed(own) for name, own in r2.items()}
+        unexplained.append(plots.LevelPanel(title, "1 - r² of images (median)", found.sigmas, medians, log=True))
+    return plots.level_curves([*missed, *unexplained], columns=3)
 
 
-def _median_curve(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rows = [_ends(analysis.median_interval(np.maximum(own, 0.0), bounds=(0.0, 1.0))) for own in values]
+def _drawn(values: np.ndarray) -> "Estimate":
+    """The mean over images, on a logarithmic axis."""
+    return scores.by_level(values).map(lambda part: np.maximum(part, _FLOOR))
+
+
+def _median_missed(r2: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The median of ``1 - r^2`` at each level, from the floor to 1."""
+    rows = [_ends(analysis.median_interval(np.clip(1 - own, _FLOOR, 1.0), bounds=(_FLOOR, 1.0))) for own in r2]
     value, low, high = np.array(rows).T
     return value, low, high
 
@@ -157,20 +158,19 @@ def _over_windows(found: Found) -> "Drawing":
         ("Gaussian", LOCAL_GAUSSIAN, GAUSSIAN),
         ("equivariant training points", SHIFTED_POINTS, None),
     ):
-        curves = {f"window {form.window}": scores.by_level(found.missed(form.name)) for form in found.members(own)}
+        curves = {f"window {form.window}": _drawn(found.missed(form.name)) for form in found.members(own)}
         if whole is not None:
-            curves["whole image"] = scores.by_level(found.missed(whole))
-        curves = {name: curve.map(lambda part: np.minimum(part, _CEILING)) for name, curve in curves.items()}
-        panels.append(plots.LevelPanel(title, "share missed (NMSE)", found.sigmas, curves))
+            curves["whole image"] = _drawn(found.missed(whole))
+        panels.append(plots.LevelPanel(title, "share missed (NMSE)", found.sigmas, curves, log=True))
     return plots.level_curves(panels, columns=3)
 
 
 def _pixels(found: Found) -> "Drawing":
     rows = {name: found.at_best(name) for name in FAMILIES} | {SECOND: found.outputs[SECOND]}
     maps = np.stack([scores.pixel_map(outputs, found.outputs[NETWORK]) for outputs in rows.values()])
-    return plots.image_grid(
-        maps[..., None], list(rows), [f"{sigma:.2g}" for sigma in found.sigmas], pixel_range=(0.0, 1.0)
-    )
+    nines = -np.log10(np.clip(1 - maps, 10.0**-_NINES, 1.0))
+    labels = [f"{sigma:.2g}" for sigma in found.sigmas]
+    return plots.image_grid(nines[..., None], list(rows), labels, pixel_range=(0.0, float(_NINES)))
 
 
 PART = Part(

@@ -181,15 +181,14 @@ def report(config: Config, subject: Subject, found: dict[int, dict[str, np.ndarr
         for place, name in enumerate(names)
     }
     known = bool(np.isfinite(shallow).all() and np.isfinite(deep).all())
-    rows = [
-        (depth, float(by_depth[depth].mean()), *own["accuracy"].mean(axis=0).tolist()) for depth, own in found.items()
-    ]
+    mean = {depth: float(own.mean()) for depth, own in by_depth.items() if np.isfinite(own).all()}
+    rows = [(depth, mean.get(depth, "unknown"), *own["accuracy"].mean(axis=0).tolist()) for depth, own in found.items()]
+    threshold = " and ".join(f"{width:.2f} octaves of noise wide at depth {depth}" for depth, width in mean.items())
     return Findings(
         f"In trees of depth {config.depths[-1]} noisy samples tell their class to belief propagation in "
         f"{100 * last[:, 0].mean():.0f} % of cases, where Gaussians with the same means and covariances tell theirs "
         f"in {100 * last[:, 1].mean():.0f} % (chance: {100 / config.symbols:.0f} %). The threshold at which the class "
-        f"is lost is {shallow.mean():.2f} octaves of noise wide at depth {config.depths[0]} and {deep.mean():.2f} at "
-        f"depth {config.depths[-1]}.",
+        f"is lost is {threshold or 'outside the levels studied'}.",
         claims={
             "hierarchy-threshold": analysis.t_interval(shallow - deep)
             if known
@@ -213,7 +212,7 @@ def report(config: Config, subject: Subject, found: dict[int, dict[str, np.ndarr
         tables=[
             Table("Threshold and accuracies, mean over models", ("depth", "width of threshold (octaves)", *names), rows)
         ],
-        metrics={"width": {str(depth): float(own.mean()) for depth, own in by_depth.items()}},
+        metrics={"width": {str(depth): width for depth, width in mean.items()}},
     )  # fmt: skip
 
 

@@ -185,7 +185,7 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
 
 
 def _drawn(config: Config, found: Found, gains: np.ndarray, times: np.ndarray) -> "Drawing":
-    chosen = np.unique(np.round(np.geomspace(1, config.components, 6)).astype(int)) - 1
+    chosen = np.unique(np.round(np.geomspace(1, config.components, 5)).astype(int)) - 1
     curves = {f"component {place + 1}": (found.seen, own, own, own) for place, own in zip(chosen, gains.T[chosen])}
     left = plots.SweepPanel(f"noise level {config.sigma:g}", "thousand images seen", "gain", curves)
     timed = np.isfinite(times)

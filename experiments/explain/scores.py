@@ -9,8 +9,8 @@ from dgu.analysis.stats.estimates import Estimate
 
 #: Noise levels are high from the first number on, and low below the second.
 HIGH, LOW = 2.0, 0.1
-#: A pixel that changes less than this share of the mean variance has no r^2 of its own.
-_LEAST = 1e-3
+#: The variance that a pixel is at least held to, as a share of the mean variance of pixels.
+_LEAST = 1e-2
 
 
 def nmse(found: np.ndarray, network: np.ndarray, skip: np.ndarray) -> Float[np.ndarray, "levels n"]:

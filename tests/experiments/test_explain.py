@@ -12,7 +12,7 @@ import pytest
 from dgu.analysis import ClassSeparation, flow_gains, gaussian_fit_kl
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
 from dgu.samplers import gaussian_flow
-from experiments.explain import STUDY, clocks, finite, hierarchy, learning, scores
+from experiments.explain import STUDY, clocks, finite, forms, hierarchy, learning, scores
 from experiments.explain.family import MIXTURE, POINTS, ByLevel, Design
 from experiments.explain.subject import Group
 
@@ -46,6 +46,36 @@ def test_what_is_chosen_on_one_half_is_judged_on_the_other():
     # The first half prefers candidate 0, which is worse on the second; the second half prefers candidate 1.
     assert scores.chosen(candidates, second)[0].tolist() == [2] * 4 + [3] * 4
     assert scores.least(candidates).tolist() == [0]
+
+
+def test_claims_compare_what_they_say():
+    """Outputs that miss a known share of what the network adds: a output of (1 - a) times the network's misses a^2."""
+    config, network = forms.PRESETS["smoke"], RNG.normal(size=(3, 8, 2, 2, 1))
+    family = tuple(config.design(KEY).forms())
+    share = {form.name: 0.9 for form in family}
+    share |= {"Gaussian": 0.6, "points": 0.8, "local points 3": 0.5, "local points 5": 0.4, "local Gaussian 3": 0.7}
+    share |= {forms.NETWORK: 0.0, forms.SKIP: 1.0, forms.RANDOM: 1.0, forms.SECOND: 0.2, forms.STATIONARY: 0.9}
+    outputs = {name: (1 - a) * network for name, a in share.items()}
+    # At the lowest level the smaller window is the better one.
+    outputs["local points 3"][2] = (1 - 0.3) * network[2]
+    sigmas, second = np.array([10.0, 1.0, 0.05]), np.arange(8) >= 4
+    found = forms.Found(sigmas, network, outputs, family, second)
+    claims = forms.claims_of(config, found)
+    value = lambda measured: pytest.approx(float(measured.value), abs=1e-9)  # noqa: E731
+    assert {band: 1 - 0.4**2 for band in ("high", "intermediate")} == {
+        band: value(claims["forms-explained"][band]) for band in ("high", "intermediate")
+    }
+    assert 1 - 0.3**2 == value(claims["forms-explained"]["low"])
+    assert 0.8**2 - 0.6**2 == value(claims["forms-gaussian-high"])
+    assert 0.6**2 - 0.4**2 == value(claims["forms-local"]["forms-local-gaussian"])
+    assert 0.8**2 - 0.4**2 == value(claims["forms-local"]["forms-local-points"])
+    assert 0.7**2 - 0.4**2 == value(claims["forms-beyond-gaussian"])
+    assert 0.4**2 - 0.2**2 == value(claims["forms-second"])
+    assert 1 - 0.3**2 == value(claims["forms-untrained"]["low"])
+    # Windows 5, 5 and 3 at falling levels.
+    assert 0.75**0.5 == value(claims["forms-window"])
+    none = forms.claims_of(config, forms.Found(np.array([10.0, 9.0, 8.0]), network, outputs, family, second))
+    assert "no noise level" in none["forms-local"].reason and list(none["forms-explained"]) == ["high"]
 
 
 def test_levels_have_the_denoiser_of_the_nearest_one():
@@ -133,11 +163,11 @@ def test_speciation_compares_two_crossings():
     kept = np.arange(20)[None] < np.array([20, 20, 5, 0])[:, None]
     kept = kept[:, np.random.default_rng(0).permutation(20)]
     separation = ClassSeparation(sigmas, np.array([4.0, 2.0, 1.0, 0.5]), np.ones(4))
-    found = clocks.Found(1.0, 1.0, sigmas, np.ones((4, 2)), separation, kept, np.ones(1), np.ones((2, 2)), 1.0)
-    # Half are kept at two thirds of the way, in log sigma, from 1 to 2; the classes stand out up to 2.
+    found = clocks.Found(1.0, 2.0, sigmas, np.ones((4, 2)), separation, kept, np.ones(1), np.ones((2, 2)), 1.0)
+    # Half are kept at two thirds of the way, in log sigma, from 1 to 2; the variance between classes is that of 2.
     assert float(clocks.speciation(found).value) == pytest.approx(2 / 3 - 1, abs=1e-9)
     never = clocks.speciation(dataclasses.replace(found, kept=np.ones((4, 20), bool)))
-    assert "outside" in never.reason
+    assert "none of the levels" in never.reason
 
 
 def test_widths_are_octaves_between_two_shares_of_the_range():

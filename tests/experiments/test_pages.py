@@ -82,7 +82,7 @@ def declared(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["audit", "concentration", "generalization", "hidden_gaussian", "molrg", "universality"]
+    "name", ["audit", "concentration", "explain", "generalization", "hidden_gaussian", "molrg", "universality"]
 )
 def test_every_study_declares_its_terms_and_whole_statements(name):
     study, claims = declared(name)
