@@ -166,7 +166,7 @@ def test_a_study_without_a_guide_explains_all(capsys):
         parse(presets, ["--size", "2", "-h"], name="plain", description="What?", guide=Guide(("--size",)))
     short = capsys.readouterr().out
     assert "--size INT" in short and "--inners.count" not in short and "--seed INT" in short
-    assert short.endswith("--help-all explains:\n  --inners.* (2)  Said of the field.\n")
+    assert short.endswith("--help-all explains:\n  --log\n  --inners.* (2)  Said of the field.\n")
 
 
 @pytest.mark.parametrize("name", WITH_PRESETS)
