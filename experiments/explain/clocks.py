@@ -287,12 +287,13 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
         f"half of the network's U-turns{asked} keep the class": half,
     }
     rows = [(name, level if np.isfinite(level) else "none of those studied") for name, level in levels.items()]
+    kept = f"in half of the cases at {half:.3g}" if np.isfinite(half) else "in half of the cases at no level studied"
     top = max(float(found.map.max()), np.finfo(float).tiny)
     return Findings(
         "From the training images alone: samples would collapse onto them below a noise level of "
         f"{found.collapse:.3g}, and the variance between classes is that of noise of {found.speciation:.3g}. Held-out "
-        f"images that are noised and sampled back by the network{asked} keep their class in half of the cases at "
-        f"{half:.3g} (the classifier reads {100 * found.accuracy:.0f} % of the clean images right).",
+        f"images that are noised and sampled back by the network{asked} keep their class {kept} (the classifier "
+        f"reads {100 * found.accuracy:.0f} % of the clean images right).",
         claims={
             "clocks-collapse": weights[3],
             "clocks-speciation": speciation(found),

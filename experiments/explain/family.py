@@ -89,8 +89,10 @@ class Design:
         """The component of each training image: its class, or where all have one class its cluster by k-means."""
         if len(np.unique(group.classes)) > 1:
             return group.classes
-        found = analysis.kmeans(group.train, self.clusters, self.key, restarts=3)
-        return np.asarray(found.labels)
+        marks = np.array(analysis.kmeans(group.train, self.clusters, self.key, restarts=3).labels)
+        sizes = np.bincount(marks)
+        marks[sizes[marks] < 2] = sizes.argmax()  # One image has no covariance.
+        return marks
 
     def forms(self) -> list[Form]:
         """The whole family."""

@@ -65,8 +65,8 @@ CLAIMS = (
         "The images of equivariant training points are as near to the network's as Kamb and Ganguli (arXiv 2412.20292) "
         f"report for Fashion-MNIST and their convolutional networks: the median {_R2} is {PUBLISHED:g} or more.",
         at_least(PUBLISHED),
-        note="Their networks have no attention and no classes; their windows grow to the whole image as the noise does, "
-        "those of this run are no wider than --forms.equivariant-windows, and know fewer training images.",
+        note="Their networks have no attention and no classes; their windows grow to the whole image as the noise "
+        "does, those of this run are no wider than --forms.equivariant-windows, and know fewer training images.",
         one_network=True,
     ),
     Claim(
@@ -88,8 +88,8 @@ CLAIMS = (
                 at_least(0.0),
             ),
         ),
-        note="The equivariant points are fewer (--forms.equivariant-images of each class) and their windows are no wider "
-        "than --forms.equivariant-windows: windows at all places cost hundreds of times as much.",
+        note="The equivariant points are fewer (--forms.equivariant-images of each class) and their windows are no "
+        "wider than --forms.equivariant-windows: windows at all places cost hundreds of times as much.",
         one_network=True,
     ),
     Claim(

@@ -3,6 +3,7 @@ computations, claims from what is measured, and refusals."""
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import pytest
 from dgu.analysis import ClassSeparation, flow_gains, gaussian_fit_kl
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
 from dgu.samplers import gaussian_flow
-from experiments.explain import STUDY, clocks, finite, forms, hierarchy, learning, scores
+from experiments.explain import STUDY, clocks, finite, forms, forms_report, hierarchy, learning, scores
 from experiments.explain.family import MIXTURE, POINTS, ByLevel, Design
 from experiments.explain.subject import Group
 
@@ -74,6 +75,12 @@ def test_claims_compare_what_they_say():
     assert 1 - 0.3**2 == value(claims["forms-untrained"]["low"])
     # Windows 5, 5 and 3 at falling levels.
     assert 0.75**0.5 == value(claims["forms-window"])
+    subject = SimpleNamespace(config=SimpleNamespace(checkpoint="net"), about="images", count=7, conditional=False)
+    findings = forms_report.report(config, subject, found)
+    assert set(findings.figures) == {figure.name for figure in forms.FIGURES}
+    nearest = findings.tables[0].rows
+    assert [row[1] for row in nearest] == ["local points 5", "local points 5", "local points 3"]
+    assert nearest[0][2].startswith("0.16 [") and "0.09 [0.09, 0.09] at low noise" in findings.answer
     none = forms.claims_of(config, forms.Found(np.array([10.0, 9.0, 8.0]), network, outputs, family, second))
     assert "no noise level" in none["forms-local"].reason and list(none["forms-explained"]) == ["high"]
 
