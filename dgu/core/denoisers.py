@@ -171,8 +171,8 @@ def check_range(denoiser: Any, name: str, sigmas: Any) -> None:
 
 
 def map_batch(
-    denoiser: Denoiser, x: Float[ArrayLike, "n *event"], sigma: Float[ArrayLike, "n"], axis_name: str = "batch"
-) -> Float[Array, "n *event"]:
+    denoiser: Denoiser, x: Float[ArrayLike, " n *event"], sigma: Float[ArrayLike, " n"], axis_name: str = "batch"
+) -> Float[Array, " n *event"]:
     """The denoiser on every example with its own noise level; the batch axis is bound to ``axis_name``."""
     return _mapped(as_pytree(denoiser), jnp.asarray(x), jnp.asarray(sigma), axis_name)
 

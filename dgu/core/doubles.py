@@ -19,7 +19,7 @@ from dgu.core import linalg
 _FEW = 1024
 
 
-def eigh(matrix: Float64[np.ndarray, "n n"]) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n n"]]:
+def eigh(matrix: Float64[np.ndarray, "n n"]) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, "n n"]]:
     """Eigenvalues, ascending, and eigenvectors, in columns, of a symmetric matrix. NumPy float64 in and out."""
     if not _on_accelerator(len(matrix)):
         values, vectors = scipy.linalg.eigh(matrix)

@@ -25,7 +25,7 @@ DIFFERENCE_ERROR = 1e-9
 
 
 def differences(
-    rows: Float[np.ndarray, "n d"], numbers: Int[np.ndarray, "p"], others: Float[np.ndarray, "m d"]
+    rows: Float[np.ndarray, "n d"], numbers: Int[np.ndarray, " p"], others: Float[np.ndarray, "m d"]
 ) -> Float[np.ndarray, "p m"]:
     """Euclidean distances, in float64 by differences, of the rows of these numbers to all of the others."""
     single = rows.dtype.itemsize <= 4 and others.dtype.itemsize <= 4  # Its squares never leave the range of float64.
@@ -85,7 +85,7 @@ def rounding(dtype: np.dtype, width: int) -> tuple[float, float]:
 
 
 def squared_bounds(
-    queries: Float[np.ndarray, "n d"], rows: Float[np.ndarray, "m d"], centre: Float[np.ndarray, "d"]
+    queries: Float[np.ndarray, "n d"], rows: Float[np.ndarray, "m d"], centre: Float[np.ndarray, " d"]
 ) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
     """Lower and upper bounds of all squared distances, from products of the centred rows in float64."""
     relative, absolute = rounding(np.dtype(np.float64), queries.shape[1])
@@ -97,7 +97,7 @@ def squared_bounds(
     return total - slack, total + slack
 
 
-def mean_row(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d"]:
+def mean_row(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
     """Their mean, in their own dtype: where the norms of the products are taken from."""
     return rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
 
@@ -116,7 +116,7 @@ class Balls:
         self,
         exact: Float[np.ndarray, "m d"],
         centres: Float[np.ndarray, "m d"],
-        radii: Float[np.ndarray, "m"],
+        radii: Float[np.ndarray, " m"],
         shift: int,
         exponent: int,
     ):
@@ -134,7 +134,7 @@ class Balls:
         queries: Float[np.ndarray, "n d"],
         first: int,
         unsure: Bool[np.ndarray, "n balls"],
-    ) -> Int[np.ndarray, "n"]:
+    ) -> Int[np.ndarray, " n"]:
         """How many of the pairs that are ``unsure`` are inside, for each query; balls are numbered from ``first``.
 
         The queries are given twice, in the units of the centres: for differences and for products.

@@ -59,7 +59,7 @@ def triangle(matrix: Float[Array, "*k m n"]) -> Float[Array, "*k n n"]:
     return _over_leading_axes(_triangle, matrix)
 
 
-def solve_triangular(upper: Float[Array, "n n"], right: Float[Array, "n *p"], *, transposed: bool = False) -> Array:
+def solve_triangular(upper: Float[Array, "n n"], right: Float[Array, " n *p"], *, transposed: bool = False) -> Array:
     """The x with ``R x = right``, or ``R^T x = right``; R is the upper triangle of ``upper``."""
     upper, right = _unsplit(upper, 2), _unsplit(right, right.ndim)
     triangle = jnp.triu(upper)

@@ -35,15 +35,15 @@ def noisy_input(
 
 
 def noisy_batch(
-    key: Key, images: Num[ArrayLike, "n *event"], sigma: Scalar, level: Int[ArrayLike, ""] = 0
-) -> Float[Array, "n *event"]:
+    key: Key, images: Num[ArrayLike, " n *event"], sigma: Scalar, level: Int[ArrayLike, ""] = 0
+) -> Float[Array, " n *event"]:
     """``noisy_input`` of every image of a batch, whose numbers are their places in it."""
     key, rows = keys.threefry(key), as_jax_floats("images", images)
     numbers = jnp.arange(len(rows), dtype=jnp.int32)
     return jax.vmap(lambda image, number: noisy_input(key, image, number, sigma, level))(rows, numbers)
 
 
-def checked_images(images: Num[ArrayLike, "n *event"], at_least: int, name: str = "images") -> np.ndarray:
+def checked_images(images: Num[ArrayLike, " n *event"], at_least: int, name: str = "images") -> np.ndarray:
     """The images as an array of float32 or float64; ``InputError`` where they are too few, no numbers, or not
     finite.
     """
@@ -57,8 +57,8 @@ def checked_images(images: Num[ArrayLike, "n *event"], at_least: int, name: str 
 
 
 def checked_levels(
-    sigmas: Num[ArrayLike, "levels"], denoisers: Mapping[str, Denoiser]
-) -> Float64[np.ndarray, "levels"]:
+    sigmas: Num[ArrayLike, " levels"], denoisers: Mapping[str, Denoiser]
+) -> Float64[np.ndarray, " levels"]:
     """Noise levels in float64, 0 or more and within every denoiser's range."""
     levels = as_doubles("sigmas", sigmas)
     usable = levels.size > 0 and bool((np.isfinite(levels) & (levels >= 0)).all())
@@ -84,7 +84,7 @@ def over_levels(
     one: Callable[[Array, Array, Array, Array], PyTree],
     blocks: Num[Array, "blocks size *row"],
     numbers: Int[Array, "blocks size"],
-    sigmas: Float[Array, "levels"],
+    sigmas: Float[Array, " levels"],
 ) -> PyTree:
     """``one(row, number, sigma, level)`` of every row at every level, ``(levels * blocks, size, ...)``, levels
     outermost.

@@ -15,7 +15,7 @@ from jaxtyping import Float, Integer, Num, PRNGKeyArray
 Scalar: TypeAlias = Float[ArrayLike, ""]
 Event: TypeAlias = Float[Array, "*event"]
 Images: TypeAlias = Num[ArrayLike, "n h w c"]
-Labels: TypeAlias = Integer[ArrayLike, "n"]
+Labels: TypeAlias = Integer[ArrayLike, " n"]
 PyTree: TypeAlias = Any
 if TYPE_CHECKING:
     Key: TypeAlias = PRNGKeyArray

@@ -22,7 +22,7 @@ _FEWEST_COPIES, _SHARE_OF_COPIES = 8, 1 / 2
 _EXPECTED_REPETITIONS = 7
 
 
-def check_images(name: str, images: Num[np.ndarray, "n *event"]) -> None:
+def check_images(name: str, images: Num[np.ndarray, " n *event"]) -> None:
     """A set of images can be measured: all are finite, hardly any has a single colour, and they differ.
 
     Raises:
@@ -40,8 +40,8 @@ def check_images(name: str, images: Num[np.ndarray, "n *event"]) -> None:
 
 
 def check_comparable(
-    first: tuple[str, Num[np.ndarray, "n *event"]],
-    second: tuple[str, Num[np.ndarray, "m *other"]],
+    first: tuple[str, Num[np.ndarray, " n *event"]],
+    second: tuple[str, Num[np.ndarray, " m *other"]],
     *,
     shape_advice: str = "",
     range_advice: str = "",
@@ -75,7 +75,7 @@ def check_comparable(
 
 
 def check_apart(
-    first: tuple[str, Num[np.ndarray, "n *event"]], second: tuple[str, Num[np.ndarray, "m *other"]]
+    first: tuple[str, Num[np.ndarray, " n *event"]], second: tuple[str, Num[np.ndarray, " m *other"]]
 ) -> None:
     """One set of images is not (a part of) another by mistake; a model that repeats training images is let through.
 

@@ -233,7 +233,7 @@ def _decode_all(
 
 
 def write_edm_zip(
-    path: Path | str, images: Num[np.ndarray, "n h w c"], labels: Integer[np.ndarray, "n"] | None = None
+    path: Path | str, images: Num[np.ndarray, "n h w c"], labels: Integer[np.ndarray, " n"] | None = None
 ) -> None:
     """Write images in EDM's layout: stored PNGs ``00000/img00000000.png`` and ``dataset.json``.
 

@@ -280,7 +280,7 @@ def _planar_rows(rows: np.ndarray, path: Path) -> np.ndarray:
 def write_npz(
     path: Path | str,
     images: Shaped[np.ndarray, "n h w c"],
-    labels: Integer[np.ndarray, "n"] | None = None,
+    labels: Integer[np.ndarray, " n"] | None = None,
     class_names: Iterable[str] | None = None,
 ) -> None:
     """Write ``images``, ``labels`` and ``class_names`` as a compressed npz that ``load`` reads.

@@ -95,7 +95,7 @@ def area_mean(images: Shaped[np.ndarray, "n h w c"], size: int) -> Shaped[np.nda
     return images.reshape(count, size, block, size, block, channels).mean(axis=(2, 4), dtype=np.float32)
 
 
-def subset(count: int, max_size: int, seed: int = 0) -> Int[np.ndarray, "k"]:
+def subset(count: int, max_size: int, seed: int = 0) -> Int[np.ndarray, " k"]:
     """EDM's subset rule: shuffle ``arange(count)`` by ``RandomState(seed)``, take the first ``max_size``, sort them.
 
     ``max_size >= count`` keeps everything. Source: ``Dataset.__init__`` of the EDM and StyleGAN3 training code; kept

@@ -23,7 +23,7 @@ class PixelScale:
     std: np.ndarray
 
     @classmethod
-    def fit(cls, images: Num[np.ndarray, "n *event"]) -> "PixelScale":
+    def fit(cls, images: Num[np.ndarray, " n *event"]) -> "PixelScale":
         """The means and standard deviations (``ddof=0``) of each pixel, accumulated in float64.
 
         Raises:
@@ -38,11 +38,11 @@ class PixelScale:
         constant = images.min(axis=0) == images.max(axis=0)
         return cls(mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32))
 
-    def apply(self, images: Num[np.ndarray, "n *event"]) -> Float[np.ndarray, "n *event"]:
+    def apply(self, images: Num[np.ndarray, " n *event"]) -> Float[np.ndarray, " n *event"]:
         """``(x - mean) / std``."""
         return (as_floats("images", images) - self.mean) / self.std
 
-    def invert(self, scaled: Num[np.ndarray, "n *event"]) -> Float[np.ndarray, "n *event"]:
+    def invert(self, scaled: Num[np.ndarray, " n *event"]) -> Float[np.ndarray, " n *event"]:
         """``x = mean + std z``."""
         return self.mean + self.std * as_floats("scaled", scaled)
 

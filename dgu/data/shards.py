@@ -44,7 +44,7 @@ def check_shard_size(path: Path, shape: tuple[int, ...]) -> None:
         raise InputError(f"{path}: shard of {size} bytes; must be {wanted} (delete it to make it again)")
 
 
-def write_shard(path: Path, images: Float[np.ndarray, "n *event"]) -> None:
+def write_shard(path: Path, images: Float[np.ndarray, " n *event"]) -> None:
     """Write float32 samples with their checksum, whole or not at all."""
     whole = BytesIO()
     np.save(whole, images, allow_pickle=False)
@@ -52,7 +52,7 @@ def write_shard(path: Path, images: Float[np.ndarray, "n *event"]) -> None:
     write_atomic(path, lambda file: file.write(whole.getbuffer()))
 
 
-def open_shard(path: Path, shape: tuple[int, ...]) -> Float[np.ndarray, "n *event"]:
+def open_shard(path: Path, shape: tuple[int, ...]) -> Float[np.ndarray, " n *event"]:
     """The samples of a shard, mapped from disk; all of it is checked when a process opens it for the first time.
 
     Raises:

@@ -68,14 +68,14 @@ def split_classes(
     return {part: np.stack([images[label, places[part]] for label, places in enumerate(rows)]) for part in sizes}
 
 
-def digests(images: Float[np.ndarray, "n *event"]) -> Int[np.ndarray, "n"]:
+def digests(images: Float[np.ndarray, " n *event"]) -> Int[np.ndarray, " n"]:
     """A 64-bit content hash (BLAKE2b) of each image."""
     rows = np.ascontiguousarray(images).reshape(len(images), -1)
     whole = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
     return np.frombuffer(whole, np.int64)
 
 
-def check_no_duplicates(images: Float[np.ndarray, "n *event"], name: str) -> None:
+def check_no_duplicates(images: Float[np.ndarray, " n *event"], name: str) -> None:
     """Raise ``InputError`` if two images of a pool are equal: they could fall on both sides of a split."""
     hashes = digests(images)
     unique = len(np.unique(hashes))

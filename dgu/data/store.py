@@ -151,7 +151,7 @@ class SampleStore:
             at = stop
         return gaps
 
-    def write(self, label: int, start: int, images: Num[np.ndarray, "n *event"]) -> None:
+    def write(self, label: int, start: int, images: Num[np.ndarray, " n *event"]) -> None:
         """Store samples ``start, start + 1, ...`` of a class as one shard.
 
         Raises:
@@ -179,7 +179,7 @@ class SampleStore:
             raise InputError(f"sample {index} of class {label} holds NaN or infinite values; all must be finite")
         write_shard(self._shard(label, start, start + len(images)), images)
 
-    def read(self, label: int, which: int | Integer[np.ndarray, "n"]) -> Float[np.ndarray, "n *event"]:
+    def read(self, label: int, which: int | Integer[np.ndarray, " n"]) -> Float[np.ndarray, " n *event"]:
         """Samples of a class, float32: the first ``which``, or those with the indices ``which``, in that order.
 
         The first time a process reads from a shard all of it is checked; later only the pages that hold the samples are
@@ -206,7 +206,7 @@ class SampleStore:
             images[rows] = shard_images[indices[rows] - start]
         return images
 
-    def read_equally(self) -> tuple[Float[np.ndarray, "n *event"], Int[np.ndarray, "n"]]:
+    def read_equally(self) -> tuple[Float[np.ndarray, " n *event"], Int[np.ndarray, " n"]]:
         """Equally many samples of every class present, and their labels: class by class, from sample 0 on.
 
         As many of each as the class has that lacks a sample first.

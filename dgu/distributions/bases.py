@@ -96,7 +96,7 @@ class MultivariateStudentT(_StudentT):
 
 
 def student_from_gaussian(
-    rows: Num[ArrayLike, "n d"], mean: Num[ArrayLike, "e"], key: Key, degrees_of_freedom: int = 3
+    rows: Num[ArrayLike, "n d"], mean: Num[ArrayLike, " e"], key: Key, degrees_of_freedom: int = 3
 ) -> Float[np.ndarray, "n d"]:
     """Rows of the multivariate t law from Gaussian ones: ``mean + (row - mean) / r``, ``r^2`` a chi-square variable.
 

@@ -77,7 +77,7 @@ class BoxMixture:
         noise = jnp.asarray(sigma, x.dtype)
         return x + jnp.square(noise) * jax.grad(self.log_density)(x, noise)
 
-    def draw(self, key: Key) -> Float[Array, "d"]:
+    def draw(self, key: Key) -> Float[Array, " d"]:
         """One example: ``jax.vmap`` it over keys."""
         key = threefry(key)
         pick, place = jax.random.split(key)

@@ -63,7 +63,7 @@ def fit_gaussian(rows: Num[ArrayLike, "n d"]) -> GaussianRoot:
     return GaussianRoot(mean[0], jnp.matmul(directions.T * deviations[None, :], directions, precision=_HIGHEST))
 
 
-def draw_gaussian(gaussian: GaussianRoot, key: Key, indices: Integer[ArrayLike, "m"]) -> Float[Array, "m d"]:
+def draw_gaussian(gaussian: GaussianRoot, key: Key, indices: Integer[ArrayLike, " m"]) -> Float[Array, "m d"]:
     """Samples number ``indices`` of one Gaussian, ``(m, d)``. Pure: ``vmap`` it over classes and replicates.
 
     ``key`` is the Gaussian's own: ``class_key(key, label)`` gives what ``GaussianMixtureSampler`` uses. Sample ``i`` is
@@ -137,7 +137,7 @@ class GaussianMixtureSampler:
     shape: tuple[int, ...] = field(metadata={"static": True})
 
     @classmethod
-    def fit(cls, images: Num[ArrayLike, "n *event"], labels: Sequence[Any] | ArrayLike) -> "GaussianMixtureSampler":
+    def fit(cls, images: Num[ArrayLike, " n *event"], labels: Sequence[Any] | ArrayLike) -> "GaussianMixtureSampler":
         """Fit one Gaussian (mean, covariance with ``ddof=1``) to the images of each label.
 
         A class's fit depends on its own images alone, and classes are spread over all devices and hosts. They may
@@ -195,7 +195,7 @@ class GaussianMixtureSampler:
         indices: Sequence[Any] | ArrayLike,
         *,
         batch_size: int = 256,
-    ) -> Float[Array, "m *event"]:
+    ) -> Float[Array, " m *event"]:
         """Samples number ``indices`` of class ``label``: ``(len(indices), *event)``, neither clipped nor quantised.
 
         Sample ``i`` depends on ``(key, label, i)`` alone; give every arm, split and replicate its own key

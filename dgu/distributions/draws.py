@@ -19,7 +19,7 @@ from dgu.core.keys import threefry
 from dgu.core.typing import Key, Scalar
 
 
-def draw_examples(target: Any, key: Key, count: int) -> Float[Array, "n *event"]:
+def draw_examples(target: Any, key: Key, count: int) -> Float[Array, " n *event"]:
     """``count`` independent examples; example i depends on ``(key, i)`` alone, so that a smaller set begins a larger
     one.
 
@@ -36,7 +36,7 @@ def _draw(target: Any, key: Key, count: int) -> Array:
     return jax.vmap(lambda i: target.draw(jax.random.fold_in(key, i)))(jnp.arange(count))
 
 
-def log_densities(target: Any, x: Num[ArrayLike, "n *event"], sigma: Scalar | int) -> Float[Array, "n"]:
+def log_densities(target: Any, x: Num[ArrayLike, " n *event"], sigma: Scalar | int) -> Float[Array, " n"]:
     """``target.log_density(x_i, sigma)`` in nats of each row; of a ``ScoreOfDensity`` the second argument is the time.
 
     Raises:

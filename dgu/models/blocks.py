@@ -157,11 +157,11 @@ class GroupNorm(nnx.GroupNorm):
     """
 
     def __call__(  # type: ignore[override]
-        self, x: Float[Array, "h w c"], scale: Float[Array, "c"] | None = None, shift: Float[Array, "c"] | None = None
+        self, x: Float[Array, "h w c"], scale: Float[Array, " c"] | None = None, shift: Float[Array, " c"] | None = None
     ) -> Float[Array, "h w c"]:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
-        def group_mean(values: Float[Array, "h w c"]) -> Float[Array, "c"]:
+        def group_mean(values: Float[Array, "h w c"]) -> Float[Array, " c"]:
             """The mean over the pixels and channels of each group, for each channel."""
             # Pixels first, and then a small matrix product in place of a mean and a repetition: both keep the loops
             # over pixels free of indexing by group, which XLA does not vectorise on CPUs and which took five times as
@@ -195,7 +195,7 @@ def dropout(x: Float[Array, "*s"], rate: float, key: Key | None) -> Float[Array,
     return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
 
 
-def positional_embedding(c: Float[Array, ""], channels: int, *, endpoint: bool = False) -> Float[Array, "{channels}"]:
+def positional_embedding(c: Float[Array, ""], channels: int, *, endpoint: bool = False) -> Float[Array, " {channels}"]:
     """``[cos(c w), sin(c w)]`` with ``w_i = 10000^(-i / (channels / 2))``; with ``endpoint`` the last ``w`` is
     1/10000.
     """
@@ -204,7 +204,7 @@ def positional_embedding(c: Float[Array, ""], channels: int, *, endpoint: bool =
     return jnp.concatenate([jnp.cos(c * w), jnp.sin(c * w)])
 
 
-def dropped_label(label: Float[Array, "l"], rate: float, key: Key | None) -> Float[Array, "l"]:
+def dropped_label(label: Float[Array, " l"], rate: float, key: Key | None) -> Float[Array, " l"]:
     """The label, or in training (``key`` given), with probability ``rate``, zeros."""
     key = None if key is None else threefry(key)
     if key is None or not rate:
@@ -267,7 +267,7 @@ class UNetBlock(nnx.Module):
             self.proj = make_conv(spec.out, spec.out, 1, zero=True)
 
     def __call__(
-        self, x: Float[Array, "h w c"], embedding: Float[Array, "e"], key: Key | None = None
+        self, x: Float[Array, "h w c"], embedding: Float[Array, " e"], key: Key | None = None
     ) -> Float[Array, "h2 w2 c2"]:
         key = None if key is None else threefry(key)
         spec, style = self.spec, self.style
@@ -284,7 +284,7 @@ class UNetBlock(nnx.Module):
         self,
         x: Float[Array, "h w c"],
         skip: Float[Array, "h w s"] | None,
-        embedding: Float[Array, "e"],
+        embedding: Float[Array, " e"],
         key: Key | None,
         *,
         remat: bool,

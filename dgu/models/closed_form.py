@@ -55,7 +55,7 @@ class GaussianDenoiser:
         return mean + jnp.dot(basis, gain * modes, precision=jax.lax.Precision.HIGHEST).reshape(x.shape)
 
     @classmethod
-    def fit(cls, images: Num[ArrayLike, "n *event"], ddof: int = 0) -> "GaussianDenoiser":
+    def fit(cls, images: Num[ArrayLike, " n *event"], ddof: int = 0) -> "GaussianDenoiser":
         """The Gaussian with the mean of ``images`` and their covariance ``Xc^T Xc / (n - ddof)``.
 
         Computed on the host in float64 and returned in the dtype of ``images``. With ``n < d`` the basis comes from the

@@ -52,7 +52,7 @@ def _normalised(x: Float[Array, "t w"]) -> Float[Array, "t w"]:
     return (centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + 1e-6)).astype(x.dtype)
 
 
-def _modulated(x: Float[Array, "t w"], scale: Float[Array, "w"], shift: Float[Array, "w"]) -> Float[Array, "t w"]:
+def _modulated(x: Float[Array, "t w"], scale: Float[Array, " w"], shift: Float[Array, " w"]) -> Float[Array, "t w"]:
     return _normalised(x) * (1 + scale)[None] + shift[None]
 
 
@@ -80,7 +80,7 @@ class DiTBlock(nnx.Module):
         self.mlp1 = linear(hidden, width, init, dtype, rngs)
         self.modulation = _zero_linear(width, 6 * width, dtype, rngs)
 
-    def __call__(self, x: Float[Array, "t w"], e: Float[Array, "w"]) -> Float[Array, "t w"]:
+    def __call__(self, x: Float[Array, "t w"], e: Float[Array, " w"]) -> Float[Array, "t w"]:
         t1, s1, g1, t2, s2, g2 = jnp.split(self.modulation(jax.nn.silu(e)), 6)
         x = x + g1[None] * self._attention(_modulated(x, s1, t1))
         return x + g2[None] * self.mlp1(jax.nn.gelu(self.mlp0(_modulated(x, s2, t2)), approximate=True))
@@ -118,7 +118,7 @@ class DiT(nnx.Module):
         self,
         x: Float[Array, "h w c"],
         c_noise: Float[Array, ""],
-        label: Float[Array, "l"] | None = None,
+        label: Float[Array, " l"] | None = None,
         augment_label: None = None,
         key: Key | None = None,
         *,

@@ -97,8 +97,8 @@ class EDMNetwork:
         params: PyTree,
         x: Float[Array, "h w c"],
         c_noise: Float[Array, ""],
-        label: Float[Array, "l"] | None = None,
-        augment_label: Float[Array, "a"] | None = None,
+        label: Float[Array, " l"] | None = None,
+        augment_label: Float[Array, " a"] | None = None,
         *,
         key: Key | None = None,
     ) -> Float[Array, "h w o"]:
@@ -166,7 +166,7 @@ class EDMNetwork:
 
         return with_unit_weights(params)
 
-    def _label_vector(self, labels: ArrayLike, dtype: Any) -> Float[Array, "l"]:
+    def _label_vector(self, labels: ArrayLike, dtype: Any) -> Float[Array, " l"]:
         labels = jnp.asarray(labels)
         if jnp.issubdtype(labels.dtype, jnp.integer) and labels.ndim == 0:
             return jax.nn.one_hot(labels, self.unet.label_dim, dtype=dtype)

@@ -90,7 +90,7 @@ class MPFourier(nnx.Module):
         self.freqs = Constant(2 * math.pi * jax.random.normal(rngs.params(), (channels,), jnp.float32))
         self.phases = Constant(2 * math.pi * jax.random.uniform(rngs.params(), (channels,), jnp.float32))
 
-    def __call__(self, c: Float[Array, ""]) -> Float[Array, "n"]:
+    def __call__(self, c: Float[Array, ""]) -> Float[Array, " n"]:
         freqs, phases = (jax.lax.stop_gradient(given[...]).astype(c.dtype) for given in (self.freqs, self.phases))
         return jnp.cos(freqs * c + phases) * math.sqrt(2)
 
@@ -124,7 +124,7 @@ class EDM2Block(nnx.Module):
             self.attn_proj = MPLayer((1, 1, spec.out, spec.out), dtype, rngs)
 
     def __call__(
-        self, x: Float[Array, "h w c"], embedding: Float[Array, "e"], key: Key | None = None
+        self, x: Float[Array, "h w c"], embedding: Float[Array, " e"], key: Key | None = None
     ) -> Float[Array, "h2 w2 c2"]:
         key = None if key is None else threefry(key)
         spec, config = self.spec, self.config
@@ -147,7 +147,7 @@ class EDM2Block(nnx.Module):
         self,
         x: Float[Array, "h w c"],
         skip: Float[Array, "h w s"] | None,
-        embedding: Float[Array, "e"],
+        embedding: Float[Array, " e"],
         key: Key | None,
         *,
         remat: bool,
@@ -208,8 +208,8 @@ class EDM2UNet(nnx.Module):
         self,
         x: Float[Array, "h w c"],
         c_noise: Float[Array, ""],
-        label: Float[Array, "l"] | None = None,
-        augment_label: Float[Array, "a"] | None = None,
+        label: Float[Array, " l"] | None = None,
+        augment_label: Float[Array, " a"] | None = None,
         key: Key | None = None,
         *,
         remat: bool = False,
@@ -240,7 +240,7 @@ class EDM2UNet(nnx.Module):
         """``u``, the logarithm of the network's own estimate of its weighted squared error (of one entry)."""
         return self.logvar_linear(self.logvar_fourier(c_noise))[0]
 
-    def _embed(self, c_noise: Float[Array, ""], label: Float[Array, "l"] | None) -> Float[Array, "e"]:
+    def _embed(self, c_noise: Float[Array, ""], label: Float[Array, " l"] | None) -> Float[Array, " e"]:
         """The embedding of noise level and class; None is the zero vector, which is weighed like any other."""
         config = self.config
         e = self.emb_noise(self.emb_fourier(c_noise))

@@ -13,9 +13,9 @@ from dgu.models.mixtures import MoLRGDenoiser
 
 
 def gaussian_mixture(
-    weights: Sequence[float] | Num[ArrayLike, "k"],
+    weights: Sequence[float] | Num[ArrayLike, " k"],
     means: Num[ArrayLike, "k d"],
-    covariances: Num[ArrayLike, "k *cov"],
+    covariances: Num[ArrayLike, " k *cov"],
 ) -> MoLRGDenoiser:
     """``sum_k w_k N(m_k, C_k)`` with covariances of full rank, isotropic ones by their variance.
 

@@ -59,7 +59,7 @@ class LinearNetwork:
         return (out + params["bias"].astype(x.dtype)).reshape(x.shape)
 
     def maps(
-        self, params: PyTree, sigmas: Num[np.ndarray, "levels"]
+        self, params: PyTree, sigmas: Num[np.ndarray, " levels"]
     ) -> tuple[Float64[np.ndarray, "levels d d"], Float64[np.ndarray, "levels d"]]:
         """Weights W and biases of the maps ``W x + b``, from parameters with a leading axis of levels."""
         scale = 1 / np.sqrt(as_doubles("sigmas", sigmas) ** 2 + self.sigma_data**2)

@@ -82,7 +82,7 @@ class LinearDenoiser:
         return ((1 - share) * at(upper - 1) + share * at(upper)).reshape(x.shape)
 
     @classmethod
-    def of_gaussian(cls, gaussian: GaussianDenoiser, sigmas: Num[np.ndarray, "levels"]) -> "LinearDenoiser":
+    def of_gaussian(cls, gaussian: GaussianDenoiser, sigmas: Num[np.ndarray, " levels"]) -> "LinearDenoiser":
         """The maps that a Gaussian's posterior mean is: ``W = U diag(lam / (lam + sigma^2)) U^T``, ``b = (I - W)
         mean``.
 

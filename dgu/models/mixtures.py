@@ -129,7 +129,7 @@ class MoLRGDenoiser:
         return MoLRGDenoiser(weights, means, bases, variances, self.noise_std)
 
     @at_least_single
-    def responsibilities(self, x: Event, sigma: Scalar) -> Float[Array, "K"]:
+    def responsibilities(self, x: Event, sigma: Scalar) -> Float[Array, " K"]:
         """The posterior probability of each component, ``w`` of the class: it sums to 1."""
         return jax.nn.softmax(self._components(x, sigma).scores)
 
@@ -309,7 +309,7 @@ class EmpiricalDenoiser:
         rows = as_native("data", self.data)
         return as_jax_floats("data", rows[jax.random.randint(key, (), 0, len(rows))])
 
-    def _sums(self, x: Event, sigma: Scalar) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, "d"]]:
+    def _sums(self, x: Event, sigma: Scalar) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, " d"]]:
         """The largest exponent m, ``sum_j exp(l_j - m)`` and ``sum_j exp(l_j - m) data_j``."""
         shape = np.shape(self.data)
         require(len(shape) >= 1 and shape[0] >= 1, "data.shape", shape, "(N, *event), N at least 1")

@@ -85,7 +85,7 @@ class MLPDenoiser:
         c = edm_coefficients(jnp.asarray(sigma, x.dtype), self.sigma_data)
         return c.skip * x + c.out * self._raw(c.inp * x.ravel(), c.noise).reshape(x.shape)
 
-    def _raw(self, u: Float[Array, "d"], c_noise: Float[Array, ""]) -> Float[Array, "d"]:
+    def _raw(self, u: Float[Array, " d"], c_noise: Float[Array, ""]) -> Float[Array, " d"]:
         p = {name: jnp.asarray(leaf, u.dtype) for name, leaf in self.parameters.items()}
         phase = c_noise * jnp.arange(1, _FREQUENCIES + 1, dtype=u.dtype)
         level = jnp.concatenate([jnp.cos(phase), jnp.sin(phase)])

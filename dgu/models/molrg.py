@@ -53,8 +53,8 @@ class MoLRG:
     @classmethod
     def of(
         cls,
-        weights: Num[ArrayLike, "K"],
-        means: Num[ArrayLike, "K *event"],
+        weights: Num[ArrayLike, " K"],
+        means: Num[ArrayLike, " K *event"],
         bases: Sequence[ArrayLike] | Array | np.ndarray,
         variances: Sequence[ArrayLike] | Array | np.ndarray,
         noise_std: float = 0.0,
@@ -108,8 +108,8 @@ class MoLRG:
         ranks: Sequence[int],
         *,
         overlap: int | None = 0,
-        weights: Num[ArrayLike, "K"] | None = None,
-        means: Num[ArrayLike, "K *event"] | None = None,
+        weights: Num[ArrayLike, " K"] | None = None,
+        means: Num[ArrayLike, " K *event"] | None = None,
         variances: Sequence[ArrayLike] | float = 1.0,
         noise_std: float = 0.0,
     ) -> "MoLRG":
@@ -148,8 +148,8 @@ class MoLRG:
         return (np.asarray(self.variances) > 0).sum(axis=1)
 
     def sample(
-        self, key: Key, indices: Integer[ArrayLike, "m"], labels: Integer[ArrayLike, "l"] | None = None
-    ) -> Float[Array, "m *event"]:
+        self, key: Key, indices: Integer[ArrayLike, " m"], labels: Integer[ArrayLike, " l"] | None = None
+    ) -> Float[Array, " m *event"]:
         """Samples number ``indices``, which depend on ``(key, index)`` alone, in the dtype of the means, float32 or
         wider.
 
@@ -168,7 +168,7 @@ class MoLRG:
         require(len(strangers) == 0, "labels", strangers[:5].tolist(), f"components, 0 to {count - 1}")
         return _draw(self.denoiser, key, numbers, chosen)
 
-    def labels(self, key: Key, indices: Integer[ArrayLike, "m"]) -> np.ndarray:
+    def labels(self, key: Key, indices: Integer[ArrayLike, " m"]) -> np.ndarray:
         """The components of ``sample(key, indices)``, ``(m,)``, 0 to K - 1."""
         key = threefry(key)
         return np.asarray(_draw_labels(self.denoiser, key, as_indices("indices", indices)))
@@ -204,7 +204,7 @@ class MoLRG:
         return self.denoiser.jacobian(x / factor, level) / factor
 
     @at_least_single
-    def responsibilities(self, x: Event, noise: Scalar, scale: Scalar = 1.0) -> Float[Array, "K"]:
+    def responsibilities(self, x: Event, noise: Scalar, scale: Scalar = 1.0) -> Float[Array, " K"]:
         """The posterior probability of each component given ``scale x0 + noise eps = x``."""
         factor, level = _reduced(x, noise, scale)
         return self.denoiser.responsibilities(x / factor, level)
@@ -290,10 +290,10 @@ def _check_component(
 
 
 @jax.jit
-def _draw(denoiser: MoLRGDenoiser, key: Key, indices: Int[Array, "m"], labels: Int[Array, "m"]) -> Array:
+def _draw(denoiser: MoLRGDenoiser, key: Key, indices: Int[Array, " m"], labels: Int[Array, " m"]) -> Array:
     return jax.vmap(lambda index, label: denoiser.draw(example_key(key, index), label))(indices, labels)
 
 
 @jax.jit
-def _draw_labels(denoiser: MoLRGDenoiser, key: Key, indices: Int[Array, "m"]) -> Array:
+def _draw_labels(denoiser: MoLRGDenoiser, key: Key, indices: Int[Array, " m"]) -> Array:
     return jax.vmap(lambda index: denoiser.draw_label(example_key(key, index)))(indices)

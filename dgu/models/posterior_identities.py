@@ -14,7 +14,7 @@ from dgu.core.keys import threefry
 from dgu.core.typing import Denoiser, Event, Key, Scalar
 
 
-def rms(x: Float[Array, "n *event"]) -> Float[Array, "n"]:
+def rms(x: Float[Array, " n *event"]) -> Float[Array, " n"]:
     return jnp.sqrt(jnp.mean(x.reshape(len(x), -1) ** 2, axis=1))
 
 
@@ -82,8 +82,8 @@ def tweedie_error(denoiser: Denoiser, log_density: Callable[..., Any], x: Event,
 
 @jax.jit
 def _orthogonality(
-    denoiser: Denoiser, clean: Float[Array, "n *event"], sigma: Scalar, key: Key, numbers: Int[Array, "n"]
-) -> Float[Array, "n"]:
+    denoiser: Denoiser, clean: Float[Array, " n *event"], sigma: Scalar, key: Key, numbers: Int[Array, " n"]
+) -> Float[Array, " n"]:
     """``(x0 - D(x)) . D(x)`` for one noisy version of each clean sample."""
 
     def one(item: tuple[Array, Array]) -> Array:

@@ -58,7 +58,7 @@ class EDMPreconditioning:
         require(0 < self.sigma_data < math.inf, "sigma_data", self.sigma_data, "positive and finite")
         _check_range(self.sigma_min, self.sigma_max)
 
-    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, " m"] | None = None) -> Coefficients:
         """The four coefficients at ``sigma``; ``table`` is of use to ``IDDPMPreconditioning`` alone."""
         return edm_coefficients(sigma, self.sigma_data)
 
@@ -99,7 +99,7 @@ class VPPreconditioning:
         # Exponential rounded once from float64: NumPy's own in float32 is an ulp off here, which is 6 % of the result.
         return float(np.sqrt(np.float32(np.exp(np.float64(exponent))) - np.float32(1)))
 
-    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, " m"] | None = None) -> Coefficients:
         """The four coefficients at ``sigma``."""
         total = self.beta_min**2 + 2 * self.beta_d * jnp.log(1 + jnp.square(sigma))
         time = (jnp.sqrt(total) - self.beta_min) / self.beta_d
@@ -118,7 +118,7 @@ class VEPreconditioning:
     def __post_init__(self) -> None:
         _check_range(self.sigma_min, self.sigma_max)
 
-    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, " m"] | None = None) -> Coefficients:
         """The four coefficients at ``sigma``."""
         one = jnp.ones_like(sigma)
         return Coefficients(one, sigma, one, jnp.log(0.5 * sigma))
@@ -155,7 +155,7 @@ class VESDEPreconditioning:
         rate = 2 * math.log(self.base)
         return math.sqrt(math.expm1(rate * time) / rate)
 
-    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, " m"] | None = None) -> Coefficients:
         """The four coefficients at ``sigma``."""
         one, rate = jnp.ones_like(sigma), 2 * math.log(self.base)
         return Coefficients(one, sigma, one, jnp.log1p(rate * jnp.square(sigma)) / rate)
@@ -207,7 +207,7 @@ class IDDPMPreconditioning:
         """The highest noise level."""
         return float(self.table[0])
 
-    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, " m"] | None = None) -> Coefficients:
         """The four coefficients at ``sigma`` with the levels ``table`` (by default its own)."""
         levels = jnp.asarray(self.table if table is None else table)
         return _epsilon_coefficients(sigma, (self.M - 1 - nearest(sigma, levels)).astype(sigma.dtype))
@@ -233,7 +233,7 @@ class DAEPreconditioning:
         require(usable, "input_std", self.input_std, "positive and finite, or None")
         _check_range(self.sigma_min, self.sigma_max)
 
-    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, " m"] | None = None) -> Coefficients:
         """The four coefficients at ``sigma``."""
         one = jnp.ones_like(sigma)
         inp = one if self.input_std is None else jax.lax.rsqrt(jnp.square(sigma) + self.input_std**2)
@@ -261,7 +261,7 @@ PRECONDITIONINGS: dict[str, type[Preconditioning]] = {
 }
 
 
-def nearest(sigma: Float[Array, "*b"], levels: Float[Array, "m"]) -> Array:
+def nearest(sigma: Float[Array, "*b"], levels: Float[Array, " m"]) -> Array:
     """Index of the entry of ``levels`` closest to each ``sigma``, the first one on ties."""
     wide = jnp.promote_types(sigma.dtype, levels.dtype)
     row = jax.lax.stop_gradient(levels).astype(wide).reshape((1,) * sigma.ndim + (-1,))

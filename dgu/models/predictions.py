@@ -52,7 +52,7 @@ class Prediction:
         """The highest noise level of the schedule."""
         return self.schedule.sigma_max
 
-    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, " m"] | None = None) -> Coefficients:
         """The four coefficients at ``sigma``; no table is needed."""
         time, scale = self.schedule.place(sigma)
         one = jnp.ones_like(sigma)
@@ -90,7 +90,7 @@ class ConsistencyPreconditioning:
         require(0 < self.sigma_min < math.inf, "sigma_min", self.sigma_min, "positive and finite")
         require(self.sigma_min < self.sigma_max, "sigma_max", self.sigma_max, f"above sigma_min {self.sigma_min}")
 
-    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, "m"] | None = None) -> Coefficients:
+    def coefficients(self, sigma: Float[Array, "*b"], table: Float[Array, " m"] | None = None) -> Coefficients:
         """The four coefficients at ``sigma``; no table is needed."""
         total, above = jnp.square(sigma) + self.sigma_data**2, sigma - self.sigma_min
         return Coefficients(

@@ -62,7 +62,7 @@ class RandomFeatures:
         return cls(rows[:, :dimension], rows[:, dimension:], float(reach))
 
     @at_least_single
-    def __call__(self, x: Event, t: Scalar) -> Float[Array, "m"]:
+    def __call__(self, x: Event, t: Scalar) -> Float[Array, " m"]:
         """phi of one example (d,) at one time, in the dtype of ``x``."""
         inner, outer, reach, t = (jnp.asarray(leaf, x.dtype) for leaf in (self.inner, self.outer, self.reach, t))
         phase = 2 * jnp.pi * t * jnp.arange(1, (outer.shape[1] - 1) // 2 + 1, dtype=x.dtype)

@@ -95,7 +95,7 @@ class RandomHierarchy:
         return jax.grad(lambda evidence: jax.nn.logsumexp(self._root(evidence)))(self._evidence(x, sigma))
 
     @at_least_single
-    def responsibilities(self, x: Event, sigma: Scalar) -> Float[Array, "v"]:
+    def responsibilities(self, x: Event, sigma: Scalar) -> Float[Array, " v"]:
         """The posterior probability of each class, of sum 1."""
         return jax.nn.softmax(self._root(self._evidence(x, sigma)))
 
@@ -143,7 +143,7 @@ class RandomHierarchy:
         floored = jnp.maximum(variance, float(jnp.finfo(x.dtype).tiny) ** 0.5)
         return (x - jnp.max(x, axis=1, keepdims=True)) / floored
 
-    def _root(self, evidence: Float[Array, "leaves v"]) -> Float[Array, "v"]:
+    def _root(self, evidence: Float[Array, "leaves v"]) -> Float[Array, " v"]:
         """Log probability of each class together with the evidence."""
         depth, symbols, rules, branching = np.shape(self.rules)
         message = evidence

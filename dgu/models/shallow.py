@@ -85,15 +85,15 @@ class ShallowNet:
         frequencies = self.frequency_scale * jax.random.normal(jax.random.fold_in(key, 6), (self.frequencies,))
         return params, {"frequencies": frequencies, "mask": mask}
 
-    def embed(self, frozen: dict[str, Array], t: Scalar) -> Float[Array, "e"]:
+    def embed(self, frozen: dict[str, Array], t: Scalar) -> Float[Array, " e"]:
         """e(t) of one time, 2 ``frequencies`` numbers within +-1."""
         frequencies = frozen["frequencies"]
         phase = 2 * jnp.pi * frequencies * jnp.asarray(t, frequencies.dtype)
         return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
 
     def apply(
-        self, params: dict[str, Array], frozen: dict[str, Array], x: Float[Array, "d"], embedding: Float[Array, "e"]
-    ) -> Float[Array, "d"]:
+        self, params: dict[str, Array], frozen: dict[str, Array], x: Float[Array, " d"], embedding: Float[Array, " e"]
+    ) -> Float[Array, " d"]:
         """``out`` of one example, not yet divided by ``std(t)``.
 
         Products of so small matrices are sums of a few vectors: XLA fuses these, and calls a kernel for each ``dot``.

@@ -40,7 +40,7 @@ class FourierEmbedding(nnx.Module):
     def __init__(self, channels: int, rngs: nnx.Rngs):
         self.freqs = Constant(16 * jax.random.normal(rngs.params(), (channels // 2,), jnp.float32))
 
-    def __call__(self, c: Float[Array, ""]) -> Float[Array, "n"]:
+    def __call__(self, c: Float[Array, ""]) -> Float[Array, " n"]:
         phase = 2 * math.pi * jax.lax.stop_gradient(self.freqs[...]).astype(c.dtype) * c
         return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)])
 
@@ -93,8 +93,8 @@ class SongUNet(nnx.Module):
         self,
         x: Float[Array, "h w c"],
         c_noise: Float[Array, ""],
-        label: Float[Array, "l"] | None = None,
-        augment_label: Float[Array, "a"] | None = None,
+        label: Float[Array, " l"] | None = None,
+        augment_label: Float[Array, " a"] | None = None,
         key: Key | None = None,
         *,
         remat: bool = False,
@@ -137,10 +137,10 @@ class SongUNet(nnx.Module):
     def _embed(
         self,
         c_noise: Float[Array, ""],
-        label: Float[Array, "l"] | None,
-        augment_label: Float[Array, "a"] | None,
+        label: Float[Array, " l"] | None,
+        augment_label: Float[Array, " a"] | None,
         key: Key | None,
-    ) -> Float[Array, "e"]:
+    ) -> Float[Array, " e"]:
         """The embedding of noise level, class (None is the zero vector: the layer has a bias) and augmentation."""
         config = self.config
         if config.embedding_type == "fourier":

@@ -76,7 +76,7 @@ class HardmaxNetwork:
         there = jnp.any(bases.reshape(count, -1, rank) != 0, axis=1).astype(bases.dtype)
         return MoLRG(jnp.full(count, 1 / count, bases.dtype), jnp.zeros(bases.shape[:-1], bases.dtype), bases, there)
 
-    def chosen(self, clean: Event) -> Float[jax.Array, "K"]:
+    def chosen(self, clean: Event) -> Float[jax.Array, " K"]:
         """The weights (16) of one clean example: 1 for the subspace with its longest projection, the first on ties."""
         clean = as_jax_floats("clean", clean)
         bases = jnp.asarray(self.bases, clean.dtype).reshape(len(self.bases), clean.size, -1)

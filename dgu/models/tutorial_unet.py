@@ -119,7 +119,7 @@ class _Level(nnx.Module):
         self.dense = linear(embedding, out, ADM_INIT, dtype, rngs)
         self.norm = GroupNorm(out, num_groups=min(groups, out), epsilon=_EPSILON, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "h w c"], e: Float[Array, "e"], size: int) -> Float[Array, "{size} {size} o"]:
+    def __call__(self, x: Float[Array, "h w c"], e: Float[Array, " e"], size: int) -> Float[Array, "{size} {size} o"]:
         kernel = self.kernel[...].astype(x.dtype)
         if self.transposed:
             x = _transposed(x, kernel, size)

@@ -133,10 +133,10 @@ def scale_recursions(panels: Sequence[ScalePanel], *, title: str = "") -> Figure
 
 @drawing
 def counter_example(
-    sigmas: Float[np.ndarray, "steps"],
+    sigmas: Float[np.ndarray, " steps"],
     gains: Float[np.ndarray, "n steps"],
     changes: Float[np.ndarray, "n steps"],
-    centre: Float[np.ndarray, "steps"],
+    centre: Float[np.ndarray, " steps"],
     distance: float,
     *,
     title: str = "",

@@ -161,11 +161,11 @@ def _curves_with_bands(axes: Axes, panel: CurvePanel, labels: Mapping[str, str])
 
 @drawing
 def loss_curve(
-    images_seen: Num[np.ndarray, "steps"],
-    loss: Num[np.ndarray, "steps"],
+    images_seen: Num[np.ndarray, " steps"],
+    loss: Num[np.ndarray, " steps"],
     *,
-    held_out_seen: Num[np.ndarray, "checks"] | None = None,
-    held_out_loss: Num[np.ndarray, "checks"] | None = None,
+    held_out_seen: Num[np.ndarray, " checks"] | None = None,
+    held_out_loss: Num[np.ndarray, " checks"] | None = None,
     quantity: str = "EDM loss (mean over pixels)",
 ) -> Figure:
     """Training loss against images seen, and the loss on held-out images where given.

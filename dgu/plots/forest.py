@@ -14,7 +14,7 @@ from dgu.plots.style import VERDICTS, drawing, legend_below, name_rows, new_figu
 @drawing
 def forest(
     labels: Sequence[str],
-    estimates: Float[np.ndarray, "rows"],
+    estimates: Float[np.ndarray, " rows"],
     intervals: Float[np.ndarray, "rows 2"],
     margin: float | int,
     *,

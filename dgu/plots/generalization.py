@@ -93,9 +93,9 @@ def _finite(rows: np.ndarray, quantile: float) -> np.ndarray:
 
 @drawing
 def density_multiples(
-    x: Float[np.ndarray, "points"],
+    x: Float[np.ndarray, " points"],
     learned: Float[np.ndarray, "rows columns points"],
-    target: Float[np.ndarray, "points"],
+    target: Float[np.ndarray, " points"],
     row_names: Sequence[str],
     column_names: Sequence[str],
     texts: Sequence[Sequence[str]],
@@ -141,7 +141,7 @@ def density_multiples(
 
 
 def mode_densities(
-    epochs: Num[np.ndarray, "e"],
+    epochs: Num[np.ndarray, " e"],
     log_q: Float[np.ndarray, "r e points"],
     grid: Grid,
     mu: float | int,
@@ -271,9 +271,9 @@ def against_size(panels: Sequence[SizePanel], *, title: str = "") -> Figure:
 
 @drawing
 def score_panels(
-    x: Float[np.ndarray, "points"],
+    x: Float[np.ndarray, " points"],
     learned: Num[np.ndarray, "rows columns seeds points"],
-    exact: Float[np.ndarray, "points"],
+    exact: Float[np.ndarray, " points"],
     row_names: Sequence[str],
     column_names: Sequence[str],
     *,

@@ -13,7 +13,7 @@ from dgu.plots.style import arm_style, drawing, legend_below, new_figure, style
 
 @drawing
 def histograms(
-    series: Mapping[str, Float[np.ndarray, "_"]],
+    series: Mapping[str, Float[np.ndarray, " _"]],
     *,
     quantity: str,
     marks: Mapping[str, float | int] | None = None,

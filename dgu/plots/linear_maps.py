@@ -96,7 +96,7 @@ class EpochPanel:
 
 @drawing
 def distillation_epochs(
-    panels: Sequence[EpochPanel], sigmas: Float[np.ndarray, "levels"], *, title: str = ""
+    panels: Sequence[EpochPanel], sigmas: Float[np.ndarray, " levels"], *, title: str = ""
 ) -> Figure:
     """The course of distillations, a line a noise level; dark lines are high ones.
 

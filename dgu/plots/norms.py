@@ -22,11 +22,11 @@ _COLORS = {"x": OKABE_ITO["blue"], "denoised": OKABE_ITO["green"], "slope": OKAB
 
 @drawing
 def norm_panel(
-    sigmas: Float[np.ndarray, "levels"],
+    sigmas: Float[np.ndarray, " levels"],
     steps: Sequence[int],
     norms: Mapping[str, Float[np.ndarray, "n k"]],
     pictures: Mapping[str, Float[np.ndarray, "k h w c"]],
-    expected: Mapping[str, Float[np.ndarray, "k"]] | None = None,
+    expected: Mapping[str, Float[np.ndarray, " k"]] | None = None,
     *,
     title: str = "",
 ) -> Figure:
@@ -97,11 +97,11 @@ def _show(axes: Axes, picture: np.ndarray) -> None:
 
 @drawing
 def norm_changes(
-    sigmas: Float[np.ndarray, "steps"],
+    sigmas: Float[np.ndarray, " steps"],
     changes: Sequence[Float[np.ndarray, "n steps"]],
     names: Sequence[str],
     shares: Sequence[Estimate],
-    expected: Sequence[Float[np.ndarray, "steps"]] | None = None,
+    expected: Sequence[Float[np.ndarray, " steps"]] | None = None,
     *,
     columns: int = 4,
     title: str = "",

@@ -11,7 +11,7 @@ from dgu.plots.style import arm_style, drawing, legend_below, new_figure, style
 
 
 @drawing
-def roc(scores: Mapping[str, tuple[Float[np.ndarray, "m"], Float[np.ndarray, "n"]]], *, title: str = "") -> Figure:
+def roc(scores: Mapping[str, tuple[Float[np.ndarray, " m"], Float[np.ndarray, " n"]]], *, title: str = "") -> Figure:
     """ROC curves of scores, beside the diagonal of a blind guess.
 
     Args:

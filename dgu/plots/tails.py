@@ -160,7 +160,7 @@ def kurtosis_rows(
 
 @drawing
 def calibration(
-    p_values: Float[np.ndarray, "sets"],
+    p_values: Float[np.ndarray, " sets"],
     degrees: Sequence[float | int],
     rates: Float[np.ndarray, "settings 3"],
     *,
@@ -209,7 +209,7 @@ def calibration(
 def coupling_deviations(
     dimensions: Sequence[int],
     measured: Mapping[str, Float[np.ndarray, "dimensions 3"]],
-    exact: Mapping[str, Float[np.ndarray, "dimensions"]],
+    exact: Mapping[str, Float[np.ndarray, " dimensions"]],
     bound: float | int,
 ) -> Figure:
     """Standard deviation of ``||x - y|| / sqrt 2`` against the dimension, for couplings of the same two Gaussian

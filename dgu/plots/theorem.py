@@ -14,7 +14,7 @@ _APART = 0.12
 
 @drawing
 def universality_trend(
-    dimensions: Num[np.ndarray, "dimensions"],
+    dimensions: Num[np.ndarray, " dimensions"],
     panels: Sequence[Mapping[str, Num[np.ndarray, "dimensions 3"]]],
     *,
     margin: float = 0.0,

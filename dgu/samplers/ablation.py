@@ -139,7 +139,7 @@ class Ablation:
         beta_d = 2 * (low / self.epsilon_s - high) / (self.epsilon_s - 1)
         return beta_d, high - beta_d / 2
 
-    def sigmas(self, num_steps: int) -> Float64[np.ndarray, "levels"]:
+    def sigmas(self, num_steps: int) -> Float64[np.ndarray, " levels"]:
         """The discretisation's noise levels, rounded as the network wants: ``(num_steps + 1,)`` falling, the last 0.
 
         Raises:
@@ -292,7 +292,7 @@ def _vp_sigma(time: Any, betas: tuple[float, float], xp: Any) -> Any:
     return xp.sqrt(xp.expm1(beta_d * time**2 / 2 + beta_min * time))
 
 
-def _iddpm_levels(M: int, C_1: Number, C_2: Number) -> Float64[np.ndarray, "levels"]:
+def _iddpm_levels(M: int, C_1: Number, C_2: Number) -> Float64[np.ndarray, " levels"]:
     """iDDPM's noise levels u_0 > ... > u_M = 0: ``u_{j-1}^2 = (u_j^2 + 1) / max(ab(j-1) / ab(j), C_1) - 1`` with
     ``ab(j) = sin^2(pi / 2 j / M / (1 + C_2))``, rounded to float32 after each operation, as the published levels
     are."""

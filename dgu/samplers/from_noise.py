@@ -24,11 +24,11 @@ from dgu.samplers.schedules import Churn, check_churn, check_sigmas
 @functools.partial(jax.jit, static_argnames="dtype")
 def _run(
     denoiser: Denoiser,
-    starts: Float[ArrayLike, "b *event"],
+    starts: Float[ArrayLike, " b *event"],
     key: Key,
-    indices: Int[ArrayLike, "b"],
+    indices: Int[ArrayLike, " b"],
     label: PyTree,
-    sigmas: Float[ArrayLike, "levels"],
+    sigmas: Float[ArrayLike, " levels"],
     churn: Churn,
     dtype: str,
 ) -> PyTree:
@@ -43,14 +43,14 @@ def _run(
 def sample_from(
     denoiser: Denoiser,
     key: Key,
-    starts: Num[np.ndarray, "n *event"],
-    sigmas: Num[np.ndarray, "levels"],
+    starts: Num[np.ndarray, " n *event"],
+    sigmas: Num[np.ndarray, " levels"],
     *,
     label: ArrayLike | None = None,
     churn: Churn = Churn(),  # noqa: B008 - frozen
     batch_size: int = 64,
     devices: Sequence[jax.Device] | None = None,
-) -> Float[np.ndarray, "n *event"]:
+) -> Float[np.ndarray, " n *event"]:
     """The Heun sampler from n given starts, which ``dgu.samplers.sample`` would draw by itself.
 
     Start i is followed with the noise of sample i, ``dgu.keys.step_noise(key, i, step, shape)``. ``sample`` compiles

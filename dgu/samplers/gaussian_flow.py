@@ -18,8 +18,8 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def gaussian_flow(
-    gaussian: GaussianDenoiser, x: Num[ArrayLike, "*event"], sigma: Scalar, sigmas: Num[ArrayLike, "levels"]
-) -> tuple[Float[Array, "levels *event"], Float[Array, "levels *event"]]:
+    gaussian: GaussianDenoiser, x: Num[ArrayLike, "*event"], sigma: Scalar, sigmas: Num[ArrayLike, " levels"]
+) -> tuple[Float[Array, " levels *event"], Float[Array, " levels *event"]]:
     """Where ``dx / dsigma = (x - D(x, sigma)) / sigma`` takes one example, and what the denoiser says there.
 
     With D the posterior mean of ``N(mean, U diag(lam) U^T)`` and ``x`` at level ``sigma``, the state at level s is

@@ -29,9 +29,9 @@ from dgu.samplers.schedules import MAX_GAMMA, Churn, check_churn, check_sigmas
 
 
 def churn_levels(
-    sigmas: Num[np.ndarray, "levels"],
+    sigmas: Num[np.ndarray, " levels"],
     churn: Churn = Churn(),  # noqa: B008 - frozen
-) -> tuple[Float64[np.ndarray, "steps"], Float64[np.ndarray, "steps"]]:
+) -> tuple[Float64[np.ndarray, " steps"], Float64[np.ndarray, " steps"]]:
     """``(sigma_hat, c)`` of each step: the noise level it starts from, and the standard deviation of the noise added.
 
     ``c = sigma sqrt(gamma (2 + gamma)) s_noise`` with ``gamma = min(rate / num_steps, sqrt(2) - 1)`` where
@@ -79,7 +79,7 @@ class GaussianPath:
     spread: np.ndarray
 
     @property
-    def step_expansion(self) -> Float64[np.ndarray, "steps"]:
+    def step_expansion(self) -> Float64[np.ndarray, " steps"]:
         """Top singular value of each step's Jacobian: the largest ``|g|`` over modes with a direction."""
         return np.abs(self.gains[:, self.multiplicity > 0]).max(axis=1)
 
@@ -96,7 +96,7 @@ class GaussianPath:
         """
         return float(np.sqrt(self.spread[-1, self.multiplicity > 0].max()))
 
-    def squared_norm(self, of: str = "x") -> tuple[Float64[np.ndarray, "steps"], Float64[np.ndarray, "steps"]]:
+    def squared_norm(self, of: str = "x") -> tuple[Float64[np.ndarray, " steps"], Float64[np.ndarray, " steps"]]:
         """Expectation and standard deviation of a squared norm, with Gaussian starts.
 
         ``|y|^2`` of independent Gaussian coordinates with means p and variances v has the expectation
@@ -111,7 +111,7 @@ class GaussianPath:
         variance = (2 * self.multiplicity * spread**2 + 4 * spread * centre).sum(axis=1)
         return mean, np.sqrt(variance)
 
-    def norm(self, of: str = "x") -> Float64[np.ndarray, "steps"]:
+    def norm(self, of: str = "x") -> Float64[np.ndarray, " steps"]:
         """The exact expectation of the norm itself, with Gaussian starts, to 1e-9 of it.
 
         ``E sqrt(Q) = 1 / (2 sqrt(pi)) int_0^inf (1 - E exp(-t Q)) t^(-3/2) dt`` with
@@ -142,14 +142,14 @@ class GaussianPath:
         return self.mean_square * (factor * self.shift[:-1]) ** 2, factor**2 * churned
 
     @property
-    def start_gain(self) -> Float64[np.ndarray, "m"]:
+    def start_gain(self) -> Float64[np.ndarray, " m"]:
         """Factor of the start's coordinate in the output, ``prod_i g_i``: the output is this times the start plus
         noise.
         """
         return self.gains.prod(axis=0)
 
     @property
-    def noise_variance(self) -> Float64[np.ndarray, "m"]:
+    def noise_variance(self) -> Float64[np.ndarray, " m"]:
         """Variance in the output of the Gaussian noise that the steps add: ``sum_i c_i^2 prod_{j >= i} g_j^2``.
 
         Whatever the distribution of the initial noise, coordinate by coordinate
@@ -163,7 +163,7 @@ class GaussianPath:
 
 def gaussian_path(
     denoiser: GaussianDenoiser,
-    sigmas: Num[np.ndarray, "levels"],
+    sigmas: Num[np.ndarray, " levels"],
     churn: Churn = Churn(),  # noqa: B008 - frozen
     base_variance: float | int = 1.0,
 ) -> GaussianPath:
@@ -195,8 +195,8 @@ def gaussian_path(
 
 
 def gaussian_outputs(
-    denoiser: GaussianDenoiser, path: GaussianPath, start: Num[ArrayLike, "n *event"], key: Key
-) -> Float64[np.ndarray, "n *event"]:
+    denoiser: GaussianDenoiser, path: GaussianPath, start: Num[ArrayLike, " n *event"], key: Key
+) -> Float64[np.ndarray, " n *event"]:
     """Outputs of the sampler for given starts, without running it: exact in law, and without churn exact one by one.
 
     ``x_N = m + start_gain (x_0 - m) + sqrt(noise_variance) z`` in every mode, z standard normal: whatever the law of
@@ -223,13 +223,13 @@ def gaussian_outputs(
 
 
 def spectrum_path(
-    variances: Num[np.ndarray, "m"],
-    sigmas: Num[np.ndarray, "levels"],
+    variances: Num[np.ndarray, " m"],
+    sigmas: Num[np.ndarray, " levels"],
     churn: Churn = Churn(),  # noqa: B008 - frozen
     base_variance: float | int = 1.0,
     *,
-    multiplicity: Num[np.ndarray, "m"] | None = None,
-    mean_square: Num[np.ndarray, "m"] | None = None,
+    multiplicity: Num[np.ndarray, " m"] | None = None,
+    mean_square: Num[np.ndarray, " m"] | None = None,
 ) -> GaussianPath:
     """``gaussian_path`` from a spectrum alone, with no basis.
 

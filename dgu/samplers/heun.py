@@ -179,7 +179,7 @@ def heun(
 
 def check_noise(
     x_init: Event, num_steps: int, key: Key | None, churn: Churn, eps: Any
-) -> Float[Array, "steps *event"] | None:
+) -> Float[Array, " steps *event"] | None:
     """The replayed draws ``eps`` in the state's dtype, or None; ``InputError`` where churn and draws do not fit."""
     if key is not None:
         keys.threefry(key)

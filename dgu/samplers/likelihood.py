@@ -116,7 +116,7 @@ def log_likelihood(
 
 def log_likelihoods(
     denoiser: Denoiser,
-    examples: Float[ArrayLike, "n *event"],
+    examples: Float[ArrayLike, " n *event"],
     key: Key,
     *,
     sigma_min: Real = 0.002,
@@ -124,7 +124,7 @@ def log_likelihoods(
     probes: int,
     rtol: Real = 1e-5,
     atol: Real = 1e-5,
-) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """``log_likelihood`` of each example with the estimated trace, all in one compiled program.
 
     The probes of example i depend on ``(key, i)`` alone. The program runs where its arrays are, and the call returns
@@ -230,12 +230,12 @@ def _integrate(
     return nats, error
 
 
-def _rademacher(key: Key, probes: int, x: Event) -> Float[Array, "probes *event"]:
+def _rademacher(key: Key, probes: int, x: Event) -> Float[Array, " probes *event"]:
     """Signs, each probe's from its own address."""
     return jax.vmap(lambda i: jax.random.rademacher(jax.random.fold_in(key, i), x.shape, x.dtype))(jnp.arange(probes))
 
 
-def _excess(push: Any, weights: Array, gain: Array, block_size: int) -> Float[Array, "probes"]:
+def _excess(push: Any, weights: Array, gain: Array, block_size: int) -> Float[Array, " probes"]:
     """``gain |v|^2 - v^T J v`` for each probe, ``block_size`` at a time."""
     return jax.lax.map(lambda v: jnp.sum(v * (gain * v - push(v))), weights, batch_size=block_size)
 

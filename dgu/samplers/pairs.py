@@ -33,7 +33,7 @@ class PairDistances:
         return self.distances[:, 1:] / self.distances[:, :-1]
 
     @property
-    def end_to_end(self) -> Float[np.ndarray, "n"]:
+    def end_to_end(self) -> Float[np.ndarray, " n"]:
         """``|x_N - y_N| / |x_0 - y_0|``."""
         return self.distances[:, -1] / self.distances[:, 0]
 
@@ -42,7 +42,7 @@ def pair_distances(
     denoiser: Denoiser,
     key: Key,
     indices: Sequence[int],
-    sigmas: Num[np.ndarray, "levels"],
+    sigmas: Num[np.ndarray, " levels"],
     *,
     shape: Sequence[int],
     labels: Sequence[int] | ArrayLike | None = None,
@@ -87,5 +87,5 @@ def pair_distances(
     return PairDistances(distances)
 
 
-def _apart(first: Array, second: Array) -> Float[np.ndarray, "b"]:
+def _apart(first: Array, second: Array) -> Float[np.ndarray, " b"]:
     return np.linalg.norm((np.asarray(second) - np.asarray(first)).reshape(len(first), -1), axis=1)

@@ -95,8 +95,8 @@ def _draws(n: int, d: int) -> Float[np.ndarray, "n d"]:
 
 
 @jax.jit
-def _mismatch(denoiser: Denoiser, z: Float[Array, "n *event"], sigma: Float[Array, ""]) -> Float[Array, ""]:
-    def denoised(x: Float[Array, "n *event"]) -> Float[Array, "n *event"]:
+def _mismatch(denoiser: Denoiser, z: Float[Array, " n *event"], sigma: Float[Array, ""]) -> Float[Array, ""]:
+    def denoised(x: Float[Array, " n *event"]) -> Float[Array, " n *event"]:
         return map_batch(denoiser, x, jnp.full(len(x), sigma))
 
     centre = _centre(denoiser, jnp.zeros(z.shape[1:], z.dtype), sigma)[None]

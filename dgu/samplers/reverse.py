@@ -34,7 +34,7 @@ def reverse_sde(
     score: Score,
     sde: LinearSDE,
     x_init: Event,
-    times: Float[ArrayLike, "levels"],
+    times: Float[ArrayLike, " levels"],
     key: Key,
     *,
     corrector_steps: int = 0,

@@ -44,9 +44,9 @@ _IN_FLIGHT = 2
 def sample_chunk(
     denoiser: Denoiser,
     key: Key,
-    indices: Int[Array, "b"],
+    indices: Int[Array, " b"],
     labels: PyTree,
-    sigmas: Float[Array, "levels"],
+    sigmas: Float[Array, " levels"],
     churn: Churn,
     *,
     shape: tuple[int, ...],
@@ -55,7 +55,7 @@ def sample_chunk(
     observe: Observe | None,
     stochastic: bool,
     solver: Solver = heun,
-) -> tuple[Float[Array, "b *event"], Bool[Array, "b steps"], PyTree]:
+) -> tuple[Float[Array, " b *event"], Bool[Array, "b steps"], PyTree]:
     """The compiled program of ``sample``: samples number ``indices`` on one device.
 
     Returns:

@@ -23,7 +23,7 @@ _MOST_STEPS = 10**6
 
 def karras_sigmas(
     num_steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
-) -> Float64[np.ndarray, "levels"]:
+) -> Float64[np.ndarray, " levels"]:
     """The noise levels ``sigma_i = (max^(1/rho) + i / (N - 1) (min^(1/rho) - max^(1/rho)))^rho``, i < N, then 0.
 
     Args:

@@ -19,7 +19,7 @@ from dgu.samplers.schedules import check_sigmas
 
 
 def sample_together(
-    denoisers: PyTree, keys: Any, count: int, sigmas: Num[ArrayLike, "levels"], *, shape: tuple[int, ...]
+    denoisers: PyTree, keys: Any, count: int, sigmas: Num[ArrayLike, " levels"], *, shape: tuple[int, ...]
 ) -> Float[np.ndarray, "R count *event"]:
     """Samples number 0 to ``count - 1`` of each of R denoisers by Heun's method, in one compiled program.
 

@@ -60,7 +60,7 @@ def trace_trajectories(
     denoiser: Denoiser,
     key: Key,
     indices: Sequence[int],
-    sigmas: Num[np.ndarray, "levels"],
+    sigmas: Num[np.ndarray, " levels"],
     *,
     shape: Sequence[int],
     labels: Sequence[int] | ArrayLike | None = None,
@@ -133,8 +133,8 @@ def step_function(
 
 @functools.partial(jax.jit, static_argnames=("shape", "base"))
 def draw_starts(
-    key: Key, indices: Int[Array, "b"], sigma: Float[ArrayLike, ""], *, shape: tuple[int, ...], base: Base
-) -> Float[Array, "b *event"]:
+    key: Key, indices: Int[Array, " b"], sigma: Float[ArrayLike, ""], *, shape: tuple[int, ...], base: Base
+) -> Float[Array, " b *event"]:
     """The starts of samples number ``indices``, ``sigma`` times their addressed noise."""
     key = keys.threefry(key)
     level = jnp.asarray(sigma)
@@ -144,12 +144,12 @@ def draw_starts(
 @jax.jit
 def advance(
     denoiser: Denoiser,
-    x: Float[Array, "b *event"],
+    x: Float[Array, " b *event"],
     key: Key,
-    indices: Int[Array, "b"],
+    indices: Int[Array, " b"],
     labels: PyTree,
     at: tuple[Any, ...],
-) -> tuple[Float[Array, "b *event"], Float[Array, "b *event"]]:
+) -> tuple[Float[Array, " b *event"], Float[Array, " b *event"]]:
     """One step of the sampler from each row, with the addressed noise of ``indices``: ``(x_hat, x_next)``."""
     key = keys.threefry(key)
     step, sigma_hat, sigma_next, added, heun = at

@@ -17,7 +17,7 @@ from dgu.testing.reports import DenoiserCheckError
 
 def check_network(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
+    images: Num[ArrayLike, " n *event"],
     key: Key,
     *,
     labels: ArrayLike | Sequence[Any] | None = None,

@@ -74,11 +74,11 @@ class NetworkMeasures:
 
 def network_measures(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
+    images: Num[ArrayLike, " n *event"],
     key: Key,
     *,
     labels: ArrayLike | Sequence[Any] | None = None,
-    sigmas: Sequence[float] | Num[np.ndarray, "levels"] = (0.1, 0.3, 1.0, 3.0),
+    sigmas: Sequence[float] | Num[np.ndarray, " levels"] = (0.1, 0.3, 1.0, 3.0),
     probes: int = 2,
     batch_size: int = 32,
 ) -> NetworkMeasures:
@@ -159,9 +159,9 @@ def network_measures(
 @partial(jax.jit, static_argnames="probes")
 def _terms(
     denoiser: Any,
-    images: Float[Array, "b *event"],
-    numbers: Int[Array, "b"],
-    labels: Int[Array, "b"] | None,
+    images: Float[Array, " b *event"],
+    numbers: Int[Array, " b"],
+    labels: Int[Array, " b"] | None,
     sigma: Float[Array, ""],
     level: Int[Array, ""],
     key: Key,
@@ -194,7 +194,7 @@ def _terms(
 
 
 def _summary(
-    terms: dict[str, np.ndarray], sigmas: np.ndarray, groups: Int[np.ndarray, "n"], probes: int
+    terms: dict[str, np.ndarray], sigmas: np.ndarray, groups: Int[np.ndarray, " n"], probes: int
 ) -> NetworkMeasures:
     """The measures from the terms ``(levels, n, ...)`` of each image."""
     residual = terms["residual"]
@@ -223,7 +223,7 @@ def _ratio(
 
 
 def _bias(
-    residual: Float[np.ndarray, "levels n d"], error: Float[np.ndarray, "levels n"], groups: Int[np.ndarray, "n"]
+    residual: Float[np.ndarray, "levels n d"], error: Float[np.ndarray, "levels n"], groups: Int[np.ndarray, " n"]
 ) -> Estimate:
     """Mean product of the residuals of two images of a group, over the mean squared residual.
 

@@ -55,11 +55,11 @@ class NetworkScale:
         """The noise levels."""
         return next(iter(self.good.values())).sigmas
 
-    def largest(self, measure: str) -> Float64[np.ndarray, "levels"]:
+    def largest(self, measure: str) -> Float64[np.ndarray, " levels"]:
         """The largest absolute value of a good network at each level."""
         return np.max([np.abs(getattr(one, measure).value) for one in self.good.values()], axis=0)
 
-    def bound(self, measure: str) -> Float64[np.ndarray, "levels"]:
+    def bound(self, measure: str) -> Float64[np.ndarray, " levels"]:
         """What a network may measure at each level: ``FACTOR`` times the farthest end of the good ones' intervals."""
         ends = [np.abs(getattr(one, measure).stacked(axis=0)[1:]).max(axis=0) for one in self.good.values()]
         return FACTOR * np.max(ends, axis=0)

@@ -31,7 +31,7 @@ def check_posterior_mean(
     sigma_max: float = 80.0,
     log_density: Callable[[Array, ArrayLike], Array] | None = None,
     mean: Float[ArrayLike, "*event"] | None = None,
-    support: Float[ArrayLike, "n *event"] | None = None,
+    support: Float[ArrayLike, " n *event"] | None = None,
     sample_prior: Callable[[Key], Array] | None = None,
     num_prior: int = 1024,
     exact_size: int = 64,

@@ -27,13 +27,13 @@ from dgu.training.second_moments import (
 
 def antithetic_moments(
     denoiser: Denoiser,
-    images: Num[np.ndarray, "n *event"],
+    images: Num[np.ndarray, " n *event"],
     sigma: float,
     key: Key,
     *,
     level: int = 0,
     draws: int | Sequence[int] = 1,
-    rows: Int[np.ndarray, "rows"] | None = None,
+    rows: Int[np.ndarray, " rows"] | None = None,
     batch_size: int = 512,
     block: int | None = None,
 ) -> CrossMoments:
@@ -86,8 +86,8 @@ def antithetic_moments(
 @jax.jit
 def _evaluate(
     denoiser: Denoiser,
-    images: Float[Array, "b *event"],
-    numbers: Int[Array, "b"],
+    images: Float[Array, " b *event"],
+    numbers: Int[Array, " b"],
     sigma: Scalar,
     key: Key,
     level: Array,
@@ -110,7 +110,7 @@ def _add_odd(
     state: tuple[Any, ...],
     inputs: Float[Array, "2 b d"],
     outputs: Float[Array, "2 b d"],
-    counts: Bool[Array, "b"],
+    counts: Bool[Array, " b"],
 ) -> tuple[tuple[Any, ...], Float64[Array, "b d"]]:
     """The noises' products with themselves and with b added, and ``|a|^2 + |b|^2``; and a."""
     scatter, cross, square = state
@@ -125,10 +125,10 @@ def _add_odd(
 def _add_even(
     state: tuple[Any, ...],
     odd_state: tuple[Any, ...],
-    images: Float[Array, "b *event"],
+    images: Float[Array, " b *event"],
     even: Float64[Array, "b d"],
     pairs: int,
-    counts: Bool[Array, "b"],
+    counts: Bool[Array, " b"],
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The images and the mean of their a added; of the squares of a, those of its mean are counted there."""
     mean = even / pairs

@@ -77,8 +77,8 @@ class AdamDistillation:
 
 def distill_exactly(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     *,
     draws: int = 1,
@@ -141,7 +141,7 @@ def distill_exactly(
     by_images, moments_of = groups_of == "images", antithetic_moments if antithetic else cross_moments
     block = block_size(len(chosen[0]) if by_images else len(rows), batch_size)
 
-    def moments(model: Denoiser, part: Int[np.ndarray, "members"], sigma: float, level: int) -> CrossMoments:
+    def moments(model: Denoiser, part: Int[np.ndarray, " members"], sigma: float, level: int) -> CrossMoments:
         options: dict[str, Any] = {"rows": part, "draws": draws} if by_images else {"draws": part.tolist()}
         return moments_of(model, rows, sigma, key, level=level, block=block, **options)
 
@@ -215,7 +215,7 @@ def solve_moments(
     return weight, rho, residual(rho) / size
 
 
-def author_learning_rates(sigmas: Sequence[float] | Num[ArrayLike, "levels"]) -> Float64[np.ndarray, "levels"]:
+def author_learning_rates(sigmas: Sequence[float] | Num[ArrayLike, " levels"]) -> Float64[np.ndarray, " levels"]:
     """Adam's learning rates of the authors' code (its table for EDM-VP): 5e-5 for the levels 80 to 4.07 of their grid,
     5e-4 for 1.50 and 0.47, 5e-3 for 0.117, 5e-2 below; a level between two of these has the nearer one's (in log)."""
     return np.array([next(rate for low, rate in _RATES if level > low) for level in as_doubles("sigmas", sigmas)])
@@ -223,13 +223,13 @@ def author_learning_rates(sigmas: Sequence[float] | Num[ArrayLike, "levels"]) ->
 
 def distill_by_adam(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     *,
     epochs: int = 100,
     batch_size: int = 256,
-    learning_rates: Sequence[float] | Num[ArrayLike, "levels"] | None = None,
+    learning_rates: Sequence[float] | Num[ArrayLike, " levels"] | None = None,
     snapshot_every: int = 5,
     observe: Callable[[int, LinearDenoiser], PyTree] | None = None,
     progress: Callable[[int, int], object] | None = None,
@@ -324,12 +324,12 @@ def _adam_epoch(
     blocks: Float[Array, "blocks b *event"],
     numbers: Int[Array, "blocks b"],
     counts: Bool[Array, "blocks b"],
-    sigmas: Float[Array, "levels"],
-    places: Int[Array, "levels"],
-    rates: Float[Array, "levels"],
+    sigmas: Float[Array, " levels"],
+    places: Int[Array, " levels"],
+    rates: Float[Array, " levels"],
     key: Key,
     epoch: Array,
-) -> tuple[PyTree, Float[Array, "levels"]]:
+) -> tuple[PyTree, Float[Array, " levels"]]:
     """One epoch of every level, whose noise is addressed by its place: the new state and each level's mean loss."""
     root = blocks[0, 0].size ** 0.5
 

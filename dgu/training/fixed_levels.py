@@ -72,8 +72,8 @@ class LevelTraining:
 def dsm_loss(
     network: Network,
     params: PyTree,
-    images: Num[ArrayLike, "b *event"],
-    noisy: Num[ArrayLike, "b *event"],
+    images: Num[ArrayLike, " b *event"],
+    noisy: Num[ArrayLike, " b *event"],
     sigma: Scalar,
 ) -> tuple[Float[Array, ""], PyTree]:
     """``mean (D(noisy; sigma) - images)^2`` over a batch, and the parameters, with their running averages, if any,
@@ -145,8 +145,8 @@ def level_update(network: Network, levels: int, count: int, config: LevelTrainin
 def train_levels(
     network: Network,
     state: PyTree,
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     config: LevelTraining,
     *,
     places: Sequence[int] | Integer[ArrayLike, "..."] | None = None,
@@ -221,8 +221,8 @@ def train_levels(
 
 def train_stored_levels(
     network: Network,
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     config: LevelTraining,
     *,
     every: int,
@@ -312,15 +312,15 @@ def _as_arrays(state: PyTree) -> dict[str, Any]:
 @partial(jax.jit, static_argnames=("network", "config"), donate_argnums=0)
 def _step(
     state: PyTree,
-    images: Float[Array, "n *event"],
-    rows: Int[Array, "b"],
-    numbers: Int[Array, "b"],
-    sigmas: Float[Array, "levels"],
-    places: Int[Array, "levels"],
+    images: Float[Array, " n *event"],
+    rows: Int[Array, " b"],
+    numbers: Int[Array, " b"],
+    sigmas: Float[Array, " levels"],
+    places: Int[Array, " levels"],
     *,
     network: Network,
     config: LevelTraining,
-) -> tuple[PyTree, Float[Array, "levels"]]:
+) -> tuple[PyTree, Float[Array, " levels"]]:
     """One update of every level: mapped where there are several, which there are of networks without convolutions
     only.
     """
@@ -340,8 +340,8 @@ def _update(
     network: Network,
     config: LevelTraining,
     state: PyTree,
-    images: Float[Array, "b *event"],
-    numbers: Int[Array, "b"],
+    images: Float[Array, " b *event"],
+    numbers: Int[Array, " b"],
     sigma: Scalar,
     place: Int[Array, ""],
     key: Key,

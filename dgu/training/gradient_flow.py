@@ -60,9 +60,9 @@ class QuadraticLoss:
 def quadratic_loss(
     features: RandomFeatures,
     x: Num[ArrayLike, "k d"],
-    t: Num[ArrayLike, "k"],
+    t: Num[ArrayLike, " k"],
     target: Num[ArrayLike, "k d"],
-    weight: Num[ArrayLike, "k"],
+    weight: Num[ArrayLike, " k"],
     *,
     block_size: int = 4096,
 ) -> QuadraticLoss:
@@ -110,9 +110,9 @@ def empirical_loss(
     features: RandomFeatures,
     sde: LinearSDE,
     data: Num[ArrayLike, "n d"],
-    times: Num[ArrayLike, "k"],
+    times: Num[ArrayLike, " k"],
     noise: Num[ArrayLike, "q d"],
-    noise_weights: Num[ArrayLike, "q"],
+    noise_weights: Num[ArrayLike, " q"],
     *,
     weighting: Weighting = "variance",
 ) -> QuadraticLoss:
@@ -147,7 +147,7 @@ def population_loss(
     features: RandomFeatures,
     sde: LinearSDE,
     score: Score,
-    times: Num[ArrayLike, "k"],
+    times: Num[ArrayLike, " k"],
     points: Num[ArrayLike, "k p d"],
     point_weights: Num[ArrayLike, "k p"],
     *,
@@ -183,7 +183,7 @@ def _check_times(sde: LinearSDE, times: Array) -> None:
         require(low > 0 and high <= sde.t_max, "times", (low, high), f"above 0 and at most T = {sde.t_max:g}")
 
 
-def gauss_hermite(nodes: int) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarray, "q"]]:
+def gauss_hermite(nodes: int) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarray, " q"]]:
     """Nodes (q, 1) and weights of the standard normal distribution on the line: exact for polynomials of degree ``2 q -
     1``.
 
@@ -196,7 +196,7 @@ def gauss_hermite(nodes: int) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarra
 
 
 def two_mode_quadrature(
-    mu: float | int, sigmas: Sequence[float] | Num[ArrayLike, "k"], nodes: int = 60
+    mu: float | int, sigmas: Sequence[float] | Num[ArrayLike, " k"], nodes: int = 60
 ) -> tuple[Float[np.ndarray, "k p 1"], Float[np.ndarray, "k p"]]:
     """Points and weights of ``(N(-mu, 1) + N(mu, 1)) / 2`` with each noise level added, ``nodes`` to a mode.
 
@@ -214,7 +214,7 @@ def two_mode_quadrature(
 
 def gradient_flow(
     loss: QuadraticLoss,
-    taus: Sequence[float] | Num[ArrayLike, "k"],
+    taus: Sequence[float] | Num[ArrayLike, " k"],
     theta_init: Num[ArrayLike, "d m"] | None = None,
 ) -> Float[np.ndarray, "k d m"]:
     """theta(tau) of the flow on ``loss`` from ``theta_init`` (0 by default) at each of ``taus``, 0 or more.
@@ -259,7 +259,7 @@ class FlowCurves:
 
 
 def flow_curves(
-    empirical: QuadraticLoss, population: QuadraticLoss, taus: Sequence[float] | Num[ArrayLike, "k"]
+    empirical: QuadraticLoss, population: QuadraticLoss, taus: Sequence[float] | Num[ArrayLike, " k"]
 ) -> tuple[FlowCurves, Float[np.ndarray, "k d m"]]:
     """Losses, norm and gap of the flow on the empirical loss from 0, and the path itself."""
     path = gradient_flow(empirical, taus)
@@ -270,7 +270,7 @@ def flow_curves(
 
 
 def lemma_ratios(
-    loss: QuadraticLoss, curves: FlowCurves, taus: Sequence[float] | Num[ArrayLike, "k"]
+    loss: QuadraticLoss, curves: FlowCurves, taus: Sequence[float] | Num[ArrayLike, " k"]
 ) -> Float[np.ndarray, "2"]:
     """The largest ratios, over times, of both sides of the paper's Lemmas 4 and 5: at most 1 where these hold.
 

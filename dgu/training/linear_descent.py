@@ -18,7 +18,7 @@ from dgu.core.errors import require, require_whole
 
 
 def linear_gradient_descent(
-    mean: Num[np.ndarray, "d"],
+    mean: Num[np.ndarray, " d"],
     covariance: Num[np.ndarray, "..."],
     sigma: float | int,
     *,

@@ -61,8 +61,8 @@ def power_ema_share(updates_before: Float[Array, ""], std: float) -> Float[Array
 
 
 def power_ema_coefficients(
-    times: Num[ArrayLike, "S"], stds: Num[ArrayLike, "S"], time: ArrayLike, std: ArrayLike
-) -> Float[np.ndarray, "S"]:
+    times: Num[ArrayLike, " S"], stds: Num[ArrayLike, " S"], time: ArrayLike, std: ArrayLike
+) -> Float[np.ndarray, " S"]:
     """How much each snapshot contributes to the average of the width ``std`` at ``time``; they sum to 1.
 
     The combination of the snapshots' profiles that is nearest to the wanted profile, by least squares. Snapshots after
@@ -100,11 +100,11 @@ def power_ema_coefficients(
 
 def power_ema_reconstruct(
     snapshots: Num[ArrayLike, "S n"],
-    times: Num[ArrayLike, "S"],
-    stds: Num[ArrayLike, "S"],
+    times: Num[ArrayLike, " S"],
+    stds: Num[ArrayLike, " S"],
     time: ArrayLike,
     std: ArrayLike,
-) -> Float[np.ndarray, "n"]:
+) -> Float[np.ndarray, " n"]:
     """The average of the width ``std`` at ``time`` from snapshots of other widths and times, in float64.
 
     Args:

@@ -46,13 +46,13 @@ class CrossMoments:
 
 def cross_moments(
     denoiser: Denoiser,
-    images: Num[np.ndarray, "n *event"],
+    images: Num[np.ndarray, " n *event"],
     sigma: float,
     key: Key,
     *,
     level: int = 0,
     draws: int | Sequence[int] = 1,
-    rows: Int[np.ndarray, "rows"] | None = None,
+    rows: Int[np.ndarray, " rows"] | None = None,
     residual: bool = False,
     batch_size: int = 512,
     block: int | None = None,
@@ -97,8 +97,8 @@ def cross_moments(
 
 
 def numbered_blocks(
-    rows: Int[np.ndarray, "rows"], batch_size: int, block: int | None
-) -> Iterator[tuple[Int[np.ndarray, "b"], Bool[np.ndarray, "b"]]]:
+    rows: Int[np.ndarray, " rows"], batch_size: int, block: int | None
+) -> Iterator[tuple[Int[np.ndarray, " b"], Bool[np.ndarray, " b"]]]:
     """Numbers of the images of each block, and which of them count: those that pad the last block do not.
 
     Blocks have ``block`` rows, or are as equal as can be and at most ``batch_size``.
@@ -110,7 +110,7 @@ def numbered_blocks(
 
 
 def require_finite_outputs(
-    denoiser: Denoiser, outputs: Float[Array, "b d"], sigma: float, number: Int[np.ndarray, "b"]
+    denoiser: Denoiser, outputs: Float[Array, "b d"], sigma: float, number: Int[np.ndarray, " b"]
 ) -> None:
     """``InputError`` that names level and example of the first output that is not finite."""
     bad = np.flatnonzero(~np.isfinite(np.asarray(outputs)).all(axis=1))
@@ -128,8 +128,8 @@ def nothing(size: int) -> tuple[Any, ...]:
 @partial(jax.jit, static_argnames="residual")
 def _evaluate(
     denoiser: Denoiser,
-    images: Float[Array, "b *event"],
-    numbers: Int[Array, "b"],
+    images: Float[Array, " b *event"],
+    numbers: Int[Array, " b"],
     sigma: Scalar,
     key: Key,
     level: Array,
@@ -148,7 +148,7 @@ def _evaluate(
 
 @partial(jax.jit, donate_argnums=0)
 def add_block(
-    state: tuple[Any, ...], inputs: Float[Array, "b d"], outputs: Float[Array, "b d"], counts: Bool[Array, "b"]
+    state: tuple[Any, ...], inputs: Float[Array, "b d"], outputs: Float[Array, "b d"], counts: Bool[Array, " b"]
 ) -> tuple[Any, ...]:
     """The state with the rows that count added: Chan's rule, with this block's moments about its own means."""
     count, mean_input, mean_output, scatter, cross, square = state
@@ -205,8 +205,8 @@ def merged(parts: Sequence[CrossMoments]) -> CrossMoments:
 
 def level_moments(
     denoiser: Denoiser,
-    images: Num[np.ndarray, "n *event"],
-    sigmas: Float[np.ndarray, "levels"],
+    images: Num[np.ndarray, " n *event"],
+    sigmas: Float[np.ndarray, " levels"],
     key: Key,
     **options: Any,
 ) -> Iterator[CrossMoments]:

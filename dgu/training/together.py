@@ -28,11 +28,11 @@ from dgu.training.losses import edm_sigma
 def train_together(
     denoisers: PyTree,
     data: Num[ArrayLike, "R most *event"],
-    counts: Integer[ArrayLike, "R"],
+    counts: Integer[ArrayLike, " R"],
     keys: Any,
     config: TogetherConfig = TogetherConfig(),
     progress: Callable[[int, int], object] | None = None,
-) -> tuple[PyTree, Float[np.ndarray, "R"]]:
+) -> tuple[PyTree, Float[np.ndarray, " R"]]:
     """Train R denoisers of one structure, number r on the first ``counts[r]`` rows of ``data[r]``.
 
     Each minimises the mean over examples, noise levels and noise of ``w(sigma) |D(y + sigma eps; sigma) - y|^2 / d``

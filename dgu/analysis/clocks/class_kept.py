@@ -19,7 +19,7 @@ from dgu.core.noisy import checked_levels, noisy_input
 from dgu.core.typing import Key
 
 
-def class_kept(law: Any, sigmas: Num[ArrayLike, "levels"], key: Key, *, draws: int = 256) -> Estimate:
+def class_kept(law: Any, sigmas: Num[ArrayLike, " levels"], key: Key, *, draws: int = 256) -> Estimate:
     """P(class of x0' = class of x0), where x0' is drawn from the posterior given ``x0 + sigma eps``, at each level.
 
     This is the mean posterior probability of the true class, so that no second draw is needed. It falls from 1 to
@@ -64,7 +64,7 @@ def _kept(law: Any, sigmas: Array, key: Key, noise: Key, *, draws: int) -> Float
     return jax.lax.map(one, jnp.arange(draws), batch_size=64).T
 
 
-def crossing_level(sigmas: Num[ArrayLike, "levels"], values: Num[ArrayLike, "levels"], height: float | int) -> float:
+def crossing_level(sigmas: Num[ArrayLike, " levels"], values: Num[ArrayLike, " levels"], height: float | int) -> float:
     """The highest noise level at which a falling curve is at ``height``, linear in ``log sigma`` between levels.
 
     Args:

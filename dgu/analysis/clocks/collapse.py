@@ -9,7 +9,7 @@ from dgu.core.errors import require, require_whole
 from dgu.core.noisy import checked_images
 
 
-def collapse_level(variances: Num[ArrayLike, "m"], images: int) -> float:
+def collapse_level(variances: Num[ArrayLike, " m"], images: int) -> float:
     """s_C, the solution of ``sum_i log(1 + lam_i / s_C^2) = 2 log n``.
 
     Half of the left side is the information in nats that an image of a Gaussian of these variances keeps in noise of
@@ -67,7 +67,7 @@ def collapse_map(images: Num[ArrayLike, "n h w c"], window: int) -> Float64[np.n
     return levels
 
 
-def _levels(lam: Float64[np.ndarray, "k m"], count: float) -> Float64[np.ndarray, "k"]:
+def _levels(lam: Float64[np.ndarray, "k m"], count: float) -> Float64[np.ndarray, " k"]:
     """The solution for each row of eigenvalues, by bisection of ``log s^2``."""
     wanted = 2 * np.log(count)
     low = np.log(lam.max(axis=1)) - 2 * np.log(count)  # One eigenvalue alone has more than the information there,

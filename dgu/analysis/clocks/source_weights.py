@@ -18,11 +18,11 @@ from dgu.models.mixtures import EmpiricalDenoiser
 
 
 def source_weights(
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     *,
-    of: Integer[ArrayLike, "k"] | None = None,
+    of: Integer[ArrayLike, " k"] | None = None,
     draws: int = 4,
     batch_size: int = 16,
 ) -> Float64[np.ndarray, "levels k"]:

@@ -19,7 +19,7 @@ from dgu.core.typing import Key
 from dgu.models.mixtures import EmpiricalDenoiser
 
 
-def speciation_level(images: Num[ArrayLike, "n *event"], labels: Integer[ArrayLike, "n"]) -> float:
+def speciation_level(images: Num[ArrayLike, " n *event"], labels: Integer[ArrayLike, " n"]) -> float:
     """s_S, the square root of the largest eigenvalue of the covariance between classes, ``sum_c p_c (m_c - m)(m_c -
     m)^T``.
 
@@ -63,11 +63,11 @@ class ClassSeparation:
 
 
 def class_separation(
-    data: Num[ArrayLike, "n *event"],
-    labels: Integer[ArrayLike, "n"],
-    images: Num[ArrayLike, "k *event"],
-    image_labels: Integer[ArrayLike, "k"],
-    sigmas: Num[ArrayLike, "levels"],
+    data: Num[ArrayLike, " n *event"],
+    labels: Integer[ArrayLike, " n"],
+    images: Num[ArrayLike, " k *event"],
+    image_labels: Integer[ArrayLike, " k"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     *,
     batch_size: int = 16,
@@ -130,7 +130,7 @@ def _log_densities(
     return over_levels(one, jnp.asarray(blocks), jnp.asarray(numbers), jnp.asarray(sigmas))
 
 
-def _classes(labels: Integer[ArrayLike, "n"], images: int) -> tuple[np.ndarray, np.ndarray]:
+def _classes(labels: Integer[ArrayLike, " n"], images: int) -> tuple[np.ndarray, np.ndarray]:
     """Places of the labels among the classes, and the size of each class."""
     names, marks, counts = np.unique(as_labels("labels", labels, images), return_inverse=True, return_counts=True)
     require(len(names) >= 2, "labels", f"{len(names)} class", "2 classes or more")

@@ -15,8 +15,8 @@ from dgu.samplers.schedules import Churn, karras_sigmas
 
 def u_turns(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     *,
     num_steps: int = 18,

@@ -58,11 +58,11 @@ class Expansion:
 @jax.jit
 def _push(
     denoiser: Denoiser,
-    x: Float[Array, "b *event"],
+    x: Float[Array, " b *event"],
     levels: tuple[Any, ...],
     labels: PyTree,
-    vectors: Float[Array, "b *event"],
-) -> Float[Array, "b *event"]:
+    vectors: Float[Array, " b *event"],
+) -> Float[Array, " b *event"]:
     """``J v`` of the step at each row."""
 
     def one(x: Event, levels: tuple[Any, ...], label: PyTree, vector: Event) -> Event:
@@ -74,11 +74,11 @@ def _push(
 @jax.jit
 def _pull(
     denoiser: Denoiser,
-    x: Float[Array, "b *event"],
+    x: Float[Array, " b *event"],
     levels: tuple[Any, ...],
     labels: PyTree,
-    vectors: Float[Array, "b *event"],
-) -> Float[Array, "b *event"]:
+    vectors: Float[Array, " b *event"],
+) -> Float[Array, " b *event"]:
     """``J^T u`` of the step at each row."""
 
     def one(x: Event, levels: tuple[Any, ...], label: PyTree, vector: Event) -> Event:
@@ -215,8 +215,8 @@ def _expansion(
 
 
 def gaussian_expansion_errors(
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[np.ndarray, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[np.ndarray, " levels"],
     churn: Churn,
     key: Key,
 ) -> dict[str, float]:
@@ -288,8 +288,8 @@ def _root(values: np.ndarray, residuals: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def scale_recursion(
-    gains: Num[np.ndarray, "steps"], added: Num[np.ndarray, "steps"], start: float | int
-) -> Float64[np.ndarray, "levels"]:
+    gains: Num[np.ndarray, " steps"], added: Num[np.ndarray, " steps"], start: float | int
+) -> Float64[np.ndarray, " levels"]:
     """Scales of concentration along the path, ``s_{i+1}^2 = L_i^2 (s_i^2 + c_i^2)`` with ``s_0 = start``.
 
     If step i is L_i-Lipschitz and adds the noise ``c_i eps``, ``P(|f(x_i) - E f(x_i)| > t) <= 2 exp(-t^2 / (2 s_i^2))``

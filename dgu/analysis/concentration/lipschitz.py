@@ -60,7 +60,7 @@ class LipschitzFamily:
             *(("network",) if self.layers else ()),
         )
 
-    def __call__(self, x: Num[ArrayLike, "*event"]) -> Float[Array, "functions"]:
+    def __call__(self, x: Num[ArrayLike, "*event"]) -> Float[Array, " functions"]:
         """The functions' values at one example of any shape with d numbers; ``vmap`` it over a batch."""
         flat = as_jax_floats("x", x).reshape(-1)
         values = [
@@ -155,7 +155,9 @@ def _values(family: LipschitzFamily, rows: Array) -> Array:
     return jax.vmap(family)(rows)
 
 
-def lipschitz_values(family: LipschitzFamily, examples: Num[ArrayLike, "n *event"]) -> Float[np.ndarray, "n functions"]:
+def lipschitz_values(
+    family: LipschitzFamily, examples: Num[ArrayLike, " n *event"]
+) -> Float[np.ndarray, "n functions"]:
     """Values of all functions at all examples, ``(n, functions)``.
 
     Raises:

@@ -67,7 +67,7 @@ def snapshots(
     denoiser: Denoiser,
     key: Key,
     indices: Sequence[int],
-    sigmas: Num[np.ndarray, "levels"],
+    sigmas: Num[np.ndarray, " levels"],
     steps: Sequence[int],
     **options: Any,
 ) -> dict[str, Float[np.ndarray, "n k *event"]]:
@@ -112,8 +112,8 @@ def falling_share(change: Num[np.ndarray, "n steps"]) -> tuple[Estimate, list[Es
 
 def norm_z_scores(
     norms: Num[np.ndarray, "n steps"],
-    expected: tuple[Num[np.ndarray, "steps"], Num[np.ndarray, "steps"]],
-) -> Float[np.ndarray, "steps"]:
+    expected: tuple[Num[np.ndarray, " steps"], Num[np.ndarray, " steps"]],
+) -> Float[np.ndarray, " steps"]:
     """Mean squared norm of n samples less its exact expectation, in standard errors, at each step.
 
     Args:
@@ -136,7 +136,7 @@ def norm_z_scores(
 def gaussian_norm_scores(
     gaussian: GaussianDenoiser,
     key: Key,
-    sigmas: Num[np.ndarray, "levels"],
+    sigmas: Num[np.ndarray, " levels"],
     churn: Churn,
     *,
     count: int,

@@ -68,7 +68,7 @@ class TailTest:
         return self.p_value <= level
 
 
-def tail_test(rows: Num[ArrayLike, "n *event"], family: LipschitzFamily, key: Key, *, draws: int = 199) -> TailTest:
+def tail_test(rows: Num[ArrayLike, " n *event"], family: LipschitzFamily, key: Key, *, draws: int = 199) -> TailTest:
     """Test the null hypothesis of the module on ``rows``.
 
     Args:
@@ -102,12 +102,12 @@ def tail_test_p_values(
     key: Key,
     sets: int,
     n: int,
-    scales: Num[ArrayLike, "d"],
+    scales: Num[ArrayLike, " d"],
     family: LipschitzFamily,
     *,
     degrees_of_freedom: float | int = np.inf,
     draws: int = 99,
-) -> Float[np.ndarray, "sets"]:
+) -> Float[np.ndarray, " sets"]:
     """p values of the test on synthetic sets, to see its size and its power: one compiled program for all sets.
 
     Each set has n rows ``scales * z / sqrt(chi2_nu / nu)``, z standard normal and one chi2 for the whole row:

@@ -70,7 +70,7 @@ class TailCurves:
 def tail_curves(
     values: Num[ArrayLike, "n functions"],
     scale: float | int,
-    levels: Sequence[float | int] | Num[ArrayLike, "levels"] | None = None,
+    levels: Sequence[float | int] | Num[ArrayLike, " levels"] | None = None,
 ) -> TailCurves:
     """Log-survival curves of each function against ``2 exp(-t^2 / (2 scale^2))``.
 
@@ -187,8 +187,8 @@ def tail_estimates(values: Num[ArrayLike, "n functions"], key: Key, resamples: i
 
 
 def sub_gaussian_norm(
-    values: Num[ArrayLike, "n functions"], weights: Num[ArrayLike, "n"] | None = None
-) -> Float[Array, "functions"]:
+    values: Num[ArrayLike, "n functions"], weights: Num[ArrayLike, " n"] | None = None
+) -> Float[Array, " functions"]:
     """``inf{K : mean exp((f - mean f)^2 / K^2) <= 2}`` of each column, by bisection; pure.
 
     The root lies between ``max|f - mean f| / sqrt(log 2 n)`` and ``max|f - mean f| / sqrt(log 2)``, n the sum of the
@@ -219,7 +219,7 @@ def sub_gaussian_norm(
     return jnp.sqrt((low + high) / 2)
 
 
-def hill_index(values: Num[ArrayLike, "n functions"], count: int | None = None) -> Float[np.ndarray, "functions"]:
+def hill_index(values: Num[ArrayLike, "n functions"], count: int | None = None) -> Float[np.ndarray, " functions"]:
     """Hill's estimate ``1 / mean(log(y_(i) / y_(k+1)), i <= k)`` of the tail index of ``y = |f - mean f|`` in each
     column.
 
@@ -244,7 +244,7 @@ def hill_index(values: Num[ArrayLike, "n functions"], count: int | None = None) 
     return _hill(values, count)[0]
 
 
-def one_sized(values: Num[ArrayLike, "n functions"]) -> Bool[np.ndarray, "functions"]:
+def one_sized(values: Num[ArrayLike, "n functions"]) -> Bool[np.ndarray, " functions"]:
     """Which columns have deviations ``|f - mean f|`` that are all equal up to rounding: constants and fair coins,
     without a tail.
     """
@@ -278,7 +278,7 @@ def _hill(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return 1 / (logs.sum(axis=0) / used), used
 
 
-def concentration_scale(rows: Num[ArrayLike, "n *event"], folds: int = 10) -> Estimate:
+def concentration_scale(rows: Num[ArrayLike, " n *event"], folds: int = 10) -> Estimate:
     """``sqrt(||Sigma||_op)`` of independent rows, cross-validated, with its 95 % interval.
 
     The largest eigenvalue of a sample covariance is too large, by a factor of ``(1 + sqrt(d / n))^2`` for white data.

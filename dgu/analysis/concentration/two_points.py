@@ -53,7 +53,7 @@ def two_point_steps(
     return {"gains": found.values, "errors": found.errors, "changes": seen["change"]}
 
 
-def two_point_gains(sigmas: Num[np.ndarray, "levels"], distance: float | int) -> Float64[np.ndarray, "steps"]:
+def two_point_gains(sigmas: Num[np.ndarray, " levels"], distance: float | int) -> Float64[np.ndarray, " steps"]:
     """Exact gains of the steps along the first axis, halfway between two points at +-``distance``.
 
     There ``D(x; sigma) = (distance^2 / sigma^2) x`` to first order, so that ``linear_gains`` has the slope

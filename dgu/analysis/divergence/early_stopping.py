@@ -79,7 +79,7 @@ def early_stopping(curves: Num[np.ndarray, "r e"], *, window: int = 5) -> EarlyS
     return EarlyStopping(t_interval(differences), differences, minimum, float(median[-1] - median[minimum]), median)
 
 
-def least_of_others(curves: Num[np.ndarray, "r e"]) -> Int[np.ndarray, "r"]:
+def least_of_others(curves: Num[np.ndarray, "r e"]) -> Int[np.ndarray, " r"]:
     """For each curve, the place at which the median of all the others is least (the first, of several).
 
     A curve's own value there may lie above or below its value anywhere else. At its own least place it lies below by

@@ -92,7 +92,7 @@ def _masses(grid: Grid, target: Any) -> tuple[float, float]:
     return float(np.trapezoid(density, grid.fine)), float(np.trapezoid(density[:: grid.refine], grid.coarse))
 
 
-def target_log_density(target: Any, grid: Grid) -> Float[np.ndarray, "points"]:
+def target_log_density(target: Any, grid: Grid) -> Float[np.ndarray, " points"]:
     """Log density of a target on the line, with ``log_density(x, sigma)``, at the coarse points of ``grid``.
 
     Raises:
@@ -116,7 +116,7 @@ def _log_densities(target: Any, points: Array) -> Array:
     return jax.vmap(lambda x: target.log_density(x, 0.0))(points[:, None])
 
 
-def score_log_density(score: Score, t: Scalar, fine: Num[ArrayLike, "f"], refine: int = 1) -> Float[Array, "points"]:
+def score_log_density(score: Score, t: Scalar, fine: Num[ArrayLike, " f"], refine: int = 1) -> Float[Array, " points"]:
     """``log q`` at every ``refine``-th of the points ``fine``, q the distribution with density proportional to ``exp
     int score(x, t) dx``.
 
@@ -129,7 +129,7 @@ def score_log_density(score: Score, t: Scalar, fine: Num[ArrayLike, "f"], refine
     return jax.nn.log_softmax(integral)
 
 
-def grid_kl(log_p: Num[ArrayLike, "points"], log_q: Num[ArrayLike, "points"], step: Scalar) -> Float[Array, ""]:
+def grid_kl(log_p: Num[ArrayLike, " points"], log_q: Num[ArrayLike, " points"], step: Scalar) -> Float[Array, ""]:
     """``sum_i p_i log(p_i / q_i)`` with ``p_i`` the target's density times ``step``, q normalised over the grid.
 
     Args:
@@ -213,7 +213,7 @@ def flow_kl(
     score: Score,
     sde: LinearSDE,
     examples: Num[ArrayLike, "n d"],
-    log_p: Num[ArrayLike, "n"],
+    log_p: Num[ArrayLike, " n"],
     *,
     t_eps: float = 0.065,
     rtol: float = 1e-5,

@@ -12,8 +12,8 @@ _MOST_STEPS = 200
 
 
 def effective_noise(
-    variances: Num[ArrayLike, "m"], squared_noise: Num[ArrayLike, "levels"], rows: float | int
-) -> Float64[np.ndarray, "levels"]:
+    variances: Num[ArrayLike, " m"], squared_noise: Num[ArrayLike, " levels"], rows: float | int
+) -> Float64[np.ndarray, " levels"]:
     """kappa, the one positive solution of ``kappa = s^2 + (kappa / n) sum_i lam_i / (lam_i + kappa)`` at each ``s^2``.
 
     For the covariance ``S_n = X^T X / n`` of n independent rows of covariance S, n and d large,
@@ -53,7 +53,7 @@ def effective_noise(
     return kappa
 
 
-def checked_variances(variances: Num[ArrayLike, "m"]) -> Float64[np.ndarray, "m"]:
+def checked_variances(variances: Num[ArrayLike, " m"]) -> Float64[np.ndarray, " m"]:
     """Eigenvalues of a covariance in float64; ``InputError`` unless one or more, finite and 0 or more."""
     lam = as_doubles("variances", variances)
     require(lam.ndim == 1 and lam.size > 0, "variances.shape", lam.shape, "(m,), m at least 1")

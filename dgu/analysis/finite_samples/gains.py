@@ -43,7 +43,7 @@ class FittedGains:
 
 
 def fitted_gains(
-    variances: Num[ArrayLike, "m"], sigmas: Num[ArrayLike, "levels"], images: int, ddof: int = 0
+    variances: Num[ArrayLike, " m"], sigmas: Num[ArrayLike, " levels"], images: int, ddof: int = 0
 ) -> FittedGains:
     """Mean and spread of the gains of ``GaussianDenoiser.fit(images, ddof)``, from the true spectrum alone.
 
@@ -72,8 +72,8 @@ def fitted_gains(
 
 
 def fitted_loss(
-    variances: Num[ArrayLike, "m"], sigmas: Num[ArrayLike, "levels"], images: int, ddof: int = 0
-) -> Float64[np.ndarray, "levels"]:
+    variances: Num[ArrayLike, " m"], sigmas: Num[ArrayLike, " levels"], images: int, ddof: int = 0
+) -> Float64[np.ndarray, " levels"]:
     """Expected test loss ``E |D(x0 + s eps, s) - x0|^2`` of ``GaussianDenoiser.fit``, summed over pixels.
 
     With ``R = 1 - W``, the fitted denoiser on new data of covariance S, whatever their distribution, has the loss
@@ -103,7 +103,7 @@ def fitted_loss(
 
 
 def _setting(
-    variances: Num[ArrayLike, "m"], sigmas: Num[ArrayLike, "levels"], images: int, ddof: int
+    variances: Num[ArrayLike, " m"], sigmas: Num[ArrayLike, " levels"], images: int, ddof: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Eigenvalues, squared noise beside a covariance divided by ``N - 1``, and ``N - 1``."""
     require_whole("images", images, 2)

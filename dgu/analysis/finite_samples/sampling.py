@@ -53,7 +53,7 @@ class FittedSampling:
 
 
 def fitted_sampling(
-    variances: Num[ArrayLike, "m"], images: int, *, sigma_max: float | int = 80.0, ddof: int = 0
+    variances: Num[ArrayLike, " m"], images: int, *, sigma_max: float | int = 80.0, ddof: int = 0
 ) -> FittedSampling:
     """Expected distances between the images of two Gaussian denoisers that are fitted to disjoint sets of N images.
 

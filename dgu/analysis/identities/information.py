@@ -10,8 +10,8 @@ from dgu.core.errors import require, require_whole
 
 
 def mutual_information(
-    sigmas: Num[ArrayLike, "levels"], losses: Num[ArrayLike, "levels"]
-) -> Float64[np.ndarray, "levels"]:
+    sigmas: Num[ArrayLike, " levels"], losses: Num[ArrayLike, " levels"]
+) -> Float64[np.ndarray, " levels"]:
     """``I(x0; x0 + sigma eps)`` in nats at each level, from the losses of a denoiser at all higher ones.
 
         I(x0; x_s) = 1/2 int mmse d(1 / s^2) = int_s^inf loss(t) dt / t,    loss(t) = E |x0 - D(x0 + t eps, t)|^2 / t^2
@@ -41,8 +41,8 @@ def mutual_information(
 
 
 def noisy_entropy(
-    sigmas: Num[ArrayLike, "levels"], losses: Num[ArrayLike, "levels"], dimension: int
-) -> Float64[np.ndarray, "levels"]:
+    sigmas: Num[ArrayLike, " levels"], losses: Num[ArrayLike, " levels"], dimension: int
+) -> Float64[np.ndarray, " levels"]:
     """``h(x0 + sigma eps) = I(x0; x0 + sigma eps) + d/2 log(2 pi e sigma^2)`` in nats at each level.
 
     It is the mean of ``-log p(x; sigma)`` over noisy data, exact with the posterior mean. With the losses of a network

@@ -85,8 +85,8 @@ class MomentGaps:
 
 def moment_gaps(
     denoiser: Denoiser,
-    clean: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    clean: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     *,
     batch_size: int = 16,

@@ -18,7 +18,10 @@ _NODES = 400
 
 
 def flow_gains(
-    variances: Num[ArrayLike, "m"], sigmas: Num[ArrayLike, "levels"], times: Num[ArrayLike, "k"], start: float | int = 0
+    variances: Num[ArrayLike, " m"],
+    sigmas: Num[ArrayLike, " levels"],
+    times: Num[ArrayLike, " k"],
+    start: float | int = 0,
 ) -> Float64[np.ndarray, "k levels m"]:
     """``g(tau) = lam / (lam + s^2) (1 - e^{-2 tau (lam + s^2)}) + g(0) e^{-2 tau (lam + s^2)}`` of each mode and level.
 
@@ -44,8 +47,8 @@ def flow_gains(
 
 
 def flow_variances(
-    variances: Num[ArrayLike, "m"],
-    times: Num[ArrayLike, "k"],
+    variances: Num[ArrayLike, " m"],
+    times: Num[ArrayLike, " k"],
     *,
     start: float | int = 0,
     sigma_min: float | int = 0.002,
@@ -82,12 +85,12 @@ def flow_variances(
 
 
 def learning_times(
-    variances: Num[ArrayLike, "m"],
+    variances: Num[ArrayLike, " m"],
     *,
     share: float | int = 0.5,
     sigma_min: float | int = 0.002,
     sigma_max: float | int = 80.0,
-) -> Float64[np.ndarray, "m"]:
+) -> Float64[np.ndarray, " m"]:
     """The time tau after which each mode's variance in the images made is ``share`` of what it ends with, from g(0) =
     0.
 
@@ -124,7 +127,7 @@ def learning_times(
     return found
 
 
-def _checked(variances: Num[ArrayLike, "m"], times: Num[ArrayLike, "k"]) -> tuple[np.ndarray, np.ndarray]:
+def _checked(variances: Num[ArrayLike, " m"], times: Num[ArrayLike, " k"]) -> tuple[np.ndarray, np.ndarray]:
     lam, taus = as_doubles("variances", variances), as_doubles("times", times)
     for name, values, finite in (("variances", lam, np.isfinite(lam)), ("times", taus, ~np.isnan(taus))):
         sound = values.ndim == 1 and values.size > 0 and bool((finite & (values >= 0)).all())

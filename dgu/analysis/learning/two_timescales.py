@@ -31,7 +31,7 @@ class Timescales:
     population: np.ndarray
 
 
-def two_timescales(empirical: QuadraticLoss, population: QuadraticLoss, taus: Num[ArrayLike, "k"]) -> Timescales:
+def two_timescales(empirical: QuadraticLoss, population: QuadraticLoss, taus: Num[ArrayLike, " k"]) -> Timescales:
     """tau_gen and tau_mem of the flow from 0 on the empirical loss, solved eigenvalue by eigenvalue.
 
     The Gram matrix of p random features over n training points and all noise has a bulk of eigenvalues that the

@@ -75,12 +75,12 @@ class ContributionScores:
         """
         return jackknife_interval(*self.remaining_parts(), bounds=(0, np.inf))
 
-    def linearity_parts(self) -> tuple[Float64[np.ndarray, "levels"], Float64[np.ndarray, "levels triples"]]:
+    def linearity_parts(self) -> tuple[Float64[np.ndarray, " levels"], Float64[np.ndarray, "levels triples"]]:
         """``linearity``, and what it is without each triple: for intervals of what is computed from it."""
         (products, given, target), without = _sums(self.products, self.given, self.target)
         return products / np.sqrt(given * target), without[0] / np.sqrt(without[1] * without[2])
 
-    def remaining_parts(self) -> tuple[Float64[np.ndarray, "levels"], Float64[np.ndarray, "levels triples"]]:
+    def remaining_parts(self) -> tuple[Float64[np.ndarray, " levels"], Float64[np.ndarray, "levels triples"]]:
         """``remaining``, and what it is without each triple."""
         (missed, left), without = _sums(self.missed, self.left)
         return missed / left, without[0] / without[1]
@@ -93,11 +93,11 @@ class ContributionScores:
 
 def contribution_scores(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     *,
-    skip: Num[ArrayLike, "skips"],
+    skip: Num[ArrayLike, " skips"],
     triples: int = 100,
     batch_size: int = 64,
 ) -> ContributionScores:

@@ -52,8 +52,8 @@ class SingularTriplets:
 
 def singular_triplets(
     denoiser: Denoiser,
-    x: Num[ArrayLike, "b *event"],
-    sigma: Num[ArrayLike, "b"] | Num[ArrayLike, ""],
+    x: Num[ArrayLike, " b *event"],
+    sigma: Num[ArrayLike, " b"] | Num[ArrayLike, ""],
     count: int,
     key: Key,
     *,
@@ -142,7 +142,7 @@ def _columns(program: Callable[..., Any], at: tuple[Any, ...], numbers: np.ndarr
 
 @jax.jit
 def _push(
-    denoiser: Denoiser, x: Float[Array, "b *event"], sigma: Float[Array, "b"], vectors: Float[Array, "b k *event"]
+    denoiser: Denoiser, x: Float[Array, " b *event"], sigma: Float[Array, " b"], vectors: Float[Array, "b k *event"]
 ) -> Float[Array, "b k *event"]:
     """``J v`` for every vector, about one evaluation of the denoiser."""
 
@@ -154,7 +154,7 @@ def _push(
 
 @jax.jit
 def _pull(
-    denoiser: Denoiser, x: Float[Array, "b *event"], sigma: Float[Array, "b"], vectors: Float[Array, "b k *event"]
+    denoiser: Denoiser, x: Float[Array, " b *event"], sigma: Float[Array, " b"], vectors: Float[Array, "b k *event"]
 ) -> Float[Array, "b k *event"]:
     """``J^T u`` for every vector."""
 
@@ -169,8 +169,8 @@ def perturbed_images(
     denoiser: Denoiser,
     x: Num[ArrayLike, "*event"],
     directions: Num[ArrayLike, "..."],
-    scales: Sequence[float] | Num[ArrayLike, "m"],
-    sigmas: Num[ArrayLike, "levels"],
+    scales: Sequence[float] | Num[ArrayLike, " m"],
+    sigmas: Num[ArrayLike, " levels"],
 ) -> Float[Array, "k m *event"]:
     """The images that deterministic Heun steps make from the states ``x + scale sigma_0 direction``.
 
@@ -205,9 +205,9 @@ def perturbed_images(
 @jax.jit
 def _step(
     denoiser: Any,
-    x: Float[Array, "n *event"],
+    x: Float[Array, " n *event"],
     sigma: Float[Array, ""],
     sigma_next: Float[Array, ""],
     second_order: Float[Array, ""],
-) -> Float[Array, "n *event"]:
+) -> Float[Array, " n *event"]:
     return jax.vmap(step_function(denoiser, None, sigma, sigma_next, second_order))(x)

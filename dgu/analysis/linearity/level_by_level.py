@@ -27,8 +27,8 @@ from dgu.samplers.schedules import check_sigmas
 
 def level_triplets(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     count: int,
     key: Key,
     *,
@@ -63,7 +63,7 @@ def level_triplets(
 def state_triplets(
     denoiser: Denoiser,
     states: Num[ArrayLike, "..."],
-    sigmas: Num[ArrayLike, "levels"],
+    sigmas: Num[ArrayLike, " levels"],
     count: int,
     key: Key,
     *,
@@ -114,7 +114,7 @@ def state_triplets(
 
 
 def level_paths(
-    denoisers: Mapping[str, Denoiser], starts: Num[ArrayLike, "n *event"], sigmas: Num[ArrayLike, "levels"]
+    denoisers: Mapping[str, Denoiser], starts: Num[ArrayLike, " n *event"], sigmas: Num[ArrayLike, " levels"]
 ) -> dict[str, tuple[Float[np.ndarray, "levels n *event"], Float[np.ndarray, "levels n *event"]]]:
     """Sampling along the levels themselves, for denoisers that know no others: from ``x_0``, noise of level sigma_0,
 
@@ -154,7 +154,7 @@ def _path(name: str, denoiser: Denoiser, x: Any, levels: np.ndarray) -> tuple[np
 
 
 def level_outputs(
-    denoisers: Mapping[str, Denoiser], images: Num[ArrayLike, "n *event"], sigmas: Num[ArrayLike, "levels"], key: Key
+    denoisers: Mapping[str, Denoiser], images: Num[ArrayLike, " n *event"], sigmas: Num[ArrayLike, " levels"], key: Key
 ) -> tuple[Float[np.ndarray, "levels n *event"], dict[str, Float[np.ndarray, "levels n *event"]]]:
     """Noisy versions of a few images at each level, and what each denoiser makes of them.
 

@@ -24,10 +24,10 @@ from dgu.core.typing import Denoiser, Key
 
 def level_losses(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
+    images: Num[ArrayLike, " n *event"],
     key: Key,
     *,
-    sigmas: Sequence[float] | Num[np.ndarray, "levels"],
+    sigmas: Sequence[float] | Num[np.ndarray, " levels"],
     draws: int = 2,
     batch_size: int = 256,
     progress: Callable[[int, int], object] | None = None,
@@ -56,8 +56,8 @@ def level_losses(
 
 
 def linear_level_loss(
-    covariance: Num[ArrayLike, "d d"], sigmas: Sequence[float] | Num[np.ndarray, "levels"]
-) -> Float[np.ndarray, "levels"]:
+    covariance: Num[ArrayLike, "d d"], sigmas: Sequence[float] | Num[np.ndarray, " levels"]
+) -> Float[np.ndarray, " levels"]:
     """``sum lam / (lam + sigma^2)`` over the eigenvalues of the covariance, for each level.
 
     Raises:

@@ -45,7 +45,7 @@ class MapSpectra:
     asymmetry: np.ndarray
 
 
-def weight_nmse(maps: LinearDenoiser, reference: LinearDenoiser) -> Float64[np.ndarray, "levels"]:
+def weight_nmse(maps: LinearDenoiser, reference: LinearDenoiser) -> Float64[np.ndarray, " levels"]:
     """``|W - W_ref|_F^2 / |W_ref|_F^2`` at each level: 1 for a map that is 0. Li et al. (arXiv 2410.24060), Fig 4.
 
     Raises:
@@ -126,13 +126,13 @@ def subspace_overlap(
 
 def orthogonality_residual(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     *,
     draws: int = 1,
     batch_size: int = 512,
-) -> Float64[np.ndarray, "levels"]:
+) -> Float64[np.ndarray, " levels"]:
     """``|E (D(y) - x)(y - E y)^T|_F / |Cov x|_F`` over ``y = x + sigma eps`` at each level. Li et al., (51).
 
     It is 0 for the best affine map of the distribution of the images, and for their exact posterior mean, up to the
@@ -154,7 +154,7 @@ def orthogonality_residual(
     return np.array([float(np.linalg.norm(found.cross)) / found.count / scale for found in stream])
 
 
-def asymmetry(maps: LinearDenoiser) -> Float64[np.ndarray, "levels"]:
+def asymmetry(maps: LinearDenoiser) -> Float64[np.ndarray, " levels"]:
     """``|W - W^T|_F / (2 |W|_F)`` of each map, from 0 (symmetric, or 0) to 1 (antisymmetric). Li et al., Fig 14."""
     found = np.empty(len(maps.weights))
     # Map by map: in float64 they may be large.

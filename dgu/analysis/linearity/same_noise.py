@@ -33,7 +33,7 @@ class SameNoise:
     null: np.ndarray
 
     @property
-    def ratios(self) -> Float[np.ndarray, "n"]:
+    def ratios(self) -> Float[np.ndarray, " n"]:
         """``paired_i / mean(null)``: 0 for the same images, 1 on average for images that do not depend on the shared
         noise.
         """
@@ -45,7 +45,7 @@ class SameNoise:
         return t_interval(self.ratios, bounds=(0, np.inf))
 
 
-def same_noise_distances(first: Num[np.ndarray, "n *event"], second: Num[np.ndarray, "n *event"]) -> SameNoise:
+def same_noise_distances(first: Num[np.ndarray, " n *event"], second: Num[np.ndarray, " n *event"]) -> SameNoise:
     """Distances ``|a_i - b_i| / sqrt(d)``, and ``mean_{j != i} |a_i - b_j| / sqrt(d)`` as their null.
 
     Args:

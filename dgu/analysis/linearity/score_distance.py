@@ -91,8 +91,8 @@ class ScoreDistances:
 
 def score_distances(
     denoisers: Mapping[str, Denoiser],
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     *,
     inputs: str,
@@ -144,7 +144,7 @@ def _outputs(
     denoisers: tuple[Any, ...],
     blocks: Float[Array, "blocks size *event"],
     numbers: Int[Array, "blocks size"],
-    sigmas: Float[Array, "levels"],
+    sigmas: Float[Array, " levels"],
     key: Key,
 ) -> tuple[Float[Array, "places size pairs"], Float[Array, "places size k"]]:
     """Distances of all pairs ``i < j`` and norms of all outputs."""

@@ -86,8 +86,8 @@ class LinearityScores:
 
 def linearity(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     *,
     weights: Num[ArrayLike, "mixes 2"] | None = None,
@@ -126,8 +126,8 @@ def linearity(
 
 def homogeneity(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     *,
     factors: Sequence[float | int] = (0.5, 2.0),
@@ -145,8 +145,8 @@ def homogeneity(
 
 def additivity(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     *,
     pairs: int = 100,
@@ -162,8 +162,8 @@ def additivity(
 
 def combination_scores(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
-    sigmas: Num[ArrayLike, "levels"],
+    images: Num[ArrayLike, " n *event"],
+    sigmas: Num[ArrayLike, " levels"],
     key: Key,
     coefficients: Num[ArrayLike, "mixes 2"],
     *,
@@ -204,7 +204,7 @@ def _scores(
     denoiser: Denoiser,
     blocks: Float[Array, "blocks size 2 *event"],
     numbers: Int[Array, "blocks size"],
-    sigmas: Float[Array, "levels"],
+    sigmas: Float[Array, " levels"],
     coefficients: Float[Array, "mixes 2"],
     key: Key,
 ) -> tuple[Float[Array, "places size mixes"], ...]:

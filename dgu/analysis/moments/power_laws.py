@@ -83,7 +83,7 @@ def power_law_range(n: int, d: int) -> tuple[int, int]:
 
 
 def power_law_fit(
-    rows: Num[ArrayLike, "n *event"],
+    rows: Num[ArrayLike, " n *event"],
     key: Key,
     *,
     first: int | None = None,

@@ -34,7 +34,7 @@ class PrincipalImages:
     explained: np.ndarray
 
 
-def principal_images(images: Num[ArrayLike, "n *event"], count: int = 12) -> PrincipalImages:
+def principal_images(images: Num[ArrayLike, " n *event"], count: int = 12) -> PrincipalImages:
     """The ``count`` leading eigenvectors of the covariance ("eigenfaces"), by singular values of the centred rows.
 
     The d x d covariance is never formed.

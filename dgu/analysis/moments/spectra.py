@@ -28,7 +28,7 @@ from dgu.core.errors import require
 
 def squared_singular_values(
     rows: Num[ArrayLike, "n d"], *, centre: bool = False, method: str = "svd"
-) -> Float[Array, "r"]:
+) -> Float[Array, " r"]:
     """The ``min(n, d)`` largest eigenvalues of ``rows^T rows``, descending; pure, in the dtype of ``rows``.
 
     Args:
@@ -56,8 +56,8 @@ def _squared_singular_values(rows: Array, centre: bool, method: str) -> Array:
 
 
 def covariance_spectrum(
-    images: Num[ArrayLike, "n *event"], *, ddof: int = 1, method: str = "svd", dtype: str | None = None
-) -> Float[np.ndarray, "r"]:
+    images: Num[ArrayLike, " n *event"], *, ddof: int = 1, method: str = "svd", dtype: str | None = None
+) -> Float[np.ndarray, " r"]:
     """Eigenvalues of the images' covariance, descending: the ``min(n - 1, d)`` that centring leaves room for.
 
     With ``ddof=1`` they are the largest eigenvalues of ``numpy.cov``; the remaining ``d - (n - 1)`` are exactly zero.
@@ -79,7 +79,7 @@ def covariance_spectrum(
 
 
 def class_spectra(
-    images: Num[ArrayLike, "n *event"],
+    images: Num[ArrayLike, " n *event"],
     labels: Sequence[Any] | ArrayLike,
     *,
     ddof: int = 1,
@@ -100,13 +100,13 @@ def class_spectra(
 
 
 def gram_spectrum(
-    images: Num[ArrayLike, "n *event"],
+    images: Num[ArrayLike, " n *event"],
     labels: Sequence[Any] | ArrayLike,
     per_class: int,
     *,
     method: str = "svd",
     dtype: str | None = None,
-) -> Float[np.ndarray, "r"]:
+) -> Float[np.ndarray, " r"]:
     """Eigenvalues of ``X X^T`` of the balanced mixture, descending: the ``min(N, d)`` that can differ from zero.
 
     X holds the first ``per_class`` images of each class as *uncentred* rows, N = classes * per_class (Fig. 8 of arXiv
@@ -249,7 +249,7 @@ class PowerLaw:
     residual: float
 
 
-def power_law(spectrum: Num[ArrayLike, "r"], first: int = 1, last: int | None = None) -> PowerLaw:
+def power_law(spectrum: Num[ArrayLike, " r"], first: int = 1, last: int | None = None) -> PowerLaw:
     """Least-squares line through ``log eigenvalue`` against ``log rank``, ranks ``first`` to ``last``, both included.
 
     Ranks count from 1 and every rank weighs the same, so that the fit is dominated by the large ranks of the range.
@@ -289,7 +289,7 @@ class SpectrumRatio:
 
 
 def spectrum_ratio(
-    spectrum: Num[ArrayLike, "r"],
+    spectrum: Num[ArrayLike, " r"],
     reference: Num[ArrayLike, "..."],
     quantiles: Sequence[float | int] = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0),
     floor: float | int = 1e-12,

@@ -53,7 +53,7 @@ class MomentState:
         size = prod(shape)
         return cls(jnp.zeros((), jnp.int32), jnp.zeros(shape, dtype), jnp.zeros((size, size), dtype))
 
-    def update(self, batch: Num[ArrayLike, "n *event"]) -> "MomentState":
+    def update(self, batch: Num[ArrayLike, " n *event"]) -> "MomentState":
         """The state after the images of ``batch`` ``(n, *event)`` are added; each batch shape compiles once.
 
         Raises:
@@ -111,7 +111,7 @@ def _update(state: MomentState, batch: Array) -> MomentState:
     return _merge(state, chunk)
 
 
-def moments(images: Num[ArrayLike, "n *event"], dtype: DTypeLike | None = None) -> MomentState:
+def moments(images: Num[ArrayLike, " n *event"], dtype: DTypeLike | None = None) -> MomentState:
     """Mean and covariance state of ``images`` ``(n, *event)``, n at least 1, with any event shape.
 
     ``moments(images).mean`` and ``moments(images).covariance()`` equal ``numpy.mean(axis=0)`` and ``numpy.cov`` of the

@@ -36,7 +36,10 @@ class ClassBalance:
 
 
 def class_balance(
-    labels: Integer[np.ndarray, "n"], reference_labels: Integer[np.ndarray, "m"], classes: int, confidence: float = 0.95
+    labels: Integer[np.ndarray, " n"],
+    reference_labels: Integer[np.ndarray, " m"],
+    classes: int,
+    confidence: float = 0.95,
 ) -> ClassBalance:
     """Class shares of ``labels`` beside those of ``reference_labels``.
 

@@ -22,7 +22,7 @@ def ball_counts(
     radii: Num[ArrayLike, "..."],
     *,
     block_size: int = 1024,
-) -> Int[np.ndarray, "n"]:
+) -> Int[np.ndarray, " n"]:
     """How many of the balls ``|q - centre_i| <= radii_i`` hold each query; rows at the edge are inside.
 
     Exact for any data: the distance is that of ``k_nearest``, computed by differences in float64 and rounded to the
@@ -73,14 +73,14 @@ def _ball_counts(
 
 @partial(jax.jit, donate_argnums=0)
 def _count_balls(
-    held: Int[Array, "n"],
+    held: Int[Array, " n"],
     queries: Float[Array, "n d"],
     block: Float[Array, "m d"],
-    norms: Float[Array, "m"],
-    squared_radii: Float[ArrayLike, "m"],
-    edges: Float[ArrayLike, "m"],
+    norms: Float[Array, " m"],
+    squared_radii: Float[ArrayLike, " m"],
+    edges: Float[ArrayLike, " m"],
     relative: Float[ArrayLike, ""],
-) -> tuple[Int[Array, "n"], Bool[Array, "m n"]]:
+) -> tuple[Int[Array, " n"], Bool[Array, "m n"]]:
     """The counts with those of a block whose balls certainly hold a query, and the pairs that rounding leaves open."""
     squares = jnp.sum(jnp.square(queries), axis=1)
     beyond = scores(queries, block, norms - squared_radii) + squares[None]

@@ -56,7 +56,7 @@ class Neighbours:
 
 
 def extract_features(
-    images: Num[ArrayLike, "n *event"],
+    images: Num[ArrayLike, " n *event"],
     features: Callable[[Array], ArrayLike] | None = None,
     block_size: int = 512,
 ) -> Float[np.ndarray, "n d"]:
@@ -202,7 +202,7 @@ def variance_ratio(
     samples: Num[ArrayLike, "n d"],
     labels: Labels,
     reference: Num[ArrayLike, "m e"],
-    reference_labels: Integer[ArrayLike, "m"],
+    reference_labels: Integer[ArrayLike, " m"],
     key: Key,
     *,
     replicates: int = 1000,
@@ -282,7 +282,7 @@ def _block_mmd(x: Float[np.ndarray, "s d"], y: Float[np.ndarray, "s d"]) -> floa
 
 @jax.jit
 def _quantile_ratios(
-    a: Float[Array, "n"], b: Float[Array, "m"], quantiles: Float[Array, "q"], keys: Shaped[Array, "replicates ..."]
+    a: Float[Array, " n"], b: Float[Array, " m"], quantiles: Float[Array, " q"], keys: Shaped[Array, "replicates ..."]
 ) -> Float[Array, "replicates q"]:
     def one(key: Key) -> Array:
         first, second = jax.random.split(key)
@@ -295,7 +295,7 @@ def _quantile_ratios(
 @partial(jax.jit, static_argnames="replicates")
 def _bootstrap_traces(
     rows: Float[Array, "classes n d"],
-    counts: Int[Array, "classes"],
+    counts: Int[Array, " classes"],
     keys: Shaped[Array, "classes ..."],
     replicates: int,
 ) -> Float[Array, "classes replicates"]:

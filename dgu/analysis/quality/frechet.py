@@ -147,7 +147,7 @@ class PCAFeatures:
     basis: Any
 
     @classmethod
-    def fit(cls, reference: Num[ArrayLike, "n *event"], components: int) -> "PCAFeatures":
+    def fit(cls, reference: Num[ArrayLike, " n *event"], components: int) -> "PCAFeatures":
         """The leading components of the reference images (never of the generated ones), found in float64.
 
         Raises:
@@ -168,7 +168,7 @@ class PCAFeatures:
         dtype = jax.dtypes.canonicalize_dtype(images.dtype)
         return cls(jnp.asarray(mean, dtype), jnp.asarray(basis[:, :components], dtype))
 
-    def __call__(self, images: Num[ArrayLike, "n *event"]) -> Float[Array, "n k"]:
+    def __call__(self, images: Num[ArrayLike, " n *event"]) -> Float[Array, "n k"]:
         """Coordinates of each image."""
         x = as_jax_floats("images", images)
         rows = x.reshape(x.shape[0], -1) - self.mean[None]

@@ -53,7 +53,7 @@ class Attack:
 
 def denoising_loss(
     denoiser: Denoiser,
-    images: Num[ArrayLike, "n *event"],
+    images: Num[ArrayLike, " n *event"],
     key: Key,
     *,
     labels: ArrayLike | Sequence[Any] | None = None,
@@ -123,10 +123,10 @@ def loss_attack(
 @jax.jit
 def _losses(
     denoiser: Any,
-    images: Float[Array, "b *event"],
-    rows: Int[Array, "b"],
-    labels: Int[Array, "b"] | None,
-    sigmas: Float[Array, "levels"],
+    images: Float[Array, " b *event"],
+    rows: Int[Array, " b"],
+    labels: Int[Array, " b"] | None,
+    sigmas: Float[Array, " levels"],
     keys: Any,
 ) -> Float[Array, "b levels"]:
     def one(image: Array, row: Array, label: Array | None) -> Array:

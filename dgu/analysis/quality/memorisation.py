@@ -30,7 +30,7 @@ FRACTION = 0.25
 RMS = 0.02
 
 
-def spacing(rows: Integer[ArrayLike, "q"], reference: Num[ArrayLike, "m d"], block_size: int = 1024) -> np.ndarray:
+def spacing(rows: Integer[ArrayLike, " q"], reference: Num[ArrayLike, "m d"], block_size: int = 1024) -> np.ndarray:
     """Distance of the reference rows number ``rows`` to their nearest other row, ``(q,)``; 0 where a copy exists.
 
     Raises:
@@ -60,8 +60,8 @@ class NearDuplicates:
 
 
 def near_duplicates(
-    distance: Num[np.ndarray, "n"],
-    spacing: Num[np.ndarray, "n"],
+    distance: Num[np.ndarray, " n"],
+    spacing: Num[np.ndarray, " n"],
     width: int,
     *,
     fraction: float | int = FRACTION,
@@ -93,7 +93,7 @@ def near_duplicates(
     return NearDuplicates(found, threshold, proportion(found))
 
 
-def relative_distance(samples: Num[np.ndarray, "n d"], distance: Num[np.ndarray, "n"]) -> Estimate:
+def relative_distance(samples: Num[np.ndarray, "n d"], distance: Num[np.ndarray, " n"]) -> Estimate:
     """The generalisation score ``mean_i |x_i - nearest training row| / |x_i|``, with a t interval over samples.
 
     Li, Dai and Qu (arXiv 2410.24060), equation 14, with pixels in [-1, 1]: they call a model generalising above 0.6.
@@ -119,7 +119,7 @@ class Novelty:
     level: float
 
 
-def novelty(distance: Num[np.ndarray, "n"], fresh_distance: Num[np.ndarray, "m"], level: float = 0.05) -> Novelty:
+def novelty(distance: Num[np.ndarray, " n"], fresh_distance: Num[np.ndarray, " m"], level: float = 0.05) -> Novelty:
     """The generalisation score ``mean_i 1[min_j |x_i - x_j| >= eps]``, eps the ``level`` quantile for fresh samples.
 
     arXiv 2409.02426, equations 21 and 46: a model generalises where the score is 0.95 or more, which is what the true
@@ -147,9 +147,9 @@ def novelty(distance: Num[np.ndarray, "n"], fresh_distance: Num[np.ndarray, "m"]
 
 
 def sample_novelty(
-    samples: Num[ArrayLike, "n *event"],
-    training: Num[ArrayLike, "m *event"],
-    fresh: Num[ArrayLike, "l *event"],
+    samples: Num[ArrayLike, " n *event"],
+    training: Num[ArrayLike, " m *event"],
+    fresh: Num[ArrayLike, " l *event"],
     level: float = 0.05,
     features: Callable[[Array], ArrayLike] | None = None,
 ) -> Novelty:
@@ -190,10 +190,10 @@ class CopyingTest:
 
 
 def copying_test(
-    distance: Num[np.ndarray, "n"],
-    fresh_distance: Num[np.ndarray, "m"],
-    copies: Bool[np.ndarray, "n"],
-    fresh_copies: Bool[np.ndarray, "m"],
+    distance: Num[np.ndarray, " n"],
+    fresh_distance: Num[np.ndarray, " m"],
+    copies: Bool[np.ndarray, " n"],
+    fresh_copies: Bool[np.ndarray, " m"],
     *,
     max_closer: float = 0.6,
     max_excess: float = 0.005,

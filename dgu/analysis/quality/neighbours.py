@@ -80,8 +80,8 @@ def nearest(
     reference: Num[ArrayLike, "m e"],
     block_size: int = 1024,
     *,
-    own: Integer[ArrayLike, "n"] | None = None,
-) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    own: Integer[ArrayLike, " n"] | None = None,
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Euclidean distance of each query to its nearest reference row, and that row's number: ``k_nearest`` for k = 1.
 
     Args:
@@ -170,7 +170,7 @@ def _merge_groups(
     best: tuple[Float[Array, "g n"], Int[Array, "g n"]],
     queries: Float[Array, "n d"],
     block: Float[Array, "m d"],
-    norms: Float[Array, "m"],
+    norms: Float[Array, " m"],
     start: Int[Array, ""],
     offset: Int[Array, ""],
 ) -> tuple[Float[Array, "g n"], Int[Array, "g n"]]:

@@ -77,11 +77,11 @@ def _block(rows: np.ndarray, size: int, centre: np.ndarray, dtype: np.dtype) -> 
 
 
 @jax.jit
-def _norms(block: Float[Array, "m d"], real: Int[ArrayLike, ""]) -> Float[Array, "m"]:
+def _norms(block: Float[Array, "m d"], real: Int[ArrayLike, ""]) -> Float[Array, " m"]:
     squares = jnp.sum(jnp.square(block), axis=1)
     return jnp.where(jnp.arange(len(block)) < real, squares, jnp.full_like(squares, jnp.inf))
 
 
-def scores(queries: Float[Array, "n d"], block: Float[Array, "m d"], norms: Float[Array, "m"]) -> Float[Array, "m n"]:
+def scores(queries: Float[Array, "n d"], block: Float[Array, "m d"], norms: Float[Array, " m"]) -> Float[Array, "m n"]:
     """``|r|^2 - 2 q . r``, reference rows first: reductions over them then run along the vector lanes."""
     return norms[:, None] - 2 * jnp.matmul(block, queries.T, precision=jax.lax.Precision.HIGHEST)

@@ -248,7 +248,7 @@ def proportion(hits: Shaped[ArrayLike, "..."], *, exact: bool = False) -> Estima
     return Estimate(value, float(low), float(high), method=method, n=total, standard_error=error)
 
 
-def bounded_mean(values: Num[ArrayLike, "n"], bounds: tuple[float | int, float | int]) -> Estimate:
+def bounded_mean(values: Num[ArrayLike, " n"], bounds: tuple[float | int, float | int]) -> Estimate:
     """The mean of n independent values that lie within ``bounds``, with a 95 % interval that does so too.
 
     The interval is that of the percentiles of the bootstrap: a t interval of a mean next to the end of its range

@@ -87,7 +87,7 @@ def pooled_interval(
     values: Num[np.ndarray, "*batch J"],
     between: PoolVariance,
     *,
-    pool_of: Sequence[int] | Int[np.ndarray, "J"] | None = None,
+    pool_of: Sequence[int] | Int[np.ndarray, " J"] | None = None,
     confidence: float = 0.95,
     bounds: tuple[float | int, float | int] = (-np.inf, np.inf),
 ) -> Estimate:

@@ -22,7 +22,7 @@ from dgu.core.errors import require
 _COUNTED = 12
 
 
-def auc(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"]) -> Estimate:
+def auc(positives: Num[np.ndarray, " m"], negatives: Num[np.ndarray, " n"]) -> Estimate:
     """``P(positive > negative) + P(equal) / 2`` over all pairs, with DeLong's 95 % interval.
 
     With ``a_i`` the fraction of negatives below positive i (ties half) and ``b_j`` that of positives above negative j,
@@ -53,7 +53,7 @@ def auc(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"]) -> Est
     return Estimate(value, low, high, method="Wilson", n=min(m, n), standard_error=error)
 
 
-def hits_at(positives: Num[np.ndarray, "m"], negatives: Num[np.ndarray, "n"], false_alarms: float = 0.01) -> Estimate:
+def hits_at(positives: Num[np.ndarray, " m"], negatives: Num[np.ndarray, " n"], false_alarms: float = 0.01) -> Estimate:
     """The true positive rate at the false positive rate ``false_alarms``: the share of positives above the ``1 -
     false_alarms`` quantile of the negatives. Its interval is Wilson's, given that quantile.
 
@@ -98,7 +98,7 @@ def rank_correlation(
 
 
 def rank_trend(
-    x: Sequence[float | int] | Num[ArrayLike, "n"], rows: Num[ArrayLike, "r n"], confidence: float = 0.95
+    x: Sequence[float | int] | Num[ArrayLike, " n"], rows: Num[ArrayLike, "r n"], confidence: float = 0.95
 ) -> Estimate:
     """Does a quantity rise with x? The mean over r independent rows of Spearman's correlation of a row with x, in [-1,
     1], with an interval from its exact distribution over all orders of the values.
@@ -162,7 +162,7 @@ def _critical_sum(b: np.ndarray, left_out: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def _products_over_orders(b: tuple[int, ...]) -> Float[np.ndarray, "s"]:
+def _products_over_orders(b: tuple[int, ...]) -> Float[np.ndarray, " s"]:
     """How likely each value of ``sum_k a_k b_order(k)`` is, a being ``1 - n, 3 - n .. n - 1`` and every order of b
     equally likely: entries 0 to 2 s stand for -s to s.
 
@@ -182,7 +182,7 @@ def _products_over_orders(b: tuple[int, ...]) -> Float[np.ndarray, "s"]:
 
 
 def median_interval(
-    values: Sequence[float | int] | Num[ArrayLike, "n"],
+    values: Sequence[float | int] | Num[ArrayLike, " n"],
     confidence: float = 0.95,
     *,
     bounds: tuple[float | int, float | int] = (-np.inf, np.inf),

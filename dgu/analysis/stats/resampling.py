@@ -105,7 +105,7 @@ def t_interval(
     return _interval(values, confidence, bounds)
 
 
-def geometric_mean(values: Sequence[float | int] | Num[ArrayLike, "J"], confidence: float = 0.95) -> Estimate:
+def geometric_mean(values: Sequence[float | int] | Num[ArrayLike, " J"], confidence: float = 0.95) -> Estimate:
     """``exp(mean(log values))`` with the t interval of the logarithms, for positive values that differ by factors.
 
     Args:

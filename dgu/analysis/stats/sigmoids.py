@@ -53,14 +53,14 @@ class SigmoidFit:
         require(0 < level < 1, "level", level, "strictly between 0 and 1")
         return self.of(lambda slope, midpoints: midpoints[..., curve] + scipy.special.logit(level) / slope)
 
-    def spread(self, shift: Num[ArrayLike, "C"] | None = None) -> Estimate:
+    def spread(self, shift: Num[ArrayLike, " C"] | None = None) -> Estimate:
         """Standard deviation (``ddof=1``) of the curves' midpoints over the abscissa ``x - shift_c``; two curves or
         more.
         """
         moved = self._shift(shift)
         return self.of(lambda _, midpoints: (midpoints - moved).std(axis=-1, ddof=1))
 
-    def exponent(self, shift: Num[ArrayLike, "C"]) -> Estimate:
+    def exponent(self, shift: Num[ArrayLike, " C"]) -> Estimate:
         """Slope of the midpoints on ``shift``: 1 where curves agree over ``x - shift``, 0 where they agree over ``x``.
 
         It is above 1/2 exactly where the midpoints spread less over ``x - shift`` than over ``x``.
@@ -70,7 +70,7 @@ class SigmoidFit:
         require(bool((centred != 0).any()), "shift", moved.tolist(), "different values")
         return self.of(lambda _, midpoints: midpoints @ centred / (centred @ centred))
 
-    def _shift(self, shift: Float[ArrayLike, "C"] | None) -> np.ndarray:
+    def _shift(self, shift: Float[ArrayLike, " C"] | None) -> np.ndarray:
         count = len(self.midpoints)
         require(count >= 2, "number of curves", count, "2 or more")
         moved = np.zeros(count) if shift is None else as_doubles("shift", shift)
@@ -79,9 +79,9 @@ class SigmoidFit:
 
 
 def fit_sigmoids(
-    x: Num[ArrayLike, "n"],
-    y: Num[ArrayLike, "m"],
-    curve: Integer[ArrayLike, "k"] | None = None,
+    x: Num[ArrayLike, " n"],
+    y: Num[ArrayLike, " m"],
+    curve: Integer[ArrayLike, " k"] | None = None,
     *,
     resamples: int = 400,
     seed: int = 0,

@@ -14,8 +14,8 @@ from dgu.models.molrg import MoLRG
 
 
 def fit_classes(
-    images: Num[ArrayLike, "n *event"],
-    labels: Integer[ArrayLike, "n"],
+    images: Num[ArrayLike, " n *event"],
+    labels: Integer[ArrayLike, " n"],
     rank: int | Sequence[int],
     *,
     components: int | None = None,

@@ -40,7 +40,7 @@ class SubspaceClusters(NamedTuple):
 
 def clustering_objective(
     bases: Num[ArrayLike, "K n r"], rows: Num[ArrayLike, "m n"]
-) -> tuple[Float[Array, ""], Int[Array, "m"]]:
+) -> tuple[Float[Array, ""], Int[Array, " m"]]:
     """The objective (17) of subspace clustering, ``(1 / m) sum_k sum_{i in C_k} |U_k^T x_i|^2``, and the cluster of
     each row: the subspace with its longest projection, the first on ties; pure.
 
@@ -64,10 +64,10 @@ def normalised(rows: Float[Array, "m n"]) -> Float[Array, "m n"]:
 def spectral_labels(
     key: Key,
     rows: Num[ArrayLike, "m n"],
-    present: Bool[Array, "m"],
+    present: Bool[Array, " m"],
     clusters: int,
     threshold: Num[ArrayLike, ""] | float,
-) -> Int[Array, "m"]:
+) -> Int[Array, " m"]:
     """Clusters by thresholded inner products (TIPS): k-means, best of 40, of the rows of the leading eigenvectors of A;
     pure.
 
@@ -90,8 +90,8 @@ def spectral_labels(
 
 def k_subspaces(
     rows: Num[ArrayLike, "m n"],
-    labels: Integer[Array, "m"],
-    present: Bool[Array, "m"],
+    labels: Integer[Array, " m"],
+    present: Bool[Array, " m"],
     rank: Integer[Array, ""] | int,
     *,
     clusters: int,

@@ -36,7 +36,7 @@ class Recovery(NamedTuple):
     success: Array
 
 
-def principal_angles(first: Num[ArrayLike, "n p"], second: Num[ArrayLike, "n q"]) -> Float[Array, "m"]:
+def principal_angles(first: Num[ArrayLike, "n p"], second: Num[ArrayLike, "n q"]) -> Float[Array, " m"]:
     """The principal angles between two column spaces, in radians, ascending, ``m = min(p, q)``; pure.
 
     Both have orthonormal columns. Angles below 45 degrees come from sines, the others from cosines, so that all have
@@ -127,7 +127,7 @@ def _principal_basis(rows: Array, rank: Integer[Array, ""] | int, width: int) ->
     return vectors[:, :width] * (jnp.arange(width) < rank).astype(rows.dtype)[None]
 
 
-def subspace_distances(rows: Num[ArrayLike, "m *event"], bases: Num[ArrayLike, "..."]) -> Float[np.ndarray, "m K"]:
+def subspace_distances(rows: Num[ArrayLike, " m *event"], bases: Num[ArrayLike, "..."]) -> Float[np.ndarray, "m K"]:
     """The Euclidean distance of each row to each of K subspaces through 0, ``|x - U_k U_k^T x|``, in float64.
 
     Args:
@@ -148,7 +148,7 @@ def subspace_distances(rows: Num[ArrayLike, "m *event"], bases: Num[ArrayLike, "
     return np.stack(distances, axis=1)
 
 
-def adjusted_rand_index(first: Integer[np.ndarray, "n"], second: Integer[np.ndarray, "n"]) -> float:
+def adjusted_rand_index(first: Integer[np.ndarray, " n"], second: Integer[np.ndarray, " n"]) -> float:
     """Agreement of two clusterings of the same examples: 1 if they are the same, 0 on average by chance (Hubert and
     Arabie).
     """

@@ -53,8 +53,8 @@ def edit(
     denoiser: Denoiser,
     x: Num[ArrayLike, "*event"],
     directions: Num[ArrayLike, "..."],
-    strengths: Sequence[float | int] | Num[ArrayLike, "m"],
-    sigmas: Num[ArrayLike, "levels"],
+    strengths: Sequence[float | int] | Num[ArrayLike, " m"],
+    sigmas: Num[ArrayLike, " levels"],
 ) -> Edits:
     """Edits of the state ``x`` at the noise level ``sigmas[0]``: ``D(x + alpha v) ~ D(x) + alpha J v``.
 
@@ -92,7 +92,7 @@ def edit(
 
 @jax.jit
 def _changes(
-    denoiser: Denoiser, x: Event, directions: Float[Array, "k *event"], strengths: Float[Array, "m"], sigma: Scalar
+    denoiser: Denoiser, x: Event, directions: Float[Array, " k *event"], strengths: Float[Array, " m"], sigma: Scalar
 ) -> tuple[Array, Array]:
     at_x, push = jax.linearize(lambda y: denoise(denoiser, y, sigma), x)
 
@@ -102,7 +102,7 @@ def _changes(
     return jax.vmap(lambda v: jax.vmap(lambda alpha: one(v, alpha))(strengths))(directions)
 
 
-def random_directions(key: Key, count: int, shape: Sequence[int]) -> Float[Array, "k *event"]:
+def random_directions(key: Key, count: int, shape: Sequence[int]) -> Float[Array, " k *event"]:
     """Uniform unit vectors of the shape of an event: the null for directions that were chosen.
 
     Raises:

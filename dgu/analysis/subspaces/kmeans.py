@@ -63,7 +63,7 @@ class KMeans(NamedTuple):
 
 
 def kmeans(
-    points: Num[ArrayLike, "n *event"],
+    points: Num[ArrayLike, " n *event"],
     clusters: int,
     key: Key,
     *,
@@ -123,7 +123,7 @@ def lloyd(
     clusters: int,
     key: Key,
     *,
-    present: Bool[Array, "n"] | None = None,
+    present: Bool[Array, " n"] | None = None,
     restarts: int = 10,
     still: Num[ArrayLike, ""] | float = 0.0,
     max_iterations: Integer[Array, ""] | int = 30,
@@ -159,7 +159,7 @@ def lloyd(
 
 
 def _run(
-    x: Float[Array, "n d"], weight: Float[Array, "n"], key: Key, still: Any, most: Any, clusters: int
+    x: Float[Array, "n d"], weight: Float[Array, " n"], key: Key, still: Any, most: Any, clusters: int
 ) -> tuple[Array, ...]:
     """(centres, labels, inertia, iterations, converged, reseeded) of one run."""
     square = jnp.sum(jnp.square(x), axis=1)
@@ -207,8 +207,8 @@ def _run(
 
 
 def _by_differences(
-    x: Float[Array, "n d"], centres: Float[Array, "k d"], labels: Int[Array, "n"], unsure: Bool[Array, "n"]
-) -> Int[Array, "n"]:
+    x: Float[Array, "n d"], centres: Float[Array, "k d"], labels: Int[Array, " n"], unsure: Bool[Array, " n"]
+) -> Int[Array, " n"]:
     """The labels, those of unsure points anew: as many points at a time as need little memory."""
     n, d = x.shape
     size = max(1, min(n, _DIFFERENCES // (len(centres) * d)))
@@ -225,7 +225,7 @@ def _by_differences(
     return jax.lax.while_loop(lambda state: state[0] < count, some, (jnp.int32(0), labels))[1]
 
 
-def _start(x: Float[Array, "n d"], key: Key, clusters: int, weight: Float[Array, "n"]) -> Float[Array, "k d"]:
+def _start(x: Float[Array, "n d"], key: Key, clusters: int, weight: Float[Array, " n"]) -> Float[Array, "k d"]:
     """k-means++ centres: draw number c depends on ``(key, c)``."""
     first = jax.random.categorical(jax.random.fold_in(key, 0), jnp.log(weight))
     centres = jnp.zeros((clusters, x.shape[1]), x.dtype).at[0].set(x[first])
@@ -242,7 +242,7 @@ def _start(x: Float[Array, "n d"], key: Key, clusters: int, weight: Float[Array,
     return jax.lax.fori_loop(1, clusters, draw, (centres, _squared(x, x[first])))[0]
 
 
-def _squared(x: Float[Array, "n d"], centre: Float[Array, "d"]) -> Float[Array, "n"]:
+def _squared(x: Float[Array, "n d"], centre: Float[Array, " d"]) -> Float[Array, " n"]:
     return jnp.sum(jnp.square(x - centre[None]), axis=1)
 
 
@@ -262,8 +262,8 @@ class ClusterPair:
 
 
 def cluster_pairs(
-    centres: Num[ArrayLike, "k *event"],
-    labels: Integer[np.ndarray, "n"],
+    centres: Num[ArrayLike, " k *event"],
+    labels: Integer[np.ndarray, " n"],
     count: int,
     *,
     smallest: int = 0,

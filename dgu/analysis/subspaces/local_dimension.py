@@ -21,8 +21,8 @@ from dgu.core.typing import Denoiser, Key, Scalar
 
 def local_dimension(
     denoiser: Denoiser,
-    x: Num[ArrayLike, "b *event"],
-    sigma: Num[ArrayLike, "b"] | Num[ArrayLike, ""],
+    x: Num[ArrayLike, " b *event"],
+    sigma: Num[ArrayLike, " b"] | Num[ArrayLike, ""],
     *,
     key: Key | None = None,
     probes: int = 16,
@@ -98,13 +98,13 @@ def local_dimension(
 @partial(jax.jit, static_argnames="probes")
 def _terms(
     denoiser: Denoiser,
-    x: Float[Array, "b *event"],
-    sigma: Float[Array, "b"],
-    numbers: Int[Array, "b"],
+    x: Float[Array, " b *event"],
+    sigma: Float[Array, " b"],
+    numbers: Int[Array, " b"],
     key: Key | None,
     *,
     probes: int,
-) -> tuple[Float[Array, "b"], Float[Array, "b p"]]:
+) -> tuple[Float[Array, " b"], Float[Array, "b p"]]:
     """``|D - x|^2 / sigma^2`` and the trace of J: exact with p = 1 where there is no key, else of each probe."""
 
     def one(x: Array, sigma: Scalar, number: Array) -> tuple[Array, Array]:

@@ -81,7 +81,7 @@ class MixtureFit:
 
 
 def fit_mixture(
-    images: Num[ArrayLike, "n *event"],
+    images: Num[ArrayLike, " n *event"],
     components: int,
     rank: int,
     key: Key,
@@ -177,7 +177,7 @@ def fit_mixture(
 def em_mixture(
     rows: Num[ArrayLike, "n d"],
     member: Num[ArrayLike, "n K"],
-    ranks: Integer[Array, "K"],
+    ranks: Integer[Array, " K"],
     *,
     rank: int,
     iterations: int = 200,
@@ -283,7 +283,9 @@ def _reseeded(rows: Array, member: Array, density: Array) -> tuple[Array, Array]
     return jnp.where(jnp.any(empty), given, member), jnp.any(empty).astype(jnp.int32)
 
 
-def starting_labels(key: Key, rows: Float[Array, "n d"], components: int, rank: int, of_means: bool) -> Int[Array, "n"]:
+def starting_labels(
+    key: Key, rows: Float[Array, "n d"], components: int, rank: int, of_means: bool
+) -> Int[Array, " n"]:
     """Initial clusters for EM; pure.
 
     By k-means where ``of_means``; else by K-subspaces of the centred examples, which begins with each example going to

@@ -85,8 +85,8 @@ class JacobianRanks:
 
 def jacobian_ranks(
     denoiser: Denoiser,
-    x: Num[ArrayLike, "b *event"],
-    sigma: Num[ArrayLike, "b"] | Num[ArrayLike, ""],
+    x: Num[ArrayLike, " b *event"],
+    sigma: Num[ArrayLike, " b"] | Num[ArrayLike, ""],
     *,
     eta: float = 0.99,
     rule: str = "code",
@@ -191,7 +191,7 @@ def _dense(denoiser: Any, x: np.ndarray, sigma: np.ndarray) -> np.ndarray:
 
 
 @jax.jit
-def _jacobians(denoiser: Denoiser, x: Float[Array, "b *event"], sigma: Float[Array, "b"]) -> Float[Array, "b d d"]:
+def _jacobians(denoiser: Denoiser, x: Float[Array, " b *event"], sigma: Float[Array, " b"]) -> Float[Array, "b d d"]:
     """Transposed Jacobians, a row for each ``J e_i``: they have the same singular values."""
 
     def one(x: Array, sigma: Scalar) -> Array:
@@ -212,8 +212,8 @@ def _residual(
 @jax.jit
 def _energies(
     denoiser: Denoiser,
-    x: Float[Array, "b *event"],
-    sigma: Float[Array, "b"],
+    x: Float[Array, " b *event"],
+    sigma: Float[Array, " b"],
     right: Array,
     draws: Float[Array, "b p d"],
 ) -> Float[Array, "b p"]:

@@ -20,7 +20,7 @@ from dgu.training.subspaces.sgd import TimeGrid, exact_loss
 
 def drawn_loss(
     basis: Num[ArrayLike, "n r"] | Num[ArrayLike, "K n r"], rows: Num[ArrayLike, "m n"], grid: TimeGrid, keys: Any
-) -> Float[np.ndarray, "k"]:
+) -> Float[np.ndarray, " k"]:
     """The denoising loss of ``zeta_t U U^T x_t`` with drawn noise, ``exact_loss`` on average; in float64.
 
     Of several bases, that of the hard-max network (15, 16), which projects onto the subspace that the clean example

@@ -46,7 +46,7 @@ class ClassificationError:
 def argmax_error(
     means: Num[ArrayLike, "k k"],
     covariances: Num[ArrayLike, "k k k"],
-    weights: Num[ArrayLike, "k"] | None = None,
+    weights: Num[ArrayLike, " k"] | None = None,
     *,
     key: Key | None = None,
     points: int = 512,
@@ -92,7 +92,7 @@ def classifier_error(
     classifier: Num[ArrayLike, "d k"],
     means: Num[ArrayLike, "k d"],
     covariances: Num[ArrayLike, "k d d"],
-    weights: Num[ArrayLike, "k"] | None = None,
+    weights: Num[ArrayLike, " k"] | None = None,
     *,
     key: Key | None = None,
     points: int = 512,
@@ -112,7 +112,7 @@ def classifier_error(
     return argmax_error(mu @ w, spread, weights, key=key, points=points)
 
 
-def class_weights(weights: Float[ArrayLike, "k"] | None, k: int) -> Float[np.ndarray, "k"]:
+def class_weights(weights: Float[ArrayLike, " k"] | None, k: int) -> Float[np.ndarray, " k"]:
     """Class proportions, checked; equal ones for None."""
     if weights is None:
         return np.full(k, 1 / k)

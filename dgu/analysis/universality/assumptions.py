@@ -73,7 +73,7 @@ class Assumption:
 
 
 def theorem_assumptions(
-    rows: Num[ArrayLike, "n *event"],
+    rows: Num[ArrayLike, " n *event"],
     key: Key,
     *,
     directions: int = 16,

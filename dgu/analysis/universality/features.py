@@ -23,7 +23,7 @@ def _random_features(key: Key, x: Array, num_features: int) -> Array:
 
 
 def quadratic_features(
-    x: Num[ArrayLike, "n *event"], *, num_features: int | None = None, key: Key | None = None
+    x: Num[ArrayLike, " n *event"], *, num_features: int | None = None, key: Key | None = None
 ) -> Float[Array, "n m"]:
     """Features whose inner products are those of the examples, squared: ``phi(x) . phi(y) = (x . y)^2``.
 

@@ -67,7 +67,7 @@ def fit_size_accuracy(
     seed: int,
     replicate: int,
     null: bool = False,
-) -> Float[np.ndarray, "arms"]:
+) -> Float[np.ndarray, " arms"]:
     """Test accuracy of linear classifiers (softmax + MSE) on each arm of ``sweep.arms``, each tested on its own arm.
 
     Everything depends on ``(seed, replicate, null)`` alone. A replicate is a new split of the pool. With ``null`` the
@@ -112,7 +112,7 @@ def fit_size_accuracy(
 
 
 def fit_gaps(
-    accuracies: Sequence[Num[np.ndarray, "arms"]] | Num[np.ndarray, "*replicates arms"],
+    accuracies: Sequence[Num[np.ndarray, " arms"]] | Num[np.ndarray, "*replicates arms"],
 ) -> Float[np.ndarray, "*replicates mixtures"]:
     """Accuracy on the images less that on each mixture, in percentage points; arms as ``fit_size_accuracy`` returns
     them.

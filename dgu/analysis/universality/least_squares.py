@@ -16,7 +16,7 @@ from dgu.core.typing import Key
 
 
 def least_squares_classifier(
-    x: Num[ArrayLike, "n d"], labels: Integer[ArrayLike, "n"], num_classes: int, *, ridge: float | int = 0.0
+    x: Num[ArrayLike, "n d"], labels: Integer[ArrayLike, " n"], num_classes: int, *, ridge: float | int = 0.0
 ) -> Float[np.ndarray, "d k"]:
     """``argmin_W ||Y - X W||_F^2 / n + ridge ||W||_F^2`` for one-hot Y, in float64; the min-norm solution for ridge 0.
 
@@ -55,7 +55,7 @@ def simulated_errors(
     key: Key,
     replicates: int,
     *,
-    weights: Num[ArrayLike, "k"] | None = None,
+    weights: Num[ArrayLike, " k"] | None = None,
     points: int = 128,
 ) -> Float[np.ndarray, "replicates ridges"]:
     """Test errors of least squares trained on n samples of the mixture, each exact given its weights: what

@@ -58,7 +58,7 @@ def split_errors(
 @threadpool_limits.wrap(limits=1)  # Matrices this small only wait for a second BLAS thread.
 def predicted_and_split_errors(
     images: Num[np.ndarray, "classes count d"],
-    per_class: Integer[np.ndarray, "sizes"],
+    per_class: Integer[np.ndarray, " sizes"],
     *,
     fit: int,
     test: int,

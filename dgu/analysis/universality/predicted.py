@@ -50,7 +50,7 @@ def class_moments(
     return means, np.swapaxes(centred, 1, 2) @ centred / (x.shape[1] - 1)
 
 
-def size_grid(smallest: int, largest: int, points: int = 10) -> Float[np.ndarray, "sizes"]:
+def size_grid(smallest: int, largest: int, points: int = 10) -> Float[np.ndarray, " sizes"]:
     """Sizes evenly spaced on a logarithmic axis, both ends included.
 
     Raises:
@@ -65,7 +65,7 @@ def predicted_curve(
     means: Num[ArrayLike, "classes d"],
     covariances: Num[ArrayLike, "classes d d"],
     subsets: Integer[np.ndarray, "subsets k"],
-    sizes: Sequence[float | int] | Num[np.ndarray, "sizes"],
+    sizes: Sequence[float | int] | Num[np.ndarray, " sizes"],
 ) -> PredictedCurve:
     """Errors of one-vs-all least squares on each subset of the classes at each size, averaged over the subsets.
 

@@ -38,7 +38,7 @@ class TheoremDesign:
         require(0 < self.ratio < 1, "ratio", self.ratio, "above 0 and below 1")
         require(0 < self.separation < float("inf"), "separation", self.separation, "positive and finite")
 
-    def eigenvalues(self, d: int) -> Float[np.ndarray, "d"]:
+    def eigenvalues(self, d: int) -> Float[np.ndarray, " d"]:
         """Eigenvalues of Sigma, in float64, descending."""
         if self.spectrum == "bounded":
             return np.linspace(1.5, 0.5, d)

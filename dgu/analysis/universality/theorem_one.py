@@ -41,7 +41,7 @@ _dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 def universality_gap(
     key: Key, d: int, replicates: int, design: TheoremDesign = TheoremDesign(), *, batch_size: int | None = None
-) -> dict[str, Float[np.ndarray, "replicates"]]:
+) -> dict[str, Float[np.ndarray, " replicates"]]:
     """err_X and err_G of ``replicates`` pairs of training sets in dimension d, exact given each trained classifier.
 
     Replicate r depends on ``(key, design.law, d, r)`` alone, draws a direction of m of its own (``Sigma^{1/2} u`` times
@@ -117,7 +117,7 @@ def _pair(key: Key, root: Array, separation: Array, n: int, law: str, cosines: b
     return mean, (_labels(n, dtype)[:, None] * mean[None, :])[None] + z * root[None, None, :]
 
 
-def interpolator(x: Float[Array, "n d"], y: Float[Array, "n"]) -> Float[Array, "d"]:
+def interpolator(x: Float[Array, "n d"], y: Float[Array, " n"]) -> Float[Array, " d"]:
     """The min-norm w with ``x w = y``, for n < d and rows of full rank: ``x^T (x x^T)^{-1} y`` by the R factor of x^T.
 
     The Gram matrix itself is not formed, which would square the condition number: too much in float32 for a spectrum
@@ -143,7 +143,7 @@ def transformed(g: Float[Array, "*shape"], law: str) -> Float[Array, "*shape"]:
     return -jax.scipy.special.log_ndtr(-g) - 1
 
 
-def sign_error(v: Float[Array, "d"], margin: Float[Array, ""], law: str) -> Float[Array, ""]:
+def sign_error(v: Float[Array, " d"], margin: Float[Array, ""], law: str) -> Float[Array, ""]:
     """``P(margin + v^T z < 0) / 2 + P(-margin + v^T z > 0) / 2`` for independent standardised z_j of a distribution.
 
     For Gaussian z, also of random radius, in closed form. Otherwise by the midpoint rule for ``P(s <= x) = 1/2 -

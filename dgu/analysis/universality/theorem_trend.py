@@ -40,7 +40,7 @@ class GapTrend:
 
 
 def gap_trend(
-    dimensions: Num[np.ndarray, "D"], gaps: Sequence[Num[np.ndarray, "_"]], *, largest: float | int = 1.0
+    dimensions: Num[np.ndarray, " D"], gaps: Sequence[Num[np.ndarray, " _"]], *, largest: float | int = 1.0
 ) -> GapTrend:
     """The signed means of err_X - err_G over dimensions: they go to 0 where universality holds.
 
@@ -68,7 +68,7 @@ def gap_trend(
 
 
 def decay_exponent(
-    x: Num[np.ndarray, "k"], means: Num[np.ndarray, "k"], errors: Num[np.ndarray, "k"], *, confidence: float = 0.95
+    x: Num[np.ndarray, " k"], means: Num[np.ndarray, " k"], errors: Num[np.ndarray, " k"], *, confidence: float = 0.95
 ) -> Estimate:
     """b of ``means = a x^b`` with normal errors of known size, a of either sign: the magnitude falls if b < 0.
 
@@ -108,8 +108,8 @@ def decay_exponent(
 
 
 def _residual(
-    log_x: Float[np.ndarray, "k"], m: Float[np.ndarray, "k"], s: Float[np.ndarray, "k"], b: Float[np.ndarray, "b"]
-) -> Float[np.ndarray, "b"]:
+    log_x: Float[np.ndarray, " k"], m: Float[np.ndarray, " k"], s: Float[np.ndarray, " k"], b: Float[np.ndarray, " b"]
+) -> Float[np.ndarray, " b"]:
     """S of ``decay_exponent`` at every exponent."""
     powers = np.exp(b[:, None] * (log_x - log_x.mean())) / s
     shares = np.square(powers @ (m / s)) / np.sum(np.square(powers), axis=1)

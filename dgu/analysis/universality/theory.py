@@ -99,7 +99,7 @@ def asymptotic_error(
     n: int | float,
     *,
     ridge: float | int = 0.0,
-    weights: Num[ArrayLike, "_"] | None = None,
+    weights: Num[ArrayLike, " _"] | None = None,
     key: Key | None = None,
     points: int = 512,
 ) -> Prediction:
@@ -148,7 +148,7 @@ def best_ridge(
     covariances: Num[ArrayLike, "_ _ _"],
     n: int | float,
     *,
-    weights: Num[ArrayLike, "_"] | None = None,
+    weights: Num[ArrayLike, " _"] | None = None,
     key: Key | None = None,
     points: int = 256,
 ) -> Prediction:

@@ -102,7 +102,7 @@ class Resnet(nnx.Module):
         if self.projects:
             self.conv_shortcut = conv(inp, out, 1, rngs)
 
-    def __call__(self, x: Float[Array, "h w c"], embedding: Float[Array, "e"] | None) -> Float[Array, "h2 w2 o"]:
+    def __call__(self, x: Float[Array, "h w c"], embedding: Float[Array, " e"] | None) -> Float[Array, "h2 w2 o"]:
         act = activation(self.act)
         h = resampled_conv(self.conv1, act(self.norm1(x)), self.resample, self.taps)
         if self.resample is not None:
@@ -192,7 +192,7 @@ class TwoLinear(nnx.Module):
         self.linear_1 = linear(features, width, rngs)
         self.linear_2 = linear(width, width, rngs)
 
-    def __call__(self, features: Float[Array, "f"]) -> Float[Array, "e"]:
+    def __call__(self, features: Float[Array, " f"]) -> Float[Array, " e"]:
         return self.linear_2(jax.nn.silu(self.linear_1(features)))
 
 
@@ -205,7 +205,7 @@ class Table(nnx.Module):
 
 def positional_features(
     t: Float[Array, ""], channels: int, freq_shift: float, flip_sin_to_cos: bool
-) -> Float[Array, "{channels}"]:
+) -> Float[Array, " {channels}"]:
     """``[sin(t f), cos(t f)]`` with ``f_i = exp(-ln(10000) i / (channels // 2 - freq_shift))``, the halves swapped by
     ``flip_sin_to_cos``; a zero is behind them where ``channels`` is odd.
     """

@@ -197,7 +197,7 @@ class UNet2D(nnx.Module):
         x = x if running is None else x + running
         return x / t.astype(x.dtype) if unet.time_embedding_type == "fourier" else x
 
-    def _embed(self, t: Float[Array, ""], label: Array | None) -> Float[Array, "e"]:
+    def _embed(self, t: Float[Array, ""], label: Array | None) -> Float[Array, " e"]:
         unet = self.unet
         e = self.time_embedding(self._features(t))
         if unet.class_labels == "index":
@@ -206,7 +206,7 @@ class UNet2D(nnx.Module):
             return e + self.class_embedding(self._features(jnp.asarray(label, t.dtype)))
         return e if label is None else e + label.astype(e.dtype)
 
-    def _features(self, t: Float[Array, ""]) -> Float[Array, "f"]:
+    def _features(self, t: Float[Array, ""]) -> Float[Array, " f"]:
         unet = self.unet
         if unet.time_embedding_type == "positional":
             channels = unet.block_out_channels[0]

@@ -66,7 +66,7 @@ class ConvNet:
         """The layer below the readout, for ``dgu.analysis.quality.distances.extract_features``."""
         return _features(self, self._checked(images))
 
-    def predict(self, images: Images, block_size: int = 512) -> Int[np.ndarray, "n"]:
+    def predict(self, images: Images, block_size: int = 512) -> Int[np.ndarray, " n"]:
         """The class with the largest score, in blocks of fixed size."""
         images = as_floats("images", images)
         check_chunk("block_size", block_size, images.shape[1:], images.dtype)
@@ -89,7 +89,7 @@ class ConvNet:
 
 def train_convnet(
     images: Images,
-    labels: Integer[ArrayLike, "m"],
+    labels: Integer[ArrayLike, " m"],
     key: Key,
     *,
     epochs: int = 12,
@@ -158,9 +158,9 @@ def _epoch(
     net: ConvNet,
     optimiser_state: PyTree,
     images: Float[Array, "n h w c"],
-    labels: Int[Array, "n"],
+    labels: Int[Array, " n"],
     batches: Int[Array, "steps b"],
-    rates: Float[Array, "steps"],
+    rates: Float[Array, " steps"],
 ) -> tuple[ConvNet, PyTree, Float[Array, ""]]:
     """A step for each batch of rows, and the loss of the last one before its step."""
 

@@ -36,8 +36,8 @@ METHODS = ("auto", "weight", "gram")
 
 
 def fit_classifiers(
-    x: Num[ArrayLike, "n *event"],
-    y: Integer[ArrayLike, "n"],
+    x: Num[ArrayLike, " n *event"],
+    y: Integer[ArrayLike, " n"],
     runs: Runs | Mapping[str, Any],
     *,
     loss: str,
@@ -128,15 +128,15 @@ def _evaluate(model: PyTree, x: Array, y: Array, rows: Array, classes: Array, *,
 
 def evaluate(
     model: PyTree,
-    x: Num[ArrayLike, "n *event"],
-    y: Integer[ArrayLike, "n"],
+    x: Num[ArrayLike, " n *event"],
+    y: Integer[ArrayLike, " n"],
     rows: Integer[ArrayLike, "runs *sets m"],
     *,
     loss: str,
     classes: Integer[ArrayLike, "runs k"] | None = None,
     num_classes: int | None = None,
     chunk: int = 16,
-) -> tuple[Float[Array, "runs *sets"], Float[Array, "runs *sets"]]:
+) -> tuple[Float[Array, " runs *sets"], Float[Array, " runs *sets"]]:
     """Accuracy and mean loss of R classifiers, each on its own rows, or on several sets of rows (train x test matrix).
 
     Args:
@@ -174,13 +174,13 @@ def _predict(model: PyTree, x: Array, *, loss: str) -> Array:
     return jax.vmap(lambda one: predicted_labels(loss, one(x)))(model)
 
 
-def predict(model: PyTree, x: Num[ArrayLike, "n *event"], *, loss: str) -> Int[Array, "runs n"]:
+def predict(model: PyTree, x: Num[ArrayLike, " n *event"], *, loss: str) -> Int[Array, "runs n"]:
     """Predicted class (the position in the run's classes) of every example by each of R classifiers."""
     x = as_jax_floats("x", x)
     return _predict(model, x.reshape(x.shape[0], -1), loss=loss)
 
 
-def choose_learning_rate(fit: Fit, groups: Integer[ArrayLike, "runs"]) -> tuple[np.ndarray, np.ndarray]:
+def choose_learning_rate(fit: Fit, groups: Integer[ArrayLike, " runs"]) -> tuple[np.ndarray, np.ndarray]:
     """The learning rate of each group of runs, chosen on validation.
 
     Runs of one group differ in learning rate (and seed). A rate's score is the mean, over its runs in the group, of the

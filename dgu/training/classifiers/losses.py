@@ -34,7 +34,7 @@ def num_outputs(loss: str, num_classes: int) -> int:
     return 1 if loss == "sigmoid_mse" else num_classes
 
 
-def example_losses(loss: str, outputs: Float[Array, "b k"], labels: Int[Array, "b"]) -> Float[Array, "b"]:
+def example_losses(loss: str, outputs: Float[Array, "b k"], labels: Int[Array, " b"]) -> Float[Array, " b"]:
     """The loss of each example (formulas in the module's table); ``labels`` in 0 .. K - 1."""
     if loss == "cross_entropy":
         return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
@@ -51,6 +51,6 @@ def predicted_labels(loss: str, outputs: Float[Array, "*n k"]) -> Int[Array, "*n
     return jnp.argmax(outputs, axis=-1).astype(jnp.int32)
 
 
-def is_correct(loss: str, outputs: Float[Array, "b k"], labels: Int[Array, "b"]) -> Bool[Array, "b"]:
+def is_correct(loss: str, outputs: Float[Array, "b k"], labels: Int[Array, " b"]) -> Bool[Array, " b"]:
     """Whether the predicted class is the label."""
     return predicted_labels(loss, outputs) == labels.astype(jnp.int32)

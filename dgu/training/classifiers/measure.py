@@ -18,7 +18,7 @@ MEASURE_BLOCK = 256
 def measure(
     fetch: Callable[[Array], PyTree],
     outputs: Callable[[PyTree], Array],
-    labels: Int[Array, "n"],
+    labels: Int[Array, " n"],
     loss: str,
     blocks: Int[ArrayLike, ""],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -55,7 +55,7 @@ def num_blocks(labels: Int[Array, "*runs n"]) -> Int[Array, ""]:
     return -(-jnp.max(ends) // min(MEASURE_BLOCK, labels.shape[-1]))
 
 
-def local_labels(labels: Int[Array, "n"], rows: Int[Array, "m"], classes: Int[Array, "k"]) -> Int[Array, "m"]:
+def local_labels(labels: Int[Array, " n"], rows: Int[Array, " m"], classes: Int[Array, " k"]) -> Int[Array, " m"]:
     """Position of each row's label in ``classes``; -1 for padded rows."""
     match = labels[jnp.maximum(rows, 0)][:, None] == classes[None, :]
     return jnp.where(rows >= 0, jnp.argmax(match, axis=1).astype(jnp.int32), jnp.int32(-1))

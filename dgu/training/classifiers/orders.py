@@ -48,8 +48,8 @@ def next_order(seed: Array, epoch: Array, first: Array, count: Array) -> Array:
 
 
 def epoch_order(
-    seed: Integer[ArrayLike, ""], epoch: Integer[ArrayLike, ""], valid: Bool[ArrayLike, "n"]
-) -> Int[Array, "n"]:
+    seed: Integer[ArrayLike, ""], epoch: Integer[ArrayLike, ""], valid: Bool[ArrayLike, " n"]
+) -> Int[Array, " n"]:
     """The order in which a run visits its rows in one epoch: addressed by ``(seed, epoch)``.
 
     Args:

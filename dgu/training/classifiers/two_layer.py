@@ -75,8 +75,8 @@ class TwoLayerSpace(RowSpace):
 
 
 def fit_two_layer(
-    x: Num[ArrayLike, "n *event"],
-    y: Integer[ArrayLike, "n"],
+    x: Num[ArrayLike, " n *event"],
+    y: Integer[ArrayLike, " n"],
     runs: Runs | Mapping[str, Any],
     *,
     loss: str,

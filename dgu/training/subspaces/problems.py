@@ -39,9 +39,9 @@ class Problems(NamedTuple):
 
 def low_rank_problems(
     key: Key,
-    ranks: Integer[ArrayLike, "P"],
-    sizes: Integer[ArrayLike, "P"],
-    trials: Integer[ArrayLike, "P"],
+    ranks: Integer[ArrayLike, " P"],
+    sizes: Integer[ArrayLike, " P"],
+    trials: Integer[ArrayLike, " P"],
     *,
     dimension: int,
     components: int,

@@ -97,8 +97,8 @@ def draw_batch(key: Key, grid: TimeGrid, size: int, dimension: int) -> Batch:
 
 
 def batch_loss(
-    bases: Float[Array, "n P K r"], rows: Float[Array, "P m n"], counts: Float[Array, "P"], batch: Batch
-) -> Float[Array, "P"]:
+    bases: Float[Array, "n P K r"], rows: Float[Array, "P m n"], counts: Float[Array, " P"], batch: Batch
+) -> Float[Array, " P"]:
     """Each problem's denoising loss of the hard-max network (15, 16) on a batch, but for the mean of ``|x0|^2``; pure.
 
     Example j of problem p is row ``floor(where_j counts_p)``; rows that count come first. With ``c = U_k^T x_t`` and
