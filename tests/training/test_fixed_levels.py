@@ -36,6 +36,7 @@ from dgu.training import (
 
 SIGMAS = np.array([8.0, 0.6, 0.1])
 DIT = EDMNetwork(DiTConfig(4, 1, 1, patch=2, width=8, depth=1, heads=2), DAEPreconditioning(input_std=0.5))
+SLOW_DIT = pytest.param(DIT, marks=pytest.mark.slow)  # Its gradients take long to compile.
 SKIP = SkipNetwork(4, 1, (3,))
 TINY = LevelTraining(steps=6, batch_size=8, learning_rate=1e-2)
 
@@ -100,7 +101,7 @@ def test_the_first_steps_are_those_of_adam_on_the_mean_squared_error():
     np.testing.assert_allclose(loss, np.mean(batch**2), rtol=1e-6)
 
 
-@pytest.mark.parametrize("network", [DIT, SKIP], ids=["dit", "skip"])
+@pytest.mark.parametrize("network", [SLOW_DIT, SKIP], ids=["dit", "skip"])
 def test_levels_together_equal_levels_alone_and_stopped_runs_equal_whole_ones(network):
     data, start = images(), start_of(network, 3)
     before = fixed_levels._step._cache_size()
@@ -158,7 +159,7 @@ def test_stored_pieces_add_up_to_the_training_in_one_go(network):
         train_stored_levels(network, data, sigmas, TINY, every=0, stored=stored)
 
 
-@pytest.mark.parametrize("network", [DIT, LinearNetwork((4, 4, 1))], ids=["dit", "linear"])
+@pytest.mark.parametrize("network", [SLOW_DIT, LinearNetwork((4, 4, 1))], ids=["dit", "linear"])
 def test_micro_batches_and_rematerialisation_change_nothing_but_memory(network):
     data, start = images(), start_of(network, 2)
     whole, expected = train_levels(network, start, data, SIGMAS[:2], TINY)
