@@ -20,6 +20,7 @@ import nbformat
 from mkdocs.structure.files import File
 from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from site_nav import fill
 
 ROOT = Path(__file__).parents[2]
@@ -34,8 +35,9 @@ def on_files(files: Any, config: Any) -> Any:
     pages, sources = [], sorted((ROOT / "docs" / "notebooks").glob("*.py"))
     with ThreadPoolExecutor(2) as pool:  # Each compiles for much of its time, on one core.
         notebooks = list(pool.map(executed, sources))
+    exporter = MarkdownExporter(preprocessors=[CoalesceStreamsPreprocessor])  # Progress bars as they ended.
     for source, notebook in zip(sources, notebooks):
-        text, pictures = MarkdownExporter().from_notebook_node(_one_line_bars(notebook))
+        text, pictures = exporter.from_notebook_node(notebook)
         for name, content in pictures["outputs"].items():
             files.append(File.generated(config, f"notebooks/{source.stem}_{name}", content=content))
             text = text.replace(f"]({name})", f"]({source.stem}_{name})")
@@ -71,13 +73,3 @@ def executed(source: Path) -> Any:
 def _digest(source: Path) -> str:
     code = [source, *sorted((ROOT / "dgu").rglob("*.py")), *sorted((ROOT / "experiments").rglob("*.py"))]
     return hashlib.sha256(json.dumps([file.read_text() for file in code]).encode()).hexdigest()[:16]
-
-
-def _one_line_bars(notebook: Any) -> Any:
-    """The notebook with progress bars as they ended: what a carriage return overwrites is gone."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
-            if output.output_type == "stream":
-                lines = [line.rstrip("\r").rpartition("\r")[2] for line in output.text.split("\n")]
-                output.text = "\n".join(lines)
-    return notebook

@@ -29,7 +29,7 @@ sigmas = np.array([0.1, 0.5, 1.0, 3.0])
 noises = jax.random.normal(jax.random.key(0), (4, 14, 14, 1))
 noisy = image + sigmas[:, None, None, None] * noises
 denoised = jax.vmap(network.given(label))(noisy, sigmas)
-plots.image_grid(np.stack([noisy, denoised]), ("noisy", "denoised"), [f"sigma = {sigma:g}" for sigma in sigmas])
+plots.image_grid(np.stack([noisy, denoised]), ("noisy", "denoised"), [f"σ = {sigma:g}" for sigma in sigmas])
 
 # %% [markdown]
 # ## Samples
