@@ -188,17 +188,13 @@ def test_widths_are_octaves_between_two_shares_of_the_range():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--forms.windows 3 15", "forms.windows = 15: must be odd and at most 14"),
         ("--forms.windows 4 5 --forms.equivariant-windows 5", "forms.windows = 4: must be odd and at most 14"),
         ("--forms.windows 5 3", "--forms.windows = (5, 3): must be one or more, rising"),
-        ("--forms.equivariant-windows 7", "--forms.equivariant-windows = (7,): must be among --forms.windows"),
-        ("--forms.patches 15", "forms.patches = 15: must be at most 14"),
         ("--forms.held-out 25", "--forms.held-out = 25: must be a multiple of 10"),
         ("--forms.equivariant-images 31", "--forms.equivariant-images = 31: must be at most --images = 30"),
         ("--images 8 --forms.clusters 5 --forms.equivariant-images 4", "images = 8: must be at least 10"),
         ("--size 7", "data = 'fashion-mnist-mini': images of shape = (7, 7, 1): must be (14, 14, 1), the network's"),
         ("--parts finite --finite.sizes 5000", "finite.sizes = (5000,): must be at most 250"),
-        ("--parts clocks --clocks.window 4", "clocks.window = 4: must be odd"),
         ("--parts clocks --clocks.sigmas 0.001 1", "clocks.sigmas = (0.001, 1.0): must be above 0.002"),
         ("--parts learning --learning.components 500", "learning.components = 500: must be at most 196"),
     ],
