@@ -17,7 +17,7 @@ from experiments.train_config import NetworkConfig
 
 _PARTS = (forms_report.PART, samples.PART, finite.PART, learning.PART, clocks.PART, hierarchy.PART)
 #: Parts that take long to compile; the smoke preset leaves them out.
-_SLOW_TO_COMPILE = ("samples", "hierarchy")
+_SLOW_TO_COMPILE = ("samples", "clocks", "hierarchy")
 
 STUDY = Study(
     name="explain",

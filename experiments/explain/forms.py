@@ -183,7 +183,7 @@ class Config(Options, prefix="forms"):
 
 PRESETS = {
     "smoke": Config(
-        held_out=20, levels=3, windows=(3, 5), equivariant_windows=(3,), equivariant_images=4, patches=(5,), clusters=2
+        held_out=20, levels=3, windows=(3,), equivariant_windows=(3,), equivariant_images=4, patches=(5,), clusters=2
     ),
     "default": Config(),
     "paper": Config(
