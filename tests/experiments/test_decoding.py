@@ -71,7 +71,9 @@ def test_studies_draw_decoded_images(monkeypatch, decoder, expected):
     assert names == ["a", "b"]
     np.testing.assert_allclose(grid[:, :4].reshape(expected.shape), expected, atol=1e-5)
 
-    one = SimpleNamespace(name="data", subject=subject, images={molrg_images.NETWORK: LATENTS[0], molrg_images.MIXTURE: LATENTS[1]})
+    one = SimpleNamespace(
+        name="data", subject=subject, images={molrg_images.NETWORK: LATENTS[0], molrg_images.MIXTURE: LATENTS[1]}
+    )
     molrg_images._pictures(SimpleNamespace(shown=4), [one])
     np.testing.assert_allclose(found[-1].reshape(expected.shape), expected, atol=1e-5)
 
