@@ -224,7 +224,9 @@ def _claims(claims: Sequence[JudgedClaim]) -> str:
 
 
 def _claim_table(claims: Sequence[JudgedClaim]) -> str:
-    rows = [_claim_row(one, "↳ " * (one is not claim)) for claim in claims for one in (claim, *claim.parts)]
+    # One part alone says what its claim says.
+    shown = [(claim, *(claim.parts if len(claim.parts) > 1 else ())) for claim in claims]
+    rows = [_claim_row(one, "↳ " * (one is not group[0])) for group in shown for one in group]
     return _tabulated("", ("claim", *_COLUMNS), rows, "claims")
 
 
