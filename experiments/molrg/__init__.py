@@ -11,20 +11,24 @@ from experiments.molrg.subject import Options, gather, plan
 from experiments.study import Guide, Study
 from experiments.subjects import CIFAR_10
 
+# `dimension` also looks at a network that `networks` trains in the same run.
+_PARTS = (phase.PART, images.PART, networks.PART, real.PART, dimension.PART, directions.PART)
+#: Parts that take long to compile; the smoke preset leaves them out.
+_SLOW_TO_COMPILE = ("networks", "real", "dimension", "directions")
+
 STUDY = Study(
     name="molrg",
     title="Mixtures of low-rank Gaussians",
     question="Do diffusion models learn a mixture of low-rank Gaussians: when are its subspaces found, when do "
     "networks generalise, and what do the directions of their Jacobians change?",
     options=Options,
-    # `dimension` also looks at a network that `networks` trains in the same run.
-    parts=(phase.PART, images.PART, networks.PART, real.PART, dimension.PART, directions.PART),
+    parts=_PARTS,
     gather=gather,
     plan=plan,
     guide=Guide(
         first=("--checkpoint", "--data", "--size", "--others"),
         examples={
-            "--preset smoke": "Shows in a few minutes that everything runs; its numbers mean nothing.",
+            "--preset smoke": "Shows in about a minute that everything runs; its numbers mean nothing.",
             "--parts phase --out runs/phase": "From how many points on subspaces are found, without any network.",
             "--parts images --checkpoint runs/my-network --data mnist --out runs/mine": "Whether the images of a "
             "network that you trained are those of the mixture.",
@@ -48,8 +52,11 @@ STUDY = Study(
         "edit": "a move of a noisy image, after which it is denoised again.",
     },
     overrides={
-        "smoke": {"data": "fashion-mnist-mini", "split": "test"},
+        "smoke": {
+            "parts": tuple(part.name for part in _PARTS if part.name not in _SLOW_TO_COMPILE),
+            "data": "fashion-mnist-mini", "split": "test",
+        },
         "default": {},
         "paper": {"checkpoint": CIFAR_10, "data": "cifar10", "size": None},
     },
-)
+)  # fmt: skip

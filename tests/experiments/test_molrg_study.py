@@ -176,7 +176,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(sources, tmp_path, capsy
         few = save_images(tmp_path / "few.npz", np.zeros((55, 6, 6, 1), np.float32), np.zeros(55, np.int32))
         options = [{"COLOUR": colour, "FEW": few}.get(option, option) for option in options]
         with pytest.raises(SystemExit) as error:
-            study(*TINY, *sources, "--real.size", "None", *options, "--out", out)
+            study(*TINY, *sources, "--parts", "phase", *OURS, "--real.size", "None", *options, "--out", out)
         line = capsys.readouterr().err
         assert error.value.code == 2 and said in line and line.count("\n") == 1, line
         assert not out.exists()
