@@ -106,5 +106,4 @@ copies = STUDY.main([*run, "--samples", "copies.npz", "--out", "copies"])
 honest, copied = (next(claim for claim in run if claim.id == "audit-not-memorised") for run in (claims, copies))
 print(honest.verdict, copied.verdict)
 assert copied.verdict == "not supported" != honest.verdict
-assert gaussians.mean() > images.mean() - 1, "Gaussian classes are no harder than the images they are fitted to"
-assert gap.low < gap.value < gap.high < 5
+assert 50 < images.mean() < 100 and gap.low < gap.value < gap.high
