@@ -92,10 +92,11 @@ claims = STUDY.main([*run, "--samples", "my_images.npz", "--out", "audit"])
 Image("audit/figures/distances.png", width=600)
 
 # %% [markdown]
-# The same audit of a model that repeats its training set must say so:
+# The same audit of a model half of whose samples repeat its training set must say so:
 
 # %%
-np.savez("copies.npz", images=training_images, labels=training_labels)
+half = np.concatenate([my_images[::2], training_images[::2]])
+np.savez("copies.npz", images=half, labels=np.concatenate([my_labels[::2], training_labels[::2]]))
 copies = STUDY.main([*run, "--samples", "copies.npz", "--out", "copies"])
 
 # %% [markdown]
@@ -105,5 +106,4 @@ copies = STUDY.main([*run, "--samples", "copies.npz", "--out", "copies"])
 honest, copied = (next(claim for claim in run if claim.id == "audit-not-memorised") for run in (claims, copies))
 print(honest.verdict, copied.verdict)
 assert copied.verdict == "not supported" != honest.verdict
-assert gaussians.mean() > images.mean() - 1, "Gaussian classes are no harder than the images they are fitted to"
-assert gap.low < gap.value < gap.high < 5
+assert 50 < images.mean() < 100 and gap.low < gap.value < gap.high
