@@ -168,13 +168,18 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
     gains = found.gains(everything)
     times = half_times(found.seen, gains)
     timed = np.flatnonzero(np.isfinite(times))
-    least = f"{times[timed].min():.3g} to {times[timed].max():.3g}" if len(timed) else "no"
+    answer = (
+        f"The second network has done half of the change of the gains of {len(timed)} of {config.components} principal "
+        f"components after {times[timed].min():.3g} to {times[timed].max():.3g} thousand images, at noise level "
+        f"{config.sigma:g}."
+        if len(timed)
+        else f"The gains of none of {config.components} principal components change by {CHANGE:g} or more."
+    )
     rows = [
         (int(place) + 1, float(found.variances[place]), float(gains[-1][place]), float(times[place])) for place in timed
     ]
     return Findings(
-        f"The second network has done half of the change of the gains of {len(timed)} of {config.components} principal "
-        f"components after {least} thousand images, at noise level {config.sigma:g}.",
+        answer,
         claims={"learning-order": order(config, found)},
         figures={"learning_order": _drawn(config, found, gains, times)},
         tables=[
