@@ -42,8 +42,17 @@ def finished(tmp_path_factory):
 
 def test_what_a_run_leaves_behind(finished):
     assert content(finished).keys() == {
-        *("config.json", "metrics.json", "claims.json", "stats.jsonl", "network.npz"),
-        *("stages/training.npz", "stages/samples.npz", "figures/loss.png", "figures/samples.png"),
+        *(
+            "config.json",
+            "environment.json",
+            "metrics.json",
+            "metrics.csv",
+            "claims.json",
+            "stats.jsonl",
+            "network.npz",
+        ),
+        *("stages/training.npz", "stages/samples.npz"),
+        *(f"figures/{name}.{kind}" for name in ("loss", "samples") for kind in ("png", "pdf")),
     }
     metrics = json.loads((finished / "metrics.json").read_text())
     model = load_checkpoint(finished)
