@@ -74,7 +74,7 @@ def refused(folder, tmp_path, monkeypatch, capsys):
         ("experiments.train", "train"),
         ("experiments.universality.subject", "replicate"),
         ("experiments.universality.subject", "resampled"),
-        ("experiments.universality.samples", "shown"),
+        ("experiments.universality.samples", "first_images"),
         ("experiments.universality.controls", "positive_control"),
         ("experiments.universality.controls", "negative_control"),
     ):
