@@ -95,8 +95,9 @@ Image("audit/figures/distances.png", width=600)
 # The same audit of a model half of whose samples repeat its training set must say so:
 
 # %%
-half = np.concatenate([my_images[::2], training_images[::2]])
-np.savez("copies.npz", images=half, labels=np.concatenate([my_labels[::2], training_labels[::2]]))
+repeated = np.random.default_rng(0).integers(len(training_images), size=len(my_images) // 2)
+half = np.concatenate([my_images[::2], training_images[repeated]])
+np.savez("copies.npz", images=half, labels=np.concatenate([my_labels[::2], training_labels[repeated]]))
 copies = STUDY.main([*run, "--samples", "copies.npz", "--out", "copies"])
 
 # %% [markdown]
