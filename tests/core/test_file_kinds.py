@@ -108,7 +108,10 @@ def test_zips_are_told_by_all_their_members(tmp_path, name, members):
         path = tmp_path / f"x{ending}"
         path.write_bytes(packed(*members))
         for read in readers:
-            with pytest.raises(InputError, match=f"it is {name}: ") as caught:
+            # Where a file of PyTorch may be a network, it is told what is missing in this one.
+            as_network = read is load_checkpoint and ending == ".pt" and name == "a PyTorch file"
+            said = r"must be what torch\.save\(.* writes of a network" if as_network else f"it is {name}: "
+            with pytest.raises(InputError, match=said) as caught:
                 read(path)
             assert "unpack" not in str(caught.value)
 
