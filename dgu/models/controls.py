@@ -54,12 +54,15 @@ def untrained(denoiser: Network, key: Key) -> Network:
     Parameters are those of the network's ``init``, but for the kernels that the reference starts at zero or at 1e-5 of
     the ordinary size: the last ones of the network and of its residual branches. As they are, the network would give
     ``c_skip x`` (``SkipDenoiser``); here they are drawn as other kernels of an ADM, from ``U(-1, 1) / sqrt(fan_in)``.
+    The gains of EDM2, which start at 0 and silence its output in the same way, are 1.
     The noise levels of improved DDPM stay those of ``denoiser``.
     """
     key = threefry(key)
     leaves, tree = jax.tree_util.tree_flatten_with_path(denoiser.description.init(key))
 
     def drawn(place: int, path: tuple[Any, ...], leaf: Array) -> Array:
+        if path[-1].key.endswith("gain"):
+            return jnp.ones_like(leaf)
         if path[-1].key != "kernel":
             return leaf
         ordinary = math.prod(leaf.shape[:-1]) ** -0.5

@@ -8,6 +8,7 @@ import pytest
 from dgu.core.denoisers import map_batch
 from dgu.models import (
     ADMConfig,
+    EDM2Config,
     EDMNetwork,
     EDMPreconditioning,
     IDDPMPreconditioning,
@@ -24,6 +25,10 @@ IMAGES = np.asarray(jax.random.normal(jax.random.key(1), (3, 8, 8, 1)))
 ADM = EDMNetwork(ADMConfig(8, 1, 1, 3, model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=()))
 SONG = EDMNetwork(SongUNetConfig(8, 1, 1, model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=()))
 
+EDM2 = EDMNetwork(
+    EDM2Config(8, 1, 1, label_dim=3, model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=())
+)
+
 
 def test_the_skip_is_edms_and_a_new_adm_is_that_skip():
     skip = SkipDenoiser(EDMPreconditioning(sigma_data=0.4))
@@ -36,11 +41,11 @@ def test_the_skip_is_edms_and_a_new_adm_is_that_skip():
     np.testing.assert_allclose(map_batch(new, IMAGES, SIGMAS), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("network", [ADM, SONG], ids=["adm", "song"])
+@pytest.mark.parametrize("network", [ADM, SONG, EDM2], ids=["adm", "song", "edm2"])
 def test_an_untrained_network_keeps_what_is_not_learned_and_adds_something_of_ordinary_size(network):
-    """Its own output F, over ``c_out``, is neither 0 (ADM) nor 1e-5 (SongUNet), whose other parameters are fresh."""
+    """Its own output F, over ``c_out``, is neither 0 (ADM, EDM2) nor 1e-5 (SongUNet), whose other parameters are fresh."""
     trained = network.denoiser(jax.tree.map(jnp.ones_like, network.init(jax.random.key(2))))
-    trained = trained.given(2) if network is ADM else trained
+    trained = trained if network is SONG else trained.given(2)
     fresh = untrained(trained, KEY)
     assert fresh.network is trained.network and fresh.label is trained.label
     c = network.preconditioning.coefficients(jnp.asarray(SIGMAS))
@@ -55,7 +60,9 @@ def test_an_untrained_network_keeps_what_is_not_learned_and_adds_something_of_or
         for path, leaf in jax.tree_util.tree_leaves_with_path(fresh.params)
         if not np.array_equal(leaf, usual[path])
     ]
-    assert redrawn and all(name.endswith("kernel") for name in redrawn), redrawn
+    assert redrawn and all(name.endswith("gain" if network is EDM2 else "kernel") for name in redrawn), redrawn
+    if network is EDM2:
+        return
     assert {name.split(".")[-2] for name in redrawn} <= {"conv1", "out_conv", "aux_conv", "proj", "8x8_aux_conv"}
 
 
