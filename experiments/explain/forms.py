@@ -23,6 +23,7 @@ from experiments.explain.family import (
     Form,
 )
 from experiments.explain.subject import Plan, Subject
+from experiments.sampling import noise_range
 from experiments.study import (
     Claim,
     Cost,
@@ -196,6 +197,11 @@ PRESETS = {
 def check(config: Config, subject: Subject) -> None:
     """The windows fit the images, of which there are enough."""
     subject.check()
+    network = subject.pretrained.denoiser
+    low, high = noise_range(network, config.sigma_min, config.sigma_max)
+    wanted = f"such that levels up to forms.sigma_max = {config.sigma_max:g} meet those of the network, "
+    wanted += f"{network.sigma_min:g} to {network.sigma_max:g}"
+    require(low < high, config.name("sigma_min"), config.sigma_min, wanted)
     side = min(subject.shape[:2])
     for name in ("windows", "equivariant_windows"):
         for window in getattr(config, name):

@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -140,7 +140,9 @@ def carry_out(
         )
     alone = contextlib.redirect_stdout(sys.stdout if is_lead() else io.StringIO())
     held = RunDirectory.hold(out, order.config, only_reports=order.report_only)
-    with held as directory, alone, speaking(quiet=order.quiet, log=order.log):
+    with held as directory, alone, contextlib.ExitStack() as spoken:
+        with _given_back(directory, existed):
+            spoken.enter_context(speaking(quiet=order.quiet, log=order.log))
         shown = printable(str(directory.path))
         # Claims are written last: where a finished run has them, everything else is there.
         claims = read_claims(directory) if directory.finished and not order.report_only else None
@@ -151,15 +153,11 @@ def carry_out(
             if dry_run is not None and order.preset == "paper" and is_lead():
                 say("what it costs from start to end:")
                 _print_costs(dry_run(order.config))
-            try:
+            with _given_back(directory, existed):
                 with compilation(quick=order.preset == "smoke", kept=not order.recompile) as compiled:
                     report = run(order.config, directory)
                 if compiled.programs:
                     say(str(compiled))
-            except InputError:
-                with contextlib.suppress(OSError):  # It may be gone.
-                    directory.discard(remove=not existed)  # So that the same command, mended, is not refused.
-                raise
             claims = tuple(report.claims)
             if claim_ids is not None:
                 check_declared("the study", "claims", claim_ids, [claim.id for claim in claims])
@@ -212,6 +210,17 @@ def _print_costs(costs: Sequence[Cost], probed: bool = False) -> None:
         probe(costs, matmul_rate(), jax.device_count(), say)
     else:
         say(least_time(costs, matmul_rate(), jax.device_count()))
+
+
+@contextlib.contextmanager
+def _given_back(directory: RunDirectory, existed: bool) -> Iterator[None]:
+    """Where options are refused inside, the directory is as before, so that the same command, mended, may use it."""
+    try:
+        yield
+    except InputError:
+        with contextlib.suppress(OSError):  # It may be gone.
+            directory.discard(remove=not existed)
+        raise
 
 
 def _write(directory: RunDirectory, report: Report, order: Order) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dgu.analysis import ClassSeparation, flow_gains, gaussian_fit_kl
+from dgu.core.errors import InputError
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
 from dgu.samplers import gaussian_flow
 from experiments.explain import STUDY, clocks, finite, forms, forms_report, hierarchy, learning, scores
@@ -206,6 +207,14 @@ def test_what_cannot_be_used_is_refused_in_one_line(options, message, tmp_path, 
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and message in lines[0]
     assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_levels_that_the_network_does_not_take_are_refused():
+    network = SimpleNamespace(sigma_min=0.01, sigma_max=80.0)
+    looked_at = SimpleNamespace(check=lambda: None, pretrained=SimpleNamespace(denoiser=network))
+    config = dataclasses.replace(forms.PRESETS["smoke"], sigma_min=500.0, sigma_max=1000.0)
+    with pytest.raises(InputError, match=r"sigma_min = 500\.0: must be such that .* of the network, 0\.01 to 80"):
+        forms.check(config, looked_at)
 
 
 @pytest.mark.slow
