@@ -183,5 +183,7 @@ class Study:
         if not {*SHORT, WHOLE} & set(argv):  # The help needs nothing of JAX, which takes a second to load.
             from dgu.core import parallel
 
-            begin(self.name, parallel.start)
+            # Every device compiles its programs anew, which is most of what a run of a second takes.
+            quick = "smoke" in argv or "--preset=smoke" in argv
+            begin(self.name, lambda: parallel.start(every_core=not quick))
         self.main(argv)
