@@ -171,7 +171,7 @@ def test_speciation_compares_two_crossings():
     kept = np.arange(20)[None] < np.array([20, 20, 5, 0])[:, None]
     kept = kept[:, np.random.default_rng(0).permutation(20)]
     separation = ClassSeparation(sigmas, np.array([4.0, 2.0, 1.0, 0.5]), np.ones(4))
-    found = clocks.Found(1.0, 2.0, sigmas, np.ones((4, 2)), separation, kept, np.ones(1), np.ones((2, 2)), 1.0)
+    found = clocks.Found(1.0, 2.0, np.ones((4, 2)), separation, kept, np.ones(1), np.ones((2, 2)), 1.0)
     # Half are kept at two thirds of the way, in log sigma, from 1 to 2; the variance between classes is that of 2.
     assert float(clocks.speciation(found).value) == pytest.approx(2 / 3 - 1, abs=1e-9)
     never = clocks.speciation(dataclasses.replace(found, kept=np.ones((4, 20), bool)))
