@@ -319,12 +319,11 @@ def _text(values: np.ndarray) -> str:
 
 def _gaps(found: Found) -> "Drawing":
     panels = []
-    for place, (title, margin) in enumerate((("second moments", SECOND), ("third moments", THIRD))):
+    kinds = (("second moments", SECOND, "gap / squared error"), ("third moments", THIRD, "gap / squared error^(3/2)"))
+    for place, (title, margin, quantity) in enumerate(kinds):
         curves = {name: analysis.t_interval(shares(gaps)[place]) for name, gaps in found.gaps.items()}
         marks = {"margins": margin, "": -margin}
-        panels.append(
-            plots.LevelPanel(title, "gap over squared error", found.gaps[NETWORK].sigmas, curves, marks=marks)
-        )
+        panels.append(plots.LevelPanel(title, quantity, found.gaps[NETWORK].sigmas, curves, marks=marks))
     return plots.level_curves(panels, columns=2)
 
 
