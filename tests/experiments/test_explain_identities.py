@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from dgu.core.keys import stream
 from dgu.models import GaussianDenoiser
 from experiments.explain import forms, identities, timescales
 from experiments.explain.subject import Group
@@ -112,9 +113,10 @@ def test_powers_of_training_times():
 
 
 def test_random_features_memorise_later_with_more_points_and_generalise_when_they_did():
-    found = timescales.measure(3, 48, (8, 64), 2, KEY)
-    assert (found["memorisation"][:, 1] > 2 * found["memorisation"][:, 0]).all()
-    assert (found["generalisation"].max() < 3 * found["generalisation"].min()) and np.isfinite(found["losses"]).all()
+    found = timescales.measure(4, 64, (8, 16), 2, stream(jax.random.key(1), "x"))
+    assert (found["memorisation"][:, 1] > 3 * found["memorisation"][:, 0]).all()
+    assert found["generalisation"].max() < 1.5 * found["generalisation"].min() and np.isfinite(found["losses"]).all()
+    assert (found["memorisation"] > 2 * found["generalisation"]).all()
 
 
 def test_shuffled_images_have_the_same_pixels_in_one_other_order():
