@@ -119,7 +119,7 @@ def claims_of(found: Times) -> dict[str, Measured]:
 
 def drawn(found: Times) -> "Drawing":
     """Losses over training time, and the two times against the number of points."""
-    curves = {f"{size} points": (_TAUS, *[loss] * 3) for size, loss in zip(found.sizes, found.losses)}
+    curves = {f"{size} points": (_TAUS[::5], *[loss[::5]] * 3) for size, loss in zip(found.sizes, found.losses)}
     left = plots.SweepPanel("loss of the population", "training time", "share of its start", curves, log=True)
     times = {}
     for name, values in (("generalises", found.generalisation), ("memorises", found.memorisation)):
