@@ -72,11 +72,11 @@ class Config(Options, prefix="learning"):
     """Noise level at which their gains are measured."""
     held_out: int = option(200, ge=20)
     """Held-out images that are noised and denoised."""
-    dimension: int = option(16, ge=1)
+    dimension: int = option(12, ge=1)
     """Dimension of the points that random features learn."""
-    features: int = option(512, ge=2)
+    features: int = option(384, ge=2)
     """Random features."""
-    points: tuple[int, ...] = option((16, 32, 64, 128), ge=2)
+    points: tuple[int, ...] = option((12, 24, 48, 96), ge=2)
     """Numbers of training points, rising."""
     draws: int = option(6, ge=2)
     """Draws of features and points."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 GENERALISES, MEMORISES = (-0.25, 0.25), (0.75, 1.25)
 #: Training times; points and noises of the population loss; noises of the empirical one.
 _TAUS = np.geomspace(1.0, 1e9, 160)
-_POPULATION, _FEW_NOISES, _NOISES = 4000, 16, 128
+_POPULATION, _FEW_NOISES, _NOISES = 2000, 16, 128
 #: The noise level.
 _SIGMA = 0.3
 
