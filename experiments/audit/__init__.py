@@ -52,6 +52,8 @@ STUDY = Study(
         "or differs from it by hardly more than rounding.",
         "features": "the numbers by which images are compared for Frechet distance, precision and coverage: those "
         "given, or principal components of the reference's pixels.",
+        "level of collapse": "the noise level below which the exact denoiser of the reference, the best one for a model "
+        "that knows nothing but these images, settles on one of them.",
         "sub-Gaussian norm": "of a function f of the images: the least K with E exp((f - E f)^2 / K^2) <= 2; it is "
         "large where f has heavy tails.",
     },
