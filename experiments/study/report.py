@@ -43,6 +43,8 @@ class Report:
         terms: what the words of the claims mean, by term.
         question: what was asked.
         citations: what a text that uses the results should cite: dgu, then the papers that the study follows.
+        about: the data and the network of the run, in plain sentences (a paragraph a line).
+        shown: pictures of the data and of what the network makes, or None.
     """
 
     title: str
@@ -54,6 +56,8 @@ class Report:
     terms: Mapping[str, str] = field(default_factory=dict)
     question: str = ""
     citations: Sequence[str] = ()
+    about: str = ""
+    shown: FigureEntry | None = None
 
 
 def check_declared(who: str, what: str, declared: Sequence[str], given: Iterable[str]) -> None:
@@ -153,6 +157,7 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
         *([f'<p class="question">{html.escape(report.question)}</p>'] if report.question else []),
         f'<div class="answer">{"".join(f"<p>{html.escape(line)}</p>" for line in report.answer.splitlines())}</div>',
         *([_source(report.citations[1:])] if report.citations[1:] else []),
+        *_about(directory, report),
         *(["<h2>Claims</h2>", _terms(report.terms), _claims(report.claims)] if report.claims else []),
         *(["<h2>Figures</h2>"] if report.figures else []),
         *(_figure(directory, figure) for figure in report.figures),
@@ -189,6 +194,15 @@ def _machines(directory: RunDirectory) -> list[Table]:
     if {name: str(value) for name, value in stored.items()} != dict(here):
         tables.append(Table("Where this page was made", ("", ""), here))
     return tables
+
+
+def _about(directory: RunDirectory, report: Report) -> list[str]:
+    """The data and the network of the run, or nothing."""
+    if not report.about:
+        return []
+    pictures = [_figure(directory, report.shown)] if report.shown else []
+    words = (f"<p>{html.escape(line)}</p>" for line in report.about.splitlines())
+    return ["<h2>Data and network</h2>", *words, *pictures]
 
 
 def _terms(terms: Mapping[str, str]) -> str:

@@ -235,6 +235,11 @@ class RunDirectory:
         except InputError as error:
             raise InputError(f"{error} (remove it to compute again)") from error
 
+    def stored(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of the stage ``name``; none where it is not stored."""
+        file = self._file(f"stages/{name}.npz")
+        return self._read_stage(name, file) if file.exists() else {}
+
     def _read_stage(self, name: str, file: Path) -> dict[str, np.ndarray]:
         arrays, stamp = read_stamped(file, _STAGE)
         if stamp["stage"] != name:
