@@ -11,7 +11,7 @@ from experiments.study.judged import JudgedClaim, counted
 from experiments.study.least_time import in_words
 from experiments.study.multiplicity import EXPLAINED, by_chance
 from experiments.study.provenance import ENVIRONMENT, environment
-from experiments.study.run_directory import RunDirectory
+from experiments.study.run_directory import DPI, RunDirectory
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ code { font-size: .85em; } figure { margin: 1.5rem 0; }
 pre { background: var(--panel); padding: .6rem 1rem; overflow-x: auto; font-size: .88rem; white-space: pre-wrap; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
 .claims td:first-child { width: 52%; } .claims .note { font-size: .95em; }
-@media (max-width: 40rem) { .claims td:first-child { width: auto; }
+@media (max-width: 40rem) { figure img { max-width: 44rem; } .claims td:first-child { width: auto; }
   body { margin: 1rem auto; } .claims thead { display: none; }
   .claims tr, .claims td { display: block; border: 0; padding: .1rem 0; }
   .claims tr { border-bottom: 1px solid var(--line); padding: .6rem 0; }
@@ -101,8 +101,8 @@ img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--l
   --good: #00674b; --bad: #b33c00; --open: #6b5900; } body { font-size: 10pt; margin: 0; max-width: none; }
   img { filter: none; } figure, tr, .answer { break-inside: avoid; } h2, h3, caption { break-after: avoid; }
   .wide { overflow: visible; } .verdict { white-space: normal; }
-  .claims { table-layout: fixed; font-size: 8pt; } .claims th { width: 14%; } .claims th:first-child { width: 38%; }
-  .claims th:nth-child(5) { width: 6%; } .note:not([open]) > summary::after { content: none; }
+  .claims { table-layout: fixed; font-size: 8pt; } .claims th { width: 13%; } .claims th:first-child { width: 37%; }
+  .claims th:nth-child(5) { width: 9%; } .claims th:nth-child(3) { width: 15%; } .note:not([open]) > summary::after { content: none; }
   details::details-content { content-visibility: visible; display: block; } }
 """
 
@@ -134,6 +134,8 @@ CHECKS = (
 
 #: Columns of the table of claims, after the claim itself.
 _COLUMNS = ("verdict", "measured [95 % interval]", "threshold", "p", "source")
+#: Pixels of a screen that an inch of a figure takes where there is room.
+_SCREEN = 130
 _MARKS = {"supported": "✓", "not supported": "✗", "undecided": "?", "not applicable": "–"}
 
 
@@ -273,11 +275,13 @@ def _folded(table: str) -> str:
 
 
 def _figure(directory: RunDirectory, figure: FigureEntry) -> str:
-    data = base64.b64encode((directory.path / figure.file).read_bytes()).decode()
+    image = (directory.path / figure.file).read_bytes()
+    data = base64.b64encode(image).decode()
+    width = round(int.from_bytes(image[16:20], "big") * _SCREEN / DPI)  # Where a PNG has its own, in pixels.
     caption = html.escape(figure.caption)
     vector = " (and .pdf)" * (directory.path / figure.file).with_suffix(".pdf").exists()
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{caption}">'
+        f'<figure><div class="wide"><img src="data:image/png;base64,{data}" width="{width}" alt="{caption}"></div>'
         f"<figcaption>{caption} <code>{html.escape(figure.file)}</code>{vector}</figcaption></figure>"
     )
 
