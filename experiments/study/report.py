@@ -102,7 +102,8 @@ img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--l
   img { filter: none; } figure, tr, .answer { break-inside: avoid; } h2, h3, caption { break-after: avoid; }
   .wide { overflow: visible; } .verdict { white-space: normal; }
   .claims { table-layout: fixed; font-size: 8pt; } .claims th { width: 13%; } .claims th:first-child { width: 37%; }
-  .claims th:nth-child(5) { width: 9%; } .claims th:nth-child(3) { width: 15%; } .note:not([open]) > summary::after { content: none; }
+  .claims th:nth-child(5) { width: 9%; } .claims th:nth-child(3) { width: 15%; }
+  .note:not([open]) > summary::after { content: none; }
   details::details-content { content-visibility: visible; display: block; } }
 """
 
