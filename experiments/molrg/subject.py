@@ -220,7 +220,8 @@ def describe(config: Any, subject: Subject, directory: RunDirectory) -> Material
         first = [np.flatnonzero(one.labels == label)[0] for label in np.unique(one.labels)]
         made = directory.stored(f"images/{place}/network-0").get("images", np.empty(0))
         images = one.images[first] if len(first) > 1 else one.images
-        rows |= in_pictures({f"{name}, images": images, f"{name}, samples": made}, one.decoder)
+        of = f" ({name})" if subject.others else ""
+        rows |= in_pictures({f"images{of}": images, f"samples{of}": made}, one.decoder)
     # Networks of other sizes are not shown beside the first.
     alike = {row: images for row, images in rows.items() if images.shape[1:] == next(iter(rows.values())).shape[1:]}
     return Materials(" ".join([*said, *([own] if theirs else [])]), alike)

@@ -90,7 +90,7 @@ details { margin: .5rem 0; } .note summary { font-weight: inherit; }
 dl { margin: .5rem 0 1.2rem; } dt { font-weight: 600; } dd { margin-left: 1.2rem; }
 code { font-size: .85em; } figure { margin: 1.5rem 0; }
 pre { background: var(--panel); padding: .6rem 1rem; overflow-x: auto; font-size: .88rem; white-space: pre-wrap; }
-img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
+img { max-width: 100%; height: auto; box-sizing: border-box; background: #fff; border: 1px solid var(--line); }
 .claims td:first-child { width: 52%; } .claims .note { font-size: .95em; }
 @media (max-width: 40rem) { figure img { max-width: 44rem; } .claims td:first-child { width: auto; }
   body { margin: 1rem auto; } .claims thead { display: none; }
