@@ -288,7 +288,7 @@ class RunDirectory:
         """Write a figure as PNG under ``name``, such as ``"figures/samples.png"``, in the resolution that journals ask
         for, and as PDF beside it, for papers.
         """
-        figure.set_dpi(DPI)  # Texts are a little wider or narrower in another resolution than that they are laid out in.
+        figure.set_dpi(DPI)  # For the layout: in another resolution texts are a little wider or narrower.
         if (layout := figure.get_layout_engine()) is not None:
             # Laid out here, since otherwise it would be drawn a first time for its layout alone.
             layout.execute(figure)
@@ -296,7 +296,7 @@ class RunDirectory:
         # Without what would differ from run to run.
         for ending, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Producer": None})):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=ending[1:], metadata=metadata)
+            figure.savefig(buffer, format=ending[1:], metadata=metadata, dpi=DPI)
             file = self._file(name).with_suffix(ending)
             self._write(file, functools.partial(_copy, buffer))
 
