@@ -55,7 +55,7 @@ def _training(name: str, metadata: Any) -> str:
         return "Its file does not say what it was trained on."
     size = data.get("size")
     reduced = f", reduced to {size} x {size} pixels" if size else ""
-    long = f"; its training has gone through {seen:,} in all" if isinstance(seen, int) else ""
+    long = f", and saw {seen:,} in all, each counted as often as it came" if isinstance(seen, int) else ""
     images = f"{data['images']:,} images of {data['name']} ({data.get('split', 'all')})"
     return f"By its file it was trained on the {images}{reduced}{long}."
 

@@ -329,10 +329,11 @@ def describe(config: Options, subject: Subject, directory: RunDirectory) -> Mate
     """The network, its images, and the second network."""
     train, held = subject.sets
     second = subject.second
+    each = "of each class" if subject.conditional else "of all together"
     said = (
-        f"{network_in_words(config.checkpoint, subject.pretrained)} Closed forms are made of {subject.about} "
-        f"({train.split}), {subject.count:,} {'of each class' if subject.conditional else 'of all together'}; the "
-        f"second network, trained in the run on the same images, has {second.parameter_count:,} parameters."
+        f"{network_in_words(config.checkpoint, subject.pretrained)} Images: {subject.about} ({train.split}); closed "
+        f"forms are made of the first {subject.count:,} training images {each}. The second network, trained in the run "
+        f"on the same training images, has {second.parameter_count:,} parameters."
     )
     rows = {
         "training images": in_turn(np.stack([group.train[:SHOWN] for group in subject.groups(0)])),

@@ -216,7 +216,7 @@ def describe(config: Any, subject: Subject, directory: RunDirectory) -> Material
         name = subject.names[place]
         guided = config.guided_by if place == 0 else ""
         said.append(network_in_words(one.checkpoint, one.pretrained, guided))
-        said.append(f"Its images: {len(one.images):,}, {one.about}.")
+        said.append(f"Images: {len(one.images):,}, {one.about}.")
         first = [np.flatnonzero(one.labels == label)[0] for label in np.unique(one.labels)]
         made = directory.stored(f"images/{place}/network-0").get("images", np.empty(0))
         images = one.images[first] if len(first) > 1 else one.images

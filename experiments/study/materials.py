@@ -37,7 +37,7 @@ class Materials:
         if not self.pictures:
             return None
         directory.save_figure(FILE, strip(self.pictures))
-        return FigureEntry(FILE, "The first images of each kind; where there are classes, one class after another.")
+        return FigureEntry(FILE, "Some images of each kind.")
 
 
 def strip(pictures: Mapping[str, np.ndarray]) -> "Drawing":

@@ -33,8 +33,8 @@ def test_a_network_is_described_by_its_file():
     assert said == (
         f"The network fashion-mnist-14 guided by itself at weight 2 is a U-Net of ADM with {count:,} parameters for "
         "images of 14 x 14 x 1 numbers, that is told which of 10 classes to make. By its file it was trained on the "
-        "60,000 images of fashion-mnist (train), reduced to 14 x 14 pixels; its training has gone through 1,050,112 in "
-        "all."
+        "60,000 images of fashion-mnist (train), reduced to 14 x 14 pixels, and saw 1,050,112 in all, each counted as "
+        "often as it came."
     )
 
 
@@ -104,5 +104,5 @@ def test_the_report_says_what_it_is_of_before_its_claims(tmp_path, capsys):
     with Image.open(tmp_path / "run" / FILE) as image:
         assert image.info["dpi"] == pytest.approx((DPI, DPI), abs=0.01)
         shown = round(image.width / DPI * 130)
-    assert f'width="{shown}" alt="The first images of each kind' in page
+    assert f'width="{shown}" alt="Some images of each kind' in page
     capsys.readouterr()
