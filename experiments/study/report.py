@@ -43,6 +43,7 @@ class Report:
         terms: what the words of the claims mean, by term.
         question: what was asked.
         citations: what a text that uses the results should cite: dgu, then the papers that the study follows.
+        sources: the papers by the short names that the claims call them by.
         about: the data and the network of the run, in plain sentences (a paragraph a line).
         shown: pictures of the data and of what the network makes, or None.
     """
@@ -56,6 +57,7 @@ class Report:
     terms: Mapping[str, str] = field(default_factory=dict)
     question: str = ""
     citations: Sequence[str] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
     about: str = ""
     shown: FigureEntry | None = None
 
@@ -122,6 +124,8 @@ ONE_NETWORK = (
     "¹ The interval is over images or noises of one network, or of one set of networks, each trained once: it does not "
     "say how far others, trained again, would be from these."
 )
+#: What follows the papers that sources name.
+_NUMBERS = "Figures, tables, theorems and equations have the numbers that they have there."
 #: What controls are.
 CONTROLS = (
     "Controls are claims about data or denoisers for which the answer is known beforehand: they show that the "
@@ -161,7 +165,7 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
         f'<div class="answer">{"".join(f"<p>{html.escape(line)}</p>" for line in report.answer.splitlines())}</div>',
         *([_source(report.citations[1:])] if report.citations[1:] else []),
         *_about(directory, report),
-        *(["<h2>Claims</h2>", _terms(report.terms), _claims(report.claims)] if report.claims else []),
+        *(["<h2>Claims</h2>", _terms(report.terms), _claims(report.claims, report.sources)] if report.claims else []),
         *(["<h2>Figures</h2>"] if report.figures else []),
         *(_figure(directory, figure) for figure in report.figures),
         *(["<h2>Tables</h2>"] if report.tables else []),
@@ -221,7 +225,7 @@ def _source(papers: Sequence[str]) -> str:
     return f'<p class="note">{html.escape(said)}</p>'
 
 
-def _claims(claims: Sequence[JudgedClaim]) -> str:
+def _claims(claims: Sequence[JudgedClaim], sources: Mapping[str, str]) -> str:
     """Verdicts counted; the claims that count, controls after the others; what is to be said of them all; and the
     checks of the program.
     """
@@ -231,6 +235,8 @@ def _claims(claims: Sequence[JudgedClaim]) -> str:
     noted = [by_chance(claims)]
     noted += [EXPLAINED] if noted[0] else []
     noted += [ONE_NETWORK] if any(claim.one_network for claim in claims) else []
+    papers = " ".join(f"“{name}” is {paper}" for name, paper in sources.items())
+    noted += [f"Sources: {papers} {_NUMBERS}"] if papers else []
     notes = "".join(f'<p class="note">{html.escape(text)}</p>' for text in (*noted, _RULES) if text)
     apart = f"<h3>Checks of the program</h3>{_claim_table(checks)}" if checks else ""
     words = f'<p class="note">{html.escape(CHECKS)}</p>' if checks else ""

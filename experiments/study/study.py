@@ -21,7 +21,7 @@ from experiments.study.messages import say
 from experiments.study.multiplicity import corrected
 from experiments.study.options import Options
 from experiments.study.part import Findings, Part
-from experiments.study.provenance import citations, command_of
+from experiments.study.provenance import citations, command_of, sources
 from experiments.study.record import compared, record_of
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
@@ -152,6 +152,7 @@ class Study:
             terms=self.terms,
             question=self.question,
             citations=tuple(citations(self.name)),
+            sources=sources(claim.paper for section in every for claim in section.claims),
             about="\n".join(filter(None, [materials.words, first.answer])),
             shown=materials.save(directory),
         )
