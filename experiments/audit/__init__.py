@@ -10,7 +10,7 @@ would show.
 """
 
 from experiments.audit import balance, clocks, fidelity, images, membership, memorisation, moments, tails, universality
-from experiments.audit.subject import Options, gather, plan
+from experiments.audit.subject import Options, describe, gather, plan
 from experiments.sampling import SMOKE_SAMPLER
 from experiments.study import Guide, Study
 
@@ -34,6 +34,7 @@ STUDY = Study(
     options=Options,
     parts=_PARTS,
     gather=gather,
+    describe=describe,
     plan=plan,
     guide=Guide(
         first=("--samples", "--reference", "--holdout", "--checkpoint", "--features", "--per-class"),
