@@ -357,18 +357,22 @@ def check(config: Config, subject: Subject) -> None:
 
 def costs(config: Config, plan: Plan) -> list[study.Cost]:
     """Evaluations of the network, and products of matrices."""
-    levels, size = plan.config.levels, plan.size
-    rows = config.images * (config.draws + config.adam_epochs)
-    found = plan.cost("distillation", levels * rows, max(config.batch_size, config.adam_batch))
-    products = 4.0 * size**2 * (rows + config.identity_points * config.identity_draws)
-    solutions = 25.0 * size**3 * 2 * (config.groups + 1)
-    # Exactly: a level at a time on each device, whose host keeps two matrices of each group; by Adam: the maps of its
-    # share of the levels with two moments and a gradient, in float32.
-    matrix, devices = 8 * size**2, jax.device_count()
-    memory = found.memory + max(8, 2 * math.ceil(levels / devices)) * matrix
-    host = min(jax.local_device_count(), levels) * (2 * config.groups + 6) * matrix
-    flop = found.flop + levels * (products + solutions)
-    return [replace(found, flop=flop, memory=memory, host=host, disk=levels * matrix)]
+    levels, size, matrix = plan.config.levels, plan.size, 8 * plan.size**2
+    drawn, passes = levels * config.images * config.draws, levels * config.images * config.adam_epochs
+    exactly = plan.cost("distillation, exactly", drawn, config.batch_size)
+    by_adam = plan.cost("distillation by Adam", passes, config.adam_batch)
+    products = 4.0 * size**2 * (drawn + levels * config.identity_points * config.identity_draws)
+    solutions = levels * 25.0 * size**3 * 2 * (config.groups + 1)
+    # A level at a time on each device. Its host keeps both moments of each group and of all; of the map without a group
+    # that is solved for, both moments and five matrices on the way; and the map. On an accelerator the decomposition
+    # holds eight more there.
+    at_once = min(jax.local_device_count(), levels)
+    host, own = at_once * (2 * config.groups + 10) * matrix, 0 if jax.default_backend() == "cpu" else 8 * matrix
+    # In float32: the maps of a device's share of the levels with two moments and a gradient.
+    maps = 2 * math.ceil(levels / jax.device_count()) * matrix
+    solved = replace(exactly, flop=exactly.flop + products + solutions, memory=exactly.memory + own, host=host)
+    trained = replace(by_adam, flop=by_adam.flop + 4.0 * size**2 * passes, memory=by_adam.memory + maps)
+    return [replace(one, disk=levels * matrix // 2) for one in (solved, trained)]
 
 
 PART = study.Part(

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 from dgu.models import DiffusersNetwork, EDMNetwork
@@ -63,6 +64,23 @@ def gradient(network: DiffusersNetwork | EDMNetwork, batch: int) -> Program:
         return jnp.mean(jnp.square(_together(network, params, rest) - rest[0]))
 
     return jax.value_and_grad(loss), _abstract(network, batch)
+
+
+def jacobians(network: DiffusersNetwork | EDMNetwork, vectors: int, batch: int) -> Program:
+    """Products of the transposed Jacobians at ``batch`` images with ``vectors`` vectors each, and the shapes that they
+    take: what an iteration for singular vectors holds most in.
+    """
+    from dgu.analysis.linearity.jacobians import transposed_products
+
+    params, images, levels, *labels = _abstract(network, batch)
+    model: Any = network.denoiser(params)
+    model = model.given(np.int32(0)) if labels else model
+    return transposed_products, [
+        model,
+        images,
+        levels,
+        jax.ShapeDtypeStruct((batch, vectors, *network.shape), jnp.float32),
+    ]
 
 
 @lru_cache(maxsize=32)
