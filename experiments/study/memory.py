@@ -75,12 +75,8 @@ def jacobians(network: DiffusersNetwork | EDMNetwork, vectors: int, batch: int) 
     params, images, levels, *labels = _abstract(network, batch)
     model: Any = network.denoiser(params)
     model = model.given(np.int32(0)) if labels else model
-    return transposed_products, [
-        model,
-        images,
-        levels,
-        jax.ShapeDtypeStruct((batch, vectors, *network.shape), jnp.float32),
-    ]
+    block = jax.ShapeDtypeStruct((batch, vectors, *network.shape), jnp.float32)
+    return transposed_products, [model, images, levels, block]
 
 
 @lru_cache(maxsize=32)

@@ -106,10 +106,9 @@ def test_the_program_of_an_update_is_that_of_the_training(more):
     )
     examples = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in given[1:4]]
     assert examples[0].size == 8 * 8 * 8
-    before = np.asarray(jax.tree.leaves(state["params"])[0])
     after, loss = program(state, *examples, *given[4:])
     assert int(after["step"]) == 1 and np.isfinite(loss)
-    assert any((np.asarray(a) != 0).any() for a in jax.tree.leaves(after["optimizer"].mu)) and before.size
+    assert any((np.asarray(moment) != 0).any() for moment in jax.tree.leaves(after["optimizer"].mu))
 
 
 def test_updates_of_levels_hold_their_images_and_states():
