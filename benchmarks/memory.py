@@ -139,7 +139,7 @@ def singular_vectors(network: Any, batch: int, vectors: int) -> Stage:
     options = Options(trajectories=batch, vectors=vectors, batch_size=batch, max_rounds=2)
 
     def run() -> None:
-        own = {"tolerance": 0.0, "max_rounds": 2, "batch_size": batch}
+        own: dict[str, Any] = {"tolerance": 0.0, "max_rounds": 2, "batch_size": batch}
         images = np.zeros((batch, *network.shape), np.float32)
         singular_triplets(network.denoiser(_params(network)), images, 1.0, vectors, seeded(0), **own)
 
@@ -176,14 +176,16 @@ def distillation(side: int, *, exactly: bool) -> Stage:
     return dataclasses.replace(_stage(found, run), program=None)
 
 
-def replicates(epochs: int) -> Stage:
-    """A replicate of the study of universality: Gaussian mixtures of ten classes, and classifiers."""
+def replicates(training: int) -> Stage:
+    """A replicate of the study of universality: Gaussian mixtures of ten classes, and classifiers trained on so many
+    images of each.
+    """
     from experiments.universality import subject
     from experiments.universality.options import Options
     from experiments.universality.replicates import Examples, replicate
 
-    recipe = dataclasses.replace(Options().recipe, epochs=epochs)
-    options = Options(recipe=recipe, real=None, subsets=1, two_layer_size=16)
+    recipe = dataclasses.replace(Options().recipe, epochs=2, learning_rates=(0.1,))
+    options = Options(recipe=recipe, real=None, subsets=1, training_sizes=(training,), two_layer_size=training)
     rows = np.random.default_rng(0).normal(size=(10, options.splits.total, 196)).astype(np.float32)
     cost = max(subject.plan(options)[1][1:], key=lambda cost: cost.memory + cost.host)
     return _stage(cost, lambda: replicate(options, Examples(rows, rows, None), [(0, 1)], 0))
@@ -204,7 +206,7 @@ def stages(scale: int) -> dict[str, Callable[[], Stage]]:
         "singular vectors, U-Net": lambda: singular_vectors(_unet(), 32 // scale, 8),
         "distillation, exactly": lambda: distillation(32 if scale == 1 else 16, exactly=True),
         "distillation by Adam": lambda: distillation(48 if scale == 1 else 16, exactly=False),
-        "replicates": lambda: replicates(16 // scale),
+        "replicates": lambda: replicates(256 // scale),
     }
 
 

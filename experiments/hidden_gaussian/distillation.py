@@ -18,6 +18,7 @@ from experiments.hidden_gaussian import by_level, descent, singular_vectors
 from experiments.hidden_gaussian.linear_maps import Arrays, Config, compared, linear_denoiser, maps, most_vectors
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Figure, Findings, Measured, Noted, NotTested, Run, at_least, at_most
+from experiments.study.costs import scaled
 
 #: The share of the noise levels that the paper's "most" stands for, and the distance that counts as close there.
 _MOST, _CLOSE = 0.7, 0.2
@@ -364,14 +365,18 @@ def costs(config: Config, plan: Plan) -> list[study.Cost]:
     products = 4.0 * size**2 * (drawn + levels * config.identity_points * config.identity_draws)
     solutions = levels * 25.0 * size**3 * 2 * (config.groups + 1)
     # A level at a time on each device. Its host keeps both moments of each group and of all; of the map without a group
-    # that is solved for, both moments and five matrices on the way; and the map. On an accelerator the decomposition
-    # holds eight more there.
-    at_once = min(jax.local_device_count(), levels)
-    host, own = at_once * (2 * config.groups + 10) * matrix, 0 if jax.default_backend() == "cpu" else 8 * matrix
-    # In float32: the maps of a device's share of the levels with two moments and a gradient.
+    # that is solved for, both moments and five matrices on the way; and the map.
+    host = min(jax.local_device_count(), levels) * (2 * config.groups + 10) * matrix
+    solved = replace(exactly, flop=exactly.flop + products + solutions, host=host)
+    if jax.default_backend() == "cpu":
+        solved = replace(solved, about=f"On an accelerator a decomposition holds {scaled(8 * matrix, 'B')} more there.")
+    else:
+        solved = replace(solved, memory=exactly.memory + 8 * matrix)
+    # In float32: the maps of a device's share of the levels with two moments and a gradient; and on the host, where they
+    # are read off, twice those of all levels.
     maps = 2 * math.ceil(levels / jax.device_count()) * matrix
-    solved = replace(exactly, flop=exactly.flop + products + solutions, memory=exactly.memory + own, host=host)
-    trained = replace(by_adam, flop=by_adam.flop + 4.0 * size**2 * passes, memory=by_adam.memory + maps)
+    flop = by_adam.flop + 4.0 * size**2 * passes
+    trained = replace(by_adam, flop=flop, memory=by_adam.memory + maps, host=levels * matrix)
     return [replace(one, disk=levels * matrix // 2) for one in (solved, trained)]
 
 

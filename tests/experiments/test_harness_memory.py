@@ -98,7 +98,7 @@ def test_trainings_hold_copies_of_the_parameters_and_a_batch():
 
 @pytest.mark.parametrize("more", [{}, {"micro_batch": 4, "power_ema_stds": (0.05, 0.1)}])
 def test_the_program_of_an_update_is_that_of_the_training(more):
-    config = TrainingConfig(duration_kimg=8.0, batch_size=8, rampup_kimg=None, **more)
+    config = TrainingConfig(duration_kimg=8.0, batch_size=8, **more)
     program, given = update_program(network(), 8 // (1 + bool(more)), config)
     state = training.initial_state(network(), config)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) == jax.tree.map(
