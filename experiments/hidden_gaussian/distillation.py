@@ -372,8 +372,8 @@ def costs(config: Config, plan: Plan) -> list[study.Cost]:
         solved = replace(solved, about=f"On an accelerator a decomposition holds {scaled(8 * matrix, 'B')} more there.")
     else:
         solved = replace(solved, memory=exactly.memory + 8 * matrix)
-    # In float32: the maps of a device's share of the levels with two moments and a gradient; and on the host, where they
-    # are read off, twice those of all levels.
+    # In float32: the maps of a device's share of the levels with two moments and a gradient; on the host, which reads
+    # them off, the maps of all levels twice.
     maps = 2 * math.ceil(levels / jax.device_count()) * matrix
     flop = by_adam.flop + 4.0 * size**2 * passes
     trained = replace(by_adam, flop=flop, memory=by_adam.memory + maps, host=levels * matrix)
