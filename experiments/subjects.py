@@ -233,7 +233,8 @@ def training_cost(network: EDMNetwork, stage: str, optimisation: "TrainingConfig
     batch = optimisation.micro_batch or optimisation.batch_size
     at_once, accumulates = max(1, batch // devices), batch < optimisation.batch_size
     seen = runs * optimisation.total_steps * optimisation.batch_size
-    memory = training_bytes(network, at_once, accumulates=accumulates)
+    averages = max(1, len(optimisation.power_ema_stds))
+    memory = training_bytes(network, at_once, averages=averages, accumulates=accumulates)
     probe = Probe(partial(_update, network, optimisation, 1 + accumulates), at_once * (1 + accumulates), seen)
     return Cost(stage, seen, 3 * seen * network_flop(network), memory, probe=probe)
 

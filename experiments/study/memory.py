@@ -93,12 +93,15 @@ def gradient_bytes(network: DiffusersNetwork | EDMNetwork, batch: int) -> int:
     return held_bytes(function, *arguments)
 
 
-def training_bytes(network: DiffusersNetwork | EDMNetwork, batch: int, *, accumulates: bool = False) -> int:
-    """What a training of a network holds: a gradient, and the average and two moments of the parameters beside them.
+def training_bytes(
+    network: DiffusersNetwork | EDMNetwork, batch: int, *, averages: int = 1, accumulates: bool = False
+) -> int:
+    """What a training of a network holds: a gradient, and averages and two moments of the parameters beside them.
 
     With micro-batches (``accumulates``) the gradient so far is one more copy of the parameters.
     """
-    return gradient_bytes(network, batch) + (3 + accumulates) * tree_bytes(network.abstract_params)
+    copies = 2 + averages + accumulates
+    return gradient_bytes(network, batch) + copies * tree_bytes(network.abstract_params)
 
 
 def tree_bytes(tree: Any) -> int:

@@ -91,6 +91,9 @@ def test_trainings_hold_copies_of_the_parameters_and_a_batch():
     assert whole.memory == gradient_bytes(network(), 64) + 3 * weights
     spread = training_cost(network(), "training", config, runs=1, devices=8)
     assert spread.memory == gradient_bytes(network(), 8) + 3 * weights and spread.probe.batch == 8
+    several = TrainingConfig(duration_kimg=64.0, batch_size=64, power_ema_stds=(0.05, 0.1))
+    averaged = training_cost(network(), "training", several, runs=1, devices=8)
+    assert averaged.memory == gradient_bytes(network(), 8) + 4 * weights
     micro = TrainingConfig(duration_kimg=64.0, batch_size=64, micro_batch=16)
     cut = training_cost(network(), "training", micro, runs=1, devices=2)
     assert cut.memory == gradient_bytes(network(), 8) + 4 * weights and cut.probe.batch == 16
@@ -141,6 +144,7 @@ def test_a_probe_times_a_batch_and_says_how(monkeypatch):
     # At the rate of 1 GFLOP/s a thousand examples of 1 TFLOP each take far too long: one is timed.
     assert asked == [8, 1, 1]
     assert "8 of 8 at once" in lines[1] and "1 of 1,000 at once" in lines[2]
+    assert lines[1].endswith("B measured)" if Path("/proc/self/clear_refs").exists() else "by the compiled program)")
     assert "a batch of 8 does not fit: 1 EB" in lines[3]
     assert lines[4] == "  unknown: 2 seconds (at least, by its FLOP: it has no batch to run)"
     assert total >= 2.0 and "hours" in lines[5]
