@@ -94,8 +94,9 @@ class Config(Options, prefix="clocks"):
     risks: int = option(100, ge=4)
     """Reference images whose weight in their own output, among all of the reference, is looked at, at most."""
     turned: int = option(100, ge=10)
-    """Images that are noised and sampled back by the network, at most: held-out ones at all levels of classes, and as
-    many of the reference and as many held-out ones at one level."""
+    """Held-out images that are noised to all levels of classes and sampled back by the network, at most."""
+    returned: int = option(400, ge=10)
+    """Reference images, and as many held-out ones, that are noised to one level and sampled back, at most."""
     levels: int = option(6, ge=2)
     """Levels at which classes are read, in equal ratios."""
     steps: int = option(10, ge=2)
@@ -107,10 +108,10 @@ class Config(Options, prefix="clocks"):
 
 
 PRESETS = {
-    "smoke": Config(images=200, risks=8, turned=20, levels=2, steps=2, classifier_images=200, epochs=1),
+    "smoke": Config(images=200, risks=8, turned=20, returned=20, levels=2, steps=2, classifier_images=200, epochs=1),
     "default": Config(),
     "paper": Config(
-        images=60_000, risks=1000, turned=2000, levels=8, steps=18, classifier_images=60_000, epochs=12
+        images=60_000, risks=1000, turned=2000, returned=5000, levels=8, steps=18, classifier_images=60_000, epochs=12
     ),
 }  # fmt: skip
 
@@ -225,7 +226,7 @@ def _returned(config: Config, subject: Subject, sigma: float, key: Any) -> dict[
     """Distances of training and of held-out images to what comes back from one level, root mean squares of pixels."""
     found = {}
     for name, images in (("members", subject.reference), ("others", subject.held)):
-        some = _some(images, min(config.turned, len(subject.reference), len(subject.held)))
+        some = _some(images, min(config.returned, len(subject.reference), len(subject.held)))
         back = _turned(config, subject, some, np.array([sigma]), stream(key, "returns", name), 0)[0]
         found[name] = np.sqrt(np.square(back - some.pixels, dtype=np.float64).mean(axis=(1, 2, 3)))
     return found
@@ -282,7 +283,7 @@ def costs(config: Config, subject: Subject) -> list[Cost]:
     if unasked(subject):
         return []
     assert subject.network is not None
-    count = config.turned * (2 + (config.levels if subject.class_names else 0))
+    count = 2 * config.returned + (config.turned * config.levels if subject.class_names else 0)
     cost = sampling_cost(subject.network.network, count, 2 * config.steps - 1, subject.batch_size)
     return [replace(cost, stage="clocks: U-turns", disk=0)]
 

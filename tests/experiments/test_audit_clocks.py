@@ -19,7 +19,7 @@ from experiments.study.run_directory import RunDirectory
 
 SIDE = 6
 VARIANCES = np.geomspace(2.0, 0.05, SIDE**2)
-CONFIG = dataclasses.replace(clocks.PRESETS["smoke"], images=2000, risks=60, turned=60, steps=8)
+CONFIG = dataclasses.replace(clocks.PRESETS["smoke"], images=2000, risks=60, returned=60, steps=8)
 
 
 @jax.tree_util.register_dataclass
