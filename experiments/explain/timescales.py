@@ -8,13 +8,12 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from dgu import analysis, plots
+from dgu import analysis, plots, training
 from dgu.analysis.stats.resampling import geometric_mean
 from dgu.core.keys import seed_of, stream
 from dgu.core.typing import Key
 from dgu.models import RandomFeatures
 from dgu.samplers import VESDE
-from dgu.training import QuadraticLoss, empirical_loss
 from experiments.study import Claim, Figure, Measured, NotTested, within
 from experiments.study.progress import Progress
 
@@ -94,11 +93,11 @@ def measure(dimension: int, width: int, sizes: tuple[int, ...], draws: int, key:
     return {"generalisation": found[0], "memorisation": found[1], "losses": np.stack(losses)}
 
 
-def _loss(features: RandomFeatures, rng: np.random.Generator, points: int, noises: int) -> QuadraticLoss:
+def _loss(features: RandomFeatures, rng: np.random.Generator, points: int, noises: int) -> "training.QuadraticLoss":
     """The loss on standard Gaussian points, the same noises at each."""
     dimension = np.shape(features.inner)[1]
     rows, noise = rng.normal(size=(points, dimension)), rng.normal(size=(noises, dimension))
-    return empirical_loss(features, VESDE(), rows, np.array([_SIGMA]), noise, np.full(noises, 1 / noises))
+    return training.empirical_loss(features, VESDE(), rows, np.array([_SIGMA]), noise, np.full(noises, 1 / noises))
 
 
 def powers(sizes: np.ndarray, times: Float[np.ndarray, "draws sizes"]) -> Float[np.ndarray, " draws"]:
