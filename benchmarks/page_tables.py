@@ -14,6 +14,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Lines:
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
+def put(page: str, marks: tuple[str, str], lines: Sequence[str]) -> str:
+    """The page's text with these lines between its marks."""
+    start, end = (page.index(mark) for mark in marks)
+    return page[: start + len(marks[0])] + "\n\n" + "\n".join(lines) + "\n\n" + page[end:]
+
+
 def digits(value: float) -> str:
     """Three significant digits, without an exponent."""
     return (
