@@ -14,8 +14,7 @@ difficulty, stand in for data: what is measured holds for the law that the netwo
 - ``dgu.testing.network_measures``: asymmetry of the Jacobian and three identities of posterior means;
 - ``dgu.analysis.linearity``;
 - the variance of ``D(x0 + sigma eps, sigma)`` over that of the samples ``x0``: a posterior mean keeps almost none of it
-  at large noise levels, the end of a flow all of it;
-- ``dgu.testing.check_posterior_mean`` at one noise level.
+  at large noise levels, the end of a flow all of it.
 
 The tables go between the marks of ``docs/pretrained.md``.
 """
@@ -115,15 +114,16 @@ def difference(path: Path, module: Any, difficulty: float, rng: np.random.Genera
     return float(np.abs(found - expected).max())
 
 
-def of_derivatives(denoiser: Any, x: np.ndarray, sigma: float, rng: np.random.Generator) -> dict[str, float]:
-    """``u . J v`` by JVP and by VJP, and ``v . J u``, for one pair of random signs."""
+def of_derivatives(denoiser: Any, image: np.ndarray, sigma: float, rng: np.random.Generator) -> dict[str, float]:
+    """``u . J v`` by JVP and by VJP, and ``v . J u``, for one pair of random signs, at an image with noise."""
     import jax
     import jax.numpy as jnp
 
-    u, v = (jnp.asarray(rng.choice([-1.0, 1.0], x.shape), jnp.float32) for _ in "uv")
+    u, v = (jnp.asarray(rng.choice([-1.0, 1.0], image.shape), jnp.float32) for _ in "uv")
+    x = jnp.asarray(image + sigma * rng.standard_normal(image.shape), jnp.float32)
     at = lambda point: denoiser(point, jnp.float32(sigma))  # noqa: E731
-    forward = [float(jnp.vdot(a, jax.jvp(at, (jnp.asarray(x),), (b,))[1])) for a, b in ((u, v), (v, u))]
-    pulled = float(jnp.vdot(jax.vjp(at, jnp.asarray(x))[1](u)[0], v))
+    forward = [float(jnp.vdot(a, jax.jvp(at, (x,), (b,))[1])) for a, b in ((u, v), (v, u))]
+    pulled = float(jnp.vdot(jax.vjp(at, x)[1](u)[0], v))
     return {"sigma": sigma, "u_jv": forward[0], "u_jv_by_vjp": pulled, "v_ju": forward[1]}
 
 
@@ -165,7 +165,7 @@ def measured(config: Config) -> dict[str, Any]:
     from dgu.core.denoisers import map_batch
     from dgu.core.keys import seeded, stream
     from dgu.models import torch_network
-    from dgu.testing import DenoiserCheckError, check_posterior_mean, network_measures
+    from dgu.testing import network_measures
 
     path, key, rng = onnx_file(), seeded(config.seed), np.random.default_rng(config.seed)
     difficulty = (config.difficulty - 1) / 99
@@ -195,12 +195,6 @@ def measured(config: Config) -> dict[str, Any]:
         denoiser, images, stream(key, "measures"), sigmas=SIGMAS, probes=1, batch_size=config.batch_size
     ).to_json()
     print({name: figures[name] for name in MEASURES}, flush=True)
-    try:
-        report = check_posterior_mean(denoiser, SHAPE, stream(key, "check"), sigmas=(1.0,), support=images)
-    except DenoiserCheckError as error:
-        report = error.report  # type: ignore[assignment]
-    figures["defects"] = list(report.defects)
-    figures["check"] = {name: getattr(report, name) for name in ("asymmetry", "negativity", "identity", "spread")}
     return figures
 
 
@@ -235,12 +229,6 @@ def lines(figures: dict[str, Any]) -> list[str]:
         *table(["of the conversion", ""], rows),
         "",
         *table(["measure", "sigma", "terrain network", "bundled network"], levels),
-        "",
-        "`check_posterior_mean` says:",
-        "",
-        *(f"- {defect}" for defect in figures["defects"]),
-        "",
-        "It measured " + ", ".join(f"{name} {digits(found)}" for name, found in figures["check"].items()) + ".",
     ]
 
 
