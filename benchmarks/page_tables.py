@@ -22,6 +22,8 @@ def put(page: str, marks: tuple[str, str], lines: Sequence[str]) -> str:
 
 def digits(value: float) -> str:
     """Three significant digits, without an exponent."""
+    if value == 0:
+        return "0"
     return (
         f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.1e}"
     )
