@@ -13,8 +13,8 @@ difficulty, stand in for data: what is measured holds for the law that the netwo
 - derivatives: ``u . J v`` by a JVP and ``J^T u . v`` by a VJP of the bridge, which must agree;
 - ``dgu.testing.network_measures``: asymmetry of the Jacobian and three identities of posterior means;
 - ``dgu.analysis.linearity``;
-- the variance of ``D(x0 + sigma eps, sigma)`` over that of the samples ``x0``: a posterior mean keeps almost none of it
-  at large noise levels, the end of a flow all of it.
+- the variance of ``D(x0 + sigma eps, sigma)`` over that of the samples ``x0``: a flow map keeps all of it at every level,
+  a posterior mean loses what the noise hides.
 
 The tables go between the marks of ``docs/pretrained.md``.
 """
