@@ -25,7 +25,7 @@ import tyro
 
 from benchmarks import provenance
 from benchmarks.coverage_cases import CASES, Case, Draws
-from benchmarks.page_tables import table
+from benchmarks.page_tables import put, table
 
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
 #: What the table stands between.
@@ -84,12 +84,6 @@ def rows(results: list[dict[str, Any]]) -> list[str]:
     return table(header, found)
 
 
-def put(page: str, lines: list[str]) -> str:
-    """The page's text with these lines between its marks."""
-    start, end = (page.index(mark) for mark in MARKS)
-    return page[: start + len(MARKS[0])] + "\n\n" + "\n".join(lines) + "\n\n" + page[end:]
-
-
 def main(config: Config) -> None:
     """Simulate, print, write the files."""
     chosen = [case for case in CASES if not config.only or any(word in case.method for word in config.only)]
@@ -114,7 +108,7 @@ def main(config: Config) -> None:
     if page is not None:
         origin = provenance.origin()
         made = f"Written by `{origin['command']}`, {origin['day']}; numpy {origin['versions']['numpy']}, scipy {origin['versions']['scipy']}."
-        page.write_text(put(page.read_text(), [made, "", *rows(results)]))
+        page.write_text(put(page.read_text(), MARKS, [made, "", *rows(results)]))
 
 
 if __name__ == "__main__":

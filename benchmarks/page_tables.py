@@ -14,8 +14,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Lines:
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
+def put(page: str, marks: tuple[str, str], lines: Sequence[str]) -> str:
+    """The page's text with these lines between its marks."""
+    start, end = (page.index(mark) for mark in marks)
+    return page[: start + len(marks[0])] + "\n\n" + "\n".join(lines) + "\n\n" + page[end:]
+
+
 def digits(value: float) -> str:
     """Three significant digits, without an exponent."""
+    if value == 0:
+        return "0"
     return (
         f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.1e}"
     )

@@ -28,8 +28,8 @@ def folder(tmp_path):
 
 
 def test_numbers_and_tables_have_one_form():
-    assert [digits(value) for value in (1234.5, 100.2, 12.34, 1.5, 0.01234, 0.000012)] == [
-        "1,234", "100", "12.3", "1.50", "0.0123", "1.2e-05"
+    assert [digits(value) for value in (1234.5, 100.2, 12.34, 1.5, 0.01234, 0.000012, 0.0)] == [
+        "1,234", "100", "12.3", "1.50", "0.0123", "1.2e-05", "0"
     ]  # fmt: skip
     assert with_quartiles(SPREAD) == "2.00 (1.50 to 2.50)" and with_quartiles(None) == "-"
     assert table(["a", "b"], [["1", "2"]]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |"]

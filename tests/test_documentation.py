@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dgu.core.errors import InputError
@@ -21,7 +22,7 @@ def blocks(page):
 #: Pages whose blocks run one after the other as one script, without more than that to test.
 SCRIPTS = ("../README.md", "concepts.md", "using.md")
 #: Pages whose blocks are run by tests of their own, here and in ``test_readme_examples.py``.
-OTHERS = ("adding-a-denoiser.md", "adding-a-study.md", "gradients.md", "guidance.md")
+OTHERS = ("adding-a-denoiser.md", "adding-a-study.md", "gradients.md", "guidance.md", "pretrained.md")
 
 
 @pytest.mark.slow
@@ -127,3 +128,25 @@ def test_the_numbers_on_guidance_are_those_of_the_code(capsys):
     assert guided[0] == pytest.approx(product[0], abs=1e-3) and all(
         ours < other - 0.02 for ours, other in zip(guided[1:], product[1:])
     )
+
+
+def test_the_numbers_on_flow_maps_are_those_of_the_code_and_of_the_closed_forms(capsys):
+    """Of a Gaussian: all 0 of the posterior mean, and of the flow map what the page's table says."""
+    text = (ROOT / "docs" / "pretrained.md").read_text()
+    names: dict = {}
+    exec(compile("\n".join(blocks("pretrained.md")), "pretrained.md", "exec"), names)
+    _, printed = re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    number = re.compile(r"-?\d+\.?\d*")
+    shown, made = (
+        [[float(found) for found in number.findall(line)] for line in page.splitlines() if "sigma" not in line]
+        for page in (printed, capsys.readouterr().out)
+    )
+    assert np.shape(made) == (8, 7)
+    np.testing.assert_allclose(made, shown, atol=0.011, rtol=1e-3)
+    sigma, variance = np.asarray(made)[:4, 0], names["variance"]
+    scale = np.sqrt(variance / (variance + sigma**2))
+    expected = np.zeros((2, 4)), np.stack([scale - 1, 1 - sigma**2 * scale / (2 * variance * (1 - scale))])
+    for measured, exact in zip(np.asarray(made).reshape(2, 4, 7), expected):
+        values, low, high = measured[:, [1, 4]].T, measured[:, [2, 5]].T, measured[:, [3, 6]].T
+        # Intervals are 4 standard errors wide; twice that, and the rounding to two decimals.
+        assert (np.abs(values - exact) < (high - low) + 0.01).all()
