@@ -59,7 +59,7 @@ def test_end_to_end_and_resumed(sources, tmp_path, capsys):
     for file in FIGURE_FILES:
         assert (out / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     page = (out / "report.html").read_text()
-    assert all(claim in page for claim in CLAIM_IDS) and page.count("<img") == len(FIGURE_FILES)
+    assert all(claim in page for claim in CLAIM_IDS) and page.count("<img") == len(FIGURE_FILES) + 1
     assert set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}, "the report must not need another file"
     assert "held-out images of class south" in page
     check_statements(out, PRESETS["default"], constants=[80])  # The highest noise level of all presets.
