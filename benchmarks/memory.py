@@ -3,10 +3,11 @@
     python -m benchmarks.memory [--quick] [--only STAGE ...] [--json PATH]
 
 Each stage runs in a process of its own, twice: compiling is over when its peak is taken. *trace* is what the table of
-``--dry-run`` says, from the order of operations alone, of the device and the host together, which share the memory
-here; *compiled* is what the program of the probe holds by the compiler's account; *probe* what ``--probe`` says, which
-runs that program on made-up numbers; *measured* the largest resident memory of the process during the second run of the
-stage itself, less what it was before. The predictions are those of the studies' own ``costs``.
+``--dry-run`` says, from the order of operations alone; *compiled* is what the program of the probe holds by the
+compiler's account; *probe* what ``--probe`` says, which runs that program on made-up numbers; all three with what the
+table says of the host, which shares the memory of the device here. *Measured* is the largest resident memory of the
+process during the second run of the stage itself, less what it was before. The predictions are those of the studies'
+own ``costs``.
 """
 
 import dataclasses
@@ -48,12 +49,14 @@ class Stage:
     """A prediction, and what it is of.
 
     Attributes:
-        trace: bytes that the dry run says.
+        trace: bytes that the dry run says of the device.
+        host: bytes that it says of the host, which has the same memory here.
         program: the function of the probe, and its arguments or their shapes; None where there is no probe.
         run: the stage itself.
     """
 
     trace: float
+    host: float
     program: tuple[Callable[..., Any], Any] | None
     run: Callable[[], object]
 
@@ -80,7 +83,7 @@ def _params(network: Any) -> Any:
 
 def _stage(cost: Any, run: Callable[[], object]) -> Stage:
     program = None if cost.probe is None else cost.probe.make(cost.probe.batch)
-    return Stage(cost.memory + cost.host, program, run)
+    return Stage(cost.memory, cost.host, program, run)
 
 
 def sampling(network: Any, batch: int) -> Stage:
@@ -116,7 +119,7 @@ def training(network: Any, batch: int, micro: int | None = None) -> Stage:
 def levels(network: Any, count: int, batch: int) -> Stage:
     """Two updates of autoencoders at ``count`` noise levels, which a device trains together."""
     from dgu.training import LevelTraining, initial_levels, level_update, train_levels
-    from experiments.study.memory import held_bytes
+    from experiments.study.memory import held_bytes, tree_bytes
 
     config, sigmas = LevelTraining(2, batch, 1e-3, 0), np.geomspace(10.0, 0.1, count)
     images = np.zeros((batch, *network.shape), np.float32)
@@ -125,7 +128,7 @@ def levels(network: Any, count: int, batch: int) -> Stage:
         train_levels(network, initial_levels(network, count, config), images, sigmas, config)
 
     update, shapes = level_update(network, count, batch, config)
-    return Stage(held_bytes(update, *shapes), (update, shapes), run)
+    return Stage(held_bytes(update, *shapes), tree_bytes(shapes[0]), (update, shapes), run)
 
 
 def singular_vectors(network: Any, batch: int, vectors: int) -> Stage:
@@ -176,21 +179,6 @@ def distillation(side: int, *, exactly: bool) -> Stage:
     return dataclasses.replace(_stage(found, run), program=None)
 
 
-def replicates(training: int) -> Stage:
-    """A replicate of the study of universality: Gaussian mixtures of ten classes, and classifiers trained on so many
-    images of each.
-    """
-    from experiments.universality import subject
-    from experiments.universality.options import Options
-    from experiments.universality.replicates import Examples, replicate
-
-    recipe = dataclasses.replace(Options().recipe, epochs=2, learning_rates=(0.1,))
-    options = Options(recipe=recipe, real=None, subsets=1, training_sizes=(training,), two_layer_size=training)
-    rows = np.random.default_rng(0).normal(size=(10, options.splits.total, 196)).astype(np.float32)
-    cost = max(subject.plan(options)[1][1:], key=lambda cost: cost.memory + cost.host)
-    return _stage(cost, lambda: replicate(options, Examples(rows, rows, None), [(0, 1)], 0))
-
-
 def stages(scale: int) -> dict[str, Callable[[], Stage]]:
     """The stages; ``scale`` divides their batches."""
     from dgu.models import LinearNetwork
@@ -206,7 +194,6 @@ def stages(scale: int) -> dict[str, Callable[[], Stage]]:
         "singular vectors, U-Net": lambda: singular_vectors(_unet(), 32 // scale, 8),
         "distillation, exactly": lambda: distillation(32 if scale == 1 else 16, exactly=True),
         "distillation by Adam": lambda: distillation(48 if scale == 1 else 16, exactly=False),
-        "replicates": lambda: replicates(256 // scale),
     }
 
 
@@ -217,14 +204,14 @@ def measured(stage: Stage) -> dict[str, float]:
     from experiments.study.probe import call_with_numbers, compiled_bytes
     from experiments.study.resident import resident_growth
 
-    found: dict[str, float] = {"trace": stage.trace, "compiled": -1, "probe": -1}
+    found: dict[str, float] = {"trace": stage.trace + stage.host, "compiled": -1, "probe": -1}
     if stage.program is not None:
         function, shapes = stage.program
         program = function if hasattr(function, "lower") else jax.jit(function)
         compiled = program.lower(*shapes).compile()
         call_with_numbers(compiled, shapes)
         probed = resident_growth(lambda: call_with_numbers(compiled, shapes))
-        found |= {"compiled": compiled_bytes(compiled), "probe": _known(probed)}
+        found |= {"compiled": compiled_bytes(compiled) + stage.host, "probe": _known(probed) + stage.host}
         del compiled
     stage.run()
     return found | {"measured": _known(resident_growth(stage.run))}

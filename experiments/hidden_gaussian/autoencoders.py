@@ -331,7 +331,9 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
         update, shapes = training.level_update(network, together, count, recipe)
         memory, batch = held_bytes(update, *shapes), config.batch_size * together
         probe = Probe(partial(_update, network, count, recipe, together), batch, seen)
-        found.append(Cost(f"training {SHOWN[name]}", seen, 3 * forward * seen, memory, stages, probe=probe))
+        # The host keeps the states that a piece of the training began from, of all levels.
+        cost = Cost(f"training {SHOWN[name]}", seen, 3 * forward * seen, memory, stages, probe=probe, host=stages)
+        found.append(cost)
     rounds = config.points * config.max_rounds * 2 * (config.vectors + 1)
     measured = plan.cost("autoencoders", levels * (4 * config.images + 2 * rounds), 64)
     return [*found, measured]
