@@ -18,14 +18,11 @@ devices have eight devices on the same cores: they show what more devices than c
 against how much larger a size is than the smallest one.
 """
 
-import ctypes
 import dataclasses
-import gc
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,7 +31,8 @@ import tyro
 from benchmarks import provenance
 from benchmarks.growth_fit import shown, slopes
 from benchmarks.growth_works import FUNCTIONS, Function
-from benchmarks.timing import Work, alternate, spread, use_cores
+from benchmarks.timing import alternate, spread, use_cores
+from experiments.study.resident import resident_growth
 
 #: Bytes of memory from which an exponent is fitted.
 LEAST = 2**20
@@ -58,30 +56,12 @@ class Config:
     """File to draw the curves in; its ending says the format."""
 
 
-def extra_memory(work: Work) -> int | None:
-    """Bytes by which resident memory rises at most during a call; None where the system does not say."""
-    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-    if not (reset.exists() and status.exists()):
-        return None
-    gc.collect()
-    # What was freed goes back to the system, so that the call has to ask for it again.
-    ctypes.CDLL(None).malloc_trim(0)
-    reset.write_text("5")
-
-    def field(name: str) -> int:
-        return 1024 * int(status.read_text().split(f"{name}:")[1].split()[0])
-
-    before = field("VmRSS")
-    work()
-    return max(0, field("VmHWM") - before)
-
-
 def measure_curve(function: Function, parameter: str, sizes: list[int], rounds: int) -> dict[str, Any]:
     """Times and memory of the sizes of one curve, in seconds and bytes."""
     works = {str(size): function.work(**{**function.base, parameter: size}) for size in sizes}
     for work in works.values():
         work()
-    memory = [extra_memory(work) for work in works.values()]
+    memory = [resident_growth(work) for work in works.values()]
     times = alternate(works, rounds)
     return {
         "sizes": sizes,

@@ -333,18 +333,23 @@ def growth(figures: Figures) -> Lines:
     return table(header, rows)
 
 
-#: By module of the benchmark.
+#: Figures of a stage: three predictions and what was measured.
+MEMORY_COLUMNS = ("trace", "compiled", "probe", "measured")
+
+
 def memory(figures: Figures) -> Lines:
-    """A row a stage: both predictions beside what was measured."""
-    rows = [
-        [name, *(f"{found[of] / 1e6:,.0f} MB" for of in ("trace", "compiled", "measured")),
-         f"{found['trace'] / found['measured']:.2f}", f"{found['compiled'] / found['measured']:.2f}"]
-        for name, found in figures["stages"].items()
-    ]  # fmt: skip
-    header = ("stage", "`--dry-run`", "`--probe`", "measured", "`--dry-run` / measured", "`--probe` / measured")
+    """A row a stage: the predictions beside what was measured; a dash where there is none."""
+    rows = []
+    for name, found in figures["stages"].items():
+        known = {of: size for of, size in found.items() if size >= 0}
+        sizes = (f"{known[of] / 1e6:,.0f} MB" if of in known else "-" for of in MEMORY_COLUMNS)
+        ratios = (f"{known[of] / known['measured']:.2f}" if of in known else "-" for of in MEMORY_COLUMNS[:3])
+        rows.append([name, *sizes, " / ".join(ratios)])
+    header = ("stage", "`--dry-run`", "compiled", "`--probe`", "measured", "the three to measured")
     return table(header, rows)
 
 
+#: By module of the benchmark.
 TABLES: dict[str, Callable[[Figures], Lines]] = {
     "sampling": sampling, "networks": networks, "samplers": samplers, "scikit": scikit, "classifiers": classifiers,
     "dynamics": dynamics, "molrg": molrg, "neighbours": neighbours, "distillation": distillation, "growth": growth,

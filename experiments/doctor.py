@@ -20,7 +20,11 @@ from experiments.study.compilation import MOST, compilation, folder
 
 #: What must be there, and what some programs use where it is.
 _NEEDED = ("jax", "jaxlib", "numpy", "scipy", "flax", "optax", "orbax-checkpoint", "matplotlib", "safetensors")
-_OPTIONAL = {"torch": "PyTorch modules as denoisers", "onnxruntime": "copies found by SSCD"}
+_OPTIONAL = {
+    "torch": "PyTorch modules as denoisers",
+    "onnxruntime": "copies found by SSCD",
+    "tensorboardX": "scalars of a training",
+}
 #: What changes how JAX works.
 _VARIABLES = ("JAX_PLATFORMS", "JAX_ENABLE_X64", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES", "JAX_COMPILATION_CACHE_DIR")
 #: Files that the current folder is searched for.

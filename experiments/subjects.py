@@ -35,7 +35,7 @@ from experiments.sampling import GuidanceOptions
 from experiments.study.costs import Cost, Probe
 from experiments.study.flop import network_flop
 from experiments.study.inputs import note_choice, reading
-from experiments.study.memory import Program, evaluation, evaluation_bytes, gradient, training_bytes
+from experiments.study.memory import Program, evaluation, evaluation_bytes, training_bytes
 
 if TYPE_CHECKING:
     from dgu.training import TrainingConfig
@@ -233,9 +233,17 @@ def training_cost(network: EDMNetwork, stage: str, optimisation: "TrainingConfig
     batch = optimisation.micro_batch or optimisation.batch_size
     at_once, accumulates = max(1, batch // devices), batch < optimisation.batch_size
     seen = runs * optimisation.total_steps * optimisation.batch_size
-    memory = training_bytes(network, at_once, accumulates=accumulates)
-    probe = Probe(partial(gradient, network), at_once, seen)
+    averages = max(1, len(optimisation.power_ema_stds))
+    memory = training_bytes(network, at_once, averages=averages, accumulates=accumulates)
+    probe = Probe(partial(_update, network, optimisation, 1 + accumulates), at_once * (1 + accumulates), seen)
     return Cost(stage, seen, 3 * seen * network_flop(network), memory, probe=probe)
+
+
+def _update(network: EDMNetwork, optimisation: "TrainingConfig", batches: int, examples: int) -> Program:
+    """The training's program of one update, from so many micro-batches."""
+    from dgu.training.loop import update_program
+
+    return update_program(network, max(1, examples // batches), optimisation)
 
 
 def sampling_cost(network: Described, images: int, evaluations: int, batch_size: int) -> Cost:

@@ -2,8 +2,8 @@
 
 A run that was killed goes on from its last checkpoint and ends with the same parameters. Its directory holds
 ``config.json``, ``checkpoints/`` (Orbax), ``stats.jsonl`` (one line a tick), ``network.npz``, which is the averaged
-(EMA) network so far and can be given to every ``--checkpoint`` option, and in the end ``metrics.json``, ``figures/``
-and ``report.html``.
+(EMA) network so far and can be given to every ``--checkpoint`` option, with ``--tensorboard`` the folder
+``tensorboard/``, and in the end ``metrics.json``, ``figures/`` and ``report.html``.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from dgu.core.errors import InputError, require
 from dgu.models import load_checkpoint
 from dgu.models.pretrained import network_file, shared_layers
 from dgu.samplers import karras_sigmas, sample
+from experiments import scalars
 from experiments.study.command_line import run_experiment
 from experiments.study.costs import Cost
 from experiments.study.ends import begin
@@ -80,10 +81,12 @@ def train(config: Config, out: Path) -> Path:
     network.
 
     Raises:
-        InputError: data or ``init_from`` that are not there or do not fit, options that exclude each other, or a
-            checkpoint of another network in ``out``; nothing has been written then.
+        InputError: data or ``init_from`` that are not there or do not fit, options that exclude each other, a library
+            for ``tensorboard`` that is missing, or a checkpoint of another network in ``out``; nothing has been written
+            then.
         FloatingPointError: the loss is not finite.
     """
+    write = scalars.writer(config.tensorboard)
     images, optimisation = load_images(config), config.training
     _, side, _, channels = images.images.shape
     augment = optimisation.augment_probability > 0
@@ -111,12 +114,13 @@ def train(config: Config, out: Path) -> Path:
         checkpoint_kimg=config.checkpoint_kimg,
         start=start,
     )
-    with contextlib.closing(steps):
+    with contextlib.closing(steps), scalars.following(Path(out), write) as follow:
         done, total = next(steps)
         # Only what is left counts, or the time that remains would be guessed too low.
         with Progress("training", total - done, "images") as bar:
             for seen, _ in steps:
                 bar.update(seen - done - bar.done)
+                follow()
     return Path(out) / "network.npz"
 
 

@@ -89,6 +89,9 @@ class Config(Options):
     """Thousands of images between two checkpoints."""
     init_from: str | None = None
     """Network (as for --checkpoint of other commands) to start from, with no ramp of the average; None: at random."""
+    tensorboard: bool = option(False, added_later=True)
+    """Write the lines of the log as scalars for TensorBoard, too, as they come, into the folder tensorboard of the run
+    (pip install 'dgu[tensorboard]')."""
 
 
 def _published(data: str, batch_size: int, learning_rate: float, augment: float, **network: Any) -> Config:

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -331,3 +332,22 @@ def test_local_runs_and_all_programs_give_the_same_image(run_quickly):
         assert f"{ratio:.2f}" in printed
     few, many = figures["temporary_bytes"].values()
     assert many < 1.1 * few
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not say how much is resident")
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "sampling, transformer", "training, U-Net", "training, transformer", "singular vectors, U-Net",
+        "distillation, exactly", "distillation by Adam",
+    ],
+)  # fmt: skip
+def test_the_memory_of_a_stage_is_told_within_a_quarter(stage, tmp_path):
+    """By the probe, or where a stage has no program of its own by the dry run."""
+    from benchmarks import memory
+
+    memory.main(memory.Config(only=(stage,), json=str(tmp_path / "figures.json")))
+    found = json.loads((tmp_path / "figures.json").read_text())["stages"][stage]
+    told = found["probe"] if found["probe"] >= 0 else found["trace"]
+    assert told == pytest.approx(found["measured"], rel=0.25)

@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[1]
 #: Rooms from top to bottom: a module imports from its own row and the rows above it.
 ROWS = ("core", "data", "distributions", "models", "samplers", "training", "analysis", "plots")
 #: What the programs share, from top to bottom; each study and each other command is a row of its own below.
-SHARED = ("study", "pools", "sampling", "decoding", "subjects", "train_config", "train")
+SHARED = (
+    "study", "pools", "sampling", "clocks", "decoding", "subjects", "descriptions", "train_config", "scalars", "train",
+)  # fmt: skip
 #: Public root modules, which only re-export names for users.
 FOR_USERS = ("keys", "errors", "parallel", "checkpoint", "typing", "bases")
 #: Root modules of the command ``dgu``, which import nothing of the package.

@@ -29,10 +29,13 @@ _KINDS: tuple[type[Exception], ...] = (InputError, FloatingPointError, RuntimeEr
 _within = threading.local()
 
 
-def start() -> None:
-    """What every program does first: ``initialize`` and ``use_every_core``. Must come before any JAX computation."""
+def start(*, every_core: bool = True) -> None:
+    """What every program does first: ``initialize``, and if ``every_core`` is true ``use_every_core``. Must come before
+    any JAX computation.
+    """
     initialize()
-    use_every_core()
+    if every_core:
+        use_every_core()
 
 
 def initialize() -> None:

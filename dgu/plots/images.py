@@ -70,7 +70,7 @@ def image_grid(
         # Inches for the labels, about: those of the rows, and what those of narrow blocks stick out by.
         rows_need, blocks_need = (0.085 * max(len(label) for label in labels) for labels in (row_labels, column_labels))
         margin = (max(1.3, 0.5 + rows_need) if any(row_labels) else 0.3) + max(0.0, blocks_need - size[0] / blocks) / 2
-        figure = new_figure(size[0] + margin, size[1] + (0.8 if title else 0.5))
+        figure = new_figure(size[0] + margin, size[1] + (0.8 if title else 0.5 if any(column_labels) else 0.2))
         axes = figure.add_subplot()
         axes.set_anchor("E")  # What room is left goes to the labels.
         axes.imshow(

@@ -104,8 +104,6 @@ def spectra(
                 cells[1].axhline(1.0, color="#7f7f7f", linewidth=0.8, zorder=0)
                 if column == 0:
                     cells[1].set_ylabel("ratio")
-                if number == 0:
-                    cells[1].legend(loc="best", fontsize=8, handlelength=2.5)
             if column == 0:
                 top.set_ylabel(quantity if power is None else f"{quantity} to the power {power:g}")
             if number + columns >= len(panels):
@@ -114,7 +112,7 @@ def spectra(
         # The lines decide: the band of the last ranks, where eigenvalues are rounding, can reach far.
         for axes in grid[1::2].flat if ratios else ():
             axes.set_ylim(max(0.0, reach.min() - 0.1), min(reach.max() + 0.1, 3.0))
-        legend_below(figure, list(grid[:: len(heights)].flat))
+        legend_below(figure, list(grid.flat))
         if title:
             figure.suptitle(title)
     return figure

@@ -85,7 +85,11 @@ def sweep_curves(panels: Sequence[SweepPanel], *, columns: int = 3, title: str =
 def _marked_axis(axes: Axes, panel: SweepPanel) -> None:
     """A logarithmic axis marked where something was measured."""
     places = np.unique(np.concatenate([np.asarray(curve[0]) for curve in panel.curves.values()]))
-    shown = places[:: math.ceil(len(places) / _TICKS)]
+    apart = math.log(places[-1] / places[0]) / _TICKS
+    shown = list(places[:1])
+    for place in places[1:]:
+        if math.log(place / shown[-1]) >= apart:
+            shown.append(place)
     axes.set_xscale("log")
     if panel.falling:
         axes.invert_xaxis()

@@ -273,6 +273,30 @@ def train_steps(
         step = end
 
 
+def update_program(network: EDMNetwork, batch: int, config: TrainingConfig) -> tuple[Any, list[Any]]:
+    """The program of one update on one device, of ``batch`` images at once, and the arguments that it takes.
+
+    For a look at what a training costs: nothing is computed. Where ``config`` cuts batches into micro-batches, the
+    update has two of them.
+
+    Returns:
+        A compiled function, and its arguments, as ``jax.ShapeDtypeStruct`` wherever they are arrays of numbers.
+    """
+    shape, params = jax.ShapeDtypeStruct, network.abstract_params
+    count = 2 if (config.micro_batch or config.batch_size) < config.batch_size else 1
+    own = replace(config, batch_size=count * batch, micro_batch=batch if count > 1 else None)
+    whole = shape((), jnp.int32)
+    optimizer = jax.eval_shape(optax.scale_by_adam().init, params)
+    state = {"params": params, "ema": params, "optimizer": optimizer, "step": whole, "nonfinite": whole}
+    more = [params for _ in config.power_ema_stds[1:]]
+    state = {**state, "more_ema": more} if more else state
+    examples = [
+        shape((1, count, batch, *of), kind) for of, kind in ((network.shape, jnp.float32), *[((), jnp.int32)] * 2)
+    ]
+    program = _compiled(network, own, parallel.data_mesh(jax.local_devices()[:1]))
+    return program, [state, *examples, np.int32(1), keys.stream(keys.seeded(0), "loss")]
+
+
 def updates_together(config: TrainingConfig, shape: tuple[int, ...]) -> int:
     """How many updates a call of ``train_steps`` may well make: eight, if their images of ``shape`` take at most
     64 MB.

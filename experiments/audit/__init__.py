@@ -3,13 +3,14 @@
 ``python -m experiments.audit --samples A --reference B``
 
 One report about two sets: memorisation, first and second moments, spectra, tails, Frechet distance and KID, precision,
-recall, density and coverage, class balance, universality and, given the network, membership inference. Every number has
-an interval, and beside it stands the same number for real images that the model never saw (``--holdout``, or a part of
-the reference): what a perfect model would show.
+recall, density and coverage, class balance, universality, the noise level below which a memorising model copies and,
+given the network, membership inference and U-turns. Every number has an interval, and where it can beside it stands the
+same number for real images that the model never saw (``--holdout``, or a part of the reference): what a perfect model
+would show.
 """
 
-from experiments.audit import balance, fidelity, images, membership, memorisation, moments, tails, universality
-from experiments.audit.subject import Options, gather, plan
+from experiments.audit import balance, clocks, fidelity, images, membership, memorisation, moments, tails, universality
+from experiments.audit.subject import Options, describe, gather, plan
 from experiments.sampling import SMOKE_SAMPLER
 from experiments.study import Guide, Study
 
@@ -22,6 +23,7 @@ _PARTS = (
     balance.PART,
     universality.PART,
     membership.PART,
+    clocks.PART,
 )
 
 
@@ -32,6 +34,7 @@ STUDY = Study(
     options=Options,
     parts=_PARTS,
     gather=gather,
+    describe=describe,
     plan=plan,
     guide=Guide(
         first=("--samples", "--reference", "--holdout", "--checkpoint", "--features", "--per-class"),
@@ -50,6 +53,8 @@ STUDY = Study(
         "or differs from it by hardly more than rounding.",
         "features": "the numbers by which images are compared for Frechet distance, precision and coverage: those "
         "given, or principal components of the reference's pixels.",
+        "level of collapse": "the noise level below which the exact denoiser of the reference, the best one for a "
+        "model that knows nothing but these images, settles on one of them.",
         "sub-Gaussian norm": "of a function f of the images: the least K with E exp((f - E f)^2 / K^2) <= 2; it is "
         "large where f has heavy tails.",
     },

@@ -1,6 +1,7 @@
 """Do the samples hold their classes in the proportions of held-out images, and show the classes asked for?"""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,13 +43,30 @@ class Config(Options, prefix="balance"):
 PRESETS = {"smoke": Config(images=600, epochs=1), "default": Config(), "paper": Config(images=60_000, epochs=12)}
 
 
-def skips(config: Config, subject: Subject) -> str:
-    """Why no class balance can be measured; empty where it can."""
+def unread(subject: Subject) -> str:
+    """Why no classifier can be trained that reads the classes of images; empty where one can."""
     if not subject.class_names or subject.reference.labels is None:
         return "the reference has no labels of two or more classes"
     if min(subject.reference.pixels.shape[1:3]) < _SIDE or len(subject.rest) < _FEWEST:
         return f"the evaluation classifier needs {_FEWEST} reference images of {_SIDE} x {_SIDE} pixels or more"
     return ""
+
+
+def reader(subject: Subject, seed: int, images: int, epochs: int) -> Any:
+    """A small network that has learned from ``images`` of the reference, at most, which class an image shows."""
+    labels = subject.reference.labels
+    assert labels is not None
+    rng = np.random.default_rng([seed, 31])
+    rest = subject.rest
+    rows = np.sort(rest[rng.permutation(len(rest))[:images]])
+    return analysis.train_convnet(
+        subject.reference.pixels[rows],
+        labels[rows],
+        key_of(seed, "judge"),
+        epochs=epochs,
+        batch_size=min(_BATCH, len(rows)),
+        classes=len(subject.class_names),
+    )
 
 
 def report(config: Config, subject: Subject, seen: dict[str, np.ndarray]) -> Findings:
@@ -100,20 +118,8 @@ def _table(names: tuple[str, ...], counts: tuple[np.ndarray, np.ndarray], points
 
 
 def classes(config: Config, subject: Subject, seed: int) -> dict[str, np.ndarray]:
-    """Classes that a small network trained on the reference sees in samples and held-out images."""
-    labels = subject.reference.labels
-    assert labels is not None
-    rng = np.random.default_rng([seed, 31])
-    rest = subject.rest
-    rows = np.sort(rest[rng.permutation(len(rest))[: config.images]])
-    classifier = analysis.train_convnet(
-        subject.reference.pixels[rows],
-        labels[rows],
-        key_of(seed, "judge"),
-        epochs=config.epochs,
-        batch_size=min(_BATCH, len(rows)),
-        classes=len(subject.class_names),
-    )
+    """Classes that the classifier sees in samples and held-out images."""
+    classifier = reader(subject, seed, config.images, config.epochs)
     return {"samples": classifier.predict(subject.samples.pixels), "held": classifier.predict(subject.held.pixels)}
 
 
@@ -127,5 +133,5 @@ PART = Part(
     figures=FIGURES,
     measure=lambda config, subject, run: run.stage("classes", classes, config, subject, run.seed),
     report=report,
-    skips=skips,
+    skips=lambda config, subject: unread(subject),
 )

@@ -1,4 +1,5 @@
-"""What the parts of an audit share: estimates in text, tables and metrics, and the rows that moments are taken of."""
+"""What the parts of an audit share: estimates in text, tables and metrics, the rows that moments are taken of, and
+whether the network can be asked about images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,6 +51,24 @@ def part_by_part(estimate: Estimate, statements: Mapping[str, str]) -> Measured:
 def two_columns(title: str, rows: Mapping[str, Sequence[Estimate]]) -> Table:
     """A table of estimates for samples and for held-out images."""
     return Table(title, ("", *COLUMNS), [(name, *(text(each) for each in row)) for name, row in rows.items()])
+
+
+def unasked(subject: Subject) -> str:
+    """Why the network cannot be asked about images that it was trained on beside others; empty where it can."""
+    if subject.network is None:
+        return "no network was given (--checkpoint)"
+    if subject.aside is not None:
+        return "no images are given that the network was not trained on (--holdout)"
+    network, labels = subject.network.network, (subject.reference.labels, subject.held.labels)
+    if network.shape != subject.reference.pixels.shape[1:]:
+        return f"the network makes images of shape {network.shape}"
+    known = [each for each in labels if each is not None]
+    conditional = network.unet.label_dim
+    if conditional and len(known) < len(labels):
+        return "the network is conditional, and reference or held-out images have no labels"
+    if conditional and max(each.max() for each in known) >= conditional:
+        return f"the network knows {conditional} classes, fewer than the images have"
+    return ""
 
 
 def components(subject: Subject, count: int, fitted: int) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.core.errors import require
 from dgu.core.keys import stream
-from experiments.audit.common import OWN, key_of, plain, text
+from experiments.audit.common import OWN, key_of, plain, text, unasked
 from experiments.audit.subject import Subject
 from experiments.study import Claim, Cost, Figure, Findings, Options, Part, Table, at_most, option
 from experiments.study.progress import Progress
@@ -48,24 +48,6 @@ class Config(Options, prefix="membership"):
 
 
 PRESETS = {"smoke": Config(count=64, draws=1), "default": Config(), "paper": Config(count=10_000, draws=8)}
-
-
-def skips(config: Config, subject: Subject) -> str:
-    """Why the attack cannot be made; empty where it can."""
-    if subject.network is None:
-        return "no network was given (--checkpoint)"
-    if subject.aside is not None:
-        return "no images are given that the network was not trained on (--holdout)"
-    network, labels = subject.network.network, (subject.reference.labels, subject.held.labels)
-    if network.shape != subject.reference.pixels.shape[1:]:
-        return f"the network makes images of shape {network.shape}"
-    known = [each for each in labels if each is not None]
-    conditional = network.unet.label_dim
-    if conditional and len(known) < len(labels):
-        return "the network is conditional, and reference or held-out images have no labels"
-    if conditional and max(each.max() for each in known) >= conditional:
-        return f"the network knows {conditional} classes, fewer than the images have"
-    return ""
 
 
 def report(config: Config, subject: Subject, found: dict[str, np.ndarray]) -> Findings:
@@ -123,7 +105,7 @@ def _count(config: Config, subject: Subject) -> int:
 
 def costs(config: Config, subject: Subject) -> list[Cost]:
     """Evaluations of the network."""
-    if skips(config, subject):
+    if unasked(subject):
         return []
     assert subject.network is not None
     images, evaluations = 2 * _count(config, subject), len(config.sigmas) * config.draws
@@ -142,5 +124,5 @@ PART = Part(
     measure=lambda config, subject, run: run.stage("losses", losses, config, subject, run.seed),
     report=report,
     costs=costs,
-    skips=skips,
+    skips=lambda config, subject: unasked(subject),
 )

@@ -15,9 +15,11 @@ from dgu.core.errors import InputError, require
 from dgu.models.pretrained import Pretrained
 from experiments.audit.sets import NEEDS, Images, check_against, check_set, clipped, read, set_aside
 from experiments.decoding import Decoder, DecoderOptions, decoder_of
+from experiments.descriptions import in_pictures, network_in_words, sampler_in_words
 from experiments.sampling import STUDY_SAMPLER, GuidanceOptions, SamplerConfig, sample_pool
-from experiments.study import Cost, RunDirectory, option
+from experiments.study import Cost, Materials, RunDirectory, option
 from experiments.study.inputs import note_choice, reading
+from experiments.study.materials import SHOWN
 from experiments.subjects import load, sampling_cost
 
 #: The network that is sampled where no samples are given.
@@ -132,6 +134,25 @@ class Subject:
 def gather(config: Options, directory: RunDirectory) -> Subject:
     """The sets that the options name; the network is sampled last, where no samples are given."""
     return _subject(config, partial(_sampled, config, directory))
+
+
+def describe(config: Options, subject: Subject, directory: RunDirectory) -> Materials:
+    """The images that are compared and, where there is one, the network that they are from, or that is attacked."""
+    samples, reference, held = (f"{len(one):,}" for one in (subject.samples, subject.reference, subject.held))
+    height, width, channels = subject.samples.pixels.shape[1:]
+    name = config.checkpoint or BUNDLED
+    drawn = f"drawn from it by {sampler_in_words(config.sampler)}"
+    aside = "set aside from these" if subject.aside is not None else "not used in training"
+    said = (
+        "" if subject.network is None else network_in_words(name, subject.network, config.guided_by),
+        f"Audited are {samples} samples, {drawn if config.samples is None else f'the images of {config.samples}'}; "
+        f"compared with {reference} images of {config.reference} ({config.reference_split}), the reference, and "
+        f"{held} held-out images, {aside}; all of {height} x {width} x {channels} numbers.",
+    )
+    rows = {"samples": subject.samples, "reference": subject.reference, "held-out": subject.held}
+    # One of the samples of the network after another would all be of one class.
+    apart = {row: one.pixels[:: max(1, len(one) // SHOWN)] for row, one in rows.items()}
+    return Materials(" ".join(filter(None, said)), in_pictures(apart, subject.decoder))
 
 
 def plan(config: Options) -> tuple[Subject, list[Cost]]:

@@ -16,7 +16,7 @@ from experiments.concentration import (
     tails,
     theorem,
 )
-from experiments.concentration.subject import Options, gather, plan
+from experiments.concentration.subject import Options, describe, gather, plan
 from experiments.sampling import PAPER_SAMPLER, SMOKE_SAMPLER
 from experiments.study import Guide, Study
 from experiments.subjects import UNTRAINED
@@ -39,6 +39,7 @@ STUDY = Study(
     options=Options,
     parts=_PARTS,
     gather=gather,
+    describe=describe,
     plan=plan,
     guide=Guide(
         first=("--checkpoint", "--samples", "--real", "--classes", "--per-class"),

@@ -10,8 +10,15 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from dgu.core.errors import require
-from dgu.models import GaussianDenoiser
+from dgu.models import GaussianDenoiser, Pretrained
 from dgu.samplers import Churn, heun
+from experiments.descriptions import (
+    class_images_in_words,
+    class_samples_in_words,
+    in_pictures,
+    network_in_words,
+    stored_samples,
+)
 from experiments.sampling import (
     PAPER_SAMPLER,
     STUDY_SAMPLER,
@@ -20,8 +27,9 @@ from experiments.sampling import (
     build_sampler,
     sample_pool,
 )
-from experiments.study import Cost, RunDirectory, option
+from experiments.study import Cost, Materials, RunDirectory, option
 from experiments.study import Options as BaseOptions
+from experiments.study.materials import in_turn
 from experiments.subjects import Described, given_images, load, network_images, planned, real_images, sampling_cost
 
 PAPER = "concentration"
@@ -80,6 +88,7 @@ class Subject:
             a denoiser.
         real: real images of the same classes that the model was not trained on, (K, m, H, W, C), or None.
         draw: returns the images; see ``images``.
+        network: what ``denoiser`` is of, as it was read from its file; None without one.
     """
 
     denoiser: Any
@@ -96,6 +105,7 @@ class Subject:
     real: np.ndarray | None
     draw: Callable[[], np.ndarray]
     method: str = "edm"
+    network: Pretrained | None = None
 
     @cached_property
     def images(self) -> np.ndarray:
@@ -242,7 +252,22 @@ def _network(config: Options, directory: RunDirectory) -> Subject:
         real=real_images(found, config.real, config.real_split, config.size),
         draw=lambda: sample_pool(directory, pretrained, sampler, labels=found.labels, count=count, seed=config.seed),
         method=sampler.method,
+        network=pretrained,
     )
+
+
+def describe(config: Options, subject: Subject, directory: RunDirectory) -> Materials:
+    """The network, the images studied and the real ones beside them."""
+    network, real = subject.network, subject.real
+    first = in_turn(subject.images) if network is None else stored_samples(directory, subject.labels)
+    said = (
+        "" if network is None else network_in_words(config.checkpoint, network, config.guided_by),
+        class_samples_in_words((len(subject.labels), subject.per_class, *subject.shape), config),
+        class_images_in_words(real, config),
+    )
+    rows = {"given images" if network is None else "samples": first}
+    rows |= {} if real is None else {"real images": in_turn(real)}
+    return Materials(" ".join(filter(None, said)), in_pictures(rows))
 
 
 def plan(config: Options) -> tuple[Plan, list[Cost]]:

@@ -9,15 +9,15 @@ arXiv 2411.19339; Lukoianov et al., arXiv 2509.09672; arXiv 2602.02908; arXiv 25
 """
 
 from dgu.training import TrainingConfig
-from experiments.explain import clocks, finite, forms_report, hierarchy, learning, samples
-from experiments.explain.subject import Options, SecondConfig, gather, plan
+from experiments.explain import clocks, finite, forms_report, hierarchy, identities, learning, samples
+from experiments.explain.subject import Options, SecondConfig, describe, gather, plan
 from experiments.study import Study
 from experiments.study.guide import Guide
 from experiments.train_config import NetworkConfig
 
-_PARTS = (forms_report.PART, samples.PART, finite.PART, learning.PART, clocks.PART, hierarchy.PART)
+_PARTS = (forms_report.PART, samples.PART, finite.PART, learning.PART, clocks.PART, identities.PART, hierarchy.PART)
 #: Parts that take long to compile; the smoke preset leaves them out.
-_SLOW_TO_COMPILE = ("samples", "clocks", "hierarchy")
+_SLOW_TO_COMPILE = ("samples", "clocks", "identities", "hierarchy")
 
 STUDY = Study(
     name="explain",
@@ -27,6 +27,7 @@ STUDY = Study(
     options=Options,
     parts=_PARTS,
     gather=gather,
+    describe=describe,
     plan=plan,
     guide=Guide(
         first=("--checkpoint", "--data", "--split", "--images"),

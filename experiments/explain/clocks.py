@@ -2,14 +2,25 @@
 when the network's samples forget the class that they had."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from dgu import analysis, plots
 from dgu.core.errors import require
 from dgu.core.keys import stream
+from experiments.clocks import (
+    AT_COLLAPSE,
+    WEIGHT,
+    half_kept,
+    in_turn,
+    kept_panel,
+    odds_panel,
+    riskiest,
+    source_weights,
+    turns,
+    weights_panel,
+)
 from experiments.explain.subject import Plan, Subject
 from experiments.study import (
     Claim,
@@ -28,16 +39,10 @@ from experiments.study import (
 )
 from experiments.subjects import sampling_cost
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
-
-#: Range of the weight of the source at the level of collapse; octaves between forgetting and speciation; share that
-#: keep their class at the lowest level.
-WEIGHT, OCTAVES, KEPT = (0.25, 0.75), 1.0, 0.9
+#: Octaves between forgetting and speciation; share that keep their class at the lowest level.
+OCTAVES, KEPT = 1.0, 0.9
 #: Groups of images of the jackknife.
 _GROUPS = 10
-#: Images of the risk map.
-_SHOWN = 12
 
 FIGURES = (
     Figure(
@@ -165,7 +170,7 @@ class Found:
 
     Attributes:
         collapse, speciation: levels from the data.
-        weights: weight of the source at multiples of the level of collapse, (levels, images); ``weight_sigmas`` these.
+        weights: weight of the source at multiples of the level of collapse, (levels, images).
         separation: mean and spread of the log odds at ``sigmas``, (2, levels).
         kept: in which held-out images a classifier reads the class that it reads in the clean one, (levels, n).
         riskiest: training images by falling and by rising weight, (2, shown, h, w, c).
@@ -175,7 +180,6 @@ class Found:
 
     collapse: float
     speciation: float
-    weight_sigmas: np.ndarray
     weights: np.ndarray
     separation: "analysis.ClassSeparation"
     kept: np.ndarray
@@ -187,18 +191,13 @@ class Found:
 def measure(config: Config, subject: Subject, run: Run) -> Found:
     """The clocks of the training images, and the U-turns of the network."""
     train, held = subject.sets
-    order = np.argsort(np.asarray(_turn(train.labels)), kind="stable")[: config.images]
+    order = in_turn(train.labels, config.images)
     images, labels = train.images[order], train.labels[order]
     risks = np.arange(min(config.risks, len(images)))
-    variances = np.asarray(subject.gaussian.variances, np.float64)
-    collapse = analysis.collapse_level(variances, len(images))
-    multiples = np.array([0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 4.0]) * collapse
-    weights = run.stage(
-        "weights", lambda: {"weights": analysis.source_weights(images, multiples, run.key, of=risks, draws=4)}
-    )["weights"]
-    chosen = np.argsort(np.asarray(_turn(held.labels)), kind="stable")[: config.held_out]
-    sigmas, some = np.asarray(config.sigmas), held.images[chosen]
-    marks = held.labels[chosen]
+    collapse = analysis.collapse_level(np.asarray(subject.gaussian.variances, np.float64), len(images))
+    weights = run.stage("weights", lambda: {"weights": source_weights(images, collapse, run.key, risks)})["weights"]
+    chosen = in_turn(held.labels, config.held_out)
+    sigmas, some, marks = np.asarray(config.sigmas), held.images[chosen], held.labels[chosen]
 
     def separated() -> dict[str, np.ndarray]:
         found = analysis.class_separation(images, labels, some, marks, sigmas, stream(run.key, "separation"))
@@ -209,27 +208,16 @@ def measure(config: Config, subject: Subject, run: Run) -> Found:
     levels = run.stage("map", lambda: {"levels": analysis.collapse_map(images[: config.map_images], config.window)})[
         "levels"
     ]
-    ranked, count = np.argsort(-weights[3]), min(_SHOWN, len(risks))
     return Found(
         collapse,
         analysis.speciation_level(images, labels),
-        multiples,
         weights,
         analysis.ClassSeparation(sigmas, apart["mean"], apart["spread"]),
         read["turned"] == read["clean"],
-        images[np.stack([ranked[:count], ranked[::-1][:count]])],
+        riskiest(images, weights),
         levels,
         float(np.mean(read["clean"] == marks)),
     )
-
-
-def _turn(labels: np.ndarray) -> np.ndarray:
-    """The number of each image within its class: by it, classes come in turn."""
-    found = np.zeros(len(labels), int)
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        found[own] = np.arange(len(own))
-    return found
 
 
 def classes(config: Config, subject: Subject, images: np.ndarray, marks: np.ndarray, run: Run) -> dict[str, Any]:
@@ -238,38 +226,27 @@ def classes(config: Config, subject: Subject, images: np.ndarray, marks: np.ndar
     A class-conditional network is asked for another class than the image's, the next one: what it keeps of the image's
     own then comes from the noisy image alone.
     """
-    train = subject.sets[0]
-    order = np.argsort(np.asarray(_turn(train.labels)), kind="stable")[: config.classifier_images]
-    names = len(train.class_names)
+    train, names = subject.sets[0], len(subject.sets[0].class_names)
+    order = in_turn(train.labels, config.classifier_images)
     classifier = analysis.train_convnet(
         train.images[order], train.labels[order], stream(run.key, "classifier"), epochs=config.epochs,
         batch_size=min(64, len(order)), classes=names,
     )  # fmt: skip
-    denoiser, sigmas = subject.pretrained.denoiser, np.asarray(config.sigmas)
-    found = np.empty((len(sigmas), *images.shape), np.float32)
-    for label in range(names) if subject.conditional else [None]:
-        own = np.flatnonzero(marks == label) if subject.conditional else np.arange(len(images))
-        if len(own):
-            asked = denoiser if label is None else denoiser.given(jnp.int32((label + 1) % names))
-            found[:, own] = analysis.u_turns(
-                asked, images[own], sigmas, stream(run.key, "turns", 0 if label is None else label),
-                num_steps=config.steps, batch_size=len(own),
-            )  # fmt: skip
+    found = turns(
+        subject.pretrained.denoiser, images, marks if subject.conditional else None, np.asarray(config.sigmas),
+        run.key, steps=config.steps, classes=names, shift=1,
+    )  # fmt: skip
     return {
         "clean": classifier.predict(images),
         "turned": np.stack([classifier.predict(level) for level in found]),
     }
 
 
-def _crossing(sigmas: np.ndarray, kept: np.ndarray) -> float:
-    return analysis.crossing_level(sigmas, kept.mean(axis=1), 0.5)
-
-
 def speciation(found: Found) -> Measured:
     """Octaves from the level that the variance between classes tells to that at which half are kept."""
-    sigmas, whole = found.separation.sigmas, _crossing(found.separation.sigmas, found.kept)
+    sigmas, whole = found.separation.sigmas, half_kept(found.separation.sigmas, found.kept)
     groups = np.arange(found.kept.shape[1]) * _GROUPS // found.kept.shape[1]
-    without = np.array([_crossing(sigmas, found.kept[:, groups != group]) for group in range(_GROUPS)])
+    without = np.array([half_kept(sigmas, found.kept[:, groups != group]) for group in range(_GROUPS)])
     if not np.isfinite([whole, *without]).all():
         return NotTested("half are kept at none of the levels studied (--clocks.sigmas)")
     return analysis.jackknife_interval(np.log2(whole / found.speciation), np.log2(without / found.speciation))
@@ -277,9 +254,8 @@ def speciation(found: Found) -> Measured:
 
 def report(config: Config, subject: Subject, found: Found) -> Findings:
     """The levels, and who is at risk."""
-    half = _crossing(found.separation.sigmas, found.kept)
+    half = half_kept(found.separation.sigmas, found.kept)
     asked = " asked for another class" if subject.conditional else ""
-    weights = analysis.t_interval(found.weights, bounds=(0, 1))
     levels = {
         "collapse onto training images": found.collapse,
         "speciation: root of the largest variance between classes": found.speciation,
@@ -295,12 +271,16 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
         f"images that are noised and sampled back by the network{asked} keep their class {kept} (the classifier "
         f"reads {100 * found.accuracy:.0f} % of the clean images right).",
         claims={
-            "clocks-collapse": weights[3],
+            "clocks-collapse": analysis.t_interval(found.weights[AT_COLLAPSE], bounds=(0, 1)),
             "clocks-speciation": speciation(found),
             "clocks-kept": analysis.proportion(found.kept[0]),
         },
         figures={
-            "clocks_levels": (_levels(found), f"The level of collapse is {found.collapse:.3g}."),
+            "clocks_levels": (
+                plots.sweep_curves([weights_panel(found.collapse, found.weights),
+                                    kept_panel(found.separation.sigmas, found.kept), odds_panel(found.separation)]),
+                f"The level of collapse is {found.collapse:.3g}.",
+            ),
             "clocks_risk": plots.image_grid(found.riskiest, ["copied first", "copied last"], [""]),
             "clocks_map": (
                 plots.image_grid(found.map[None, None, :, :, None], [f"window {config.window}"], [""],
@@ -311,28 +291,6 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
         tables=[Table("Noise levels", ("clock", "sigma"), rows)],
         metrics={name: level for name, level in levels.items() if np.isfinite(level)},
     )  # fmt: skip
-
-
-def _levels(found: Found) -> "Drawing":
-    sigmas = found.separation.sigmas
-    shares = [analysis.proportion(level) for level in found.kept]
-    kept = np.array([(one.value, one.low, one.high) for one in shares]).T
-    ratio = found.separation.mean / np.maximum(found.separation.spread, np.finfo(float).tiny)
-    weights = analysis.t_interval(found.weights, bounds=(0, 1)).stacked(axis=0)
-    exact, along, half = "exact denoiser", "noise level", {"half": 0.5}
-    own = {exact: (found.weight_sigmas, *weights)}
-    turned, apart = {"network": (sigmas, *kept)}, {exact: (sigmas, ratio, ratio, ratio)}
-    return plots.sweep_curves(
-        [
-            plots.SweepPanel("training images", along, "weight of the source", own, half, falling=True),
-            plots.SweepPanel(
-                "U-turns of the network", along, "share that keep their class", turned, half, falling=True
-            ),
-            plots.SweepPanel(
-                "held-out images", along, "log odds over their spread", apart, {"as large": 1.0}, falling=True
-            ),
-        ]
-    )
 
 
 def costs(config: Config, plan: Plan) -> list[Cost]:

@@ -1,7 +1,7 @@
 """Which closed form is the network, noise level by noise level and pixel by pixel? On common noisy images."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -232,6 +232,8 @@ class Found:
         outputs: of the network, the controls and every form, of the same shape, by name.
         forms: the closed forms.
         second: which half of the images each is in.
+        elsewhere: NMSE of the form that misses least at each level on other data: the same images with their pixels
+            shuffled, (levels, n); None before it is measured.
     """
 
     sigmas: np.ndarray
@@ -239,6 +241,7 @@ class Found:
     outputs: Mapping[str, np.ndarray]
     forms: tuple[Form, ...]
     second: np.ndarray
+    elsewhere: np.ndarray | None = None
 
     def missed(self, name: str) -> np.ndarray:
         """NMSE of a form or control, (levels, n)."""
@@ -271,15 +274,17 @@ def measure(config: Config, subject: Subject, run: Run) -> Found:
     """All denoisers on common inputs, a stage each."""
     sigmas = subject.levels(config.levels, config.sigma_min, config.sigma_max)
     images, groups = subject.inputs(config.name("held_out"), config.held_out), subject.groups(config.held_out)
-    noisy = np.stack([np.asarray(noisy_batch(run.key, images, np.float32(s), level)) for level, s in enumerate(sigmas)])
+    noisy, other = (
+        np.stack([np.asarray(noisy_batch(run.key, of, np.float32(s), level)) for level, s in enumerate(sigmas)])
+        for of in (images, shuffled(images, run.seed))
+    )
     forms = tuple(config.design(stream(run.key, "clusters")).forms())
     network, random = subject.pretrained.denoiser, subject.random
 
-    def of(build: Callable[[Any], Any]) -> dict[str, np.ndarray]:
-        found = np.empty_like(noisy)
+    def of(build: Callable[[Any], Any], inputs: np.ndarray) -> dict[str, np.ndarray]:
+        found = np.empty_like(inputs)
         for group in groups:
-            mine = noisy[:, group.held]
-            found[:, group.held] = denoised(build(group), mine, sigmas)
+            found[:, group.held] = denoised(build(group), inputs[:, group.held], sigmas)
         return {"images": found}
 
     controls: dict[str, Callable[[Any], Any]] = {
@@ -293,9 +298,24 @@ def measure(config: Config, subject: Subject, run: Run) -> Found:
     with Progress("closed forms", total=len(forms) + len(controls), unit="denoisers") as bar:
         for name, build in (*controls.items(), *((form.name, form.build) for form in forms)):
             slug = name.lower().replace(" ", "-")
-            outputs[name] = run.stage(slug, of, build)["images"]
+            outputs[name] = run.stage(slug, of, build, noisy)["images"]
             bar.update(1)
-    return Found(sigmas, noisy, outputs, forms, scores.halves(len(groups), config.held_out))
+    found = Found(sigmas, noisy, outputs, forms, scores.halves(len(groups), config.held_out))
+    nearest = found.nearest()
+    builds = {NETWORK: controls[NETWORK], SKIP: controls[SKIP]} | {form.name: form.build for form in nearest}
+    there = {}
+    with Progress("other data", total=len(builds), unit="denoisers") as bar:
+        for name, build in builds.items():
+            there[name] = run.stage(f"elsewhere-{name.lower().replace(' ', '-')}", of, build, other)["images"]
+            bar.update(1)
+    chosen = np.stack([there[form.name][level] for level, form in enumerate(nearest)])
+    return replace(found, elsewhere=scores.nmse(chosen, there[NETWORK], there[SKIP]))
+
+
+def shuffled(images: np.ndarray, seed: int) -> np.ndarray:
+    """The images with their pixels in another order, the same one for all: other data, of the same pixel values."""
+    order = np.random.default_rng([seed, 41]).permutation(images.shape[1] * images.shape[2])
+    return images.reshape(len(images), len(order), -1)[:, order].reshape(images.shape)
 
 
 def denoised(denoiser: Any, noisy: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
@@ -352,4 +372,4 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
         _OPERATIONS * evaluations * compared * h * w * c,
         about=f"About {_OPERATIONS} operations for each pixel of each training image and each place of a window.",
     )
-    return [evaluation_cost(plan.network, "forms: networks", 3 * evaluations, 1), points]
+    return [evaluation_cost(plan.network, "forms: networks", 4 * evaluations, 1), points]

@@ -64,12 +64,14 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
     """Each form's share missed and r^2 over levels, the best at each, and where in the image."""
     best, judged = found.nearest(), scores.by_level(found.judged())
     beside = {name: scores.by_level(found.missed(name)) for name in _BESIDE}
+    if found.elsewhere is not None:
+        beside["nearest form on shuffled pixels"] = scores.by_level(found.elsewhere)
     rows = [
         (f"{sigma:.3g}", form.name, _text(judged[level]), _text(_median(found, form.name, level)))
         + tuple(_text(one[level]) for one in beside.values())
         for level, (sigma, form) in enumerate(zip(found.sigmas, best))
     ]
-    header = ("sigma", "nearest closed form", "missed", "r^2 (median)", *(f"missed by {name}" for name in _BESIDE))
+    header = ("sigma", "nearest closed form", "missed", "r^2 (median)", *(f"missed by {name}" for name in beside))
     every = [
         (f"{sigma:.3g}", form.name, *_ends(missed), *_ends(_median(found, form.name, level)))
         for form in found.forms

@@ -1,4 +1,5 @@
-"""The order of learning: principal components of a network over its training, beside the linear theory."""
+"""The order of learning: principal components of a network over its training, beside the linear theory; and when
+random features generalise and memorise."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ import numpy as np
 from dgu import analysis, plots
 from dgu.core.errors import require
 from dgu.core.noisy import noisy_batch
+from experiments.explain import timescales
 from experiments.explain.forms import denoised
 from experiments.explain.subject import Plan, Subject
 from experiments.study import (
@@ -43,6 +45,7 @@ FIGURES = (
         "of a gain is done, against the variance of the component plus that of the noise, and the linear theory's "
         "times, which are inversely proportional to it, scaled to the same median.",
     ),
+    *timescales.FIGURES,
 )
 CLAIMS = (
     Claim(
@@ -55,12 +58,13 @@ CLAIMS = (
         "Adam at all levels.",
         one_network=True,
     ),
+    *timescales.CLAIMS,
 )
 
 
 @dataclass(frozen=True)
 class Config(Options, prefix="learning"):
-    """Gains of principal components over the training of the second network."""
+    """Gains of principal components over the training of the second network, and times of random features."""
 
     components: int = option(40, ge=8)
     """Leading principal components of the training images."""
@@ -68,12 +72,25 @@ class Config(Options, prefix="learning"):
     """Noise level at which their gains are measured."""
     held_out: int = option(200, ge=20)
     """Held-out images that are noised and denoised."""
+    dimension: int = option(12, ge=1)
+    """Dimension of the points that random features learn."""
+    features: int = option(384, ge=2)
+    """Random features."""
+    points: tuple[int, ...] = option((12, 24, 48, 96), ge=2)
+    """Numbers of training points, rising."""
+    draws: int = option(6, ge=2)
+    """Draws of features and points."""
+
+    def check(self) -> None:
+        """Numbers of points rise."""
+        rising = len(self.points) >= 2 and list(self.points) == sorted(set(self.points))
+        require(rising, self.name("points"), self.points, "two or more, rising")
 
 
 PRESETS = {
-    "smoke": Config(components=8, held_out=20),
+    "smoke": Config(components=8, held_out=20, dimension=4, features=64, points=(8, 16), draws=2),
     "default": Config(),
-    "paper": Config(components=100, held_out=2000),
+    "paper": Config(components=100, held_out=2000, dimension=48, features=1536, points=(48, 96, 192, 384)),
 }
 
 
@@ -95,12 +112,14 @@ class Found:
         products: by checkpoint, image and component, the component of the denoised image times that of the clean one;
             ``squares`` the square of the latter, (images, components).
         variances: of the components.
+        times: of random features.
     """
 
     seen: np.ndarray
     products: np.ndarray
     squares: np.ndarray
     variances: np.ndarray
+    times: timescales.Times
 
     def gains(self, kept: np.ndarray) -> np.ndarray:
         """Gains over some of the images, (checkpoints, components)."""
@@ -131,7 +150,12 @@ def measure(config: Config, subject: Subject, run: Run) -> Found:
 
     seen = np.array(second.updates) * second.training.batch_size / 1000
     variances = np.asarray(law.variances, np.float64)[: config.components]
-    return Found(seen, run.stage("gains", products)["products"], clean**2, variances)
+    products_of = run.stage("gains", products)["products"]
+    times = run.stage(
+        "timescales", timescales.measure, config.dimension, config.features, config.points, config.draws, run.key,
+        allow_nonfinite=True,
+    )  # fmt: skip
+    return Found(seen, products_of, clean**2, variances, timescales.Times(np.array(config.points), **times))
 
 
 def half_times(seen: np.ndarray, gains: np.ndarray) -> np.ndarray:
@@ -180,8 +204,11 @@ def report(config: Config, subject: Subject, found: Found) -> Findings:
     ]
     return Findings(
         answer,
-        claims={"learning-order": order(config, found)},
-        figures={"learning_order": _drawn(config, found, gains, times)},
+        claims={"learning-order": order(config, found), **timescales.claims_of(found.times)},
+        figures={
+            "learning_order": _drawn(config, found, gains, times),
+            "learning_timescales": timescales.drawn(found.times),
+        },
         tables=[
             Table("Components, in thousands of images", ("component", "variance", "gain", "half done after"), rows)
         ],
@@ -213,6 +240,6 @@ def costs(config: Config, plan: Plan) -> list[Cost]:
 
 PART = Part(
     "learning", "The order of learning",
-    "Does a network learn principal components in the order that the linear theory predicts?",
+    "Are principal components learned in the order of the linear theory, and when do random features memorise?",
     "own", CLAIMS, FIGURES, measure, report, PRESETS, costs, check,
 )  # fmt: skip

@@ -14,9 +14,11 @@ from dgu.data import ImageSet
 from dgu.models import EDMNetwork, GaussianDenoiser, Pretrained, SkipDenoiser
 from dgu.training import TrainingConfig
 from experiments import study
+from experiments.descriptions import in_pictures, network_in_words
 from experiments.sampling import noise_range
-from experiments.study import Cost, RunDirectory, option
+from experiments.study import Cost, Materials, RunDirectory, option
 from experiments.study.inputs import once_a_run
+from experiments.study.materials import SHOWN, in_turn
 from experiments.study.progress import Progress
 from experiments.subjects import (
     BUNDLED_IMAGES,
@@ -321,6 +323,24 @@ class Plan:
 def gather(config: Options, directory: RunDirectory) -> Subject:
     """The subject, of which nothing is loaded yet."""
     return Subject(config)
+
+
+def describe(config: Options, subject: Subject, directory: RunDirectory) -> Materials:
+    """The network, its images, and the second network."""
+    train, held = subject.sets
+    second = subject.second
+    each = "of each class" if subject.conditional else "of all together"
+    said = (
+        f"{network_in_words(config.checkpoint, subject.pretrained)} Images: {subject.about} ({train.split}); closed "
+        f"forms are made of the first {subject.count:,} training images {each}. The second network, trained in the run "
+        f"on the same training images, has {second.parameter_count:,} parameters."
+    )
+    rows = {
+        "training images": in_turn(np.stack([group.train[:SHOWN] for group in subject.groups(0)])),
+        "held-out images": held.images,
+        "samples": directory.stored("samples/network").get("images", np.empty(0)),
+    }
+    return Materials(said, in_pictures(rows))
 
 
 def plan(config: Options) -> tuple[Plan, list[Cost]]:

@@ -6,7 +6,7 @@ training-set sizes, distances of modes, capacities and optimisers, and compared 
 """
 
 from experiments.generalization import boxes, capacity, flow, images, shift, stopping, three_ways
-from experiments.generalization.subject import Options, gather, plan
+from experiments.generalization.subject import Options, describe, gather, plan
 from experiments.study import Guide, Study
 
 _PARTS = (
@@ -22,6 +22,7 @@ STUDY = Study(
     options=Options,
     parts=_PARTS,
     gather=gather,
+    describe=describe,
     plan=plan,
     guide=Guide(
         first=("--epochs", "--seeds", "--sizes", "--width", "--batch-size"),

@@ -15,7 +15,8 @@ from dgu.core.typing import Key
 from dgu.models import ShallowNet, two_modes
 from dgu.samplers import VESDE
 from experiments import study
-from experiments.study import Cost, RunDirectory, option
+from experiments.descriptions import in_pictures
+from experiments.study import Cost, Materials, RunDirectory, option
 from experiments.study.progress import Progress
 
 PAPER = "generalization"
@@ -206,6 +207,21 @@ def gather(config: Options, directory: RunDirectory) -> Subject:
     subject = Subject(config, directory)
     check_grid("points", config.points, subject.near)
     return subject
+
+
+def describe(config: Any, subject: Subject, directory: RunDirectory) -> Materials:
+    """Targets and networks; and the images of the part that looks at images, with what its first networks make."""
+    said = (
+        "Data are draws of known densities, most of them on the line: the equal mixture of the Gaussians "
+        f"N(-{MU:g}, 1) and N({MU:g}, 1), or with modes farther apart. Each network has one hidden layer of "
+        f"{config.width} units, unless a claim is about its width; {config.seeds} networks each are trained in "
+        f"the run, on {' or '.join(f'{size:,}' for size in config.sizes)} draws unless a claim says otherwise."
+    )
+    made = directory.stored("images/evaluated-0").get("pictures", ())
+    if len(made):
+        said += f" The part images trains networks on pairs of clusters of the images of {config.images.data}."
+    pairs = ("nearest", "farthest")
+    return Materials(said, in_pictures({f"samples, {pair} pair": images for pair, images in zip(pairs, made)}))
 
 
 def plan(config: Options) -> tuple[Options, list[Cost]]:

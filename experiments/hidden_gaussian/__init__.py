@@ -21,7 +21,7 @@ from experiments.hidden_gaussian import (
     strong,
     sweeps,
 )
-from experiments.hidden_gaussian.subject import Options, gather, introduce, plan
+from experiments.hidden_gaussian.subject import Options, describe, gather, introduce, plan
 from experiments.study import Guide, Study
 from experiments.subjects import FFHQ_64, UNTRAINED
 
@@ -55,6 +55,7 @@ STUDY = Study(
     gather=gather,
     plan=plan,
     introduce=introduce,
+    describe=describe,
     guide=Guide(
         first=("--checkpoint", "--data", "--heldout-data", "--label", "--levels", "--batch-size"),
         examples={

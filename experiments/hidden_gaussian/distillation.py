@@ -18,6 +18,7 @@ from experiments.hidden_gaussian import by_level, descent, singular_vectors
 from experiments.hidden_gaussian.linear_maps import Arrays, Config, compared, linear_denoiser, maps, most_vectors
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Figure, Findings, Measured, Noted, NotTested, Run, at_least, at_most
+from experiments.study.costs import scaled
 
 #: The share of the noise levels that the paper's "most" stands for, and the distance that counts as close there.
 _MOST, _CLOSE = 0.7, 0.2
@@ -357,18 +358,26 @@ def check(config: Config, subject: Subject) -> None:
 
 def costs(config: Config, plan: Plan) -> list[study.Cost]:
     """Evaluations of the network, and products of matrices."""
-    levels, size = plan.config.levels, plan.size
-    rows = config.images * (config.draws + config.adam_epochs)
-    found = plan.cost("distillation", levels * rows, max(config.batch_size, config.adam_batch))
-    products = 4.0 * size**2 * (rows + config.identity_points * config.identity_draws)
-    solutions = 25.0 * size**3 * 2 * (config.groups + 1)
-    # Exactly: a level at a time on each device, whose host keeps two matrices of each group; by Adam: the maps of its
-    # share of the levels with two moments and a gradient, in float32.
-    matrix, devices = 8 * size**2, jax.device_count()
-    memory = found.memory + max(8, 2 * math.ceil(levels / devices)) * matrix
-    host = min(jax.local_device_count(), levels) * (2 * config.groups + 6) * matrix
-    flop = found.flop + levels * (products + solutions)
-    return [replace(found, flop=flop, memory=memory, host=host, disk=levels * matrix)]
+    levels, size, matrix = plan.config.levels, plan.size, 8 * plan.size**2
+    drawn, passes = levels * config.images * config.draws, levels * config.images * config.adam_epochs
+    exactly = plan.cost("distillation, exactly", drawn, config.batch_size)
+    by_adam = plan.cost("distillation by Adam", passes, config.adam_batch)
+    products = 4.0 * size**2 * (drawn + levels * config.identity_points * config.identity_draws)
+    solutions = levels * 25.0 * size**3 * 2 * (config.groups + 1)
+    # A level at a time on each device. Its host keeps both moments of each group and of all; of the map without a group
+    # that is solved for, both moments and five matrices on the way; and the map.
+    host = min(jax.local_device_count(), levels) * (2 * config.groups + 10) * matrix
+    solved = replace(exactly, flop=exactly.flop + products + solutions, host=host)
+    if jax.default_backend() == "cpu":
+        solved = replace(solved, about=f"On an accelerator a decomposition holds {scaled(8 * matrix, 'B')} more there.")
+    else:
+        solved = replace(solved, memory=exactly.memory + 8 * matrix)
+    # In float32: the maps of a device's share of the levels with two moments and a gradient; on the host, which reads
+    # them off, the maps of all levels twice.
+    maps = 2 * math.ceil(levels / jax.device_count()) * matrix
+    flop = by_adam.flop + 4.0 * size**2 * passes
+    trained = replace(by_adam, flop=flop, memory=by_adam.memory + maps, host=levels * matrix)
+    return [replace(one, disk=levels * matrix // 2) for one in (solved, trained)]
 
 
 PART = study.Part(

@@ -1,6 +1,7 @@
 """The network's Jacobian along sampling paths: its singular vectors beside principal components (Figs 28 and 30)."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ from experiments.decoding import pictures
 from experiments.hidden_gaussian import by_level, singular_vectors
 from experiments.hidden_gaussian.subject import PAPER, Plan, Subject
 from experiments.study import Claim, Figure, Findings, Noted, Run, at_least, option
-from experiments.study.memory import gradient_bytes
+from experiments.study.costs import Probe
+from experiments.study.memory import held_bytes, jacobians
 from experiments.study.progress import Progress
 
 FIGURES = (
@@ -234,15 +236,17 @@ def _moved(config: Config, levels: np.ndarray, images: np.ndarray) -> Any:
 def costs(config: Config, plan: Plan) -> list[study.Cost]:
     """Evaluations of the network; one of its linearisation counts as one."""
     evaluations_a_sample = 2 * plan.steps - 1
-    rounds = config.max_rounds * 2 * (config.vectors + 1)
-    products = config.trajectories * (plan.config.levels + len(config.perturbed)) * rounds
-    ends = len(config.perturbed) * config.directions * (2 * len(config.lengths) + 1)
-    found = plan.cost("jacobians", products + ends * evaluations_a_sample, config.batch_size * config.vectors)
-    # A product with J^T keeps what a gradient does.
-    memory = max(found.memory, gradient_bytes(plan.network, config.batch_size))
+    # Of each round at a state: both linearisations, and their products with every vector.
+    at_a_state = 2 * (config.vectors + 1)
+    rounds = config.trajectories * (plan.config.levels + len(config.perturbed)) * config.max_rounds
+    ends = len(config.perturbed) * config.directions * (2 * len(config.lengths) + 1) * evaluations_a_sample
+    found = plan.cost("jacobians", rounds * at_a_state + ends, config.batch_size * config.vectors)
+    make = partial(jacobians, plan.network, config.vectors)
+    function, shapes = make(config.batch_size)
+    probe = Probe(make, config.batch_size, found.network_evaluations / (config.vectors + 1))
     return [
         plan.cost("trajectories", config.trajectories * evaluations_a_sample, plan.config.batch_size),
-        replace(found, memory=memory),
+        replace(found, memory=held_bytes(function, *shapes), probe=probe),
     ]
 
 

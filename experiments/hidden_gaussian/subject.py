@@ -13,11 +13,12 @@ from dgu.core.typing import Denoiser
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser, Pretrained, SkipDenoiser
 from dgu.samplers import karras_sigmas
 from experiments.decoding import Decoder, DecoderOptions, decoder_of
+from experiments.descriptions import in_pictures, network_in_words
 from experiments.hidden_gaussian.images import Images, Sources
 from experiments.hidden_gaussian.networks import KNOWN
 from experiments.hidden_gaussian.networks import Config as NetworksConfig
 from experiments.sampling import GuidanceOptions, noise_range
-from experiments.study import Cost, Findings, RunDirectory, Table, option
+from experiments.study import Cost, Findings, Materials, RunDirectory, Table, option
 from experiments.subjects import (
     UNTRAINED,
     Described,
@@ -106,23 +107,24 @@ class Subject:
     config: AllOptions
 
     @cached_property
-    def _pretrained(self) -> Pretrained:
+    def pretrained(self) -> Pretrained:
+        """The network with what is known of it."""
         return load(self.config.checkpoint, self.config.size, self.config)
 
     @cached_property
     def _label(self) -> int | None:
-        return _label(self.config, self._pretrained.network.unet.label_dim)
+        return _label(self.config, self.pretrained.network.unet.label_dim)
 
     @cached_property
     def denoiser(self) -> Denoiser:
         """A pytree ``denoiser(x, sigma)``; of a class-conditional network, that of one class."""
-        denoiser: Any = self._pretrained.denoiser
+        denoiser: Any = self.pretrained.denoiser
         return denoiser if self._label is None else denoiser.given(self._label)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one image, (H, W, C)."""
-        return tuple(self._pretrained.network.shape)
+        return tuple(self.pretrained.network.shape)
 
     @cached_property
     def decoder(self) -> Decoder | None:
@@ -133,7 +135,7 @@ class Subject:
     def _images(self) -> Images:
         config = self.config
         # The classes of the untrained network are no classes of any images.
-        names = () if config.checkpoint == UNTRAINED else tuple(self._pretrained.class_names)
+        names = () if config.checkpoint == UNTRAINED else tuple(self.pretrained.class_names)
         found = _load(config, self._label, names)
         check_shape("data", config.data, found.train, self.shape)
         check_shape("heldout_data", config.heldout_data, found.held, self.shape)
@@ -149,9 +151,14 @@ class Subject:
         return self._images.train
 
     @property
+    def held(self) -> np.ndarray:
+        """Held-out images, (m, H, W, C)."""
+        return self._images.held
+
+    @property
     def images(self) -> np.ndarray:
         """Images to measure on, (m, H, W, C)."""
-        return self._images.held if self.inputs == "held-out" else self.train
+        return self.held if self.inputs == "held-out" else self.train
 
     @property
     def inputs(self) -> str:
@@ -175,7 +182,7 @@ class Subject:
     @cached_property
     def sigmas(self) -> np.ndarray:
         """The noise levels studied, falling, ten by default."""
-        return karras_sigmas(self.config.levels, *noise_range(self._pretrained.denoiser))[:-1]
+        return karras_sigmas(self.config.levels, *noise_range(self.pretrained.denoiser))[:-1]
 
     @property
     def perturbed(self) -> np.ndarray:
@@ -207,7 +214,7 @@ class Subject:
     @cached_property
     def skip(self) -> SkipDenoiser:
         """The skip of the network's preconditioning alone, ``c_skip x``."""
-        return SkipDenoiser(self._pretrained.network.preconditioning)
+        return SkipDenoiser(self.pretrained.network.preconditioning)
 
     def model(self, name: str) -> Denoiser:
         """The network, a reference denoiser or a control, by its name in figures."""
@@ -292,14 +299,30 @@ def plan(config: AllOptions) -> tuple[Plan, list[Cost]]:
     return Plan(config), []
 
 
+def describe(config: AllOptions, subject: Subject, directory: RunDirectory) -> Materials:
+    """The network and its images, if a part looks at them; and what other parts train."""
+    theirs = [part for part in TRAIN_THEIR_OWN if part in config.parts]
+    own = f"The options --networks describe what {' and '.join(theirs)} train." if theirs else ""
+    if not _looked_at(config):
+        return Materials(own)
+    rows = {
+        "training images": subject.train,
+        "held-out images": subject.held,
+        "samples": directory.stored("distances/samples").get(NETWORK, np.empty(0)),
+    }
+    said = network_in_words(config.checkpoint, subject.pretrained, config.guided_by)
+    images = f"Images: {subject.about}; {len(subject.train):,} for training, {len(subject.held):,} held out."
+    return Materials(" ".join(filter(None, (said, images, own))), in_pictures(rows, subject.decoder))
+
+
 def introduce(config: AllOptions, subject: Subject) -> Findings:
-    """The network and its images, if a part looks at them."""
+    """The numbers of images, if a part looks at them."""
     if not _looked_at(config):
         return Findings("")
     train, measured = len(subject.train), len(subject.images)
     rows = [("training, for the Gaussian and multi-delta denoisers", train), (subject.inputs, measured)]
     return Findings(
-        f"The network {config.checkpoint}, with {subject.about}.",
+        "",
         tables=[Table("Images", ("what", "images"), rows)],
         metrics={"inputs": subject.inputs, "images": {"train": train, "inputs": measured}},
     )

@@ -7,7 +7,7 @@ singular vectors. Source: Wang et al., arXiv 2409.02426.
 """
 
 from experiments.molrg import dimension, directions, images, networks, phase, real
-from experiments.molrg.subject import Options, gather, plan
+from experiments.molrg.subject import Options, describe, gather, plan
 from experiments.study import Guide, Study
 from experiments.subjects import CIFAR_10
 
@@ -24,6 +24,7 @@ STUDY = Study(
     options=Options,
     parts=_PARTS,
     gather=gather,
+    describe=describe,
     plan=plan,
     guide=Guide(
         first=("--checkpoint", "--data", "--size", "--others"),

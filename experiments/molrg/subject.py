@@ -13,11 +13,14 @@ from dgu.core.errors import require
 from dgu.data import ImageSet
 from dgu.models import Pretrained
 from experiments.decoding import Decoder, DecoderOptions, decoder_of
+from experiments.descriptions import in_pictures, network_in_words
 from experiments.sampling import GuidanceOptions, noise_range
-from experiments.study import Cost, RunDirectory, option
+from experiments.study import Cost, Materials, RunDirectory, option
 from experiments.subjects import BUNDLED_IMAGES, Described, auto_images, check_shape, load, load_images, planned
 
 PAPER = "molrg"
+#: Parts that draw their own data or train their own networks, and look neither at that of --checkpoint nor its images.
+TRAIN_THEIR_OWN = ("phase", "networks", "real")
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,27 @@ def gather(config: Options, directory: RunDirectory) -> Subject:
         config.checkpoint, config.data, config.split, config.size,
         guidance=config, decoding=config, others=config.others,
     )  # fmt: skip
+
+
+def describe(config: Any, subject: Subject, directory: RunDirectory) -> Materials:
+    """Networks and their images, if a part looks at them; and what other parts train or draw."""
+    theirs = [part for part in TRAIN_THEIR_OWN if part in config.parts]
+    own = f"Data and networks of {' and '.join(theirs)} are drawn and trained in the run, as their options say."
+    said: list[str] = []
+    rows: dict[str, np.ndarray] = {}
+    for place, one in enumerate(subject.every if set(config.parts) - set(TRAIN_THEIR_OWN) else []):
+        name = subject.names[place]
+        guided = config.guided_by if place == 0 else ""
+        said.append(network_in_words(one.checkpoint, one.pretrained, guided))
+        said.append(f"Images: {len(one.images):,}, {one.about}.")
+        first = [np.flatnonzero(one.labels == label)[0] for label in np.unique(one.labels)]
+        made = directory.stored(f"images/{place}/network-0").get("images", np.empty(0))
+        images = one.images[first] if len(first) > 1 else one.images
+        of = f" ({name})" if subject.others else ""
+        rows |= in_pictures({f"images{of}": images, f"samples{of}": made}, one.decoder)
+    # Networks of other sizes are not shown beside the first.
+    alike = {row: images for row, images in rows.items() if images.shape[1:] == next(iter(rows.values())).shape[1:]}
+    return Materials(" ".join([*said, *([own] if theirs else [])]), alike)
 
 
 def plan(config: Options) -> tuple[Plan, list[Cost]]:

@@ -23,6 +23,7 @@ from experiments.study.claims import within as within
 from experiments.study.costs import Cost as Cost
 from experiments.study.figures import Figure as Figure
 from experiments.study.guide import Guide as Guide
+from experiments.study.materials import Materials as Materials
 from experiments.study.options import Options as Options
 from experiments.study.options import option as option
 from experiments.study.part import Findings as Findings

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 from dgu.models import DiffusersNetwork, EDMNetwork
@@ -65,6 +66,19 @@ def gradient(network: DiffusersNetwork | EDMNetwork, batch: int) -> Program:
     return jax.value_and_grad(loss), _abstract(network, batch)
 
 
+def jacobians(network: DiffusersNetwork | EDMNetwork, vectors: int, batch: int) -> Program:
+    """Products of the transposed Jacobians at ``batch`` images with ``vectors`` vectors each, and the shapes that they
+    take: what an iteration for singular vectors holds most in.
+    """
+    from dgu.analysis.linearity.jacobians import transposed_products
+
+    params, images, levels, *labels = _abstract(network, batch)
+    model: Any = network.denoiser(params)
+    model = model.given(np.int32(0)) if labels else model
+    block = jax.ShapeDtypeStruct((batch, vectors, *network.shape), jnp.float32)
+    return transposed_products, [model, images, levels, block]
+
+
 @lru_cache(maxsize=32)
 def evaluation_bytes(network: DiffusersNetwork | EDMNetwork, batch: int) -> int:
     """``held_bytes`` of ``evaluation``."""
@@ -79,12 +93,15 @@ def gradient_bytes(network: DiffusersNetwork | EDMNetwork, batch: int) -> int:
     return held_bytes(function, *arguments)
 
 
-def training_bytes(network: DiffusersNetwork | EDMNetwork, batch: int, *, accumulates: bool = False) -> int:
-    """What a training of a network holds: a gradient, and the average and two moments of the parameters beside them.
+def training_bytes(
+    network: DiffusersNetwork | EDMNetwork, batch: int, *, averages: int = 1, accumulates: bool = False
+) -> int:
+    """What a training of a network holds: a gradient, and averages and two moments of the parameters beside them.
 
     With micro-batches (``accumulates``) the gradient so far is one more copy of the parameters.
     """
-    return gradient_bytes(network, batch) + (3 + accumulates) * tree_bytes(network.abstract_params)
+    copies = 2 + averages + accumulates
+    return gradient_bytes(network, batch) + copies * tree_bytes(network.abstract_params)
 
 
 def tree_bytes(tree: Any) -> int:

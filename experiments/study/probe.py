@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from experiments.study.costs import Cost, Probe, scaled
 from experiments.study.least_time import in_words
+from experiments.study.resident import resident_growth
 
 #: Seconds that a batch may take at the machine's rate before fewer examples are timed in its place.
 LONGEST = 30.0
@@ -59,9 +60,20 @@ def _measured(cost: Cost, probe: Probe, rate: float, devices: int) -> tuple[floa
     if held > free:
         seconds = cost.flop / (rate * devices)
         return seconds, f"at least, by its FLOP: {count:,} at once do not fit, {scaled(held, 'B')}"
-    taken = min(_seconds(compiled, shapes) for _ in range(2))
-    notes.append(f"{count:,} of {probe.batch:,} at once: {taken:.3g} s, {scaled(held, 'B')} by the compiled program")
-    return taken * probe.examples / count / devices, "; ".join(notes)
+    taken = [call_with_numbers(compiled, shapes)]
+    resident = _held(compiled, lambda: taken.append(call_with_numbers(compiled, shapes)))
+    notes.append(f"{count:,} of {probe.batch:,} at once: {min(taken):.3g} s, {resident}")
+    return min(taken) * probe.examples / count / devices, "; ".join(notes)
+
+
+def _held(compiled: Any, call: Callable[[], object]) -> str:
+    """The memory of a call, in words: as measured on a CPU, whose kernels take scratch memory that the program does not
+    know of; of an accelerator, whose scratch memory is part of the program, by the program alone.
+    """
+    if jax.default_backend() == "cpu" and (resident := resident_growth(call)) is not None:
+        return f"{scaled(resident, 'B')} measured"
+    call()
+    return f"{scaled(compiled_bytes(compiled), 'B')} by the compiled program"
 
 
 def compiled_bytes(compiled: Any) -> int:
@@ -81,8 +93,8 @@ def free_bytes() -> int:
     return 1024 * int(known) if known else 2**63 - 1
 
 
-def _seconds(compiled: Callable[..., Any], shapes: Sequence[Any]) -> float:
-    """The time of a call; the arguments are made before it, as some programs take theirs over."""
+def call_with_numbers(compiled: Callable[..., Any], shapes: Sequence[Any]) -> float:
+    """The seconds of a call; the arguments are made before it, as some programs take theirs over."""
     arguments = jax.block_until_ready(jax.tree.map(_filled, list(shapes)))
     before = time.perf_counter()
     jax.block_until_ready(compiled(*arguments))

@@ -5,7 +5,7 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -90,3 +90,13 @@ def citations(study: str) -> Iterator[str]:
     for paper in papers():
         if study in paper.studies:
             yield f"{paper.cite or paper.title}. arXiv:{paper.arxiv}."
+
+
+def sources(names: Iterable[str]) -> dict[str, str]:
+    """The papers by the short names that claims call them by, of those that are named."""
+    from experiments.study.listing import papers
+
+    named = set(names)
+    return {
+        paper.name: f"{paper.cite or paper.title}. arXiv:{paper.arxiv}." for paper in papers() if paper.name in named
+    }

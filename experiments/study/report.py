@@ -11,7 +11,7 @@ from experiments.study.judged import JudgedClaim, counted
 from experiments.study.least_time import in_words
 from experiments.study.multiplicity import EXPLAINED, by_chance
 from experiments.study.provenance import ENVIRONMENT, environment
-from experiments.study.run_directory import RunDirectory
+from experiments.study.run_directory import DPI, RunDirectory
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class Report:
         terms: what the words of the claims mean, by term.
         question: what was asked.
         citations: what a text that uses the results should cite: dgu, then the papers that the study follows.
+        sources: the papers by the short names that the claims call them by.
+        about: the data and the network of the run, in plain sentences (a paragraph a line).
+        shown: pictures of the data and of what the network makes, or None.
     """
 
     title: str
@@ -54,6 +57,9 @@ class Report:
     terms: Mapping[str, str] = field(default_factory=dict)
     question: str = ""
     citations: Sequence[str] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    about: str = ""
+    shown: FigureEntry | None = None
 
 
 def check_declared(who: str, what: str, declared: Sequence[str], given: Iterable[str]) -> None:
@@ -86,9 +92,9 @@ details { margin: .5rem 0; } .note summary { font-weight: inherit; }
 dl { margin: .5rem 0 1.2rem; } dt { font-weight: 600; } dd { margin-left: 1.2rem; }
 code { font-size: .85em; } figure { margin: 1.5rem 0; }
 pre { background: var(--panel); padding: .6rem 1rem; overflow-x: auto; font-size: .88rem; white-space: pre-wrap; }
-img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
+img { max-width: 100%; height: auto; box-sizing: border-box; background: #fff; border: 1px solid var(--line); }
 .claims td:first-child { width: 52%; } .claims .note { font-size: .95em; }
-@media (max-width: 40rem) { .claims td:first-child { width: auto; }
+@media (max-width: 40rem) { figure img { max-width: 44rem; } .claims td:first-child { width: auto; }
   body { margin: 1rem auto; } .claims thead { display: none; }
   .claims tr, .claims td { display: block; border: 0; padding: .1rem 0; }
   .claims tr { border-bottom: 1px solid var(--line); padding: .6rem 0; }
@@ -97,8 +103,9 @@ img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--l
   --good: #00674b; --bad: #b33c00; --open: #6b5900; } body { font-size: 10pt; margin: 0; max-width: none; }
   img { filter: none; } figure, tr, .answer { break-inside: avoid; } h2, h3, caption { break-after: avoid; }
   .wide { overflow: visible; } .verdict { white-space: normal; }
-  .claims { table-layout: fixed; font-size: 8pt; } .claims th { width: 14%; } .claims th:first-child { width: 38%; }
-  .claims th:nth-child(5) { width: 6%; } .note:not([open]) > summary::after { content: none; }
+  .claims { table-layout: fixed; font-size: 8pt; } .claims th { width: 13%; } .claims th:first-child { width: 37%; }
+  .claims th:nth-child(5) { width: 9%; } .claims th:nth-child(3) { width: 15%; }
+  .note:not([open]) > summary::after { content: none; }
   details::details-content { content-visibility: visible; display: block; } }
 """
 
@@ -117,6 +124,8 @@ ONE_NETWORK = (
     "¹ The interval is over images or noises of one network, or of one set of networks, each trained once: it does not "
     "say how far others, trained again, would be from these."
 )
+#: What follows the papers that sources name.
+_NUMBERS = "Figures, tables, theorems and equations have the numbers that they have there."
 #: What controls are.
 CONTROLS = (
     "Controls are claims about data or denoisers for which the answer is known beforehand: they show that the "
@@ -130,6 +139,8 @@ CHECKS = (
 
 #: Columns of the table of claims, after the claim itself.
 _COLUMNS = ("verdict", "measured [95 % interval]", "threshold", "p", "source")
+#: Pixels of a screen that an inch of a figure takes where there is room.
+_SCREEN = 130
 _MARKS = {"supported": "✓", "not supported": "✗", "undecided": "?", "not applicable": "–"}
 
 
@@ -153,7 +164,8 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
         *([f'<p class="question">{html.escape(report.question)}</p>'] if report.question else []),
         f'<div class="answer">{"".join(f"<p>{html.escape(line)}</p>" for line in report.answer.splitlines())}</div>',
         *([_source(report.citations[1:])] if report.citations[1:] else []),
-        *(["<h2>Claims</h2>", _terms(report.terms), _claims(report.claims)] if report.claims else []),
+        *_about(directory, report),
+        *(["<h2>Claims</h2>", _terms(report.terms), _claims(report.claims, report.sources)] if report.claims else []),
         *(["<h2>Figures</h2>"] if report.figures else []),
         *(_figure(directory, figure) for figure in report.figures),
         *(["<h2>Tables</h2>"] if report.tables else []),
@@ -191,6 +203,15 @@ def _machines(directory: RunDirectory) -> list[Table]:
     return tables
 
 
+def _about(directory: RunDirectory, report: Report) -> list[str]:
+    """The data and the network of the run, or nothing."""
+    if not report.about:
+        return []
+    pictures = [_figure(directory, report.shown)] if report.shown else []
+    words = (f"<p>{html.escape(line)}</p>" for line in report.about.splitlines())
+    return ["<h2>Data and network</h2>", *words, *pictures]
+
+
 def _terms(terms: Mapping[str, str]) -> str:
     """The words of the claims and their meanings, or nothing."""
     rows = (f"<dt>{html.escape(term)}</dt><dd>{html.escape(meaning)}</dd>" for term, meaning in terms.items())
@@ -204,7 +225,7 @@ def _source(papers: Sequence[str]) -> str:
     return f'<p class="note">{html.escape(said)}</p>'
 
 
-def _claims(claims: Sequence[JudgedClaim]) -> str:
+def _claims(claims: Sequence[JudgedClaim], sources: Mapping[str, str]) -> str:
     """Verdicts counted; the claims that count, controls after the others; what is to be said of them all; and the
     checks of the program.
     """
@@ -214,6 +235,8 @@ def _claims(claims: Sequence[JudgedClaim]) -> str:
     noted = [by_chance(claims)]
     noted += [EXPLAINED] if noted[0] else []
     noted += [ONE_NETWORK] if any(claim.one_network for claim in claims) else []
+    papers = " ".join(f"“{name}” is {paper}" for name, paper in sources.items())
+    noted += [f"Sources: {papers} {_NUMBERS}"] if papers else []
     notes = "".join(f'<p class="note">{html.escape(text)}</p>' for text in (*noted, _RULES) if text)
     apart = f"<h3>Checks of the program</h3>{_claim_table(checks)}" if checks else ""
     words = f'<p class="note">{html.escape(CHECKS)}</p>' if checks else ""
@@ -259,11 +282,13 @@ def _folded(table: str) -> str:
 
 
 def _figure(directory: RunDirectory, figure: FigureEntry) -> str:
-    data = base64.b64encode((directory.path / figure.file).read_bytes()).decode()
+    image = (directory.path / figure.file).read_bytes()
+    data = base64.b64encode(image).decode()
+    width = round(int.from_bytes(image[16:20], "big") * _SCREEN / DPI)  # Where a PNG has its own, in pixels.
     caption = html.escape(figure.caption)
     vector = " (and .pdf)" * (directory.path / figure.file).with_suffix(".pdf").exists()
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{caption}">'
+        f'<figure><div class="wide"><img src="data:image/png;base64,{data}" width="{width}" alt="{caption}"></div>'
         f"<figcaption>{caption} <code>{html.escape(figure.file)}</code>{vector}</figcaption></figure>"
     )
 

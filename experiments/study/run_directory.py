@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: Words that no key of ``metrics.json`` may hold, since a resumed run must give the same bytes.
 _NOT_METRICS = {"seconds", "elapsed", "duration", "timestamp", "host"}
+#: Dots an inch of figures as PNG.
+DPI = 300
 #: Files of a run, and of its store of samples, that hold nothing computed. A run that left no others stored nothing.
 _PREPARED = {"config.json", RECORD, "store.json", ".lock"}
 #: Bytes at the end of a report that hold its closing tag.
@@ -235,6 +237,11 @@ class RunDirectory:
         except InputError as error:
             raise InputError(f"{error} (remove it to compute again)") from error
 
+    def stored(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of the stage ``name``; none where it is not stored."""
+        file = self._file(f"stages/{name}.npz")
+        return self._read_stage(name, file) if file.exists() else {}
+
     def _read_stage(self, name: str, file: Path) -> dict[str, np.ndarray]:
         arrays, stamp = read_stamped(file, _STAGE)
         if stamp["stage"] != name:
@@ -278,7 +285,10 @@ class RunDirectory:
         self._write(self._file(name), lambda stream: stream.write(text.encode(errors="backslashreplace")))
 
     def save_figure(self, name: str, figure: "Figure") -> None:
-        """Write a figure as PNG under ``name``, such as ``"figures/samples.png"``, and as PDF beside it, for papers."""
+        """Write a figure as PNG under ``name``, such as ``"figures/samples.png"``, in the resolution that journals ask
+        for, and as PDF beside it, for papers.
+        """
+        figure.set_dpi(DPI)  # For the layout: in another resolution texts are a little wider or narrower.
         if (layout := figure.get_layout_engine()) is not None:
             # Laid out here, since otherwise it would be drawn a first time for its layout alone.
             layout.execute(figure)
@@ -286,7 +296,7 @@ class RunDirectory:
         # Without what would differ from run to run.
         for ending, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Producer": None})):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=ending[1:], metadata=metadata)
+            figure.savefig(buffer, format=ending[1:], metadata=metadata, dpi=DPI)
             file = self._file(name).with_suffix(ending)
             self._write(file, functools.partial(_copy, buffer))
 

@@ -16,11 +16,12 @@ from experiments.study.costs import Cost
 from experiments.study.ends import begin
 from experiments.study.guide import SHORT, WHOLE, Guide
 from experiments.study.judged import JudgedClaim
+from experiments.study.materials import Materials
 from experiments.study.messages import say
 from experiments.study.multiplicity import corrected
 from experiments.study.options import Options
 from experiments.study.part import Findings, Part
-from experiments.study.provenance import citations, command_of
+from experiments.study.provenance import citations, command_of, sources
 from experiments.study.record import compared, record_of
 from experiments.study.report import FigureEntry, Report, Table
 from experiments.study.run_directory import RunDirectory
@@ -45,7 +46,10 @@ class Study:
             ``costs`` of the parts, and what making the subject costs.
         overrides: by preset, the options that differ from their defaults; those of the parts come from
             ``Part.presets``, in the preset of the same name. ``"parts"`` names the parts that run.
-        introduce: ``introduce(config, subject)`` gives the answer, tables and metrics with which the report begins.
+        introduce: ``introduce(config, subject)`` gives tables and metrics with which the report begins, and as its
+            answer how the subject was looked at, which is said after what ``describe`` says.
+        describe: ``describe(config, subject, directory)`` gives data and network in words and pictures, without
+            measuring anything; called after the parts.
         renamed: options, or groups of them, that have another name now, for those who still type the old one:
             ``{"--epochs": "--stopping.epochs"}``.
         guide: the options that matter first, and examples, for ``--help``.
@@ -64,6 +68,7 @@ class Study:
         default_factory=lambda: {name: {} for name in PRESETS}
     )
     introduce: Callable[[Any, Any], Findings] = lambda config, subject: Findings("")
+    describe: Callable[[Any, Any, RunDirectory], Materials] = lambda config, subject, directory: Materials()
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     guide: Guide = dataclasses.field(default_factory=Guide)
     terms: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -133,9 +138,10 @@ class Study:
         first, every = self.introduce(config, subject), sections.values()
         metrics = {name: section.metrics for name, section in sections.items()} | dict(first.metrics)
         directory.write_json("metrics.json", metrics)
+        materials = self.describe(config, subject, directory)
         return Report(
             self.title,
-            "\n".join(filter(None, [first.answer, *(section.answer for section in every), *skipped])),
+            "\n".join(filter(None, [*(section.answer for section in every), *skipped])),
             claims=corrected(compared([claim for s in every for claim in s.claims], record_of(self.name))),
             figures=[FigureEntry(f.file, f"{s.title}. {f.caption}") for s in every for f in s.figures],
             tables=[
@@ -146,6 +152,9 @@ class Study:
             terms=self.terms,
             question=self.question,
             citations=tuple(citations(self.name)),
+            sources=sources(claim.paper for section in every for claim in section.claims),
+            about="\n".join(filter(None, [materials.words, first.answer])),
+            shown=materials.save(directory),
         )
 
     def dry_run(self, config: Any) -> list[Cost]:
@@ -183,5 +192,7 @@ class Study:
         if not {*SHORT, WHOLE} & set(argv):  # The help needs nothing of JAX, which takes a second to load.
             from dgu.core import parallel
 
-            begin(self.name, parallel.start)
+            # Every device compiles its programs anew, which is most of what a run of a second takes.
+            quick = "smoke" in argv or "--preset=smoke" in argv
+            begin(self.name, lambda: parallel.start(every_core=not quick))
         self.main(argv)

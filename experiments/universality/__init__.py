@@ -15,7 +15,7 @@ from experiments.study import Guide, Study
 from experiments.train_config import PRESETS as TRAININGS
 from experiments.universality import accuracy, controls, samples, spectra, two_layer
 from experiments.universality.options import Options
-from experiments.universality.subject import gather, introduce, plan
+from experiments.universality.subject import describe, gather, introduce, plan
 
 STUDY = Study(
     name="universality",
@@ -27,6 +27,7 @@ STUDY = Study(
     gather=gather,
     plan=plan,
     introduce=introduce,
+    describe=describe,
     guide=Guide(
         first=("--checkpoint", "--samples", "--real", "--classes", "--features", "--replicates"),
         examples={

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 
 import numpy as np
 
@@ -12,8 +13,16 @@ from dgu.data.splits import check_no_duplicates
 from dgu.models import EDMNetwork, Pretrained, load_checkpoint
 from experiments import train as trainer
 from experiments.decoding import Decoder, decoder_of
+from experiments.descriptions import (
+    class_images_in_words,
+    class_samples_in_words,
+    in_pictures,
+    network_in_words,
+    stored_samples,
+)
 from experiments.sampling import sample_pool
-from experiments.study import Cost, Findings, RunDirectory
+from experiments.study import Cost, Findings, Materials, RunDirectory
+from experiments.study.materials import in_turn
 from experiments.study.progress import Progress
 from experiments.subjects import (
     ClassImages,
@@ -52,24 +61,30 @@ class Subject:
     Attributes:
         options: of the study.
         directory: the run directory, where the shared stages are stored.
-        class_names: names of the K classes studied.
+        labels: the K classes studied, as numbers.
+        class_names: their names.
+        shape: shape of one image, (H, W, C).
         class_sets: places of the classes that have panels of their own.
         dimension: numbers that represent one example, d: pixels or features.
         real: real images of the same classes, (K, n, H, W, C), or None.
         source: where features come from.
         decoder: makes pictures of images that are latents; None where they are no latents.
         draw: returns the images; see ``samples``.
+        network: the network of ``--checkpoint``; None where images are given or a network is trained first.
     """
 
     options: Options
     directory: RunDirectory
+    labels: tuple[int, ...]
     class_names: tuple[str, ...]
+    shape: tuple[int, ...]
     class_sets: tuple[tuple[int, ...], ...]
     dimension: int
     real: np.ndarray | None
     source: Source
     decoder: Decoder | None
     draw: Callable[[], np.ndarray]
+    network: Pretrained | None = None
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -147,11 +162,11 @@ def gather(options: Options, directory: RunDirectory) -> Subject:
         )
     network = load(options.checkpoint, guidance=options)
     known = _of_network(options, network.network, network.class_names)
-    return _subject(options, directory, known, lambda: _sampled(options, directory, known, network))
+    return _subject(options, directory, known, lambda: _sampled(options, directory, known, network), network)
 
 
 def introduce(options: Options, subject: Subject) -> Findings:
-    """What was studied: the first paragraph of the report."""
+    """How the images were studied."""
     kind = subject.source.kind
     seen = "pixels" if kind == PIXELS else f"{kind} features"
     return Findings(
@@ -162,6 +177,23 @@ def introduce(options: Options, subject: Subject) -> Findings:
         + (f" There are {options.pools} such pools of images." if options.pools > 1 else ""),
         metrics={"arms": subject.arms, "dimension": subject.dimension},
     )
+
+
+def describe(options: Options, subject: Subject, directory: RunDirectory) -> Materials:
+    """The network, the images studied and the real ones beside them."""
+    network, name, real = subject.network, options.checkpoint, subject.real
+    if options.train and options.samples is None:
+        network, name = load_checkpoint(_training_folder(directory)), "that the run trained"
+    given = options.samples is not None
+    first = in_turn(subject.samples) if given else stored_samples(directory, subject.labels)
+    size = (len(subject.labels), options.splits.total * options.pools, *subject.shape)
+    said = (
+        "" if network is None else network_in_words(name, network, options.guided_by),
+        class_samples_in_words(size, options),
+        class_images_in_words(real, options),
+    )
+    rows = {"given images" if given else "samples": first} | ({} if real is None else {"real images": in_turn(real)})
+    return Materials(" ".join(filter(None, said)), in_pictures(rows, subject.decoder))
 
 
 def plan(options: Options) -> tuple[ClassImages, list[Cost]]:
@@ -177,13 +209,20 @@ def plan(options: Options) -> tuple[ClassImages, list[Cost]]:
     return known, [*training, drawn, *_replicate_costs(options, known)]
 
 
-def _subject(options: Options, directory: RunDirectory, known: ClassImages, draw: Callable[[], np.ndarray]) -> Subject:
+def _subject(
+    options: Options,
+    directory: RunDirectory,
+    known: ClassImages,
+    draw: Callable[[], np.ndarray],
+    network: Pretrained | None = None,
+) -> Subject:
     real = real_images(known, options.real, options.real_split, options.size)
     source, real = prepare(options, known, real)
     sets = class_sets(options, known)
     d = dimension(options, known.shape)
     decoder = decoder_of(options, known.shape)
-    return Subject(options, directory, known.class_names, sets, d, real, source, decoder, draw)
+    own = known.labels, known.class_names, known.shape
+    return Subject(options, directory, *own, sets, d, real, source, decoder, draw, network)
 
 
 def _given(options: Options) -> tuple[ClassImages, np.ndarray]:
@@ -232,7 +271,11 @@ def _sampled(options: Options, directory: RunDirectory, known: ClassImages, netw
 
 
 def _trained(options: Options, directory: RunDirectory) -> Pretrained:
-    return load_checkpoint(trainer.train(options.training, directory.path / "training"))
+    return load_checkpoint(trainer.train(options.training, _training_folder(directory)))
+
+
+def _training_folder(directory: RunDirectory) -> Path:
+    return directory.path / "training"
 
 
 def _replicate_costs(options: Options, known: ClassImages) -> list[Cost]:

@@ -1,6 +1,7 @@
 """Several processes on one machine do what one process does."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from dgu.core.errors import InputError
 from dgu.data import SampleStore
 from tests import two_processes
 from tests.experiments.universality_study import ROOT, environment
+
+_NUMBER = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")
 
 
 def free_port():
@@ -159,8 +162,34 @@ def test_one_process_joins_nothing(monkeypatch):
     parallel.barrier("alone")
 
 
-def same_report(tmp_path, module, *options, devices=4):
-    """The claims and metrics of a study run by two processes are those of one."""
+def differences(one, two, within):
+    """Where two values read from JSON differ: numbers by more than ``within`` of the larger of 1 and themselves, texts
+    in other places than their numbers.
+    """
+    if isinstance(one, dict) and isinstance(two, dict) and one.keys() == two.keys():
+        return [f"{key}: {found}" for key in one for found in differences(one[key], two[key], within)]
+    if isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
+        return [f"{at}: {found}" for at, pair in enumerate(zip(one, two)) for found in differences(*pair, within)]
+    if one == two:
+        return []
+    if within and isinstance(one, float) and isinstance(two, float) and abs(one - two) <= within * max(1, abs(one)):
+        return []
+    if within and isinstance(one, str) and isinstance(two, str) and _NUMBER.sub("#", one) == _NUMBER.sub("#", two):
+        return []
+    return [f"{one!r} and {two!r}"]
+
+
+def test_differences_are_found():
+    one = {"claims": [{"verdict": "supported", "value": 1.0, "text": "at 0.312 of it"}]}
+    near = {"claims": [{"verdict": "supported", "value": 1.0009, "text": "at 0.313 of it"}]}
+    assert differences(one, one, 0) == [] and differences(one, near, 1e-3) == []
+    assert len(differences(one, near, 0)) == 2 and len(differences(one, near, 1e-4)) == 1
+    other = {"claims": [{"verdict": "undecided", "value": 1.0, "text": "at 0.312 of them"}]}
+    assert len(differences(one, other, 1.0)) == 2 and len(differences(one, {"claims": []}, 1.0)) == 1
+
+
+def same_report(tmp_path, module, *options, devices=4, within=0.0):
+    """The claims and metrics of a study run by two processes are those of one, up to ``differences``."""
     command = [f"experiments.{module}", "--preset", "smoke", *options, "--out"]
     run_together([*command, str(tmp_path / "two")], devices=devices, timeout=1500)
     alone = [sys.executable, "-m", *command, str(tmp_path / "one")]
@@ -168,7 +197,7 @@ def same_report(tmp_path, module, *options, devices=4):
     subprocess.run(alone, cwd=ROOT, env=environment() | own, check=True, capture_output=True, timeout=1500)
     for name in ("claims.json", "metrics.json"):
         one, two = (json.loads((tmp_path / which / name).read_text()) for which in ("one", "two"))
-        assert one == two, name
+        assert differences(one, two, within) == [], name
 
 
 def test_two_processes_find_the_claims_of_one(tmp_path):
@@ -197,10 +226,12 @@ def test_two_processes_find_the_claims_of_one_device_each(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", ["universality", "concentration", "audit", "hidden_gaussian", "generalization", "molrg"]
+    "module", ["universality", "concentration", "audit", "hidden_gaussian", "generalization", "molrg", "explain"]
 )
 def test_two_processes_find_the_claims_of_one_in_every_study(tmp_path, module):
-    same_report(tmp_path, module)
+    # Eight devices add up the gradients of a batch in another order than four: the second network of this study is
+    # trained by all of them.
+    same_report(tmp_path, module, within=1e-2 if module == "explain" else 0.0)
 
 
 def test_an_array_over_a_mesh_comes_to_one_device():

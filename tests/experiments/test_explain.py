@@ -17,6 +17,7 @@ from dgu.samplers import gaussian_flow
 from experiments.explain import STUDY, clocks, finite, forms, forms_report, hierarchy, learning, scores
 from experiments.explain.family import MIXTURE, POINTS, ByLevel, Design
 from experiments.explain.subject import Group
+from experiments.study.record import record_of
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -158,11 +159,11 @@ def test_the_order_of_linear_learning_is_found():
     np.testing.assert_allclose(times[moved], np.log(2) / 2 / (lam + config.sigma**2)[moved], rtol=0.02)
     squares = np.ones((20, 12))
     products = np.repeat(gains[:, None], 20, axis=1)
-    estimate = learning.order(config, learning.Found(seen, products, squares, lam))
+    estimate = learning.order(config, learning.Found(seen, products, squares, lam, None))
     assert float(estimate.value) == 1
-    backwards = learning.order(config, learning.Found(seen, products, squares, lam[::-1]))
+    backwards = learning.order(config, learning.Found(seen, products, squares, lam[::-1], None))
     assert float(backwards.value) < 0
-    few = learning.order(config, learning.Found(seen, 0 * products + 0.5, squares, lam))
+    few = learning.order(config, learning.Found(seen, 0 * products + 0.5, squares, lam, None))
     assert "0 components" in few.reason
 
 
@@ -171,7 +172,7 @@ def test_speciation_compares_two_crossings():
     kept = np.arange(20)[None] < np.array([20, 20, 5, 0])[:, None]
     kept = kept[:, np.random.default_rng(0).permutation(20)]
     separation = ClassSeparation(sigmas, np.array([4.0, 2.0, 1.0, 0.5]), np.ones(4))
-    found = clocks.Found(1.0, 2.0, sigmas, np.ones((4, 2)), separation, kept, np.ones(1), np.ones((2, 2)), 1.0)
+    found = clocks.Found(1.0, 2.0, np.ones((4, 2)), separation, kept, np.ones(1), np.ones((2, 2)), 1.0)
     # Half are kept at two thirds of the way, in log sigma, from 1 to 2; the variance between classes is that of 2.
     assert float(clocks.speciation(found).value) == pytest.approx(2 / 3 - 1, abs=1e-9)
     never = clocks.speciation(dataclasses.replace(found, kept=np.ones((4, 20), bool)))
@@ -197,6 +198,8 @@ def test_widths_are_octaves_between_two_shares_of_the_range():
         ("--size 7", "data = 'fashion-mnist-mini': images of shape = (7, 7, 1): must be (14, 14, 1), the network's"),
         ("--parts finite --finite.sizes 5000", "finite.sizes = (5000,): must be at most 250"),
         ("--parts clocks --clocks.sigmas 0.001 1", "clocks.sigmas = (0.001, 1.0): must be above 0.002"),
+        ("--parts identities --identities.held-out 25", "identities.held_out = 25: must be a multiple of 10"),
+        ("--parts learning --learning.points 8 8", "--learning.points = (8, 8): must be two or more, rising"),
         ("--parts learning --learning.components 500", "learning.components = 500: must be at most 196"),
     ],
 )
@@ -218,13 +221,18 @@ def test_levels_that_the_network_does_not_take_are_refused():
 
 
 @pytest.mark.slow
-def test_smoke_run_and_its_report(tmp_path, capsys):
-    out = ["--preset", "smoke", "--out", str(tmp_path / "run")]
+def test_smoke_run_of_all_parts_and_its_report(tmp_path, capsys):
+    parts = [part.name for part in STUDY.parts]
+    out = ["--preset", "smoke", "--parts", *parts, "--out", str(tmp_path / "run")]
     claims = STUDY.main(out)
-    assert {claim.id.split("-")[0] for claim in claims} == {"forms", "finite", "learning"}
+    assert {claim.id.split("-")[0] for claim in claims} == set(parts)
+    assert {claim.id for claim in claims} == set(record_of("explain"))
+    for figure in (figure for part in STUDY.parts for figure in part.figures):
+        assert (tmp_path / "run" / figure.file).read_bytes()[:4] == b"\x89PNG"
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["forms"]
     np.testing.assert_allclose(metrics["missed"]["bare skip"], 1, rtol=1e-6)
     assert set(metrics["nearest"]) <= set(metrics["missed"])
+    assert "missed by nearest form on shuffled pixels" in (tmp_path / "run" / "report.html").read_text()
     capsys.readouterr()
     STUDY.main(out)
     assert "already finished" in capsys.readouterr().out

@@ -1,15 +1,20 @@
 """Memory of traced functions against counts by hand and against compiled programs; times of one batch."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dgu import training
 from dgu.models import DiTConfig, EDMNetwork, EDMPreconditioning, LinearNetwork
 from dgu.training import LevelTraining, TrainingConfig
+from dgu.training.loop import update_program
 from experiments.study.costs import Cost, Probe
 from experiments.study.memory import evaluation, evaluation_bytes, gradient_bytes, held_bytes, tree_bytes
 from experiments.study.probe import compiled_bytes, probe
+from experiments.study.resident import resident_growth
 from experiments.subjects import training_cost
 
 #: Bytes of a matrix of the tests.
@@ -86,9 +91,27 @@ def test_trainings_hold_copies_of_the_parameters_and_a_batch():
     assert whole.memory == gradient_bytes(network(), 64) + 3 * weights
     spread = training_cost(network(), "training", config, runs=1, devices=8)
     assert spread.memory == gradient_bytes(network(), 8) + 3 * weights and spread.probe.batch == 8
+    several = TrainingConfig(duration_kimg=64.0, batch_size=64, power_ema_stds=(0.05, 0.1))
+    averaged = training_cost(network(), "training", several, runs=1, devices=8)
+    assert averaged.memory == gradient_bytes(network(), 8) + 4 * weights
     micro = TrainingConfig(duration_kimg=64.0, batch_size=64, micro_batch=16)
     cut = training_cost(network(), "training", micro, runs=1, devices=2)
-    assert cut.memory == gradient_bytes(network(), 8) + 4 * weights
+    assert cut.memory == gradient_bytes(network(), 8) + 4 * weights and cut.probe.batch == 16
+
+
+@pytest.mark.parametrize("more", [{}, {"micro_batch": 4, "power_ema_stds": (0.05, 0.1)}])
+def test_the_program_of_an_update_is_that_of_the_training(more):
+    config = TrainingConfig(duration_kimg=8.0, batch_size=8, **more)
+    program, given = update_program(network(), 8 // (1 + bool(more)), config)
+    state = training.initial_state(network(), config)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), given[0]
+    )
+    examples = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in given[1:4]]
+    assert examples[0].size == 8 * 8 * 8
+    after, loss = program(state, *examples, *given[4:])
+    assert int(after["step"]) == 1 and np.isfinite(loss)
+    assert any((np.asarray(moment) != 0).any() for moment in jax.tree.leaves(after["optimizer"].mu))
 
 
 def test_updates_of_levels_hold_their_images_and_states():
@@ -121,9 +144,20 @@ def test_a_probe_times_a_batch_and_says_how(monkeypatch):
     # At the rate of 1 GFLOP/s a thousand examples of 1 TFLOP each take far too long: one is timed.
     assert asked == [8, 1, 1]
     assert "8 of 8 at once" in lines[1] and "1 of 1,000 at once" in lines[2]
+    assert lines[1].endswith("B measured)" if Path("/proc/self/clear_refs").exists() else "by the compiled program)")
     assert "a batch of 8 does not fit: 1 EB" in lines[3]
     assert lines[4] == "  unknown: 2 seconds (at least, by its FLOP: it has no batch to run)"
     assert total >= 2.0 and "hours" in lines[5]
     monkeypatch.setattr("experiments.study.probe.free_bytes", lambda: 100)
     probe(costs[:1], rate=1e9, devices=1, say=lines.append)
     assert "8 at once do not fit" in lines[-2]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not say how much is resident")
+def test_the_memory_of_a_call_is_what_it_needs_beyond_what_was_there():
+    held = np.ones(2**23)  # 64 MiB that are there before.
+    needed = resident_growth(lambda: held + 1)
+    assert 0.95 * held.nbytes < needed < 1.2 * held.nbytes
+    # Twice: what the first call freed does not hide the second.
+    assert 0.95 * held.nbytes < resident_growth(lambda: held + 1) < 1.2 * held.nbytes
+    assert resident_growth(lambda: None) < 2**22

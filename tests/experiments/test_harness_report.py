@@ -17,7 +17,7 @@ from experiments.study.arguments import parse
 from experiments.study.costs import Cost, cost_table, scaled
 from experiments.study.judged import JudgedClaim
 from experiments.study.metrics_table import as_table
-from experiments.study.provenance import citations, command_of
+from experiments.study.provenance import citations, command_of, sources
 from experiments.study.report import FigureEntry, Report, Table, write_report
 from experiments.study.run_directory import RunDirectory
 
@@ -82,8 +82,9 @@ def written(tmp_path_factory):
     cited = (f"dgu {EVIL}", f"Paper {EVIL}. arXiv:2501.00001.")
     terms = {EVIL: f"means {EVIL}"}
     report = Report(
-        *(EVIL, f"Answer: {EVIL}", [sure, *claims, known, joined], figures, tables), {}, terms, f"Why {EVIL}?", cited
-    )
+        *(EVIL, f"Answer: {EVIL}", [sure, *claims, known, joined], figures, tables), {}, terms, f"Why {EVIL}?", cited,
+        {"concentration": f"Paper {EVIL}."},
+    )  # fmt: skip
     directory.write_json("environment.json", {"dgu": EVIL, "devices": "8 x TPU"})
     write_report(directory, report, {"sampler": {"steps": 18}, "name": EVIL}, f"python -m experiments.{EVIL}")
     text = (directory.path / "report.html").read_text()
@@ -94,7 +95,8 @@ def test_it_is_self_contained_and_escaped(written):
     _, _, text, page = written
     assert "script" not in page.tags and "link" not in page.tags
     assert EVIL in "".join(page.text) and "<script" not in text
-    assert not re.search(r"(https?:)?//[a-z]|@import|url\(", text)
+    assert f"Sources: “concentration” is Paper {EVIL}. Figures, tables," in "".join(page.text)
+    assert not re.search(r"(https?:)?//[a-z]|@import|url\(", re.sub(r'base64,[^"]*', "", text))
     for name, value in page.attributes:
         assert name not in ("href", "srcset", "onload", "onclick")
         assert name != "src" or value.startswith("data:image/png;base64,")
@@ -105,7 +107,8 @@ def test_the_images_in_it_are_the_figures(written):
     (data,) = [value for name, value in page.attributes if name == "src"]
     image = Image.open(io.BytesIO(base64.b64decode(data.split(",")[1])))
     assert np.array_equal(np.asarray(image), np.asarray(Image.open(directory.path / "figures/eye.png")))
-    assert image.size == (100, 50)
+    assert image.size == (600, 300)
+    assert [value for name, value in page.attributes if name == "width"] == ["260"]
     assert ("alt", EVIL) in page.attributes and "figcaption" in page.tags
 
 
@@ -197,6 +200,7 @@ def test_the_papers_of_a_study_are_cited():
     own, *papers = citations("universality")
     assert own.startswith("The dgu authors. dgu: ") and [line.split()[-1] for line in papers] == ["arXiv:2501.07741."]
     assert list(citations("audit"))[1:] == []
+    assert list(sources(["own", "molrg", "molrg"])) == ["molrg"] and sources(["molrg"])["molrg"].endswith("2409.02426.")
 
 
 def test_a_missing_figure_is_an_error(written, tmp_path):

@@ -126,7 +126,7 @@ def test_end_to_end_and_resumed(sources, tmp_path, capsys):
         assert (out / file).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     check_statements(out, STUDY.presets["default"], constants=[48])  # numbers of a point
     page = (out / "report.html").read_text()
-    assert page.count("<img") == len(files) and set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}
+    assert page.count("<img") == len(files) + 1 and set(re.findall('(?:src|href)="(.{5})', page)) == {"data:"}
     assert "given the classes in turn" in page and "U-Net, subspaces of dimension" not in page
     metrics = json.loads((out / "metrics.json").read_text())
     name = next(iter(metrics["images"]))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, Num
+from jaxtyping import Float, Float64, Num
 
 from dgu.analysis.stats.estimates import Estimate
 from dgu.analysis.stats.resampling import t_interval
@@ -70,17 +70,30 @@ class MomentGaps:
 
     Attributes:
         sigmas: ``(levels,)``.
-        squared_error: mean of ``|e|^2 / d``, e the error ``x0 - D(x)``, ``(levels,)``.
-        second: mean of ``((v . e)^2 - sigma^2 v . J v) / d`` over examples, each with random signs v of its own, with
-            its interval over examples.
-        third: mean of ``((w . e) (v . e)^2 - sigma^4 w . D''(v, v)) / d`` likewise, with the unit vector ``w = x /
-            |x|``.
+        errors: ``|e|^2 / d`` of each example, e the error ``x0 - D(x)``, ``(levels, n)``.
+        seconds: ``(|e|^2 - sigma^2 v . J v) / d`` of each, with random signs v of its own, ``(levels, n)``.
+        thirds: ``((w . e) |e|^2 - sigma^4 w . D''(v, v)) / d`` likewise, with the unit vector ``w = x / |x|``.
     """
 
     sigmas: np.ndarray
-    squared_error: np.ndarray
-    second: Estimate
-    third: Estimate
+    errors: np.ndarray
+    seconds: np.ndarray
+    thirds: np.ndarray
+
+    @property
+    def squared_error(self) -> Float64[np.ndarray, " levels"]:
+        """Mean of ``errors`` over examples."""
+        return self.errors.mean(axis=1)
+
+    @property
+    def second(self) -> Estimate:
+        """Mean of ``seconds`` at each level, with its interval over examples."""
+        return t_interval(self.seconds)
+
+    @property
+    def third(self) -> Estimate:
+        """Mean of ``thirds`` at each level, with its interval over examples."""
+        return t_interval(self.thirds)
 
 
 def moment_gaps(
@@ -123,8 +136,7 @@ def moment_gaps(
         for part in _gaps(as_pytree(denoiser), key, stream(key, "signs"), blocks, numbers, levels.astype(rows.dtype))
     ]
     require(all(bool(np.isfinite(part).all()) for part in parts), "denoiser", "non-finite derivatives", "finite")
-    errors, second, third = parts
-    return MomentGaps(levels, errors.mean(axis=1), t_interval(second), t_interval(third))
+    return MomentGaps(levels, *parts)
 
 
 @jax.jit
@@ -136,10 +148,10 @@ def _gaps(
         v = jax.random.rademacher(example_key(jax.random.fold_in(signs, level), number), row.shape, row.dtype)
         value, change, bend = _derivatives(denoiser, x, sigma, v)
         error, variance = row - value, jnp.square(sigma)
-        w, along = x / jnp.sqrt(_dot(x, x)), jnp.square(_dot(v, error))
-        second = along - variance * _dot(v, change)
-        third = _dot(w, error) * along - jnp.square(variance) * _dot(w, bend)
-        return _dot(error, error) / x.size, second / x.size, third / x.size
+        w, squared = x / jnp.sqrt(_dot(x, x)), _dot(error, error)
+        second = squared - variance * _dot(v, change)
+        third = _dot(w, error) * squared - jnp.square(variance) * _dot(w, bend)
+        return squared / x.size, second / x.size, third / x.size
 
     found: tuple[Array, Array, Array] = over_levels(one, jnp.asarray(blocks), jnp.asarray(numbers), jnp.asarray(sigmas))
     return found

@@ -103,7 +103,9 @@ def singular_triplets(
         rows = np.minimum(np.arange(start, start + batch_size), number - 1)
         at = model, to_device(points[rows]), to_device(levels[rows])
         begin = np.asarray(draw(rows.astype(np.int32)), np.float64)
-        found = leading_triplets(_columns(_push, at, rows), _columns(_pull, at, rows), begin, tolerance, max_rounds)
+        found = leading_triplets(
+            _columns(_push, at, rows), _columns(transposed_products, at, rows), begin, tolerance, max_rounds
+        )
         real = min(batch_size, number - start)
         whole = {"values": found.values, "left": found.left, "right": found.right, "residuals": found.residuals}
         return {name: part[:real] for name, part in whole.items()} | {"rounds": np.asarray(found.rounds)}
@@ -153,7 +155,7 @@ def _push(
 
 
 @jax.jit
-def _pull(
+def transposed_products(
     denoiser: Denoiser, x: Float[Array, " b *event"], sigma: Float[Array, " b"], vectors: Float[Array, "b k *event"]
 ) -> Float[Array, "b k *event"]:
     """``J^T u`` for every vector."""

@@ -96,6 +96,9 @@ def test_other_denoisers_have_gaps(x64):
     assert abs(right.second.value[0]) < 4 * right.second.standard_error[0]
     gain = LAM / (LAM + 1)
     assert right.squared_error[0] == pytest.approx(gain.mean(), rel=0.1)
+    # The error alone is random here: signs leave the trace of a diagonal matrix as it is.
+    assert (3 * right.seconds[0]).var() == pytest.approx(2 * np.square(gain).sum(), rel=0.15)
+    assert right.errors.shape == right.seconds.shape == right.thirds.shape == (1, 3000)
     # E |x0 - 0.7 D|^2 = sum of posterior variances + 0.09 E |D|^2, and 0.7 of the first is what J says.
     exact = (0.09 * gain * LAM + 0.3 * gain).mean()
     assert wrong.second.value[0] == pytest.approx(exact, abs=4 * wrong.second.standard_error[0])

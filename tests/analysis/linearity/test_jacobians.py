@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dgu.analysis import perturbed_images, singular_triplets, subspace_overlap, vector_correlation
-from dgu.analysis.linearity.jacobians import _pull, _push, _step
+from dgu.analysis.linearity.jacobians import _push, _step, transposed_products
 from dgu.core.errors import InputError
 from dgu.models import ADMConfig, EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, MoLRGDenoiser
 from dgu.samplers import heun, karras_sigmas
@@ -102,7 +102,7 @@ def test_memory_is_linear_in_the_size_times_the_number():
     basis = np.linalg.qr(np.random.default_rng(0).standard_normal((size, 3)))[0].astype(np.float32)
     model = jax.tree.map(jnp.asarray, MoLRGDenoiser(np.ones(1), np.zeros((1, size)), basis[None], np.ones((1, 3)), 0.1))
     arguments = model, jnp.ones((1, size)), jnp.ones(1), jnp.ones((1, count, size))
-    for program in (_push, _pull):
+    for program in (_push, transposed_products):
         memory = program.lower(*arguments).compile().memory_analysis()
         assert memory.temp_size_in_bytes <= 24 * size * count * 4 < size * size * 4 / 50
 
