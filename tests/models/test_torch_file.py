@@ -105,6 +105,7 @@ def test_names_of_the_files(tmp_path, end):
     assert load(tmp_path, torch_zip(WEIGHTS, config=TINY), f"n{end}").network.unet.label_dim == 2
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")
 def test_pytorchs_own_files(tmp_path):
     torch = pytest.importorskip("torch")
     state = {name: torch.from_numpy(np.array(array)) for name, array in WEIGHTS.items()}
