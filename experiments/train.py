@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def command(argv: Sequence[str] | None = None) -> None:
     """What ``python -m experiments.train`` does: join the other processes, if any, and run the command line."""
-    begin("train", parallel.initialize)
+    begin("train", lambda: parallel.start(every_core=False))
     main(argv)
 
 

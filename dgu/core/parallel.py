@@ -30,12 +30,16 @@ _within = threading.local()
 
 
 def start(*, every_core: bool = True) -> None:
-    """What every program does first: ``initialize``, and if ``every_core`` is true ``use_every_core``. Must come before
-    any JAX computation.
+    """What every program does first: ``initialize``, and if ``every_core`` is true ``use_every_core``; several processes
+    then wait for each other. Must come before any JAX computation.
     """
     initialize()
     if every_core:
         use_every_core()
+    if jax.distributed.is_initialized():
+        # Processes on CPUs connect at their first common computation, and wait for half a minute only: it is now, when
+        # all have just begun, and not after each has worked alone for minutes.
+        barrier("started")
 
 
 def initialize() -> None:
