@@ -178,8 +178,9 @@ def report(config: Config, subject: Subject, found: Mapping[str, Any]) -> Findin
     deltas = np.stack([one["delta"].max(axis=1) for one in classes])
     heavier = sum(float(one["p"]) < _LEVEL / len(classes) for one in classes)
     size = analysis.proportion(test["size_p"] <= 0.05)
+    most = max(len(_functions(one)) for one in classes)
     return Findings(
-        f"All tails of {len(classes[0]['names'])} Lipschitz functions lie below 2 exp(-t^2 / 2 s^2) with s^2 the "
+        f"All tails of {most} Lipschitz functions lie below 2 exp(-t^2 / 2 s^2) with s^2 the "
         f"largest variance in any direction, but for a probability of {deltas[:, 0].max():.2g} (at most "
         f"{deltas[:, 2].max():.2g}). The calibrated test finds norm or projections heavier-tailed than those of a "
         f"Gaussian with the same moments in {heavier} of {len(classes)} classes; it rejects {size.value:.1%} of "
@@ -236,9 +237,9 @@ def _measured(
     return {
         "tails-bound": Noted(
             Estimate(*farthest, method="Clopper-Pearson"),
-            f"The largest delta of {len(classes[0]['names'])} functions and {len(classes)} classes, from "
-            f"{int(classes[0]['n'])} images of each class; the interval's upper limit holds for all functions, classes "
-            "and t together.",
+            f"The largest delta of {max(len(_functions(one)) for one in classes)} functions and {len(classes)} "
+            f"classes, from {int(classes[0]['n'])} images of each class; the interval's upper limit holds for all "
+            "functions, classes and t together.",
         ),
         # A p value is compared with its level: it is no estimate.
         "tails-as-gaussian": {
@@ -258,15 +259,10 @@ def _measured(
 
 def _figures(subject: Subject, found: Mapping[str, Any]) -> dict[str, Any]:
     classes, controls, test = found["classes"], found["controls"], found["test"]
-    functions = [str(name) for name in classes[0]["names"]]
     shown = {f"samples: {name}": one for name, one in zip(subject.class_names[:2], classes)} | {
         "control: Gaussian": tail_controls.of_control(controls, "gaussian"),
         "control: Student-t, 3 d.o.f.": tail_controls.of_control(controls, "student"),
     }
-    panels = [
-        plots.TailPanel(title, one["t"] / one["scale"][0], one["survival"], functions, int(one["n"]))
-        for title, one in shown.items()
-    ]
     kurtosis = plots.kurtosis_rows(
         subject.class_names,
         [str(name) for name in classes[0]["test_names"]],
@@ -276,16 +272,26 @@ def _figures(subject: Subject, found: Mapping[str, Any]) -> dict[str, Any]:
     )
     data = f"n = {POWER_ROWS:,}, d = {DIMENSION}"
     return {
-        "tails": plots.tail_panels(panels),
+        "tails": plots.tail_panels(_panels(shown)),
         "tail_kurtosis": kurtosis,
         "tail_test": plots.calibration(test["size_p"], (*DEGREES, np.inf), test["rates"], data=data),
         "coupling": coupling.drawn(found["coupling"]),
     }
 
 
+def _panels(shown: Mapping[str, Mapping[str, np.ndarray]]) -> list[plots.TailPanel]:
+    return [
+        plots.TailPanel(title, one["t"] / one["scale"][0], one["survival"], _functions(one), int(one["n"]))
+        for title, one in shown.items()
+    ]
+
+
+def _functions(one: Mapping[str, np.ndarray]) -> list[str]:
+    """Names of the functions of a class: those that are constant on its samples are left out."""
+    return [str(name) for name in one["names"]]
+
+
 def _table(names: Sequence[str], classes: Sequence[Mapping[str, np.ndarray]]) -> study.Table:
-    functions = [str(name) for name in classes[0]["names"]]
-    places = functions.index("norm"), functions.index("leading 0")
     rows = [
         (
             name,
@@ -297,6 +303,7 @@ def _table(names: Sequence[str], classes: Sequence[Mapping[str, np.ndarray]]) ->
             float(one["p"]),
         )
         for name, one in zip(names, classes)
+        for places in [[_functions(one).index(function) for function in ("norm", "leading 0")]]
     ]
     quantities = ("psi_2 scale", "kurtosis", "Hill index")
     heads = [head for of in quantities for head in (f"{of} of the norm", "of the leading direction")]

@@ -82,6 +82,22 @@ def test_heavy_tails_are_found():
     assert found["p"] == 1 / 200 and found["function_p"].min() == found["p"] and len(found["test_names"]) == 6
 
 
+def test_a_function_that_is_constant_on_one_class_is_left_out_of_that_class_alone():
+    """As the largest pixel is where every image of a class has a saturated one."""
+    images = gaussian_images(n=64)
+    images[1, :, 0, 0] = 4.0
+    two = subject(images)
+    found = [tails.class_tails(tails.PRESETS["smoke"], two, jax.random.key(0), number) for number in (0, 1)]
+    names = [list(one["names"]) for one in found]
+    assert "max" in names[0] and "max" not in names[1]
+    panels = tails._panels(dict(zip(("first", "second"), found)))
+    assert [len(panel.names) for panel in panels] == [len(panel.survival) for panel in panels]
+    rows = tails._table(("first", "second"), found).rows
+    for row, one, own in zip(rows, found, names):
+        leading = one["psi2"][0, own.index("leading 0")]
+        assert row[3] == f"{leading / tails.GAUSSIAN_PSI2:.3g}"
+
+
 def test_spectra_of_gaussian_images(sections):
     section = sections["spectra"][0]
     claims = {claim.id: claim for claim in section.claims}
