@@ -78,7 +78,7 @@ np.savez("training_images.npz", images=training_images, labels=training_labels)
 # ## Audit
 #
 # Are training images copied, do means and covariances fit? Each number stands beside that of held-out real images. This is the smallest
-# size, and two of eight parts; without `--preset` and `--parts` it takes minutes.
+# size, and two of its parts; without `--preset` and `--parts` it takes minutes.
 
 # %%
 from IPython.display import Image

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgu.core.errors import require
+from dgu.core.errors import InputError, require
 from dgu.data import SampleStore
 from dgu.data.comparable import check_apart, check_comparable, check_images
 from dgu.data.formats import is_latent
@@ -53,7 +53,12 @@ def read(
         with reading(option, value, value):
             pixels, labels = SampleStore.existing(value).read_equally()
         return Images(clipped(pixels), labels if len(np.unique(labels)) > 1 else None), ()
-    found = load_images(option, value, split, size, value_range=None if value_range is None else tuple(value_range))
+    ends = None if value_range is None else tuple(value_range)
+    try:
+        found = load_images(option, value, split, size, value_range=ends)
+    except InputError as error:
+        # Presets name splits, too: the option that mends it is told.
+        raise InputError(str(error).replace(": split = ", f": --{option}-split = ")) from error
     several = len(found.class_names) > 1
     return Images(found.images, found.labels if several else None), found.class_names if several else ()
 

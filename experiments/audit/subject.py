@@ -150,9 +150,10 @@ def describe(config: Options, subject: Subject, directory: RunDirectory) -> Mate
         f"{held} held-out images, {aside}; all of {height} x {width} x {channels} numbers.",
     )
     rows = {"samples": subject.samples, "reference": subject.reference, "held-out": subject.held}
-    # One of the samples of the network after another would all be of one class.
-    apart = {row: one.pixels[:: max(1, len(one) // SHOWN)] for row, one in rows.items()}
-    return Materials(" ".join(filter(None, said)), in_pictures(apart, subject.decoder))
+    # In their order they may be of one class, and at equal distances, too.
+    some = {row: np.random.default_rng(config.seed).permutation(len(one))[:SHOWN] for row, one in rows.items()}
+    shown = {row: one.pixels[some[row]] for row, one in rows.items()}
+    return Materials(" ".join(filter(None, said)), in_pictures(shown, subject.decoder))
 
 
 def plan(config: Options) -> tuple[Subject, list[Cost]]:

@@ -30,6 +30,10 @@ from experiments.study.run_directory import RunDirectory
 ConfigT = TypeVar("ConfigT")
 
 
+#: What is said first of a run of the smallest preset.
+SMOKE = "A run of the preset smoke: it shows that the program works. Its numbers mean nothing."
+
+
 def run_experiment(
     presets: Mapping[str, ConfigT],
     run: Callable[[ConfigT, RunDirectory], Report],
@@ -167,6 +171,8 @@ def carry_out(
                 _write(directory, report, order)
         if is_lead():
             if claims:
+                if order.preset == "smoke":
+                    say(SMOKE)
                 say(claims_table(claims, width=max(60, min(shutil.get_terminal_size().columns, 120))))
                 if chance := by_chance(claims):
                     say(chance)
@@ -231,5 +237,6 @@ def _write(directory: RunDirectory, report: Report, order: Order) -> None:
     directory.write_text("metrics.csv", as_table(metrics))
     if not (order.report_only or (directory.path / ENVIRONMENT).exists()):
         directory.write_json(ENVIRONMENT, dict(environment()))
-    write_report(directory, report, config_to_json(order.config), order.command)
+    notice = SMOKE if order.preset == "smoke" and report.claims else ""
+    write_report(directory, report, config_to_json(order.config), order.command, notice)
     write_claims(directory, report.claims)

@@ -134,7 +134,8 @@ CONTROLS = (
 #: What checks of the program are.
 CHECKS = (
     "Checks of the program are statements that can be false only if the program is wrong, such as a formula against "
-    "another form of itself. They are not counted among the claims."
+    "another form of itself, or if there are too few images for what it approximates, as in runs of the preset smoke. "
+    "They are not counted among the claims."
 )
 
 #: Columns of the table of claims, after the claim itself.
@@ -144,7 +145,9 @@ _SCREEN = 130
 _MARKS = {"supported": "✓", "not supported": "✗", "undecided": "?", "not applicable": "–"}
 
 
-def write_report(directory: RunDirectory, report: Report, config: Mapping[str, Any], command: str = "") -> None:
+def write_report(
+    directory: RunDirectory, report: Report, config: Mapping[str, Any], command: str = "", notice: str = ""
+) -> None:
     """Write ``report.html``. ``FileNotFoundError`` if a figure it names is not in the directory.
 
     Args:
@@ -152,6 +155,7 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
         report: what the study returned.
         config: the configuration as ``config_to_json`` gives it.
         command: what makes the run again.
+        notice: what is to be known before anything else is read.
     """
     timings = directory.timings()
     times = [*timings.items(), ("total", sum(timings.values()))]
@@ -162,6 +166,7 @@ def write_report(directory: RunDirectory, report: Report, config: Mapping[str, A
     parts = [
         f"<h1>{html.escape(report.title)}</h1>",
         *([f'<p class="question">{html.escape(report.question)}</p>'] if report.question else []),
+        *([f"<p><strong>{html.escape(notice)}</strong></p>"] if notice else []),
         f'<div class="answer">{"".join(f"<p>{html.escape(line)}</p>" for line in report.answer.splitlines())}</div>',
         *([_source(report.citations[1:])] if report.citations[1:] else []),
         *_about(directory, report),
