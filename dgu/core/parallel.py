@@ -30,8 +30,8 @@ _within = threading.local()
 
 
 def start(*, every_core: bool = True) -> None:
-    """What every program does first: ``initialize``, and if ``every_core`` is true ``use_every_core``; several processes
-    then wait for each other. Must come before any JAX computation.
+    """What every program does first: ``initialize``, and if ``every_core`` is true ``use_every_core``; several
+    processes then wait for each other. Must come before any JAX computation.
     """
     initialize()
     if every_core:
