@@ -48,8 +48,8 @@ class Cost:
 
 #: What is said below the table.
 OF_TRACES = (
-    "memory: of networks estimated from the order of their operations, as if a compiler computed elementwise chains "
-    "where they are read. Programs of CPUs hold more: trainings about twice as much, transformers up to five times. "
+    "memory: that of networks is estimated from the order of their operations, as if a compiler computed chains of "
+    "elementwise ones where they are read. Programs of CPUs hold more: trainings about twice as much, transformers up to five times. "
     "--probe compiles and runs a batch of each stage, and says what it holds."
 )
 

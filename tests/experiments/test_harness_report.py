@@ -212,9 +212,9 @@ def test_a_missing_figure_is_an_error(written, tmp_path):
 
 def test_cost_table_sums_but_takes_the_largest_memory():
     text = cost_table([Cost("sample", 3500, 1.5e12, 2e9, 5e6), Cost("fit", 0, 5e11, 3e9, 1e6)])
-    total = next(line for line in text.splitlines() if line.startswith("total")).split("  ")
+    total = text.splitlines()[5].split("  ")
     assert [cell.strip() for cell in total if cell.strip()] == ["total", "3,500", "2 T", "3 GB", "0 B", "6 MB"]
-    assert len({len(line) for line in text.splitlines()}) == 1
+    assert len({len(line) for line in text.splitlines()[:6]}) == 1
     shown = [scaled(value, "B") for value in (0, 999, 999.7, 12_345, 1e18, 3e21, 3e27)]
     assert shown == ["0 B", "999 B", "1 kB", "12.3 kB", "1 EB", "3 ZB", "3e+03 YB"]
     assert scaled(2e6) == "2 M"
