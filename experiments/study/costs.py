@@ -49,8 +49,8 @@ class Cost:
 #: What is said below the table.
 OF_TRACES = (
     "memory: that of networks is estimated from the order of their operations, as if a compiler computed chains of "
-    "elementwise ones where they are read. Programs of CPUs hold more: trainings about twice as much, transformers up to five times. "
-    "--probe compiles and runs a batch of each stage, and says what it holds."
+    "elementwise ones where they are read. Programs of CPUs hold more: trainings about twice as much, transformers up "
+    "to five times. --probe compiles and runs a batch of each stage, and says what it holds."
 )
 
 
