@@ -17,6 +17,7 @@ from dgu.analysis.moments.power_laws import planted_exponents
 from dgu.analysis.stats.estimates import Estimate, standard_deviation
 from dgu.analysis.stats.pools import pool_variance, pooled_interval
 from dgu.analysis.stats.resampling import geometric_mean
+from experiments.explain.identities import share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +174,13 @@ def ratio(rng: np.random.Generator, repeats: int) -> Draws:
     return Draws.of(analysis.independent_ratio(a, b), 0.5)
 
 
+def dependent_ratio(rng: np.random.Generator, repeats: int) -> Draws:
+    """The ratio of the means of 40 exponential values and of others that go along with them."""
+    errors = exponential(rng, (repeats, 40))
+    values = 0.3 * errors + 0.3 * normal(rng, (repeats, 40))
+    return Draws.of(analysis.t_interval(share(values, errors, 1.0)), 0.3)
+
+
 def difference(rng: np.random.Generator, repeats: int) -> Draws:
     """The difference of the means of two sets of ten blocks."""
     a, b = (analysis.t_interval(normal(rng, (repeats, 10))) for _ in range(2))
@@ -314,6 +322,7 @@ CASES = (
     Case("standard deviation", "1,000 normal values", "concentration: coupling", deviation_of(1000, normal), 4),
     Case("standard deviation", "1,000 exponential values", "the same", deviation_of(1000, exponential), 4),
     Case("ratio of independent estimates", "means of 400 exponential values", "audit", ratio),
+    Case("t of a ratio of dependent means", "40 images, exponential errors", "explain: identities", dependent_ratio),
     Case("difference of independent estimates", "means of 10 blocks", "audit: Frechet distance", difference),
     Case("normal", "mean of 200 lognormal values", "generalization: KL three ways; molrg: losses", mean_by_normal, 4),
     Case("Hill's index, normal", "800 values of t with 3 degrees", "concentration: tails", hill, 8),

@@ -43,14 +43,23 @@ def draw(count, seed):
 TRAIN, HELD, SAMPLES = draw(2000, 0), draw(100, 1), draw(100, 2)
 
 
-def section(tmp_path, law, **changed):
+def own_law(variances=VARIANCES):
+    """The denoiser of the law that all images are drawn from, which saw none of them; or with other variances."""
+    basis = np.eye(SIDE**2, dtype=np.float32)
+    return GaussianDenoiser(np.zeros((SIDE, SIDE, 1), np.float32), basis, variances)
+
+
+REFERENCE, HELD_OUT = Images(TRAIN, None), Images(HELD, None)
+
+
+def section(tmp_path, law, train=REFERENCE, held=HELD_OUT, config=CONFIG):
     """The part on reference and held-out images of one Gaussian, with a network that is a closed form."""
     network = law and SimpleNamespace(
         denoiser=Ranged(law), network=SimpleNamespace(shape=(SIDE, SIDE, 1), unet=SimpleNamespace(label_dim=0))
     )
-    subject = Subject(Images(SAMPLES, None), Images(TRAIN, None), Images(HELD, None), network=network, **changed)
+    subject = Subject(Images(SAMPLES, None), train, held, network=network)
     directory = RunDirectory.open(tmp_path / "run", STUDY.presets["smoke"])
-    found = clocks.PART.section(CONFIG, subject, directory, 0)
+    found = clocks.PART.section(config, subject, directory, 0)
     return found, {claim.id: claim for claim in found.claims}
 
 
@@ -64,11 +73,7 @@ def test_the_level_of_collapse_of_a_gaussian_is_that_of_its_law(tmp_path):
 
 @pytest.mark.parametrize("memorises", [True, False])
 def test_a_network_that_repeats_its_training_images_brings_them_back(tmp_path, memorises):
-    law = EmpiricalDenoiser(TRAIN)
-    if not memorises:
-        basis = np.eye(SIDE**2, dtype=np.float32).reshape(SIDE, SIDE, 1, -1)
-        law = GaussianDenoiser(np.zeros((SIDE, SIDE, 1), np.float32), basis.reshape(SIDE**2, -1), VARIANCES)
-    found, claims = section(tmp_path, law)
+    found, claims = section(tmp_path, EmpiricalDenoiser(TRAIN) if memorises else own_law())
     value = claims["audit-returns"].value
     if memorises:
         # Nearly all of the weight is the image's own at half the level of collapse.
@@ -76,6 +81,25 @@ def test_a_network_that_repeats_its_training_images_brings_them_back(tmp_path, m
     else:
         assert abs(value - 0.5) < 0.15 and claims["audit-returns"].verdict != "not supported"
     assert "closer" in found.metrics
+
+
+def test_the_order_of_a_file_does_not_make_its_images_return(tmp_path):
+    """A law that draws all images together brings faint ones back nearer: the first of a file that is sorted so."""
+    order = np.argsort(np.square(TRAIN).sum(axis=(1, 2, 3)))
+    _, claims = section(tmp_path, own_law(0.05 + 0 * VARIANCES), train=Images(TRAIN[order], None))
+    assert abs(claims["audit-returns"].value - 0.5) < 0.15
+
+
+def test_images_of_one_labelled_class_have_no_clocks_of_classes(tmp_path):
+    three = Images(TRAIN, np.full(len(TRAIN), 3)), Images(HELD, np.full(len(HELD), 3))
+    found, claims = section(tmp_path, own_law(), *three)
+    assert not any("speciation" in name for name in found.metrics)
+    assert claims["audit-collapse"].verdict == "supported"
+
+
+def test_a_covariance_of_few_images_gives_no_verdict_on_collapse(tmp_path):
+    _, claims = section(tmp_path, None, config=dataclasses.replace(CONFIG, images=2 * SIDE**2 - 1))
+    assert claims["audit-collapse"].verdict == "not applicable"
 
 
 def test_returns_need_a_level_that_the_network_takes(tmp_path, monkeypatch):
