@@ -105,10 +105,10 @@ def test_a_whole_audit_leaves_a_report_with_every_claim_and_figure(finished):
     assert "not supported" not in {verdicts[id] for id in CLAIM_IDS if id != "audit-membership"}
     for file in FIGURE_FILES:
         assert (out / file).read_bytes()[:4] == b"\x89PNG"
-    page = (out / "report.html").read_text()
-    assert (
-        page.count("data:image/png;base64,") == len(FIGURE_FILES) + 1 and "<script" not in page and "http" not in page
-    )
+    # Pictures may spell anything.
+    page = re.sub(r'base64,[^"]*', "base64,", (out / "report.html").read_text())
+    assert page.count("data:image/png;base64,") == len(FIGURE_FILES) + 1
+    assert "<script" not in page and "http" not in page
     for title in ("Memorisation", "Moments and spectra", "Tails", "Class balance", "Universality", "Membership"):
         assert f">{title}" in page
     metrics = json.loads((out / "metrics.json").read_text())

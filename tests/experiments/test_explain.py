@@ -198,7 +198,7 @@ def test_widths_are_octaves_between_two_shares_of_the_range():
         ("--size 7", "data = 'fashion-mnist-mini': images of shape = (7, 7, 1): must be (14, 14, 1), the network's"),
         ("--parts finite --finite.sizes 5000", "finite.sizes = (5000,): must be at most 250"),
         ("--parts clocks --clocks.sigmas 0.001 1", "clocks.sigmas = (0.001, 1.0): must be above 0.002"),
-        ("--parts identities --identities.held-out 25", "identities.held_out = 25: must be a multiple of 10"),
+        ("--parts identities --identities.held-out 25", "--identities.held-out = 25: must be a multiple of 10"),
         ("--parts learning --learning.points 8 8", "--learning.points = (8, 8): must be two or more, rising"),
         ("--parts learning --learning.components 500", "learning.components = 500: must be at most 196"),
     ],
