@@ -49,8 +49,9 @@ FIGURES = (
         "clocks_levels",
         "Left: mean weight of a training image in the exact denoiser's output at noisy versions of it, 1 where it can "
         "only be copied. Middle: the share of held-out images that keep their class, as a classifier reads it, when "
-        "they are noised to a level and sampled back by the network. Right: by how much the log odds of an image's own "
-        "class stand out from their fluctuation (1: speciation). Bands: 95 % intervals over images.",
+        "they are noised to a level and sampled back by the network; a class-conditional one is asked for the next "
+        "class. Right: by how much the log odds of an image's own class stand out from their fluctuation (1: "
+        "speciation). Bands: 95 % intervals over images.",
     ),
     Figure(
         "clocks_risk",
@@ -146,14 +147,20 @@ PRESETS = {
 
 def skips(config: Config, subject: Subject) -> str:
     """Why there are no clocks of classes."""
-    if len(subject.sets[0].class_names) < 2:
+    train, held = (np.unique(images.labels) for images in subject.sets)
+    if len(train) < 2:
         return "the images have no labels of two or more classes"
+    if not np.isin(held, train).all():
+        return "the held-out images have classes that the training images have not"
     return "" if min(subject.shape[:2]) >= 4 else "the classifier needs images of 4 x 4 pixels or more"
 
 
 def check(config: Config, subject: Subject) -> None:
-    """The window fits, and there are enough held-out images."""
+    """The window fits, there are enough held-out images, and an image of each class."""
     subject.check()
+    there = len(np.unique(subject.sets[0].labels))
+    least = f"at least {there}, the number of classes of the training images"
+    require(config.images >= there, config.name("images"), config.images, least)
     side = min(subject.shape[:2])
     sound = config.window % 2 == 1 and config.window <= side
     require(sound, config.name("window"), config.window, f"odd and at most {side}, the smaller side of the images")

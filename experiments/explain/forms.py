@@ -281,10 +281,11 @@ def measure(config: Config, subject: Subject, run: Run) -> Found:
     forms = tuple(config.design(stream(run.key, "clusters")).forms())
     network, random = subject.pretrained.denoiser, subject.random
 
-    def of(build: Callable[[Any], Any], inputs: np.ndarray) -> dict[str, np.ndarray]:
-        found = np.empty_like(inputs)
+    def of(build: Callable[[Any], Any], inputs: np.ndarray, levels: np.ndarray) -> dict[str, np.ndarray]:
+        found = np.zeros_like(inputs)  # Also where a level is not asked for.
         for group in groups:
-            found[:, group.held] = denoised(build(group), inputs[:, group.held], sigmas)
+            at = np.ix_(levels, group.held)
+            found[at] = denoised(build(group), inputs[at], sigmas[levels])
         return {"images": found}
 
     controls: dict[str, Callable[[Any], Any]] = {
@@ -294,11 +295,11 @@ def measure(config: Config, subject: Subject, run: Run) -> Found:
         RANDOM: lambda group: subject.of(random, group),
         SECOND: lambda group: subject.of(subject.trained(run.directory)[-1][1], group),
     }
-    outputs = {}
+    outputs, every = {}, np.arange(len(sigmas))
     with Progress("closed forms", total=len(forms) + len(controls), unit="denoisers") as bar:
         for name, build in (*controls.items(), *((form.name, form.build) for form in forms)):
             slug = name.lower().replace(" ", "-")
-            outputs[name] = run.stage(slug, of, build, noisy)["images"]
+            outputs[name] = run.stage(slug, of, build, noisy, every)["images"]
             bar.update(1)
     found = Found(sigmas, noisy, outputs, forms, scores.halves(len(groups), config.held_out))
     nearest = found.nearest()
@@ -306,7 +307,9 @@ def measure(config: Config, subject: Subject, run: Run) -> Found:
     there = {}
     with Progress("other data", total=len(builds), unit="denoisers") as bar:
         for name, build in builds.items():
-            there[name] = run.stage(f"elsewhere-{name.lower().replace(' ', '-')}", of, build, other)["images"]
+            slug = f"elsewhere-{name.lower().replace(' ', '-')}"
+            needed = every if name in controls else np.flatnonzero([form.name == name for form in nearest])
+            there[name] = run.stage(slug, of, build, other, needed)["images"]
             bar.update(1)
     chosen = np.stack([there[form.name][level] for level, form in enumerate(nearest)])
     return replace(found, elsewhere=scores.nmse(chosen, there[NETWORK], there[SKIP]))

@@ -72,10 +72,10 @@ class Config(Options, prefix="learning"):
     """Noise level at which their gains are measured."""
     held_out: int = option(200, ge=20)
     """Held-out images that are noised and denoised."""
-    dimension: int = option(12, ge=1)
+    dimension: int = option(12, ge=1, le=1024)
     """Dimension of the points that random features learn."""
-    features: int = option(384, ge=2)
-    """Random features."""
+    features: int = option(384, ge=2, le=8192)
+    """Random features, whose Gram matrices are held and decomposed."""
     points: tuple[int, ...] = option((12, 24, 48, 96), ge=2)
     """Numbers of training points, rising."""
     draws: int = option(6, ge=2)
@@ -233,9 +233,10 @@ def _drawn(config: Config, found: Found, gains: np.ndarray, times: np.ndarray) -
 
 
 def costs(config: Config, plan: Plan) -> list[Cost]:
-    """Evaluations of the second network, as if it were the one studied."""
+    """Evaluations of the second network, as if it were the one studied, and the random features."""
     count = len(plan.config.second.updates) * config.held_out
-    return [evaluation_cost(plan.network, "learning", count, 1)]
+    features = timescales.cost(config.dimension, config.features, config.points, config.draws)
+    return [evaluation_cost(plan.network, "learning", count, 1), features]
 
 
 PART = Part(

@@ -12,6 +12,7 @@ import pytest
 
 from dgu.analysis import ClassSeparation, flow_gains, gaussian_fit_kl
 from dgu.core.errors import InputError
+from dgu.data import write_npz
 from dgu.models import EmpiricalDenoiser, GaussianDenoiser
 from dgu.samplers import gaussian_flow
 from experiments.explain import STUDY, clocks, finite, forms, forms_report, hierarchy, learning, scores
@@ -201,6 +202,7 @@ def test_widths_are_octaves_between_two_shares_of_the_range():
         ("--parts identities --identities.held-out 25", "--identities.held-out = 25: must be a multiple of 10"),
         ("--parts learning --learning.points 8 8", "--learning.points = (8, 8): must be two or more, rising"),
         ("--parts learning --learning.components 500", "learning.components = 500: must be at most 196"),
+        ("--parts learning --learning.features 1000000", "--learning.features = 1000000: must be in [2, 8192]"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(options, message, tmp_path, capsys):
@@ -210,6 +212,75 @@ def test_what_cannot_be_used_is_refused_in_one_line(options, message, tmp_path, 
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and message in lines[0]
     assert not (tmp_path / "run" / "stages").exists()
+
+
+@pytest.fixture
+def labelled(tmp_path, capsys):
+    """Runs the part clocks on images of so many classes, of which some occur; what it printed on standard error."""
+
+    def run(names, labels, *options):
+        images = RNG.uniform(-1, 1, size=(len(labels), 8, 8, 1)).astype(np.float32)
+        write_npz(tmp_path / "set.npz", images, np.array(labels), names)
+        own = [
+            "--preset",
+            "smoke",
+            "--parts",
+            "clocks",
+            "--checkpoint",
+            "untrained",
+            "--data",
+            str(tmp_path / "set.npz"),
+        ]
+        own += [
+            "--split",
+            "train",
+            "--heldout-split",
+            "train",
+            "--size",
+            "8",
+            "--images",
+            "8",
+            "--out",
+            str(tmp_path / "run"),
+            *options,
+        ]
+        try:
+            STUDY.main(own)
+        except SystemExit as end:
+            return end.code, capsys.readouterr().err.strip().splitlines()
+        return 0, (tmp_path / "run" / "report.html").read_text()
+
+    return run
+
+
+def test_more_classes_than_images_of_the_clocks_are_refused(labelled, tmp_path):
+    names = [f"class {place}" for place in range(24)]
+    code, lines = labelled(names, np.tile(np.arange(24), 6), "--clocks.images", "23")
+    assert code == 2 and len(lines) == 1
+    assert "clocks.images = 23: must be at least 24, the number of classes of the training images" in lines[0]
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_labels_of_one_class_have_no_clocks(labelled):
+    code, report = labelled(["one", "two"], np.zeros(80, int))
+    assert code == 0 and "Skipped clocks: the images have no labels of two or more classes." in report
+
+
+def test_held_out_images_of_other_classes_have_no_clocks():
+    def why(train, held):
+        sets = [SimpleNamespace(labels=np.array(labels), class_names="abc") for labels in (train, held)]
+        return clocks.skips(clocks.PRESETS["smoke"], SimpleNamespace(sets=sets, shape=(8, 8, 1)))
+
+    assert "no labels of two or more" in why([1, 1], [1]) and not why([0, 2, 2], [2])
+    assert "classes that the training images have not" in why([0, 1], [0, 2])
+
+
+def test_gram_matrices_of_random_features_are_in_the_costs(capsys):
+    options = ["--parts", "learning", "--learning.features", "8192", "--dry-run"]
+    STUDY.main(options)
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("learning: random features"))
+    # Three matrices of 8192 x 8192 numbers of 8 bytes on a device, and five on the host beside paths of 160 times.
+    assert "1.82 GB" in row and "3.44 GB" in row
 
 
 def test_levels_that_the_network_does_not_take_are_refused():

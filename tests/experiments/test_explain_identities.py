@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from dgu.core.keys import stream
+from dgu.core.noisy import noisy_batch
 from dgu.models import GaussianDenoiser
-from experiments.explain import forms, identities, timescales
+from experiments.explain import forms, identities, scores, timescales
+from experiments.explain.family import ByLevel, Form
 from experiments.explain.subject import Group
 
 KEY = jax.random.key(0)
@@ -109,14 +111,72 @@ def test_powers_of_training_times():
     never = timescales.claims_of(replace(found, memorisation=np.where(sizes == 64, np.inf, times)))
     assert "do not memorise" in never["learning-memorises"].reason
     assert float(never["learning-generalises"].value) == pytest.approx(0, abs=1e-12)
+    neither = timescales.claims_of(replace(found, generalisation=np.full((3, 3), np.inf)))
+    assert "do not generalise" in neither["learning-generalises"].reason
     timescales.drawn(replace(found, memorisation=np.full((3, 3), np.inf)))
 
 
-def test_random_features_memorise_later_with_more_points_and_generalise_when_they_did():
-    found = timescales.measure(4, 64, (8, 16), 2, stream(jax.random.key(1), "x"))
-    assert (found["memorisation"][:, 1] > 3 * found["memorisation"][:, 0]).all()
+def test_random_features_memorise_later_with_more_points_whatever_the_number_of_noises(monkeypatch):
+    sizes, key = (12, 96), stream(jax.random.key(1), "x")
+    found = timescales.measure(12, 128, sizes, 1, key)
+    assert (found["memorisation"][:, 1] > 8 * found["memorisation"][:, 0]).all()
     assert found["generalisation"].max() < 1.5 * found["generalisation"].min() and np.isfinite(found["losses"]).all()
     assert (found["memorisation"] > 2 * found["generalisation"]).all()
+    monkeypatch.setattr(timescales, "_NOISES", 2 * timescales._NOISES)
+    monkeypatch.setattr(timescales, "_FEW_NOISES", 2 * timescales._FEW_NOISES)
+    twice = timescales.measure(12, 128, sizes, 1, key)
+    # 0.02 here; where all points share 1024 noises that are doubled, 0.08.
+    for name in ("memorisation", "generalisation"):
+        moved = timescales.powers(np.array(sizes), twice[name]) - timescales.powers(np.array(sizes), found[name])
+        assert 0 < np.abs(moved).max() < 0.04
+
+
+def test_only_the_needed_levels_of_the_nearest_forms_are_computed_on_shuffled_images(monkeypatch):
+    """Three forms, each of which is the network at one of four levels, or two."""
+    images = lopsided(24)
+    gaussian = GaussianDenoiser.fit(images)
+    best = {"one": (10.0, 2.0), "two": (0.5,), "three": (0.1,)}
+
+    def law(name):
+        return ByLevel(
+            np.array([10.0, 2.0, 0.5, 0.1], np.float32),
+            np.array([int(sigma not in best[name]) for sigma in (10.0, 2.0, 0.5, 0.1)], np.int32),
+            (gaussian, identities.Scaled(gaussian, 0.5)),
+        )
+
+    config = SimpleNamespace(
+        levels=4, sigma_min=0.1, sigma_max=10.0, held_out=24, name=str,
+        design=lambda key: SimpleNamespace(forms=lambda: [Form(n, lambda group, n=n: law(n)) for n in best]),
+    )  # fmt: skip
+    network, skip = identities.Scaled(gaussian, 0.9), identities.Scaled(gaussian, 0.1)
+    subject = SimpleNamespace(
+        levels=lambda *range: np.array([10.0, 2.0, 0.5, 0.1]), inputs=lambda name, count: images,
+        groups=lambda count: [Group(None, images, np.zeros(24, int), rows) for rows in np.arange(24).reshape(2, 12)],
+        pretrained=SimpleNamespace(denoiser=network), random=skip, skip=skip, of=lambda denoiser, group: denoiser,
+        trained=lambda directory: [(1, network)],
+    )  # fmt: skip
+    asked, stored = forms.denoised, {}
+
+    def stage(name, compute, *args):
+        stored[name] = compute(*args)
+        return stored[name]
+
+    run = SimpleNamespace(key=KEY, seed=0, directory=None, stage=stage)
+    counted = []
+    monkeypatch.setattr(forms, "denoised", lambda d, x, sigmas: counted.append(sigmas.tolist()) or asked(d, x, sigmas))
+    found = forms.measure(config, subject, run)
+    assert [form.name for form in found.nearest()] == ["one", "one", "two", "three"]
+    # Of two groups: the network and the skip at all levels, the forms at their own.
+    assert counted[-10::2] == [[10.0, 2.0, 0.5, 0.1]] * 2 + [list(levels) for levels in best.values()]
+    other = np.stack(
+        [
+            np.asarray(noisy_batch(KEY, forms.shuffled(images, 0), np.float32(sigma), level))
+            for level, sigma in enumerate(found.sigmas)
+        ]
+    )
+    every = {name: asked(one, other, found.sigmas) for name, one in (("n", network), ("s", skip), ("g", gaussian))}
+    np.testing.assert_array_equal(found.elsewhere, scores.nmse(every["g"], every["n"], every["s"]))
+    assert (stored["elsewhere-two"]["images"][[0, 1, 3]] == 0).all()
 
 
 def test_shuffled_images_have_the_same_pixels_in_one_other_order():
