@@ -13,7 +13,7 @@ import pytest
 from dgu.analysis import ClassSeparation, flow_gains, gaussian_fit_kl
 from dgu.core.errors import InputError
 from dgu.data import write_npz
-from dgu.models import EmpiricalDenoiser, GaussianDenoiser
+from dgu.models import ADMConfig, EDMNetwork, EmpiricalDenoiser, GaussianDenoiser, save_network
 from dgu.samplers import gaussian_flow
 from experiments.explain import STUDY, clocks, finite, forms, forms_report, hierarchy, learning, scores
 from experiments.explain.family import MIXTURE, POINTS, ByLevel, Design
@@ -221,29 +221,12 @@ def labelled(tmp_path, capsys):
     def run(names, labels, *options):
         images = RNG.uniform(-1, 1, size=(len(labels), 8, 8, 1)).astype(np.float32)
         write_npz(tmp_path / "set.npz", images, np.array(labels), names)
-        own = [
-            "--preset",
-            "smoke",
-            "--parts",
-            "clocks",
-            "--checkpoint",
-            "untrained",
-            "--data",
-            str(tmp_path / "set.npz"),
-        ]
-        own += [
-            "--split",
-            "train",
-            "--heldout-split",
-            "train",
-            "--size",
-            "8",
-            "--images",
-            "8",
-            "--out",
-            str(tmp_path / "run"),
-            *options,
-        ]
+        unet = ADMConfig(8, 1, 1, model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=())
+        network = EDMNetwork(unet)
+        save_network(tmp_path / "net.npz", network, network.init(KEY), {})
+        own = ["--preset", "smoke", "--parts", "clocks", "--checkpoint", str(tmp_path / "net.npz")]
+        own += ["--data", str(tmp_path / "set.npz"), "--split", "train", "--heldout-split", "train", "--size", "8"]
+        own += ["--images", "8", "--out", str(tmp_path / "run"), *options]
         try:
             STUDY.main(own)
         except SystemExit as end:
@@ -257,7 +240,7 @@ def test_more_classes_than_images_of_the_clocks_are_refused(labelled, tmp_path):
     names = [f"class {place}" for place in range(24)]
     code, lines = labelled(names, np.tile(np.arange(24), 6), "--clocks.images", "23")
     assert code == 2 and len(lines) == 1
-    assert "clocks.images = 23: must be at least 24, the number of classes of the training images" in lines[0]
+    assert "--clocks.images = 23: must be at least 24, the number of classes of the training images" in lines[0]
     assert not (tmp_path / "run" / "stages").exists()
 
 
