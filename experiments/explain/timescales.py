@@ -137,7 +137,7 @@ def cost(dimension: int, width: int, sizes: tuple[int, ...], draws: int) -> Cost
         flop=draws * (products + 2 * len(sizes) * _DECOMPOSED * width**3),
         memory=8 * (3 * width**2 + 2 * _POINTS * _FEW_NOISES * (width + dimension)),
         host=8 * (5 * width**2 + 6 * path * width),
-        about="Random features: Gram matrices of all features, decomposed in double precision.",
+        about="Gram matrices of all features are decomposed in double precision.",
     )
 
 
