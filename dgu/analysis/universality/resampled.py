@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import jax
 import numpy as np
 from jaxtyping import Float, Num
 from threadpoolctl import threadpool_limits
@@ -44,8 +45,8 @@ def on_new_pool(
         splits: how many.
         measure: the design, on the sets drawn and a number of a split. Splits are measured in threads of their own, in
             which one thread computes the products of matrices: they are so small that they would only wait for a
-            second. It must launch no program that is spread over devices: two such, from two threads, could wait for
-            each other.
+            second; where several processes work together, one after the other. It must launch no program that is spread
+            over devices: two such, from two threads, could wait for each other.
         most_dimensions: sets of more are first projected onto so many principal axes of the pool.
         whole: where that happens, what is measured in all dimensions besides, on a pool of its own: its results replace
             those of ``measure`` of the same names. A rank of a spectrum is another one among fewer eigenvalues.
@@ -59,7 +60,9 @@ def on_new_pool(
         pools.append((whole, list(sets)))
     for design, rows in pools:
         drawn = [smoothed_bootstrap(one, rng, BANDWIDTH) for one in rows]
-        with threadpool_limits(1), ThreadPoolExecutor() as threads:
+        # Several processes share out the mixtures of a design: two exchanges at a time would be taken for each other.
+        together = 1 if jax.process_count() > 1 else None
+        with threadpool_limits(1), ThreadPoolExecutor(together) as threads:
             found = list(threads.map(partial(design, drawn), range(splits)))
         out |= {name: np.stack([one[name] for one in found]) for name in found[0]}
     return out
