@@ -313,13 +313,13 @@ def claims_table(claims: Sequence[JudgedClaim], width: int = 100) -> str:
 def counted(claims: Sequence[JudgedClaim]) -> str:
     """How many claims have each verdict, in words; checks of the program are counted apart."""
 
-    def count(what: str, of: Sequence[JudgedClaim]) -> str:
+    def count(one: str, several: str, of: Sequence[JudgedClaim]) -> str:
         counts = (f"{sum(claim.verdict == word for claim in of)} {word}" for word in VERDICTS)
-        return f"{len(of)} {what}: {', '.join(counts)}"
+        return f"{len(of)} {one if len(of) == 1 else several}: {', '.join(counts)}"
 
     checks = [claim for claim in claims if claim.check]
-    text = count("claims", [claim for claim in claims if not claim.check])
-    return f"{text}; {count('checks of the program', checks)}" if checks else text
+    text = count("claim", "claims", [claim for claim in claims if not claim.check])
+    return f"{text}; {count('check of the program', 'checks of the program', checks)}" if checks else text
 
 
 def _largest(parts: Sequence[JudgedClaim]) -> float | None:

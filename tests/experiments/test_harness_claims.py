@@ -210,7 +210,7 @@ def test_table_lists_checks_of_the_program_apart_and_does_not_count_them():
     claims, checks = text.split("Checks of the program:")
     assert "sure" not in claims and "sure" in checks
     assert "3.5 [3, 4] points (one network)  p 0.004 H" in claims and "Changed after its first run: it was 3." in claims
-    assert checks.endswith("1 claims: 1 supported, 0 not supported, 0 undecided, 0 not applicable; 1 checks of the "
+    assert checks.endswith("1 claim: 1 supported, 0 not supported, 0 undecided, 0 not applicable; 1 check of the "
                            "program: 1 supported, 0 not supported, 0 undecided, 0 not applicable")  # fmt: skip
     assert [make("at least", 3.0, 4.0, 2.0, p_value=p).significance for p in (None, 1e-9, 0.0312)] == [
         "-", "< 0.0001", "0.031"

@@ -56,9 +56,7 @@ def test_a_page_lists_checks_apart_and_says_what_changed_and_what_survives(tmp_p
     assert "*Changed after its first run: it was 0.4. A note.*" in row
     assert row.endswith("| 0.123 [0.1, 0.2] points ¹ | at most 0.5 | 0.001 H | supported |")
     assert "\n¹ The interval is over images or noises of one network" in counts
-    assert (
-        "1 of 2 claims test a value that has a random error" in counts and "1 checks of the program: 1 supp" in counts
-    )
+    assert "1 of 2 claims test a value that has a random error" in counts and "1 check of the program: 1 supp" in counts
     assert "¹" not in checks and "¹" not in page_of(finished(tmp_path / "none-default", SMALL))[1]
 
 

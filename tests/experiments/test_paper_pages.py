@@ -22,7 +22,7 @@ SMALL = JudgedClaim(
 def test_claims_are_read_back_from_a_page_of_results():
     large = replace(SMALL, id="error-large", kind="at least", bounds=(4.0,), check=True)
     found = paper_pages.stored(page("toy", "default", [SMALL, large], {"error": "what | is left."}))
-    assert list(found.rows) == ["error-falls", "error-large"] and found.measured.startswith("1 claims: 1 supported")
+    assert list(found.rows) == ["error-falls", "error-large"] and found.measured.startswith("1 claim: 1 supported")
     assert found.rows["error-falls"][1:] == ("0.123 [0.1, 0.2] points", "at most 0.5", "-", "supported")
     assert found.rows["error-falls"][0] == "`error-falls` The error \\| falls. (own, Fig 1)"
     assert found.rows["error-large"][4] == "not supported"
