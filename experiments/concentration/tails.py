@@ -279,7 +279,7 @@ def _figures(subject: Subject, found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _panels(shown: Mapping[str, Mapping[str, np.ndarray]]) -> list[plots.TailPanel]:
+def _panels(shown: Mapping[str, Mapping[str, np.ndarray]]) -> "list[plots.TailPanel]":
     return [
         plots.TailPanel(title, one["t"] / one["scale"][0], one["survival"], _functions(one), int(one["n"]))
         for title, one in shown.items()
